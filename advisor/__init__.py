@@ -1,0 +1,1 @@
+"""Advice before you tune a neural network, and the tuning."""

@@ -1,0 +1,63 @@
+"""Typed arrays: what the data layer hands to the training layer. NumPy only, so a worker needs no table library."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Task = Literal["binary", "multiclass", "regression"]
+
+MISSING = -1
+"""Category code of a missing value."""
+UNSEEN = -2
+"""Category code of a level that is not among the levels known when the table was read for training."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """The features of some rows, before any statistic has been fitted.
+
+    numeric: float64, shape (rows, numeric columns); NaN is missing, no infinities.
+    categorical: int32, shape (rows, categorical columns); an index into ``levels[column]``, MISSING or UNSEEN.
+    levels: per categorical column its level texts, sorted, so that codes keep their order whatever rows are used.
+    """
+
+    numeric: NDArray[np.float64]
+    categorical: NDArray[np.int32]
+    numeric_names: tuple[str, ...]
+    categorical_names: tuple[str, ...]
+    levels: tuple[tuple[str, ...], ...]
+
+    def __post_init__(self) -> None:
+        if self.numeric.shape != (len(self.categorical), len(self.numeric_names)):
+            raise ValueError(f"numeric has shape {self.numeric.shape} for {len(self.numeric_names)} names")
+        if self.categorical.shape != (len(self.numeric), len(self.categorical_names)):
+            raise ValueError(f"categorical has shape {self.categorical.shape} for {len(self.categorical_names)} names")
+        if len(self.levels) != len(self.categorical_names):
+            raise ValueError("levels and categorical_names differ in length")
+
+    def __len__(self) -> int:
+        return len(self.numeric)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Features with their target, in row order.
+
+    target: int64 class codes (an index into ``classes``) for classification, float64 for regression; shape (rows,).
+    classes: the class labels as text, in code order; empty for regression.
+    groups, times: per row a group code / a time rank when the user named such a column, else None.
+    """
+
+    features: Features
+    target: NDArray[np.int64] | NDArray[np.float64]
+    task: Task
+    classes: tuple[str, ...] = ()
+    groups: NDArray[np.int64] | None = None
+    times: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.features)
