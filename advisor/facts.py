@@ -1,0 +1,142 @@
+"""What is measured of a table and of the machine: the schema of facts and the measuring.
+
+A rule's condition may look at nothing but the names in ``FACTS``. ``None`` means "not measured" or "does not apply",
+never zero. Nothing here looks at the target of the test rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from advisor.table import Table
+
+FactType = Literal["int", "float", "bool", "text", "list"]
+
+HIGH_CARDINALITY = 50
+"""A categorical column with more levels than this counts in ``cardinality.high_columns``."""
+HEAVY_SKEW = 2.0
+"""A numeric column with an absolute skewness above this counts in ``skew.heavy_columns``."""
+CORRELATED = 0.95
+"""Two numeric columns with an absolute correlation above this count in ``correlated.pairs_share``."""
+
+
+@dataclass(frozen=True)
+class FactSpec:
+    """One fact: its name in conditions, type, unit, meaning, whether it may be None, and an example value."""
+
+    name: str
+    type: FactType
+    unit: str
+    meaning: str
+    nullable: bool
+    example: Any
+
+
+def _schema(*specs: tuple[str, FactType, str, str, Any] | tuple[str, FactType, str, str, Any, str]) -> dict[str, FactSpec]:
+    """Rows of (name, type, unit, meaning, example[, "nullable"]) -> the schema by name."""
+    return {row[0]: FactSpec(row[0], row[1], row[2], row[3], len(row) == 6, row[4]) for row in specs}
+
+
+FACTS: Mapping[str, FactSpec] = MappingProxyType(
+    _schema(
+        # fmt: off
+        ("rows", "int", "rows", "training rows that have a target", 1000),
+        ("rows_test", "int", "rows", "test rows (a count only; their target is never looked at)", 250),
+        ("rows_without_target", "int", "rows", "rows left out because their target is missing", 3),
+        ("rows_per_feature", "float", "rows per column", "rows / features.used", 50.0, "nullable"),
+        ("features", "int", "columns", "feature columns, the unused ones (identifier, constant) included", 20),
+        ("features.used", "int", "columns", "feature columns that reach the network", 18),
+        ("features.numeric", "int", "columns", "numeric feature columns", 10),
+        ("features.categorical", "int", "columns", "categorical feature columns", 6),
+        ("features.boolean", "int", "columns", "two-valued feature columns", 1),
+        ("features.datetime", "int", "columns", "date or time feature columns", 1),
+        ("features.text", "int", "columns", "free text feature columns", 0),
+        ("features.identifier", "int", "columns", "columns that only number or name the rows; not used", 1),
+        ("features.constant", "int", "columns", "columns with at most one distinct value; not used", 1),
+        ("encoded_width", "int", "inputs",
+         "network inputs at the base defaults: numeric arrays, one-hot up to 9 levels, else 8 embedding inputs", 40),
+        ("encoded_width.one_hot", "int", "inputs", "network inputs if every category were one-hot", 160),
+        ("task", "text", "", "binary, multiclass or regression", "binary"),
+        ("test.origin", "text", "", "file (a test table was given) or held-out (taken from the rows given)", "held-out"),
+        ("has_groups", "bool", "", "a group column was named", False),
+        ("groups.count", "int", "groups", "distinct groups among the training rows", 12, "nullable"),
+        ("has_time", "bool", "", "a time column was named", False),
+        ("time_ordered", "bool", "",
+         "the rows stand in the order of the time column (or of a datetime feature); None without either",
+         False, "nullable"),
+        ("classes.count", "int", "classes", "classes of the target; None for regression", 2, "nullable"),
+        ("classes.imbalance", "float", "ratio", "rows of the largest class / rows of the smallest", 4.5, "nullable"),
+        ("classes.smallest", "int", "rows", "training rows of the smallest class", 180, "nullable"),
+        ("classes.entropy", "float", "0..1", "entropy of the class shares / entropy of equal shares", 0.68, "nullable"),
+        ("target.mean", "float", "target units", "mean of the training target (regression)", 12.5, "nullable"),
+        ("target.std", "float", "target units", "standard deviation of the training target (regression)", 3.0, "nullable"),
+        ("target.skew", "float", "", "skewness of the training target (regression)", 0.4, "nullable"),
+        ("target.kurtosis", "float", "", "excess kurtosis of the training target, 0 for a normal one", 1.2, "nullable"),
+        ("target.distinct", "int", "values", "distinct values of the training target (regression)", 900, "nullable"),
+        ("target.zero_share", "float", "share", "share of zeros in the training target (regression)", 0.0, "nullable"),
+        ("target.minimum", "float", "target units", "smallest training target (regression)", 0.5, "nullable"),
+        ("missing.share", "float", "share", "missing cells / all cells of the feature columns", 0.02),
+        ("missing.columns", "int", "columns", "feature columns with at least one missing cell", 3),
+        ("missing.max_column_share", "float", "share", "share missing in the column where it is largest", 0.2),
+        ("missing.mostly_columns", "int", "columns", "feature columns with more than half of the cells missing", 0),
+        ("cardinality.max", "int", "levels", "levels of the categorical column with most", 30, "nullable"),
+        ("cardinality.high_columns", "int", "columns", f"categorical columns with over {HIGH_CARDINALITY} levels", 0),
+        ("skew.max", "float", "", "largest absolute skewness of a numeric column", 3.0, "nullable"),
+        ("skew.median", "float", "", "median absolute skewness of the numeric columns", 0.6, "nullable"),
+        ("skew.heavy_columns", "int", "columns", f"numeric columns with absolute skewness over {HEAVY_SKEW:g}", 1),
+        ("outliers.share", "float", "share",
+         "numeric cells further than 3 interquartile ranges outside the quartiles", 0.001, "nullable"),
+        ("scale.ratio", "float", "ratio", "largest / smallest standard deviation of numeric columns", 1000.0, "nullable"),
+        ("correlated.pairs_share", "float", "share",
+         f"pairs of numeric columns with absolute correlation over {CORRELATED:g}", 0.05, "nullable"),
+        ("duplicates.share", "float", "share", "rows whose features repeat an earlier row exactly", 0.0),
+        ("duplicates.conflicting_share", "float", "share", "rows with a twin (same features) of another target", 0.0),
+        ("leak.columns", "int", "columns", "feature columns that alone give the target away", 0),
+        ("infinite.values", "int", "cells", "infinite numbers, read as missing", 0),
+        ("junk.values", "int", "cells", "unreadable text in numeric or date columns, read as missing", 0),
+        ("columns.constant", "list", "names", "the constant columns", ["version"]),
+        ("columns.identifier", "list", "names", "the identifier columns", ["id"]),
+        ("columns.mostly_missing", "list", "names", "columns with more than half of the cells missing", []),
+        ("columns.high_cardinality", "list", "names", f"categorical columns with over {HIGH_CARDINALITY} levels", []),
+        ("columns.heavy_tailed", "list", "names", f"numeric columns with absolute skewness over {HEAVY_SKEW:g}", ["fee"]),
+        ("columns.correlated", "list", "names", "columns that nearly repeat an earlier numeric column", []),
+        ("columns.leaking", "list", "names", "columns that alone give the target away", []),
+        ("cores", "int", "cores", "processor cores that this process may use", 8),
+        ("memory.gb", "float", "GB", "memory of the machine (or of its container)", 32.0, "nullable"),
+        ("memory.available_gb", "float", "GB", "memory that is free for this process now", 20.0, "nullable"),
+        ("gpu.count", "int", "GPUs", "NVIDIA GPUs that nvidia-smi lists", 0),
+        ("gpu.memory_gb", "float", "GB", "memory of the smallest GPU", 24.0, "nullable"),
+        # fmt: on
+    )
+)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Measured facts.
+
+    values: every name of FACTS -> its value, or None. sampled: fact name -> on how many rows it was measured, such
+    as "10,000 of 1,000,000 rows". columns: one mapping per feature column for the report.
+    """
+
+    values: Mapping[str, Any]
+    sampled: Mapping[str, str]
+    columns: tuple[Mapping[str, Any], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-able dictionary; ``from_dict`` reads it back."""
+        return {"values": dict(self.values), "sampled": dict(self.sampled), "columns": [dict(c) for c in self.columns]}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Facts:
+        """The facts that ``to_dict`` wrote."""
+        return cls(dict(data["values"]), dict(data["sampled"]), tuple(dict(column) for column in data["columns"]))
+
+
+def measure(table: Table, hardware: Mapping[str, Any] | None = None) -> Facts:
+    """Measure every fact of FACTS; ``hardware`` (fact name -> value) replaces what the machine says."""
+    raise NotImplementedError
