@@ -36,14 +36,13 @@ class FactSpec:
     example: Any
 
 
-def _schema(*specs: tuple[str, FactType, str, str, Any] | tuple[str, FactType, str, str, Any, str]) -> dict[str, FactSpec]:
+def _schema(*specs: tuple[Any, ...]) -> dict[str, FactSpec]:
     """Rows of (name, type, unit, meaning, example[, "nullable"]) -> the schema by name."""
     return {row[0]: FactSpec(row[0], row[1], row[2], row[3], len(row) == 6, row[4]) for row in specs}
 
 
 FACTS: Mapping[str, FactSpec] = MappingProxyType(
     _schema(
-        # fmt: off
         ("rows", "int", "rows", "training rows that have a target", 1000),
         ("rows_test", "int", "rows", "test rows (a count only; their target is never looked at)", 250),
         ("rows_without_target", "int", "rows", "rows left out because their target is missing", 3),
@@ -57,23 +56,46 @@ FACTS: Mapping[str, FactSpec] = MappingProxyType(
         ("features.text", "int", "columns", "free text feature columns", 0),
         ("features.identifier", "int", "columns", "columns that only number or name the rows; not used", 1),
         ("features.constant", "int", "columns", "columns with at most one distinct value; not used", 1),
-        ("encoded_width", "int", "inputs",
-         "network inputs at the base defaults: numeric arrays, one-hot up to 9 levels, else 8 embedding inputs", 40),
+        (
+            "encoded_width",
+            "int",
+            "inputs",
+            "network inputs at the base defaults: numeric arrays, one-hot up to 9 levels, else 8 embedding inputs",
+            40,
+        ),
         ("encoded_width.one_hot", "int", "inputs", "network inputs if every category were one-hot", 160),
         ("task", "text", "", "binary, multiclass or regression", "binary"),
-        ("test.origin", "text", "", "file (a test table was given) or held-out (taken from the rows given)", "held-out"),
+        (
+            "test.origin",
+            "text",
+            "",
+            "file (a test table was given) or held-out (taken from the rows given)",
+            "held-out",
+        ),
         ("has_groups", "bool", "", "a group column was named", False),
         ("groups.count", "int", "groups", "distinct groups among the training rows", 12, "nullable"),
         ("has_time", "bool", "", "a time column was named", False),
-        ("time_ordered", "bool", "",
-         "the rows stand in the order of the time column (or of a datetime feature); None without either",
-         False, "nullable"),
+        (
+            "time_ordered",
+            "bool",
+            "",
+            "the rows stand in the order of the time column (or of a datetime feature); None without either",
+            False,
+            "nullable",
+        ),
         ("classes.count", "int", "classes", "classes of the target; None for regression", 2, "nullable"),
         ("classes.imbalance", "float", "ratio", "rows of the largest class / rows of the smallest", 4.5, "nullable"),
         ("classes.smallest", "int", "rows", "training rows of the smallest class", 180, "nullable"),
         ("classes.entropy", "float", "0..1", "entropy of the class shares / entropy of equal shares", 0.68, "nullable"),
         ("target.mean", "float", "target units", "mean of the training target (regression)", 12.5, "nullable"),
-        ("target.std", "float", "target units", "standard deviation of the training target (regression)", 3.0, "nullable"),
+        (
+            "target.std",
+            "float",
+            "target units",
+            "standard deviation of the training target (regression)",
+            3.0,
+            "nullable",
+        ),
         ("target.skew", "float", "", "skewness of the training target (regression)", 0.4, "nullable"),
         ("target.kurtosis", "float", "", "excess kurtosis of the training target, 0 for a normal one", 1.2, "nullable"),
         ("target.distinct", "int", "values", "distinct values of the training target (regression)", 900, "nullable"),
@@ -88,11 +110,30 @@ FACTS: Mapping[str, FactSpec] = MappingProxyType(
         ("skew.max", "float", "", "largest absolute skewness of a numeric column", 3.0, "nullable"),
         ("skew.median", "float", "", "median absolute skewness of the numeric columns", 0.6, "nullable"),
         ("skew.heavy_columns", "int", "columns", f"numeric columns with absolute skewness over {HEAVY_SKEW:g}", 1),
-        ("outliers.share", "float", "share",
-         "numeric cells further than 3 interquartile ranges outside the quartiles", 0.001, "nullable"),
-        ("scale.ratio", "float", "ratio", "largest / smallest standard deviation of numeric columns", 1000.0, "nullable"),
-        ("correlated.pairs_share", "float", "share",
-         f"pairs of numeric columns with absolute correlation over {CORRELATED:g}", 0.05, "nullable"),
+        (
+            "outliers.share",
+            "float",
+            "share",
+            "numeric cells further than 3 interquartile ranges outside the quartiles",
+            0.001,
+            "nullable",
+        ),
+        (
+            "scale.ratio",
+            "float",
+            "ratio",
+            "largest / smallest standard deviation of numeric columns",
+            1000.0,
+            "nullable",
+        ),
+        (
+            "correlated.pairs_share",
+            "float",
+            "share",
+            f"pairs of numeric columns with absolute correlation over {CORRELATED:g}",
+            0.05,
+            "nullable",
+        ),
         ("duplicates.share", "float", "share", "rows whose features repeat an earlier row exactly", 0.0),
         ("duplicates.conflicting_share", "float", "share", "rows with a twin (same features) of another target", 0.0),
         ("leak.columns", "int", "columns", "feature columns that alone give the target away", 0),
@@ -102,7 +143,13 @@ FACTS: Mapping[str, FactSpec] = MappingProxyType(
         ("columns.identifier", "list", "names", "the identifier columns", ["id"]),
         ("columns.mostly_missing", "list", "names", "columns with more than half of the cells missing", []),
         ("columns.high_cardinality", "list", "names", f"categorical columns with over {HIGH_CARDINALITY} levels", []),
-        ("columns.heavy_tailed", "list", "names", f"numeric columns with absolute skewness over {HEAVY_SKEW:g}", ["fee"]),
+        (
+            "columns.heavy_tailed",
+            "list",
+            "names",
+            f"numeric columns with absolute skewness over {HEAVY_SKEW:g}",
+            ["fee"],
+        ),
         ("columns.correlated", "list", "names", "columns that nearly repeat an earlier numeric column", []),
         ("columns.leaking", "list", "names", "columns that alone give the target away", []),
         ("cores", "int", "cores", "processor cores that this process may use", 8),
@@ -110,7 +157,6 @@ FACTS: Mapping[str, FactSpec] = MappingProxyType(
         ("memory.available_gb", "float", "GB", "memory that is free for this process now", 20.0, "nullable"),
         ("gpu.count", "int", "GPUs", "NVIDIA GPUs that nvidia-smi lists", 0),
         ("gpu.memory_gb", "float", "GB", "memory of the smallest GPU", 24.0, "nullable"),
-        # fmt: on
     )
 )
 
