@@ -1,0 +1,89 @@
+"""What a network has to beat, on the same rows: the majority or the mean, a linear model, boosted trees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from advisor.features import Dataset, Features
+
+RARE_LEVEL = 5
+"""Levels with fewer training rows share one column of the linear model."""
+MOST_LEVELS = 100
+"""Columns that one categorical column may take in the linear model."""
+TREE_LEVELS = 255
+"""HistGradientBoosting takes at most so many levels; a column with more is given to it as a number."""
+
+BASELINES = ("majority or mean", "linear", "gradient boosting")
+
+
+def fit_baselines(train: Dataset, seed: int = 0) -> dict[str, Callable[[Features], NDArray[np.float64]]]:
+    """Each baseline fitted on all training rows, as a function: features -> probabilities or predictions.
+
+    Scikit-learn's estimators at their defaults: DummyClassifier or DummyRegressor, LogisticRegression or Ridge on
+    scaled and one-hot columns, HistGradientBoosting.
+    """
+    from sklearn.dummy import DummyClassifier, DummyRegressor
+    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+    from sklearn.linear_model import LogisticRegression, Ridge
+    from sklearn.pipeline import make_pipeline
+
+    levels = [len(own) for own in train.features.levels]
+    first = train.features.numeric.shape[1]
+    as_categories = [first + j for j, count in enumerate(levels) if count < TREE_LEVELS]
+    trees: Any
+    if train.task == "regression":
+        constant, linear = DummyRegressor(), Ridge()
+        trees = HistGradientBoostingRegressor(random_state=seed, categorical_features=as_categories)
+    else:
+        constant, linear = DummyClassifier(strategy="prior"), LogisticRegression(max_iter=1000)
+        trees = HistGradientBoostingClassifier(random_state=seed, categorical_features=as_categories)
+    estimators = (constant, make_pipeline(_linear_inputs(train.features), linear), trees)
+    return {name: _fitted(estimator, train) for name, estimator in zip(BASELINES, estimators, strict=True)}
+
+
+def _linear_inputs(features: Features) -> Any:
+    from sklearn.compose import ColumnTransformer
+    from sklearn.impute import SimpleImputer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+    numeric = features.numeric.shape[1]
+    one_hot = OneHotEncoder(handle_unknown="ignore", min_frequency=RARE_LEVEL, max_categories=MOST_LEVELS)
+    return ColumnTransformer(
+        [
+            ("numbers", make_pipeline(SimpleImputer(keep_empty_features=True), StandardScaler()), slice(0, numeric)),
+            ("categories", one_hot, slice(numeric, numeric + features.categorical.shape[1])),
+        ]
+    )
+
+
+def _fitted(estimator: Any, train: Dataset) -> Callable[[Features], NDArray[np.float64]]:
+    import warnings
+
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings():
+        # a linear model that stops at its iteration limit is a fair baseline still; the warning is not for the user
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        estimator.fit(_matrix(train.features), train.target)
+
+    def scores(features: Features) -> NDArray[np.float64]:
+        matrix = _matrix(features)
+        if train.task == "regression":
+            return np.asarray(estimator.predict(matrix), dtype=np.float64)
+        result = np.zeros((len(features), len(train.classes)))
+        result[:, estimator.classes_] = estimator.predict_proba(matrix)
+        return result
+
+    return scores
+
+
+def _matrix(features: Features) -> NDArray[np.float64]:
+    """Numbers, then category codes with what is missing or unseen as NaN."""
+    codes = features.categorical.astype(np.float64)
+    codes[codes < 0] = np.nan
+    return np.concatenate([features.numeric, codes], axis=1)

@@ -1,0 +1,213 @@
+"""The saved model: fitted stacks with the schema that reads new rows, as safetensors and JSON, never a pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+import torch
+from numpy.typing import NDArray
+
+from advisor.errors import UserError
+from advisor.features import Features
+from advisor.losses import SMALLEST_PROBABILITY, row_losses
+from advisor.networks import InputShape
+from advisor.preprocessing import Preprocessor
+from advisor.table import Schema, as_frame, encode
+from advisor.training import Fitted
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
+
+FORMAT = 1
+DESCRIPTION, WEIGHTS, CHECKSUMS = "model.json", "weights.safetensors", "checksums.json"
+TEMPERATURE_RANGE = (0.1, 10.0)
+PREPROCESSED = "preprocessor"
+
+
+@dataclass(frozen=True)
+class Model:
+    """An ensemble of fitted stacks (folds, seeds and, where a blend won, several configurations), equally weighted.
+
+    temperature: the logarithms of each stack's probabilities are divided by it (Guo et al. 2017); 1 changes nothing.
+    """
+
+    schema: Schema
+    stacks: tuple[Fitted, ...]
+    temperature: float = 1.0
+
+    @property
+    def classes(self) -> NDArray[Any]:
+        """The class labels in the order of ``predict_proba``'s columns: integers when every label is one, else text."""
+        labels = self.schema.classes
+        if labels and all(label.lstrip("-").isdecimal() and str(int(label)) == label for label in labels):
+            return np.array([int(label) for label in labels], dtype=np.int64)
+        return np.array(labels)
+
+    def predict(self, data: pl.DataFrame | pd.DataFrame) -> NDArray[Any]:
+        """One prediction per row: a class label, or a number in the target's unit. Shape (rows,), in row order.
+
+        Columns are found by name; further columns are ignored; levels never seen in training are allowed.
+        Raises UserError when a column of the training table is missing.
+        """
+        scores = self.scores(encode(as_frame(data), self.schema))
+        return scores if self.schema.task == "regression" else self.classes[scores.argmax(axis=1)]
+
+    def predict_proba(self, data: pl.DataFrame | pd.DataFrame) -> NDArray[np.float64]:
+        """Class probabilities, shape (rows, classes). Raises UserError for a regression model, and as ``predict`` does."""
+        if self.schema.task == "regression":
+            raise UserError(f"the model of '{self.schema.target}' is a regression: it has no class probabilities, use predict")
+        return self.scores(encode(as_frame(data), self.schema))
+
+    def scores(self, features: Features) -> NDArray[np.float64]:
+        """Probabilities (rows, classes) or predictions (rows,) for rows that are encoded already."""
+        parts = [stack.predict(features) for stack in self.stacks]
+        if self.schema.task != "regression":
+            parts = [tempered(part, self.temperature) for part in parts]
+        return np.asarray(np.mean(parts, axis=0))
+
+
+def tempered(probabilities: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
+    """softmax(log p / T), row by row."""
+    logs = np.log(np.clip(probabilities, SMALLEST_PROBABILITY, 1.0)) / temperature
+    powers = np.exp(logs - logs.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def fit_temperature(probabilities: NDArray[np.float64], target: NDArray[Any]) -> float:
+    """The temperature with the least log loss on held-out rows, within TEMPERATURE_RANGE (Guo et al. 2017)."""
+    from scipy.optimize import minimize_scalar
+
+    def log_loss(log_temperature: float) -> float:
+        return float(row_losses("multiclass", target, tempered(probabilities, float(np.exp(log_temperature)))).mean())
+
+    found = minimize_scalar(log_loss, bounds=np.log(TEMPERATURE_RANGE), method="bounded", options={"xatol": 1e-3})
+    return float(np.exp(found.x)) if found.fun < log_loss(0.0) else 1.0
+
+
+def model_files(model: Model) -> dict[str, bytes]:
+    """The model as file name -> content; the caller writes them into one folder."""
+    tensors: dict[str, NDArray[Any]] = {}
+    stacks = []
+    for number, stack in enumerate(model.stacks):
+        tensors.update({f"{number}/{name}": tensor.numpy() for name, tensor in stack.state.items()})
+        for split, preprocessor in enumerate(stack.preprocessors):
+            arrays = preprocessor.arrays()
+            tensors.update({f"{number}/{PREPROCESSED}/{split}/{name}": array for name, array in arrays.items()})
+        tensors[f"{number}/target_mean"], tensors[f"{number}/target_scale"] = stack.target_mean, stack.target_scale
+        stacks.append(_describe(stack))
+    description = {
+        "format": FORMAT,
+        "schema": model.schema.to_dict(),
+        "temperature": model.temperature,
+        "stacks": stacks,
+    }
+    contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    files = {
+        DESCRIPTION: json.dumps(description, indent=1, ensure_ascii=False, allow_nan=False).encode(),
+        WEIGHTS: safetensors.numpy.save(contiguous),
+    }
+    return files | {CHECKSUMS: _checksums(files)}
+
+
+def _describe(stack: Fitted) -> dict[str, Any]:
+    return {
+        "configuration": dict(stack.configuration),
+        "task": stack.task,
+        "outputs": stack.outputs,
+        "shape": {
+            "numeric": stack.shape.numeric,
+            "indicators": stack.shape.indicators,
+            "code_counts": list(stack.shape.code_counts),
+        },
+        "scaling": [p.scaling for p in stack.preprocessors],
+        "member_split": list(stack.member_split),
+        "target_range": list(stack.target_range),
+        "best_epochs": list(stack.best_epochs),
+        "validation_losses": list(stack.validation_losses),
+    }
+
+
+def _checksums(files: Mapping[str, bytes]) -> bytes:
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
+    return json.dumps(digests, indent=1).encode()
+
+
+def load_model(path: str | Path) -> Model:
+    """The model of a run folder, or of its ``model`` folder.
+
+    Raises UserError when there is none, when a file was changed or damaged since it was written, or when a newer
+    advisor wrote it.
+    """
+    folder = Path(path)
+    folder = folder / "model" if (folder / "model").is_dir() else folder
+    files = {name: _read(folder, name) for name in (DESCRIPTION, WEIGHTS, CHECKSUMS)}
+    stored = files.pop(CHECKSUMS)
+    if stored != _checksums(files):
+        raise UserError(f"{folder}: {_changed(stored, files)} was changed or damaged since it was written: train again")
+    description = json.loads(files[DESCRIPTION])
+    if description["format"] > FORMAT:
+        raise UserError(
+            f"{folder / DESCRIPTION} has format {description['format']}, made by a newer advisor; this one reads up to "
+            f"{FORMAT}: upgrade tuning-advisor"
+        )
+    tensors = safetensors.numpy.load(files[WEIGHTS])
+    stacks = [_stack(entry, number, tensors) for number, entry in enumerate(description["stacks"])]
+    return Model(Schema.from_dict(description["schema"]), tuple(stacks), float(description["temperature"]))
+
+
+def _read(folder: Path, name: str) -> bytes:
+    try:
+        return (folder / name).read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{folder} holds no model ('{name}' is missing): give a folder that train or tune finished") from None
+    except OSError as error:
+        raise UserError(f"cannot read {folder / name}: {error.strerror}") from None
+
+
+def _changed(stored: bytes, files: Mapping[str, bytes]) -> str:
+    """The name of the file that differs from its checksum; the list of checksums itself when no single one does."""
+    try:
+        digests = json.loads(stored)
+        wrong = [name for name, content in files.items() if digests[name] != hashlib.sha256(content).hexdigest()]
+    except (ValueError, KeyError, TypeError):
+        return CHECKSUMS
+    return " and ".join(wrong) or CHECKSUMS
+
+
+def _stack(entry: Mapping[str, Any], number: int, tensors: Mapping[str, NDArray[Any]]) -> Fitted:
+    own = {name.removeprefix(f"{number}/"): array for name, array in tensors.items() if name.startswith(f"{number}/")}
+    preprocessors = []
+    for split, scaling in enumerate(entry["scaling"]):
+        prefix = f"{PREPROCESSED}/{split}/"
+        arrays = {name.removeprefix(prefix): own.pop(name) for name in list(own) if name.startswith(prefix)}
+        preprocessors.append(Preprocessor.from_arrays(scaling, arrays))
+    mean, scale = own.pop("target_mean"), own.pop("target_scale")
+    shape = entry["shape"]
+    return Fitted(
+        configuration=entry["configuration"],
+        task=entry["task"],
+        outputs=entry["outputs"],
+        shape=InputShape(shape["numeric"], shape["indicators"], tuple(shape["code_counts"])),
+        preprocessors=tuple(preprocessors),
+        member_split=tuple(entry["member_split"]),
+        state={name: torch.from_numpy(np.array(array)) for name, array in own.items()},
+        target_mean=mean,
+        target_scale=scale,
+        target_range=(entry["target_range"][0], entry["target_range"][1]),
+        best_epochs=tuple(entry["best_epochs"]),
+        validation_losses=tuple(entry["validation_losses"]),
+        # held-out scores belong to the training table and are not part of a model
+        held_out_rows=np.zeros(0, dtype=np.int64),
+        held_out=np.zeros(0),
+    )
+
+

@@ -1,0 +1,247 @@
+"""Networks for tables, several of one shape stacked: every weight has a leading member dimension.
+
+A stack trains K folds or seeds in one batched matrix product per layer, 1.2 to 4 times faster than one by one on a CPU.
+The members never exchange anything: member m's output and gradient depend on member m's weights and rows alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+ACTIVATIONS = {
+    "relu": F.relu,
+    "leaky_relu": lambda x: F.leaky_relu(x, 0.01),
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "gelu": F.gelu,
+    "silu": F.silu,
+    "mish": F.mish,
+    "selu": F.selu,
+}
+
+
+@dataclass(frozen=True)
+class InputShape:
+    """What the preprocessing hands over: column counts, and the embedding rows that each embedded column needs."""
+
+    numeric: int
+    indicators: int
+    code_counts: tuple[int, ...]
+
+
+def initialize(weight: Tensor, how: str, generator: torch.Generator) -> None:
+    """Fill a (members, fan_in, fan_out) weight in place.
+
+    he: variance 2 / fan_in (He et al. 2015); xavier: 2 / (fan_in + fan_out) (Glorot and Bengio 2010); lecun: 1 / fan_in;
+    torch_default: what ``nn.Linear`` does, uniform within 1 / sqrt(fan_in), so a variance of 1 / (3 fan_in).
+    """
+    fan_in, fan_out = weight.shape[-2], weight.shape[-1]
+    variance = {
+        "he_normal": 2 / fan_in,
+        "he_uniform": 2 / fan_in,
+        "xavier_normal": 2 / (fan_in + fan_out),
+        "xavier_uniform": 2 / (fan_in + fan_out),
+        "lecun_normal": 1 / fan_in,
+        "torch_default": 1 / (3 * fan_in),
+    }[how]
+    with torch.no_grad():
+        if how.endswith("normal"):
+            weight.normal_(0.0, math.sqrt(variance), generator=generator)
+        else:
+            bound = math.sqrt(3 * variance)
+            weight.uniform_(-bound, bound, generator=generator)
+
+
+class StackedLinear(nn.Module):
+    """(members, rows, inputs) -> (members, rows, outputs), each member with its own weight and bias."""
+
+    def __init__(self, members: int, inputs: int, outputs: int, how: str, generator: torch.Generator) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(members, inputs, outputs))
+        self.bias = nn.Parameter(torch.zeros(members, 1, outputs))
+        if how != "zero" and inputs:
+            initialize(self.weight, how, generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.baddbmm(self.bias, x, self.weight)
+
+
+class StackedNorm(nn.Module):
+    """Batch or layer normalization of (members, rows, width) with an affine map per member."""
+
+    def __init__(self, members: int, width: int, kind: str, momentum: float = 0.1, epsilon: float = 1e-5) -> None:
+        super().__init__()
+        self.kind, self.momentum, self.epsilon = kind, momentum, epsilon
+        self.scale = nn.Parameter(torch.ones(members, 1, width))
+        self.shift = nn.Parameter(torch.zeros(members, 1, width))
+        if kind == "batch":
+            self.register_buffer("running_mean", torch.zeros(members, 1, width))
+            self.register_buffer("running_variance", torch.ones(members, 1, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.kind == "layer":
+            variance, mean = torch.var_mean(x, dim=2, keepdim=True, correction=0)
+        elif self.training and x.shape[1] > 1:
+            variance, mean = torch.var_mean(x, dim=1, keepdim=True, correction=0)
+            with torch.no_grad():
+                self.running_mean.lerp_(mean, self.momentum)
+                self.running_variance.lerp_(variance * (x.shape[1] / (x.shape[1] - 1)), self.momentum)
+        else:
+            mean, variance = self.running_mean, self.running_variance
+        return (x - mean) * torch.rsqrt(variance + self.epsilon) * self.scale + self.shift
+
+
+class StackedEmbedding(nn.Module):
+    """Codes (members, rows, columns) -> (members, rows, columns * size); code 0, an unseen level, is the zero vector."""
+
+    def __init__(self, members: int, counts: tuple[int, ...], size: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.rows = sum(counts)
+        self.weight = nn.Parameter(torch.empty(members, self.rows, size).normal_(0.0, size**-0.5, generator=generator))
+        offsets = torch.tensor([0, *counts[:-1]]).cumsum(0)
+        self.register_buffer("offsets", offsets, persistent=False)
+        self.register_buffer("starts", torch.arange(members)[:, None, None] * self.rows, persistent=False)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        index = codes + self.offsets + self.starts
+        looked_up = F.embedding(index, self.weight.flatten(0, 1))
+        return (looked_up * (codes != 0).unsqueeze(-1)).flatten(2)
+
+
+class PiecewiseLinear(nn.Module):
+    """Numbers -> vectors: a linear part plus a learned value per quantile bin, started at zero.
+
+    Gorishniy et al. 2022, On Embeddings for Numerical Features; the version of the TabM repository.
+    """
+
+    def __init__(self, bins: Tensor, size: int, generator: torch.Generator) -> None:
+        super().__init__()
+        members, edges, columns = bins.shape
+        self.register_buffer("left", bins[:, :-1].transpose(1, 2).unsqueeze(1).contiguous())
+        # equal neighbouring edges make a bin of no width: with this floor it becomes a step at that value
+        self.register_buffer("width", (bins[:, 1:] - bins[:, :-1]).transpose(1, 2).unsqueeze(1).clamp(min=1e-6))
+        self.linear = nn.Parameter(torch.empty(members, 1, columns, size).uniform_(-1, 1, generator=generator))
+        self.bias = nn.Parameter(torch.empty(members, 1, columns, size).uniform_(-1, 1, generator=generator))
+        self.weight = nn.Parameter(torch.zeros(members, columns, edges - 1, size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        filled = ((x.unsqueeze(-1) - self.left) / self.width).clamp(0.0, 1.0)
+        learned = torch.einsum("mbct,mctd->mbcd", filled, self.weight)
+        return (x.unsqueeze(-1) * self.linear + self.bias + learned).flatten(2)
+
+
+class Periodic(nn.Module):
+    """Numbers -> vectors by trained frequencies: the PBLD embedding of RealMLP (Holzmueller et al. 2024)."""
+
+    FREQUENCIES = 16
+
+    def __init__(self, members: int, columns: int, size: int, sigma: float, generator: torch.Generator) -> None:
+        super().__init__()
+        k = self.FREQUENCIES
+        self.frequency = nn.Parameter(torch.empty(members, 1, columns, k).normal_(0.0, sigma, generator=generator))
+        self.phase = nn.Parameter(torch.empty(members, 1, columns, k).uniform_(-math.pi, math.pi, generator=generator))
+        bound = k**-0.5
+        self.weight = nn.Parameter(torch.empty(members, columns, k, size - 1).uniform_(-bound, bound, generator=generator))
+        self.bias = nn.Parameter(torch.empty(members, 1, columns, size - 1).uniform_(-bound, bound, generator=generator))
+
+    def forward(self, x: Tensor) -> Tensor:
+        wave = torch.cos(2 * math.pi * self.frequency * x.unsqueeze(-1) + self.phase)
+        learned = torch.einsum("mbck,mckd->mbcd", wave, self.weight) + self.bias
+        return torch.cat([x.unsqueeze(-1), learned], dim=-1).flatten(2)
+
+
+class Block(nn.Module):
+    """Linear, normalization, activation, dropout; a residual block normalizes first and adds its input (He et al. 2016)."""
+
+    def __init__(
+        self, members: int, inputs: int, width: int, configuration: Mapping[str, Any], generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.residual = configuration["block"] == "residual" and inputs == width
+        self.linear = StackedLinear(members, inputs, width, configuration["weight_init"], generator)
+        norm = configuration["norm"]
+        self.norm = None if norm == "none" else StackedNorm(members, width, norm)
+        self.activation = ACTIVATIONS[configuration["activation"]]
+        self.dropout = float(configuration["dropout"])
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.residual:
+            h = x if self.norm is None else self.norm(x)
+            return x + F.dropout(self.activation(self.linear(h)), self.dropout, self.training)
+        h = self.linear(x)
+        h = h if self.norm is None else self.norm(h)
+        return F.dropout(self.activation(h), self.dropout, self.training)
+
+
+class TableNetwork(nn.Module):
+    """Embeddings, blocks and a head for tables; ``members`` independent networks in one.
+
+    configuration: the architecture, initialization and input parameters of ``search_spaces/tables.yaml``.
+    bins: (members, bins + 1, numeric columns) when the numeric embedding is piecewise linear.
+    prior: (members, outputs), the head's bias at the start when ``output_init`` is zero: the logarithms of the class
+    shares, so that the first loss is that of the class shares.
+    """
+
+    def __init__(
+        self,
+        configuration: Mapping[str, Any],
+        shape: InputShape,
+        outputs: int,
+        *,
+        members: int,
+        generator: torch.Generator,
+        bins: Tensor | None = None,
+        prior: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        embedding, size = configuration["numeric_embedding"], int(configuration["numeric_embedding_dim"])
+        self.numbers: nn.Module | None = None
+        numbers = shape.numeric
+        if embedding != "none" and shape.numeric:
+            numbers = shape.numeric * size
+            if embedding == "piecewise_linear":
+                assert bins is not None
+                self.numbers = PiecewiseLinear(bins, size, generator)
+            else:
+                sigma = float(configuration["periodic_sigma"])
+                self.numbers = Periodic(members, shape.numeric, size, sigma, generator)
+        category_size = int(configuration["category_embedding_dim"])
+        self.categories: nn.Module | None = None
+        if shape.code_counts:
+            self.categories = StackedEmbedding(members, shape.code_counts, category_size, generator)
+        inputs = numbers + shape.indicators + len(shape.code_counts) * category_size
+
+        widths = [inputs] + [int(configuration["width"])] * int(configuration["hidden_layers"])
+        self.blocks = nn.ModuleList(
+            Block(members, before, after, configuration, generator)
+            for before, after in zip(widths, widths[1:], strict=False)
+        )
+        zero = configuration["output_init"] == "zero"
+        self.head = StackedLinear(members, widths[-1], outputs, "zero" if zero else configuration["weight_init"], generator)
+        if zero and prior is not None:
+            with torch.no_grad():
+                self.head.bias.copy_(prior.unsqueeze(1))
+        self.skip = StackedLinear(members, inputs, outputs, "zero", generator) if configuration["linear_skip"] else None
+
+    def forward(self, numeric: Tensor, indicators: Tensor, codes: Tensor) -> Tensor:
+        """(members, rows, columns) of each kind -> (members, rows, outputs): logits, or the standardized target."""
+        parts = [numeric if self.numbers is None else self.numbers(numeric), indicators]
+        if self.categories is not None:
+            parts.append(self.categories(codes))
+        x = torch.cat(parts, dim=2)
+        h = x
+        for block in self.blocks:
+            h = block(h)
+        out = self.head(h)
+        return out if self.skip is None else out + self.skip(x)
+
+    def decayed(self) -> list[nn.Parameter]:
+        """The weights that L1 and L2 penalties act on: matrices, neither biases nor normalization nor embeddings of numbers."""
+        return [module.weight for module in self.modules() if isinstance(module, StackedLinear)]

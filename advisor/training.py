@@ -1,0 +1,425 @@
+"""One configuration on some splits: losses epoch by epoch, then the fitted stack. The loop stands whole in ``train``.
+
+Nothing here assumes that it owns the process: configuration, data, seed and device are arguments, no global random
+generator is read or seeded, and no thread count is set.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from advisor.features import Dataset, Features, Task
+from advisor.networks import InputShape, TableNetwork
+from advisor.preprocessing import Inputs, Preprocessor
+from advisor.splits import Split
+
+EVALUATION_ROWS = 8192
+"""Rows per forward pass without gradients: bounds the memory of wide networks on large tables."""
+RMS_SMOOTHING = 0.99
+ONE_CYCLE_RISE = 0.3
+"""Share of the steps in which one_cycle rises to its peak, from peak / 25; it ends at peak / 10,000 (Smith 2018)."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """Mean losses over the members after an epoch; ``number`` counts from 1.
+
+    Classification: cross-entropy in nats, the training loss with label smoothing. Regression: squared error in the
+    target's unit squared.
+    """
+
+    number: int
+    train_loss: float
+    validation_loss: float
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Inputs of every row under every split's own preprocessing; row r of split s lies at s * rows + r."""
+
+    preprocessors: tuple[Preprocessor, ...]
+    shape: InputShape
+    rows: int
+    numeric: Tensor
+    indicators: Tensor
+    codes: Tensor
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained stack: the weights of each member at its own best epoch.
+
+    validation_losses: each member's loss at that epoch. held_out_rows, held_out: the rows that validated, and for each
+    the mean over the members that did not train on it: class probabilities (rows, classes), or predictions (rows,).
+    """
+
+    configuration: Mapping[str, Any]
+    task: Task
+    outputs: int
+    shape: InputShape
+    preprocessors: tuple[Preprocessor, ...]
+    member_split: tuple[int, ...]
+    state: Mapping[str, Tensor]
+    target_mean: NDArray[np.float64]
+    target_scale: NDArray[np.float64]
+    target_range: tuple[float, float]
+    best_epochs: tuple[int, ...]
+    validation_losses: tuple[float, ...]
+    held_out_rows: NDArray[np.int64]
+    held_out: NDArray[np.float64]
+
+    def predict(self, features: Features, device: str = "cpu") -> NDArray[np.float64]:
+        """Mean over the members: class probabilities (rows, classes), or predictions (rows,) in the target's unit."""
+        network = self._network(device)
+        shape = (len(features), self.outputs) if self.task != "regression" else (len(features),)
+        result = np.zeros(shape)
+        for start in range(0, len(features), EVALUATION_ROWS):
+            rows = slice(start, start + EVALUATION_ROWS)
+            part = Features(
+                features.numeric[rows],
+                features.categorical[rows],
+                features.numeric_names,
+                features.categorical_names,
+                features.levels,
+            )
+            stacked = _stack([p.transform(part) for p in self.preprocessors], self.shape)
+            split = torch.tensor(self.member_split)
+            inputs = [t.view(len(self.preprocessors), len(part), -1)[split].to(device) for t in stacked]
+            with torch.no_grad():
+                out = network(*inputs)
+            result[rows] = self._scores(out).mean(axis=0)
+        return result
+
+    def _network(self, device: str) -> TableNetwork:
+        bins = self.state.get("numbers.left")
+        network = TableNetwork(
+            self.configuration,
+            self.shape,
+            self.outputs,
+            members=len(self.member_split),
+            generator=torch.Generator(),
+            # only the shape counts here: the saved edges are loaded with the weights
+            bins=None if bins is None else torch.zeros(bins.shape[0], bins.shape[3] + 1, bins.shape[2]),
+        )
+        network.load_state_dict(dict(self.state))
+        return network.to(device).eval()
+
+    def _scores(self, out: Tensor) -> NDArray[np.float64]:
+        return scores(out, self.task, self.target_mean, self.target_scale, self.target_range)
+
+
+def scores(
+    out: Tensor, task: Task, mean: NDArray[np.float64], scale: NDArray[np.float64], limits: tuple[float, float]
+) -> NDArray[np.float64]:
+    """Network outputs (members, rows, outputs) as probabilities, or as predictions within the range of the training target."""
+    if task != "regression":
+        return out.double().softmax(dim=2).cpu().numpy()
+    values = out[:, :, 0].double().cpu().numpy() * scale[:, None] + mean[:, None]
+    return np.asarray(np.clip(values, *limits))
+
+
+def prepare(configuration: Mapping[str, Any], data: Dataset, splits: Sequence[Split], device: str = "cpu") -> Prepared:
+    """Fit each split's preprocessing on its training rows and transform all rows with it."""
+    preprocessors = tuple(Preprocessor.fit(data.features, split.train, configuration) for split in splits)
+    inputs = [p.transform(data.features) for p in preprocessors]
+    counts = np.max([p.embedded_counts for p in preprocessors], axis=0)
+    shape = InputShape(
+        numeric=inputs[0].numeric.shape[1],
+        indicators=max(i.indicators.shape[1] for i in inputs),
+        code_counts=tuple(int(c) for c in counts),
+    )
+    numeric, indicators, codes = (t.to(device) for t in _stack(inputs, shape))
+    return Prepared(preprocessors, shape, len(data), numeric, indicators, codes)
+
+
+def _stack(inputs: Sequence[Inputs], shape: InputShape) -> tuple[Tensor, Tensor, Tensor]:
+    """The splits' inputs one after another; a split that knows fewer levels has its one-hot columns padded with zeros."""
+    padded = [np.pad(i.indicators, ((0, 0), (0, shape.indicators - i.indicators.shape[1]))) for i in inputs]
+    numeric = torch.from_numpy(np.concatenate([i.numeric for i in inputs]))
+    codes = torch.from_numpy(np.concatenate([i.codes for i in inputs]))
+    return numeric, torch.from_numpy(np.concatenate(padded)), codes
+
+
+def train(
+    configuration: Mapping[str, Any],
+    data: Dataset,
+    splits: Sequence[Split],
+    *,
+    seed: int,
+    members: int = 1,
+    device: str = "cpu",
+    prepared: Prepared | None = None,
+) -> Generator[Epoch, None, Fitted]:
+    """Train ``members`` networks per split, all at once; yields after every epoch, returns the fitted stack.
+
+    prepared: the result of ``prepare`` for the same data, splits and input parameters, when the caller keeps it.
+    A member whose validation loss has not improved for ``patience`` epochs has stopped; training ends with the last one.
+    """
+    c = configuration
+    prepared = prepared or prepare(c, data, splits, device)
+    member_split = [s for s in range(len(splits)) for _ in range(members)]
+    generator = torch.Generator().manual_seed(seed)
+    rows = _Rows(data, splits, member_split, device)
+    network = _build(c, prepared, rows, generator).to(device)
+    optimizer = _Optimizer(c, network)
+    best = _Best(network, len(member_split), int(c["patience"]))
+
+    steps = rows.steps(int(c["batch_size"]))
+    total = steps * int(c["epochs"])
+    for epoch in range(1, int(c["epochs"]) + 1):
+        network.train()
+        train_loss = torch.zeros((), device=device)
+        for step, batch in enumerate(rows.batches(steps, generator), start=(epoch - 1) * steps):
+            out = network(*rows.inputs(prepared, batch))
+            loss = rows.loss(out, batch, label_smoothing=float(c["label_smoothing"]))
+            optimizer.step(loss.sum(), learning_rate(c, step, total))  # a sum: members' gradients don't mix
+            train_loss += loss.detach().mean()
+        validation = rows.validate(network, prepared)
+        best.update(network, validation, epoch)
+        yield Epoch(epoch, float(train_loss) / steps * rows.unit, float(validation.mean()))
+        if best.all_stopped(epoch) or not torch.isfinite(validation).any():
+            break
+
+    network.load_state_dict(best.state)
+    held_out_rows, held_out = rows.held_out(network, prepared)
+    return Fitted(
+        configuration=dict(c),
+        task=data.task,
+        outputs=rows.outputs,
+        shape=prepared.shape,
+        preprocessors=prepared.preprocessors,
+        member_split=tuple(member_split),
+        state={name: tensor.cpu() for name, tensor in best.state.items()},
+        target_mean=rows.mean,
+        target_scale=rows.scale,
+        target_range=rows.range,
+        best_epochs=tuple(best.epochs.tolist()),
+        validation_losses=tuple(best.losses.tolist()),
+        held_out_rows=held_out_rows,
+        held_out=held_out,
+    )
+
+
+def learning_rate(configuration: Mapping[str, Any], step: int, total: int) -> float:
+    """The rate at ``step`` of ``total``: linear warm-up, then constant or cosine to 0; or one_cycle."""
+    peak, schedule = float(configuration["learning_rate"]), configuration["schedule"]
+    done = step / max(1, total)
+    if schedule == "one_cycle":
+        if done < ONE_CYCLE_RISE:
+            return _cosine(peak / 25, peak, done / ONE_CYCLE_RISE)
+        return _cosine(peak, peak / 1e4, (done - ONE_CYCLE_RISE) / (1 - ONE_CYCLE_RISE))
+    warmup = float(configuration["warmup"])
+    if done < warmup:
+        return peak * (step + 1) / (warmup * total + 1)
+    return peak if schedule == "constant" else _cosine(peak, 0.0, (done - warmup) / (1 - warmup))
+
+
+def _cosine(start: float, end: float, done: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * done)) / 2
+
+
+class _Rows:
+    """Which rows each member trains and validates on, and the targets as the network sees them."""
+
+    def __init__(self, data: Dataset, splits: Sequence[Split], member_split: Sequence[int], device: str) -> None:
+        self.task, self.rows, self.device = data.task, len(data), device
+        self.classification = data.task != "regression"
+        self.outputs = len(data.classes) if self.classification else 1
+        self.target = torch.from_numpy(np.array(data.target)).to(device)
+        self.train = [torch.from_numpy(np.array(splits[s].train)) for s in member_split]
+        self.start = torch.tensor(member_split)[:, None] * self.rows
+        members = len(member_split)
+        self.mean, self.scale, self.range, self.unit = np.zeros(members), np.ones(members), (0.0, 1.0), 1.0
+        if not self.classification:
+            values = np.asarray(data.target, dtype=np.float64)
+            self.mean = np.array([values[splits[s].train].mean() for s in member_split])
+            deviation = np.array([values[splits[s].train].std() for s in member_split])
+            self.scale = np.where(deviation > 0, deviation, 1.0)
+            seen = np.concatenate([split.train for split in splits])
+            self.range = (float(values[seen].min()), float(values[seen].max()))
+            self.unit = float(np.mean(self.scale**2))
+        self._mean, self._scale = (torch.from_numpy(a).to(device)[:, None] for a in (self.mean, self.scale))
+        widest = max(len(splits[s].validation) for s in member_split)
+        # members validate on equally many columns; the padding repeats row 0 with weight 0
+        self.validation = torch.zeros(members, widest, dtype=torch.int64)
+        self.weight = torch.zeros(members, widest, dtype=torch.float64)
+        for m, s in enumerate(member_split):
+            count = len(splits[s].validation)
+            self.validation[m, :count] = torch.from_numpy(np.array(splits[s].validation))
+            self.weight[m, :count] = 1.0 / max(1, count)
+
+    def prior(self) -> Tensor | None:
+        """Logarithms of each member's class shares, with one row added to each class; nothing for regression."""
+        if not self.classification:
+            return None
+        counts = torch.stack([torch.bincount(self.target.cpu()[t], minlength=self.outputs) for t in self.train])
+        return ((counts + 1.0) / (counts + 1.0).sum(dim=1, keepdim=True)).log()
+
+    def steps(self, batch_size: int) -> int:
+        return max(1, round(max(len(t) for t in self.train) / batch_size))
+
+    def batches(self, steps: int, generator: torch.Generator) -> Sequence[Tensor]:
+        """Row numbers (members, batch) of each step: a fresh permutation per member, cut into nearly equal batches.
+
+        Equal batches instead of a small last one: batch normalization of a single row is undefined. A member with fewer
+        rows than the largest goes on with its first ones.
+        """
+        length = max(len(t) for t in self.train)
+        orders = []
+        for own in self.train:
+            order = own[torch.randperm(len(own), generator=generator)]
+            orders.append(order.repeat(-(-length // len(own)))[:length])
+        return torch.stack(orders).tensor_split(steps, dim=1)
+
+    def inputs(self, prepared: Prepared, batch: Tensor) -> list[Tensor]:
+        index = (batch + self.start).flatten().to(self.device)
+        shape = (*batch.shape, -1)
+        return [t.index_select(0, index).view(shape) for t in (prepared.numeric, prepared.indicators, prepared.codes)]
+
+    def loss(self, out: Tensor, batch: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        """Mean loss of each member; regression in units of the standardized target."""
+        target = self.target[batch.to(self.device)]
+        if self.classification:
+            flat = F.cross_entropy(
+                out.flatten(0, 1), target.flatten(), reduction="none", label_smoothing=label_smoothing
+            )
+            return flat.view(target.shape).mean(dim=1)
+        standardized = ((target - self._mean) / self._scale).to(out.dtype)
+        return (out[:, :, 0] - standardized).square().mean(dim=1)
+
+    def validate(self, network: nn.Module, prepared: Prepared) -> Tensor:
+        """Validation loss of each member, in the target's unit squared for regression; what is not finite counts as inf."""
+        network.eval()
+        total = torch.zeros(len(self.train), dtype=torch.float64)
+        for batch, weight, out in self._evaluate(network, prepared):
+            target = self.target[batch.to(self.device)]
+            if self.classification:
+                losses = F.cross_entropy(out.flatten(0, 1), target.flatten(), reduction="none").view(target.shape)
+            else:
+                losses = (out[:, :, 0].double() * self._scale + self._mean - target).square()
+            total += (losses.double().cpu() * weight).sum(dim=1)
+        return torch.where(torch.isfinite(total), total, torch.inf)
+
+    def held_out(self, network: nn.Module, prepared: Prepared) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """The validating rows in ascending order, and for each the mean score of the members that validated on it."""
+        network.eval()
+        sums = np.zeros((self.rows, self.outputs))
+        counts = np.zeros(self.rows)
+        for batch, weight, out in self._evaluate(network, prepared):
+            values = scores(out, self.task, self.mean, self.scale, self.range).reshape(*batch.shape, self.outputs)
+            real = weight.numpy() > 0
+            np.add.at(sums, batch.numpy()[real], values[real])
+            np.add.at(counts, batch.numpy()[real], 1)
+        rows = np.flatnonzero(counts)
+        means = sums[rows] / counts[rows, None]
+        return rows, means if self.classification else means[:, 0]
+
+    def _evaluate(self, network: nn.Module, prepared: Prepared) -> Generator[tuple[Tensor, Tensor, Tensor], None, None]:
+        per_pass = max(1, EVALUATION_ROWS // len(self.train))
+        pieces = zip(self.validation.split(per_pass, dim=1), self.weight.split(per_pass, dim=1), strict=True)
+        with torch.no_grad():
+            for batch, weight in pieces:
+                yield batch, weight, network(*self.inputs(prepared, batch))
+
+
+def _build(
+    configuration: Mapping[str, Any], prepared: Prepared, rows: _Rows, generator: torch.Generator
+) -> TableNetwork:
+    members_per_split = len(rows.train) // len(prepared.preprocessors)
+    bins = None
+    if configuration["numeric_embedding"] == "piecewise_linear":
+        edges = np.stack([p.bins for p in prepared.preprocessors]).astype(np.float32)
+        bins = torch.from_numpy(edges).repeat_interleave(members_per_split, dim=0)
+    return TableNetwork(
+        configuration,
+        prepared.shape,
+        rows.outputs,
+        members=len(rows.train),
+        generator=generator,
+        bins=bins,
+        prior=rows.prior(),
+    )
+
+
+class _Optimizer:
+    """A torch optimizer with what it lacks: a decoupled L2 for all but Adam, a proximal L1, clipping member by member."""
+
+    def __init__(self, configuration: Mapping[str, Any], network: TableNetwork) -> None:
+        c, name = configuration, configuration["optimizer"]
+        self.decayed = network.decayed()
+        self.parameters = list(network.parameters())
+        self.clip, self.l1 = float(c["gradient_clip"]), float(c["l1"])
+        self.decay = 0.0 if name == "adam" else float(c["weight_decay"])
+        betas, momentum = (0.9, float(c["beta2"])), float(c["momentum"])
+        # the rate is set before every step; foreach and fused variants differ in speed alone
+        make = {
+            "adamw": lambda: torch.optim.AdamW(self.parameters, betas=betas, weight_decay=0.0, fused=True),
+            "adam": lambda: torch.optim.Adam(self._groups(float(c["weight_decay"])), betas=betas, fused=True),
+            "nadam": lambda: torch.optim.NAdam(self.parameters, betas=betas),
+            "rmsprop": lambda: torch.optim.RMSprop(self.parameters, alpha=RMS_SMOOTHING, momentum=momentum),
+            "adagrad": lambda: torch.optim.Adagrad(self.parameters),
+            "adadelta": lambda: torch.optim.Adadelta(self.parameters),
+            "sgd": lambda: torch.optim.SGD(self.parameters, lr=1.0, momentum=momentum, nesterov=momentum > 0, fused=True),
+        }
+        self.optimizer: torch.optim.Optimizer = make[name]()
+
+    def _groups(self, weight_decay: float) -> list[dict[str, Any]]:
+        """Adam's classic L2, added to the gradient, on the penalized weights only."""
+        penalized = {id(p) for p in self.decayed}
+        rest = [p for p in self.parameters if id(p) not in penalized]
+        return [{"params": self.decayed, "weight_decay": weight_decay}, {"params": rest}]
+
+    def step(self, loss: Tensor, rate: float) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.clip:
+            self._clip()
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        with torch.no_grad():
+            if self.decay:
+                torch._foreach_mul_(self.decayed, 1 - rate * self.decay)
+            if self.l1:
+                for weight in self.decayed:
+                    weight.copy_(weight.sign() * (weight.abs() - rate * self.l1).clamp_(min=0.0))
+
+    def _clip(self) -> None:
+        """Scale each member's gradient to a norm of at most ``clip``: one norm over the stack would couple the members."""
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        norms = torch.stack([g.flatten(1).square().sum(dim=1) for g in gradients]).sum(dim=0).sqrt()
+        factor = (self.clip / (norms + 1e-12)).clamp(max=1.0)
+        for gradient in gradients:
+            gradient.mul_(factor.view(-1, *[1] * (gradient.dim() - 1)))
+
+
+class _Best:
+    """The best weights of each member so far, by validation loss (note N3), and who has stopped."""
+
+    def __init__(self, network: nn.Module, members: int, patience: int) -> None:
+        self.patience = patience
+        self.losses = torch.full((members,), torch.inf, dtype=torch.float64)
+        self.epochs = torch.zeros(members, dtype=torch.int64)
+        self.state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+
+    def update(self, network: nn.Module, losses: Tensor, epoch: int) -> None:
+        # a member that has stopped stays stopped: else it would keep training because its neighbours do
+        better = (losses < self.losses) & (epoch - self.epochs <= self.patience)
+        if not better.any():
+            return
+        self.losses[better], self.epochs[better] = losses[better], epoch
+        with torch.no_grad():
+            for name, tensor in network.state_dict().items():
+                self.state[name][better.to(tensor.device)] = tensor[better.to(tensor.device)]
+
+    def all_stopped(self, epoch: int) -> bool:
+        return bool((epoch - self.epochs >= self.patience).all())
