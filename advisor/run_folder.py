@@ -447,7 +447,7 @@ class GrowingFile:
                 # A full disk takes part of a record; the next append would be glued to it and both be lost.
                 raise OSError(28, os.strerror(28))
             if durable:
-                os.fsync(self._handle)
+                os.fdatasync(self._handle)
         except OSError as error:
             os.ftruncate(self._handle, size)
             raise UserError(f"cannot write {self.path}: {error.strerror}") from error
