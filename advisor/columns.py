@@ -1,0 +1,365 @@
+"""One column: what it is (inferred, with a reason) and how its cells are read, for training and for new rows alike."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal, cast, get_args
+
+import polars as pl
+
+from advisor.errors import UserError, did_you_mean
+from advisor.reading import shown
+
+ColumnType = Literal["numeric", "categorical", "boolean", "datetime", "text", "identifier", "constant"]
+
+MOSTLY = 0.95
+"""Text becomes numbers or dates when this share of the cells that are no missing-marks can be read so."""
+MISSING_MARKS = ("?", "-", "--", "n/a", "na", "nan", "null", "none", "nil", "unknown", "missing", ".", "*", "#n/a")
+"""Words that do not speak against numbers or dates in a column (there they are missing; elsewhere they are levels)."""
+BOOLEAN_WORDS = (("false", "true"), ("no", "yes"), ("n", "y"), ("f", "t"), ("off", "on"), ("0", "1"))
+"""Pairs of words (false, true), in lower case, that make a column boolean."""
+CODE_NAME = re.compile(r"(^|[_\W])(id|ids|code|zip|zipcode|postcode|plz)$|[a-z](ID|Id|Code)$", re.IGNORECASE | re.ASCII)
+"""A column of integers with such a name and at most MAX_CODES values holds codes, not quantities."""
+MAX_CODES = 200
+IDENTIFIER_ROWS = 20
+"""With fewer rows than this, values that are all different say nothing about identifiers."""
+TEXT_WORDS = 2.0
+"""Mean number of words above which mostly different texts are free text rather than levels."""
+
+_DATES: tuple[str, ...] = (
+    "%Y-%m-%d",
+    "%m/%d/%Y",
+    "%d/%m/%Y",
+    "%d.%m.%Y",
+    "%Y/%m/%d",
+    "%d-%m-%Y",
+    "%m-%d-%Y",
+    "%d-%b-%Y",
+    "%d %b %Y",
+)
+_DATES += ("%b %d, %Y", "%d %B %Y", "%B %d, %Y", "%d-%b-%y", "%m/%d/%y", "%d/%m/%y", "%Y%m%d")
+_TIMES = ("", " %H:%M:%S%.f", "T%H:%M:%S%.f", " %H:%M", "T%H:%M", " %I:%M %p", " %I:%M:%S %p")
+_OFFSET = r"(:\d\d(?:\.\d+)?)\s*(?:Z|UTC|[+-]\d\d:?\d\d)$"
+_NUMBER = {
+    ".": r"^[-+]?(?:\d{1,3}(?:[, ']\d{3})+|\d+)?(?:\.\d*)?(?:[eE][-+]?\d+)?$",
+    ",": r"^[-+]?(?:\d{1,3}(?:[. ']\d{3})+|\d+)?(?:,\d*)?(?:[eE][-+]?\d+)?$",
+}
+_WITH_UNIT = r"^\s*[$€£¥]?\s*([-+]?[\d.,](?:[\d.,' ]*[\d.,])?(?:[eE][-+]?\d+)?)\s*([^\d\s.,'+-][^\d]{0,11}?)?\s*$"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A feature column (never the target).
+
+    name: unique in the table. why: why this type, one phrase; says so when it was judged on a sample.
+    format: how the cells' text is read: for numbers the decimal mark and a unit ("" is plain), for dates the
+    formats tried in turn, joined by "|" ("hours" when hours matter but the cells were dates already).
+    """
+
+    name: str
+    type: ColumnType
+    why: str
+    format: str = ""
+
+    def __post_init__(self) -> None:
+        if self.type not in get_args(ColumnType):
+            raise ValueError(f"column {self.name!r} has type {self.type!r}")
+
+
+def checked_type(column: str, wanted: str) -> ColumnType:
+    """The type that the user asked for; UserError when there is no such type."""
+    if wanted in get_args(ColumnType):
+        return cast(ColumnType, wanted)
+    raise UserError(
+        f"types: column '{shown(column)}' is to be '{shown(wanted)}'{did_you_mean(str(wanted), get_args(ColumnType))}; "
+        f"expected one of {', '.join(get_args(ColumnType))}"
+    )
+
+
+# ------------------------------------------------------------------------------------------------------ inference
+
+
+def infer(cells: pl.Series, sample: pl.Series, wanted: ColumnType | None = None) -> Column:
+    """Judge a column by ``sample``, some of its ``cells``; exact questions go to all cells.
+
+    wanted: the type the user asked for; then only the format is inferred.
+    """
+    name = cells.name
+    seen = "" if len(sample) == len(cells) else f" (judged on {len(sample):,} of {len(cells):,} rows)"
+    if wanted is not None:
+        return Column(name, wanted, "asked for", _format(sample, wanted))
+    if cells.null_count() == len(cells):
+        return Column(name, "constant", "every cell is missing")
+    if (constant := _constant(cells, sample)) is not None:
+        return Column(name, "constant", constant)
+    dtype = cells.dtype
+    if dtype == pl.Boolean:
+        return Column(name, "boolean", "true and false")
+    if dtype in (pl.Date, pl.Datetime):
+        return Column(name, "datetime", f"stored as {str(dtype).partition('(')[0].lower()}", _hours(sample))
+    if dtype.is_numeric() or dtype in (pl.Time, pl.Duration):
+        return _numbers(cells, sample, name, "numbers", seen, "")
+    return _from_text(_text(cells), _text(sample), name, seen)
+
+
+def _constant(cells: pl.Series, sample: pl.Series) -> str | None:
+    """Why the column is constant, or None. The sample only saves work: the answer is for all cells."""
+    filled = sample.drop_nulls()
+    if filled.head(200).n_unique() > 1 or filled.n_unique() > 1:
+        return None
+    if cells.dtype == pl.String:
+        cells = _text(cells)
+    if cells.null_count() == len(cells):
+        return "every cell is missing"
+    if cells.null_count() or cells.n_unique() > 1:
+        return None  # one value beside missing cells still tells two kinds of rows apart
+    return f"the value is always '{shown(cells[0], 30)}'"
+
+
+def _numbers(cells: pl.Series, sample: pl.Series, name: str, why: str, seen: str, form: str) -> Column:
+    """A column that can be read as numbers: numeric, unless two-valued, codes or row numbers."""
+    values = sample.drop_nulls().cast(pl.Float64, strict=False)
+    values = values.filter(values.is_finite())
+    if cells.dtype in (pl.Time, pl.Duration) or not len(values):
+        return Column(name, "numeric", why + seen, form)
+    distinct = values.n_unique()
+    if distinct == 2 and set(values.unique()) == {0.0, 1.0} and not form:
+        return Column(name, "boolean", "the numbers 0 and 1" + seen)
+    whole = bool((values == values.round(0)).all())
+    if not whole:
+        return Column(name, "numeric", why + seen, form)
+    named = CODE_NAME.search(name) is not None
+    if not form and distinct == len(values) and len(cells) >= IDENTIFIER_ROWS:
+        numbers = cells.cast(pl.Float64, strict=False).drop_nulls()
+        array = numbers.to_numpy()
+        span = float(array.max() - array.min()) + 1 if len(array) else 0.0
+        # Twice the rows: a quarter or half of a numbered table may have been split off before.
+        if len(numbers) == len(cells) and (named or span <= 2 * len(cells)) and numbers.n_unique() >= 0.99 * len(cells):
+            return Column(name, "identifier", "whole numbers that number the rows" + seen)
+    if named and 2 < distinct <= min(MAX_CODES, len(values) / 5):
+        return Column(name, "categorical", f"{distinct} whole numbers, and the name speaks of codes" + seen)
+    return Column(name, "numeric", "whole numbers" + seen if why == "numbers" else why + seen, form)
+
+
+def _from_text(cells: pl.Series, sample: pl.Series, name: str, seen: str) -> Column:
+    filled = sample.drop_nulls()
+    counts = filled.value_counts(name="rows")
+    words = {str(value).strip().lower() for value in counts.get_column(filled.name).head(20)}
+    for pair in BOOLEAN_WORDS:
+        if words == set(pair) and counts.height <= 20:
+            return Column(name, "boolean", f"'{pair[1]}' and '{pair[0]}'" + seen)
+    plain = counts.filter(~counts.get_column(filled.name).str.strip_chars().str.to_lowercase().is_in(MISSING_MARKS))
+    values, rows = plain.get_column(filled.name), plain.get_column("rows")
+    if len(values) and int(values.str.contains(r"^0\d+$").sum()) <= 0.2 * len(values):  # else codes: 00501, 007
+        form = _number_format(values, rows)
+        if form is not None:
+            numbers = parse_numbers(sample, form)
+            junk = (len(filled) - numbers.len() + numbers.null_count()) / max(len(filled), 1)
+            why = "numbers as text" + (f" in '{shown(form[1:], 12)}'" if form[1:] else "")
+            why += f", {junk:.1%} of the cells unreadable and so missing" if junk else ""
+            return _numbers(parse_numbers(cells, form), numbers, name, why, seen, form)
+    if len(values) and (form := _date_format(values, rows)):
+        return Column(name, "datetime", "dates written as " + form.replace("|", " or ") + seen, form)
+    return _levels_or_text(cells, filled, counts.height, name, seen)
+
+
+def _levels_or_text(cells: pl.Series, filled: pl.Series, distinct: int, name: str, seen: str) -> Column:
+    words = int(filled.str.count_matches(r"\S+").sum()) / len(filled)
+    unique = distinct / len(filled)
+    if unique > 0.99 and words < TEXT_WORDS and len(cells) >= IDENTIFIER_ROWS:
+        short = not (filled.str.len_chars() > 64).any()
+        if short and cells.drop_nulls().n_unique() >= 0.99 * len(cells):
+            return Column(name, "identifier", "a different short text in every row" + seen)
+    if unique > 0.5 and words >= TEXT_WORDS and distinct > IDENTIFIER_ROWS:
+        return Column(name, "text", f"mostly different texts of {words:.0f} words" + seen)
+    return Column(name, "categorical", f"{distinct:,} different texts" + seen)
+
+
+def _format(sample: pl.Series, wanted: ColumnType) -> str:
+    """The format of a column whose type the user named; "" when there is none to be found."""
+    if sample.dtype in (pl.Date, pl.Datetime):
+        return _hours(sample) if wanted == "datetime" else ""
+    if wanted == "datetime" and sample.dtype.is_numeric():
+        middle = sample.drop_nulls().cast(pl.Float64).abs().median()
+        size = float(middle) if isinstance(middle, int | float) else 0.0
+        return next((form for form, low in _EPOCHS if size >= low), "days")
+    if not _is_texts(sample):
+        return ""
+    counts = _text(sample).drop_nulls().value_counts(name="rows")
+    values, rows = counts.get_column(sample.name), counts.get_column("rows")
+    if wanted == "numeric":
+        return _number_format(values, rows, enough=0.0) or ""
+    return _date_format(values, rows, enough=0.0) if wanted == "datetime" else ""
+
+
+_EPOCHS = (("milliseconds", 1e11), ("seconds", 1e9), ("yyyymmdd", 1e7), ("days", 3000), ("years", 1000))
+
+
+def _hours(sample: pl.Series) -> str:
+    return "hours" if sample.dtype == pl.Datetime and bool((sample.dt.hour() > 0).any()) else ""
+
+
+def _number_format(values: pl.Series, rows: pl.Series, enough: float = MOSTLY) -> str | None:
+    """The format that reads most of the rows as numbers, or None when it reads too few. "" is plain numbers."""
+    total = int(rows.sum())
+    best, most = None, 0
+    parts = values.str.extract_groups(_WITH_UNIT).struct.unnest()
+    units = parts.to_series(1).fill_null("").str.strip_chars()
+    common = rows.to_frame("rows").with_columns(units.alias("unit")).group_by("unit").agg(pl.col("rows").sum())
+    named = common.filter(pl.col("unit") != "").sort("rows", "unit", descending=[True, False])
+    unit = str(named["unit"][0]) if named.height else ""
+    for form in dict.fromkeys(("", ".", ",", "." + unit, "," + unit)):
+        read = int(rows.filter(parse_numbers(values, form).is_not_null()).sum())
+        if read > most:
+            best, most = form, read
+    return best if total and most >= enough * total else None
+
+
+def _date_format(values: pl.Series, rows: pl.Series, enough: float = MOSTLY) -> str:
+    """Up to three formats that together read most of the rows as dates, joined by "|"; else ""."""
+    total = int(rows.sum())
+    likely = values.str.contains(r"\d.*[-/., ].*\d|^\d{8}$") & (values.str.len_chars() <= 40)
+    if not total or int(rows.filter(likely).sum()) < enough * total:
+        return ""
+    chosen: list[str] = []
+    values, rows = values.filter(likely), rows.filter(likely)
+    left = total
+    for _ in range(3):
+        probe, weights = values.head(500), rows.head(500)
+        scores = {
+            form: int(weights.filter(_parse_date(probe, form).is_not_null()).sum())
+            for form in (date + time for date in _DATES for time in _TIMES)
+        }
+        form = max(scores, key=lambda key: scores[key], default="")
+        if not scores[form]:
+            break
+        chosen.append(form)
+        unread = _parse_date(values, form).is_null()
+        values, rows = values.filter(unread), rows.filter(unread)
+        left = int(rows.sum())
+        if not left:
+            break
+    return "|".join(chosen) if chosen and total - left >= enough * total else ""
+
+
+# ----------------------------------------------------------------------------------------------------- conversion
+
+
+def conform(cells: pl.Series, column: Column) -> tuple[pl.Series, dict[str, int]]:
+    """The cells as the column's type; what cannot be read is missing. Returns counts of junk and infinite cells.
+
+    numeric: Float64, finite. boolean: Boolean. datetime: Datetime in microseconds. categorical, text: String, never
+    empty. identifier, constant: as they are.
+    """
+    if column.type in ("identifier", "constant"):
+        return cells.alias(column.name), {}
+    notes: dict[str, int] = {}
+    cells = _text(cells) if _is_texts(cells) else cells
+    if column.type == "numeric":
+        result = _as_numbers(cells, column.format)
+        finite = result.is_finite()
+        if not finite.all():
+            notes["infinite_values"] = int(result.is_infinite().sum())
+            result = result.to_frame().select(pl.when(finite).then(pl.first())).to_series()
+    elif column.type == "boolean":
+        result = _as_booleans(cells)
+    elif column.type == "datetime":
+        result = _as_dates(cells, column.format)
+    else:
+        result = labels(cells)
+    nan = int(cells.is_nan().sum()) if cells.dtype.is_float() else 0
+    junk = result.null_count() - cells.null_count() - notes.get("infinite_values", 0) - nan
+    if junk > 0:
+        notes["junk_values"] = junk
+    return result.alias(column.name), notes
+
+
+def labels(cells: pl.Series) -> pl.Series:
+    """Cells as text: whole numbers without a point, so that 3 and 3.0 are one level; the empty text is missing."""
+    if cells.dtype.is_float():
+        cells = cells.fill_nan(None)
+        whole = cells.drop_nulls()
+        if bool((whole == whole.round(0)).all()) and bool((whole.abs() < 2**53).all()):
+            cells = cells.cast(pl.Int64)
+    if cells.dtype == pl.Boolean:
+        return cells.replace_strict([False, True], ["False", "True"], return_dtype=pl.String)
+    if isinstance(cells.dtype, pl.Decimal):
+        return labels(cells.cast(pl.Float64))
+    return _text(cells)
+
+
+def parse_numbers(cells: pl.Series, form: str) -> pl.Series:
+    """Text -> Float64 in the format (see Column); null where it cannot be read."""
+    plain = cells.str.strip_chars()
+    if not form:
+        return plain.cast(pl.Float64, strict=False)
+    parts = plain.str.extract_groups(_WITH_UNIT).struct.unnest()
+    number, unit = parts.to_series(0), parts.to_series(1).fill_null("").str.strip_chars()
+    number = number.set(~number.str.contains(_NUMBER[form[0]]) | ~unit.is_in(["", form[1:]]), None)
+    thousands, mark = (r"[, ']", ".") if form[0] == "." else (r"[. ']", ",")
+    number = number.str.replace_all(thousands, "").str.replace(mark, ".", literal=True)
+    return number.cast(pl.Float64, strict=False)
+
+
+def _is_texts(cells: pl.Series) -> bool:
+    return cells.dtype in (pl.String, pl.Categorical, pl.Enum)
+
+
+def _text(cells: pl.Series) -> pl.Series:
+    texts = cells.cast(pl.String)
+    empty = texts == ""
+    return texts.set(empty, None) if empty.any() else texts
+
+
+def _as_numbers(cells: pl.Series, form: str) -> pl.Series:
+    if cells.dtype == pl.String:
+        return parse_numbers(cells, form)
+    if cells.dtype == pl.Duration:
+        return cells.dt.total_microseconds() / 1e6
+    if cells.dtype == pl.Time:
+        return cells.cast(pl.Int64) / 1e9
+    if cells.dtype in (pl.Date, pl.Datetime):
+        return cells.dt.epoch("ms") / 86_400_000.0
+    return cells.cast(pl.Float64, strict=False)
+
+
+def _as_booleans(cells: pl.Series) -> pl.Series:
+    if cells.dtype == pl.Boolean:
+        return cells
+    texts = labels(cells).str.strip_chars().str.to_lowercase()
+    pairs = {word: bool(value) for pair in BOOLEAN_WORDS for value, word in enumerate(pair)}
+    return texts.replace_strict(list(pairs), list(pairs.values()), default=None, return_dtype=pl.Boolean)
+
+
+def _as_dates(cells: pl.Series, form: str) -> pl.Series:
+    if cells.dtype in (pl.Date, pl.Datetime):
+        naive = cells.dt.replace_time_zone(None) if cells.dtype == pl.Datetime else cells
+        return naive.cast(pl.Datetime("us"))
+    if cells.dtype.is_numeric():
+        numbers = cells.cast(pl.Float64, strict=False).round(0).cast(pl.Int64, strict=False)
+        if form in ("years", "yyyymmdd"):
+            return numbers.cast(pl.String).str.to_datetime("%Y%m%d" if form == "yyyymmdd" else "%Y", strict=False)
+        factor = {"seconds": 10**6, "milliseconds": 10**3}.get(form, 86_400 * 10**6)
+        safe = numbers.set(numbers.abs() > 2**62 // factor, None)
+        return (safe * factor).cast(pl.Datetime("us"))
+    if cells.dtype != pl.String:
+        return pl.Series(cells.name, [None] * len(cells), dtype=pl.Datetime("us"))
+    result = pl.Series(cells.name, [None] * len(cells), dtype=pl.Datetime("us"))
+    for one in (form or _DATES[0]).split("|"):
+        if not result.null_count():
+            break
+        both = pl.DataFrame({"first": result, "then": _parse_date(cells, one)})
+        result = both.select(pl.coalesce("first", "then")).to_series()
+    return result
+
+
+def _parse_date(texts: pl.Series, form: str) -> pl.Series:
+    """Local time: an offset from UTC at the end is dropped."""
+    plain = texts.str.strip_chars()
+    if "%H" in form:
+        plain = plain.str.replace(_OFFSET, "$1")
+        return plain.str.to_datetime(form, strict=False, time_unit="us", exact=True)
+    if "%I" in form:
+        return plain.str.to_datetime(form, strict=False, time_unit="us", exact=True)
+    return plain.str.to_date(form, strict=False, exact=True).cast(pl.Datetime("us"))

@@ -1,0 +1,548 @@
+"""Raw reading: any source a person may name -> a polars frame with unique column names, nothing interpreted yet.
+
+Every failure that the user can mend is a UserError. What was quietly repaired is counted in ``Source.notes``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import gzip
+import io
+import itertools
+import mmap
+import re
+import resource
+import socket
+import stat
+import warnings
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from advisor.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MAX_BYTES = 20 * 10**9
+"""Largest uncompressed size that is read, in bytes, unless the caller says otherwise."""
+MAX_COLUMNS = 10_000
+"""A table with more columns is refused: it is nearly always a transposed table or a wrong delimiter."""
+SLOW_BYTES = 200 * 10**6
+"""Up to this size a CSV that polars refuses is read again by Python's more patient csv module."""
+INFER_ROWS = 10_000
+"""Rows from which polars guesses a CSV's column types; when a later row disagrees, all rows are looked at."""
+
+OPENML_SECONDS = 15.0
+"""How long one answer of openml.org is waited for."""
+
+_HEAD_BYTES = 1 << 18
+_DELIMITERS = (",", ";", "\t", "|")
+_OTHER_FORMATS = {
+    b"PK\x03\x04": "a zip archive (or an Excel file); unpack it, or save the sheet as CSV",
+    b"%PDF": "a PDF document",
+    b"\x89PNG": "an image",
+    b"\xff\xd8\xff": "an image",
+    b"GIF8": "an image",
+    b"ARROW1": "a Feather (Arrow) file; save it as Parquet",
+    b"BZh": "compressed with bzip2; unpack it, or use gzip",
+    b"\xfd7zXZ": "compressed with xz; unpack it, or use gzip",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd; unpack it, or use gzip",
+    b"7z\xbc\xaf": "a 7z archive; unpack it",
+    b"SQLite format 3": "a SQLite database; export the table as CSV",
+    b"\xd0\xcf\x11\xe0": "an old Excel file; save the sheet as CSV",
+    b"\x93NUMPY": "a NumPy file; save it as CSV or Parquet",
+    b"\x7fELF": "a program",
+}
+# Polars reports some broken files by a Rust panic, which is no PolarsError.
+_POLARS_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A frame as it was read: its short name, where it came from, and what was repaired while reading."""
+
+    frame: pl.DataFrame
+    name: str
+    origin: str
+    notes: dict[str, int]
+
+
+def shown(text: object, limit: int = 80) -> str:
+    """Text for a message: control characters escaped (a file cannot steer the terminal), cut in the middle."""
+    clean = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+    return clean if len(clean) <= limit else f"{clean[: limit // 2]}…{clean[-limit // 3 :]}"
+
+
+def available_memory() -> int:
+    """Bytes of memory that this process may still take: the machine's, its container's and its own limit."""
+    bounds = []
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        bounds.append(1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]))
+    for used, limit in (
+        ("memory.current", "memory.max"),
+        ("memory/memory.usage_in_bytes", "memory/memory.limit_in_bytes"),
+    ):
+        with contextlib.suppress(OSError, ValueError):
+            root = Path("/sys/fs/cgroup")
+            bounds.append(int((root / limit).read_text()) - int((root / used).read_text()))
+    with contextlib.suppress(OSError, ValueError):
+        soft = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if soft != resource.RLIM_INFINITY:
+            bounds.append(soft - resource.getpagesize() * int(Path("/proc/self/statm").read_text().split()[0]))
+    return max(min(bounds, default=8 * 10**9), 0)
+
+
+def unique_names(names: Sequence[object]) -> tuple[list[str], dict[str, int]]:
+    """Column names made usable: stripped, an empty one named by its position, a repeated one numbered.
+
+    The same names always give the same result, so new rows meet the names that were used for training. Returns the
+    names and how many were empty or repeated.
+    """
+    wanted = [str(name).strip() or f"column_{position}" for position, name in enumerate(names, 1)]
+    taken, used = set(wanted), set[str]()
+    unique = []
+    for name in wanted:
+        free = name
+        for number in itertools.count(2):
+            if free not in used and (free == name or free not in taken):
+                break
+            free = f"{name}_{number}"
+        used.add(free)
+        unique.append(free)
+    notes = {
+        "empty_names": sum(not str(name).strip() for name in names),
+        "duplicate_names": sum(new != old for new, old in zip(unique, wanted, strict=True)),
+    }
+    return unique, {what: count for what, count in notes.items() if count}
+
+
+def read_source(source: object, *, max_bytes: int = MAX_BYTES) -> Source:
+    """Read a path, ``sklearn:NAME``, ``openml:ID`` or a data frame; UserError for whatever cannot be read.
+
+    max_bytes: refuse more than so many uncompressed bytes (never more than the memory that is free).
+    """
+    if isinstance(source, pl.LazyFrame):
+        raise UserError("the data is a polars LazyFrame; call .collect() on it first")
+    if isinstance(source, pl.DataFrame):
+        return _checked(source, source.columns, "data-frame", "polars.DataFrame", {})
+    if type(source).__module__.partition(".")[0] == "pandas" and hasattr(source, "iloc") and hasattr(source, "columns"):
+        return _from_pandas(source, "data-frame", "pandas.DataFrame")
+    if isinstance(source, str) and source.startswith(("sklearn:", "openml:")):
+        kind, _, name = source.partition(":")
+        return _from_sklearn(name, source) if kind == "sklearn" else _from_openml(name, source)
+    if isinstance(source, str | Path):
+        return _read_path(source, max_bytes)
+    raise UserError(
+        f"the data is a {type(source).__name__}; expected a file's path, 'sklearn:NAME', 'openml:ID', "
+        "or a pandas or polars DataFrame"
+    )
+
+
+def _checked(frame: pl.DataFrame, names: Sequence[object], name: str, origin: str, notes: dict[str, int]) -> Source:
+    """The last steps for every source: size, plain column types, unique names."""
+    if frame.width > MAX_COLUMNS:
+        raise UserError(f"{shown(origin)} has {frame.width:,} columns; at most {MAX_COLUMNS:,} are read")
+    unique, repaired = unique_names(names)
+    frame = frame.rename(dict(zip(frame.columns, unique, strict=True))) if unique != frame.columns else frame
+    odd = [column for column, dtype in frame.schema.items() if dtype.is_nested() or dtype in (pl.Object, pl.Binary)]
+    if odd:
+        raise UserError(
+            f"{shown(origin)}: column '{shown(odd[0])}' holds {frame.schema[odd[0]]} values"
+            + (f" (and {len(odd) - 1} more columns)" if odd[1:] else "")
+            + "; expected plain numbers, text or dates: unnest the column or drop it"
+        )
+    return Source(frame, name, origin, notes | repaired)
+
+
+def _from_pandas(data: Any, name: str, origin: str, notes: dict[str, int] | None = None) -> Source:
+    """Column by column, by position: duplicate names and mixed objects would stop a conversion in one piece."""
+    if data.shape[1] > MAX_COLUMNS:
+        raise UserError(f"{origin} has {data.shape[1]:,} columns; at most {MAX_COLUMNS:,} are read")
+    columns = [_pandas_series(data.iloc[:, position], str(position)) for position in range(data.shape[1])]
+    names = ["_".join(map(str, label)) if isinstance(label, tuple) else label for label in data.columns]
+    return _checked(pl.DataFrame(columns), names, name, origin, notes or {})
+
+
+def _pandas_series(series: pd.Series[Any], name: str) -> pl.Series:
+    try:
+        converted = pl.from_pandas(series, nan_to_null=True)
+    except Exception:  # noqa: BLE001  pyarrow, polars and pandas each raise their own for mixed objects: read as text
+        missing = series.isna().to_numpy()
+        texts = [None if gone else str(cell) for cell, gone in zip(series.tolist(), missing, strict=True)]
+        converted = pl.Series(name, texts, dtype=pl.String)
+    return converted.alias(name)
+
+
+def _from_sklearn(name: str, origin: str) -> Source:
+    from sklearn import datasets
+
+    loaders = ("iris", "wine", "breast_cancer", "diabetes", "digits")
+    if name not in loaders:
+        raise UserError(
+            f"unknown data set '{shown(origin)}'{did_you_mean(name, loaders)}; scikit-learn bundles "
+            f"{', '.join(loaders)} (a set that must be downloaded is read with openml:ID)"
+        )
+    bunch = getattr(datasets, f"load_{name}")()
+    target = bunch.target if name in ("diabetes", "digits") else bunch.target_names[bunch.target].astype(str)
+    columns = {str(column): bunch.data[:, position] for position, column in enumerate(bunch.feature_names)}
+    frame = pl.DataFrame(columns).with_columns(pl.Series("target", target.tolist()))
+    return _checked(frame, frame.columns, name, origin, {})
+
+
+def _from_openml(name: str, origin: str) -> Source:
+    from sklearn.datasets import fetch_openml
+
+    if not name.strip():
+        raise UserError("openml: needs a number or a name, as in openml:31 or openml:credit-g")
+    which: dict[str, Any] = {"data_id": int(name)} if name.isdecimal() else {"name": name}
+    before = socket.getdefaulttimeout()
+    # fetch_openml opens its URLs without a timeout: without this a dead network hangs for minutes.
+    socket.setdefaulttimeout(OPENML_SECONDS)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            bunch = fetch_openml(**which, as_frame=True, parser="auto", n_retries=1, delay=0.1)
+    except OSError as error:
+        raise UserError(
+            f"{shown(origin)} could not be fetched from openml.org ({shown(error)}); is there a network? "
+            "A downloaded CSV or Parquet file works without one"
+        ) from error
+    except Exception as error:  # fetch_openml raises anything from its own errors to KeyError on odd answers
+        raise UserError(f"{shown(origin)} could not be read: {shown(error, 200)}") from error
+    finally:
+        socket.setdefaulttimeout(before)
+    return _from_pandas(bunch.frame, f"openml-{name}", origin)
+
+
+# ---------------------------------------------------------------------------------------------------------- files
+
+
+def _read_path(source: str | Path, max_bytes: int) -> Source:
+    text = shown(source, 200)
+    path = Path(source)
+    size = _regular_file(path, text)
+    limit = min(max_bytes, available_memory())
+    if size > limit:
+        raise UserError(
+            f"{text} has {size:,} bytes; at most {limit:,} are read (max_bytes, or the memory that is free)"
+        )
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+    except OSError as error:
+        raise UserError(f"{text} cannot be read: {error.strerror or error}") from error
+    name = re.sub(r"(\.(csv|tsv|txt|tab|parquet|pq|gz))+$", "", path.name, flags=re.IGNORECASE) or path.name
+    if head.startswith(b"PAR1"):
+        frame = _read_parquet(path, text, limit)
+        return _checked(frame, frame.columns, name, text, {})
+    if path.suffix.lower() in (".parquet", ".pq"):
+        raise UserError(f"{text} is not a Parquet file (it does not begin with PAR1); is it complete?")
+    data: bytes | None = None
+    if head.startswith(b"\x1f\x8b"):
+        data = _unzipped(path, text, max_bytes)
+        head = data[:_HEAD_BYTES]
+    try:
+        return _read_csv(path, text, name, data, head)
+    except MemoryError as error:
+        raise UserError(f"{text} does not fit into the memory that is free") from error
+
+
+def _regular_file(path: Path, text: str) -> int:
+    """Size in bytes of a plain, non-empty file; anything else is refused before it is opened (a FIFO would block)."""
+    if re.match(r"[a-z][a-z0-9+]+://", str(path).replace(":/", "://", 1)):
+        raise UserError(f"{text} is an address; download the file first and give its path")
+    try:
+        info = path.stat()
+    except FileNotFoundError as error:
+        if path.is_symlink():
+            raise UserError(f"{text} is a link to {shown(path.readlink(), 200)}, which does not exist") from error
+        folder = path.parent
+        near = (
+            did_you_mean(path.name, (p.name for p in itertools.islice(folder.iterdir(), 1000)))
+            if folder.is_dir()
+            else ""
+        )
+        raise UserError(f"{text} does not exist{shown(near)}") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{text} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if stat.S_ISDIR(info.st_mode):
+        raise UserError(f"{text} is a directory; expected a CSV or Parquet file")
+    if not stat.S_ISREG(info.st_mode):
+        raise UserError(f"{text} is not a regular file (a pipe or a device); save the data to a file first")
+    if info.st_size == 0:
+        raise UserError(f"{text} is empty; expected a CSV file with a header line, or Parquet")
+    return info.st_size
+
+
+def _read_parquet(path: Path, text: str, limit: int) -> pl.DataFrame:
+    try:
+        lazy = pl.scan_parquet(path, glob=False)
+        width = len(lazy.collect_schema())
+        rows = int(lazy.select(pl.len()).collect().item())
+        # The header declares the rows; repeated values need no bytes in the file, but 8 each (text more) in memory.
+        if rows * width * 8 > limit:
+            raise UserError(
+                f"{text} declares {rows:,} rows of {width:,} columns, {rows * width * 8:,} bytes in memory; "
+                f"at most {limit:,} are read"
+            )
+        return pl.read_parquet(path, glob=False)
+    except _POLARS_ERRORS as error:
+        raise UserError(f"{text} cannot be read as Parquet: {shown(error, 160)}; is it complete?") from error
+
+
+def _unzipped(path: Path, text: str, max_bytes: int) -> bytes:
+    """The whole content of a gzip file, refused as soon as it grows past the limit."""
+    # The content, its copy in the frame and what polars needs meanwhile are in memory at once: a third of it each.
+    limit = min(max_bytes, available_memory() // 3)
+    content = bytearray()
+    try:
+        with gzip.open(path, "rb") as file:
+            while chunk := file.read(1 << 22):
+                content += chunk
+                if len(content) > limit:
+                    raise UserError(
+                        f"{text} unpacks to more than {limit:,} bytes from {path.stat().st_size:,} packed ones "
+                        "(max_bytes, or a third of the memory that is free); unpack it and give a part of it"
+                    )
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise UserError(f"{text} is a damaged or incomplete gzip file ({shown(error)}); fetch it again") from error
+    except MemoryError as error:
+        raise UserError(f"{text} does not fit into the memory that is free once unpacked") from error
+    if not content:
+        raise UserError(f"{text} is empty once unpacked; expected a CSV file with a header line")
+    return bytes(content)
+
+
+# ------------------------------------------------------------------------------------------------------------ CSV
+
+
+@dataclass(frozen=True)
+class _Dialect:
+    delimiter: str
+    names: list[str]
+    header_lines: int
+    decimal_comma: bool
+    words: tuple[int, ...]  # positions of columns of true/false, which polars would turn into its own spelling
+
+
+def _read_csv(path: Path, text: str, name: str, data: bytes | None, head: bytes) -> Source:
+    _refuse_other_formats(text, head)
+    notes: dict[str, int] = {}
+    encoding = _encoding(head)
+    if encoding == "utf-8" and b"\r" in head and b"\n" not in head:
+        data = (path.read_bytes() if data is None else data).replace(b"\r", b"\n")
+    if encoding != "utf-8":
+        data = _transcoded(path.read_bytes() if data is None else data, encoding, text)
+        if encoding == "latin-1":
+            notes["read_as_latin_1"] = 1
+    with contextlib.ExitStack() as stack:
+        content = data if data is not None else stack.enter_context(_mapped(path))
+        if (position := content.find(b"\0")) >= 0:
+            raise UserError(f"{text} has a NUL byte at offset {position:,}: it is damaged, or no text file")
+        quotes = _count(content, b'"') if content.find(b'"') >= 0 else 0
+        if not quotes and re.search(rb"\n\r?\n", content):  # blank lines: polars would make rows of them
+            content = data = re.sub(rb"\n(\r?\n)+", b"\n", content[:])
+        dialect = _sniffed(content[:_HEAD_BYTES], text, len(content) > _HEAD_BYTES)
+        if len(dialect.names) > MAX_COLUMNS:
+            raise UserError(f"{text} has {len(dialect.names):,} columns; at most {MAX_COLUMNS:,} are read")
+        try:
+            frame = _fast(data if data is not None else path, dialect) if quotes % 2 == 0 else None
+        except _POLARS_ERRORS as error:
+            if "utf-8" in str(error) and encoding == "utf-8":
+                content, data = b"", _transcoded(content[:], "latin-1", text)
+                again = _read_csv(path, text, name, data, data[:_HEAD_BYTES])
+                return Source(again.frame, name, text, {"read_as_latin_1": 1} | again.notes)
+            if len(content) > SLOW_BYTES:
+                raise UserError(f"{text} cannot be read as CSV: {shown(error, 160)}") from error
+            frame = None
+        if frame is None or _has_short_rows(content, frame, dialect, quotes):
+            frame = _slow(content[:], dialect, text)
+    return _checked(frame, dialect.names, name, text, notes)
+
+
+def _refuse_other_formats(text: str, head: bytes) -> None:
+    for magic, what in _OTHER_FORMATS.items():
+        if head.startswith(magic):
+            raise UserError(f"{text} is {what}; expected CSV or Parquet")
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:200].lower()
+    if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<body")):
+        raise UserError(f"{text} is an HTML or XML page, not a table; was a login or error page downloaded?")
+    if re.match(rb"\[?\s*\{\s*\"", start):
+        raise UserError(f"{text} is JSON; expected CSV or Parquet")
+    if not start:
+        raise UserError(f"{text} holds nothing but blank space; expected CSV with a header line, or Parquet")
+    controls = sum(head.count(code) for code in range(1, 32) if code not in b"\t\n\r\x0b\x0c\x1b\x1a\x1c\x1d\x1e\x1f")
+    if controls * 50 > len(head) or (head.count(0) and controls):
+        raise UserError(f"{text} is a binary file, not text; expected CSV or Parquet")
+
+
+def _encoding(head: bytes) -> str:
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "utf-16"
+    even, odd = head[::2].count(0), head[1::2].count(0)
+    if len(head) >= 4 and max(even, odd) * 4 > len(head) and min(even, odd) == 0:
+        return "utf-16-le" if odd else "utf-16-be"
+    if head.startswith(b"\xef\xbb\xbf"):
+        return "utf-8-sig"
+    try:
+        head.decode("utf-8")
+    except UnicodeDecodeError as error:
+        # A character cut by the end of the piece that was read is no sign of another encoding.
+        if error.start < len(head) - 3 or len(head) < _HEAD_BYTES:
+            return "latin-1"
+    return "utf-8"
+
+
+def _transcoded(data: bytes, encoding: str, text: str) -> bytes:
+    try:
+        return data.decode(encoding).encode("utf-8")
+    except UnicodeDecodeError as error:
+        if encoding == "utf-8-sig":
+            return data[3:].decode("latin-1").encode("utf-8")
+        raise UserError(f"{text} looks like {encoding} but is damaged at byte {error.start:,}") from error
+
+
+@contextlib.contextmanager
+def _mapped(path: Path) -> Iterator[mmap.mmap]:
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        yield content
+
+
+def _count(content: bytes | mmap.mmap, byte: bytes) -> int:
+    """How often the byte occurs; in pieces, so that a mapped file is never copied whole."""
+    return sum(content[at : at + (1 << 24)].count(byte) for at in range(0, len(content), 1 << 24))
+
+
+def _sniffed(head: bytes, text: str, cut: bool) -> _Dialect:
+    """Delimiter, header and decimal mark from the beginning of the file."""
+    start = head.decode("utf-8", errors="ignore")
+    best: tuple[float, int] = (-1.0, 0)
+    chosen, rows, lines = ",", [[""]], 1
+    for delimiter in _DELIMITERS:
+        found, header_lines = _first_rows(start, delimiter, cut)
+        if not found:
+            continue
+        width = len(found[0])
+        score = (sum(len(row) == width for row in found) / len(found) if width > 1 else 0.0, width)
+        if score > best:
+            best, chosen, rows, lines = score, delimiter, found, header_lines
+    if best[1] == 0:
+        raise UserError(f"{text}: the header line cannot be read as CSV; is a quote left open?")
+    body = rows[1:]
+    cells = [cell for row in body for cell in row]
+    comma = sum(bool(re.fullmatch(r"[-+]?\d+,\d+", cell)) for cell in cells)
+    point = sum(bool(re.fullmatch(r"[-+]?\d+\.\d+", cell)) for cell in cells)
+    words = (
+        position
+        for position in range(best[1])
+        if any(r[position : position + 1] and _is_word(r[position]) for r in body)
+    )
+    return _Dialect(chosen, rows[0], lines, chosen != "," and comma > point, tuple(words))
+
+
+def _is_word(cell: str) -> bool:
+    return cell.lower() in ("true", "false")
+
+
+def _first_rows(start: str, delimiter: str, cut: bool) -> tuple[list[list[str]], int]:
+    """Up to 200 rows (the first is the header) and the number of lines that the header takes."""
+    rows: list[list[str]] = []
+    lines = 1
+    reader = csv.reader(io.StringIO(start, newline=""), delimiter=delimiter)
+    try:
+        for row in itertools.islice(reader, 201):
+            if row:
+                lines = lines if rows else reader.line_num
+                rows.append(row)
+    except csv.Error:  # a cell longer than the module's limit; what came before it is enough
+        pass
+    return (rows[:-1] if cut and len(rows) > 1 else rows), lines
+
+
+def _fast(where: Path | bytes, dialect: _Dialect) -> pl.DataFrame:
+    """Polars reads it; when the types guessed from the first rows are wrong, they are guessed from all rows."""
+
+    def read(infer: int | None) -> pl.DataFrame:
+        return pl.read_csv(
+            where,
+            has_header=False,
+            skip_lines=dialect.header_lines,
+            separator=dialect.delimiter,
+            infer_schema_length=infer,
+            decimal_comma=dialect.decimal_comma,
+            schema_overrides={f"column_{position + 1}": pl.String for position in dialect.words},
+            glob=False,
+        )
+
+    try:
+        try:
+            frame = read(INFER_ROWS)
+        except pl.exceptions.ComputeError as error:
+            if "could not parse" not in str(error):
+                raise
+            frame = read(None)
+    except pl.exceptions.NoDataError:
+        frame = pl.DataFrame(schema=dict.fromkeys(map(str, range(len(dialect.names))), pl.String))
+    if frame.width != len(dialect.names):
+        raise ValueError(f"the header has {len(dialect.names)} names, the rows have {frame.width} fields")
+    return frame
+
+
+def _has_short_rows(content: bytes | mmap.mmap, frame: pl.DataFrame, dialect: _Dialect, quotes: int) -> bool:
+    """Polars fills a row that is too short with nulls in silence; counting the delimiters finds it out."""
+    if frame.width == 1 or not frame.height or len(content) > SLOW_BYTES or not frame[:, -1].null_count():
+        return False
+    quoted = 0
+    if quotes:
+        texts = [column for column in frame.columns if frame.schema[column] == pl.String]
+        counts = frame.select(pl.col(texts).str.count_matches(dialect.delimiter, literal=True).sum())
+        quoted = sum(sum(filter(None, row)) for row in counts.rows())
+        quoted += sum(name.count(dialect.delimiter) for name in dialect.names)
+    expected = (frame.height + 1) * (frame.width - 1) + quoted
+    return _count(content, dialect.delimiter.encode()) < expected
+
+
+def _slow(content: bytes, dialect: _Dialect, text: str) -> pl.DataFrame:
+    """Read with Python's csv module, which allows a stray quote; names the first line that is wrong."""
+    if len(content) > SLOW_BYTES:
+        raise UserError(f"{text} cannot be read as CSV: a quote is left open, or rows differ in length")
+    body = content.decode("utf-8", errors="replace")
+    width = len(dialect.names)
+    before = csv.field_size_limit(len(body) + 1)
+    complaint = ""
+    try:
+        for skip in (False, True):
+            rows: list[list[str]] = []
+            reader = csv.reader(io.StringIO(body, newline=""), delimiter=dialect.delimiter, skipinitialspace=skip)
+            wrong, began = "", 1
+            for row in reader:
+                if row and len(row) != width:
+                    wrong = f"line {began} has {len(row)} fields, the header has {width}"
+                    break
+                rows += [row] if row else []
+                began = reader.line_num + 1
+            if not wrong and _left_open(body, dialect.delimiter, skip):
+                wrong = "a quote is opened and never closed"
+            if not wrong:
+                columns = zip(*rows[1:], strict=True) if rows[1:] else [()] * width
+                return pl.DataFrame([pl.Series(str(i), c, dtype=pl.String) for i, c in enumerate(columns)])
+            complaint = complaint or wrong
+    except csv.Error as error:
+        complaint = str(error)
+    finally:
+        csv.field_size_limit(before)
+    raise UserError(f"{text}: {complaint}; mend that line, or the delimiter or quotes in it")
+
+
+def _left_open(body: str, delimiter: str, skip: bool) -> bool:
+    """Whether the text ends inside a quoted field: then a line added at its end does not become a row."""
+    reader = csv.reader(io.StringIO(body + "\nsentinel", newline=""), delimiter=delimiter, skipinitialspace=skip)
+    *_, last = reader
+    return last != ["sentinel"]

@@ -1,0 +1,638 @@
+"""Files and frames -> typed columns, a target, training rows and test rows, and arrays for the training layer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from advisor.columns import (
+    MISSING_MARKS,
+    MOSTLY,
+    Column,
+    ColumnType,
+    checked_type,
+    conform,
+    infer,
+    labels,
+    parse_numbers,
+)
+from advisor.errors import UserError, did_you_mean
+from advisor.features import MISSING, UNSEEN, Dataset, Features, Task
+from advisor.reading import MAX_BYTES, Source, read_source, shown, unique_names
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Column", "ColumnType", "Schema", "Table", "encode", "load_table", "read_frame"]
+
+MIN_ROWS = 10
+"""Fewer rows with a target than this are refused."""
+MAX_CLASSES = 1000
+FEW_VALUES = 20
+"""A whole-number target with at most so many values, each on average in 10 rows, is read as classes."""
+MAX_LEVELS = 10_000
+"""A categorical column keeps so many levels, the most frequent ones; the rest are UNSEEN."""
+SAMPLE_ROWS = 20_000
+"""Types are judged on at most so many training rows."""
+KEY_ROWS, KEY_COLUMNS = 200_000, 8
+"""Above so many rows only so many columns decide which rows are held out (see _row_keys)."""
+TEXT_COLUMNS = 32
+"""Hashed columns that a text column becomes, beside its length."""
+
+
+@dataclass(frozen=True)
+class Schema:
+    """All that is needed to read new rows in the same way.
+
+    classes: labels in code order, () for regression. levels: categorical column -> sorted levels of the training
+    rows. The group and the time column are no features: a group is a name, and a time beyond the training rows is
+    one that no network has seen.
+    """
+
+    columns: tuple[Column, ...]
+    target: str
+    task: Task
+    classes: tuple[str, ...]
+    levels: dict[str, tuple[str, ...]]
+    group_column: str | None = None
+    time_column: str | None = None
+
+    def of_type(self, *types: ColumnType) -> tuple[Column, ...]:
+        """The columns of these types, in order."""
+        return tuple(column for column in self.columns if column.type in types)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-able dictionary; ``from_dict`` reads it back."""
+        return asdict(self) | {
+            "columns": [asdict(column) for column in self.columns],
+            "classes": list(self.classes),
+            "levels": {name: list(levels) for name, levels in self.levels.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Schema:
+        """The schema that ``to_dict`` wrote."""
+        return cls(
+            columns=tuple(Column(**column) for column in data["columns"]),
+            target=data["target"],
+            task=data["task"],
+            classes=tuple(data["classes"]),
+            levels={name: tuple(levels) for name, levels in data["levels"].items()},
+            group_column=data["group_column"],
+            time_column=data["time_column"],
+        )
+
+
+@dataclass(frozen=True)
+class Table:
+    """A data set, read, typed and divided.
+
+    fingerprint: 32 hex digits of the content (not of the order of rows or columns, not of a given test table's
+    target). train, test: the feature columns as ``conform`` leaves them, the target (String labels or Float64), and
+    the group and time columns; rows stand in the order of the source, those without a target are left out. notes:
+    what was repaired or left out, as counts.
+    """
+
+    name: str
+    source: str
+    fingerprint: str
+    schema: Schema
+    train: pl.DataFrame
+    test: pl.DataFrame
+    notes: dict[str, int]
+    test_origin: Literal["file", "held-out"]
+
+    def dataset(self, part: Literal["train", "test"]) -> Dataset:
+        """One part as arrays, in row order."""
+        frame, schema = (self.train if part == "train" else self.test), self.schema
+        target: NDArray[np.int64] | NDArray[np.float64]
+        if schema.task == "regression":
+            target = frame[schema.target].to_numpy().astype(np.float64)
+        else:
+            target = _codes(frame[schema.target], schema.classes).astype(np.int64)
+        return Dataset(
+            features=encode(frame, schema),
+            target=target,
+            task=schema.task,
+            classes=schema.classes,
+            groups=_ranks(frame, schema.group_column),
+            times=_ranks(frame, schema.time_column),
+        )
+
+
+def read_frame(source: str | Path | pl.DataFrame | pd.DataFrame, *, max_bytes: int = MAX_BYTES) -> pl.DataFrame:
+    """Any source as it is, nothing interpreted, column names made unique; UserError when it cannot be read."""
+    return read_source(source, max_bytes=max_bytes).frame
+
+
+def load_table(
+    source: str | Path | pl.DataFrame | pd.DataFrame,
+    target: str,
+    *,
+    test: str | Path | pl.DataFrame | pd.DataFrame | None = None,
+    types: Mapping[str, str] | None = None,
+    task: Task | None = None,
+    time_column: str | None = None,
+    group_column: str | None = None,
+    test_fraction: float = 0.2,
+    seed: int = 0,
+    max_bytes: int = MAX_BYTES,
+) -> Table:
+    """Read a data set, infer its types and task, and set test rows apart.
+
+    test: a table of test rows; else ``test_fraction`` of the rows is held out: the latest with ``time_column``, whole
+    groups with ``group_column``, else at random with each class in its share. Which rows these are depends on their
+    content and ``seed``, not on their order. types: column -> type, where the inference is to be overridden.
+    max_bytes: largest uncompressed size of a file. UserError for everything that the user can mend.
+    """
+    read = read_source(source, max_bytes=max_bytes)
+    special = _check_request(read, target, types or {}, task, time_column, group_column, test_fraction)
+    notes = dict(read.notes)
+    chosen, answer = _target(read.frame[target], target, task, notes)
+    frame = read.frame
+    if answer.null_count():
+        notes["rows_without_target"] = answer.null_count()
+        frame, answer = frame.filter(answer.is_not_null()), answer.drop_nulls()
+    _check_target(answer, chosen, target, read.frame.height)
+    helpers = _helpers(frame, group_column, time_column)
+    keys = _row_keys(frame.drop(special), seed)
+    if test is None:
+        held = _held_out(answer, chosen, helpers, keys, test_fraction, seed)
+        train_rows, test_rows = np.flatnonzero(~held), np.flatnonzero(held)
+    else:
+        train_rows, test_rows = np.arange(frame.height), np.arange(0)
+    columns = _columns(frame.drop(special), train_rows, types or {}, target)
+    typed = _conformed(frame, columns, notes).with_columns(answer, *helpers)
+    train = typed if test is not None else typed[train_rows]
+    held_out = typed[test_rows]
+    classes = _classes(train[target]) if chosen != "regression" else ()
+    schema = Schema(columns, target, chosen, classes, _levels(train, columns), group_column, time_column)
+    if test is not None:
+        given = read_source(test, max_bytes=max_bytes)
+        held_out = _test_rows(given, schema, notes)
+        keys = np.append(keys, _row_keys(given.frame.drop(target), seed=1))
+    elif classes:
+        known = held_out[target].is_in(list(classes))
+        if not known.all():  # held out by time or group: a class that only the test rows have cannot be learnt
+            notes["test_rows_of_unseen_class"] = int((~known).sum())
+            held_out = held_out.filter(known)
+    if not held_out.height:
+        raise UserError("no row is left for the test part; give more rows, another test_fraction, or a test table")
+    fingerprint = _fingerprint(frame.drop(special), answer, keys)
+    origin: Literal["file", "held-out"] = "held-out" if test is None else "file"
+    return Table(read.name, read.origin, fingerprint, schema, train, held_out, notes, origin)
+
+
+# -------------------------------------------------------------------------------------------------------- requests
+
+
+def _check_request(
+    read: Source,
+    target: str,
+    types: Mapping[str, str],
+    task: str | None,
+    time_column: str | None,
+    group_column: str | None,
+    test_fraction: float,
+) -> list[str]:
+    """The columns that are no features, after everything that was asked for has been checked against the frame."""
+    frame = read.frame
+    for role, name in (("target", target), ("time column", time_column), ("group column", group_column)):
+        if name is not None and name not in frame.columns:
+            raise UserError(_absent(role, str(name), read))
+    if task is not None and task not in get_args(Task):
+        raise UserError(
+            f"task is '{shown(task)}'{did_you_mean(str(task), get_args(Task))}; expected {_or(get_args(Task))}"
+        )
+    for role, name in (("time", time_column), ("group", group_column)):
+        if name == target:
+            raise UserError(f"the {role} column '{shown(name)}' is the target; name another column, or none")
+    if time_column is not None and group_column is not None:
+        raise UserError(
+            f"both a time column ('{shown(time_column)}') and a group column ('{shown(group_column)}') are given; "
+            "rows can be held out by one of them: leave the other out"
+        )
+    if not isinstance(test_fraction, int | float) or not 0.0 < test_fraction < 1.0:
+        raise UserError(f"test_fraction is {test_fraction}; expected a number between 0 and 1, such as 0.2")
+    special = [name for name in (target, time_column, group_column) if name is not None]
+    for name, wanted in types.items():
+        if name not in frame.columns:
+            near = did_you_mean(name, frame.columns)
+            raise UserError(f"types: {shown(read.origin)} has no column '{shown(name)}'{shown(near)}")
+        if name in special:
+            raise UserError(f"types: '{shown(name)}' is the target, time or group column and has no feature type")
+        checked_type(name, wanted)
+    if not frame.height:
+        raise UserError(f"{shown(read.origin, 200)} has a header and no rows; at least {MIN_ROWS} are needed")
+    if not set(frame.columns) - set(special):
+        raise UserError(
+            f"{shown(read.origin, 200)} has no column besides {_or(special)}; nothing is left to learn from"
+        )
+    return special
+
+
+def _or(names: Sequence[str]) -> str:
+    return " or ".join([", ".join(shown(name, 40) for name in names[:-1]), names[-1]] if names[1:] else names)
+
+
+def _absent(role: str, name: str, read: Source) -> str:
+    columns = read.frame.columns
+    text = f"{shown(read.origin, 200)} has no {role} '{shown(name)}'{shown(did_you_mean(name, columns))}"
+    if len(columns) == 1:
+        return f"{text}; its only column is '{shown(columns[0])}': expected comma, semicolon, tab or | between columns"
+    if all(column.replace(".", "").lstrip("+-").isdigit() or column.startswith("column_") for column in columns):
+        return f"{text}; its first line looks like data: expected a header line with the columns' names"
+    some = ", ".join(f"'{shown(column, 30)}'" for column in columns[:8])
+    return f"{text}; its columns are {some}{' and more' if columns[8:] else ''}"
+
+
+# ---------------------------------------------------------------------------------------------------------- target
+
+
+def _target(cells: pl.Series, name: str, asked: Task | None, notes: dict[str, int]) -> tuple[Task, pl.Series]:
+    """The task and the target as Float64 (regression) or labels; null where it is missing."""
+    if cells.dtype.is_temporal():
+        raise UserError(f"the target '{shown(name)}' holds dates or times; expected numbers or classes")
+    numbers = _as_numbers(cells, notes)
+    if asked == "regression" and numbers is None:
+        example = labels(cells).drop_nulls()
+        raise UserError(
+            f"the target '{shown(name)}' holds text such as '{shown(example[0] if len(example) else '', 30)}' and "
+            "cannot be a regression target; ask for task binary or multiclass, or name a column of numbers"
+        )
+    classes = labels(cells)
+    task = asked or _inferred_task(numbers, classes)
+    if task == "regression" and numbers is not None:
+        notes |= {"unreadable_targets": lost} if (lost := numbers.null_count() - classes.null_count()) > 0 else {}
+        return task, numbers.alias(name)
+    found = classes.drop_nulls().n_unique()
+    if asked is not None and numbers is not None and not _whole(numbers) and found > FEW_VALUES:
+        raise UserError(
+            f"the target '{shown(name)}' is continuous ({found:,} different numbers) and cannot be {task}; "
+            "ask for task regression, or name a column of classes"
+        )
+    if asked == "binary" and found > 2:
+        raise UserError(
+            f"the target '{shown(name)}' has {found:,} classes and cannot be binary; ask for task multiclass"
+        )
+    return task, classes.alias(name)
+
+
+def _as_numbers(cells: pl.Series, notes: dict[str, int]) -> pl.Series | None:
+    """The target as finite numbers, or None when it is text."""
+    if cells.dtype == pl.Null:
+        return None
+    if cells.dtype.is_numeric() or cells.dtype == pl.Boolean:
+        numbers = cells.cast(pl.Float64)
+    else:
+        texts = labels(cells)
+        numbers = parse_numbers(texts, "")
+        filled = texts.filter(~texts.str.strip_chars().str.to_lowercase().is_in(MISSING_MARKS))
+        if not len(filled) or len(numbers) - numbers.null_count() < MOSTLY * filled.drop_nulls().len():
+            return None
+    return numbers.to_frame().select(pl.when(pl.first().is_finite()).then(pl.first())).to_series()
+
+
+def _whole(numbers: pl.Series) -> bool:
+    filled = numbers.drop_nulls()
+    return bool((filled == filled.round(0)).all())
+
+
+def _inferred_task(numbers: pl.Series | None, classes: pl.Series) -> Task:
+    found = classes.drop_nulls().n_unique()
+    if found <= 2:
+        return "binary"
+    if numbers is None:
+        return "multiclass"
+    rows = len(classes) - classes.null_count()
+    return "multiclass" if _whole(numbers) and found <= FEW_VALUES and rows >= 10 * found else "regression"
+
+
+def _check_target(answer: pl.Series, task: Task, name: str, rows: int) -> None:
+    if not len(answer):
+        raise UserError(f"the target '{shown(name)}' is missing in all {rows:,} rows")
+    if len(answer) < MIN_ROWS:
+        raise UserError(f"only {len(answer)} of {rows:,} rows have a target ('{shown(name)}'); {MIN_ROWS} are needed")
+    counts = answer.value_counts(name="rows").sort("rows", name)
+    if counts.height == 1:
+        raise UserError(
+            f"the target '{shown(name)}' has one value only, '{shown(counts[name][0], 40)}'; two are needed"
+        )
+    if task == "regression":
+        return
+    if counts.height > MAX_CLASSES or counts.height > len(answer) / 2:
+        raise UserError(
+            f"the target '{shown(name)}' has {counts.height:,} classes in {len(answer):,} rows (at most "
+            f"{MAX_CLASSES:,}, and 2 rows for each); is it an identifier, or a number for task regression?"
+        )
+    if (single := counts.filter(pl.col("rows") == 1)).height:
+        raise UserError(
+            f"class '{shown(single[name][0], 40)}' of the target '{shown(name)}' has a single row"
+            + (f" ({single.height} classes have)" if single.height > 1 else "")
+            + "; leave such rows out, join classes, or give more rows"
+        )
+
+
+def _classes(answer: pl.Series) -> tuple[str, ...]:
+    """Labels in order: by number when all are numbers, else as text."""
+    found: list[str] = answer.unique().to_list()
+    try:
+        return tuple(sorted(found, key=lambda label: (float(label), label)))
+    except ValueError:
+        return tuple(sorted(found))
+
+
+def _test_rows(given: Source, schema: Schema, notes: dict[str, int]) -> pl.DataFrame:
+    """The test table, read by the schema of the training rows."""
+    needed = [column.name for column in schema.columns if column.type not in ("identifier", "constant")]
+    if missing := [name for name in [*needed, schema.target] if name not in given.frame.columns]:
+        raise UserError(_lacking(f"the test table {shown(given.origin, 200)}", missing, given.frame.columns))
+    cells, counted = given.frame[schema.target], dict[str, int]()
+    if schema.task == "regression":
+        numbers = _as_numbers(cells, counted)
+        if numbers is None:
+            raise UserError(
+                f"the test table's target '{shown(schema.target)}' holds no numbers, the training rows' does"
+            )
+        answer = numbers
+    else:
+        answer = labels(cells)
+        known = [*schema.classes, None]
+        if new := sorted(set(answer.unique()) - set(known)):
+            raise UserError(
+                f"the test table's target has class '{shown(new[0], 40)}', which no training row has "
+                f"(known: {_or(schema.classes[:8])}); leave those rows out or add such rows to the training table"
+            )
+    filled = answer.is_not_null()
+    if lost := int((~filled).sum()):
+        notes["test_rows_without_target"] = lost
+    used = tuple(column for column in schema.columns if column.name in given.frame.columns)
+    frame = _conformed(given.frame, used, counted)
+    helpers = [name for name in (schema.group_column, schema.time_column) if name in given.frame.columns]
+    roles = {name: name for name in helpers}
+    extra = _helpers(given.frame, roles.get(schema.group_column or ""), roles.get(schema.time_column or ""))
+    return frame.with_columns(answer.alias(schema.target), *extra).filter(filled)
+
+
+# --------------------------------------------------------------------------------------------------------- columns
+
+
+def _columns(frame: pl.DataFrame, rows: NDArray[np.int64], types: Mapping[str, str], target: str) -> tuple[Column, ...]:
+    """Types of the feature columns, judged on training rows only."""
+    whole = len(rows) == frame.height
+    picked = rows[np.linspace(0, len(rows) - 1, SAMPLE_ROWS).astype(np.int64)] if len(rows) > SAMPLE_ROWS else rows
+    sample = frame if len(picked) == frame.height else frame[picked]
+    found = []
+    for name in frame.columns:
+        cells = frame[name] if whole or len(rows) > SAMPLE_ROWS else sample[name]
+        found.append(infer(cells, sample[name], checked_type(name, types[name]) if name in types else None))
+    if all(column.type in ("identifier", "constant") for column in found):
+        first = found[0]
+        raise UserError(
+            f"no column is left to predict '{shown(target)}' from: '{shown(first.name, 40)}' is taken for "
+            f"{first.type} ({first.why}); types can say otherwise"
+        )
+    return tuple(found)
+
+
+def _conformed(frame: pl.DataFrame, columns: Sequence[Column], notes: dict[str, int]) -> pl.DataFrame:
+    series = []
+    for column in columns:
+        cells, counts = conform(frame[column.name], column)
+        series.append(cells)
+        for what, count in counts.items():
+            notes[what] = notes.get(what, 0) + count
+    return pl.DataFrame(series)
+
+
+def _levels(train: pl.DataFrame, columns: Sequence[Column]) -> dict[str, tuple[str, ...]]:
+    levels = {}
+    for column in columns:
+        if column.type == "categorical":
+            found = train[column.name].drop_nulls()
+            unique = found.unique()
+            if len(unique) > MAX_LEVELS:
+                counts = found.value_counts(name="rows").sort("rows", column.name, descending=[True, False])
+                unique = counts[column.name].head(MAX_LEVELS)
+            levels[column.name] = tuple(sorted(unique.to_list()))
+    return levels
+
+
+def _helpers(frame: pl.DataFrame, group_column: str | None, time_column: str | None) -> list[pl.Series]:
+    """The group column as text and the time column as a number that grows with time."""
+    helpers = []
+    if group_column is not None:
+        helpers.append(labels(frame[group_column]).fill_null("").alias(group_column))
+    if time_column is not None:
+        cells = frame[time_column]
+        judged = infer(cells, cells.gather(np.linspace(0, len(cells) - 1, min(len(cells), 10_000)).astype(int)))
+        if judged.type == "datetime":
+            times = conform(cells, judged)[0].dt.epoch("us").cast(pl.Float64)
+        elif cells.dtype.is_numeric() or judged.type in ("numeric", "boolean"):
+            times = conform(cells, Column(time_column, "numeric", "", judged.format))[0]
+        else:
+            times = pl.Series(time_column, [None] * len(cells), dtype=pl.Float64)
+        if times.null_count() > (1 - MOSTLY) * len(times):
+            bad = labels(cells).filter(times.is_null()).drop_nulls()
+            raise UserError(
+                f"the time column '{shown(time_column)}' cannot be read as dates or numbers "
+                f"({times.null_count():,} of {len(times):,} rows, such as '{shown(bad[0] if len(bad) else '', 40)}'); "
+                "expected dates such as 2024-01-31, or numbers"
+            )
+        # A row without a time goes to the earliest rows: it may train, but it never passes for a late one.
+        helpers.append(times.fill_null(times.min()).alias(time_column))
+    return helpers
+
+
+# -------------------------------------------------------------------------------------------------------- hold-out
+
+
+def _held_out(
+    answer: pl.Series,
+    task: Task,
+    helpers: Sequence[pl.Series],
+    keys: NDArray[np.uint64],
+    fraction: float,
+    seed: int,
+) -> NDArray[np.bool_]:
+    """Which rows are test rows."""
+    codes = answer.rank("dense").to_numpy().astype(np.int64) - 1
+    if not helpers:
+        return _random_rows(codes, task, keys, fraction)
+    cells = helpers[0]
+    values = cells.rank("dense").to_numpy().astype(np.int64) - 1
+    if values.max() == 0:
+        raise UserError(f"'{shown(cells.name)}' has one value in all rows; two are needed to hold rows out by it")
+    wanted = fraction * len(values)
+    if cells.dtype == pl.Float64:  # time: cut where the share of later rows is nearest to the one wanted
+        later = len(values) - np.cumsum(np.bincount(values))
+        cut = int(np.abs(later[:-1] - wanted).argmin())
+        later_rows: NDArray[np.bool_] = values > cut
+        return later_rows
+    names = cells.unique().sort().to_list()
+    order = sorted(range(len(names)), key=lambda code: hashlib.blake2b(f"{seed}:{names[code]}".encode()).digest())
+    sizes = np.bincount(values)
+    classes = np.zeros(1, np.int64) if task == "regression" else np.bincount(codes)
+    held = np.zeros(len(names), dtype=bool)
+    total = 0
+    for group in order:
+        own = np.bincount(codes[values == group], minlength=len(classes)) if task != "regression" else np.array([-1])
+        # A group stays with the training rows if a class would be lost to them, or if the share would be missed more.
+        if (classes - own > 0).all() and abs(total + sizes[group] - wanted) < abs(total - wanted):
+            held[group], total, classes = True, total + sizes[group], classes - np.maximum(own, 0)
+    if held.all() or not held.any():
+        held[:] = False
+        held[order[0]] = True
+    chosen: NDArray[np.bool_] = held[values]
+    return chosen
+
+
+def _random_rows(codes: NDArray[np.int64], task: Task, keys: NDArray[np.uint64], fraction: float) -> NDArray[np.bool_]:
+    """By row key; for classes the same share of each, as nearly as whole rows allow, never all rows of one."""
+    rows = len(codes)
+    size = min(max(round(fraction * rows), 1), rows - 1)
+    strata = np.zeros(rows, np.int64) if task == "regression" else codes
+    counts = np.bincount(strata)
+    share = counts * (size / rows)
+    take = np.minimum(np.floor(share).astype(np.int64), np.maximum(counts - 1, 0))
+    for stratum in np.argsort(take - share, kind="stable")[: max(size - int(take.sum()), 0)]:
+        take[stratum] = min(take[stratum] + 1, counts[stratum] - 1)
+    order = np.lexsort((codes, keys, strata))
+    place = np.arange(rows) - np.repeat(np.cumsum(counts) - counts, counts)
+    held = np.zeros(rows, dtype=bool)
+    held[order] = place < take[strata[order]]
+    return held
+
+
+def _row_keys(frame: pl.DataFrame, seed: int) -> NDArray[np.uint64]:
+    """A number per row, made of its content: random-looking, and the same whatever the order of rows and columns.
+
+    Equal rows have equal keys, so copies mostly land on one side. Above KEY_ROWS rows only KEY_COLUMNS columns are
+    used, numbers first; rows that agree in them are told apart by the target and then by their order.
+    """
+    names = sorted(
+        frame.columns, key=lambda name: (not frame.schema[name].is_float(), frame.schema[name] == pl.String, name)
+    )
+    names = sorted(names[:KEY_COLUMNS] if frame.height > KEY_ROWS else names)
+    keys = np.full(frame.height, (seed * 0x9E3779B97F4A7C15 + 0x1234567) % 2**64, np.uint64)
+    for name in names:
+        keys ^= _cell_bits(frame[name])
+        keys *= np.uint64(0xBF58476D1CE4E5B9)
+        keys ^= keys >> np.uint64(31)
+    return keys
+
+
+def _cell_bits(cells: pl.Series) -> NDArray[np.uint64]:
+    """64 bits per cell that do not depend on the process, the version of polars or the other cells."""
+    if cells.dtype.is_numeric() or cells.dtype == pl.Boolean or cells.dtype.is_temporal():
+        physical = cells.to_physical().cast(pl.Float64, strict=False).fill_null(float("nan")) + 0.0  # no -0.0
+        bits = physical.to_numpy().view(np.uint64)
+        return np.asarray(bits, np.uint64)
+    texts = cells.cast(pl.String).fill_null("")
+    unique = texts.unique()
+    hashes = [zlib.crc32(data) | zlib.adler32(data) << 32 for data in (text.encode() for text in unique.to_list())]
+    return texts.replace_strict(unique, pl.Series(hashes, dtype=pl.UInt64)).to_numpy().astype(np.uint64)
+
+
+def _fingerprint(frame: pl.DataFrame, answer: pl.Series, keys: NDArray[np.uint64]) -> str:
+    """Sums of cell bits (order does not matter, wrapping round) per column, of the target, and of the row keys."""
+    facts: list[Any] = [frame.height, answer.name, int(keys.sum(dtype=np.uint64))]
+    for cells in sorted([*frame.get_columns(), answer], key=lambda series: series.name):
+        if frame.height > KEY_ROWS and cells.dtype == pl.String:
+            own = int(cells.str.len_bytes().sum())
+        else:
+            own = int(_cell_bits(cells).sum(dtype=np.uint64))
+        facts.append([cells.name, cells.null_count(), own])
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
+
+
+# ---------------------------------------------------------------------------------------------------------- arrays
+
+
+def encode(frame: pl.DataFrame, schema: Schema) -> Features:
+    """Rows -> arrays: columns are looked up by name, extra ones are ignored, unseen levels become UNSEEN.
+
+    numeric holds, in the order of the columns: numbers as they are, booleans as 0/1, a date as days since 1970, year,
+    month, day, weekday (1 is Monday) and hour where hours matter, a text as hashed words and its length. What cannot be
+    read is missing. UserError naming every column that is needed and absent.
+    """
+    unique, _ = unique_names(frame.columns)
+    if unique != frame.columns:
+        frame = frame.rename(dict(zip(frame.columns, unique, strict=True)))
+    used = [column for column in schema.columns if column.type not in ("identifier", "constant")]
+    if missing := [column.name for column in used if column.name not in frame.columns]:
+        raise UserError(_lacking("the rows given", missing, frame.columns))
+    numeric: dict[str, NDArray[Any]] = {}
+    codes: dict[str, NDArray[np.int32]] = {}
+    for column in used:
+        cells, _ = conform(frame[column.name], column)
+        if column.type == "categorical":
+            codes[column.name] = _codes(cells, schema.levels[column.name])
+        elif column.type == "datetime":
+            numeric |= _date_parts(cells, hours=any(mark in column.format for mark in ("%H", "%I", "hours", "seconds")))
+        elif column.type == "text":
+            numeric |= _hashed_text(cells)
+        else:
+            numeric[column.name] = cells.cast(pl.Float64).to_numpy()
+    numbers = np.empty((frame.height, len(numeric)), np.float64)
+    for position, array in enumerate(numeric.values()):
+        numbers[:, position] = array
+    categorical = np.empty((frame.height, len(codes)), np.int32)
+    for position, code in enumerate(codes.values()):
+        categorical[:, position] = code
+    return Features(numbers, categorical, tuple(numeric), tuple(codes), tuple(schema.levels[name] for name in codes))
+
+
+def _lacking(what: str, missing: Sequence[str], columns: Sequence[str]) -> str:
+    names = ", ".join(f"'{shown(name, 40)}'" for name in missing[:10])
+    rest = f" and {len(missing) - 10} more" if missing[10:] else ""
+    near = shown(did_you_mean(missing[0], columns))
+    return f"{what} has no column {names}{rest}{near}; expected the columns of the training table"
+
+
+def _codes(cells: pl.Series, levels: Sequence[str]) -> NDArray[np.int32]:
+    codes = np.full(len(cells), UNSEEN, np.int32)
+    if levels:
+        known = cells.cast(pl.Enum(pl.Series(levels, dtype=pl.String)), strict=False).to_physical()
+        codes = known.cast(pl.Int32).fill_null(UNSEEN).to_numpy().copy()
+    codes[cells.is_null().to_numpy()] = MISSING
+    return codes
+
+
+def _ranks(frame: pl.DataFrame, column: str | None) -> NDArray[np.int64] | None:
+    if column is None or column not in frame.columns:
+        return None
+    return frame[column].rank("dense").to_numpy().astype(np.int64) - 1
+
+
+def _date_parts(cells: pl.Series, *, hours: bool) -> dict[str, NDArray[Any]]:
+    date = cells.dt
+    parts = {
+        "days": date.epoch("us") / 86_400_000_000,
+        "year": date.year(),
+        "month": date.month(),
+        "day": date.day(),
+        "weekday": date.weekday(),
+    }
+    parts |= {"hour": date.hour() + date.minute() / 60} if hours else {}
+    return {f"{cells.name}.{part}": values.cast(pl.Float64).to_numpy() for part, values in parts.items()}
+
+
+def _hashed_text(cells: pl.Series) -> dict[str, NDArray[Any]]:
+    from sklearn.feature_extraction.text import HashingVectorizer  # a second of imports, for text columns only
+
+    names = [f"{cells.name}.word{position}" for position in range(TEXT_COLUMNS)]
+    parts: dict[str, NDArray[Any]] = dict.fromkeys(names, np.empty(0))
+    if len(cells):
+        hashed = HashingVectorizer(n_features=TEXT_COLUMNS).transform(cells.fill_null("").to_list()).toarray()
+        parts = {name: hashed[:, position] for position, name in enumerate(names)}
+    return parts | {f"{cells.name}.length": cells.str.len_chars().cast(pl.Float64).to_numpy()}
