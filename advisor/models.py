@@ -20,7 +20,7 @@ from advisor.features import Features
 from advisor.losses import SMALLEST_PROBABILITY, row_losses
 from advisor.networks import InputShape
 from advisor.preprocessing import Preprocessor
-from advisor.table import Schema, as_frame, encode
+from advisor.table import Schema, encode, read_frame
 from advisor.training import Fitted
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ PREPROCESSED = "preprocessor"
 class Model:
     """An ensemble of fitted stacks (folds, seeds and, where a blend won, several configurations), equally weighted.
 
-    temperature: the logarithms of each stack's probabilities are divided by it (Guo et al. 2017); 1 changes nothing.
+    temperature: the logarithms of the mean probabilities are divided by it (Guo et al. 2017); 1 changes nothing.
     """
 
     schema: Schema
@@ -58,21 +58,19 @@ class Model:
         Columns are found by name; further columns are ignored; levels never seen in training are allowed.
         Raises UserError when a column of the training table is missing.
         """
-        scores = self.scores(encode(as_frame(data), self.schema))
+        scores = self.scores(encode(read_frame(data), self.schema))
         return scores if self.schema.task == "regression" else self.classes[scores.argmax(axis=1)]
 
     def predict_proba(self, data: pl.DataFrame | pd.DataFrame) -> NDArray[np.float64]:
         """Class probabilities, shape (rows, classes). Raises UserError for a regression model, and as ``predict`` does."""
         if self.schema.task == "regression":
             raise UserError(f"the model of '{self.schema.target}' is a regression: it has no class probabilities, use predict")
-        return self.scores(encode(as_frame(data), self.schema))
+        return self.scores(encode(read_frame(data), self.schema))
 
     def scores(self, features: Features) -> NDArray[np.float64]:
         """Probabilities (rows, classes) or predictions (rows,) for rows that are encoded already."""
-        parts = [stack.predict(features) for stack in self.stacks]
-        if self.schema.task != "regression":
-            parts = [tempered(part, self.temperature) for part in parts]
-        return np.asarray(np.mean(parts, axis=0))
+        mean = np.asarray(np.mean([stack.predict(features) for stack in self.stacks], axis=0))
+        return mean if self.schema.task == "regression" else tempered(mean, self.temperature)
 
 
 def tempered(probabilities: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:

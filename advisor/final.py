@@ -1,0 +1,121 @@
+"""The final: who wins on rows that did not choose, by how much, and what loss to expect. Pure NumPy statistics.
+
+A contender is judged by the losses of held-out rows under splits that the search never saw. All contenders are held out
+on the same rows, so that they are compared pair by pair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from advisor.features import Task
+from advisor.losses import row_losses
+
+Losses = NDArray[np.float64]
+
+SIGNIFICANCE = 0.05
+"""One-sided, shared among the challengers (Bonferroni): a recommendation that is as good keeps its place in 95 %."""
+COVERAGE = 0.90
+RESAMPLES = 2000
+MAX_RESAMPLED = 2_000_000
+"""Row draws at a time while resampling: bounds the memory on large tables."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean loss with the interval in which the mean loss of ``rows`` new rows lies with probability COVERAGE."""
+
+    mean: float
+    low: float
+    high: float
+    rows: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean paired difference to the incumbent (negative: better), its standard error, and the one-sided bounds that decide."""
+
+    mean: float
+    standard_error: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The contender that won, and each challenger's difference to the incumbent."""
+
+    winner: str
+    reason: str
+    differences: Mapping[str, Difference]
+
+
+def held_out_losses(task: Task, target: NDArray[Any], parts: Sequence[tuple[NDArray[np.int64], Losses]]) -> Losses:
+    """Losses of the held-out rows of several stacks, one after another; parts: (rows, scores) of each."""
+    return np.concatenate([row_losses(task, target[rows], scores) for rows, scores in parts])
+
+
+def constant_losses(task: Task, target: NDArray[Any], rows: Sequence[NDArray[np.int64]], classes: int) -> Losses:
+    """Losses of always predicting the class shares, or the mean, on the same held-out rows."""
+    if task == "regression":
+        scores: NDArray[np.float64] = np.full(len(target), float(np.mean(target)))
+    else:
+        shares = np.bincount(target, minlength=classes) / len(target)
+        scores = np.tile(shares, (len(target), 1))
+    return held_out_losses(task, target, [(part, scores[part]) for part in rows])
+
+
+def decide(losses: Mapping[str, Losses], incumbent: str, constant: Losses) -> Verdict:
+    """The incumbent, unless a challenger is better than it and than a constant, both beyond chance.
+
+    The second condition is for targets that nothing can predict: there a smoother model is "better" than another one
+    without either having learnt anything. Among the challengers that pass the one with the least mean loss wins.
+    """
+    challengers = [name for name in losses if name != incumbent]
+    z = NormalDist().inv_cdf(1 - SIGNIFICANCE / max(1, len(challengers)))
+    differences = {name: _difference(losses[name], losses[incumbent], z) for name in challengers}
+    better = [name for name in challengers if differences[name].high < 0]
+    informed = [name for name in better if _difference(losses[name], constant, z).high < 0]
+    if not challengers:
+        return Verdict(incumbent, "nothing else came into the final", differences)
+    if informed:
+        winner = min(informed, key=lambda name: (float(losses[name].mean()), name))
+        return Verdict(winner, "better than the recommendation beyond chance on rows that did not choose it", differences)
+    if better:
+        return Verdict(incumbent, "no contender predicts better than a constant", differences)
+    return Verdict(incumbent, "no contender was better than the recommendation beyond chance", differences)
+
+
+def _difference(losses: Losses, others: Losses, z: float) -> Difference:
+    paired = losses - others
+    mean, error = float(paired.mean()), float(paired.std(ddof=1) / np.sqrt(len(paired)))
+    return Difference(mean, error, mean + z * error)
+
+
+def estimate(losses: Losses, new_rows: int, seed: int) -> Estimate:
+    """Mean loss of ``new_rows`` rows to come, by resampling the held-out rows.
+
+    Both means vary: that of the held-out rows about the truth, and that of the new rows. Each is resampled, and their
+    differences give the interval (a prediction interval by the basic bootstrap).
+    """
+    generator = np.random.default_rng(seed)
+    count, mean = len(losses), float(losses.mean())
+    draws = np.concatenate(
+        [
+            losses[generator.integers(count, size=(block, new_rows))].mean(axis=1)
+            - losses[generator.integers(count, size=(block, count))].mean(axis=1)
+            for block in _blocks(count + new_rows)
+        ]
+    )
+    low, high = np.quantile(draws, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
+    return Estimate(mean, max(0.0, mean + float(low)), mean + float(high), new_rows)
+
+
+def _blocks(rows: int) -> list[int]:
+    block = max(1, min(RESAMPLES, MAX_RESAMPLED // rows))
+    return [block] * -(-min(RESAMPLES, 200_000_000 // rows + 100) // block)

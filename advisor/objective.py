@@ -1,0 +1,79 @@
+"""What a worker runs: a configuration trained on the splits that the job names. Torch, but neither Optuna nor Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from advisor.executors import Job
+from advisor.features import Dataset
+from advisor.splits import Split, make_splits
+from advisor.training import Fitted, Prepared, prepare, train
+
+KEPT_PREPARATIONS = 4
+"""Transformed tables kept per worker; trials differ in few input parameters, and each entry is a copy of the table."""
+_INPUT_PARAMETERS = ("numeric_scaling", "numeric_embedding", "numeric_embedding_bins", "one_hot_max")
+
+
+def payload(configuration: Mapping[str, Any], *, seed: int, repeat: int, members: int, keep: bool) -> dict[str, Any]:
+    """A job: train ``members`` networks per split of this ``repeat``; ``keep`` returns the fitted stack, else nothing."""
+    return {"configuration": dict(configuration), "seed": seed, "repeat": repeat, "members": members, "keep": keep}
+
+
+class TrainingObjective:
+    """The factory and the objective for an executor; ``shared`` is {"data": Dataset, "seed": of the splits}."""
+
+    def __init__(self, shared: Mapping[str, Any]) -> None:
+        self.data: Dataset = shared["data"]
+        self.split_seed: int = shared["seed"]
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._prepared: dict[Any, Prepared] = {}
+
+    def __call__(self, job: Job) -> Generator[tuple[int, float], None, Fitted | None]:
+        configuration, repeat = job.payload["configuration"], job.payload["repeat"]
+        splits = splits_of(configuration, self.data, self.split_seed, repeat)
+        epochs = train(
+            configuration,
+            self.data,
+            splits,
+            seed=job.payload["seed"],
+            members=job.payload["members"],
+            device=self.device,
+            prepared=self._prepare(configuration, repeat, splits),
+        )
+        while True:
+            try:
+                epoch = next(epochs)
+            except StopIteration as end:
+                fitted: Fitted = end.value
+                return fitted if job.payload["keep"] else None
+            yield epoch.number, epoch.validation_loss
+
+    def _prepare(self, configuration: Mapping[str, Any], repeat: int, splits: Sequence[Split]) -> Prepared:
+        key = (repeat, *(configuration[name] for name in _INPUT_PARAMETERS))
+        if key not in self._prepared:
+            while len(self._prepared) >= KEPT_PREPARATIONS:
+                del self._prepared[next(iter(self._prepared))]
+            self._prepared[key] = prepare(configuration, self.data, splits, self.device)
+        return self._prepared[key]
+
+
+def splits_of(configuration: Mapping[str, Any], data: Dataset, seed: int, repeat: int) -> list[Split]:
+    """The splits that the configuration's validation plan asks for."""
+    return make_splits(
+        data,
+        scheme=configuration["validation"],
+        folds=int(configuration["folds"]),
+        fraction=float(configuration["validation_fraction"]),
+        seed=seed,
+        repeat=repeat,
+    )
+
+
+def merged_held_out(stacks: Sequence[Fitted]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The held-out rows of several stacks and their scores, one stack after another."""
+    return np.concatenate([s.held_out_rows for s in stacks]), np.concatenate([s.held_out for s in stacks])
