@@ -105,7 +105,7 @@ class Parameter:
             near = did_you_mean(str(value), [str(choice) for choice in self.choices]) if isinstance(value, str) else ""
             return f"{shown(value)} is not one of {_listed(self.choices)}{near}"
         if not _is_number(value, self.type):
-            return f"{shown(value)} is not {_a_number(self.type)}{_number_hint(value)}; allowed is {self.allowed()}"
+            return f"{shown(value)} is not {_a_number(self.type)}{number_hint(value)}; allowed is {self.allowed()}"
         assert isinstance(value, (int, float)) and self.low is not None and self.high is not None
         if self.low <= value <= self.high or (self.zero and value == 0):
             return None
@@ -135,17 +135,19 @@ class Parameter:
         clipped = min(max(value, self.low), self.high)
         return round(clipped) if self.type == "int" else float(clipped)
 
-    def narrowed(self, low: float, high: float) -> Parameter:
-        """Only what also lies in [low, high]; 0 stays allowed only when that contains 0. The default is clipped.
+    def narrowed(self, low: float, high: float, *, keep_zero: bool = False) -> Parameter:
+        """Only what also lies in [low, high]; the default is clipped to what is left.
+
+        Where 0 is allowed beside the range, it stays so when [low, high] contains it or with `keep_zero`.
 
         UserError when nothing is left.
         """
         if self.type == "categorical":
             raise UserError(f"'{self.name}' has choices, not a range")
         assert self.low is not None and self.high is not None
-        zero = self.zero and low <= 0 <= high
+        zero = self.zero and (keep_zero or low <= 0 <= high)
         low, high = max(low, self.low), min(high, self.high)
-        if self.type == "int":
+        if self.type == "int" and low <= high:
             low, high = math.ceil(low), math.floor(high)
         if low > high:
             if not zero:
@@ -230,8 +232,8 @@ def _a_number(kind: str) -> str:
     return "a whole number" if kind == "int" else "a number"
 
 
-def _number_hint(value: object) -> str:
-    """YAML reads 1e-3 as text: say how to write it."""
+def number_hint(value: object) -> str:
+    """How to write a number that YAML reads as text (1e-3), in brackets; empty when it is no number."""
     if not isinstance(value, str):
         return ""
     try:
@@ -583,7 +585,7 @@ def _read_parameter(document: strict_yaml.Document, name: str, data: Any) -> Par
             raise document.error((*place, key), f"unknown key{did_you_mean(key, _TYPES)}")
         wanted = _TYPES[key]
         if not isinstance(value, wanted) or (isinstance(value, bool) and key in ("low", "high")):
-            raise document.error((*place, key), f"{shown(value)} is of the wrong type{_number_hint(value)}")
+            raise document.error((*place, key), f"{shown(value)} is of the wrong type{number_hint(value)}")
     for key in ("type", "default"):
         if key not in data:
             raise document.error(place, f"{key} is missing")

@@ -34,6 +34,8 @@ class Document:
     file: str
     data: Any
     lines: Mapping[Place, int] = field(default_factory=dict)
+    skip: int = 0
+    """How many leading keys to leave out where a complaint names a field (``rules[3].when`` -> ``when``)."""
 
     def line(self, place: Place) -> int | None:
         """The line (from 1) of the value at `place`, or of the nearest thing around it."""
@@ -46,7 +48,7 @@ class Document:
         """``FILE:LINE: FIELD: MESSAGE``; `name` replaces the field's own name."""
         line = self.line(place)
         where = self.file if line is None else f"{self.file}:{line}"
-        shown = field_name(place) if name is None else name
+        shown = field_name(place[self.skip :]) if name is None else name
         return f"{where}: {shown}: {message}" if shown else f"{where}: {message}"
 
     def error(self, place: Place, message: str, name: str | None = None) -> UserError:
@@ -78,10 +80,10 @@ def read(path: Path) -> Document:
         raise UserError(f"{path}: not UTF-8 text (byte {error.start})") from None
 
 
-def parse(text: str, file: str) -> Document:
+def parse(text: str, file: str, max_bytes: int = MAX_BYTES) -> Document:
     """Read YAML text; `file` is the name that errors show. UserError for anything that is not plain YAML."""
-    if len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
-        raise UserError(f"{file}: larger than {MAX_BYTES:,} bytes")
+    if len(text.encode("utf-8", "surrogatepass")) > max_bytes:
+        raise UserError(f"{file}: larger than {max_bytes:,} bytes")
     try:
         _look_before_reading(text, file)
         node = yaml.compose(text, Loader=_Loader)
