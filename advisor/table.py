@@ -578,9 +578,9 @@ def encode(frame: pl.DataFrame, schema: Schema) -> Features:
         if column.type == "categorical":
             codes[column.name] = _codes(cells, schema.levels[column.name])
         elif column.type == "datetime":
-            numeric |= _date_parts(cells, hours=any(mark in column.format for mark in ("%H", "%I", "hours", "seconds")))
+            numeric |= zip(encoded_names(column), _date_parts(cells), strict=False)
         elif column.type == "text":
-            numeric |= _hashed_text(cells)
+            numeric |= zip(encoded_names(column), _hashed_text(cells), strict=True)
         else:
             numeric[column.name] = cells.cast(pl.Float64).to_numpy()
     numbers = np.empty((frame.height, len(numeric)), np.float64)
@@ -614,25 +614,30 @@ def _ranks(frame: pl.DataFrame, column: str | None) -> NDArray[np.int64] | None:
     return frame[column].rank("dense").to_numpy().astype(np.int64) - 1
 
 
-def _date_parts(cells: pl.Series, *, hours: bool) -> dict[str, NDArray[Any]]:
+def encoded_names(column: Column) -> tuple[str, ...]:
+    """The names of the numeric arrays that a column becomes; () for one that is categorical or not used."""
+    if column.type in ("numeric", "boolean"):
+        return (column.name,)
+    if column.type == "datetime":
+        hours = any(mark in column.format for mark in ("%H", "%I", "hours", "seconds"))
+        parts = ("days", "year", "month", "day", "weekday") + (("hour",) if hours else ())
+        return tuple(f"{column.name}.{part}" for part in parts)
+    if column.type == "text":
+        return (*(f"{column.name}.word{position}" for position in range(TEXT_COLUMNS)), f"{column.name}.length")
+    return ()
+
+
+def _date_parts(cells: pl.Series) -> list[NDArray[Any]]:
     date = cells.dt
-    parts = {
-        "days": date.epoch("us") / 86_400_000_000,
-        "year": date.year(),
-        "month": date.month(),
-        "day": date.day(),
-        "weekday": date.weekday(),
-    }
-    parts |= {"hour": date.hour() + date.minute() / 60} if hours else {}
-    return {f"{cells.name}.{part}": values.cast(pl.Float64).to_numpy() for part, values in parts.items()}
+    hour = date.hour().cast(pl.Float64) + date.minute().cast(pl.Float64) / 60
+    parts = (date.epoch("us") / 86_400_000_000, date.year(), date.month(), date.day(), date.weekday(), hour)
+    return [values.cast(pl.Float64).to_numpy() for values in parts]
 
 
-def _hashed_text(cells: pl.Series) -> dict[str, NDArray[Any]]:
+def _hashed_text(cells: pl.Series) -> list[NDArray[Any]]:
     from sklearn.feature_extraction.text import HashingVectorizer  # a second of imports, for text columns only
 
-    names = [f"{cells.name}.word{position}" for position in range(TEXT_COLUMNS)]
-    parts: dict[str, NDArray[Any]] = dict.fromkeys(names, np.empty(0))
+    hashed = np.empty((0, TEXT_COLUMNS))
     if len(cells):
         hashed = HashingVectorizer(n_features=TEXT_COLUMNS).transform(cells.fill_null("").to_list()).toarray()
-        parts = {name: hashed[:, position] for position, name in enumerate(names)}
-    return parts | {f"{cells.name}.length": cells.str.len_chars().cast(pl.Float64).to_numpy()}
+    return [*hashed.T, cells.str.len_chars().cast(pl.Float64).to_numpy()]
