@@ -32,7 +32,7 @@ HEAVY_SKEW = 2.0
 """A numeric column with an absolute skewness above this counts in ``skew.heavy_columns``."""
 CORRELATED = 0.95
 """Two numeric columns with an absolute correlation above this count in ``correlated.pairs_share``."""
-SAMPLE_ROWS = 50_000
+SAMPLE_ROWS = 20_000
 """Distributions (quantiles, skewness, correlations, leaks) are measured on at most so many training rows."""
 SAMPLE_CELLS = 20_000_000
 """... and on at most so many cells, but never on fewer than 2,000 rows."""
