@@ -1,1 +1,37 @@
-"""Advice before you tune a neural network, and the tuning."""
+"""Advice before you tune a neural network, and the tuning: rules with reasons, Optuna asks, Ray runs.
+
+The public names load what they need when they are first used: importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from advisor.advice import measure, recommend
+    from advisor.errors import UserError
+    from advisor.models import load_model
+    from advisor.tuning import fit, tune
+
+try:
+    __version__ = version("tuning-advisor")
+except PackageNotFoundError:  # a checkout that was never installed
+    __version__ = "0+unknown"
+
+_HOMES = {
+    "measure": "advisor.advice",
+    "recommend": "advisor.advice",
+    "fit": "advisor.tuning",
+    "tune": "advisor.tuning",
+    "load_model": "advisor.models",
+    "UserError": "advisor.errors",
+}
+__all__ = ["UserError", "__version__", "fit", "load_model", "measure", "recommend", "tune"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'advisor' has no attribute '{name}'")
+    return getattr(import_module(_HOMES[name]), name)

@@ -51,14 +51,12 @@ def _linear_inputs(features: Features) -> Any:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-    numeric = features.numeric.shape[1]
+    numeric, categorical = features.numeric.shape[1], features.categorical.shape[1]
     one_hot = OneHotEncoder(handle_unknown="ignore", min_frequency=RARE_LEVEL, max_categories=MOST_LEVELS)
-    return ColumnTransformer(
-        [
-            ("numbers", make_pipeline(SimpleImputer(keep_empty_features=True), StandardScaler()), slice(0, numeric)),
-            ("categories", one_hot, slice(numeric, numeric + features.categorical.shape[1])),
-        ]
-    )
+    numbers = make_pipeline(SimpleImputer(keep_empty_features=True), StandardScaler())
+    steps = [("numbers", numbers, slice(0, numeric)), ("categories", one_hot, slice(numeric, numeric + categorical))]
+    # scikit-learn refuses a step without columns
+    return ColumnTransformer([step for step, count in zip(steps, (numeric, categorical), strict=True) if count])
 
 
 def _fitted(estimator: Any, train: Dataset) -> Callable[[Features], NDArray[np.float64]]:

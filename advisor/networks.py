@@ -82,6 +82,8 @@ class StackedNorm(nn.Module):
         self.scale = nn.Parameter(torch.ones(members, 1, width))
         self.shift = nn.Parameter(torch.zeros(members, 1, width))
         if kind == "batch":
+            self.running_mean: Tensor
+            self.running_variance: Tensor
             self.register_buffer("running_mean", torch.zeros(members, 1, width))
             self.register_buffer("running_variance", torch.ones(members, 1, width))
 
@@ -104,8 +106,10 @@ class StackedEmbedding(nn.Module):
     def __init__(self, members: int, counts: tuple[int, ...], size: int, generator: torch.Generator) -> None:
         super().__init__()
         self.rows = sum(counts)
-        self.weight = nn.Parameter(torch.empty(members, self.rows, size).normal_(0.0, size**-0.5, generator=generator))
+        self.weight = nn.Parameter(torch.empty(members, self.rows, size).normal_(0.0, 1 / math.sqrt(size), generator=generator))
         offsets = torch.tensor([0, *counts[:-1]]).cumsum(0)
+        self.offsets: Tensor
+        self.starts: Tensor
         self.register_buffer("offsets", offsets, persistent=False)
         self.register_buffer("starts", torch.arange(members)[:, None, None] * self.rows, persistent=False)
 
@@ -124,6 +128,8 @@ class PiecewiseLinear(nn.Module):
     def __init__(self, bins: Tensor, size: int, generator: torch.Generator) -> None:
         super().__init__()
         members, edges, columns = bins.shape
+        self.left: Tensor
+        self.width: Tensor
         self.register_buffer("left", bins[:, :-1].transpose(1, 2).unsqueeze(1).contiguous())
         # equal neighbouring edges make a bin of no width: with this floor it becomes a step at that value
         self.register_buffer("width", (bins[:, 1:] - bins[:, :-1]).transpose(1, 2).unsqueeze(1).clamp(min=1e-6))
@@ -147,7 +153,7 @@ class Periodic(nn.Module):
         k = self.FREQUENCIES
         self.frequency = nn.Parameter(torch.empty(members, 1, columns, k).normal_(0.0, sigma, generator=generator))
         self.phase = nn.Parameter(torch.empty(members, 1, columns, k).uniform_(-math.pi, math.pi, generator=generator))
-        bound = k**-0.5
+        bound = 1 / math.sqrt(k)
         self.weight = nn.Parameter(torch.empty(members, columns, k, size - 1).uniform_(-bound, bound, generator=generator))
         self.bias = nn.Parameter(torch.empty(members, 1, columns, size - 1).uniform_(-bound, bound, generator=generator))
 
@@ -239,7 +245,7 @@ class TableNetwork(nn.Module):
         h = x
         for block in self.blocks:
             h = block(h)
-        out = self.head(h)
+        out: Tensor = self.head(h)
         return out if self.skip is None else out + self.skip(x)
 
     def decayed(self) -> list[nn.Parameter]:

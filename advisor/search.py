@@ -150,7 +150,8 @@ def end_of(trial: FrozenTrial) -> TrialEnd:
 class Plan:
     """What to search and how long.
 
-    enqueue: origin -> configuration, run first, in this order, and never pruned.
+    enqueue: origin -> configuration, run first, in this order, and never pruned; one outside the space runs too, but the
+    sampler does not learn from it.
     space_text: a fingerprint or text of the space; a journal made with another one is refused.
     seed: None takes the seed that the journal was begun with, or 0.
     make_payload: (configuration, place) -> the payload of the job; place, not number, so that a resumed run repeats it.
@@ -364,14 +365,31 @@ class _Driver:
         # A sampler per place, not one that runs on: after a restart its state would not be the uninterrupted one's.
         self._study.sampler = _sampler(zlib.crc32(f"{self._seed}/{place}".encode()))
         attributes = {PLACE: place, "origin": origin}
-        if origin in self._plan.enqueue:
-            self._study.enqueue_trial(self._plan.space.encode(self._plan.enqueue[origin]), user_attrs=attributes)
+        wanted = self._plan.enqueue.get(origin)
+        asked = None if wanted is None else self._encoded(wanted)
+        if asked is not None:
+            self._study.enqueue_trial(asked, user_attrs=attributes)
+            trial = self._study.ask()
+            with self._journal.together():
+                return trial, self._plan.space.suggest(trial)
         trial = self._study.ask()
         with self._journal.together():
-            if origin not in self._plan.enqueue:
-                for name, value in attributes.items():
-                    trial.set_user_attr(name, value)
-            return trial, self._plan.space.suggest(trial)
+            if wanted is not None:
+                attributes["configuration"] = dict(wanted)
+            for name, value in attributes.items():
+                trial.set_user_attr(name, value)
+            return trial, dict(wanted) if wanted is not None else self._plan.space.suggest(trial)
+
+    def _encoded(self, configuration: Mapping[str, Any]) -> dict[str, Any] | None:
+        """What to enqueue; None for a configuration outside the space.
+
+        Optuna would take a value outside its range with a mere warning, and then model a place that the search cannot
+        reach. Such a trial runs with its configuration in an attribute and no parameters: the sampler learns nothing.
+        """
+        try:
+            return self._plan.space.encode(configuration)
+        except UserError:
+            return None
 
     def _run_job(self, running: _Running) -> None:
         job = Job(f"trial-{running.trial.number}.{running.attempt}", running.payload)

@@ -316,7 +316,8 @@ class Space:
         for name, parameter in self.parameters.items():
             if name != parameter.name:
                 raise UserError(f"{name}: its parameter is called '{parameter.name}'")
-        names = self.names()
+        # words are checked where the base space is loaded: in a narrowed space some of them are no longer choices
+        names = {name: Name(known.kind) for name, known in self.names().items()}
         conditions: dict[str, Expression] = {}
         for name, parameter in self.parameters.items():
             if parameter.when is not None:
@@ -540,7 +541,11 @@ def _ask(trial: Trial, parameter: Parameter) -> Scalar:
 
 def load_space(path: Path | str) -> Space:
     """Read a search space from a YAML file; UserError with file and line when something is wrong with it."""
-    return _read(strict_yaml.read(Path(path)))
+    space = _read(strict_yaml.read(Path(path)))
+    for name, parameter in space.parameters.items():
+        if parameter.when is not None:
+            _parsed(f"{path}: {name}: when", parameter.when, space.names(), condition=True)
+    return space
 
 
 _FIELDS = {item.name: item for item in fields(Parameter)}

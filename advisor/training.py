@@ -388,7 +388,7 @@ class _Optimizer:
         self.optimizer.step()
         with torch.no_grad():
             if self.decay:
-                torch._foreach_mul_(self.decayed, 1 - rate * self.decay)
+                torch._foreach_mul_([*self.decayed], 1 - rate * self.decay)
             if self.l1:
                 for weight in self.decayed:
                     weight.copy_(weight.sign() * (weight.abs() - rate * self.l1).clamp_(min=0.0))

@@ -1,0 +1,186 @@
+"""From data to a recommendation, without training: reads, measures, applies the rules. Imports neither torch, ray nor optuna."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from advisor import facts as facts_module
+from advisor import knowledge
+from advisor.errors import UserError
+from advisor.facts import FACTS, Facts
+from advisor.recommendation import Finding, Recommendation, advise
+from advisor.rules import Rule, load_rules
+from advisor.run_folder import DataIdentity, RunFolder, read_text
+from advisor.spaces import Space
+from advisor.table import Table, load_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
+
+    Source = str | Path | pl.DataFrame | pd.DataFrame
+
+RECOMMENDATION = "recommendation.yaml"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How to read the data and which rules to apply: the options that all commands share."""
+
+    test: Any = None
+    types: Mapping[str, str] = field(default_factory=dict)
+    task: str | None = None
+    time_column: str | None = None
+    group_column: str | None = None
+    test_fraction: float = 0.2
+    seed: int = 0
+    rules: Sequence[str | Path] = ()
+    without: Sequence[str] = ()
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What a recommendation keeps to read the same data again."""
+        return {
+            "test": _absolute(self.test),
+            "types": dict(self.types),
+            "task": self.task,
+            "time_column": self.time_column,
+            "group_column": self.group_column,
+            "test_fraction": self.test_fraction,
+            "seed": self.seed,
+            "rules": [str(Path(folder).resolve()) for folder in self.rules],
+            "without": list(self.without),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Reading:
+        known = cls().to_dict()
+        return cls(**{name: data.get(name, default) for name, default in known.items()})
+
+
+@dataclass(frozen=True)
+class Advice:
+    """A table with what was measured of it and what is recommended for it."""
+
+    table: Table
+    facts: Facts
+    recommendation: Recommendation
+    reading: Reading
+
+    @property
+    def identity(self) -> DataIdentity:
+        table = self.table
+        return DataIdentity(table.name, table.source, table.fingerprint, table.schema.target)
+
+
+def rule_book(rules: Sequence[str | Path], without: Sequence[str], space: Space) -> tuple[Rule, ...]:
+    """The shipped rules and those of further folders, without some."""
+    return load_rules([knowledge.folder("rules"), *rules], FACTS, space, without=without)
+
+
+def get_advice(source: Source, target: str, reading: Reading | None = None) -> Advice:
+    """Read, measure and recommend. Raises UserError for whatever the user can mend."""
+    reading = reading or Reading()
+    space = knowledge.base_space()
+    rules = rule_book(reading.rules, reading.without, space)  # first: a misspelt rule must not cost a minute of reading
+    table = _table(source, target, reading)
+    measured = facts_module.measure(table)
+    data = {
+        "name": table.name,
+        "source": table.source,
+        "target": target,
+        "fingerprint": table.fingerprint,
+        **reading.to_dict(),
+    }
+    recommendation = advise(
+        measured.values, rules, space, reading.fixed, findings=repairs(table), data=data
+    )
+    return Advice(table, measured, recommendation, reading)
+
+
+def reopen(path: Path, source: Source | None = None) -> tuple[Advice, RunFolder]:
+    """The advice of a run (its folder or its recommendation.yaml), edits honoured, with its data read again.
+
+    source: the data, when the run was made from a frame or its file has moved. Raises UserError when the data are not
+    those that the recommendation was made for.
+    """
+    file = path / RECOMMENDATION if path.is_dir() else path
+    run = RunFolder.open(file.parent)
+    recommendation = Recommendation.from_yaml(read_text(file), knowledge.base_space(), str(file))
+    data = recommendation.data
+    missing = [name for name in ("source", "target", "fingerprint") if not data.get(name)]
+    if missing and source is None:
+        raise UserError(f"{file}: data.{missing[0]} is missing: the data can't be found again; give them by name")
+    reading = Reading.from_dict(data)
+    table = _table(source if source is not None else str(data["source"]), str(data["target"]), reading)
+    if table.fingerprint != data["fingerprint"]:
+        raise UserError(
+            f"{file} was made for other data than {table.source} holds now: run `advisor recommend` again with --out"
+        )
+    return Advice(table, Facts.from_dict(run.read_facts()), recommendation, reading), run
+
+
+def _table(source: Any, target: str, reading: Reading) -> Table:
+    return load_table(
+        source,
+        target,
+        test=reading.test,
+        types=reading.types,
+        task=reading.task,  # type: ignore[arg-type]  # checked there, with a message
+        time_column=reading.time_column,
+        group_column=reading.group_column,
+        test_fraction=reading.test_fraction,
+        seed=reading.seed,
+    )
+
+
+def repairs(table: Table) -> list[Finding]:
+    """What reading the table had to repair or leave out, as findings."""
+    return [
+        Finding("info", name.replace("_", "-"), f"{name.replace('_', ' ')}: {count:,}")
+        for name, count in sorted(table.notes.items())
+        if count
+    ]
+
+
+def _absolute(source: Any) -> str | None:
+    if source is None:
+        return None
+    if not isinstance(source, str | Path):
+        return None  # a frame can't be found again; the person gives it again
+    return str(Path(source).resolve()) if Path(source).exists() else str(source)
+
+
+def measure(data: Source, target: str, **options: Any) -> Facts:
+    """The facts of a table: a path, ``sklearn:NAME``, ``openml:ID``, a pandas or polars frame. Trains nothing.
+
+    options: those of ``Reading`` (test, types, task, time_column, group_column, test_fraction, seed).
+    Raises UserError for whatever the user can mend.
+    """
+    return facts_module.measure(_table(data, target, _reading(options)))
+
+
+def recommend(data: Source, target: str, **options: Any) -> Recommendation:
+    """What to use, what to search, and why, in seconds and without training.
+
+    options: those of ``Reading``: test, types, task, time_column, group_column, test_fraction, seed; rules (further
+    folders of rules), without (ids of rules to leave out), fixed (parameter -> the value that must stand).
+
+    >>> import advisor
+    >>> rec = advisor.recommend("data.csv", target="income")  # doctest: +SKIP
+    >>> study.optimize(lambda trial: my_loss(rec.space.suggest(trial)), n_trials=50)  # doctest: +SKIP
+    """
+    return get_advice(data, target, _reading(options)).recommendation
+
+
+def _reading(options: Mapping[str, Any]) -> Reading:
+    try:
+        return replace(Reading(), **options)
+    except TypeError:
+        from advisor.errors import did_you_mean
+
+        unknown = next(name for name in options if name not in Reading.__dataclass_fields__)
+        raise UserError(f"unknown option '{unknown}'{did_you_mean(unknown, Reading.__dataclass_fields__)}") from None

@@ -1,0 +1,412 @@
+"""The command line: parse, call the public names, print. Results on stdout, everything about how it went on stderr.
+
+Exit codes: 0 done; 1 a bug of ours; 2 something the user can mend; 3 a check failed; 130 interrupted, can be resumed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from advisor import __version__
+from advisor.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from advisor.tuning import RunResult
+
+EXIT_BUG, EXIT_USER, EXIT_CHECK, EXIT_INTERRUPTED = 1, 2, 3, 130
+EXAMPLES = """\b
+  advisor recommend data.csv --target income
+  advisor tune data.csv --target income --trials 40
+  advisor predict runs/data new_rows.csv --out predictions.csv
+"""
+
+
+def echo(text: str) -> None:
+    click.echo(printable(text))
+
+
+def say(text: str) -> None:
+    click.echo(printable(text), err=True)
+
+
+def printable(text: str) -> str:
+    """Control characters shown, not sent: a column's name must not steer the terminal."""
+    return "".join(c if c in "\n\t" or c.isprintable() or c == "\u00a0" else repr(c)[1:-1] for c in text)
+
+
+def echo_json(document: Any) -> None:
+    click.echo(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False, default=str))
+
+
+def pairs(context: click.Context, parameter: click.Parameter, values: Sequence[str]) -> dict[str, str]:
+    """NAME=VALUE options as a dictionary."""
+    result = {}
+    for value in values:
+        name, sign, right = value.rpartition("=") if parameter.name == "types" else value.partition("=")
+        if not sign or not name:
+            raise UserError(f"{parameter.opts[0]} {value}: write NAME=VALUE")
+        result[name] = right
+    return result
+
+
+def fixed_values(context: click.Context, parameter: click.Parameter, values: Sequence[str]) -> dict[str, Any]:
+    """PARAMETER=VALUE options; numbers and true/false are read as such."""
+    return {name: _scalar(text) for name, text in pairs(context, parameter, values).items()}
+
+
+def _scalar(text: str) -> Any:
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say how to read the data and which rules to apply; the same for every command that reads data."""
+    options: list[Callable[[Callable[..., Any]], Callable[..., Any]]] = [
+        click.option("--target", help="The column to predict."),
+        click.option("--test", metavar="FILE", help="A table of test rows; else a part is held out."),
+        click.option("--type", "types", multiple=True, metavar="COLUMN=TYPE", callback=pairs, help="Override a type."),
+        click.option("--task", help="binary, multiclass or regression; else inferred from the target."),
+        click.option("--time-column", help="Hold out and validate on the latest rows by this column."),
+        click.option("--group-column", help="Keep rows with the same value of this column together."),
+        click.option("--test-fraction", type=float, default=0.2, show_default=True, help="Share of rows held out."),
+        click.option("--seed", type=int, default=0, show_default=True),
+        click.option("--rules", multiple=True, metavar="DIR", help="A further folder of rules; repeatable."),
+        click.option("--without", multiple=True, metavar="ID", help="Leave out a rule; repeatable."),
+        click.option(
+            "--set", "fixed", multiple=True, metavar="PARAMETER=VALUE", callback=fixed_values, help="Your own value."
+        ),
+        click.option("--out", metavar="DIR", help="The run folder; by default runs/NAME."),
+        json_option,
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, nothing else.")(command)
+
+
+def given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that were given, defaults left out: a run folder knows its own."""
+    defaults = {"test_fraction": 0.2, "seed": 0}
+    return {name: v for name, v in options.items() if v not in (None, (), {}) and defaults.get(name) != v}
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    help=f"Advice before you tune a neural network, and the tuning.\n\n{EXAMPLES}",
+    epilog="Exit codes: 0 done, 1 our bug, 2 something you can mend, 3 a check failed, 130 interrupted (resumable).",
+)
+@click.version_option(__version__, prog_name="advisor")
+def cli() -> None:
+    """See ``help`` above."""
+
+
+@cli.command()
+@click.argument("data")
+@reading_options
+def recommend(data: str, as_json: bool, out: str | None, target: str | None, **options: Any) -> None:
+    """What to use, what to search, and why: in seconds, without training.
+
+    DATA is a CSV or Parquet file, sklearn:NAME or openml:ID.
+    """
+    from advisor.report import summary, write_report
+    from advisor.runs import open_run, write_advice
+
+    advice, run = open_run(data, target, out, given(options))
+    with run.in_use():
+        write_advice(run, advice)
+        write_report(run, advice.recommendation.to_dict(), advice.facts.to_dict(), None)
+    if as_json:
+        echo_json({"run": str(run.path), "facts": dict(advice.facts.values), **advice.recommendation.to_dict()})
+        return
+    echo(summary(advice.recommendation.to_dict(), advice.facts.to_dict()))
+    echo(f"\nreport: {run.report_html}\nnext:   advisor tune {run.path}")
+
+
+@cli.command()
+@click.argument("data")
+@reading_options
+def train(data: str, as_json: bool, out: str | None, target: str | None, **options: Any) -> None:
+    """Train the recommendation alone: a model without a search. DATA as for recommend, or a run folder."""
+    from advisor import fit
+
+    _show(fit(data, target, out=out, **given(options)), as_json)
+
+
+@cli.command()
+@click.argument("data")
+@click.option("--trials", type=int, default=40, show_default=True, help="How many in all, earlier ones included.")
+@click.option("--time-limit", type=float, metavar="SECONDS", help="For the search and the final together.")
+@click.option("--executor", default="ray", show_default=True, help="ray, or in-process for debugging.")
+@click.option("--address", metavar="HOST:PORT", help="A Ray cluster to join; else a local Ray is started.")
+@click.option("--workers", type=int, help="Trials at once; by default one per core.")
+@click.option("--quiet", is_flag=True, help="No progress on stderr.")
+@reading_options
+def tune(
+    data: str,
+    trials: int,
+    time_limit: float | None,
+    executor: str,
+    address: str | None,
+    workers: int | None,
+    quiet: bool,
+    as_json: bool,
+    out: str | None,
+    target: str | None,
+    **options: Any,
+) -> None:
+    """Search around the recommendation on Ray; leave a model and a report. The same command goes on with a run.
+
+    DATA as for recommend, or a run folder, or its (edited) recommendation.yaml.
+    """
+    from advisor import tune as tune_run
+    from advisor.live import view
+
+    with view(quiet=quiet) as live:
+        result = tune_run(
+            data,
+            target,
+            trials=trials,
+            time_limit=time_limit,
+            executor=executor,
+            address=address,
+            workers=workers,
+            out=out,
+            on_event=live.event,
+            on_phase=live.phase,
+            **given(options),
+        )
+    if result.interrupted:
+        done = len(result.document["search"]["trials"])
+        say(f"interrupted: {done} of {trials} trials are kept; go on with: advisor tune {result.folder} --trials {trials}")
+        raise click.exceptions.Exit(EXIT_INTERRUPTED)
+    _show(result, as_json)
+
+
+def _show(result: RunResult, as_json: bool) -> None:
+    from advisor.report import verdict, write_report
+    from advisor.run_folder import RunFolder, read_json
+
+    run = RunFolder(result.folder)
+    recommendation = _recommendation(run)
+    write_report(run, recommendation, read_json(run.facts), result.document)
+    if as_json:
+        echo_json({"run": str(result.folder), **result.document})
+        return
+    for sentence in verdict(result.document):
+        echo(sentence)
+    echo(f"\nreport: {run.report_html}\nnext:   advisor predict {run.path} NEW_ROWS.csv --out predictions.csv")
+
+
+def _recommendation(run: Any) -> dict[str, Any]:
+    from advisor import knowledge
+    from advisor.recommendation import Recommendation
+    from advisor.run_folder import read_text
+
+    return Recommendation.from_yaml(read_text(run.recommendation), knowledge.base_space(), str(run.recommendation)).to_dict()
+
+
+@cli.command()
+@click.argument("run")
+@click.argument("rows")
+@click.option("--out", metavar="FILE", help="Where to write the CSV; by default stdout.")
+@json_option
+def predict(run: str, rows: str, out: str | None, as_json: bool) -> None:
+    """Predict ROWS (a table like the training one) with the model of RUN: a CSV with a column prediction."""
+    import polars as pl
+
+    from advisor import load_model
+    from advisor.run_folder import write_bytes
+    from advisor.table import read_frame
+
+    model = load_model(run)
+    frame = read_frame(rows)
+    known = {column.name for column in model.schema.columns}
+    extra = [name for name in frame.columns if name not in known | {model.schema.target}]
+    if extra:
+        say(f"note: {len(extra)} columns of {rows} are not used: {', '.join(extra[:5])}{' ...' if extra[5:] else ''}")
+    columns: dict[str, Any] = {"prediction": model.predict(frame)}
+    if model.schema.task != "regression":
+        probabilities = model.predict_proba(frame)
+        columns |= {f"probability_{label}": probabilities[:, i] for i, label in enumerate(model.schema.classes)}
+    table = pl.DataFrame(columns)
+    if as_json:
+        echo_json({"run": run, "rows": table.height, "out": out, "predictions": table.to_dicts() if not out else None})
+    if out:
+        write_bytes(Path(out), table.write_csv().encode())
+        if not as_json:
+            say(f"{table.height:,} predictions: {out}")
+    elif not as_json:
+        click.echo(table.write_csv(), nl=False)
+
+
+@cli.group()
+def rules() -> None:
+    """The rule book: list, show, check, test, facts."""
+
+
+@rules.command("list")
+@click.option("--topic", help="Only this topic.")
+@click.option("--rules", "folders", multiple=True, metavar="DIR", help="A further folder of rules.")
+@json_option
+def rules_list(topic: str | None, folders: Sequence[str], as_json: bool) -> None:
+    """One line per rule."""
+    book = _book(folders)
+    topics = sorted({rule.topic for rule in book})
+    if topic and topic not in topics:
+        raise UserError(f"no rule has the topic '{topic}'{did_you_mean(topic, topics)}; there are {', '.join(topics)}")
+    chosen = [rule for rule in book if topic in (None, rule.topic)]
+    keys = ("id", "title", "topic", "strength", "evidence", "notes")
+    if as_json:
+        echo_json([{key: getattr(rule, key) for key in keys} for rule in chosen])
+        return
+    width = max((len(rule.id) for rule in chosen), default=0)
+    for rule in chosen:
+        echo(f"{rule.id:{width}}  {rule.strength:6}  {rule.evidence:8}  {rule.title}")
+
+
+@rules.command("show")
+@click.argument("rule_id")
+@click.option("--rules", "folders", multiple=True, metavar="DIR", help="A further folder of rules.")
+@json_option
+def rules_show(rule_id: str, folders: Sequence[str], as_json: bool) -> None:
+    """All that a rule says: what, why, when, sources."""
+    book = {rule.id: rule for rule in _book(folders)}
+    if rule_id not in book:
+        raise UserError(f"there is no rule '{rule_id}'{did_you_mean(rule_id, book)}: see `advisor rules list`")
+    rule = book[rule_id]
+    when = "always" if rule.when is None else rule.when.text
+    if as_json:
+        simple = {k: getattr(rule, k) for k in ("id", "title", "topic", "strength", "evidence", "notes", "why", "limits")}
+        references = [vars(reference) for reference in rule.references]
+        echo_json({**simple, "when": when, "because": rule.because.text, "references": references})
+        return
+    lines = [rule.title, "", rule.why, "", f"when      {when}"]
+    lines += [f"limit     {name} = {value}" for name, value in rule.limits.items()]
+    lines += [f"strength  {rule.strength}", f"evidence  {rule.evidence}", f"notes     {', '.join(rule.notes) or '-'}"]
+    lines += [f"not       {alternative.value}: {alternative.why_not}" for alternative in rule.alternatives]
+    lines += [f"source    {reference.cite}: {reference.says}" for reference in rule.references]
+    echo("\n".join(lines))
+
+
+@rules.command("check")
+@click.argument("paths", nargs=-1, required=True)
+@json_option
+def rules_check(paths: Sequence[str], as_json: bool) -> None:
+    """Check rule files: every complaint is a line FILE:LINE: FIELD: what is wrong. Exit code 3 when there is one."""
+    from advisor import knowledge
+    from advisor.facts import FACTS
+    from advisor.rules import check_rules
+
+    checked = check_rules(list(paths), FACTS, knowledge.base_space())
+    if as_json:
+        echo_json({"rules": len(checked.rules), "complaints": list(checked.complaints)})
+    else:
+        for complaint in checked.complaints:
+            echo(complaint)
+        say(f"{len(checked.rules)} rules are sound, {len(checked.complaints)} complaints")
+    if checked.complaints:
+        raise click.exceptions.Exit(EXIT_CHECK)
+
+
+@rules.command("test")
+@click.argument("paths", nargs=-1)
+@json_option
+def rules_test(paths: Sequence[str], as_json: bool) -> None:
+    """Run the examples of the rules in PATHS, by default of the shipped ones. Exit code 3 when one fails."""
+    from advisor import knowledge
+    from advisor.facts import FACTS
+    from advisor.rules import load_profile, load_rules, run_examples
+
+    space = knowledge.base_space()
+    book = load_rules(list(paths) or [knowledge.folder("rules")], FACTS, space)
+    profile = load_profile(knowledge.folder("rules") / "profiles.yaml", FACTS)
+    results = run_examples(book, space, profile)
+    failed = [result for result in results if not result.passed]
+    if as_json:
+        echo_json({"examples": len(results), "failed": [vars(result) for result in failed]})
+    else:
+        for result in failed:
+            echo(f"{result.rule}, example {result.number}: expected {result.expected}, got {result.got}")
+        say(f"{len(results)} examples of {len(book)} rules, {len(failed)} failed")
+    if failed:
+        raise click.exceptions.Exit(EXIT_CHECK)
+
+
+@rules.command("facts")
+@json_option
+def rules_facts(as_json: bool) -> None:
+    """The facts that a rule's condition may look at."""
+    from advisor.facts import FACTS
+
+    if as_json:
+        echo_json([vars(fact) for fact in FACTS.values()])
+        return
+    width = max(map(len, FACTS))
+    for fact in FACTS.values():
+        echo(f"{fact.name:{width}}  {fact.type:5}  {fact.meaning}{f' ({fact.unit})' if fact.unit else ''}")
+
+
+def _book(folders: Sequence[str]) -> Any:
+    from advisor import knowledge
+    from advisor.facts import FACTS
+    from advisor.rules import load_rules
+
+    return load_rules([knowledge.folder("rules"), *folders], FACTS, knowledge.base_space())
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit with its documented code."""
+    sys.exit(_run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
+        code = cli.main(arguments, prog_name="advisor", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except UserError as error:
+        return _complain(str(error))
+    except click.ClickException as error:
+        return _complain(error.format_message())
+    except (click.Abort, KeyboardInterrupt):
+        say("interrupted: what was finished is kept; the same command goes on with it")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # the reader has left; Python would complain once more when it flushes stdout at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:  # noqa: BLE001  # the last line of defence: a bug of ours is one line, not a traceback
+        return _report_bug(error)
+
+
+def _complain(message: str) -> int:
+    line = printable(" ".join(message.split()))
+    say(f"error: {line[:1].lower() + line[1:] if line[:2].istitle() else line}".rstrip("."))
+    return EXIT_USER
+
+
+def _report_bug(error: Exception) -> int:
+    from advisor.bugs import save_traceback
+
+    say(f"error: a bug in advisor ({type(error).__name__}): please report it with {save_traceback(error)}")
+    return EXIT_BUG
+
+
+if __name__ == "__main__":
+    main()

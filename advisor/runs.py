@@ -1,0 +1,52 @@
+"""Opening a run: the advice and the folder for some data, or for a run that is there already. No torch, ray, optuna."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from advisor.advice import Advice, Reading, get_advice, reopen
+from advisor.errors import UserError
+from advisor.run_folder import RunFolder, choose_run_folder, write_text
+
+if TYPE_CHECKING:
+    from advisor.advice import Source
+
+
+def open_run(
+    data: Source, target: str | None, out: str | Path | None, options: Mapping[str, Any]
+) -> tuple[Advice, RunFolder]:
+    """The advice and the run folder for some data, or for a run that is there already."""
+    if isinstance(data, str | Path) and is_run(data):
+        given = sorted(name for name, value in options.items() if value) + (["target"] if target else [])
+        if given:
+            raise UserError(f"{data} says already how its data are read: leave out {', '.join(given)}")
+        advice, run = reopen(Path(data))
+        return (advice, run) if out is None else (advice, choose_run_folder(out, advice.identity))
+    if target is None:
+        raise UserError("say which column to predict: --target COLUMN")
+    advice = get_advice(data, target, Reading(**options))
+    run = choose_run_folder(out, advice.identity)
+    if run.recommendation.is_file():
+        # a recommendation that is there may carry the person's edits; the same command goes on with it
+        kept, _ = reopen(run.recommendation, data)
+        if kept.reading.to_dict() == advice.reading.to_dict() and not advice.reading.fixed:
+            return kept, run
+        if run.journal.exists():
+            raise UserError(f"{run.path} holds a search with other options: give the same ones, or another --out")
+    return advice, run
+
+
+def is_run(data: str | Path) -> bool:
+    """Whether this names a run folder or an (edited) recommendation rather than data."""
+    path = Path(data)
+    return path.suffix in (".yaml", ".yml") or path.is_dir()
+
+
+def write_advice(run: RunFolder, advice: Advice) -> None:
+    """facts.json and recommendation.yaml of a run; a recommendation with the person's edits is left as it is."""
+    run.write_facts(advice.facts.to_dict(), advice.identity)
+    text = advice.recommendation.to_yaml()
+    if not run.recommendation.is_file() or not any(p.yours for p in advice.recommendation.provenance.values()):
+        write_text(run.recommendation, text)

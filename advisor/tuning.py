@@ -1,0 +1,489 @@
+"""``fit`` and ``tune`` from end to end: the one place where the knowledge and the training meet."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import optuna
+import torch
+from numpy.typing import NDArray
+from optuna.trial import FixedTrial, FrozenTrial
+
+from advisor import __version__, knowledge
+from advisor.advice import Advice
+from advisor.baselines import fit_baselines
+from advisor.errors import UserError
+from advisor.executors import Executor, Failed, Finished, InProcessExecutor, Job
+from advisor.features import Dataset
+from advisor.final import Difference, Estimate, Verdict, constant_losses, decide, estimate
+from advisor.losses import loss_name, row_losses
+from advisor.models import Model, fit_temperature, model_files, tempered
+from advisor.objective import TrainingObjective, merged_held_out, payload
+from advisor.recommendation import Recommendation, library_default
+from advisor.run_folder import RunFolder, read_json, write_folder, write_json
+from advisor.runs import open_run, write_advice
+from advisor.search import Plan, Progress, SearchEvent, SearchResult, end_of, search
+from advisor.training import Fitted
+
+if TYPE_CHECKING:
+    from advisor.advice import Source
+    from advisor.ray_executor import RayWorkers
+
+Listener = Callable[[SearchEvent, Progress], None]
+
+FORMAT = 1
+RECOMMENDED, DEFAULT, BLEND = "recommendation", "library default", "blend"
+FINALISTS = 3
+"""Best trials that meet the recommendation in the final; more would cost time and a stricter test for each."""
+HOLDOUT_REPEATS = 2
+"""Fresh splits in the final where the plan is a hold-out; under k-fold one fresh partition holds out every row."""
+SEARCH_SHARE = 0.7
+"""Share of the time limit that the search may use; the final needs the rest."""
+IMPORTANCE_TRIALS = 10
+"""With fewer complete trials an importance is noise."""
+POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished (or interrupted) run. ``document`` is what result.json holds; ``model`` is None when interrupted."""
+
+    folder: Path
+    document: Mapping[str, Any]
+    model: Model | None
+    interrupted: bool = False
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A configuration in the final, with its stacks and their held-out scores; a blend has the stacks of several."""
+
+    name: str
+    configurations: tuple[Mapping[str, Any], ...]
+    stacks: tuple[Fitted, ...]
+    rows: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    temperature: float
+    losses: NDArray[np.float64] = field(repr=False)
+
+
+def fit(data: Source, target: str | None = None, *, out: str | Path | None = None, **options: Any) -> RunResult:
+    """Train the recommendation alone: a model without a search. ``advisor train`` is this.
+
+    data: what ``recommend`` takes, or a run folder or its recommendation.yaml (then without target). out: the run
+    folder; by default ``runs/NAME``. options: those of ``advisor.recommend``.
+    """
+    begun = time.monotonic()
+    advice, run = open_run(data, target, out, options)
+    with run.in_use():
+        write_advice(run, advice)
+        train = advice.table.dataset("train")
+        configuration = advice.recommendation.configuration
+        seed = advice.reading.seed
+        with _one_thread():
+            job = Job(
+                RECOMMENDED,
+                payload(configuration, seed=seed, repeat=0, members=int(configuration["final_members"]), keep=True),
+            )
+            curve, fitted = _run_here(TrainingObjective({"data": train, "seed": seed}), job)
+            contender = _contender(RECOMMENDED, [configuration], [fitted], train)
+            document = _document(advice, "train", begun)
+            document["curve"] = curve
+            document["final"] = _final_section([contender], Verdict(RECOMMENDED, "it was trained alone", {}), {})
+            model = _complete(document, advice, contender, contender, train)
+        write_folder(run.model, model_files(model))
+        write_json(run.result, document)
+    return RunResult(run.path, document, model)
+
+
+def tune(
+    data: Source,
+    target: str | None = None,
+    *,
+    trials: int = 40,
+    time_limit: float | None = None,
+    executor: str = "ray",
+    address: str | None = None,
+    workers: int | None = None,
+    out: str | Path | None = None,
+    on_event: Listener | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    on_phase: Callable[[str], None] = lambda phase: None,
+    **options: Any,
+) -> RunResult:
+    """Search around the recommendation, judge the best few again, leave the winner's model.
+
+    trials: how many in all, those of an earlier call on the same run folder included; trial 0 is the recommendation,
+    trial 1 the library default. time_limit: seconds, for the search and the final together. executor: ``ray``, or
+    ``in-process`` for debugging. address: a Ray cluster to join. workers: how many trials at once. data, target, out
+    and options are those of ``fit``. Ctrl-C ends the search cleanly; the same call goes on with it.
+    Raises UserError for whatever the user can mend.
+    """
+    begun = time.monotonic()
+    pool = _start_workers(executor, address, workers, trials)
+    runner: Executor | None = None
+    try:
+        advice, run = open_run(data, target, out, options)
+        with run.in_use(), _one_thread():
+            finished = _finished(run, advice, trials)
+            if finished:
+                return finished
+            write_advice(run, advice)
+            train = advice.table.dataset("train")
+            on_phase("search")
+            runner = _executor(pool, {"data": train, "seed": advice.reading.seed})
+            found = _search(advice, runner, run, trials, time_limit, on_event, should_stop)
+            document = _document(advice, "tune", begun)
+            document["search"] = _search_section(found, advice, trials)
+            if found.interrupted:
+                return RunResult(run.path, document, None, interrupted=True)
+            on_phase("final")
+            deadline = None if time_limit is None else begun + time_limit
+            model = _final(document, found, advice, train, runner, deadline)
+            write_folder(run.model, model_files(model))
+            document["seconds"] = time.monotonic() - begun
+            write_json(run.result, document)
+        return RunResult(run.path, document, model)
+    finally:
+        if runner is not None:
+            runner.close()
+        elif pool is not None:
+            pool.close()
+
+
+# ------------------------------------------------------------------------------------------------- a finished run
+
+
+def _finished(run: RunFolder, advice: Advice, trials: int) -> RunResult | None:
+    """The run when the very search was finished before."""
+    if not (run.result.is_file() and run.model.is_dir() and run.journal.is_file()):
+        return None
+    document = read_json(run.result)
+    same = document.get("configuration") == dict(advice.recommendation.configuration)
+    if document.get("kind") != "tune" or not same or document["search"]["requested"] < trials:
+        return None
+    from advisor.models import load_model
+
+    return RunResult(run.path, document, load_model(run.model))
+
+
+# ------------------------------------------------------------------------------------------------- executors
+
+
+def _start_workers(executor: str, address: str | None, workers: int | None, trials: int) -> RayWorkers | None:
+    if trials < 1:
+        raise UserError(f"trials must be at least 1, not {trials}")
+    if executor == "in-process":
+        if address or workers:
+            raise UserError("--executor in-process runs one trial at a time here: leave out --address and --workers")
+        return None
+    if executor != "ray":
+        raise UserError(f"unknown executor '{executor}': choose ray or in-process")
+    from advisor.ray_executor import RayWorkers
+
+    pool = RayWorkers(workers, address, imports=["advisor.objective"])
+    pool.start()
+    return pool
+
+
+def _executor(pool: RayWorkers | None, shared: Mapping[str, Any]) -> Executor:
+    if pool is None:
+        return InProcessExecutor(TrainingObjective, shared)
+    from advisor.ray_executor import RayExecutor
+
+    return RayExecutor(TrainingObjective, shared, ray_workers=pool)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One torch thread: two busy threads on two cores make a small step 20 to 50 times slower."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _run_here(objective: TrainingObjective, job: Job) -> tuple[list[float], Fitted]:
+    curve: list[float] = []
+    epochs = objective(job)
+    while True:
+        try:
+            curve.append(next(epochs)[1])
+        except StopIteration as end:
+            return [loss for loss in curve if math.isfinite(loss)], end.value
+
+
+# ------------------------------------------------------------------------------------------------- the search
+
+
+def _search(
+    advice: Advice,
+    runner: Executor,
+    run: RunFolder,
+    trials: int,
+    time_limit: float | None,
+    on_event: Listener | None,
+    should_stop: Callable[[], bool] | None,
+) -> SearchResult:
+    recommendation, seed = advice.recommendation, advice.reading.seed
+    configuration = recommendation.configuration
+    default = library_default(recommendation, knowledge.base_space())
+    plan = Plan(
+        space=recommendation.space,
+        enqueue={RECOMMENDED: configuration, DEFAULT: default},
+        trials=trials,
+        max_epochs=int(configuration["epochs"]),
+        space_text=repr(recommendation.space.to_dict()),
+        seed=seed,
+        time_limit=None if time_limit is None else time_limit * SEARCH_SHARE,
+        make_payload=lambda asked, place: payload(asked, seed=seed + place, repeat=0, members=1, keep=False),
+    )
+    return search(plan, runner, run.journal, on_event=on_event, should_stop=should_stop)
+
+
+def configuration_of(trial: FrozenTrial, recommendation: Recommendation) -> dict[str, Any]:
+    """The whole configuration that a trial ran with."""
+    kept = trial.user_attrs.get("configuration")
+    return dict(kept) if kept else recommendation.space.suggest(FixedTrial(trial.params))
+
+
+def _search_section(found: SearchResult, advice: Advice, requested: int) -> dict[str, Any]:
+    trials = [
+        {
+            "number": trial.number,
+            "origin": trial.user_attrs.get("origin", "sampler"),
+            "end": end_of(trial),
+            "value": trial.value if trial.value is not None and math.isfinite(trial.value) else None,
+            "configuration": configuration_of(trial, advice.recommendation),
+            "curve": [[s, v] for s, v in sorted(trial.intermediate_values.items()) if math.isfinite(v)],
+        }
+        for trial in found.trials
+    ]
+    return {
+        "requested": requested,
+        "trials": trials,
+        "timed_out": found.timed_out,
+        "seconds": found.seconds,
+        "importances": _importances(found),
+    }
+
+
+def _importances(found: SearchResult) -> dict[str, float]:
+    if len(found.ranking()) < IMPORTANCE_TRIALS:
+        return {}
+    named = optuna.importance.get_param_importances(found.study)
+    return {name: float(value) for name, value in named.items() if math.isfinite(value)}
+
+
+# ------------------------------------------------------------------------------------------------- the final
+
+
+def _final(
+    document: dict[str, Any],
+    found: SearchResult,
+    advice: Advice,
+    train: Dataset,
+    runner: Executor,
+    deadline: float | None,
+) -> Model:
+    """Train the recommendation and the best few again on fresh splits, decide, and complete the document."""
+    recommendation = advice.recommendation
+    entries: dict[str, Mapping[str, Any]] = {RECOMMENDED: recommendation.configuration}
+    searched: dict[str, float | None] = {}
+    for trial in found.ranking():
+        configuration = configuration_of(trial, recommendation)
+        if trial.user_attrs.get("origin") == RECOMMENDED:
+            searched[RECOMMENDED] = trial.value
+        elif len(entries) <= FINALISTS and configuration not in entries.values():
+            name = DEFAULT if trial.user_attrs.get("origin") == DEFAULT else f"trial {trial.number}"
+            entries[name], searched[name] = configuration, trial.value
+    repeats = [1] if recommendation.configuration["validation"] == "kfold" else list(range(1, 1 + HOLDOUT_REPEATS))
+    stacks = _train_finalists(entries, repeats, advice.reading.seed, runner, deadline)
+    contenders = [_contender(name, [entries[name]], own, train) for name, own in stacks.items()]
+    if len(contenders) > 1:
+        contenders.append(_blend(contenders, train))
+    constant = constant_losses(train.task, train.target, [contenders[0].rows], len(train.classes))
+    verdict = decide({c.name: c.losses for c in contenders}, RECOMMENDED, constant)
+    document["final"] = _final_section(contenders, verdict, searched)
+    winner = next(c for c in contenders if c.name == verdict.winner)
+    return _complete(document, advice, winner, contenders[0], train)
+
+
+def _train_finalists(
+    entries: Mapping[str, Mapping[str, Any]],
+    repeats: Sequence[int],
+    seed: int,
+    runner: Executor,
+    deadline: float | None,
+) -> dict[str, list[Fitted]]:
+    """Stacks of each entry, repeats in order. Past the deadline only the recommendation is still waited for.
+
+    An entry of which any job failed is out of the final; the recommendation's failure is an error.
+    """
+    jobs = [
+        Job(
+            f"final/{name}/{repeat}",
+            payload(c, seed=seed + 1000 + repeat, repeat=repeat, members=int(c["final_members"]), keep=True),
+        )
+        for name, c in entries.items()
+        for repeat in repeats
+    ]
+    waiting, running, results = list(reversed(jobs)), set[str](), dict[str, Fitted]()
+    essential = {f"final/{RECOMMENDED}/{repeat}" for repeat in repeats}
+    while waiting or running:
+        late = deadline is not None and time.monotonic() > deadline
+        if late:
+            waiting = [job for job in waiting if job.id in essential]
+            for job_id in running - essential:
+                runner.cancel(job_id)
+        while waiting and len(running) < runner.slots:
+            job = waiting.pop()
+            runner.submit(job)
+            running.add(job.id)
+        for event in runner.poll(POLL_SECONDS):
+            if isinstance(event, Finished):
+                results[event.job_id] = event.result
+            elif isinstance(event, Failed) and event.job_id in essential:
+                raise UserError(f"the recommendation could not be trained in the final: {event.error}")
+            if not hasattr(event, "epoch"):
+                running.discard(event.job_id)
+    names = {name: [f"final/{name}/{repeat}" for repeat in repeats] for name in entries}
+    return {name: [results[i] for i in ids] for name, ids in names.items() if all(i in results for i in ids)}
+
+
+def _contender(
+    name: str, configurations: Sequence[Mapping[str, Any]], stacks: Sequence[Fitted], train: Dataset
+) -> Contender:
+    rows, scores = merged_held_out(stacks)
+    return _judged(name, tuple(configurations), tuple(stacks), rows, scores, train)
+
+
+def _blend(contenders: Sequence[Contender], train: Dataset) -> Contender:
+    """All contenders, averaged: it costs no training, and seldom loses."""
+    return _judged(
+        BLEND,
+        tuple(c.configurations[0] for c in contenders),
+        tuple(stack for c in contenders for stack in c.stacks),
+        contenders[0].rows,
+        np.asarray(np.mean([c.scores for c in contenders], axis=0)),
+        train,
+    )
+
+
+def _judged(
+    name: str,
+    configurations: tuple[Mapping[str, Any], ...],
+    stacks: tuple[Fitted, ...],
+    rows: NDArray[np.int64],
+    scores: NDArray[np.float64],
+    train: Dataset,
+) -> Contender:
+    target, temperature = train.target[rows], 1.0
+    if train.task != "regression" and configurations[0]["calibration"] == "temperature":
+        temperature = fit_temperature(scores, target)
+        scores = tempered(scores, temperature)
+    losses = row_losses(train.task, target, scores)
+    return Contender(name, configurations, stacks, rows, scores, temperature, losses)
+
+
+# ------------------------------------------------------------------------------------------------- the document
+
+
+def _document(advice: Advice, kind: str, begun: float) -> dict[str, Any]:
+    table = advice.table
+    return {
+        "format": FORMAT,
+        "kind": kind,
+        "data": {"name": table.name, "source": table.source, "target": table.schema.target, "rows": table.train.height},
+        "task": table.schema.task,
+        "loss": loss_name(table.schema.task),
+        "classes": list(table.schema.classes),
+        "seed": advice.reading.seed,
+        "configuration": dict(advice.recommendation.configuration),
+        "versions": {"advisor": __version__, "torch": torch.__version__, "optuna": optuna.__version__},
+        "seconds": time.monotonic() - begun,
+    }
+
+
+def _final_section(
+    contenders: Sequence[Contender], verdict: Verdict, searched: Mapping[str, float | None]
+) -> dict[str, Any]:
+    differences: Mapping[str, Difference] = verdict.differences
+    return {
+        "winner": verdict.winner,
+        "reason": verdict.reason,
+        "contenders": [
+            {
+                "name": c.name,
+                "searched_loss": searched.get(c.name),
+                "held_out_loss": float(c.losses.mean()),
+                "held_out_rows": len(c.losses),
+                "difference": asdict(differences[c.name]) if c.name in differences else None,
+                "temperature": c.temperature,
+                "networks": sum(len(stack.member_split) for stack in c.stacks),
+                "configurations": [dict(configuration) for configuration in c.configurations],
+            }
+            for c in contenders
+        ],
+    }
+
+
+def _complete(
+    document: dict[str, Any], advice: Advice, winner: Contender, recommended: Contender, train: Dataset
+) -> Model:
+    """The winner's model; its promised loss, and then, once, the test rows, are added to the document."""
+    schema, seed = advice.table.schema, advice.reading.seed
+    model = Model(schema, winner.stacks, winner.temperature)
+    test = advice.table.dataset("test")
+    known = test.target >= 0 if train.task != "regression" else np.isfinite(test.target)
+    expected: Estimate = estimate(winner.losses, max(1, int(known.sum())), seed)
+    document["estimate"] = asdict(expected)
+    labelled = int(known.sum())
+    section: dict[str, Any] = {"rows": labelled, "origin": advice.table.test_origin}
+    if labelled:
+        target = test.target[known]
+        entries = {"network": model.scores(test.features)}
+        if winner is not recommended:
+            entries[RECOMMENDED] = Model(schema, recommended.stacks, recommended.temperature).scores(test.features)
+        for name, scores in fit_baselines(train, seed).items():
+            entries[name] = scores(test.features)
+        section["results"] = [
+            {"name": name, **_scores(train.task, target, scores[known])} for name, scores in entries.items()
+        ]
+        section["predictions"] = _diagnosis(train, target, entries["network"][known])
+    document["test"] = section
+    return model
+
+
+def _scores(task: str, target: NDArray[Any], scores: NDArray[np.float64]) -> dict[str, float]:
+    losses = row_losses(task, target, scores)  # type: ignore[arg-type]
+    result = {"loss": float(losses.mean())}
+    if task == "regression":
+        spread = float(np.mean(np.square(target - target.mean())))
+        result["r2"] = 1 - result["loss"] / spread if spread > 0 else 0.0
+    else:
+        result["accuracy"] = float(np.mean(scores.argmax(axis=1) == target))
+    return result
+
+
+def _diagnosis(train: Dataset, target: NDArray[Any], scores: NDArray[np.float64]) -> dict[str, Any]:
+    """A confusion matrix for up to 20 classes, or residual quantiles: what the report draws of the test rows."""
+    if train.task == "regression":
+        quantiles = np.quantile(scores - target, [0.05, 0.25, 0.5, 0.75, 0.95])
+        return {"residual_quantiles": [float(q) for q in quantiles]}
+    count = len(train.classes)
+    if count > 20:
+        return {}
+    confusion = np.zeros((count, count), dtype=np.int64)
+    np.add.at(confusion, (target, scores.argmax(axis=1)), 1)
+    return {"confusion": confusion.tolist()}
+
