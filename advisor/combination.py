@@ -13,13 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby
+from itertools import groupby, product
 from typing import Any, Literal
 
 from advisor.errors import UserError
-from advisor.expressions import Scalar
+from advisor.expressions import Scalar, parse_condition
 from advisor.rules import Claim, Evidence, Rule, Strength
-from advisor.spaces import Derivation, Parameter
+from advisor.spaces import Derivation, Parameter, Space
 
 DecidedBy = Literal["strength", "evidence", "undecided", "yours"]
 """undecided: both sides are equally strong and were left out. yours: the person's own value stands."""
@@ -35,7 +35,8 @@ State = Mapping[str, Any]
 class Step:
     """One rule's (or the person's) doing to one parameter. facts: those that its rule looked at, with their values.
 
-    effect: set, default, prior, derive, range, choices; clip (the value did not fit a narrowed range); yours.
+    effect: set, default, prior, derive, range, choices; clip (the value did not fit a narrowed range); inactive (no
+    choice that is left makes use of the parameter); yours.
     """
 
     rule: str
@@ -138,6 +139,9 @@ def combine(base: Parameter, wishes: Iterable[Wish]) -> Combined:
         if wish.claim.kind != "set":
             current, more = _apply_limit(current, wish)
             steps += more
+    if base.searched and not current.searched:
+        # A parameter outside the search keeps its base range: only its value is said.
+        current = base.fixed(current.default)
     derivation = next((wish.claim.derivation for wish in winners if wish.claim.derivation is not None), None)
     return Combined(current, derivation, tuple(steps), (*contradictions, *dropped))
 
@@ -147,6 +151,31 @@ def yours(base: Parameter, value: object, combined: Combined, because: str) -> C
     parameter = base.fixed(value)
     step = Step("", "your own value", "", "", (), "yours", state(combined.parameter), state(parameter), because)
     return Combined(parameter, None, (*combined.steps, step), combined.contradictions)
+
+
+def without_unused(space: Space, combined: Mapping[str, Combined]) -> dict[str, Combined]:
+    """Takes out of the search what no choice that is left makes use of (the momentum, when only Adam is left)."""
+    result = dict(combined)
+    for name, one in combined.items():
+        current = one.parameter
+        if current.searched and current.when is not None and not _reachable(space, combined, current.when):
+            after = space[name].fixed(current.default)
+            because = f"Not used and not searched: it only matters when {current.when}."
+            step = Step("", "not used", "", "", (), "inactive", state(current), state(after), because)
+            result[name] = replace(one, parameter=after, steps=(*one.steps, step))
+    return result
+
+
+def _reachable(space: Space, combined: Mapping[str, Combined], when: str) -> bool:
+    """Whether some combination of the words that are left makes a condition true; True when it reads numbers."""
+    condition = parse_condition(when, space.names())
+    read = [combined[name].parameter for name in condition.names]
+    if any(item.type != "categorical" or combined[item.name].derivation is not None for item in read):
+        return True
+    left = [item.choices if item.searched else (item.default,) for item in read]
+    return any(
+        condition.evaluate(dict(zip(condition.names, values, strict=True))).value for values in product(*left)
+    )
 
 
 def overruled(base: Parameter, wishes: Iterable[Wish], value: object) -> tuple[Contradiction, ...]:

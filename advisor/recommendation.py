@@ -149,6 +149,7 @@ def advise(
             one = combination.yours(base, mine[name], one, _yours(name, mine[name]))
         combined[name] = one
         contradictions += one.contradictions
+    combined = combination.without_unused(space, combined)
     narrowed = _space(space, combined, set(mine))
     configuration = narrowed.complete({})
     texts = {rule.id: _because(rule, facts, configuration) for rule in fired}

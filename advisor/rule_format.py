@@ -172,10 +172,9 @@ class _Reader:
         for key in self.data:
             if key not in _REQUIRED + _OPTIONAL:
                 self.complain(f"unknown field{did_you_mean(key, _REQUIRED + _OPTIONAL)}", key)
-        for key in _REQUIRED:
-            near = [other for other in self.data if did_you_mean(other, [key]) and other not in _REQUIRED + _OPTIONAL]
+        for key in (key for key in _REQUIRED if key not in self.data):
             # A misspelt field has already been complained about: one mistake, one line.
-            if key not in self.data and not near:
+            if not any(did_you_mean(other, [key]) for other in self.data if other not in _REQUIRED + _OPTIONAL):
                 self.complain(f"{key}: missing")
         rule = self.build()
         return (None if self.complaints else rule), self.complaints

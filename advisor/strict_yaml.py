@@ -60,7 +60,8 @@ def field_name(place: Place) -> str:
     """``('then', 'set', 'folds')`` as ``then.set.folds``, list indices in brackets."""
     text = ""
     for key in place:
-        text += f"[{key}]" if isinstance(key, int) else f".{key}" if text else str(key)
+        word = key if isinstance(key, int) or len(key) <= 80 else key[:77] + "..."
+        text += f"[{word}]" if isinstance(word, int) else f".{word}" if text else word
     return text
 
 
