@@ -164,11 +164,7 @@ def _checked(frame: pl.DataFrame, names: Sequence[object], name: str, origin: st
     frame = frame.rename(dict(zip(frame.columns, unique, strict=True))) if unique != frame.columns else frame
     odd = [column for column, dtype in frame.schema.items() if dtype.is_nested() or dtype in (pl.Object, pl.Binary)]
     if odd:
-        raise UserError(
-            f"{shown(origin)}: column '{shown(odd[0])}' holds {frame.schema[odd[0]]} values"
-            + (f" (and {len(odd) - 1} more columns)" if odd[1:] else "")
-            + "; expected plain numbers, text or dates: unnest the column or drop it"
-        )
+        raise UserError(_nested(shown(origin), odd[0], str(frame.schema[odd[0]]), len(odd)))
     return Source(frame, name, origin, notes | repaired)
 
 
@@ -251,8 +247,8 @@ def _read_path(source: str | Path, max_bytes: int) -> Source:
         raise UserError(f"{text} cannot be read: {error.strerror or error}") from error
     name = re.sub(r"(\.(csv|tsv|txt|tab|parquet|pq|gz))+$", "", path.name, flags=re.IGNORECASE) or path.name
     if head.startswith(b"PAR1"):
-        frame = _read_parquet(path, text, limit)
-        return _checked(frame, frame.columns, name, text, {})
+        frame, names = _read_parquet(path, text, limit)
+        return _checked(frame, names, name, text, {})
     if path.suffix.lower() in (".parquet", ".pq"):
         raise UserError(f"{text} is not a Parquet file (it does not begin with PAR1); is it complete?")
     data: bytes | None = None
@@ -292,20 +288,40 @@ def _regular_file(path: Path, text: str) -> int:
     return info.st_size
 
 
-def _read_parquet(path: Path, text: str, limit: int) -> pl.DataFrame:
+def _read_parquet(path: Path, text: str, limit: int) -> tuple[pl.DataFrame, list[str]]:
+    """The frame, its columns named by position, and the columns' own names."""
+    # By pyarrow: polars aborts the whole process on some damaged pages, which nothing can catch.
+    import pyarrow as pa  # type: ignore[import-untyped]
+    from pyarrow import parquet  # type: ignore[import-untyped]
+
     try:
-        lazy = pl.scan_parquet(path, glob=False)
-        width = len(lazy.collect_schema())
-        rows = int(lazy.select(pl.len()).collect().item())
-        # The header declares the rows; repeated values need no bytes in the file, but 8 each (text more) in memory.
-        if rows * width * 8 > limit:
-            raise UserError(
-                f"{text} declares {rows:,} rows of {width:,} columns, {rows * width * 8:,} bytes in memory; "
-                f"at most {limit:,} are read"
-            )
-        return pl.read_parquet(path, glob=False)
-    except _POLARS_ERRORS as error:
+        with parquet.ParquetFile(path, memory_map=True) as file:
+            rows, width = file.metadata.num_rows, file.metadata.num_columns
+            # The header declares the rows; repeated values need no bytes in the file, but 8 each (text more) in memory.
+            if rows * width * 8 > limit:
+                raise UserError(
+                    f"{text} declares {rows:,} rows of {width:,} columns, {rows * width * 8:,} bytes in memory; "
+                    f"at most {limit:,} are read"
+                )
+            if nested := [field for field in file.schema_arrow if pa.types.is_nested(field.type)]:
+                raise UserError(_nested(text, nested[0].name, str(nested[0].type), len(nested)))
+            table = file.read()
+            table.validate(full=True)  # damaged lengths and offsets would crash whoever follows them
+        frame = pl.from_arrow(table.rename_columns([str(position) for position in range(width)]))
+        frame = frame if isinstance(frame, pl.DataFrame) else frame.to_frame()
+        return frame, list(table.column_names)
+    except (pa.ArrowException, *_POLARS_ERRORS) as error:
         raise UserError(f"{text} cannot be read as Parquet: {shown(error, 160)}; is it complete?") from error
+    except MemoryError as error:
+        raise UserError(f"{text} does not fit into the memory that is free") from error
+
+
+def _nested(text: str, name: str, kind: str, count: int) -> str:
+    more = f" (and {count - 1} more columns)" if count > 1 else ""
+    return (
+        f"{text}: column '{shown(name)}' holds {shown(kind, 60)} values{more}; expected plain numbers, text or dates: "
+        "unnest the column or drop it"
+    )
 
 
 def _unzipped(path: Path, text: str, max_bytes: int) -> bytes:
