@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -280,7 +281,10 @@ def _search_section(found: SearchResult, advice: Advice, requested: int) -> dict
 def _importances(found: SearchResult) -> dict[str, float]:
     if len(found.ranking()) < IMPORTANCE_TRIALS:
         return {}
-    named = optuna.importance.get_param_importances(found.study)
+    with warnings.catch_warnings():
+        # one warning per parameter with few trials in its best region; the report says that these are estimates
+        warnings.simplefilter("ignore", UserWarning)
+        named = optuna.importance.get_param_importances(found.study)
     return {name: float(value) for name, value in named.items() if math.isfinite(value)}
 
 
