@@ -18,6 +18,8 @@ MOST_COLUMNS = 200
 CURVES_SHOWN = 5
 SEVERITIES = {"error": "!!", "warning": "! ", "info": "- "}
 NOT_A_NETWORK = "A network is not the best tool here"
+BEYOND_CHANCE = 1.645
+"""Standard errors by which a baseline must be ahead on the test rows (one-sided 5 %) before the page says the above."""
 
 
 def number(value: Any) -> str:
@@ -32,7 +34,8 @@ def verdict(result: Document) -> list[str]:
     final, estimate, loss = result["final"], result["estimate"], result["loss"]
     sentences = []
     if result["kind"] == "train":
-        sentences.append(f"The recommendation was trained: {loss} {number(final['contenders'][0]['held_out_loss'])} on held-out rows.")
+        held_out = number(final["contenders"][0]["held_out_loss"])
+        sentences.append(f"The recommendation was trained: {loss} {held_out} on held-out rows.")
     else:
         sentences.append(_gain(final, loss))
     test = result["test"]
@@ -69,12 +72,13 @@ def _score(entry: Document) -> str:
 
 def _against(own: Document, baselines: Sequence[Document], loss: str) -> str:
     best = min(baselines, key=lambda entry: entry["loss"])
-    if best["loss"] < own["loss"]:
-        return (
-            f"{NOT_A_NETWORK}: the {best['name']} baseline has {loss} {number(best['loss'])} on the same test rows, "
-            f"the network {number(own['loss'])}."
-        )
-    return f"The best baseline ({best['name']}) has {loss} {number(best['loss'])} on the same test rows: the network is ahead."
+    both = f"{loss} {number(best['loss'])} on the same test rows, the network {number(own['loss'])}"
+    difference = best["difference_to_network"]
+    if difference["mean"] > 0:
+        return f"The best baseline ({best['name']}) has {both}: the network is ahead."
+    if -difference["mean"] > BEYOND_CHANCE * difference["standard_error"]:
+        return f"{NOT_A_NETWORK}: the {best['name']} baseline has {both}."
+    return f"The {best['name']} baseline is as good within chance, and simpler: it has {both}."
 
 
 def summary(recommendation: Document, facts: Document) -> str:
@@ -159,7 +163,8 @@ def _charts(result: Document) -> dict[str, str]:
     search, loss = result.get("search"), result["loss"]
     if search is None:
         return {"curves": charts.curves({"recommendation": list(enumerate(result["curve"], start=1))}, loss)}
-    finished = sorted((t for t in search["trials"] if t["end"] == "complete" and t["value"] is not None), key=lambda t: t["value"])
+    complete = [t for t in search["trials"] if t["end"] == "complete" and t["value"] is not None]
+    finished = sorted(complete, key=lambda trial: trial["value"])
     shown = [t for t in finished if t["origin"] == "recommendation"] + finished[:CURVES_SHOWN]
     lines = {t["origin"] if t["origin"] != "sampler" else f"trial {t['number']}": t["curve"] for t in shown}
     return {

@@ -460,16 +460,30 @@ def _complete(
             entries[RECOMMENDED] = Model(schema, recommended.stacks, recommended.temperature).scores(test.features)
         for name, scores in fit_baselines(train, seed).items():
             entries[name] = scores(test.features)
+        losses = {name: row_losses(train.task, target, scores[known]) for name, scores in entries.items()}
         section["results"] = [
-            {"name": name, **_scores(train.task, target, scores[known])} for name, scores in entries.items()
+            {
+                "name": name,
+                **_scores(train.task, target, scores[known], losses[name]),
+                "difference_to_network": _paired(losses[name], losses["network"]),
+            }
+            for name, scores in entries.items()
         ]
         section["predictions"] = _diagnosis(train, target, entries["network"][known])
     document["test"] = section
     return model
 
 
-def _scores(task: str, target: NDArray[Any], scores: NDArray[np.float64]) -> dict[str, float]:
-    losses = row_losses(task, target, scores)  # type: ignore[arg-type]
+def _paired(losses: NDArray[np.float64], others: NDArray[np.float64]) -> dict[str, float]:
+    """Mean paired difference and its standard error (0 for a single row, of which nothing is known)."""
+    paired = losses - others
+    error = paired.std(ddof=1) / np.sqrt(len(paired)) if len(paired) > 1 else 0.0
+    return {"mean": float(paired.mean()), "standard_error": float(error)}
+
+
+def _scores(
+    task: str, target: NDArray[Any], scores: NDArray[np.float64], losses: NDArray[np.float64]
+) -> dict[str, float]:
     result = {"loss": float(losses.mean())}
     if task == "regression":
         spread = float(np.mean(np.square(target - target.mean())))
