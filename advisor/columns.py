@@ -144,13 +144,13 @@ def _numbers(cells: pl.Series, sample: pl.Series, name: str, why: str, seen: str
 
 def _from_text(cells: pl.Series, sample: pl.Series, name: str, seen: str) -> Column:
     filled = sample.drop_nulls()
-    counts = filled.value_counts(name="rows")
-    words = {str(value).strip().lower() for value in counts.get_column(filled.name).head(20)}
+    counts = tally(filled)
+    words = {str(value).strip().lower() for value in counts["value"].head(20)}
     for pair in BOOLEAN_WORDS:
         if words == set(pair) and counts.height <= 20:
             return Column(name, "boolean", f"'{pair[1]}' and '{pair[0]}'" + seen)
-    plain = counts.filter(~counts.get_column(filled.name).str.strip_chars().str.to_lowercase().is_in(MISSING_MARKS))
-    values, rows = plain.get_column(filled.name), plain.get_column("rows")
+    plain = counts.filter(~counts["value"].str.strip_chars().str.to_lowercase().is_in(MISSING_MARKS))
+    values, rows = plain["value"], plain["rows"]
     if len(values) and int(values.str.contains(r"^0\d+$").sum()) <= 0.2 * len(values):  # else codes: 00501, 007
         form = _number_format(values, rows)
         if form is not None:
@@ -186,8 +186,8 @@ def _format(sample: pl.Series, wanted: ColumnType) -> str:
         return next((form for form, low in _EPOCHS if size >= low), "days")
     if not _is_texts(sample):
         return ""
-    counts = _text(sample).drop_nulls().value_counts(name="rows")
-    values, rows = counts.get_column(sample.name), counts.get_column("rows")
+    counts = tally(_text(sample).drop_nulls())
+    values, rows = counts["value"], counts["rows"]
     if wanted == "numeric":
         return _number_format(values, rows, enough=0.0) or ""
     return _date_format(values, rows, enough=0.0) if wanted == "datetime" else ""
@@ -273,6 +273,11 @@ def conform(cells: pl.Series, column: Column) -> tuple[pl.Series, dict[str, int]
     if junk > 0:
         notes["junk_values"] = junk
     return result.alias(column.name), notes
+
+
+def tally(cells: pl.Series) -> pl.DataFrame:
+    """How often each value occurs: columns value and rows, the most frequent first, equal ones by value."""
+    return cells.alias("value").value_counts(name="rows").sort("rows", "value", descending=[True, False])
 
 
 def labels(cells: pl.Series) -> pl.Series:

@@ -20,6 +20,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from advisor.columns import tally
 from advisor.errors import UserError, did_you_mean
 from advisor.reading import available_memory, total_memory
 from advisor.table import MAX_LEVELS, Column, ColumnType, Table, encoded_names
@@ -310,7 +311,7 @@ def _time_ordered(table: Table) -> bool | None:
 def _target_facts(table: Table) -> dict[str, Any]:
     answer = table.train[table.schema.target]
     if table.schema.task != "regression":
-        counts = answer.value_counts(name="rows")["rows"].to_numpy().astype(np.float64)
+        counts = tally(answer)["rows"].to_numpy().astype(np.float64)
         shares = counts / counts.sum()
         several = len(counts) > 1
         return {
@@ -524,7 +525,7 @@ def _column_facts(
         facts |= {"distinct": cells.drop_nulls().n_unique(), "distinct_sampled": partial}
     if column.type in ("categorical", "boolean"):
         filled = cells.drop_nulls().cast(pl.String)
-        counts = filled.value_counts(name="rows").sort("rows", column.name, descending=[True, False]).head(10)
+        counts = tally(filled).head(10)
         facts["top"] = [[level, count / len(filled)] for level, count in counts.rows()]
     elif column.type == "datetime" and cells.null_count() < len(cells):
         dates = table.train[column.name].cast(pl.Datetime("us"))

@@ -292,7 +292,7 @@ def _read_parquet(path: Path, text: str, limit: int) -> tuple[pl.DataFrame, list
     """The frame, its columns named by position, and the columns' own names."""
     # By pyarrow: polars aborts the whole process on some damaged pages, which nothing can catch.
     import pyarrow as pa  # type: ignore[import-untyped]
-    from pyarrow import parquet  # type: ignore[import-untyped]
+    from pyarrow import parquet
 
     try:
         with parquet.ParquetFile(path, memory_map=True) as file:
@@ -542,7 +542,7 @@ def _slow(content: bytes, dialect: _Dialect, text: str) -> pl.DataFrame:
         raise UserError(f"{text} cannot be read as CSV: a quote is left open, or rows differ in length")
     body = content.decode("utf-8", errors="replace")
     width = len(dialect.names)
-    before = csv.field_size_limit(len(body) + 1)
+    before = csv.field_size_limit(len(body) + 100)
     complaint = ""
     try:
         for skip in (False, True):

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +12,6 @@ import polars as pl
 from numpy.typing import NDArray
 
 from advisor.columns import (
-    MISSING_MARKS,
     MOSTLY,
     Column,
     ColumnType,
@@ -23,28 +19,23 @@ from advisor.columns import (
     conform,
     infer,
     labels,
-    parse_numbers,
+    tally,
 )
 from advisor.errors import UserError, did_you_mean
 from advisor.features import MISSING, UNSEEN, Dataset, Features, Task
+from advisor.holdout import fingerprint_of, held_out_rows, row_keys
 from advisor.reading import MAX_BYTES, Source, read_source, shown, unique_names
+from advisor.target import MIN_ROWS, check_target, finite_numbers, ordered_classes, read_target
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["Column", "ColumnType", "Schema", "Table", "encode", "load_table", "read_frame"]
 
-MIN_ROWS = 10
-"""Fewer rows with a target than this are refused."""
-MAX_CLASSES = 1000
-FEW_VALUES = 20
-"""A whole-number target with at most so many values, each on average in 10 rows, is read as classes."""
 MAX_LEVELS = 10_000
 """A categorical column keeps so many levels, the most frequent ones; the rest are UNSEEN."""
 SAMPLE_ROWS = 20_000
 """Types are judged on at most so many training rows."""
-KEY_ROWS, KEY_COLUMNS = 200_000, 8
-"""Above so many rows only so many columns decide which rows are held out (see _row_keys)."""
 TEXT_COLUMNS = 32
 """Hashed columns that a text column becomes, beside its length."""
 
@@ -157,27 +148,27 @@ def load_table(
     read = read_source(source, max_bytes=max_bytes)
     special = _check_request(read, target, types or {}, task, time_column, group_column, test_fraction)
     notes = dict(read.notes)
-    chosen, answer = _target(read.frame[target], target, task, notes)
+    chosen, answer = read_target(read.frame[target], target, task, notes)
     frame = read.frame
     if answer.null_count():
         notes["rows_without_target"] = answer.null_count()
         frame, answer = frame.filter(answer.is_not_null()), answer.drop_nulls()
-    _check_target(answer, chosen, target, read.frame.height)
+    check_target(answer, chosen, target, read.frame.height)
     helpers = _helpers(frame, group_column, time_column)
-    keys = _row_keys(frame.drop(special), seed)
-    held = None if test is not None else _held_out(answer, chosen, helpers, keys, test_fraction, seed)
+    keys = row_keys(frame.drop(special), seed)
+    held = None if test is not None else held_out_rows(answer, chosen, helpers, keys, test_fraction, seed)
     train_rows = np.arange(frame.height) if held is None else np.flatnonzero(~held)
     columns = _columns(frame.drop(special), train_rows, types or {}, target)
     typed = _conformed(frame, columns, notes).with_columns(answer, *helpers)
     train, held_out = typed, typed.clear()
     if held is not None:  # two filters copy in order: a third of the time of gathering the rows by number
         train, held_out = typed.filter(~held), typed.filter(held)
-    classes = _classes(train[target]) if chosen != "regression" else ()
+    classes = ordered_classes(train[target]) if chosen != "regression" else ()
     schema = Schema(columns, target, chosen, classes, _levels(train, columns), group_column, time_column)
     if test is not None:
         given = read_source(test, max_bytes=max_bytes)
         held_out = _test_rows(given, schema, notes)
-        keys = np.append(keys, _row_keys(given.frame.drop(target), seed=1))
+        keys = np.append(keys, row_keys(given.frame.drop(target), seed=1))
     elif classes:
         known = held_out[target].is_in(list(classes))
         if not known.all():  # held out by time or group: a class that only the test rows have cannot be learnt
@@ -185,7 +176,7 @@ def load_table(
             held_out = held_out.filter(known)
     if not held_out.height:
         raise UserError("no row is left for the test part; give more rows, another test_fraction, or a test table")
-    fingerprint = _fingerprint(frame.drop(special), answer, keys)
+    fingerprint = fingerprint_of(frame.drop(special), answer, keys)
     origin: Literal["file", "held-out"] = "held-out" if test is None else "file"
     return Table(read.name, read.origin, fingerprint, schema, train, held_out, notes, origin)
 
@@ -253,102 +244,7 @@ def _absent(role: str, name: str, read: Source) -> str:
     return f"{text}; its columns are {some}{' and more' if columns[8:] else ''}"
 
 
-# ---------------------------------------------------------------------------------------------------------- target
-
-
-def _target(cells: pl.Series, name: str, asked: Task | None, notes: dict[str, int]) -> tuple[Task, pl.Series]:
-    """The task and the target as Float64 (regression) or labels; null where it is missing."""
-    if cells.dtype.is_temporal():
-        raise UserError(f"the target '{shown(name)}' holds dates or times; expected numbers or classes")
-    numbers = _as_numbers(cells, notes)
-    if asked == "regression" and numbers is None:
-        example = labels(cells).drop_nulls()
-        raise UserError(
-            f"the target '{shown(name)}' holds text such as '{shown(example[0] if len(example) else '', 30)}' and "
-            "cannot be a regression target; ask for task binary or multiclass, or name a column of numbers"
-        )
-    classes = labels(cells)
-    task = asked or _inferred_task(numbers, classes)
-    if task == "regression" and numbers is not None:
-        notes |= {"unreadable_targets": lost} if (lost := numbers.null_count() - classes.null_count()) > 0 else {}
-        return task, numbers.alias(name)
-    found = classes.drop_nulls().n_unique()
-    if asked is not None and numbers is not None and not _whole(numbers) and found > FEW_VALUES:
-        raise UserError(
-            f"the target '{shown(name)}' is continuous ({found:,} different numbers) and cannot be {task}; "
-            "ask for task regression, or name a column of classes"
-        )
-    if asked == "binary" and found > 2:
-        raise UserError(
-            f"the target '{shown(name)}' has {found:,} classes and cannot be binary; ask for task multiclass"
-        )
-    return task, classes.alias(name)
-
-
-def _as_numbers(cells: pl.Series, notes: dict[str, int]) -> pl.Series | None:
-    """The target as finite numbers, or None when it is text."""
-    if cells.dtype == pl.Null:
-        return None
-    if cells.dtype.is_numeric() or cells.dtype == pl.Boolean:
-        numbers = cells.cast(pl.Float64)
-    else:
-        texts = labels(cells)
-        counts = texts.drop_nulls().value_counts(name="rows")
-        counts = counts.filter(~counts[texts.name].str.strip_chars().str.to_lowercase().is_in(MISSING_MARKS))
-        read = int(counts["rows"].filter(parse_numbers(counts[texts.name], "").is_not_null()).sum())
-        if not counts.height or read < MOSTLY * int(counts["rows"].sum()):
-            return None
-        numbers = parse_numbers(texts, "")
-    return numbers.to_frame().select(pl.when(pl.first().is_finite()).then(pl.first())).to_series()
-
-
-def _whole(numbers: pl.Series) -> bool:
-    filled = numbers.drop_nulls()
-    return bool((filled == filled.round(0)).all())
-
-
-def _inferred_task(numbers: pl.Series | None, classes: pl.Series) -> Task:
-    found = classes.drop_nulls().n_unique()
-    if found <= 2:
-        return "binary"
-    if numbers is None:
-        return "multiclass"
-    rows = len(classes) - classes.null_count()
-    return "multiclass" if _whole(numbers) and found <= FEW_VALUES and rows >= 10 * found else "regression"
-
-
-def _check_target(answer: pl.Series, task: Task, name: str, rows: int) -> None:
-    if not len(answer):
-        raise UserError(f"the target '{shown(name)}' is missing in all {rows:,} rows")
-    if len(answer) < MIN_ROWS:
-        raise UserError(f"only {len(answer)} of {rows:,} rows have a target ('{shown(name)}'); {MIN_ROWS} are needed")
-    counts = answer.value_counts(name="rows").sort("rows", name)
-    if counts.height == 1:
-        raise UserError(
-            f"the target '{shown(name)}' has one value only, '{shown(counts[name][0], 40)}'; two are needed"
-        )
-    if task == "regression":
-        return
-    if counts.height > MAX_CLASSES or counts.height > len(answer) / 2:
-        raise UserError(
-            f"the target '{shown(name)}' has {counts.height:,} classes in {len(answer):,} rows (at most "
-            f"{MAX_CLASSES:,}, and 2 rows for each); is it an identifier, or a number for task regression?"
-        )
-    if (single := counts.filter(pl.col("rows") == 1)).height:
-        raise UserError(
-            f"class '{shown(single[name][0], 40)}' of the target '{shown(name)}' has a single row"
-            + (f" ({single.height} classes have)" if single.height > 1 else "")
-            + "; leave such rows out, join classes, or give more rows"
-        )
-
-
-def _classes(answer: pl.Series) -> tuple[str, ...]:
-    """Labels in order: by number when all are numbers, else as text."""
-    found: list[str] = answer.unique().to_list()
-    try:
-        return tuple(sorted(found, key=lambda label: (float(label), label)))
-    except ValueError:
-        return tuple(sorted(found))
+# ------------------------------------------------------------------------------------------------------- test rows
 
 
 def _test_rows(given: Source, schema: Schema, notes: dict[str, int]) -> pl.DataFrame:
@@ -358,7 +254,7 @@ def _test_rows(given: Source, schema: Schema, notes: dict[str, int]) -> pl.DataF
         raise UserError(_lacking(f"the test table {shown(given.origin, 200)}", missing, given.frame.columns))
     cells, counted = given.frame[schema.target], dict[str, int]()
     if schema.task == "regression":
-        numbers = _as_numbers(cells, counted)
+        numbers = finite_numbers(cells, counted)
         if numbers is None:
             raise UserError(
                 f"the test table's target '{shown(schema.target)}' holds no numbers, the training rows' does"
@@ -421,8 +317,7 @@ def _levels(train: pl.DataFrame, columns: Sequence[Column]) -> dict[str, tuple[s
             found = train[column.name].drop_nulls()
             unique = found.unique()
             if len(unique) > MAX_LEVELS:
-                counts = found.value_counts(name="rows").sort("rows", column.name, descending=[True, False])
-                unique = counts[column.name].head(MAX_LEVELS)
+                unique = tally(found)["value"].head(MAX_LEVELS)
             levels[column.name] = tuple(sorted(unique.to_list()))
     return levels
 
@@ -451,115 +346,6 @@ def _helpers(frame: pl.DataFrame, group_column: str | None, time_column: str | N
         # A row without a time goes to the earliest rows: it may train, but it never passes for a late one.
         helpers.append(times.fill_null(times.min()).alias(time_column))
     return helpers
-
-
-# -------------------------------------------------------------------------------------------------------- hold-out
-
-
-def _held_out(
-    answer: pl.Series,
-    task: Task,
-    helpers: Sequence[pl.Series],
-    keys: NDArray[np.uint64],
-    fraction: float,
-    seed: int,
-) -> NDArray[np.bool_]:
-    """Which rows are test rows."""
-    codes = answer.rank("dense").to_numpy().astype(np.int64) - 1
-    if not helpers:
-        return _random_rows(codes, task, keys, fraction)
-    cells = helpers[0]
-    values = cells.rank("dense").to_numpy().astype(np.int64) - 1
-    if values.max() == 0:
-        raise UserError(f"'{shown(cells.name)}' has one value in all rows; two are needed to hold rows out by it")
-    wanted = fraction * len(values)
-    if cells.dtype == pl.Float64:  # time: cut where the share of later rows is nearest to the one wanted
-        later = len(values) - np.cumsum(np.bincount(values))
-        cut = int(np.abs(later[:-1] - wanted).argmin())
-        later_rows: NDArray[np.bool_] = values > cut
-        return later_rows
-    names = cells.unique().sort().to_list()
-    order = sorted(range(len(names)), key=lambda code: hashlib.blake2b(f"{seed}:{names[code]}".encode()).digest())
-    sizes = np.bincount(values)
-    classes = np.zeros(1, np.int64) if task == "regression" else np.bincount(codes)
-    held = np.zeros(len(names), dtype=bool)
-    total = 0
-    for group in order:
-        own = np.bincount(codes[values == group], minlength=len(classes)) if task != "regression" else np.array([-1])
-        # A group stays with the training rows if a class would be lost to them, or if the share would be missed more.
-        if (classes - own > 0).all() and abs(total + sizes[group] - wanted) < abs(total - wanted):
-            held[group], total, classes = True, total + sizes[group], classes - np.maximum(own, 0)
-    if held.all() or not held.any():
-        held[:] = False
-        held[order[0]] = True
-    chosen: NDArray[np.bool_] = held[values]
-    return chosen
-
-
-def _random_rows(codes: NDArray[np.int64], task: Task, keys: NDArray[np.uint64], fraction: float) -> NDArray[np.bool_]:
-    """By row key; for classes the same share of each, as nearly as whole rows allow, never all rows of one."""
-    rows = len(codes)
-    size = min(max(round(fraction * rows), 1), rows - 1)
-    strata = np.zeros(rows, np.int64) if task == "regression" else codes
-    counts = np.bincount(strata)
-    share = counts * (size / rows)
-    take = np.minimum(np.floor(share).astype(np.int64), np.maximum(counts - 1, 0))
-    for stratum in np.argsort(take - share, kind="stable")[: max(size - int(take.sum()), 0)]:
-        take[stratum] = min(take[stratum] + 1, counts[stratum] - 1)
-    held = np.zeros(rows, dtype=bool)
-    by_stratum = np.argsort(strata.astype(np.int16 if len(counts) < 2**15 else np.int64), kind="stable")
-    for stratum, end in enumerate(np.cumsum(counts)):
-        if count := int(take[stratum]):
-            members = by_stratum[end - counts[stratum] : end]
-            own = keys[members]
-            last = np.partition(own, count - 1)[count - 1]
-            equal = members[own == last]
-            equal = equal[np.argsort(codes[equal], kind="stable")]
-            held[members[own < last]] = True
-            held[equal[: count - int((own < last).sum())]] = True
-    return held
-
-
-def _row_keys(frame: pl.DataFrame, seed: int) -> NDArray[np.uint64]:
-    """A number per row, made of its content: random-looking, and the same whatever the order of rows and columns.
-
-    Equal rows have equal keys, so copies mostly land on one side. Above KEY_ROWS rows only KEY_COLUMNS columns are
-    used, numbers first; rows that agree in them are told apart by the target and then by their order.
-    """
-    names = sorted(
-        frame.columns, key=lambda name: (not frame.schema[name].is_float(), frame.schema[name] == pl.String, name)
-    )
-    names = sorted(names[:KEY_COLUMNS] if frame.height > KEY_ROWS else names)
-    keys = np.full(frame.height, (seed * 0x9E3779B97F4A7C15 + 0x1234567) % 2**64, np.uint64)
-    for name in names:
-        keys ^= _cell_bits(frame[name])
-        keys *= np.uint64(0xBF58476D1CE4E5B9)
-        keys ^= keys >> np.uint64(31)
-    return keys
-
-
-def _cell_bits(cells: pl.Series) -> NDArray[np.uint64]:
-    """64 bits per cell that do not depend on the process, the version of polars or the other cells."""
-    if cells.dtype.is_numeric() or cells.dtype == pl.Boolean or cells.dtype.is_temporal():
-        physical = cells.to_physical().cast(pl.Float64, strict=False).fill_null(float("nan")) + 0.0  # no -0.0
-        bits = physical.to_numpy().view(np.uint64)
-        return np.asarray(bits, np.uint64)
-    texts = cells.cast(pl.String).fill_null("")
-    unique = texts.unique()
-    hashes = [zlib.crc32(data) | zlib.adler32(data) << 32 for data in (text.encode() for text in unique.to_list())]
-    return texts.replace_strict(unique, pl.Series(hashes, dtype=pl.UInt64)).to_numpy().astype(np.uint64)
-
-
-def _fingerprint(frame: pl.DataFrame, answer: pl.Series, keys: NDArray[np.uint64]) -> str:
-    """Sums of cell bits (order does not matter, wrapping round) per column, of the target, and of the row keys."""
-    facts: list[Any] = [frame.height, answer.name, int(keys.sum(dtype=np.uint64))]
-    for cells in sorted([*frame.get_columns(), answer], key=lambda series: series.name):
-        if frame.height > KEY_ROWS and cells.dtype == pl.String:
-            own = int(cells.str.len_bytes().sum())
-        else:
-            own = int(_cell_bits(cells).sum(dtype=np.uint64))
-        facts.append([cells.name, cells.null_count(), own])
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 
 
 # ---------------------------------------------------------------------------------------------------------- arrays

@@ -1,0 +1,111 @@
+"""The target column: its task, its values as numbers or labels, and whether anything can be learnt from it."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from advisor.columns import MISSING_MARKS, MOSTLY, labels, parse_numbers, tally
+from advisor.errors import UserError
+from advisor.features import Task
+from advisor.reading import shown
+
+MIN_ROWS = 10
+"""Fewer rows with a target than this are refused."""
+MAX_CLASSES = 1000
+FEW_VALUES = 20
+"""A whole-number target with at most so many values, each on average in 10 rows, is read as classes."""
+
+
+def read_target(cells: pl.Series, name: str, asked: Task | None, notes: dict[str, int]) -> tuple[Task, pl.Series]:
+    """The task and the target as Float64 (regression) or labels; null where it is missing."""
+    if cells.dtype.is_temporal():
+        raise UserError(f"the target '{shown(name)}' holds dates or times; expected numbers or classes")
+    numbers = finite_numbers(cells, notes)
+    if asked == "regression" and numbers is None:
+        example = labels(cells).drop_nulls()
+        raise UserError(
+            f"the target '{shown(name)}' holds text such as '{shown(example[0] if len(example) else '', 30)}' and "
+            "cannot be a regression target; ask for task binary or multiclass, or name a column of numbers"
+        )
+    classes = labels(cells)
+    task = asked or _inferred_task(numbers, classes)
+    if task == "regression" and numbers is not None:
+        notes |= {"unreadable_targets": lost} if (lost := numbers.null_count() - classes.null_count()) > 0 else {}
+        return task, numbers.alias(name)
+    found = classes.drop_nulls().n_unique()
+    if asked is not None and numbers is not None and not _whole(numbers) and found > FEW_VALUES:
+        raise UserError(
+            f"the target '{shown(name)}' is continuous ({found:,} different numbers) and cannot be {task}; "
+            "ask for task regression, or name a column of classes"
+        )
+    if asked == "binary" and found > 2:
+        raise UserError(
+            f"the target '{shown(name)}' has {found:,} classes and cannot be binary; ask for task multiclass"
+        )
+    return task, classes.alias(name)
+
+
+def finite_numbers(cells: pl.Series, notes: dict[str, int]) -> pl.Series | None:
+    """The target as finite numbers, or None when it is text."""
+    if cells.dtype == pl.Null:
+        return None
+    if cells.dtype.is_numeric() or cells.dtype == pl.Boolean:
+        numbers = cells.cast(pl.Float64)
+    else:
+        texts = labels(cells)
+        counts = tally(texts.drop_nulls())
+        counts = counts.filter(~counts["value"].str.strip_chars().str.to_lowercase().is_in(MISSING_MARKS))
+        read = int(counts["rows"].filter(parse_numbers(counts["value"], "").is_not_null()).sum())
+        if not counts.height or read < MOSTLY * int(counts["rows"].sum()):
+            return None
+        numbers = parse_numbers(texts, "")
+    return numbers.to_frame().select(pl.when(pl.first().is_finite()).then(pl.first())).to_series()
+
+
+def _whole(numbers: pl.Series) -> bool:
+    filled = numbers.drop_nulls()
+    return bool((filled == filled.round(0)).all())
+
+
+def _inferred_task(numbers: pl.Series | None, classes: pl.Series) -> Task:
+    found = classes.drop_nulls().n_unique()
+    if found <= 2:
+        return "binary"
+    if numbers is None:
+        return "multiclass"
+    rows = len(classes) - classes.null_count()
+    return "multiclass" if _whole(numbers) and found <= FEW_VALUES and rows >= 10 * found else "regression"
+
+
+def check_target(answer: pl.Series, task: Task, name: str, rows: int) -> None:
+    if not len(answer):
+        raise UserError(f"the target '{shown(name)}' is missing in all {rows:,} rows")
+    if len(answer) < MIN_ROWS:
+        raise UserError(f"only {len(answer)} of {rows:,} rows have a target ('{shown(name)}'); {MIN_ROWS} are needed")
+    counts = tally(answer)
+    if counts.height == 1:
+        raise UserError(
+            f"the target '{shown(name)}' has one value only, '{shown(counts['value'][0], 40)}'; two are needed"
+        )
+    if task == "regression":
+        return
+    if counts.height > MAX_CLASSES or counts.height > len(answer) / 2:
+        raise UserError(
+            f"the target '{shown(name)}' has {counts.height:,} classes in {len(answer):,} rows (at most "
+            f"{MAX_CLASSES:,}, and 2 rows for each); is it an identifier, or a number for task regression?"
+        )
+    if (single := counts.filter(pl.col("rows") == 1)).height:
+        raise UserError(
+            f"class '{shown(single['value'][0], 40)}' of the target '{shown(name)}' has a single row"
+            + (f" ({single.height} classes have)" if single.height > 1 else "")
+            + "; leave such rows out, join classes, or give more rows"
+        )
+
+
+def ordered_classes(answer: pl.Series) -> tuple[str, ...]:
+    """Labels in order: by number when all are numbers, else as text."""
+    found: list[str] = answer.unique().to_list()
+    try:
+        return tuple(sorted(found, key=lambda label: (float(label), label)))
+    except ValueError:
+        return tuple(sorted(found))
