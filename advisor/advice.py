@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     Source = str | Path | pl.DataFrame | pd.DataFrame
 
 RECOMMENDATION = "recommendation.yaml"
+MAX_SEED = 2**31 - 1
+COLUMN_FACTS = {"name", "type", "why", "missing_share", "distinct"}
+"""What facts.json says of a column at the least."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,21 @@ class Reading:
     rules: Sequence[str | Path] = ()
     without: Sequence[str] = ()
     fixed: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """UserError for what would be misread later; the columns, the task and the fraction are checked with the data."""
+        if not isinstance(self.seed, int) or isinstance(self.seed, bool) or not 0 <= self.seed <= MAX_SEED:
+            raise UserError(f"seed is {self.seed!r}; expected a whole number from 0 to {MAX_SEED:,}")
+        for name in ("time_column", "group_column"):
+            if not isinstance(getattr(self, name), str | None):
+                raise UserError(f"{name} is {getattr(self, name)!r}; expected the name of one column")
+        for name in ("types", "fixed"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise UserError(f"{name} is {getattr(self, name)!r}; expected NAME: VALUE pairs")
+        for name in ("rules", "without"):
+            given = getattr(self, name)
+            if not isinstance(given, list | tuple) or not all(isinstance(entry, str | Path) for entry in given):
+                raise UserError(f"{name} is {given!r}; expected a list of texts")
 
     def to_dict(self) -> dict[str, Any]:
         """What a recommendation keeps to read the same data again."""
@@ -108,19 +126,41 @@ def reopen(path: Path, source: Source | None = None) -> tuple[Advice, RunFolder]
     those that the recommendation was made for.
     """
     file = path / RECOMMENDATION if path.is_dir() else path
-    run = RunFolder.open(file.parent)
+    run = RunFolder(file.parent)
+    if path.is_dir():
+        RunFolder.open(path)  # a folder that is no run is better said so than by the file that it lacks
     recommendation = Recommendation.from_yaml(read_text(file), knowledge.base_space(), str(file))
+    RunFolder.open(run.path)
     data = recommendation.data
     missing = [name for name in ("source", "target", "fingerprint") if not data.get(name)]
     if missing and source is None:
         raise UserError(f"{file}: data.{missing[0]} is missing: the data can't be found again; give them by name")
-    reading = Reading.from_dict(data)
+    for name in ("source", "target", "fingerprint", "test"):
+        if not isinstance(data.get(name), str | None):
+            raise UserError(f"{file}: data.{name} must be text, not {data[name]!r}")
+    try:
+        reading = Reading.from_dict(data)
+    except UserError as error:
+        raise UserError(f"{file}: data.{error}") from None
     table = _table(source if source is not None else str(data["source"]), str(data["target"]), reading)
     if table.fingerprint != data["fingerprint"]:
         raise UserError(
             f"{file} was made for other data than {table.source} holds now: run `advisor recommend` again with --out"
         )
-    return Advice(table, Facts.from_dict(run.read_facts()), recommendation, reading), run
+    return Advice(table, _facts(run), recommendation, reading), run
+
+
+def _facts(run: RunFolder) -> Facts:
+    """The facts of a run; UserError when they are not what we wrote."""
+    try:
+        facts = Facts.from_dict(run.read_facts())
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{run.facts} is damaged: values, sampled or columns are missing; recommend again") from None
+    if unknown := sorted(facts.values.keys() - FACTS.keys()):
+        raise UserError(f"{run.facts} is damaged: there is no fact '{unknown[0]}'; recommend again")
+    if not all(column.keys() >= COLUMN_FACTS for column in facts.columns):
+        raise UserError(f"{run.facts} is damaged: a column lacks what was measured of it; recommend again")
+    return facts
 
 
 def _table(source: Any, target: str, reading: Reading) -> Table:

@@ -5,6 +5,7 @@ Exit codes: 0 done; 1 a bug of ours; 2 something the user can mend; 3 a check fa
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -20,6 +21,8 @@ from advisor.errors import UserError, did_you_mean
 if TYPE_CHECKING:
     from advisor.tuning import RunResult
 
+MENDABLE = (errno.ENAMETOOLONG, errno.ENOSPC, errno.EDQUOT)
+"""What the system may say of a name on the command line, or of stdout, wherever it is met."""
 EXIT_BUG, EXIT_USER, EXIT_CHECK, EXIT_INTERRUPTED = 1, 2, 3, 130
 EXAMPLES = """\b
   advisor recommend data.csv --target income
@@ -237,10 +240,10 @@ def predict(run: str, rows: str, out: str | None, as_json: bool) -> None:
     model = load_model(run)
     frame = read_frame(rows)
     known = {column.name for column in model.schema.columns}
+    columns: dict[str, Any] = {"prediction": model.predict(frame)}
     extra = [name for name in frame.columns if name not in known | {model.schema.target}]
     if extra:
         say(f"note: {len(extra)} columns of {rows} are not used: {', '.join(extra[:5])}{' ...' if extra[5:] else ''}")
-    columns: dict[str, Any] = {"prediction": model.predict(frame)}
     if model.schema.task != "regression":
         probabilities = model.predict_proba(frame)
         columns |= {f"probability_{label}": probabilities[:, i] for i, label in enumerate(model.schema.classes)}
@@ -378,7 +381,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def _run(arguments: Sequence[str] | None) -> int:
     try:
         code = cli.main(arguments, prog_name="advisor", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout:  # there is none after `>&-`
+            sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except UserError as error:
         return _complain(str(error))
@@ -388,11 +392,21 @@ def _run(arguments: Sequence[str] | None) -> int:
         say("interrupted: what was finished is kept; the same command goes on with it")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # the reader has left; Python would complain once more when it flushes stdout at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _leave_stdout()
         return 0
+    except OSError as error:
+        if error.errno not in MENDABLE:
+            return _report_bug(error)
+        if error.filename is None:
+            _leave_stdout()
+        return _complain(f"{'cannot write the output' if error.filename is None else error.filename}: {error.strerror}")
     except Exception as error:  # noqa: BLE001  # the last line of defence: a bug of ours is one line, not a traceback
         return _report_bug(error)
+
+
+def _leave_stdout() -> None:
+    """Nobody reads on, or nothing fits: Python would complain once more when it flushes stdout at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _complain(message: str) -> int:

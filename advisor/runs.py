@@ -19,6 +19,8 @@ def open_run(
 ) -> tuple[Advice, RunFolder]:
     """The advice and the run folder for some data, or for a run that is there already."""
     if isinstance(data, str | Path) and is_run(data):
+        if Path(data).is_dir():
+            RunFolder.open(data)  # that it is no run is a better complaint than one about the options
         given = sorted(name for name, value in options.items() if value) + (["target"] if target else [])
         if given:
             raise UserError(f"{data} says already how its data are read: leave out {', '.join(given)}")

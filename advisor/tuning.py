@@ -31,6 +31,7 @@ from advisor.recommendation import Recommendation, library_default
 from advisor.run_folder import RunFolder, read_json, write_folder, write_json
 from advisor.runs import open_run, write_advice
 from advisor.search import Plan, Progress, SearchEvent, SearchResult, end_of, search
+from advisor.splits import make_splits
 from advisor.training import Fitted
 
 if TYPE_CHECKING:
@@ -43,8 +44,9 @@ FORMAT = 1
 RECOMMENDED, DEFAULT, BLEND = "recommendation", "library default", "blend"
 FINALISTS = 3
 """Best trials that meet the recommendation in the final; more would cost time and a stricter test for each."""
-HOLDOUT_REPEATS = 2
-"""Fresh splits in the final where the plan is a hold-out; under k-fold one fresh partition holds out every row."""
+FINAL_REPEATS = (1, 2)
+"""Fresh partitions in the final; the search used number 0. Two halve the luck of the draw, and their networks are one
+ensemble."""
 SEARCH_SHARE = 0.7
 """Share of the time limit that the search may use; the final needs the rest."""
 IMPORTANCE_TRIALS = 10
@@ -84,8 +86,8 @@ def fit(data: Source, target: str | None = None, *, out: str | Path | None = Non
     begun = time.monotonic()
     advice, run = open_run(data, target, out, options)
     with run.in_use():
+        train = _training_rows(advice)
         write_advice(run, advice)
-        train = advice.table.dataset("train")
         configuration = advice.recommendation.configuration
         seed = advice.reading.seed
         with _one_thread():
@@ -128,7 +130,7 @@ def tune(
     Raises UserError for whatever the user can mend.
     """
     begun = time.monotonic()
-    pool = _start_workers(executor, address, workers, trials)
+    pool = _start_workers(executor, address, workers, trials, time_limit)
     runner: Executor | None = None
     try:
         advice, run = open_run(data, target, out, options)
@@ -136,8 +138,8 @@ def tune(
             finished = _finished(run, advice, trials)
             if finished:
                 return finished
+            train = _training_rows(advice)
             write_advice(run, advice)
-            train = advice.table.dataset("train")
             on_phase("search")
             runner = _executor(pool, {"data": train, "seed": advice.reading.seed})
             found = _search(advice, runner, run, trials, time_limit, on_event, should_stop)
@@ -178,9 +180,13 @@ def _finished(run: RunFolder, advice: Advice, trials: int) -> RunResult | None:
 # ------------------------------------------------------------------------------------------------- executors
 
 
-def _start_workers(executor: str, address: str | None, workers: int | None, trials: int) -> RayWorkers | None:
+def _start_workers(
+    executor: str, address: str | None, workers: int | None, trials: int, time_limit: float | None
+) -> RayWorkers | None:
     if trials < 1:
         raise UserError(f"trials must be at least 1, not {trials}")
+    if time_limit is not None and not time_limit > 0:
+        raise UserError(f"the time limit must be more than 0 seconds, not {time_limit}")
     if executor == "in-process":
         if address or workers:
             raise UserError("--executor in-process runs one trial at a time here: leave out --address and --workers")
@@ -211,6 +217,23 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _training_rows(advice: Advice) -> Dataset:
+    """The training rows, after the plan has been held against them: better now than in every trial."""
+    train, recommendation = advice.table.dataset("train"), advice.recommendation
+    plan = recommendation.configuration
+    loss = "mean_squared_error" if train.task == "regression" else "cross_entropy"
+    if recommendation.provenance["loss"].yours and plan["loss"] != loss:
+        raise UserError(f"loss {plan['loss']} does not fit a {train.task} target: leave it at {loss}")
+    make_splits(
+        train,
+        scheme=plan["validation"],
+        folds=int(plan["folds"]),
+        fraction=float(plan["validation_fraction"]),
+        seed=advice.reading.seed,
+    )
+    return train
 
 
 def _run_here(objective: TrainingObjective, job: Job) -> tuple[list[float], Fitted]:
@@ -310,8 +333,7 @@ def _final(
         elif len(entries) <= FINALISTS and configuration not in entries.values():
             name = DEFAULT if trial.user_attrs.get("origin") == DEFAULT else f"trial {trial.number}"
             entries[name], searched[name] = configuration, trial.value
-    repeats = [1] if recommendation.configuration["validation"] == "kfold" else list(range(1, 1 + HOLDOUT_REPEATS))
-    stacks = _train_finalists(entries, repeats, advice.reading.seed, runner, deadline)
+    stacks = _train_finalists(entries, FINAL_REPEATS, advice.reading.seed, runner, deadline)
     contenders = [_contender(name, [entries[name]], own, train) for name, own in stacks.items()]
     if len(contenders) > 1:
         contenders.append(_blend(contenders, train))
@@ -449,7 +471,9 @@ def _complete(
     model = Model(schema, winner.stacks, winner.temperature)
     test = advice.table.dataset("test")
     known = test.target >= 0 if train.task != "regression" else np.isfinite(test.target)
-    expected: Estimate = estimate(winner.losses, max(1, int(known.sum())), seed)
+    # n rows without a mistake leave about one in n + K possible: a certain model then loses this much on that row
+    tail = 0.0 if train.task == "regression" else math.log(len(winner.losses) + len(train.classes))
+    expected: Estimate = estimate(winner.losses, max(1, int(known.sum())), seed, tail)
     document["estimate"] = asdict(expected)
     labelled = int(known.sum())
     section: dict[str, Any] = {"rows": labelled, "origin": advice.table.test_origin}
