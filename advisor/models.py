@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +36,9 @@ TEMPERATURE_DEVIATION = 0.25
 """Standard deviation of the logarithm of the temperature beforehand. Without it, a few hundred held-out rows that happen
 to be all correct ask for boundless certainty, and one wrong row among the new ones costs more than all it gained."""
 PREPROCESSED = "preprocessor"
+TARGET_ARRAYS = ("target_mean", "target_scale", "target_range")
+INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
+"""A class label that 64 bits hold and that is written back as it was read."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ class Model:
     def classes(self) -> NDArray[Any]:
         """The class labels in the order of ``predict_proba``'s columns: integers when every label is one, else text."""
         labels = self.schema.classes
-        if labels and all(label.lstrip("-").isdecimal() and str(int(label)) == label for label in labels):
+        if labels and all(INTEGER.fullmatch(label) for label in labels):
             return np.array([int(label) for label in labels], dtype=np.int64)
         return np.array(labels)
 
@@ -104,7 +109,7 @@ def model_files(model: Model) -> dict[str, bytes]:
         for split, preprocessor in enumerate(stack.preprocessors):
             arrays = preprocessor.arrays()
             tensors.update({f"{number}/{PREPROCESSED}/{split}/{name}": array for name, array in arrays.items()})
-        tensors[f"{number}/target_mean"], tensors[f"{number}/target_scale"] = stack.target_mean, stack.target_scale
+        tensors.update({f"{number}/{name}": getattr(stack, name) for name in TARGET_ARRAYS})
         stacks.append(_describe(stack))
     description = {
         "format": FORMAT,
@@ -132,15 +137,20 @@ def _describe(stack: Fitted) -> dict[str, Any]:
         },
         "scaling": [p.scaling for p in stack.preprocessors],
         "member_split": list(stack.member_split),
-        "target_range": list(stack.target_range),
         "best_epochs": list(stack.best_epochs),
-        "validation_losses": list(stack.validation_losses),
+        # JSON has no infinity: the loss of a member that diverged from the start
+        "validation_losses": [loss if math.isfinite(loss) else None for loss in stack.validation_losses],
     }
 
 
 def _checksums(files: Mapping[str, bytes]) -> bytes:
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
-    return json.dumps(digests, indent=1).encode()
+    return json.dumps(digests | {CHECKSUMS: _digest_of(digests)}, indent=1).encode()
+
+
+def _digest_of(digests: Mapping[str, str]) -> str:
+    """The list's own checksum: without it a damaged list would put the blame on a sound file."""
+    return hashlib.sha256(json.dumps(dict(digests), sort_keys=True).encode()).hexdigest()
 
 
 def load_model(path: str | Path) -> Model:
@@ -178,7 +188,9 @@ def _read(folder: Path, name: str) -> bytes:
 def _changed(stored: bytes, files: Mapping[str, bytes]) -> str:
     """The name of the file that differs from its checksum; the list of checksums itself when no single one does."""
     try:
-        digests = json.loads(stored)
+        digests = dict(json.loads(stored))
+        if digests.pop(CHECKSUMS) != _digest_of(digests):
+            return CHECKSUMS
         wrong = [name for name, content in files.items() if digests[name] != hashlib.sha256(content).hexdigest()]
     except (ValueError, KeyError, TypeError):
         return CHECKSUMS
@@ -192,7 +204,7 @@ def _stack(entry: Mapping[str, Any], number: int, tensors: Mapping[str, NDArray[
         prefix = f"{PREPROCESSED}/{split}/"
         arrays = {name.removeprefix(prefix): own.pop(name) for name in list(own) if name.startswith(prefix)}
         preprocessors.append(Preprocessor.from_arrays(scaling, arrays))
-    mean, scale = own.pop("target_mean"), own.pop("target_scale")
+    targets = {name: own.pop(name) for name in TARGET_ARRAYS}
     shape = entry["shape"]
     return Fitted(
         configuration=entry["configuration"],
@@ -202,11 +214,9 @@ def _stack(entry: Mapping[str, Any], number: int, tensors: Mapping[str, NDArray[
         preprocessors=tuple(preprocessors),
         member_split=tuple(entry["member_split"]),
         state={name: torch.from_numpy(np.array(array)) for name, array in own.items()},
-        target_mean=mean,
-        target_scale=scale,
-        target_range=(entry["target_range"][0], entry["target_range"][1]),
+        **targets,
         best_epochs=tuple(entry["best_epochs"]),
-        validation_losses=tuple(entry["validation_losses"]),
+        validation_losses=tuple(math.inf if loss is None else loss for loss in entry["validation_losses"]),
         # held-out scores belong to the training table and are not part of a model
         held_out_rows=np.zeros(0, dtype=np.int64),
         held_out=np.zeros(0),

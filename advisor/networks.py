@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -177,13 +178,20 @@ class Block(nn.Module):
         self.activation = ACTIVATIONS[configuration["activation"]]
         self.dropout = float(configuration["dropout"])
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, noise: torch.Generator | None = None) -> Tensor:
         if self.residual:
             h = x if self.norm is None else self.norm(x)
-            return x + F.dropout(self.activation(self.linear(h)), self.dropout, self.training)
+            return x + self._drop(self.activation(self.linear(h)), noise)  # type: ignore[no-untyped-call]
         h = self.linear(x)
         h = h if self.norm is None else self.norm(h)
-        return F.dropout(self.activation(h), self.dropout, self.training)
+        return self._drop(self.activation(h), noise)  # type: ignore[no-untyped-call]
+
+    def _drop(self, h: Tensor, noise: torch.Generator | None) -> Tensor:
+        if not self.training or not self.dropout:
+            return h
+        keep = 1 - self.dropout
+        # not F.dropout: it can only draw from the process's global generator
+        return h * torch.empty_like(h).bernoulli_(keep, generator=noise).div_(keep)
 
 
 class TableNetwork(nn.Module):
@@ -227,7 +235,7 @@ class TableNetwork(nn.Module):
         widths = [inputs] + [int(configuration["width"])] * int(configuration["hidden_layers"])
         self.blocks = nn.ModuleList(
             Block(members, before, after, configuration, generator)
-            for before, after in zip(widths, widths[1:], strict=False)
+            for before, after in pairwise(widths)
         )
         zero = configuration["output_init"] == "zero"
         self.head = StackedLinear(members, widths[-1], outputs, "zero" if zero else configuration["weight_init"], generator)
@@ -236,15 +244,20 @@ class TableNetwork(nn.Module):
                 self.head.bias.copy_(prior.unsqueeze(1))
         self.skip = StackedLinear(members, inputs, outputs, "zero", generator) if configuration["linear_skip"] else None
 
-    def forward(self, numeric: Tensor, indicators: Tensor, codes: Tensor) -> Tensor:
-        """(members, rows, columns) of each kind -> (members, rows, outputs): logits, or the standardized target."""
+    def forward(
+        self, numeric: Tensor, indicators: Tensor, codes: Tensor, noise: torch.Generator | None = None
+    ) -> Tensor:
+        """(members, rows, columns) of each kind -> (members, rows, outputs): logits, or the standardized target.
+
+        noise: what dropout draws from in training mode, a generator on the inputs' device; None is torch's global one.
+        """
         parts = [numeric if self.numbers is None else self.numbers(numeric), indicators]
         if self.categories is not None:
             parts.append(self.categories(codes))
         x = torch.cat(parts, dim=2)
         h = x
         for block in self.blocks:
-            h = block(h)
+            h = block(h, noise)
         out: Tensor = self.head(h)
         return out if self.skip is None else out + self.skip(x)
 

@@ -139,7 +139,8 @@ def _scale(values: Array, scaling: str, centre: Array, scale: Array, quantiles: 
         with np.errstate(over="ignore", invalid="ignore"):
             scaled = (values - centre) / np.where(scale > 0, scale, 1.0)
         if scaling == "robust":
-            scaled = scaled / np.sqrt(1 + np.square(np.clip(scaled, -1e9, 1e9) / SMOOTH_CLIP))
+            scaled = np.clip(scaled, -1e9, 1e9)  # the square must not overflow, and the limit stays SMOOTH_CLIP
+            scaled = scaled / np.sqrt(1 + np.square(scaled / SMOOTH_CLIP))
     scaled = np.where(np.isnan(scaled) | (scale == 0), 0.0, np.clip(scaled, -1e3, 1e3))
     return scaled.astype(np.float32)
 

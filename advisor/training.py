@@ -71,7 +71,7 @@ class Fitted:
     state: Mapping[str, Tensor]
     target_mean: NDArray[np.float64]
     target_scale: NDArray[np.float64]
-    target_range: tuple[float, float]
+    target_range: NDArray[np.float64]
     best_epochs: tuple[int, ...]
     validation_losses: tuple[float, ...]
     held_out_rows: NDArray[np.int64]
@@ -118,13 +118,14 @@ class Fitted:
 
 
 def scores(
-    out: Tensor, task: Task, mean: NDArray[np.float64], scale: NDArray[np.float64], limits: tuple[float, float]
+    out: Tensor, task: Task, mean: NDArray[np.float64], scale: NDArray[np.float64], limits: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Network outputs (members, rows, outputs) as probabilities, or as predictions within the range of the training target."""
+    """Network outputs (members, rows, outputs) as probabilities, or as predictions within the range of each member's
+    training target, limits (members, 2)."""
     if task != "regression":
         return out.double().softmax(dim=2).cpu().numpy()
     values = out[:, :, 0].double().cpu().numpy() * scale[:, None] + mean[:, None]
-    return np.asarray(np.clip(values, *limits))
+    return np.asarray(np.clip(values, limits[:, :1], limits[:, 1:]))
 
 
 def prepare(configuration: Mapping[str, Any], data: Dataset, splits: Sequence[Split], device: str = "cpu") -> Prepared:
@@ -168,6 +169,7 @@ def train(
     prepared = prepared or prepare(c, data, splits, device)
     member_split = [s for s in range(len(splits)) for _ in range(members)]
     generator = torch.Generator().manual_seed(seed)
+    noise = torch.Generator(device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
     rows = _Rows(data, splits, member_split, device)
     network = _build(c, prepared, rows, generator).to(device)
     optimizer = _Optimizer(c, network)
@@ -179,13 +181,13 @@ def train(
         network.train()
         train_loss = torch.zeros((), device=device)
         for step, batch in enumerate(rows.batches(steps, generator), start=(epoch - 1) * steps):
-            out = network(*rows.inputs(prepared, batch))
+            out = network(*rows.inputs(prepared, batch), noise)
             loss = rows.loss(out, batch, label_smoothing=float(c["label_smoothing"]))
             optimizer.step(loss.sum(), learning_rate(c, step, total))  # a sum: members' gradients don't mix
-            train_loss += loss.detach().mean()
+            train_loss += (loss.detach() * rows.unit).mean()
         validation = rows.validate(network, prepared)
         best.update(network, validation, epoch)
-        yield Epoch(epoch, float(train_loss) / steps * rows.unit, float(validation.mean()))
+        yield Epoch(epoch, float(train_loss) / steps, float(validation.mean()))
         if best.all_stopped(epoch) or not torch.isfinite(validation).any():
             break
 
@@ -238,16 +240,17 @@ class _Rows:
         self.train = [torch.from_numpy(np.array(splits[s].train)) for s in member_split]
         self.start = torch.tensor(member_split)[:, None] * self.rows
         members = len(member_split)
-        self.mean, self.scale, self.range, self.unit = np.zeros(members), np.ones(members), (0.0, 1.0), 1.0
+        self.mean, self.scale, self.range = np.zeros(members), np.ones(members), np.zeros((members, 2))
         if not self.classification:
             values = np.asarray(data.target, dtype=np.float64)
             self.mean = np.array([values[splits[s].train].mean() for s in member_split])
             deviation = np.array([values[splits[s].train].std() for s in member_split])
             self.scale = np.where(deviation > 0, deviation, 1.0)
-            seen = np.concatenate([split.train for split in splits])
-            self.range = (float(values[seen].min()), float(values[seen].max()))
-            self.unit = float(np.mean(self.scale**2))
+            # each member's own: the other splits' training rows are rows that this one validates on
+            trained = [values[splits[s].train] for s in member_split]
+            self.range = np.array([(own.min(), own.max()) for own in trained])
         self._mean, self._scale = (torch.from_numpy(a).to(device)[:, None] for a in (self.mean, self.scale))
+        self.unit = self._scale.squeeze(1).square()  # of a member's training loss; 1 for classification
         widest = max(len(splits[s].validation) for s in member_split)
         # members validate on equally many columns; the padding repeats row 0 with weight 0
         self.validation = torch.zeros(members, widest, dtype=torch.int64)
@@ -325,7 +328,7 @@ class _Rows:
 
     def _evaluate(self, network: nn.Module, prepared: Prepared) -> Generator[tuple[Tensor, Tensor, Tensor], None, None]:
         per_pass = max(1, EVALUATION_ROWS // len(self.train))
-        pieces = zip(self.validation.split(per_pass, dim=1), self.weight.split(per_pass, dim=1), strict=True)
+        pieces = zip(torch.split(self.validation, per_pass, dim=1), torch.split(self.weight, per_pass, dim=1), strict=True)
         with torch.no_grad():
             for batch, weight in pieces:
                 yield batch, weight, network(*self.inputs(prepared, batch))
@@ -370,7 +373,7 @@ class _Optimizer:
             "adadelta": lambda: torch.optim.Adadelta(self.parameters),
             "sgd": lambda: torch.optim.SGD(self.parameters, lr=1.0, momentum=momentum, nesterov=momentum > 0, fused=True),
         }
-        self.optimizer: torch.optim.Optimizer = make[name]()
+        self.optimizer: torch.optim.Optimizer = make[name]()  # type: ignore[no-untyped-call]
 
     def _groups(self, weight_decay: float) -> list[dict[str, Any]]:
         """Adam's classic L2, added to the gradient, on the penalized weights only."""
