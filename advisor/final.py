@@ -97,17 +97,20 @@ def _difference(losses: Losses, others: Losses, z: float) -> Difference:
     return Difference(mean, error, mean + z * error)
 
 
-def estimate(losses: Losses, new_rows: int, seed: int) -> Estimate:
+def estimate(losses: Losses, new_rows: int, seed: int, tail: float = 0.0) -> Estimate:
     """Mean loss of ``new_rows`` rows to come, by resampling the held-out rows.
 
     Both means vary: that of the held-out rows about the truth, and that of the new rows. Each is resampled, and their
-    differences give the interval (a prediction interval by the basic bootstrap).
+    differences give the interval (a prediction interval by the basic bootstrap). New rows may be worse than any row
+    seen: they are drawn with one row more, as far beyond the worst as that is from the mean, or ``tail`` where that is
+    more.
     """
     generator = np.random.default_rng(seed)
     count, mean = len(losses), float(losses.mean())
+    worse = np.append(losses, max(2 * float(losses.max()) - mean, tail))
     draws = np.concatenate(
         [
-            losses[generator.integers(count, size=(block, new_rows))].mean(axis=1)
+            worse[generator.integers(count + 1, size=(block, new_rows))].mean(axis=1)
             - losses[generator.integers(count, size=(block, count))].mean(axis=1)
             for block in _blocks(count + new_rows)
         ]

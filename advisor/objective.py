@@ -75,5 +75,13 @@ def splits_of(configuration: Mapping[str, Any], data: Dataset, seed: int, repeat
 
 
 def merged_held_out(stacks: Sequence[Fitted]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The held-out rows of several stacks and their scores, one stack after another."""
-    return np.concatenate([s.held_out_rows for s in stacks]), np.concatenate([s.held_out for s in stacks])
+    """The rows that any of the stacks held out, ascending, and each one's mean score over the stacks that did.
+
+    One entry per row: a row that two partitions hold out is still one piece of evidence.
+    """
+    rows = np.concatenate([stack.held_out_rows for stack in stacks])
+    scores = np.concatenate([stack.held_out for stack in stacks])
+    unique, position, counts = np.unique(rows, return_inverse=True, return_counts=True)
+    sums = np.zeros((len(unique), *scores.shape[1:]))
+    np.add.at(sums, position, scores)
+    return unique, sums / counts.reshape(-1, *[1] * (scores.ndim - 1))
