@@ -9,6 +9,8 @@ from typing import Any
 
 MOST_CURVES = 8
 MOST_BARS = 12
+REFERENCES = ("recommendation", "library default")
+"""Origins of the trials that every chart names; the others go by number."""
 _INK = "#010203"
 """Drawn where the page's text colour belongs; replaced by currentColor, which follows light and dark."""
 _ACCENT, _MUTED = "#3b76c4", "#9a9a9a"
@@ -25,7 +27,7 @@ def history(trials: Sequence[Mapping[str, Any]], loss: str) -> str:
     axes.scatter(numbers, values, s=14, color=_MUTED, label="trial")
     axes.step(numbers, best, where="post", color=_ACCENT, label="best so far")
     for trial in trials:
-        if trial["origin"] in ("recommendation", "library default") and trial["value"] is not None:
+        if trial["origin"] in REFERENCES and trial["value"] is not None:
             style = "--" if trial["origin"] == "recommendation" else ":"
             axes.axhline(trial["value"], linestyle=style, linewidth=1, color=_INK, label=trial["origin"])
     ordered = sorted(values)

@@ -166,7 +166,7 @@ def _charts(result: Document) -> dict[str, str]:
     complete = [t for t in search["trials"] if t["end"] == "complete" and t["value"] is not None]
     finished = sorted(complete, key=lambda trial: trial["value"])
     shown = [t for t in finished if t["origin"] == "recommendation"] + finished[:CURVES_SHOWN]
-    lines = {t["origin"] if t["origin"] != "sampler" else f"trial {t['number']}": t["curve"] for t in shown}
+    lines = {t["origin"] if t["origin"] in charts.REFERENCES else f"trial {t['number']}": t["curve"] for t in shown}
     return {
         "history": charts.history(search["trials"], loss),
         "curves": charts.curves(lines, loss),

@@ -284,7 +284,7 @@ def _search_section(found: SearchResult, advice: Advice, requested: int) -> dict
     trials = [
         {
             "number": trial.number,
-            "origin": trial.user_attrs.get("origin", "sampler"),
+            "origin": trial.user_attrs.get("origin", "search"),
             "end": end_of(trial),
             "value": trial.value if trial.value is not None and math.isfinite(trial.value) else None,
             "configuration": configuration_of(trial, advice.recommendation),
