@@ -208,7 +208,8 @@ def _number_format(values: pl.Series, rows: pl.Series, enough: float = MOSTLY) -
     units = parts.to_series(1).fill_null("").str.strip_chars()
     common = rows.to_frame("rows").with_columns(units.alias("unit")).group_by("unit").agg(pl.col("rows").sum())
     named = common.filter(pl.col("unit") != "").sort("rows", "unit", descending=[True, False])
-    unit = str(named["unit"][0]) if named.height else ""
+    # Most cells must have the unit: one "12 apples" among plain numbers is junk.
+    unit = str(named["unit"][0]) if named.height and 2 * int(named["rows"][0]) > total else ""
     for form in dict.fromkeys(("", ".", ",", "." + unit, "," + unit)):
         read = int(rows.filter(parse_numbers(values, form).is_not_null()).sum())
         if read > most:
@@ -351,7 +352,8 @@ def _as_dates(cells: pl.Series, form: str) -> pl.Series:
     if cells.dtype != pl.String:
         return pl.Series(cells.name, [None] * len(cells), dtype=pl.Datetime("us"))
     result = pl.Series(cells.name, [None] * len(cells), dtype=pl.Datetime("us"))
-    for one in (form or _DATES[0]).split("|"):
+    # ISO dates are read whatever the training rows had: they cannot be mistaken, and dates are often rewritten so.
+    for one in [*(form.split("|") if "%" in form else []), *(_DATES[0] + time for time in _TIMES)]:
         if not result.null_count():
             break
         both = pl.DataFrame({"first": result, "then": _parse_date(cells, one)})

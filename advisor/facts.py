@@ -42,7 +42,7 @@ CORRELATED_COLUMNS = 200
 ONE_HOT_MAX, EMBEDDING_DIM = 9, 8
 """The base space's defaults, for ``encoded_width``."""
 LEAK_ROWS, LEAK_BINS = 50, 50
-"""A leak is looked for where a column has so many filled cells; numbers are cut into so many bins."""
+"""A leak is looked for where a column has so many filled cells; so many numbers are looked at one by one."""
 GPU_SECONDS = 5.0
 """How long nvidia-smi is waited for."""
 
@@ -231,9 +231,7 @@ def measure(table: Table, hardware: Mapping[str, Any] | None = None) -> Facts:
     values |= _level_facts(table)
     values |= _distribution_facts(numeric, sample)
     values |= _duplicate_facts(table)
-    leaks = sorted(
-        column.name for column in schema.columns if _leaks(sample[column.name], sample[schema.target], table)
-    )
+    leaks = sorted(column.name for column in schema.columns if _leaks(sample[column.name], sample[schema.target], table))
     values |= {"leak.columns": len(leaks), "columns.leaking": leaks}
     values |= _hardware_facts(hardware or {})
     sampled = _sampled(table, sample.height, len(numeric))
@@ -476,7 +474,8 @@ def _leaks(cells: pl.Series, answer: pl.Series, table: Table) -> bool:
     """Whether this column alone gives the target away.
 
     Regression: a numeric column whose ranks correlate over 0.999 with the target's. Classes: knowing the column's
-    level (or its fiftieth of the rows) leaves at most 1 % of the mistakes that guessing the largest class makes.
+    value leaves at most 1 % of the mistakes that guessing the largest class makes; of more than LEAK_BINS different
+    numbers, those of one class must also lie side by side.
     """
     kind = next(column.type for column in table.schema.columns if column.name == cells.name)
     both = cells.is_not_null()
@@ -489,22 +488,28 @@ def _leaks(cells: pl.Series, answer: pl.Series, table: Table) -> bool:
         ours, theirs = ours - ours.mean(), theirs - theirs.mean()
         size = float(np.sqrt((ours**2).sum() * (theirs**2).sum()))
         return size > 0 and abs(float((ours * theirs).sum())) / size > 0.999
-    if kind == "numeric":
-        bins = (
-            cells.rank("dense")
-            if cells.n_unique() <= LEAK_BINS
-            else (cells.rank("max") * LEAK_BINS) // (len(cells) + 1)
-        )
-    else:
-        bins = cells.rank("dense")
-        if cells.n_unique() > len(cells) / 20:
-            return False
-    codes = bins.cast(pl.Int64).fill_null(-1) + 1
-    labels = (answer.rank("dense") - 1).cast(pl.Int64)
-    table_of = pl.DataFrame({"bin": codes, "label": labels}).group_by("bin", "label").len()
-    right = int(table_of.group_by("bin").agg(pl.col("len").max())["len"].sum())
-    largest = int(table_of.group_by("label").agg(pl.col("len").sum())["len"].to_numpy().max())
-    return len(cells) - right <= 0.01 * (len(cells) - largest)
+    distinct = cells.n_unique()
+    if kind != "numeric" and distinct > len(cells) / 20:
+        return False
+    return _separates(cells, answer, ordered=distinct > LEAK_BINS)
+
+
+def _separates(cells: pl.Series, answer: pl.Series, *, ordered: bool) -> bool:
+    """Whether each value belongs to one class and, for ordered values, each class to one stretch of them."""
+    counts = pl.DataFrame({"cell": cells, "label": answer}).group_by("cell", "label").agg(pl.len().alias("rows"))
+    counts = counts.sort("cell", "rows", "label")
+    best = counts.group_by("cell", maintain_order=True).last()
+    largest = int(tally(answer)["rows"][0])
+    if len(cells) - int(best["rows"].sum()) > 0.01 * (len(cells) - largest):
+        return False
+    if not ordered:
+        return True
+    labels = best["label"]
+    shares = tally(labels)["rows"].to_numpy() / len(labels)
+    changes = int((labels != labels.shift()).sum())
+    # Of values in random order this share of the neighbours would differ.
+    chance = len(labels) * float(1 - (shares**2).sum())
+    return changes <= len(shares) - 1 + 0.02 * chance
 
 
 def _column_facts(
@@ -541,9 +546,7 @@ def _column_facts(
 def _hardware_facts(given: Mapping[str, Any]) -> dict[str, Any]:
     for name in given:
         if name not in _HARDWARE:
-            raise UserError(
-                f"hardware: unknown '{name}'{did_you_mean(name, _HARDWARE)}; expected {', '.join(_HARDWARE)}"
-            )
+            raise UserError(f"hardware: unknown '{name}'{did_you_mean(name, _HARDWARE)}; expected {', '.join(_HARDWARE)}")
     facts: dict[str, Any] = {}
     if not {"cores"} <= set(given):
         facts["cores"] = _cores()

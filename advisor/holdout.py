@@ -90,9 +90,7 @@ def row_keys(frame: pl.DataFrame, seed: int) -> NDArray[np.uint64]:
     Equal rows have equal keys, so copies mostly land on one side. Above KEY_ROWS rows only KEY_COLUMNS columns are
     used, numbers first; rows that agree in them are told apart by the target and then by their order.
     """
-    names = sorted(
-        frame.columns, key=lambda name: (not frame.schema[name].is_float(), frame.schema[name] == pl.String, name)
-    )
+    names = sorted(frame.columns, key=lambda name: (not frame.schema[name].is_float(), frame.schema[name] == pl.String, name))
     names = sorted(names[:KEY_COLUMNS] if frame.height > KEY_ROWS else names)
     keys = np.full(frame.height, (seed * 0x9E3779B97F4A7C15 + 0x1234567) % 2**64, np.uint64)
     for name in names:

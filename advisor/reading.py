@@ -162,10 +162,15 @@ def _checked(frame: pl.DataFrame, names: Sequence[object], name: str, origin: st
         raise UserError(f"{shown(origin)} has {frame.width:,} columns; at most {MAX_COLUMNS:,} are read")
     unique, repaired = unique_names(names)
     frame = frame.rename(dict(zip(frame.columns, unique, strict=True))) if unique != frame.columns else frame
-    odd = [column for column, dtype in frame.schema.items() if dtype.is_nested() or dtype in (pl.Object, pl.Binary)]
+    odd = [column for column, dtype in frame.schema.items() if dtype.is_nested() or not _plain(dtype)]
     if odd:
         raise UserError(_nested(shown(origin), odd[0], str(frame.schema[odd[0]]), len(odd)))
     return Source(frame, name, origin, notes | repaired)
+
+
+def _plain(dtype: pl.DataType) -> bool:
+    known = (pl.Boolean, pl.String, pl.Categorical, pl.Enum, pl.Null)
+    return dtype.is_numeric() or dtype.is_temporal() or dtype in known
 
 
 def _from_pandas(data: Any, name: str, origin: str, notes: dict[str, int] | None = None) -> Source:
@@ -180,6 +185,8 @@ def _from_pandas(data: Any, name: str, origin: str, notes: dict[str, int] | None
 def _pandas_series(series: pd.Series[Any], name: str) -> pl.Series:
     try:
         converted = pl.from_pandas(series, nan_to_null=True)
+        if not converted.dtype.is_nested():
+            converted.head(1).cast(pl.String)  # periods and the like arrive as a type of their own, which nothing reads
     except Exception:  # noqa: BLE001  pyarrow, polars and pandas each raise their own for mixed objects: read as text
         missing = series.isna().to_numpy()
         texts = [None if gone else str(cell) for cell, gone in zip(series.tolist(), missing, strict=True)]
@@ -237,9 +244,7 @@ def _read_path(source: str | Path, max_bytes: int) -> Source:
     size = _regular_file(path, text)
     limit = min(max_bytes, available_memory())
     if size > limit:
-        raise UserError(
-            f"{text} has {size:,} bytes; at most {limit:,} are read (max_bytes, or the memory that is free)"
-        )
+        raise UserError(f"{text} has {size:,} bytes; at most {limit:,} are read (max_bytes, or the memory that is free)")
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)
@@ -271,11 +276,7 @@ def _regular_file(path: Path, text: str) -> int:
         if path.is_symlink():
             raise UserError(f"{text} is a link to {shown(path.readlink(), 200)}, which does not exist") from error
         folder = path.parent
-        near = (
-            did_you_mean(path.name, (p.name for p in itertools.islice(folder.iterdir(), 1000)))
-            if folder.is_dir()
-            else ""
-        )
+        near = did_you_mean(path.name, (p.name for p in itertools.islice(folder.iterdir(), 1000))) if folder.is_dir() else ""
         raise UserError(f"{text} does not exist{shown(near)}") from error
     except (OSError, ValueError) as error:
         raise UserError(f"{text} cannot be read: {getattr(error, 'strerror', None) or error}") from error
@@ -356,7 +357,7 @@ class _Dialect:
     names: list[str]
     header_lines: int
     decimal_comma: bool
-    words: tuple[int, ...]  # positions of columns of true/false, which polars would turn into its own spelling
+    words: tuple[int, ...]  # positions of columns of true/false or 007: polars would lose their spelling
 
 
 def _read_csv(path: Path, text: str, name: str, data: bytes | None, head: bytes) -> Source:
@@ -378,7 +379,7 @@ def _read_csv(path: Path, text: str, name: str, data: bytes | None, head: bytes)
             content = data = re.sub(rb"\n(\r?\n)+", b"\n", content[:])
         dialect = _sniffed(content[:_HEAD_BYTES], text, len(content) > _HEAD_BYTES)
         if len(dialect.names) > MAX_COLUMNS:
-            raise UserError(f"{text} has {len(dialect.names):,} columns; at most {MAX_COLUMNS:,} are read")
+            raise UserError(f"{text} has more than {MAX_COLUMNS:,} columns, the most that are read; is it transposed?")
         try:
             frame = _fast(data if data is not None else path, dialect) if quotes % 2 == 0 else None
         except _POLARS_ERRORS as error:
@@ -466,16 +467,12 @@ def _sniffed(head: bytes, text: str, cut: bool) -> _Dialect:
     cells = [cell for row in body for cell in row]
     comma = sum(bool(re.fullmatch(r"[-+]?\d+,\d+", cell)) for cell in cells)
     point = sum(bool(re.fullmatch(r"[-+]?\d+\.\d+", cell)) for cell in cells)
-    words = (
-        position
-        for position in range(best[1])
-        if any(r[position : position + 1] and _is_word(r[position]) for r in body)
-    )
+    words = (position for position in range(best[1]) if any(r[position : position + 1] and _is_word(r[position]) for r in body))
     return _Dialect(chosen, rows[0], lines, chosen != "," and comma > point, tuple(words))
 
 
 def _is_word(cell: str) -> bool:
-    return cell.lower() in ("true", "false")
+    return cell.lower() in ("true", "false") or re.fullmatch(r"0\d+", cell) is not None
 
 
 def _first_rows(start: str, delimiter: str, cut: bool) -> tuple[list[list[str]], int]:
@@ -496,7 +493,7 @@ def _first_rows(start: str, delimiter: str, cut: bool) -> tuple[list[list[str]],
 def _fast(where: Path | bytes, dialect: _Dialect) -> pl.DataFrame:
     """Polars reads it; when the types guessed from the first rows are wrong, they are guessed from all rows."""
 
-    def read(infer: int | None) -> pl.DataFrame:
+    def read(infer: int | None, texts: Sequence[str] = (), rows: int | None = None) -> pl.DataFrame:
         return pl.read_csv(
             where,
             has_header=False,
@@ -504,17 +501,20 @@ def _fast(where: Path | bytes, dialect: _Dialect) -> pl.DataFrame:
             separator=dialect.delimiter,
             infer_schema_length=infer,
             decimal_comma=dialect.decimal_comma,
-            schema_overrides={f"column_{position + 1}": pl.String for position in dialect.words},
+            schema_overrides=dict.fromkeys(texts, pl.String),
+            n_rows=rows,
             glob=False,
         )
 
     try:
+        names = read(0, rows=1).columns if dialect.words else []  # polars 1 counts them from 1, polars 2 from 0
+        texts = [names[position] for position in dialect.words if position < len(names)]
         try:
-            frame = read(INFER_ROWS)
+            frame = read(INFER_ROWS, texts)
         except pl.exceptions.ComputeError as error:
             if "could not parse" not in str(error):
                 raise
-            frame = read(None)
+            frame = read(None, texts)
     except pl.exceptions.NoDataError:
         frame = pl.DataFrame(schema=dict.fromkeys(map(str, range(len(dialect.names))), pl.String))
     if frame.width != len(dialect.names):

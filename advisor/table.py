@@ -168,7 +168,8 @@ def load_table(
     if test is not None:
         given = read_source(test, max_bytes=max_bytes)
         held_out = _test_rows(given, schema, notes)
-        keys = np.append(keys, row_keys(given.frame.drop(target), seed=1))
+        shared = given.frame.select(name for name in typed.columns if name in given.frame.columns and name != target)
+        keys = np.append(keys, row_keys(shared, seed=1))
     elif classes:
         known = held_out[target].is_in(list(classes))
         if not known.all():  # held out by time or group: a class that only the test rows have cannot be learnt
@@ -199,9 +200,7 @@ def _check_request(
         if name is not None and name not in frame.columns:
             raise UserError(_absent(role, str(name), read))
     if task is not None and task not in get_args(Task):
-        raise UserError(
-            f"task is '{shown(task)}'{did_you_mean(str(task), get_args(Task))}; expected {_or(get_args(Task))}"
-        )
+        raise UserError(f"task is '{shown(task)}'{did_you_mean(str(task), get_args(Task))}; expected {_or(get_args(Task))}")
     for role, name in (("time", time_column), ("group", group_column)):
         if name == target:
             raise UserError(f"the {role} column '{shown(name)}' is the target; name another column, or none")
@@ -223,9 +222,7 @@ def _check_request(
     if not frame.height:
         raise UserError(f"{shown(read.origin, 200)} has a header and no rows; at least {MIN_ROWS} are needed")
     if not set(frame.columns) - set(special):
-        raise UserError(
-            f"{shown(read.origin, 200)} has no column besides {_or(special)}; nothing is left to learn from"
-        )
+        raise UserError(f"{shown(read.origin, 200)} has no column besides {_or(special)}; nothing is left to learn from")
     return special
 
 
@@ -256,9 +253,7 @@ def _test_rows(given: Source, schema: Schema, notes: dict[str, int]) -> pl.DataF
     if schema.task == "regression":
         numbers = finite_numbers(cells, counted)
         if numbers is None:
-            raise UserError(
-                f"the test table's target '{shown(schema.target)}' holds no numbers, the training rows' does"
-            )
+            raise UserError(f"the test table's target '{shown(schema.target)}' holds no numbers, the training rows' does")
         answer = numbers
     else:
         answer = labels(cells)

@@ -39,9 +39,7 @@ def read_target(cells: pl.Series, name: str, asked: Task | None, notes: dict[str
             "ask for task regression, or name a column of classes"
         )
     if asked == "binary" and found > 2:
-        raise UserError(
-            f"the target '{shown(name)}' has {found:,} classes and cannot be binary; ask for task multiclass"
-        )
+        raise UserError(f"the target '{shown(name)}' has {found:,} classes and cannot be binary; ask for task multiclass")
     return task, classes.alias(name)
 
 
@@ -84,9 +82,7 @@ def check_target(answer: pl.Series, task: Task, name: str, rows: int) -> None:
         raise UserError(f"only {len(answer)} of {rows:,} rows have a target ('{shown(name)}'); {MIN_ROWS} are needed")
     counts = tally(answer)
     if counts.height == 1:
-        raise UserError(
-            f"the target '{shown(name)}' has one value only, '{shown(counts['value'][0], 40)}'; two are needed"
-        )
+        raise UserError(f"the target '{shown(name)}' has one value only, '{shown(counts['value'][0], 40)}'; two are needed")
     if task == "regression":
         return
     if counts.height > MAX_CLASSES or counts.height > len(answer) / 2:
