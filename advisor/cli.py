@@ -158,6 +158,7 @@ def train(data: str, as_json: bool, out: str | None, target: str | None, **optio
 @click.option("--executor", default="ray", show_default=True, help="ray, or in-process for debugging.")
 @click.option("--address", metavar="HOST:PORT", help="A Ray cluster to join; else a local Ray is started.")
 @click.option("--workers", type=int, help="Trials at once; by default one per core.")
+@click.option("--gpus-per-worker", type=float, default=0, show_default=True, help="Share of a GPU for each trial.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @reading_options
 def tune(
@@ -167,6 +168,7 @@ def tune(
     executor: str,
     address: str | None,
     workers: int | None,
+    gpus_per_worker: float,
     quiet: bool,
     as_json: bool,
     out: str | None,
@@ -189,6 +191,7 @@ def tune(
             executor=executor,
             address=address,
             workers=workers,
+            gpus_per_worker=gpus_per_worker,
             out=out,
             on_event=live.event,
             on_phase=live.phase,

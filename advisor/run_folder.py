@@ -154,13 +154,15 @@ class RunFolder:
         try:
             with self.lease():
                 yield self
-        except BaseException:
+        except BaseException as error:
             if created and not self._has_results():
                 shutil.rmtree(self.path, ignore_errors=True)
                 for folder in created[1:]:
                     # Not rmtree: another run may have been put there in the meantime.
                     with contextlib.suppress(OSError):
                         folder.rmdir()
+            else:
+                error.run_folder = self.path  # type: ignore[attr-defined]  # where a bug's traceback belongs
             raise
 
     @contextlib.contextmanager

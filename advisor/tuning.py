@@ -115,6 +115,7 @@ def tune(
     executor: str = "ray",
     address: str | None = None,
     workers: int | None = None,
+    gpus_per_worker: float = 0,
     out: str | Path | None = None,
     on_event: Listener | None = None,
     should_stop: Callable[[], bool] | None = None,
@@ -125,8 +126,8 @@ def tune(
 
     trials: how many in all, those of an earlier call on the same run folder included; trial 0 is the recommendation,
     trial 1 the library default. time_limit: seconds, for the search and the final together. executor: ``ray``, or
-    ``in-process`` for debugging. address: a Ray cluster to join. workers: how many trials at once. data, target, out
-    and options are those of ``fit``. Ctrl-C ends the search cleanly; the same call goes on with it.
+    ``in-process`` for debugging. address: a Ray cluster to join. workers: how many trials at once. gpus_per_worker: the
+    share of a GPU that each trial asks Ray for; 0 trains on CPUs. data, target, out and options are those of ``fit``. Ctrl-C ends the search cleanly; the same call goes on with it.
     Raises UserError for whatever the user can mend.
     """
     begun = time.monotonic()
@@ -195,7 +196,9 @@ def _start_workers(
         raise UserError(f"unknown executor '{executor}': choose ray or in-process")
     from advisor.ray_executor import RayWorkers
 
-    pool = RayWorkers(workers, address, imports=["advisor.objective"])
+    if gpus_per_worker < 0:
+        raise UserError(f"gpus_per_worker must be 0 or more, not {gpus_per_worker}")
+    pool = RayWorkers(workers, address, gpus_per_worker=gpus_per_worker, imports=["advisor.objective"])
     pool.start()
     return pool
 
