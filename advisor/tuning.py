@@ -131,7 +131,7 @@ def tune(
     Raises UserError for whatever the user can mend.
     """
     begun = time.monotonic()
-    pool = _start_workers(executor, address, workers, trials, time_limit)
+    pool = _start_workers(executor, address, workers, gpus_per_worker, trials, time_limit)
     runner: Executor | None = None
     try:
         advice, run = open_run(data, target, out, options)
@@ -182,12 +182,19 @@ def _finished(run: RunFolder, advice: Advice, trials: int) -> RunResult | None:
 
 
 def _start_workers(
-    executor: str, address: str | None, workers: int | None, trials: int, time_limit: float | None
+    executor: str,
+    address: str | None,
+    workers: int | None,
+    gpus_per_worker: float,
+    trials: int,
+    time_limit: float | None,
 ) -> RayWorkers | None:
     if trials < 1:
         raise UserError(f"trials must be at least 1, not {trials}")
     if time_limit is not None and not time_limit > 0:
         raise UserError(f"the time limit must be more than 0 seconds, not {time_limit}")
+    if gpus_per_worker < 0:
+        raise UserError(f"gpus_per_worker must be 0 or more, not {gpus_per_worker}")
     if executor == "in-process":
         if address or workers:
             raise UserError("--executor in-process runs one trial at a time here: leave out --address and --workers")
@@ -196,8 +203,6 @@ def _start_workers(
         raise UserError(f"unknown executor '{executor}': choose ray or in-process")
     from advisor.ray_executor import RayWorkers
 
-    if gpus_per_worker < 0:
-        raise UserError(f"gpus_per_worker must be 0 or more, not {gpus_per_worker}")
     pool = RayWorkers(workers, address, gpus_per_worker=gpus_per_worker, imports=["advisor.objective"])
     pool.start()
     return pool
