@@ -19,6 +19,7 @@ from advisor.errors import UserError
 from advisor.facts import FACTS
 from advisor.recommendation import Finding, Recommendation, advise, library_default
 from advisor.rules import KNOWN_WORDS, load_rules
+from advisor.spaces import Parameter, Space
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 BASE = knowledge.base_space()
@@ -199,6 +200,12 @@ def test_what_no_choice_that_is_left_uses_is_not_searched():
     assert rec.provenance["momentum"].steps[0].effect == "inactive"
     rec = recommend(loaded(rule("a-a", {"choices": {"optimizer": ["adam", "sgd"]}})))
     assert {"momentum", "beta2"} <= set(rec.space.searched)
+
+
+def test_a_condition_over_numbers_keeps_its_parameter_in_the_search():
+    depth = Parameter("depth", "int", 1, low=1, high=4)
+    skip = Parameter("skip", "int", 1, low=1, high=4, when="depth > 2")
+    assert advise(TYPICAL, [], Space({"depth": depth, "skip": skip})).space.searched == ("depth", "skip")
 
 
 def test_findings_come_from_rules_and_from_outside_in_order_of_severity():

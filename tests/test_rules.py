@@ -166,6 +166,26 @@ def test_the_good_rule_is_good(tmp_path, monkeypatch):
     assert [item.passed for item in run_examples(result.rules, SPACE, TYPICAL)] == [True, True]
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "got"),
+    [
+        ("expect: {width: 32}", "expect: {width: 33}", {"width": 32}),
+        ("expect: {width: 32}", "expect: {width: [16, 65]}", {"width": [16, 64]}),
+        ("expect: {width: 32}", "expect: {width: [16]}", {"width": [16, 64]}),
+        ("expect: {width: 32}", "expect: {finding: many, width: 32}", {"finding": "few", "width": 32}),
+        ("{rows: 499}", "{rows: 501}", "does not fire"),
+        ("{rows: 499}", "{rows: null}", "cannot be judged"),
+        ("given: {rows: 500}", "given: {rows: 499}", {"width": 32, "finding": "few"}),
+    ],
+)
+def test_an_example_that_does_not_hold_is_shown_with_what_came_instead(old, new, got, tmp_path, monkeypatch):
+    result = checked(GOOD.replace(old, new, 1), tmp_path, monkeypatch)
+    assert result.complaints == ()
+    (failed,) = [item for item in run_examples(result.rules, SPACE, TYPICAL) if not item.passed]
+    shown = failed.got if isinstance(failed.got, str) else {name: failed.got[name] for name in got}
+    assert shown == got and failed.file == "p.yaml" and failed.line in (28, 29)
+
+
 def test_several_mistakes_are_several_lines_and_the_first_is_raised(tmp_path, monkeypatch):
     text = GOOD.replace("topic: architecture", "topic: x").replace("evidence: folklore", "evidence: y")
     assert len(checked(text, tmp_path, monkeypatch).complaints) == 2
@@ -248,6 +268,11 @@ def test_rules_that_replace_each_other_and_ids_used_twice_are_refused(tmp_path, 
     assert complaints == ("a/other.yaml:3: id: 'narrow-nets-for-few-rows' is taken by a/mine.yaml:3",)
     itself = {"  strength: should": "  strength: should\n  replaces: [narrow-nets-for-few-rows]"}
     assert "replace each other" in check_rules([pack(tmp_path / "b", **itself)], FACTS, SPACE).complaints[0]
+    first = {"  strength: should": "  strength: should\n  replaces: [the-other]"}
+    pack(tmp_path / "c", **first)
+    pack(tmp_path / "c", "other.yaml", **{**itself, "id: narrow-nets-for-few-rows": "id: the-other"})
+    both = check_rules([tmp_path / "c"], FACTS, SPACE).complaints
+    assert len(both) == 2 and all("replace each other" in line for line in both)
 
 
 def test_rules_for_other_kinds_of_data_are_left_out(tmp_path):

@@ -127,6 +127,7 @@ def test_zero_beside_a_range_stays_only_where_the_new_range_contains_it():
     assert decay.narrowed(0, 0.1).zero and decay.narrowed(0, 0.1).default == 0
     assert not decay.narrowed(1e-3, 0.1).zero and decay.narrowed(1e-3, 0.1).default == 1e-3
     assert decay.narrowed(1e-3, 0.1, keep_zero=True).zero
+    assert type(decay.nearest(1e-9)) is float and decay.nearest(1e-9) == 0
     off = decay.narrowed(0, 0)
     assert not off.searched and off.default == 0
 
@@ -173,6 +174,8 @@ def test_an_inactive_parameter_keeps_its_default_and_is_not_suggested():
 def test_zero_is_a_question_of_its_own_for_optuna():
     space = small_space()
     assert space.encode(space.complete({})) == {"kind": "a", "decay.on": False}
+    trial = optuna.trial.FixedTrial({"kind": "a", "decay.on": False})
+    assert type(space.suggest(trial)["decay"]) is float
     assert space.encode(space.complete({"decay": 0.5})) == {"kind": "a", "decay.on": True, "decay": 0.5}
 
 
