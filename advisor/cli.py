@@ -109,7 +109,19 @@ def given(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: v for name, v in options.items() if v not in (None, (), {}) and defaults.get(name) != v}
 
 
+class Commands(click.Group):
+    """Click makes exit code 1 of a reader that has left; it is no failure of ours."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except BrokenPipeError:
+            _leave_stdout()
+            return 0
+
+
 @click.group(
+    cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     help=f"Advice before you tune a neural network, and the tuning.\n\n{EXAMPLES}",
     epilog="Exit codes: 0 done, 1 our bug, 2 something you can mend, 3 a check failed, 130 interrupted (resumable).",
