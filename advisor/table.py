@@ -227,7 +227,8 @@ def _check_request(
 
 
 def _or(names: Sequence[str]) -> str:
-    return " or ".join([", ".join(shown(name, 40) for name in names[:-1]), names[-1]] if names[1:] else names)
+    some = [shown(name, 40) for name in names]
+    return " or ".join([", ".join(some[:-1]), some[-1]] if some[1:] else some)
 
 
 def _absent(role: str, name: str, read: Source) -> str:
