@@ -49,7 +49,7 @@ _Message = tuple[str, list[tuple[int, float]], Any]
 
 
 class _Worker:
-    """What runs in an actor. ``prepare`` comes before the first ``run``; Ray keeps the order."""
+    """What runs in an actor. ``prepare`` comes before the first ``run``, which waits for its result."""
 
     def __init__(self, imports: Sequence[str]) -> None:
         for name in imports:
@@ -68,7 +68,8 @@ class _Worker:
             self._complaint = (f"the worker could not be set up: {error_text(error)}", traceback.format_exc())
         return os.getpid()
 
-    def run(self, job: Job) -> Generator[_Message, None, None]:
+    def run(self, job: Job, pid: int) -> Generator[_Message, None, None]:
+        """The job's epochs in batches, then its end. ``pid``, of ``prepare``, is there to be waited for."""
         if self._objective is None:
             yield ("failed", [], self._complaint)
             return
@@ -184,7 +185,14 @@ class RayWorkers:
             # Ray leaves the variable unset for num_gpus=0, and a CPU trial would then see, and use, every GPU.
             environment["CUDA_VISIBLE_DEVICES"] = ""
         # In the environment of a fresh process: OpenMP reads it when it is loaded, setting it in the actor is too late.
-        options = {"num_cpus": self._cpus, "num_gpus": self._gpus, "runtime_env": {"env_vars": environment}}
+        options = {
+            "num_cpus": self._cpus,
+            "num_gpus": self._gpus,
+            "runtime_env": {"env_vars": environment},
+            # Otherwise a call that is cancelled before it began leaves a gap in the order of calls, and the actor waits
+            # 30 s for it before it takes the next one.
+            "allow_out_of_order_execution": True,
+        }
         return ray.remote(_Worker).options(**options).remote(self._imports)
 
     def close(self) -> None:
@@ -224,7 +232,7 @@ def _ray_init(address: str | None, local: dict[str, Any]) -> None:
         if address is None:
             raise UserError(f"Ray did not start here ({_first_line(error)}): try --executor in-process") from error
         raise UserError(
-            f"no Ray cluster could be joined at {address} ({_first_line(error)}): is it running, with the same versions, "
+            f"no Ray cluster could be joined at {address} ({_first_line(error)}): is it running, in our Ray's version, "
             "and has this machine its token?"
         ) from error
 
@@ -328,7 +336,7 @@ class RayExecutor(Executor):
         if free is None:
             raise ValueError(f"all {self.slots} slots are taken")
         free.job, free.cancelled_at = job, None
-        free.stream = free.actor.run.remote(job)
+        free.stream = free.actor.run.remote(job, free.pid)
 
     def cancel(self, job_id: str) -> None:
         for slot in self._slots:
@@ -351,10 +359,15 @@ class RayExecutor(Executor):
 
         One, not all: a worker that reports faster than we read must not keep the driver here.
         """
-        by_stream = {slot.stream: slot for slot in busy}
-        ready, _ = self._ray.wait(list(by_stream), num_returns=number, timeout=timeout)
-        for stream in ready:
-            self._take(by_stream[stream])
+        # Of a cancelled stream Ray says that it is ready, and then `next` waits for the job's very end: without limit
+        # when the job never gets to a yield. So there we wait for the end first, and only then read.
+        sources = {slot.stream if slot.cancelled_at is None else slot.stream.completed(): slot for slot in busy}
+        ready, _ = self._ray.wait(list(sources), num_returns=number, timeout=timeout)
+        for source in ready:
+            slot = sources[source]
+            self._take(slot)
+            while slot.job is not None and slot.cancelled_at is not None:
+                self._take(slot)
 
     def _take(self, slot: _Slot) -> None:
         job = slot.job

@@ -1,0 +1,30 @@
+"""What all tests share: an empty home, no tokens, quiet libraries, and one local Ray for the whole session."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+
+import pytest
+
+# Before anything imports ray: it reads these once. An empty home, so that no test sees or leaves anything in the real
+# one; authentication off, so that one test's token cannot break another's cluster.
+_home = tempfile.TemporaryDirectory(prefix="advisor-home-")
+os.environ["HOME"] = _home.name
+os.environ["RAY_AUTH_MODE"] = "disabled"
+os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+    os.environ.pop(name, None)
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[str]:
+    """The address of one local Ray; executors made without an address use it as well, and leave it running."""
+    import contracts
+    import ray
+
+    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    # The test modules are not installed on the workers, so what they define travels by value.
+    ray.cloudpickle.register_pickle_by_value(contracts)
+    yield ray.get_runtime_context().gcs_address
+    ray.shutdown()

@@ -1,0 +1,251 @@
+"""The executors, one contract for both, and what only Ray can show."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from contracts import LIMIT, SHARED, ExecutorContract, events_of, script_factory
+
+from advisor.errors import UserError
+from advisor.executors import Cancelled, Failed, Finished, InProcessExecutor, Job, Reported
+from advisor.ray_executor import RayExecutor, RayWorkers
+
+
+class TestInProcessExecutor(ExecutorContract):
+    @pytest.fixture
+    def executor(self):
+        executor = InProcessExecutor(script_factory, SHARED)
+        yield executor
+        executor.close()
+        executor.close()
+
+    def test_sys_exit_in_an_objective_does_not_end_us(self):
+        def factory(shared):
+            def objective(job):
+                sys.exit(3)
+                yield 1, 1.0
+
+            return objective
+
+        executor = InProcessExecutor(factory, None)
+        executor.submit(Job("exit", {}))
+        assert events_of(executor)[-1].error == "SystemExit: 3"
+
+    def test_a_raising_finally_does_not_spoil_a_cancel(self):
+        def factory(shared):
+            def objective(job):
+                try:
+                    yield 1, 1.0
+                finally:
+                    raise RuntimeError("while closing")
+
+            return objective
+
+        executor = InProcessExecutor(factory, None)
+        executor.submit(Job("bad", {}))
+        executor.poll(0)
+        executor.cancel("bad")
+        assert executor.poll(0) == [Cancelled("bad")]
+
+
+@pytest.fixture(scope="module")
+def ray_executor(local_ray):
+    executor = RayExecutor(script_factory, SHARED, workers=2)
+    yield executor
+    executor.close()
+    executor.close()
+
+
+@pytest.mark.slow
+class TestRayExecutor(ExecutorContract):
+    @pytest.fixture
+    def executor(self, ray_executor):
+        return ray_executor
+
+    def test_workers_are_other_processes_and_stay_warm(self, executor):
+        pids = set()
+        for number in range(4):
+            executor.submit(Job(f"pid-{number}", {"losses": [1.0]}))
+            pids.add(events_of(executor)[-1].result["pid"])
+        assert pids <= set(executor.worker_pids())
+        assert os.getpid() not in pids
+
+    def test_short_epochs_travel_together(self, executor):
+        executor.submit(Job("batch", {"losses": [1.0] * 50}))
+        deadline = time.monotonic() + LIMIT
+        batches = []
+        while not batches or not isinstance(batches[-1][-1], Finished):
+            assert time.monotonic() < deadline
+            if events := executor.poll(1.0):
+                batches.append(events)
+        assert len(batches) < 25
+
+    def test_a_dead_worker_is_told_and_replaced(self, executor):
+        executor.submit(Job("dies", {"losses": [1.0], "exit_at": 1}))
+        failed = events_of(executor)[-1]
+        assert isinstance(failed, Failed)
+        assert failed.worker_died
+        assert "\n" not in failed.error
+        for number in range(executor.slots):
+            executor.submit(Job(f"again-{number}", {"losses": [1.0]}))
+        ended = [event for event in events_of(executor, executor.slots) if not isinstance(event, Reported)]
+        assert all(isinstance(event, Finished) for event in ended)
+
+    def test_a_killed_worker_is_told_and_replaced(self, executor):
+        executor.submit(Job("killed", {"forever": True, "seconds": 0.01}))
+        executor.poll(LIMIT)
+        busy = next(slot for slot in executor._slots if slot.job is not None)
+        import ray
+
+        os.kill(ray.get(busy.pid), signal.SIGKILL)
+        failed = events_of(executor)[-1]
+        assert isinstance(failed, Failed)
+        assert failed.worker_died
+        executor.submit(Job("next", {"losses": [1.0]}))
+        assert isinstance(events_of(executor)[-1], Finished)
+
+    def test_a_deaf_job_costs_its_worker_only(self, executor, monkeypatch):
+        monkeypatch.setattr("advisor.ray_executor.CANCEL_SECONDS", 0.3)
+        executor.submit(Job("deaf", {"losses": [1.0], "seconds": 3600}))
+        executor.worker_pids()
+        executor.cancel("deaf")
+        assert events_of(executor)[-1] == Cancelled("deaf")
+        executor.submit(Job("next", {"losses": [1.0]}))
+        assert isinstance(events_of(executor)[-1], Finished)
+
+    def test_a_worker_that_cannot_be_set_up_fails_its_jobs(self, local_ray):
+        def factory(shared):
+            raise ImportError("no module named 'theirs'")
+
+        executor = RayExecutor(factory, None, workers=1)
+        try:
+            executor.submit(Job("a", {}))
+            failed = events_of(executor)[-1]
+            assert failed.error == "the worker could not be set up: ImportError: no module named 'theirs'"
+            assert not failed.worker_died
+        finally:
+            executor.close()
+
+    def test_the_environment_of_a_cpu_worker(self, local_ray):
+        def factory(shared):
+            def objective(job):
+                yield 1, 1.0
+                return {name: os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")}, shared
+
+            return objective
+
+        executor = RayExecutor(factory, SHARED["weights"], workers=1)
+        try:
+            executor.submit(Job("env", {}))
+            environment, _ = events_of(executor)[-1].result
+            assert environment == {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+        finally:
+            executor.close()
+
+    def test_a_ray_that_was_there_is_left_running(self, local_ray):
+        import ray
+
+        workers = RayWorkers(1)
+        workers.start()
+        workers.start()
+        workers.wait()
+        workers.close()
+        assert ray.is_initialized()
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("127.0.0.1:1", "no Ray cluster answers at 127.0.0.1:1"),
+        ("ray://127.0.0.1:1", "no Ray cluster answers at ray://127.0.0.1:1"),
+        ("nonsense", "'nonsense' is not an address"),
+        ("host:", "'host:' is not an address"),
+        ("host:99999", "'host:99999' is not an address"),
+    ],
+)
+def test_an_unreachable_address_is_one_line(address, words):
+    threads = threading.active_count()
+    with pytest.raises(UserError, match=r"address|answers") as caught:
+        RayExecutor(script_factory, SHARED, address=address)
+    assert words in str(caught.value)
+    assert threading.active_count() == threads
+
+
+def test_no_workers_is_an_error():
+    with pytest.raises(UserError, match="workers must be at least 1, not 0"):
+        RayWorkers(0)
+
+
+LOCAL_START = """
+from pathlib import Path
+from advisor.executors import Job
+from advisor.ray_executor import RayExecutor, RayWorkers
+import os, sys, threading
+def factory(shared):
+    def objective(job):
+        if job.payload:
+            os._exit(3)
+        yield 1, 1.0
+        return sum(shared)
+    return objective
+workers = RayWorkers(workers=2, imports=["json", "no_such_module"])
+workers.start()
+executor = RayExecutor(factory, [1, 2], ray_workers=workers)
+results = []
+for payload in ({}, {"die": 1}, {}):
+    executor.submit(Job("a", payload))
+    while any(slot.job for slot in executor._slots):
+        results += executor.poll(1.0)
+executor.close()
+kinds = [type(event).__name__ for event in results]
+assert kinds == ["Reported", "Finished", "Failed", "Reported", "Finished"], kinds
+assert results[1].result == 3
+assert [file for file in Path.home().rglob("*")] == [], list(Path.home().rglob("*"))
+"""
+
+
+@pytest.mark.slow
+def test_a_ray_of_our_own_leaves_nothing(tmp_path):
+    """C10 and L2: no token in the user's home, nothing on stdout even when a worker dies, no process left."""
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    del environment["RAY_AUTH_MODE"]
+    done = subprocess.run([sys.executable, "-c", LOCAL_START], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    assert _processes_with_home(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_ray_ends_with_a_killed_driver(tmp_path):
+    """C7: nothing of ours runs on when the driver is gone. (Ray's two agents take a minute to notice; they only listen.)"""
+    code = LOCAL_START.replace("results = []", "print('up', flush=True); threading.Event().wait()")
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    driver = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
+    try:
+        assert driver.stdout.readline() == "up\n"
+        assert len(_processes_with_home(tmp_path)) > 2
+    finally:
+        driver.kill()
+        driver.wait()
+    deadline = time.monotonic() + LIMIT
+    while left := [name for name in _processes_with_home(tmp_path) if not name.endswith("Agent")]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
+
+
+def _processes_with_home(home):
+    """Processes that inherited this home: Ray's, whatever they are called."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                if f"HOME={home}\0".encode() in (folder / "environ").read_bytes():
+                    found.append((folder / "cmdline").read_bytes().split(b"\0")[0].decode())
+            except OSError:
+                continue
+    return found
