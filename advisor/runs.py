@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from advisor.advice import Advice, Reading, get_advice, reopen
 from advisor.errors import UserError
+from advisor.recommendation import Recommendation
 from advisor.run_folder import RunFolder, choose_run_folder, write_text
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ def open_run(
     if run.recommendation.is_file():
         # a recommendation that is there may carry the person's edits; the same command goes on with it
         kept, _ = reopen(run.recommendation, data)
-        if kept.reading.to_dict() == advice.reading.to_dict() and not advice.reading.fixed:
+        asked_alike = kept.reading.to_dict() == advice.reading.to_dict()
+        if asked_alike and (not advice.reading.fixed or _same_plan(kept.recommendation, advice.recommendation)):
             return kept, run
         if run.journal.exists():
             raise UserError(f"{run.path} holds a search with other options: give the same ones, or another --out")
@@ -52,3 +54,8 @@ def write_advice(run: RunFolder, advice: Advice) -> None:
     text = advice.recommendation.to_yaml()
     if not run.recommendation.is_file() or not any(p.yours for p in advice.recommendation.provenance.values()):
         write_text(run.recommendation, text)
+
+
+def _same_plan(one: Recommendation, other: Recommendation) -> bool:
+    """Whether both fix and search the same."""
+    return one.configuration == other.configuration and one.space.to_dict() == other.space.to_dict()

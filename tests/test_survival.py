@@ -1,0 +1,116 @@
+"""`advisor tune` as a process that is killed, interrupted and started twice: what was acknowledged is kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.storages.journal import JournalFileBackend, JournalStorage
+from optuna.trial import TrialState
+
+pytestmark = pytest.mark.slow
+
+BUDGET = 6
+FINISHED = re.compile(r"^trial (\d+): (complete|pruned)")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    rows = [f"{i % 7},{(i * 5) % 11},{'yes' if (i % 7) + (i * 5) % 11 > 8 else 'no'}" for i in range(80)]
+    path = tmp_path / "data.csv"
+    path.write_text("a,b,y\n" + "\n".join(rows) + "\n")
+    return path
+
+
+def start(data: Path, *options: str) -> subprocess.Popen[str]:
+    """A search in a process of its own; in-process, so that one kill ends all of it."""
+    command = [sys.executable, "-m", "advisor.cli", "tune", str(data), "--target", "y", "--executor", "in-process"]
+    command += ["--trials", str(BUDGET), "--out", "run", "--set", "epochs=40", "--set", "folds=2", *options]
+    return subprocess.Popen(
+        command,
+        cwd=data.parent,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        start_new_session=True,
+    )
+
+
+def acknowledged(process: subprocess.Popen[str], count: int) -> set[int]:
+    """Read the progress until ``count`` trials have been reported as finished."""
+    assert process.stderr is not None
+    numbers: set[int] = set()
+    for line in process.stderr:
+        found = FINISHED.match(line)
+        if found:
+            numbers.add(int(found[1]))
+        if len(numbers) >= count:
+            break
+    return numbers
+
+
+def trials(run: Path) -> list[optuna.trial.FrozenTrial]:
+    """What the journal holds, read by plain Optuna from a copy: looking must not mend anything."""
+    copy = run.parent / "copy.journal"
+    copy.write_bytes((run / "study.journal").read_bytes())
+    storage = JournalStorage(JournalFileBackend(str(copy)))
+    study = optuna.load_study(study_name=optuna.get_all_study_names(storage)[0], storage=storage)
+    return study.get_trials()
+
+
+def test_killed_again_and_again_nothing_that_was_acknowledged_is_lost(data):
+    run, seen = data.parent / "run", {}
+    for count in (1, 1, 2):
+        process = start(data)
+        numbers = acknowledged(process, count)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        kept = {t.number: t.value for t in trials(run) if t.state in (TrialState.COMPLETE, TrialState.PRUNED)}
+        assert numbers <= kept.keys()
+        assert all(kept[number] == value for number, value in seen.items())
+        seen = kept
+    process = start(data, "--json")
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    document = json.loads(out)
+    assert len(document["search"]["trials"]) == BUDGET
+    states = [t.state for t in trials(run)]
+    assert TrialState.RUNNING not in states and TrialState.WAITING not in states
+    done = {t["number"]: t["value"] for t in document["search"]["trials"]}
+    assert all(done[number] == value for number, value in seen.items() if done[number] is not None)
+    assert (run / "model" / "weights.safetensors").is_file() and (run / "report.html").is_file()
+    assert not [path for path in run.iterdir() if "tmp~" in path.name]
+
+
+def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(data):
+    process = start(data)
+    numbers = acknowledged(process, 1)
+    os.kill(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "go on with: advisor tune" in err.splitlines()[-1]
+    kept = {t.number for t in trials(data.parent / "run") if t.state == TrialState.COMPLETE}
+    assert numbers <= kept
+
+
+def test_a_second_driver_is_told_who_holds_the_run_and_takes_over_when_the_first_is_gone(data):
+    first = start(data)
+    acknowledged(first, 1)
+    second = start(data)
+    out, err = second.communicate(timeout=120)
+    assert second.returncode == 2 and out == ""
+    assert err.count("\n") == 1 and f"process {first.pid} " in err
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    third = start(data, "--json")
+    out, err = third.communicate(timeout=300)
+    assert third.returncode == 0, err
+    assert len(json.loads(out)["search"]["trials"]) == BUDGET
