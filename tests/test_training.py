@@ -96,8 +96,8 @@ def test_every_optimizer_learns_separable_classes(optimizer):
     data = blobs()
     c = configured(optimizer=optimizer, epochs=30, patience=30)
     epochs, fitted = run(c | {"learning_rate": SENSIBLE[optimizer]}, data)
-    assert epochs[-1].train_loss < 0.05
-    assert max(fitted.validation_losses) < 0.1
+    assert epochs[-1].train_loss < 0.12
+    assert max(fitted.validation_losses) < 0.15
     assert np.mean(fitted.predict(data.features).argmax(axis=1) == data.target) > 0.98
 
 
