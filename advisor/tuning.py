@@ -127,7 +127,8 @@ def tune(
     trials: how many in all, those of an earlier call on the same run folder included; trial 0 is the recommendation,
     trial 1 the library default. time_limit: seconds, for the search and the final together. executor: ``ray``, or
     ``in-process`` for debugging. address: a Ray cluster to join. workers: how many trials at once. gpus_per_worker: the
-    share of a GPU that each trial asks Ray for; 0 trains on CPUs. data, target, out and options are those of ``fit``. Ctrl-C ends the search cleanly; the same call goes on with it.
+    share of a GPU that each trial asks Ray for; 0 trains on CPUs. data, target, out and options are those of ``fit``.
+    Ctrl-C ends the search cleanly; the same call goes on with it.
     Raises UserError for whatever the user can mend.
     """
     begun = time.monotonic()
