@@ -108,7 +108,7 @@ def get_advice(source: Source, target: str, reading: Reading | None = None) -> A
     measured = facts_module.measure(table)
     data = {
         "name": table.name,
-        "source": table.source,
+        "source": _absolute(table.source),
         "target": target,
         "fingerprint": table.fingerprint,
         **reading.to_dict(),
@@ -200,7 +200,7 @@ def measure(data: Source, target: str, **options: Any) -> Facts:
     options: those of ``Reading`` (test, types, task, time_column, group_column, test_fraction, seed).
     Raises UserError for whatever the user can mend.
     """
-    return facts_module.measure(_table(data, target, _reading(options)))
+    return facts_module.measure(_table(data, target, reading_of(options)))
 
 
 def recommend(data: Source, target: str, **options: Any) -> Recommendation:
@@ -213,10 +213,11 @@ def recommend(data: Source, target: str, **options: Any) -> Recommendation:
     >>> rec = advisor.recommend("data.csv", target="income")  # doctest: +SKIP
     >>> study.optimize(lambda trial: my_loss(rec.space.suggest(trial)), n_trials=50)  # doctest: +SKIP
     """
-    return get_advice(data, target, _reading(options)).recommendation
+    return get_advice(data, target, reading_of(options)).recommendation
 
 
-def _reading(options: Mapping[str, Any]) -> Reading:
+def reading_of(options: Mapping[str, Any]) -> Reading:
+    """The options by name; UserError for one that does not exist."""
     try:
         return replace(Reading(), **options)
     except TypeError:

@@ -166,9 +166,13 @@ def advise(
 
 
 def library_default(recommendation: Recommendation, base: Space) -> dict[str, Any]:
-    """What a person gets who stacks a library's defaults: the base space, trained and judged by the same plan."""
-    plan = {name: recommendation.configuration[name] for name, item in base.parameters.items() if item.topic == "plan"}
-    return base.complete(plan)
+    """What a person gets who stacks a library's defaults: the base space, trained and judged by the same plan.
+
+    Values that the person fixed stand here too.
+    """
+    searched, provenance = recommendation.space.searched, recommendation.provenance
+    kept = (n for n, p in base.parameters.items() if p.topic == "plan" or (provenance[n].yours and n not in searched))
+    return base.complete({name: recommendation.configuration[name] for name in kept})
 
 
 def _space(space: Space, combined: Mapping[str, Combined], mine: set[str]) -> Space:

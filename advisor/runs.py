@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advisor.advice import Advice, Reading, get_advice, reopen
+from advisor import knowledge
+from advisor.advice import Advice, get_advice, reading_of, reopen
 from advisor.errors import UserError
 from advisor.recommendation import Recommendation
-from advisor.run_folder import RunFolder, choose_run_folder, write_text
+from advisor.run_folder import RunFolder, choose_run_folder, read_text, write_text
 
 if TYPE_CHECKING:
     from advisor.advice import Source
@@ -29,7 +30,7 @@ def open_run(
         return (advice, run) if out is None else (advice, choose_run_folder(out, advice.identity))
     if target is None:
         raise UserError("say which column to predict: --target COLUMN")
-    advice = get_advice(data, target, Reading(**options))
+    advice = get_advice(data, target, reading_of(options))
     run = choose_run_folder(out, advice.identity)
     if run.recommendation.is_file():
         # a recommendation that is there may carry the person's edits; the same command goes on with it
@@ -39,6 +40,9 @@ def open_run(
             return kept, run
         if run.journal.exists():
             raise UserError(f"{run.path} holds a search with other options: give the same ones, or another --out")
+        provenance = kept.recommendation.provenance
+        if lost := [name for name, p in provenance.items() if p.yours and name not in advice.reading.fixed]:
+            raise UserError(f"{run.recommendation} has your own {', '.join(lost)}: --set them too, or give another --out")
     return advice, run
 
 
@@ -49,11 +53,13 @@ def is_run(data: str | Path) -> bool:
 
 
 def write_advice(run: RunFolder, advice: Advice) -> None:
-    """facts.json and recommendation.yaml of a run; a recommendation with the person's edits is left as it is."""
+    """facts.json and recommendation.yaml of a run; a file that says the same already is left as it is, edits and all."""
     run.write_facts(advice.facts.to_dict(), advice.identity)
-    text = advice.recommendation.to_yaml()
-    if not run.recommendation.is_file() or not any(p.yours for p in advice.recommendation.provenance.values()):
-        write_text(run.recommendation, text)
+    if run.recommendation.is_file():
+        there = Recommendation.from_yaml(read_text(run.recommendation), knowledge.base_space(), str(run.recommendation))
+        if there.data == advice.recommendation.data and _same_plan(there, advice.recommendation):
+            return
+    write_text(run.recommendation, advice.recommendation.to_yaml())
 
 
 def _same_plan(one: Recommendation, other: Recommendation) -> bool:

@@ -359,7 +359,7 @@ def encode(frame: pl.DataFrame, schema: Schema) -> Features:
         frame = frame.rename(dict(zip(frame.columns, unique, strict=True)))
     used = [column for column in schema.columns if column.type not in ("identifier", "constant")]
     if missing := [column.name for column in used if column.name not in frame.columns]:
-        raise UserError(_lacking("the rows given", missing, frame.columns))
+        raise UserError(_lacking("the table given", missing, frame.columns))
     numeric: dict[str, NDArray[Any]] = {}
     codes: dict[str, NDArray[np.int32]] = {}
     for column in used:
