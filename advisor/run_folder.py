@@ -387,6 +387,7 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
         _sync_folder(path.parent)
         shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
+        _restore_folder(path)
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 

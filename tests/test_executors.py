@@ -222,7 +222,7 @@ def test_a_ray_of_our_own_leaves_nothing(tmp_path):
 
 @pytest.mark.slow
 def test_ray_ends_with_a_killed_driver(tmp_path):
-    """C7: nothing of ours runs on when the driver is gone. (Ray's two agents take a minute to notice; they only listen.)"""
+    """C7: nothing of ours runs on when the driver is gone. (Ray's agents and log monitor take a minute to notice.)"""
     code = LOCAL_START.replace("results = []", "print('up', flush=True); threading.Event().wait()")
     environment = {**os.environ, "HOME": str(tmp_path)}
     driver = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
@@ -232,8 +232,9 @@ def test_ray_ends_with_a_killed_driver(tmp_path):
     finally:
         driver.kill()
         driver.wait()
+    ours = ("raylet", "gcs_server", "ray::IDLE", "_Worker", "_Worker.run", "_Worker.prepare", "_Worker.__init__")
     deadline = time.monotonic() + LIMIT
-    while left := [name for name in _processes_with_home(tmp_path) if not name.endswith("Agent")]:
+    while left := [name for name in _processes_with_home(tmp_path) if name.endswith(ours)]:
         assert time.monotonic() < deadline, left
         time.sleep(0.1)
 
