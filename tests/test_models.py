@@ -431,18 +431,20 @@ for module in (pickle, _pickle):
 pickle._Unpickler, pickle._load, pickle._loads = Unpickler, abort, abort
 from advisor import load_model
 import polars as pl
-predicted = load_model(sys.argv[1]).predict(pl.read_csv(sys.argv[2]))
-print(len(predicted), flush=True)
+for folder, rows in zip(sys.argv[1::2], sys.argv[2::2]):
+    print(len(load_model(folder).predict(pl.read_csv(rows))), flush=True)
 pickle.loads(pickle.dumps(1))
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", ["binary", "regression"])
-def test_loading_and_predicting_unpickle_nothing(folders, task, tmp_path):
-    frame(task, rows=12).write_csv(tmp_path / "new.csv")
-    done = child(UNPICKLE_ABORTS, folders[task], tmp_path / "new.csv")
-    assert done.stdout.strip() == "12", done.stderr
+def test_loading_and_predicting_unpickle_nothing(folders, tmp_path):
+    arguments = []
+    for task in TASKS:
+        frame(task, rows=12).write_csv(tmp_path / f"{task}.csv")
+        arguments += [folders[task], tmp_path / f"{task}.csv"]
+    done = child(UNPICKLE_ABORTS, *arguments)
+    assert done.stdout.split() == ["12"] * 3, done.stderr
     assert (done.returncode, done.stderr) == (77, "unpickled")  # the trap works
 
 
