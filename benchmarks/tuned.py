@@ -20,7 +20,7 @@ import yaml
 import advisor
 
 HERE = Path(__file__).resolve().parent
-SETS = "wine sonar hitters diabetes vehicle concrete german oj yeast4 contraceptive".split()
+SETS = ["wine", "sonar", "hitters", "diabetes", "vehicle", "concrete", "german", "oj", "yeast4", "contraceptive"]
 
 
 def measure(folder: Path, seed: int, trials: int) -> dict:
