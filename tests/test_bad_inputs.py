@@ -163,7 +163,7 @@ FILES = [
     Case("too short a row", X, "line 3 has 2 fields", holds("a,b,y\n1,2,3\n1,2\n" + "1,2,3\n" * 20)),
     Case("too long a row", X, "line 3 has 4 fields", holds("a,b,y\n1,2,3\n1,2,3,4\n" + "1,2,3\n" * 20)),
     Case("quote left open", X, "line 2 has 2 fields", holds('a,b,y\n1,"2,3\n' + "1,2,3\n" * 20)),
-    Case("100,000 columns", X, "at most 10,000", holds(",".join(f"c{i}" for i in range(100_000)) + "\n")),
+    Case("100,000 columns", X, "10,000 columns", holds(",".join(f"c{i}" for i in range(100_000)) + "\n")),
     Case("damaged gzip", "recommend x.csv.gz --target y", "gzip", holds(gzip.compress(rows().encode())[:-20], "x.csv.gz")),
     Case("gzip of nothing", "recommend x.csv.gz --target y", "empty once unpacked", holds(gzip.compress(b""), "x.csv.gz")),
     Case("truncated parquet", "recommend x.parquet --target y", "Parquet", parquet(pl.DataFrame({"y": [1, 2]}), -30)),
