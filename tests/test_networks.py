@@ -341,7 +341,7 @@ def test_a_code_has_its_own_vector_and_an_unseen_one_the_zero_vector():
 
 def test_embeddings_start_with_vectors_of_length_one():
     embedding = StackedEmbedding(1, (2000,), 8, seeded())
-    assert float(embedding.weight.square().sum(dim=2).mean()) == pytest.approx(1.0, rel=0.05)
+    assert float(embedding.weight.detach().square().sum(dim=2).mean()) == pytest.approx(1.0, rel=0.05)
 
 
 def test_piecewise_linear_embeds_by_the_share_of_each_bin():
@@ -383,7 +383,7 @@ def test_periodic_keeps_the_number_and_adds_trained_waves():
         expected = wave @ module.weight[0, column] + module.bias[0, 0, column]
         assert torch.allclose(out[0, :, 5 * column + 1 : 5 * column + 5], expected, atol=1e-5)
     wide = Periodic(1, 200, 4, 0.3, seeded())
-    assert float(wide.frequency.std()) == pytest.approx(0.3, rel=0.1)
+    assert float(wide.frequency.detach().std()) == pytest.approx(0.3, rel=0.1)
 
 
 def test_dropout_leaves_out_its_share_keeps_the_mean_and_stops_in_evaluation():
@@ -480,6 +480,6 @@ def test_gradients_of_a_whole_network_are_the_derivatives(norm, activation):
         for sign in (1, -1):
             with torch.no_grad():
                 weight[0, i, j] += sign * step
-                values.append(float(network(numeric, indicators.double(), codes).square().sum()))
+                values.append(network(numeric, indicators.double(), codes).square().sum().item())
                 weight[0, i, j] -= sign * step
         assert (values[0] - values[1]) / (2 * step) == pytest.approx(float(gradient[0, i, j]), rel=1e-4, abs=1e-6)
