@@ -364,21 +364,23 @@ class _Driver:
     def _ask(self, place: int, origin: str) -> tuple[optuna.Trial, dict[str, Any]]:
         # A sampler per place, not one that runs on: after a restart its state would not be the uninterrupted one's.
         self._study.sampler = _sampler(zlib.crc32(f"{self._seed}/{place}".encode()))
-        attributes = {PLACE: place, "origin": origin}
+        attributes: dict[str, Any] = {PLACE: place, "origin": origin}
         wanted = self._plan.enqueue.get(origin)
         asked = None if wanted is None else self._encoded(wanted)
         if asked is not None:
             self._study.enqueue_trial(asked, user_attrs=attributes)
-            trial = self._study.ask()
-            with self._journal.together():
-                return trial, self._plan.space.suggest(trial)
+            attributes = {}
+        elif wanted is not None:
+            attributes["configuration"] = dict(wanted)
         trial = self._study.ask()
         with self._journal.together():
-            if wanted is not None:
-                attributes["configuration"] = dict(wanted)
             for name, value in attributes.items():
                 trial.set_user_attr(name, value)
-            return trial, dict(wanted) if wanted is not None else self._plan.space.suggest(trial)
+            outside = wanted is not None and asked is None
+            configuration = dict(wanted or {}) if outside else self._plan.space.suggest(trial)
+        # Read back: what Optuna has against a parameter it says when it reads the record, and that must be here.
+        self._study._storage.get_trial(trial._trial_id)
+        return trial, configuration
 
     def _encoded(self, configuration: Mapping[str, Any]) -> dict[str, Any] | None:
         """What to enqueue; None for a configuration outside the space.

@@ -397,7 +397,7 @@ def writes(tree):
             continue
         name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
         owner = getattr(node.func.value, "id", "") if isinstance(node.func, ast.Attribute) else ""
-        if name == "open" and owner != "RunFolder":
+        if name == "open" and owner != "RunFolder" and "os.devnull" not in map(ast.unparse, node.args):
             mode = next((k.value for k in node.keywords if k.arg == "mode"), None)
             position = 1 if not isinstance(node.func, ast.Attribute) or owner in ("gzip", "io", "os") else 0
             if mode is None and len(node.args) > position:
