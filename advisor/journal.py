@@ -58,21 +58,26 @@ class _FileLock(BaseJournalFileLock):
         self._file.unlock()
 
 
-class _Backend(JournalFileBackend):
-    """Optuna's file backend with checksums, grouped writes and a position for messages."""
+class _CountingBackend(JournalFileBackend):
+    """Optuna's file backend that knows, for messages, which line it has read last."""
 
-    def __init__(self, file: GrowingFile) -> None:
-        self._growing = file
-        self._own_lock = _FileLock(file)
-        self._group: list[dict[str, Any]] | None = None
-        self.lines_read = 0
-        # The resolved path: Optuna's own lock waits for ever on a relative one, and a later chdir would lose the file.
-        super().__init__(str(file.path), lock_obj=self._own_lock)
+    lines_read = 0
 
     def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
         for number, log in enumerate(super().read_logs(log_number_from), start=log_number_from + 1):
             self.lines_read = number
             yield log
+
+
+class _Backend(_CountingBackend):
+    """The backend that writes: checksums, groups of records in one write."""
+
+    def __init__(self, file: GrowingFile) -> None:
+        self._growing = file
+        self._own_lock = _FileLock(file)
+        self._group: list[dict[str, Any]] | None = None
+        # The resolved path: Optuna's own lock waits for ever on a relative one, and a later chdir would lose the file.
+        super().__init__(str(file.path), lock_obj=self._own_lock)
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         if self._group is not None:
@@ -166,7 +171,7 @@ def read_study(path: Path) -> optuna.Study:
     if not path.is_file():
         raise UserError(f"{path} does not exist: run `advisor tune` first")
     _check_lines(path)
-    return _load(JournalFileBackend(str(path), lock_obj=_NoWriting(path)), path, create=False)
+    return _load(_CountingBackend(str(path), lock_obj=_NoWriting(path)), path, create=False)
 
 
 class _NoWriting(BaseJournalFileLock):
@@ -211,7 +216,7 @@ def _damaged(path: Path, line: int) -> UserError:
     )
 
 
-def _load(backend: JournalFileBackend, path: Path, *, create: bool) -> optuna.Study:
+def _load(backend: _CountingBackend, path: Path, *, create: bool) -> optuna.Study:
     try:
         storage = JournalStorage(backend)
         names = [study.study_name for study in storage.get_all_studies()]
@@ -225,7 +230,7 @@ def _load(backend: JournalFileBackend, path: Path, *, create: bool) -> optuna.St
         return study
     except (KeyError, ValueError, TypeError, AttributeError, AssertionError, RecursionError) as error:
         # All that replaying a record which is JSON but not a record of Optuna's can raise.
-        raise _damaged(path, getattr(backend, "lines_read", 0) or 1) from error
+        raise _damaged(path, max(1, backend.lines_read)) from error
 
 
 def _check_trial(trial: FrozenTrial) -> None:
