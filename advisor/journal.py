@@ -6,7 +6,7 @@ The file is Optuna's own format and opens with plain Optuna and optuna-dashboard
   with a relative path);
 * a torn last line (full disk, power loss) is cut off before Optuna appends to it, and kept beside;
 * every line carries a checksum, so a damaged line is named instead of believed (Optuna ignores the extra key);
-* one write per group of records, and one wait for the disk per finished trial (Optuna waits at every record);
+* one write per group of records, and one wait for the disk after trials have ended (Optuna waits at every record);
 * trials that a dead driver left RUNNING are closed before the sampler sees them: it would avoid the region they are in.
 """
 
@@ -76,6 +76,8 @@ class _Backend(_CountingBackend):
         self._growing = file
         self._own_lock = _FileLock(file)
         self._group: list[dict[str, Any]] | None = None
+        self._known = (-1, -1)
+        self.unsynced = False
         # The resolved path: Optuna's own lock waits for ever on a relative one, and a later chdir would lose the file.
         super().__init__(str(file.path), lock_obj=self._own_lock)
 
@@ -86,11 +88,21 @@ class _Backend(_CountingBackend):
         content = b"".join(_line(log) for log in logs)
         self._own_lock.acquire()
         try:
-            # SIGKILL does not lose what was written, only a power loss does: so we wait for the disk where a result
-            # would be lost, not at every parameter of a trial in flight.
-            self._growing.append(content, durable=any(map(_must_last, logs)))
+            self._growing.append(content)
         finally:
             self._own_lock.release()
+        self.unsynced = self.unsynced or any(map(_must_last, logs))
+
+    def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
+        # Optuna reads before and after everything it does, and each reading opens the file: not when nothing is new.
+        size = self._growing.size()
+        if self._known == (log_number_from, size):
+            return
+        number = log_number_from
+        for log in super().read_logs(log_number_from):
+            number += 1
+            yield log
+        self._known = (number, size)
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
@@ -150,6 +162,16 @@ class Journal:
         """Records of the block are written at its end, in one piece; until then a reader does not see them."""
         return self._backend.together()
 
+    def sync(self) -> None:
+        """Wait for the disk if a trial has ended since the last time.
+
+        A kill loses nothing that was written, only a power loss does; so this is for results, not for the parameters of
+        a trial in flight, and it can wait until the workers have their next jobs.
+        """
+        if self._backend.unsynced:
+            self._file.sync()
+            self._backend.unsynced = False
+
     def close_leftovers(self) -> list[int]:
         """End trials that a dead driver left open; their numbers. They do not count into the budget."""
         storage = self.study._storage
@@ -162,7 +184,10 @@ class Journal:
         return [trial.number for trial in left]
 
     def close(self) -> None:
-        self._file.close()
+        try:
+            self.sync()
+        finally:
+            self._file.close()
 
 
 def read_study(path: Path) -> optuna.Study:

@@ -422,7 +422,8 @@ def _sync_folder(path: Path) -> None:
 class GrowingFile:
     """A file that only grows, one whole record at a time, shared by processes through the kernel's lock.
 
-    Order of calls: ``lock``, any number of ``append`` and ``cut_torn_end``, ``unlock``; ``close`` at the end.
+    Order of calls: ``lock``, any number of ``append`` and ``cut_torn_end``, ``unlock``; ``close`` at the end. What was
+    appended survives the death of the process; after ``sync`` it survives a power loss.
     """
 
     def __init__(self, path: Path) -> None:
@@ -442,18 +443,27 @@ class GrowingFile:
     def unlock(self) -> None:
         fcntl.flock(self._handle, fcntl.LOCK_UN)
 
-    def append(self, content: bytes, *, durable: bool) -> None:
-        """Append in one write; ``durable`` waits for the disk. UserError, and nothing appended, when it is full."""
+    def append(self, content: bytes) -> None:
+        """Append in one write. UserError, and nothing appended, when the disk is full."""
         size = os.fstat(self._handle).st_size
         try:
             if os.write(self._handle, content) != len(content):
                 # A full disk takes part of a record; the next append would be glued to it and both be lost.
                 raise OSError(28, os.strerror(28))
-            if durable:
-                os.fdatasync(self._handle)
         except OSError as error:
             os.ftruncate(self._handle, size)
             raise UserError(f"cannot write {self.path}: {error.strerror}") from error
+
+    def sync(self) -> None:
+        """Wait until what was appended is on the disk."""
+        try:
+            os.fdatasync(self._handle)
+        except OSError as error:
+            raise UserError(f"cannot write {self.path}: {error.strerror}") from error
+
+    def size(self) -> int:
+        """Bytes in the file, others' included."""
+        return os.fstat(self._handle).st_size
 
     def cut_torn_end(self) -> Path | None:
         """Cut back to the last newline; what was behind it is kept beside as ``NAME.torn-N`` (returned)."""

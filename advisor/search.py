@@ -319,6 +319,8 @@ class _Driver:
                 elif timed_out:
                     self._void_running("out of time", keep_first=True)
                 self._submit(only_first=timed_out, none=interrupted)
+                # After the submitting, before the waiting: the workers train while the disk writes.
+                self._journal.sync()
                 if not self._running:
                     break
                 for event in self._executor.poll(self._patience()):

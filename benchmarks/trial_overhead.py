@@ -108,7 +108,7 @@ def ours(space, trials, workers):
                 sampling = ("infer_relative_search_space", "sample_relative", "sample_independent", "after_trial")
                 with (
                     watch.on("sampler", optuna.samplers.TPESampler, "__init__", *sampling),
-                    watch.on("disk", GrowingFile, "append"),
+                    watch.on("disk", GrowingFile, "append", "sync"),
                     watch.on("submit", RayExecutor, "submit"),
                     watch.on("poll", RayExecutor, "poll"),
                 ):
@@ -159,7 +159,8 @@ def fsync_seconds():
         file = GrowingFile(Path(folder) / "file")
         begun = time.perf_counter()
         for _ in range(100):
-            file.append(b"x" * 300, durable=True)
+            file.append(b"x" * 300)
+            file.sync()
         file.close()
         return (time.perf_counter() - begun) / 100
 

@@ -355,13 +355,14 @@ def test_files_get_the_usual_permissions(tmp_path):
 
 def test_a_growing_file_takes_a_half_written_record_back(tmp_path, monkeypatch):
     file = GrowingFile(tmp_path / "journal")
-    file.append(b"one\n", durable=True)
+    file.append(b"one\n")
     real = os.write
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", lambda handle, content: real(handle, content[:2]))
         with pytest.raises(UserError, match="No space left"):
-            file.append(b"two\n", durable=True)
-    file.append(b"three\n", durable=False)
+            file.append(b"two\n")
+    file.append(b"three\n")
+    file.sync()
     file.close()
     assert (tmp_path / "journal").read_bytes() == b"one\nthree\n"
 
@@ -377,7 +378,7 @@ def test_torn_ends_are_cut_and_kept(tmp_path, size):
     if kept:
         assert kept.name == "journal.torn-1"
         assert kept.read_bytes() == b"x" * size
-    file.append(b"more", durable=False)
+    file.append(b"more")
     again = file.cut_torn_end()
     assert again is not None
     assert again.name == ("journal.torn-2" if kept else "journal.torn-1")
