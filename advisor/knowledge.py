@@ -14,7 +14,7 @@ from advisor.spaces import Space, load_space
 
 def folder(name: str) -> Path:
     """The folder ``rules`` or ``search_spaces``: inside the package in a wheel, beside it in a checkout."""
-    installed = Path(str(files("advisor"))) / name
+    installed = Path(str(files("advisor"))) / f"shipped_{name}"
     return installed if installed.is_dir() else Path(__file__).resolve().parent.parent / name
 
 

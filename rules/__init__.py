@@ -1,1 +1,1 @@
-"""The rules, as YAML; mapped into the wheel as advisor.rules. No Python belongs here."""
+"""The rules, as YAML; mapped into the wheel as advisor.shipped_rules. No Python belongs here."""
