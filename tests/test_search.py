@@ -254,6 +254,19 @@ def test_the_time_limit_lets_the_first_finish_and_voids_the_rest(tmp_path, limit
     assert_run_is_sound(tmp_path / "j", 8)
 
 
+def test_the_last_trial_cut_off_by_the_limit_is_said(tmp_path):
+    seen = []
+    now = slow_clock()
+
+    def listen(event, progress):
+        now["on_event"](event, progress)
+        seen.append(progress.done)
+
+    result = search(plan(2, time_limit=8), in_process(), tmp_path / "j", clock=now["clock"], on_event=listen)
+    assert result.timed_out
+    assert seen[-1] == 1
+
+
 def test_a_limit_that_is_not_reached_is_not_reported(tmp_path):
     result = search(plan(2, time_limit=13), in_process(), tmp_path / "j", **slow_clock())
     assert not result.timed_out
