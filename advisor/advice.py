@@ -12,9 +12,7 @@ from advisor import knowledge
 from advisor.errors import UserError
 from advisor.facts import FACTS, Facts
 from advisor.recommendation import Finding, Recommendation, advise
-from advisor.rules import Rule, load_rules
 from advisor.run_folder import DataIdentity, RunFolder, read_text
-from advisor.spaces import Space
 from advisor.table import Table, load_table
 
 if TYPE_CHECKING:
@@ -94,16 +92,11 @@ class Advice:
         return DataIdentity(table.name, table.source, table.fingerprint, table.schema.target)
 
 
-def rule_book(rules: Sequence[str | Path], without: Sequence[str], space: Space) -> tuple[Rule, ...]:
-    """The shipped rules and those of further folders, without some."""
-    return load_rules([knowledge.folder("rules"), *rules], FACTS, space, without=without)
-
-
 def get_advice(source: Source, target: str, reading: Reading | None = None) -> Advice:
     """Read, measure and recommend. Raises UserError for whatever the user can mend."""
     reading = reading or Reading()
     space = knowledge.base_space()
-    rules = rule_book(reading.rules, reading.without, space)  # first: a misspelt rule must not cost a minute of reading
+    rules = knowledge.rules(reading.rules, reading.without)  # first: a misspelt rule must not cost a minute of reading
     table = _table(source, target, reading)
     measured = facts_module.measure(table)
     data = {

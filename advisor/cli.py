@@ -217,26 +217,16 @@ def tune(
 
 
 def _show(result: RunResult, as_json: bool) -> None:
-    from advisor.report import verdict, write_report
-    from advisor.run_folder import RunFolder, read_json
+    from advisor.report import verdict
+    from advisor.run_folder import RunFolder
 
     run = RunFolder(result.folder)
-    recommendation = _recommendation(run)
-    write_report(run, recommendation, read_json(run.facts), result.document)
     if as_json:
         echo_json({"run": str(result.folder), **result.document})
         return
     for sentence in verdict(result.document):
         echo(sentence)
     echo(f"\nreport: {run.report_html}\nnext:   advisor predict {run.path} NEW_ROWS.csv --out predictions.csv")
-
-
-def _recommendation(run: Any) -> dict[str, Any]:
-    from advisor import knowledge
-    from advisor.recommendation import Recommendation
-    from advisor.run_folder import read_text
-
-    return Recommendation.from_yaml(read_text(run.recommendation), knowledge.base_space(), str(run.recommendation)).to_dict()
 
 
 @cli.command()
@@ -328,10 +318,8 @@ def rules_show(rule_id: str, folders: Sequence[str], as_json: bool) -> None:
 def rules_check(paths: Sequence[str], as_json: bool) -> None:
     """Check rule files: every complaint is a line FILE:LINE: FIELD: what is wrong. Exit code 3 when there is one."""
     from advisor import knowledge
-    from advisor.facts import FACTS
-    from advisor.rules import check_rules
 
-    checked = check_rules(list(paths), FACTS, knowledge.base_space())
+    checked = knowledge.check(list(paths))
     if as_json:
         echo_json({"rules": len(checked.rules), "complaints": list(checked.complaints)})
     else:
@@ -349,12 +337,11 @@ def rules_test(paths: Sequence[str], as_json: bool) -> None:
     """Run the examples of the rules in PATHS, by default of the shipped ones. Exit code 3 when one fails."""
     from advisor import knowledge
     from advisor.facts import FACTS
-    from advisor.rules import load_profile, load_rules, run_examples
+    from advisor.rules import load_rules, run_examples
 
     space = knowledge.base_space()
     book = load_rules(list(paths) or [knowledge.folder("rules")], FACTS, space)
-    profile = load_profile(knowledge.folder("rules") / "profiles.yaml", FACTS)
-    results = run_examples(book, space, profile)
+    results = run_examples(book, space, knowledge.typical_facts())
     failed = [result for result in results if not result.passed]
     if as_json:
         echo_json({"examples": len(results), "failed": [vars(result) for result in failed]})
@@ -382,10 +369,8 @@ def rules_facts(as_json: bool) -> None:
 
 def _book(folders: Sequence[str]) -> Any:
     from advisor import knowledge
-    from advisor.facts import FACTS
-    from advisor.rules import load_rules
 
-    return load_rules([knowledge.folder("rules"), *folders], FACTS, knowledge.base_space())
+    return knowledge.rules(folders)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

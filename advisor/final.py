@@ -23,6 +23,8 @@ SIGNIFICANCE = 0.05
 """One-sided, shared among the challengers (Bonferroni): a recommendation that is as good keeps its place in 95 %."""
 COVERAGE = 0.90
 RESAMPLES = 2000
+FEWEST_RESAMPLES, MAX_DRAWS = 100, 200_000_000
+"""Large tables are resampled less often, down to FEWEST_RESAMPLES: their means hardly vary, and draws take seconds."""
 MAX_RESAMPLED = 2_000_000
 """Row draws at a time while resampling: bounds the memory on large tables."""
 
@@ -121,4 +123,4 @@ def estimate(losses: Losses, new_rows: int, seed: int, tail: float = 0.0) -> Est
 
 def _blocks(rows: int) -> list[int]:
     block = max(1, min(RESAMPLES, MAX_RESAMPLED // rows))
-    return [block] * -(-min(RESAMPLES, 200_000_000 // rows + 100) // block)
+    return [block] * -(-min(RESAMPLES, FEWEST_RESAMPLES + MAX_DRAWS // rows) // block)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -176,10 +175,9 @@ def _charts(result: Document) -> dict[str, str]:
 
 def write_report(run: RunFolder, recommendation: Document, facts: Document, result: Document | None) -> None:
     """report.html and report.json of a run. Without a new result, one that the run has already stays in the report."""
-    from advisor.run_folder import read_json, write_json, write_text
+    from advisor.run_folder import FORMAT, read_json, write_json, write_text
 
     if result is None and run.result.is_file():
         result = read_json(run.result)
-    document = {"recommendation": recommendation, "facts": facts, "result": result}
-    write_json(run.report_json, json.loads(json.dumps(document)))
+    write_json(run.report_json, {"format": FORMAT, "recommendation": recommendation, "facts": facts, "result": result})
     write_text(run.report_html, render_html(recommendation, facts, result))

@@ -21,13 +21,14 @@ from advisor import __version__, knowledge
 from advisor.advice import Advice
 from advisor.baselines import fit_baselines
 from advisor.errors import UserError
-from advisor.executors import Executor, Failed, Finished, InProcessExecutor, Job
+from advisor.executors import Executor, Failed, Finished, InProcessExecutor, Job, Reported
 from advisor.features import Dataset
 from advisor.final import Difference, Estimate, Verdict, constant_losses, decide, estimate
 from advisor.losses import loss_name, row_losses
 from advisor.models import Model, fit_temperature, model_files, tempered
 from advisor.objective import TrainingObjective, merged_held_out, payload
 from advisor.recommendation import Recommendation, library_default
+from advisor.report import write_report
 from advisor.run_folder import RunFolder, read_json, write_folder, write_json
 from advisor.runs import open_run, write_advice
 from advisor.search import Plan, Progress, SearchEvent, SearchResult, end_of, search
@@ -66,7 +67,10 @@ class RunResult:
 
 @dataclass(frozen=True)
 class Contender:
-    """A configuration in the final, with its stacks and their held-out scores; a blend has the stacks of several."""
+    """A configuration in the final, with its stacks and their held-out scores; a blend has the stacks of several.
+
+    scores: before the temperature, as the model averages them; losses: after it, as the model predicts.
+    """
 
     name: str
     configurations: tuple[Mapping[str, Any], ...]
@@ -101,8 +105,7 @@ def fit(data: Source, target: str | None = None, *, out: str | Path | None = Non
             document["curve"] = curve
             document["final"] = _final_section([contender], Verdict(RECOMMENDED, "it was trained alone", {}), {})
             model = _complete(document, advice, contender, contender, train)
-        write_folder(run.model, model_files(model))
-        write_json(run.result, document)
+        _write_results(run, advice, model, document)
     return RunResult(run.path, document, model)
 
 
@@ -152,9 +155,8 @@ def tune(
             on_phase("final")
             deadline = None if time_limit is None else begun + time_limit
             model = _final(document, found, advice, train, runner, deadline)
-            write_folder(run.model, model_files(model))
             document["seconds"] = time.monotonic() - begun
-            write_json(run.result, document)
+            _write_results(run, advice, model, document)
         return RunResult(run.path, document, model)
     finally:
         if runner is not None:
@@ -166,13 +168,20 @@ def tune(
 # ------------------------------------------------------------------------------------------------- a finished run
 
 
+def _write_results(run: RunFolder, advice: Advice, model: Model, document: Mapping[str, Any]) -> None:
+    """The model, result.json, and the report on them."""
+    write_folder(run.model, model_files(model))
+    write_json(run.result, document)
+    write_report(run, advice.recommendation.to_dict(), advice.facts.to_dict(), document)
+
+
 def _finished(run: RunFolder, advice: Advice, trials: int) -> RunResult | None:
     """The run when the very search was finished before."""
     if not (run.result.is_file() and run.model.is_dir() and run.journal.is_file()):
         return None
     document = read_json(run.result)
     same = document.get("configuration") == dict(advice.recommendation.configuration)
-    if document.get("kind") != "tune" or not same or document["search"]["requested"] < trials:
+    if document.get("kind") != "tune" or not same or len(document["search"]["trials"]) < trials:
         return None
     from advisor.models import load_model
 
@@ -389,7 +398,7 @@ def _train_finalists(
                 results[event.job_id] = event.result
             elif isinstance(event, Failed) and event.job_id in essential:
                 raise UserError(f"the recommendation could not be trained in the final: {event.error}")
-            if not hasattr(event, "epoch"):
+            if not isinstance(event, Reported):
                 running.discard(event.job_id)
     names = {name: [f"final/{name}/{repeat}" for repeat in repeats] for name in entries}
     return {name: [results[i] for i in ids] for name, ids in names.items() if all(i in results for i in ids)}
@@ -422,11 +431,11 @@ def _judged(
     scores: NDArray[np.float64],
     train: Dataset,
 ) -> Contender:
-    target, temperature = train.target[rows], 1.0
+    target, temperature, judged = train.target[rows], 1.0, scores
     if train.task != "regression" and configurations[0]["calibration"] == "temperature":
         temperature = fit_temperature(scores, target)
-        scores = tempered(scores, temperature)
-    losses = row_losses(train.task, target, scores)
+        judged = tempered(scores, temperature)
+    losses = row_losses(train.task, target, judged)
     return Contender(name, configurations, stacks, rows, scores, temperature, losses)
 
 

@@ -17,7 +17,11 @@ import pytest
 import yaml
 
 import advisor
+from advisor import tuning
 from advisor.cli import _run
+from advisor.features import Dataset, Features
+from advisor.losses import row_losses
+from advisor.models import tempered
 from advisor.report import render_html
 from advisor.run_folder import read_json
 
@@ -481,3 +485,34 @@ def test_a_run_can_be_reopened_from_another_folder(here, monkeypatch):
     (here / "elsewhere").mkdir()
     monkeypatch.chdir(here / "elsewhere")
     assert advisor.fit("../run").model is not None
+
+
+def test_a_search_cut_short_by_the_time_limit_goes_on(here):
+    first = advisor.tune(table(), "y", trials=4, time_limit=0.01, out="run", **HERE)
+    assert first.document["search"]["timed_out"]
+    assert len(first.document["search"]["trials"]) < 4
+    again = advisor.tune(table(), "y", trials=4, out="run", **HERE)
+    assert len(again.document["search"]["trials"]) == 4
+
+
+def test_the_api_leaves_a_report(trained):
+    run, _ = trained
+    assert "The final comparison" in (run.folder / "report.html").read_text()
+    assert read_json(run.folder / "report.json")["result"]["kind"] == "train"
+
+
+def test_a_blend_is_judged_by_what_its_model_predicts():
+    """Its parts' temperatures must not enter: the model averages first, and has one temperature."""
+    draw = np.random.default_rng(0)
+    target = draw.integers(2, size=200)
+    train = Dataset(Features(np.zeros((200, 0)), np.zeros((200, 0), np.int32), (), (), ()), target, "binary", ("a", "b"))
+    rows, plan = np.arange(200), ({"calibration": "temperature"},)
+    parts, raw = [], []
+    for sharpness in (8.0, 0.2):  # one far too sure, one far too unsure: their own temperatures differ
+        sure = 1 / (1 + np.exp(-sharpness * (target - 0.5 + draw.normal(size=200))))
+        raw.append(np.column_stack([1 - sure, sure]))
+        parts.append(tuning._judged("part", plan, (), rows, raw[-1], train))
+    assert parts[0].temperature > 1 > parts[1].temperature
+    blend = tuning._blend(parts, train)
+    predicted = tempered(np.mean(raw, axis=0), blend.temperature)
+    np.testing.assert_allclose(blend.losses, row_losses("binary", target, predicted))
