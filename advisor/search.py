@@ -120,7 +120,6 @@ class Progress:
 class SearchResult:
     """``trials`` are those that count, by place; ``best`` is None when none is complete and finite."""
 
-    study: optuna.Study
     trials: tuple[FrozenTrial, ...]
     best: FrozenTrial | None
     interrupted: bool
@@ -589,7 +588,7 @@ class _Driver:
         trials = sorted(filter(counts, self._study.get_trials()), key=_place)
         best = min(filter(_is_success, trials), key=_order, default=None)
         return SearchResult(
-            self._study, tuple(trials), best, interrupted, timed_out and bool(self._free), self._clock() - self._begun
+            tuple(trials), best, interrupted, timed_out and bool(self._free), self._clock() - self._begun
         )
 
     def _tell_listener(self, event: SearchEvent) -> None:

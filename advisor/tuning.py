@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 import warnings
@@ -38,6 +39,8 @@ from advisor.training import Fitted
 if TYPE_CHECKING:
     from advisor.advice import Source
     from advisor.ray_executor import RayWorkers
+
+logging.getLogger("optuna.storages._in_memory").setLevel(logging.WARNING)  # else a line for every study that is made
 
 Listener = Callable[[SearchEvent, Progress], None]
 
@@ -320,12 +323,15 @@ def _search_section(found: SearchResult, advice: Advice, requested: int) -> dict
 
 
 def _importances(found: SearchResult) -> dict[str, float]:
-    if len(found.ranking()) < IMPORTANCE_TRIALS:
+    ranked = found.ranking()
+    if len(ranked) < IMPORTANCE_TRIALS:
         return {}
+    study = optuna.create_study()  # of its own: the run's journal is closed by now
+    study.add_trials(ranked)
     with warnings.catch_warnings():
         # one warning per parameter with few trials in its best region; the report says that these are estimates
         warnings.simplefilter("ignore", UserWarning)
-        named = optuna.importance.get_param_importances(found.study)
+        named = optuna.importance.get_param_importances(study)
     return {name: float(value) for name, value in named.items() if math.isfinite(value)}
 
 

@@ -516,3 +516,13 @@ def test_a_blend_is_judged_by_what_its_model_predicts():
     blend = tuning._blend(parts, train)
     predicted = tempered(np.mean(raw, axis=0), blend.temperature)
     np.testing.assert_allclose(blend.losses, row_losses("binary", target, predicted))
+
+
+@pytest.mark.slow
+def test_importances_are_counted_after_the_journal_is_closed(here):
+    """Found by a benchmark: they read the study of a closed file, which worked when its number had been used again."""
+    done = advisor.tune(table(), "y", trials=tuning.IMPORTANCE_TRIALS + 6, out="run", seed=3, **HERE)
+    search = done.document["search"]
+    assert sum(trial["end"] == "complete" for trial in search["trials"]) >= tuning.IMPORTANCE_TRIALS
+    assert search["importances"]
+    assert {name.removesuffix(".on") for name in search["importances"]} <= set(done.document["configuration"])
