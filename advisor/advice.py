@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from advisor import facts as facts_module
 from advisor import knowledge
-from advisor.errors import UserError
+from advisor.errors import UserError, did_you_mean
 from advisor.facts import FACTS, Facts
-from advisor.recommendation import Finding, Recommendation, advise
+from advisor.ledger import ledger, read_fact, with_facts
+from advisor.recommendation import Finding, Recommendation, advise, replan
+from advisor.rules import Rule
 from advisor.run_folder import DataIdentity, RunFolder, read_text
 from advisor.table import Table, load_table
 
@@ -112,35 +114,70 @@ def get_advice(source: Source, target: str, reading: Reading | None = None) -> A
     return Advice(table, measured, recommendation, reading)
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What a run says without its data: what is recommended and why. rules: the book that it was made with, as it is now."""
+
+    run: RunFolder
+    file: Path
+    facts: Facts
+    recommendation: Recommendation
+    reading: Reading
+    rules: tuple[Rule, ...]
+
+    def ledger(self) -> dict[str, dict[str, Any]]:
+        """The complete because of every parameter."""
+        return ledger(self.recommendation, self.facts.values, self.rules, knowledge.base_space())
+
+
+def read_run(path: Path) -> Kept:
+    """The advice of a run (its folder or its recommendation.yaml), with the rest planned again around a person's edits."""
+    file = path / RECOMMENDATION if path.is_dir() else path
+    if path.is_dir():
+        RunFolder.open(path)  # a folder that is no run is better said so than by the file that it lacks
+    base = knowledge.base_space()
+    recommendation = Recommendation.from_yaml(read_text(file), base, str(file))
+    run = RunFolder.open(file.parent)
+    for name in ("source", "target", "fingerprint", "test"):
+        if not isinstance(recommendation.data.get(name), str | None):
+            raise UserError(f"{file}: data.{name} must be text, not {recommendation.data[name]!r}")
+    try:
+        reading = Reading.from_dict(recommendation.data)
+    except UserError as error:
+        raise UserError(f"{file}: data.{error}") from None
+    rules, facts = knowledge.rules(reading.rules, reading.without), _facts(run)
+    if recommendation.edited:
+        recommendation = replan(recommendation, facts.values, rules, base)
+    return Kept(run, file, facts, recommendation, reading, rules)
+
+
+def imagine(kept: Kept, changes: Mapping[str, str]) -> tuple[Recommendation, dict[str, Any]]:
+    """The recommendation of a run if some facts were others, and the facts that moved along with them.
+
+    changes: fact -> its value as a person writes it. Raises UserError for an unknown fact or an impossible value.
+    """
+    wanted = {name: read_fact(name, text, FACTS) for name, text in changes.items()}
+    facts, along = with_facts(kept.facts.values, wanted)
+    return replan(kept.recommendation, facts, kept.rules, knowledge.base_space()), along
+
+
 def reopen(path: Path, source: Source | None = None) -> tuple[Advice, RunFolder]:
     """The advice of a run (its folder or its recommendation.yaml), edits honoured, with its data read again.
 
     source: the data, when the run was made from a frame or its file has moved. Raises UserError when the data are not
     those that the recommendation was made for.
     """
-    file = path / RECOMMENDATION if path.is_dir() else path
-    run = RunFolder(file.parent)
-    if path.is_dir():
-        RunFolder.open(path)  # a folder that is no run is better said so than by the file that it lacks
-    recommendation = Recommendation.from_yaml(read_text(file), knowledge.base_space(), str(file))
-    RunFolder.open(run.path)
-    data = recommendation.data
+    kept = read_run(path)
+    file, data, reading = kept.file, kept.recommendation.data, kept.reading
     missing = [name for name in ("source", "target", "fingerprint") if not data.get(name)]
     if missing and source is None:
         raise UserError(f"{file}: data.{missing[0]} is missing: the data can't be found again; give them by name")
-    for name in ("source", "target", "fingerprint", "test"):
-        if not isinstance(data.get(name), str | None):
-            raise UserError(f"{file}: data.{name} must be text, not {data[name]!r}")
-    try:
-        reading = Reading.from_dict(data)
-    except UserError as error:
-        raise UserError(f"{file}: data.{error}") from None
     table = _table(source if source is not None else str(data["source"]), str(data["target"]), reading)
     if table.fingerprint != data["fingerprint"]:
         raise UserError(
             f"{file} was made for other data than {table.source} holds now: run `advisor recommend` again with --out"
         )
-    return Advice(table, _facts(run), recommendation, reading), run
+    return Advice(table, kept.facts, kept.recommendation, reading), kept.run
 
 
 def _facts(run: RunFolder) -> Facts:
@@ -214,7 +251,5 @@ def reading_of(options: Mapping[str, Any]) -> Reading:
     try:
         return replace(Reading(), **options)
     except TypeError:
-        from advisor.errors import did_you_mean
-
         unknown = next(name for name in options if name not in Reading.__dataclass_fields__)
         raise UserError(f"unknown option '{unknown}'{did_you_mean(unknown, Reading.__dataclass_fields__)}") from None

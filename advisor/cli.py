@@ -8,7 +8,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -19,6 +21,7 @@ from advisor import __version__
 from advisor.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
+    from advisor.recommendation import Recommendation
     from advisor.tuning import RunResult
 
 MENDABLE = (errno.ENAMETOOLONG, errno.ENOSPC, errno.EDQUOT)
@@ -261,6 +264,70 @@ def predict(run: str, rows: str, out: str | None, as_json: bool) -> None:
             say(f"{table.height:,} predictions: {out}")
     elif not as_json:
         click.echo(table.write_csv(), nl=False)
+
+
+@cli.command()
+@click.argument("run")
+@click.argument("parameter", required=False)
+@json_option
+def why(run: str, parameter: str | None, as_json: bool) -> None:
+    """Why a PARAMETER has its value, or in a line each why all have theirs. RUN is a folder or its recommendation.yaml."""
+    from advisor.advice import read_run
+    from advisor.why import overview, paragraph
+
+    kept = read_run(Path(run))
+    known = kept.recommendation.provenance
+    if parameter is not None and parameter not in known:
+        raise UserError(f"there is no parameter '{parameter}'{did_you_mean(parameter, known)}; there are {', '.join(known)}")
+    entries = kept.ledger()
+    if as_json:
+        echo_json(entries if parameter is None else entries[parameter])
+    elif parameter is None:
+        echo(overview(entries))
+    else:
+        echo(wrapped(paragraph(entries[parameter])))
+
+
+@cli.command("what-if")
+@click.argument("run")
+@click.option("--set", "changes", multiple=True, required=True, metavar="FACT=VALUE", callback=pairs, help="Repeatable.")
+@json_option
+def what_if(run: str, changes: Mapping[str, str], as_json: bool) -> None:
+    """What would be recommended if some facts were others: `--set rows=1000000 --set gpu.memory_gb=8`."""
+    from advisor.advice import imagine, read_run
+
+    kept = read_run(Path(run))
+    other, along = imagine(kept, changes)
+    if along and not as_json:
+        say("moved along: " + ", ".join(f"{name} = {value}" for name, value in along.items()))
+    _difference(kept.recommendation, other, as_json)
+
+
+@cli.command()
+@click.argument("run_a")
+@click.argument("run_b")
+@json_option
+def diff(run_a: str, run_b: str, as_json: bool) -> None:
+    """How the recommendations of two runs differ, and by which rules."""
+    from advisor.advice import read_run
+
+    _difference(read_run(Path(run_a)).recommendation, read_run(Path(run_b)).recommendation, as_json)
+
+
+def _difference(one: Recommendation, other: Recommendation, as_json: bool) -> None:
+    from advisor.ledger import compare, compare_findings
+    from advisor.why import difference
+
+    changes, findings = compare(one, other), compare_findings(one, other)
+    if as_json:
+        echo_json({"parameters": [vars(change) for change in changes], "findings": findings})
+    else:
+        echo(difference(changes, findings))
+
+
+def wrapped(text: str) -> str:
+    """A paragraph in lines that a terminal shows whole."""
+    return textwrap.fill(text, width=min(100, shutil.get_terminal_size((100, 24)).columns), break_long_words=False)
 
 
 @cli.group()

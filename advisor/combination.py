@@ -146,9 +146,8 @@ def combine(base: Parameter, wishes: Iterable[Wish]) -> Combined:
     return Combined(current, derivation, tuple(steps), (*contradictions, *dropped))
 
 
-def yours(base: Parameter, value: object, combined: Combined, because: str) -> Combined:
-    """The same parameter at a person's own value, which beats every rule; UserError when it is not allowed."""
-    parameter = base.fixed(value)
+def yours(parameter: Parameter, combined: Combined, because: str) -> Combined:
+    """The same parameter with a person's own value or range, which beats every rule."""
     step = Step("", "your own value", "", "", (), "yours", state(combined.parameter), state(parameter), because)
     return Combined(parameter, None, (*combined.steps, step), combined.contradictions)
 

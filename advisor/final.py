@@ -21,6 +21,8 @@ Losses = NDArray[np.float64]
 
 SIGNIFICANCE = 0.05
 """One-sided, shared among the challengers (Bonferroni): a recommendation that is as good keeps its place in 95 %."""
+BEYOND_CHANCE = "better than the recommendation beyond chance on rows that did not choose it"
+WITHIN_CHANCE = "an average that holds the recommendation, and better than it on rows that did not choose it, within chance"
 COVERAGE = 0.90
 RESAMPLES = 2000
 FEWEST_RESAMPLES, MAX_DRAWS = 100, 200_000_000
@@ -72,22 +74,28 @@ def constant_losses(task: Task, target: NDArray[Any], rows: Sequence[NDArray[np.
     return held_out_losses(task, target, [(part, scores[part]) for part in rows])
 
 
-def decide(losses: Mapping[str, Losses], incumbent: str, constant: Losses) -> Verdict:
+def decide(losses: Mapping[str, Losses], incumbent: str, constant: Losses, blend: str | None = None) -> Verdict:
     """The incumbent, unless a challenger is better than it and than a constant, both beyond chance.
 
     The second condition is for targets that nothing can predict: there a smoother model is "better" than another one
     without either having learnt anything. Among the challengers that pass the one with the least mean loss wins.
+
+    blend: the challenger that averages the incumbent with others. It need only have the smaller mean loss. A convex loss
+    of an average is at most the average of the losses (Jensen), so that what chance can do to a single challenger, it
+    can hardly do to this one; asking for proof would throw away what averaging nearly always gains
+    (``benchmarks/tuned.py``).
     """
     challengers = [name for name in losses if name != incumbent]
     z = NormalDist().inv_cdf(1 - SIGNIFICANCE / max(1, len(challengers)))
     differences = {name: _difference(losses[name], losses[incumbent], z) for name in challengers}
-    better = [name for name in challengers if differences[name].high < 0]
+    better = [name for name, d in differences.items() if d.high < 0 or (name == blend and d.mean < 0)]
     informed = [name for name in better if _difference(losses[name], constant, z).high < 0]
     if not challengers:
         return Verdict(incumbent, "nothing else came into the final", differences)
     if informed:
         winner = min(informed, key=lambda name: (float(losses[name].mean()), name))
-        return Verdict(winner, "better than the recommendation beyond chance on rows that did not choose it", differences)
+        beyond = differences[winner].high < 0
+        return Verdict(winner, BEYOND_CHANCE if beyond else WITHIN_CHANCE, differences)
     if better:
         return Verdict(incumbent, "no contender predicts better than a constant", differences)
     return Verdict(incumbent, "no contender was better than the recommendation beyond chance", differences)

@@ -12,11 +12,12 @@ from typing import Any
 from advisor import combination, recommendation_file
 from advisor.combination import Combined, Contradiction, State, Step, Wish, state
 from advisor.expressions import Template
-from advisor.rules import Rule, Severity, Verdict, judge
+from advisor.recommendation_file import own_range
+from advisor.rules import Rule, Severity, Verdict, judge, own_facts
 from advisor.spaces import Derivation, Parameter, Space, shown
 
 __all__ = [
-    "Contradiction", "Finding", "Provenance", "Recommendation", "Step", "Unjudged", "advise", "library_default",
+    "Contradiction", "Finding", "Plan", "Provenance", "Recommendation", "Step", "Unjudged", "advise", "library_default",
 ]  # fmt: skip
 
 
@@ -72,6 +73,8 @@ class Recommendation:
     unjudged: tuple[Unjudged, ...]
     contradictions: tuple[Contradiction, ...]
     data: Mapping[str, Any] = field(default_factory=dict)
+    edited: frozenset[str] = field(default=frozenset(), compare=False)
+    """What a person changed in the file since it was written; not part of the file."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data (JSON-able) in a fixed order."""
@@ -107,7 +110,7 @@ class Recommendation:
         configuration = read.space.complete({})
         return cls(
             configuration, read.space, findings, _up_to_date(edited, configuration, read.space), unjudged,
-            read.contradictions, read.data,
+            read.contradictions, read.data, read.edited,
         )  # fmt: skip
 
 
@@ -124,34 +127,24 @@ def advise(
     space: Space,
     fixed: Mapping[str, Any] | None = None,
     *,
+    limited: Mapping[str, Parameter] | None = None,
     findings: Sequence[Finding] = (),
     data: Mapping[str, Any] | None = None,
 ) -> Recommendation:
     """A recommendation for these facts (``Facts.values``); the order of rules does not matter.
 
     fixed: the person's own values; they beat every rule and leave the search. UserError when one is not allowed.
+    limited: parameters with the person's own range or choices, searched instead of the advised ones.
     findings: those made elsewhere, to be reported with the rules' own. data: kept in the recommendation as it is.
     """
-    mine = {name: space[name].check(value) for name, value in (fixed or {}).items()}
     ordered = sorted(rules, key=lambda rule: rule.id)
+    facts = {**facts, **own_facts(fixed or {}, space)}
     verdicts = {rule.id: judge(rule, facts, space) for rule in ordered}
     fired = [rule for rule in ordered if verdicts[rule.id].fires]
-    wishes: dict[str, list[Wish]] = {name: [] for name in space.parameters}
-    for rule in fired:
-        for claim in verdicts[rule.id].claims:
-            wishes[claim.parameter].append(Wish(rule, claim))
-    combined: dict[str, Combined] = {}
-    contradictions: list[Contradiction] = []
-    for name, base in space.parameters.items():
-        one = combination.combine(base, wishes[name])
-        if name in mine:
-            contradictions += combination.overruled(base, wishes[name], mine[name])
-            one = combination.yours(base, mine[name], one, _yours(name, mine[name]))
-        combined[name] = one
-        contradictions += one.contradictions
-    combined = combination.without_unused(space, combined)
-    narrowed = _space(space, combined, set(mine))
-    configuration = narrowed.complete({})
+    plan = Plan(ordered, verdicts, space, fixed or {}, limited or {})
+    combined, configuration = plan.combined, plan.configuration
+    mine = {*plan.fixed, *plan.limited}
+    contradictions = [item for name in combined for item in (*plan.overruled(name), *combined[name].contradictions)]
     texts = {rule.id: _because(rule, facts, configuration) for rule in fired}
     provenance = {
         name: _provenance(space[name], one, configuration, texts, verdicts, name in mine)
@@ -162,7 +155,7 @@ def advise(
         for rule in ordered if verdicts[rule.id].fires is None
     )  # fmt: skip
     found = _sorted([*findings, *(_finding(rule, verdicts[rule.id], facts, texts) for rule in fired if rule.finding)])
-    return Recommendation(configuration, narrowed, found, provenance, unjudged, tuple(contradictions), dict(data or {}))
+    return Recommendation(configuration, plan.space, found, provenance, unjudged, tuple(contradictions), dict(data or {}))
 
 
 def library_default(recommendation: Recommendation, base: Space) -> dict[str, Any]:
@@ -175,16 +168,97 @@ def library_default(recommendation: Recommendation, base: Space) -> dict[str, An
     return base.complete({name: recommendation.configuration[name] for name in kept})
 
 
-def _space(space: Space, combined: Mapping[str, Combined], mine: set[str]) -> Space:
-    derivations: dict[str, Derivation | None] = {name: None for name in mine}
-    for name, one in combined.items():
-        if one.derivation is not None:
-            derivations[name] = one.derivation
-    return space.with_parameters(*(one.parameter for one in combined.values()), derivations=derivations)
+class Plan:
+    """What the claims of all rules together make of every parameter, before anything is put into words.
+
+    verdicts: by rule id, of the rules that may claim something. fixed, limited: the person's own values, and parameters
+    with the person's own ranges; they beat every rule.
+    """
+
+    def __init__(
+        self,
+        rules: Sequence[Rule],
+        verdicts: Mapping[str, Verdict],
+        base: Space,
+        fixed: Mapping[str, Any],
+        limited: Mapping[str, Parameter],
+    ) -> None:
+        self.fixed = {name: base[name].check(value) for name, value in fixed.items()}
+        self.limited = limited
+        self._rules, self._verdicts, self._base = rules, verdicts, base
+        self._alone = {name: self._combine(name, verdicts) for name in base.parameters}
+        self.combined = combination.without_unused(base, self._alone)
+        self.space = self._space(self.combined)
+        self.configuration = self.space.complete({})
+
+    def moved(self, changed: Mapping[str, Verdict]) -> list[str]:
+        """The parameters that get another value when some rules say something else; cheaper than a plan of its own."""
+        verdicts = {**self._verdicts, **changed}
+        touched = {claim.parameter for id in changed for v in (self._verdicts[id], changed[id]) for claim in v.claims}
+        new = {name: self._combine(name, verdicts) for name in sorted(touched)}
+        if all((one.parameter.default, one.derivation) == self._value(name) for name, one in new.items()):
+            return []
+        # what is searched matters only for values that are out of use, and those are what they were
+        configuration = self._space({**self._alone, **new}).complete({})
+        return [name for name, value in self.configuration.items() if configuration[name] != value]
+
+    def overruled(self, name: str) -> tuple[Contradiction, ...]:
+        """The rules that the person's own value of a parameter goes against."""
+        if name not in self.fixed:
+            return ()
+        return combination.overruled(self._base[name], self._wishes(name, self._verdicts), self.fixed[name])
+
+    def _value(self, name: str) -> tuple[Any, Derivation | None]:
+        return self._alone[name].parameter.default, self._alone[name].derivation
+
+    def _combine(self, name: str, verdicts: Mapping[str, Verdict]) -> Combined:
+        one = combination.combine(self._base[name], self._wishes(name, verdicts))
+        if name in self.fixed:
+            own = self._base[name].fixed(self.fixed[name])
+        elif name in self.limited:
+            own = own_range(self.limited[name], one.parameter.default)
+        else:
+            return one
+        return combination.yours(own, one, _yours(own))
+
+    def _wishes(self, name: str, verdicts: Mapping[str, Verdict]) -> list[Wish]:
+        return [
+            Wish(rule, claim)
+            for rule in self._rules if verdicts[rule.id].fires
+            for claim in verdicts[rule.id].claims if claim.parameter == name
+        ]  # fmt: skip
+
+    def _space(self, combined: Mapping[str, Combined]) -> Space:
+        derivations: dict[str, Derivation | None] = dict.fromkeys((*self.fixed, *self.limited))
+        derivations |= {name: one.derivation for name, one in combined.items() if one.derivation is not None}
+        return self._base.with_parameters(*(one.parameter for one in combined.values()), derivations=derivations)
 
 
-def _yours(name: str, value: object) -> str:
-    return f"You set {name} to {shown(value)}; it is not searched."
+def replan(recommendation: Recommendation, facts: Mapping[str, Any], rules: Sequence[Rule], base: Space) -> Recommendation:
+    """The recommendation made again around the person's own values and ranges, which stay."""
+    space, provenance = recommendation.space, recommendation.provenance
+    yours = [name for name, origin in provenance.items() if origin.yours]
+    return advise(
+        facts,
+        rules,
+        base,
+        own_values(recommendation),
+        limited={name: space[name] for name in yours if name in space.searched},
+        findings=[finding for finding in recommendation.findings if not finding.rule],
+        data=recommendation.data,
+    )
+
+
+def own_values(recommendation: Recommendation) -> dict[str, Any]:
+    """The values that the person fixed."""
+    fixed = (name for name, origin in recommendation.provenance.items() if origin.yours)
+    return {name: recommendation.configuration[name] for name in fixed if name not in recommendation.space.searched}
+
+
+def _yours(parameter: Parameter) -> str:
+    if parameter.searched:
+        return f"You limited the search of {parameter.name} to {parameter.allowed()}."
+    return f"You set {parameter.name} to {shown(parameter.default)}; it is not searched."
 
 
 def _known(rule: Rule, facts: Mapping[str, Any], configuration: Mapping[str, Any]) -> dict[str, Any]:
@@ -240,11 +314,7 @@ def _with_edits(
     for name in base.parameters:
         if name in read.edited:
             old, after = provenance[name], state(read.space[name])
-            because = (
-                f"You limited the search of {name} to {read.space[name].allowed()}."
-                if read.space[name].searched
-                else _yours(name, after["value"])
-            )
+            because = _yours(read.space[name])
             step = Step("", "your own value", "", "", (), "yours", old.final, after, because)
             result[name] = replace(old, steps=(*old.steps, step), final=after, because=because, yours=True)
     return result

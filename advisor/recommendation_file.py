@@ -273,7 +273,7 @@ def _space(
         else:
             if searched(wanted) != recorded:
                 edited.add(name)
-            parameters.append(_around(wanted, value))
+            parameters.append(own_range(wanted, value))
     for name in derivations:
         if name not in base.parameters:
             raise document.error(("derived", name), f"unknown parameter{did_you_mean(name, base.parameters)}")
@@ -287,7 +287,7 @@ def _same(one: object, two: object) -> bool:
     return one == two and isinstance(one, bool) == isinstance(two, bool)
 
 
-def _around(wanted: Parameter, value: Any) -> Parameter:
+def own_range(wanted: Parameter, value: Any) -> Parameter:
     """A parameter with the person's range and the recommended value, clipped when it does not fit."""
     if wanted.problem(value) is None:
         return replace(wanted, default=wanted.check(value))

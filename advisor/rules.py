@@ -35,7 +35,7 @@ from advisor.spaces import Derivation, Parameter, Space, number_hint, shown
 __all__ = [
     "NOT_FIRING", "NOT_JUDGED", "PRIOR_FACTOR", "PRIOR_SHARE", "Checked", "Claim", "Confidence", "Effect", "Evidence",
     "Example", "ExampleResult", "FindingEffect", "Reference", "Rule", "Severity", "Strength", "Verdict", "check_rules",
-    "fact_names", "judge", "load_profile", "load_rules", "run_examples",
+    "fact_names", "judge", "load_profile", "load_rules", "own_facts", "own_names", "run_examples",
 ]  # fmt: skip
 
 FORMAT = 1
@@ -67,6 +67,23 @@ def fact_names(schema: Mapping[str, FactLike]) -> dict[str, Name]:
     """The names that conditions may use, from the schema of facts."""
     kinds: dict[str, Kind] = {"int": "number", "float": "number", "bool": "boolean", "text": "text", "list": "list"}
     return {name: Name(kinds[spec.type], KNOWN_WORDS.get(name, ())) for name, spec in schema.items()}
+
+
+def own_names(space: Space) -> dict[str, Name]:
+    """``yours.PARAMETER`` for each parameter that is one of some words: the person's own choice, "" without one.
+
+    So a rule can fit the rest to what a person fixed (the learning rate to the optimizer).
+    """
+    return {
+        f"yours.{name}": Name("text", ("", *parameter.choices))
+        for name, parameter in space.parameters.items()
+        if parameter.type == "categorical" and all(isinstance(choice, str) for choice in parameter.choices)
+    }
+
+
+def own_facts(fixed: Mapping[str, Any], space: Space) -> dict[str, str]:
+    """The values of ``own_names`` where the person fixed some parameters."""
+    return {name: fixed.get(name.removeprefix("yours."), "") for name in own_names(space)}
 
 
 @dataclass(frozen=True)
@@ -109,7 +126,7 @@ def check_rules(sources: Sequence[Path | str], schema: Mapping[str, FactLike], s
 
     UserError for a source that is not there, holds no rule file, or holds more than anyone can have written by hand.
     """
-    names = fact_names(schema)
+    names = {**fact_names(schema), **own_names(space)}
     shared = sorted(set(names) & set(space.parameters))
     if shared:
         raise UserError(f"'{shared[0]}' is both a fact and a parameter: rules could not tell them apart")
@@ -263,7 +280,7 @@ def judge(rule: Rule, facts: Mapping[str, Any], space: Space) -> Verdict:
     An effect whose value cannot be computed (a fact was not measured) makes the whole rule unjudged: half a piece of
     advice is none.
     """
-    values = {**facts, **rule.limit_values()}
+    values = {**dict.fromkeys(_own_names_in(rule), ""), **facts, **rule.limit_values()}
     used: dict[str, None] = {}
     missing: dict[str, None] = {}
 
@@ -300,6 +317,13 @@ def judge(rule: Rule, facts: Mapping[str, Any], space: Space) -> Verdict:
     names = compute(columns) if isinstance(columns, Expression) else columns
     # A finding without the names of its columns is still a finding.
     return verdict(True, claims, [str(name) for name in names or ()]) if complete else verdict(None)
+
+
+def _own_names_in(rule: Rule) -> list[str]:
+    """The ``yours.`` names that a rule looks at: without a person's choice they are "", never unknown."""
+    expressions = [value for effect in rule.effects for value in effect.values if isinstance(value, Expression)]
+    read = {name for expression in [*expressions, *([rule.when] if rule.when else [])] for name in expression.names}
+    return [name for name in read if name.startswith("yours.")]
 
 
 def _plain(value: Any) -> Any:

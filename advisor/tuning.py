@@ -362,7 +362,7 @@ def _final(
     if len(contenders) > 1:
         contenders.append(_blend(contenders, train))
     constant = constant_losses(train.task, train.target, [contenders[0].rows], len(train.classes))
-    verdict = decide({c.name: c.losses for c in contenders}, RECOMMENDED, constant)
+    verdict = decide({c.name: c.losses for c in contenders}, RECOMMENDED, constant, blend=BLEND)
     document["final"] = _final_section(contenders, verdict, searched)
     winner = next(c for c in contenders if c.name == verdict.winner)
     return _complete(document, advice, winner, contenders[0], train)

@@ -209,3 +209,23 @@ def test_estimates_are_deterministic_and_work_at_the_edges():
     state = np.random.get_state()[1].copy()
     estimate(losses, 10, 7)
     assert np.array_equal(state, np.random.get_state()[1])
+
+
+def test_a_blend_need_only_have_the_smaller_mean():
+    rng = np.random.default_rng(5)
+    base = rng.lognormal(size=ROWS)
+    slightly = base + normal(rng)
+    slightly -= (slightly - base).mean() + 1e-3
+    losses = {"recommended": base, "blend": slightly}
+    assert decide(losses, "recommended", base + 1).winner == "recommended"
+    verdict = decide(losses, "recommended", base + 1, blend="blend")
+    assert (verdict.winner, verdict.differences["blend"].high > 0) == ("blend", True)
+    assert "within chance" in verdict.reason
+    assert decide({"recommended": base, "blend": slightly + 2e-3}, "recommended", base + 1, blend="blend").winner == "recommended"
+    clearly = decide({"recommended": base, "blend": base - 1}, "recommended", base + 1, blend="blend")
+    assert "beyond chance" in clearly.reason
+
+
+def test_no_blend_wins_where_nothing_beats_a_constant():
+    base = np.random.default_rng(6).lognormal(size=ROWS)
+    assert decide({"recommended": base + 1, "blend": base + 0.5}, "recommended", base, blend="blend").winner == "recommended"
