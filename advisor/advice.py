@@ -87,6 +87,11 @@ class Advice:
     facts: Facts
     recommendation: Recommendation
     reading: Reading
+    rules: tuple[Rule, ...]
+
+    def ledger(self) -> dict[str, dict[str, Any]]:
+        """The complete because of every parameter."""
+        return ledger(self.recommendation, self.facts.values, self.rules, knowledge.base_space())
 
     @property
     def identity(self) -> DataIdentity:
@@ -111,7 +116,7 @@ def get_advice(source: Source, target: str, reading: Reading | None = None) -> A
     recommendation = advise(
         measured.values, rules, space, reading.fixed, findings=repairs(table), data=data
     )
-    return Advice(table, measured, recommendation, reading)
+    return Advice(table, measured, recommendation, reading, rules)
 
 
 @dataclass(frozen=True)
@@ -177,7 +182,7 @@ def reopen(path: Path, source: Source | None = None) -> tuple[Advice, RunFolder]
         raise UserError(
             f"{file} was made for other data than {table.source} holds now: run `advisor recommend` again with --out"
         )
-    return Advice(table, kept.facts, kept.recommendation, reading), kept.run
+    return Advice(table, kept.facts, kept.recommendation, reading, kept.rules), kept.run
 
 
 def _facts(run: RunFolder) -> Facts:

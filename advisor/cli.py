@@ -148,7 +148,7 @@ def recommend(data: str, as_json: bool, out: str | None, target: str | None, **o
     advice, run = open_run(data, target, out, given(options))
     with run.in_use():
         write_advice(run, advice)
-        write_report(run, advice.recommendation.to_dict(), advice.facts.to_dict(), None)
+        write_report(run, advice.recommendation.to_dict(), advice.facts.to_dict(), advice.ledger(), None)
     if as_json:
         echo_json({"run": str(run.path), "facts": dict(advice.facts.values), **advice.recommendation.to_dict()})
         return

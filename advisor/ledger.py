@@ -15,13 +15,13 @@ from typing import Any
 from advisor.combination import State, searched
 from advisor.errors import UserError, did_you_mean
 from advisor.expressions import Expression
-from advisor.recommendation import Plan, Recommendation, advise, own_values
+from advisor.recommendation import Plan, Recommendation, own_values
 from advisor.rules import KNOWN_WORDS, FactLike, Rule, Verdict, judge, own_facts
 from advisor.spaces import Space
 
 FLIPS = 3
 """Flips kept for each parameter, the nearest ones, each of another fact."""
-GRID = tuple(2.0**k for k in range(1, 11))
+GRID = tuple(4.0**k for k in range(1, 6))
 """Factors by which a number is moved both ways when no number in a rule says where its condition turns over."""
 HALVINGS = 40
 """Bisections between two values of a fact: more than a double between 1 and 1e9 needs to three digits."""
@@ -36,7 +36,7 @@ class Flip:
     """The nearest change of one fact, all others kept, that gives a parameter another value.
 
     now, at: the fact's value, and where the recommendation turns over. value: what the parameter would be there.
-    rules: what would move it then.
+    rules: those that would act on it then.
     """
 
     fact: str
@@ -128,9 +128,7 @@ def flips(
     found: dict[str, list[tuple[float, Flip]]] = {name: [] for name in recommendation.provenance}
     for fact in sorted(plan.readers):
         for name, at in plan.edges(fact).items():
-            there = plan.at(fact, at)
-            acting = tuple(dict.fromkeys(step.rule for step in there.provenance[name].steps if step.rule))
-            flip = Flip(fact, facts[fact], at, there.configuration[name], acting)
+            flip = Flip(fact, facts[fact], at, *plan.moved(fact, at)[name])
             found[name].append((_distance(facts[fact], at), flip))
     return {
         name: tuple(flip for _, flip in sorted(items, key=lambda item: (item[0], item[1].fact))[:FLIPS])
@@ -149,7 +147,7 @@ class _Replanner:
         self._facts = {**facts, **own_facts(self._fixed, base)}
         self._verdicts = {rule.id: judge(rule, self._facts, base) for rule in rules}
         self._engine = Plan(rules, self._verdicts, base, self._fixed, {})
-        self._changed: dict[tuple[str, Any], list[str]] = {}
+        self._changed: dict[tuple[str, Any], dict[str, tuple[Any, tuple[str, ...]]]] = {}
         self.readers: dict[str, list[Rule]] = {}
         for rule in rules:
             for fact in _facts_of(rule):
@@ -163,7 +161,7 @@ class _Replanner:
         for side in self._candidates(fact):
             inside, seen = now, set[str]()
             for candidate in side:
-                for name in self._moved(fact, candidate):
+                for name in self.moved(fact, candidate):
                     if name not in seen:
                         seen.add(name)
                         at = self._edge(fact, inside, candidate, name)
@@ -171,10 +169,6 @@ class _Replanner:
                             nearest[name] = at
                 inside = candidate
         return nearest
-
-    def at(self, fact: str, value: Any) -> Recommendation:
-        """The recommendation with this fact moved there."""
-        return advise({**self._facts, fact: value}, self._rules, self._base, self._fixed)
 
     def _candidates(self, fact: str) -> list[list[Any]]:
         """Values worth a try, below and above, nearest first: beside the rules' own numbers, and some far ones."""
@@ -192,8 +186,8 @@ class _Replanner:
         values = {round(mark) if whole else mark for mark in marks if mark >= 0}
         return [sorted((v for v in values if v < now), reverse=True), sorted(v for v in values if v > now)]
 
-    def _moved(self, fact: str, value: Any) -> list[str]:
-        """The parameters that get another value when the fact is moved there."""
+    def moved(self, fact: str, value: Any) -> dict[str, tuple[Any, tuple[str, ...]]]:
+        """The parameters that get another value when the fact is moved there, with it and the rules that then act."""
         key = (fact, value)
         if key not in self._changed:
             facts = {**self._facts, fact: value}
@@ -210,7 +204,7 @@ class _Replanner:
             if abs(beyond - inside) <= (1 if whole else CLOSE * max(abs(beyond), abs(inside))):
                 break
             middle = (inside + beyond) // 2 if whole else (inside + beyond) / 2
-            if name in self._moved(fact, middle):
+            if name in self.moved(fact, middle):
                 beyond = middle
             else:
                 inside = middle

@@ -173,11 +173,12 @@ def _charts(result: Document) -> dict[str, str]:
     }
 
 
-def write_report(run: RunFolder, recommendation: Document, facts: Document, result: Document | None) -> None:
+def write_report(run: RunFolder, recommendation: Document, facts: Document, ledger: Document, result: Document | None) -> None:
     """report.html and report.json of a run. Without a new result, one that the run has already stays in the report."""
     from advisor.run_folder import FORMAT, read_json, write_json, write_text
 
     if result is None and run.result.is_file():
         result = read_json(run.result)
-    write_json(run.report_json, {"format": FORMAT, "recommendation": recommendation, "facts": facts, "result": result})
+    document = {"recommendation": recommendation, "facts": facts, "ledger": ledger, "result": result}
+    write_json(run.report_json, {"format": FORMAT, **document})
     write_text(run.report_html, render_html(recommendation, facts, result))

@@ -175,7 +175,7 @@ def _write_results(run: RunFolder, advice: Advice, model: Model, document: Mappi
     """The model, result.json, and the report on them."""
     write_folder(run.model, model_files(model))
     write_json(run.result, document)
-    write_report(run, advice.recommendation.to_dict(), advice.facts.to_dict(), document)
+    write_report(run, advice.recommendation.to_dict(), advice.facts.to_dict(), advice.ledger(), document)
 
 
 def _finished(run: RunFolder, advice: Advice, trials: int) -> RunResult | None:
