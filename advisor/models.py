@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,11 +46,14 @@ class Model:
     """An ensemble of fitted stacks (folds, seeds and, where a blend won, several configurations), equally weighted.
 
     temperature: the logarithms of the mean probabilities are divided by it (Guo et al. 2017); 1 changes nothing.
+    shares: of the classes among the training rows, where ``predict`` takes the class that stands out most against its
+    share (the best guess for balanced accuracy); without them it takes the most likely one.
     """
 
     schema: Schema
     stacks: tuple[Fitted, ...]
     temperature: float = 1.0
+    shares: tuple[float, ...] = ()
 
     @property
     def classes(self) -> NDArray[Any]:
@@ -67,7 +70,7 @@ class Model:
         Raises UserError when a column of the training table is missing.
         """
         scores = self.scores(encode(read_frame(data), self.schema))
-        return scores if self.schema.task == "regression" else self.classes[scores.argmax(axis=1)]
+        return scores if self.schema.task == "regression" else self.classes[decided(scores, self.shares)]
 
     def predict_proba(self, data: pl.DataFrame | pd.DataFrame) -> NDArray[np.float64]:
         """Class probabilities, shape (rows, classes). Raises UserError for a regression model, and as ``predict`` does."""
@@ -79,6 +82,11 @@ class Model:
         """Probabilities (rows, classes) or predictions (rows,) for rows that are encoded already."""
         mean = np.asarray(np.mean([stack.predict(features) for stack in self.stacks], axis=0))
         return mean if self.schema.task == "regression" else tempered(mean, self.temperature)
+
+
+def decided(probabilities: NDArray[np.float64], shares: Sequence[float] = ()) -> NDArray[np.int64]:
+    """The class of each row: the most likely one, or with the classes' shares the one of the largest p / share."""
+    return np.asarray((probabilities / np.asarray(shares) if len(shares) else probabilities).argmax(axis=1), dtype=np.int64)
 
 
 def tempered(probabilities: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
@@ -115,6 +123,7 @@ def model_files(model: Model) -> dict[str, bytes]:
         "format": FORMAT,
         "schema": model.schema.to_dict(),
         "temperature": model.temperature,
+        "shares": list(model.shares),
         "stacks": stacks,
     }
     contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
@@ -173,7 +182,8 @@ def load_model(path: str | Path) -> Model:
         )
     tensors = safetensors.numpy.load(files[WEIGHTS])
     stacks = [_stack(entry, number, tensors) for number, entry in enumerate(description["stacks"])]
-    return Model(Schema.from_dict(description["schema"]), tuple(stacks), float(description["temperature"]))
+    shares = tuple(float(share) for share in description.get("shares", ()))
+    return Model(Schema.from_dict(description["schema"]), tuple(stacks), float(description["temperature"]), shares)
 
 
 def _read(folder: Path, name: str) -> bytes:

@@ -261,6 +261,10 @@ class TableNetwork(nn.Module):
         out: Tensor = self.head(h)
         return out if self.skip is None else out + self.skip(x)
 
+    def head_parameters(self) -> list[nn.Parameter]:
+        """The classifier on top: the output layer, and the linear path beside the hidden layers where there is one."""
+        return [*self.head.parameters(), *([] if self.skip is None else self.skip.parameters())]
+
     def decayed(self) -> list[nn.Parameter]:
         """The weights that L1 and L2 penalties act on: matrices, neither biases nor normalization nor embeddings of numbers."""
         return [module.weight for module in self.modules() if isinstance(module, StackedLinear)]

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from advisor.balance import ClassBalance
 from advisor.features import Dataset, Features, Task
 from advisor.networks import InputShape, TableNetwork
 from advisor.preprocessing import Inputs, Preprocessor
@@ -24,6 +25,8 @@ from advisor.splits import Split
 
 EVALUATION_ROWS = 8192
 """Rows per forward pass without gradients: bounds the memory of wide networks on large tables."""
+HEAD_SHARE = 0.1
+"""Share of the epochs in which balanced_head trains the head alone; about that of Kang et al. 2020 (10 beside 90)."""
 RMS_SMOOTHING = 0.99
 ONE_CYCLE_RISE = 0.3
 """Share of the steps in which one_cycle rises to its peak, from peak / 25; it ends at peak / 10,000 (Smith 2018)."""
@@ -170,18 +173,21 @@ def train(
     member_split = [s for s in range(len(splits)) for _ in range(members)]
     generator = torch.Generator().manual_seed(seed)
     noise = torch.Generator(device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
-    rows = _Rows(data, splits, member_split, device)
+    rows = _Rows(c, data, splits, member_split, device)
+    rows.find_neighbours(prepared)
     network = _build(c, prepared, rows, generator).to(device)
     optimizer = _Optimizer(c, network)
     best = _Best(network, len(member_split), int(c["patience"]))
 
     steps = rows.steps(int(c["batch_size"]))
-    total = steps * int(c["epochs"])
-    for epoch in range(1, int(c["epochs"]) + 1):
+    decoupled = rows.balance is not None and rows.balance.kind == "balanced_head"
+    of_head = min(max(1, round(HEAD_SHARE * int(c["epochs"]))), int(c["epochs"]) - 1) if decoupled else 0
+    total = steps * (int(c["epochs"]) - of_head)
+    for epoch in range(1, int(c["epochs"]) - of_head + 1):
         network.train()
         train_loss = torch.zeros((), device=device)
         for step, batch in enumerate(rows.batches(steps, generator), start=(epoch - 1) * steps):
-            out = network(*rows.inputs(prepared, batch), noise)
+            out = network(*rows.training_inputs(prepared, batch, generator), noise)
             loss = rows.loss(out, batch, label_smoothing=float(c["label_smoothing"]))
             optimizer.step(loss.sum(), learning_rate(c, step, total))  # a sum: members' gradients don't mix
             train_loss += (loss.detach() * rows.unit).mean()
@@ -191,6 +197,8 @@ def train(
         if best.all_stopped(epoch) or not torch.isfinite(validation).any():
             break
 
+    if of_head:
+        yield from _train_head(c, network, prepared, rows, best, steps, range(epoch + 1, epoch + 1 + of_head), generator)
     network.load_state_dict(best.state)
     held_out_rows, held_out = rows.held_out(network, prepared)
     return Fitted(
@@ -209,6 +217,39 @@ def train(
         held_out_rows=held_out_rows,
         held_out=held_out,
     )
+
+
+def _train_head(
+    configuration: Mapping[str, Any],
+    network: TableNetwork,
+    prepared: Prepared,
+    rows: _Rows,
+    best: _Best,
+    steps: int,
+    epochs: range,
+    generator: torch.Generator,
+) -> Generator[Epoch, None, None]:
+    """Train the head once more on balanced rows, all below it fixed (note N18); ``best`` keeps what validates better."""
+    assert rows.balance is not None
+    network.load_state_dict(best.state)
+    rows.balance = rows.balance.of_the_head()
+    best.patience = epochs.stop  # who had stopped goes on
+    network.requires_grad_(False)
+    head = network.head_parameters()
+    for parameter in head:
+        parameter.requires_grad_(True)
+    optimizer = _Optimizer(configuration, network, head)
+    for epoch in epochs:
+        network.eval()  # what is fixed should not drop units or move its statistics
+        train_loss = torch.zeros((), device=rows.device)
+        for batch in rows.batches(steps, generator):
+            out = network(*rows.inputs(prepared, batch))
+            loss = rows.loss(out, batch)
+            optimizer.step(loss.sum(), float(configuration["learning_rate"]))
+            train_loss += loss.detach().mean()
+        validation = rows.validate(network, prepared)
+        best.update(network, validation, epoch)
+        yield Epoch(epoch, float(train_loss) / steps, float(validation.mean()))
 
 
 def learning_rate(configuration: Mapping[str, Any], step: int, total: int) -> float:
@@ -232,7 +273,14 @@ def _cosine(start: float, end: float, done: float) -> float:
 class _Rows:
     """Which rows each member trains and validates on, and the targets as the network sees them."""
 
-    def __init__(self, data: Dataset, splits: Sequence[Split], member_split: Sequence[int], device: str) -> None:
+    def __init__(
+        self,
+        configuration: Mapping[str, Any],
+        data: Dataset,
+        splits: Sequence[Split],
+        member_split: Sequence[int],
+        device: str,
+    ) -> None:
         self.task, self.rows, self.device = data.task, len(data), device
         self.classification = data.task != "regression"
         self.outputs = len(data.classes) if self.classification else 1
@@ -260,11 +308,19 @@ class _Rows:
             self.validation[m, :count] = torch.from_numpy(np.array(splits[s].validation))
             self.weight[m, :count] = 1.0 / max(1, count)
 
+        self.balance: ClassBalance | None = None
+        if self.classification:
+            self.balance = ClassBalance(configuration, self._counts(), device)
+
+    def _counts(self) -> Tensor:
+        """Training rows of each member's classes, (members, classes)."""
+        return torch.stack([torch.bincount(self.target.cpu()[t], minlength=self.outputs) for t in self.train])
+
     def prior(self) -> Tensor | None:
         """Logarithms of each member's class shares, with one row added to each class; nothing for regression."""
         if not self.classification:
             return None
-        counts = torch.stack([torch.bincount(self.target.cpu()[t], minlength=self.outputs) for t in self.train])
+        counts = self._counts()
         return ((counts + 1.0) / (counts + 1.0).sum(dim=1, keepdim=True)).log()
 
     def steps(self, batch_size: int) -> int:
@@ -278,8 +334,11 @@ class _Rows:
         """
         length = max(len(t) for t in self.train)
         orders = []
-        for own in self.train:
-            order = own[torch.randperm(len(own), generator=generator)]
+        for member, own in enumerate(self.train):
+            if self.balance is None:
+                order = own[torch.randperm(len(own), generator=generator)]
+            else:
+                order = own[self.balance.order(member, self.target.cpu()[own], generator)]
             orders.append(order.repeat(-(-length // len(own)))[:length])
         return torch.stack(orders).tensor_split(steps, dim=1)
 
@@ -288,14 +347,23 @@ class _Rows:
         shape = (*batch.shape, -1)
         return [t.index_select(0, index).view(shape) for t in (prepared.numeric, prepared.indicators, prepared.codes)]
 
+    def find_neighbours(self, prepared: Prepared) -> None:
+        """Once before training, for what interpolates between rows."""
+        if self.balance is not None:
+            self.balance.prepare(self.train, self.target.cpu(), prepared.numeric, prepared.indicators, self.start)
+
+    def training_inputs(self, prepared: Prepared, batch: Tensor, generator: torch.Generator) -> list[Tensor]:
+        inputs = self.inputs(prepared, batch)
+        if self.balance is None:
+            return inputs
+        target = self.target[batch.to(self.device)]
+        return self.balance.synthesize(inputs, batch, target, prepared.numeric, self.start, generator)
+
     def loss(self, out: Tensor, batch: Tensor, label_smoothing: float = 0.0) -> Tensor:
         """Mean loss of each member; regression in units of the standardized target."""
         target = self.target[batch.to(self.device)]
-        if self.classification:
-            flat = F.cross_entropy(
-                out.flatten(0, 1), target.flatten(), reduction="none", label_smoothing=label_smoothing
-            )
-            return flat.view(target.shape).mean(dim=1)
+        if self.balance is not None:
+            return self.balance.losses(out, target, label_smoothing).mean(dim=1)
         standardized = ((target - self._mean) / self._scale).to(out.dtype)
         return (out[:, :, 0] - standardized).square().mean(dim=1)
 
@@ -356,10 +424,13 @@ def _build(
 class _Optimizer:
     """A torch optimizer with what it lacks: a decoupled L2 for all but Adam, a proximal L1, clipping member by member."""
 
-    def __init__(self, configuration: Mapping[str, Any], network: TableNetwork) -> None:
+    def __init__(
+        self, configuration: Mapping[str, Any], network: TableNetwork, parameters: Sequence[nn.Parameter] | None = None
+    ) -> None:
         c, name = configuration, configuration["optimizer"]
-        self.decayed = network.decayed()
-        self.parameters = list(network.parameters())
+        self.parameters = list(network.parameters()) if parameters is None else list(parameters)
+        chosen = {id(p) for p in self.parameters}
+        self.decayed = [weight for weight in network.decayed() if id(weight) in chosen]
         self.clip, self.l1 = float(c["gradient_clip"]), float(c["l1"])
         self.decay = 0.0 if name == "adam" else float(c["weight_decay"])
         betas, momentum = (0.9, float(c["beta2"])), float(c["momentum"])

@@ -26,7 +26,7 @@ from advisor.executors import Executor, Failed, Finished, InProcessExecutor, Job
 from advisor.features import Dataset
 from advisor.final import Difference, Estimate, Verdict, constant_losses, decide, estimate
 from advisor.losses import loss_name, row_losses
-from advisor.models import Model, fit_temperature, model_files, tempered
+from advisor.models import Model, decided, fit_temperature, model_files, tempered
 from advisor.objective import TrainingObjective, merged_held_out, payload
 from advisor.recommendation import Recommendation, library_default
 from advisor.report import write_report
@@ -491,8 +491,8 @@ def _complete(
     document: dict[str, Any], advice: Advice, winner: Contender, recommended: Contender, train: Dataset
 ) -> Model:
     """The winner's model; its promised loss, and then, once, the test rows, are added to the document."""
-    schema, seed = advice.table.schema, advice.reading.seed
-    model = Model(schema, winner.stacks, winner.temperature)
+    seed = advice.reading.seed
+    model = _model(advice, winner, train)
     test = advice.table.dataset("test")
     known = test.target >= 0 if train.task != "regression" else np.isfinite(test.target)
     # n rows without a mistake leave about one in n + K possible: a certain model then loses this much on that row
@@ -505,21 +505,30 @@ def _complete(
         target = test.target[known]
         entries = {"network": model.scores(test.features)}
         if winner is not recommended:
-            entries[RECOMMENDED] = Model(schema, recommended.stacks, recommended.temperature).scores(test.features)
+            entries[RECOMMENDED] = _model(advice, recommended, train).scores(test.features)
         for name, scores in fit_baselines(train, seed).items():
             entries[name] = scores(test.features)
         losses = {name: row_losses(train.task, target, scores[known]) for name, scores in entries.items()}
+        ours = ("network", RECOMMENDED)
         section["results"] = [
             {
                 "name": name,
-                **_scores(train.task, target, scores[known], losses[name]),
+                **_scores(train.task, target, scores[known], losses[name], model.shares if name in ours else ()),
                 "difference_to_network": _paired(losses[name], losses["network"]),
             }
             for name, scores in entries.items()
         ]
-        section["predictions"] = _diagnosis(train, target, entries["network"][known])
+        section["predictions"] = _diagnosis(train, target, entries["network"][known], model.shares)
     document["test"] = section
     return model
+
+
+def _model(advice: Advice, contender: Contender, train: Dataset) -> Model:
+    shares: tuple[float, ...] = ()
+    if train.task != "regression" and contender.configurations[0]["decision"] == "balanced":
+        counts = np.bincount(train.target, minlength=len(train.classes))
+        shares = tuple(float(share) for share in np.maximum(counts, 1) / len(train))
+    return Model(advice.table.schema, contender.stacks, contender.temperature, shares)
 
 
 def _paired(losses: NDArray[np.float64], others: NDArray[np.float64]) -> dict[str, float]:
@@ -530,18 +539,28 @@ def _paired(losses: NDArray[np.float64], others: NDArray[np.float64]) -> dict[st
 
 
 def _scores(
-    task: str, target: NDArray[Any], scores: NDArray[np.float64], losses: NDArray[np.float64]
+    task: str, target: NDArray[Any], scores: NDArray[np.float64], losses: NDArray[np.float64], shares: Sequence[float]
 ) -> dict[str, float]:
+    """The mean loss beside what people know; shares: of the classes, where they take part in the decision."""
     result = {"loss": float(losses.mean())}
     if task == "regression":
         spread = float(np.mean(np.square(target - target.mean())))
         result["r2"] = 1 - result["loss"] / spread if spread > 0 else 0.0
     else:
-        result["accuracy"] = float(np.mean(scores.argmax(axis=1) == target))
+        chosen = decided(scores, shares)
+        result["accuracy"] = float(np.mean(chosen == target))
+        result["balanced_accuracy"] = float(np.mean([np.mean(chosen[target == code] == code) for code in np.unique(target)]))
+        if task == "binary" and 0 < target.sum() < len(target):
+            from sklearn.metrics import average_precision_score
+
+            rare = int(np.bincount(target, minlength=2).argmin())
+            result["average_precision"] = float(average_precision_score(target == rare, scores[:, rare]))
     return result
 
 
-def _diagnosis(train: Dataset, target: NDArray[Any], scores: NDArray[np.float64]) -> dict[str, Any]:
+def _diagnosis(
+    train: Dataset, target: NDArray[Any], scores: NDArray[np.float64], shares: Sequence[float]
+) -> dict[str, Any]:
     """A confusion matrix for up to 20 classes, or residual quantiles: what the report draws of the test rows."""
     if train.task == "regression":
         quantiles = np.quantile(scores - target, [0.05, 0.25, 0.5, 0.75, 0.95])
@@ -550,6 +569,6 @@ def _diagnosis(train: Dataset, target: NDArray[Any], scores: NDArray[np.float64]
     if count > 20:
         return {}
     confusion = np.zeros((count, count), dtype=np.int64)
-    np.add.at(confusion, (target, scores.argmax(axis=1)), 1)
+    np.add.at(confusion, (target, decided(scores, shares)), 1)
     return {"confusion": confusion.tolist()}
 

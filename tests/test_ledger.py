@@ -187,7 +187,8 @@ def test_what_the_person_says_beats_what_would_move_along():
 
 
 def test_diff_of_two_runs_names_parameters_and_rules(run, tmp_path, capsys):
-    assert _run(["recommend", "sklearn:breast_cancer", "--target", "target", "--out", str(tmp_path / "b"), "--set", "width=77"]) == 0
+    other = ["recommend", "sklearn:breast_cancer", "--target", "target", "--out", str(tmp_path / "b"), "--set", "width=77"]
+    assert _run(other) == 0
     capsys.readouterr()
     code, out = said(capsys, "diff", run, tmp_path / "b", "--json")
     names = {change["parameter"] for change in json.loads(out.out)["parameters"]}
