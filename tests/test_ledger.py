@@ -256,3 +256,12 @@ def test_a_tuned_run_keeps_the_edit_and_is_found_again(tmp_path, monkeypatch):
     monkeypatch.setattr(tuning, "_search", None)  # a finished run is not searched again
     again = advisor.tune(run, trials=2, executor="in-process")
     assert again.document["configuration"] == first.document["configuration"]
+
+
+def test_the_learning_rate_follows_an_own_optimizer(tmp_path):
+    run = fresh(tmp_path)
+    edited(run, lambda document: document["configuration"].update(optimizer="sgd"))
+    rec = read_run(run).recommendation
+    assert rec.configuration["learning_rate"] == 0.05
+    assert rec.provenance["learning_rate"].steps[0].facts == {"yours.optimizer": "sgd"}
+    assert "You chose SGD" in rec.provenance["learning_rate"].because
