@@ -294,7 +294,8 @@ def judge(rule: Rule, facts: Mapping[str, Any], space: Space) -> Verdict:
         return result.value
 
     def verdict(fires: bool | None, claims: Sequence[Claim] = (), columns: Sequence[str] = ()) -> Verdict:
-        seen = {name: _plain(facts[name]) for name in used if name in facts}
+        # a choice that the person did not make is no reason
+        seen = {n: _plain(facts[n]) for n in used if n in facts and not (n.startswith("yours.") and facts[n] == "")}
         return Verdict(fires, seen, tuple(missing), tuple(claims), tuple(columns))
 
     holds = True if rule.when is None else compute(rule.when)
