@@ -36,7 +36,7 @@ TEMPERATURE_DEVIATION = 0.25
 """Standard deviation of the logarithm of the temperature beforehand. Without it, a few hundred held-out rows that happen
 to be all correct ask for boundless certainty, and one wrong row among the new ones costs more than all it gained."""
 PREPROCESSED = "preprocessor"
-TARGET_ARRAYS = ("target_mean", "target_scale", "target_range")
+TARGET_ARRAYS = ("target_mean", "target_scale", "target_range", "target_knee")
 INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
 """A class label that 64 bits hold and that is written back as it was read."""
 

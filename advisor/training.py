@@ -27,6 +27,8 @@ EVALUATION_ROWS = 8192
 """Rows per forward pass without gradients: bounds the memory of wide networks on large tables."""
 HEAD_SHARE = 0.1
 """Share of the epochs in which balanced_head trains the head alone; about that of Kang et al. 2020 (10 beside 90)."""
+LARGEST_POWER = 50.0
+"""No target is e^50 times its own median; a diverging network may say so."""
 RMS_SMOOTHING = 0.99
 ONE_CYCLE_RISE = 0.3
 """Share of the steps in which one_cycle rises to its peak, from peak / 25; it ends at peak / 10,000 (Smith 2018)."""
@@ -37,7 +39,7 @@ class Epoch:
     """Mean losses over the members after an epoch; ``number`` counts from 1.
 
     Classification: cross-entropy in nats, the training loss with label smoothing. Regression: squared error in the
-    target's unit squared.
+    target's unit squared; the training loss in that of the squeezed target, where it is squeezed.
     """
 
     number: int
@@ -63,6 +65,7 @@ class Fitted:
 
     validation_losses: each member's loss at that epoch. held_out_rows, held_out: the rows that validated, and for each
     the mean over the members that did not train on it: class probabilities (rows, classes), or predictions (rows,).
+    target_knee: see ``squeezed``; target_mean and target_scale are those of the squeezed target, target_range of the plain.
     """
 
     configuration: Mapping[str, Any]
@@ -75,6 +78,7 @@ class Fitted:
     target_mean: NDArray[np.float64]
     target_scale: NDArray[np.float64]
     target_range: NDArray[np.float64]
+    target_knee: NDArray[np.float64]
     best_epochs: tuple[int, ...]
     validation_losses: tuple[float, ...]
     held_out_rows: NDArray[np.int64]
@@ -117,18 +121,34 @@ class Fitted:
         return network.to(device).eval()
 
     def _scores(self, out: Tensor) -> NDArray[np.float64]:
-        return scores(out, self.task, self.target_mean, self.target_scale, self.target_range)
+        return scores(out, self.task, self.target_mean, self.target_scale, self.target_range, self.target_knee)
 
 
 def scores(
-    out: Tensor, task: Task, mean: NDArray[np.float64], scale: NDArray[np.float64], limits: NDArray[np.float64]
+    out: Tensor,
+    task: Task,
+    mean: NDArray[np.float64],
+    scale: NDArray[np.float64],
+    limits: NDArray[np.float64],
+    knee: NDArray[np.float64],
 ) -> NDArray[np.float64]:
     """Network outputs (members, rows, outputs) as probabilities, or as predictions within the range of each member's
     training target, limits (members, 2)."""
     if task != "regression":
         return out.double().softmax(dim=2).cpu().numpy()
-    values = out[:, :, 0].double().cpu().numpy() * scale[:, None] + mean[:, None]
-    return np.asarray(np.clip(values, limits[:, :1], limits[:, 1:]))
+    values = out[:, :, 0].double().cpu() * torch.from_numpy(scale)[:, None] + torch.from_numpy(mean)[:, None]
+    plain = stretched(values, torch.from_numpy(knee)[:, None]).numpy()
+    return np.asarray(np.clip(plain, limits[:, :1], limits[:, 1:]))
+
+
+def squeezed(values: Tensor, knee: Tensor) -> Tensor:
+    """sign(y) log(1 + |y| / knee): about linear below the knee, a logarithm far above it; the values alone for a knee of 0."""
+    return torch.where(knee > 0, values.sign() * (values.abs() / torch.where(knee > 0, knee, 1.0)).log1p(), values)
+
+
+def stretched(values: Tensor, knee: Tensor) -> Tensor:
+    """The inverse of ``squeezed``; what would overflow stays finite."""
+    return torch.where(knee > 0, values.sign() * knee * values.abs().clamp(max=LARGEST_POWER).expm1(), values)
 
 
 def prepare(configuration: Mapping[str, Any], data: Dataset, splits: Sequence[Split], device: str = "cpu") -> Prepared:
@@ -212,6 +232,7 @@ def train(
         target_mean=rows.mean,
         target_scale=rows.scale,
         target_range=rows.range,
+        target_knee=rows.knee,
         best_epochs=tuple(best.epochs.tolist()),
         validation_losses=tuple(best.losses.tolist()),
         held_out_rows=held_out_rows,
@@ -289,15 +310,20 @@ class _Rows:
         self.start = torch.tensor(member_split)[:, None] * self.rows
         members = len(member_split)
         self.mean, self.scale, self.range = np.zeros(members), np.ones(members), np.zeros((members, 2))
+        self.knee = np.zeros(members)
         if not self.classification:
             values = np.asarray(data.target, dtype=np.float64)
-            self.mean = np.array([values[splits[s].train].mean() for s in member_split])
-            deviation = np.array([values[splits[s].train].std() for s in member_split])
-            self.scale = np.where(deviation > 0, deviation, 1.0)
             # each member's own: the other splits' training rows are rows that this one validates on
             trained = [values[splits[s].train] for s in member_split]
             self.range = np.array([(own.min(), own.max()) for own in trained])
-        self._mean, self._scale = (torch.from_numpy(a).to(device)[:, None] for a in (self.mean, self.scale))
+            if configuration["target_transform"] == "log":
+                self.knee = np.array([float(np.median(np.abs(own))) or float(np.abs(own).max()) for own in trained])
+            seen = [squeezed(torch.from_numpy(o), torch.tensor(k)).numpy() for o, k in zip(trained, self.knee, strict=True)]
+            self.mean = np.array([own.mean() for own in seen])
+            deviation = np.array([own.std() for own in seen])
+            self.scale = np.where(deviation > 0, deviation, 1.0)
+        arrays = (self.mean, self.scale, self.knee)
+        self._mean, self._scale, self._knee = (torch.from_numpy(a).to(device)[:, None] for a in arrays)
         self.unit = self._scale.squeeze(1).square()  # of a member's training loss; 1 for classification
         widest = max(len(splits[s].validation) for s in member_split)
         # members validate on equally many columns; the padding repeats row 0 with weight 0
@@ -364,7 +390,7 @@ class _Rows:
         target = self.target[batch.to(self.device)]
         if self.balance is not None:
             return self.balance.losses(out, target, label_smoothing).mean(dim=1)
-        standardized = ((target - self._mean) / self._scale).to(out.dtype)
+        standardized = ((squeezed(target, self._knee) - self._mean) / self._scale).to(out.dtype)
         return (out[:, :, 0] - standardized).square().mean(dim=1)
 
     def validate(self, network: nn.Module, prepared: Prepared) -> Tensor:
@@ -376,7 +402,8 @@ class _Rows:
             if self.classification:
                 losses = F.cross_entropy(out.flatten(0, 1), target.flatten(), reduction="none").view(target.shape)
             else:
-                losses = (out[:, :, 0].double() * self._scale + self._mean - target).square()
+                values = stretched(out[:, :, 0].double() * self._scale + self._mean, self._knee)
+                losses = (values - target).square()
             total += (losses.double().cpu() * weight).sum(dim=1)
         return torch.where(torch.isfinite(total), total, torch.inf)
 
@@ -386,7 +413,7 @@ class _Rows:
         sums = np.zeros((self.rows, self.outputs))
         counts = np.zeros(self.rows)
         for batch, weight, out in self._evaluate(network, prepared):
-            values = scores(out, self.task, self.mean, self.scale, self.range).reshape(*batch.shape, self.outputs)
+            values = scores(out, self.task, self.mean, self.scale, self.range, self.knee).reshape(*batch.shape, self.outputs)
             real = weight.numpy() > 0
             np.add.at(sums, batch.numpy()[real], values[real])
             np.add.at(counts, batch.numpy()[real], 1)

@@ -5,12 +5,14 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from advisor import knowledge, training
 from advisor.features import Dataset, Features
 from advisor.losses import row_losses
 from advisor.splits import Split, make_splits
-from advisor.training import learning_rate, prepare, train
+from advisor.training import learning_rate, prepare, squeezed, stretched, train
 
 SPACE = knowledge.base_space()
 ROWS = 120
@@ -574,3 +576,30 @@ def test_the_schedule_is_what_the_optimizer_runs_with():
         for changes in ({"learning_rate": 0.0}, {}, {"schedule": "one_cycle"})
     )
     assert torch.allclose((plain - start) / 25, cycle - start, atol=1e-6)  # one_cycle begins at peak / 25
+
+
+# ------------------------------------------------------------------------------------------------- a squeezed target
+
+
+@given(st.floats(-1e12, 1e12), st.sampled_from([0.0, 1e-3, 1.0, 250.0]))
+def test_a_squeezed_target_comes_back(value, knee):
+    values, at = torch.tensor([[value]], dtype=torch.float64), torch.tensor([[knee]], dtype=torch.float64)
+    assert float(stretched(squeezed(values, at), at)) == pytest.approx(value, rel=1e-9, abs=1e-9)
+
+
+def test_a_target_over_many_magnitudes_is_learned_as_its_logarithm():
+    """Losses are those of the plain target either way."""
+    draw = np.random.default_rng(0)
+    x = draw.normal(size=(600, 2))
+    target = np.exp(3 * x[:, 0]) * np.sign(x[:, 1])
+    data = Dataset(features(x), target, "regression")
+    split = [Split(np.arange(400), np.arange(400, 600))]
+    errors = {}
+    for kind in ("none", "log"):
+        config = configured(target_transform=kind, epochs=40, learning_rate=0.01)
+        epochs, fitted = run(config, data, split)
+        missed = fitted.held_out - target[fitted.held_out_rows]
+        errors[kind] = np.median(np.abs(missed))
+        assert np.square(missed).mean() <= min(epoch.validation_loss for epoch in epochs) * 1.01
+        np.testing.assert_allclose(fitted.predict(data.features)[fitted.held_out_rows], fitted.held_out, rtol=1e-4, atol=1e-4)
+    assert errors["log"] < errors["none"]
