@@ -142,6 +142,8 @@ def read_run(path: Path) -> Kept:
         RunFolder.open(path)  # a folder that is no run is better said so than by the file that it lacks
     base = knowledge.base_space()
     recommendation = Recommendation.from_yaml(read_text(file), base, str(file))
+    if not RunFolder(file.parent).facts.is_file():
+        raise UserError(f"{file} does not lie in its run folder: put it beside its facts.json, and give it again")
     run = RunFolder.open(file.parent)
     for name in ("source", "target", "fingerprint", "test"):
         if not isinstance(recommendation.data.get(name), str | None):
@@ -178,11 +180,16 @@ def reopen(path: Path, source: Source | None = None) -> tuple[Advice, RunFolder]
     if missing and source is None:
         raise UserError(f"{file}: data.{missing[0]} is missing: the data can't be found again; give them by name")
     table = _table(source if source is not None else str(data["source"]), str(data["target"]), reading)
-    if table.fingerprint != data["fingerprint"]:
-        raise UserError(
-            f"{file} was made for other data than {table.source} holds now: run `advisor recommend` again with --out"
-        )
+    check_fingerprint(kept, table)
     return Advice(table, kept.facts, kept.recommendation, reading, kept.rules), kept.run
+
+
+def check_fingerprint(kept: Kept, table: Table) -> None:
+    """UserError unless the data are those that the recommendation was made for."""
+    if table.fingerprint != kept.recommendation.data.get("fingerprint"):
+        raise UserError(
+            f"{kept.file} was made for other data than {table.source} holds now: run `advisor recommend` again with --out"
+        )
 
 
 def _facts(run: RunFolder) -> Facts:

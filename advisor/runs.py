@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from advisor import knowledge
-from advisor.advice import Advice, get_advice, reading_of, reopen
+from advisor.advice import Advice, check_fingerprint, get_advice, read_run, reading_of, reopen
 from advisor.errors import UserError
 from advisor.recommendation import Recommendation
 from advisor.run_folder import RunFolder, choose_run_folder, read_text, write_text
@@ -29,15 +29,18 @@ def open_run(
         advice, run = reopen(Path(data))
         return (advice, run) if out is None else (advice, choose_run_folder(out, advice.identity))
     if target is None:
+        if isinstance(data, str | Path) and ":" not in str(data) and not Path(data).exists():
+            raise UserError(f"{data}: there is no such file or run folder")
         raise UserError("say which column to predict: --target COLUMN")
     advice = get_advice(data, target, reading_of(options))
     run = choose_run_folder(out, advice.identity)
     if run.recommendation.is_file():
         # a recommendation that is there may carry the person's edits; the same command goes on with it
-        kept, _ = reopen(run.recommendation, data)
+        kept = read_run(run.recommendation)
+        check_fingerprint(kept, advice.table)
         asked_alike = kept.reading.to_dict() == advice.reading.to_dict()
         if asked_alike and (not advice.reading.fixed or _same_plan(kept.recommendation, advice.recommendation)):
-            return kept, run
+            return Advice(advice.table, kept.facts, kept.recommendation, kept.reading, kept.rules), run
         if run.journal.exists():
             raise UserError(f"{run.path} holds a search with other options: give the same ones, or another --out")
         provenance = kept.recommendation.provenance

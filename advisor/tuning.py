@@ -53,6 +53,10 @@ FINAL_REPEATS = (1, 2)
 ensemble."""
 SEARCH_SHARE = 0.7
 """Share of the time limit that the search may use; the final needs the rest."""
+RESULT_KEYS = ("kind", "configuration", "loss", "final", "estimate", "test")
+"""What result.json holds at the least; ``search`` too when there was one."""
+ATTEMPTS = 2
+"""Times that the recommendation is trained in the final when a worker dies: the death may have been the machine's."""
 IMPORTANCE_TRIALS = 10
 """With fewer complete trials an importance is noise."""
 POLL_SECONDS = 0.5
@@ -182,13 +186,22 @@ def _finished(run: RunFolder, advice: Advice, trials: int) -> RunResult | None:
     """The run when the very search was finished before."""
     if not (run.result.is_file() and run.model.is_dir() and run.journal.is_file()):
         return None
-    document = read_json(run.result)
+    document = read_result(run)
     same = document.get("configuration") == dict(advice.recommendation.configuration)
     if document.get("kind") != "tune" or not same or len(document["search"]["trials"]) < trials:
         return None
     from advisor.models import load_model
 
     return RunResult(run.path, document, load_model(run.model))
+
+
+def read_result(run: RunFolder) -> dict[str, Any]:
+    """result.json of a finished run; UserError when it is not what we wrote."""
+    document = read_json(run.result)
+    wanted = (*RESULT_KEYS, *(("search",) if document.get("kind") == "tune" else ()))
+    if missing := [key for key in wanted if key not in document]:
+        raise UserError(f"{run.result} is damaged: '{missing[0]}' is missing; delete it, and run the same command again")
+    return document
 
 
 # ------------------------------------------------------------------------------------------------- executors
@@ -377,7 +390,8 @@ def _train_finalists(
 ) -> dict[str, list[Fitted]]:
     """Stacks of each entry, repeats in order. Past the deadline only the recommendation is still waited for.
 
-    An entry of which any job failed is out of the final; the recommendation's failure is an error.
+    An entry of which any job failed is out of the final; the recommendation is trained again when its worker died, and its
+    failure is an error.
     """
     jobs = [
         Job(
@@ -387,6 +401,7 @@ def _train_finalists(
         for name, c in entries.items()
         for repeat in repeats
     ]
+    by_id, deaths = {job.id: job for job in jobs}, dict[str, int]()
     waiting, running, results = list(reversed(jobs)), set[str](), dict[str, Fitted]()
     essential = {f"final/{RECOMMENDED}/{repeat}" for repeat in repeats}
     while waiting or running:
@@ -403,7 +418,10 @@ def _train_finalists(
             if isinstance(event, Finished):
                 results[event.job_id] = event.result
             elif isinstance(event, Failed) and event.job_id in essential:
-                raise UserError(f"the recommendation could not be trained in the final: {event.error}")
+                deaths[event.job_id] = deaths.get(event.job_id, 0) + 1
+                if not event.worker_died or deaths[event.job_id] >= ATTEMPTS:
+                    raise UserError(f"the recommendation could not be trained in the final: {event.error}")
+                waiting.append(by_id[event.job_id])
             if not isinstance(event, Reported):
                 running.discard(event.job_id)
     names = {name: [f"final/{name}/{repeat}" for repeat in repeats] for name in entries}

@@ -324,7 +324,7 @@ EDITS = [
     Case("edited file of nowhere", "tune nowhere.yaml --executor in-process", "cannot read nowhere.yaml"),
     Case("YAML that is something else", "tune x.yaml --executor in-process", "not a recommendation",
          holds("a: 1\n", "x.yaml")),
-    Case("edited file alone", "tune x.yaml --executor in-process", "not a run",
+    Case("edited file alone", "tune x.yaml --executor in-process", "does not lie in its run folder",
          lambda here: shutil.copy(here / "run" / "recommendation.yaml", here / "x.yaml"), True),
 ]  # fmt: skip
 
@@ -336,7 +336,10 @@ def grown(here: Path) -> None:
 
 
 RUNS = [
-    Case("no run", "train nowhere/", "which column"),
+    Case("no run", "train nowhere/", "no such file or run folder"),
+    Case("why of no run", "why nowhere width", "nowhere"),
+    Case("what-if of no fact", "what-if run --set rosw=5", "did you mean 'rows'", run=True),
+    Case("diff with no run", "diff run nowhere", "nowhere", run=True),
     Case("not a run", "tune x --executor in-process", "is not a run", lambda here: (here / "x").mkdir()),
     Case("half a run: facts", RUN, "facts.json", without_file("run/facts.json"), True),
     Case("half a run: advice", RUN, "recommendation.yaml is missing", without_file("run/recommendation.yaml"), True),
