@@ -24,6 +24,7 @@ from advisor.columns import tally
 from advisor.errors import UserError, did_you_mean
 from advisor.reading import available_memory, total_memory
 from advisor.table import MAX_LEVELS, Column, ColumnType, Table, encoded_names
+from advisor.traps import measure_traps
 
 FactType = Literal["int", "float", "bool", "text", "list"]
 
@@ -50,6 +51,7 @@ _HARDWARE = ("cores", "memory.gb", "memory.available_gb", "gpu.count", "gpu.memo
 _MEASURED_ON_SAMPLE = (
     *("skew.max", "skew.median", "skew.heavy_columns", "outliers.share", "scale.ratio", "correlated.pairs_share"),
     *("leak.columns", "columns.heavy_tailed", "columns.correlated", "columns.leaking"),
+    *("nearly_constant.columns", "columns.nearly_constant"),
 )
 
 
@@ -165,6 +167,18 @@ FACTS: Mapping[str, FactSpec] = MappingProxyType(
         ),
         ("duplicates.share", "float", "share", "rows whose features repeat an earlier row exactly", 0.0),
         ("duplicates.conflicting_share", "float", "share", "rows with a twin (same features) of another target", 0.0),
+        ("duplicates.test_share", "float", "share", "test rows whose features repeat a training row exactly", 0.0),
+        (
+            "duplicates.near_test_share",
+            "float",
+            "share",
+            "test rows whose features agree with a training row to three digits; not looked for in over 100,000 rows",
+            0.0,
+            "nullable",
+        ),
+        ("test.unseen_class_rows", "int", "rows", "test rows left out since no training row has their class", 0),
+        ("nearly_constant.columns", "int", "columns", "columns in which one value fills 99 % of the filled cells", 0),
+        ("columns.nearly_constant", "list", "names", "columns in which one value fills 99 % of the filled cells", []),
         ("leak.columns", "int", "columns", "feature columns that alone give the target away", 0),
         ("infinite.values", "int", "cells", "infinite numbers, read as missing", 0),
         ("junk.values", "int", "cells", "unreadable text in numeric or date columns, read as missing", 0),
@@ -231,6 +245,7 @@ def measure(table: Table, hardware: Mapping[str, Any] | None = None) -> Facts:
     values |= _level_facts(table)
     values |= _distribution_facts(numeric, sample)
     values |= _duplicate_facts(table)
+    values |= measure_traps(table, sample)
     leaks = sorted(column.name for column in schema.columns if _leaks(sample[column.name], sample[schema.target], table))
     values |= {"leak.columns": len(leaks), "columns.leaking": leaks}
     values |= _hardware_facts(hardware or {})

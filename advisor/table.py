@@ -259,13 +259,18 @@ def _test_rows(given: Source, schema: Schema, notes: dict[str, int]) -> pl.DataF
     else:
         answer = labels(cells)
         known = [*schema.classes, None]
-        if new := sorted(set(answer.unique()) - set(known)):
+        new = sorted(set(answer.unique()) - set(known))
+        strange = answer.is_in(new)
+        if new and bool((strange | answer.is_null()).all()):
             raise UserError(
                 f"the test table's target has class '{shown(new[0], 40)}', which no training row has "
-                f"(known: {_or(schema.classes[:8])}); leave those rows out or add such rows to the training table"
+                f"(known: {_or(schema.classes[:8])}), and no other; is it the same column?"
             )
+        if new:
+            notes["test_rows_of_unseen_class"] = int(strange.sum())
+            answer = answer.set(strange, None)  # cannot be learnt, so it cannot be scored
     filled = answer.is_not_null()
-    if lost := int((~filled).sum()):
+    if lost := int((~filled).sum()) - notes.get("test_rows_of_unseen_class", 0):
         notes["test_rows_without_target"] = lost
     used = tuple(column for column in schema.columns if column.name in given.frame.columns)
     frame = _conformed(given.frame, used, counted)

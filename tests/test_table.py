@@ -831,3 +831,12 @@ def test_any_text_in_cells_comes_back(tmp_path, rows):
     for got, want in zip(again, expected, strict=True):
         for left, right in zip(got, want, strict=True):
             assert left == right or float(left) == float(right)
+
+
+def test_test_rows_of_a_class_that_no_training_row_has_are_left_out_and_counted():
+    train = pl.DataFrame({"a": [0.5, 1, 2, 3] * 10, "y": ["u", "v"] * 20})
+    test = pl.DataFrame({"a": range(4), "y": ["u", "w", None, "v"]})
+    table = load_table(train, "y", test=test)
+    assert table.test["a"].to_list() == [0, 3]
+    assert table.notes["test_rows_of_unseen_class"] == 1
+    assert table.notes["test_rows_without_target"] == 1
