@@ -113,9 +113,8 @@ def spark(counts: Sequence[float]) -> str:
     if not most:
         return ""
     width = 100 / len(counts)
-    bars_ = "".join(
-        f"M{i * width:.4g} 24V{24 - 23 * count / most:.3g}H{(i + 0.85) * width:.4g}V24Z" for i, count in enumerate(counts) if count
-    )
+    tops = [(i * width, 24 - 23 * count / most) for i, count in enumerate(counts) if count]
+    bars_ = "".join(f"M{left:.4g} 24V{top:.3g}H{left + 0.85 * width:.4g}V24Z" for left, top in tops)
     return f'<svg class="spark" viewBox="0 0 100 24" preserveAspectRatio="none" aria-hidden="true"><path d="{bars_}"/></svg>'
 
 

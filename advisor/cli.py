@@ -54,7 +54,13 @@ def printable(text: str) -> str:
 
 
 def echo_json(document: Any) -> None:
-    click.echo(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False, default=str))
+    click.echo(_json(document))
+
+
+def _json(document: Any) -> str:
+    """JSON whose control characters are all escaped: JSON itself lets those beyond ASCII through."""
+    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False, default=str)
+    return "".join(c if c == "\n" or c.isprintable() or c > "\uffff" else f"\\u{ord(c):04x}" for c in text)
 
 
 def pairs(context: click.Context, parameter: click.Parameter, values: Sequence[str]) -> dict[str, str]:
@@ -306,7 +312,7 @@ def report(run: str, form: str, out: str | None) -> None:
     result = read_json(kept.run.result) if kept.run.result.is_file() else None
     if form == "json":
         document = {"format": FORMAT, "recommendation": recommendation, "facts": facts, "ledger": ledger, "result": result}
-        text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n"
+        text = _json(document) + "\n"
     else:
         text = (render_html if form == "html" else render_markdown)(recommendation, facts, result, ledger)
     if out:

@@ -33,6 +33,8 @@ def number(value: Any) -> str:
     """Three significant digits; words and whole numbers as they are."""
     if isinstance(value, bool) or not isinstance(value, float):
         return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    if 1000 <= abs(value) < 1e4:
+        return f"{float(f'{value:.3g}'):,.0f}"
     return f"{value:.3g}" if value == 0 or 1e-4 <= abs(value) < 1e4 else f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e")
 
 
@@ -45,7 +47,7 @@ def verdict(result: Document, findings: Sequence[Document] = ()) -> list[str]:
     else:
         use = _gain(final, loss)
     interval = f"{number(estimate['low'])} to {number(estimate['high'])}"
-    expect = f"Expect {loss} {number(estimate['mean'])} on new rows like these (90 % interval {interval} for {estimate['rows']:,})."
+    expect = f"Expect {loss} {number(estimate['mean'])} on {estimate['rows']:,} new rows like these (90 % interval {interval})."
     test = result["test"]
     if test.get("results"):
         own, *others = test["results"]
@@ -120,7 +122,7 @@ def _against(own: Document, baselines: Sequence[Document], loss: str) -> str:
 
 
 def summary(recommendation: Document, facts: Document) -> list[str]:
-    """The recommendation for a terminal, line by line: the data, what is wrong with it, the choices by topic with their reasons."""
+    """The recommendation for a terminal, line by line: the data, its faults, the choices with their reasons."""
     values, data = facts["values"], recommendation["data"]
     lines = [
         f"{data['name']}: {values['rows']:,} training rows, {values['features']} features, "
@@ -216,7 +218,7 @@ def render_markdown(recommendation: Document, facts: Document, result: Document 
 
     environment = Environment(
         loader=PackageLoader("advisor", "."),
-        autoescape=False,  # noqa: S701  # finalize escapes everything for Markdown instead
+        autoescape=False,  # finalize escapes everything for Markdown instead
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -366,7 +368,8 @@ def _command(recommendation: Document, result: Document | None) -> str:
     parts += [f"--type {shlex.quote(_shown(f'{name}={kind_}'))}" for name, kind_ in (data.get("types") or {}).items()]
     parts += [f"--rules {shlex.quote(_shown(folder))}" for folder in data.get("rules") or ()]
     parts += [f"--without {shlex.quote(rule)}" for rule in data.get("without") or ()]
-    own = (name for name, origin in recommendation["provenance"].items() if origin["yours"] and _range(origin["final"]) == "fixed")
+    origins = recommendation["provenance"].items()
+    own = (name for name, origin in origins if origin["yours"] and _range(origin["final"]) == "fixed")
     parts += [f"--set {name}={shlex.quote(str(recommendation['configuration'][name]))}" for name in own]
     if data.get("test_fraction", 0.2) != 0.2:
         parts += ["--test-fraction", str(data["test_fraction"])]

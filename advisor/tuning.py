@@ -521,9 +521,9 @@ def _complete(
             }
             for name, scores in entries.items()
         ]
-        scores = entries["network"][known]
-        chosen = None if train.task == "regression" else decided(scores, model.shares)
-        section["predictions"] = diagnose(train.task, len(train.classes), target, scores, chosen)
+        own = entries["network"][known]
+        chosen = None if train.task == "regression" else decided(own, model.shares)
+        section["predictions"] = diagnose(train.task, len(train.classes), target, own, chosen)
     document["test"] = section
     return model
 
