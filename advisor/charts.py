@@ -35,7 +35,7 @@ def history(trials: Sequence[Mapping[str, Any]], loss: str) -> str:
     axes.set_ylim(top=ordered[min(len(ordered) - 1, int(0.9 * len(ordered)))] * 1.1 + 1e-12)
     axes.set_xlabel("trial")
     axes.set_ylabel(f"validation {loss}, lower is better")
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8, loc="upper right")
     return _svg(figure, "Optimisation history")
 
 
@@ -49,7 +49,7 @@ def curves(lines: Mapping[str, Sequence[tuple[float, float]]], loss: str) -> str
         axes.plot([x for x, _ in points], [y for _, y in points], linewidth=1.2, label=name)
     axes.set_xlabel("epoch")
     axes.set_ylabel(f"validation {loss}")
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8, loc="upper right")
     return _svg(figure, "Learning curves")
 
 
@@ -68,7 +68,7 @@ def differences(rows: Sequence[tuple[str, float, float]], loss: str, reach: floa
     """Paired differences with their intervals about zero; rows: name, mean, standard error. reach: in standard errors."""
     if not rows:
         return ""
-    figure, axes = _figure(height=0.8 + 0.32 * len(rows))
+    figure, axes = _figure(height=1.1 + 0.32 * len(rows))
     names = [name for name, _, _ in reversed(rows)]
     means, errors = [mean for _, mean, _ in reversed(rows)], [reach * error for _, _, error in reversed(rows)]
     axes.axvline(0, color=_MUTED, linewidth=1)
