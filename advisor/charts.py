@@ -35,7 +35,7 @@ def history(trials: Sequence[Mapping[str, Any]], loss: str) -> str:
     axes.set_ylim(top=ordered[min(len(ordered) - 1, int(0.9 * len(ordered)))] * 1.1 + 1e-12)
     axes.set_xlabel("trial")
     axes.set_ylabel(f"validation {loss}, lower is better")
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8, loc="upper right")
     return _svg(figure, "Optimisation history")
 
 
@@ -49,7 +49,7 @@ def curves(lines: Mapping[str, Sequence[tuple[float, float]]], loss: str) -> str
         axes.plot([x for x, _ in points], [y for _, y in points], linewidth=1.2, label=name)
     axes.set_xlabel("epoch")
     axes.set_ylabel(f"validation {loss}")
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8, loc="upper right")
     return _svg(figure, "Learning curves")
 
 
@@ -62,6 +62,60 @@ def bars(values: Mapping[str, float], label: str, title: str) -> str:
     axes.barh([name for name, _ in reversed(top)], [value for _, value in reversed(top)], color=_ACCENT)
     axes.set_xlabel(label)
     return _svg(figure, title)
+
+
+def differences(rows: Sequence[tuple[str, float, float]], loss: str, reach: float) -> str:
+    """Paired differences with their intervals about zero; rows: name, mean, standard error. reach: in standard errors."""
+    if not rows:
+        return ""
+    figure, axes = _figure(height=1.1 + 0.32 * len(rows))
+    names = [name for name, _, _ in reversed(rows)]
+    means, errors = [mean for _, mean, _ in reversed(rows)], [reach * error for _, _, error in reversed(rows)]
+    axes.axvline(0, color=_MUTED, linewidth=1)
+    axes.errorbar(means, range(len(rows)), xerr=errors, fmt="o", markersize=5, capsize=3, color=_ACCENT)
+    axes.set_yticks(range(len(rows)), names)
+    axes.set_ylim(-0.6, len(rows) - 0.4)
+    axes.set_xlabel(f"difference in {loss}; left of zero is better")
+    return _svg(figure, "Paired differences with intervals")
+
+
+def reliability(bins: Sequence[Mapping[str, Any]]) -> str:
+    """How often predictions were right against the probability that they were given; the area says how many rows."""
+    if not bins:
+        return ""
+    figure, axes = _figure()
+    most = max(b["rows"] for b in bins)
+    axes.plot([0, 1], [0, 1], linestyle="--", linewidth=1, color=_MUTED, label="what was said is what happens")
+    sizes = [12 + 140 * b["rows"] / most for b in bins]
+    axes.scatter([b["probability"] for b in bins], [b["right"] for b in bins], s=sizes, color=_ACCENT, alpha=0.8)
+    axes.plot([b["probability"] for b in bins], [b["right"] for b in bins], linewidth=1, color=_ACCENT)
+    axes.set(xlim=(min(b["probability"] for b in bins) - 0.05, 1.02), ylim=(-0.03, 1.05))
+    axes.set_xlabel("probability of the predicted class")
+    axes.set_ylabel("share that was right")
+    axes.legend(frameon=False, fontsize=8)
+    return _svg(figure, "Calibration")
+
+
+def histogram(data: Mapping[str, Any], label: str, title: str) -> str:
+    """Bars of equal width from low to high."""
+    low, high, counts = data["low"], data["high"], data["counts"]
+    width = (high - low) / len(counts)
+    figure, axes = _figure(height=2.2)
+    axes.bar([low + (i + 0.5) * width for i in range(len(counts))], counts, width=0.92 * width, color=_ACCENT)
+    axes.set_xlabel(label)
+    axes.set_ylabel("rows")
+    return _svg(figure, title)
+
+
+def spark(counts: Sequence[float]) -> str:
+    """A distribution as large as a word; drawn by hand, for there are hundreds of them."""
+    most = max(counts, default=0)
+    if not most:
+        return ""
+    width = 100 / len(counts)
+    tops = [(i * width, 24 - 23 * count / most) for i, count in enumerate(counts) if count]
+    bars_ = "".join(f"M{left:.4g} 24V{top:.3g}H{left + 0.85 * width:.4g}V24Z" for left, top in tops)
+    return f'<svg class="spark" viewBox="0 0 100 24" preserveAspectRatio="none" aria-hidden="true"><path d="{bars_}"/></svg>'
 
 
 def _figure(height: float = 3.0) -> tuple[Any, Any]:

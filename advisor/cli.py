@@ -21,12 +21,16 @@ from advisor import __version__
 from advisor.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from advisor.recommendation import Recommendation
     from advisor.tuning import RunResult
 
 MENDABLE = (errno.ENAMETOOLONG, errno.ENOSPC, errno.EDQUOT)
 """What the system may say of a name on the command line, or of stdout, wherever it is met."""
 EXIT_BUG, EXIT_USER, EXIT_CHECK, EXIT_INTERRUPTED = 1, 2, 3, 130
+FORMULA = r"^[=+\-@\t\r]"
+"""How a text begins that a spreadsheet would run."""
 EXAMPLES = """\b
   advisor recommend data.csv --target income
   advisor tune data.csv --target income --trials 40
@@ -34,12 +38,14 @@ EXAMPLES = """\b
 """
 
 
-def echo(text: str) -> None:
-    click.echo(printable(text))
+def echo(*lines: str) -> None:
+    """Each line as one line, whatever the data put into it; this and ``say`` are the ways to the terminal."""
+    for line in lines:
+        click.echo(printable(line).replace("\n", "\\n"))
 
 
-def say(text: str) -> None:
-    click.echo(printable(text), err=True)
+def say(line: str) -> None:
+    click.echo(printable(line).replace("\n", "\\n"), err=True)
 
 
 def printable(text: str) -> str:
@@ -48,7 +54,13 @@ def printable(text: str) -> str:
 
 
 def echo_json(document: Any) -> None:
-    click.echo(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False, default=str))
+    click.echo(_json(document))
+
+
+def _json(document: Any) -> str:
+    """JSON whose control characters are all escaped: JSON itself lets those beyond ASCII through."""
+    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False, default=str)
+    return "".join(c if c == "\n" or c.isprintable() or c > "\uffff" else f"\\u{ord(c):04x}" for c in text)
 
 
 def pairs(context: click.Context, parameter: click.Parameter, values: Sequence[str]) -> dict[str, str]:
@@ -152,8 +164,8 @@ def recommend(data: str, as_json: bool, out: str | None, target: str | None, **o
     if as_json:
         echo_json({"run": str(run.path), "facts": dict(advice.facts.values), **advice.recommendation.to_dict()})
         return
-    echo(summary(advice.recommendation.to_dict(), advice.facts.to_dict()))
-    echo(f"\nreport: {run.report_html}\nnext:   advisor tune {run.path}")
+    echo(*summary(advice.recommendation.to_dict(), advice.facts.to_dict()))
+    echo("", f"report: {run.report_html}", f"next:   advisor tune {run.path}")
 
 
 @cli.command()
@@ -229,15 +241,16 @@ def _show(result: RunResult, as_json: bool) -> None:
         return
     for sentence in verdict(result.document):
         echo(sentence)
-    echo(f"\nreport: {run.report_html}\nnext:   advisor predict {run.path} NEW_ROWS.csv --out predictions.csv")
+    echo("", f"report: {run.report_html}", f"next:   advisor predict {run.path} NEW_ROWS.csv --out predictions.csv")
 
 
 @cli.command()
 @click.argument("run")
 @click.argument("rows")
 @click.option("--out", metavar="FILE", help="Where to write the CSV; by default stdout.")
+@click.option("--raw", is_flag=True, help="Leave texts as they are that a spreadsheet would take for a formula.")
 @json_option
-def predict(run: str, rows: str, out: str | None, as_json: bool) -> None:
+def predict(run: str, rows: str, out: str | None, raw: bool, as_json: bool) -> None:
     """Predict ROWS (a table like the training one) with the model of RUN: a CSV with a column prediction."""
     import polars as pl
 
@@ -258,12 +271,55 @@ def predict(run: str, rows: str, out: str | None, as_json: bool) -> None:
     table = pl.DataFrame(columns)
     if as_json:
         echo_json({"run": run, "rows": table.height, "out": out, "predictions": table.to_dicts() if not out else None})
+    written, quoted = (table, 0) if raw else without_formulas(table)
+    if quoted and (out or not as_json):
+        say(f"note: {quoted:,} texts begin like a formula and got a ' in front; --raw leaves them as they are")
     if out:
-        write_bytes(Path(out), table.write_csv().encode())
+        write_bytes(Path(out), written.write_csv().encode())
         if not as_json:
             say(f"{table.height:,} predictions: {out}")
     elif not as_json:
-        click.echo(table.write_csv(), nl=False)
+        click.echo(written.write_csv(), nl=False)
+
+
+def without_formulas(table: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+    """The table with a ' before each text (headers too) that a spreadsheet would run, and how many there were.
+
+    Numbers are no texts: a negative one stays a number.
+    """
+    import polars as pl
+
+    texts = pl.col(pl.String)
+    begins = texts.str.contains(FORMULA)
+    quoted = sum(table.select(begins.sum()).row(0)) if pl.String in table.dtypes else 0
+    safe = table.with_columns(pl.when(begins).then(pl.concat_str(pl.lit("'"), texts)).otherwise(texts).name.keep())
+    names = {name: f"'{name}" for name in table.columns if name.startswith(("=", "+", "-", "@", "\t", "\r"))}
+    return safe.rename(names), quoted + len(names)
+
+
+@cli.command()
+@click.argument("run")
+@click.option("--format", "form", type=click.Choice(["html", "markdown", "json"]), default="markdown", show_default=True)
+@click.option("--out", metavar="FILE", help="Where to write it; by default stdout.")
+def report(run: str, form: str, out: str | None) -> None:
+    """The report of RUN again, from its files: as HTML, Markdown or JSON."""
+    from advisor.advice import read_run
+    from advisor.report import render_html, render_markdown
+    from advisor.run_folder import FORMAT, read_json, write_bytes
+
+    kept = read_run(Path(run))
+    recommendation, facts, ledger = kept.recommendation.to_dict(), kept.facts.to_dict(), kept.ledger()
+    result = read_json(kept.run.result) if kept.run.result.is_file() else None
+    if form == "json":
+        document = {"format": FORMAT, "recommendation": recommendation, "facts": facts, "ledger": ledger, "result": result}
+        text = _json(document) + "\n"
+    else:
+        text = (render_html if form == "html" else render_markdown)(recommendation, facts, result, ledger)
+    if out:
+        write_bytes(Path(out), text.encode())
+        say(f"report: {out}")
+    else:
+        click.echo(text, nl=False)
 
 
 @cli.command()
@@ -283,9 +339,9 @@ def why(run: str, parameter: str | None, as_json: bool) -> None:
     if as_json:
         echo_json(entries if parameter is None else entries[parameter])
     elif parameter is None:
-        echo(overview(entries))
+        echo(*overview(entries).splitlines())
     else:
-        echo(wrapped(paragraph(entries[parameter])))
+        echo(*wrapped(paragraph(entries[parameter])).splitlines())
 
 
 @cli.command("what-if")
@@ -322,7 +378,7 @@ def _difference(one: Recommendation, other: Recommendation, as_json: bool) -> No
     if as_json:
         echo_json({"parameters": [vars(change) for change in changes], "findings": findings})
     else:
-        echo(difference(changes, findings))
+        echo(*difference(changes, findings).splitlines())
 
 
 def wrapped(text: str) -> str:
@@ -376,7 +432,7 @@ def rules_show(rule_id: str, folders: Sequence[str], as_json: bool) -> None:
     lines += [f"strength  {rule.strength}", f"evidence  {rule.evidence}", f"notes     {', '.join(rule.notes) or '-'}"]
     lines += [f"not       {alternative.value}: {alternative.why_not}" for alternative in rule.alternatives]
     lines += [f"source    {reference.cite}: {reference.says}" for reference in rule.references]
-    echo("\n".join(lines))
+    echo(*lines)
 
 
 @rules.command("check")

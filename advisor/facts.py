@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, get_args
@@ -44,6 +44,8 @@ ONE_HOT_MAX, EMBEDDING_DIM = 9, 8
 """The base space's defaults, for ``encoded_width``."""
 LEAK_ROWS, LEAK_BINS = 50, 50
 """A leak is looked for where a column has so many filled cells; so many numbers are looked at one by one."""
+MOST_TEXT, MOST_CLASSES = 60, 20
+"""Characters of a level, and classes of the target, that the report shows."""
 GPU_SECONDS = 5.0
 """How long nvidia-smi is waited for."""
 
@@ -209,21 +211,25 @@ class Facts:
     """Measured facts.
 
     values: every name of FACTS -> its value, or None. sampled: fact name -> on how many rows it was measured, such
-    as "10,000 of 1,000,000 rows". columns: one mapping per feature column for the report.
+    as "10,000 of 1,000,000 rows". columns: one mapping per feature column for the report. target: the same of the
+    target, its classes with their counts or its histogram.
     """
 
     values: Mapping[str, Any]
     sampled: Mapping[str, str]
     columns: tuple[Mapping[str, Any], ...]
+    target: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able dictionary; ``from_dict`` reads it back."""
-        return {"values": dict(self.values), "sampled": dict(self.sampled), "columns": [dict(c) for c in self.columns]}
+        columns = [dict(c) for c in self.columns]
+        return {"values": dict(self.values), "sampled": dict(self.sampled), "columns": columns, "target": dict(self.target)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Facts:
         """The facts that ``to_dict`` wrote."""
-        return cls(dict(data["values"]), dict(data["sampled"]), tuple(dict(column) for column in data["columns"]))
+        columns = tuple(dict(column) for column in data["columns"])
+        return cls(dict(data["values"]), dict(data["sampled"]), columns, dict(data.get("target", {})))
 
 
 def measure(table: Table, hardware: Mapping[str, Any] | None = None) -> Facts:
@@ -252,7 +258,7 @@ def measure(table: Table, hardware: Mapping[str, Any] | None = None) -> Facts:
     sampled = _sampled(table, sample.height, len(numeric))
     by_name = {column["name"]: column for column in numeric}
     columns = tuple(_column_facts(column, table, sample, missing, by_name) for column in schema.columns)
-    return Facts(values, sampled, columns)
+    return Facts(values, sampled, columns, _target_shape(table, sample))
 
 
 def _sample(train: pl.DataFrame, width: int) -> pl.DataFrame:
@@ -428,12 +434,35 @@ def _numeric(column: Column, cells: pl.Series) -> dict[str, Any]:
         if 0 < spread < np.inf:
             low, high = quantiles[2] - 3 * spread, quantiles[4] + 3 * spread
             facts["outliers"] = int(np.searchsorted(values, low) + len(values) - np.searchsorted(values, high, "right"))
-        first, last = float(quantiles[1]), float(quantiles[5])
-        if np.isfinite(last - first) and last - first > 1e-9 * max(abs(first), abs(last)):
-            inner = values[(values >= first) & (values <= last)]
-            counts = np.histogram(inner, bins=20, range=(first, last))[0]
-            facts["histogram"] = {"low": first, "high": last, "counts": counts.tolist()}
+        if histogram := _histogram(values, float(quantiles[1]), float(quantiles[5])):
+            facts["histogram"] = histogram
     return facts
+
+
+def _histogram(values: NDArray[np.float64], low: float, high: float) -> dict[str, Any] | None:
+    """Twenty bins of the values from low to high; None when that is no width to divide."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        width = high - low
+    if not (np.isfinite(width) and width > 1e-9 * max(abs(low), abs(high))):
+        return None
+    counts = np.histogram(values[(values >= low) & (values <= high)], bins=20, range=(low, high))[0]
+    return {"low": float(low), "high": float(high), "counts": counts.tolist()}
+
+
+def _cut(text: str) -> str:
+    """A level as the report shows it: a cell may be a whole document."""
+    return text if len(text) <= MOST_TEXT else text[: MOST_TEXT - 1] + "…"
+
+
+def _target_shape(table: Table, sample: pl.DataFrame) -> dict[str, Any]:
+    """The target for the report: the largest classes with their exact counts, or the sample's histogram."""
+    name = table.schema.target
+    if table.schema.task != "regression":
+        counts = tally(table.train[name]).head(MOST_CLASSES).rows()
+        return {"classes": [[_cut(str(label)), count] for label, count in counts]}
+    values = sample[name].to_numpy().astype(np.float64)
+    low, high = (float(edge) for edge in np.quantile(values, [0.01, 0.99]))
+    return {"histogram": histogram} if (histogram := _histogram(values, low, high)) else {}
 
 
 def _distribution_facts(numeric: Sequence[Mapping[str, Any]], sample: pl.DataFrame) -> dict[str, Any]:
@@ -546,10 +575,12 @@ def _column_facts(
     if column.type in ("categorical", "boolean"):
         filled = cells.drop_nulls().cast(pl.String)
         counts = tally(filled).head(10)
-        facts["top"] = [[level, count / len(filled)] for level, count in counts.rows()]
+        facts["top"] = [[_cut(level), count / len(filled)] for level, count in counts.rows()]
     elif column.type == "datetime" and cells.null_count() < len(cells):
         dates = table.train[column.name].cast(pl.Datetime("us"))
         facts |= {"minimum": str(dates.min()), "maximum": str(dates.max())}
+        moments = cells.cast(pl.Datetime("us")).drop_nulls().cast(pl.Int64).to_numpy().astype(np.float64)
+        facts |= {"histogram": histogram} if (histogram := _histogram(moments, moments.min(), moments.max())) else {}
     elif column.type == "numeric":
         facts |= {key: value for key, value in numeric[column.name].items() if key not in ("name", "values")}
     return facts

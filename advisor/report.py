@@ -1,8 +1,14 @@
-"""Recommendation, facts and result -> what people read: sentences, a terminal summary, one HTML page. Computes nothing."""
+"""Recommendation, facts and result -> what people read: sentences, a terminal summary, one HTML page,
+the same as Markdown. Computes nothing: it shows what report.json holds."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import re
+import shlex
 from collections.abc import Mapping, Sequence
+from html import escape
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +21,8 @@ Document = Mapping[str, Any]
 
 MOST_COLUMNS = 200
 CURVES_SHOWN = 5
+MOST_TEXT, MOST_NAME, NAMES_SHOWN = 600, 60, 8
+"""Characters of a text and of a name, and names of a list, that are shown: a page of hostile names stays a page."""
 SEVERITIES = {"error": "!!", "warning": "! ", "info": "- "}
 NOT_A_NETWORK = "A network is not the best tool here"
 BEYOND_CHANCE = 1.645
@@ -25,27 +33,60 @@ def number(value: Any) -> str:
     """Three significant digits; words and whole numbers as they are."""
     if isinstance(value, bool) or not isinstance(value, float):
         return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    if 1000 <= abs(value) < 1e4:
+        return f"{float(f'{value:.3g}'):,.0f}"
     return f"{value:.3g}" if value == 0 or 1e-4 <= abs(value) < 1e4 else f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e")
 
 
-def verdict(result: Document) -> list[str]:
-    """What to do and what to expect, in a few sentences."""
+def verdict(result: Document, findings: Sequence[Document] = ()) -> list[str]:
+    """Use this, expect this, look at that: a sentence or two each. That a network is not the best tool comes first."""
     final, estimate, loss = result["final"], result["estimate"], result["loss"]
-    sentences = []
     if result["kind"] == "train":
         held_out = number(final["contenders"][0]["held_out_loss"])
-        sentences.append(f"The recommendation was trained: {loss} {held_out} on held-out rows.")
+        use = f"The recommendation was trained: {loss} {held_out} on held-out rows."
     else:
-        sentences.append(_gain(final, loss))
+        use = _gain(final, loss)
+    interval = f"{number(estimate['low'])} to {number(estimate['high'])}"
+    expect = f"Expect {loss} {number(estimate['mean'])} on {estimate['rows']:,} new rows like these (90 % interval {interval})."
     test = result["test"]
     if test.get("results"):
         own, *others = test["results"]
-        sentences.append(
+        expect = (
             f"On the {test['rows']:,} test rows its {loss} is {number(own['loss'])}{_score(own)}; "
-            f"90 % of such tests were expected within {number(estimate['low'])} to {number(estimate['high'])}."
+            f"90 % of such tests were expected within {interval}."
         )
-        sentences.append(_against(own, [o for o in others if o["name"] != "recommendation"], loss))
-    return sentences
+        compared = _against(own, [o for o in others if o["name"] != "recommendation"], loss)
+        use = f"{compared} {use}" if compared.startswith(NOT_A_NETWORK) else f"{use} {compared}"
+    return [use, expect, _look_at(findings, _reading(result))]
+
+
+def advice_alone(findings: Sequence[Document]) -> list[str]:
+    """The verdict before anything is trained."""
+    return [
+        "Start with the configuration below: it is what the rules make of the measured data.",
+        "Nothing was trained yet, so no loss is promised; `advisor tune RUN` searches around it and measures one.",
+        _look_at(findings, None),
+    ]
+
+
+def _look_at(findings: Sequence[Document], reading: Document | None) -> str:
+    grave = [finding for finding in findings if finding["severity"] in ("error", "warning")]
+    if grave:
+        action = f" ({grave[0]['actions'][0]})" if grave[0]["actions"] else ""
+        return f"Look at this first: {_middle(grave[0]['message'], 300)}{action}"
+    if reading and reading["shape"] in ("diverging", "noisy", "improving"):
+        return f"Look at the learning curve: it {reading['words']}."
+    return "Nothing in the data asks for your attention first."
+
+
+def _reading(result: Document) -> Document | None:
+    """The reading of the winner's curve where it is one configuration's, else of the recommendation's."""
+    if "reading" in result:
+        return dict(result["reading"])
+    trials = result.get("search", {}).get("trials", ())
+    named = {t["origin"] if t["origin"] in charts.REFERENCES else f"trial {t['number']}": t for t in trials}
+    trial = named.get(result["final"]["winner"]) or named.get("recommendation")
+    return trial.get("reading") if trial else None
 
 
 def _gain(final: Document, loss: str) -> str:
@@ -80,8 +121,8 @@ def _against(own: Document, baselines: Sequence[Document], loss: str) -> str:
     return f"The {best['name']} baseline is as good within chance, and simpler: it has {both}."
 
 
-def summary(recommendation: Document, facts: Document) -> str:
-    """The recommendation for a terminal: the data, what is wrong with it, the choices by topic with their reasons."""
+def summary(recommendation: Document, facts: Document) -> list[str]:
+    """The recommendation for a terminal, line by line: the data, its faults, the choices with their reasons."""
     values, data = facts["values"], recommendation["data"]
     lines = [
         f"{data['name']}: {values['rows']:,} training rows, {values['features']} features, "
@@ -98,7 +139,7 @@ def summary(recommendation: Document, facts: Document) -> str:
         rest = [f"{e['name']} {e['value']}" for e in entries if not e["moved"]]
         if rest:
             lines.append(f"  unchanged: {', '.join(rest)}")
-    return "\n".join(lines)
+    return lines
 
 
 def _type_counts(columns: Sequence[Document]) -> list[str]:
@@ -108,26 +149,32 @@ def _type_counts(columns: Sequence[Document]) -> list[str]:
     return [f"{count} {name}" for name, count in sorted(counts.items(), key=lambda item: -item[1])] or ["none"]
 
 
-def topics(recommendation: Document) -> list[tuple[str, list[dict[str, Any]]]]:
-    """The parameters by topic, in their order: name, value, what is still searched, because, steps, yours."""
-    entries = [_entry(name, recommendation) for name in recommendation["provenance"]]
+def topics(recommendation: Document, ledger: Document | None = None) -> list[tuple[str, list[dict[str, Any]]]]:
+    """The parameters by topic, in their order: name, value, what is still searched, because, steps, yours.
+
+    ledger: adds each one's alternatives and what would flip it, and the sources of its steps.
+    """
+    entries = [_entry(name, recommendation, (ledger or {}).get(name, {})) for name in recommendation["provenance"]]
     return [(topic, list(group)) for topic, group in groupby(entries, key=lambda entry: str(entry["topic"]))]
 
 
-def _entry(name: str, recommendation: Document) -> dict[str, Any]:
+def _entry(name: str, recommendation: Document, kept: Document) -> dict[str, Any]:
     provenance = recommendation["provenance"][name]
-    final = provenance["final"]
+    steps = kept.get("steps", provenance["steps"])
     return {
         "name": name,
         "topic": provenance["topic"],
         "meaning": provenance["meaning"],
         "value": number(recommendation["configuration"][name]),
-        "searched": _range(final),
+        "searched": _range(provenance["final"]),
         "because": provenance["because"],
-        "steps": provenance["steps"],
+        "steps": steps,
         "base": provenance["base"],
+        "strength": next((step["strength"] for step in reversed(steps) if step["strength"]), ""),
         "moved": bool(provenance["steps"]),
         "yours": provenance["yours"],
+        "alternatives": kept.get("alternatives", ()),
+        "flips": kept.get("flips", ()),
     }
 
 
@@ -137,40 +184,226 @@ def _range(state: Document) -> str:
     return "one of " + ", ".join(number(choice) for choice in state["choices"]) if "choices" in state else "fixed"
 
 
-def render_html(recommendation: Document, facts: Document, result: Document | None) -> str:
-    """One self-contained page; the same bytes for the same run."""
+# ---------------------------------------------------------------------------------------------------- the two pages
+
+
+def render_html(recommendation: Document, facts: Document, result: Document | None, ledger: Document | None = None) -> str:
+    """One self-contained page; the same bytes for the same run. Its one script sorts, filters and copies."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=PackageLoader("advisor", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: _shown(value) if type(value) is str else value,
+    )
+    loader = environment.loader
+    assert loader is not None
+    script = loader.get_source(environment, "report.js")[0].strip()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    environment.filters |= _filters() | {"spark": lambda counts: Markup(charts.spark(counts))}
+    view = _view(recommendation, facts, result, ledger)
+    drawn = {name: Markup(svg) for name, svg in _charts(result, facts).items()}
+    return environment.get_template("report.html").render(
+        **view, charts=drawn, script=Markup(script), digest=digest, whole=lambda text: Markup(escape(text))
+    )
+
+
+def render_markdown(recommendation: Document, facts: Document, result: Document | None, ledger: Document | None = None) -> str:
+    """The same sections as text, for a ticket or a terminal."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("advisor", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=PackageLoader("advisor", "."),
+        autoescape=False,  # finalize escapes everything for Markdown instead
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_markdown,
     )
-    environment.filters["number"] = number
-    environment.filters["state"] = lambda state: f"{number(state['value'])} ({_range(state)})"
-    return environment.get_template("report.html").render(
-        recommendation=recommendation,
-        facts=facts,
-        columns=facts["columns"][:MOST_COLUMNS],
-        topics=topics(recommendation),
-        result=result,
-        verdict=verdict(result) if result else [],
-        charts=_charts(result) if result else {},
-        version=__version__,
-    )
+    environment.filters |= _filters()
+    view = _view(recommendation, facts, result, ledger)
+    text = environment.get_template("report.md").render(**view, whole=_Whole)
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
-def _charts(result: Document) -> dict[str, str]:
-    search, loss = result.get("search"), result["loss"]
-    if search is None:
-        return {"curves": charts.curves({"recommendation": list(enumerate(result["curve"], start=1))}, loss)}
+class _Whole(str):
+    """Text that a template shows as it is."""
+
+
+def _markdown(value: Any) -> Any:
+    """Escapes what would be Markdown or HTML, and breaks no table."""
+    if type(value) is not str:
+        return value
+    text = " ".join(_shown(value).split())
+    return re.sub(r"([\\`*_{}\[\]<>#|~$])", r"\\\1", text)
+
+
+def _shown(text: str) -> str:
+    """Text of the data as a page shows it: bounded, and nothing invisible that turns a line round."""
+    clean = "".join(c if c.isprintable() or c in "\n\u00a0" else repr(c)[1:-1] for c in _middle(text, MOST_TEXT))
+    return clean
+
+
+def _middle(text: str, most: int) -> str:
+    """Long text cut in its middle: both ends tell names apart."""
+    return text if len(text) <= most else f"{text[: most // 2]}…{text[len(text) - most // 2 + 1 :]}"
+
+
+def _names(names: Sequence[str]) -> str:
+    """A list of names, the first few in full."""
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return ", ".join(_middle(name, MOST_NAME) for name in names[:NAMES_SHOWN]) + more
+
+
+def percent(share: float) -> str:
+    """A share; a small one is never shown as none."""
+    if 0 < share < 0.001:
+        return "< 0.1 %"
+    return f"{100 * share:.3g} %"
+
+
+def _words(value: Any) -> str:
+    """A fact or a wish in a sentence."""
+    if isinstance(value, list | tuple):
+        return f"{len(value)} names" if len(value) > 2 else " to ".join(number(item) for item in value) or "none"
+    return "not measured" if value is None else number(value)
+
+
+def _filters() -> dict[str, Any]:
+    return {
+        "number": number,
+        "percent": percent,
+        "words": _words,
+        "names": _names,
+        "name": lambda text: _middle(str(text), MOST_NAME),
+        "state": lambda state: f"{number(state['value'])} ({_range(state)})",
+        "facts": lambda facts: ", ".join(f"{name} = {_words(value)}" for name, value in facts.items()),
+    }
+
+
+def _view(recommendation: Document, facts: Document, result: Document | None, ledger: Document | None) -> dict[str, Any]:
+    """What both pages show, in the order of their sections."""
+    findings = recommendation["findings"]
+    columns = facts["columns"][:MOST_COLUMNS]
+    return {
+        "recommendation": recommendation,
+        "facts": facts,
+        "result": result,
+        "verdict": verdict(result, findings) if result else advice_alone(findings),
+        "topics": topics(recommendation, ledger),
+        "yaml": _configuration_yaml(recommendation),
+        "target": facts.get("target", {}),
+        "columns": [(column, _remarks(column, findings)) for column in columns],
+        "hidden": len(facts["columns"]) - len(columns),
+        "ends": _ends(result),
+        "readings": _readings(result),
+        "command": _command(recommendation, result),
+        "version": __version__,
+    }
+
+
+def _configuration_yaml(recommendation: Document) -> str:
+    import yaml
+
+    return str(yaml.safe_dump({"configuration": dict(recommendation["configuration"])}, sort_keys=False, width=120))
+
+
+def _remarks(column: Document, findings: Sequence[Document]) -> list[str]:
+    """What there is to say of a column: how its type was found, its numbers, the test rows, the findings that name it."""
+    remarks = [str(column["why"])]
+    if column.get("median") is not None:
+        remarks.append(f"median {number(column['median'])}, 90 % within {number(column['q05'])} to {number(column['q95'])}")
+    elif column.get("minimum") is not None:
+        remarks.append(f"{column['minimum']} to {column['maximum']}")
+    if column.get("outliers"):
+        remarks.append(f"{number(column['outliers'])} far outliers")
+    if column.get("top"):
+        remarks.append(", ".join(f"{_middle(str(level), 24)} {percent(share)}" for level, share in column["top"][:4]))
+    measured = [f"{name.upper()} {number(column[name])}" for name in ("psi", "ks", "js") if column.get(name) is not None]
+    if measured:
+        remarks.append(f"shift to the test rows: {', '.join(measured)}")
+    named = [finding["code"] for finding in findings if column["name"] in finding["columns"]]
+    if named:
+        remarks.append(f"see {', '.join(named)}")
+    return remarks
+
+
+def _ends(result: Document | None) -> list[tuple[str, int]]:
+    """How many trials ended how, in the order in which they first did."""
+    counts: dict[str, int] = {}
+    for trial in (result or {}).get("search", {}).get("trials", ()):
+        counts[trial["end"]] = counts.get(trial["end"], 0) + 1
+    return list(counts.items())
+
+
+def _shown_trials(search: Document) -> dict[str, Document]:
+    """The trials whose curves are drawn: the recommendation and the best few."""
     complete = [t for t in search["trials"] if t["end"] == "complete" and t["value"] is not None]
     finished = sorted(complete, key=lambda trial: trial["value"])
     shown = [t for t in finished if t["origin"] == "recommendation"] + finished[:CURVES_SHOWN]
-    lines = {t["origin"] if t["origin"] in charts.REFERENCES else f"trial {t['number']}": t["curve"] for t in shown}
-    return {
-        "history": charts.history(search["trials"], loss),
-        "curves": charts.curves(lines, loss),
-        "importances": charts.bars(search["importances"], "share of the loss's variation", "Parameter importances"),
-    }
+    return {t["origin"] if t["origin"] in charts.REFERENCES else f"trial {t['number']}": t for t in shown}
+
+
+def _readings(result: Document | None) -> list[tuple[str, Document]]:
+    """What the drawn curves say; nothing of a run that was made before curves were read."""
+    if result is None:
+        return []
+    if "search" not in result:
+        return [("recommendation", result["reading"])] if "reading" in result else []
+    return [(name, trial["reading"]) for name, trial in _shown_trials(result["search"]).items() if "reading" in trial]
+
+
+def _command(recommendation: Document, result: Document | None) -> str:
+    """The command line that makes this run again."""
+    data = recommendation["data"]
+    kind = result["kind"] if result else "recommend"
+    parts = ["advisor", kind, shlex.quote(_shown(data.get("source") or "DATA")), "--target", shlex.quote(_shown(data["target"]))]
+    for option in ("test", "task", "time_column", "group_column"):
+        if data.get(option):
+            parts += [f"--{option.replace('_', '-')}", shlex.quote(_shown(str(data[option])))]
+    parts += [f"--type {shlex.quote(_shown(f'{name}={kind_}'))}" for name, kind_ in (data.get("types") or {}).items()]
+    parts += [f"--rules {shlex.quote(_shown(folder))}" for folder in data.get("rules") or ()]
+    parts += [f"--without {shlex.quote(rule)}" for rule in data.get("without") or ()]
+    origins = recommendation["provenance"].items()
+    own = (name for name, origin in origins if origin["yours"] and _range(origin["final"]) == "fixed")
+    parts += [f"--set {name}={shlex.quote(str(recommendation['configuration'][name]))}" for name in own]
+    if data.get("test_fraction", 0.2) != 0.2:
+        parts += ["--test-fraction", str(data["test_fraction"])]
+    parts += ["--seed", str(data.get("seed", 0))]
+    if result and "search" in result:
+        parts += ["--trials", str(result["search"]["requested"])]
+    return " ".join(parts)
+
+
+def _charts(result: Document | None, facts: Document) -> dict[str, str]:
+    drawn: dict[str, str] = {}
+    target = facts.get("target", {})
+    if "histogram" in target:
+        drawn["target"] = charts.histogram(target["histogram"], "target, its middle 98 %", "The target")
+    if result is None:
+        return drawn
+    search, loss = result.get("search"), result["loss"]
+    if search is None:
+        drawn["curves"] = charts.curves({"recommendation": list(enumerate(result["curve"], start=1))}, loss)
+    else:
+        drawn["history"] = charts.history(search["trials"], loss)
+        drawn["curves"] = charts.curves({name: t["curve"] for name, t in _shown_trials(search).items()}, loss)
+        drawn["importances"] = charts.bars(search["importances"], "share of the loss's variation", "Parameter importances")
+    compared = [(c["name"], c["difference"]) for c in result["final"]["contenders"] if c["difference"]]
+    pairs = [(name, d["mean"], d["standard_error"]) for name, d in compared]
+    drawn["final"] = charts.differences(pairs, loss, BEYOND_CHANCE)
+    tested = [(r["name"], r["difference_to_network"]) for r in result["test"].get("results", ())[1:]]
+    drawn["test"] = charts.differences([(n, d["mean"], d["standard_error"]) for n, d in tested], loss, BEYOND_CHANCE)
+    predictions = result["test"].get("predictions", {})
+    if "calibration" in predictions:
+        drawn["calibration"] = charts.reliability(predictions["calibration"]["bins"])
+    if "residual_histogram" in predictions:
+        drawn["residuals"] = charts.histogram(predictions["residual_histogram"], "prediction minus truth", "Residuals")
+    return drawn
 
 
 def write_report(run: RunFolder, recommendation: Document, facts: Document, ledger: Document, result: Document | None) -> None:
@@ -181,4 +414,4 @@ def write_report(run: RunFolder, recommendation: Document, facts: Document, ledg
         result = read_json(run.result)
     document = {"recommendation": recommendation, "facts": facts, "ledger": ledger, "result": result}
     write_json(run.report_json, {"format": FORMAT, **document})
-    write_text(run.report_html, render_html(recommendation, facts, result))
+    write_text(run.report_html, render_html(recommendation, facts, result, ledger))

@@ -21,6 +21,8 @@ from optuna.trial import FixedTrial, FrozenTrial
 from advisor import __version__, knowledge
 from advisor.advice import Advice
 from advisor.baselines import fit_baselines
+from advisor.curves import read_curve
+from advisor.diagnosis import diagnose
 from advisor.errors import UserError
 from advisor.executors import Executor, Failed, Finished, InProcessExecutor, Job, Reported
 from advisor.features import Dataset
@@ -109,7 +111,7 @@ def fit(data: Source, target: str | None = None, *, out: str | Path | None = Non
             curve, fitted = _run_here(TrainingObjective({"data": train, "seed": seed}), job)
             contender = _contender(RECOMMENDED, [configuration], [fitted], train)
             document = _document(advice, "train", begun)
-            document["curve"] = curve
+            document |= {"curve": curve, "reading": asdict(read_curve(curve))}
             document["final"] = _final_section([contender], Verdict(RECOMMENDED, "it was trained alone", {}), {})
             model = _complete(document, advice, contender, contender, train)
         _write_results(run, advice, model, document)
@@ -323,6 +325,7 @@ def _search_section(found: SearchResult, advice: Advice, requested: int) -> dict
             "value": trial.value if trial.value is not None and math.isfinite(trial.value) else None,
             "configuration": configuration_of(trial, advice.recommendation),
             "curve": [[s, v] for s, v in sorted(trial.intermediate_values.items()) if math.isfinite(v)],
+            "reading": asdict(read_curve([v for _, v in sorted(trial.intermediate_values.items())])),
         }
         for trial in found.trials
     ]
@@ -536,7 +539,9 @@ def _complete(
             }
             for name, scores in entries.items()
         ]
-        section["predictions"] = _diagnosis(train, target, entries["network"][known], model.shares)
+        own = entries["network"][known]
+        chosen = None if train.task == "regression" else decided(own, model.shares)
+        section["predictions"] = diagnose(train.task, len(train.classes), target, own, chosen)
     document["test"] = section
     return model
 
@@ -574,19 +579,3 @@ def _scores(
             rare = int(np.bincount(target, minlength=2).argmin())
             result["average_precision"] = float(average_precision_score(target == rare, scores[:, rare]))
     return result
-
-
-def _diagnosis(
-    train: Dataset, target: NDArray[Any], scores: NDArray[np.float64], shares: Sequence[float]
-) -> dict[str, Any]:
-    """A confusion matrix for up to 20 classes, or residual quantiles: what the report draws of the test rows."""
-    if train.task == "regression":
-        quantiles = np.quantile(scores - target, [0.05, 0.25, 0.5, 0.75, 0.95])
-        return {"residual_quantiles": [float(q) for q in quantiles]}
-    count = len(train.classes)
-    if count > 20:
-        return {}
-    confusion = np.zeros((count, count), dtype=np.int64)
-    np.add.at(confusion, (target, decided(scores, shares)), 1)
-    return {"confusion": confusion.tolist()}
-

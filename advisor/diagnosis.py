@@ -1,0 +1,59 @@
+"""Where predictions are wrong: confusions and calibration of classes, residuals of numbers. Pure NumPy, bounded sizes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+MOST_CLASSES = 20
+BINS = 10
+RESIDUAL_BINS = 20
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+def diagnose(
+    task: str, classes: int, target: NDArray[Any], scores: NDArray[np.float64], chosen: NDArray[np.int64] | None
+) -> dict[str, Any]:
+    """What the report draws of the test rows. chosen: the class that each row was given; None for a regression."""
+    if task == "regression":
+        return residuals(target, scores)
+    assert chosen is not None
+    result: dict[str, Any] = {"calibration": calibration(target, scores)}
+    if classes <= MOST_CLASSES:
+        confusion = np.zeros((classes, classes), dtype=np.int64)
+        np.add.at(confusion, (target, chosen), 1)
+        result["confusion"] = confusion.tolist()
+    return result
+
+
+def calibration(target: NDArray[Any], scores: NDArray[np.float64]) -> dict[str, Any]:
+    """Reliability of the probability that each row's most likely class got: bins of equal width, and their mean gap.
+
+    expected_error: the mean over rows of |share that was right - probability| of the row's bin.
+    """
+    likely = scores.argmax(axis=1)
+    probability, right = scores.max(axis=1), (likely == target).astype(np.float64)
+    place = np.clip((probability * BINS).astype(np.int64), 0, BINS - 1)
+    rows = np.bincount(place, minlength=BINS)
+    said, was = (np.bincount(place, weights=values, minlength=BINS) for values in (probability, right))
+    filled = np.flatnonzero(rows)
+    bins = [
+        {"rows": int(rows[i]), "probability": float(said[i] / rows[i]), "right": float(was[i] / rows[i])} for i in filled
+    ]
+    error = sum(b["rows"] * abs(b["right"] - b["probability"]) for b in bins) / max(1, len(target))
+    return {"bins": bins, "expected_error": float(error)}
+
+
+def residuals(target: NDArray[Any], scores: NDArray[np.float64]) -> dict[str, Any]:
+    """Quantiles of prediction minus truth, and a histogram between the outer two."""
+    missed = scores - target
+    quantiles = [float(q) for q in np.quantile(missed, QUANTILES)]
+    result: dict[str, Any] = {"residual_quantiles": quantiles}
+    low, high = quantiles[0], quantiles[-1]
+    if np.isfinite(high - low) and high - low > 1e-9 * max(abs(low), abs(high)):
+        inner = missed[(missed >= low) & (missed <= high)]
+        counts = np.histogram(inner, bins=RESIDUAL_BINS, range=(low, high))[0]
+        result["residual_histogram"] = {"low": low, "high": high, "counts": counts.tolist()}
+    return result
