@@ -125,7 +125,22 @@ def test_new_levels_values_out_of_range_and_period_columns_are_reported():
     assert facts["columns.out_of_range"] == ["year"] and facts["shift.out_of_range_share"] == 1.0
     assert facts["columns.period"] == ["year"] and facts["shift.period_columns"] == 1
     recommendation = advisor.recommend(train, "y", test=test)
-    assert findings(recommendation) >= {"shift", "new-levels", "period-columns"}
+    assert findings(recommendation) >= {"new-levels", "period-columns"}
+
+
+def test_a_column_that_names_the_period_is_left_out_unless_the_person_keeps_it():
+    train = frame(year=2000 + pl.int_range(300) // 100)
+    test = frame(seed=1, year=2003 + pl.int_range(300) // 100)
+    advice = get_advice(train, "y", Reading(test=test))
+    (finding,) = [finding for finding in advice.recommendation.findings if finding.code == "period-columns"]
+    assert finding.columns == ("year",) and "--type COLUMN=numeric" in finding.actions[0]
+    assert advice.recommendation.data["types"] == {"year": "identifier"}
+    assert "year" not in advice.table.dataset("train").features.numeric_names
+    assert advice.facts.values["columns.period"] == [] and advice.facts.values["shift.detected"] is False
+    kept = get_advice(train, "y", Reading(test=test, types={"year": "numeric"}))
+    assert "year" in kept.table.dataset("train").features.numeric_names and "period-columns" in findings(kept.recommendation)
+    without = get_advice(train, "y", Reading(test=test, without=["columns-that-name-the-period"]))
+    assert "year" in without.table.dataset("train").features.numeric_names
 
 
 def test_the_plan_weighs_validation_by_likeness_when_the_rows_differ_and_overlap():
