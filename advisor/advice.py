@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 RECOMMENDATION = "recommendation.yaml"
 MAX_SEED = 2**31 - 1
+PERIOD_CODE = "period-columns"
+"""The finding whose columns are left out of the features."""
+MOST_LEFT_OUT = 0.25
+"""... unless they are more than this share of the columns: then the sides differ in all, and no column is to blame."""
 COLUMN_FACTS = {"name", "type", "why", "missing_share", "distinct"}
 """What facts.json says of a column at the least."""
 
@@ -99,8 +103,14 @@ class Advice:
         return DataIdentity(table.name, table.source, table.fingerprint, table.schema.target)
 
 
-def get_advice(source: Source, target: str, reading: Reading | None = None) -> Advice:
-    """Read, measure and recommend. Raises UserError for whatever the user can mend."""
+def get_advice(
+    source: Source, target: str, reading: Reading | None = None, *, findings: Sequence[Finding] = ()
+) -> Advice:
+    """Read, measure and recommend. Raises UserError for whatever the user can mend.
+
+    A column that alone tells test rows from training rows is left out (read again as an identifier); a type given for
+    it in ``reading`` keeps it. findings: those made before, to be reported with the rest.
+    """
     reading = reading or Reading()
     space = knowledge.base_space()
     rules = knowledge.rules(reading.rules, reading.without)  # first: a misspelt rule must not cost a minute of reading
@@ -114,8 +124,13 @@ def get_advice(source: Source, target: str, reading: Reading | None = None) -> A
         **reading.to_dict(),
     }
     recommendation = advise(
-        measured.values, rules, space, reading.fixed, findings=repairs(table), data=data
+        measured.values, rules, space, reading.fixed, findings=[*repairs(table), *findings], data=data
     )
+    if period := _period_columns(table, recommendation, reading):
+        # as if the person had said so: the run folder keeps the types, and reads the same table again
+        types = {**reading.types, **dict.fromkeys(period, "identifier")}
+        carried = [finding for finding in recommendation.findings if finding.code == PERIOD_CODE]
+        return get_advice(source, target, replace(reading, types=types), findings=carried)
     return Advice(table, measured, recommendation, reading, rules)
 
 
@@ -166,6 +181,17 @@ def imagine(kept: Kept, changes: Mapping[str, str]) -> tuple[Recommendation, dic
     wanted = {name: read_fact(name, text, FACTS) for name, text in changes.items()}
     facts, along = with_facts(kept.facts.values, wanted)
     return replan(kept.recommendation, facts, kept.rules, knowledge.base_space()), along
+
+
+def _period_columns(table: Table, recommendation: Recommendation, reading: Reading) -> list[str]:
+    """The columns that a finding says name the period, unless the person gave their type, or they are many.
+
+    Dates stay: their month, weekday and hour may well hold for the test rows.
+    """
+    named = {name for finding in recommendation.findings if finding.code == PERIOD_CODE for name in finding.columns}
+    usable = {column.name for column in table.schema.of_type("numeric", "categorical", "boolean", "datetime", "text")}
+    dropped = {c.name for c in table.schema.of_type("numeric", "categorical", "boolean")} & named - set(reading.types)
+    return sorted(dropped) if len(dropped) <= MOST_LEFT_OUT * len(usable) else []
 
 
 def reopen(path: Path, source: Source | None = None) -> tuple[Advice, RunFolder]:

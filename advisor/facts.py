@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from advisor.columns import tally
 from advisor.errors import UserError, did_you_mean
 from advisor.reading import available_memory, total_memory
+from advisor.shift import MIN_SIDE, OUT_OF_RANGE, PERIOD, measure_shift
 from advisor.table import MAX_LEVELS, Column, ColumnType, Table, encoded_names
 from advisor.traps import measure_traps
 
@@ -182,6 +183,69 @@ FACTS: Mapping[str, FactSpec] = MappingProxyType(
         ("nearly_constant.columns", "int", "columns", "columns in which one value fills 99 % of the filled cells", 0),
         ("columns.nearly_constant", "list", "names", "columns in which one value fills 99 % of the filled cells", []),
         ("leak.columns", "int", "columns", "feature columns that alone give the target away", 0),
+        (
+            "shift.compared_with",
+            "text",
+            "",
+            "test (a test table), time (later with earlier training rows), groups (half of them with the rest) or nothing",
+            "test",
+        ),
+        ("shift.rows", "int", "rows", "rows compared, both sides together", 10000, "nullable"),
+        (
+            "shift.detected",
+            "bool",
+            "",
+            f"a test of equal features alarmed, 5 % false alarms in all; None below {MIN_SIDE} rows on a side",
+            True,
+            "nullable",
+        ),
+        ("shift.tests", "list", "names", "the tests that alarmed: columns, moments, trees", ["columns"]),
+        (
+            "shift.auc",
+            "float",
+            "0..1",
+            "how well randomized trees tell the two sides apart on rows that they did not see; 0.5 is not at all",
+            0.72,
+            "nullable",
+        ),
+        ("shift.auc_low", "float", "0..1", "lower end of the 95 % interval of shift.auc", 0.7, "nullable"),
+        ("shift.auc_high", "float", "0..1", "upper end of the 95 % interval of shift.auc", 0.74, "nullable"),
+        ("shift.max_psi", "float", "nats", "largest population stability index of a column", 0.31, "nullable"),
+        (
+            "shift.max_distance",
+            "float",
+            "0..1",
+            "largest distance of a column's distributions: Kolmogorov-Smirnov, or total variation of levels",
+            0.4,
+            "nullable",
+        ),
+        (
+            "shift.overlap",
+            "float",
+            "share",
+            "what the two sides' distributions have in common, as the trees see it: 1 is equal, 0 is apart",
+            0.6,
+            "nullable",
+        ),
+        ("shift.period_columns", "int", "columns", "columns that alone tell the sides apart", 0, "nullable"),
+        ("shift.new_level_share", "float", "share", "rows with a new level, in the column with most", 0.02, "nullable"),
+        (
+            "shift.out_of_range_share",
+            "float",
+            "share",
+            "numbers beyond the training rows' range, in the column with most",
+            0.03,
+            "nullable",
+        ),
+        (
+            "shift.target_distance",
+            "float",
+            "0..1",
+            "distance of the training target along time or groups; None with a test table, whose target is not looked at",
+            0.1,
+            "nullable",
+        ),
+        ("shift.target_detected", "bool", "", "the training target differs along time or groups", False, "nullable"),
         ("infinite.values", "int", "cells", "infinite numbers, read as missing", 0),
         ("junk.values", "int", "cells", "unreadable text in numeric or date columns, read as missing", 0),
         ("columns.constant", "list", "names", "the constant columns", ["version"]),
@@ -197,6 +261,16 @@ FACTS: Mapping[str, FactSpec] = MappingProxyType(
         ),
         ("columns.correlated", "list", "names", "numeric columns that nearly repeat one earlier in the alphabet", []),
         ("columns.leaking", "list", "names", "columns that alone give the target away", []),
+        ("columns.shifted", "list", "names", "columns whose own distribution differs between the sides", ["age"]),
+        ("columns.period", "list", "names", f"shifted columns with a distance of at least {PERIOD:g}", []),
+        ("columns.new_levels", "list", "names", "categorical columns with a level that no training row has", []),
+        (
+            "columns.out_of_range",
+            "list",
+            "names",
+            f"columns with over {OUT_OF_RANGE:.0%} of the numbers beyond the training rows' range",
+            [],
+        ),
         ("cores", "int", "cores", "processor cores that this process may use", 8),
         ("memory.gb", "float", "GB", "memory of the machine (or of its container)", 32.0, "nullable"),
         ("memory.available_gb", "float", "GB", "memory that is free for this process now", 20.0, "nullable"),
@@ -255,9 +329,14 @@ def measure(table: Table, hardware: Mapping[str, Any] | None = None) -> Facts:
     leaks = sorted(column.name for column in schema.columns if _leaks(sample[column.name], sample[schema.target], table))
     values |= {"leak.columns": len(leaks), "columns.leaking": leaks}
     values |= _hardware_facts(hardware or {})
-    sampled = _sampled(table, sample.height, len(numeric))
+    shift, effects, compared = measure_shift(table)
+    values |= shift
+    sampled = _sampled(table, sample.height, len(numeric), dict.fromkeys(shift, compared) if compared else {})
     by_name = {column["name"]: column for column in numeric}
-    columns = tuple(_column_facts(column, table, sample, missing, by_name) for column in schema.columns)
+    columns = tuple(
+        _column_facts(column, table, sample, missing, by_name) | {"shift": effects.get(column.name)}
+        for column in schema.columns
+    )
     return Facts(values, sampled, columns, _target_shape(table, sample))
 
 
@@ -270,10 +349,10 @@ def _sample(train: pl.DataFrame, width: int) -> pl.DataFrame:
     return train[chosen]
 
 
-def _sampled(table: Table, rows: int, numeric: int) -> dict[str, str]:
+def _sampled(table: Table, rows: int, numeric: int, shift: Mapping[str, str]) -> dict[str, str]:
     """Which facts were measured on a part of the rows or columns, and on how many."""
     total = table.train.height
-    sampled: dict[str, str] = {}
+    sampled = dict(shift)
     for kind in get_args(ColumnType):
         judged = [column.why for column in table.schema.of_type(kind) if "(judged on" in column.why]
         if judged:

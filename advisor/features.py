@@ -50,6 +50,7 @@ class Dataset:
     target: int64 class codes (an index into ``classes``) for classification, float64 for regression; shape (rows,).
     classes: the class labels as text, in code order; empty for regression.
     groups, times: per row a group code / a time rank when the user named such a column, else None.
+    weights: how much each row counts when it validates, positive with mean 1; None: all alike. Training ignores them.
     """
 
     features: Features
@@ -58,6 +59,7 @@ class Dataset:
     classes: tuple[str, ...] = ()
     groups: NDArray[np.int64] | None = None
     times: NDArray[np.int64] | None = None
+    weights: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.features)

@@ -332,7 +332,8 @@ class _Rows:
         for m, s in enumerate(member_split):
             count = len(splits[s].validation)
             self.validation[m, :count] = torch.from_numpy(np.array(splits[s].validation))
-            self.weight[m, :count] = 1.0 / max(1, count)
+            own = np.ones(count) if data.weights is None else data.weights[splits[s].validation]
+            self.weight[m, :count] = torch.from_numpy(own / max(own.sum(), 1e-300))
 
         self.balance: ClassBalance | None = None
         if self.classification:

@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,7 @@ from advisor.report import write_report
 from advisor.run_folder import RunFolder, read_json, write_folder, write_json
 from advisor.runs import open_run, write_advice
 from advisor.search import Plan, Progress, SearchEvent, SearchResult, end_of, search
+from advisor.shift import MIN_SIDE, likeness_to_test
 from advisor.splits import make_splits
 from advisor.training import Fitted
 
@@ -262,6 +263,11 @@ def _training_rows(advice: Advice) -> Dataset:
     loss = "mean_squared_error" if train.task == "regression" else "cross_entropy"
     if recommendation.provenance["loss"].yours and plan["loss"] != loss:
         raise UserError(f"loss {plan['loss']} does not fit a {train.task} target: leave it at {loss}")
+    if plan["validation_weights"] == "like_test":
+        likeness = likeness_to_test(advice.table)
+        if likeness is None:
+            raise UserError(f"validation_weights like_test needs a test table (--test) of at least {MIN_SIDE} rows")
+        train = replace(train, weights=likeness)
     make_splits(
         train,
         scheme=plan["validation"],
@@ -378,6 +384,7 @@ def _final(
     if len(contenders) > 1:
         contenders.append(_blend(contenders, train))
     constant = constant_losses(train.task, train.target, [contenders[0].rows], len(train.classes))
+    constant = _weighted(constant, contenders[0].rows, train)
     verdict = decide({c.name: c.losses for c in contenders}, RECOMMENDED, constant, blend=BLEND)
     document["final"] = _final_section(contenders, verdict, searched)
     winner = next(c for c in contenders if c.name == verdict.winner)
@@ -462,8 +469,16 @@ def _judged(
     if train.task != "regression" and configurations[0]["calibration"] == "temperature":
         temperature = fit_temperature(scores, target)
         judged = tempered(scores, temperature)
-    losses = row_losses(train.task, target, judged)
+    losses = _weighted(row_losses(train.task, target, judged), rows, train)
     return Contender(name, configurations, stacks, rows, scores, temperature, losses)
+
+
+def _weighted(losses: NDArray[np.float64], rows: NDArray[np.int64], train: Dataset) -> NDArray[np.float64]:
+    """Losses whose mean is the one that is weighted as the validation is."""
+    if train.weights is None:
+        return losses
+    weights = train.weights[rows]
+    return np.asarray(losses * weights / weights.mean())
 
 
 # ------------------------------------------------------------------------------------------------- the document

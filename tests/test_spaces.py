@@ -45,7 +45,7 @@ FOLLOWS_KIND = Derivation((Row('kind == "b" and depth > limits.depth', "y"), Row
 
 
 def test_the_base_space_declares_every_parameter_with_topic_meaning_and_default():
-    assert len(BASE.parameters) == 42
+    assert len(BASE.parameters) == 43
     assert all(item.meaning and item.topic for item in BASE.parameters.values())
     defaults = BASE.complete({})
     library = {"hidden_layers": 2, "width": 128, "activation": "relu", "norm": "none", "weight_init": "torch_default",
@@ -53,8 +53,8 @@ def test_the_base_space_declares_every_parameter_with_topic_meaning_and_default(
                "patience": 10, "validation": "holdout", "dropout": 0.0, "weight_decay": 0.0}  # fmt: skip
     assert {name: defaults[name] for name in library} == library
     assert [name for name, item in BASE.parameters.items() if not item.searched] == [
-        "weight_init", "loss", "monitor", "validation", "folds", "validation_fraction", "epochs", "patience",
-        "final_members", "calibration", "decision",
+        "weight_init", "loss", "monitor", "validation", "folds", "validation_fraction", "validation_weights", "epochs",
+        "patience", "final_members", "calibration", "decision",
     ]  # fmt: skip
 
 
