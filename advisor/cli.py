@@ -332,7 +332,7 @@ def wrapped(text: str) -> str:
 
 @cli.group()
 def rules() -> None:
-    """The rule book: list, show, check, test, facts."""
+    """The rule book: list, show, check, test, facts, coverage."""
 
 
 @rules.command("list")
@@ -432,6 +432,30 @@ def rules_facts(as_json: bool) -> None:
     width = max(map(len, FACTS))
     for fact in FACTS.values():
         echo(f"{fact.name:{width}}  {fact.type:5}  {fact.meaning}{f' ({fact.unit})' if fact.unit else ''}")
+
+
+@rules.command("coverage")
+@click.argument("paths", nargs=-1, required=True)
+@click.option("--target", help="The column to predict, where no meta.yaml names it.")
+@click.option("--rules", "folders", multiple=True, metavar="DIR", help="A further folder of rules; repeatable.")
+@json_option
+def rules_coverage(paths: Sequence[str], target: str | None, folders: Sequence[str], as_json: bool) -> None:
+    """Which rules fire on the data sets in PATHS, which never do, and which fire everywhere without saying why.
+
+    A data set is a folder with train.csv and meta.yaml (target: NAME), a folder of such folders, or a CSV or Parquet file
+    with --target. Exit code 3 when a rule fires on all of at least 5 sets and has no `universal`.
+    """
+    from advisor.coverage import cover
+
+    result = cover(paths, target, folders)
+    for line in result.failed:
+        say(f"left out: {line}")
+    if as_json:
+        echo_json(result.to_dict())
+    else:
+        echo(result.to_text())
+    if result.unexplained or result.problems:
+        raise click.exceptions.Exit(EXIT_CHECK)
 
 
 def _book(folders: Sequence[str]) -> Any:

@@ -46,6 +46,7 @@ NOTES = tuple(f"N{number}" for number in range(1, 34))
 NOT_FIRING = "does not fire"
 NOT_JUDGED = "cannot be judged"
 MAX_TITLE = 90
+MAX_SENTENCE = 200
 MAX_TEXT = 2000
 
 
@@ -127,6 +128,8 @@ class Rule:
     file: str
     line: int
     measured: Mapping[str, Any] | None = field(default=None)
+    universal: str = ""
+    """Why the rule may hold on every table; "" for a rule that is about some of them."""
 
     def limit_values(self) -> dict[str, float]:
         """The limits under the names that expressions use, ``limits.rows``."""
@@ -137,7 +140,7 @@ _REQUIRED = (
     "id", "title", "topic", "applies_to", "strength", "when", "then", "because", "why", "references", "evidence",
     "examples",
 )  # fmt: skip
-_OPTIONAL = ("notes", "limits", "alternatives", "known_problems", "replaces")
+_OPTIONAL = ("notes", "limits", "alternatives", "known_problems", "replaces", "universal")
 _EFFECTS = (*get_args(EffectKind), "finding")
 _WORD_HINT = " (YAML reads no, yes, on and off as false and true: put the word in quotes)"
 
@@ -195,7 +198,7 @@ class _Reader:
             "known_problems": self.words("known_problems"), "references": self.references(),
             "evidence": self.word("evidence", Evidence), "examples": self.examples(effects, finding),
             "replaces": self.words("replaces"), "file": self.document.file,
-            "line": self.document.line(self.place) or 1,
+            "line": self.document.line(self.place) or 1, "universal": self.text("universal", MAX_SENTENCE),
         }  # fmt: skip
         return None if self.complaints else Rule(**fields)
 
