@@ -332,7 +332,7 @@ def wrapped(text: str) -> str:
 
 @cli.group()
 def rules() -> None:
-    """The rule book: list, show, check, test, facts, coverage."""
+    """The rule book: list, show, check, test, facts, coverage, docs, schema."""
 
 
 @rules.command("list")
@@ -456,6 +456,27 @@ def rules_coverage(paths: Sequence[str], target: str | None, folders: Sequence[s
         echo(result.to_text())
     if result.unexplained or result.problems:
         raise click.exceptions.Exit(EXIT_CHECK)
+
+
+@rules.command("docs")
+@click.option("--out", metavar="DIR", default="docs/rules", show_default=True, help="Where the pages go.")
+@click.option("--rules", "folders", multiple=True, metavar="DIR", help="A further folder of rules; repeatable.")
+def rules_docs(out: str, folders: Sequence[str]) -> None:
+    """Write a page for every rule, and an index. Pages of rules that are gone are removed."""
+    from advisor import rule_docs
+
+    say(f"{rule_docs.write(_book(folders), Path(out))} pages are in {out}")
+
+
+@rules.command("schema")
+def rules_schema() -> None:
+    """The JSON Schema of a rule file, for editors."""
+    from advisor import knowledge, rule_schema
+    from advisor.facts import FACTS
+    from advisor.rules import fact_names, own_names
+
+    space = knowledge.base_space()
+    click.echo(rule_schema.to_json(space, {**fact_names(FACTS), **own_names(space)}), nl=False)
 
 
 def _book(folders: Sequence[str]) -> Any:

@@ -116,8 +116,10 @@ class Coverage:
         lines = [f"{'rule':{width}}  {'fires':>5}  {'not judged':>10}  remark"]
         for rule in sorted(self.rules, key=lambda rule: (-len(self.fired_on(rule)), rule.id)):
             count, unjudged = len(self.fired_on(rule)), len(self.unjudged_on(rule))
-            remark = "never" if not count else f"everywhere: {rule.universal}" if rule.universal else ""
-            if rule.id in self.unexplained:
+            remark = "" if count else "never"
+            if count == len(self.sets) and rule.universal:
+                remark = f"everywhere: {rule.universal}"
+            elif rule.id in self.unexplained:
                 remark = "everywhere, and does not say why: add `universal` or a condition"
             lines.append(f"{rule.id:{width}}  {count:5}  {unjudged:10}  {remark}".rstrip())
         lists = (
