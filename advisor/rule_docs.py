@@ -81,7 +81,7 @@ def _effects(rule: Rule) -> list[tuple[str, str, str]]:
     ]
     if rule.finding is not None:
         found = rule.finding
-        told = [found.severity]
+        told: list[str] = [found.severity]
         if found.message is not None:
             told.append(_prose(found.message.text))
         if columns := found.columns.text if isinstance(found.columns, Expression) else ", ".join(found.columns):
