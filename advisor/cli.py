@@ -388,7 +388,7 @@ def wrapped(text: str) -> str:
 
 @cli.group()
 def rules() -> None:
-    """The rule book: list, show, check, test, facts."""
+    """The rule book: list, show, check, test, facts, coverage, docs, schema."""
 
 
 @rules.command("list")
@@ -488,6 +488,51 @@ def rules_facts(as_json: bool) -> None:
     width = max(map(len, FACTS))
     for fact in FACTS.values():
         echo(f"{fact.name:{width}}  {fact.type:5}  {fact.meaning}{f' ({fact.unit})' if fact.unit else ''}")
+
+
+@rules.command("coverage")
+@click.argument("paths", nargs=-1, required=True)
+@click.option("--target", help="The column to predict, where no meta.yaml names it.")
+@click.option("--rules", "folders", multiple=True, metavar="DIR", help="A further folder of rules; repeatable.")
+@json_option
+def rules_coverage(paths: Sequence[str], target: str | None, folders: Sequence[str], as_json: bool) -> None:
+    """Which rules fire on the data sets in PATHS, which never do, and which fire everywhere without saying why.
+
+    A data set is a folder with train.csv and meta.yaml (target: NAME), a folder of such folders, or a CSV or Parquet file
+    with --target. Exit code 3 when a rule fires on all of at least 5 sets and has no `universal`.
+    """
+    from advisor.coverage import cover
+
+    result = cover(paths, target, folders)
+    for line in result.failed:
+        say(f"left out: {line}")
+    if as_json:
+        echo_json(result.to_dict())
+    else:
+        echo(result.to_text())
+    if result.unexplained or result.problems:
+        raise click.exceptions.Exit(EXIT_CHECK)
+
+
+@rules.command("docs")
+@click.option("--out", metavar="DIR", default="docs/rules", show_default=True, help="Where the pages go.")
+@click.option("--rules", "folders", multiple=True, metavar="DIR", help="A further folder of rules; repeatable.")
+def rules_docs(out: str, folders: Sequence[str]) -> None:
+    """Write a page for every rule, and an index. Pages of rules that are gone are removed."""
+    from advisor import rule_docs
+
+    say(f"{rule_docs.write(_book(folders), Path(out))} pages are in {out}")
+
+
+@rules.command("schema")
+def rules_schema() -> None:
+    """The JSON Schema of a rule file, for editors."""
+    from advisor import knowledge, rule_schema
+    from advisor.facts import FACTS
+    from advisor.rules import fact_names, own_names
+
+    space = knowledge.base_space()
+    click.echo(rule_schema.to_json(space, {**fact_names(FACTS), **own_names(space)}), nl=False)
 
 
 def _book(folders: Sequence[str]) -> Any:

@@ -46,6 +46,7 @@ NOTES = tuple(f"N{number}" for number in range(1, 34))
 NOT_FIRING = "does not fire"
 NOT_JUDGED = "cannot be judged"
 MAX_TITLE = 90
+MAX_SENTENCE = 200
 MAX_TEXT = 2000
 
 
@@ -127,18 +128,26 @@ class Rule:
     file: str
     line: int
     measured: Mapping[str, Any] | None = field(default=None)
+    universal: str = ""
+    """Why the rule may hold on every table; "" for a rule that is about some of them."""
 
     def limit_values(self) -> dict[str, float]:
         """The limits under the names that expressions use, ``limits.rows``."""
         return {f"limits.{name}": value for name, value in self.limits.items()}
 
 
-_REQUIRED = (
+REQUIRED = (
     "id", "title", "topic", "applies_to", "strength", "when", "then", "because", "why", "references", "evidence",
     "examples",
 )  # fmt: skip
-_OPTIONAL = ("notes", "limits", "alternatives", "known_problems", "replaces")
-_EFFECTS = (*get_args(EffectKind), "finding")
+OPTIONAL = ("notes", "limits", "alternatives", "known_problems", "replaces", "universal")
+EFFECTS = (*get_args(EffectKind), "finding")
+FINDING = ("severity", "code", "message", "columns", "actions")
+ALTERNATIVE = ("value", "why_not")
+REFERENCE = ("cite", "url", "says")
+ID = r"[a-z0-9]+(-[a-z0-9]+)+"
+CODE = r"[a-z0-9]+(-[a-z0-9]+)*"
+URL = r"https?://\S+"
 _WORD_HINT = " (YAML reads no, yes, on and off as false and true: put the word in quotes)"
 
 
@@ -170,11 +179,11 @@ class _Reader:
             self.complain("a rule is a mapping with id, title, when, then, ...")
             return None, self.complaints
         for key in self.data:
-            if key not in _REQUIRED + _OPTIONAL:
-                self.complain(f"unknown field{did_you_mean(key, _REQUIRED + _OPTIONAL)}", key)
-        for key in (key for key in _REQUIRED if key not in self.data):
+            if key not in REQUIRED + OPTIONAL:
+                self.complain(f"unknown field{did_you_mean(key, REQUIRED + OPTIONAL)}", key)
+        for key in (key for key in REQUIRED if key not in self.data):
             # A misspelt field has already been complained about: one mistake, one line.
-            if not any(did_you_mean(other, [key]) for other in self.data if other not in _REQUIRED + _OPTIONAL):
+            if not any(did_you_mean(other, [key]) for other in self.data if other not in REQUIRED + OPTIONAL):
                 self.complain(f"{key}: missing")
         rule = self.build()
         return (None if self.complaints else rule), self.complaints
@@ -195,7 +204,7 @@ class _Reader:
             "known_problems": self.words("known_problems"), "references": self.references(),
             "evidence": self.word("evidence", Evidence), "examples": self.examples(effects, finding),
             "replaces": self.words("replaces"), "file": self.document.file,
-            "line": self.document.line(self.place) or 1,
+            "line": self.document.line(self.place) or 1, "universal": self.text("universal", MAX_SENTENCE),
         }  # fmt: skip
         return None if self.complaints else Rule(**fields)
 
@@ -203,7 +212,7 @@ class _Reader:
 
     def identifier(self) -> str:
         value = self.data.get("id")
-        if "id" in self.data and not (isinstance(value, str) and re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)+", value)):
+        if "id" in self.data and not (isinstance(value, str) and re.fullmatch(ID, value)):
             self.complain(f"{shown(value)} is not like 'init-follows-activation' (small words joined by -)", "id")
         return str(value)
 
@@ -242,7 +251,7 @@ class _Reader:
                 self.complain(f"{shown(item)} is not one of {_few(allowed)}{near}", key, index)
             else:
                 self.text_at(MAX_TEXT, key, index)
-        if not value and key in _REQUIRED:
+        if not value and key in REQUIRED:
             self.complain("must not be empty", key)
         return tuple(str(item) for item in value)
 
@@ -303,7 +312,7 @@ class _Reader:
 
     def alternatives(self) -> tuple[Alternative, ...]:
         found = []
-        for index, item in self.entries("alternatives", ("value", "why_not")):
+        for index, item in self.entries("alternatives", ALTERNATIVE):
             if not isinstance(item["value"], (str, int, float)):
                 self.complain(f"{shown(item['value'])} is not a word or number", "alternatives", index, "value")
             found.append(Alternative(item["value"], self.text_at(MAX_TEXT, "alternatives", index, "why_not")))
@@ -311,9 +320,9 @@ class _Reader:
 
     def references(self) -> tuple[Reference, ...]:
         found = []
-        for index, _ in self.entries("references", ("cite", "url", "says")):
-            cite, url, says = (self.text_at(MAX_TEXT, "references", index, key) for key in ("cite", "url", "says"))
-            if url and not re.match(r"https?://\S+$", url):
+        for index, _ in self.entries("references", REFERENCE):
+            cite, url, says = (self.text_at(MAX_TEXT, "references", index, key) for key in REFERENCE)
+            if url and not re.fullmatch(URL, url):
                 self.complain(f"{shown(url)} is not a web address", "references", index, "url")
             found.append(Reference(cite, url, says))
         if self.data.get("references") == []:
@@ -325,12 +334,12 @@ class _Reader:
     def then(self, strength: Strength | None) -> tuple[tuple[Effect, ...], FindingEffect | None]:
         data = self.data.get("then", {})
         if not isinstance(data, Mapping) or ("then" in self.data and not data):
-            self.complain(f"must be a mapping with some of {', '.join(_EFFECTS)}", "then")
+            self.complain(f"must be a mapping with some of {', '.join(EFFECTS)}", "then")
             return (), None
         effects: list[Effect] = []
         for kind, targets in data.items():
-            if kind not in _EFFECTS:
-                self.complain(f"unknown effect{did_you_mean(kind, _EFFECTS)}", "then", kind)
+            if kind not in EFFECTS:
+                self.complain(f"unknown effect{did_you_mean(kind, EFFECTS)}", "then", kind)
             elif kind != "finding" and not (isinstance(targets, Mapping) and targets):
                 self.complain("must map parameters to values", "then", kind)
             elif kind != "finding":
@@ -348,7 +357,7 @@ class _Reader:
             self.complain(f"unknown parameter{did_you_mean(name, self.space.parameters)}", *place)
             return None
         parameter = self.space[name]
-        refusal = _not_fit(kind, parameter, strength)
+        refusal = not_fit(kind, parameter, strength)
         if refusal:
             self.complain(refusal, *place)
             return None
@@ -422,17 +431,16 @@ class _Reader:
 
     def finding(self) -> FindingEffect | None:
         data, place = self.data["then"]["finding"], ("then", "finding")
-        wanted = ("severity", "code", "message", "columns", "actions")
         if not isinstance(data, Mapping):
             self.complain("must be {severity, code, message, columns, actions}", *place)
             return None
         for key in data:
-            if key not in wanted:
-                self.complain(f"unknown field{did_you_mean(key, wanted)}", *place, key)
+            if key not in FINDING:
+                self.complain(f"unknown field{did_you_mean(key, FINDING)}", *place, key)
         if data.get("severity") not in get_args(Severity):
             self.complain(f"{shown(data.get('severity'))} is not error, warning or info", *place, "severity")
         code = data.get("code")
-        if not isinstance(code, str) or not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", code):
+        if not isinstance(code, str) or not re.fullmatch(CODE, code):
             self.complain(f"{shown(code)} is not like 'covariate-shift'", *place, "code")
         message = None
         if "message" in data:
@@ -528,7 +536,7 @@ class _Reader:
                     self.complain(f"the rule does not touch it{did_you_mean(name, touched)}", *place, "expect", name)
 
 
-def _not_fit(kind: EffectKind, parameter: Parameter, strength: Strength | None) -> str | None:
+def not_fit(kind: EffectKind, parameter: Parameter, strength: Strength | None) -> str | None:
     """Why an effect cannot be applied to a parameter, or None."""
     name = parameter.name
     if kind == "derive" and parameter.searched:

@@ -249,3 +249,14 @@ def test_recommending_imports_no_learning_library_that_is_not_needed(tmp_path):
     )
     out = subprocess.run([sys.executable, "-c", code, str(tmp_path / "train.csv")], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+def test_a_level_that_the_test_rows_alone_have_is_found_and_rare_ones_are_no_alarm():
+    draw = np.random.default_rng(0)
+    train, test = (pl.DataFrame({"c": draw.choice(list("abcd"), 400), "y": draw.choice(["u", "v"], 400)}) for _ in range(2))
+    new = test.with_columns(pl.when(pl.int_range(400) < 12).then(pl.lit("new")).otherwise("c").alias("c"))
+    assert advisor.measure(train, "y", test=test).values["shift.detected"] is False
+    facts = advisor.measure(train, "y", test=new).values
+    assert facts["shift.detected"] and "new levels" in facts["shift.tests"]
+    many = [pl.DataFrame({"c": draw.integers(0, 300, 400).astype(str), "y": draw.choice(["u", "v"], 400)}) for _ in range(2)]
+    assert "new levels" not in advisor.measure(many[0], "y", test=many[1], types={"c": "categorical"}).values["shift.tests"]
