@@ -509,7 +509,7 @@ def rules_coverage(paths: Sequence[str], target: str | None, folders: Sequence[s
     if as_json:
         echo_json(result.to_dict())
     else:
-        echo(result.to_text())
+        echo(*result.to_text().splitlines())
     if result.unexplained or result.problems:
         raise click.exceptions.Exit(EXIT_CHECK)
 

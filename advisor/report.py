@@ -24,6 +24,13 @@ CURVES_SHOWN = 5
 MOST_TEXT, MOST_NAME, NAMES_SHOWN = 600, 60, 8
 """Characters of a text and of a name, and names of a list, that are shown: a page of hostile names stays a page."""
 SEVERITIES = {"error": "!!", "warning": "! ", "info": "- "}
+SHIFT_EFFECTS = {
+    "psi": "PSI",
+    "distance": "distance",
+    "jensen_shannon": "Jensen-Shannon",
+    "new_level_share": "share of new levels",
+    "out_of_range_share": "share out of range",
+}
 NOT_A_NETWORK = "A network is not the best tool here"
 BEYOND_CHANCE = 1.645
 """Standard errors by which a baseline must be ahead on the test rows (one-sided 5 %) before the page says the above."""
@@ -323,9 +330,10 @@ def _remarks(column: Document, findings: Sequence[Document]) -> list[str]:
         remarks.append(f"{number(column['outliers'])} far outliers")
     if column.get("top"):
         remarks.append(", ".join(f"{_middle(str(level), 24)} {percent(share)}" for level, share in column["top"][:4]))
-    measured = [f"{name.upper()} {number(column[name])}" for name in ("psi", "ks", "js") if column.get(name) is not None]
+    effects = column.get("shift") or {}
+    measured = [f"{word} {number(effects[name])}" for name, word in SHIFT_EFFECTS.items() if effects.get(name)]
     if measured:
-        remarks.append(f"shift to the test rows: {', '.join(measured)}")
+        remarks.append(f"shift to the rows compared: {', '.join(measured)}")
     named = [finding["code"] for finding in findings if column["name"] in finding["columns"]]
     if named:
         remarks.append(f"see {', '.join(named)}")

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from advisor.features import UNSEEN, Features
-from advisor.table import Table, encode, encoded_names
+from advisor.features import Features
+from advisor.table import MAX_LEVELS, Schema, Table, encode, encoded_names
 
 Numbers = NDArray[np.float64]
 Against = Literal["test", "time", "groups"]
@@ -93,7 +93,8 @@ def measure_shift(table: Table) -> tuple[dict[str, Any], dict[str, dict[str, Any
     samples = _samples(table)
     if samples is None:
         return {"shift.compared_with": "nothing", **{name: [] for name in _LISTS}}, {}, None
-    old, new = encode(samples.old, table.schema), encode(samples.new, table.schema)
+    schema = _joint(table.schema, samples)
+    old, new = encode(samples.old, schema), encode(samples.new, schema)
     sizes = min(len(old), len(new))
     columns = dict(_effects(table, old, new))
     values: dict[str, Any] = {name: [] for name in _LISTS} | {
@@ -125,9 +126,10 @@ def likeness_to_test(table: Table) -> Numbers | None:
     samples = _samples(table)
     if samples is None or samples.against != "test" or min(samples.old.height, samples.new.height) < MIN_SIDE:
         return None
-    old, new = encode(samples.old, table.schema), encode(samples.new, table.schema)
+    schema = _joint(table.schema, samples)
+    old, new = encode(samples.old, schema), encode(samples.new, schema)
     domain = _domain(old, new)
-    matrix = _matrix(encode(table.train, table.schema))
+    matrix = _matrix(encode(table.train, schema))
     probability = np.mean([model.predict_proba(matrix)[:, 1] for model in domain.models], axis=0)
     weights = _ratio(probability, domain.calibration)
     weights[_drawn(table.train.height)] = domain.ratios
@@ -151,6 +153,16 @@ def _samples(table: Table) -> Samples | None:
         new = groups.is_in(names[half].to_list())
         return _sampled("groups", train.filter(~new), train.filter(new)) if len(half) else None
     return None
+
+
+def _joint(schema: Schema, samples: Samples) -> Schema:
+    """The schema with the levels of both sides: by those of the training rows alone, test rows would be told by what is
+    rare in both."""
+    levels = {
+        name: tuple(sorted({*samples.old[name].drop_nulls().unique(), *samples.new[name].drop_nulls().unique()}))
+        for name in schema.levels
+    }
+    return replace(schema, levels=levels)
 
 
 def _drawn(rows: int) -> NDArray[np.int64]:
@@ -240,9 +252,9 @@ def _effects(table: Table, old: Features, new: Features) -> Iterator[tuple[str, 
         codes = new.categorical[:, position]
         counts = _counts(old.categorical[:, position], codes)
         effect = {"psi": _psi(counts), "jensen_shannon": _jensen_shannon(counts), "distance": _total_variation(counts)}
-        # a level beyond MAX_LEVELS is UNSEEN in the training rows too: that is no new level
-        unseen = float((codes == UNSEEN).mean()) - float((old.categorical[:, position] == UNSEEN).mean())
-        found[name] = effect | {"new_level_share": max(unseen, 0.0)}
+        known = set(table.schema.levels[name]) if len(table.schema.levels[name]) < MAX_LEVELS else set(old.levels[position])
+        fresh = np.array([level not in known for level in old.levels[position]], dtype=bool)
+        found[name] = effect | {"new_level_share": float(fresh[codes[codes >= 0]].sum()) / max(len(codes), 1)}
     yield from found.items()
 
 

@@ -114,8 +114,8 @@ def test_the_page_without_a_ledger_has_the_reasons(tuned):
 @pytest.mark.slow
 def test_shift_of_a_column_is_shown_where_it_was_measured(tuned):
     recommendation, facts, result, _ = parts(tuned)
-    facts["columns"][0] |= {"psi": 0.31, "ks": 0.2}
-    assert "shift to the test rows: PSI 0.31, KS 0.2" in Page(render_html(recommendation, facts, result)).text
+    facts["columns"][0] |= {"shift": {"psi": 0.31, "distance": 0.2, "new_level_share": 0.0}}
+    assert "shift to the rows compared: PSI 0.31, distance 0.2" in Page(render_html(recommendation, facts, result)).text
 
 
 @pytest.mark.slow
