@@ -145,6 +145,9 @@ def cover(paths: Sequence[Path | str], target: str | None = None, rules: Sequenc
     for path in map(Path, paths):
         try:
             places = list(_places(path))
+        except OSError as error:
+            failed.append(f"{path}: {error.strerror}")
+            continue
         except UserError as error:
             failed.append(str(error))
             continue

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from advisor.errors import UserError
 from advisor.expressions import Expression
 from advisor.rule_format import Effect, Example, Rule
 from advisor.run_folder import write_text
@@ -22,14 +23,20 @@ def pages(rules: Sequence[Rule]) -> dict[str, str]:
 
 
 def write(rules: Sequence[Rule], folder: Path) -> int:
-    """Write all pages; pages that we wrote for rules that are gone are removed, other files stay. The number of pages."""
+    """Write all pages; pages that we wrote for rules that are gone are removed, other files stay. The number of pages.
+
+    UserError when the folder cannot be written.
+    """
     wanted = pages(rules)
-    folder.mkdir(parents=True, exist_ok=True)
-    for file in folder.glob("*.md"):
-        if file.name not in wanted and file.read_text("utf-8", errors="replace").startswith(MARK):
-            file.unlink()
-    for name, text in wanted.items():
-        write_text(folder / name, text)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in folder.glob("*.md"):
+            if file.name not in wanted and file.read_text("utf-8", errors="replace").startswith(MARK):
+                file.unlink()
+        for name, text in wanted.items():
+            write_text(folder / name, text)
+    except OSError as error:
+        raise UserError(f"{folder}: the pages cannot be written here: {error.strerror}") from None
     return len(wanted)
 
 

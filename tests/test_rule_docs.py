@@ -45,6 +45,12 @@ def test_pages_of_rules_that_are_gone_are_removed_and_nothing_else(tmp_path):
     assert {file.name for file in tmp_path.iterdir()} == {"mine.md", *rule_docs.pages(SHIPPED)}
 
 
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, capfd):
+    (tmp_path / "file").write_text("")
+    assert _run(["rules", "docs", "--out", str(tmp_path / "file")]) == 2
+    assert capfd.readouterr().err.count("\n") == 1
+
+
 def test_the_schema_is_in_step_with_the_format(capfd):
     assert _run(["rules", "schema"]) == 0
     assert capfd.readouterr().out == (DOCS / "rules.schema.json").read_text(), "run `advisor rules schema`"

@@ -95,6 +95,8 @@ MISTAKES = [
     ("limits: {rows: 500}", "limits: {rows: 5e2}", "9: limits.rows: '5e2' is not a number (write 5.0e+2)"),
     ("limits: {rows: 500}", "limits: {rows: yes}", "9: limits.rows: true is not a number"),
     ("limits: {rows: 500}", "limits: {r-s: 500, rows: 1}", "9: limits.r-s: a limit's name"),
+    ("when: rows", f"universal: {'x' * 201}\n  when: rows", "10: universal: longer than 200 characters (201)"),
+    ("when: rows", "univresal: It must.\n  when: rows", "10: univresal: unknown field (did you mean 'universal'?)"),
     ("when: rows", "when: rosw", "10: when: unknown name 'rosw' (did you mean 'rows'?)"),
     ("limits.rows and", "limits.row and", "10: when: unknown name 'limits.row' (did you mean 'limits.rows'?)"),
     ('"binary"', '"binray"', "10: when: 'task' is never 'binray'; it is one of binary, multiclass, regression (did"),
