@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 MOST_CURVES = 8
@@ -119,6 +123,7 @@ def spark(counts: Sequence[float]) -> str:
 
 
 def _figure(height: float = 3.0) -> tuple[Any, Any]:
+    _keep_out_of_the_home()
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, height), layout="constrained")
@@ -130,6 +135,16 @@ def _figure(height: float = 3.0) -> tuple[Any, Any]:
     for spine in axes.spines.values():
         spine.set_color(_MUTED)
     return figure, axes
+
+
+@lru_cache
+def _keep_out_of_the_home() -> tempfile.TemporaryDirectory[str] | None:
+    """matplotlib keeps a list of fonts in the home, unless it is told of another place: ours goes with the process."""
+    if "MPLCONFIGDIR" in os.environ or (Path.home() / ".cache" / "matplotlib").is_dir():
+        return None
+    place = tempfile.TemporaryDirectory(prefix="advisor-matplotlib-")
+    os.environ["MPLCONFIGDIR"] = place.name
+    return place
 
 
 def _svg(figure: Any, title: str) -> str:
