@@ -145,9 +145,9 @@ class Kept:
     reading: Reading
     rules: tuple[Rule, ...]
 
-    def ledger(self) -> dict[str, dict[str, Any]]:
-        """The complete because of every parameter."""
-        return ledger(self.recommendation, self.facts.values, self.rules, knowledge.base_space())
+    def ledger(self, parameter: str | None = None) -> dict[str, dict[str, Any]]:
+        """The complete because of every parameter, or of one alone."""
+        return ledger(self.recommendation, self.facts.values, self.rules, knowledge.base_space(), parameter)
 
 
 def read_run(path: Path) -> Kept:

@@ -335,7 +335,7 @@ def why(run: str, parameter: str | None, as_json: bool) -> None:
     known = kept.recommendation.provenance
     if parameter is not None and parameter not in known:
         raise UserError(f"there is no parameter '{parameter}'{did_you_mean(parameter, known)}; there are {', '.join(known)}")
-    entries = kept.ledger()
+    entries = kept.ledger(parameter)
     if as_json:
         echo_json(entries if parameter is None else entries[parameter])
     elif parameter is None:

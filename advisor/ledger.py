@@ -61,17 +61,22 @@ class Change:
 
 
 def ledger(
-    recommendation: Recommendation, facts: Mapping[str, Any], rules: Sequence[Rule], base: Space
+    recommendation: Recommendation,
+    facts: Mapping[str, Any],
+    rules: Sequence[Rule],
+    base: Space,
+    parameter: str | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """The complete because of every parameter, as plain data.
+    """The complete because of every parameter (or of one alone), as plain data.
 
     facts: those that the recommendation was made of. rules: the same rule book; what it does not hold any more is left
     out. base: the search space before any rule.
     """
     book = {rule.id: rule for rule in rules}
-    turns = flips(recommendation, facts, rules, base)
+    turns = flips(recommendation, facts, rules, base, parameter)
     entries = {}
-    for name, origin in recommendation.provenance.items():
+    for name in turns:
+        origin = recommendation.provenance[name]
         acting = [book[step.rule] for step in origin.steps if step.rule in book]
         unique = list({rule.id: rule for rule in acting}.values())
         final = dict(origin.final)
@@ -118,16 +123,24 @@ def _plain(value: Any) -> Any:
 
 
 def flips(
-    recommendation: Recommendation, facts: Mapping[str, Any], rules: Sequence[Rule], base: Space
+    recommendation: Recommendation,
+    facts: Mapping[str, Any],
+    rules: Sequence[Rule],
+    base: Space,
+    parameter: str | None = None,
 ) -> dict[str, tuple[Flip, ...]]:
-    """For each parameter the nearest changes of single facts that give it another value; at most FLIPS, nearest first.
+    """For each parameter (or for one alone) the nearest changes of single facts that give it another value; at most FLIPS,
+    nearest first.
 
     A fact that was not measured is not moved, and what the person fixed does not flip.
     """
-    plan = _Replanner(recommendation, facts, rules, base)
-    found: dict[str, list[tuple[float, Flip]]] = {name: [] for name in recommendation.provenance}
+    plan = _Replanner(recommendation, facts, rules, base, parameter)
+    names = recommendation.provenance if parameter is None else [parameter]
+    found: dict[str, list[tuple[float, Flip]]] = {name: [] for name in names}
     for fact in sorted(plan.readers):
         for name, at in plan.edges(fact).items():
+            if name not in found:
+                continue
             flip = Flip(fact, facts[fact], at, *plan.moved(fact, at)[name])
             found[name].append((_distance(facts[fact], at), flip))
     return {
@@ -140,18 +153,27 @@ class _Replanner:
     """The engine with one fact moved; what no rule notices costs nothing."""
 
     def __init__(
-        self, recommendation: Recommendation, facts: Mapping[str, Any], rules: Sequence[Rule], base: Space
+        self,
+        recommendation: Recommendation,
+        facts: Mapping[str, Any],
+        rules: Sequence[Rule],
+        base: Space,
+        parameter: str | None,
     ) -> None:
-        self._rules, self._base = rules, base
+        self._base = base
         self._fixed = own_values(recommendation)
         self._facts = {**facts, **own_facts(self._fixed, base)}
         self._verdicts = {rule.id: judge(rule, self._facts, base) for rule in rules}
         self._engine = Plan(rules, self._verdicts, base, self._fixed, {})
         self._changed: dict[tuple[str, Any], dict[str, tuple[Any, tuple[str, ...]]]] = {}
         self.readers: dict[str, list[Rule]] = {}
+        # a derived parameter follows others: any rule may move it
+        every = parameter is None or parameter in self._engine.space.derivations
         for rule in rules:
+            if not any(every or effect.parameter == parameter for effect in rule.effects):
+                continue
             for fact in _facts_of(rule):
-                if facts.get(fact) is not None and rule.effects:
+                if facts.get(fact) is not None:
                     self.readers.setdefault(fact, []).append(rule)
 
     def edges(self, fact: str) -> dict[str, Any]:

@@ -148,8 +148,9 @@ def test_ctrl_c_ends_in_order_and_can_be_resumed(request, tmp_path, executor):
     driver = start(journal=journal, executor=executor, address=address, seconds=0.03)
     while not (line := driver.stdout.readline()).startswith("{"):
         assert line, "it ended before its first trial"
-    # Into the middle of the next trial: between two there is nothing to give back.
-    assert driver.stdout.readline() == "epoch\n"
+    # Into the middle of a trial: between two there is nothing to give back. (On Ray both first trials may end first.)
+    while (line := driver.stdout.readline()) != "epoch\n":
+        assert line, "it ended before the signal"
     driver.send_signal(signal.SIGINT)
     driver.stdout.read()
     assert driver.wait(LIMIT) == 130

@@ -265,3 +265,8 @@ def test_the_learning_rate_follows_an_own_optimizer(tmp_path):
     assert rec.configuration["learning_rate"] == 0.05
     assert rec.provenance["learning_rate"].steps[0].facts == {"yours.optimizer": "sgd"}
     assert "You chose SGD" in rec.provenance["learning_rate"].because
+
+
+def test_one_parameter_alone_has_the_entry_that_it_has_among_all():
+    for name in BASE.parameters:
+        assert ledger(REC, TYPICAL, RULES, BASE, name) == {name: LEDGER[name]}
