@@ -37,6 +37,7 @@ from advisor.runs import open_run, write_advice
 from advisor.search import Plan, Progress, SearchEvent, SearchResult, end_of, search
 from advisor.shift import MIN_SIDE, likeness_to_test
 from advisor.splits import make_splits
+from advisor.table import Table
 from advisor.training import Fitted
 
 if TYPE_CHECKING:
@@ -258,13 +259,13 @@ def _one_thread() -> Iterator[None]:
 
 def _training_rows(advice: Advice) -> Dataset:
     """The training rows, after the plan has been held against them: better now than in every trial."""
-    train, recommendation = advice.table.dataset("train"), advice.recommendation
+    train, recommendation = advice.data.dataset("train"), advice.recommendation
     plan = recommendation.configuration
     loss = "mean_squared_error" if train.task == "regression" else "cross_entropy"
     if recommendation.provenance["loss"].yours and plan["loss"] != loss:
         raise UserError(f"loss {plan['loss']} does not fit a {train.task} target: leave it at {loss}")
     if plan["validation_weights"] == "like_test":
-        likeness = likeness_to_test(advice.table)
+        likeness = likeness_to_test(advice.data) if isinstance(advice.data, Table) else None
         if likeness is None:
             raise UserError(f"validation_weights like_test needs a test table (--test) of at least {MIN_SIDE} rows")
         train = replace(train, weights=likeness)
@@ -302,7 +303,7 @@ def _search(
 ) -> SearchResult:
     recommendation, seed = advice.recommendation, advice.reading.seed
     configuration = recommendation.configuration
-    default = library_default(recommendation, knowledge.base_space())
+    default = library_default(recommendation, knowledge.base_space(recommendation.kind))
     plan = Plan(
         space=recommendation.space,
         enqueue={RECOMMENDED: configuration, DEFAULT: default},
@@ -485,14 +486,14 @@ def _weighted(losses: NDArray[np.float64], rows: NDArray[np.int64], train: Datas
 
 
 def _document(advice: Advice, kind: str, begun: float) -> dict[str, Any]:
-    table = advice.table
+    data = advice.data
     return {
         "format": FORMAT,
         "kind": kind,
-        "data": {"name": table.name, "source": table.source, "target": table.schema.target, "rows": table.train.height},
-        "task": table.schema.task,
-        "loss": loss_name(table.schema.task),
-        "classes": list(table.schema.classes),
+        "data": {"name": data.name, "source": data.source, "target": data.schema.target, "rows": advice.facts.values["rows"]},
+        "task": data.schema.task,
+        "loss": loss_name(data.schema.task),
+        "classes": list(data.schema.classes),
         "seed": advice.reading.seed,
         "configuration": dict(advice.recommendation.configuration),
         "versions": {"advisor": __version__, "torch": torch.__version__, "optuna": optuna.__version__},
@@ -529,14 +530,14 @@ def _complete(
     """The winner's model; its promised loss, and then, once, the test rows, are added to the document."""
     seed = advice.reading.seed
     model = _model(advice, winner, train)
-    test = advice.table.dataset("test")
+    test = advice.data.dataset("test")
     known = test.target >= 0 if train.task != "regression" else np.isfinite(test.target)
     # n rows without a mistake leave about one in n + K possible: a certain model then loses this much on that row
     tail = 0.0 if train.task == "regression" else math.log(len(winner.losses) + len(train.classes))
     expected: Estimate = estimate(winner.losses, max(1, int(known.sum())), seed, tail)
     document["estimate"] = asdict(expected)
     labelled = int(known.sum())
-    section: dict[str, Any] = {"rows": labelled, "origin": advice.table.test_origin}
+    section: dict[str, Any] = {"rows": labelled, "origin": advice.data.test_origin}
     if labelled:
         target = test.target[known]
         entries = {"network": model.scores(test.features)}
@@ -566,7 +567,7 @@ def _model(advice: Advice, contender: Contender, train: Dataset) -> Model:
     if train.task != "regression" and contender.configurations[0]["decision"] == "balanced":
         counts = np.bincount(train.target, minlength=len(train.classes))
         shares = tuple(float(share) for share in np.maximum(counts, 1) / len(train))
-    return Model(advice.table.schema, contender.stacks, contender.temperature, shares)
+    return Model(advice.data.schema, contender.stacks, contender.temperature, shares)
 
 
 def _paired(losses: NDArray[np.float64], others: NDArray[np.float64]) -> dict[str, float]:
