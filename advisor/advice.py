@@ -156,7 +156,7 @@ def _read(source: Any, target: str | None, reading: Reading) -> Table | SignalSe
         target,
         kind=reading.kind,
         test=reading.test,
-        task=reading.task,
+        task=reading.task,  # type: ignore[arg-type]  # checked there, with a message
         id_column=reading.id_column,
         time_column=reading.time_column,
         group_column=reading.group_column,

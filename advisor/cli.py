@@ -254,24 +254,17 @@ def _show(result: RunResult, as_json: bool) -> None:
 @click.option("--raw", is_flag=True, help="Leave texts as they are that a spreadsheet would take for a formula.")
 @json_option
 def predict(run: str, rows: str, out: str | None, raw: bool, as_json: bool) -> None:
-    """Predict ROWS (a table like the training one) with the model of RUN: a CSV with a column prediction."""
-    import polars as pl
+    """Predict ROWS (like the training ones: a table, a folder of images, a file of series) with the model of RUN.
 
+    The result is a CSV with a column prediction.
+    """
     from advisor import load_model
+    from advisor.models import predictions
     from advisor.run_folder import write_bytes
-    from advisor.table import read_frame
 
-    model = load_model(run)
-    frame = read_frame(rows)
-    known = {column.name for column in model.schema.columns}
-    columns: dict[str, Any] = {"prediction": model.predict(frame)}
-    extra = [name for name in frame.columns if name not in known | {model.schema.target}]
+    table, extra = predictions(load_model(run), rows)
     if extra:
         say(f"note: {len(extra)} columns of {rows} are not used: {', '.join(extra[:5])}{' ...' if extra[5:] else ''}")
-    if model.schema.task != "regression":
-        probabilities = model.predict_proba(frame)
-        columns |= {f"probability_{label}": probabilities[:, i] for i, label in enumerate(model.schema.classes)}
-    table = pl.DataFrame(columns)
     if as_json:
         echo_json({"run": run, "rows": table.height, "out": out, "predictions": table.to_dicts() if not out else None})
     written, quoted = (table, 0) if raw else without_formulas(table)

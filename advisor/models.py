@@ -95,6 +95,33 @@ class Model:
         return mean if self.schema.task == "regression" else tempered(mean, self.temperature)
 
 
+def predictions(model: Model, source: str | Path) -> tuple[pl.DataFrame, list[str]]:
+    """What `advisor predict` writes for the rows of a source, in their order, and the columns of it that are not used.
+
+    ``prediction``, and for classes a ``probability_CLASS`` for each; images and sequences that have names have them first.
+    Raises UserError as ``Model.predict`` does.
+    """
+    import polars as pl
+
+    columns: dict[str, Any] = {}
+    unused: list[str] = []
+    features: Features | Signals
+    if isinstance(model.schema, SignalSchema):
+        features, names = read_signals(source, model.schema)
+        columns |= {"name": names} if any(names) else {}
+    else:
+        frame = read_frame(source)
+        known = {model.schema.target, *(column.name for column in model.schema.columns)}
+        unused = [name for name in frame.columns if name not in known]
+        features = encode(frame, model.schema)
+    scores = model.scores(features)
+    if model.schema.task == "regression":
+        return pl.DataFrame(columns | {"prediction": scores}), unused
+    columns["prediction"] = model.classes[decided(scores, model.shares)]
+    columns |= {f"probability_{label}": scores[:, i] for i, label in enumerate(model.schema.classes)}
+    return pl.DataFrame(columns), unused
+
+
 def decided(probabilities: NDArray[np.float64], shares: Sequence[float] = ()) -> NDArray[np.int64]:
     """The class of each row: the most likely one, or with the classes' shares the one of the largest p / share."""
     return np.asarray((probabilities / np.asarray(shares) if len(shares) else probabilities).argmax(axis=1), dtype=np.int64)
@@ -125,7 +152,8 @@ def model_files(model: Model) -> dict[str, bytes]:
     stacks = []
     for number, stack in enumerate(model.stacks):
         tensors.update({f"{number}/{name}": tensor.numpy() for name, tensor in stack.state.items()})
-        for split, preprocessor in enumerate(stack.preprocessors):
+        fitted: Sequence[Preprocessor | SignalPreprocessor] = stack.preprocessors
+        for split, preprocessor in enumerate(fitted):
             arrays = preprocessor.arrays()
             tensors.update({f"{number}/{PREPROCESSED}/{split}/{name}": array for name, array in arrays.items()})
         tensors.update({f"{number}/{name}": getattr(stack, name) for name in TARGET_ARRAYS})

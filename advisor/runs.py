@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 from advisor import knowledge
 from advisor.advice import Advice, check_fingerprint, get_advice, read_run, reading_of, reopen
 from advisor.errors import UserError
+from advisor.images import SUFFIXES
 from advisor.recommendation import Recommendation
 from advisor.run_folder import RunFolder, choose_run_folder, read_text, write_text
+from advisor.sequences import archive_pair
 from advisor.signals import kind_of
 
 if TYPE_CHECKING:
@@ -54,8 +56,13 @@ def is_run(data: str | Path) -> bool:
     """Whether this names a run folder or an (edited) recommendation rather than data."""
     path = Path(data)
     if path.is_dir():
-        return RunFolder(path).recommendation.is_file() or kind_of(path) == "table"  # a folder of images is data
+        return RunFolder(path).recommendation.is_file() or not _holds_images(path)
     return path.suffix in (".yaml", ".yml")
+
+
+def _holds_images(folder: Path) -> bool:
+    """Whether a folder is a set of images, or of series in files of their archive."""
+    return archive_pair(folder) is not None or any(path.suffix.lower() in SUFFIXES for path in folder.rglob("*"))
 
 
 def write_advice(run: RunFolder, advice: Advice) -> None:

@@ -331,7 +331,7 @@ class SignalNetwork(nn.Module):
         prior: Tensor | None = None,
     ) -> None:
         super().__init__()
-        self.plan, self.members = plan, members
+        self.plan, self.members, self.channels_last = plan, members, False
         parts = _Parts(plan, members, generator)
         self.stem: nn.Module = nn.Identity()
         if plan.patch:
@@ -372,6 +372,8 @@ class SignalNetwork(nn.Module):
     def features(self, x: Tensor) -> Tensor:
         """The last map, (rows, members x width, *size); of a mixer (members, rows, width, tokens)."""
         h = self._resized(x.transpose(0, 1).flatten(1, 2))
+        if self.channels_last and h.dim() == 4:
+            h = h.contiguous(memory_format=torch.channels_last)
         h = self.stem(h)
         if self.plan.patch:
             return self._mixed(h)

@@ -7,7 +7,7 @@ generator is read or seeded, and no thread count is set.
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -219,6 +219,7 @@ def train(
     rows = _Rows(c, data, splits, member_split, device)
     rows.find_neighbours(prepared)
     network = _build(c, prepared, rows, generator).to(device)
+    forward = _fast_forward(network, c, device)
     optimizer = _Optimizer(c, network)
     best = _Best(network, len(member_split), int(c["patience"]))
 
@@ -231,7 +232,7 @@ def train(
         train_loss = torch.zeros((), device=device)
         for step, batch in enumerate(rows.batches(steps, generator), start=(epoch - 1) * steps):
             inputs, mix = rows.training_inputs(prepared, batch, generator)
-            out = network(*inputs, noise)
+            out = forward(*inputs, noise)
             loss = rows.loss(out, batch, mix, label_smoothing=float(c["label_smoothing"]))
             optimizer.step(loss.sum(), learning_rate(c, step, total))  # a sum: members' gradients don't mix
             train_loss += (loss.detach() * rows.unit).mean()
@@ -476,6 +477,24 @@ def _build(configuration: Mapping[str, Any], prepared: Prepared, rows: _Rows, ge
         bins=bins,
         prior=rows.prior(),
     )
+
+
+def _fast_forward(network: Network, configuration: Mapping[str, Any], device: str) -> Callable[..., Tensor]:
+    """The network's pass in training, as the configuration wants it on a GPU; on a CPU the network as it is."""
+    if not device.startswith("cuda"):
+        return network
+    if configuration["memory_format"] == "channels_last" and isinstance(network, SignalNetwork):
+        network.channels_last = True
+    forward: Callable[..., Tensor] = torch.compile(network) if configuration["compiled"] else network
+    if configuration["precision"] != "mixed":
+        return forward
+
+    def mixed(*inputs: Any) -> Tensor:
+        with torch.autocast("cuda", dtype=torch.bfloat16):
+            out = forward(*inputs)
+        return out.float()
+
+    return mixed
 
 
 def _network_of(
