@@ -76,8 +76,9 @@ class Rows:
 class Found:
     """What a source holds. task: what the format says of the target, None where it does not.
 
-    name: the data set's short name. shape: (channels, height, width) or (channels, length) of the values. notes: what was
-    repaired or left out, as counts.
+    name: the data set's short name. shape: (channels, height, width) or (channels, length) of the values. columns: those of
+    a table that hold the values (or the paths); id_column, order_column: those that name a row and order its points. notes:
+    what was repaired or left out, as counts.
     """
 
     kind: Kind
@@ -90,6 +91,9 @@ class Found:
     task: Task | None = None
     classification: bool = False
     group_column: str | None = None
+    columns: tuple[str, ...] = ()
+    id_column: str | None = None
+    order_column: str | None = None
     notes: dict[str, int] = field(default_factory=dict)
 
     def noting(self, notes: dict[str, int]) -> Found:
@@ -109,7 +113,7 @@ class Request:
     max_bytes: int = 0
     like: tuple[int, ...] | None = None
     needs_target: bool = True
-    value_columns: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
 
     def refuse(self, origin: str, *, without: Sequence[str]) -> None:
         """UserError for a column that this format has no use for."""

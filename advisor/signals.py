@@ -33,7 +33,8 @@ class SignalSchema:
 
     target: what is predicted: "class" for folders of classes, else the name of the array or column. classes: labels in code
     order, () for regression. size: (height, width) that all images are brought to, or (length,) of the longest training
-    sequence. missing: points are missing in training sequences, or their lengths differ.
+    sequence. missing: points are missing in training sequences, or their lengths differ. columns: of a table, those that hold
+    the values (or the paths of images); id_column, order_column: those that name a row and give the order of its points.
     """
 
     kind: Literal["image", "sequence"]
@@ -45,6 +46,9 @@ class SignalSchema:
     missing: bool
     group_column: str | None = None
     time_column: None = None
+    columns: tuple[str, ...] = ()
+    id_column: str | None = None
+    order_column: str | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -53,12 +57,13 @@ class SignalSchema:
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able dictionary; ``from_dict`` reads it back."""
-        return asdict(self) | {"classes": list(self.classes), "size": list(self.size)}
+        return asdict(self) | {name: list(getattr(self, name)) for name in ("classes", "size", "columns")}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> SignalSchema:
         """The schema that ``to_dict`` wrote."""
-        return cls(**{**data, "classes": tuple(data["classes"]), "size": tuple(data["size"])})
+        lists = {name: tuple(data[name]) for name in ("classes", "size", "columns")}
+        return cls(**{**data, **lists})
 
 
 @dataclass(frozen=True)
@@ -141,6 +146,8 @@ def load_signals(
     groups where they are there. UserError for everything that the user can mend.
     """
     chosen_kind = kind_of(source, kind)
+    if chosen_kind == "table" and kind is None and id_column is not None:
+        chosen_kind = "sequence"  # of a long table: a table's rows have no use for an id
     if chosen_kind == "table":
         raise UserError(f"{shown(source, 200)} is a table; name kind image or sequence to read it as one of these")
     if task is not None and task not in get_args(Task):
@@ -150,7 +157,8 @@ def load_signals(
         raise UserError(f"test_fraction is {test_fraction}; expected a number between 0 and 1, such as 0.2")
     request = Request(target, id_column, time_column, group_column, max_bytes)
     found = _read(source, chosen_kind, request)
-    given = found.test if test is None else _read(test, chosen_kind, replace(request, like=found.shape)).train
+    alike = replace(request, like=found.shape, columns=found.columns)
+    given = found.test if test is None else _read(test, chosen_kind, alike).train
     notes = dict(found.notes)
     chosen, answer = _target(found, task, notes)
     usable = _usable(found.train, answer, notes)
@@ -180,8 +188,11 @@ def read_signals(source: object, schema: SignalSchema) -> tuple[Signals, tuple[s
     source: any format, also NumPy arrays. A sequence longer than all training sequences is cut at its end. UserError where
     the rows do not fit or an image cannot be read: a row left out would have no prediction.
     """
-    request = Request(max_bytes=MAX_BYTES, like=schema.shape, needs_target=False)
-    found = _read(source, schema.kind, replace(request, target=schema.target))
+    request = Request(
+        schema.target, schema.id_column, schema.order_column, max_bytes=MAX_BYTES,
+        like=schema.shape, needs_target=False, columns=schema.columns,
+    )  # fmt: skip
+    found = _read(source, schema.kind, request)
     rows = np.arange(len(found.train.values))
     values, readable = found.train.values.take(rows)
     if not readable.all():
@@ -290,7 +301,10 @@ def _schema(found: Found, task: Task, train: _Part) -> SignalSchema:
         size, missing = (length,), bool(np.isnan(train.values[:, :, :length]).any())
     kind: Literal["image", "sequence"] = "image" if found.kind == "image" else "sequence"
     group = found.group_column if train.groups is not None else None
-    return SignalSchema(kind, found.target, task, classes, found.shape[0], size, missing, group)
+    return SignalSchema(
+        kind, found.target, task, classes, found.shape[0], size, missing, group,
+        columns=found.columns, id_column=found.id_column, order_column=found.order_column,
+    )  # fmt: skip
 
 
 def _divided(
