@@ -97,7 +97,8 @@ def test_rows_in_a_file_are_read_as_those_in_memory(tmp_path):
     kept = np.lib.format.open_memmap(tmp_path / "images.npy", mode="w+", dtype=np.uint8, shape=(12, 3, 6, 5))
     kept[:] = images().values
     there = np.load(tmp_path / "images.npy", mmap_mode="r")
-    one, two = (prepare_signals(IMAGE, Signals(v), halves(), "cpu").inputs(all_rows(), EVERYONE)[0] for v in (images().values, there))
+    memory, file = (prepare_signals(IMAGE, Signals(v), halves(), "cpu") for v in (images().values, there))
+    (one,), (two,) = memory.inputs(all_rows(), EVERYONE), file.inputs(all_rows(), EVERYONE)
     torch.testing.assert_close(one, two)
 
 
@@ -138,7 +139,9 @@ def test_each_change_changes_rows_by_itself_and_repeats_with_its_seed(kind, chan
     assert (y != x).flatten(2).any(dim=2).float().mean() > 0.3  # a flip leaves half of the rows as they are
 
 
-@pytest.mark.parametrize(("kind", "flip", "axis"), [("image", "horizontal", 4), ("image", "vertical", 3), ("sequence", "reversed", 3)])
+@pytest.mark.parametrize(
+    ("kind", "flip", "axis"), [("image", "horizontal", 4), ("image", "vertical", 3), ("sequence", "reversed", 3)]
+)
 def test_a_mirrored_row_is_the_mirrored_row(kind, flip, axis):
     x = batch(kind)
     y = augmented(x, {**(IMAGE if kind == "image" else SEQUENCE), "flip": flip}, seeded(1))
