@@ -53,7 +53,8 @@ def path_column(source: object) -> str | None:
             return None
         # as a table of its own, so that delimiters, quotes and encodings are read as in the whole
         lines = start.splitlines()[: -1 if len(start) == HEAD_BYTES else None]
-        frame = pl.read_csv(b"\n".join(lines[:100]), infer_schema_length=0, separator=_delimiter(lines[0]), truncate_ragged_lines=True)
+        head, mark = b"\n".join(lines[:100]), _delimiter(lines[0])
+        frame = pl.read_csv(head, infer_schema_length=0, separator=mark, truncate_ragged_lines=True)
         return _path_column(frame, path.parent)
     except (OSError, UserError, pl.exceptions.PolarsError, IndexError):
         return None
@@ -211,7 +212,8 @@ def _unwrapped(folder: Path) -> Path:
 
 def _subfolders(folder: Path) -> list[Path]:
     try:
-        return sorted(child for child in folder.iterdir() if child.is_dir() and not child.is_symlink() and not _hidden(child.name))
+        children = [child for child in folder.iterdir() if not _hidden(child.name)]
+        return sorted(child for child in children if child.is_dir() and not child.is_symlink())
     except OSError as error:
         raise UserError(f"{shown(folder, 200)} cannot be read: {error.strerror or error}") from error
 
@@ -291,7 +293,7 @@ def _table(
         raise UserError(f"{origin} is a table of images, which has no use for the time column '{shown(request.time_column)}'")
     if request.needs_target and request.target is None:
         others = ", ".join(f"'{shown(name, 30)}'" for name in frame.columns if name != column)
-        raise UserError(f"{origin} is a table of images: name the column to predict as the target (it has {others or 'no other'})")
+        raise UserError(f"{origin} is a table of images: name the column to predict as its target, of {others or 'none'}")
     if request.target == column:
         raise UserError(f"the target '{shown(column)}' is the column of image files; name another column")
     texts = frame[column].cast(pl.String)

@@ -13,6 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from advisor import arrays, images, sequences
+from advisor.archive import archive_pair
 from advisor.arrays import check_kind, with_length
 from advisor.columns import labels
 from advisor.errors import UserError, did_you_mean
@@ -116,7 +117,7 @@ def kind_of(source: object, kind: str | None = None) -> Kind:
         suffix = path.suffix.lower()
         if suffix in (".npz", ".npy"):
             return arrays.kind_of_file(path)
-        if suffix in sequences.SUFFIXES or sequences.archive_pair(path) is not None:
+        if suffix in sequences.SUFFIXES or (path.is_dir() and archive_pair(path) is not None):
             return "sequence"
         if suffix in images.SUFFIXES or path.is_dir():
             return "image"
@@ -202,7 +203,7 @@ def read_signals(source: object, schema: SignalSchema) -> tuple[Signals, tuple[s
 
 
 def _read(source: object, kind: Kind, request: Request) -> Found:
-    if source == "sklearn:digits":
+    if isinstance(source, str) and source == "sklearn:digits":
         return arrays.read_digits(kind, request)
     suffix = Path(source).suffix.lower() if isinstance(source, str | Path) else ""
     if isinstance(source, np.ndarray | Mapping) or suffix in (".npz", ".npy"):
