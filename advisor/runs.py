@@ -12,7 +12,7 @@ from advisor.errors import UserError
 from advisor.images import SUFFIXES
 from advisor.recommendation import Recommendation
 from advisor.run_folder import RunFolder, choose_run_folder, read_text, write_text
-from advisor.sequences import archive_pair
+from advisor.ucr import archive_pair
 from advisor.signals import kind_of
 
 if TYPE_CHECKING:

@@ -483,10 +483,10 @@ def _fast_forward(network: Network, configuration: Mapping[str, Any], device: st
     """The network's pass in training, as the configuration wants it on a GPU; on a CPU the network as it is."""
     if not device.startswith("cuda"):
         return network
-    if configuration["memory_format"] == "channels_last" and isinstance(network, SignalNetwork):
+    if configuration.get("memory_format") == "channels_last" and isinstance(network, SignalNetwork):
         network.channels_last = True
-    forward: Callable[..., Tensor] = torch.compile(network) if configuration["compiled"] else network
-    if configuration["precision"] != "mixed":
+    forward: Callable[..., Tensor] = torch.compile(network) if configuration.get("compiled") else network
+    if configuration.get("precision") != "mixed":
         return forward
 
     def mixed(*inputs: Any) -> Tensor:

@@ -25,11 +25,12 @@ from advisor.curves import read_curve
 from advisor.diagnosis import diagnose
 from advisor.errors import UserError
 from advisor.executors import Executor, Failed, Finished, InProcessExecutor, Job, Reported
-from advisor.features import Dataset
+from advisor.features import Dataset, Signals
 from advisor.final import Difference, Estimate, Verdict, constant_losses, decide, estimate
 from advisor.losses import loss_name, row_losses
 from advisor.models import Model, decided, fit_temperature, model_files, tempered
 from advisor.objective import TrainingObjective, merged_held_out, payload
+from advisor.plans import plan_of, problem
 from advisor.recommendation import Recommendation, library_default
 from advisor.report import write_report
 from advisor.run_folder import RunFolder, read_json, write_folder, write_json
@@ -64,6 +65,8 @@ ATTEMPTS = 2
 IMPORTANCE_TRIALS = 10
 """With fewer complete trials an importance is noise."""
 POLL_SECONDS = 0.5
+MEMORY_SHARE = 0.8
+"""Share of the free memory that one training may be expected to take; the estimate is no promise."""
 
 
 @dataclass(frozen=True)
@@ -269,6 +272,8 @@ def _training_rows(advice: Advice) -> Dataset:
         if likeness is None:
             raise UserError(f"validation_weights like_test needs a test table (--test) of at least {MIN_SIDE} rows")
         train = replace(train, weights=likeness)
+    if reason := refusal(plan, train, advice.facts.values):
+        raise UserError(f"the recommendation cannot be trained: {reason}")
     make_splits(
         train,
         scheme=plan["validation"],
@@ -277,6 +282,18 @@ def _training_rows(advice: Advice) -> Dataset:
         seed=advice.reading.seed,
     )
     return train
+
+
+def refusal(configuration: Mapping[str, Any], train: Dataset, facts: Mapping[str, Any]) -> str | None:
+    """Why a configuration cannot be trained on such rows and such a machine; None when nothing speaks against it."""
+    if not isinstance(train.features, Signals):
+        return None
+    channels, *size = train.features.values.shape[1:]
+    plan = plan_of(configuration, channels, size)
+    gb = facts["gpu.memory_gb"] if facts["gpu.count"] else facts["memory.available_gb"]
+    members = int(configuration["folds"]) if configuration["validation"] == "kfold" else int(configuration["final_members"])
+    memory = None if gb is None else gb * 1e9 * MEMORY_SHARE
+    return problem(plan, max(1, len(train.classes)), int(configuration["batch_size"]), members=members, memory=memory)
 
 
 def _run_here(objective: TrainingObjective, job: Job) -> tuple[list[float], Fitted]:
