@@ -15,6 +15,7 @@ from advisor.ledger import ledger, read_fact, with_facts
 from advisor.recommendation import Finding, Recommendation, advise, replan
 from advisor.rules import Rule
 from advisor.run_folder import DataIdentity, RunFolder, read_text
+from advisor.samples import samples
 from advisor.signal_facts import measure_signals
 from advisor.signals import SignalSet, kind_of, load_signals
 from advisor.table import Table, load_table
@@ -166,7 +167,9 @@ def _read(source: Any, target: str | None, reading: Reading) -> Table | SignalSe
 
 
 def _measure(data: Table | SignalSet) -> Facts:
-    return facts_module.measure(data) if isinstance(data, Table) else measure_signals(data)
+    if isinstance(data, Table):
+        return facts_module.measure(data)
+    return replace(measure_signals(data), samples=tuple(samples(data.train, seed=0)))
 
 
 @dataclass(frozen=True)

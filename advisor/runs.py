@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from advisor import knowledge
 from advisor.advice import Advice, check_fingerprint, get_advice, read_run, reading_of, reopen
+from advisor.archive import archive_pair
 from advisor.errors import UserError
 from advisor.images import SUFFIXES
 from advisor.recommendation import Recommendation
 from advisor.run_folder import RunFolder, choose_run_folder, read_text, write_text
-from advisor.ucr import archive_pair
 from advisor.signals import kind_of
 
 if TYPE_CHECKING:

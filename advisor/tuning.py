@@ -35,6 +35,7 @@ from advisor.recommendation import Recommendation, library_default
 from advisor.report import write_report
 from advisor.run_folder import RunFolder, read_json, write_folder, write_json
 from advisor.runs import open_run, write_advice
+from advisor.samples import mistakes
 from advisor.search import Plan, Progress, SearchEvent, SearchResult, end_of, search
 from advisor.shift import MIN_SIDE, likeness_to_test
 from advisor.splits import make_splits
@@ -575,8 +576,16 @@ def _complete(
         own = entries["network"][known]
         chosen = None if train.task == "regression" else decided(own, model.shares)
         section["predictions"] = diagnose(train.task, len(train.classes), target, own, chosen)
+        if isinstance(test.features, Signals):
+            section["mistakes"] = mistakes(_labelled(test, known), own, chosen, losses["network"])
     document["test"] = section
     return model
+
+
+def _labelled(test: Dataset, known: NDArray[np.bool_]) -> Dataset:
+    """The test rows whose target is known, of images or sequences."""
+    assert isinstance(test.features, Signals)
+    return Dataset(Signals(test.features.values[known]), test.target[known], test.task, test.classes)
 
 
 def _model(advice: Advice, contender: Contender, train: Dataset) -> Model:

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advisor import knowledge, training
+from advisor import knowledge, networks
 from advisor.features import Dataset, Features
 from advisor.losses import row_losses
 from advisor.splits import Split, make_splits
