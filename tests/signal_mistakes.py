@@ -186,7 +186,7 @@ MISTAKES = [
     Mistake("a target in words", "x.ts", "expected a number",
             text(TS.replace("@classLabel true u v", "@targetLabel true") + ROWS, "x.ts")),
     Mistake("another target than .ts has", "x.ts", "its target is", text(TS + ROWS, "x.ts"), {"target": "y"}),
-    Mistake("times that are none", "x.ts", "(time,value)", text(TS.replace("@timeStamps false", "@timeStamps true") + ROWS, "x.ts")),
+    Mistake("times that are none", "x.ts", "(time,value)", text(TS.replace("Stamps false", "Stamps true") + ROWS, "x.ts")),
     Mistake("a NUL byte", "x.ts", "NUL byte", text(TS + ROWS + "\0", "x.ts")),
     Mistake("a relational row without quotes", "x.arff", "quoted series", text(RELATIONAL + "1,2,u\n", "x.arff")),
     Mistake("relational channels that differ", "x.arff", "channels",

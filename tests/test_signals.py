@@ -8,10 +8,10 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from signal_mistakes import MISTAKES, folders
 
 from advisor.errors import UserError
 from advisor.signals import SignalSchema, kind_of, load_signals, read_signals
-from signal_mistakes import MISTAKES, folders
 
 
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.name)
