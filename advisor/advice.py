@@ -1,4 +1,7 @@
-"""From data to a recommendation, without training: reads, measures, applies the rules. Imports neither torch, ray nor optuna."""
+"""From data to a recommendation, without training: reads, measures, applies the rules. Imports neither torch, ray nor optuna.
+
+What reads and measures tables is loaded when there is one: why, what-if and diff ask a run that is finished.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advisor import facts as facts_module
 from advisor import knowledge
 from advisor.errors import UserError, did_you_mean
 from advisor.facts import FACTS, Facts
@@ -15,11 +17,12 @@ from advisor.ledger import ledger, read_fact, with_facts
 from advisor.recommendation import Finding, Recommendation, advise, replan
 from advisor.rules import Rule
 from advisor.run_folder import DataIdentity, RunFolder, read_text
-from advisor.table import Table, load_table
 
 if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
+
+    from advisor.table import Table
 
     Source = str | Path | pl.DataFrame | pd.DataFrame
 
@@ -111,11 +114,13 @@ def get_advice(
     A column that alone tells test rows from training rows is left out (read again as an identifier); a type given for
     it in ``reading`` keeps it. findings: those made before, to be reported with the rest.
     """
+    from advisor.measurement import measure
+
     reading = reading or Reading()
     space = knowledge.base_space()
     rules = knowledge.rules(reading.rules, reading.without)  # first: a misspelt rule must not cost a minute of reading
     table = _table(source, target, reading)
-    measured = facts_module.measure(table)
+    measured = measure(table)
     data = {
         "name": table.name,
         "source": _absolute(table.source),
@@ -232,6 +237,8 @@ def _facts(run: RunFolder) -> Facts:
 
 
 def _table(source: Any, target: str, reading: Reading) -> Table:
+    from advisor.table import load_table
+
     return load_table(
         source,
         target,
@@ -268,7 +275,9 @@ def measure(data: Source, target: str, **options: Any) -> Facts:
     options: those of ``Reading`` (test, types, task, time_column, group_column, test_fraction, seed).
     Raises UserError for whatever the user can mend.
     """
-    return facts_module.measure(_table(data, target, reading_of(options)))
+    from advisor.measurement import measure as measure_table
+
+    return measure_table(_table(data, target, reading_of(options)))
 
 
 def recommend(data: Source, target: str, **options: Any) -> Recommendation:
