@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -18,6 +19,7 @@ def folder(name: str) -> Path:
     return installed if installed.is_dir() else Path(__file__).resolve().parent.parent / name
 
 
+@functools.cache  # what ships does not change while a process runs
 def base_space() -> Space:
     """The base search space for tables, before any rule."""
     return load_space(folder("search_spaces") / "tables.yaml")
@@ -25,7 +27,14 @@ def base_space() -> Space:
 
 def rules(extra: Sequence[Path | str] = (), without: Sequence[str] = ()) -> tuple[Rule, ...]:
     """The shipped rules and those of a person's own folders, less the ids in `without`; UserError when one is wrong."""
+    if not extra:
+        return _shipped_rules(tuple(without))
     return load_rules([folder("rules"), *extra], FACTS, base_space(), without=without)
+
+
+@functools.cache
+def _shipped_rules(without: tuple[str, ...]) -> tuple[Rule, ...]:
+    return load_rules([folder("rules")], FACTS, base_space(), without=without)
 
 
 def check(sources: Sequence[Path | str]) -> Checked:
