@@ -48,7 +48,8 @@ def table_of(rows: list[dict]) -> str:
         own = [row for row in rows if task in (row["task"], "all")]
         if own:
             kept, least = sum(row["winner"] == "recommendation" for row in own), int(binom.ppf(CHANCE, len(own), PROMISED))
-            lines.append(f"| {task} | {len(own)} | {kept} ({kept / len(own):.0%}) | {least} | {'yes' if kept >= least else 'no'} |")
+            verdict = "yes" if kept >= least else "no"
+            lines.append(f"| {task} | {len(own)} | {kept} ({kept / len(own):.0%}) | {least} | {verdict} |")
     return "\n".join(lines)
 
 

@@ -57,6 +57,11 @@ def run_search(journal, trials=TRIALS, executor="in process", seconds=0.0, epoch
         place.close()
 
 
+def say(line):
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
 def drive(arguments):
     """The program that is killed."""
 
@@ -65,10 +70,6 @@ def drive(arguments):
             say(json.dumps({"number": event.number, "place": event.place, "value": event.value}))
         if isinstance(event, EpochDone):
             say("epoch")
-
-    def say(line):
-        sys.stdout.write(line + "\n")
-        sys.stdout.flush()
 
     result = run_search(**arguments, listen=listen)
     sys.exit(130 if result.interrupted else 0)
@@ -383,7 +384,7 @@ def at_length(kills, each=20):
             now = min(each, kills - done)
             acknowledged = outlive(Path(name) / f"{done}", now, seed=done)
             done += now
-            print(f"{done} kills: {acknowledged} trials acknowledged before the last {now}, none lost, none twice", flush=True)
+            say(f"{done} kills: {acknowledged} trials acknowledged before the last {now}, none lost, none twice")
 
 
 if __name__ == "__main__":
