@@ -18,7 +18,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from advisor.errors import UserError, did_you_mean
-from advisor.features import Kind
+from advisor.kinds import Kind
 from advisor.pixels import MOST_CHANNELS, MOST_SIDE, brought_to, capped, on_white
 from advisor.reading import available_memory, shown
 from advisor.signal_rows import ArrayValues, Found, Request, Rows, regular, without_infinities

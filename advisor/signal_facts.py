@@ -12,9 +12,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from advisor.facts import FACTS, Facts, finite, hardware_facts, target_facts, target_shape
+from advisor.facts import FACTS, MIN_SIDE, Facts
 from advisor.features import Dataset, Features, Signals
-from advisor.shift import MIN_SIDE, compare
+from advisor.measurement import finite, hardware_facts, target_facts, target_shape
+from advisor.shift import compare
 from advisor.signal_fact_schema import SIGNAL_FACTS
 from advisor.signal_probes import answer_of, coarse, embedded, has_skill, kernel_rows, local_patterns, scaled_down, skill
 from advisor.signal_rows import ArrayValues, lengths_of

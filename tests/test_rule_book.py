@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from advisor import knowledge
 from advisor.expressions import Expression
-from advisor.facts import FACTS, measure
+from advisor.facts import FACTS
+from advisor.measurement import measure
 from advisor.recommendation import advise
 from advisor.rules import KNOWN_WORDS, NOT_FIRING, NOT_JUDGED, judge, own_facts, own_names
 from advisor.signal_fact_schema import SIGNAL_FACTS
