@@ -95,9 +95,9 @@ def _values(data: Dataset) -> NDArray[Any]:
     return data.features.values
 
 
-def _drawn(count: int, values: NDArray[Any], most: int = SAMPLE_ROWS) -> NDArray[np.int64]:
+def _drawn(count: int, values: NDArray[Any], most: int | None = None) -> NDArray[np.int64]:
     """Which rows are measured: all, or a sample drawn at random, in order."""
-    size = min(most, max(SAMPLE_CELLS // int(np.prod(values.shape[1:])), FEWEST))
+    size = min(SAMPLE_ROWS if most is None else most, max(SAMPLE_CELLS // int(np.prod(values.shape[1:])), FEWEST))
     if count <= size:
         return np.arange(count)
     return np.sort(np.random.default_rng(0).choice(count, size, replace=False))
@@ -113,10 +113,12 @@ def _shape_facts(data: SignalSet) -> dict[str, Any]:
     schema, notes = data.schema, data.notes
     values = int(np.prod(schema.shape))
     groups = data.train.groups
-    none = {name: 0 for name, spec in FACTS.items() if not spec.nullable and spec.type in ("int", "float")}
+    none = {name: 0 for name, spec in FACTS.items() if not spec.nullable and spec.type == "int"}
+    shares = {name: 0.0 for name, spec in FACTS.items() if not spec.nullable and spec.type == "float"}
     lists: dict[str, Any] = {name: [] for name, spec in FACTS.items() if not spec.nullable and spec.type == "list"}
     return {
         **none,
+        **shares,
         **lists,
         "rows": len(data.train),
         "rows_test": len(data.test),
