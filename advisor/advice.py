@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
 
+    from advisor.signals import SignalSet
     from advisor.table import Table
 
     Source = str | Path | pl.DataFrame | pd.DataFrame
@@ -42,7 +43,9 @@ class Reading:
 
     test: Any = None
     types: Mapping[str, str] = field(default_factory=dict)
+    kind: str | None = None
     task: str | None = None
+    id_column: str | None = None
     time_column: str | None = None
     group_column: str | None = None
     test_fraction: float = 0.2
@@ -55,7 +58,7 @@ class Reading:
         """UserError for what would be misread later; the columns, the task and the fraction are checked with the data."""
         if not isinstance(self.seed, int) or isinstance(self.seed, bool) or not 0 <= self.seed <= MAX_SEED:
             raise UserError(f"seed is {self.seed!r}; expected a whole number from 0 to {MAX_SEED:,}")
-        for name in ("time_column", "group_column"):
+        for name in ("id_column", "time_column", "group_column"):
             if not isinstance(getattr(self, name), str | None):
                 raise UserError(f"{name} is {getattr(self, name)!r}; expected the name of one column")
         for name in ("types", "fixed"):
@@ -71,7 +74,9 @@ class Reading:
         return {
             "test": _absolute(self.test),
             "types": dict(self.types),
+            "kind": self.kind,
             "task": self.task,
+            "id_column": self.id_column,
             "time_column": self.time_column,
             "group_column": self.group_column,
             "test_fraction": self.test_fraction,
@@ -88,9 +93,9 @@ class Reading:
 
 @dataclass(frozen=True)
 class Advice:
-    """A table with what was measured of it and what is recommended for it."""
+    """A data set with what was measured of it and what is recommended for it."""
 
-    table: Table
+    data: Table | SignalSet
     facts: Facts
     recommendation: Recommendation
     reading: Reading
@@ -98,45 +103,86 @@ class Advice:
 
     def ledger(self) -> dict[str, dict[str, Any]]:
         """The complete because of every parameter."""
-        return ledger(self.recommendation, self.facts.values, self.rules, knowledge.base_space())
+        base = knowledge.base_space(self.recommendation.kind)
+        return ledger(self.recommendation, self.facts.values, self.rules, base)
 
     @property
     def identity(self) -> DataIdentity:
-        table = self.table
-        return DataIdentity(table.name, table.source, table.fingerprint, table.schema.target)
+        data = self.data
+        return DataIdentity(data.name, data.source, data.fingerprint, data.schema.target)
 
 
 def get_advice(
-    source: Source, target: str, reading: Reading | None = None, *, findings: Sequence[Finding] = ()
+    source: Source, target: str | None, reading: Reading | None = None, *, findings: Sequence[Finding] = ()
 ) -> Advice:
     """Read, measure and recommend. Raises UserError for whatever the user can mend.
 
     A column that alone tells test rows from training rows is left out (read again as an identifier); a type given for
     it in ``reading`` keeps it. findings: those made before, to be reported with the rest.
     """
-    from advisor.measurement import measure
+    from advisor.signals import kind_of
+    from advisor.table import Table
 
     reading = reading or Reading()
-    space = knowledge.base_space()
-    rules = knowledge.rules(reading.rules, reading.without)  # first: a misspelt rule must not cost a minute of reading
-    table = _table(source, target, reading)
-    measured = measure(table)
-    data = {
-        "name": table.name,
-        "source": _absolute(table.source),
-        "target": target,
-        "fingerprint": table.fingerprint,
+    kind = kind_of(source, reading.kind)
+    space = knowledge.base_space(kind)
+    # first: a misspelt rule must not cost a minute of reading
+    rules = knowledge.rules(reading.rules, reading.without, kind)
+    data = _read(source, target, reading)
+    measured = _measure(data)
+    kept = {
+        "name": data.name,
+        "source": _absolute(data.source),
+        "target": data.schema.target,
+        "fingerprint": data.fingerprint,
         **reading.to_dict(),
+        "kind": kind,
     }
     recommendation = advise(
-        measured.values, rules, space, reading.fixed, findings=[*repairs(table), *findings], data=data
+        measured.values, rules, space, reading.fixed, findings=[*repairs(data), *findings], data=kept
     )
-    if period := _period_columns(table, recommendation, reading):
+    if isinstance(data, Table) and (period := _period_columns(data, recommendation, reading)):
         # as if the person had said so: the run folder keeps the types, and reads the same table again
         types = {**reading.types, **dict.fromkeys(period, "identifier")}
         carried = [finding for finding in recommendation.findings if finding.code == PERIOD_CODE]
         return get_advice(source, target, replace(reading, types=types), findings=carried)
-    return Advice(table, measured, recommendation, reading, rules)
+    return Advice(data, measured, recommendation, reading, rules)
+
+
+def _read(source: Any, target: str | None, reading: Reading) -> Table | SignalSet:
+    from advisor.signals import kind_of, load_signals
+
+    if kind_of(source, reading.kind) == "table":
+        if target is None:
+            raise UserError(f"--target is missing: name the column of {source} to predict")
+        return _table(source, target, reading)
+    if reading.types:
+        raise UserError("--type is for the columns of a table: images and sequences have none")
+    return load_signals(
+        source,
+        target,
+        kind=reading.kind,
+        test=reading.test,
+        task=reading.task,  # type: ignore[arg-type]  # checked there, with a message
+        id_column=reading.id_column,
+        time_column=reading.time_column,
+        group_column=reading.group_column,
+        test_fraction=reading.test_fraction,
+        seed=reading.seed,
+    )
+
+
+def _measure(data: Table | SignalSet) -> Facts:
+    from advisor.table import Table
+
+    if isinstance(data, Table):
+        from advisor.measurement import measure as measure_table
+
+        return measure_table(data)
+    from advisor.samples import samples
+    from advisor.signal_facts import measure_signals
+
+    return replace(measure_signals(data), samples=tuple(samples(data.train, seed=0)))
 
 
 @dataclass(frozen=True)
@@ -152,7 +198,8 @@ class Kept:
 
     def ledger(self, parameter: str | None = None) -> dict[str, dict[str, Any]]:
         """The complete because of every parameter, or of one alone."""
-        return ledger(self.recommendation, self.facts.values, self.rules, knowledge.base_space(), parameter)
+        base = knowledge.base_space(self.recommendation.kind)
+        return ledger(self.recommendation, self.facts.values, self.rules, base, parameter)
 
 
 def read_run(path: Path) -> Kept:
@@ -160,8 +207,7 @@ def read_run(path: Path) -> Kept:
     file = path / RECOMMENDATION if path.is_dir() else path
     if path.is_dir():
         RunFolder.open(path)  # a folder that is no run is better said so than by the file that it lacks
-    base = knowledge.base_space()
-    recommendation = Recommendation.from_yaml(read_text(file), base, str(file))
+    recommendation = Recommendation.from_yaml(read_text(file), knowledge.base_space, str(file))
     if not RunFolder(file.parent).facts.is_file():
         raise UserError(f"{file} does not lie in its run folder: put it beside its facts.json, and give it again")
     run = RunFolder.open(file.parent)
@@ -172,9 +218,9 @@ def read_run(path: Path) -> Kept:
         reading = Reading.from_dict(recommendation.data)
     except UserError as error:
         raise UserError(f"{file}: data.{error}") from None
-    rules, facts = knowledge.rules(reading.rules, reading.without), _facts(run)
+    rules, facts = knowledge.rules(reading.rules, reading.without, recommendation.kind), _facts(run)
     if recommendation.edited:
-        recommendation = replan(recommendation, facts.values, rules, base)
+        recommendation = replan(recommendation, facts.values, rules, knowledge.base_space(recommendation.kind))
     return Kept(run, file, facts, recommendation, reading, rules)
 
 
@@ -185,7 +231,7 @@ def imagine(kept: Kept, changes: Mapping[str, str]) -> tuple[Recommendation, dic
     """
     wanted = {name: read_fact(name, text, FACTS) for name, text in changes.items()}
     facts, along = with_facts(kept.facts.values, wanted)
-    return replan(kept.recommendation, facts, kept.rules, knowledge.base_space()), along
+    return replan(kept.recommendation, facts, kept.rules, knowledge.base_space(kept.recommendation.kind)), along
 
 
 def _period_columns(table: Table, recommendation: Recommendation, reading: Reading) -> list[str]:
@@ -210,16 +256,16 @@ def reopen(path: Path, source: Source | None = None) -> tuple[Advice, RunFolder]
     missing = [name for name in ("source", "target", "fingerprint") if not data.get(name)]
     if missing and source is None:
         raise UserError(f"{file}: data.{missing[0]} is missing: the data can't be found again; give them by name")
-    table = _table(source if source is not None else str(data["source"]), str(data["target"]), reading)
-    check_fingerprint(kept, table)
-    return Advice(table, kept.facts, kept.recommendation, reading, kept.rules), kept.run
+    again = _read(source if source is not None else str(data["source"]), str(data["target"]), reading)
+    check_fingerprint(kept, again)
+    return Advice(again, kept.facts, kept.recommendation, reading, kept.rules), kept.run
 
 
-def check_fingerprint(kept: Kept, table: Table) -> None:
+def check_fingerprint(kept: Kept, data: Table | SignalSet) -> None:
     """UserError unless the data are those that the recommendation was made for."""
-    if table.fingerprint != kept.recommendation.data.get("fingerprint"):
+    if data.fingerprint != kept.recommendation.data.get("fingerprint"):
         raise UserError(
-            f"{kept.file} was made for other data than {table.source} holds now: run `advisor recommend` again with --out"
+            f"{kept.file} was made for other data than {data.source} holds now: run `advisor recommend` again with --out"
         )
 
 
@@ -252,11 +298,11 @@ def _table(source: Any, target: str, reading: Reading) -> Table:
     )
 
 
-def repairs(table: Table) -> list[Finding]:
-    """What reading the table had to repair or leave out, as findings."""
+def repairs(data: Table | SignalSet) -> list[Finding]:
+    """What reading the data had to repair or leave out, as findings."""
     return [
         Finding("info", name.replace("_", "-"), f"{name.replace('_', ' ')}: {count:,}")
-        for name, count in sorted(table.notes.items())
+        for name, count in sorted(data.notes.items())
         if count
     ]
 
@@ -269,22 +315,20 @@ def _absolute(source: Any) -> str | None:
     return str(Path(source).resolve()) if Path(source).exists() else str(source)
 
 
-def measure(data: Source, target: str, **options: Any) -> Facts:
-    """The facts of a table: a path, ``sklearn:NAME``, ``openml:ID``, a pandas or polars frame. Trains nothing.
+def measure(data: Source, target: str | None = None, **options: Any) -> Facts:
+    """The facts of a data set: a path, ``sklearn:NAME``, ``openml:ID``, a pandas or polars frame. Trains nothing.
 
-    options: those of ``Reading`` (test, types, task, time_column, group_column, test_fraction, seed).
+    options: those of ``Reading`` (test, types, kind, task, id_column, time_column, group_column, test_fraction, seed).
     Raises UserError for whatever the user can mend.
     """
-    from advisor.measurement import measure as measure_table
-
-    return measure_table(_table(data, target, reading_of(options)))
+    return _measure(_read(data, target, reading_of(options)))
 
 
-def recommend(data: Source, target: str, **options: Any) -> Recommendation:
+def recommend(data: Source, target: str | None = None, **options: Any) -> Recommendation:
     """What to use, what to search, and why, in seconds and without training.
 
-    options: those of ``Reading``: test, types, task, time_column, group_column, test_fraction, seed; rules (further
-    folders of rules), without (ids of rules to leave out), fixed (parameter -> the value that must stand).
+    options: those of ``Reading``: test, types, kind, task, id_column, time_column, group_column, test_fraction, seed; rules
+    (further folders of rules), without (ids of rules to leave out), fixed (parameter -> the value that must stand).
 
     >>> import advisor
     >>> rec = advisor.recommend("data.csv", target="income")  # doctest: +SKIP

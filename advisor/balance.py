@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-DRAWN = ("oversample", "noise", "smote")
+SYNTHETIC = ("noise", "smote")
+DRAWN = ("oversample", *SYNTHETIC)
 """Treatments that draw rows of rare classes more often; the last two change the copies."""
 WEIGHTED = ("reweight", *DRAWN)
 NEIGHBOURS = 5
@@ -101,7 +102,7 @@ class ClassBalance:
 
         Of a class that is drawn r times as often as the largest, one row in r stays as it is.
         """
-        if self.kind not in ("noise", "smote"):
+        if self.kind not in SYNTHETIC:
             return inputs
         numeric = inputs[0]
         relative = self.relative.gather(1, target.cpu())

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from advisor.features import Dataset, Features
+from advisor.features import Dataset, Features, Signals
 
 RARE_LEVEL = 5
 """Levels with fewer training rows share one column of the linear model."""
@@ -17,22 +17,26 @@ MOST_LEVELS = 100
 TREE_LEVELS = 255
 """HistGradientBoosting takes at most so many levels; a column with more is given to it as a number."""
 
+SIGNAL_NUMBERS = 256
+"""Images and sequences are averaged down to about so many numbers per row before a baseline sees them."""
+
 BASELINES = ("majority or mean", "linear", "gradient boosting")
 
 
-def fit_baselines(train: Dataset, seed: int = 0) -> dict[str, Callable[[Features], NDArray[np.float64]]]:
+def fit_baselines(train: Dataset, seed: int = 0) -> dict[str, Callable[[Features | Signals], NDArray[np.float64]]]:
     """Each baseline fitted on all training rows, as a function: features -> probabilities or predictions.
 
     Scikit-learn's estimators at their defaults: DummyClassifier or DummyRegressor, LogisticRegression or Ridge on
-    scaled and one-hot columns, HistGradientBoosting.
+    scaled and one-hot columns, HistGradientBoosting. Images and sequences are averaged down to SIGNAL_NUMBERS numbers.
     """
     from sklearn.dummy import DummyClassifier, DummyRegressor
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
     from sklearn.linear_model import LogisticRegression, Ridge
     from sklearn.pipeline import make_pipeline
 
-    levels = [len(own) for own in train.features.levels]
-    first = train.features.numeric.shape[1]
+    table = _table_of(train.features)
+    levels = [len(own) for own in table.levels]
+    first = table.numeric.shape[1]
     as_categories = [first + j for j, count in enumerate(levels) if count < TREE_LEVELS]
     trees: Any
     if train.task == "regression":
@@ -41,7 +45,7 @@ def fit_baselines(train: Dataset, seed: int = 0) -> dict[str, Callable[[Features
     else:
         constant, linear = DummyClassifier(strategy="prior"), LogisticRegression(max_iter=1000)
         trees = HistGradientBoostingClassifier(random_state=seed, categorical_features=as_categories)
-    estimators = (constant, make_pipeline(_linear_inputs(train.features), linear), trees)
+    estimators = (constant, make_pipeline(_linear_inputs(table), linear), trees)
     return {name: _fitted(estimator, train) for name, estimator in zip(BASELINES, estimators, strict=True)}
 
 
@@ -59,7 +63,7 @@ def _linear_inputs(features: Features) -> Any:
     return ColumnTransformer([step for step, count in zip(steps, (numeric, categorical), strict=True) if count])
 
 
-def _fitted(estimator: Any, train: Dataset) -> Callable[[Features], NDArray[np.float64]]:
+def _fitted(estimator: Any, train: Dataset) -> Callable[[Features | Signals], NDArray[np.float64]]:
     import warnings
 
     from sklearn.exceptions import ConvergenceWarning
@@ -69,7 +73,7 @@ def _fitted(estimator: Any, train: Dataset) -> Callable[[Features], NDArray[np.f
         warnings.simplefilter("ignore", ConvergenceWarning)
         estimator.fit(_matrix(train.features), train.target)
 
-    def scores(features: Features) -> NDArray[np.float64]:
+    def scores(features: Features | Signals) -> NDArray[np.float64]:
         matrix = _matrix(features)
         if train.task == "regression":
             return np.asarray(estimator.predict(matrix), dtype=np.float64)
@@ -80,8 +84,36 @@ def _fitted(estimator: Any, train: Dataset) -> Callable[[Features], NDArray[np.f
     return scores
 
 
-def _matrix(features: Features) -> NDArray[np.float64]:
+def _matrix(features: Features | Signals) -> NDArray[np.float64]:
     """Numbers, then category codes with what is missing or unseen as NaN."""
-    codes = features.categorical.astype(np.float64)
+    table = _table_of(features)
+    codes = table.categorical.astype(np.float64)
     codes[codes < 0] = np.nan
-    return np.concatenate([features.numeric, codes], axis=1)
+    return np.concatenate([table.numeric, codes], axis=1)
+
+
+def _table_of(features: Features | Signals) -> Features:
+    if isinstance(features, Features):
+        return features
+    numbers = averaged(features.values, SIGNAL_NUMBERS)
+    names = tuple(map(str, range(numbers.shape[1])))
+    return Features(numbers, np.zeros((len(numbers), 0), np.int32), names, (), ())
+
+
+def averaged(values: NDArray[Any], numbers: int) -> NDArray[np.float64]:
+    """Each row's channels averaged over equal windows, so few that about ``numbers`` are left; missing points apart.
+
+    values: (rows, channels, *size). Shape (rows, numbers left); NaN where a window has no point.
+    """
+    axes = values.ndim - 2
+    window = max(1, int(np.ceil((np.prod(values.shape[1:]) / numbers) ** (1 / axes))))
+    parts = [np.arange(0, n, window) for n in values.shape[2:]]
+    rows = []
+    for start in range(0, len(values), 1024):
+        block = values[start : start + 1024].astype(np.float64)
+        there = ~np.isnan(block)
+        sums, counts = np.where(there, block, 0.0), there.astype(np.float64)
+        for axis, places in enumerate(parts, start=2):
+            sums, counts = np.add.reduceat(sums, places, axis=axis), np.add.reduceat(counts, places, axis=axis)
+        rows.append(np.where(counts > 0, sums / np.maximum(counts, 1), np.nan).reshape(len(block), -1))
+    return np.concatenate(rows)

@@ -111,6 +111,43 @@ def histogram(data: Mapping[str, Any], label: str, title: str) -> str:
     return _svg(figure, title)
 
 
+def fields(rows: Sequence[Mapping[str, Any]], needed: float | None, length: int) -> str:
+    """The receptive field of each layer as a bar, with the input and what the task is likely to need as lines."""
+    if not rows:
+        return ""
+    figure, axes = _figure(height=0.9 + 0.2 * len(rows))
+    names = [row["name"] for row in rows]
+    reach = [length if row["whole"] else min(row["field"], length) for row in rows]
+    colours = [_MUTED if row["whole"] else _ACCENT for row in rows]
+    axes.barh(range(len(rows)), reach, color=colours, height=0.7)
+    axes.set_yticks(range(len(rows)), names)
+    axes.invert_yaxis()
+    axes.axvline(length, color=_INK, linewidth=1, label="the whole input")
+    if needed:
+        axes.axvline(min(needed, length), color=_INK, linestyle="--", linewidth=1, label="likely needed")
+    axes.set_xlabel("points of the input that one unit sees (grey: all of them)")
+    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    return _svg(figure, "Receptive field of each layer")
+
+
+def lines(series: Sequence[Sequence[float | None]]) -> str:
+    """A series as small as a picture, a line for each channel; drawn by hand, for there are dozens of them."""
+    there = [point for channel in series for point in channel if point is not None] or [0.0]
+    low, width, height, spread = min(there), 120, 48, max(there) - min(there) or 1.0
+    paths = []
+    for channel in series:
+        step, pen, path = width / max(1, len(channel) - 1), "M", ""
+        for position, point in enumerate(channel):
+            if point is None:
+                pen = "M"
+                continue
+            path += f"{pen}{position * step:.4g} {height - 2 - (height - 4) * (point - low) / spread:.3g}"
+            pen = "L"
+        paths.append(f'<path d="{path}"/>')
+    head = f'<svg class="lines" viewBox="0 0 {width} {height}" preserveAspectRatio="none" aria-hidden="true">'
+    return f"{head}{''.join(paths)}</svg>"
+
+
 def spark(counts: Sequence[float]) -> str:
     """A distribution as large as a word; drawn by hand, for there are hundreds of them."""
     most = max(counts, default=0)

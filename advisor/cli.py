@@ -96,8 +96,10 @@ def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--target", help="The column to predict."),
         click.option("--test", metavar="FILE", help="A table of test rows; else a part is held out."),
         click.option("--type", "types", multiple=True, metavar="COLUMN=TYPE", callback=pairs, help="Override a type."),
+        click.option("--kind", help="table, image or sequence; else inferred from the data."),
         click.option("--task", help="binary, multiclass or regression; else inferred from the target."),
-        click.option("--time-column", help="Hold out and validate on the latest rows by this column."),
+        click.option("--id-column", help="Sequences in a long table: the column that names the sequence."),
+        click.option("--time-column", help="Hold out and validate on the latest rows by this column; the time of a sequence."),
         click.option("--group-column", help="Keep rows with the same value of this column together."),
         click.option("--test-fraction", type=float, default=0.2, show_default=True, help="Share of rows held out."),
         click.option("--seed", type=int, default=0, show_default=True),
@@ -152,7 +154,8 @@ def cli() -> None:
 def recommend(data: str, as_json: bool, out: str | None, target: str | None, **options: Any) -> None:
     """What to use, what to search, and why: in seconds, without training.
 
-    DATA is a CSV or Parquet file, sklearn:NAME or openml:ID.
+    DATA is a CSV or Parquet file, sklearn:NAME or openml:ID; a folder of images with a folder for each class; or an .npz,
+    .npy, .ts or .arff file of images or sequences.
     """
     from advisor.report import summary, write_report
     from advisor.runs import open_run, write_advice
@@ -251,24 +254,17 @@ def _show(result: RunResult, as_json: bool) -> None:
 @click.option("--raw", is_flag=True, help="Leave texts as they are that a spreadsheet would take for a formula.")
 @json_option
 def predict(run: str, rows: str, out: str | None, raw: bool, as_json: bool) -> None:
-    """Predict ROWS (a table like the training one) with the model of RUN: a CSV with a column prediction."""
-    import polars as pl
+    """Predict ROWS (like the training ones: a table, a folder of images, a file of series) with the model of RUN.
 
+    The result is a CSV with a column prediction.
+    """
     from advisor import load_model
+    from advisor.models import predictions
     from advisor.run_folder import write_bytes
-    from advisor.table import read_frame
 
-    model = load_model(run)
-    frame = read_frame(rows)
-    known = {column.name for column in model.schema.columns}
-    columns: dict[str, Any] = {"prediction": model.predict(frame)}
-    extra = [name for name in frame.columns if name not in known | {model.schema.target}]
+    table, extra = predictions(load_model(run), rows)
     if extra:
         say(f"note: {len(extra)} columns of {rows} are not used: {', '.join(extra[:5])}{' ...' if extra[5:] else ''}")
-    if model.schema.task != "regression":
-        probabilities = model.predict_proba(frame)
-        columns |= {f"probability_{label}": probabilities[:, i] for i, label in enumerate(model.schema.classes)}
-    table = pl.DataFrame(columns)
     if as_json:
         echo_json({"run": run, "rows": table.height, "out": out, "predictions": table.to_dicts() if not out else None})
     written, quoted = (table, 0) if raw else without_formulas(table)
@@ -463,9 +459,13 @@ def rules_test(paths: Sequence[str], as_json: bool) -> None:
     from advisor.facts import FACTS
     from advisor.rules import load_rules, run_examples
 
-    space = knowledge.base_space()
-    book = load_rules(list(paths) or [knowledge.folder("rules")], FACTS, space)
-    results = run_examples(book, space, knowledge.typical_facts())
+    spaces = knowledge.base_spaces()
+    book = load_rules(list(paths) or [knowledge.folder("rules")], FACTS, spaces, kind=None)
+    results = [
+        result
+        for kind, space in spaces.items()
+        for result in run_examples([r for r in book if kind in r.applies_to], space, knowledge.typical_facts(kind))
+    ]
     failed = [result for result in results if not result.passed]
     if as_json:
         echo_json({"examples": len(results), "failed": [vars(result) for result in failed]})
@@ -531,15 +531,17 @@ def rules_schema() -> None:
     from advisor import knowledge, rule_schema
     from advisor.facts import FACTS
     from advisor.rules import fact_names, own_names
+    from advisor.spaces import union
 
-    space = knowledge.base_space()
-    click.echo(rule_schema.to_json(space, {**fact_names(FACTS), **own_names(space)}), nl=False)
+    spaces = knowledge.base_spaces()
+    names = {**fact_names(FACTS), **own_names(spaces)}
+    click.echo(rule_schema.to_json(union(spaces.values()), names), nl=False)
 
 
 def _book(folders: Sequence[str]) -> Any:
     from advisor import knowledge
 
-    return knowledge.rules(folders)
+    return knowledge.rules(folders, kind=None)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

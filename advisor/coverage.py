@@ -13,20 +13,24 @@ from typing import Any
 from advisor import knowledge, strict_yaml
 from advisor.advice import Advice, Reading, get_advice
 from advisor.errors import UserError
+from advisor.kinds import Kind
 from advisor.rules import Rule, judge, own_facts
+from advisor.signals import kind_of
 
 ENOUGH_SETS = 5
 """A rule that fires on all of fewer sets may do so by chance; from here on it must say why it does."""
 TABLES = (".csv", ".parquet")
+IN_FOLDER = ("train.csv", "data.npz", "*_TRAIN.ts", "train")
+"""What a data set's folder holds beside meta.yaml: a table, arrays, series, or a folder for each class of images."""
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """A table to be judged. task: None when it is to be inferred from the target."""
+    """A data set to be judged. task: None when it is to be inferred from the target; target: None where files say it."""
 
     name: str
     train: Path
-    target: str
+    target: str | None
     test: Path | None = None
     task: str | None = None
 
@@ -36,6 +40,7 @@ class Covered:
     """What the rule book says about one data set: ids of rules, names of parameters, and what is wrong with the advice."""
 
     name: str
+    kind: Kind
     fired: tuple[str, ...]
     unjudged: tuple[str, ...]
     touched: tuple[str, ...]
@@ -67,9 +72,14 @@ class Coverage:
     @property
     def unexplained(self) -> tuple[str, ...]:
         """The rules that fire on all of enough sets and do not say why: what always holds is no advice for a case."""
-        if len(self.sets) < ENOUGH_SETS:
-            return ()
-        return tuple(r.id for r in self.rules if len(self.fired_on(r)) == len(self.sets) and not r.universal)
+        return tuple(r.id for r in self.rules if self._always(r) and len(self._met(r)) >= ENOUGH_SETS and not r.universal)
+
+    def _met(self, rule: Rule) -> list[Covered]:
+        """The sets of a kind that the rule is for."""
+        return [one for one in self.sets if one.kind in rule.applies_to]
+
+    def _always(self, rule: Rule) -> bool:
+        return len(self.fired_on(rule)) == len(self._met(rule)) > 0
 
     @property
     def untouched(self) -> tuple[str, ...]:
@@ -117,7 +127,7 @@ class Coverage:
         for rule in sorted(self.rules, key=lambda rule: (-len(self.fired_on(rule)), rule.id)):
             count, unjudged = len(self.fired_on(rule)), len(self.unjudged_on(rule))
             remark = "" if count else "never"
-            if count == len(self.sets) and rule.universal:
+            if self._always(rule) and rule.universal:
                 remark = f"everywhere: {rule.universal}"
             elif rule.id in self.unexplained:
                 remark = "everywhere, and does not say why: add `universal` or a condition"
@@ -139,7 +149,7 @@ def cover(paths: Sequence[Path | str], target: str | None = None, rules: Sequenc
 
     rules: further folders of rules. UserError for a wrong rule, or when no set at all can be read.
     """
-    book = knowledge.rules(rules)
+    book = knowledge.rules(rules, kind=None)
     sets: list[Covered] = []
     failed: list[str] = []
     for path in map(Path, paths):
@@ -160,29 +170,42 @@ def cover(paths: Sequence[Path | str], target: str | None = None, rules: Sequenc
                 failed.append(str(error) if str(place) in str(error) else f"{place}: {error}")
     if not sets:
         raise UserError(f"no data set could be read: {failed[0] if failed else 'none was named'}")
-    return Coverage(book, tuple(sets), tuple(failed), tuple(knowledge.base_space().parameters))
+    kinds = {one.kind for one in sets}
+    names = dict.fromkeys(name for kind in kinds for name in knowledge.base_space(kind).parameters)
+    return Coverage(tuple(r for r in book if kinds & {*r.applies_to}), tuple(sets), tuple(failed), tuple(sorted(names)))
 
 
 def _places(path: Path) -> Iterator[Path]:
     """The data sets below a path: itself, or the folders in it that hold a train.csv."""
     if not path.exists():
         raise UserError(f"{path}: no such file or folder")
-    if path.is_file() or (path / "train.csv").exists():
+    if path.is_file() or _inside(path) is not None:
         yield path
         return
-    inside = [folder for folder in sorted(path.iterdir()) if (folder / "train.csv").exists()]
+    inside = [folder for folder in sorted(path.iterdir()) if folder.is_dir() and _inside(folder) is not None]
     if not inside:
         raise UserError(f"{path}: no data set here (a folder with train.csv and meta.yaml)")
     yield from inside
 
 
+def _inside(folder: Path) -> Path | None:
+    """The data in a data set's folder."""
+    found = (next(iter(sorted(folder.glob(name))), None) for name in IN_FOLDER)
+    return next((path for path in found if path is not None), None)
+
+
 def _data_set(place: Path, target: str | None) -> DataSet:
     if place.is_file():
-        if place.suffix.lower() not in TABLES:
-            raise UserError(f"{place}: not a table ({', '.join(TABLES)})")
-        if target is None:
-            raise UserError(f"{place}: name its target with --target")
+        if kind_of(place) == "table":
+            if place.suffix.lower() not in TABLES:
+                raise UserError(f"{place}: not a table ({', '.join(TABLES)})")
+            if target is None:
+                raise UserError(f"{place}: name its target with --target")
         return DataSet(place.stem, place, target)
+    data = _inside(place)
+    assert data is not None
+    if data.suffix != ".csv":
+        return DataSet(place.resolve().name, place if data.is_dir() else data, target)
     meta = _meta(place / "meta.yaml", needed=target is None)
     wanted = target if target is not None else meta.get("target")
     if not isinstance(wanted, str):
@@ -203,7 +226,8 @@ def _meta(file: Path, *, needed: bool) -> dict[str, Any]:
 
 def _covered(name: str, advice: Advice) -> Covered:
     """Which rules spoke, and whether what they said together is a recommendation that stands."""
-    base, recommendation = knowledge.base_space(), advice.recommendation
+    recommendation = advice.recommendation
+    base = knowledge.base_space(recommendation.kind)
     facts = {**advice.facts.values, **own_facts({}, base)}
     verdicts = {rule.id: judge(rule, facts, base) for rule in advice.rules}
     problems = []
@@ -217,6 +241,7 @@ def _covered(name: str, advice: Advice) -> Covered:
             problems.append(f"{parameter} has no because")
     return Covered(
         name,
+        recommendation.kind,
         tuple(id for id, verdict in verdicts.items() if verdict.fires),
         tuple(id for id, verdict in verdicts.items() if verdict.fires is None),
         tuple(sorted({claim.parameter for verdict in verdicts.values() for claim in verdict.claims})),

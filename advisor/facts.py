@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
+from advisor.signal_fact_schema import SIGNAL_FACTS
+
 FactType = Literal["int", "float", "bool", "text", "list"]
 
 HIGH_CARDINALITY = 50
@@ -245,6 +247,7 @@ FACTS: Mapping[str, FactSpec] = MappingProxyType(
         ("memory.available_gb", "float", "GB", "memory that is free for this process now", 20.0, "nullable"),
         ("gpu.count", "int", "GPUs", "NVIDIA GPUs that nvidia-smi lists", 0),
         ("gpu.memory_gb", "float", "GB", "memory of the smallest GPU", 24.0, "nullable"),
+        *SIGNAL_FACTS,
     )
 )
 
@@ -255,21 +258,24 @@ class Facts:
 
     values: every name of FACTS -> its value, or None. sampled: fact name -> on how many rows it was measured, such
     as "10,000 of 1,000,000 rows". columns: one mapping per feature column for the report. target: the same of the
-    target, its classes with their counts or its histogram.
+    target, its classes with their counts or its histogram. samples: a few images or series, for the report.
     """
 
     values: Mapping[str, Any]
     sampled: Mapping[str, str]
     columns: tuple[Mapping[str, Any], ...]
     target: Mapping[str, Any] = field(default_factory=dict)
+    samples: tuple[Mapping[str, Any], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able dictionary; ``from_dict`` reads it back."""
         columns = [dict(c) for c in self.columns]
-        return {"values": dict(self.values), "sampled": dict(self.sampled), "columns": columns, "target": dict(self.target)}
+        plain = {"values": dict(self.values), "sampled": dict(self.sampled), "columns": columns, "target": dict(self.target)}
+        return plain | ({"samples": [dict(sample) for sample in self.samples]} if self.samples else {})
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Facts:
         """The facts that ``to_dict`` wrote."""
         columns = tuple(dict(column) for column in data["columns"])
-        return cls(dict(data["values"]), dict(data["sampled"]), columns, dict(data.get("target", {})))
+        samples = tuple(dict(sample) for sample in data.get("samples", ()))
+        return cls(dict(data["values"]), dict(data["sampled"]), columns, dict(data.get("target", {})), samples)

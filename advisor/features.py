@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from advisor.kinds import Kind
 
 Task = Literal["binary", "multiclass", "regression"]
 
@@ -42,10 +44,40 @@ class Features:
     def __len__(self) -> int:
         return len(self.numeric)
 
+    def part(self, rows: slice) -> Features:
+        """Some of the rows, in order."""
+        return replace(self, numeric=self.numeric[rows], categorical=self.categorical[rows])
+
+
+@dataclass(frozen=True)
+class Signals:
+    """Images or sequences of some rows, before any statistic has been fitted.
+
+    values: images as uint8, shape (rows, channels, height, width); sequences as float32, shape (rows, channels, length),
+    where NaN is a missing point or one past the end of a shorter sequence. They may lie in a file (``np.memmap``).
+    """
+
+    values: NDArray[Any]
+
+    def __post_init__(self) -> None:
+        if (self.values.ndim, self.values.dtype.name) not in ((4, "uint8"), (3, "float32")):
+            raise ValueError(f"{self.values.dtype} of {self.values.ndim} dimensions is neither images nor sequences")
+
+    @property
+    def kind(self) -> Kind:
+        return "image" if self.values.ndim == 4 else "sequence"
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def part(self, rows: slice) -> Signals:
+        """Some of the rows, in order."""
+        return Signals(self.values[rows])
+
 
 @dataclass(frozen=True)
 class Dataset:
-    """Features with their target, in row order.
+    """Features (a table's) or signals with their target, in row order.
 
     target: int64 class codes (an index into ``classes``) for classification, float64 for regression; shape (rows,).
     classes: the class labels as text, in code order; empty for regression.
@@ -53,7 +85,7 @@ class Dataset:
     weights: how much each row counts when it validates, positive with mean 1; None: all alike. Training ignores them.
     """
 
-    features: Features
+    features: Features | Signals
     target: NDArray[np.int64] | NDArray[np.float64]
     task: Task
     classes: tuple[str, ...] = ()

@@ -6,9 +6,10 @@ import functools
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from advisor.facts import FACTS
+from advisor.kinds import Kind
 from advisor.rules import Checked, Rule, check_rules, load_profile, load_rules
 from advisor.spaces import Space, load_space
 
@@ -20,28 +21,40 @@ def folder(name: str) -> Path:
 
 
 @functools.cache  # what ships does not change while a process runs
-def base_space() -> Space:
-    """The base search space for tables, before any rule."""
-    return load_space(folder("search_spaces") / "tables.yaml")
+def base_space(kind: Kind = "table") -> Space:
+    """The base search space for one kind of data, before any rule."""
+    spaces = folder("search_spaces")
+    return load_space(spaces / f"{kind}s.yaml", spaces / "training.yaml")
 
 
-def rules(extra: Sequence[Path | str] = (), without: Sequence[str] = ()) -> tuple[Rule, ...]:
-    """The shipped rules and those of a person's own folders, less the ids in `without`; UserError when one is wrong."""
+def base_spaces() -> dict[Kind, Space]:
+    """The base search spaces of all kinds of data."""
+    return {kind: base_space(kind) for kind in get_args(Kind)}
+
+
+def rules(
+    extra: Sequence[Path | str] = (), without: Sequence[str] = (), kind: Kind | None = "table"
+) -> tuple[Rule, ...]:
+    """The shipped rules and those of a person's own folders, less the ids in `without`; UserError when one is wrong.
+
+    kind: of the data that they are for; None gives all of them.
+    """
     if not extra:
-        return _shipped_rules(tuple(without))
-    return load_rules([folder("rules"), *extra], FACTS, base_space(), without=without)
+        return _shipped_rules(tuple(without), kind)
+    return load_rules([folder("rules"), *extra], FACTS, base_spaces(), without=without, kind=kind)
 
 
 @functools.cache
-def _shipped_rules(without: tuple[str, ...]) -> tuple[Rule, ...]:
-    return load_rules([folder("rules")], FACTS, base_space(), without=without)
+def _shipped_rules(without: tuple[str, ...], kind: Kind | None) -> tuple[Rule, ...]:
+    return load_rules([folder("rules")], FACTS, base_spaces(), without=without, kind=kind)
 
 
 def check(sources: Sequence[Path | str]) -> Checked:
-    """Check a person's own rules against the facts and parameters of tables; the shipped rules are not looked at."""
-    return check_rules(sources, FACTS, base_space())
+    """Check a person's own rules against the facts and parameters; the shipped rules are not looked at."""
+    return check_rules(sources, FACTS, base_spaces())
 
 
-def typical_facts() -> dict[str, Any]:
-    """The facts of the typical table that the rules' examples start from."""
-    return load_profile(folder("rules") / "profiles.yaml", FACTS)
+def typical_facts(kind: Kind = "table") -> dict[str, Any]:
+    """The facts of the typical data set that the rules' examples start from; what its profile does not give is None."""
+    profile = "typical" if kind == "table" else f"typical_{kind}"
+    return {**dict.fromkeys(FACTS), **load_profile(folder("rules") / "profiles.yaml", FACTS, profile)}

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from advisor.columns import tally
 from advisor.errors import UserError, did_you_mean
 from advisor.facts import CORRELATED, FACTS, HEAVY_SKEW, HIGH_CARDINALITY, Facts
+from advisor.features import Task
 from advisor.reading import available_memory, total_memory
 from advisor.shift import measure_shift
 from advisor.table import MAX_LEVELS, Column, ColumnType, Table, encoded_names
@@ -32,6 +33,8 @@ SAMPLE_CELLS = 20_000_000
 """... and on at most so many cells, but never on fewer than 2,000 rows."""
 CORRELATED_COLUMNS = 200
 """Correlations are measured among at most so many numeric columns, the first by name."""
+ORDERED_COLUMNS = 16
+"""Below so many numeric columns it is not asked whether their order means something."""
 ONE_HOT_MAX, EMBEDDING_DIM = 9, 8
 """The base space's defaults, for ``encoded_width``."""
 LEAK_ROWS, LEAK_BINS = 50, 50
@@ -45,7 +48,7 @@ _HARDWARE = ("cores", "memory.gb", "memory.available_gb", "gpu.count", "gpu.memo
 _MEASURED_ON_SAMPLE = (
     *("skew.max", "skew.median", "skew.heavy_columns", "outliers.share", "scale.ratio", "correlated.pairs_share"),
     *("leak.columns", "columns.heavy_tailed", "columns.correlated", "columns.leaking"),
-    *("nearly_constant.columns", "columns.nearly_constant"),
+    *("nearly_constant.columns", "columns.nearly_constant", "columns.order_correlation"),
 )
 
 
@@ -63,7 +66,7 @@ def measure(table: Table, hardware: Mapping[str, Any] | None = None) -> Facts:
     missing = dict(zip(train.columns, train.null_count().row(0), strict=True))
     values: dict[str, Any] = dict.fromkeys(FACTS)
     values |= _shape_facts(table)
-    values |= _target_facts(table)
+    values |= target_facts(train[schema.target], schema.task)
     values |= _missing_facts(table, missing)
     values |= _level_facts(table)
     values |= _distribution_facts(numeric, sample)
@@ -71,7 +74,8 @@ def measure(table: Table, hardware: Mapping[str, Any] | None = None) -> Facts:
     values |= measure_traps(table, sample)
     leaks = sorted(column.name for column in schema.columns if _leaks(sample[column.name], sample[schema.target], table))
     values |= {"leak.columns": len(leaks), "columns.leaking": leaks}
-    values |= _hardware_facts(hardware or {})
+    values |= hardware_facts(hardware or {})
+    values["columns.order_correlation"] = _order_correlation(table, sample)
     shift, effects, compared = measure_shift(table)
     values |= shift
     sampled = _sampled(table, sample.height, len(numeric), dict.fromkeys(shift, compared) if compared else {})
@@ -80,7 +84,8 @@ def measure(table: Table, hardware: Mapping[str, Any] | None = None) -> Facts:
         _column_facts(column, table, sample, missing, by_name) | {"shift": effects.get(column.name)}
         for column in schema.columns
     )
-    return Facts(values, sampled, columns, _target_shape(table, sample))
+    shape = target_shape(train[schema.target], sample[schema.target], schema.task)
+    return Facts(values, sampled, columns, shape)
 
 
 def _sample(train: pl.DataFrame, width: int) -> pl.DataFrame:
@@ -104,7 +109,7 @@ def _sampled(table: Table, rows: int, numeric: int, shift: Mapping[str, str]) ->
         sampled |= dict.fromkeys(_MEASURED_ON_SAMPLE, f"{rows:,} of {total:,} rows")
     if numeric > CORRELATED_COLUMNS:
         part = f"{CORRELATED_COLUMNS} of {numeric:,} numeric columns, {rows:,} of {total:,} rows"
-        sampled |= {"correlated.pairs_share": part, "columns.correlated": part}
+        sampled |= dict.fromkeys(("correlated.pairs_share", "columns.correlated", "columns.order_correlation"), part)
     return {name: sampled[name] for name in FACTS if name in sampled}
 
 
@@ -149,9 +154,9 @@ def _time_ordered(table: Table) -> bool | None:
     return any(bool(table.train[name].drop_nulls().is_sorted()) for name in names)
 
 
-def _target_facts(table: Table) -> dict[str, Any]:
-    answer = table.train[table.schema.target]
-    if table.schema.task != "regression":
+def target_facts(answer: pl.Series, task: Task) -> dict[str, Any]:
+    """The facts ``classes.*`` or ``target.*`` of the training rows' target."""
+    if task != "regression":
         counts = tally(answer)["rows"].to_numpy().astype(np.float64)
         shares = counts / counts.sum()
         several = len(counts) > 1
@@ -227,13 +232,14 @@ def _moments(values: NDArray[np.float64]) -> _Moments:
     std = float(np.sqrt(variance))
     # Rounding makes a constant column vary by about 1e-16 of its size.
     if len(values) < 3 or std <= 1e-12 * max(abs(mean), 1e-300):
-        return _Moments(_finite(mean * scale), _finite(std * scale), None, None)
+        return _Moments(finite(mean * scale), finite(std * scale), None, None)
     away /= std
     skew, kurtosis = float((away**3).mean()), float((away**4).mean()) - 3.0
-    return _Moments(_finite(mean * scale), _finite(std * scale), _finite(skew), _finite(kurtosis))
+    return _Moments(finite(mean * scale), finite(std * scale), finite(skew), finite(kurtosis))
 
 
-def _finite(value: float) -> float | None:
+def finite(value: float) -> float | None:
+    """The value, or None for an infinite one and NaN."""
     return value if np.isfinite(value) else None
 
 
@@ -251,7 +257,7 @@ def _numeric(column: Column, cells: pl.Series) -> dict[str, Any]:
     values = np.sort(values)
     with np.errstate(over="ignore", invalid="ignore"):
         quantiles = np.quantile(values, list(_QUANTILES.values()))
-        facts |= {name: _finite(float(value)) for name, value in zip(_QUANTILES, quantiles, strict=True)}
+        facts |= {name: finite(float(value)) for name, value in zip(_QUANTILES, quantiles, strict=True)}
         spread = quantiles[4] - quantiles[2]
         if 0 < spread < np.inf:
             low, high = quantiles[2] - 3 * spread, quantiles[4] + 3 * spread
@@ -276,13 +282,12 @@ def _cut(text: str) -> str:
     return text if len(text) <= MOST_TEXT else text[: MOST_TEXT - 1] + "…"
 
 
-def _target_shape(table: Table, sample: pl.DataFrame) -> dict[str, Any]:
+def target_shape(answer: pl.Series, sample: pl.Series, task: Task) -> dict[str, Any]:
     """The target for the report: the largest classes with their exact counts, or the sample's histogram."""
-    name = table.schema.target
-    if table.schema.task != "regression":
-        counts = tally(table.train[name]).head(MOST_CLASSES).rows()
+    if task != "regression":
+        counts = tally(answer).head(MOST_CLASSES).rows()
         return {"classes": [[_cut(str(label)), count] for label, count in counts]}
-    values = sample[name].to_numpy().astype(np.float64)
+    values = sample.to_numpy().astype(np.float64)
     low, high = (float(edge) for edge in np.quantile(values, [0.01, 0.99]))
     return {"histogram": histogram} if (histogram := _histogram(values, low, high)) else {}
 
@@ -299,7 +304,7 @@ def _distribution_facts(numeric: Sequence[Mapping[str, Any]], sample: pl.DataFra
         "skew.heavy_columns": len(heavy),
         "columns.heavy_tailed": heavy,
         "outliers.share": sum(column["outliers"] for column in numeric) / cells if cells else None,
-        "scale.ratio": _finite(max(spreads) / min(spreads)) if spreads else None,
+        "scale.ratio": finite(max(spreads) / min(spreads)) if spreads else None,
         "correlated.pairs_share": pairs,
         "columns.correlated": repeating,
     }
@@ -310,6 +315,13 @@ def _correlated(names: Sequence[str], sample: pl.DataFrame) -> tuple[float | Non
     names = names[:CORRELATED_COLUMNS]
     if len(names) < 2:
         return None, []
+    strong = np.triu(_correlations(names, sample) > CORRELATED, k=1)
+    share = float(strong.sum()) / (len(names) * (len(names) - 1) / 2)
+    return share, [names[position] for position in np.flatnonzero(strong.any(axis=0)).tolist()]
+
+
+def _correlations(names: Sequence[str], sample: pl.DataFrame) -> NDArray[np.float64]:
+    """Absolute correlations of numeric columns, shape (names, names)."""
     matrix = np.empty((sample.height, len(names)))
     for position, name in enumerate(names):
         values = sample[name].to_numpy().astype(np.float64)
@@ -317,9 +329,18 @@ def _correlated(names: Sequence[str], sample: pl.DataFrame) -> tuple[float | Non
         matrix[:, position] = np.nan_to_num(values - np.nanmean(values))
     length = np.sqrt((matrix**2).sum(axis=0))
     matrix /= np.where(length > 0, length, 1.0)
-    strong = np.triu(np.abs(matrix.T @ matrix) > CORRELATED, k=1)
-    share = float(strong.sum()) / (len(names) * (len(names) - 1) / 2)
-    return share, [names[position] for position in np.flatnonzero(strong.any(axis=0)).tolist()]
+    return np.abs(matrix.T @ matrix)
+
+
+def _order_correlation(table: Table, sample: pl.DataFrame) -> float | None:
+    """Mean absolute correlation of neighbouring numeric columns, less the mean of all pairs: what a random order has."""
+    names = [column.name for column in table.schema.of_type("numeric")]
+    names = [name for name in names if sample[name].null_count() < sample.height][:CORRELATED_COLUMNS]
+    if len(names) < ORDERED_COLUMNS:
+        return None
+    matrix = _correlations(names, sample)
+    pairs = matrix[np.triu_indices(len(names), k=1)]
+    return float(np.diagonal(matrix, offset=1).mean() - pairs.mean())
 
 
 def _duplicate_facts(table: Table) -> dict[str, Any]:
@@ -411,7 +432,8 @@ def _column_facts(
 # ------------------------------------------------------------------------------------------------------- hardware
 
 
-def _hardware_facts(given: Mapping[str, Any]) -> dict[str, Any]:
+def hardware_facts(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts of the machine; UserError for a name in ``given`` that is none of them."""
     for name in given:
         if name not in _HARDWARE:
             raise UserError(f"hardware: unknown '{name}'{did_you_mean(name, _HARDWARE)}; expected {', '.join(_HARDWARE)}")

@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,16 +18,20 @@ import torch
 from numpy.typing import NDArray
 
 from advisor.errors import UserError
-from advisor.features import Features
+from advisor.features import Features, Signals
 from advisor.losses import SMALLEST_PROBABILITY, row_losses
 from advisor.networks import InputShape
 from advisor.preprocessing import Preprocessor
+from advisor.signal_inputs import SignalPreprocessor, SignalShape
+from advisor.signals import SignalSchema, read_signals
 from advisor.table import Schema, encode, read_frame
 from advisor.training import Fitted
 
 if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
+
+    Rows = pl.DataFrame | pd.DataFrame | NDArray[Any] | str | Path
 
 FORMAT = 1
 DESCRIPTION, WEIGHTS, CHECKSUMS = "model.json", "weights.safetensors", "checksums.json"
@@ -50,7 +54,7 @@ class Model:
     share (the best guess for balanced accuracy); without them it takes the most likely one.
     """
 
-    schema: Schema
+    schema: Schema | SignalSchema
     stacks: tuple[Fitted, ...]
     temperature: float = 1.0
     shares: tuple[float, ...] = ()
@@ -63,25 +67,59 @@ class Model:
             return np.array([int(label) for label in labels], dtype=np.int64)
         return np.array(labels)
 
-    def predict(self, data: pl.DataFrame | pd.DataFrame) -> NDArray[Any]:
+    def predict(self, data: Rows) -> NDArray[Any]:
         """One prediction per row: a class label, or a number in the target's unit. Shape (rows,), in row order.
 
-        Columns are found by name; further columns are ignored; levels never seen in training are allowed.
-        Raises UserError when a column of the training table is missing.
+        Tables: columns are found by name; further columns are ignored; levels never seen in training are allowed. Images
+        and sequences: an array, or any file or folder that they can be trained from.
+        Raises UserError when a column of the training table is missing, or when rows have another shape.
         """
-        scores = self.scores(encode(read_frame(data), self.schema))
+        scores = self.scores(self.read(data))
         return scores if self.schema.task == "regression" else self.classes[decided(scores, self.shares)]
 
-    def predict_proba(self, data: pl.DataFrame | pd.DataFrame) -> NDArray[np.float64]:
+    def predict_proba(self, data: Rows) -> NDArray[np.float64]:
         """Class probabilities, shape (rows, classes). Raises UserError for a regression model, and as ``predict`` does."""
         if self.schema.task == "regression":
             raise UserError(f"the model of '{self.schema.target}' is a regression: it has no class probabilities, use predict")
-        return self.scores(encode(read_frame(data), self.schema))
+        return self.scores(self.read(data))
 
-    def scores(self, features: Features) -> NDArray[np.float64]:
+    def read(self, data: Rows) -> Features | Signals:
+        """New rows as the training rows were read."""
+        if isinstance(self.schema, SignalSchema):
+            return read_signals(data, self.schema)[0]
+        return encode(read_frame(data), self.schema)  # type: ignore[arg-type]
+
+    def scores(self, features: Features | Signals) -> NDArray[np.float64]:
         """Probabilities (rows, classes) or predictions (rows,) for rows that are encoded already."""
         mean = np.asarray(np.mean([stack.predict(features) for stack in self.stacks], axis=0))
         return mean if self.schema.task == "regression" else tempered(mean, self.temperature)
+
+
+def predictions(model: Model, source: str | Path) -> tuple[pl.DataFrame, list[str]]:
+    """What `advisor predict` writes for the rows of a source, in their order, and the columns of it that are not used.
+
+    ``prediction``, and for classes a ``probability_CLASS`` for each; images and sequences that have names have them first.
+    Raises UserError as ``Model.predict`` does.
+    """
+    import polars as pl
+
+    columns: dict[str, Any] = {}
+    unused: list[str] = []
+    features: Features | Signals
+    if isinstance(model.schema, SignalSchema):
+        features, names = read_signals(source, model.schema)
+        columns |= {"name": names} if any(names) else {}
+    else:
+        frame = read_frame(source)
+        known = {model.schema.target, *(column.name for column in model.schema.columns)}
+        unused = [name for name in frame.columns if name not in known]
+        features = encode(frame, model.schema)
+    scores = model.scores(features)
+    if model.schema.task == "regression":
+        return pl.DataFrame(columns | {"prediction": scores}), unused
+    columns["prediction"] = model.classes[decided(scores, model.shares)]
+    columns |= {f"probability_{label}": scores[:, i] for i, label in enumerate(model.schema.classes)}
+    return pl.DataFrame(columns), unused
 
 
 def decided(probabilities: NDArray[np.float64], shares: Sequence[float] = ()) -> NDArray[np.int64]:
@@ -114,7 +152,8 @@ def model_files(model: Model) -> dict[str, bytes]:
     stacks = []
     for number, stack in enumerate(model.stacks):
         tensors.update({f"{number}/{name}": tensor.numpy() for name, tensor in stack.state.items()})
-        for split, preprocessor in enumerate(stack.preprocessors):
+        fitted: Sequence[Preprocessor | SignalPreprocessor] = stack.preprocessors
+        for split, preprocessor in enumerate(fitted):
             arrays = preprocessor.arrays()
             tensors.update({f"{number}/{PREPROCESSED}/{split}/{name}": array for name, array in arrays.items()})
         tensors.update({f"{number}/{name}": getattr(stack, name) for name in TARGET_ARRAYS})
@@ -139,17 +178,23 @@ def _describe(stack: Fitted) -> dict[str, Any]:
         "configuration": dict(stack.configuration),
         "task": stack.task,
         "outputs": stack.outputs,
-        "shape": {
-            "numeric": stack.shape.numeric,
-            "indicators": stack.shape.indicators,
-            "code_counts": list(stack.shape.code_counts),
-        },
+        "shape": _plain(stack.shape),
         "scaling": [p.scaling for p in stack.preprocessors],
         "member_split": list(stack.member_split),
         "best_epochs": list(stack.best_epochs),
         # JSON has no infinity: the loss of a member that diverged from the start
         "validation_losses": [loss if math.isfinite(loss) else None for loss in stack.validation_losses],
     }
+
+
+def _plain(shape: InputShape | SignalShape) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(shape).items()}
+
+
+def _shape(plain: Mapping[str, Any]) -> InputShape | SignalShape:
+    if "channels" in plain:
+        return SignalShape(plain["channels"], tuple(plain["size"]))
+    return InputShape(plain["numeric"], plain["indicators"], tuple(plain["code_counts"]))
 
 
 def _checksums(files: Mapping[str, bytes]) -> bytes:
@@ -183,7 +228,9 @@ def load_model(path: str | Path) -> Model:
     tensors = safetensors.numpy.load(files[WEIGHTS])
     stacks = [_stack(entry, number, tensors) for number, entry in enumerate(description["stacks"])]
     shares = tuple(float(share) for share in description.get("shares", ()))
-    return Model(Schema.from_dict(description["schema"]), tuple(stacks), float(description["temperature"]), shares)
+    # a table's schema has no kind: models of the first release have none
+    schema_of = SignalSchema.from_dict if "kind" in description["schema"] else Schema.from_dict
+    return Model(schema_of(description["schema"]), tuple(stacks), float(description["temperature"]), shares)
 
 
 def _read(folder: Path, name: str) -> bytes:
@@ -209,18 +256,19 @@ def _changed(stored: bytes, files: Mapping[str, bytes]) -> str:
 
 def _stack(entry: Mapping[str, Any], number: int, tensors: Mapping[str, NDArray[Any]]) -> Fitted:
     own = {name.removeprefix(f"{number}/"): array for name, array in tensors.items() if name.startswith(f"{number}/")}
+    shape = _shape(entry["shape"])
+    kind: Any = SignalPreprocessor if isinstance(shape, SignalShape) else Preprocessor
     preprocessors = []
     for split, scaling in enumerate(entry["scaling"]):
         prefix = f"{PREPROCESSED}/{split}/"
         arrays = {name.removeprefix(prefix): own.pop(name) for name in list(own) if name.startswith(prefix)}
-        preprocessors.append(Preprocessor.from_arrays(scaling, arrays))
+        preprocessors.append(kind.from_arrays(scaling, arrays))
     targets = {name: own.pop(name) for name in TARGET_ARRAYS}
-    shape = entry["shape"]
     return Fitted(
         configuration=entry["configuration"],
         task=entry["task"],
         outputs=entry["outputs"],
-        shape=InputShape(shape["numeric"], shape["indicators"], tuple(shape["code_counts"])),
+        shape=shape,
         preprocessors=tuple(preprocessors),
         member_split=tuple(entry["member_split"]),
         state={name: torch.from_numpy(np.array(array)) for name, array in own.items()},

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+EVALUATION_ROWS = 8192
+"""Rows per forward pass without gradients: bounds the memory of wide networks on large tables."""
 ACTIVATIONS = {
     "relu": F.relu,
     "leaky_relu": lambda x: F.leaky_relu(x, 0.01),
@@ -37,13 +39,13 @@ class InputShape:
     code_counts: tuple[int, ...]
 
 
-def initialize(weight: Tensor, how: str, generator: torch.Generator) -> None:
-    """Fill a (members, fan_in, fan_out) weight in place.
+def initialize(weight: Tensor, how: str, generator: torch.Generator, fans: tuple[int, int] | None = None) -> None:
+    """Fill a (members, fan_in, fan_out) weight in place, or one of any shape with its (fan_in, fan_out) given.
 
     he: variance 2 / fan_in (He et al. 2015); xavier: 2 / (fan_in + fan_out) (Glorot and Bengio 2010); lecun: 1 / fan_in;
     torch_default: what ``nn.Linear`` does, uniform within 1 / sqrt(fan_in), so a variance of 1 / (3 fan_in).
     """
-    fan_in, fan_out = weight.shape[-2], weight.shape[-1]
+    fan_in, fan_out = fans or (weight.shape[-2], weight.shape[-1])
     variance = {
         "he_normal": 2 / fan_in,
         "he_uniform": 2 / fan_in,
@@ -260,6 +262,11 @@ class TableNetwork(nn.Module):
             h = block(h, noise)
         out: Tensor = self.head(h)
         return out if self.skip is None else out + self.skip(x)
+
+    @property
+    def rows_per_pass(self) -> int:
+        """Rows of each member that one pass without gradients takes at a time."""
+        return max(1, EVALUATION_ROWS // self.head.weight.shape[0])
 
     def head_parameters(self) -> list[nn.Parameter]:
         """The classifier on top: the output layer, and the linear path beside the hidden layers where there is one."""

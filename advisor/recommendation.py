@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from advisor import combination, recommendation_file
 from advisor.combination import Combined, Contradiction, State, Step, Wish, state
 from advisor.expressions import Template
+from advisor.kinds import Kind
 from advisor.recommendation_file import own_range
 from advisor.rules import Rule, Severity, Verdict, judge, own_facts
 from advisor.spaces import Derivation, Parameter, Space, shown
@@ -76,6 +77,11 @@ class Recommendation:
     edited: frozenset[str] = field(default=frozenset(), compare=False)
     """What a person changed in the file since it was written; not part of the file."""
 
+    @property
+    def kind(self) -> Kind:
+        """What the rows of the data are."""
+        return self.data.get("kind", "table")  # type: ignore[no-any-return]
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data (JSON-able) in a fixed order."""
         return {
@@ -94,15 +100,19 @@ class Recommendation:
         return recommendation_file.write(self.to_dict())
 
     @classmethod
-    def from_yaml(cls, text: str, base: Space, source: str = "recommendation.yaml") -> Recommendation:
+    def from_yaml(
+        cls, text: str, base: Space | Callable[[Any], Space], source: str = "recommendation.yaml"
+    ) -> Recommendation:
         """Read what `to_yaml` wrote and a person may have edited.
 
         A value that was changed under `configuration` is fixed and leaves the search; a range that was changed under
         `space` is searched instead of the advised one. Both are marked as the person's own in the provenance.
-        base: the search space that bounds every edit. source: the file's name, for errors.
+        base: the search space that bounds every edit, or a function from the kind of data to it. source: the file's
+        name, for errors.
         Raises UserError, one line with file and line, for whatever does not fit.
         """
         read = recommendation_file.read(text, base, source)
+        base = read.base
         findings = tuple(Finding(**item) for item in read.findings)
         unjudged = tuple(Unjudged(**item) for item in read.unjudged)
         provenance = {name: Provenance(**item) for name, item in read.provenance.items()}

@@ -14,6 +14,7 @@ import yaml
 from advisor import strict_yaml
 from advisor.combination import Contradiction, DecidedBy, Side, Step, searched
 from advisor.errors import UserError, did_you_mean
+from advisor.kinds import Kind
 from advisor.rules import Severity
 from advisor.spaces import Parameter, Space, number_hint, read_derivation, shown
 from advisor.strict_yaml import Document, Key, Place
@@ -94,6 +95,7 @@ class Read:
     """A recommendation file as plain data, with the space that it describes and what the person edited."""
 
     data: Mapping[str, Any]
+    base: Space
     space: Space
     edited: frozenset[str]
     findings: tuple[Mapping[str, Any], ...]
@@ -102,8 +104,11 @@ class Read:
     contradictions: tuple[Contradiction, ...]
 
 
-def read(text: str, base: Space, source: str) -> Read:
-    """Read a recommendation file; UserError in one line, with file and line, for whatever does not fit."""
+def read(text: str, bases: Space | Callable[[Any], Space], source: str) -> Read:
+    """Read a recommendation file; UserError in one line, with file and line, for whatever does not fit.
+
+    bases: the base space, or a function from the kind of data (``data.kind``, a table where it is not given) to it.
+    """
     document = strict_yaml.parse(text, source, MAX_BYTES)
     data = document.data
     if not isinstance(data, Mapping) or "format" not in data:
@@ -114,13 +119,17 @@ def read(text: str, base: Space, source: str) -> Read:
     if number != FORMAT or isinstance(number, bool):
         raise document.error(("format",), f"must be {FORMAT}, not {shown(number)}")
     _keys(document, (), ("format", *_SECTIONS))
+    kind = _mapping(document, ("data",)).get("kind", "table")
+    if kind not in get_args(Kind):
+        raise document.error(("data", "kind"), f"{shown(kind)} is not one of {', '.join(get_args(Kind))}")
+    base = bases if isinstance(bases, Space) else bases(kind)
     provenance = _named(document, "provenance", base, _PROVENANCE)
     findings = _several(document, "findings", _FINDING)
     unjudged = _several(document, "unjudged", _UNJUDGED)
     contradictions = tuple(Contradiction(**item) for item in _several(document, "contradictions", _CONTRADICTION))
     space, edited = _space(document, base, provenance)
     return Read(
-        _mapping(document, ("data",)), space, frozenset(edited), findings, provenance, unjudged, contradictions
+        _mapping(document, ("data",)), base, space, frozenset(edited), findings, provenance, unjudged, contradictions
     )
 
 

@@ -13,6 +13,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from advisor import __version__, charts
+from advisor.blueprint import blueprint
 
 if TYPE_CHECKING:
     from advisor.run_folder import RunFolder
@@ -132,9 +133,10 @@ def summary(recommendation: Document, facts: Document) -> list[str]:
     """The recommendation for a terminal, line by line: the data, its faults, the choices with their reasons."""
     values, data = facts["values"], recommendation["data"]
     lines = [
-        f"{data['name']}: {values['rows']:,} training rows, {values['features']} features, "
+        f"{data['name']}: {values['rows']:,} training rows, {_inputs(values)}, "
         f"target '{data['target']}' ({values['task']}); {values['rows_test']:,} rows set apart for the test",
-        "columns: " + ", ".join(_type_counts(facts["columns"])),
+        *(["columns: " + ", ".join(_type_counts(facts["columns"]))] if facts["columns"] else []),
+        *_network_lines(recommendation, values),
         "",
     ]
     for finding in recommendation["findings"]:
@@ -147,6 +149,26 @@ def summary(recommendation: Document, facts: Document) -> list[str]:
         if rest:
             lines.append(f"  unchanged: {', '.join(rest)}")
     return lines
+
+
+def _inputs(values: Document) -> str:
+    """What a row is: features of a table, an image, a series."""
+    channels = values.get("signal.channels")
+    if values.get("image.side"):
+        return f"images of {values['image.height']} x {values['image.width']} pixels in {channels} channels"
+    if values.get("sequence.length"):
+        return f"series of {values['sequence.length']:,} points in {channels} channels"
+    return f"{values['features']} features"
+
+
+def _network_lines(recommendation: Document, values: Document) -> list[str]:
+    network = blueprint(recommendation["configuration"], values)
+    if network is None:
+        return []
+    return [
+        f"network: {network['parameters']:,} weights in {len(network['layers'])} layers, about {network['memory_mb']:,.0f} MB in "
+        f"training; its last units see {network['field']} of {max(network['size'])} points"
+    ]
 
 
 def _type_counts(columns: Sequence[Document]) -> list[str]:
@@ -211,9 +233,15 @@ def render_html(recommendation: Document, facts: Document, result: Document | No
     assert loader is not None
     script = loader.get_source(environment, "report.js")[0].strip()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    environment.filters |= _filters() | {"spark": lambda counts: Markup(charts.spark(counts))}
+    environment.filters |= _filters() | {
+        "spark": lambda counts: Markup(charts.spark(counts)),
+        "lines": lambda series: Markup(charts.lines(series)),
+    }
     view = _view(recommendation, facts, result, ledger)
     drawn = {name: Markup(svg) for name, svg in _charts(result, facts).items()}
+    if view["network"]:
+        network = view["network"]
+        drawn["fields"] = Markup(charts.fields(network["layers"], network["needed"], max(network["size"])))
     return environment.get_template("report.html").render(
         **view, charts=drawn, script=Markup(script), digest=digest, whole=lambda text: Markup(escape(text))
     )
@@ -299,6 +327,10 @@ def _view(recommendation: Document, facts: Document, result: Document | None, le
     return {
         "recommendation": recommendation,
         "facts": facts,
+        "inputs": _inputs(facts["values"]),
+        "network": blueprint(recommendation["configuration"], facts["values"]),
+        "samples": facts.get("samples", ()),
+        "mistakes": (result or {}).get("test", {}).get("mistakes", ()),
         "result": result,
         "verdict": verdict(result, findings) if result else advice_alone(findings),
         "topics": topics(recommendation, ledger),
@@ -370,7 +402,7 @@ def _command(recommendation: Document, result: Document | None) -> str:
     data = recommendation["data"]
     kind = result["kind"] if result else "recommend"
     parts = ["advisor", kind, shlex.quote(_shown(data.get("source") or "DATA")), "--target", shlex.quote(_shown(data["target"]))]
-    for option in ("test", "task", "time_column", "group_column"):
+    for option in ("test", "kind", "task", "id_column", "time_column", "group_column"):
         if data.get(option):
             parts += [f"--{option.replace('_', '-')}", shlex.quote(_shown(str(data[option])))]
     parts += [f"--type {shlex.quote(_shown(f'{name}={kind_}'))}" for name, kind_ in (data.get("types") or {}).items()]

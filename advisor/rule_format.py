@@ -24,14 +24,14 @@ from advisor.expressions import (
     parse_template,
     parse_value,
 )
+from advisor.kinds import Kind
 from advisor.spaces import Parameter, Row, Space, number_hint, read_rows, shown
 from advisor.strict_yaml import Document, Key, Place
 
 Topic = Literal[
     "architecture", "initialization", "normalization", "activation", "inputs", "optimization", "regularization",
-    "validation", "imbalance", "shift", "data_quality",
+    "augmentation", "validation", "imbalance", "shift", "data_quality",
 ]  # fmt: skip
-DataKind = Literal["table", "image", "sequence"]
 Strength = Literal["must", "should", "may"]
 """What a rule may do. must: fix a searched parameter. should: narrow it. may: say where to begin, or only report."""
 Evidence = Literal["measured", "reported", "folklore"]
@@ -110,7 +110,7 @@ class Rule:
     id: str
     title: str
     topic: Topic
-    applies_to: tuple[DataKind, ...]
+    applies_to: tuple[Kind, ...]
     notes: tuple[str, ...]
     strength: Strength
     limits: Mapping[str, float]
@@ -198,7 +198,7 @@ class _Reader:
         self.effects_known = len(self.complaints) == before and "then" in self.data
         fields = {
             "id": self.identifier(), "title": self.text("title", MAX_TITLE), "topic": self.word("topic", Topic),
-            "applies_to": self.words("applies_to", get_args(DataKind)), "notes": self.words("notes", NOTES),
+            "applies_to": self.words("applies_to", get_args(Kind)), "notes": self.words("notes", NOTES),
             "strength": strength, "limits": limits, "when": self.when(), "effects": effects, "finding": finding,
             "because": self.because(), "why": self.text("why", MAX_TEXT), "alternatives": self.alternatives(),
             "known_problems": self.words("known_problems"), "references": self.references(),

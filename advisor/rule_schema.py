@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 from advisor import rule_format as words
 from advisor.expressions import Name
+from advisor.kinds import Kind
 from advisor.spaces import Parameter, Space
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -51,7 +52,7 @@ def _fields(space: Space, facts: Mapping[str, Name]) -> dict[str, Schema]:
         "id": {"type": "string", "pattern": f"^{words.ID}$"},
         "title": {**TEXT, "maxLength": words.MAX_TITLE},
         "topic": _enum(words.Topic),
-        "applies_to": {"type": "array", "items": _enum(words.DataKind), "minItems": 1},
+        "applies_to": {"type": "array", "items": _enum(Kind), "minItems": 1},
         "notes": {"type": "array", "items": {"enum": list(words.NOTES)}},
         "strength": _enum(words.Strength),
         "limits": {"type": "object", "additionalProperties": {"type": "number"}},

@@ -9,16 +9,16 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
-from advisor import strict_yaml
+from advisor import expressions, strict_yaml
 from advisor.errors import UserError, did_you_mean
-from advisor.expressions import Expression, Kind, Name, Scalar
+from advisor.expressions import Expression, Name, Scalar
+from advisor.kinds import Kind
 from advisor.rule_format import (
     NOT_FIRING,
     NOT_JUDGED,
     Confidence,
-    DataKind,
     Effect,
     EffectKind,
     Evidence,
@@ -65,20 +65,29 @@ class FactLike(Protocol):
 
 def fact_names(schema: Mapping[str, FactLike]) -> dict[str, Name]:
     """The names that conditions may use, from the schema of facts."""
-    kinds: dict[str, Kind] = {"int": "number", "float": "number", "bool": "boolean", "text": "text", "list": "list"}
+    kinds: dict[str, expressions.Kind] = {"int": "number", "float": "number", "bool": "boolean", "text": "text", "list": "list"}
     return {name: Name(kinds[spec.type], KNOWN_WORDS.get(name, ())) for name, spec in schema.items()}
 
 
-def own_names(space: Space) -> dict[str, Name]:
+Spaces = Space | Mapping[Kind, Space]
+"""One search space for every kind of data, or one for each."""
+
+
+def _by_kind(spaces: Spaces) -> Mapping[Kind, Space]:
+    return dict.fromkeys(get_args(Kind), spaces) if isinstance(spaces, Space) else spaces
+
+
+def own_names(spaces: Spaces) -> dict[str, Name]:
     """``yours.PARAMETER`` for each parameter that is one of some words: the person's own choice, "" without one.
 
     So a rule can fit the rest to what a person fixed (the learning rate to the optimizer).
     """
-    return {
-        f"yours.{name}": Name("text", ("", *parameter.choices))
-        for name, parameter in space.parameters.items()
-        if parameter.type == "categorical" and all(isinstance(choice, str) for choice in parameter.choices)
-    }
+    choices: dict[str, dict[Scalar, None]] = {}
+    for space in _by_kind(spaces).values():
+        for name, parameter in space.parameters.items():
+            if parameter.type == "categorical" and all(isinstance(choice, str) for choice in parameter.choices):
+                choices.setdefault(name, {"": None}).update(dict.fromkeys(parameter.choices))
+    return {f"yours.{name}": Name("text", tuple(words)) for name, words in choices.items()}
 
 
 def own_facts(fixed: Mapping[str, Any], space: Space) -> dict[str, str]:
@@ -97,17 +106,17 @@ class Checked:
 def load_rules(
     sources: Sequence[Path | str],
     schema: Mapping[str, FactLike],
-    space: Space,
+    spaces: Spaces,
     *,
     without: Sequence[str] = (),
-    kind: DataKind = "table",
+    kind: Kind | None = "table",
 ) -> tuple[Rule, ...]:
     """The rules of some folders or files, sorted by id; UserError with the first complaint when there is any.
 
     A rule that another one `replaces` is left out, and so are the ids in `without` (UserError for an unknown one) and
-    rules for other kinds of data. The order of sources and files does not matter.
+    rules for other kinds of data (kind None takes all). The order of sources and files does not matter.
     """
-    checked = check_rules(sources, schema, space)
+    checked = check_rules(sources, schema, spaces)
     if checked.complaints:
         more = len(checked.complaints) - 1
         raise UserError(checked.complaints[0] + (f" (and {more} more: see 'advisor rules check')" if more else ""))
@@ -118,29 +127,35 @@ def load_rules(
             by = f"; it was replaced by '{replaced[name]}'" if name in replaced else did_you_mean(name, known)
             raise UserError(f"--without: there is no rule '{name}'{by}")
     gone = {*replaced, *without}
-    return tuple(rule for rule in checked.rules if rule.id not in gone and kind in rule.applies_to)
+    return tuple(rule for rule in checked.rules if rule.id not in gone and (kind is None or kind in rule.applies_to))
 
 
-def check_rules(sources: Sequence[Path | str], schema: Mapping[str, FactLike], space: Space) -> Checked:
+def check_rules(sources: Sequence[Path | str], schema: Mapping[str, FactLike], spaces: Spaces) -> Checked:
     """Read and check all rules of some folders or files; complaints are collected, nothing is raised for a rule.
+
+    A rule may only name parameters that every kind of data has which it applies to.
 
     UserError for a source that is not there, holds no rule file, or holds more than anyone can have written by hand.
     """
-    names = {**fact_names(schema), **own_names(space)}
-    shared = sorted(set(names) & set(space.parameters))
+    by_kind = _by_kind(spaces)
+    names = {**fact_names(schema), **own_names(spaces)}
+    shared = sorted(set(names) & {name for space in by_kind.values() for name in space.parameters})
     if shared:
         raise UserError(f"'{shared[0]}' is both a fact and a parameter: rules could not tell them apart")
     rules: list[Rule] = []
     complaints: list[str] = []
     for path in _files(sources):
         try:
-            found, wrong = _read_file(path, names, space, MAX_RULES - len(rules))
+            found, wrong = _read_file(path, names, by_kind, MAX_RULES - len(rules))
         except UserError as error:
             complaints.append(str(error))
             continue
         rules += found
         complaints += wrong
-    complaints += _clashes(rules) + _circles(rules, space)
+    complaints += _clashes(rules)
+    for kind, space in by_kind.items():
+        complaints += _circles([rule for rule in rules if kind in rule.applies_to], space)
+    complaints = list(dict.fromkeys(complaints))
     return Checked(tuple(sorted(rules, key=lambda rule: rule.id)), tuple(complaints))
 
 
@@ -159,7 +174,9 @@ def _files(sources: Sequence[Path | str]) -> list[Path]:
     return list(dict.fromkeys(path.resolve() if path.is_symlink() else path for path in found))
 
 
-def _read_file(path: Path, names: Mapping[str, Name], space: Space, room: int) -> tuple[list[Rule], list[str]]:
+def _read_file(
+    path: Path, names: Mapping[str, Name], spaces: Mapping[Kind, Space], room: int
+) -> tuple[list[Rule], list[str]]:
     document = strict_yaml.read(path)
     data = document.data
     if not isinstance(data, Mapping) or not isinstance(data.get("rules"), list):
@@ -175,7 +192,10 @@ def _read_file(path: Path, names: Mapping[str, Name], space: Space, room: int) -
     complaints: list[str] = []
     named = replace(document, skip=2)
     for index in range(len(data["rules"])):
-        rule, wrong = read_rule(named, ("rules", index), names, space)
+        for space in _spaces_of(data["rules"][index], spaces):
+            rule, wrong = read_rule(named, ("rules", index), names, space)
+            if wrong:
+                break
         complaints += wrong
         if rule is None:
             continue
@@ -184,6 +204,14 @@ def _read_file(path: Path, names: Mapping[str, Name], space: Space, room: int) -
             complaints.append(named.complaint(("rules", index, "evidence"), what))
         rules.append(replace(rule, measured=evidence.get(rule.id)))
     return rules, complaints
+
+
+def _spaces_of(rule: Any, spaces: Mapping[Kind, Space]) -> list[Space]:
+    """The different spaces that a rule must fit; some space where it does not say, which is complained about there."""
+    named = rule.get("applies_to") if isinstance(rule, Mapping) else None
+    kinds = [kind for kind in named if kind in get_args(Kind)] if isinstance(named, list) else []
+    found = {id(spaces[kind]): spaces[kind] for kind in kinds if kind in spaces}
+    return list(found.values()) or [next(iter(spaces.values()))]
 
 
 def _check_format(document: strict_yaml.Document) -> None:
@@ -393,7 +421,10 @@ class ExampleResult:
 
 
 def run_examples(rules: Sequence[Rule], space: Space, profile: Mapping[str, Any]) -> tuple[ExampleResult, ...]:
-    """Run the examples of some rules, each rule by itself on the base space; `profile` has the facts not given."""
+    """Run the examples of some rules, each rule by itself on the base space; `profile` has the facts not given.
+
+    A rule for several kinds of data is run once with the space and the profile of each.
+    """
     results = []
     for rule in rules:
         for number, example in enumerate(rule.examples, 1):

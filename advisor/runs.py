@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from advisor import knowledge
 from advisor.advice import Advice, check_fingerprint, get_advice, read_run, reading_of, reopen
+from advisor.archive import archive_pair
 from advisor.errors import UserError
+from advisor.images import SUFFIXES
 from advisor.recommendation import Recommendation
 from advisor.run_folder import RunFolder, choose_run_folder, read_text, write_text
+from advisor.signals import kind_of
 
 if TYPE_CHECKING:
     from advisor.advice import Source
@@ -28,7 +31,7 @@ def open_run(
             raise UserError(f"{data} says already how its data are read: leave out {', '.join(given)}")
         advice, run = reopen(Path(data))
         return (advice, run) if out is None else (advice, choose_run_folder(out, advice.identity))
-    if target is None:
+    if target is None and kind_of(data, options.get("kind")) == "table":
         if isinstance(data, str | Path) and ":" not in str(data) and not Path(data).exists():
             raise UserError(f"{data}: there is no such file or run folder")
         raise UserError("say which column to predict: --target COLUMN")
@@ -37,10 +40,10 @@ def open_run(
     if run.recommendation.is_file():
         # a recommendation that is there may carry the person's edits; the same command goes on with it
         kept = read_run(run.recommendation)
-        check_fingerprint(kept, advice.table)
+        check_fingerprint(kept, advice.data)
         asked_alike = kept.reading.to_dict() == advice.reading.to_dict()
         if asked_alike and (not advice.reading.fixed or _same_plan(kept.recommendation, advice.recommendation)):
-            return Advice(advice.table, kept.facts, kept.recommendation, kept.reading, kept.rules), run
+            return Advice(advice.data, kept.facts, kept.recommendation, kept.reading, kept.rules), run
         if run.journal.exists():
             raise UserError(f"{run.path} holds a search with other options: give the same ones, or another --out")
         provenance = kept.recommendation.provenance
@@ -52,14 +55,21 @@ def open_run(
 def is_run(data: str | Path) -> bool:
     """Whether this names a run folder or an (edited) recommendation rather than data."""
     path = Path(data)
-    return path.suffix in (".yaml", ".yml") or path.is_dir()
+    if path.is_dir():
+        return RunFolder(path).recommendation.is_file() or not _holds_images(path)
+    return path.suffix in (".yaml", ".yml")
+
+
+def _holds_images(folder: Path) -> bool:
+    """Whether a folder is a set of images, or of series in files of their archive."""
+    return archive_pair(folder) is not None or any(path.suffix.lower() in SUFFIXES for path in folder.rglob("*"))
 
 
 def write_advice(run: RunFolder, advice: Advice) -> None:
     """facts.json and recommendation.yaml of a run; a file that says the same already is left as it is, edits and all."""
     run.write_facts(advice.facts.to_dict(), advice.identity)
     if run.recommendation.is_file():
-        there = Recommendation.from_yaml(read_text(run.recommendation), knowledge.base_space(), str(run.recommendation))
+        there = Recommendation.from_yaml(read_text(run.recommendation), knowledge.base_space, str(run.recommendation))
         if there.data == advice.recommendation.data and _same_plan(there, advice.recommendation):
             return
     write_text(run.recommendation, advice.recommendation.to_yaml())

@@ -174,8 +174,30 @@ def _tested(
     table: Table, samples: Samples, old: Features, new: Features, columns: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
     """The tests, each at its share of ALPHA, and what they say together."""
+    values = _judged(old, new, columns, _owners(table), samples.against)
+    if samples.against != "test":  # the test target is never looked at
+        distance, p = _target_shift(table, samples)
+        values |= {"shift.target_distance": distance, "shift.target_detected": p <= ALPHA["target"]}
+    return values
+
+
+def compare(old: Features, new: Features) -> dict[str, Any]:
+    """The facts ``shift.*`` that the tests give, of any two samples of numbers alike; at least MIN_SIDE rows each.
+
+    For images and sequences, which are summed up in a few numbers a row. No target is compared.
+    """
+    names = old.numeric_names
+    columns = {name: _numeric_effect(old.numeric[:, at], new.numeric[:, at]) for at, name in enumerate(names)}
+    return _judged(old, new, columns, dict(zip(names, names, strict=True)), "test") | {
+        "shift.out_of_range_share": max((effect["out_of_range_share"] for effect in columns.values()), default=0.0)
+    }
+
+
+def _judged(
+    old: Features, new: Features, columns: Mapping[str, Mapping[str, Any]], names: Mapping[str, str], against: Against
+) -> dict[str, Any]:
+    """names: that of an array -> that of its column."""
     marginal = list(_marginal(old, new))
-    names = _owners(table)
     level = ALPHA["columns"] / max(len(marginal), 1)
     shifted = sorted({names[name] for name, p in marginal if p <= level})
     domain = _domain(old, new)
@@ -184,11 +206,11 @@ def _tested(
         "moments": _moments(old, new) <= ALPHA["moments"],
         "trees": domain.p <= ALPHA["trees"],
     }
-    if samples.against == "test":  # where no target is compared, its share of the false alarms is free
+    if against == "test":  # where no target is compared, its share of the false alarms is free
         alarms["new levels"] = _levels_on_one_side(old, new) <= ALPHA["target"]
     detected = any(alarms.values())
     period = [name for name in shifted if columns[name]["distance"] >= PERIOD]
-    values: dict[str, Any] = {
+    return {
         "shift.detected": detected,
         "shift.tests": [name for name, alarm in alarms.items() if alarm],
         "shift.auc": domain.auc,
@@ -201,10 +223,6 @@ def _tested(
         "columns.shifted": shifted,
         "columns.period": period,
     }
-    if samples.against != "test":  # the test target is never looked at
-        distance, p = _target_shift(table, samples)
-        values |= {"shift.target_distance": distance, "shift.target_detected": p <= ALPHA["target"]}
-    return values
 
 
 def _owners(table: Table) -> dict[str, str]:

@@ -539,13 +539,37 @@ def _ask(trial: Trial, parameter: Parameter) -> Scalar:
     return trial.suggest_float(name, low, high, log=parameter.log)
 
 
-def load_space(path: Path | str) -> Space:
-    """Read a search space from a YAML file; UserError with file and line when something is wrong with it."""
-    space = _read(strict_yaml.read(Path(path)))
-    for name, parameter in space.parameters.items():
-        if parameter.when is not None:
-            _parsed(f"{path}: {name}: when", parameter.when, space.names(), condition=True)
-    return space
+def load_space(*paths: Path | str) -> Space:
+    """Read a search space from YAML files, one after the other; UserError with file and line when something is wrong."""
+    parameters: dict[str, Parameter] = {}
+    derivations: dict[str, Derivation] = {}
+    for path in paths:
+        space = _read(strict_yaml.read(Path(path)))
+        for name, parameter in space.parameters.items():
+            if name in parameters:
+                raise UserError(f"{path}: {name}: another file of this space has a parameter of that name")
+            if parameter.when is not None:
+                _parsed(f"{path}: {name}: when", parameter.when, space.names(), condition=True)
+        parameters |= space.parameters
+        derivations |= space.derivations
+    return Space(parameters, derivations)
+
+
+def union(spaces: Iterable[Space]) -> Space:
+    """Every parameter that any of the spaces has; one that several have allows all that it does in any of them."""
+    parameters: dict[str, Parameter] = {}
+    for space in spaces:
+        for name, other in space.parameters.items():
+            mine = parameters.get(name, other)
+            if mine.type == "categorical":
+                parameters[name] = replace(mine, choices=tuple(dict.fromkeys((*mine.choices, *other.choices))))
+            else:
+                assert mine.low is not None and other.low is not None
+                assert mine.high is not None and other.high is not None
+                low, high = min(mine.low, other.low), max(mine.high, other.high)
+                searched = mine.searched or other.searched
+                parameters[name] = replace(mine, low=low, high=high, zero=mine.zero or other.zero, searched=searched)
+    return Space(parameters)
 
 
 _FIELDS = {item.name: item for item in fields(Parameter)}

@@ -329,24 +329,29 @@ def _helpers(frame: pl.DataFrame, group_column: str | None, time_column: str | N
     if group_column is not None:
         helpers.append(labels(frame[group_column]).fill_null("").alias(group_column))
     if time_column is not None:
-        cells = frame[time_column]
-        judged = infer(cells, cells.gather(np.linspace(0, len(cells) - 1, min(len(cells), 10_000)).astype(int)))
-        if judged.type == "datetime":
-            times = conform(cells, judged)[0].dt.epoch("us").cast(pl.Float64)
-        elif cells.dtype.is_numeric() or judged.type in ("numeric", "boolean"):
-            times = conform(cells, Column(time_column, "numeric", "", judged.format))[0]
-        else:
-            times = pl.Series(time_column, [None] * len(cells), dtype=pl.Float64)
-        if times.null_count() > (1 - MOSTLY) * len(times):
-            bad = labels(cells).filter(times.is_null()).drop_nulls()
-            raise UserError(
-                f"the time column '{shown(time_column)}' cannot be read as dates or numbers "
-                f"({times.null_count():,} of {len(times):,} rows, such as '{shown(bad[0] if len(bad) else '', 40)}'); "
-                "expected dates such as 2024-01-31, or numbers"
-            )
+        times = read_times(frame[time_column])
         # A row without a time goes to the earliest rows: it may train, but it never passes for a late one.
         helpers.append(times.fill_null(times.min()).alias(time_column))
     return helpers
+
+
+def read_times(cells: pl.Series) -> pl.Series:
+    """A time column as numbers that grow with time, null where it is missing; UserError where most cells are no times."""
+    judged = infer(cells, cells.gather(np.linspace(0, len(cells) - 1, min(len(cells), 10_000)).astype(int)))
+    if judged.type == "datetime":
+        times = conform(cells, judged)[0].dt.epoch("us").cast(pl.Float64)
+    elif cells.dtype.is_numeric() or judged.type in ("numeric", "boolean"):
+        times = conform(cells, Column(cells.name, "numeric", "", judged.format))[0]
+    else:
+        times = pl.Series(cells.name, [None] * len(cells), dtype=pl.Float64)
+    if times.null_count() > (1 - MOSTLY) * len(times):
+        bad = labels(cells).filter(times.is_null()).drop_nulls()
+        raise UserError(
+            f"the time column '{shown(cells.name)}' cannot be read as dates or numbers "
+            f"({times.null_count():,} of {len(times):,} rows, such as '{shown(bad[0] if len(bad) else '', 40)}'); "
+            "expected dates such as 2024-01-31, or numbers"
+        )
+    return times
 
 
 # ---------------------------------------------------------------------------------------------------------- arrays

@@ -7,7 +7,7 @@ generator is read or seeded, and no thread count is set.
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,14 +17,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from advisor.balance import ClassBalance
-from advisor.features import Dataset, Features, Task
+from advisor.augmentation import Mix
+from advisor.balance import SYNTHETIC, ClassBalance
+from advisor.errors import UserError
+from advisor.features import Dataset, Features, Signals, Task
 from advisor.networks import InputShape, TableNetwork
+from advisor.plans import plan_of
 from advisor.preprocessing import Inputs, Preprocessor
+from advisor.signal_inputs import SignalInputs, SignalPreprocessor, SignalShape, prepare_signals
+from advisor.signal_networks import SignalNetwork
 from advisor.splits import Split
 
-EVALUATION_ROWS = 8192
-"""Rows per forward pass without gradients: bounds the memory of wide networks on large tables."""
 HEAD_SHARE = 0.1
 """Share of the epochs in which balanced_head trains the head alone; about that of Kang et al. 2020 (10 beside 90)."""
 LARGEST_POWER = 50.0
@@ -48,8 +51,8 @@ class Epoch:
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """Inputs of every row under every split's own preprocessing; row r of split s lies at s * rows + r."""
+class TableInputs:
+    """A table's rows under every split's own preprocessing; row r of split s lies at s * rows + r."""
 
     preprocessors: tuple[Preprocessor, ...]
     shape: InputShape
@@ -57,6 +60,15 @@ class Prepared:
     numeric: Tensor
     indicators: Tensor
     codes: Tensor
+
+    def inputs(self, batch: Tensor, member_split: Tensor) -> list[Tensor]:
+        """Row numbers (members, rows) and each member's split -> what the network reads, each (members, rows, columns)."""
+        index = (batch + member_split.unsqueeze(1) * self.rows).flatten().to(self.numeric.device)
+        return [t.index_select(0, index).view(*batch.shape, -1) for t in (self.numeric, self.indicators, self.codes)]
+
+
+Prepared = TableInputs | SignalInputs
+Network = TableNetwork | SignalNetwork
 
 
 @dataclass(frozen=True)
@@ -71,8 +83,8 @@ class Fitted:
     configuration: Mapping[str, Any]
     task: Task
     outputs: int
-    shape: InputShape
-    preprocessors: tuple[Preprocessor, ...]
+    shape: InputShape | SignalShape
+    preprocessors: tuple[Preprocessor, ...] | tuple[SignalPreprocessor, ...]
     member_split: tuple[int, ...]
     state: Mapping[str, Tensor]
     target_mean: NDArray[np.float64]
@@ -84,31 +96,32 @@ class Fitted:
     held_out_rows: NDArray[np.int64]
     held_out: NDArray[np.float64]
 
-    def predict(self, features: Features, device: str = "cpu") -> NDArray[np.float64]:
+    def predict(self, features: Features | Signals, device: str = "cpu") -> NDArray[np.float64]:
         """Mean over the members: class probabilities (rows, classes), or predictions (rows,) in the target's unit."""
         network = self._network(device)
         shape = (len(features), self.outputs) if self.task != "regression" else (len(features),)
-        result = np.zeros(shape)
-        for start in range(0, len(features), EVALUATION_ROWS):
-            rows = slice(start, start + EVALUATION_ROWS)
-            part = Features(
-                features.numeric[rows],
-                features.categorical[rows],
-                features.numeric_names,
-                features.categorical_names,
-                features.levels,
-            )
-            stacked = _stack([p.transform(part) for p in self.preprocessors], self.shape)
-            split = torch.tensor(self.member_split)
-            inputs = [t.view(len(self.preprocessors), len(part), -1)[split].to(device) for t in stacked]
+        result, per_pass = np.zeros(shape), network.rows_per_pass
+        split = torch.tensor(self.member_split)
+        for start in range(0, len(features), per_pass):
+            part = features.part(slice(start, start + per_pass))
+            everyone = torch.arange(len(part)).expand(len(split), -1)
+            inputs = self._prepared(part, device).inputs(everyone, split)
             with torch.no_grad():
                 out = network(*inputs)
-            result[rows] = self._scores(out).mean(axis=0)
+            result[start : start + len(part)] = self._scores(out).mean(axis=0)
         return result
 
-    def _network(self, device: str) -> TableNetwork:
+    def _prepared(self, part: Features | Signals, device: str) -> Prepared:
+        if isinstance(part, Signals):
+            return SignalInputs(self.preprocessors, part, device)  # type: ignore[arg-type]
+        assert isinstance(self.shape, InputShape)
+        inputs = [p.transform(part) for p in self.preprocessors]  # type: ignore[union-attr]
+        stacked = (t.to(device) for t in _stack(inputs, self.shape))
+        return TableInputs((), self.shape, len(part), *stacked)
+
+    def _network(self, device: str) -> Network:
         bins = self.state.get("numbers.left")
-        network = TableNetwork(
+        network = _network_of(
             self.configuration,
             self.shape,
             self.outputs,
@@ -152,7 +165,17 @@ def stretched(values: Tensor, knee: Tensor) -> Tensor:
 
 
 def prepare(configuration: Mapping[str, Any], data: Dataset, splits: Sequence[Split], device: str = "cpu") -> Prepared:
-    """Fit each split's preprocessing on its training rows and transform all rows with it."""
+    """Fit each split's preprocessing on its training rows and transform all rows with it.
+
+    UserError for a treatment of rare classes that such data do not allow.
+    """
+    if isinstance(data.features, Signals):
+        if configuration["class_balance"] in SYNTHETIC:
+            raise UserError(
+                f"class_balance {configuration['class_balance']} makes up rows of a table; for images and sequences take "
+                "oversample, which draws rows that augmentation then changes"
+            )
+        return prepare_signals(configuration, data.features, splits, device)
     preprocessors = tuple(Preprocessor.fit(data.features, split.train, configuration) for split in splits)
     inputs = [p.transform(data.features) for p in preprocessors]
     counts = np.max([p.embedded_counts for p in preprocessors], axis=0)
@@ -162,7 +185,7 @@ def prepare(configuration: Mapping[str, Any], data: Dataset, splits: Sequence[Sp
         code_counts=tuple(int(c) for c in counts),
     )
     numeric, indicators, codes = (t.to(device) for t in _stack(inputs, shape))
-    return Prepared(preprocessors, shape, len(data), numeric, indicators, codes)
+    return TableInputs(preprocessors, shape, len(data), numeric, indicators, codes)
 
 
 def _stack(inputs: Sequence[Inputs], shape: InputShape) -> tuple[Tensor, Tensor, Tensor]:
@@ -196,6 +219,7 @@ def train(
     rows = _Rows(c, data, splits, member_split, device)
     rows.find_neighbours(prepared)
     network = _build(c, prepared, rows, generator).to(device)
+    forward = _fast_forward(network, c, device)
     optimizer = _Optimizer(c, network)
     best = _Best(network, len(member_split), int(c["patience"]))
 
@@ -207,8 +231,9 @@ def train(
         network.train()
         train_loss = torch.zeros((), device=device)
         for step, batch in enumerate(rows.batches(steps, generator), start=(epoch - 1) * steps):
-            out = network(*rows.training_inputs(prepared, batch, generator), noise)
-            loss = rows.loss(out, batch, label_smoothing=float(c["label_smoothing"]))
+            inputs, mix = rows.training_inputs(prepared, batch, generator)
+            out = forward(*inputs, noise)
+            loss = rows.loss(out, batch, mix, label_smoothing=float(c["label_smoothing"]))
             optimizer.step(loss.sum(), learning_rate(c, step, total))  # a sum: members' gradients don't mix
             train_loss += (loss.detach() * rows.unit).mean()
         validation = rows.validate(network, prepared)
@@ -242,7 +267,7 @@ def train(
 
 def _train_head(
     configuration: Mapping[str, Any],
-    network: TableNetwork,
+    network: Network,
     prepared: Prepared,
     rows: _Rows,
     best: _Best,
@@ -307,7 +332,7 @@ class _Rows:
         self.outputs = len(data.classes) if self.classification else 1
         self.target = torch.from_numpy(np.array(data.target)).to(device)
         self.train = [torch.from_numpy(np.array(splits[s].train)) for s in member_split]
-        self.start = torch.tensor(member_split)[:, None] * self.rows
+        self.member_split, self._configuration = torch.tensor(member_split), configuration
         members = len(member_split)
         self.mean, self.scale, self.range = np.zeros(members), np.ones(members), np.zeros((members, 2))
         self.knee = np.zeros(members)
@@ -370,31 +395,38 @@ class _Rows:
         return torch.stack(orders).tensor_split(steps, dim=1)
 
     def inputs(self, prepared: Prepared, batch: Tensor) -> list[Tensor]:
-        index = (batch + self.start).flatten().to(self.device)
-        shape = (*batch.shape, -1)
-        return [t.index_select(0, index).view(shape) for t in (prepared.numeric, prepared.indicators, prepared.codes)]
+        return prepared.inputs(batch, self.member_split)
 
     def find_neighbours(self, prepared: Prepared) -> None:
         """Once before training, for what interpolates between rows."""
-        if self.balance is not None:
-            self.balance.prepare(self.train, self.target.cpu(), prepared.numeric, prepared.indicators, self.start)
+        if self.balance is not None and isinstance(prepared, TableInputs):
+            start = self.member_split.unsqueeze(1) * self.rows
+            self.balance.prepare(self.train, self.target.cpu(), prepared.numeric, prepared.indicators, start)
 
-    def training_inputs(self, prepared: Prepared, batch: Tensor, generator: torch.Generator) -> list[Tensor]:
+    def training_inputs(
+        self, prepared: Prepared, batch: Tensor, generator: torch.Generator
+    ) -> tuple[list[Tensor], Mix | None]:
+        """What the network reads in a step of training, with rows made up, changed or mixed as the configuration asks."""
+        if isinstance(prepared, SignalInputs):
+            return prepared.training_inputs(batch, self.member_split, self._configuration, generator)
         inputs = self.inputs(prepared, batch)
         if self.balance is None:
-            return inputs
-        target = self.target[batch.to(self.device)]
-        return self.balance.synthesize(inputs, batch, target, prepared.numeric, self.start, generator)
+            return inputs, None
+        target, start = self.target[batch.to(self.device)], self.member_split.unsqueeze(1) * self.rows
+        return self.balance.synthesize(inputs, batch, target, prepared.numeric, start, generator), None
 
-    def loss(self, out: Tensor, batch: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    def loss(self, out: Tensor, batch: Tensor, mix: Mix | None = None, label_smoothing: float = 0.0) -> Tensor:
         """Mean loss of each member; regression in units of the standardized target."""
+        if mix is not None:
+            own = self.loss(out, batch, label_smoothing=label_smoothing)
+            return mix.loss(own, self.loss(out, batch[:, mix.partner], label_smoothing=label_smoothing))
         target = self.target[batch.to(self.device)]
         if self.balance is not None:
             return self.balance.losses(out, target, label_smoothing).mean(dim=1)
         standardized = ((squeezed(target, self._knee) - self._mean) / self._scale).to(out.dtype)
         return (out[:, :, 0] - standardized).square().mean(dim=1)
 
-    def validate(self, network: nn.Module, prepared: Prepared) -> Tensor:
+    def validate(self, network: Network, prepared: Prepared) -> Tensor:
         """Validation loss of each member, in the target's unit squared for regression; what is not finite counts as inf."""
         network.eval()
         total = torch.zeros(len(self.train), dtype=torch.float64)
@@ -408,7 +440,7 @@ class _Rows:
             total += (losses.double().cpu() * weight).sum(dim=1)
         return torch.where(torch.isfinite(total), total, torch.inf)
 
-    def held_out(self, network: nn.Module, prepared: Prepared) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    def held_out(self, network: Network, prepared: Prepared) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """The validating rows in ascending order, and for each the mean score of the members that validated on it."""
         network.eval()
         sums = np.zeros((self.rows, self.outputs))
@@ -422,23 +454,21 @@ class _Rows:
         means = sums[rows] / counts[rows, None]
         return rows, means if self.classification else means[:, 0]
 
-    def _evaluate(self, network: nn.Module, prepared: Prepared) -> Generator[tuple[Tensor, Tensor, Tensor], None, None]:
-        per_pass = max(1, EVALUATION_ROWS // len(self.train))
+    def _evaluate(self, network: Network, prepared: Prepared) -> Generator[tuple[Tensor, Tensor, Tensor], None, None]:
+        per_pass = network.rows_per_pass
         pieces = zip(torch.split(self.validation, per_pass, dim=1), torch.split(self.weight, per_pass, dim=1), strict=True)
         with torch.no_grad():
             for batch, weight in pieces:
                 yield batch, weight, network(*self.inputs(prepared, batch))
 
 
-def _build(
-    configuration: Mapping[str, Any], prepared: Prepared, rows: _Rows, generator: torch.Generator
-) -> TableNetwork:
+def _build(configuration: Mapping[str, Any], prepared: Prepared, rows: _Rows, generator: torch.Generator) -> Network:
     members_per_split = len(rows.train) // len(prepared.preprocessors)
     bins = None
-    if configuration["numeric_embedding"] == "piecewise_linear":
+    if isinstance(prepared, TableInputs) and configuration["numeric_embedding"] == "piecewise_linear":
         edges = np.stack([p.bins for p in prepared.preprocessors]).astype(np.float32)
         bins = torch.from_numpy(edges).repeat_interleave(members_per_split, dim=0)
-    return TableNetwork(
+    return _network_of(
         configuration,
         prepared.shape,
         rows.outputs,
@@ -449,11 +479,45 @@ def _build(
     )
 
 
+def _fast_forward(network: Network, configuration: Mapping[str, Any], device: str) -> Callable[..., Tensor]:
+    """The network's pass in training, as the configuration wants it on a GPU; on a CPU the network as it is."""
+    if not device.startswith("cuda"):
+        return network
+    if configuration.get("memory_format") == "channels_last" and isinstance(network, SignalNetwork):
+        network.channels_last = True
+    forward: Callable[..., Tensor] = torch.compile(network) if configuration.get("compiled") else network
+    if configuration.get("precision") != "mixed":
+        return forward
+
+    def mixed(*inputs: Any) -> Tensor:
+        with torch.autocast("cuda", dtype=torch.bfloat16):
+            out = forward(*inputs)
+        return out.float()
+
+    return mixed
+
+
+def _network_of(
+    configuration: Mapping[str, Any],
+    shape: InputShape | SignalShape,
+    outputs: int,
+    *,
+    members: int,
+    generator: torch.Generator,
+    bins: Tensor | None = None,
+    prior: Tensor | None = None,
+) -> Network:
+    if isinstance(shape, SignalShape):
+        plan = plan_of(configuration, shape.channels, shape.size)
+        return SignalNetwork(plan, outputs, members=members, generator=generator, prior=prior)
+    return TableNetwork(configuration, shape, outputs, members=members, generator=generator, bins=bins, prior=prior)
+
+
 class _Optimizer:
     """A torch optimizer with what it lacks: a decoupled L2 for all but Adam, a proximal L1, clipping member by member."""
 
     def __init__(
-        self, configuration: Mapping[str, Any], network: TableNetwork, parameters: Sequence[nn.Parameter] | None = None
+        self, configuration: Mapping[str, Any], network: Network, parameters: Sequence[nn.Parameter] | None = None
     ) -> None:
         c, name = configuration, configuration["optimizer"]
         self.parameters = list(network.parameters()) if parameters is None else list(parameters)

@@ -26,18 +26,21 @@ from advisor.diagnosis import diagnose
 from advisor.errors import UserError
 from advisor.executors import Executor, Failed, Finished, InProcessExecutor, Job, Reported
 from advisor.facts import MIN_SIDE
-from advisor.features import Dataset
+from advisor.features import Dataset, Signals
 from advisor.final import Difference, Estimate, Verdict, constant_losses, decide, estimate
 from advisor.losses import loss_name, row_losses
 from advisor.models import Model, decided, fit_temperature, model_files, tempered
 from advisor.objective import TrainingObjective, merged_held_out, payload
+from advisor.plans import plan_of, problem
 from advisor.recommendation import Recommendation, library_default
 from advisor.report import write_report
 from advisor.run_folder import RunFolder, read_json, write_folder, write_json
 from advisor.runs import open_run, write_advice
+from advisor.samples import mistakes
 from advisor.search import Plan, Progress, SearchEvent, SearchResult, end_of, search
 from advisor.shift import likeness_to_test
 from advisor.splits import make_splits
+from advisor.table import Table
 from advisor.training import Fitted
 
 if TYPE_CHECKING:
@@ -64,6 +67,8 @@ ATTEMPTS = 2
 IMPORTANCE_TRIALS = 10
 """With fewer complete trials an importance is noise."""
 POLL_SECONDS = 0.5
+MEMORY_SHARE = 0.8
+"""Share of the free memory that one training may be expected to take; the estimate is no promise."""
 
 
 @dataclass(frozen=True)
@@ -259,16 +264,18 @@ def _one_thread() -> Iterator[None]:
 
 def _training_rows(advice: Advice) -> Dataset:
     """The training rows, after the plan has been held against them: better now than in every trial."""
-    train, recommendation = advice.table.dataset("train"), advice.recommendation
+    train, recommendation = advice.data.dataset("train"), advice.recommendation
     plan = recommendation.configuration
     loss = "mean_squared_error" if train.task == "regression" else "cross_entropy"
     if recommendation.provenance["loss"].yours and plan["loss"] != loss:
         raise UserError(f"loss {plan['loss']} does not fit a {train.task} target: leave it at {loss}")
     if plan["validation_weights"] == "like_test":
-        likeness = likeness_to_test(advice.table)
+        likeness = likeness_to_test(advice.data) if isinstance(advice.data, Table) else None
         if likeness is None:
             raise UserError(f"validation_weights like_test needs a test table (--test) of at least {MIN_SIDE} rows")
         train = replace(train, weights=likeness)
+    if reason := refusal(plan, train, advice.facts.values):
+        raise UserError(f"the recommendation cannot be trained: {reason}")
     make_splits(
         train,
         scheme=plan["validation"],
@@ -277,6 +284,18 @@ def _training_rows(advice: Advice) -> Dataset:
         seed=advice.reading.seed,
     )
     return train
+
+
+def refusal(configuration: Mapping[str, Any], train: Dataset, facts: Mapping[str, Any]) -> str | None:
+    """Why a configuration cannot be trained on such rows and such a machine; None when nothing speaks against it."""
+    if not isinstance(train.features, Signals):
+        return None
+    channels, *size = train.features.values.shape[1:]
+    plan = plan_of(configuration, channels, size)
+    gb = facts["gpu.memory_gb"] if facts["gpu.count"] else facts["memory.available_gb"]
+    members = int(configuration["folds"]) if configuration["validation"] == "kfold" else int(configuration["final_members"])
+    memory = None if gb is None else gb * 1e9 * MEMORY_SHARE
+    return problem(plan, max(1, len(train.classes)), int(configuration["batch_size"]), members=members, memory=memory)
 
 
 def _run_here(objective: TrainingObjective, job: Job) -> tuple[list[float], Fitted]:
@@ -303,7 +322,7 @@ def _search(
 ) -> SearchResult:
     recommendation, seed = advice.recommendation, advice.reading.seed
     configuration = recommendation.configuration
-    default = library_default(recommendation, knowledge.base_space())
+    default = library_default(recommendation, knowledge.base_space(recommendation.kind))
     plan = Plan(
         space=recommendation.space,
         enqueue={RECOMMENDED: configuration, DEFAULT: default},
@@ -486,14 +505,14 @@ def _weighted(losses: NDArray[np.float64], rows: NDArray[np.int64], train: Datas
 
 
 def _document(advice: Advice, kind: str, begun: float) -> dict[str, Any]:
-    table = advice.table
+    data = advice.data
     return {
         "format": FORMAT,
         "kind": kind,
-        "data": {"name": table.name, "source": table.source, "target": table.schema.target, "rows": table.train.height},
-        "task": table.schema.task,
-        "loss": loss_name(table.schema.task),
-        "classes": list(table.schema.classes),
+        "data": {"name": data.name, "source": data.source, "target": data.schema.target, "rows": advice.facts.values["rows"]},
+        "task": data.schema.task,
+        "loss": loss_name(data.schema.task),
+        "classes": list(data.schema.classes),
         "seed": advice.reading.seed,
         "configuration": dict(advice.recommendation.configuration),
         "versions": {"advisor": __version__, "torch": torch.__version__, "optuna": optuna.__version__},
@@ -530,14 +549,14 @@ def _complete(
     """The winner's model; its promised loss, and then, once, the test rows, are added to the document."""
     seed = advice.reading.seed
     model = _model(advice, winner, train)
-    test = advice.table.dataset("test")
+    test = advice.data.dataset("test")
     known = test.target >= 0 if train.task != "regression" else np.isfinite(test.target)
     # n rows without a mistake leave about one in n + K possible: a certain model then loses this much on that row
     tail = 0.0 if train.task == "regression" else math.log(len(winner.losses) + len(train.classes))
     expected: Estimate = estimate(winner.losses, max(1, int(known.sum())), seed, tail)
     document["estimate"] = asdict(expected)
     labelled = int(known.sum())
-    section: dict[str, Any] = {"rows": labelled, "origin": advice.table.test_origin}
+    section: dict[str, Any] = {"rows": labelled, "origin": advice.data.test_origin}
     if labelled:
         target = test.target[known]
         entries = {"network": model.scores(test.features)}
@@ -558,8 +577,16 @@ def _complete(
         own = entries["network"][known]
         chosen = None if train.task == "regression" else decided(own, model.shares)
         section["predictions"] = diagnose(train.task, len(train.classes), target, own, chosen)
+        if isinstance(test.features, Signals):
+            section["mistakes"] = mistakes(_labelled(test, known), own, chosen, losses["network"])
     document["test"] = section
     return model
+
+
+def _labelled(test: Dataset, known: NDArray[np.bool_]) -> Dataset:
+    """The test rows whose target is known, of images or sequences."""
+    assert isinstance(test.features, Signals)
+    return Dataset(Signals(test.features.values[known]), test.target[known], test.task, test.classes)
 
 
 def _model(advice: Advice, contender: Contender, train: Dataset) -> Model:
@@ -567,7 +594,7 @@ def _model(advice: Advice, contender: Contender, train: Dataset) -> Model:
     if train.task != "regression" and contender.configurations[0]["decision"] == "balanced":
         counts = np.bincount(train.target, minlength=len(train.classes))
         shares = tuple(float(share) for share in np.maximum(counts, 1) / len(train))
-    return Model(advice.table.schema, contender.stacks, contender.temperature, shares)
+    return Model(advice.data.schema, contender.stacks, contender.temperature, shares)
 
 
 def _paired(losses: NDArray[np.float64], others: NDArray[np.float64]) -> dict[str, float]:

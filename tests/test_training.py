@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advisor import knowledge, training
+from advisor import knowledge, networks
 from advisor.features import Dataset, Features
 from advisor.losses import row_losses
 from advisor.splits import Split, make_splits
@@ -232,7 +232,7 @@ def test_memory_limits_change_nothing_but_rounding(monkeypatch):
     data = mixed()
     _, whole = run(RANDOM, data)
     predicted = whole.predict(data.features)
-    monkeypatch.setattr(training, "EVALUATION_ROWS", 7)
+    monkeypatch.setattr(networks, "EVALUATION_ROWS", 7)
     _, pieces = run(RANDOM, data)
     assert pieces.held_out == pytest.approx(whole.held_out, abs=1e-5)
     assert pieces.predict(data.features) == pytest.approx(predicted, abs=1e-5)

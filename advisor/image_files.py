@@ -1,0 +1,216 @@
+"""Image files -> pixels: headers first, then decoded by worker processes, into memory or into a file that stays.
+
+A set larger than a third of the free memory is decoded into the cache folder (``$XDG_CACHE_HOME/advisor`` or
+``~/.cache/advisor``), once for the same files; it is written whole or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import queue
+import shutil
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from advisor.errors import UserError
+from advisor.image_worker import Header, answer
+from advisor.reading import available_memory, shown
+
+FEW_FILES = 300
+"""Up to so many files are read in this process: a worker takes half a second to start."""
+CHUNK = 64
+"""Files that a worker reads at a time."""
+FORMAT = 1
+"""Raised whenever the same files would give other pixels, so that the cache is not used."""
+
+
+@dataclass(frozen=True)
+class FileValues:
+    """Image files that are decoded when they are taken. shape: (channels, height, width); content: their ``keys``."""
+
+    files: tuple[Path, ...]
+    shape: tuple[int, ...]
+    content: NDArray[np.uint64]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def keys(self) -> NDArray[np.uint64]:
+        return self.content
+
+    def take(self, rows: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        files = [self.files[row] for row in rows.tolist()]
+        size = len(files) * int(np.prod(self.shape))
+        if size > available_memory() // 3:
+            return _cached(files, self.shape, size)
+        values = np.empty((len(files), *self.shape), np.uint8)
+        readable = _fill(values, files, self.shape)
+        return values[: int(readable.sum())], readable
+
+
+def headers(files: Sequence[Path]) -> list[Header]:
+    """What each file's header says, in order."""
+    return [Header(*found) for chunk in _each_chunk("header", files, {}) for found in chunk[0]]
+
+
+def _fill(values: NDArray[np.uint8], files: Sequence[Path], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Decode into the first rows of ``values``; says which files could be read."""
+    readable: list[bool] = []
+    filled = 0
+    for good, pixels in _each_chunk("decode", files, {"shape": list(shape)}):
+        readable += good
+        count = sum(good)
+        values[filled : filled + count] = np.frombuffer(pixels, np.uint8).reshape(count, *shape)
+        filled += count
+    return np.array(readable, dtype=bool)
+
+
+# ----------------------------------------------------------------------------------------------------------- cache
+
+
+def _cached(files: Sequence[Path], shape: tuple[int, ...], size: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    folder = cache_folder() / f"images-{_key(files, shape)}"
+    with contextlib.suppress(OSError, ValueError):
+        return _mapped(folder)
+    partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(partial).free
+        if size > free:
+            raise UserError(
+                f"the decoded images need {size:,} bytes and {shown(folder.parent, 200)} has {free:,} free; "
+                "name a larger place with XDG_CACHE_HOME"
+            )
+        values = np.lib.format.open_memmap(partial / "values.npy", "w+", np.uint8, (len(files), *shape))
+        readable = _fill(values, files, shape)
+        values.flush()
+        np.save(partial / "readable.npy", readable)
+        with contextlib.suppress(OSError):  # another process was first
+            partial.rename(folder)
+        return _mapped(folder)
+    except OSError as error:
+        where = shown(folder.parent, 200)
+        raise UserError(
+            f"the decoded images ({size:,} bytes, more than a third of the free memory) cannot be kept in {where}: "
+            f"{error.strerror or error}; name another place with XDG_CACHE_HOME"
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _mapped(folder: Path) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    values = np.load(folder / "values.npy", mmap_mode="r", allow_pickle=False)
+    readable = np.load(folder / "readable.npy", allow_pickle=False)
+    return values[: int(readable.sum())], readable
+
+
+def cache_folder() -> Path:
+    """Where decoded images are kept."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    try:
+        return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "advisor"
+    except RuntimeError as error:
+        raise UserError("there is no home directory for the cache of images; name a place with XDG_CACHE_HOME") from error
+
+
+def _key(files: Sequence[Path], shape: tuple[int, ...]) -> str:
+    whole = hashlib.sha256(f"{FORMAT} {shape}".encode())
+    for file in files:
+        with contextlib.suppress(OSError):
+            info = file.stat()
+            whole.update(f"{info.st_size} {info.st_mtime_ns} ".encode())
+        whole.update(os.fsencode(file.absolute()) + b"\0")
+    return whole.hexdigest()[:32]
+
+
+# --------------------------------------------------------------------------------------------------------- workers
+
+
+def _each_chunk(what: str, files: Sequence[Path], order: dict[str, Any]) -> Iterator[tuple[list[Any], bytes]]:
+    """Per chunk of files, in order, what ``image_worker.answer`` gives."""
+    jobs = [order | {"do": what, "files": [str(file) for file in files[at : at + CHUNK]]} for at in range(0, len(files), CHUNK)]
+    count = min(len(os.sched_getaffinity(0)), len(jobs))
+    if len(files) <= FEW_FILES or count < 2:
+        yield from map(answer, jobs)
+        return
+    with _Workers(count) as workers, ThreadPoolExecutor(count) as threads:
+        yield from _in_order(threads, workers.answer, jobs, ahead=2 * count)
+
+
+def _in_order(
+    threads: ThreadPoolExecutor,
+    call: Callable[[dict[str, Any]], tuple[list[Any], bytes]],
+    jobs: Sequence[dict[str, Any]],
+    ahead: int,
+) -> Iterator[tuple[list[Any], bytes]]:
+    """Results in order with at most so many waiting: all of them at once would be the whole set in memory."""
+    waiting: deque[Future[tuple[list[Any], bytes]]] = deque()
+    for job in jobs:
+        if len(waiting) >= ahead:
+            yield waiting.popleft().result()
+        waiting.append(threads.submit(call, job))
+    while waiting:
+        yield waiting.popleft().result()
+
+
+class _Workers:
+    """Processes of ``python -m advisor.image_worker``, one job at a time each.
+
+    Plain children, no multiprocessing: that would run the main module of the user's program again in each of them.
+    """
+
+    def __init__(self, count: int) -> None:
+        here = str(Path(__file__).resolve().parent.parent)
+        path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH", "")]))
+        command = [sys.executable, "-m", "advisor.image_worker"]
+        self._children = [
+            subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+                start_new_session=True,  # Ctrl-C in the terminal is this process's to handle
+            )
+            for _ in range(count)
+        ]
+        self._free: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
+        for child in self._children:
+            self._free.put(child)
+
+    def __enter__(self) -> _Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for child in self._children:
+            child.kill()
+            child.communicate()
+
+    def answer(self, job: dict[str, Any]) -> tuple[list[Any], bytes]:
+        """A worker's answer; when the worker has died, this process reads the files itself."""
+        child = self._free.get()
+        try:
+            assert child.stdin is not None and child.stdout is not None
+            child.stdin.write(json.dumps(job).encode() + b"\n")
+            child.stdin.flush()
+            line = json.loads(child.stdout.readline())
+            pixels = child.stdout.read(line["bytes"])
+            if len(pixels) < line["bytes"]:
+                raise EOFError
+            return line["found"], pixels
+        except (OSError, EOFError, ValueError):
+            return answer(job)
+        finally:
+            self._free.put(child)

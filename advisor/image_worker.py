@@ -1,0 +1,130 @@
+"""What a worker process does with image files: read a header, decode. It loads NumPy and Pillow and nothing else.
+
+``python -m advisor.image_worker`` takes one JSON job a line on stdin and writes one JSON line and the pixels to stdout.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import warnings
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from advisor.pixels import LUMA, fitted
+
+MOST_PIXELS = 100_000_000
+"""An image that declares more is refused unread: a small file may unpack to all the memory there is."""
+KEY_BYTES = 1 << 16
+"""The key of a file is a hash of so many of its first bytes and of its size."""
+_GREY = {"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N", "F"}
+_ORIENTATION = 0x0112
+
+
+class Header(NamedTuple):
+    """What is known of an image file without decoding it. problem: "" or why it cannot be read ("corrupt", "oversized");
+    channels: 1 (grey) or 3; height, width: as it is shown, its EXIF orientation heeded; key: of its content."""
+
+    problem: str
+    channels: int = 0
+    height: int = 0
+    width: int = 0
+    key: int = 0
+
+
+def header(file: str) -> Header:
+    """Reads the beginning of a file; never raises."""
+    try:
+        with Path(file).open("rb") as stream:
+            start = stream.read(KEY_BYTES)
+            size = stream.seek(0, 2)
+            stream.seek(0)
+            digest = hashlib.blake2b(start + size.to_bytes(8, "little"), digest_size=8).digest()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                image = Image.open(stream)
+                turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+            width, height = image.size
+            if width * height > MOST_PIXELS:
+                return Header("oversized")
+            width, height = (height, width) if turned else (width, height)
+            return Header("", 1 if image.mode in _GREY else 3, height, width, int.from_bytes(digest, "little"))
+    except Image.DecompressionBombError:
+        return Header("oversized")
+    except Exception:  # noqa: BLE001  Pillow's readers raise anything on damaged files, from SyntaxError to KeyError
+        return Header("corrupt")
+
+
+def decode(file: str, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
+    """The pixels in the shape (channels, height, width), or None when the file cannot be read."""
+    try:
+        with warnings.catch_warnings(), Image.open(file) as opened:
+            warnings.simplefilter("ignore")
+            if opened.size[0] * opened.size[1] > MOST_PIXELS:
+                return None
+            if opened.format == "JPEG":  # decodes a large photograph at a half, a quarter or an eighth of its size
+                opened.draft(None, (4 * max(shape[1:]), 4 * max(shape[1:])))
+            opened.load()
+            image = _plain(ImageOps.exif_transpose(opened))
+        if image.mode == "RGB" and shape[0] == 1:
+            grey = np.rint(np.asarray(image) @ np.array(LUMA)).astype(np.uint8)
+            image = Image.fromarray(grey)
+        elif image.mode == "L" and shape[0] == 3:
+            image = image.convert("RGB")
+        pixels = fitted(image, (shape[1], shape[2]))
+        return pixels if pixels.shape == shape else None
+    except Exception:  # noqa: BLE001  as above
+        return None
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    """Any mode -> L or RGB: alpha laid on white, 16 bits scaled to 8."""
+    if image.mode in ("L", "RGB"):
+        # a colour that stands for "nothing", as PNG and GIF may name one
+        return image if "transparency" not in image.info else _on_white(image)
+    if image.mode == "1":
+        return image.convert("L")
+    if image.mode.startswith("I") or image.mode == "F":
+        array = np.asarray(image).astype(np.float64)
+        if not np.isfinite(array).all() or array.min(initial=0) < 0:
+            raise ValueError("pixels below zero")
+        high = array.max(initial=0)
+        bits16 = image.mode.startswith("I;16") or high > 255
+        scale = 1 / 257 if bits16 else 255 if image.mode == "F" and high <= 1 else 1
+        return Image.fromarray(np.rint(np.minimum(array * scale, 255)).astype(np.uint8))
+    if image.mode in ("LA", "La", "RGBA", "RGBa", "PA") or "transparency" in image.info:
+        return _on_white(image)
+    return image.convert("RGB")
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    grey = image.mode in _GREY
+    image = image.convert("RGBA")
+    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, image).convert("L" if grey else "RGB")
+
+
+def answer(job: dict[str, Any]) -> tuple[list[Any], bytes]:
+    """A job's answer: per file its header, or whether it could be read; and the pixels of those that could."""
+    if job["do"] == "header":
+        return [list(header(file)) for file in job["files"]], b""
+    found = [decode(file, tuple(job["shape"])) for file in job["files"]]
+    return [pixels is not None for pixels in found], b"".join(pixels.tobytes() for pixels in found if pixels is not None)
+
+
+def main() -> None:
+    """Answer the jobs on stdin until it is closed."""
+    for line in sys.stdin.buffer:
+        found, pixels = answer(json.loads(line))
+        sys.stdout.buffer.write(json.dumps({"found": found, "bytes": len(pixels)}).encode() + b"\n")
+        sys.stdout.buffer.write(pixels)
+        sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,317 @@
+"""Folders and tables of image files: which files, with which labels, and the one size that they are brought to."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from advisor.arrays import PARTS
+from advisor.errors import UserError, did_you_mean
+from advisor.image_files import FileValues, headers
+from advisor.pixels import common_size
+from advisor.reading import read_source, shown
+from advisor.signal_rows import Found, Request, Rows
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".pbm", ".pnm")
+HEAD_BYTES = 1 << 16
+"""A table is judged by its beginning: a column of image files has one in its first rows."""
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """Image files of one part with their labels. skipped: files that are no images, hidden, or lie elsewhere."""
+
+    files: tuple[Path, ...]
+    labels: pl.Series | None
+    names: tuple[str, ...]
+    groups: pl.Series | None = None
+
+
+def path_column(source: object) -> str | None:
+    """The column of a table that holds paths of image files which exist, or None: judged by its first rows."""
+    if isinstance(source, pl.DataFrame):
+        return _path_column(source.head(100), Path())
+    if type(source).__module__.partition(".")[0] == "pandas" and hasattr(source, "head"):
+        return _path_column(read_source(source.head(100)).frame, Path())
+    if not isinstance(source, str | Path) or str(source).startswith(("sklearn:", "openml:")):
+        return None
+    path = Path(source)
+    if not path.is_file():
+        return None
+    try:
+        with path.open("rb") as file:
+            start = file.read(HEAD_BYTES)
+        if start.startswith(b"PAR1"):
+            return _path_column(_first_rows(path), path.parent)
+        if not re.search(rb"\.(png|jpe?g|jfif|bmp|gif|tiff?|webp|p[gpbn]m)\b", start, re.IGNORECASE):
+            return None
+        # as a table of its own, so that delimiters, quotes and encodings are read as in the whole
+        lines = start.splitlines()[: -1 if len(start) == HEAD_BYTES else None]
+        head, mark = b"\n".join(lines[:100]), _delimiter(lines[0])
+        frame = pl.read_csv(head, infer_schema_length=0, separator=mark, truncate_ragged_lines=True)
+        return _path_column(frame, path.parent)
+    except (OSError, UserError, pl.exceptions.PolarsError, IndexError):
+        return None
+
+
+def _delimiter(line: bytes) -> str:
+    return max((",", ";", "\t", "|"), key=lambda mark: line.count(mark.encode()))
+
+
+def _first_rows(path: Path) -> pl.DataFrame:
+    from pyarrow import ArrowException, parquet  # type: ignore[import-untyped]
+
+    try:
+        with parquet.ParquetFile(path) as file:
+            batch = next(file.iter_batches(batch_size=100), None)
+        frame = pl.DataFrame() if batch is None else pl.from_arrow(batch)
+    except ArrowException as error:
+        raise UserError(str(error)) from error
+    return frame if isinstance(frame, pl.DataFrame) else frame.to_frame()
+
+
+def _path_column(frame: pl.DataFrame, folder: Path) -> str | None:
+    for name, kind in frame.schema.items():
+        if kind == pl.String:
+            cells = [cell for cell in frame[name].drop_nulls().to_list() if Path(cell).suffix.lower() in SUFFIXES]
+            if any(_exists(folder / cell) for cell in cells[:10]):
+                return name
+    return None
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name too long, or with a NUL
+        return False
+
+
+def read_images(source: object, request: Request) -> Found:
+    """A folder (a folder per class, with train/, val/, test/ where present), a table of paths, or one image file."""
+    origin = shown(source, 200) if isinstance(source, str | Path) else "data-frame"
+    notes: dict[str, int] = {}
+    columns: tuple[str, ...] = ()
+    if isinstance(source, str | Path) and not str(source).startswith("sklearn:") and Path(source).is_dir():
+        request.refuse(origin, without=("id_column", "time_column", "group_column"))
+        parts = _folder(Path(source), request, notes)
+        target, name = "class", Path(source).resolve().name
+    elif isinstance(source, str | Path) and Path(source).suffix.lower() in SUFFIXES:
+        if request.needs_target:
+            raise UserError(f"{origin} is one image; expected a folder with a folder of images per class, or a table of paths")
+        file = Path(source)
+        parts, target, name = {"train": _Listed((file,), None, (file.name,))}, "class", file.stem
+    else:
+        read = read_source(source, max_bytes=request.max_bytes)
+        folder = Path(source).parent if isinstance(source, str | Path) else Path()
+        column = _chosen_column(read.frame, folder, origin, request)
+        parts = {"train": _table(read.frame, folder, column, origin, request, notes)}
+        target, name, columns = str(request.target), read.name, (column,)
+    return _found(parts, target, name, origin, request, notes, columns)
+
+
+def _found(
+    parts: dict[str, _Listed],
+    target: str,
+    name: str,
+    origin: str,
+    request: Request,
+    notes: dict[str, int],
+    columns: tuple[str, ...],
+) -> Found:
+    train, shape = _readable(parts["train"], request.like, origin, request, notes)
+    test = _readable(parts["test"], shape, origin, request, notes)[0] if "test" in parts else None
+    return Found(
+        "image", name, origin, target, shape, train, test,
+        classification=not columns,
+        group_column=request.group_column if columns and train.groups is not None else None,
+        columns=columns,
+        id_column=request.id_column,
+    ).noting(notes)  # fmt: skip
+
+
+def _readable(
+    listed: _Listed, like: tuple[int, ...] | None, origin: str, request: Request, notes: dict[str, int]
+) -> tuple[Rows, tuple[int, ...]]:
+    """The files whose headers can be read, and the shape that all are brought to."""
+    found = headers(listed.files)
+    good = [position for position, own in enumerate(found) if not own.problem]
+    for problem in ("corrupt", "oversized"):
+        count = sum(own.problem == problem for own in found)
+        first = next((name for name, own in zip(listed.names, found, strict=True) if own.problem == problem), "")
+        if count and (not request.needs_target or count == len(found)):
+            what = "cannot be read as images" if problem == "corrupt" else "declare more than 100 million pixels"
+            raise UserError(f"{origin}: {count:,} of {len(found):,} files {what}, the first is '{shown(first)}'; leave them out")
+        notes[f"{problem}_files"] = notes.get(f"{problem}_files", 0) + count
+    if not good:
+        raise UserError(f"{origin}: none of the {len(found):,} image files can be read; expected PNG, JPEG and the like")
+    known = [found[position] for position in good]
+    sizes = [(own.height, own.width) for own in known]
+    colour = any(own.channels == 3 for own in known)
+    shape = like or (3 if colour else 1, *common_size(sizes))
+    if shape[0] not in (1, 3):
+        raise UserError(f"{origin}: the training images have {shape[0]} channels, image files have 1 or 3")
+    if like is None:
+        notes["image_sizes"] = len(set(sizes)) if len(set(sizes)) > 1 else 0
+    notes["converted_channels"] = notes.get("converted_channels", 0) + sum(own.channels != shape[0] for own in known)
+    keys = np.array([own.key for own in known], np.uint64)
+    rows = np.array(good)
+    labels, groups = (None if column is None else column.gather(rows) for column in (listed.labels, listed.groups))
+    values = FileValues(tuple(listed.files[position] for position in good), shape, keys)
+    return Rows(values, labels, groups, tuple(listed.names[position] for position in good)), shape
+
+
+# ---------------------------------------------------------------------------------------------------------- folders
+
+
+def _folder(folder: Path, request: Request, notes: dict[str, int]) -> dict[str, _Listed]:
+    """Part ("train", with the validation rows; "test") -> its files."""
+    root = _unwrapped(folder)
+    by_part: dict[str, list[Path]] = {}
+    for child in _subfolders(root):
+        if child.name.lower() in PARTS and (_subfolders(child) or not request.needs_target):
+            by_part.setdefault(PARTS[child.name.lower()], []).append(child)
+    if not set(by_part) & {"train", "test"}:
+        by_part = {"train": [root]}
+    else:
+        by_part = {"train": by_part.get("train", []) + by_part.get("val", []), "test": by_part.get("test", [])}
+    if request.like is not None and by_part.get("test"):  # given as test rows, or to predict
+        by_part = {"train": by_part["test"]}
+    if not by_part["train"]:
+        by_part = {"train": by_part["test"]}
+    parts = {part: _listed(folder, roots, request, notes) for part, roots in by_part.items() if roots}
+    if not request.needs_target:
+        return parts
+    names = ", ".join(f"'{shown(child.name, 30)}'" for child in _subfolders(root)[:6])
+    for part, listed in parts.items():
+        where = shown(root, 200) if part == "train" else f"{shown(root, 200)}: test"
+        if not listed.files:
+            raise UserError(
+                f"{where} has no images in folders of classes (it has {f'the folders {names}' if names else 'no folders'}); "
+                "expected a folder of PNG or JPEG files per class"
+            )
+    classes = parts["train"].labels
+    if classes is not None and request.like is None and classes.n_unique() < 2:
+        raise UserError(
+            f"{shown(root, 200)} has images of one class only, '{shown(classes[0], 40)}'; expected a folder per class"
+        )
+    return parts
+
+
+def _unwrapped(folder: Path) -> Path:
+    """The folder, or the only one in it where an archive was unpacked into a folder of its own name."""
+    children = _subfolders(folder)
+    if len(children) == 1 and children[0].name.lower() not in PARTS and len(_subfolders(children[0])) > 1:
+        return children[0]
+    return folder
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    try:
+        children = [child for child in folder.iterdir() if not _hidden(child.name)]
+        return sorted(child for child in children if child.is_dir() and not child.is_symlink())
+    except OSError as error:
+        raise UserError(f"{shown(folder, 200)} cannot be read: {error.strerror or error}") from error
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _listed(folder: Path, roots: Sequence[Path], request: Request, notes: dict[str, int]) -> _Listed:
+    """Image files under the roots; their class is the first folder below the root."""
+    files: list[Path] = []
+    labels: list[str] = []
+    inside = folder.resolve()
+    ignored = 0
+    for root in roots:
+        for file in _walked(root):
+            own = file.relative_to(root).parts
+            usable = file.suffix.lower() in SUFFIXES and not any(_hidden(part) for part in own)
+            if not usable or (request.needs_target and len(own) < 2) or not _regular_inside(file, inside):
+                ignored += 1
+                continue
+            files.append(file)
+            labels.append(own[0])
+    notes["files_ignored"] = notes.get("files_ignored", 0) + ignored
+    if not files and not request.needs_target:
+        raise UserError(f"{shown(folder, 200)} has no image files; expected PNG, JPEG and the like")
+    names = tuple(os.fsencode(file.relative_to(folder)).decode("utf-8", "replace") for file in files)
+    texts = [os.fsencode(label).decode("utf-8", "replace") for label in labels]
+    return _Listed(tuple(files), pl.Series("class", texts, dtype=pl.String) if request.needs_target else None, names)
+
+
+def _walked(root: Path) -> Iterator[Path]:
+    """All files below, in the order of their names; linked folders are not entered."""
+    for folder, below, files in os.walk(root):
+        below.sort()
+        linked = [name for name in below if (Path(folder) / name).is_symlink()]
+        for name in sorted([*files, *linked]):
+            yield Path(folder) / name
+
+
+def _regular_inside(file: Path, inside: Path) -> bool:
+    """A plain file, and no link that leaves the folder."""
+    try:
+        if file.is_symlink() and not file.resolve().is_relative_to(inside):
+            return False
+        return file.is_file()
+    except (OSError, RuntimeError):
+        return False
+
+
+# ----------------------------------------------------------------------------------------------------------- tables
+
+
+def _chosen_column(frame: pl.DataFrame, folder: Path, origin: str, request: Request) -> str:
+    if request.columns:
+        if request.columns[0] not in frame.columns:
+            raise UserError(f"{origin} has no column '{shown(request.columns[0])}' of image files, as the training table had")
+        return request.columns[0]
+    column = _path_column(frame.head(100), folder)
+    if column is None:
+        raise UserError(
+            f"{origin} has no column of image files that exist; expected one with paths such as cats/1.png, relative to "
+            f"{shown(folder.resolve(), 100)}"
+        )
+    return column
+
+
+def _table(
+    frame: pl.DataFrame, folder: Path, column: str, origin: str, request: Request, notes: dict[str, int]
+) -> _Listed:
+    for role in ("target", "id_column", "group_column"):
+        asked = getattr(request, role)
+        if asked is not None and asked not in frame.columns and (request.needs_target or role != "target"):
+            near = shown(did_you_mean(asked, frame.columns))
+            raise UserError(f"{origin} has no column '{shown(asked)}'{near}; it has {', '.join(map(shown, frame.columns[:8]))}")
+    if request.time_column is not None:
+        raise UserError(f"{origin} is a table of images, which has no use for the time column '{shown(request.time_column)}'")
+    if request.needs_target and request.target is None:
+        others = ", ".join(f"'{shown(name, 30)}'" for name in frame.columns if name != column)
+        raise UserError(f"{origin} is a table of images: name the column to predict as its target, of {others or 'none'}")
+    if request.target == column:
+        raise UserError(f"the target '{shown(column)}' is the column of image files; name another column")
+    texts = frame[column].cast(pl.String)
+    named = texts.is_not_null() & (texts.str.strip_chars() != "")
+    files = [folder / text if good else folder for text, good in zip(texts.to_list(), named.to_list(), strict=True)]
+    there = np.array([good and _exists(file) for file, good in zip(files, named.to_list(), strict=True)], dtype=bool)
+    if absent := int((~there).sum()):
+        first = texts.to_list()[int(np.flatnonzero(~there)[0])] or ""
+        if not request.needs_target or absent > len(there) / 2:
+            raise UserError(
+                f"{origin}: {absent:,} of {len(there):,} image files do not exist, the first is '{shown(first)}'; paths are "
+                f"relative to {shown(folder.resolve(), 100)}"
+            )
+        notes["absent_files"] = absent
+    kept = np.flatnonzero(there)
+    target = frame[request.target].gather(kept) if request.needs_target and request.target is not None else None
+    group = request.group_column
+    groups = None if group is None else frame[group].gather(kept).cast(pl.String).fill_null("")
+    names = frame[request.id_column].cast(pl.String).fill_null("") if request.id_column is not None else texts
+    return _Listed(tuple(files[row] for row in kept.tolist()), target, tuple(names.gather(kept).to_list()), groups)

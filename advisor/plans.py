@@ -1,0 +1,509 @@
+"""The plan of a network for images or sequences, as data: blocks, geometry, receptive field, parameters, memory.
+
+A configuration and the shape of the input give a ``NetworkPlan``; ``signal_networks`` builds it, the report draws it, and a
+plan that cannot work is refused before anything is trained. Pure arithmetic: no torch, no NumPy.
+
+Geometry is per axis and the same for every axis, except that images may be higher than wide. Convolutions have odd kernels
+and "same" padding, so an axis of n becomes ceil(n / stride); pooling by 2 makes it floor(n / 2).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any, Literal
+
+Kernel = tuple[int, ...]
+BlockKind = Literal["plain", "residual", "inverted", "inception", "mixer", "recurrent"]
+
+EFFICIENTNET_B0 = (
+    # expansion, outputs, repeats, stride, kernel: table 1 of Tan and Le 2019, EfficientNet
+    (1, 16, 1, 1, 3),
+    (6, 24, 2, 2, 3),
+    (6, 40, 2, 2, 5),
+    (6, 80, 3, 2, 3),
+    (6, 112, 3, 1, 5),
+    (6, 192, 4, 2, 5),
+    (6, 320, 1, 1, 3),
+)
+B0_STEM, B0_HEAD = 32, 1280
+DEPTH_BASE, WIDTH_BASE, RESOLUTION_BASE = 1.2, 1.1, 1.15
+"""Compound scaling: depth 1.2^phi, width 1.1^phi, resolution 1.15^phi (equation 3 of the same paper)."""
+SMALLEST_MAP = 2
+"""EfficientNet keeps at least so many points per axis: strides beyond that are left out, the earliest first."""
+SQUEEZE = 4
+"""Squeeze-and-excitation narrows to a quarter of the block's input channels, as in EfficientNet."""
+BOTTLENECK = 32
+"""Channels of an inception block's bottleneck (Ismail Fawaz et al. 2020, InceptionTime)."""
+INCEPTION_SHORTCUT = 3
+"""Every third inception block adds the input of the first of the three (same paper)."""
+CHANNELS_PER_GROUP = 8
+"""Group normalization: so many channels share statistics, at most 32 groups (Wu and He 2018)."""
+MOST_GROUPS = 32
+
+TRAINING_COPIES = 4
+"""Memory of a weight in training: itself, its gradient and two moments of Adam."""
+ACTIVATION_COPIES = 2.5
+"""Each block's outputs are kept for the backward pass, before and after normalization, with their gradients in part."""
+BYTES = 4
+PASS_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One step of the widest path from input to output, as far as geometry goes.
+
+    kernel, stride: per axis. outputs: channels. parameters: of the whole step, those of its branches included.
+    whole: its units see the whole input (attention over all tokens, recurrence, squeeze-and-excitation, global pooling).
+    """
+
+    name: str
+    kernel: Kernel
+    stride: Kernel
+    outputs: int
+    parameters: int
+    dilation: int = 1
+    whole: bool = False
+    pooling: bool = False
+
+
+@dataclass(frozen=True)
+class BlockPlan:
+    """One block: ``kind`` says how its convolutions are arranged (see ``signal_networks``).
+
+    pool: "" or the pooling that follows the block and halves the map. expansion and squeeze are for inverted blocks and,
+    squeeze, for residual ones. factorised: k x 1 and 1 x k instead of k x k (note N23), images only.
+    """
+
+    kind: BlockKind
+    inputs: int
+    outputs: int
+    kernel: int
+    stride: int = 1
+    dilation: int = 1
+    expansion: int = 1
+    squeeze: bool = False
+    factorised: bool = False
+    pool: Literal["", "max", "average"] = ""
+    shortcut: int = 0
+    """inception: channels of the earlier block whose output is added here, 0 for none."""
+
+
+@dataclass(frozen=True)
+class NetworkPlan:
+    """All that is needed to build one network, apart from random numbers.
+
+    size: of the input after ``resolution`` (height and width, or length). stem: channels after the first convolution, 0
+    without one. patch: side of a mixer's patches. head: how the last map becomes a vector.
+    """
+
+    channels: int
+    size: tuple[int, ...]
+    stem: int
+    stem_kernel: int
+    stem_stride: int
+    blocks: tuple[BlockPlan, ...]
+    norm: Literal["none", "batch", "group", "layer"]
+    activation: str
+    weight_init: str
+    zero_output: bool
+    head: Literal["average", "max", "flatten"]
+    head_width: int
+    dropout: float
+    patch: int = 0
+
+    @property
+    def axes(self) -> int:
+        return len(self.size)
+
+    @property
+    def width(self) -> int:
+        """Channels of the last map, before the head."""
+        return self.head_width or (self.blocks[-1].outputs if self.blocks else self.stem)
+
+
+def plan_of(configuration: Mapping[str, Any], channels: int, size: Sequence[int]) -> NetworkPlan:
+    """The network that a configuration of ``search_spaces/images.yaml`` or ``sequences.yaml`` means for such inputs.
+
+    channels, size: of one input (height and width, or length). ValueError for a network that there is none of.
+    """
+    make = {
+        "convolutional": _convolutional,
+        "efficientnet": _efficientnet,
+        "mixer": _mixer,
+        "inception": _inception,
+        "recurrent": _recurrent,
+    }
+    name = configuration["network"]
+    if name not in make or (len(size) == 2 and name in ("inception", "recurrent")) or (len(size) == 1 and name == "efficientnet"):
+        raise ValueError(f"there is no {name} network for inputs of {len(size)} axes")
+    share = float(configuration["resolution"])
+    return make[name](configuration, channels, tuple(max(1, round(n * share)) for n in size))
+
+
+def _planned(c: Mapping[str, Any], channels: int, size: tuple[int, ...], **own: Any) -> NetworkPlan:
+    common: dict[str, Any] = {
+        "stem": 0, "stem_kernel": 1, "stem_stride": 1, "head": c["head"], "head_width": 0, "norm": c["norm_layer"],
+    }  # fmt: skip
+    return NetworkPlan(
+        channels=channels,
+        size=size,
+        activation=c["activation"],
+        weight_init=c["weight_init"],
+        zero_output=c["output_init"] == "zero",
+        dropout=float(c["dropout"]),
+        **(common | own),
+    )
+
+
+def blocks_per_stage(stages: int, blocks: int, place: str) -> tuple[int, ...]:
+    """``blocks`` in each of the stages on average; placed "late", the first stages have few and the last have most.
+
+    Pooling then comes often in the early layers (note N21) and the receptive field grows toward the end (N20).
+
+    >>> blocks_per_stage(3, 2, "late"), blocks_per_stage(3, 2, "even")
+    ((1, 2, 3), (2, 2, 2))
+    """
+    if place != "late" or stages == 1:
+        return (blocks,) * stages
+    return tuple(1 + round(2 * (blocks - 1) * stage / (stages - 1)) for stage in range(stages))
+
+
+def _convolutional(c: Mapping[str, Any], channels: int, size: tuple[int, ...]) -> NetworkPlan:
+    stages, kernel, stem = int(c["stages"]), int(c["kernel"]), int(c["width"])
+    pooled = c["pooling"] != "stride"
+    blocks: list[BlockPlan] = []
+    inputs = stem
+    for stage, count in enumerate(blocks_per_stage(stages, int(c["blocks"]), c["block_place"])):
+        outputs = round(stem * float(c["growth"]) ** stage)
+        for number in range(count):
+            last = number == count - 1 and stage < stages - 1
+            blocks.append(
+                BlockPlan(
+                    kind=c["block"],
+                    inputs=inputs,
+                    outputs=outputs,
+                    kernel=kernel,
+                    stride=2 if number == 0 and stage > 0 and not pooled else 1,
+                    dilation=int(c["dilation"]) ** stage,
+                    squeeze=bool(c["squeeze"]),
+                    factorised=bool(c.get("factorised", False)) and len(size) == 2,
+                    pool=c["pooling"] if pooled and last else "",
+                )
+            )
+            inputs = outputs
+    return _planned(
+        c, channels, size, stem=stem, stem_kernel=kernel, stem_stride=int(c["stem_stride"]), blocks=tuple(blocks)
+    )
+
+
+def _efficientnet(c: Mapping[str, Any], channels: int, size: tuple[int, ...]) -> NetworkPlan:
+    phi = float(c["compound"])
+    wider = int(c["width"]) / B0_STEM * WIDTH_BASE**phi
+    scaled = tuple(max(SMALLEST_MAP, round(n * RESOLUTION_BASE**phi)) for n in size)
+    strides = [2, *(row[3] for row in EFFICIENTNET_B0)]
+    surplus = sum(stride == 2 for stride in strides) - max(0, int(math.log2(min(scaled) / SMALLEST_MAP)))
+    for position, stride in enumerate(strides):
+        if stride == 2 and surplus > 0:
+            strides[position], surplus = 1, surplus - 1
+    stem = _rounded(B0_STEM * wider)
+    blocks: list[BlockPlan] = []
+    inputs = stem
+    for (expansion, width, repeats, _, kernel), stride in zip(EFFICIENTNET_B0, strides[1:], strict=True):
+        outputs = _rounded(width * wider)
+        for number in range(math.ceil(repeats * DEPTH_BASE**phi)):
+            first = stride if number == 0 else 1
+            blocks.append(BlockPlan("inverted", inputs, outputs, kernel, first, expansion=expansion, squeeze=True))
+            inputs = outputs
+    return _planned(
+        c, channels, scaled, stem=stem, stem_kernel=3, stem_stride=strides[0], blocks=tuple(blocks),
+        head_width=_rounded(B0_HEAD * wider),
+    )  # fmt: skip
+
+
+def _rounded(width: float, divisor: int = 8) -> int:
+    """The multiple of 8 next to a width, never less than 90 % of it (as in the EfficientNet reference code)."""
+    rounded = max(divisor, int(width + divisor / 2) // divisor * divisor)
+    return rounded if rounded >= 0.9 * width else rounded + divisor
+
+
+def _mixer(c: Mapping[str, Any], channels: int, size: tuple[int, ...]) -> NetworkPlan:
+    width, patch = int(c["width"]), int(c["patch"])
+    blocks = tuple(BlockPlan("mixer", width, width, 1) for _ in range(int(c["mixer_layers"])))
+    return _planned(
+        c, channels, size, stem=width, stem_kernel=patch, stem_stride=patch, blocks=blocks, patch=patch, norm="layer",
+    )  # fmt: skip
+
+
+def _inception(c: Mapping[str, Any], channels: int, size: tuple[int, ...]) -> NetworkPlan:
+    width, kernel = int(c["width"]), int(c["kernel"])
+    blocks: list[BlockPlan] = []
+    inputs = entry = channels
+    for number in range(1, int(c["stages"]) * int(c["blocks"]) + 1):
+        outputs = 4 * width
+        third = number % INCEPTION_SHORTCUT == 0
+        blocks.append(BlockPlan("inception", inputs, outputs, kernel, shortcut=entry if third else 0))
+        inputs = outputs
+        entry = outputs if third else entry
+    return _planned(c, channels, size, blocks=tuple(blocks))
+
+
+def _recurrent(c: Mapping[str, Any], channels: int, size: tuple[int, ...]) -> NetworkPlan:
+    width = int(c["width"])
+    ends = (channels, *(2 * width for _ in range(int(c["stages"]))))
+    pairs = itertools.pairwise(ends)
+    blocks = tuple(BlockPlan("recurrent", before, after, 1) for before, after in pairs)
+    return _planned(c, channels, size, blocks=blocks, norm="none")
+
+
+# ---------------------------------------------------------------------------------------------------- geometry
+
+
+def layers(plan: NetworkPlan) -> tuple[Layer, ...]:
+    """Every step of the path with the largest receptive field, in order, with all parameters but the output layer's."""
+    found: list[Layer] = []
+    axes = plan.axes
+    if plan.stem:
+        convolution = _kernel_parameters(plan.channels, plan.stem, plan.stem_kernel, axes)
+        norm = plan.stem if plan.patch else _norm_parameters(plan, plan.stem)  # a patch's convolution has a bias
+        found.append(_layer("stem", plan.stem_kernel, plan.stem_stride, plan.stem, convolution + norm, axes))
+    for number, block in enumerate(plan.blocks, 1):
+        found += _block_layers(plan, block, f"block {number}")
+        if block.pool:
+            found.append(_layer(f"{block.pool} pooling {number}", 2, 2, block.outputs, 0, axes, pooling=True))
+    if plan.head_width:
+        parameters = plan.blocks[-1].outputs * plan.head_width + _norm_parameters(plan, plan.head_width)
+        found.append(_layer("head", 1, 1, plan.head_width, parameters, axes))
+    if plan.patch:
+        found.append(_layer("last norm", 1, 1, plan.stem, 2 * plan.stem, axes))
+    return tuple(found)
+
+
+def _layer(name: str, kernel: int, stride: int, outputs: int, parameters: int, axes: int, **more: Any) -> Layer:
+    return Layer(name, (kernel,) * axes, (stride,) * axes, outputs, parameters, **more)
+
+
+def _kernel_parameters(inputs: int, outputs: int, kernel: int, axes: int, groups: int = 1) -> int:
+    return int(inputs // groups * outputs * kernel**axes)
+
+
+def _norm_parameters(plan: NetworkPlan, channels: int) -> int:
+    """Scale and shift; without normalization the convolution has a bias instead."""
+    return channels if plan.norm == "none" else 2 * channels
+
+
+def _block_layers(plan: NetworkPlan, block: BlockPlan, name: str) -> list[Layer]:
+    return {
+        "plain": _plain_layers,
+        "residual": _residual_layers,
+        "inverted": _inverted_layers,
+        "inception": _inception_layers,
+        "mixer": _mixer_layers,
+        "recurrent": _recurrent_layers,
+    }[block.kind](plan, block, name)
+
+
+def _convolution(plan: NetworkPlan, block: BlockPlan, name: str, inputs: int, stride: int) -> list[Layer]:
+    """A k x k convolution with its normalization, or k x 1 and 1 x k with one normalization after both."""
+    norm, axes, k = _norm_parameters(plan, block.outputs), plan.axes, block.kernel
+    if not block.factorised:
+        parameters = _kernel_parameters(inputs, block.outputs, k, axes) + norm
+        return [_layer(name, k, stride, block.outputs, parameters, axes, dilation=block.dilation)]
+    first = Layer(f"{name}, {k} x 1", (k, 1), (stride, 1), block.outputs, inputs * block.outputs * k, block.dilation)
+    second = Layer(f"{name}, 1 x {k}", (1, k), (1, stride), block.outputs, block.outputs**2 * k + norm, block.dilation)
+    return [first, second]
+
+
+def _plain_layers(plan: NetworkPlan, block: BlockPlan, name: str) -> list[Layer]:
+    return [*_convolution(plan, block, name, block.inputs, block.stride), *_squeezed(plan, block, name, block.outputs)]
+
+
+def _residual_layers(plan: NetworkPlan, block: BlockPlan, name: str) -> list[Layer]:
+    first = _convolution(plan, block, f"{name}a", block.inputs, block.stride)
+    second = _convolution(plan, block, f"{name}b", block.outputs, 1)
+    shortcut = 0
+    if block.inputs != block.outputs or block.stride != 1:
+        shortcut = block.inputs * block.outputs + _norm_parameters(plan, block.outputs)
+    last = second[-1]
+    second[-1] = Layer(last.name, last.kernel, last.stride, last.outputs, last.parameters + shortcut, last.dilation)
+    return [*first, *second, *_squeezed(plan, block, name, block.outputs)]
+
+
+def _squeezed(plan: NetworkPlan, block: BlockPlan, name: str, channels: int) -> list[Layer]:
+    if not block.squeeze:
+        return []
+    narrow = squeeze_width(block)
+    parameters = 2 * channels * narrow + narrow + channels
+    return [_layer(f"{name}, squeeze", 1, 1, channels, parameters, plan.axes, whole=True)]
+
+
+def squeeze_width(block: BlockPlan) -> int:
+    """Channels in the middle of squeeze-and-excitation."""
+    return max(1, block.inputs // SQUEEZE)
+
+
+def _inverted_layers(plan: NetworkPlan, block: BlockPlan, name: str) -> list[Layer]:
+    middle, axes = block.inputs * block.expansion, plan.axes
+    found = []
+    if block.expansion != 1:
+        expanded = block.inputs * middle + _norm_parameters(plan, middle)
+        found.append(_layer(f"{name}, expansion", 1, 1, middle, expanded, axes))
+    depthwise = _kernel_parameters(middle, middle, block.kernel, axes, groups=middle) + _norm_parameters(plan, middle)
+    found.append(_layer(f"{name}, depthwise", block.kernel, block.stride, middle, depthwise, axes))
+    found += _squeezed(plan, block, name, middle)
+    projected = middle * block.outputs + _norm_parameters(plan, block.outputs)
+    return [*found, _layer(f"{name}, projection", 1, 1, block.outputs, projected, axes)]
+
+
+def inception_kernels(kernel: int) -> tuple[int, int, int]:
+    """Three odd kernels: the given one, about half and about a quarter of it (40, 20, 10 in the paper, made odd)."""
+    return kernel, kernel // 2 | 1, max(3, kernel // 4 | 1)
+
+
+def _inception_layers(plan: NetworkPlan, block: BlockPlan, name: str) -> list[Layer]:
+    width = block.outputs // 4
+    narrow = BOTTLENECK if block.inputs > 1 else 1
+    parameters = block.inputs * narrow if block.inputs > 1 else 0
+    parameters += sum(narrow * width * k for k in inception_kernels(block.kernel)) + block.inputs * width
+    parameters += _norm_parameters(plan, block.outputs)
+    if block.shortcut:
+        parameters += block.shortcut * block.outputs + _norm_parameters(plan, block.outputs)
+    return [_layer(name, block.kernel, 1, block.outputs, parameters, plan.axes)]
+
+
+def mixer_tokens(plan: NetworkPlan) -> int:
+    """Patches of an input; the rest at the edges is left out."""
+    return reduce(lambda product, n: product * (n // plan.patch), plan.size, 1)
+
+
+def _mixer_layers(plan: NetworkPlan, block: BlockPlan, name: str) -> list[Layer]:
+    width, tokens = block.outputs, mixer_tokens(plan)
+    over_tokens, over_channels = mixer_widths(width)
+    parameters = 4 * width  # two layer normalizations
+    parameters += 2 * tokens * over_tokens + over_tokens + tokens
+    parameters += 2 * width * over_channels + over_channels + width
+    return [_layer(name, 1, 1, width, parameters, plan.axes, whole=True)]
+
+
+def mixer_widths(width: int) -> tuple[int, int]:
+    """Hidden widths of the token and the channel MLP: half and four times the width, as in Mixer-S/16 and B/16."""
+    return width // 2, 4 * width
+
+
+def _recurrent_layers(plan: NetworkPlan, block: BlockPlan, name: str) -> list[Layer]:
+    hidden = block.outputs // 2
+    parameters = 2 * (3 * hidden * (block.inputs + hidden) + 6 * hidden)  # both directions of a GRU
+    return [_layer(name, 1, 1, block.outputs, parameters, plan.axes, whole=True)]
+
+
+def map_sizes(plan: NetworkPlan) -> tuple[tuple[int, ...], ...]:
+    """The map after each of ``layers``, per axis; an axis of 0 is a network that cannot work."""
+    size, sizes = plan.size, []
+    for layer in layers(plan):
+        floor = layer.pooling or (plan.patch and layer.name == "stem")
+        size = tuple(n // s if floor else -(-n // s) for n, s in zip(size, layer.stride, strict=True))
+        sizes.append(size)
+    return tuple(sizes)
+
+
+@dataclass(frozen=True)
+class Field:
+    """The receptive field after a layer: how many points of the input one of its units sees, per axis.
+
+    step: input points between two neighbouring units. whole: it sees all of the input, whatever the arithmetic says.
+    """
+
+    layer: str
+    size: tuple[int, ...]
+    step: tuple[int, ...]
+    whole: bool
+
+
+def receptive_fields(plan: NetworkPlan) -> tuple[Field, ...]:
+    """Exact, layer by layer (notes N20 and N25): r grows by (kernel - 1) x dilation x step, the step by the stride.
+
+    (Araujo et al. 2019, Computing Receptive Fields of Convolutional Neural Networks.) A residual block's field is that of
+    its longest path. It may exceed the input: then a unit in the middle sees all of it.
+    """
+    size, step = (1,) * plan.axes, (1,) * plan.axes
+    whole, found = False, []
+    for layer in layers(plan):
+        size = tuple(
+            r + (k - 1) * layer.dilation * j for r, k, j in zip(size, layer.kernel, step, strict=True)
+        )
+        step = tuple(j * s for j, s in zip(step, layer.stride, strict=True))
+        whole = whole or layer.whole
+        found.append(Field(layer.name, size, step, whole))
+    return tuple(found)
+
+
+def receptive_field(plan: NetworkPlan) -> int:
+    """Input points that a unit of the last map sees along its narrowest axis, at most the input itself."""
+    found = receptive_fields(plan)
+    if not found or found[-1].whole:
+        return min(plan.size)
+    return min(min(r, n) for r, n in zip(found[-1].size, plan.size, strict=True))
+
+
+def parameter_count(plan: NetworkPlan, outputs: int) -> int:
+    """Trained numbers of one network."""
+    return sum(layer.parameters for layer in layers(plan)) + (head_inputs(plan) + 1) * outputs
+
+
+def head_inputs(plan: NetworkPlan) -> int:
+    """Numbers that the output layer reads."""
+    points = reduce(lambda a, b: a * b, map_sizes(plan)[-1]) if plan.head == "flatten" and map_sizes(plan) else 1
+    return plan.width * points
+
+
+def memory_bytes(plan: NetworkPlan, outputs: int, batch_size: int, members: int = 1) -> int:
+    """What training takes, estimated: weights with gradient and moments, and the maps that the backward pass needs."""
+    sizes = map_sizes(plan)
+    maps = sum(
+        layer.outputs * reduce(lambda a, b: a * b, size, 1) for layer, size in zip(layers(plan), sizes, strict=True)
+    )
+    inputs = plan.channels * reduce(lambda a, b: a * b, plan.size, 1)
+    kept = (maps * ACTIVATION_COPIES + inputs) * batch_size
+    return int(BYTES * members * (kept + TRAINING_COPIES * parameter_count(plan, outputs)))
+
+
+def problem(
+    plan: NetworkPlan, outputs: int, batch_size: int, *, members: int = 1, memory: float | None = None
+) -> str | None:
+    """Why a plan cannot be trained, in one line with the cure; None when nothing speaks against it.
+
+    memory: bytes that one training may use; None: not known.
+    """
+    for layer, size in zip(layers(plan), map_sizes(plan), strict=True):
+        if min(size) < 1:
+            shown = " x ".join(map(str, plan.size))
+            return (
+                f"after {layer.name} nothing is left of an input of {shown}: take fewer stages, a smaller stem_stride or a "
+                "smaller patch"
+            )
+    if plan.norm == "batch" and batch_size < 2:
+        return "batch normalization cannot be trained on batches of one row: take a larger batch_size or norm layer"
+    if memory is not None:
+        needed = memory_bytes(plan, outputs, batch_size, members)
+        if needed > memory:
+            return (
+                f"training it takes about {needed / 1e9:.1f} GB and {memory / 1e9:.1f} GB are free: take a smaller "
+                "batch_size or width"
+            )
+    return None
+
+
+def rows_per_pass(plan: NetworkPlan, members: int = 1) -> int:
+    """Rows that one pass without gradients takes at a time, so that its two largest maps stay within PASS_BYTES."""
+    sizes = zip(layers(plan), map_sizes(plan), strict=True)
+    largest = max((layer.outputs * reduce(lambda a, b: a * b, size, 1) for layer, size in sizes), default=1)
+    return max(1, PASS_BYTES // (2 * BYTES * members * max(1, largest)))
+
+
+def group_count(channels: int) -> int:
+    """Groups of group normalization: about eight channels each, at most 32, and a divisor of the channels."""
+    wanted = min(MOST_GROUPS, max(1, channels // CHANNELS_PER_GROUP))
+    return next(groups for groups in range(wanted, 0, -1) if channels % groups == 0)

@@ -1,0 +1,88 @@
+"""The facts that images and sequences have and tables have not, and one that says whether a table's columns have an order.
+
+Rows of (name, type, unit, meaning, example, "nullable"), as ``facts.FACTS`` takes them; all are None for tables, the last
+one for images and sequences.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+_ROWS: tuple[tuple[Any, ...], ...] = (
+    ("image.height", "int", "pixels", "height that all images are brought to", 28),
+    ("image.width", "int", "pixels", "width that all images are brought to", 28),
+    ("image.side", "int", "pixels", "the shorter of height and width", 28),
+    ("image.sizes", "int", "sizes", "distinct sizes of the original images", 1),
+    ("image.mean", "float", "0..1", "mean of the pixels, white being 1", 0.13),
+    ("image.spread", "float", "0..1", "standard deviation of the pixels, white being 1", 0.31),
+    (
+        "image.brightness_shift",
+        "float",
+        "deviations",
+        "mean brightness of given test images less that of training images, in standard deviations between training images",
+        0.1,
+    ),
+    (
+        "image.contrast_shift",
+        "float",
+        "deviations",
+        "the same of the contrast: the standard deviation of the pixels of an image",
+        -0.2,
+    ),
+    ("signal.channels", "int", "channels", "channels of an image (1 grey, 3 colour) or of a sequence", 1),
+    ("signal.values", "int", "values", "numbers that one row has: channels times pixels or points", 784),
+    ("signal.missing_files", "int", "files", "image files left out: damaged, oversized, or not there", 0),
+    ("sequence.length", "int", "points", "length of the longest training sequence", 150),
+    ("sequence.length_min", "int", "points", "length of the shortest training sequence", 150),
+    ("sequence.length_median", "float", "points", "median length of the training sequences", 150.0),
+    ("sequence.unequal", "bool", "", "training sequences differ in length", False),
+    (
+        "sequence.period",
+        "int",
+        "points",
+        "dominant period: the first high peak of the mean autocorrelation, found in one half of the rows and there beyond "
+        "chance (1 in 1,000) in the other; None where there is none",
+        24,
+    ),
+    (
+        "sequence.correlation_length",
+        "int",
+        "points",
+        "points until the mean autocorrelation falls below 1/e; the length where it never does",
+        6,
+    ),
+    (
+        "sequence.scale_carries",
+        "bool",
+        "",
+        "the level and spread of a whole series alone tell of the target: they must not be normalized away",
+        False,
+    ),
+    (
+        "receptive.needed",
+        "int",
+        "pixels or points",
+        "what a unit must see of the input: the extent of the object, of what differs between classes; two periods or eight "
+        "correlation lengths; at most the whole side or length",
+        20,
+    ),
+    (
+        "flip.horizontal",
+        "float",
+        "ratio",
+        "skill above chance of a linear classifier on images mirrored left to right / on plain ones; None without skill",
+        0.3,
+    ),
+    ("flip.vertical", "float", "ratio", "the same on images turned upside down", 0.2),
+    ("flip.rotated", "float", "ratio", "the same on square images rotated by a quarter", 0.1),
+    ("flip.reversed", "float", "ratio", "the same on sequences reversed in time", 0.4),
+    ("flip.sign", "float", "ratio", "the same on sequences times -1", 0.1),
+    (
+        "columns.order_correlation",
+        "float",
+        "-1..1",
+        "mean absolute correlation of neighbouring numeric columns less that in random order; None below 16 columns",
+        0.05,
+    ),
+)
+SIGNAL_FACTS = tuple((*row, "nullable") for row in _ROWS)
