@@ -1,4 +1,7 @@
-"""From data to a recommendation, without training: reads, measures, applies the rules. Imports neither torch, ray nor optuna."""
+"""From data to a recommendation, without training: reads, measures, applies the rules. Imports neither torch, ray nor optuna.
+
+What reads and measures tables is loaded when there is one: why, what-if and diff ask a run that is finished.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advisor import facts as facts_module
 from advisor import knowledge
 from advisor.errors import UserError, did_you_mean
 from advisor.facts import FACTS, Facts
@@ -15,14 +17,13 @@ from advisor.ledger import ledger, read_fact, with_facts
 from advisor.recommendation import Finding, Recommendation, advise, replan
 from advisor.rules import Rule
 from advisor.run_folder import DataIdentity, RunFolder, read_text
-from advisor.samples import samples
-from advisor.signal_facts import measure_signals
-from advisor.signals import SignalSet, kind_of, load_signals
-from advisor.table import Table, load_table
 
 if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
+
+    from advisor.signals import SignalSet
+    from advisor.table import Table
 
     Source = str | Path | pl.DataFrame | pd.DataFrame
 
@@ -119,6 +120,9 @@ def get_advice(
     A column that alone tells test rows from training rows is left out (read again as an identifier); a type given for
     it in ``reading`` keeps it. findings: those made before, to be reported with the rest.
     """
+    from advisor.signals import kind_of
+    from advisor.table import Table
+
     reading = reading or Reading()
     kind = kind_of(source, reading.kind)
     space = knowledge.base_space(kind)
@@ -146,6 +150,8 @@ def get_advice(
 
 
 def _read(source: Any, target: str | None, reading: Reading) -> Table | SignalSet:
+    from advisor.signals import kind_of, load_signals
+
     if kind_of(source, reading.kind) == "table":
         if target is None:
             raise UserError(f"--target is missing: name the column of {source} to predict")
@@ -167,8 +173,15 @@ def _read(source: Any, target: str | None, reading: Reading) -> Table | SignalSe
 
 
 def _measure(data: Table | SignalSet) -> Facts:
+    from advisor.table import Table
+
     if isinstance(data, Table):
-        return facts_module.measure(data)
+        from advisor.measurement import measure as measure_table
+
+        return measure_table(data)
+    from advisor.samples import samples
+    from advisor.signal_facts import measure_signals
+
     return replace(measure_signals(data), samples=tuple(samples(data.train, seed=0)))
 
 
@@ -270,6 +283,8 @@ def _facts(run: RunFolder) -> Facts:
 
 
 def _table(source: Any, target: str, reading: Reading) -> Table:
+    from advisor.table import load_table
+
     return load_table(
         source,
         target,

@@ -18,7 +18,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from advisor.errors import UserError, did_you_mean
-from advisor.features import Kind
+from advisor.kinds import Kind
 from advisor.pixels import MOST_CHANNELS, MOST_SIDE, brought_to, capped, on_white
 from advisor.reading import available_memory, shown
 from advisor.signal_rows import ArrayValues, Found, Request, Rows, regular, without_infinities
@@ -117,9 +117,9 @@ class _Arranged:
         first = next(iter(labels.values()), None)
         groups = self._groups()
         lengths = self._by_part(LENGTHS)
-        train = [part for part in values if part != "test"] or ["test"]
-        as_test = "test" in values and self.request.like is not None  # the test rows of a file given as test rows
-        chosen = ["test"] if as_test and self.request.needs_target else train
+        chosen = [part for part in values if part != "test"] or ["test"]
+        if self.request.like is not None:  # given as test rows or to predict: the plain rows, else those for the test
+            chosen = next(([part] for part in ("", "test") if part in values), chosen)
         notes: dict[str, int] = {}
         parts = {
             part: self._part(part, values[part], labels.get(part), groups.get(part), lengths.get(part), notes)
@@ -134,7 +134,7 @@ class _Arranged:
         return Found(
             self.kind, name, self.origin, target, shape, rows, test,
             classification=texts or (first is not None and _dense_codes(self.arrays[first])),
-            group_column=next(iter(groups)) and self._group_name(groups) if groups else None,
+            group_column=_spelled(next(iter(groups.values()))) if rows.groups is not None else None,
         ).noting(notes)  # fmt: skip
 
     def _names(self) -> str:
@@ -154,6 +154,8 @@ class _Arranged:
     def _labels(self) -> tuple[str, dict[str, str]]:
         """The target's name without its part, and part -> array of labels."""
         asked = self.request.target
+        if not self.request.needs_target:
+            return asked or "y", {}
         if asked is not None and asked.lower().endswith(".npy"):
             asked = Path(asked).stem
         if asked is None:
@@ -161,29 +163,25 @@ class _Arranged:
         else:
             stem = _stem(asked)
             labels = self._by_part((stem,))
-            if not labels and self.request.needs_target:
+            if not labels:
                 near = did_you_mean(asked, self.arrays)
                 raise UserError(f"{self.origin} has no array '{shown(asked)}'{shown(near)}; it has {self._names()}")
         if not labels:
-            if self.request.needs_target:
-                raise UserError(
-                    f"{self.origin} has no array of labels: expected y, y_train or labels, or name one as the target; "
-                    f"it has {self._names()}"
-                )
-            return asked or "y", {}
-        first = next(iter(labels.values()))
-        return (_spelled(first)), labels
+            raise UserError(
+                f"{self.origin} has no array of labels: expected y, y_train or labels, or name one as the target; "
+                f"it has {self._names()}"
+            )
+        return _spelled(next(iter(labels.values()))), labels
 
     def _groups(self) -> dict[str, str]:
         asked = self.request.group_column
+        if not self.request.needs_target:
+            return {}
         groups = self._by_part(GROUPS if asked is None else (_stem(asked),))
-        if asked is not None and not groups and self.request.needs_target:
+        if asked is not None and not groups:
             near = did_you_mean(asked, self.arrays)
             raise UserError(f"{self.origin} has no array '{shown(asked)}' of groups{shown(near)}; it has {self._names()}")
         return groups
-
-    def _group_name(self, groups: Mapping[str, str]) -> str:
-        return _spelled(next(iter(groups.values())))
 
     def _part(
         self, part: str, values: str, labels: str | None, groups: str | None, lengths: str | None, notes: dict[str, int]
@@ -388,7 +386,7 @@ def _loaded_npy(path: Path, text: str, request: Request) -> dict[str, NDArray[An
     part = next((word for word in path.stem.lower().split("_") if word in PARTS), None)
     beside = {file.stem: file for file in sorted(path.parent.glob("*.npy")) if not file.name.startswith(".")}
     if part is not None and _role(path.stem, VALUES) is not None:
-        files = {stem: file for stem, file in beside.items() if any(_role(stem, w) is not None for w in (VALUES, LABELS, GROUPS))}
+        files = {stem: file for stem, file in beside.items() if any(_role(stem, words) for words in (VALUES, LABELS, GROUPS))}
     elif request.needs_target and request.target is None:
         for stem in (f"{path.stem}_labels", f"{path.stem}_y", *LABELS):
             match = next((file for name, file in beside.items() if name.lower() == stem.lower() and file != path), None)

@@ -130,9 +130,10 @@ def fields(rows: Sequence[Mapping[str, Any]], needed: float | None, length: int)
     return _svg(figure, "Receptive field of each layer")
 
 
-def lines(series: Sequence[Sequence[float | None]], low: float, high: float) -> str:
+def lines(series: Sequence[Sequence[float | None]]) -> str:
     """A series as small as a picture, a line for each channel; drawn by hand, for there are dozens of them."""
-    width, height, spread = 120, 48, high - low or 1.0
+    there = [point for channel in series for point in channel if point is not None] or [0.0]
+    low, width, height, spread = min(there), 120, 48, max(there) - min(there) or 1.0
     paths = []
     for channel in series:
         step, pen, path = width / max(1, len(channel) - 1), "M", ""

@@ -331,12 +331,13 @@ def why(run: str, parameter: str | None, as_json: bool) -> None:
     known = kept.recommendation.provenance
     if parameter is not None and parameter not in known:
         raise UserError(f"there is no parameter '{parameter}'{did_you_mean(parameter, known)}; there are {', '.join(known)}")
+    if parameter is None and not as_json:
+        echo(*overview(kept.recommendation).splitlines())
+        return
     entries = kept.ledger(parameter)
     if as_json:
         echo_json(entries if parameter is None else entries[parameter])
-    elif parameter is None:
-        echo(*overview(entries).splitlines())
-    else:
+    elif parameter is not None:
         echo(*wrapped(paragraph(entries[parameter])).splitlines())
 
 

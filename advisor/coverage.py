@@ -13,7 +13,7 @@ from typing import Any
 from advisor import knowledge, strict_yaml
 from advisor.advice import Advice, Reading, get_advice
 from advisor.errors import UserError
-from advisor.features import Kind
+from advisor.kinds import Kind
 from advisor.rules import Rule, judge, own_facts
 from advisor.signals import kind_of
 

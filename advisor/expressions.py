@@ -15,6 +15,7 @@ simpleeval walks the tree; dotted names are looked up whole, so nothing here eve
 from __future__ import annotations
 
 import ast
+import functools
 import math
 import numbers
 import operator
@@ -167,6 +168,7 @@ def _shown(value: Any, form: str) -> str:
         return str(value)[:200]
 
 
+@functools.lru_cache(4096)  # every narrowed space and every replanning parses the same few hundred texts again
 def _tree(text: str) -> ast.expr:
     if len(text) > MAX_LENGTH:
         raise UserError(f"longer than {MAX_LENGTH} characters")

@@ -8,9 +8,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from advisor.kinds import Kind
+
 Task = Literal["binary", "multiclass", "regression"]
-Kind = Literal["table", "image", "sequence"]
-"""What the rows of a data set are."""
 
 MISSING = -1
 """Category code of a missing value."""

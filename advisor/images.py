@@ -131,6 +131,7 @@ def _found(
         classification=not columns,
         group_column=request.group_column if columns and train.groups is not None else None,
         columns=columns,
+        id_column=request.id_column,
     ).noting(notes)  # fmt: skip
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_args
 
 from advisor.facts import FACTS
-from advisor.features import Kind
+from advisor.kinds import Kind
 from advisor.rules import Checked, Rule, check_rules, load_profile, load_rules
 from advisor.spaces import Space, load_space
 
@@ -19,6 +20,7 @@ def folder(name: str) -> Path:
     return installed if installed.is_dir() else Path(__file__).resolve().parent.parent / name
 
 
+@functools.cache  # what ships does not change while a process runs
 def base_space(kind: Kind = "table") -> Space:
     """The base search space for one kind of data, before any rule."""
     spaces = folder("search_spaces")
@@ -37,7 +39,14 @@ def rules(
 
     kind: of the data that they are for; None gives all of them.
     """
+    if not extra:
+        return _shipped_rules(tuple(without), kind)
     return load_rules([folder("rules"), *extra], FACTS, base_spaces(), without=without, kind=kind)
+
+
+@functools.cache
+def _shipped_rules(without: tuple[str, ...], kind: Kind | None) -> tuple[Rule, ...]:
+    return load_rules([folder("rules")], FACTS, base_spaces(), without=without, kind=kind)
 
 
 def check(sources: Sequence[Path | str]) -> Checked:

@@ -16,7 +16,8 @@ from advisor.training import Fitted, Prepared, prepare, train
 
 KEPT_PREPARATIONS = 4
 """Transformed tables kept per worker; trials differ in few input parameters, and each entry is a copy of the table."""
-_INPUT_PARAMETERS = ("numeric_scaling", "numeric_embedding", "numeric_embedding_bins", "one_hot_max")
+_INPUT_PARAMETERS = ("numeric_scaling", "numeric_embedding", "numeric_embedding_bins", "one_hot_max", "scaling")
+"""What decides the inputs, of tables (the first four) and of images and sequences."""
 
 
 def payload(configuration: Mapping[str, Any], *, seed: int, repeat: int, members: int, keep: bool) -> dict[str, Any]:
@@ -54,7 +55,7 @@ class TrainingObjective:
             yield epoch.number, epoch.validation_loss
 
     def _prepare(self, configuration: Mapping[str, Any], repeat: int, splits: Sequence[Split]) -> Prepared:
-        key = (repeat, *(configuration[name] for name in _INPUT_PARAMETERS))
+        key = (repeat, *(configuration.get(name) for name in _INPUT_PARAMETERS))
         if key not in self._prepared:
             while len(self._prepared) >= KEPT_PREPARATIONS:
                 del self._prepared[next(iter(self._prepared))]

@@ -12,7 +12,7 @@ from typing import Any
 from advisor import combination, recommendation_file
 from advisor.combination import Combined, Contradiction, State, Step, Wish, state
 from advisor.expressions import Template
-from advisor.features import Kind
+from advisor.kinds import Kind
 from advisor.recommendation_file import own_range
 from advisor.rules import Rule, Severity, Verdict, judge, own_facts
 from advisor.spaces import Derivation, Parameter, Space, shown

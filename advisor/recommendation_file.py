@@ -14,7 +14,7 @@ import yaml
 from advisor import strict_yaml
 from advisor.combination import Contradiction, DecidedBy, Side, Step, searched
 from advisor.errors import UserError, did_you_mean
-from advisor.features import Kind
+from advisor.kinds import Kind
 from advisor.rules import Severity
 from advisor.spaces import Parameter, Space, number_hint, read_derivation, shown
 from advisor.strict_yaml import Document, Key, Place

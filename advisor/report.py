@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from advisor import __version__, charts
 from advisor.blueprint import blueprint
-from advisor.samples import bounds
 
 if TYPE_CHECKING:
     from advisor.run_folder import RunFolder
@@ -236,7 +235,7 @@ def render_html(recommendation: Document, facts: Document, result: Document | No
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     environment.filters |= _filters() | {
         "spark": lambda counts: Markup(charts.spark(counts)),
-        "lines": lambda series: Markup(charts.lines(series, *bounds(series))),
+        "lines": lambda series: Markup(charts.lines(series)),
     }
     view = _view(recommendation, facts, result, ledger)
     drawn = {name: Markup(svg) for name, svg in _charts(result, facts).items()}

@@ -24,7 +24,7 @@ from advisor.expressions import (
     parse_template,
     parse_value,
 )
-from advisor.features import Kind
+from advisor.kinds import Kind
 from advisor.spaces import Parameter, Row, Space, number_hint, read_rows, shown
 from advisor.strict_yaml import Document, Key, Place
 

@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 from advisor import rule_format as words
 from advisor.expressions import Name
-from advisor.features import Kind
+from advisor.kinds import Kind
 from advisor.spaces import Parameter, Space
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"

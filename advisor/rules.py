@@ -14,7 +14,7 @@ from typing import Any, Protocol, get_args
 from advisor import expressions, strict_yaml
 from advisor.errors import UserError, did_you_mean
 from advisor.expressions import Expression, Name, Scalar
-from advisor.features import Kind
+from advisor.kinds import Kind
 from advisor.rule_format import (
     NOT_FIRING,
     NOT_JUDGED,

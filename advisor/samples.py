@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -76,9 +75,3 @@ def _thinned(values: NDArray[np.float32]) -> list[list[float | None]]:
     """Every so many points of the first channels, to three digits; None where there is none."""
     step = max(1, -(-values.shape[1] // POINTS))
     return [[float(f"{v:.3g}") if np.isfinite(v) else None for v in channel[::step]] for channel in values[:CHANNELS]]
-
-
-def bounds(series: Sequence[Sequence[float | None]]) -> tuple[float, float]:
-    """Smallest and largest point of a sample, apart from those that are missing."""
-    points = [point for channel in series for point in channel if point is not None]
-    return (min(points), max(points)) if points else (0.0, 0.0)

@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from advisor.facts import MIN_SIDE, OUT_OF_RANGE, PERIOD
 from advisor.features import Features
 from advisor.table import MAX_LEVELS, Schema, Table, encode, encoded_names
 
@@ -27,8 +28,6 @@ ALPHA: Mapping[str, float] = {"columns": 0.015, "moments": 0.02, "trees": 0.01, 
 test table its share goes to levels that the test rows alone have."""
 SIDE_ROWS = 5000
 """So many rows of each side are compared, drawn at random, always the same ones."""
-MIN_SIDE = 20
-"""With fewer rows on a side nothing can be told beyond new levels and values out of range."""
 PERMUTATIONS = 499
 """Labels are shuffled so often for the moments; their smallest p is 0.002, a tenth of their ALPHA."""
 MOMENT_WIDTH = 60
@@ -47,10 +46,6 @@ either of them in training (exact for a classifier that is a mean over a kernel)
 CONFIDENCE_Z = 1.96
 BINS = 10
 """Bins for PSI and Jensen-Shannon: tenths of the training rows, and one for missing cells (Siddiqi 2006)."""
-PERIOD = 0.95
-"""A column whose distributions are so far apart (Kolmogorov-Smirnov, or total variation) only names the part."""
-OUT_OF_RANGE = 0.01
-"""A column with more than this share of its new cells beyond the training rows' range is named."""
 RANGE_CHANCE = 0.001
 """Cells beyond one end of the range count only where equal distributions leave so many with less than this chance."""
 MAX_WEIGHT = 10.0

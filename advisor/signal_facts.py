@@ -12,11 +12,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from advisor.facts import FACTS, Facts, finite, hardware_facts, target_facts, target_shape
+from advisor.facts import FACTS, MIN_SIDE, Facts
 from advisor.features import Dataset, Features, Signals
-from advisor.shift import MIN_SIDE, compare
+from advisor.measurement import finite, hardware_facts, target_facts, target_shape
+from advisor.shift import compare
 from advisor.signal_fact_schema import SIGNAL_FACTS
-from advisor.signal_probes import answer_of, embedded, has_skill, scaled_down, shares_of_skill, shortened
+from advisor.signal_probes import answer_of, coarse, embedded, has_skill, kernel_rows, local_patterns, scaled_down, skill
 from advisor.signal_rows import ArrayValues, lengths_of
 from advisor.signals import SignalSet
 
@@ -71,6 +72,8 @@ def measure_signals(data: SignalSet, hardware: Mapping[str, Any] | None = None) 
     if len(rows) < len(train):
         measured = [name for name, value in own.items() if value is not None and name not in _EXACT]
         sampled |= dict.fromkeys(measured, f"{len(rows):,} of {len(train):,} rows")
+    if schema.kind == "sequence" and (probed := len(kernel_rows(len(rows), schema.size[0]))) < len(train):
+        sampled |= dict.fromkeys(("flip.reversed", "flip.sign"), f"{probed:,} of {len(train):,} rows")
     if (pairs := _pairs(data)) is not None:
         sampled["duplicates.near_test_share"] = pairs
     if (hashed := _hashed_rows(values)) < len(train):
@@ -111,7 +114,7 @@ def _shape_facts(data: SignalSet) -> dict[str, Any]:
     values = int(np.prod(schema.shape))
     groups = data.train.groups
     none = {name: 0 for name, spec in FACTS.items() if not spec.nullable and spec.type in ("int", "float")}
-    lists = {name: [] for name, spec in FACTS.items() if not spec.nullable and spec.type == "list"}
+    lists: dict[str, Any] = {name: [] for name, spec in FACTS.items() if not spec.nullable and spec.type == "list"}
     return {
         **none,
         **lists,
@@ -269,13 +272,9 @@ def _image_facts(data: SignalSet, sample: NDArray[Any], rows: NDArray[np.int64])
     height, width = data.schema.size
     means, spreads = _levels(sample)
     mean = float(means.mean())
-    plain = embedded(sample)
-    versions = {
-        "flip.horizontal": embedded(sample[:, :, :, ::-1]),
-        "flip.vertical": embedded(sample[:, :, ::-1]),
-    }
+    versions = {"flip.horizontal": coarse(sample[:, :, :, ::-1]), "flip.vertical": coarse(sample[:, :, ::-1])}
     if height == width:
-        versions["flip.rotated"] = embedded(np.rot90(sample, axes=(2, 3)))
+        versions["flip.rotated"] = coarse(np.rot90(sample, axes=(2, 3)))
     return {
         "image.height": height,
         "image.width": width,
@@ -284,7 +283,7 @@ def _image_facts(data: SignalSet, sample: NDArray[Any], rows: NDArray[np.int64])
         "image.mean": mean,
         "image.spread": float(np.sqrt((spreads**2 + (means - mean) ** 2).mean())),
         "receptive.needed": _extent(data, sample, rows),
-        **shares_of_skill(plain, versions, answer_of(data.train, rows)),
+        **skill(coarse(sample), versions, answer_of(data.train, rows)).shares(),
     }
 
 
@@ -304,7 +303,7 @@ def _extent(data: SignalSet, sample: NDArray[Any], rows: NDArray[np.int64]) -> i
     if answer.classes:
         counts = np.bincount(answer.target)
         sums = np.zeros((answer.classes, flat.shape[1]))
-        np.add.at(sums, answer.target, flat)
+        np.add.at(sums, answer.target.astype(np.int64), flat)
         differs = (counts[:, None] * (sums / counts[:, None] - flat.mean(axis=0)) ** 2).sum(axis=0)
     else:
         differs = ((answer.target - answer.target.mean()) @ (flat - flat.mean(axis=0))) ** 2
@@ -321,7 +320,8 @@ def _middle(energy: NDArray[Any]) -> NDArray[np.float64]:
     share = np.cumsum(energy, axis=1) / np.where(total > 0, total, 1)
     first = (share < (1 - EXTENT) / 2).sum(axis=1)
     last = (share < (1 + EXTENT) / 2).sum(axis=1)
-    return np.where(total[:, 0] > 0, np.minimum(last, energy.shape[1] - 1) - first + 1, energy.shape[1]).astype(np.float64)
+    cells = np.minimum(last, energy.shape[1] - 1) - first + 1
+    return np.asarray(np.where(total[:, 0] > 0, cells, energy.shape[1]), np.float64)
 
 
 # ------------------------------------------------------------------------------------------------------- sequences
@@ -336,8 +336,6 @@ def _sequence_facts(data: SignalSet, sample: NDArray[Any], rows: NDArray[np.int6
     correlations = _autocorrelations(sample)
     period, decay = _period(correlations), _correlation_length(correlations, length)
     wanted = max(PERIODS * (period or 0), CORRELATION_LENGTHS * decay)
-    answer = answer_of(data.train, rows)
-    versions = {"flip.reversed": embedded(_reversed(sample)), "flip.sign": embedded(-sample)}
     return {
         "missing.share": missing / points if points else 0.0,
         "missing.max_column_share": missing / points if points else 0.0,
@@ -347,10 +345,21 @@ def _sequence_facts(data: SignalSet, sample: NDArray[Any], rows: NDArray[np.int6
         "sequence.unequal": bool(lengths.min() < lengths.max()),
         "sequence.period": period,
         "sequence.correlation_length": decay,
-        "sequence.scale_carries": has_skill(_scales(sample), answer),
+        "sequence.scale_carries": has_skill(_scales(sample), answer_of(data.train, rows)),
         "receptive.needed": max(min(wanted, length), 1),
-        **shares_of_skill(embedded(sample), versions, answer),
+        **_flips(data, sample, rows),
     }
+
+
+def _flips(data: SignalSet, sample: NDArray[Any], rows: NDArray[np.int64]) -> dict[str, float | None]:
+    """By the probe that has more skill on plain rows: of the coarse series, or of local patterns."""
+    chosen = kernel_rows(len(sample), sample.shape[2])
+    sample, answer = sample[chosen], answer_of(data.train, rows[chosen])
+    versions = {"flip.reversed": _reversed(sample), "flip.sign": -sample}
+    probes = [
+        skill(see(sample), {name: see(changed) for name, changed in versions.items()}, answer) for see in (coarse, local_patterns)
+    ]
+    return max(probes, key=lambda probe: probe.plain).shares()
 
 
 def _reversed(values: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -17,7 +17,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from advisor.errors import UserError
-from advisor.features import Kind, Task
+from advisor.features import Task
+from advisor.kinds import Kind
 
 
 class Values(Protocol):

@@ -17,8 +17,9 @@ from advisor.archive import archive_pair
 from advisor.arrays import check_kind, with_length
 from advisor.columns import labels
 from advisor.errors import UserError, did_you_mean
-from advisor.features import Dataset, Kind, Signals, Task
+from advisor.features import Dataset, Signals, Task
 from advisor.holdout import held_out_rows, row_keys
+from advisor.kinds import Kind
 from advisor.reading import MAX_BYTES, shown
 from advisor.signal_rows import ArrayValues, Found, Request, Rows, lengths_of
 from advisor.target import check_target, finite_numbers, ordered_classes, read_target

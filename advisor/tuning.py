@@ -25,6 +25,7 @@ from advisor.curves import read_curve
 from advisor.diagnosis import diagnose
 from advisor.errors import UserError
 from advisor.executors import Executor, Failed, Finished, InProcessExecutor, Job, Reported
+from advisor.facts import MIN_SIDE
 from advisor.features import Dataset, Signals
 from advisor.final import Difference, Estimate, Verdict, constant_losses, decide, estimate
 from advisor.losses import loss_name, row_losses
@@ -37,7 +38,7 @@ from advisor.run_folder import RunFolder, read_json, write_folder, write_json
 from advisor.runs import open_run, write_advice
 from advisor.samples import mistakes
 from advisor.search import Plan, Progress, SearchEvent, SearchResult, end_of, search
-from advisor.shift import MIN_SIDE, likeness_to_test
+from advisor.shift import likeness_to_test
 from advisor.splits import make_splits
 from advisor.table import Table
 from advisor.training import Fitted

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from advisor.ledger import Change
 from advisor.report import number
+
+if TYPE_CHECKING:
+    from advisor.recommendation import Recommendation
 
 Entry = Mapping[str, Any]
 
@@ -35,10 +38,11 @@ def paragraph(entry: Entry) -> str:
     return " ".join(sentences)
 
 
-def overview(entries: Mapping[str, Entry]) -> str:
-    """One line for each parameter: its value and why."""
-    width = max(len(name) for name in entries)
-    return "\n".join(f"{name:{width}}  {number(e['value']):>16}  {e['because']}" for name, e in entries.items())
+def overview(recommendation: Recommendation) -> str:
+    """One line for each parameter: its value and why. What would flip it is not told, so it is not looked for."""
+    values, origins = recommendation.configuration, recommendation.provenance
+    width = max(len(name) for name in origins)
+    return "\n".join(f"{name:{width}}  {number(values[name]):>16}  {own.because}" for name, own in origins.items())
 
 
 def difference(changes: Sequence[Change], findings: Mapping[str, Sequence[str]]) -> str:

@@ -2,6 +2,7 @@
 
     python benchmarks/shift.py                         # repetitions in turn, until stopped or --repetitions are done
     python benchmarks/shift.py --seconds 300           # ... or so many seconds have passed
+    python benchmarks/shift.py --shifts none           # ... of these shifts alone: false alarms need more than power
     python benchmarks/shift.py --natural               # which development sets have test rows that look different
 
 20 correlated Gaussian columns. Single tests: Kolmogorov-Smirnov with Bonferroni (a chi-squared test joins it for the new
@@ -166,8 +167,9 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=float("inf"))
     parser.add_argument("--sizes", type=int, nargs="*", default=list(SIZES))
+    parser.add_argument("--shifts", nargs="*", choices=SHIFTS, default=list(SHIFTS))
     parser.add_argument("--natural", action="store_true")
-    parser.add_argument("--data", type=Path, default=Path("/work/shared/data/tables"))
+    parser.add_argument("--data", type=Path, default=HERE.parent.parent / "shared" / "data" / "tables")
     arguments = parser.parse_args()
     RESULTS.parent.mkdir(exist_ok=True)
     end = time.monotonic() + arguments.seconds
@@ -178,7 +180,7 @@ def main() -> None:
                 keep(NATURAL, natural(folder))
     else:
         done = {(row["shift"], row["rows"], row["seed"]) for row in kept(RESULTS)}
-        todo = ((s, n, r) for r in range(arguments.repetitions) for n in arguments.sizes for s in SHIFTS)
+        todo = ((s, n, r) for r in range(arguments.repetitions) for n in arguments.sizes for s in arguments.shifts)
         for case in todo:
             if case not in done and time.monotonic() < end:
                 keep(RESULTS, repetition(*case))

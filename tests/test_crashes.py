@@ -1,7 +1,8 @@
 """Real kills, torn and damaged journals, stale locks, Ctrl-C.
 
 The file is also the program that is killed: ``python tests/test_crashes.py JSON`` runs a search and prints a line per
-trial that has ended, so whatever was printed before the kill must be in the journal after it.
+trial that has ended, so whatever was printed before the kill must be in the journal after it. And it is the long form of
+its first test: ``python tests/test_crashes.py --kills 200``.
 """
 
 import json
@@ -10,6 +11,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -55,6 +57,11 @@ def run_search(journal, trials=TRIALS, executor="in process", seconds=0.0, epoch
         place.close()
 
 
+def say(line):
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
 def drive(arguments):
     """The program that is killed."""
 
@@ -63,10 +70,6 @@ def drive(arguments):
             say(json.dumps({"number": event.number, "place": event.place, "value": event.value}))
         if isinstance(event, EpochDone):
             say("epoch")
-
-    def say(line):
-        sys.stdout.write(line + "\n")
-        sys.stdout.flush()
 
     result = run_search(**arguments, listen=listen)
     sys.exit(130 if result.interrupted else 0)
@@ -106,23 +109,31 @@ def assert_acknowledged_is_there(journal, acknowledged):
         assert there[trial["number"]].value == trial["value"]
 
 
-@pytest.mark.slow
-def test_killed_at_any_moment_nothing_finished_is_lost(tmp_path):
-    """R1, R2, R3, and R4: in the end the run has asked and found what an uninterrupted one does."""
-    run_search(tmp_path / "whole")
-    whole = {place: (t.params, t.value, t.state) for place, t in assert_run_is_sound(tmp_path / "whole", TRIALS).items()}
-    journal, moment, acknowledged = tmp_path / "study.journal", random.Random(7), []
-    for _ in range(18):
+def outlive(folder, kills, seed):
+    """A search killed so many times at random moments, then finished: what was acknowledged before a kill is there after
+    it, once, and in the end the run has asked and found what an uninterrupted one does. How many trials were acknowledged
+    before kills."""
+    folder.mkdir(exist_ok=True)
+    run_search(folder / "whole")
+    whole = {place: (t.params, t.value, t.state) for place, t in assert_run_is_sound(folder / "whole", TRIALS).items()}
+    journal, moment, acknowledged = folder / "study.journal", random.Random(seed), []
+    for _ in range(kills):
         driver = start(journal=journal)
         acknowledged += kill_after(driver, moment.randrange(0, 16), moment.random() * 0.02)
         if journal.exists():
             assert_acknowledged_is_there(journal, acknowledged)
-    assert acknowledged
     assert len({trial["place"] for trial in acknowledged}) == len(acknowledged)
     run_search(journal)
     trials = assert_run_is_sound(journal, TRIALS)
     assert_acknowledged_is_there(journal, acknowledged)
     assert {place: (t.params, t.value, t.state) for place, t in trials.items()} == whole
+    return len(acknowledged)
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_nothing_finished_is_lost(tmp_path):
+    """R1, R2, R3, and R4; ``python tests/test_crashes.py --kills 200`` does the same at length."""
+    assert outlive(tmp_path / "run", kills=20, seed=7)
 
 
 @pytest.mark.slow
@@ -365,5 +376,19 @@ def test_trials_left_open_are_closed_before_the_first_ask(tmp_path):
     assert_run_is_sound(tmp_path / "study.journal", 3)
 
 
+def at_length(kills, each=20):
+    """Studies that are killed ``each`` times, until ``kills`` kills are done; an AssertionError where a promise fails."""
+    done = 0
+    with tempfile.TemporaryDirectory() as name:
+        while done < kills:
+            now = min(each, kills - done)
+            acknowledged = outlive(Path(name) / f"{done}", now, seed=done)
+            done += now
+            say(f"{done} kills: {acknowledged} trials acknowledged before the last {now}, none lost, none twice")
+
+
 if __name__ == "__main__":
-    drive(json.loads(sys.argv[1]))
+    if sys.argv[1] == "--kills":
+        at_length(int(sys.argv[2]))
+    else:
+        drive(json.loads(sys.argv[1]))

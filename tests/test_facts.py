@@ -10,7 +10,8 @@ import polars as pl
 import pytest
 
 from advisor.errors import UserError
-from advisor.facts import FACTS, SAMPLE_ROWS, Facts, measure
+from advisor.facts import FACTS, Facts
+from advisor.measurement import SAMPLE_ROWS, measure
 from advisor.table import load_table
 
 MACHINE = {"cores": 4, "memory.gb": 16.0, "memory.available_gb": 8.0, "gpu.count": 1, "gpu.memory_gb": 24.0}

@@ -14,7 +14,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from advisor import cli, facts
+from advisor import cli, facts, measurement
 from advisor.cli import _run
 
 HEAVY = ("torch", "ray", "optuna")
@@ -125,7 +125,7 @@ def test_ctrl_c_while_reading_is_exit_code_130(here, monkeypatch, capfd):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(facts, "measure", interrupted)
+    monkeypatch.setattr(measurement, "measure", interrupted)
     assert _run(["recommend", "d.csv", "--target", "y"]) == 130
     out, err = capfd.readouterr()
     assert (out, err.strip().count("\n")) == ("", 0)
@@ -267,7 +267,7 @@ def test_a_bug_is_one_line_with_the_traceback_kept(here, monkeypatch, capfd):
     def broken(*_, **__):
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(facts, "measure", broken)
+    monkeypatch.setattr(measurement, "measure", broken)
     assert _run(["recommend", "d.csv", "--target", "y"]) == 1
     out, err = capfd.readouterr()
     assert (out, err.count("\n")) == ("", 1)
@@ -310,6 +310,17 @@ def test_light_commands_load_nothing_heavy(command, here):
     program = [sys.executable, "-c", LOADED, *shlex.split(command)]
     done = subprocess.run(program, cwd=here, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (0, "loaded\n")
+
+
+@pytest.mark.slow
+def test_questions_to_a_finished_run_load_nothing_that_reads_tables(here):
+    """`why`, `what-if` and `diff` answer in the time of a start-up: the libraries are most of it."""
+    assert _run(["recommend", "d.csv", "--target", "y", "--out", "r"]) == 0
+    program = LOADED.replace('"torch", ', '"numpy", "polars", "scipy", "sklearn", "torch", ')
+    for command in ("why r", "why r learning_rate --json", "what-if r --set rows=1000000", "diff r r"):
+        ran = [sys.executable, "-c", program, *shlex.split(command)]
+        done = subprocess.run(ran, cwd=here, capture_output=True, text=True, timeout=120, check=False)
+        assert (done.returncode, done.stderr.splitlines()[-1]) == (0, "loaded"), command
 
 
 def test_the_package_itself_loads_nothing():

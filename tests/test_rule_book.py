@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 
 from advisor import knowledge
 from advisor.expressions import Expression
-from advisor.facts import FACTS, measure
+from advisor.facts import FACTS
+from advisor.measurement import measure
 from advisor.recommendation import advise
 from advisor.rules import KNOWN_WORDS, NOT_FIRING, NOT_JUDGED, judge, own_facts, own_names
+from advisor.signal_fact_schema import SIGNAL_FACTS
 from advisor.table import load_table
 
 BASE = knowledge.base_space()
@@ -175,8 +177,10 @@ def leaks(cells, answers, kind, task):
 
 ELSEWHERE = {name for name in FACTS if name.startswith("shift.")} | {
     "columns.shifted", "columns.period", "columns.new_levels", "columns.out_of_range", "duplicates.near_test_share",
+    *(row[0] for row in SIGNAL_FACTS),
 }  # fmt: skip
-"""Those of two samples are held against planted shifts in test_shift, the last one against the exact one below."""
+"""Those of two samples are held against planted shifts in test_shift, the near duplicates against the exact ones below, those
+of images and sequences against naive counts in test_signal_facts."""
 
 
 def again(table, raw, test=None):

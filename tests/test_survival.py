@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -90,7 +91,47 @@ def test_killed_again_and_again_nothing_that_was_acknowledged_is_lost(data):
     assert not [path for path in run.iterdir() if "tmp~" in path.name]
 
 
+def on_a_terminal(data: Path) -> tuple[subprocess.Popen[str], int]:
+    """The same with stdout and stderr on a pseudo-terminal; its other end is for us."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "advisor.cli", "tune", str(data), "--target", "y", "--executor", "in-process"]
+    command += ["--trials", str(BUDGET), "--out", "run", "--set", "epochs=40", "--set", "folds=2"]
+    process = subprocess.Popen(
+        command, cwd=data.parent, text=True, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+    )
+    os.close(theirs)
+    return process, ours
+
+
+def shown(terminal: int, until: str = "") -> str:
+    """What a terminal has shown up to a word, or up to the program's end."""
+    text = b""
+    while not until or until.encode() not in text:
+        try:
+            part = os.read(terminal, 4096)
+        except OSError:  # Linux says so when nobody has the other end any more
+            break
+        if not part:
+            break
+        text += part
+    return text.decode()
+
+
+def test_ctrl_c_on_a_terminal_too(data):
+    """R9 with the live view, which owns the screen while the search runs."""
+    process, terminal = on_a_terminal(data)
+    assert ": complete" in shown(terminal, until=": complete")
+    os.kill(process.pid, signal.SIGINT)
+    last = shown(terminal)
+    assert process.wait(120) == 130
+    os.close(terminal)
+    assert "go on with: advisor tune" in " ".join(last.split())
+    assert "Traceback" not in last
+    assert [t for t in trials(data.parent / "run") if t.state == TrialState.COMPLETE]
+
+
 def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(data):
+    """R9 on a pipe."""
     process = start(data)
     numbers = acknowledged(process, 1)
     os.kill(process.pid, signal.SIGINT)
