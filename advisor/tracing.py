@@ -7,6 +7,7 @@ mode, buffers, gradients and random state are as they were.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -38,6 +39,14 @@ SATURATED = {"tanh": (-0.99, 0.99), "sigmoid": (0.01, 0.99)}
 """Outputs beyond these are where the function is flat: less than 2 % (tanh) or 4 % (sigmoid) of its steepest slope."""
 DEAD = 1e-7
 """A unit is dead when no row gets more than this share of the layer's largest output out of it: zero but for rounding."""
+
+DEAD_SHARE, SATURATED_SHARE = 0.2, 0.3
+"""Shares of a layer from which on they are a finding."""
+FEWEST_POINTS = 16
+"""Rows times positions that a unit must have seen before it is called dead."""
+FLOW = 1e3
+"""Times that the gradient may grow or shrink between the first and the last hidden layer; float32 with Adam bears more, but
+then one learning rate cannot fit all layers."""
 
 
 @dataclass(eq=False)
@@ -92,6 +101,29 @@ class Trace:
     def of_kind(self, *kinds: Kind) -> list[Step]:
         return [step for step in self.steps if step.kind in kinds]
 
+    def weighted(self) -> list[Step]:
+        """The steps with weights that the output depends on, in order."""
+        upstream = self.ancestors(self.last)
+        return [s for s in self.of_kind("linear", "convolution") if s.number in upstream and s.parameter]
+
+    def dead(self) -> list[tuple[Step, float]]:
+        """The activations of which too many units are zero on every row (note N5), with the share."""
+        found = ((s, s.dead) for s in self.of_kind("activation"))
+        return [(s, share) for s, share in found if share and share > DEAD_SHARE and _points(s) >= FEWEST_POINTS]
+
+    def saturated(self) -> list[tuple[Step, float]]:
+        """The activations that mostly work where they are flat, with the share of their numbers that lie there."""
+        found = ((s, s.saturated) for s in self.of_kind("activation"))
+        return [(s, share) for s, share in found if share and share > SATURATED_SHARE]
+
+    def flow(self) -> tuple[Step, Step, float] | None:
+        """The first and the last hidden layer, and how many times as large the gradient is at the first; None where there are
+        not two, or no gradient comes from the output layer."""
+        hidden = [s for s in self.weighted()[:-1] if s.gradient is not None]
+        if len(hidden) < 2 or not hidden[-1].gradient:
+            return None
+        return hidden[0], hidden[-1], (hidden[0].gradient or 0.0) / hidden[-1].gradient
+
     def ancestors(self, number: int) -> set[int]:
         """The numbers of all steps that a step's result depends on, its own among them, and -1 for the input."""
         found: set[int] = set()
@@ -107,6 +139,11 @@ class Trace:
     def followers(self, number: int) -> list[Step]:
         """The steps that read a step's result themselves."""
         return [step for step in self.steps if number in step.sources]
+
+
+def _points(step: Step) -> int:
+    """Numbers that each unit made."""
+    return math.prod(step.shape) // step.shape[step.unit_axis] if step.unit_axis is not None else 0
 
 
 def trace(
