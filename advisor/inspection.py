@@ -70,13 +70,13 @@ class Inspection:
     layers: tuple[dict[str, Any], ...]
 
     @property
-    def sound(self) -> bool:
+    def passed(self) -> bool:
         """Whether there is neither an error nor a warning."""
         return all(finding.severity == "info" for finding in self.findings)
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as plain data."""
-        return asdict(self) | {"sound": self.sound}
+        return asdict(self) | {"passed": self.passed}
 
     def __str__(self) -> str:
         seen = "" if self.receptive_field is None else f", receptive field {_by(self.receptive_field)}"

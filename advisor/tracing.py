@@ -117,9 +117,12 @@ class Trace:
         return [(s, share) for s, share in found if share and share > SATURATED_SHARE]
 
     def flow(self) -> tuple[Step, Step, float] | None:
-        """The first and the last hidden layer, and how many times as large the gradient is at the first; None where there are
-        not two, or no gradient comes from the output layer."""
-        hidden = [s for s in self.weighted()[:-1] if s.gradient is not None]
+        """The first and the last hidden layer (an activation comes after it), and how many times as large the gradient is at
+        the first; None where there are not two, or no gradient comes from the output layer."""
+        before: set[int] = set()
+        for step in self.of_kind("activation"):
+            before |= self.ancestors(step.number)
+        hidden = [s for s in self.weighted() if s.number in before and s.gradient is not None]
         if len(hidden) < 2 or not hidden[-1].gradient:
             return None
         return hidden[0], hidden[-1], (hidden[0].gradient or 0.0) / hidden[-1].gradient

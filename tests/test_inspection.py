@@ -72,7 +72,7 @@ ROWS = random_input("20", 64)
 def test_a_sound_network_for_images_gets_no_finding():
     found = advisor.inspect(sound_image_network(), IMAGES, torch.arange(32) % 10, rows=10_000)
     assert found.findings == ()
-    assert found.sound and "nothing speaks against it" in str(found)
+    assert found.passed and "nothing speaks against it" in str(found)
     assert found.receptive_field == (26, 26)
     assert [layer["shape"][0] for layer in found.layers] == [32] * 5
 
@@ -252,7 +252,7 @@ def test_softmax_before_cross_entropy():
     network = nn.Sequential(*he(mlp(20, 32, 3)), nn.Softmax(dim=1))
     found = advisor.inspect(network, ROWS, torch.arange(64) % 3)
     assert found.findings[0].code == "softmax-before-cross-entropy" and found.findings[0].severity == "error"
-    assert not found.sound
+    assert not found.passed
     assert "softmax-before-cross-entropy" not in codes(nn.Sequential(*network[:-1], nn.LogSoftmax(dim=1)), ROWS)
 
 
