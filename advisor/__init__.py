@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from advisor.advice import measure, recommend
     from advisor.errors import UserError
+    from advisor.inspection import inspect
     from advisor.models import load_model
     from advisor.tuning import fit, tune
 
@@ -23,12 +24,13 @@ except PackageNotFoundError:  # a checkout that was never installed
 _HOMES = {
     "measure": "advisor.advice",
     "recommend": "advisor.advice",
+    "inspect": "advisor.inspection",
     "fit": "advisor.tuning",
     "tune": "advisor.tuning",
     "load_model": "advisor.models",
     "UserError": "advisor.errors",
 }
-__all__ = ["UserError", "__version__", "fit", "load_model", "measure", "recommend", "tune"]
+__all__ = ["UserError", "__version__", "fit", "inspect", "load_model", "measure", "recommend", "tune"]
 
 
 def __getattr__(name: str) -> Any:

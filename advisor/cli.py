@@ -234,6 +234,45 @@ def tune(
     _show(result, as_json)
 
 
+@cli.command()
+@click.argument("data", required=False)
+@click.option("--module", "factory", metavar="PACKAGE.MODULE:FACTORY", help="Your own network in place of the recommended one.")
+@click.option("--input-shape", metavar="1,28,28", help="With --module: the shape of one row, in place of DATA.")
+@click.option("--batch-size", type=int, default=32, show_default=True, help="With --input-shape: rows in training.")
+@click.option("--seconds", type=float, default=60, show_default=True, help="For all checks together, about.")
+@reading_options
+def check(
+    data: str | None,
+    factory: str | None,
+    input_shape: str | None,
+    batch_size: int,
+    seconds: float,
+    as_json: bool,
+    out: str | None,
+    target: str | None,
+    **options: Any,
+) -> None:
+    """Check before you train, in about a minute: does the recommendation for DATA learn at all, and nothing it should not?
+
+    DATA as for recommend, or a run folder. With --module your own network is looked at, on a batch of DATA or on random
+    numbers. Exit code 3 when a check fails.
+    """
+    from advisor.preflight import check_module, check_recommendation
+
+    if factory is not None:
+        result: Any = check_module(factory, data, input_shape, batch_size, target, out, given(options))
+    elif data is None or input_shape is not None:
+        raise UserError("say what to check: DATA, or --module PACKAGE.MODULE:FACTORY with DATA or --input-shape")
+    else:
+        result = check_recommendation(data, target, out, given(options), seconds=seconds)
+    if as_json:
+        echo_json(result.to_dict())
+    else:
+        echo(*str(result).splitlines())
+    if not result.passed:
+        raise click.exceptions.Exit(EXIT_CHECK)
+
+
 def _show(result: RunResult, as_json: bool) -> None:
     from advisor.report import verdict
     from advisor.run_folder import RunFolder

@@ -78,6 +78,10 @@ class RunFolder:
         return self.path / "study.journal"
 
     @property
+    def preflight(self) -> Path:
+        return self.path / "preflight.json"
+
+    @property
     def result(self) -> Path:
         return self.path / "result.json"
 

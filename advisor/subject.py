@@ -1,0 +1,169 @@
+"""What the pre-flight looks at: a configuration, some of the rows that it is for, and the network that training begins with."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from advisor.features import Dataset, Features, Signals
+from advisor.networks import TableNetwork
+from advisor.plans import plan_of
+from advisor.signal_inputs import SignalInputs
+from advisor.signal_networks import SignalNetwork
+from advisor.splits import Split
+from advisor.training import Network, Prepared, prepare, squeezed
+
+TRAINING_ROWS, VALIDATION_ROWS = 2000, 1000
+"""At most so many rows take part: enough to see whether something is learnt, few enough for a minute."""
+CELLS = 30_000_000
+"""At most so many numbers among all inputs; large images take part in fewer rows."""
+FEWEST_ROWS = 20
+FIRST_ROWS = 256
+"""Rows of the first pass."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A configuration, the rows that take part and one split of them; ``network`` makes the network that training begins with."""
+
+    configuration: Mapping[str, Any]
+    data: Dataset
+    split: Split
+    members: int
+    seed: int
+    device: str = "cpu"
+
+    @classmethod
+    def of(
+        cls, configuration: Mapping[str, Any], data: Dataset, whole: Split, *, seed: int, device: str = "cpu"
+    ) -> Subject:
+        """Of one split of the training rows, thinned out to some thousand."""
+        cells = int(np.prod(data.features.values.shape[1:])) if isinstance(data.features, Signals) else 1
+        share = min(1.0, CELLS / (cells * (TRAINING_ROWS + VALIDATION_ROWS)))
+        folds = int(configuration["folds"]) if configuration["validation"] == "kfold" else 1
+        subject = cls(configuration, data, whole, folds, seed, device)
+        return subject._with(int(TRAINING_ROWS * share), int(VALIDATION_ROWS * share))
+
+    def thinned(self, share: float) -> Subject:
+        """The same with this share of the rows on either side."""
+        return self._with(int(len(self.split.train) * share), int(len(self.split.validation) * share))
+
+    def _with(self, training_rows: int, validation_rows: int) -> Subject:
+        """At most so many rows of the split, drawn at random."""
+        generator, whole = np.random.default_rng(self.seed), self.split
+        train = np.sort(generator.permutation(whole.train)[: max(FEWEST_ROWS, training_rows)])
+        validation = np.sort(generator.permutation(whole.validation)[: max(FEWEST_ROWS, validation_rows)])
+        rows = np.unique(np.concatenate([train, validation]))  # a leak would have a row on both sides
+        split = Split(np.searchsorted(rows, train), np.searchsorted(rows, validation))
+        return replace(self, data=some_rows(self.data, rows), split=split)
+
+    @cached_property
+    def prepared(self) -> Prepared:
+        return prepare(self.configuration, self.data, [self.split], self.device)
+
+    @property
+    def outputs(self) -> int:
+        return max(1, len(self.data.classes))
+
+    def network(self, members: int = 1) -> Network:
+        """The network as training draws it: its output layer at the class shares where it starts at zero."""
+        generator, prior = torch.Generator().manual_seed(self.seed), None
+        if self.data.classes:
+            counts = torch.bincount(torch.from_numpy(self.data.target[self.split.train]), minlength=self.outputs) + 1.0
+            prior = (counts / counts.sum()).log().expand(members, -1)
+        common: dict[str, Any] = {"members": members, "generator": generator, "prior": prior}
+        if isinstance(self.prepared, SignalInputs):
+            shape = self.prepared.shape
+            return SignalNetwork(plan_of(self.configuration, shape.channels, shape.size), self.outputs, **common).to(self.device)
+        edges = self.prepared.preprocessors[0].bins
+        bins = torch.from_numpy(edges.astype(np.float32)).expand(members, -1, -1) if edges.size else None
+        return TableNetwork(self.configuration, self.prepared.shape, self.outputs, bins=bins, **common).to(self.device)
+
+    def inputs(self, rows: Tensor) -> list[Tensor]:
+        """What the network reads of these rows (members, rows)."""
+        return self.prepared.inputs(rows, torch.zeros(len(rows), dtype=torch.int64))
+
+    @cached_property
+    def target(self) -> Tensor:
+        """Class codes, or the target as the network sees it: squeezed where that is asked for, then standardized."""
+        values = torch.from_numpy(np.array(self.data.target)).to(self.device)
+        if self.data.classes:
+            return values
+        own = values[torch.from_numpy(self.split.train)].double()
+        knee = torch.zeros((), dtype=torch.float64, device=self.device)
+        if self.configuration["target_transform"] == "log":
+            knee = own.abs().median()
+        own = squeezed(own, knee)
+        scale = own.std(correction=0)
+        return ((squeezed(values.double(), knee) - own.mean()) / (scale if scale > 0 else 1.0)).float()
+
+    def loss(self, out: Tensor, rows: Tensor) -> Tensor:
+        """Cross-entropy in nats, or squared error in variances of the target; summed over the members."""
+        target = self.target[rows.to(self.device)]
+        if self.data.classes:
+            return F.cross_entropy(out.flatten(0, 1), target.flatten()) * len(rows)
+        return (out[:, :, 0] - target).square().mean() * len(rows)
+
+    def constant_loss(self, rows: NDArray[np.int64]) -> float:
+        """The loss of the class shares of the training rows, or of their mean, in the unit of ``loss``."""
+        target = self.target[torch.from_numpy(rows)]
+        if not self.data.classes:
+            return float(target.square().mean())
+        counts = torch.bincount(self.target[torch.from_numpy(self.split.train)], minlength=self.outputs) + 1.0
+        return float(-(counts / counts.sum()).log()[target].mean())
+
+    def first_rows(self) -> Tensor:
+        """Some training rows for one pass, (1, rows)."""
+        order = np.random.default_rng(self.seed).permutation(self.split.train)
+        return torch.from_numpy(np.sort(order[:FIRST_ROWS])).unsqueeze(0)
+
+
+def some_rows(data: Dataset, rows: NDArray[np.int64]) -> Dataset:
+    """A data set of these rows alone, in this order."""
+    features: Features | Signals
+    if isinstance(data.features, Signals):
+        features = Signals(np.ascontiguousarray(data.features.values[rows]))
+    else:
+        features = replace(data.features, numeric=data.features.numeric[rows], categorical=data.features.categorical[rows])
+    return replace(
+        data,
+        features=features,
+        target=data.target[rows],
+        groups=None if data.groups is None else data.groups[rows],
+        times=None if data.times is None else data.times[rows],
+        weights=None if data.weights is None else data.weights[rows],
+    )
+
+
+def blank(data: Dataset) -> Dataset:
+    """The same rows and targets with inputs that are all alike: those of the first row."""
+    return replace(data, features=some_rows(data, np.zeros(len(data), dtype=np.int64)).features)
+
+
+def shuffled(data: Dataset, seed: int) -> Dataset:
+    """The same rows with targets that mean nothing; rows that are equal, and rows of one group, get equal ones.
+
+    Whatever then helps on validation rows has got there from training rows.
+    """
+    _, first, which = np.unique(contents(data), return_index=True, return_inverse=True)
+    if data.groups is not None:
+        _, first, which = np.unique(data.groups, return_index=True, return_inverse=True)
+    order = np.random.default_rng([seed, 7]).permutation(len(first))
+    return replace(data, target=data.target[first[order]][which.reshape(-1)])
+
+
+def contents(data: Dataset) -> NDArray[Any]:
+    """A digest of each row's inputs: equal for equal rows."""
+    f = data.features
+    parts: list[NDArray[Any]] = [f.values] if isinstance(f, Signals) else [f.numeric, f.categorical]
+    digests = [hashlib.blake2b(b"".join(p[i].tobytes() for p in parts), digest_size=8).digest() for i in range(len(data))]
+    return np.frombuffer(b"".join(digests), dtype=np.uint64)
