@@ -125,6 +125,7 @@ def get_advice(
 
     reading = reading or Reading()
     kind = kind_of(source, reading.kind)
+    reading = replace(reading, kind=kind)
     space = knowledge.base_space(kind)
     # first: a misspelt rule must not cost a minute of reading
     rules = knowledge.rules(reading.rules, reading.without, kind)
@@ -136,7 +137,6 @@ def get_advice(
         "target": data.schema.target,
         "fingerprint": data.fingerprint,
         **reading.to_dict(),
-        "kind": kind,
     }
     recommendation = advise(
         measured.values, rules, space, reading.fixed, findings=[*repairs(data), *findings], data=kept
