@@ -24,7 +24,7 @@ from advisor.baselines import fit_baselines
 from advisor.curves import read_curve
 from advisor.diagnosis import diagnose
 from advisor.errors import UserError
-from advisor.executors import Executor, Failed, Finished, InProcessExecutor, Job, Reported
+from advisor.executors import ENDS, Executor, Failed, Finished, InProcessExecutor, Job
 from advisor.features import Dataset
 from advisor.final import Difference, Estimate, Verdict, constant_losses, decide, estimate
 from advisor.losses import loss_name, row_losses
@@ -429,10 +429,10 @@ def _train_finalists(
                 results[event.job_id] = event.result
             elif isinstance(event, Failed) and event.job_id in essential:
                 deaths[event.job_id] = deaths.get(event.job_id, 0) + 1
-                if not event.worker_died or deaths[event.job_id] >= ATTEMPTS:
+                if event.cause not in ("worker died", "node lost") or deaths[event.job_id] >= ATTEMPTS:
                     raise UserError(f"the recommendation could not be trained in the final: {event.error}")
                 waiting.append(by_id[event.job_id])
-            if not isinstance(event, Reported):
+            if isinstance(event, ENDS):
                 running.discard(event.job_id)
     names = {name: [f"final/{name}/{repeat}" for repeat in repeats] for name in entries}
     return {name: [results[i] for i in ids] for name, ids in names.items() if all(i in results for i in ids)}

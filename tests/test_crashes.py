@@ -16,18 +16,16 @@ from pathlib import Path
 import pytest
 from contracts import (
     ENQUEUE,
-    LIMIT,
-    SHARED,
     ToySpace,
     assert_run_is_sound,
     open_plainly,
-    script_factory,
     toy_losses,
     toy_payload,
 )
 from optuna.trial import TrialState
 
 from advisor.errors import UserError
+from advisor.executor_contract import LIMIT, SHARED, script_factory
 from advisor.executors import InProcessExecutor
 from advisor.journal import Journal, counts, read_study
 from advisor.ray_executor import RayExecutor
