@@ -248,6 +248,7 @@ class _Running:
     memory: float = 0.0
     peak_memory: float = 0.0
     worker: Began | None = None
+    waited: float = 0.0
     told: bool = False
     epoch: int = 0
     best: float = math.inf
@@ -403,7 +404,7 @@ class _Driver:
             # Delivered twice, or of an attempt that was given up: it has been counted, or must not be.
             return
         if isinstance(event, Began):
-            running.worker = event
+            running.worker, running.waited = event, self._clock() - running.started
             return
         if isinstance(event, Reported):
             if not running.told:
@@ -491,7 +492,8 @@ class _Driver:
             return False
         running.micro_batch = smaller
         # In the study, so that a run that goes on later need not learn it again.
-        self._study.set_user_attr(MEMORY_LIMIT, sizing.limit)
+        if math.isfinite(sizing.limit):
+            self._study.set_user_attr(MEMORY_LIMIT, sizing.limit)
         return True
 
     def _set_aside(self, running: _Running, reason: str) -> None:
@@ -551,7 +553,11 @@ class _Driver:
             attributes["micro_batch"] = running.micro_batch
         attributes |= {name: round(getattr(running, name)) for name in ("memory", "peak_memory") if getattr(running, name)}
         if running.worker is not None:
-            attributes |= {"worker": running.worker.worker, "device": running.worker.device}
+            attributes |= {
+                "worker": running.worker.worker,
+                "device": running.worker.device,
+                "waited": round(running.waited, 3),
+            }
         if end == "void":
             attributes[VOID] = reason
         elif reason:

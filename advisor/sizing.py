@@ -17,8 +17,9 @@ class Sizing:
     """One search's knowledge of memory.
 
     batch_size: of a configuration, in rows. predict: (configuration, rows at once) -> bytes; it must grow with the rows,
-    and be comparable between configurations. limit: the smallest prediction that did not fit; infinite until one has not.
-    ratio: the largest use seen over its prediction; 1 until a use was seen.
+    and be comparable between configurations; 0 where nothing is known, and then no limit is learned. limit: the smallest
+    prediction that did not fit; infinite until one has not. ratio: the largest use seen over its prediction; 1 until a
+    use was seen.
     """
 
     batch_size: Callable[[Mapping[str, Any]], int]
@@ -37,7 +38,9 @@ class Sizing:
     def smaller(self, configuration: Mapping[str, Any], micro_batch: int | None) -> int | None:
         """Learn that so many rows at once did not fit; how many to try next, or None when it was a single row."""
         rows = micro_batch or max(1, self.batch_size(configuration))
-        self.limit = min(self.limit, self.predict(configuration, rows))
+        predicted = self.predict(configuration, rows)
+        if predicted > 0:
+            self.limit = min(self.limit, predicted)
         if rows == 1:
             return None
         return min(self.micro_batch(configuration) or rows, -(-rows // 2))
