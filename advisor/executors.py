@@ -116,7 +116,7 @@ class Executor(Protocol):
         """Start a job. ValueError when ``slots`` jobs are under way or the id is in use."""
 
     def poll(self, timeout: float) -> list[Event]:
-        """Wait up to ``timeout`` seconds for the first event; then all that are there."""
+        """Wait up to ``timeout`` seconds for the first event; then all that are there. Waits too while ``slots`` is 0."""
 
     def cancel(self, job_id: str) -> None:
         """Ask a job to end at its next epoch. Returns at once."""

@@ -415,7 +415,7 @@ class RayExecutor(Executor):
                 self._ray.cancel(slot.stream)
 
     def poll(self, timeout: float) -> list[Event]:
-        if self._queue or any(slot.job is not None for slot in self._slots):
+        if self._queue or not self._slots or any(slot.job is not None for slot in self._slots):
             self._follow_the_cluster()
             self._read(0.0, len(self._slots))
             if not self._events:
@@ -448,7 +448,9 @@ class RayExecutor(Executor):
         except self._ray.exceptions.RayError as error:
             self._failed_starts += 1
             if self._failed_starts >= STARTS:
-                raise UserError(f"no worker can be started: {' '.join(error_text(error).split())[:500]}") from error
+                # The last line: above it stand Ray's ids and, of an import that failed, the stack.
+                last = str(error).strip().splitlines()[-1:] or [""]
+                raise UserError(f"no worker can be started: {type(error).__name__}: {last[0].strip()[:300]}") from error
             self._renew(slot)
             return
         self._failed_starts = 0

@@ -304,8 +304,8 @@ class _Driver:
                 self._submit(only_first=timed_out, none=interrupted)
                 # After the submitting, before the waiting: the workers train while the disk writes.
                 self._journal.sync()
-                if not self._running and not self._again:
-                    break
+                if not self._running and not self._again and (interrupted or timed_out or not self._free):
+                    break  # without these, no machine is there for the moment
                 for event in self._executor.poll(self._patience()):
                     self._take(event)
         except BaseException:

@@ -112,7 +112,7 @@ class SimulatedExecutor:
             self._plan(self._now + CANCEL_SECONDS, work, "deaf")
 
     def poll(self, timeout: float) -> list[Event]:
-        if not self._work and not self._agenda:
+        if not self._work and not self._agenda and self.slots:
             return []
         until, events = self._now + timeout, list[Event]()
         while self._agenda and self._agenda[0][0] <= (self._now if events else until):
@@ -124,7 +124,7 @@ class SimulatedExecutor:
             if isinstance(what, ENDS):
                 self._work.pop(what.job_id, None)
             events.append(what)
-        if not events and self._work:
+        if not events and (self._work or not self.slots):
             self._now = max(self._now, until)
         return events
 

@@ -86,6 +86,20 @@ def test_the_same_seed_gives_the_same_events():
                 over.add(job)
 
 
+def test_a_search_waits_while_no_machine_is_there(tmp_path, quick_disk):
+    """All nodes are gone for a while: that is no end of the search."""
+
+    class Gone(SimulatedExecutor):
+        @property
+        def slots(self):
+            return 0 if 10 < self.clock() < 50 else 2
+
+    executor = Gone(script_factory, SHARED, 2)
+    search(plan(10), executor, tmp_path / "j", clock=executor.clock)
+    assert_run_is_sound(tmp_path / "j", 10)
+    assert executor.clock() > 50
+
+
 def test_without_faults_time_is_the_epochs_alone():
     executor = simulated(2, seconds=lambda job, epoch: 10.0)
     executor.submit(Job("a", {"losses": [1.0, 2.0]}))
