@@ -189,6 +189,7 @@ def train(data: str, as_json: bool, out: str | None, target: str | None, **optio
 @click.option("--address", metavar="HOST:PORT", help="A Ray cluster to join; else a local Ray is started.")
 @click.option("--workers", type=int, help="Trials at once; by default one per core.")
 @click.option("--gpus-per-worker", type=float, default=0, show_default=True, help="Share of a GPU for each trial.")
+@click.option("--trial-time-limit", type=float, metavar="SECONDS", help="End a trial, also one that hangs, after so long.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @reading_options
 def tune(
@@ -199,6 +200,7 @@ def tune(
     address: str | None,
     workers: int | None,
     gpus_per_worker: float,
+    trial_time_limit: float | None,
     quiet: bool,
     as_json: bool,
     out: str | None,
@@ -222,6 +224,7 @@ def tune(
             address=address,
             workers=workers,
             gpus_per_worker=gpus_per_worker,
+            trial_time_limit=trial_time_limit,
             out=out,
             on_event=live.event,
             on_phase=live.phase,

@@ -207,10 +207,13 @@ def train(
     members: int = 1,
     device: str = "cpu",
     prepared: Prepared | None = None,
+    micro_batch: int | None = None,
 ) -> Generator[Epoch, None, Fitted]:
     """Train ``members`` networks per split, all at once; yields after every epoch, returns the fitted stack.
 
     prepared: the result of ``prepare`` for the same data, splits and input parameters, when the caller keeps it.
+    micro_batch: rows of a step that are in memory at once; their gradients are added up, so the batch stays what it is.
+    (Batch normalization then sees the micro-batch, and chance draws in another order.) None is the whole batch.
     A member whose validation loss has not improved for ``patience`` epochs has stopped; training ends with the last one.
     """
     c = configuration
@@ -218,7 +221,7 @@ def train(
     member_split = [s for s in range(len(splits)) for _ in range(members)]
     generator = torch.Generator().manual_seed(seed)
     noise = torch.Generator(device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
-    rows = _Rows(c, data, splits, member_split, device)
+    rows = _Rows(c, data, splits, member_split, device, micro_batch)
     rows.find_neighbours(prepared)
     network = _build(c, prepared, rows, generator).to(device)
     forward = _fast_forward(network, c, device)
@@ -233,11 +236,14 @@ def train(
         network.train()
         train_loss = torch.zeros((), device=device)
         for step, batch in enumerate(rows.batches(steps, generator), start=(epoch - 1) * steps):
-            inputs, mix = rows.training_inputs(prepared, batch, generator)
-            out = forward(*inputs, noise)
-            loss = rows.loss(out, batch, mix, label_smoothing=float(c["label_smoothing"]))
-            optimizer.step(loss.sum(), learning_rate(c, step, total))  # a sum: members' gradients don't mix
-            train_loss += (loss.detach() * rows.unit).mean()
+            optimizer.zero_grad()
+            for part, share in rows.parts(batch):
+                inputs, mix = rows.training_inputs(prepared, part, generator)
+                out = forward(*inputs, noise)
+                loss = share * rows.loss(out, part, mix, label_smoothing=float(c["label_smoothing"]))
+                loss.sum().backward()  # type: ignore[no-untyped-call]  # a sum: members' gradients don't mix
+                train_loss += (loss.detach() * rows.unit).mean()
+            optimizer.step(learning_rate(c, step, total))
         validation = rows.validate(network, prepared, best.going(epoch))
         best.update(network, validation, epoch)
         yield Epoch(epoch, float(train_loss) / steps, float(validation.mean()))
@@ -291,10 +297,12 @@ def _train_head(
         network.eval()  # what is fixed should not drop units or move its statistics
         train_loss = torch.zeros((), device=rows.device)
         for batch in rows.batches(steps, generator):
-            out = network(*rows.inputs(prepared, batch))
-            loss = rows.loss(out, batch)
-            optimizer.step(loss.sum(), float(configuration["learning_rate"]))
-            train_loss += loss.detach().mean()
+            optimizer.zero_grad()
+            for part, share in rows.parts(batch):
+                loss = share * rows.loss(network(*rows.inputs(prepared, part)), part)
+                loss.sum().backward()  # type: ignore[no-untyped-call]
+                train_loss += loss.detach().mean()
+            optimizer.step(float(configuration["learning_rate"]))
         validation = rows.validate(network, prepared, best.going(epoch))
         best.update(network, validation, epoch)
         yield Epoch(epoch, float(train_loss) / steps, float(validation.mean()))
@@ -328,7 +336,9 @@ class _Rows:
         splits: Sequence[Split],
         member_split: Sequence[int],
         device: str,
+        micro_batch: int | None = None,
     ) -> None:
+        self.micro_batch = micro_batch
         self.task, self.rows, self.device = data.task, len(data), device
         self.classification = data.task != "regression"
         self.outputs = len(data.classes) if self.classification else 1
@@ -397,6 +407,12 @@ class _Rows:
             orders.append(order.repeat(-(-length // len(own)))[:length])
         return torch.stack(orders).tensor_split(steps, dim=1)
 
+    def parts(self, batch: Tensor) -> list[tuple[Tensor, float]]:
+        """Nearly equal pieces (members, rows) of at most ``micro_batch`` rows, with each one's share of the batch."""
+        rows = batch.shape[1]
+        pieces = 1 if self.micro_batch is None else -(-rows // self.micro_batch)
+        return [(part, part.shape[1] / rows) for part in batch.tensor_split(pieces, dim=1)]
+
     def inputs(self, prepared: Prepared, batch: Tensor) -> list[Tensor]:
         return prepared.inputs(batch, self.member_split)
 
@@ -464,7 +480,7 @@ class _Rows:
         return rows, means if self.classification else means[:, 0]
 
     def _evaluate(self, network: Network, prepared: Prepared) -> Generator[tuple[Tensor, Tensor, Tensor], None, None]:
-        per_pass = network.rows_per_pass
+        per_pass = min(network.rows_per_pass, self.micro_batch or network.rows_per_pass)
         pieces = zip(torch.split(self.validation, per_pass, dim=1), torch.split(self.weight, per_pass, dim=1), strict=True)
         with torch.no_grad():
             for batch, weight in pieces:
@@ -553,9 +569,11 @@ class _Optimizer:
         rest = [p for p in self.parameters if id(p) not in penalized]
         return [{"params": self.decayed, "weight_decay": weight_decay}, {"params": rest}]
 
-    def step(self, loss: Tensor, rate: float) -> None:
+    def zero_grad(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+
+    def step(self, rate: float) -> None:
+        """Apply the gradients that were added up since ``zero_grad``."""
         if self.clip:
             self._clip()
         for group in self.optimizer.param_groups:

@@ -24,13 +24,15 @@ from advisor.baselines import fit_baselines
 from advisor.curves import read_curve
 from advisor.diagnosis import diagnose
 from advisor.errors import UserError
-from advisor.executors import Executor, Failed, Finished, InProcessExecutor, Job, Reported
+from advisor.executors import Executor, InProcessExecutor, Job
 from advisor.facts import MIN_SIDE
 from advisor.features import Dataset, Signals
 from advisor.final import Difference, Estimate, Verdict, constant_losses, decide, estimate
+from advisor.finalists import train_finalists
 from advisor.losses import loss_name, row_losses
 from advisor.models import Model, decided, fit_temperature, model_files, tempered
-from advisor.objective import TrainingObjective, merged_held_out, payload
+from advisor.objective import TrainingObjective, merged_held_out, payload, training_sizing
+from advisor.packing import packing_of
 from advisor.plans import plan_of, problem
 from advisor.recommendation import Recommendation, library_default
 from advisor.report import write_report
@@ -39,6 +41,7 @@ from advisor.runs import open_run, write_advice
 from advisor.samples import mistakes
 from advisor.search import Plan, Progress, SearchEvent, SearchResult, end_of, search
 from advisor.shift import likeness_to_test
+from advisor.sizing import Sizing
 from advisor.splits import make_splits
 from advisor.table import Table
 from advisor.training import Fitted
@@ -62,11 +65,8 @@ SEARCH_SHARE = 0.7
 """Share of the time limit that the search may use; the final needs the rest."""
 RESULT_KEYS = ("kind", "configuration", "loss", "final", "estimate", "test")
 """What result.json holds at the least; ``search`` too when there was one."""
-ATTEMPTS = 2
-"""Times that the recommendation is trained in the final when a worker dies: the death may have been the machine's."""
 IMPORTANCE_TRIALS = 10
 """With fewer complete trials an importance is noise."""
-POLL_SECONDS = 0.5
 MEMORY_SHARE = 0.8
 """Share of the free memory that one training may be expected to take; the estimate is no promise."""
 
@@ -135,6 +135,7 @@ def tune(
     address: str | None = None,
     workers: int | None = None,
     gpus_per_worker: float = 0,
+    trial_time_limit: float | None = None,
     out: str | Path | None = None,
     on_event: Listener | None = None,
     should_stop: Callable[[], bool] | None = None,
@@ -146,11 +147,15 @@ def tune(
     trials: how many in all, those of an earlier call on the same run folder included; trial 0 is the recommendation,
     trial 1 the library default. time_limit: seconds, for the search and the final together. executor: ``ray``, or
     ``in-process`` for debugging. address: a Ray cluster to join. workers: how many trials at once. gpus_per_worker: the
-    share of a GPU that each trial asks Ray for; 0 trains on CPUs. data, target, out and options are those of ``fit``.
+    share of a GPU that each worker asks Ray for; 0 trains on CPUs; workers on one GPU train at once what fits its memory
+    together, so a small share is the right one. trial_time_limit: seconds after which a trial is ended, and its worker
+    replaced when it hangs. data, target, out and options are those of ``fit``.
     Ctrl-C ends the search cleanly; the same call goes on with it.
     Raises UserError for whatever the user can mend.
     """
     begun = time.monotonic()
+    if trial_time_limit is not None and not trial_time_limit > 0:
+        raise UserError(f"the time limit of a trial must be more than 0 seconds, not {trial_time_limit}")
     pool = _start_workers(executor, address, workers, gpus_per_worker, trials, time_limit)
     runner: Executor | None = None
     try:
@@ -163,14 +168,16 @@ def tune(
             write_advice(run, advice)
             on_phase("search")
             runner = _executor(pool, {"data": train, "seed": advice.reading.seed})
-            found = _search(advice, runner, run, trials, time_limit, on_event, should_stop)
+            sizing = training_sizing(train)
+            plan = _plan(advice, trials, time_limit, trial_time_limit, sizing)
+            found = search(plan, runner, run.journal, on_event=on_event, should_stop=should_stop)
             document = _document(advice, "tune", begun)
             document["search"] = _search_section(found, advice, trials)
             if found.interrupted:
                 return RunResult(run.path, document, None, interrupted=True)
             on_phase("final")
             deadline = None if time_limit is None else begun + time_limit
-            model = _final(document, found, advice, train, runner, deadline)
+            model = _final(document, found, advice, train, runner, deadline, sizing)
             document["seconds"] = time.monotonic() - begun
             _write_results(run, advice, model, document)
         return RunResult(run.path, document, model)
@@ -311,19 +318,13 @@ def _run_here(objective: TrainingObjective, job: Job) -> tuple[list[float], Fitt
 # ------------------------------------------------------------------------------------------------- the search
 
 
-def _search(
-    advice: Advice,
-    runner: Executor,
-    run: RunFolder,
-    trials: int,
-    time_limit: float | None,
-    on_event: Listener | None,
-    should_stop: Callable[[], bool] | None,
-) -> SearchResult:
+def _plan(
+    advice: Advice, trials: int, time_limit: float | None, trial_time_limit: float | None, sizing: Sizing | None
+) -> Plan:
     recommendation, seed = advice.recommendation, advice.reading.seed
     configuration = recommendation.configuration
     default = library_default(recommendation, knowledge.base_space(recommendation.kind))
-    plan = Plan(
+    return Plan(
         space=recommendation.space,
         enqueue={RECOMMENDED: configuration, DEFAULT: default},
         trials=trials,
@@ -331,9 +332,10 @@ def _search(
         space_text=repr(recommendation.space.to_dict()),
         seed=seed,
         time_limit=None if time_limit is None else time_limit * SEARCH_SHARE,
+        trial_time_limit=trial_time_limit,
         make_payload=lambda asked, place: payload(asked, seed=seed + place, repeat=0, members=1, keep=False),
+        sizing=sizing,
     )
-    return search(plan, runner, run.journal, on_event=on_event, should_stop=should_stop)
 
 
 def configuration_of(trial: FrozenTrial, recommendation: Recommendation) -> dict[str, Any]:
@@ -360,6 +362,7 @@ def _search_section(found: SearchResult, advice: Advice, requested: int) -> dict
         "trials": trials,
         "timed_out": found.timed_out,
         "seconds": found.seconds,
+        "packing": packing_of(found.trials),
         "importances": _importances(found),
     }
 
@@ -387,6 +390,7 @@ def _final(
     train: Dataset,
     runner: Executor,
     deadline: float | None,
+    sizing: Sizing | None,
 ) -> Model:
     """Train the recommendation and the best few again on fresh splits, decide, and complete the document."""
     recommendation = advice.recommendation
@@ -399,7 +403,8 @@ def _final(
         elif len(entries) <= FINALISTS and configuration not in entries.values():
             name = DEFAULT if trial.user_attrs.get("origin") == DEFAULT else f"trial {trial.number}"
             entries[name], searched[name] = configuration, trial.value
-    stacks = _train_finalists(entries, FINAL_REPEATS, advice.reading.seed, runner, deadline)
+    jobs = _final_jobs(entries, advice.reading.seed)
+    stacks: dict[str, list[Fitted]] = train_finalists(jobs, RECOMMENDED, runner, deadline, _for_final(sizing, train))
     contenders = [_contender(name, [entries[name]], own, train) for name, own in stacks.items()]
     if len(contenders) > 1:
         contenders.append(_blend(contenders, train))
@@ -411,51 +416,23 @@ def _final(
     return _complete(document, advice, winner, contenders[0], train)
 
 
-def _train_finalists(
-    entries: Mapping[str, Mapping[str, Any]],
-    repeats: Sequence[int],
-    seed: int,
-    runner: Executor,
-    deadline: float | None,
-) -> dict[str, list[Fitted]]:
-    """Stacks of each entry, repeats in order. Past the deadline only the recommendation is still waited for.
-
-    An entry of which any job failed is out of the final; the recommendation is trained again when its worker died, and its
-    failure is an error.
-    """
-    jobs = [
-        Job(
-            f"final/{name}/{repeat}",
-            payload(c, seed=seed + 1000 + repeat, repeat=repeat, members=int(c["final_members"]), keep=True),
-        )
+def _final_jobs(entries: Mapping[str, Mapping[str, Any]], seed: int) -> dict[str, list[Job]]:
+    return {
+        name: [
+            Job(
+                f"final/{name}/{repeat}",
+                payload(c, seed=seed + 1000 + repeat, repeat=repeat, members=int(c["final_members"]), keep=True),
+            )
+            for repeat in FINAL_REPEATS
+        ]
         for name, c in entries.items()
-        for repeat in repeats
-    ]
-    by_id, deaths = {job.id: job for job in jobs}, dict[str, int]()
-    waiting, running, results = list(reversed(jobs)), set[str](), dict[str, Fitted]()
-    essential = {f"final/{RECOMMENDED}/{repeat}" for repeat in repeats}
-    while waiting or running:
-        late = deadline is not None and time.monotonic() > deadline
-        if late:
-            waiting = [job for job in waiting if job.id in essential]
-            for job_id in running - essential:
-                runner.cancel(job_id)
-        while waiting and len(running) < runner.slots:
-            job = waiting.pop()
-            runner.submit(job)
-            running.add(job.id)
-        for event in runner.poll(POLL_SECONDS):
-            if isinstance(event, Finished):
-                results[event.job_id] = event.result
-            elif isinstance(event, Failed) and event.job_id in essential:
-                deaths[event.job_id] = deaths.get(event.job_id, 0) + 1
-                if not event.worker_died or deaths[event.job_id] >= ATTEMPTS:
-                    raise UserError(f"the recommendation could not be trained in the final: {event.error}")
-                waiting.append(by_id[event.job_id])
-            if not isinstance(event, Reported):
-                running.discard(event.job_id)
-    names = {name: [f"final/{name}/{repeat}" for repeat in repeats] for name in entries}
-    return {name: [results[i] for i in ids] for name, ids in names.items() if all(i in results for i in ids)}
+    }
+
+
+def _for_final(sizing: Sizing | None, train: Dataset) -> Sizing | None:
+    """What the search has learned, for stacks with the final's number of networks."""
+    larger = training_sizing(train, final=True)
+    return None if sizing is None else replace(larger, limit=sizing.limit, ratio=sizing.ratio)
 
 
 def _contender(
