@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from advisor.advice import measure, recommend
     from advisor.errors import UserError
     from advisor.models import load_model
+    from advisor.trial import Outcome, Trial
     from advisor.tuning import fit, tune
 
 try:
@@ -26,9 +27,11 @@ _HOMES = {
     "fit": "advisor.tuning",
     "tune": "advisor.tuning",
     "load_model": "advisor.models",
+    "Outcome": "advisor.trial",
+    "Trial": "advisor.trial",
     "UserError": "advisor.errors",
 }
-__all__ = ["UserError", "__version__", "fit", "load_model", "measure", "recommend", "tune"]
+__all__ = ["Outcome", "Trial", "UserError", "__version__", "fit", "load_model", "measure", "recommend", "tune"]
 
 
 def __getattr__(name: str) -> Any:

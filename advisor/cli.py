@@ -186,6 +186,8 @@ def train(data: str, as_json: bool, out: str | None, target: str | None, **optio
 @click.option("--address", metavar="HOST:PORT", help="A Ray cluster to join; else a local Ray is started.")
 @click.option("--workers", type=int, help="Trials at once; by default one per core.")
 @click.option("--gpus-per-worker", type=float, default=0, show_default=True, help="Share of a GPU for each trial.")
+@click.option("--objective", metavar="MODULE:FUNCTION", help="Your own training code in place of our networks.")
+@click.option("--working-dir", metavar="DIR", help="Where its code lies, by default here; sent to a cluster's workers.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @reading_options
 def tune(
@@ -196,6 +198,8 @@ def tune(
     address: str | None,
     workers: int | None,
     gpus_per_worker: float,
+    objective: str | None,
+    working_dir: str | None,
     quiet: bool,
     as_json: bool,
     out: str | None,
@@ -219,9 +223,12 @@ def tune(
             address=address,
             workers=workers,
             gpus_per_worker=gpus_per_worker,
+            objective=objective,
+            working_dir=working_dir,
             out=out,
             on_event=live.event,
             on_phase=live.phase,
+            on_note=live.note,
             **given(options),
         )
     if result.interrupted:
@@ -241,7 +248,10 @@ def _show(result: RunResult, as_json: bool) -> None:
         return
     for sentence in verdict(result.document):
         echo(sentence)
-    echo("", f"report: {run.report_html}", f"next:   advisor predict {run.path} NEW_ROWS.csv --out predictions.csv")
+    step = f"advisor predict {run.path} NEW_ROWS.csv --out predictions.csv"
+    if own := result.document.get("objective"):
+        step = f"the models are yours: {run.winner}" if own["kept"] else "train your model with the winner's configuration"
+    echo("", f"report: {run.report_html}", f"next:   {step}")
 
 
 @cli.command()

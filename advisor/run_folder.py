@@ -90,6 +90,30 @@ class RunFolder:
         return self.path / "lock"
 
     @property
+    def checkpoints(self) -> Path:
+        """Where the trials of a person's own objective keep their state while they run."""
+        return self.path / "checkpoints"
+
+    @property
+    def winner(self) -> Path:
+        """What a person's own objective saved in the final with the configuration that won."""
+        return self.path / "winner"
+
+    @property
+    def stop_request(self) -> Path:
+        """There while somebody wants the search to stop."""
+        return self.path / "stop"
+
+    @property
+    def storage(self) -> Path:
+        """Which database holds the study, when it is not the journal."""
+        return self.path / "storage.json"
+
+    def has_search(self) -> bool:
+        """Whether a search was begun here."""
+        return self.journal.exists() or self.storage.exists()
+
+    @property
     def error_log(self) -> Path:
         return self.path / "error.log"
 
@@ -389,6 +413,23 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
     except OSError as error:
         _restore_folder(path)
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def move_folders(target: Path, folders: Mapping[str, Path], rest: Path) -> None:
+    """Replace the folder ``target`` by one that holds ``folders`` under their new names, then remove ``rest``.
+
+    Folders that are not there are left out; ``target`` is not made for none. A UserError when the disk refuses.
+    """
+    try:
+        there = {name: folder for name, folder in folders.items() if folder.is_dir()}
+        if there:
+            shutil.rmtree(target, ignore_errors=True)
+            target.mkdir(parents=True)
+            for name, folder in there.items():
+                folder.replace(target / name)
+        shutil.rmtree(rest, ignore_errors=True)
+    except OSError as error:
+        raise UserError(f"cannot write {target}: {error.strerror or error}") from error
 
 
 def _restore_folder(path: Path) -> None:

@@ -154,6 +154,7 @@ class Plan:
     space_text: a fingerprint or text of the space; a journal made with another one is refused.
     seed: None takes the seed that the journal was begun with, or 0.
     make_payload: (configuration, place) -> the payload of the job; place, not number, so that a resumed run repeats it.
+    value_of: what the objective returned -> the value of a complete trial, finite; None: the best loss that it reported.
     """
 
     space: SearchSpace
@@ -166,6 +167,7 @@ class Plan:
     make_payload: Callable[[dict[str, Any], int], Mapping[str, Any]] = field(
         default=lambda configuration, place: {"configuration": configuration, "place": place}
     )
+    value_of: Callable[[Any], float] | None = None
 
     def __post_init__(self) -> None:
         if self.trials < 1:
@@ -237,6 +239,7 @@ class _Running:
     epoch: int = 0
     best: float = math.inf
     best_epoch: int = 0
+    returned: float | None = None
     curve: dict[int, float] = field(default_factory=dict)  # kept epochs, those in the journal too
     unwritten: dict[int, float] = field(default_factory=dict)
     last: tuple[int, float] | None = None
@@ -453,6 +456,7 @@ class _Driver:
             self._end(running, "failed", "the objective reported no loss")
             self._check_failures()
             return
+        running.returned = None if self._plan.value_of is None else self._plan.value_of(result)
         self._end(running, "complete", "", result)
 
     def _fail(self, running: _Running, event: Failed) -> None:
@@ -502,7 +506,7 @@ class _Driver:
 
     def _value(self, running: _Running, end: TrialEnd) -> float | None:
         if end == "complete":
-            return running.best
+            return running.best if running.returned is None else running.returned
         if end == "diverged":
             # The worst loss seen, not a constant: a value far off would squash every other in plots and importances.
             return DIVERGED_LOSS if self._worst is None else self._worst
@@ -649,7 +653,7 @@ def _agree_with_study(study: optuna.Study, plan: Plan) -> int:
     if kept["advisor_format"] > FORMAT:
         raise UserError(f"the journal has format {kept['advisor_format']}, this advisor reads {FORMAT}: update it")
     if kept.get("space") != plan.space_text:
-        raise UserError("the search space differs from the one that this run was begun with: use a new run (--out)")
+        raise UserError("the search space or the objective differs from what this run was begun with: use a new run (--out)")
     if plan.seed is not None and plan.seed != kept.get("seed"):
         raise UserError(f"this run has seed {kept.get('seed')}, not {plan.seed}: give that one, or use a new run")
     return int(kept["seed"])

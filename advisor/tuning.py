@@ -24,12 +24,13 @@ from advisor.baselines import fit_baselines
 from advisor.curves import read_curve
 from advisor.diagnosis import diagnose
 from advisor.errors import UserError
-from advisor.executors import Executor, Failed, Finished, InProcessExecutor, Job, Reported
+from advisor.executors import Executor, Factory, Failed, Finished, InProcessExecutor, Job, Reported
 from advisor.features import Dataset
 from advisor.final import Difference, Estimate, Verdict, constant_losses, decide, estimate
 from advisor.losses import loss_name, row_losses
 from advisor.models import Model, decided, fit_temperature, model_files, tempered
 from advisor.objective import TrainingObjective, merged_held_out, payload
+from advisor.own_objective import OwnObjective, find, judge, keep_winner
 from advisor.recommendation import Recommendation, library_default
 from advisor.report import write_report
 from advisor.run_folder import RunFolder, read_json, write_folder, write_json
@@ -42,6 +43,7 @@ from advisor.training import Fitted
 if TYPE_CHECKING:
     from advisor.advice import Source
     from advisor.ray_executor import RayWorkers
+    from advisor.trial import Trial
 
 logging.getLogger("optuna.storages._in_memory").setLevel(logging.WARNING)  # else a line for every study that is made
 
@@ -129,10 +131,13 @@ def tune(
     address: str | None = None,
     workers: int | None = None,
     gpus_per_worker: float = 0,
+    objective: str | Callable[[Trial], Any] | None = None,
+    working_dir: str | Path | None = None,
     out: str | Path | None = None,
     on_event: Listener | None = None,
     should_stop: Callable[[], bool] | None = None,
     on_phase: Callable[[str], None] = lambda phase: None,
+    on_note: Callable[[str], None] = lambda note: None,
     **options: Any,
 ) -> RunResult:
     """Search around the recommendation, judge the best few again, leave the winner's model.
@@ -140,31 +145,39 @@ def tune(
     trials: how many in all, those of an earlier call on the same run folder included; trial 0 is the recommendation,
     trial 1 the library default. time_limit: seconds, for the search and the final together. executor: ``ray``, or
     ``in-process`` for debugging. address: a Ray cluster to join. workers: how many trials at once. gpus_per_worker: the
-    share of a GPU that each trial asks Ray for; 0 trains on CPUs. data, target, out and options are those of ``fit``.
-    Ctrl-C ends the search cleanly; the same call goes on with it.
+    share of a GPU that each trial asks Ray for; 0 trains on CPUs. objective: your own training code in place of our
+    networks, a function of an ``advisor.Trial`` or its name, package.module:function; the model is then yours, and the
+    result has none. working_dir: the folder to import it from, sent to a cluster's workers. data, target, out and options
+    are those of ``fit``. on_phase, on_note: told where we are, and what a person should know at once.
+    Ctrl-C or `advisor stop` ends the search cleanly; the same call goes on with it.
     Raises UserError for whatever the user can mend.
     """
     begun = time.monotonic()
-    pool = _start_workers(executor, address, workers, gpus_per_worker, trials, time_limit)
+    own = None if objective is None else find(objective, working_dir)
+    pool = _start_workers(executor, address, workers, gpus_per_worker, trials, time_limit, working_dir)
     runner: Executor | None = None
     try:
         advice, run = open_run(data, target, out, options)
         with run.in_use(), _one_thread():
-            finished = _finished(run, advice, trials)
+            finished = _finished(run, advice, trials, own)
             if finished:
                 return finished
             train = _training_rows(advice)
             write_advice(run, advice)
             on_phase("search")
-            runner = _executor(pool, {"data": train, "seed": advice.reading.seed})
-            found = _search(advice, runner, run, trials, time_limit, on_event, should_stop)
+            runner = _executor(pool, own, own.shared(advice, train, run) if own else {"data": train, "seed": advice.reading.seed})
+            found = _search(advice, runner, run, trials, time_limit, on_event, should_stop, own, on_note)
             document = _document(advice, "tune", begun)
             document["search"] = _search_section(found, advice, trials)
             if found.interrupted:
                 return RunResult(run.path, document, None, interrupted=True)
             on_phase("final")
             deadline = None if time_limit is None else begun + time_limit
-            model = _final(document, found, advice, train, runner, deadline)
+            model = None
+            if own:
+                _own_final(document, found, advice, train, runner, deadline, own, run)
+            else:
+                model = _final(document, found, advice, train, runner, deadline)
             document["seconds"] = time.monotonic() - begun
             _write_results(run, advice, model, document)
         return RunResult(run.path, document, model)
@@ -178,21 +191,26 @@ def tune(
 # ------------------------------------------------------------------------------------------------- a finished run
 
 
-def _write_results(run: RunFolder, advice: Advice, model: Model, document: Mapping[str, Any]) -> None:
-    """The model, result.json, and the report on them."""
-    write_folder(run.model, model_files(model))
+def _write_results(run: RunFolder, advice: Advice, model: Model | None, document: Mapping[str, Any]) -> None:
+    """The model where it is ours, result.json, and the report on them."""
+    if model is not None:
+        write_folder(run.model, model_files(model))
     write_json(run.result, document)
     write_report(run, advice.recommendation.to_dict(), advice.facts.to_dict(), advice.ledger(), document)
 
 
-def _finished(run: RunFolder, advice: Advice, trials: int) -> RunResult | None:
+def _finished(run: RunFolder, advice: Advice, trials: int, own: OwnObjective | None) -> RunResult | None:
     """The run when the very search was finished before."""
-    if not (run.result.is_file() and run.model.is_dir() and run.journal.is_file()):
+    if not (run.result.is_file() and (own or run.model.is_dir()) and run.has_search()):
         return None
     document = read_result(run)
+    if document.get("objective", {}).get("name") != (own.name if own else None):
+        return None
     same = document.get("configuration") == dict(advice.recommendation.configuration)
     if document.get("kind") != "tune" or not same or len(document["search"]["trials"]) < trials:
         return None
+    if own:
+        return RunResult(run.path, document, None)
     from advisor.models import load_model
 
     return RunResult(run.path, document, load_model(run.model))
@@ -217,6 +235,7 @@ def _start_workers(
     gpus_per_worker: float,
     trials: int,
     time_limit: float | None,
+    working_dir: str | Path | None,
 ) -> RayWorkers | None:
     if trials < 1:
         raise UserError(f"trials must be at least 1, not {trials}")
@@ -232,17 +251,19 @@ def _start_workers(
         raise UserError(f"unknown executor '{executor}': choose ray or in-process")
     from advisor.ray_executor import RayWorkers
 
-    pool = RayWorkers(workers, address, gpus_per_worker=gpus_per_worker, imports=["advisor.objective"])
+    imports = ["advisor.objective", "advisor.trial"]
+    pool = RayWorkers(workers, address, gpus_per_worker=gpus_per_worker, imports=imports, working_dir=working_dir)
     pool.start()
     return pool
 
 
-def _executor(pool: RayWorkers | None, shared: Mapping[str, Any]) -> Executor:
+def _executor(pool: RayWorkers | None, own: OwnObjective | None, shared: Mapping[str, Any]) -> Executor:
+    factory: Factory = own.factory if own else TrainingObjective
     if pool is None:
-        return InProcessExecutor(TrainingObjective, shared)
+        return InProcessExecutor(factory, shared)
     from advisor.ray_executor import RayExecutor
 
-    return RayExecutor(TrainingObjective, shared, ray_workers=pool)
+    return RayExecutor(factory, shared, ray_workers=pool)
 
 
 @contextmanager
@@ -299,20 +320,29 @@ def _search(
     time_limit: float | None,
     on_event: Listener | None,
     should_stop: Callable[[], bool] | None,
+    own: OwnObjective | None,
+    on_note: Callable[[str], None],
 ) -> SearchResult:
     recommendation, seed = advice.recommendation, advice.reading.seed
     configuration = recommendation.configuration
     default = library_default(recommendation, knowledge.base_space())
+
+    def work(asked: Mapping[str, Any], place: int) -> dict[str, Any]:
+        return payload(asked, seed=seed + place, repeat=0, members=1, keep=False)
+
     plan = Plan(
         space=recommendation.space,
         enqueue={RECOMMENDED: configuration, DEFAULT: default},
         trials=trials,
         max_epochs=int(configuration["epochs"]),
-        space_text=repr(recommendation.space.to_dict()),
+        space_text=repr(recommendation.space.to_dict()) + (f" for {own.name}" if own else ""),
         seed=seed,
         time_limit=None if time_limit is None else time_limit * SEARCH_SHARE,
-        make_payload=lambda asked, place: payload(asked, seed=seed + place, repeat=0, members=1, keep=False),
+        make_payload=work,
+        value_of=own.value_of if own else None,
     )
+    if own:
+        on_event = own.watch(run, recommendation, work, on_event, on_note)
     return search(plan, runner, run.journal, on_event=on_event, should_stop=should_stop)
 
 
@@ -369,16 +399,7 @@ def _final(
     deadline: float | None,
 ) -> Model:
     """Train the recommendation and the best few again on fresh splits, decide, and complete the document."""
-    recommendation = advice.recommendation
-    entries: dict[str, Mapping[str, Any]] = {RECOMMENDED: recommendation.configuration}
-    searched: dict[str, float | None] = {}
-    for trial in found.ranking():
-        configuration = configuration_of(trial, recommendation)
-        if trial.user_attrs.get("origin") == RECOMMENDED:
-            searched[RECOMMENDED] = trial.value
-        elif len(entries) <= FINALISTS and configuration not in entries.values():
-            name = DEFAULT if trial.user_attrs.get("origin") == DEFAULT else f"trial {trial.number}"
-            entries[name], searched[name] = configuration, trial.value
+    entries, searched = _finalists(found, advice.recommendation)
     stacks = _train_finalists(entries, FINAL_REPEATS, advice.reading.seed, runner, deadline)
     contenders = [_contender(name, [entries[name]], own, train) for name, own in stacks.items()]
     if len(contenders) > 1:
@@ -391,28 +412,74 @@ def _final(
     return _complete(document, advice, winner, contenders[0], train)
 
 
+def _own_final(
+    document: dict[str, Any],
+    found: SearchResult,
+    advice: Advice,
+    train: Dataset,
+    runner: Executor,
+    deadline: float | None,
+    own: OwnObjective,
+    run: RunFolder,
+) -> None:
+    """The same for a person's own objective: the models are theirs, so they are judged by what it returns."""
+    entries, searched = _finalists(found, advice.recommendation)
+    seed, trained = advice.reading.seed, list[int]()
+
+    def train_again(repeats: Sequence[int]) -> dict[str, list[Any]]:
+        trained.extend(repeats)
+        results: dict[str, list[Any]] = _train_finalists(entries, repeats, seed, runner, deadline)
+        own.read.update(*(result.read for several in results.values() for result in several))
+        return results
+
+    document["objective"] = {"name": own.name}
+    tested = judge(document, entries, searched, train_again, FINAL_REPEATS, advice, train)
+    winner, *others = tested
+    document["objective"] |= {"read": sorted(own.read), "never_read": own.never_read(advice.recommendation)}
+    works = {f"repeat-{r}": _final_payload(entries[winner], seed, r) for r in trained}
+    document["objective"]["kept"] = keep_winner(run, works)
+    scores = {"network": tested[winner]} | ({RECOMMENDED: tested[RECOMMENDED]} if RECOMMENDED in others else {})
+    known = _known_targets(advice)
+    document["test"] = {"rows": int(known.sum()), "origin": advice.table.test_origin}
+    if all(one is not None for one in scores.values()):
+        document["test"] |= _test_results(advice, train, {name: s for name, s in scores.items() if s is not None}, ())
+
+
+def _finalists(
+    found: SearchResult, recommendation: Recommendation
+) -> tuple[dict[str, Mapping[str, Any]], dict[str, float | None]]:
+    """The recommendation and the best few: their configurations, and their losses in the search."""
+    entries: dict[str, Mapping[str, Any]] = {RECOMMENDED: recommendation.configuration}
+    searched: dict[str, float | None] = {}
+    for trial in found.ranking():
+        configuration = configuration_of(trial, recommendation)
+        if trial.user_attrs.get("origin") == RECOMMENDED:
+            searched[RECOMMENDED] = trial.value
+        elif len(entries) <= FINALISTS and configuration not in entries.values():
+            name = DEFAULT if trial.user_attrs.get("origin") == DEFAULT else f"trial {trial.number}"
+            entries[name], searched[name] = configuration, trial.value
+    return entries, searched
+
+
 def _train_finalists(
     entries: Mapping[str, Mapping[str, Any]],
     repeats: Sequence[int],
     seed: int,
     runner: Executor,
     deadline: float | None,
-) -> dict[str, list[Fitted]]:
-    """Stacks of each entry, repeats in order. Past the deadline only the recommendation is still waited for.
+) -> dict[str, list[Any]]:
+    """Results of each entry's jobs, repeats in order. Past the deadline only the recommendation is still waited for.
 
     An entry of which any job failed is out of the final; the recommendation is trained again when its worker died, and its
     failure is an error.
     """
     jobs = [
-        Job(
-            f"final/{name}/{repeat}",
-            payload(c, seed=seed + 1000 + repeat, repeat=repeat, members=int(c["final_members"]), keep=True),
-        )
+        Job(f"final/{name}/{repeat}", _final_payload(c, seed, repeat))
         for name, c in entries.items()
         for repeat in repeats
     ]
     by_id, deaths = {job.id: job for job in jobs}, dict[str, int]()
-    waiting, running, results = list(reversed(jobs)), set[str](), dict[str, Fitted]()
+    waiting, running, results = list(reversed(jobs)), set[str](), dict[str, Any]()
     essential = {f"final/{RECOMMENDED}/{repeat}" for repeat in repeats}
     while waiting or running:
         late = deadline is not None and time.monotonic() > deadline
@@ -436,6 +503,11 @@ def _train_finalists(
                 running.discard(event.job_id)
     names = {name: [f"final/{name}/{repeat}" for repeat in repeats] for name in entries}
     return {name: [results[i] for i in ids] for name, ids in names.items() if all(i in results for i in ids)}
+
+
+def _final_payload(configuration: Mapping[str, Any], seed: int, repeat: int) -> dict[str, Any]:
+    members = int(configuration["final_members"])
+    return payload(configuration, seed=seed + 1000 + repeat, repeat=repeat, members=members, keep=True)
 
 
 def _contender(
@@ -527,38 +599,47 @@ def _complete(
     document: dict[str, Any], advice: Advice, winner: Contender, recommended: Contender, train: Dataset
 ) -> Model:
     """The winner's model; its promised loss, and then, once, the test rows, are added to the document."""
-    seed = advice.reading.seed
     model = _model(advice, winner, train)
-    test = advice.table.dataset("test")
-    known = test.target >= 0 if train.task != "regression" else np.isfinite(test.target)
+    rows = int(_known_targets(advice).sum())
     # n rows without a mistake leave about one in n + K possible: a certain model then loses this much on that row
     tail = 0.0 if train.task == "regression" else math.log(len(winner.losses) + len(train.classes))
-    expected: Estimate = estimate(winner.losses, max(1, int(known.sum())), seed, tail)
+    expected: Estimate = estimate(winner.losses, max(1, rows), advice.reading.seed, tail)
     document["estimate"] = asdict(expected)
-    labelled = int(known.sum())
-    section: dict[str, Any] = {"rows": labelled, "origin": advice.table.test_origin}
-    if labelled:
-        target = test.target[known]
-        entries = {"network": model.scores(test.features)}
+    document["test"] = {"rows": rows, "origin": advice.table.test_origin}
+    if rows:
+        features = advice.table.dataset("test").features
+        scores = {"network": model.scores(features)}
         if winner is not recommended:
-            entries[RECOMMENDED] = _model(advice, recommended, train).scores(test.features)
-        for name, scores in fit_baselines(train, seed).items():
-            entries[name] = scores(test.features)
-        losses = {name: row_losses(train.task, target, scores[known]) for name, scores in entries.items()}
-        ours = ("network", RECOMMENDED)
-        section["results"] = [
-            {
-                "name": name,
-                **_scores(train.task, target, scores[known], losses[name], model.shares if name in ours else ()),
-                "difference_to_network": _paired(losses[name], losses["network"]),
-            }
-            for name, scores in entries.items()
-        ]
-        own = entries["network"][known]
-        chosen = None if train.task == "regression" else decided(own, model.shares)
-        section["predictions"] = diagnose(train.task, len(train.classes), target, own, chosen)
-    document["test"] = section
+            scores[RECOMMENDED] = _model(advice, recommended, train).scores(features)
+        document["test"] |= _test_results(advice, train, scores, model.shares)
     return model
+
+
+def _known_targets(advice: Advice) -> NDArray[np.bool_]:
+    """Which test rows have a target that can be scored."""
+    test = advice.table.dataset("test")
+    return np.asarray(test.target >= 0 if test.task != "regression" else np.isfinite(test.target))
+
+
+def _test_results(
+    advice: Advice, train: Dataset, entries: Mapping[str, NDArray[np.float64]], shares: Sequence[float]
+) -> dict[str, Any]:
+    """The test rows, scored: the entries (name -> scores of all test rows, the winner's as "network") and the baselines."""
+    test, known, ours = advice.table.dataset("test"), _known_targets(advice), tuple(entries)
+    baselines = {name: scores(test.features) for name, scores in fit_baselines(train, advice.reading.seed).items()}
+    target, entries = test.target[known], {**entries, **baselines}
+    losses = {name: row_losses(train.task, target, scores[known]) for name, scores in entries.items()}
+    results = [
+        {
+            "name": name,
+            **_scores(train.task, target, scores[known], losses[name], shares if name in ours else ()),
+            "difference_to_network": _paired(losses[name], losses["network"]),
+        }
+        for name, scores in entries.items()
+    ]
+    own = entries["network"][known]
+    chosen = None if train.task == "regression" else decided(own, shares)
+    return {"results": results, "predictions": diagnose(train.task, len(train.classes), target, own, chosen)}
 
 
 def _model(advice: Advice, contender: Contender, train: Dataset) -> Model:
