@@ -17,7 +17,7 @@ import json
 import logging
 import re
 import zlib
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -174,20 +174,25 @@ class Journal:
 
     def close_leftovers(self) -> list[int]:
         """End trials that a dead driver left open; their numbers. They do not count into the budget."""
-        storage = self.study._storage
-        left = [trial for trial in self.study.get_trials(deepcopy=False) if not trial.state.is_finished()]
-        for trial in left:
-            with self.together():
-                storage.set_trial_user_attr(trial._trial_id, VOID, DRIVER_DIED)
-                # Through the storage: `tell` refuses a trial that was enqueued and never asked for.
-                storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
-        return [trial.number for trial in left]
+        return close_leftovers(self.study, self.together)
 
     def close(self) -> None:
         try:
             self.sync()
         finally:
             self._file.close()
+
+
+def close_leftovers(study: optuna.Study, together: Callable[[], contextlib.AbstractContextManager[None]]) -> list[int]:
+    """End the trials that are still open, each within ``together``; their numbers. They do not count into the budget."""
+    storage = study._storage
+    left = [trial for trial in study.get_trials(deepcopy=False) if not trial.state.is_finished()]
+    for trial in left:
+        with together():
+            storage.set_trial_user_attr(trial._trial_id, VOID, DRIVER_DIED)
+            # Through the storage: `tell` refuses a trial that was enqueued and never asked for.
+            storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+    return [trial.number for trial in left]
 
 
 def read_study(path: Path) -> optuna.Study:
@@ -197,6 +202,12 @@ def read_study(path: Path) -> optuna.Study:
         raise UserError(f"{path} does not exist: run `advisor tune` first")
     _check_lines(path)
     return _load(_CountingBackend(str(path), lock_obj=_NoWriting(path)), path, create=False)
+
+
+def shared_storage(path: Path) -> JournalStorage:
+    """The journal as a storage beside its driver's, for a program that also writes (notes in optuna-dashboard)."""
+    file = GrowingFile(path)
+    return JournalStorage(JournalFileBackend(str(file.path), lock_obj=_FileLock(file)))
 
 
 class _NoWriting(BaseJournalFileLock):

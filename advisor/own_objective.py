@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,21 @@ SAME_LOSS = 0.01
 """Relative difference up to which a returned loss is taken for the mean row loss of the returned scores."""
 
 Payload = Callable[[Mapping[str, Any], int], Mapping[str, Any]]
-Train = Callable[[Sequence[int]], Mapping[str, list[Result]]]
 Listener = Callable[[SearchEvent, Progress], None]
+
+
+@dataclass(frozen=True)
+class Final:
+    """What the final needs of the search. entries: name -> configuration, the recommendation first; searched: name -> its
+    loss in the search. repeats: the fresh partitions. train: partitions -> the entries' results on them, without those that
+    failed; payload: (name, partition) -> what was trained. test: name -> scores of the test rows; what result.json says."""
+
+    entries: Mapping[str, Mapping[str, Any]]
+    searched: Mapping[str, float | None]
+    repeats: Sequence[int]
+    train: Callable[[Sequence[int]], Mapping[str, list[Result]]]
+    payload: Callable[[str, int], Mapping[str, Any]]
+    test: Callable[[Mapping[str, NDArray[np.float64]]], Mapping[str, Any]]
 
 
 @dataclass
@@ -100,6 +113,29 @@ class OwnObjective:
                 tell(event, progress)
 
         return listen
+
+    def finish(self, document: dict[str, Any], final: Final, advice: Advice, data: Dataset, run: RunFolder) -> None:
+        """Judge the finalists and complete the document; what the winner saved in the final goes to RUN/winner."""
+        trained: list[int] = []
+
+        def train(repeats: Sequence[int]) -> Mapping[str, list[Result]]:
+            trained.extend(repeats)
+            results = final.train(repeats)
+            self.read.update(*(result.read for several in results.values() for result in several))
+            return results
+
+        document["objective"] = {"name": self.name}
+        tested = judge(document, replace(final, train=train), advice, data)
+        document["objective"] |= {"read": sorted(self.read), "never_read": self.never_read(advice.recommendation)}
+        winner, incumbent = next(iter(tested)), next(iter(final.entries))
+        works = {f"repeat-{repeat}": folder_of(run.checkpoints, final.payload(winner, repeat)) for repeat in trained}
+        move_folders(run.winner, works, run.checkpoints)
+        document["objective"]["kept"] = run.winner.is_dir()
+        scores = {"network": tested[winner]} | ({incumbent: tested[incumbent]} if winner != incumbent else {})
+        table = advice.table
+        document["test"] = {"rows": table.test[table.schema.target].drop_nulls().len(), "origin": table.test_origin}
+        if table.test.height and all(one is not None for one in scores.values()):
+            document["test"] |= final.test({name: one for name, one in scores.items() if one is not None})
 
     def never_read(self, recommendation: Recommendation) -> list[str]:
         """The searched parameters that no finished trial has read."""
@@ -170,36 +206,25 @@ class _Judged:
 
 
 def judge(
-    document: dict[str, Any],
-    entries: Mapping[str, Mapping[str, Any]],
-    searched_losses: Mapping[str, float | None],
-    train_again: Train,
-    repeats: Sequence[int],
-    advice: Advice,
-    data: Dataset,
+    document: dict[str, Any], final: Final, advice: Advice, data: Dataset
 ) -> Mapping[str, NDArray[np.float64] | None]:
-    """Train the entries on fresh splits, decide, complete the document; each contender's scores of the test rows, winner first.
-
-    entries: name -> configuration, the incumbent first. train_again: repeats -> the entries' results on those partitions;
-    an entry that failed is left out.
-    """
-    incumbent = next(iter(entries))
-    results = {name: list(own) for name, own in train_again(repeats).items()}
+    """Train the finalists on fresh splits, decide, complete the document; each one's scores of the test rows, winner first."""
+    incumbent = next(iter(final.entries))
+    results = {name: list(own) for name, own in final.train(final.repeats).items()}
     by_row = all(_scores_fit(result, data) for own in results.values() for result in own)
     fewest = min(sum(len(result.losses) for result in own) for own in results.values())
     if not by_row and fewest < FEWEST_SPLITS:
-        per_repeat = max(1, fewest // len(repeats))
-        more = range(max(repeats) + 1, max(repeats) + 1 + math.ceil((FEWEST_SPLITS - fewest) / per_repeat))
-        extra = train_again(list(more))
-        results = {name: own + extra[name] for name, own in results.items() if name in extra}
+        per_repeat, last = max(1, fewest // len(final.repeats)), max(final.repeats)
+        more = final.train(range(last + 1, last + 1 + math.ceil((FEWEST_SPLITS - fewest) / per_repeat)))
+        results = {name: own + more[name] for name, own in results.items() if name in more}
     results = {name: own for name, own in results.items() if all(math.isfinite(result.loss) for result in own)}
     if incumbent not in results:
         raise UserError(f"the objective's loss for the {incumbent} was not finite in the final: it has to learn with that one")
-    judged = [_judged(name, entries[name], own, data, by_row) for name, own in results.items()]
+    judged = [_judged(name, final.entries[name], own, data, by_row) for name, own in results.items()]
     verdict = _decide_by_row(judged, incumbent, data) if by_row else _decide_by_split(judged, incumbent, results)
     winner = next(one for one in judged if one.name == verdict.winner)
     document["loss"] = loss_name(data.task) if by_row else "validation loss"
-    document["final"] = _final_section(judged, verdict, searched_losses)
+    document["final"] = _final_section(judged, verdict, final.searched)
     document["estimate"] = asdict(_expected(winner, advice, data, results))
     document["objective"]["compared"] = "row by row" if by_row else "split by split"
     return {one.name: one.test for one in sorted(judged, key=lambda one: one is not winner)}
@@ -300,9 +325,3 @@ def _final_section(
             for one in judged
         ],
     }
-
-
-def keep_winner(run: RunFolder, payloads: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Move what the winner's final trainings saved to RUN/winner, remove all other checkpoints; whether there was anything."""
-    move_folders(run.winner, {name: folder_of(run.checkpoints, p) for name, p in payloads.items()}, run.checkpoints)
-    return run.winner.is_dir()

@@ -105,13 +105,13 @@ class RunFolder:
         return self.path / "stop"
 
     @property
-    def storage(self) -> Path:
-        """Which database holds the study, when it is not the journal."""
-        return self.path / "storage.json"
+    def search(self) -> Path:
+        """What the search was asked for, and which database holds its study when that is not the journal."""
+        return self.path / "search.json"
 
     def has_search(self) -> bool:
         """Whether a search was begun here."""
-        return self.journal.exists() or self.storage.exists()
+        return self.journal.exists() or self.search.exists()
 
     @property
     def error_log(self) -> Path:
@@ -212,8 +212,31 @@ class RunFolder:
                 # Emptied before it is released: a text that names us must not outlive our hold on it.
                 with contextlib.suppress(OSError):
                     os.ftruncate(handle, 0)
+                    self.stop_request.unlink(missing_ok=True)
         finally:
             os.close(handle)
+
+    def driver(self) -> dict[str, Any] | None:
+        """Who holds the lease: {"pid", "host", "since"}, or None.
+
+        Another host's lock is not ours to see: there its text is believed, which a killed driver may have left behind.
+        """
+        try:
+            with self.lock.open("rb") as file:
+                holder = json.loads(file.read(4096))
+                inode = os.fstat(file.fileno()).st_ino
+            holder = {name: holder[name] for name in ("pid", "host", "since")}
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        if holder["host"] != socket.gethostname():
+            return holder
+        try:
+            # Asking for the lock would for a moment take it from a driver that is just starting.
+            locks = Path("/proc/locks").read_text(encoding="ascii")
+        except OSError:
+            return holder if Path(f"/proc/{holder['pid']}").exists() else None
+        held = any("FLOCK" in line and line.split()[5].endswith(f":{inode}") for line in locks.splitlines())
+        return holder if held else None
 
     def _lock_or_complain(self, handle: int) -> None:
         try:
@@ -227,6 +250,7 @@ class RunFolder:
 
     def _tidy(self) -> None:
         """Remove what a killed driver left half-written. Only under the lease: nobody else is writing here."""
+        self.stop_request.unlink(missing_ok=True)  # it was for the driver before us
         _restore_folder(self.model)
         for leftover in self.path.glob(f".*{_TEMPORARY}*"):
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)

@@ -16,7 +16,7 @@ import time
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -62,6 +62,17 @@ class SearchSpace(Protocol):
 
     def encode(self, configuration: Mapping[str, Any]) -> dict[str, Any]:
         """What to enqueue so that ``suggest`` returns ``configuration``."""
+
+
+class StudyStore(Protocol):
+    """Where the study is kept (``advisor.journal.Journal``, ``advisor.storage.Database``); see Journal for the methods."""
+
+    study: optuna.Study
+
+    def together(self) -> AbstractContextManager[None]: ...
+    def sync(self) -> None: ...
+    def close_leftovers(self) -> list[int]: ...
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -181,19 +192,19 @@ class Plan:
 def search(
     plan: Plan,
     executor: Executor,
-    journal_path: Path,
+    store: Path | Callable[[], StudyStore],
     *,
     on_event: Callable[[SearchEvent, Progress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> SearchResult:
-    """Run the plan to its end, or go on with a journal that has trials.
+    """Run the plan to its end, or go on with a journal that has trials. store: the journal's file, or what opens a store.
 
     Ctrl-C once (or ``should_stop``) ends the running trials and returns with ``interrupted``; twice raises
     KeyboardInterrupt at once, and the journal can still be resumed. UserError when the journal is damaged or of another
     space or seed, and when the first trials all fail. On return the executor is open, with nothing running in it.
     """
-    journal = Journal.open(journal_path)
+    journal: StudyStore = Journal.open(store) if isinstance(store, Path) else store()
     try:
         with _interrupts() as interrupted:
 
@@ -289,7 +300,7 @@ class _Driver:
         self,
         plan: Plan,
         executor: Executor,
-        journal: Journal,
+        journal: StudyStore,
         on_event: Callable[[SearchEvent, Progress], None] | None,
         stopped: Callable[[], bool],
         clock: Callable[[], float],
@@ -653,7 +664,7 @@ def _agree_with_study(study: optuna.Study, plan: Plan) -> int:
     if kept["advisor_format"] > FORMAT:
         raise UserError(f"the journal has format {kept['advisor_format']}, this advisor reads {FORMAT}: update it")
     if kept.get("space") != plan.space_text:
-        raise UserError("the search space or the objective differs from what this run was begun with: use a new run (--out)")
+        raise UserError("the search space differs from what this run was begun with, or the objective: use a new run (--out)")
     if plan.seed is not None and plan.seed != kept.get("seed"):
         raise UserError(f"this run has seed {kept.get('seed')}, not {plan.seed}: give that one, or use a new run")
     return int(kept["seed"])

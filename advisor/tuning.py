@@ -30,7 +30,7 @@ from advisor.final import Difference, Estimate, Verdict, constant_losses, decide
 from advisor.losses import loss_name, row_losses
 from advisor.models import Model, decided, fit_temperature, model_files, tempered
 from advisor.objective import TrainingObjective, merged_held_out, payload
-from advisor.own_objective import OwnObjective, find, judge, keep_winner
+from advisor.own_objective import Final, OwnObjective, find
 from advisor.recommendation import Recommendation, library_default
 from advisor.report import write_report
 from advisor.run_folder import RunFolder, read_json, write_folder, write_json
@@ -38,6 +38,8 @@ from advisor.runs import open_run, write_advice
 from advisor.search import Plan, Progress, SearchEvent, SearchResult, end_of, search
 from advisor.shift import MIN_SIDE, likeness_to_test
 from advisor.splits import make_splits
+from advisor.status import SearchRequest, begin_request, remembered, stopping
+from advisor.storage import Database, checked_url, failures
 from advisor.training import Fitted
 
 if TYPE_CHECKING:
@@ -133,6 +135,7 @@ def tune(
     gpus_per_worker: float = 0,
     objective: str | Callable[[Trial], Any] | None = None,
     working_dir: str | Path | None = None,
+    storage: str | None = None,
     out: str | Path | None = None,
     on_event: Listener | None = None,
     should_stop: Callable[[], bool] | None = None,
@@ -147,13 +150,17 @@ def tune(
     ``in-process`` for debugging. address: a Ray cluster to join. workers: how many trials at once. gpus_per_worker: the
     share of a GPU that each trial asks Ray for; 0 trains on CPUs. objective: your own training code in place of our
     networks, a function of an ``advisor.Trial`` or its name, package.module:function; the model is then yours, and the
-    result has none. working_dir: the folder to import it from, sent to a cluster's workers. data, target, out and options
-    are those of ``fit``. on_phase, on_note: told where we are, and what a person should know at once.
+    result has none. working_dir: the folder to import it from, sent to a cluster's workers. storage: the URL of a database
+    to keep the study in, in place of the journal file; a run folder remembers it, without its password. data, target, out
+    and options are those of ``fit``. on_phase, on_note: told where we are, and what a person should know at once.
     Ctrl-C or `advisor stop` ends the search cleanly; the same call goes on with it.
     Raises UserError for whatever the user can mend.
     """
     begun = time.monotonic()
+    objective, working_dir = remembered(data, objective, working_dir)
     own = None if objective is None else find(objective, working_dir)
+    if storage is not None:
+        checked_url(storage)
     pool = _start_workers(executor, address, workers, gpus_per_worker, trials, time_limit, working_dir)
     runner: Executor | None = None
     try:
@@ -164,9 +171,11 @@ def tune(
                 return finished
             train = _training_rows(advice)
             write_advice(run, advice)
+            request = begin_request(run, trials, own.name if own else None, working_dir, storage)
+            stopped = stopping(run, should_stop)
             on_phase("search")
             runner = _executor(pool, own, own.shared(advice, train, run) if own else {"data": train, "seed": advice.reading.seed})
-            found = _search(advice, runner, run, trials, time_limit, on_event, should_stop, own, on_note)
+            found = _search(advice, runner, run, request, storage, time_limit, on_event, stopped, own, on_note)
             document = _document(advice, "tune", begun)
             document["search"] = _search_section(found, advice, trials)
             if found.interrupted:
@@ -174,10 +183,13 @@ def tune(
             on_phase("final")
             deadline = None if time_limit is None else begun + time_limit
             model = None
-            if own:
-                _own_final(document, found, advice, train, runner, deadline, own, run)
-            else:
-                model = _final(document, found, advice, train, runner, deadline)
+            try:
+                if own:
+                    _own_final(document, found, advice, train, runner, deadline, stopped, own, run)
+                else:
+                    model = _final(document, found, advice, train, runner, deadline, stopped)
+            except _Stopped:
+                return RunResult(run.path, document, None, interrupted=True)
             document["seconds"] = time.monotonic() - begun
             _write_results(run, advice, model, document)
         return RunResult(run.path, document, model)
@@ -186,6 +198,10 @@ def tune(
             runner.close()
         elif pool is not None:
             pool.close()
+
+
+class _Stopped(Exception):
+    """The final was asked to stop."""
 
 
 # ------------------------------------------------------------------------------------------------- a finished run
@@ -316,10 +332,11 @@ def _search(
     advice: Advice,
     runner: Executor,
     run: RunFolder,
-    trials: int,
+    request: SearchRequest,
+    storage: str | None,
     time_limit: float | None,
     on_event: Listener | None,
-    should_stop: Callable[[], bool] | None,
+    should_stop: Callable[[], bool],
     own: OwnObjective | None,
     on_note: Callable[[str], None],
 ) -> SearchResult:
@@ -333,7 +350,7 @@ def _search(
     plan = Plan(
         space=recommendation.space,
         enqueue={RECOMMENDED: configuration, DEFAULT: default},
-        trials=trials,
+        trials=request.trials,
         max_epochs=int(configuration["epochs"]),
         space_text=repr(recommendation.space.to_dict()) + (f" for {own.name}" if own else ""),
         seed=seed,
@@ -343,7 +360,11 @@ def _search(
     )
     if own:
         on_event = own.watch(run, recommendation, work, on_event, on_note)
-    return search(plan, runner, run.journal, on_event=on_event, should_stop=should_stop)
+    if request.storage is None:
+        return search(plan, runner, run.journal, on_event=on_event, should_stop=should_stop)
+    url, name = storage or request.storage, str(request.study)
+    with failures(url):
+        return search(plan, runner, lambda: Database.open(url, name), on_event=on_event, should_stop=should_stop)
 
 
 def configuration_of(trial: FrozenTrial, recommendation: Recommendation) -> dict[str, Any]:
@@ -397,10 +418,11 @@ def _final(
     train: Dataset,
     runner: Executor,
     deadline: float | None,
+    stopped: Callable[[], bool],
 ) -> Model:
     """Train the recommendation and the best few again on fresh splits, decide, and complete the document."""
     entries, searched = _finalists(found, advice.recommendation)
-    stacks = _train_finalists(entries, FINAL_REPEATS, advice.reading.seed, runner, deadline)
+    stacks = _train_finalists(entries, FINAL_REPEATS, advice.reading.seed, runner, deadline, stopped)
     contenders = [_contender(name, [entries[name]], own, train) for name, own in stacks.items()]
     if len(contenders) > 1:
         contenders.append(_blend(contenders, train))
@@ -419,30 +441,27 @@ def _own_final(
     train: Dataset,
     runner: Executor,
     deadline: float | None,
+    stopped: Callable[[], bool],
     own: OwnObjective,
     run: RunFolder,
 ) -> None:
     """The same for a person's own objective: the models are theirs, so they are judged by what it returns."""
     entries, searched = _finalists(found, advice.recommendation)
-    seed, trained = advice.reading.seed, list[int]()
-
-    def train_again(repeats: Sequence[int]) -> dict[str, list[Any]]:
-        trained.extend(repeats)
-        results: dict[str, list[Any]] = _train_finalists(entries, repeats, seed, runner, deadline)
-        own.read.update(*(result.read for several in results.values() for result in several))
-        return results
-
-    document["objective"] = {"name": own.name}
-    tested = judge(document, entries, searched, train_again, FINAL_REPEATS, advice, train)
-    winner, *others = tested
-    document["objective"] |= {"read": sorted(own.read), "never_read": own.never_read(advice.recommendation)}
-    works = {f"repeat-{r}": _final_payload(entries[winner], seed, r) for r in trained}
-    document["objective"]["kept"] = keep_winner(run, works)
-    scores = {"network": tested[winner]} | ({RECOMMENDED: tested[RECOMMENDED]} if RECOMMENDED in others else {})
-    known = _known_targets(advice)
-    document["test"] = {"rows": int(known.sum()), "origin": advice.table.test_origin}
-    if all(one is not None for one in scores.values()):
-        document["test"] |= _test_results(advice, train, {name: s for name, s in scores.items() if s is not None}, ())
+    seed = advice.reading.seed
+    own.finish(
+        document,
+        Final(
+            entries,
+            searched,
+            FINAL_REPEATS,
+            train=lambda repeats: _train_finalists(entries, repeats, seed, runner, deadline, stopped),
+            payload=lambda name, repeat: _final_payload(entries[name], seed, repeat),
+            test=lambda scores: _test_results(advice, train, scores, ()),
+        ),
+        advice,
+        train,
+        run,
+    )
 
 
 def _finalists(
@@ -467,11 +486,12 @@ def _train_finalists(
     seed: int,
     runner: Executor,
     deadline: float | None,
+    stopped: Callable[[], bool],
 ) -> dict[str, list[Any]]:
     """Results of each entry's jobs, repeats in order. Past the deadline only the recommendation is still waited for.
 
     An entry of which any job failed is out of the final; the recommendation is trained again when its worker died, and its
-    failure is an error.
+    failure is an error. Raises _Stopped when ``stopped`` says so.
     """
     jobs = [
         Job(f"final/{name}/{repeat}", _final_payload(c, seed, repeat))
@@ -482,6 +502,10 @@ def _train_finalists(
     waiting, running, results = list(reversed(jobs)), set[str](), dict[str, Any]()
     essential = {f"final/{RECOMMENDED}/{repeat}" for repeat in repeats}
     while waiting or running:
+        if stopped():
+            for job_id in running:
+                runner.cancel(job_id)
+            raise _Stopped
         late = deadline is not None and time.monotonic() > deadline
         if late:
             waiting = [job for job in waiting if job.id in essential]

@@ -19,7 +19,7 @@ from advisor.cli import _run
 from advisor.errors import UserError
 from advisor.executors import Cancelled, Failed, Finished, InProcessExecutor, Job, Reported
 from advisor.features import Dataset
-from advisor.own_objective import find, judge
+from advisor.own_objective import Final, find, judge
 from advisor.run_folder import read_json
 from advisor.table import load_table
 from advisor.trial import Configuration, OwnTraining, Result, import_objective
@@ -404,7 +404,8 @@ def test_the_best_configuration_wins_split_by_split_when_it_is_better_beyond_cha
         }
         document = {"objective": {}}
         entries = {name: {"learning_rate": 0.1} for name in own}
-        judge(document, entries, {}, lambda repeats: own, (1, 2), advice, data.dataset("train"))
+        final = Final(entries, {}, (1, 2), lambda repeats: own, lambda name, repeat: {}, lambda scores: {})
+        judge(document, final, advice, data.dataset("train"))
         return document["final"]["winner"]
 
     assert verdict(0.1, 0.01) == "trial 3"
