@@ -190,6 +190,9 @@ def train(data: str, as_json: bool, out: str | None, target: str | None, **optio
 @click.option("--workers", type=int, help="Trials at once; by default one per core.")
 @click.option("--gpus-per-worker", type=float, default=0, show_default=True, help="Share of a GPU for each trial.")
 @click.option("--trial-time-limit", type=float, metavar="SECONDS", help="End a trial, also one that hangs, after so long.")
+@click.option("--objective", metavar="MODULE:FUNCTION", help="Your own training code in place of our networks.")
+@click.option("--working-dir", metavar="DIR", help="Where its code lies, by default here; sent to a cluster's workers.")
+@click.option("--storage", metavar="URL", help="A database for the study: postgresql://, mysql:// or sqlite:///FILE.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @reading_options
 def tune(
@@ -201,6 +204,9 @@ def tune(
     workers: int | None,
     gpus_per_worker: float,
     trial_time_limit: float | None,
+    objective: str | None,
+    working_dir: str | None,
+    storage: str | None,
     quiet: bool,
     as_json: bool,
     out: str | None,
@@ -225,9 +231,13 @@ def tune(
             workers=workers,
             gpus_per_worker=gpus_per_worker,
             trial_time_limit=trial_time_limit,
+            objective=objective,
+            working_dir=working_dir,
+            storage=storage,
             out=out,
             on_event=live.event,
             on_phase=live.phase,
+            on_note=live.note,
             **given(options),
         )
     if result.interrupted:
@@ -286,7 +296,61 @@ def _show(result: RunResult, as_json: bool) -> None:
         return
     for sentence in verdict(result.document):
         echo(sentence)
-    echo("", f"report: {run.report_html}", f"next:   advisor predict {run.path} NEW_ROWS.csv --out predictions.csv")
+    step = f"advisor predict {run.path} NEW_ROWS.csv --out predictions.csv"
+    if own := result.document.get("objective"):
+        step = f"the models are yours: {run.winner}" if own["kept"] else "train your model with the winner's configuration"
+    echo("", f"report: {run.report_html}", f"next:   {step}")
+
+
+@cli.command()
+@click.argument("run")
+@json_option
+def status(run: str, as_json: bool) -> None:
+    """Where the search in RUN stands: who drives it, what is done, what is running, the best so far."""
+    from advisor.run_folder import RunFolder
+    from advisor.status import in_words, read_status
+
+    found = read_status(RunFolder.open(run))
+    if as_json:
+        echo_json({"run": run, "done": found.done, **vars(found)})
+    else:
+        echo(*in_words(Path(run), found))
+
+
+@cli.command()
+@click.argument("run")
+@click.option("--wait", type=float, default=60, show_default=True, metavar="SECONDS", help="For it to end; 0 only asks.")
+@json_option
+def stop(run: str, wait: float, as_json: bool) -> None:
+    """Stop the search in RUN, from another terminal or machine. What is finished is kept; `advisor tune RUN` goes on."""
+    from advisor.run_folder import RunFolder
+    from advisor.status import stop as ask
+
+    answer = ask(RunFolder.open(run), wait)
+    if as_json:
+        echo_json({"run": run, "answer": answer})
+        return
+    words = {
+        "nobody": f"nothing runs in {run}",
+        "stopped": f"stopped; go on with: advisor tune {run}",
+        "asked": f"asked to stop: it does at its trials' next epoch, see advisor status {run}",
+    }
+    echo(words[answer])
+
+
+@cli.command()
+@click.argument("run")
+@click.option("--host", default="localhost", show_default=True, help="Where to listen; others can see it only if you say so.")
+@click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True)
+def dashboard(run: str, host: str, port: int) -> None:
+    """Open optuna-dashboard on the study of RUN, also while it is searched. Ctrl-C ends it."""
+    from advisor.dashboard import check_installed, serve
+    from advisor.run_folder import RunFolder
+
+    check_installed()
+    folder = RunFolder.open(run)
+    say(f"the dashboard of {run} is at http://{host}:{port}")
+    serve(folder, host, port)
 
 
 @cli.command()

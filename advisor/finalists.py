@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,18 +19,32 @@ ATTEMPTS = 20
 POLL_SECONDS = 0.5
 
 
+class Stopped(Exception):
+    """The final was asked to stop."""
+
+
 def train_finalists(
-    entries: Mapping[str, Sequence[Job]], essential: str, runner: Executor, deadline: float | None, sizing: Sizing | None
+    entries: Mapping[str, Sequence[Job]],
+    essential: str,
+    runner: Executor,
+    deadline: float | None,
+    sizing: Sizing | None,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> dict[str, list[Any]]:
     """The results of each entry's jobs, in their order. Past the deadline only the essential entry is still waited for.
 
     An entry of which any job failed for a reason of its own is out; of the essential one that is a UserError. Payloads
-    hold a ``configuration``; a job that is out of memory is run again with ``micro_batch``, as ``sizing`` says.
+    hold a ``configuration``; a job that is out of memory is run again with ``micro_batch``, as ``sizing`` says. Raises
+    Stopped when ``stopped`` says so.
     """
     names = {job.id: name for name, jobs in entries.items() for job in jobs}
     waiting = [_sized(job, sizing, None) for jobs in entries.values() for job in jobs][::-1]
     running, results, attempts = dict[str, Job](), dict[str, Any](), Counter[str]()
     while waiting or running:
+        if stopped():
+            for job_id in running:
+                runner.cancel(job_id)
+            raise Stopped
         if deadline is not None and time.monotonic() > deadline:
             waiting = [job for job in waiting if names[job.id] == essential]
             for job_id in running:

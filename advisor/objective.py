@@ -125,8 +125,14 @@ def merged_held_out(stacks: Sequence[Fitted]) -> tuple[NDArray[np.int64], NDArra
 
     One entry per row: a row that two partitions hold out is still one piece of evidence.
     """
-    rows = np.concatenate([stack.held_out_rows for stack in stacks])
-    scores = np.concatenate([stack.held_out for stack in stacks])
+    return mean_by_row([stack.held_out_rows for stack in stacks], [stack.held_out for stack in stacks])
+
+
+def mean_by_row(
+    parts: Sequence[NDArray[np.int64]], scores_of_parts: Sequence[NDArray[np.float64]]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The rows of all parts, each once and ascending, and the mean of its scores."""
+    rows, scores = np.concatenate(parts), np.concatenate(scores_of_parts)
     unique, position, counts = np.unique(rows, return_inverse=True, return_counts=True)
     sums = np.zeros((len(unique), *scores.shape[1:]))
     np.add.at(sums, position, scores)

@@ -146,7 +146,7 @@ class RayWorkers:
 
     address: None starts Ray on this machine for this process only; else HOST:PORT, ray://HOST:PORT or auto.
     workers: None is one per ``cpus_per_worker`` of the cluster's CPUs (and per ``gpus_per_worker`` of its GPUs).
-    imports: modules that every worker imports at once.
+    imports: modules that every worker imports at once. working_dir: a folder of code that is sent to a cluster's workers.
     """
 
     def __init__(
@@ -156,11 +156,12 @@ class RayWorkers:
         cpus_per_worker: float = 1,
         gpus_per_worker: float = 0,
         imports: Sequence[str] = (),
+        working_dir: str | Path | None = None,
     ) -> None:
         if workers is not None and workers < 1:
             raise UserError(f"workers must be at least 1, not {workers}")
         self._workers, self._address, self._imports = workers, address, tuple(imports)
-        self._cpus, self._gpus = cpus_per_worker, gpus_per_worker
+        self._cpus, self._gpus, self._working_dir = cpus_per_worker, gpus_per_worker, working_dir
         self._thread: threading.Thread | None = None
         self._ready, self._closing, self._over = threading.Event(), threading.Event(), threading.Event()
         self._error: BaseException | None = None
@@ -197,7 +198,7 @@ class RayWorkers:
         import ray
 
         if not ray.is_initialized():
-            _ray_init(self._address, self._local_resources())
+            _ray_init(self._address, self._local_resources(), self._working_dir)
             self._ours = True
         if self._closing.is_set():
             return
@@ -270,7 +271,7 @@ class RayWorkers:
         self._thread.join()
 
 
-def _ray_init(address: str | None, local: dict[str, Any]) -> None:
+def _ray_init(address: str | None, local: dict[str, Any], working_dir: str | Path | None = None) -> None:
     import ray
 
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
@@ -279,6 +280,8 @@ def _ray_init(address: str | None, local: dict[str, Any]) -> None:
         options |= {"address": "local", "include_dashboard": False, **local}
     else:
         options["address"] = address
+        if working_dir is not None:
+            options["runtime_env"] = {"working_dir": str(Path(working_dir).resolve())}
     try:
         ray.init(**options)
         # Ray prints the death of a worker on *stdout*, whatever log_to_driver says, and breaks a JSON document there.

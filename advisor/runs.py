@@ -44,7 +44,7 @@ def open_run(
         asked_alike = kept.reading.to_dict() == advice.reading.to_dict()
         if asked_alike and (not advice.reading.fixed or _same_plan(kept.recommendation, advice.recommendation)):
             return Advice(advice.data, kept.facts, kept.recommendation, kept.reading, kept.rules), run
-        if run.journal.exists():
+        if run.has_search():
             raise UserError(f"{run.path} holds a search with other options: give the same ones, or another --out")
         provenance = kept.recommendation.provenance
         if lost := [name for name, p in provenance.items() if p.yours and name not in advice.reading.fixed]:

@@ -17,7 +17,7 @@ import time
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -27,7 +27,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from advisor.errors import UserError
 from advisor.executors import Began, Event, Executor, Failed, Finished, Job, Reported
-from advisor.journal import PLACE, VOID, Journal, counts
+from advisor.journal import PLACE, VOID, Journal, agree, counts
 from advisor.pruning import MedianOfBests
 from advisor.sizing import Sizing
 
@@ -62,6 +62,17 @@ class SearchSpace(Protocol):
 
     def encode(self, configuration: Mapping[str, Any]) -> dict[str, Any]:
         """What to enqueue so that ``suggest`` returns ``configuration``."""
+
+
+class StudyStore(Protocol):
+    """Where the study is kept (``advisor.journal.Journal``, ``advisor.storage.Database``); see Journal for the methods."""
+
+    study: optuna.Study
+
+    def together(self) -> AbstractContextManager[None]: ...
+    def sync(self) -> None: ...
+    def close_leftovers(self) -> list[int]: ...
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -158,6 +169,7 @@ class Plan:
     sampler: seed -> the sampler that asks for one place. sizing: what is known of memory; with it, a trial that was out
     of memory is run again with ``micro_batch`` (rows at once) in its payload, and its result may be a mapping with
     ``peak_memory`` (bytes). None takes the end for the trial's own.
+    value_of: what the objective returned -> the value of a complete trial, finite; None: the best loss that it reported.
     """
 
     space: SearchSpace
@@ -173,6 +185,7 @@ class Plan:
     )
     sampler: Callable[[int], optuna.samplers.BaseSampler] = field(default=lambda seed: tpe(seed))
     sizing: Sizing | None = None
+    value_of: Callable[[Any], float] | None = None
 
     def __post_init__(self) -> None:
         if self.trials < 1:
@@ -188,19 +201,19 @@ class Plan:
 def search(
     plan: Plan,
     executor: Executor,
-    journal_path: Path,
+    store: Path | Callable[[], StudyStore],
     *,
     on_event: Callable[[SearchEvent, Progress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> SearchResult:
-    """Run the plan to its end, or go on with a journal that has trials.
+    """Run the plan to its end, or go on with a journal that has trials. store: the journal's file, or what opens a store.
 
     Ctrl-C once (or ``should_stop``) ends the running trials and returns with ``interrupted``; twice raises
     KeyboardInterrupt at once, and the journal can still be resumed. UserError when the journal is damaged or of another
     space or seed, and when the first trials all fail. On return the executor is open, with nothing running in it.
     """
-    journal = Journal.open(journal_path)
+    journal: StudyStore = Journal.open(store) if isinstance(store, Path) else store()
     try:
         with _interrupts() as interrupted:
 
@@ -253,6 +266,7 @@ class _Running:
     epoch: int = 0
     best: float = math.inf
     best_epoch: int = 0
+    returned: float | None = None
     curve: dict[int, float] = field(default_factory=dict)  # kept epochs, those in the journal too
     unwritten: dict[int, float] = field(default_factory=dict)
     last: tuple[int, float] | None = None
@@ -266,14 +280,14 @@ class _Driver:
         self,
         plan: Plan,
         executor: Executor,
-        journal: Journal,
+        journal: StudyStore,
         on_event: Callable[[SearchEvent, Progress], None] | None,
         stopped: Callable[[], bool],
         clock: Callable[[], float],
     ) -> None:
         self._plan, self._executor, self._journal, self._study = plan, executor, journal, journal.study
         self._on_event, self._stopped, self._clock = on_event, stopped, clock
-        self._seed = journal.agree(plan.space_text, plan.seed)
+        self._seed = agree(journal.study, plan.space_text, plan.seed)
         if plan.sizing is not None:
             plan.sizing.limit = min(plan.sizing.limit, self._study.user_attrs.get(MEMORY_LIMIT, math.inf))
         self._begun = clock()
@@ -458,6 +472,7 @@ class _Driver:
         if self._plan.sizing is not None and isinstance(result, Mapping) and "peak_memory" in result:
             running.peak_memory = float(result["peak_memory"])
             self._plan.sizing.used(running.configuration, running.micro_batch, running.peak_memory)
+        running.returned = None if self._plan.value_of is None else self._plan.value_of(result)
         self._end(running, "complete", "", result)
 
     def _fail(self, running: _Running, event: Failed) -> None:
@@ -536,7 +551,7 @@ class _Driver:
 
     def _value(self, running: _Running, end: TrialEnd) -> float | None:
         if end == "complete":
-            return running.best
+            return running.best if running.returned is None else running.returned
         if end == "diverged":
             # The worst loss seen, not a constant: a value far off would squash every other in plots and importances.
             return DIVERGED_LOSS if self._worst is None else self._worst
