@@ -54,7 +54,8 @@ PERIOD_PEAK = 0.1
 PERIOD_Z = 3.1
 """... and above it by so many standard errors in the rows that did not choose it (one-sided 1 in 1,000)."""
 PERIOD_ROWS = 10
-AUTOCORRELATION_CELLS = 2**24
+AUTOCORRELATION_CELLS = 2**22
+"""The autocorrelation is that of so many cells at most: its transforms take fifty times their memory."""
 PERIODS, CORRELATION_LENGTHS = 2, 8
 """What a unit must see of a sequence: a second period, to know that there is one; a pattern of four pieces, each as long
 as points are correlated to either side."""
@@ -96,6 +97,9 @@ def _sampled(data: SignalSet, rows: int, measured: Sequence[str]) -> dict[str, s
         sampled |= dict.fromkeys(measured, part)
     if values.ndim == 3 and (probed := len(kernel_rows(rows, values.shape[2]))) < total:
         sampled |= dict.fromkeys(("flip.reversed", "flip.sign"), f"{probed:,} of {total:,} rows")
+    if values.ndim == 3 and (correlated := _correlated_rows(rows, values)) < total:
+        names = ("sequence.period", "sequence.correlation_length", "receptive.needed")
+        sampled |= dict.fromkeys(names, f"{correlated:,} of {total:,} rows")
     if (pairs := _pairs(data)) is not None:
         sampled["duplicates.near_test_share"] = pairs
     if (hashed := _hashed_rows(values)) < total:
@@ -405,10 +409,15 @@ def _scales(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.concatenate([level, spread], axis=1).astype(np.float32)
 
 
+def _correlated_rows(count: int, values: NDArray[Any]) -> int:
+    """Of how many of so many rows the autocorrelation is taken."""
+    return min(count, max(AUTOCORRELATION_CELLS // int(np.prod(values.shape[1:])), 2 * PERIOD_ROWS))
+
+
 def _autocorrelations(values: NDArray[np.float32]) -> NDArray[np.float64]:
     """Per row the mean autocorrelation of its channels at lags 0 .. half the length; NaN where fewer than half of the pairs
     or no variation are there. Each series has its linear trend taken away."""
-    count = max(min(len(values), AUTOCORRELATION_CELLS // (values.shape[1] * values.shape[2])), 1)
+    count = _correlated_rows(len(values), values)
     values = values[np.linspace(0, len(values) - 1, count).astype(np.int64)] if count < len(values) else values
     length = values.shape[2]
     known = ~np.isnan(values)
