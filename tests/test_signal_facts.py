@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from advisor import facts as table_facts
+from advisor import measurement as table_facts
 from advisor import signal_facts
 from advisor.facts import FACTS, Facts
 from advisor.signal_fact_schema import SIGNAL_FACTS
@@ -133,6 +133,16 @@ def test_a_sample_says_so(monkeypatch):
     assert facts.sampled["image.mean"] == "40 of 72 rows" and facts.sampled["duplicates.share"] == "50 of 72 rows"
     assert facts.sampled["duplicates.near_test_share"] == "10 of 18 test rows against 72 of 72 training rows"
     assert "rows" not in facts.sampled and "image.height" not in facts.sampled
+
+
+def test_large_images_are_measured_at_a_part_of_their_pixels():
+    values = np.full((30, 200, 130), 60, np.uint8)
+    values[:, 40:80, 30:60] = 200
+    values[:, 0, 0] = np.arange(30)  # no two are equal
+    facts = measure_signals(load_signals({"X": values, "y": labels(30)}), HARDWARE)
+    exact = (values / 255).mean()
+    assert facts.values["image.mean"] == pytest.approx(exact, abs=0.01) and facts.values["duplicates.share"] == 0
+    assert facts.sampled["image.mean"] == "24 of 24 rows at a part of the pixels" and "image.height" not in facts.sampled
 
 
 # --------------------------------------------------------------------------------------------------------- shift
