@@ -85,7 +85,8 @@ class Inspection:
             where = f" [{', '.join(name or 'the network' for name in finding.where[:4])}{' ...' if finding.where[4:] else ''}]"
             lines.append(f"{finding.severity}: {finding.code}{where if finding.where else ''}")
             lines.append(f"  {finding.message}")
-            lines.append(f"  fix: {finding.fix}{f' ({chr(44).join(finding.notes)})' if finding.notes else ''}")
+            notes = f" ({', '.join(finding.notes)})" if finding.notes else ""
+            lines.append(f"  fix: {finding.fix}{notes}")
         if not self.findings:
             lines.append("nothing speaks against it")
         return "\n".join(lines)

@@ -50,6 +50,8 @@ ZERO_TOLERANCE, DRAWN_TOLERANCE = 0.01, 0.5
 """By how much the first loss may exceed a constant's, where the output layer starts at zero and where it is drawn."""
 BETTER = 2.0
 """Standard errors by which real inputs must beat blank ones."""
+LITTLE = 0.05
+"""Share of its loss by which real inputs at least should beat blank ones; less, for sure, is a failure."""
 LEAK, LEAK_SHARE = 4.0, 0.02
 """Standard errors, and share of its loss, by which shuffled labels may not beat a constant on validation rows."""
 MEMORY_SHARE = 0.8
@@ -458,6 +460,8 @@ def check_inputs_count(subject: Subject, epochs: int) -> Check:
     words = f"validation {unit} {real.mean():.3g} with the inputs, {empty.mean():.3g} with blank ones, after {epochs} epochs"
     if errors > BETTER and gain > 0:
         return Check("inputs-count", True, words, numbers)
+    if gain > 0 and gain * (1 + BETTER / errors) > LITTLE:
+        return Check("inputs-count", None, f"{words}: too few rows to tell that from chance", numbers)
     return Check(
         "inputs-count", False, words, numbers,
         "the inputs do not help yet: they say little about the target, or the network does not learn from them so soon",

@@ -82,7 +82,7 @@ def _look_at(findings: Sequence[Document], reading: Document | None) -> str:
     if grave:
         action = f" ({grave[0]['actions'][0]})" if grave[0]["actions"] else ""
         return f"Look at this first: {_middle(grave[0]['message'], 300)}{action}"
-    if reading and reading["shape"] in ("diverging", "noisy", "improving"):
+    if reading and reading["shape"] in ("diverging", "noisy", "improving", "slow", "under-fitting"):
         return f"Look at the learning curve: it {reading['words']}."
     return "Nothing in the data asks for your attention first."
 

@@ -29,6 +29,8 @@ CELLS = 30_000_000
 FEWEST_ROWS = 20
 FIRST_ROWS = 256
 """Rows of the first pass."""
+COPIES_AGREE = 0.95
+"""Share of the rows with equal inputs whose targets must agree for them to be copies."""
 
 
 @dataclass(frozen=True)
@@ -150,15 +152,20 @@ def blank(data: Dataset) -> Dataset:
 
 
 def shuffled(data: Dataset, seed: int) -> Dataset:
-    """The same rows with targets that mean nothing; rows that are equal, and rows of one group, get equal ones.
+    """The same rows with targets that mean nothing; copies of one row, and rows of one group, get equal ones.
 
-    Whatever then helps on validation rows has got there from training rows.
+    Whatever then helps on validation rows has got there from training rows. Rows with equal inputs are copies of one where
+    their targets agree too; where they often do not, the inputs just take few values, and each row is one of its own.
     """
-    _, first, which = np.unique(contents(data), return_index=True, return_inverse=True)
-    if data.groups is not None:
-        _, first, which = np.unique(data.groups, return_index=True, return_inverse=True)
+    inputs = data.groups if data.groups is not None else contents(data)
+    _, first, which = np.unique(inputs, return_index=True, return_inverse=True)
+    which = which.reshape(-1)
+    repeated = np.bincount(which)[which] > 1
+    agree = data.target == data.target[first[which]]
+    if data.groups is None and repeated.any() and agree[repeated].mean() < COPIES_AGREE:
+        first = which = np.arange(len(data))
     order = np.random.default_rng([seed, 7]).permutation(len(first))
-    return replace(data, target=data.target[first[order]][which.reshape(-1)])
+    return replace(data, target=data.target[first[order]][which])
 
 
 def contents(data: Dataset) -> NDArray[Any]:

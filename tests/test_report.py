@@ -19,7 +19,6 @@ import pytest
 import advisor
 from advisor import cli
 from advisor.cli import _run
-from advisor.curves import read_curve
 from advisor.diagnosis import calibration, diagnose, residuals
 from advisor.report import number, percent, render_html, render_markdown
 from advisor.run_folder import read_json
@@ -311,31 +310,7 @@ def test_predict_quotes_unless_raw(hostile, tmp_path, capfd):
     assert "\n=1+1," in raw.out and "in front" not in raw.err
 
 
-# ------------------------------------------------------------------------------------------------ curves and diagnosis
-
-
-@pytest.mark.parametrize(
-    ("losses", "shape"),
-    [
-        ([], "short"),
-        ([1.0, 0.5, 0.4], "short"),
-        ([1.0, 0.9, float("nan")], "diverging"),
-        ([1.0, 0.9, 1.5, 2.0, 3.0, 4.0], "diverging"),
-        ([1 / e for e in range(1, 40)], "plateau"),
-        ([1 - 0.02 * e for e in range(20)], "improving"),
-        ([1.0, 0.6, 0.4, 0.3, 0.4, 0.5, 0.6, 0.7], "over-fitting"),
-        ([1.0, 0.5, 1.1, 0.4, 1.0, 0.45, 1.05, 0.5], "noisy"),
-        ([1.0] * 8, "plateau"),
-    ],
-)
-def test_a_curve_is_read(losses, shape):
-    assert read_curve(losses).shape == shape
-    finite = [3.7 * loss for loss in losses]
-    assert read_curve(finite).shape == shape, "the unit does not matter"
-
-
-def test_the_best_epoch_is_named():
-    assert read_curve([1.0, 0.6, 0.4, 0.3, 0.4, 0.5, 0.6, 0.7]).epoch == 4
+# ------------------------------------------------------------------------------------------------ diagnosis
 
 
 def test_honest_probabilities_are_calibrated():
