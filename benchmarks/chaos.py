@@ -173,7 +173,7 @@ class Supervisor:
             try:
                 self.nodes.append(self.cluster.add_node(num_cpus=2))
                 return
-            except Exception as error:  # Ray raises a plain one
+            except Exception as error:  # noqa: BLE001 - Ray raises a plain one
                 sys.stderr.write(f"a node did not come up ({str(error)[:60]}): again\n")
         raise RuntimeError("no node comes up on this machine")
 
