@@ -163,8 +163,19 @@ class Supervisor:
         health = {"health_check_period_ms": 1000, "health_check_failure_threshold": 5}
         head = {"num_cpus": 0, "include_dashboard": False, "_system_config": health}
         self.cluster = Cluster(initialize_head=True, head_node_args=head)
-        self.nodes = [self.cluster.add_node(num_cpus=2) for _ in range(2)]
+        for _ in range(2):
+            self._join()
         return self.cluster.address
+
+    def _join(self):
+        """Another node. Ray gives one 30 seconds to come up, which a machine with other work may not keep to."""
+        for _ in range(10):
+            try:
+                self.nodes.append(self.cluster.add_node(num_cpus=2))
+                return
+            except Exception as error:  # noqa: BLE001 - Ray raises a plain one
+                sys.stderr.write(f"a node did not come up ({str(error)[:60]}): again\n")
+        raise RuntimeError("no node comes up on this machine")
 
     @property
     def journal(self):
@@ -194,7 +205,7 @@ class Supervisor:
         lost = self.chance.choice(self.nodes)
         self.nodes.remove(lost)
         self.cluster.remove_node(lost, allow_graceful=False)
-        self.nodes.append(self.cluster.add_node(num_cpus=2))
+        self._join()
 
     def stop(self):
         self.driver.kill()
