@@ -171,10 +171,10 @@ def tune(
                 return finished
             train = _training_rows(advice)
             write_advice(run, advice)
-            request = begin_request(run, trials, own.name if own else None, working_dir, storage)
-            stopped = stopping(run, should_stop)
             on_phase("search")
             runner = _executor(pool, own, own.shared(advice, train, run) if own else {"data": train, "seed": advice.reading.seed})
+            request = begin_request(run, trials, own.name if own else None, working_dir, storage)
+            stopped = stopping(run, should_stop)
             found = _search(advice, runner, run, request, storage, time_limit, on_event, stopped, own, on_note)
             document = _document(advice, "tune", begun)
             document["search"] = _search_section(found, advice, trials)
