@@ -186,7 +186,7 @@ def train(data: str, as_json: bool, out: str | None, target: str | None, **optio
 @click.option("--trials", type=int, default=40, show_default=True, help="How many in all, earlier ones included.")
 @click.option("--time-limit", type=float, metavar="SECONDS", help="For the search and the final together.")
 @click.option("--executor", default="ray", show_default=True, help="ray, or in-process for debugging.")
-@click.option("--address", metavar="HOST:PORT", help="A Ray cluster to join; else a local Ray is started.")
+@click.option("--address", metavar="ADDRESS", help="A Ray cluster to join, HOST:PORT or auto; else a Ray is started here.")
 @click.option("--workers", type=int, help="Trials at once; by default one per core.")
 @click.option("--gpus-per-worker", type=float, default=0, show_default=True, help="Share of a GPU for each trial.")
 @click.option("--trial-time-limit", type=float, metavar="SECONDS", help="End a trial, also one that hangs, after so long.")
@@ -300,6 +300,27 @@ def _show(result: RunResult, as_json: bool) -> None:
     if own := result.document.get("objective"):
         step = f"the models are yours: {run.winner}" if own["kept"] else "train your model with the winner's configuration"
     echo("", f"report: {run.report_html}", f"next:   {step}")
+
+
+@cli.command()
+@click.option("--address", metavar="ADDRESS", help="A Ray cluster to look at too: HOST:PORT or auto.")
+@click.option("--storage", metavar="URL", help="A database to look at too.")
+@json_option
+def doctor(address: str | None, storage: str | None, as_json: bool) -> None:
+    """What is wrong with this machine or a cluster, and what to do. Exit code 3 when something has to be mended."""
+    from advisor.doctor import examine
+
+    checks = examine(address, storage)
+    wrong = [check for check in checks if check.state == "problem"]
+    if as_json:
+        echo_json({"healthy": not wrong, "checks": [vars(check) for check in checks]})
+    else:
+        marks = {"ok": "ok     ", "note": "note   ", "problem": "PROBLEM"}
+        for check in checks:
+            echo(f"{marks[check.state]} {check.name}: {check.says}{f' -> {check.do}' if check.do else ''}")
+        say("nothing has to be mended" if not wrong else f"to be mended: {', '.join(check.name for check in wrong)}")
+    if wrong:
+        raise click.exceptions.Exit(EXIT_CHECK)
 
 
 @cli.command()

@@ -42,6 +42,7 @@ from advisor.executors import (
     over_time,
 )
 from advisor.packing import Packing
+from advisor.ray_errors import CLIENT, core_log, why_not
 from advisor.versions import differences, versions
 
 BATCH_SECONDS = 0.02
@@ -144,7 +145,7 @@ class RayWorkers:
     Order of calls: ``start`` (returns at once; the rest goes on in a thread), ``wait`` (a UserError when it did not
     work), ``close``. A Ray that was running in this process is used and left alone.
 
-    address: None starts Ray on this machine for this process only; else HOST:PORT, ray://HOST:PORT or auto.
+    address: None starts Ray on this machine for this process only; else HOST:PORT or auto.
     workers: None is one per ``cpus_per_worker`` of the cluster's CPUs (and per ``gpus_per_worker`` of its GPUs).
     imports: modules that every worker imports at once. working_dir: a folder of code that is sent to a cluster's workers.
     """
@@ -283,16 +284,21 @@ def _ray_init(address: str | None, local: dict[str, Any], working_dir: str | Pat
         if working_dir is not None:
             options["runtime_env"] = {"working_dir": str(Path(working_dir).resolve())}
     try:
-        ray.init(**options)
+        if address is None:
+            ray.init(**options)
+        else:
+            with core_log() as said:
+                try:
+                    ray.init(**options)
+                except Exception as error:  # as below
+                    what, do = why_not(address, f"{said()}\n{error}")
+                    raise UserError(f"no Ray cluster was joined: {what}; {do} (`advisor doctor --address {address}`)") from error
         # Ray prints the death of a worker on *stdout*, whatever log_to_driver says, and breaks a JSON document there.
         ray._private.worker._worker_logs_enabled = False
+    except UserError:
+        raise
     except Exception as error:  # a plain one where its node does not come up in time; all are reasons of Ray's
-        if address is None:
-            raise UserError(f"Ray did not start here ({_first_line(error)}): try --executor in-process") from error
-        raise UserError(
-            f"no Ray cluster could be joined at {address} ({_first_line(error)}): is it running, in our Ray's version, "
-            "and has this machine its token?"
-        ) from error
+        raise UserError(f"Ray did not start here ({_first_line(error)}): try --executor in-process") from error
 
 
 def _first_line(error: BaseException) -> str:
@@ -303,9 +309,11 @@ def _knock(address: str) -> None:
     """UserError when nobody listens at the address: Ray itself takes a minute to find out."""
     if address in ("auto", "local"):
         return
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if address.startswith("ray://"):
+        raise UserError(f"{address}: {CLIENT}")
+    host, colon, port = address.rpartition(":")
     if not colon or not port.isdigit() or not 0 < int(port) < 65536:
-        raise UserError(f"'{address}' is not an address: give HOST:PORT, ray://HOST:PORT or auto")
+        raise UserError(f"'{address}' is not an address: give HOST:PORT or auto")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
     except OSError as error:

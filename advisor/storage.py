@@ -80,6 +80,12 @@ def without_password(text: str) -> str:
     return shown(checked_url(text))
 
 
+def answers(text: str) -> None:
+    """UserError when the database does not answer, or does not let us in."""
+    url = checked_url(text)
+    _knock(url, _options(url))
+
+
 class _Patient(RDBStorage):
     """Optuna's storage that waits for a database which has gone away, instead of ending the search."""
 
@@ -230,16 +236,19 @@ def _reason(error: BaseException) -> str:
 
 
 def _storage(url: URL) -> _Patient:
-    limit = {"postgresql": "connect_timeout", "mysql": "connect_timeout", "sqlite": "timeout"}[url.drivername.partition("+")[0]]
-    options = {"connect_args": {limit: CONNECT_SECONDS}}
-    _knock(url, options)
+    _knock(url, _options(url))
     # Before every use a connection is tried: one that a restart of the database has closed is replaced.
-    options["pool_pre_ping"] = True  # type: ignore[assignment]
+    options = _options(url) | {"pool_pre_ping": True}
     with failures(url):
         try:
             return _Patient(url.render_as_string(hide_password=False), engine_kwargs=options)
         except RuntimeError as error:
             raise UserError(f"the database {shown(url)} holds studies of another Optuna ({_reason(error)})") from None
+
+
+def _options(url: URL) -> dict[str, Any]:
+    limit = {"postgresql": "connect_timeout", "mysql": "connect_timeout", "sqlite": "timeout"}[url.drivername.partition("+")[0]]
+    return {"connect_args": {limit: CONNECT_SECONDS}}
 
 
 def _knock(url: URL, options: dict[str, Any]) -> None:

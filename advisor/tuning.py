@@ -182,10 +182,10 @@ def tune(
                 return finished
             train = _training_rows(advice)
             write_advice(run, advice)
-            request = begin_request(run, trials, own.name if own else None, working_dir, storage)
-            stopped = stopping(run, should_stop)
             on_phase("search")
             runner = _executor(pool, own, own.shared(advice, train, run) if own else {"data": train, "seed": advice.reading.seed})
+            request = begin_request(run, trials, own.name if own else None, working_dir, storage)
+            stopped = stopping(run, should_stop)
             sizing = None if own else training_sizing(train)
             plan = _plan(advice, request, time_limit, trial_time_limit, sizing, own)
             if own:

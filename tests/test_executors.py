@@ -175,7 +175,7 @@ class TestRayExecutor(ExecutorContract):
     ("address", "words"),
     [
         ("127.0.0.1:1", "no Ray cluster answers at 127.0.0.1:1"),
-        ("ray://127.0.0.1:1", "no Ray cluster answers at ray://127.0.0.1:1"),
+        ("ray://127.0.0.1:1", "does not stream what trials report"),
         ("nonsense", "'nonsense' is not an address"),
         ("host:", "'host:' is not an address"),
         ("host:99999", "'host:99999' is not an address"),

@@ -116,7 +116,7 @@ def test_the_splits_advance_together_and_their_mean_is_reported(here):
         return 7.0 + split
 
     executor, _ = trained(steps)
-    *reports, end = events(executor, job())
+    _, *reports, end = events(executor, job())
     assert order[:4] == [(1, 0), (1, 1), (1, 2), (1, 3)]
     assert [(r.epoch, r.loss) for r in reports] == [(1, 11.5), (2, 21.5), (3, (7 + 31 + 32 + 33) / 4)]
     assert isinstance(end, Finished)
