@@ -412,10 +412,11 @@ def without_formulas(table: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     """
     import polars as pl
 
-    texts = pl.col(pl.String)
-    begins = texts.str.contains(FORMULA)
-    quoted = sum(table.select(begins.sum()).row(0)) if pl.String in table.dtypes else 0
-    safe = table.with_columns(pl.when(begins).then(pl.concat_str(pl.lit("'"), texts)).otherwise(texts).name.keep())
+    texts = [pl.col(name) for name, kind in table.schema.items() if kind == pl.String]
+    begins = [text.str.contains(FORMULA) for text in texts]
+    quoted = sum(table.select(*(one.sum() for one in begins)).row(0)) if texts else 0
+    quotes = (pl.when(one).then(pl.lit("'") + text).otherwise(text) for one, text in zip(begins, texts, strict=True))
+    safe = table.with_columns(*(quote.alias(text.meta.output_name()) for quote, text in zip(quotes, texts, strict=True)))
     names = {name: f"'{name}" for name in table.columns if name.startswith(("=", "+", "-", "@", "\t", "\r"))}
     return safe.rename(names), quoted + len(names)
 
