@@ -150,7 +150,7 @@ class Journal:
             file.lock()
             try:
                 torn = file.cut_torn_end()
-                _check_lines(file.path)
+                check_lines(file.path)
             finally:
                 file.unlock()
             backend = _Backend(file)
@@ -225,7 +225,7 @@ def read_study(path: Path) -> optuna.Study:
     path = path.resolve()
     if not path.is_file():
         raise UserError(f"{path} does not exist: run `advisor tune` first")
-    _check_lines(path)
+    check_lines(path)
     return _load(_CountingBackend(str(path), lock_obj=_NoWriting(path)), path, create=False)
 
 
@@ -248,7 +248,7 @@ class _NoWriting(BaseJournalFileLock):
         return
 
 
-def _check_lines(path: Path) -> None:
+def check_lines(path: Path) -> None:
     """UserError that names the first damaged line. A last line without its newline is not looked at: it is torn."""
     try:
         with path.open("rb") as file:

@@ -37,6 +37,8 @@ DEATHS = 2
 """A job is run again after its worker died; after so many deaths it is the configuration, and it is set aside."""
 ATTEMPTS = 20
 """However a job ends without an end of its own (nodes that are lost, memory that is too small): so often and no more."""
+REFUSALS = 20
+"""Proposals in a row that cannot be run before the place is given up: the space is then nearly empty."""
 FAILURES_TO_STOP = 3
 """When so many trials have failed and none has worked, it is the set-up that is wrong and the rest would fail too."""
 DIVERGED_LOSS = 1e6
@@ -169,6 +171,7 @@ class Plan:
     sampler: seed -> the sampler that asks for one place. sizing: what is known of memory; with it, a trial that was out
     of memory is run again with ``micro_batch`` (rows at once) in its payload, and its result may be a mapping with
     ``peak_memory`` (bytes). None takes the end for the trial's own.
+    refuse: why a configuration cannot be run at all, or None: then nothing is run, no place is taken, and another is asked.
     value_of: what the objective returned -> the value of a complete trial, finite; None: the best loss that it reported.
     """
 
@@ -185,6 +188,7 @@ class Plan:
     )
     sampler: Callable[[int], optuna.samplers.BaseSampler] = field(default=lambda seed: tpe(seed))
     sizing: Sizing | None = None
+    refuse: Callable[[Mapping[str, Any]], str | None] = field(default=lambda configuration: None)
     value_of: Callable[[Any], float] | None = None
 
     def __post_init__(self) -> None:
@@ -354,7 +358,7 @@ class _Driver:
         origins = list(self._plan.enqueue)
         origin = origins[place] if place < len(origins) else "search"
         try:
-            trial, configuration = self._ask(place, origin)
+            trial, configuration, refused = self._ask_possible(place, origin)
         except ValueError as error:
             # Optuna refuses, say, a categorical whose choices differ from the journal's: a space that was changed.
             raise UserError(f"the search space does not fit the journal's trials ({error}): use a new run") from error
@@ -363,15 +367,35 @@ class _Driver:
         if self._plan.sizing is not None:
             running.micro_batch = self._plan.sizing.micro_batch(configuration)
         same = self._aside.get(_identity(trial.params or configuration))
-        if same is None:
+        if same is None and refused is None:
             self._run_job(running)
         self._tell_listener(Started(trial.number, place, origin, configuration))
+        if refused is not None:
+            self._failures += 1
+            self._end(running, "failed", refused)
+            self._check_failures()
+            return
         if same is not None:
             self._set_aside(running, f"the configuration is that of trial {same}, which was set aside")
 
-    def _ask(self, place: int, origin: str) -> tuple[optuna.Trial, dict[str, Any]]:
+    def _ask_possible(self, place: int, origin: str) -> tuple[optuna.Trial, dict[str, Any], str | None]:
+        """A trial that nothing speaks against; what is refused takes no place, unless it was enqueued or REFUSALS were."""
+        for attempt in range(REFUSALS):
+            trial, configuration = self._ask(place, origin, attempt)
+            refused = self._plan.refuse(configuration)
+            if refused is None or origin != "search":
+                return trial, configuration, refused
+            # Complete and infeasible, not failed: of failed trials a sampler learns nothing, and asks there again.
+            with self._journal.together():
+                trial.set_user_attr(VOID, f"refused: {refused}")
+                trial.set_constraint("refused", 1.0)
+                self._study.tell(trial, DIVERGED_LOSS if self._worst is None else self._worst)
+        return *self._ask(place, origin, REFUSALS), f"{REFUSALS} proposals could not be trained, the last: {refused}"
+
+    def _ask(self, place: int, origin: str, attempt: int) -> tuple[optuna.Trial, dict[str, Any]]:
         # A sampler per place, not one that runs on: after a restart its state would not be the uninterrupted one's.
-        self._study.sampler = self._plan.sampler(zlib.crc32(f"{self._seed}/{place}".encode()))
+        again = f"/{attempt}" if attempt else ""
+        self._study.sampler = self._plan.sampler(zlib.crc32(f"{self._seed}/{place}{again}".encode()))
         attributes: dict[str, Any] = {PLACE: place, "origin": origin}
         wanted = self._plan.enqueue.get(origin)
         asked = None if wanted is None else self._encoded(wanted)

@@ -77,10 +77,12 @@ def begin_request(
 
     UserError when the study of a search that was begun would have to move.
     """
+    from advisor.journal import check_lines
     from advisor.storage import without_password
 
     kept = read_request(run)
     if kept is None and run.journal.exists():
+        check_lines(run.journal)  # before anything is written into a folder that is not ours
         kept = SearchRequest(trials)
     wanted = None if storage is None else without_password(storage)
     if kept is not None and wanted not in (None, kept.storage):

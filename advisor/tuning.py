@@ -187,7 +187,7 @@ def tune(
             request = begin_request(run, trials, own.name if own else None, working_dir, storage)
             stopped = stopping(run, should_stop)
             sizing = None if own else training_sizing(train)
-            plan = _plan(advice, request, time_limit, trial_time_limit, sizing, own)
+            plan = _plan(advice, request, time_limit, trial_time_limit, sizing, own, train)
             if own:
                 on_event = own.watch(run, advice.recommendation, plan.make_payload, on_event, on_note)
             found = _searched(plan, runner, run, request, storage, on_event, stopped)
@@ -360,6 +360,7 @@ def _plan(
     trial_time_limit: float | None,
     sizing: Sizing | None,
     own: OwnObjective | None,
+    train: Dataset,
 ) -> Plan:
     recommendation, seed = advice.recommendation, advice.reading.seed
     configuration = recommendation.configuration
@@ -375,6 +376,7 @@ def _plan(
         trial_time_limit=trial_time_limit,
         make_payload=lambda asked, place: payload(asked, seed=seed + place, repeat=0, members=1, keep=False),
         sizing=sizing,
+        refuse=lambda asked: None if own else refusal(asked, train, advice.facts.values),
         value_of=own.value_of if own else None,
     )
 
