@@ -89,7 +89,8 @@ class RunResult:
 class Contender:
     """A configuration in the final, with its stacks and their held-out scores; a blend has the stacks of several.
 
-    scores: before the temperature, as the model averages them; losses: after it, as the model predicts.
+    scores: before the temperature, as the model averages them; losses: after it, as the model predicts. cross_fitted: the
+    scores at epochs that other rows chose; cross_fitted_losses: theirs, after a temperature of their own.
     """
 
     name: str
@@ -99,6 +100,8 @@ class Contender:
     scores: NDArray[np.float64]
     temperature: float
     losses: NDArray[np.float64] = field(repr=False)
+    cross_fitted: NDArray[np.float64] = field(repr=False)
+    cross_fitted_losses: NDArray[np.float64] = field(repr=False)
 
 
 def fit(data: Source, target: str | None = None, *, out: str | Path | None = None, **options: Any) -> RunResult:
@@ -463,7 +466,8 @@ def _final(
         contenders.append(_blend(contenders, train))
     constant = constant_losses(train.task, train.target, [contenders[0].rows], len(train.classes))
     constant = _weighted(constant, contenders[0].rows, train)
-    verdict = decide({c.name: c.losses for c in contenders}, RECOMMENDED, constant, blend=BLEND)
+    cross_fitted = {c.name: c.cross_fitted_losses for c in contenders}
+    verdict = decide({c.name: c.losses for c in contenders}, RECOMMENDED, constant, blend=BLEND, cross_fitted=cross_fitted)
     document["final"] = _final_section(contenders, verdict, searched)
     winner = next(c for c in contenders if c.name == verdict.winner)
     return _complete(document, advice, winner, contenders[0], train)
@@ -541,7 +545,8 @@ def _contender(
     name: str, configurations: Sequence[Mapping[str, Any]], stacks: Sequence[Fitted], train: Dataset
 ) -> Contender:
     rows, scores = merged_held_out(stacks)
-    return _judged(name, tuple(configurations), tuple(stacks), rows, scores, train)
+    _, cross_fitted = merged_held_out(stacks, cross_fitted=True)
+    return _judged(name, tuple(configurations), tuple(stacks), rows, scores, cross_fitted, train)
 
 
 def _blend(contenders: Sequence[Contender], train: Dataset) -> Contender:
@@ -552,6 +557,7 @@ def _blend(contenders: Sequence[Contender], train: Dataset) -> Contender:
         tuple(stack for c in contenders for stack in c.stacks),
         contenders[0].rows,
         np.asarray(np.mean([c.scores for c in contenders], axis=0)),
+        np.asarray(np.mean([c.cross_fitted for c in contenders], axis=0)),
         train,
     )
 
@@ -562,14 +568,17 @@ def _judged(
     stacks: tuple[Fitted, ...],
     rows: NDArray[np.int64],
     scores: NDArray[np.float64],
+    cross_fitted: NDArray[np.float64],
     train: Dataset,
 ) -> Contender:
-    target, temperature, judged = train.target[rows], 1.0, scores
-    if train.task != "regression" and configurations[0]["calibration"] == "temperature":
-        temperature = fit_temperature(scores, target)
-        judged = tempered(scores, temperature)
-    losses = _weighted(row_losses(train.task, target, judged), rows, train)
-    return Contender(name, configurations, stacks, rows, scores, temperature, losses)
+    target = train.target[rows]
+    warm = train.task != "regression" and configurations[0]["calibration"] == "temperature"
+    temperatures = [fit_temperature(own, target) if warm else 1.0 for own in (scores, cross_fitted)]
+    losses = [
+        _weighted(row_losses(train.task, target, tempered(own, temperature) if warm else own), rows, train)
+        for own, temperature in zip((scores, cross_fitted), temperatures, strict=True)
+    ]
+    return Contender(name, configurations, stacks, rows, scores, temperatures[0], losses[0], cross_fitted, losses[1])
 
 
 def _weighted(losses: NDArray[np.float64], rows: NDArray[np.int64], train: Dataset) -> NDArray[np.float64]:
