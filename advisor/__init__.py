@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from advisor.errors import UserError
     from advisor.inspection import inspect
     from advisor.models import load_model
+    from advisor.trial import Outcome, Trial
     from advisor.tuning import fit, tune
 
 try:
@@ -28,9 +29,13 @@ _HOMES = {
     "fit": "advisor.tuning",
     "tune": "advisor.tuning",
     "load_model": "advisor.models",
+    "Outcome": "advisor.trial",
+    "Trial": "advisor.trial",
     "UserError": "advisor.errors",
 }
-__all__ = ["UserError", "__version__", "fit", "inspect", "load_model", "measure", "recommend", "tune"]
+__all__ = [
+    "Outcome", "Trial", "UserError", "__version__", "fit", "inspect", "load_model", "measure", "recommend", "tune",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

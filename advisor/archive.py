@@ -122,7 +122,7 @@ def _numbers(cells: str, lines: _Lines) -> Series:
             raise lines.wrong(
                 f"'{shown(bad.strip(), 40)}' is no number; expected numbers with commas between, ? for missing"
             ) from error
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         return values.astype(np.float32)
 
 

@@ -186,9 +186,13 @@ def train(data: str, as_json: bool, out: str | None, target: str | None, **optio
 @click.option("--trials", type=int, default=40, show_default=True, help="How many in all, earlier ones included.")
 @click.option("--time-limit", type=float, metavar="SECONDS", help="For the search and the final together.")
 @click.option("--executor", default="ray", show_default=True, help="ray, or in-process for debugging.")
-@click.option("--address", metavar="HOST:PORT", help="A Ray cluster to join; else a local Ray is started.")
+@click.option("--address", metavar="ADDRESS", help="A Ray cluster to join, HOST:PORT or auto; else a Ray is started here.")
 @click.option("--workers", type=int, help="Trials at once; by default one per core.")
 @click.option("--gpus-per-worker", type=float, default=0, show_default=True, help="Share of a GPU for each trial.")
+@click.option("--trial-time-limit", type=float, metavar="SECONDS", help="End a trial, also one that hangs, after so long.")
+@click.option("--objective", metavar="MODULE:FUNCTION", help="Your own training code in place of our networks.")
+@click.option("--working-dir", metavar="DIR", help="Where its code lies, by default here; sent to a cluster's workers.")
+@click.option("--storage", metavar="URL", help="A database for the study: postgresql://, mysql:// or sqlite:///FILE.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @reading_options
 def tune(
@@ -199,6 +203,10 @@ def tune(
     address: str | None,
     workers: int | None,
     gpus_per_worker: float,
+    trial_time_limit: float | None,
+    objective: str | None,
+    working_dir: str | None,
+    storage: str | None,
     quiet: bool,
     as_json: bool,
     out: str | None,
@@ -222,9 +230,14 @@ def tune(
             address=address,
             workers=workers,
             gpus_per_worker=gpus_per_worker,
+            trial_time_limit=trial_time_limit,
+            objective=objective,
+            working_dir=working_dir,
+            storage=storage,
             out=out,
             on_event=live.event,
             on_phase=live.phase,
+            on_note=live.note,
             **given(options),
         )
     if result.interrupted:
@@ -283,7 +296,82 @@ def _show(result: RunResult, as_json: bool) -> None:
         return
     for sentence in verdict(result.document):
         echo(sentence)
-    echo("", f"report: {run.report_html}", f"next:   advisor predict {run.path} NEW_ROWS.csv --out predictions.csv")
+    step = f"advisor predict {run.path} NEW_ROWS.csv --out predictions.csv"
+    if own := result.document.get("objective"):
+        step = f"the models are yours: {run.winner}" if own["kept"] else "train your model with the winner's configuration"
+    echo("", f"report: {run.report_html}", f"next:   {step}")
+
+
+@cli.command()
+@click.option("--address", metavar="ADDRESS", help="A Ray cluster to look at too: HOST:PORT or auto.")
+@click.option("--storage", metavar="URL", help="A database to look at too.")
+@json_option
+def doctor(address: str | None, storage: str | None, as_json: bool) -> None:
+    """What is wrong with this machine or a cluster, and what to do. Exit code 3 when something has to be mended."""
+    from advisor.doctor import examine
+
+    checks = examine(address, storage)
+    wrong = [check for check in checks if check.state == "problem"]
+    if as_json:
+        echo_json({"healthy": not wrong, "checks": [vars(check) for check in checks]})
+    else:
+        marks = {"ok": "ok     ", "note": "note   ", "problem": "PROBLEM"}
+        for check in checks:
+            echo(f"{marks[check.state]} {check.name}: {check.says}{f' -> {check.do}' if check.do else ''}")
+        say("nothing has to be mended" if not wrong else f"to be mended: {', '.join(check.name for check in wrong)}")
+    if wrong:
+        raise click.exceptions.Exit(EXIT_CHECK)
+
+
+@cli.command()
+@click.argument("run")
+@json_option
+def status(run: str, as_json: bool) -> None:
+    """Where the search in RUN stands: who drives it, what is done, what is running, the best so far."""
+    from advisor.run_folder import RunFolder
+    from advisor.status import in_words, read_status
+
+    found = read_status(RunFolder.open(run))
+    if as_json:
+        echo_json({"run": run, "done": found.done, **vars(found)})
+    else:
+        echo(*in_words(Path(run), found))
+
+
+@cli.command()
+@click.argument("run")
+@click.option("--wait", type=float, default=60, show_default=True, metavar="SECONDS", help="For it to end; 0 only asks.")
+@json_option
+def stop(run: str, wait: float, as_json: bool) -> None:
+    """Stop the search in RUN, from another terminal or machine. What is finished is kept; `advisor tune RUN` goes on."""
+    from advisor.run_folder import RunFolder
+    from advisor.status import stop as ask
+
+    answer = ask(RunFolder.open(run), wait)
+    if as_json:
+        echo_json({"run": run, "answer": answer})
+        return
+    words = {
+        "nobody": f"nothing runs in {run}",
+        "stopped": f"stopped; go on with: advisor tune {run}",
+        "asked": f"asked to stop: it does at its trials' next epoch, see advisor status {run}",
+    }
+    echo(words[answer])
+
+
+@cli.command()
+@click.argument("run")
+@click.option("--host", default="localhost", show_default=True, help="Where to listen; others can see it only if you say so.")
+@click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True)
+def dashboard(run: str, host: str, port: int) -> None:
+    """Open optuna-dashboard on the study of RUN, also while it is searched. Ctrl-C ends it."""
+    from advisor.dashboard import check_installed, serve
+    from advisor.run_folder import RunFolder
+
+    check_installed()
+    folder = RunFolder.open(run)
+    say(f"the dashboard of {run} is at http://{host}:{port}")
+    serve(folder, host, port)
 
 
 @cli.command()
@@ -324,10 +412,11 @@ def without_formulas(table: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     """
     import polars as pl
 
-    texts = pl.col(pl.String)
-    begins = texts.str.contains(FORMULA)
-    quoted = sum(table.select(begins.sum()).row(0)) if pl.String in table.dtypes else 0
-    safe = table.with_columns(pl.when(begins).then(pl.concat_str(pl.lit("'"), texts)).otherwise(texts).name.keep())
+    texts = [pl.col(name) for name, kind in table.schema.items() if kind == pl.String]
+    begins = [text.str.contains(FORMULA) for text in texts]
+    quoted = sum(table.select(*(one.sum() for one in begins)).row(0)) if texts else 0
+    quotes = (pl.when(one).then(pl.lit("'") + text).otherwise(text) for one, text in zip(begins, texts, strict=True))
+    safe = table.with_columns(*(quote.alias(text.meta.output_name()) for quote, text in zip(quotes, texts, strict=True)))
     names = {name: f"'{name}" for name in table.columns if name.startswith(("=", "+", "-", "@", "\t", "\r"))}
     return safe.rename(names), quoted + len(names)
 

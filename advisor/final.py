@@ -23,6 +23,7 @@ SIGNIFICANCE = 0.05
 """One-sided, shared among the challengers (Bonferroni): a recommendation that is as good keeps its place in 95 %."""
 BEYOND_CHANCE = "better than the recommendation beyond chance on rows that did not choose it"
 WITHIN_CHANCE = "an average that holds the recommendation, and better than it on rows that did not choose it, within chance"
+BEHIND, ALONE = "no contender was better than the recommendation beyond chance", "nothing else came into the final"
 COVERAGE = 0.90
 RESAMPLES = 2000
 FEWEST_RESAMPLES, MAX_DRAWS = 100, 200_000_000
@@ -91,14 +92,14 @@ def decide(losses: Mapping[str, Losses], incumbent: str, constant: Losses, blend
     better = [name for name, d in differences.items() if d.high < 0 or (name == blend and d.mean < 0)]
     informed = [name for name in better if _difference(losses[name], constant, z).high < 0]
     if not challengers:
-        return Verdict(incumbent, "nothing else came into the final", differences)
+        return Verdict(incumbent, ALONE, differences)
     if informed:
         winner = min(informed, key=lambda name: (float(losses[name].mean()), name))
         beyond = differences[winner].high < 0
         return Verdict(winner, BEYOND_CHANCE if beyond else WITHIN_CHANCE, differences)
     if better:
         return Verdict(incumbent, "no contender predicts better than a constant", differences)
-    return Verdict(incumbent, "no contender was better than the recommendation beyond chance", differences)
+    return Verdict(incumbent, BEHIND, differences)
 
 
 def _difference(losses: Losses, others: Losses, z: float) -> Difference:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, TiffImagePlugin, WebPImagePlugin  # noqa: F401  else Pillow would load all its readers
 
 from advisor.pixels import LUMA, fitted
 
@@ -22,6 +22,8 @@ MOST_PIXELS = 100_000_000
 """An image that declares more is refused unread: a small file may unpack to all the memory there is."""
 KEY_BYTES = 1 << 16
 """The key of a file is a hash of so many of its first bytes and of its size."""
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
+"""Whatever a file's name says, Pillow tries no other reader: that of EPS starts Ghostscript on the content."""
 _GREY = {"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N", "F"}
 _ORIENTATION = 0x0112
 
@@ -47,7 +49,7 @@ def header(file: str) -> Header:
             digest = hashlib.blake2b(start + size.to_bytes(8, "little"), digest_size=8).digest()
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                image = Image.open(stream)
+                image = Image.open(stream, formats=FORMATS)
                 turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
             width, height = image.size
             if width * height > MOST_PIXELS:
@@ -63,14 +65,9 @@ def header(file: str) -> Header:
 def decode(file: str, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
     """The pixels in the shape (channels, height, width), or None when the file cannot be read."""
     try:
-        with warnings.catch_warnings(), Image.open(file) as opened:
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            if opened.size[0] * opened.size[1] > MOST_PIXELS:
-                return None
-            if opened.format == "JPEG":  # decodes a large photograph at a half, a quarter or an eighth of its size
-                opened.draft(None, (4 * max(shape[1:]), 4 * max(shape[1:])))
-            opened.load()
-            image = _plain(ImageOps.exif_transpose(opened))
+            image = _opened(file, 4 * max(shape[1:]))
         if image.mode == "RGB" and shape[0] == 1:
             grey = np.rint(np.asarray(image) @ np.array(LUMA)).astype(np.uint8)
             image = Image.fromarray(grey)
@@ -80,6 +77,17 @@ def decode(file: str, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
         return pixels if pixels.shape == shape else None
     except Exception:  # noqa: BLE001  as above
         return None
+
+
+def _opened(file: str, enough: int) -> Image.Image:
+    """The image as it is shown, in mode L or RGB; a large photograph at a half, a quarter or an eighth of its size."""
+    with Image.open(file, formats=FORMATS) as image:
+        if image.size[0] * image.size[1] > MOST_PIXELS:
+            raise ValueError("oversized")
+        if image.format == "JPEG":
+            image.draft(None, (enough, enough))
+        image.load()
+        return _plain(ImageOps.exif_transpose(image))
 
 
 def _plain(image: Image.Image) -> Image.Image:

@@ -287,7 +287,7 @@ def _table(
 ) -> _Listed:
     for role in ("target", "id_column", "group_column"):
         asked = getattr(request, role)
-        if asked is not None and asked not in frame.columns and (request.needs_target or role != "target"):
+        if request.needs_target and asked is not None and asked not in frame.columns:
             near = shown(did_you_mean(asked, frame.columns))
             raise UserError(f"{origin} has no column '{shown(asked)}'{near}; it has {', '.join(map(shown, frame.columns[:8]))}")
     if request.time_column is not None:
@@ -312,6 +312,7 @@ def _table(
     kept = np.flatnonzero(there)
     target = frame[request.target].gather(kept) if request.needs_target and request.target is not None else None
     group = request.group_column
-    groups = None if group is None else frame[group].gather(kept).cast(pl.String).fill_null("")
-    names = frame[request.id_column].cast(pl.String).fill_null("") if request.id_column is not None else texts
+    groups = None if group is None or group not in frame.columns else frame[group].gather(kept).cast(pl.String).fill_null("")
+    named_by = request.id_column if request.id_column in frame.columns else column
+    names = frame[named_by].cast(pl.String).fill_null("")
     return _Listed(tuple(files[row] for row in kept.tolist()), target, tuple(names.gather(kept).to_list()), groups)

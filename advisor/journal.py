@@ -17,7 +17,7 @@ import json
 import logging
 import re
 import zlib
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ from optuna.trial import FrozenTrial, TrialState
 from advisor.errors import UserError
 from advisor.run_folder import GrowingFile
 
+FORMAT = 1
+"""Format of the attributes that the search keeps in the study."""
 STUDY_NAME = "search"
 VOID = "void"
 """User attribute of a trial that does not count into the budget; its text says why (its driver died, Ctrl-C)."""
@@ -174,20 +176,48 @@ class Journal:
 
     def close_leftovers(self) -> list[int]:
         """End trials that a dead driver left open; their numbers. They do not count into the budget."""
-        storage = self.study._storage
-        left = [trial for trial in self.study.get_trials(deepcopy=False) if not trial.state.is_finished()]
-        for trial in left:
-            with self.together():
-                storage.set_trial_user_attr(trial._trial_id, VOID, DRIVER_DIED)
-                # Through the storage: `tell` refuses a trial that was enqueued and never asked for.
-                storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
-        return [trial.number for trial in left]
+        return close_leftovers(self.study, self.together)
 
     def close(self) -> None:
         try:
             self.sync()
         finally:
             self._file.close()
+
+
+def agree(study: optuna.Study, space_text: str, seed: int | None) -> int:
+    """Write what the search is into a new study, or hold it against an old one's; the seed.
+
+    seed: None takes the study's, or 0 in a new one. UserError when the study is of another space, seed or program.
+    """
+    kept = study.user_attrs
+    if not kept.get("advisor_format"):
+        if study.get_trials(deepcopy=False):
+            raise UserError("the journal's study has trials but was not begun by advisor: use a new run")
+        study.set_user_attr("seed", seed or 0)
+        study.set_user_attr("space", space_text)
+        # Last: it says that the others are there.
+        study.set_user_attr("advisor_format", FORMAT)
+        return seed or 0
+    if kept["advisor_format"] > FORMAT:
+        raise UserError(f"the journal has format {kept['advisor_format']}, this advisor reads {FORMAT}: update it")
+    if kept.get("space") != space_text:
+        raise UserError("the search space differs from what this run was begun with, or the objective: use a new run (--out)")
+    if seed is not None and seed != kept.get("seed"):
+        raise UserError(f"this run has seed {kept.get('seed')}, not {seed}: give that one, or use a new run")
+    return int(kept["seed"])
+
+
+def close_leftovers(study: optuna.Study, together: Callable[[], contextlib.AbstractContextManager[None]]) -> list[int]:
+    """End the trials that are still open, each within ``together``; their numbers. They do not count into the budget."""
+    storage = study._storage
+    left = [trial for trial in study.get_trials(deepcopy=False) if not trial.state.is_finished()]
+    for trial in left:
+        with together():
+            storage.set_trial_user_attr(trial._trial_id, VOID, DRIVER_DIED)
+            # Through the storage: `tell` refuses a trial that was enqueued and never asked for.
+            storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+    return [trial.number for trial in left]
 
 
 def read_study(path: Path) -> optuna.Study:
@@ -197,6 +227,12 @@ def read_study(path: Path) -> optuna.Study:
         raise UserError(f"{path} does not exist: run `advisor tune` first")
     _check_lines(path)
     return _load(_CountingBackend(str(path), lock_obj=_NoWriting(path)), path, create=False)
+
+
+def shared_storage(path: Path) -> JournalStorage:
+    """The journal as a storage beside its driver's, for a program that also writes (notes in optuna-dashboard)."""
+    file = GrowingFile(path)
+    return JournalStorage(JournalFileBackend(str(file.path), lock_obj=_FileLock(file)))
 
 
 class _NoWriting(BaseJournalFileLock):

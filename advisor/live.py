@@ -30,6 +30,9 @@ class PlainView:
         if name == "final":
             self.line(FINAL)
 
+    def note(self, text: str) -> None:
+        self.line(f"note: {text}")
+
     def line(self, text: str) -> None:
         from advisor.cli import say
 

@@ -22,6 +22,7 @@ from advisor.features import Features, Signals
 from advisor.losses import SMALLEST_PROBABILITY, row_losses
 from advisor.networks import InputShape
 from advisor.preprocessing import Preprocessor
+from advisor.run_folder import RunFolder, read_json
 from advisor.signal_inputs import SignalPreprocessor, SignalShape
 from advisor.signals import SignalSchema, read_signals
 from advisor.table import Schema, encode, read_frame
@@ -214,6 +215,9 @@ def load_model(path: str | Path) -> Model:
     advisor wrote it.
     """
     folder = Path(path)
+    run = RunFolder(folder)
+    if run.result.is_file() and not run.model.is_dir() and "objective" in read_json(run.result):
+        raise UserError(f"{folder} was tuned with an objective of your own: its models are yours, see {run.winner}")
     folder = folder / "model" if (folder / "model").is_dir() else folder
     files = {name: _read(folder, name) for name in (DESCRIPTION, WEIGHTS, CHECKSUMS)}
     stored = files.pop(CHECKSUMS)

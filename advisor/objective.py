@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from advisor.cost import READ, TableSize, memory
 from advisor.executors import Job
-from advisor.features import Dataset
+from advisor.features import Dataset, Signals
+from advisor.plans import memory_bytes, plan_of
+from advisor.sizing import Sizing
 from advisor.splits import Split, make_splits
 from advisor.training import Fitted, Prepared, prepare, train
 
@@ -21,7 +25,8 @@ _INPUT_PARAMETERS = ("numeric_scaling", "numeric_embedding", "numeric_embedding_
 
 
 def payload(configuration: Mapping[str, Any], *, seed: int, repeat: int, members: int, keep: bool) -> dict[str, Any]:
-    """A job: train ``members`` networks per split of this ``repeat``; ``keep`` returns the fitted stack, else nothing."""
+    """A job: train ``members`` networks per split of this ``repeat``; ``keep`` returns the fitted stack, else
+    what memory it took. The search adds ``micro_batch``, rows that are trained at once."""
     return {"configuration": dict(configuration), "seed": seed, "repeat": repeat, "members": members, "keep": keep}
 
 
@@ -34,7 +39,7 @@ class TrainingObjective:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self._prepared: dict[Any, Prepared] = {}
 
-    def __call__(self, job: Job) -> Generator[tuple[int, float], None, Fitted | None]:
+    def __call__(self, job: Job) -> Generator[tuple[int, float], None, Fitted | dict[str, float]]:
         configuration, repeat = job.payload["configuration"], job.payload["repeat"]
         splits = splits_of(configuration, self.data, self.split_seed, repeat)
         epochs = train(
@@ -45,14 +50,16 @@ class TrainingObjective:
             members=job.payload["members"],
             device=self.device,
             prepared=self._prepare(configuration, repeat, splits),
+            micro_batch=job.payload.get("micro_batch"),
         )
-        while True:
-            try:
-                epoch = next(epochs)
-            except StopIteration as end:
-                fitted: Fitted = end.value
-                return fitted if job.payload["keep"] else None
-            yield epoch.number, epoch.validation_loss
+        with _device_memory(self.device) as peak:
+            while True:
+                try:
+                    epoch = next(epochs)
+                except StopIteration as end:
+                    fitted: Fitted = end.value
+                    return fitted if job.payload["keep"] else peak()
+                yield epoch.number, epoch.validation_loss
 
     def _prepare(self, configuration: Mapping[str, Any], repeat: int, splits: Sequence[Split]) -> Prepared:
         key = (repeat, *(configuration.get(name) for name in _INPUT_PARAMETERS))
@@ -61,6 +68,44 @@ class TrainingObjective:
                 del self._prepared[next(iter(self._prepared))]
             self._prepared[key] = prepare(configuration, self.data, splits, self.device)
         return self._prepared[key]
+
+
+@contextmanager
+def _device_memory(device: str) -> Iterator[Callable[[], dict[str, float]]]:
+    """A function that tells the most bytes a job has taken from its GPU; afterwards those that nobody uses are given back.
+
+    Other processes train on the same GPU, and torch keeps what it has once taken.
+    """
+    if device != "cuda":
+        yield dict
+        return
+    torch.cuda.reset_peak_memory_stats()
+    try:
+        yield lambda: {"peak_memory": float(torch.cuda.max_memory_reserved())}
+    finally:
+        torch.cuda.empty_cache()
+
+
+def training_sizing(data: Dataset, *, final: bool = False) -> Sizing:
+    """What is known of the memory of a trial, or of a stack in the final, before any has run.
+
+    A configuration of another family has no prediction (0): what does not fit is then found by halving each time.
+    """
+    features = data.features
+    table = None if isinstance(features, Signals) else TableSize.of(features, max(1, len(data.classes)))
+
+    def predict(configuration: Mapping[str, Any], rows: int) -> float:
+        splits = int(configuration["folds"]) if configuration["validation"] == "kfold" else 1
+        members = splits * (int(configuration["final_members"]) if final else 1)
+        if isinstance(features, Signals) and "network" in configuration:
+            channels, *size = features.values.shape[1:]
+            plan = plan_of(configuration, channels, size)
+            return float(memory_bytes(plan, max(1, len(data.classes)), rows, members))
+        if table is None or not configuration.keys() >= READ:
+            return 0.0
+        return memory(configuration, table, rows, members, splits)
+
+    return Sizing(lambda configuration: int(configuration["batch_size"]), predict)
 
 
 def splits_of(configuration: Mapping[str, Any], data: Dataset, seed: int, repeat: int) -> list[Split]:
@@ -80,8 +125,14 @@ def merged_held_out(stacks: Sequence[Fitted]) -> tuple[NDArray[np.int64], NDArra
 
     One entry per row: a row that two partitions hold out is still one piece of evidence.
     """
-    rows = np.concatenate([stack.held_out_rows for stack in stacks])
-    scores = np.concatenate([stack.held_out for stack in stacks])
+    return mean_by_row([stack.held_out_rows for stack in stacks], [stack.held_out for stack in stacks])
+
+
+def mean_by_row(
+    parts: Sequence[NDArray[np.int64]], scores_of_parts: Sequence[NDArray[np.float64]]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The rows of all parts, each once and ascending, and the mean of its scores."""
+    rows, scores = np.concatenate(parts), np.concatenate(scores_of_parts)
     unique, position, counts = np.unique(rows, return_inverse=True, return_counts=True)
     sums = np.zeros((len(unique), *scores.shape[1:]))
     np.add.at(sums, position, scores)

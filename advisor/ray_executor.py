@@ -25,7 +25,9 @@ from typing import Any
 
 from advisor.errors import UserError
 from advisor.executors import (
+    Began,
     Cancelled,
+    Cause,
     Event,
     Executor,
     Factory,
@@ -35,12 +37,26 @@ from advisor.executors import (
     Objective,
     Reported,
     error_text,
+    failure,
+    is_out_of_memory,
+    over_time,
 )
+from advisor.packing import Packing
+from advisor.ray_errors import CLIENT, core_log, why_not
+from advisor.versions import differences, versions
 
 BATCH_SECONDS = 0.02
 """A worker gathers the epochs of so long into one message: a message costs about as much as a hundred tiny epochs."""
 CANCEL_SECONDS = 10.0
 """A cancelled job that reaches no ``yield`` for so long has its worker replaced."""
+LIMIT_GRACE_SECONDS = 2.0
+"""A job whose time is up may end its epoch for so long; then its worker is replaced."""
+CLUSTER_SECONDS = 2.0
+"""How often we look for machines that have joined or left."""
+STARTS = 5
+"""Workers that die one after another before any has started, until it is the set-up that is wrong."""
+MEMORY_SHARE = 0.92
+"""Share of a GPU's memory that jobs may be packed into: each process's CUDA context takes some hundred MB besides."""
 CONNECT_SECONDS = 3.0
 """How long a cluster's port may take to answer before we say that nobody is there."""
 
@@ -48,8 +64,37 @@ _Message = tuple[str, list[tuple[int, float]], Any]
 """(kind, epochs since the last message, payload); kind is "epochs", "finished" or "failed"."""
 
 
+@dataclass(frozen=True)
+class _Identity:
+    """Who a worker is. memory: bytes of its GPU, None without one."""
+
+    pid: int
+    node: str
+    address: str
+    gpus: tuple[str, ...]
+    memory: float | None
+    versions: dict[str, str]
+
+    @property
+    def device(self) -> str:
+        return f"{self.node[:8]} {self.address} " + (f"gpu {','.join(self.gpus)}" if self.gpus else "cpu")
+
+
+def _identity() -> _Identity:
+    """This process's."""
+    import ray
+
+    context = ray.get_runtime_context()
+    gpus = tuple(str(gpu) for gpu in context.get_accelerator_ids().get("GPU", ()))
+    # Only where the objective has loaded it: the engine knows no torch.
+    torch = sys.modules.get("torch")
+    sees = bool(gpus) and torch is not None and torch.cuda.is_available()
+    memory = float(torch.cuda.get_device_properties(0).total_memory) if torch is not None and sees else None
+    return _Identity(os.getpid(), context.get_node_id(), ray.util.get_node_ip_address(), gpus, memory, versions())
+
+
 class _Worker:
-    """What runs in an actor. ``prepare`` comes before the first ``run``, which waits for its result."""
+    """What runs in an actor. ``prepare`` comes before the first ``run``."""
 
     def __init__(self, imports: Sequence[str]) -> None:
         for name in imports:
@@ -60,18 +105,18 @@ class _Worker:
         self._objective: Objective | None = None
         self._complaint = ("the worker was never prepared", "")
 
-    def prepare(self, factory: Factory, shared: Any) -> int:
-        """Make the objective; the worker's process id."""
+    def prepare(self, factory: Factory, shared: Any) -> _Identity:
+        """Make the objective; who we are."""
         try:
             self._objective = factory(shared)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - told by the first job, as every error of an objective is
             self._complaint = (f"the worker could not be set up: {error_text(error)}", traceback.format_exc())
-        return os.getpid()
+        return _identity()
 
-    def run(self, job: Job, pid: int) -> Generator[_Message, None, None]:
-        """The job's epochs in batches, then its end. ``pid``, of ``prepare``, is there to be waited for."""
+    def run(self, job: Job) -> Generator[_Message, None, None]:
+        """The job's epochs in batches, then its end."""
         if self._objective is None:
-            yield ("failed", [], self._complaint)
+            yield ("failed", [], Failed(job.id, *self._complaint))
             return
         epochs: list[tuple[int, float]] = []
         sent = time.monotonic()
@@ -90,7 +135,7 @@ class _Worker:
                         yield ("epochs", epochs, None)
                         epochs, sent = [], time.monotonic()
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a user's objective raises is the job's end
-            message = ("failed", epochs, (error_text(error), traceback.format_exc()))
+            message = ("failed", epochs, failure(job.id, error, traceback.format_exc()))
         yield message
 
 
@@ -100,9 +145,9 @@ class RayWorkers:
     Order of calls: ``start`` (returns at once; the rest goes on in a thread), ``wait`` (a UserError when it did not
     work), ``close``. A Ray that was running in this process is used and left alone.
 
-    address: None starts Ray on this machine for this process only; else HOST:PORT, ray://HOST:PORT or auto.
+    address: None starts Ray on this machine for this process only; else HOST:PORT or auto.
     workers: None is one per ``cpus_per_worker`` of the cluster's CPUs (and per ``gpus_per_worker`` of its GPUs).
-    imports: modules that every worker imports at once.
+    imports: modules that every worker imports at once. working_dir: a folder of code that is sent to a cluster's workers.
     """
 
     def __init__(
@@ -112,11 +157,12 @@ class RayWorkers:
         cpus_per_worker: float = 1,
         gpus_per_worker: float = 0,
         imports: Sequence[str] = (),
+        working_dir: str | Path | None = None,
     ) -> None:
         if workers is not None and workers < 1:
             raise UserError(f"workers must be at least 1, not {workers}")
         self._workers, self._address, self._imports = workers, address, tuple(imports)
-        self._cpus, self._gpus = cpus_per_worker, gpus_per_worker
+        self._cpus, self._gpus, self._working_dir = cpus_per_worker, gpus_per_worker, working_dir
         self._thread: threading.Thread | None = None
         self._ready, self._closing, self._over = threading.Event(), threading.Event(), threading.Event()
         self._error: BaseException | None = None
@@ -153,12 +199,23 @@ class RayWorkers:
         import ray
 
         if not ray.is_initialized():
-            _ray_init(self._address, self._local_resources())
+            _ray_init(self._address, self._local_resources(), self._working_dir)
             self._ours = True
         if self._closing.is_set():
             return
         for _ in range(self._count(ray.cluster_resources())):
             self.actors.append(self.new_actor())
+
+    def wanted(self) -> int | None:
+        """How many actors the cluster has room for now; None when their number is fixed, or nothing can join or leave."""
+        if self._workers is not None or (self._ours and self._address is None):
+            return None
+        import ray
+
+        try:
+            return self._count(ray.cluster_resources())
+        except UserError:
+            return 0  # all its nodes are gone, and may come back
 
     def _local_resources(self) -> dict[str, Any]:
         cpus = max(len(os.sched_getaffinity(0)), math.ceil((self._workers or 0) * self._cpus))
@@ -215,7 +272,7 @@ class RayWorkers:
         self._thread.join()
 
 
-def _ray_init(address: str | None, local: dict[str, Any]) -> None:
+def _ray_init(address: str | None, local: dict[str, Any], working_dir: str | Path | None = None) -> None:
     import ray
 
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
@@ -224,17 +281,24 @@ def _ray_init(address: str | None, local: dict[str, Any]) -> None:
         options |= {"address": "local", "include_dashboard": False, **local}
     else:
         options["address"] = address
+        if working_dir is not None:
+            options["runtime_env"] = {"working_dir": str(Path(working_dir).resolve())}
     try:
-        ray.init(**options)
+        if address is None:
+            ray.init(**options)
+        else:
+            with core_log() as said:
+                try:
+                    ray.init(**options)
+                except Exception as error:  # as below
+                    what, do = why_not(address, f"{said()}\n{error}")
+                    raise UserError(f"no Ray cluster was joined: {what}; {do} (`advisor doctor --address {address}`)") from error
         # Ray prints the death of a worker on *stdout*, whatever log_to_driver says, and breaks a JSON document there.
         ray._private.worker._worker_logs_enabled = False
-    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-        if address is None:
-            raise UserError(f"Ray did not start here ({_first_line(error)}): try --executor in-process") from error
-        raise UserError(
-            f"no Ray cluster could be joined at {address} ({_first_line(error)}): is it running, in our Ray's version, "
-            "and has this machine its token?"
-        ) from error
+    except UserError:
+        raise
+    except Exception as error:  # a plain one where its node does not come up in time; all are reasons of Ray's
+        raise UserError(f"Ray did not start here ({_first_line(error)}): try --executor in-process") from error
 
 
 def _first_line(error: BaseException) -> str:
@@ -245,9 +309,11 @@ def _knock(address: str) -> None:
     """UserError when nobody listens at the address: Ray itself takes a minute to find out."""
     if address in ("auto", "local"):
         return
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if address.startswith("ray://"):
+        raise UserError(f"{address}: {CLIENT}")
+    host, colon, port = address.rpartition(":")
     if not colon or not port.isdigit() or not 0 < int(port) < 65536:
-        raise UserError(f"'{address}' is not an address: give HOST:PORT, ray://HOST:PORT or auto")
+        raise UserError(f"'{address}' is not an address: give HOST:PORT or auto")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
     except OSError as error:
@@ -276,13 +342,16 @@ def _settle_authentication(address: str | None) -> None:
 
 @dataclass
 class _Slot:
-    """An actor and what it is doing."""
+    """An actor and what it is doing. ``identity`` is None until it has started."""
 
     actor: Any
-    pid: Any = None
+    ready: Any
+    identity: _Identity | None = None
     job: Job | None = None
     stream: Any = None
+    began: float = 0.0
     cancelled_at: float | None = None
+    over_time: bool = False
 
 
 class RayExecutor(Executor):
@@ -290,6 +359,9 @@ class RayExecutor(Executor):
 
     factory(shared) is called once per worker. ``shared`` is put into Ray's object store once; NumPy arrays in it are
     read there without a copy, so they are read-only. Results are copied out of the store: they outlive it.
+
+    Jobs wait here until a worker has started whose GPU has room for their ``memory``. On a cluster, and without a number
+    of workers, nodes that join are used and the slots of those that leave are given up.
     """
 
     def __init__(
@@ -302,18 +374,24 @@ class RayExecutor(Executor):
         gpus_per_worker: float = 0,
         *,
         ray_workers: RayWorkers | None = None,
+        device_memory: float | None = None,
     ) -> None:
-        """ray_workers: those that were started earlier, in place of the four arguments before it."""
+        """ray_workers: those that were started earlier, in place of the four arguments before it. device_memory: bytes
+        of each GPU; None asks the GPU."""
         self._workers = ray_workers or RayWorkers(workers, address, cpus_per_worker, gpus_per_worker)
+        self._device_memory = device_memory
         self._events: list[Event] = []
         self._slots: list[_Slot] = []
+        self._queue: list[Job] = []
+        self._packing = Packing()
+        self._looked_at, self._failed_starts, self._served = 0.0, 0, False
         try:
             self._workers.wait()
             import ray
 
             self._ray = ray
             self._factory, self._shared = ray.put(factory), ray.put(shared)
-            self._slots = [self._prepared(actor) for actor in self._workers.actors]
+            self._slots = [self._slot(actor) for actor in self._workers.actors]
         except BaseException:
             self._workers.close()
             raise
@@ -324,47 +402,103 @@ class RayExecutor(Executor):
 
     def worker_pids(self) -> list[int]:
         """Process ids of the workers; waits until they are ready."""
-        return [int(self._ray.get(slot.pid)) for slot in self._slots]
+        return [int(self._ray.get(slot.ready).pid) for slot in self._slots]
 
-    def _prepared(self, actor: Any) -> _Slot:
-        return _Slot(actor, pid=actor.prepare.remote(self._factory, self._shared))
+    def _slot(self, actor: Any) -> _Slot:
+        return _Slot(actor, actor.prepare.remote(self._factory, self._shared))
 
     def submit(self, job: Job) -> None:
-        if any(slot.job is not None and slot.job.id == job.id for slot in self._slots):
+        under_way = [slot.job for slot in self._slots if slot.job is not None] + self._queue
+        if any(other.id == job.id for other in under_way):
             raise ValueError(f"job {job.id} is under way")
-        free = next((slot for slot in self._slots if slot.job is None), None)
-        if free is None:
+        if len(under_way) >= self.slots:
             raise ValueError(f"all {self.slots} slots are taken")
-        free.job, free.cancelled_at = job, None
-        free.stream = free.actor.run.remote(job, free.pid)
+        self._queue.append(job)
+        self._dispatch()
 
     def cancel(self, job_id: str) -> None:
+        for job in [job for job in self._queue if job.id == job_id]:
+            self._queue.remove(job)
+            self._events.append(Cancelled(job_id))
         for slot in self._slots:
             if slot.job is not None and slot.job.id == job_id and slot.cancelled_at is None:
                 slot.cancelled_at = time.monotonic()
                 self._ray.cancel(slot.stream)
 
     def poll(self, timeout: float) -> list[Event]:
-        busy = [slot for slot in self._slots if slot.job is not None]
-        if busy:
-            self._read(busy, 0.0, len(busy))
+        if self._queue or not self._slots or any(slot.job is not None for slot in self._slots):
+            self._follow_the_cluster()
+            self._read(0.0, len(self._slots))
             if not self._events:
-                self._read(busy, timeout, 1)
-            self._replace_deaf()
+                self._read(timeout, 1)
+            self._end_what_hangs()
+            self._dispatch()
         events, self._events = self._events, []
         return events
 
-    def _read(self, busy: list[_Slot], timeout: float, number: int) -> None:
+    # ------------------------------------------------------------------ jobs to workers
+
+    def _dispatch(self) -> None:
+        """Give waiting jobs, in order, to free workers with room for them."""
+        while self._queue:
+            free = [(slot, slot.identity.device) for slot in self._slots if slot.job is None and slot.identity is not None]
+            slot = self._packing.choose(free, self._queue[0].memory)
+            if slot is None or slot.identity is None:
+                return
+            job = self._queue.pop(0)
+            slot.job, slot.began, slot.cancelled_at, slot.over_time = job, time.monotonic(), None, False
+            slot.stream = slot.actor.run.remote(job)
+            self._packing.put(slot.identity.device, job.id, job.memory)
+            self._served = True
+            self._events.append(Began(job.id, f"{slot.identity.address} pid {slot.identity.pid}", slot.identity.device))
+
+    def _welcome(self, slot: _Slot) -> None:
+        """A worker has started, or could not."""
+        try:
+            identity = self._ray.get(slot.ready)
+        except self._ray.exceptions.RayError as error:
+            self._failed_starts += 1
+            if self._failed_starts >= STARTS and not any(other.identity for other in self._slots):
+                # The last line: above it stand Ray's ids and, of an import that failed, the stack.
+                last = str(error).strip().splitlines()[-1:] or [""]
+                raise UserError(f"no worker can be started: {type(error).__name__}: {last[0].strip()[:300]}") from error
+            self._renew(slot)
+            return
+        self._failed_starts = 0
+        if differing := differences(versions(), identity.versions):
+            if not self._served:
+                raise UserError(
+                    f"a worker on {identity.address} runs other versions: {'; '.join(differing)}: install the same there"
+                )
+            # One that joins later is not worth a search that runs well: it is left out.
+            self._drop(slot)
+            return
+        slot.identity = identity
+        capacity = (self._device_memory or identity.memory) if identity.gpus else None
+        self._packing.add(identity.device, None if capacity is None else MEMORY_SHARE * capacity)
+
+    # ------------------------------------------------------------------ events
+
+    def _read(self, timeout: float, number: int) -> None:
         """Take in one message of every worker that has one, or the first that comes within the timeout.
 
         One, not all: a worker that reports faster than we read must not keep the driver here.
         """
         # Of a cancelled stream Ray says that it is ready, and then `next` waits for the job's very end: without limit
         # when the job never gets to a yield. So there we wait for the end first, and only then read.
+        busy = [slot for slot in self._slots if slot.job is not None]
         sources = {slot.stream if slot.cancelled_at is None else slot.stream.completed(): slot for slot in busy}
-        ready, _ = self._ray.wait(list(sources), num_returns=number, timeout=timeout)
+        if self._queue:
+            sources |= {slot.ready: slot for slot in self._slots if slot.identity is None}
+        if not sources:
+            time.sleep(timeout)  # every worker's node is gone; others may join
+            return
+        ready, _ = self._ray.wait(list(sources), num_returns=min(number, len(sources)), timeout=timeout)
         for source in ready:
             slot = sources[source]
+            if slot.identity is None:
+                self._welcome(slot)
+                continue
             self._take(slot)
             while slot.job is not None and slot.cancelled_at is not None:
                 self._take(slot)
@@ -376,51 +510,100 @@ class RayExecutor(Executor):
         try:
             kind, epochs, payload = self._ray.get(next(slot.stream))
         except (StopIteration, errors.TaskCancelledError):
-            self._end(slot, Cancelled(job.id) if slot.cancelled_at is not None else _died(job, "the worker stopped"))
+            stopped = Failed(job.id, "the worker stopped", cause="worker died")
+            self._end(slot, self._stopped(slot, job) if slot.cancelled_at is not None else stopped)
             return
         except errors.RayTaskError as error:
             if isinstance(error.cause, errors.TaskCancelledError):
-                self._end(slot, Cancelled(job.id))
+                self._end(slot, self._stopped(slot, job))
             else:
                 # Not the objective's own (that comes as a message) but, say, a result that cannot be sent.
                 self._end(slot, Failed(job.id, error_text(error.cause or error), str(error)))
             return
         except errors.RayError as error:
-            # The actor died, is out of reach, was killed for memory, or its node is gone: to us it is all the same.
+            # The actor died, is out of reach, was killed for memory, or its node is gone.
+            cause = self._cause(slot, error)
             self._renew(slot)
-            self._end(slot, _died(job, error_text(error)))
+            self._end(slot, Failed(job.id, " ".join(error_text(error).split())[:500], cause=cause))
             return
         self._events.extend(Reported(job.id, epoch, loss) for epoch, loss in epochs)
         if kind == "finished":
             # Out of the object store: its memory is gone after the shutdown, and its arrays are read-only.
             self._end(slot, Finished(job.id, copy.deepcopy(payload)))
         elif kind == "failed":
-            self._end(slot, Failed(job.id, *payload))
+            self._end(slot, payload)
+
+    def _stopped(self, slot: _Slot, job: Job) -> Event:
+        return over_time(job) if slot.over_time else Cancelled(job.id)
 
     def _end(self, slot: _Slot, event: Event) -> None:
         self._events.append(event)
+        self._packing.remove(event.job_id)
         slot.job = slot.stream = slot.cancelled_at = None
 
+    def _cause(self, slot: _Slot, error: BaseException) -> Cause:
+        """Was it the job, or the machine?"""
+        if is_out_of_memory(error):
+            return "out of memory"
+        if isinstance(error, self._ray.exceptions.ActorUnavailableError):
+            # Of a process that died Ray knows that it did. This is a machine that no longer answers.
+            return "node lost"
+        return "worker died" if slot.identity is not None and slot.identity.node in self._nodes() else "node lost"
+
+    def _nodes(self) -> set[str]:
+        """Those that are there."""
+        return {node["NodeID"] for node in self._ray.nodes() if node["Alive"]}
+
+    # ------------------------------------------------------------------ workers
+
     def _renew(self, slot: _Slot) -> None:
+        """Another actor in the slot, wherever there is room."""
+        self._kill(slot)
+        fresh = self._workers.new_actor()
+        self._workers.actors.append(fresh)
+        new = self._slot(fresh)
+        slot.actor, slot.ready, slot.identity = new.actor, new.ready, None
+
+    def _drop(self, slot: _Slot) -> None:
+        self._kill(slot)
+        self._slots.remove(slot)
+
+    def _kill(self, slot: _Slot) -> None:
         with contextlib.suppress(self._ray.exceptions.RayError):
             self._ray.kill(slot.actor)
-        actors = self._workers.actors
-        fresh = self._workers.new_actor()
-        actors[actors.index(slot.actor)] = fresh
-        slot.actor, slot.pid = fresh, self._prepared(fresh).pid
+        self._workers.actors.remove(slot.actor)
 
-    def _replace_deaf(self) -> None:
-        """A cancelled job that never reaches a yield (blocked in C, an endless loop) costs its worker, not the run."""
+    def _follow_the_cluster(self) -> None:
+        """A slot for every place that nodes have brought, none for those that have gone with theirs."""
+        if time.monotonic() - self._looked_at < CLUSTER_SECONDS:
+            return
+        self._looked_at = time.monotonic()
+        wanted = self._workers.wanted()
+        if wanted is None:
+            return
+        for slot in [slot for slot in self._slots if slot.identity is None][: max(0, self.slots - wanted)]:
+            self._drop(slot)
+        for _ in range(wanted - self.slots):
+            actor = self._workers.new_actor()
+            self._workers.actors.append(actor)
+            self._slots.append(self._slot(actor))
+
+    def _end_what_hangs(self) -> None:
+        """Jobs whose time is up; and those that were told to end and never reach a yield (blocked in C, an endless
+        loop): these cost their worker, not the run."""
         now = time.monotonic()
         for slot in self._slots:
-            if slot.job is not None and slot.cancelled_at is not None and now - slot.cancelled_at > CANCEL_SECONDS:
+            job = slot.job
+            if job is None:
+                continue
+            if job.time_limit is not None and slot.cancelled_at is None and now - slot.began >= job.time_limit:
+                slot.over_time = True
+                self.cancel(job.id)
+            patience = LIMIT_GRACE_SECONDS if slot.over_time else CANCEL_SECONDS
+            if slot.cancelled_at is not None and now - slot.cancelled_at > patience:
                 self._renew(slot)
-                self._end(slot, Cancelled(slot.job.id))
+                self._end(slot, self._stopped(slot, job))
 
     def close(self) -> None:
         self._workers.close()
-        self._slots, self._events = [], []
-
-
-def _died(job: Job, error: str) -> Failed:
-    return Failed(job.id, " ".join(error.split())[:500], "", worker_died=True)
+        self._slots, self._queue, self._events = [], [], []

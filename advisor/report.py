@@ -416,6 +416,8 @@ def _command(recommendation: Document, result: Document | None) -> str:
     parts += ["--seed", str(data.get("seed", 0))]
     if result and "search" in result:
         parts += ["--trials", str(result["search"]["requested"])]
+    if result and "objective" in result:
+        parts += ["--objective", shlex.quote(_shown(result["objective"]["name"]))]
     return " ".join(parts)
 
 

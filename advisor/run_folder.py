@@ -94,6 +94,30 @@ class RunFolder:
         return self.path / "lock"
 
     @property
+    def checkpoints(self) -> Path:
+        """Where the trials of a person's own objective keep their state while they run."""
+        return self.path / "checkpoints"
+
+    @property
+    def winner(self) -> Path:
+        """What a person's own objective saved in the final with the configuration that won."""
+        return self.path / "winner"
+
+    @property
+    def stop_request(self) -> Path:
+        """There while somebody wants the search to stop."""
+        return self.path / "stop"
+
+    @property
+    def search(self) -> Path:
+        """What the search was asked for, and which database holds its study when that is not the journal."""
+        return self.path / "search.json"
+
+    def has_search(self) -> bool:
+        """Whether a search was begun here."""
+        return self.journal.exists() or self.search.exists()
+
+    @property
     def error_log(self) -> Path:
         return self.path / "error.log"
 
@@ -192,8 +216,31 @@ class RunFolder:
                 # Emptied before it is released: a text that names us must not outlive our hold on it.
                 with contextlib.suppress(OSError):
                     os.ftruncate(handle, 0)
+                    self.stop_request.unlink(missing_ok=True)
         finally:
             os.close(handle)
+
+    def driver(self) -> dict[str, Any] | None:
+        """Who holds the lease: {"pid", "host", "since"}, or None.
+
+        Another host's lock is not ours to see: there its text is believed, which a killed driver may have left behind.
+        """
+        try:
+            with self.lock.open("rb") as file:
+                holder = json.loads(file.read(4096))
+                inode = os.fstat(file.fileno()).st_ino
+            holder = {name: holder[name] for name in ("pid", "host", "since")}
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        if holder["host"] != socket.gethostname():
+            return holder
+        try:
+            # Asking for the lock would for a moment take it from a driver that is just starting.
+            locks = Path("/proc/locks").read_text(encoding="ascii")
+        except OSError:
+            return holder if Path(f"/proc/{holder['pid']}").exists() else None
+        held = any("FLOCK" in line and line.split()[5].endswith(f":{inode}") for line in locks.splitlines())
+        return holder if held else None
 
     def _lock_or_complain(self, handle: int) -> None:
         try:
@@ -207,6 +254,7 @@ class RunFolder:
 
     def _tidy(self) -> None:
         """Remove what a killed driver left half-written. Only under the lease: nobody else is writing here."""
+        self.stop_request.unlink(missing_ok=True)  # it was for the driver before us
         _restore_folder(self.model)
         for leftover in self.path.glob(f".*{_TEMPORARY}*"):
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
@@ -393,6 +441,23 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
     except OSError as error:
         _restore_folder(path)
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def move_folders(target: Path, folders: Mapping[str, Path], rest: Path) -> None:
+    """Replace the folder ``target`` by one that holds ``folders`` under their new names, then remove ``rest``.
+
+    Folders that are not there are left out; ``target`` is not made for none. A UserError when the disk refuses.
+    """
+    try:
+        there = {name: folder for name, folder in folders.items() if folder.is_dir()}
+        if there:
+            shutil.rmtree(target, ignore_errors=True)
+            target.mkdir(parents=True)
+            for name, folder in there.items():
+                folder.replace(target / name)
+        shutil.rmtree(rest, ignore_errors=True)
+    except OSError as error:
+        raise UserError(f"cannot write {target}: {error.strerror or error}") from error
 
 
 def _restore_folder(path: Path) -> None:

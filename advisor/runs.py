@@ -31,7 +31,7 @@ def open_run(
             raise UserError(f"{data} says already how its data are read: leave out {', '.join(given)}")
         advice, run = reopen(Path(data))
         return (advice, run) if out is None else (advice, choose_run_folder(out, advice.identity))
-    if target is None and kind_of(data, options.get("kind")) == "table":
+    if target is None and not options.get("id_column") and kind_of(data, options.get("kind")) == "table":
         if isinstance(data, str | Path) and ":" not in str(data) and not Path(data).exists():
             raise UserError(f"{data}: there is no such file or run folder")
         raise UserError("say which column to predict: --target COLUMN")
@@ -44,7 +44,7 @@ def open_run(
         asked_alike = kept.reading.to_dict() == advice.reading.to_dict()
         if asked_alike and (not advice.reading.fixed or _same_plan(kept.recommendation, advice.recommendation)):
             return Advice(advice.data, kept.facts, kept.recommendation, kept.reading, kept.rules), run
-        if run.journal.exists():
+        if run.has_search():
             raise UserError(f"{run.path} holds a search with other options: give the same ones, or another --out")
         provenance = kept.recommendation.provenance
         if lost := [name for name, p in provenance.items() if p.yours and name not in advice.reading.fixed]:

@@ -9,14 +9,15 @@ asked, and the budget is met exactly however often a run is killed.
 from __future__ import annotations
 
 import bisect
+import json
 import math
 import signal
 import threading
 import time
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -25,25 +26,23 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from advisor.errors import UserError
-from advisor.executors import Event, Executor, Failed, Finished, Job, Reported
-from advisor.journal import PLACE, VOID, Journal, counts
+from advisor.executors import Began, Event, Executor, Failed, Finished, Job, Reported
+from advisor.journal import PLACE, VOID, Journal, agree, counts
+from advisor.pruning import MedianOfBests
+from advisor.sizing import Sizing
 
-FORMAT = 1
-"""Format of the attributes that the search keeps in the study."""
-PRUNE_AFTER_TRIALS = 5
-"""Complete trials before the first is pruned: a median of fewer moves by its own half with every trial."""
-PRUNE_AFTER_SHARE = 0.15
-"""Share of the epochs that every trial may use: warm-up and one-cycle schedules are behind by design up to there."""
-PRUNE_AFTER_EPOCHS = 3
-"""... and never fewer epochs than this: the first losses are mostly the initialization's."""
 KEPT_EPOCHS = 200
 """A learning curve is thinned to so many points: more make the journal grow and nobody sees the difference."""
-ATTEMPTS = 3
+DEATHS = 2
 """A job is run again after its worker died; after so many deaths it is the configuration, and it is set aside."""
+ATTEMPTS = 20
+"""However a job ends without an end of its own (nodes that are lost, memory that is too small): so often and no more."""
 FAILURES_TO_STOP = 3
 """When so many trials have failed and none has worked, it is the set-up that is wrong and the rest would fail too."""
 DIVERGED_LOSS = 1e6
 """The value of a diverged trial when no trial has reported a finite loss yet: worse than any, and finite for TPE."""
+MEMORY_LIMIT = "memory_limit"
+"""Study attribute: the smallest predicted memory that did not fit (``Sizing.limit``)."""
 SECONDS_BETWEEN_CURVES = 2.0
 """How often the curve of a running trial goes to the journal: often enough to watch it in optuna-dashboard."""
 SECONDS_OF_POLLING = 0.2
@@ -51,7 +50,8 @@ SECONDS_OF_POLLING = 0.2
 
 TrialEnd = Literal["complete", "pruned", "diverged", "failed", "set aside", "void"]
 """complete: trained to its end, also by early stopping. pruned: stopped for being behind. diverged: a loss was not
-finite. failed: the objective raised. set aside: its worker died ATTEMPTS times. void: does not count (see above)."""
+finite. failed: the objective raised. set aside: its worker died DEATHS times, or that of the same configuration before;
+or it was too large for the memory row by row; or it met its time limit before its first epoch. void: does not count."""
 
 
 class SearchSpace(Protocol):
@@ -62,6 +62,17 @@ class SearchSpace(Protocol):
 
     def encode(self, configuration: Mapping[str, Any]) -> dict[str, Any]:
         """What to enqueue so that ``suggest`` returns ``configuration``."""
+
+
+class StudyStore(Protocol):
+    """Where the study is kept (``advisor.journal.Journal``, ``advisor.storage.Database``); see Journal for the methods."""
+
+    study: optuna.Study
+
+    def together(self) -> AbstractContextManager[None]: ...
+    def sync(self) -> None: ...
+    def close_leftovers(self) -> list[int]: ...
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -153,7 +164,12 @@ class Plan:
     sampler does not learn from it.
     space_text: a fingerprint or text of the space; a journal made with another one is refused.
     seed: None takes the seed that the journal was begun with, or 0.
+    trial_time_limit: seconds that one trial may take: then it is pruned, or set aside when it has reported nothing.
     make_payload: (configuration, place) -> the payload of the job; place, not number, so that a resumed run repeats it.
+    sampler: seed -> the sampler that asks for one place. sizing: what is known of memory; with it, a trial that was out
+    of memory is run again with ``micro_batch`` (rows at once) in its payload, and its result may be a mapping with
+    ``peak_memory`` (bytes). None takes the end for the trial's own.
+    value_of: what the objective returned -> the value of a complete trial, finite; None: the best loss that it reported.
     """
 
     space: SearchSpace
@@ -163,9 +179,13 @@ class Plan:
     space_text: str = ""
     seed: int | None = None
     time_limit: float | None = None
+    trial_time_limit: float | None = None
     make_payload: Callable[[dict[str, Any], int], Mapping[str, Any]] = field(
         default=lambda configuration, place: {"configuration": configuration, "place": place}
     )
+    sampler: Callable[[int], optuna.samplers.BaseSampler] = field(default=lambda seed: tpe(seed))
+    sizing: Sizing | None = None
+    value_of: Callable[[Any], float] | None = None
 
     def __post_init__(self) -> None:
         if self.trials < 1:
@@ -174,24 +194,26 @@ class Plan:
             raise UserError(f"epochs must be at least 1, not {self.max_epochs}")
         if self.time_limit is not None and not self.time_limit >= 0:
             raise UserError(f"the time limit must be 0 seconds or more, not {self.time_limit}")
+        if self.trial_time_limit is not None and not self.trial_time_limit > 0:
+            raise UserError(f"the time limit of a trial must be more than 0 seconds, not {self.trial_time_limit}")
 
 
 def search(
     plan: Plan,
     executor: Executor,
-    journal_path: Path,
+    store: Path | Callable[[], StudyStore],
     *,
     on_event: Callable[[SearchEvent, Progress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> SearchResult:
-    """Run the plan to its end, or go on with a journal that has trials.
+    """Run the plan to its end, or go on with a journal that has trials. store: the journal's file, or what opens a store.
 
     Ctrl-C once (or ``should_stop``) ends the running trials and returns with ``interrupted``; twice raises
     KeyboardInterrupt at once, and the journal can still be resumed. UserError when the journal is damaged or of another
     space or seed, and when the first trials all fail. On return the executor is open, with nothing running in it.
     """
-    journal = Journal.open(journal_path)
+    journal: StudyStore = Journal.open(store) if isinstance(store, Path) else store()
     try:
         with _interrupts() as interrupted:
 
@@ -230,53 +252,25 @@ class _Running:
     trial: optuna.Trial
     place: int
     origin: str
+    configuration: Mapping[str, Any]
     payload: Mapping[str, Any]
     started: float
     attempt: int = 1
+    deaths: int = 0
+    micro_batch: int | None = None
+    memory: float = 0.0
+    peak_memory: float = 0.0
+    worker: Began | None = None
+    waited: float = 0.0
     told: bool = False
     epoch: int = 0
     best: float = math.inf
     best_epoch: int = 0
+    returned: float | None = None
     curve: dict[int, float] = field(default_factory=dict)  # kept epochs, those in the journal too
     unwritten: dict[int, float] = field(default_factory=dict)
     last: tuple[int, float] | None = None
     written_at: float = 0.0
-
-
-class _Median:
-    """Is a trial behind? Its best loss so far against the median of the complete trials' best by the same epoch.
-
-    Unlike Optuna's MedianPruner a trial that stopped early keeps its place in the comparison after its last epoch:
-    otherwise late epochs would be compared with slow learners only. Built from the thinned curves in the journal, so a
-    resumed run decides alike.
-    """
-
-    def __init__(self, max_epochs: int) -> None:
-        self._first = max(PRUNE_AFTER_EPOCHS, math.ceil(PRUNE_AFTER_SHARE * max_epochs))
-        self._curves: list[list[tuple[int, float]]] = []
-
-    def learn(self, curve: Mapping[int, float]) -> None:
-        best, points = math.inf, []
-        for epoch in sorted(curve):
-            best = min(best, curve[epoch])
-            points.append((epoch, best))
-        if points:
-            self._curves.append(points)
-
-    def is_behind(self, epoch: int, best: float) -> bool:
-        if epoch < self._first or len(self._curves) < PRUNE_AFTER_TRIALS:
-            return False
-        others = sorted(_best_by(curve, epoch) for curve in self._curves)
-        return best > others[len(others) // 2]
-
-
-def _best_by(curve: Sequence[tuple[int, float]], epoch: int) -> float:
-    best = math.inf
-    for at, value in curve:
-        if at > epoch:
-            break
-        best = value
-    return best
 
 
 class _Driver:
@@ -286,17 +280,21 @@ class _Driver:
         self,
         plan: Plan,
         executor: Executor,
-        journal: Journal,
+        journal: StudyStore,
         on_event: Callable[[SearchEvent, Progress], None] | None,
         stopped: Callable[[], bool],
         clock: Callable[[], float],
     ) -> None:
         self._plan, self._executor, self._journal, self._study = plan, executor, journal, journal.study
         self._on_event, self._stopped, self._clock = on_event, stopped, clock
-        self._seed = _agree_with_study(self._study, plan)
+        self._seed = agree(journal.study, plan.space_text, plan.seed)
+        if plan.sizing is not None:
+            plan.sizing.limit = min(plan.sizing.limit, self._study.user_attrs.get(MEMORY_LIMIT, math.inf))
         self._begun = clock()
         self._running: dict[str, _Running] = {}
-        self._median = _Median(plan.max_epochs)
+        self._again: list[_Running] = []
+        self._aside: dict[str, int] = {}
+        self._median = MedianOfBests(plan.max_epochs)
         self._every = math.ceil(plan.max_epochs / KEPT_EPOCHS)
         self._best: tuple[float, int] | None = None
         self._worst: float | None = None
@@ -310,7 +308,7 @@ class _Driver:
     def run(self) -> SearchResult:
         interrupted = timed_out = False
         try:
-            while self._free or self._running:
+            while self._free or self._running or self._again:
                 interrupted = interrupted or self._stopped()
                 timed_out = timed_out or self._is_late()
                 if interrupted:
@@ -320,8 +318,8 @@ class _Driver:
                 self._submit(only_first=timed_out, none=interrupted)
                 # After the submitting, before the waiting: the workers train while the disk writes.
                 self._journal.sync()
-                if not self._running:
-                    break
+                if not self._running and not self._again and (interrupted or timed_out or not self._free):
+                    break  # without these, no machine is there for the moment
                 for event in self._executor.poll(self._patience()):
                     self._take(event)
         except BaseException:
@@ -332,6 +330,8 @@ class _Driver:
         return self._result(interrupted, timed_out)
 
     def _submit(self, *, only_first: bool, none: bool) -> None:
+        while self._again and len(self._running) < self._executor.slots:
+            self._run_job(self._again.pop(0))
         while self._free and len(self._running) < self._executor.slots:
             if none or (only_first and self._free[0] != 0):
                 return
@@ -358,13 +358,20 @@ class _Driver:
         except ValueError as error:
             # Optuna refuses, say, a categorical whose choices differ from the journal's: a space that was changed.
             raise UserError(f"the search space does not fit the journal's trials ({error}): use a new run") from error
-        running = _Running(trial, place, origin, self._plan.make_payload(configuration, place), self._clock())
-        self._run_job(running)
+        payload = self._plan.make_payload(configuration, place)
+        running = _Running(trial, place, origin, configuration, payload, self._clock())
+        if self._plan.sizing is not None:
+            running.micro_batch = self._plan.sizing.micro_batch(configuration)
+        same = self._aside.get(_identity(trial.params or configuration))
+        if same is None:
+            self._run_job(running)
         self._tell_listener(Started(trial.number, place, origin, configuration))
+        if same is not None:
+            self._set_aside(running, f"the configuration is that of trial {same}, which was set aside")
 
     def _ask(self, place: int, origin: str) -> tuple[optuna.Trial, dict[str, Any]]:
         # A sampler per place, not one that runs on: after a restart its state would not be the uninterrupted one's.
-        self._study.sampler = _sampler(zlib.crc32(f"{self._seed}/{place}".encode()))
+        self._study.sampler = self._plan.sampler(zlib.crc32(f"{self._seed}/{place}".encode()))
         attributes: dict[str, Any] = {PLACE: place, "origin": origin}
         wanted = self._plan.enqueue.get(origin)
         asked = None if wanted is None else self._encoded(wanted)
@@ -395,7 +402,11 @@ class _Driver:
             return None
 
     def _run_job(self, running: _Running) -> None:
-        job = Job(f"trial-{running.trial.number}.{running.attempt}", running.payload)
+        sizing, payload = self._plan.sizing, running.payload
+        if sizing is not None:
+            running.memory = sizing.memory(running.configuration, running.micro_batch)
+            payload = {**payload, "micro_batch": running.micro_batch}
+        job = Job(f"trial-{running.trial.number}.{running.attempt}", payload, running.memory, self._plan.trial_time_limit)
         self._running[job.id] = running
         self._executor.submit(job)
 
@@ -405,6 +416,9 @@ class _Driver:
         running = self._running.get(event.job_id)
         if running is None:
             # Delivered twice, or of an attempt that was given up: it has been counted, or must not be.
+            return
+        if isinstance(event, Began):
+            running.worker, running.waited = event, self._clock() - running.started
             return
         if isinstance(event, Reported):
             if not running.told:
@@ -425,12 +439,14 @@ class _Driver:
         if not math.isfinite(loss):
             self._diverge(event, running)
             return
-        running.epoch = event.epoch
         if loss < running.best:
             running.best, running.best_epoch = loss, event.epoch
-        running.last = (event.epoch, loss)
         if (event.epoch - 1) % self._every == 0:
             self._keep(running, event.epoch, loss)
+        if event.epoch <= running.epoch:
+            # Told twice, or overtaken by a later one: where the trial stands it cannot say.
+            return
+        running.epoch, running.last = event.epoch, (event.epoch, loss)
         now = self._clock()
         if now - running.written_at >= SECONDS_BETWEEN_CURVES:
             self._write_curve(running, now)
@@ -453,19 +469,52 @@ class _Driver:
             self._end(running, "failed", "the objective reported no loss")
             self._check_failures()
             return
+        if self._plan.sizing is not None and isinstance(result, Mapping) and "peak_memory" in result:
+            running.peak_memory = float(result["peak_memory"])
+            self._plan.sizing.used(running.configuration, running.micro_batch, running.peak_memory)
+        running.returned = None if self._plan.value_of is None else self._plan.value_of(result)
         self._end(running, "complete", "", result)
 
     def _fail(self, running: _Running, event: Failed) -> None:
-        if event.worker_died and running.attempt < ATTEMPTS and not self._stopped():
+        if event.cause == "time limit" and running.last is not None:
+            self._end(running, "pruned", event.error)
+        elif self._is_worth_another(running, event):
+            if self._stopped():
+                self._end(running, "void", "interrupted")
+                return
             running.attempt += 1
-            running.epoch, running.best, running.last = 0, math.inf, None
-            self._run_job(running)
-            return
-        if event.worker_died and running.attempt < ATTEMPTS:
-            self._end(running, "void", "interrupted")
-            return
+            running.epoch, running.best, running.last, running.curve, running.unwritten = 0, math.inf, None, {}, {}
+            self._again.append(running)
+        elif event.cause == "error":
+            self._failures += 1
+            self._end(running, "failed", event.error, details=event.traceback)
+            self._check_failures()
+        else:
+            self._set_aside(running, event.error)
+
+    def _is_worth_another(self, running: _Running, event: Failed) -> bool:
+        """Did the trial fail by chance, or may it fit when it is made smaller?"""
+        if event.cause == "out of memory" and not self._shrink(running):
+            return False
+        running.deaths += event.cause == "worker died"
+        again = event.cause in ("worker died", "node lost", "out of memory")
+        return again and running.deaths < DEATHS and running.attempt < ATTEMPTS
+
+    def _shrink(self, running: _Running) -> bool:
+        sizing = self._plan.sizing
+        smaller = None if sizing is None else sizing.smaller(running.configuration, running.micro_batch)
+        if sizing is None or smaller is None:
+            return False
+        running.micro_batch = smaller
+        # In the study, so that a run that goes on later need not learn it again.
+        if math.isfinite(sizing.limit):
+            self._study.set_user_attr(MEMORY_LIMIT, sizing.limit)
+        return True
+
+    def _set_aside(self, running: _Running, reason: str) -> None:
+        self._aside.setdefault(_identity(running.trial.params or running.configuration), running.trial.number)
         self._failures += 1
-        self._end(running, "set aside" if event.worker_died else "failed", event.error, details=event.traceback)
+        self._end(running, "set aside", reason)
         self._check_failures()
 
     # ------------------------------------------------------------------ tell
@@ -502,7 +551,7 @@ class _Driver:
 
     def _value(self, running: _Running, end: TrialEnd) -> float | None:
         if end == "complete":
-            return running.best
+            return running.best if running.returned is None else running.returned
         if end == "diverged":
             # The worst loss seen, not a constant: a value far off would squash every other in plots and importances.
             return DIVERGED_LOSS if self._worst is None else self._worst
@@ -515,6 +564,15 @@ class _Driver:
         }
         if running.attempt > 1:
             attributes["attempts"] = running.attempt
+        if running.micro_batch is not None:
+            attributes["micro_batch"] = running.micro_batch
+        attributes |= {name: round(getattr(running, name)) for name in ("memory", "peak_memory") if getattr(running, name)}
+        if running.worker is not None:
+            attributes |= {
+                "worker": running.worker.worker,
+                "device": running.worker.device,
+                "waited": round(running.waited, 3),
+            }
         if end == "void":
             attributes[VOID] = reason
         elif reason:
@@ -529,7 +587,8 @@ class _Driver:
         if running.unwritten:
             with self._journal.together():
                 for epoch, loss in running.unwritten.items():
-                    running.trial.report(loss, epoch)
+                    # Not `trial.report`: a second attempt's epoch takes the place of the first's.
+                    self._study._storage.set_trial_intermediate_value(running.trial._trial_id, epoch, loss)
         running.unwritten, running.written_at = {}, now
 
     def _see(self, curve: Mapping[int, float]) -> None:
@@ -555,6 +614,12 @@ class _Driver:
         for job_id, running in self._running.items():
             if not running.told and not (keep_first and running.place == 0):
                 self._executor.cancel(job_id)
+                self._end(running, "void", reason)
+        waiting, self._again = self._again, []
+        for running in waiting:
+            if keep_first and running.place == 0:
+                self._again.append(running)
+            else:
                 self._end(running, "void", reason)
 
     def _cancel_all(self) -> None:
@@ -582,6 +647,8 @@ class _Driver:
             taken.add(_place(trial))
             self._see(trial.intermediate_values)
             self._learn(end_of(trial), trial.value, trial.number, trial.intermediate_values)
+            if end_of(trial) == "set aside":
+                self._aside.setdefault(_identity(trial.params or trial.user_attrs.get("configuration", {})), trial.number)
         return [place for place in range(self._plan.trials) if place not in taken]
 
     def _result(self, interrupted: bool, timed_out: bool) -> SearchResult:
@@ -597,7 +664,7 @@ class _Driver:
 
     def _progress(self) -> Progress:
         active = [running for running in self._running.values() if not running.told]
-        open_places = len(self._free) + len(active)
+        open_places = len(self._free) + len(active) + len(self._again)
         seconds = self._clock() - self._begun
         left = seconds / self._done_here * open_places if self._done_here else None
         if self._plan.time_limit is not None:
@@ -615,11 +682,16 @@ class _Driver:
         )
 
 
-def _sampler(seed: int) -> optuna.samplers.TPESampler:
+def tpe(seed: int) -> optuna.samplers.TPESampler:
+    """The sampler by default: a joint model of all parameters, conditional ones within their branch."""
     with warnings.catch_warnings():
         # group=True keeps conditional parameters in the joint model; that it is experimental is known and accepted.
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return optuna.samplers.TPESampler(multivariate=True, group=True, seed=seed)
+
+
+def _identity(configuration: Mapping[str, Any]) -> str:
+    return json.dumps(configuration, sort_keys=True, default=str)
 
 
 def _place(trial: FrozenTrial) -> int:
@@ -632,24 +704,3 @@ def _is_success(trial: FrozenTrial) -> bool:
 
 def _order(trial: FrozenTrial) -> tuple[float, int]:
     return (math.inf if trial.value is None else trial.value, trial.number)
-
-
-def _agree_with_study(study: optuna.Study, plan: Plan) -> int:
-    """Write the plan's identity into a new study, or check it against an old one's; the seed."""
-    kept = study.user_attrs
-    if not kept.get("advisor_format"):
-        if study.get_trials(deepcopy=False):
-            raise UserError("the journal's study has trials but was not begun by advisor: use a new run")
-        seed = plan.seed or 0
-        study.set_user_attr("seed", seed)
-        study.set_user_attr("space", plan.space_text)
-        # Last: it says that the others are there.
-        study.set_user_attr("advisor_format", FORMAT)
-        return seed
-    if kept["advisor_format"] > FORMAT:
-        raise UserError(f"the journal has format {kept['advisor_format']}, this advisor reads {FORMAT}: update it")
-    if kept.get("space") != plan.space_text:
-        raise UserError("the search space differs from the one that this run was begun with: use a new run (--out)")
-    if plan.seed is not None and plan.seed != kept.get("seed"):
-        raise UserError(f"this run has seed {kept.get('seed')}, not {plan.seed}: give that one, or use a new run")
-    return int(kept["seed"])

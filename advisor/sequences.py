@@ -75,6 +75,8 @@ def _archived_rows(read: Archived, notes: dict[str, int]) -> Rows:
 def _from_table(source: object, request: Request) -> Found:
     read = read_source(source, max_bytes=request.max_bytes)
     frame, origin = read.frame, read.origin
+    if request.like == (1, len(request.columns)) and request.id_column not in frame.columns and not request.needs_target:
+        request = replace(request, id_column=None)  # a wide table's id is only a name
     asked = {name: getattr(request, name) for name in ("target", "id_column", "time_column", "group_column")}
     for role, column in asked.items():
         if column is not None and column not in frame.columns and (request.needs_target or role in ("id_column", "time_column")):

@@ -5,7 +5,7 @@ Nothing here looks at the target of the test rows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,18 @@ from advisor.features import Dataset, Features, Signals
 from advisor.measurement import finite, hardware_facts, target_facts, target_shape
 from advisor.shift import compare
 from advisor.signal_fact_schema import SIGNAL_FACTS
-from advisor.signal_probes import answer_of, coarse, embedded, has_skill, kernel_rows, local_patterns, scaled_down, skill
+from advisor.signal_probes import (
+    answer_of,
+    coarse,
+    embedded,
+    has_skill,
+    in_pieces,
+    kernel_rows,
+    local_patterns,
+    scaled_down,
+    skill,
+    thinned,
+)
 from advisor.signal_rows import ArrayValues, lengths_of
 from advisor.signals import SignalSet
 
@@ -29,9 +40,10 @@ KEY_BYTES = 2 * 10**9
 """Repeated rows are looked for by a hash of each; of a larger set in so many bytes of rows drawn at random."""
 NEAR_TEST, NEAR_PAIRS = 2000, 10**8
 """Nearly repeated rows: so many test rows at most, and so many pairs."""
-NEAR_IMAGE, NEAR_SEQUENCE = 0.05, 0.01
-"""Two rows are nearly the same when their scaled-down versions differ by at most this share of their own variation: an
-image saved again as JPEG differs by about 0.02, two handwritten ones of the same person by 0.3."""
+NEAR_IMAGE, NEAR_SEQUENCE = 0.1, 0.01
+"""Two rows are nearly the same when their scaled-down versions differ by at most this share of their own variation. Of 1,000
+MNIST digits, half differ by over 0.04 from themselves saved as JPEG (quality 75) and 1 in 100 by under 0.2 from the nearest
+other one."""
 COMPONENTS = 8
 """Principal components of the scaled-down rows that are compared between test and training rows."""
 EXTENT = 0.9
@@ -42,7 +54,8 @@ PERIOD_PEAK = 0.1
 PERIOD_Z = 3.1
 """... and above it by so many standard errors in the rows that did not choose it (one-sided 1 in 1,000)."""
 PERIOD_ROWS = 10
-AUTOCORRELATION_CELLS = 2**24
+AUTOCORRELATION_CELLS = 2**22
+"""The autocorrelation is that of so many cells at most: its transforms take fifty times their memory."""
 PERIODS, CORRELATION_LENGTHS = 2, 8
 """What a unit must see of a sequence: a second period, to know that there is one; a pattern of four pieces, each as long
 as points are correlated to either side."""
@@ -55,9 +68,9 @@ def measure_signals(data: SignalSet, hardware: Mapping[str, Any] | None = None) 
     hardware: as for ``facts.measure``. UserError for an unknown name in it.
     """
     train, schema = data.train, data.schema
-    values = _values(train)
+    values = thinned(_values(train))
     rows = _drawn(len(train), values)
-    sample = values[rows] if len(rows) < len(train) else np.asarray(values)
+    sample = values[rows] if len(rows) < len(train) else np.ascontiguousarray(values)
     answer = _answer(train, schema.target)
     facts: dict[str, Any] = dict.fromkeys(FACTS)
     facts |= _shape_facts(data)
@@ -69,18 +82,30 @@ def measure_signals(data: SignalSet, hardware: Mapping[str, Any] | None = None) 
     shift, compared = _shift(data)
     facts |= shift | hardware_facts(hardware or {})
     sampled = dict.fromkeys(shift, compared) if compared else {}
-    if len(rows) < len(train):
-        measured = [name for name, value in own.items() if value is not None and name not in _EXACT]
-        sampled |= dict.fromkeys(measured, f"{len(rows):,} of {len(train):,} rows")
-    if schema.kind == "sequence" and (probed := len(kernel_rows(len(rows), schema.size[0]))) < len(train):
-        sampled |= dict.fromkeys(("flip.reversed", "flip.sign"), f"{probed:,} of {len(train):,} rows")
-    if (pairs := _pairs(data)) is not None:
-        sampled["duplicates.near_test_share"] = pairs
-    if (hashed := _hashed_rows(values)) < len(train):
-        counted = ("duplicates.share", "duplicates.conflicting_share", "duplicates.test_share")
-        sampled |= dict.fromkeys(counted, f"{hashed:,} of {len(train):,} rows")
+    sampled |= _sampled(data, len(rows), [name for name in own if name not in _EXACT])
     ordered = {name: sampled[name] for name in FACTS if name in sampled and facts[name] is not None}
     return Facts(facts, ordered, (), target_shape(answer, answer, schema.task))
+
+
+def _sampled(data: SignalSet, rows: int, measured: Sequence[str]) -> dict[str, str]:
+    """Which facts were measured on a part, and on which."""
+    sampled: dict[str, str] = {}
+    total, values = len(data.train), _values(data.train)
+    few = thinned(values[:1]).size < values[:1].size
+    if rows < total or few:
+        part = f"{rows:,} of {total:,} rows" + (" at a part of the pixels" if few else "")
+        sampled |= dict.fromkeys(measured, part)
+    if values.ndim == 3 and (probed := len(kernel_rows(rows, values.shape[2]))) < total:
+        sampled |= dict.fromkeys(("flip.reversed", "flip.sign"), f"{probed:,} of {total:,} rows")
+    if values.ndim == 3 and (correlated := _correlated_rows(rows, values)) < total:
+        names = ("sequence.period", "sequence.correlation_length", "receptive.needed")
+        sampled |= dict.fromkeys(names, f"{correlated:,} of {total:,} rows")
+    if (pairs := _pairs(data)) is not None:
+        sampled["duplicates.near_test_share"] = pairs
+    if (hashed := _hashed_rows(values)) < total:
+        counted = ("duplicates.share", "duplicates.conflicting_share", "duplicates.test_share")
+        sampled |= dict.fromkeys(counted, f"{hashed:,} of {total:,} rows")
+    return sampled
 
 
 _EXACT = {
@@ -95,9 +120,9 @@ def _values(data: Dataset) -> NDArray[Any]:
     return data.features.values
 
 
-def _drawn(count: int, values: NDArray[Any], most: int = SAMPLE_ROWS) -> NDArray[np.int64]:
+def _drawn(count: int, values: NDArray[Any], most: int | None = None) -> NDArray[np.int64]:
     """Which rows are measured: all, or a sample drawn at random, in order."""
-    size = min(most, max(SAMPLE_CELLS // int(np.prod(values.shape[1:])), FEWEST))
+    size = min(SAMPLE_ROWS if most is None else most, max(SAMPLE_CELLS // int(np.prod(values.shape[1:])), FEWEST))
     if count <= size:
         return np.arange(count)
     return np.sort(np.random.default_rng(0).choice(count, size, replace=False))
@@ -113,10 +138,12 @@ def _shape_facts(data: SignalSet) -> dict[str, Any]:
     schema, notes = data.schema, data.notes
     values = int(np.prod(schema.shape))
     groups = data.train.groups
-    none = {name: 0 for name, spec in FACTS.items() if not spec.nullable and spec.type in ("int", "float")}
+    none = {name: 0 for name, spec in FACTS.items() if not spec.nullable and spec.type == "int"}
+    shares = {name: 0.0 for name, spec in FACTS.items() if not spec.nullable and spec.type == "float"}
     lists: dict[str, Any] = {name: [] for name, spec in FACTS.items() if not spec.nullable and spec.type == "list"}
     return {
         **none,
+        **shares,
         **lists,
         "rows": len(data.train),
         "rows_test": len(data.test),
@@ -169,7 +196,7 @@ def _duplicates(data: SignalSet) -> dict[str, Any]:
 
 def _near_rows(data: SignalSet) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Training and test rows that are compared pair by pair."""
-    train, test = _values(data.train), _values(data.test)
+    train, test = thinned(_values(data.train)), thinned(_values(data.test))
     tested = _drawn(len(test), test, NEAR_TEST)
     return _drawn(len(train), train, max(NEAR_PAIRS // len(tested), 1)), tested
 
@@ -184,7 +211,8 @@ def _pairs(data: SignalSet) -> str | None:
 def _near_duplicates(data: SignalSet) -> dict[str, Any]:
     """Test rows that a training row nearly repeats. A row without any variation is near to nothing."""
     rows = _near_rows(data)
-    train, test = (embedded(_values(part)[own]) for part, own in zip((data.train, data.test), rows, strict=True))
+    parts = [thinned(_values(part))[own] for part, own in zip((data.train, data.test), rows, strict=True)]
+    train, test = map(embedded, parts)
     centre = train.mean(axis=0)  # far from the origin the squares would lose their last digits
     limit = NEAR_IMAGE if data.schema.kind == "image" else NEAR_SEQUENCE
     variation = test.var(axis=1) * test.shape[1]
@@ -195,7 +223,7 @@ def _near_duplicates(data: SignalSet) -> dict[str, Any]:
         part = test[start : start + 256]
         distance = ((part**2).sum(axis=1)[:, None] + squares - 2 * part @ train.T).min(axis=1)
         near[start : start + 256] = distance <= limit**2 * variation[start : start + 256]
-    exact = np.isin(ArrayValues(_values(data.test)[rows[1]]).keys(), ArrayValues(_values(data.train)[rows[0]]).keys())
+    exact = np.isin(ArrayValues(parts[1]).keys(), ArrayValues(parts[0]).keys())
     return {"duplicates.near_test_share": float((exact | (near & (variation > 0))).mean())}
 
 
@@ -205,10 +233,10 @@ def _near_duplicates(data: SignalSet) -> dict[str, Any]:
 def _shift(data: SignalSet) -> tuple[dict[str, Any], str | None]:
     """The facts ``shift.*`` of brightness (level), contrast (spread) and a few components, and on how many rows."""
     nothing: dict[str, Any] = {"shift.compared_with": "nothing", "shift.tests": []}
-    values = _values(data.train)
+    values = thinned(_values(data.train))
     groups = data.train.groups
     if data.test_origin == "file":
-        old, new, against = values, _values(data.test), "test"
+        old, new, against = values, thinned(_values(data.test)), "test"
     elif groups is not None and len(names := np.unique(groups)) > 1:
         half = np.isin(groups, np.random.default_rng(0).permutation(names)[: len(names) // 2])
         old, new, against = values[~half], values[half], "groups"
@@ -227,15 +255,15 @@ def _shift(data: SignalSet) -> tuple[dict[str, Any], str | None]:
 
 def _levels(values: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and standard deviation of each row, over all its channels; images in 0..1."""
-    flat = values.reshape(len(values), -1)
-    means, spreads = np.zeros(len(flat)), np.zeros(len(flat))
-    for start in range(0, len(flat), 512):
-        part = flat[start : start + 512].astype(np.float64) / (255 if values.ndim == 4 else 1)
+    found = []
+    for piece in in_pieces(values):
+        part = piece.reshape(len(piece), -1).astype(np.float64) / (255 if values.ndim == 4 else 1)
         known = ~np.isnan(part)
         count = np.maximum(known.sum(axis=1), 1)
         mean = np.where(known, part, 0).sum(axis=1) / count
         away = np.where(known, part - mean[:, None], 0)
-        means[start : start + 512], spreads[start : start + 512] = mean, np.sqrt((away**2).sum(axis=1) / count)
+        found.append((mean, np.sqrt((away**2).sum(axis=1) / count)))
+    means, spreads = (np.concatenate(parts) for parts in zip(*found, strict=True))
     return means, spreads
 
 
@@ -381,10 +409,15 @@ def _scales(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.concatenate([level, spread], axis=1).astype(np.float32)
 
 
+def _correlated_rows(count: int, values: NDArray[Any]) -> int:
+    """Of how many of so many rows the autocorrelation is taken."""
+    return min(count, max(AUTOCORRELATION_CELLS // int(np.prod(values.shape[1:])), 2 * PERIOD_ROWS))
+
+
 def _autocorrelations(values: NDArray[np.float32]) -> NDArray[np.float64]:
     """Per row the mean autocorrelation of its channels at lags 0 .. half the length; NaN where fewer than half of the pairs
     or no variation are there. Each series has its linear trend taken away."""
-    count = max(min(len(values), AUTOCORRELATION_CELLS // (values.shape[1] * values.shape[2])), 1)
+    count = _correlated_rows(len(values), values)
     values = values[np.linspace(0, len(values) - 1, count).astype(np.int64)] if count < len(values) else values
     length = values.shape[2]
     known = ~np.isnan(values)

@@ -10,7 +10,7 @@ reverse.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ Inputs = NDArray[np.float32]
 
 INPUTS = 256
 """An image or a sequence is scaled down to about so many numbers to be compared with others."""
+FINE_SIDE, PIECE_CELLS = 64, 2**22
 COARSE_SIDE, COARSE_POINTS = 8, 64
 """... and to so many pixels a side, or points of all channels together, for a probe."""
 KERNELS, KERNEL_POINTS, KERNEL_CELLS = 100, 7, 150_000
@@ -37,11 +38,26 @@ LEAST_SKILL = 0.1
 LEAST_ROWS = 20
 
 
+def thinned(values: NDArray[Any]) -> NDArray[Any]:
+    """A view of images with every n-th pixel, so many that no side has twice FINE_SIDE or more; sequences as they are."""
+    if values.ndim == 3:
+        return values
+    down, across = (max(side // FINE_SIDE, 1) for side in values.shape[2:])
+    return values[:, :, ::down, ::across]
+
+
+def in_pieces(values: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """Some rows at a time, so that their copies in floats take little memory."""
+    size = max(PIECE_CELLS // int(np.prod(values.shape[1:])), 1)
+    for start in range(0, len(values), size):
+        yield values[start : start + size]
+
+
 def scaled_down(values: NDArray[np.uint8], side: int) -> Inputs:
     """Images (n, c, h, w) -> float32 (n, c, at most side, at most side) in 0..1, each the mean of a block of pixels."""
     parts = []
-    for start in range(0, len(values), 512):
-        block = values[start : start + 512].astype(np.float32) / np.float32(255)
+    for part in in_pieces(values):
+        block = part.astype(np.float32) / np.float32(255)
         parts.append(_blocks(_blocks(block, 2, side), 3, side))
     return np.concatenate(parts)
 

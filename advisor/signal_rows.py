@@ -150,7 +150,7 @@ def padded(sequences: Sequence[NDArray[np.float32]], channels: int) -> NDArray[n
 
 def without_infinities(values: NDArray[Any]) -> tuple[NDArray[np.float32], int]:
     """As float32 with infinities (also numbers too large for it) missing, and how many there were."""
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         numbers = values.astype(np.float32)
     infinite = np.isinf(numbers)
     if count := int(infinite.sum()):

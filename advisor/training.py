@@ -21,6 +21,7 @@ from advisor.augmentation import Mix
 from advisor.balance import SYNTHETIC, ClassBalance
 from advisor.errors import UserError
 from advisor.features import Dataset, Features, Signals, Task
+from advisor.held_out import HeldOut
 from advisor.networks import InputShape, TableNetwork
 from advisor.plans import plan_of
 from advisor.preprocessing import Inputs, Preprocessor
@@ -76,7 +77,8 @@ class Fitted:
     """A trained stack: the weights of each member at its own best epoch.
 
     validation_losses: each member's loss at that epoch. held_out_rows, held_out: the rows that validated, and for each
-    the mean over the members that did not train on it: class probabilities (rows, classes), or predictions (rows,).
+    the mean over the members that did not train on it: class probabilities (rows, classes), or predictions (rows,). These
+    are of epochs that other rows chose (``held_out.py``), so that they are as good as for new rows, not better.
     target_knee: see ``squeezed``; target_mean and target_scale are those of the squeezed target, target_range of the plain.
     """
 
@@ -205,10 +207,13 @@ def train(
     members: int = 1,
     device: str = "cpu",
     prepared: Prepared | None = None,
+    micro_batch: int | None = None,
 ) -> Generator[Epoch, None, Fitted]:
     """Train ``members`` networks per split, all at once; yields after every epoch, returns the fitted stack.
 
     prepared: the result of ``prepare`` for the same data, splits and input parameters, when the caller keeps it.
+    micro_batch: rows of a step that are in memory at once; their gradients are added up, so the batch stays what it is.
+    (Batch normalization then sees the micro-batch, and chance draws in another order.) None is the whole batch.
     A member whose validation loss has not improved for ``patience`` epochs has stopped; training ends with the last one.
     """
     c = configuration
@@ -216,7 +221,7 @@ def train(
     member_split = [s for s in range(len(splits)) for _ in range(members)]
     generator = torch.Generator().manual_seed(seed)
     noise = torch.Generator(device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
-    rows = _Rows(c, data, splits, member_split, device)
+    rows = _Rows(c, data, splits, member_split, device, micro_batch)
     rows.find_neighbours(prepared)
     network = _build(c, prepared, rows, generator).to(device)
     forward = _fast_forward(network, c, device)
@@ -231,12 +236,15 @@ def train(
         network.train()
         train_loss = torch.zeros((), device=device)
         for step, batch in enumerate(rows.batches(steps, generator), start=(epoch - 1) * steps):
-            inputs, mix = rows.training_inputs(prepared, batch, generator)
-            out = forward(*inputs, noise)
-            loss = rows.loss(out, batch, mix, label_smoothing=float(c["label_smoothing"]))
-            optimizer.step(loss.sum(), learning_rate(c, step, total))  # a sum: members' gradients don't mix
-            train_loss += (loss.detach() * rows.unit).mean()
-        validation = rows.validate(network, prepared)
+            optimizer.zero_grad()
+            for part, share in rows.parts(batch):
+                inputs, mix = rows.training_inputs(prepared, part, generator)
+                out = forward(*inputs, noise)
+                loss = share * rows.loss(out, part, mix, label_smoothing=float(c["label_smoothing"]))
+                loss.sum().backward()  # type: ignore[no-untyped-call]  # a sum: members' gradients don't mix
+                train_loss += (loss.detach() * rows.unit).mean()
+            optimizer.step(learning_rate(c, step, total))
+        validation = rows.validate(network, prepared, best.going(epoch))
         best.update(network, validation, epoch)
         yield Epoch(epoch, float(train_loss) / steps, float(validation.mean()))
         if best.all_stopped(epoch) or not torch.isfinite(validation).any():
@@ -289,11 +297,13 @@ def _train_head(
         network.eval()  # what is fixed should not drop units or move its statistics
         train_loss = torch.zeros((), device=rows.device)
         for batch in rows.batches(steps, generator):
-            out = network(*rows.inputs(prepared, batch))
-            loss = rows.loss(out, batch)
-            optimizer.step(loss.sum(), float(configuration["learning_rate"]))
-            train_loss += loss.detach().mean()
-        validation = rows.validate(network, prepared)
+            optimizer.zero_grad()
+            for part, share in rows.parts(batch):
+                loss = share * rows.loss(network(*rows.inputs(prepared, part)), part)
+                loss.sum().backward()  # type: ignore[no-untyped-call]
+                train_loss += loss.detach().mean()
+            optimizer.step(float(configuration["learning_rate"]))
+        validation = rows.validate(network, prepared, best.going(epoch))
         best.update(network, validation, epoch)
         yield Epoch(epoch, float(train_loss) / steps, float(validation.mean()))
 
@@ -326,7 +336,9 @@ class _Rows:
         splits: Sequence[Split],
         member_split: Sequence[int],
         device: str,
+        micro_batch: int | None = None,
     ) -> None:
+        self.micro_batch = micro_batch
         self.task, self.rows, self.device = data.task, len(data), device
         self.classification = data.task != "regression"
         self.outputs = len(data.classes) if self.classification else 1
@@ -359,6 +371,7 @@ class _Rows:
             self.validation[m, :count] = torch.from_numpy(np.array(splits[s].validation))
             own = np.ones(count) if data.weights is None else data.weights[splits[s].validation]
             self.weight[m, :count] = torch.from_numpy(own / max(own.sum(), 1e-300))
+        self._kept = HeldOut(self.weight)
 
         self.balance: ClassBalance | None = None
         if self.classification:
@@ -394,6 +407,12 @@ class _Rows:
             orders.append(order.repeat(-(-length // len(own)))[:length])
         return torch.stack(orders).tensor_split(steps, dim=1)
 
+    def parts(self, batch: Tensor) -> list[tuple[Tensor, float]]:
+        """Nearly equal pieces (members, rows) of at most ``micro_batch`` rows, with each one's share of the batch."""
+        rows = batch.shape[1]
+        pieces = 1 if self.micro_batch is None else -(-rows // self.micro_batch)
+        return [(part, part.shape[1] / rows) for part in batch.tensor_split(pieces, dim=1)]
+
     def inputs(self, prepared: Prepared, batch: Tensor) -> list[Tensor]:
         return prepared.inputs(batch, self.member_split)
 
@@ -426,36 +445,42 @@ class _Rows:
         standardized = ((squeezed(target, self._knee) - self._mean) / self._scale).to(out.dtype)
         return (out[:, :, 0] - standardized).square().mean(dim=1)
 
-    def validate(self, network: Network, prepared: Prepared) -> Tensor:
-        """Validation loss of each member, in the target's unit squared for regression; what is not finite counts as inf."""
+    def validate(self, network: Network, prepared: Prepared, going: Tensor) -> Tensor:
+        """Validation loss of each member, in the target's unit squared for regression; what is not finite counts as inf.
+
+        going (members,): who still trains.
+        """
         network.eval()
-        total = torch.zeros(len(self.train), dtype=torch.float64)
-        for batch, weight, out in self._evaluate(network, prepared):
+        by_row, outs = [], []
+        for batch, _, out in self._evaluate(network, prepared):
             target = self.target[batch.to(self.device)]
             if self.classification:
                 losses = F.cross_entropy(out.flatten(0, 1), target.flatten(), reduction="none").view(target.shape)
             else:
                 values = stretched(out[:, :, 0].double() * self._scale + self._mean, self._knee)
                 losses = (values - target).square()
-            total += (losses.double().cpu() * weight).sum(dim=1)
+            by_row.append(losses.double().cpu())
+            outs.append(out.cpu())
+        self._kept.update(torch.cat(by_row, dim=1), torch.cat(outs, dim=1), going)
+        total = (torch.cat(by_row, dim=1) * self.weight).sum(dim=1)
         return torch.where(torch.isfinite(total), total, torch.inf)
 
     def held_out(self, network: Network, prepared: Prepared) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """The validating rows in ascending order, and for each the mean score of the members that validated on it."""
+        """The validating rows in ascending order, and for each the mean score of the members that validated on it, each at
+        the epoch that other validating rows chose."""
         network.eval()
-        sums = np.zeros((self.rows, self.outputs))
-        counts = np.zeros(self.rows)
-        for batch, weight, out in self._evaluate(network, prepared):
-            values = scores(out, self.task, self.mean, self.scale, self.range, self.knee).reshape(*batch.shape, self.outputs)
-            real = weight.numpy() > 0
-            np.add.at(sums, batch.numpy()[real], values[real])
-            np.add.at(counts, batch.numpy()[real], 1)
+        out = self._kept.merged(torch.cat([out.cpu() for _, _, out in self._evaluate(network, prepared)], dim=1))
+        values = scores(out, self.task, self.mean, self.scale, self.range, self.knee).reshape(*out.shape[:2], self.outputs)
+        sums, counts = np.zeros((self.rows, self.outputs)), np.zeros(self.rows)
+        real = self.weight.numpy() > 0
+        np.add.at(sums, self.validation.numpy()[real], values[real])
+        np.add.at(counts, self.validation.numpy()[real], 1)
         rows = np.flatnonzero(counts)
         means = sums[rows] / counts[rows, None]
         return rows, means if self.classification else means[:, 0]
 
     def _evaluate(self, network: Network, prepared: Prepared) -> Generator[tuple[Tensor, Tensor, Tensor], None, None]:
-        per_pass = network.rows_per_pass
+        per_pass = min(network.rows_per_pass, self.micro_batch or network.rows_per_pass)
         pieces = zip(torch.split(self.validation, per_pass, dim=1), torch.split(self.weight, per_pass, dim=1), strict=True)
         with torch.no_grad():
             for batch, weight in pieces:
@@ -544,9 +569,11 @@ class _Optimizer:
         rest = [p for p in self.parameters if id(p) not in penalized]
         return [{"params": self.decayed, "weight_decay": weight_decay}, {"params": rest}]
 
-    def step(self, loss: Tensor, rate: float) -> None:
+    def zero_grad(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+
+    def step(self, rate: float) -> None:
+        """Apply the gradients that were added up since ``zero_grad``."""
         if self.clip:
             self._clip()
         for group in self.optimizer.param_groups:
@@ -579,13 +606,17 @@ class _Best:
 
     def update(self, network: nn.Module, losses: Tensor, epoch: int) -> None:
         # a member that has stopped stays stopped: else it would keep training because its neighbours do
-        better = (losses < self.losses) & (epoch - self.epochs <= self.patience)
+        better = (losses < self.losses) & self.going(epoch)
         if not better.any():
             return
         self.losses[better], self.epochs[better] = losses[better], epoch
         with torch.no_grad():
             for name, tensor in network.state_dict().items():
                 self.state[name][better.to(tensor.device)] = tensor[better.to(tensor.device)]
+
+    def going(self, epoch: int) -> Tensor:
+        """Which members (members,) have not stopped before this epoch."""
+        return epoch - self.epochs <= self.patience
 
     def all_stopped(self, epoch: int) -> bool:
         return bool((epoch - self.epochs >= self.patience).all())

@@ -24,13 +24,16 @@ from advisor.baselines import fit_baselines
 from advisor.curves import read_curve
 from advisor.diagnosis import diagnose
 from advisor.errors import UserError
-from advisor.executors import Executor, Failed, Finished, InProcessExecutor, Job, Reported
+from advisor.executors import Executor, Factory, InProcessExecutor, Job
 from advisor.facts import MIN_SIDE
 from advisor.features import Dataset, Signals
 from advisor.final import Difference, Estimate, Verdict, constant_losses, decide, estimate
+from advisor.finalists import Stopped, train_finalists
 from advisor.losses import loss_name, row_losses
 from advisor.models import Model, decided, fit_temperature, model_files, tempered
-from advisor.objective import TrainingObjective, merged_held_out, payload
+from advisor.objective import TrainingObjective, merged_held_out, payload, training_sizing
+from advisor.own_objective import Final, OwnObjective, find
+from advisor.packing import packing_of
 from advisor.plans import plan_of, problem
 from advisor.recommendation import Recommendation, library_default
 from advisor.report import write_report
@@ -39,13 +42,17 @@ from advisor.runs import open_run, write_advice
 from advisor.samples import mistakes
 from advisor.search import Plan, Progress, SearchEvent, SearchResult, end_of, search
 from advisor.shift import likeness_to_test
+from advisor.sizing import Sizing
 from advisor.splits import make_splits
+from advisor.status import SearchRequest, begin_request, remembered, stopping
+from advisor.storage import Database, checked_url, failures
 from advisor.table import Table
 from advisor.training import Fitted
 
 if TYPE_CHECKING:
     from advisor.advice import Source
     from advisor.ray_executor import RayWorkers
+    from advisor.trial import Trial
 
 logging.getLogger("optuna.storages._in_memory").setLevel(logging.WARNING)  # else a line for every study that is made
 
@@ -62,11 +69,8 @@ SEARCH_SHARE = 0.7
 """Share of the time limit that the search may use; the final needs the rest."""
 RESULT_KEYS = ("kind", "configuration", "loss", "final", "estimate", "test")
 """What result.json holds at the least; ``search`` too when there was one."""
-ATTEMPTS = 2
-"""Times that the recommendation is trained in the final when a worker dies: the death may have been the machine's."""
 IMPORTANCE_TRIALS = 10
 """With fewer complete trials an importance is noise."""
-POLL_SECONDS = 0.5
 MEMORY_SHARE = 0.8
 """Share of the free memory that one training may be expected to take; the estimate is no promise."""
 
@@ -135,10 +139,15 @@ def tune(
     address: str | None = None,
     workers: int | None = None,
     gpus_per_worker: float = 0,
+    trial_time_limit: float | None = None,
+    objective: str | Callable[[Trial], Any] | None = None,
+    working_dir: str | Path | None = None,
+    storage: str | None = None,
     out: str | Path | None = None,
     on_event: Listener | None = None,
     should_stop: Callable[[], bool] | None = None,
     on_phase: Callable[[str], None] = lambda phase: None,
+    on_note: Callable[[str], None] = lambda note: None,
     **options: Any,
 ) -> RunResult:
     """Search around the recommendation, judge the best few again, leave the winner's model.
@@ -146,31 +155,56 @@ def tune(
     trials: how many in all, those of an earlier call on the same run folder included; trial 0 is the recommendation,
     trial 1 the library default. time_limit: seconds, for the search and the final together. executor: ``ray``, or
     ``in-process`` for debugging. address: a Ray cluster to join. workers: how many trials at once. gpus_per_worker: the
-    share of a GPU that each trial asks Ray for; 0 trains on CPUs. data, target, out and options are those of ``fit``.
-    Ctrl-C ends the search cleanly; the same call goes on with it.
+    share of a GPU that each worker asks Ray for; 0 trains on CPUs; workers on one GPU train at once what fits its memory
+    together, so a small share is the right one. trial_time_limit: seconds after which a trial is ended, and its worker
+    replaced when it hangs. objective: your own training code in place of our networks, a function of an ``advisor.Trial``
+    or its name, package.module:function; the model is then yours, and the result has none. working_dir: the folder to
+    import it from, sent to a cluster's workers. storage: the URL of a database to keep the study in, in place of the
+    journal file; a run folder remembers it, without its password. data, target, out and options are those of ``fit``.
+    on_phase, on_note: told where we are, and what a person should know at once.
+    Ctrl-C or `advisor stop` ends the search cleanly; the same call goes on with it.
     Raises UserError for whatever the user can mend.
     """
     begun = time.monotonic()
-    pool = _start_workers(executor, address, workers, gpus_per_worker, trials, time_limit)
+    if trial_time_limit is not None and not trial_time_limit > 0:
+        raise UserError(f"the time limit of a trial must be more than 0 seconds, not {trial_time_limit}")
+    objective, working_dir = remembered(data, objective, working_dir)
+    own = None if objective is None else find(objective, working_dir)
+    if storage is not None:
+        checked_url(storage)
+    pool = _start_workers(executor, address, workers, gpus_per_worker, trials, time_limit, working_dir)
     runner: Executor | None = None
     try:
         advice, run = open_run(data, target, out, options)
         with run.in_use(), _one_thread():
-            finished = _finished(run, advice, trials)
+            finished = _finished(run, advice, trials, own)
             if finished:
                 return finished
             train = _training_rows(advice)
             write_advice(run, advice)
             on_phase("search")
-            runner = _executor(pool, {"data": train, "seed": advice.reading.seed})
-            found = _search(advice, runner, run, trials, time_limit, on_event, should_stop)
+            runner = _executor(pool, own, own.shared(advice, train, run) if own else {"data": train, "seed": advice.reading.seed})
+            request = begin_request(run, trials, own.name if own else None, working_dir, storage)
+            stopped = stopping(run, should_stop)
+            sizing = None if own else training_sizing(train)
+            plan = _plan(advice, request, time_limit, trial_time_limit, sizing, own)
+            if own:
+                on_event = own.watch(run, advice.recommendation, plan.make_payload, on_event, on_note)
+            found = _searched(plan, runner, run, request, storage, on_event, stopped)
             document = _document(advice, "tune", begun)
             document["search"] = _search_section(found, advice, trials)
             if found.interrupted:
                 return RunResult(run.path, document, None, interrupted=True)
             on_phase("final")
             deadline = None if time_limit is None else begun + time_limit
-            model = _final(document, found, advice, train, runner, deadline)
+            model = None
+            try:
+                if own:
+                    _own_final(document, found, advice, train, runner, deadline, stopped, own, run)
+                else:
+                    model = _final(document, found, advice, train, runner, deadline, sizing, stopped)
+            except Stopped:
+                return RunResult(run.path, document, None, interrupted=True)
             document["seconds"] = time.monotonic() - begun
             _write_results(run, advice, model, document)
         return RunResult(run.path, document, model)
@@ -184,21 +218,26 @@ def tune(
 # ------------------------------------------------------------------------------------------------- a finished run
 
 
-def _write_results(run: RunFolder, advice: Advice, model: Model, document: Mapping[str, Any]) -> None:
-    """The model, result.json, and the report on them."""
-    write_folder(run.model, model_files(model))
+def _write_results(run: RunFolder, advice: Advice, model: Model | None, document: Mapping[str, Any]) -> None:
+    """The model where it is ours, result.json, and the report on them."""
+    if model is not None:
+        write_folder(run.model, model_files(model))
     write_json(run.result, document)
     write_report(run, advice.recommendation.to_dict(), advice.facts.to_dict(), advice.ledger(), document)
 
 
-def _finished(run: RunFolder, advice: Advice, trials: int) -> RunResult | None:
+def _finished(run: RunFolder, advice: Advice, trials: int, own: OwnObjective | None) -> RunResult | None:
     """The run when the very search was finished before."""
-    if not (run.result.is_file() and run.model.is_dir() and run.journal.is_file()):
+    if not (run.result.is_file() and (own or run.model.is_dir()) and run.has_search()):
         return None
     document = read_result(run)
+    if document.get("objective", {}).get("name") != (own.name if own else None):
+        return None
     same = document.get("configuration") == dict(advice.recommendation.configuration)
     if document.get("kind") != "tune" or not same or len(document["search"]["trials"]) < trials:
         return None
+    if own:
+        return RunResult(run.path, document, None)
     from advisor.models import load_model
 
     return RunResult(run.path, document, load_model(run.model))
@@ -223,6 +262,7 @@ def _start_workers(
     gpus_per_worker: float,
     trials: int,
     time_limit: float | None,
+    working_dir: str | Path | None,
 ) -> RayWorkers | None:
     if trials < 1:
         raise UserError(f"trials must be at least 1, not {trials}")
@@ -238,17 +278,19 @@ def _start_workers(
         raise UserError(f"unknown executor '{executor}': choose ray or in-process")
     from advisor.ray_executor import RayWorkers
 
-    pool = RayWorkers(workers, address, gpus_per_worker=gpus_per_worker, imports=["advisor.objective"])
+    imports = ["advisor.objective", "advisor.trial"]
+    pool = RayWorkers(workers, address, gpus_per_worker=gpus_per_worker, imports=imports, working_dir=working_dir)
     pool.start()
     return pool
 
 
-def _executor(pool: RayWorkers | None, shared: Mapping[str, Any]) -> Executor:
+def _executor(pool: RayWorkers | None, own: OwnObjective | None, shared: Mapping[str, Any]) -> Executor:
+    factory: Factory = own.factory if own else TrainingObjective
     if pool is None:
-        return InProcessExecutor(TrainingObjective, shared)
+        return InProcessExecutor(factory, shared)
     from advisor.ray_executor import RayExecutor
 
-    return RayExecutor(TrainingObjective, shared, ray_workers=pool)
+    return RayExecutor(factory, shared, ray_workers=pool)
 
 
 @contextmanager
@@ -311,29 +353,47 @@ def _run_here(objective: TrainingObjective, job: Job) -> tuple[list[float], Fitt
 # ------------------------------------------------------------------------------------------------- the search
 
 
-def _search(
+def _plan(
     advice: Advice,
-    runner: Executor,
-    run: RunFolder,
-    trials: int,
+    request: SearchRequest,
     time_limit: float | None,
-    on_event: Listener | None,
-    should_stop: Callable[[], bool] | None,
-) -> SearchResult:
+    trial_time_limit: float | None,
+    sizing: Sizing | None,
+    own: OwnObjective | None,
+) -> Plan:
     recommendation, seed = advice.recommendation, advice.reading.seed
     configuration = recommendation.configuration
     default = library_default(recommendation, knowledge.base_space(recommendation.kind))
-    plan = Plan(
+    return Plan(
         space=recommendation.space,
         enqueue={RECOMMENDED: configuration, DEFAULT: default},
-        trials=trials,
+        trials=request.trials,
         max_epochs=int(configuration["epochs"]),
-        space_text=repr(recommendation.space.to_dict()),
+        space_text=repr(recommendation.space.to_dict()) + (f" for {own.name}" if own else ""),
         seed=seed,
         time_limit=None if time_limit is None else time_limit * SEARCH_SHARE,
+        trial_time_limit=trial_time_limit,
         make_payload=lambda asked, place: payload(asked, seed=seed + place, repeat=0, members=1, keep=False),
+        sizing=sizing,
+        value_of=own.value_of if own else None,
     )
-    return search(plan, runner, run.journal, on_event=on_event, should_stop=should_stop)
+
+
+def _searched(
+    plan: Plan,
+    runner: Executor,
+    run: RunFolder,
+    request: SearchRequest,
+    storage: str | None,
+    on_event: Listener | None,
+    should_stop: Callable[[], bool],
+) -> SearchResult:
+    """The search, in the run's journal or in the database that the run was begun with."""
+    if request.storage is None:
+        return search(plan, runner, run.journal, on_event=on_event, should_stop=should_stop)
+    url, name = storage or request.storage, str(request.study)
+    with failures(url):
+        return search(plan, runner, lambda: Database.open(url, name), on_event=on_event, should_stop=should_stop)
 
 
 def configuration_of(trial: FrozenTrial, recommendation: Recommendation) -> dict[str, Any]:
@@ -360,6 +420,7 @@ def _search_section(found: SearchResult, advice: Advice, requested: int) -> dict
         "trials": trials,
         "timed_out": found.timed_out,
         "seconds": found.seconds,
+        "packing": packing_of(found.trials),
         "importances": _importances(found),
     }
 
@@ -387,19 +448,14 @@ def _final(
     train: Dataset,
     runner: Executor,
     deadline: float | None,
+    sizing: Sizing | None,
+    stopped: Callable[[], bool],
 ) -> Model:
     """Train the recommendation and the best few again on fresh splits, decide, and complete the document."""
-    recommendation = advice.recommendation
-    entries: dict[str, Mapping[str, Any]] = {RECOMMENDED: recommendation.configuration}
-    searched: dict[str, float | None] = {}
-    for trial in found.ranking():
-        configuration = configuration_of(trial, recommendation)
-        if trial.user_attrs.get("origin") == RECOMMENDED:
-            searched[RECOMMENDED] = trial.value
-        elif len(entries) <= FINALISTS and configuration not in entries.values():
-            name = DEFAULT if trial.user_attrs.get("origin") == DEFAULT else f"trial {trial.number}"
-            entries[name], searched[name] = configuration, trial.value
-    stacks = _train_finalists(entries, FINAL_REPEATS, advice.reading.seed, runner, deadline)
+    entries, searched = _finalists(found, advice.recommendation)
+    jobs = _final_jobs(entries, FINAL_REPEATS, advice.reading.seed)
+    larger = _for_final(sizing, train)
+    stacks: dict[str, list[Fitted]] = train_finalists(jobs, RECOMMENDED, runner, deadline, larger, stopped)
     contenders = [_contender(name, [entries[name]], own, train) for name, own in stacks.items()]
     if len(contenders) > 1:
         contenders.append(_blend(contenders, train))
@@ -411,51 +467,72 @@ def _final(
     return _complete(document, advice, winner, contenders[0], train)
 
 
-def _train_finalists(
-    entries: Mapping[str, Mapping[str, Any]],
-    repeats: Sequence[int],
-    seed: int,
+def _final_jobs(
+    entries: Mapping[str, Mapping[str, Any]], repeats: Sequence[int], seed: int
+) -> dict[str, list[Job]]:
+    return {
+        name: [Job(f"final/{name}/{repeat}", _final_payload(c, seed, repeat)) for repeat in repeats]
+        for name, c in entries.items()
+    }
+
+
+def _for_final(sizing: Sizing | None, train: Dataset) -> Sizing | None:
+    """What the search has learned, for stacks with the final's number of networks."""
+    larger = training_sizing(train, final=True)
+    return None if sizing is None else replace(larger, limit=sizing.limit, ratio=sizing.ratio)
+
+
+def _own_final(
+    document: dict[str, Any],
+    found: SearchResult,
+    advice: Advice,
+    train: Dataset,
     runner: Executor,
     deadline: float | None,
-) -> dict[str, list[Fitted]]:
-    """Stacks of each entry, repeats in order. Past the deadline only the recommendation is still waited for.
+    stopped: Callable[[], bool],
+    own: OwnObjective,
+    run: RunFolder,
+) -> None:
+    """The same for a person's own objective: the models are theirs, so they are judged by what it returns."""
+    entries, searched = _finalists(found, advice.recommendation)
+    seed = advice.reading.seed
+    own.finish(
+        document,
+        Final(
+            entries,
+            searched,
+            FINAL_REPEATS,
+            train=lambda repeats: train_finalists(
+                _final_jobs(entries, repeats, seed), RECOMMENDED, runner, deadline, None, stopped
+            ),
+            payload=lambda name, repeat: _final_payload(entries[name], seed, repeat),
+            test=lambda scores: _test_results(advice, train, scores, ()),
+        ),
+        advice,
+        train,
+        run,
+    )
 
-    An entry of which any job failed is out of the final; the recommendation is trained again when its worker died, and its
-    failure is an error.
-    """
-    jobs = [
-        Job(
-            f"final/{name}/{repeat}",
-            payload(c, seed=seed + 1000 + repeat, repeat=repeat, members=int(c["final_members"]), keep=True),
-        )
-        for name, c in entries.items()
-        for repeat in repeats
-    ]
-    by_id, deaths = {job.id: job for job in jobs}, dict[str, int]()
-    waiting, running, results = list(reversed(jobs)), set[str](), dict[str, Fitted]()
-    essential = {f"final/{RECOMMENDED}/{repeat}" for repeat in repeats}
-    while waiting or running:
-        late = deadline is not None and time.monotonic() > deadline
-        if late:
-            waiting = [job for job in waiting if job.id in essential]
-            for job_id in running - essential:
-                runner.cancel(job_id)
-        while waiting and len(running) < runner.slots:
-            job = waiting.pop()
-            runner.submit(job)
-            running.add(job.id)
-        for event in runner.poll(POLL_SECONDS):
-            if isinstance(event, Finished):
-                results[event.job_id] = event.result
-            elif isinstance(event, Failed) and event.job_id in essential:
-                deaths[event.job_id] = deaths.get(event.job_id, 0) + 1
-                if not event.worker_died or deaths[event.job_id] >= ATTEMPTS:
-                    raise UserError(f"the recommendation could not be trained in the final: {event.error}")
-                waiting.append(by_id[event.job_id])
-            if not isinstance(event, Reported):
-                running.discard(event.job_id)
-    names = {name: [f"final/{name}/{repeat}" for repeat in repeats] for name in entries}
-    return {name: [results[i] for i in ids] for name, ids in names.items() if all(i in results for i in ids)}
+
+def _finalists(
+    found: SearchResult, recommendation: Recommendation
+) -> tuple[dict[str, Mapping[str, Any]], dict[str, float | None]]:
+    """The recommendation and the best few: their configurations, and their losses in the search."""
+    entries: dict[str, Mapping[str, Any]] = {RECOMMENDED: recommendation.configuration}
+    searched: dict[str, float | None] = {}
+    for trial in found.ranking():
+        configuration = configuration_of(trial, recommendation)
+        if trial.user_attrs.get("origin") == RECOMMENDED:
+            searched[RECOMMENDED] = trial.value
+        elif len(entries) <= FINALISTS and configuration not in entries.values():
+            name = DEFAULT if trial.user_attrs.get("origin") == DEFAULT else f"trial {trial.number}"
+            entries[name], searched[name] = configuration, trial.value
+    return entries, searched
+
+
+def _final_payload(configuration: Mapping[str, Any], seed: int, repeat: int) -> dict[str, Any]:
+    members = int(configuration["final_members"])
+    return payload(configuration, seed=seed + 1000 + repeat, repeat=repeat, members=members, keep=True)
 
 
 def _contender(
@@ -547,46 +624,51 @@ def _complete(
     document: dict[str, Any], advice: Advice, winner: Contender, recommended: Contender, train: Dataset
 ) -> Model:
     """The winner's model; its promised loss, and then, once, the test rows, are added to the document."""
-    seed = advice.reading.seed
     model = _model(advice, winner, train)
-    test = advice.data.dataset("test")
-    known = test.target >= 0 if train.task != "regression" else np.isfinite(test.target)
+    rows = int(_known_targets(advice).sum())
     # n rows without a mistake leave about one in n + K possible: a certain model then loses this much on that row
     tail = 0.0 if train.task == "regression" else math.log(len(winner.losses) + len(train.classes))
-    expected: Estimate = estimate(winner.losses, max(1, int(known.sum())), seed, tail)
+    expected: Estimate = estimate(winner.losses, max(1, rows), advice.reading.seed, tail)
     document["estimate"] = asdict(expected)
-    labelled = int(known.sum())
-    section: dict[str, Any] = {"rows": labelled, "origin": advice.data.test_origin}
-    if labelled:
-        target = test.target[known]
-        entries = {"network": model.scores(test.features)}
+    document["test"] = {"rows": rows, "origin": advice.data.test_origin}
+    if rows:
+        features = advice.data.dataset("test").features
+        scores = {"network": model.scores(features)}
         if winner is not recommended:
-            entries[RECOMMENDED] = _model(advice, recommended, train).scores(test.features)
-        for name, scores in fit_baselines(train, seed).items():
-            entries[name] = scores(test.features)
-        losses = {name: row_losses(train.task, target, scores[known]) for name, scores in entries.items()}
-        ours = ("network", RECOMMENDED)
-        section["results"] = [
-            {
-                "name": name,
-                **_scores(train.task, target, scores[known], losses[name], model.shares if name in ours else ()),
-                "difference_to_network": _paired(losses[name], losses["network"]),
-            }
-            for name, scores in entries.items()
-        ]
-        own = entries["network"][known]
-        chosen = None if train.task == "regression" else decided(own, model.shares)
-        section["predictions"] = diagnose(train.task, len(train.classes), target, own, chosen)
-        if isinstance(test.features, Signals):
-            section["mistakes"] = mistakes(_labelled(test, known), own, chosen, losses["network"])
-    document["test"] = section
+            scores[RECOMMENDED] = _model(advice, recommended, train).scores(features)
+        document["test"] |= _test_results(advice, train, scores, model.shares)
     return model
 
 
-def _labelled(test: Dataset, known: NDArray[np.bool_]) -> Dataset:
-    """The test rows whose target is known, of images or sequences."""
-    assert isinstance(test.features, Signals)
-    return Dataset(Signals(test.features.values[known]), test.target[known], test.task, test.classes)
+def _known_targets(advice: Advice) -> NDArray[np.bool_]:
+    """Which test rows have a target that can be scored."""
+    test = advice.data.dataset("test")
+    return np.asarray(test.target >= 0 if test.task != "regression" else np.isfinite(test.target))
+
+
+def _test_results(
+    advice: Advice, train: Dataset, entries: Mapping[str, NDArray[np.float64]], shares: Sequence[float]
+) -> dict[str, Any]:
+    """The test rows, scored: the entries (name -> scores of all test rows, the winner's as "network") and the baselines."""
+    test, known, ours = advice.data.dataset("test"), _known_targets(advice), tuple(entries)
+    baselines = {name: scores(test.features) for name, scores in fit_baselines(train, advice.reading.seed).items()}
+    target, entries = test.target[known], {**entries, **baselines}
+    losses = {name: row_losses(train.task, target, scores[known]) for name, scores in entries.items()}
+    results = [
+        {
+            "name": name,
+            **_scores(train.task, target, scores[known], losses[name], shares if name in ours else ()),
+            "difference_to_network": _paired(losses[name], losses["network"]),
+        }
+        for name, scores in entries.items()
+    ]
+    own = entries["network"][known]
+    chosen = None if train.task == "regression" else decided(own, shares)
+    section = {"results": results, "predictions": diagnose(train.task, len(train.classes), target, own, chosen)}
+    if isinstance(test.features, Signals):
+        labelled = Dataset(Signals(test.features.values[known]), target, test.task, test.classes)
+        section["mistakes"] = mistakes(labelled, own, chosen, losses["network"])
+    return section
 
 
 def _model(advice: Advice, contender: Contender, train: Dataset) -> Model:

@@ -232,6 +232,7 @@ OPTIONS = [
     Case("no workers", "tune d.csv --target y --workers 0", "workers"),
     Case("no time", "tune d.csv --target y --executor in-process --time-limit 0", "time"),
     Case("negative time", "tune d.csv --target y --executor in-process --time-limit -5", "time"),
+    Case("no time for a trial", "tune d.csv --target y --executor in-process --trial-time-limit 0", "time limit of a trial"),
     Case("time that is no number", "tune d.csv --target y --executor in-process --time-limit nan", "time"),
     Case("test fraction of 0", D + " --test-fraction 0", "between 0 and 1"),
     Case("test fraction of 1.5", D + " --test-fraction 1.5", "between 0 and 1"),

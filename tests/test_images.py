@@ -79,6 +79,14 @@ def test_what_is_no_image_is_ignored_and_what_is_damaged_left_out(tmp_path):
         read_signals(root, data.schema)
 
 
+def test_a_file_is_judged_by_its_content_and_postscript_is_never_run(tmp_path):
+    root = folders(tmp_path, "ab", 10)
+    (root / "a" / "script.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n")
+    (root / "a" / "0.png").rename(root / "a" / "0.jpg")
+    data = load_signals(root)
+    assert data.notes == {"corrupt_files": 1} and "a/0.jpg" in {*data.train_names, *data.test_names}
+
+
 def test_a_class_of_which_every_file_is_damaged_is_named(tmp_path):
     root = folders(tmp_path, "ab", 10)
     for file in (root / "b").iterdir():

@@ -12,11 +12,12 @@ from advisor import knowledge, rule_docs, rule_format, rule_schema
 from advisor.cli import _run
 from advisor.facts import FACTS
 from advisor.rules import NOT_RULES, fact_names, own_names
+from advisor.spaces import union
 
 DOCS = Path(__file__).parent.parent / "docs"
-SPACE = knowledge.base_space()
-SHIPPED = knowledge.rules()
-SCHEMA = rule_schema.schema(SPACE, {**fact_names(FACTS), **own_names(SPACE)})
+SPACE = union(knowledge.base_spaces().values())
+SHIPPED = knowledge.rules(kind=None)
+SCHEMA = rule_schema.schema(SPACE, {**fact_names(FACTS), **own_names(knowledge.base_spaces())})
 CHECKER = jsonschema.Draft202012Validator(SCHEMA)
 FILES = [file for file in sorted(knowledge.folder("rules").glob("*.yaml")) if file.name not in NOT_RULES]
 

@@ -11,11 +11,9 @@ import optuna
 import pytest
 from contracts import (
     ENQUEUE,
-    SHARED,
     ToySpace,
     assert_run_is_sound,
     open_plainly,
-    script_factory,
     toy_losses,
     toy_payload,
 )
@@ -25,6 +23,7 @@ from optuna.trial import TrialState
 
 from advisor import search as search_module
 from advisor.errors import UserError
+from advisor.executor_contract import SHARED, script_factory
 from advisor.executors import Cancelled, Failed, Finished, InProcessExecutor, Reported
 from advisor.journal import Journal, read_study
 from advisor.ray_executor import RayExecutor
@@ -133,7 +132,7 @@ def test_a_job_whose_worker_dies_is_run_again_then_set_aside(local_ray, tmp_path
         executor.close()
     trials = assert_run_is_sound(tmp_path / "j", 4)
     assert end_of(trials[1]) == "set aside"
-    assert trials[1].user_attrs["attempts"] == 3
+    assert trials[1].user_attrs["attempts"] == 2
     assert result.number_of("complete") == 3
 
 
@@ -446,7 +445,7 @@ class ChaoticExecutor:
         if job in self._cancelled and self._random.random() < 0.5:
             return self._gone(job, Cancelled(job))
         if self._random.random() < 0.04:
-            return self._gone(job, Failed(job, "died", "", worker_died=True))
+            return self._gone(job, Failed(job, "died", cause="worker died"))
         if self._random.random() < 0.02:
             return self._gone(job, Failed(job, "ValueError: x", "trace"))
         step = next(steps, None)

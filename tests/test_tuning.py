@@ -20,7 +20,6 @@ import advisor
 from advisor import tuning
 from advisor.cli import _run
 from advisor.errors import UserError
-from advisor.executors import Failed, Finished
 from advisor.features import Dataset, Features
 from advisor.losses import row_losses
 from advisor.models import tempered
@@ -79,6 +78,9 @@ def test_a_run_is_whole(tuned):
     document = read_json(tuned.folder / "result.json")
     assert [trial["origin"] for trial in document["search"]["trials"]] == ["recommendation", "library default", "search"]
     assert all(trial["end"] in ("complete", "pruned") for trial in document["search"]["trials"])
+    packing = document["search"]["packing"]
+    assert [row["number"] for row in packing] == [0, 1, 2]
+    assert all(row["began"] < row["ended"] and row["memory"] > 0 for row in packing)
     final = document["final"]
     assert final["winner"] in {contender["name"] for contender in final["contenders"]}
     assert final["contenders"][0]["name"] == "recommendation"
@@ -531,40 +533,6 @@ def test_importances_are_counted_after_the_journal_is_closed(here):
     assert sum(trial["end"] == "complete" for trial in search["trials"]) >= tuning.IMPORTANCE_TRIALS
     assert search["importances"]
     assert {name.removesuffix(".on") for name in search["importances"]} <= set(done.document["configuration"])
-
-
-class Mortal:
-    """An executor whose workers die: the first ``deaths`` jobs that it is given come back failed."""
-
-    slots = 1
-
-    def __init__(self, deaths, died=True):
-        self.deaths, self.died, self.given, self.now = deaths, died, [], None
-
-    def submit(self, job):
-        self.given.append(job.id)
-        self.now = job
-
-    def poll(self, timeout):
-        job, self.now = self.now, None
-        if len(self.given) <= self.deaths:
-            return [Failed(job.id, "the worker is gone", "", worker_died=self.died)]
-        return [Finished(job.id, "a stack")]
-
-
-ENTRY = {"recommendation": {"final_members": 1}}
-
-
-def test_a_worker_that_dies_in_the_final_costs_the_recommendation_nothing():
-    runner = Mortal(1)
-    assert tuning._train_finalists(ENTRY, (1,), 0, runner, None) == {"recommendation": ["a stack"]}
-    assert runner.given == ["final/recommendation/1"] * 2
-
-
-@pytest.mark.parametrize("deaths, died", [(2, True), (1, False)])
-def test_what_fails_again_or_by_itself_is_an_error(deaths, died):
-    with pytest.raises(UserError, match="could not be trained in the final: the worker is gone"):
-        tuning._train_finalists(ENTRY, (1,), 0, Mortal(deaths, died), None)
 
 
 def test_a_result_that_lacks_something_is_damaged(here):

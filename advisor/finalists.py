@@ -1,0 +1,91 @@
+"""The final's trainings, run to their end whatever becomes of workers, nodes and memory."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from advisor.errors import UserError
+from advisor.executors import ENDS, Executor, Failed, Finished, Job
+from advisor.sizing import Sizing
+
+DEATHS = 2
+"""Times that a training is begun when its worker dies: the death may have been the machine's."""
+ATTEMPTS = 20
+"""... and when it was the machine's for sure, or the memory's."""
+POLL_SECONDS = 0.5
+
+
+class Stopped(Exception):
+    """The final was asked to stop."""
+
+
+def train_finalists(
+    entries: Mapping[str, Sequence[Job]],
+    essential: str,
+    runner: Executor,
+    deadline: float | None,
+    sizing: Sizing | None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> dict[str, list[Any]]:
+    """The results of each entry's jobs, in their order. Past the deadline only the essential entry is still waited for.
+
+    An entry of which any job failed for a reason of its own is out; of the essential one that is a UserError. Payloads
+    hold a ``configuration``; a job that is out of memory is run again with ``micro_batch``, as ``sizing`` says. Raises
+    Stopped when ``stopped`` says so.
+    """
+    names = {job.id: name for name, jobs in entries.items() for job in jobs}
+    waiting = [_sized(job, sizing, None) for jobs in entries.values() for job in jobs][::-1]
+    running, results, attempts = dict[str, Job](), dict[str, Any](), Counter[str]()
+    while waiting or running:
+        if stopped():
+            for job_id in running:
+                runner.cancel(job_id)
+            raise Stopped
+        if deadline is not None and time.monotonic() > deadline:
+            waiting = [job for job in waiting if names[job.id] == essential]
+            for job_id in running:
+                if names[job_id] != essential:
+                    runner.cancel(job_id)
+        while waiting and len(running) < runner.slots:
+            job = waiting.pop()
+            running[job.id] = job
+            runner.submit(job)
+        for event in runner.poll(POLL_SECONDS):
+            job_of_event = running.pop(event.job_id, None) if isinstance(event, ENDS) else None
+            if job_of_event is None:
+                continue
+            if isinstance(event, Finished):
+                results[event.job_id] = event.result
+            elif isinstance(event, Failed):
+                again = _again(job_of_event, event, attempts, sizing)
+                if again is not None:
+                    waiting.append(again)
+                elif names[event.job_id] == essential:
+                    raise UserError(f"the {essential} could not be trained in the final: {event.error}")
+    return {
+        name: [results[job.id] for job in jobs] for name, jobs in entries.items() if all(job.id in results for job in jobs)
+    }
+
+
+def _again(job: Job, event: Failed, attempts: Counter[str], sizing: Sizing | None) -> Job | None:
+    """The job to run in its place, or None when it failed for a reason of its own."""
+    attempts[job.id] += 1
+    attempts[f"deaths of {job.id}"] += event.cause == "worker died"
+    if attempts[job.id] >= ATTEMPTS or attempts[f"deaths of {job.id}"] >= DEATHS:
+        return None
+    if event.cause == "out of memory" and sizing is not None:
+        smaller = sizing.smaller(job.payload["configuration"], job.payload.get("micro_batch"))
+        return None if smaller is None else _sized(job, sizing, smaller)
+    return job if event.cause in ("worker died", "node lost") else None
+
+
+def _sized(job: Job, sizing: Sizing | None, micro_batch: int | None) -> Job:
+    if sizing is None:
+        return job
+    configuration = job.payload["configuration"]
+    rows = micro_batch or sizing.micro_batch(configuration)
+    return replace(job, payload={**job.payload, "micro_batch": rows}, memory=sizing.memory(configuration, rows))

@@ -1,0 +1,334 @@
+"""Tuning a person's own training function: what the workers get, what is kept of it, and its final.
+
+The search is the same as for our networks; only the final differs, because the models are the person's: a contender is
+judged by the held-out scores that the objective returns, or by the losses that it returns, split by split.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from advisor.advice import Advice
+from advisor.errors import UserError
+from advisor.features import Dataset
+from advisor.final import ALONE, BEHIND, COVERAGE, SIGNIFICANCE, Difference, Estimate, Verdict, constant_losses, decide, estimate
+from advisor.losses import loss_name, row_losses
+from advisor.objective import mean_by_row
+from advisor.recommendation import Recommendation
+from advisor.run_folder import RunFolder, move_folders
+from advisor.search import Ended, Progress, SearchEvent, Started
+from advisor.table import Table
+from advisor.trial import OwnTraining, Result, Trial, folder_of, import_objective
+
+READ_BEFORE_NOTE = 3
+"""Complete trials after which parameters that none of them read are named."""
+NAMES_IN_NOTE = 12
+FEWEST_SPLITS = 5
+"""Losses that a comparison split by split needs; a hold-out plan is repeated so often."""
+SAME_LOSS = 0.01
+"""Relative difference up to which a returned loss is taken for the mean row loss of the returned scores."""
+
+Payload = Callable[[dict[str, Any], int], Mapping[str, Any]]
+Listener = Callable[[SearchEvent, Progress], None]
+
+
+@dataclass(frozen=True)
+class Final:
+    """What the final needs of the search. entries: name -> configuration, the recommendation first; searched: name -> its
+    loss in the search. repeats: the fresh partitions. train: partitions -> the entries' results on them, without those that
+    failed; payload: (name, partition) -> what was trained. test: name -> scores of the test rows; what result.json says."""
+
+    entries: Mapping[str, Mapping[str, Any]]
+    searched: Mapping[str, float | None]
+    repeats: Sequence[int]
+    train: Callable[[Sequence[int]], Mapping[str, list[Result]]]
+    payload: Callable[[str, int], Mapping[str, Any]]
+    test: Callable[[Mapping[str, NDArray[np.float64]]], Mapping[str, Any]]
+
+
+@dataclass
+class OwnObjective:
+    """An objective under tuning. name: module:function. function: itself, or its name where a worker can import it.
+
+    path: the folder that the module is imported from, None when it needs none. read: parameters read so far.
+    """
+
+    name: str
+    function: Any
+    path: str | None
+    read: set[str] = field(default_factory=set)
+
+    factory = OwnTraining
+
+    @staticmethod
+    def value_of(result: Result) -> float:
+        """What the search is told: the loss that the objective returned, not the best that it reported."""
+        return result.loss
+
+    def shared(self, advice: Advice, train: Dataset, run: RunFolder) -> dict[str, Any]:
+        """What all trials share."""
+        table = _table(advice)
+        return {
+            "function": self.function,
+            "path": self.path,
+            "data": train,
+            "frame": table.train,
+            "schema": table.schema,
+            "test": table.test.drop(table.schema.target),
+            "seed": advice.reading.seed,
+            "checkpoints": str(run.checkpoints.resolve()),
+        }
+
+    def watch(
+        self, run: RunFolder, recommendation: Recommendation, payload: Payload, tell: Listener | None, note: Callable[[str], None]
+    ) -> Listener:
+        """A listener that notes which parameters are read, and removes the checkpoints of trials that ended.
+
+        note: told once, after READ_BEFORE_NOTE complete trials, which searched parameters none of them has read.
+        """
+        folders: dict[int, Path] = {}
+        complete = 0
+
+        def listen(event: SearchEvent, progress: Progress) -> None:
+            nonlocal complete
+            if isinstance(event, Started):
+                folders[event.number] = folder_of(run.checkpoints, payload(dict(event.configuration), event.place))
+            elif isinstance(event, Ended):
+                folder = folders.pop(event.number)
+                if event.end != "void":  # that one is run again, and goes on from there
+                    move_folders(run.winner, {}, folder)
+                if isinstance(event.result, Result):
+                    complete += 1
+                    self.read.update(event.result.read)
+                    if complete == READ_BEFORE_NOTE and (never := self.never_read(recommendation)):
+                        note(never_read_words(never, len(list(searched(recommendation)))))
+            if tell is not None:
+                tell(event, progress)
+
+        return listen
+
+    def finish(self, document: dict[str, Any], final: Final, advice: Advice, data: Dataset, run: RunFolder) -> None:
+        """Judge the finalists and complete the document; what the winner saved in the final goes to RUN/winner."""
+        trained: list[int] = []
+
+        def train(repeats: Sequence[int]) -> Mapping[str, list[Result]]:
+            trained.extend(repeats)
+            results = final.train(repeats)
+            self.read.update(*(result.read for several in results.values() for result in several))
+            return results
+
+        document["objective"] = {"name": self.name}
+        tested = judge(document, replace(final, train=train), advice, data)
+        document["objective"] |= {"read": sorted(self.read), "never_read": self.never_read(advice.recommendation)}
+        winner, incumbent = next(iter(tested)), next(iter(final.entries))
+        works = {f"repeat-{repeat}": folder_of(run.checkpoints, final.payload(winner, repeat)) for repeat in trained}
+        move_folders(run.winner, works, run.checkpoints)
+        document["objective"]["kept"] = run.winner.is_dir()
+        scores = {"network": tested[winner]} | ({incumbent: tested[incumbent]} if winner != incumbent else {})
+        table = _table(advice)
+        document["test"] = {"rows": table.test[table.schema.target].drop_nulls().len(), "origin": table.test_origin}
+        if table.test.height and all(one is not None for one in scores.values()):
+            document["test"] |= final.test({name: one for name, one in scores.items() if one is not None})
+
+    def never_read(self, recommendation: Recommendation) -> list[str]:
+        """The searched parameters that no finished trial has read."""
+        return [name for name in searched(recommendation) if name not in self.read]
+
+
+def _table(advice: Advice) -> Table:
+    if not isinstance(advice.data, Table):
+        raise UserError("--objective is for tables: images and sequences are trained by our own networks only")
+    return advice.data
+
+
+def searched(recommendation: Recommendation) -> Iterable[str]:
+    """The parameters that a search varies."""
+    return (name for name, p in recommendation.provenance.items() if "low" in p.final or "choices" in p.final)
+
+
+def never_read_words(never: Sequence[str], of: int) -> str:
+    more = f" and {len(never) - NAMES_IN_NOTE} more" if len(never) > NAMES_IN_NOTE else ""
+    return (
+        f"the objective never read {len(never)} of {of} searched parameters: {', '.join(never[:NAMES_IN_NOTE])}{more}; "
+        "the search varies them for nothing: read them from trial.configuration, or fix them with --set"
+    )
+
+
+def find(objective: str | Callable[[Trial], Any], working_dir: str | Path | None) -> OwnObjective:
+    """The objective by name or as it is. UserError when the folder or the function is not there.
+
+    working_dir: the folder to import from; by default the current one. A function that a worker could not import (of the
+    main program, a notebook, inside another function) travels as it is.
+    """
+    if working_dir is not None and not Path(working_dir).is_dir():
+        raise UserError(f"the working folder {working_dir} is not a folder")
+    path = str(Path(working_dir or ".").resolve())
+    if isinstance(objective, str):
+        function = import_objective(objective, path)
+        return OwnObjective(objective, objective, _folder_of_module(objective, path) if callable(function) else path)
+    if not callable(objective):
+        raise UserError(f"objective is a {type(objective).__name__}: give a function of a trial, or package.module:function")
+    module, name = getattr(objective, "__module__", None), getattr(objective, "__qualname__", type(objective).__qualname__)
+    full = f"{module}:{name}"
+    importable = isinstance(module, str) and module != "__main__" and name.isidentifier() and _is(objective, module, name)
+    return OwnObjective(full, full if importable else objective, _folder_of_module(full, path) if importable else None)
+
+
+def _is(objective: Any, module: str, name: str) -> bool:
+    return getattr(sys.modules.get(module), name, None) is objective
+
+
+def _folder_of_module(name: str, default: str) -> str:
+    """The folder that has to be on a worker's path for the module, as this process found it."""
+    module = name.partition(":")[0]
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if file is None:
+        return default
+    folder = Path(file).resolve().parent
+    levels = module.count(".") + (Path(file).name == "__init__.py")
+    return str(folder.parents[levels - 1] if levels else folder)
+
+
+# ------------------------------------------------------------------------------------------------------- the final
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """A contender: its losses, row by row (``rows``) or split by split, and its scores of the test rows."""
+
+    name: str
+    configuration: Mapping[str, Any]
+    losses: NDArray[np.float64]
+    rows: NDArray[np.int64] | None
+    trainings: int
+    test: NDArray[np.float64] | None
+
+
+def judge(
+    document: dict[str, Any], final: Final, advice: Advice, data: Dataset
+) -> Mapping[str, NDArray[np.float64] | None]:
+    """Train the finalists on fresh splits, decide, complete the document; each one's scores of the test rows, winner first."""
+    incumbent = next(iter(final.entries))
+    results = {name: list(own) for name, own in final.train(final.repeats).items()}
+    by_row = all(_scores_fit(result, data) for own in results.values() for result in own)
+    fewest = min(sum(len(result.losses) for result in own) for own in results.values())
+    if not by_row and fewest < FEWEST_SPLITS:
+        per_repeat, last = max(1, fewest // len(final.repeats)), max(final.repeats)
+        more = final.train(range(last + 1, last + 1 + math.ceil((FEWEST_SPLITS - fewest) / per_repeat)))
+        results = {name: own + more[name] for name, own in results.items() if name in more}
+    results = {name: own for name, own in results.items() if all(math.isfinite(result.loss) for result in own)}
+    if incumbent not in results:
+        raise UserError(f"the objective's loss for the {incumbent} was not finite in the final: it has to learn with that one")
+    judged = [_judged(name, final.entries[name], own, data, by_row) for name, own in results.items()]
+    verdict = _decide_by_row(judged, incumbent, data) if by_row else _decide_by_split(judged, incumbent, results)
+    winner = next(one for one in judged if one.name == verdict.winner)
+    document["loss"] = loss_name(data.task) if by_row else "validation loss"
+    document["final"] = _final_section(judged, verdict, final.searched)
+    document["estimate"] = asdict(_expected(winner, advice, data, results))
+    document["objective"]["compared"] = "row by row" if by_row else "split by split"
+    return {one.name: one.test for one in sorted(judged, key=lambda one: one is not winner)}
+
+
+def _scores_fit(result: Result, data: Dataset) -> bool:
+    """Whether there are scores and the returned loss is their mean row loss: else the final must compare what was returned."""
+    if result.scores is None:
+        return False
+    ends = np.cumsum([0, *result.sizes])
+    losses = row_losses(data.task, data.target[result.rows], result.scores)
+    return all(
+        math.isclose(float(losses[a:b].mean()), loss, rel_tol=SAME_LOSS, abs_tol=1e-9)
+        for a, b, loss in zip(ends, ends[1:], result.losses, strict=False)
+    )
+
+
+def _judged(
+    name: str, configuration: Mapping[str, Any], results: Sequence[Result], data: Dataset, by_row: bool
+) -> _Judged:
+    trainings = sum(len(result.losses) for result in results)
+    tests = [result.test for result in results if result.test is not None]
+    test = np.asarray(np.mean(tests, axis=0)) if len(tests) == len(results) else None
+    if not by_row:
+        return _Judged(name, configuration, np.concatenate([r.losses for r in results]), None, trainings, test)
+    rows, scores = mean_by_row([r.rows for r in results], [r.scores for r in results if r.scores is not None])
+    losses = row_losses(data.task, data.target[rows], scores)
+    if data.weights is not None:
+        losses = losses * data.weights[rows] / data.weights[rows].mean()
+    return _Judged(name, configuration, losses, rows, trainings, test)
+
+
+def _decide_by_row(judged: Sequence[_Judged], incumbent: str, data: Dataset) -> Verdict:
+    rows = judged[0].rows
+    assert rows is not None
+    constant = constant_losses(data.task, data.target, [rows], len(data.classes))
+    if data.weights is not None:
+        constant = constant * data.weights[rows] / data.weights[rows].mean()
+    return decide({one.name: one.losses for one in judged}, incumbent, constant)
+
+
+def _decide_by_split(judged: Sequence[_Judged], incumbent: str, results: Mapping[str, Sequence[Result]]) -> Verdict:
+    """The incumbent, unless a challenger's losses are smaller beyond chance: the corrected resampled t-test.
+
+    The splits share training rows, so their losses vary together: the variance of their mean is taken as
+    (1 / splits + validation rows / training rows) times that of the differences (Nadeau and Bengio 2003).
+    """
+    from scipy.stats import t
+
+    challengers = [one for one in judged if one.name != incumbent]
+    reference = next(one for one in judged if one.name == incumbent)
+    ratio = float(np.mean([result.validation_share for result in results[incumbent]]))
+    differences = {}
+    for one in challengers:
+        paired = one.losses - reference.losses
+        error = float(paired.std(ddof=1) * math.sqrt(1 / len(paired) + ratio))
+        quantile = float(t.ppf(1 - SIGNIFICANCE / len(challengers), len(paired) - 1))
+        differences[one.name] = Difference(float(paired.mean()), error, float(paired.mean()) + quantile * error)
+    better = [one for one in challengers if differences[one.name].high < 0]
+    if not better:
+        return Verdict(incumbent, BEHIND if challengers else ALONE, differences)
+    winner = min(better, key=lambda one: (float(one.losses.mean()), one.name))
+    return Verdict(winner.name, "better than the recommendation beyond chance on splits that did not choose it", differences)
+
+
+def _expected(winner: _Judged, advice: Advice, data: Dataset, results: Mapping[str, Sequence[Result]]) -> Estimate:
+    """The loss to expect: of the test rows from held-out rows, or of another split's rows from the splits' losses."""
+    new_rows = max(1, _table(advice).test.height)
+    if winner.rows is not None:
+        tail = 0.0 if data.task == "regression" else math.log(len(winner.losses) + len(data.classes))
+        return estimate(winner.losses, new_rows, advice.reading.seed, tail)
+    from scipy.stats import t
+
+    losses = winner.losses
+    half = float(t.ppf((1 + COVERAGE) / 2, len(losses) - 1) * losses.std(ddof=1) * math.sqrt(1 + 1 / len(losses)))
+    mean = float(losses.mean())
+    rows = int(np.mean([size for result in results[winner.name] for size in result.sizes]))
+    return Estimate(mean, mean - half, mean + half, rows)
+
+
+def _final_section(
+    judged: Sequence[_Judged], verdict: Verdict, searched_losses: Mapping[str, float | None]
+) -> dict[str, Any]:
+    return {
+        "winner": verdict.winner,
+        "reason": verdict.reason,
+        "contenders": [
+            {
+                "name": one.name,
+                "searched_loss": searched_losses.get(one.name),
+                "held_out_loss": float(one.losses.mean()),
+                "held_out_rows": len(one.losses) if one.rows is not None else None,
+                "difference": asdict(verdict.differences[one.name]) if one.name in verdict.differences else None,
+                "temperature": 1.0,
+                "networks": one.trainings,
+                "configurations": [dict(one.configuration)],
+            }
+            for one in judged
+        ],
+    }

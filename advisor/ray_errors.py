@@ -1,0 +1,71 @@
+"""Why a Ray cluster could not be joined, in words. Ray says it only in the log lines of its core, on our stderr."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+CORE_LINE = re.compile(r"^\[[\d\-: ,.]+ [DIWEF] \d+ \d+\] ")
+"""A log line of Ray's core: [2026-11-24 08:25:40,472 W 30552 31000] gcs_client.cc:210: ..."""
+REFUSED = "InvalidAuthToken"
+CLIENT = (
+    "Ray Client (ray://) does not stream what trials report: join with HOST:PORT of the head (6379) from a machine in the "
+    "cluster's network, or `ray job submit` the command"
+)
+
+
+@contextmanager
+def core_log() -> Iterator[Callable[[], str]]:
+    """Keep what is written to stderr, also by Ray's core, out of sight; yields a function that returns it so far.
+
+    What is not Ray's own goes on to stderr at the end. Only the file descriptor moves, so that C++ is caught too.
+    """
+    try:
+        sys.stderr.flush()
+        own = os.dup(2)
+    except (OSError, AttributeError):  # there is no stderr
+        yield lambda: ""
+        return
+    with tempfile.TemporaryFile() as kept:
+
+        def said() -> str:
+            return os.pread(kept.fileno(), 2**20, 0).decode("utf-8", "replace")
+
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield said
+        finally:
+            sys.stderr.flush()
+            os.dup2(own, 2)
+            os.close(own)
+            others = [line for line in said().splitlines(keepends=True) if not CORE_LINE.match(line)]
+            sys.stderr.write("".join(others))
+
+
+def tokens() -> list[str]:
+    """Where a token for Ray is set: environment variables, or the file that Ray reads."""
+    found = [name for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH") if os.environ.get(name)]
+    return found + (["~/.ray/auth_token"] if (Path.home() / ".ray" / "auth_token").is_file() else [])
+
+
+def why_not(address: str, said: str) -> tuple[str, str]:
+    """What is wrong, and what to do. said: all that Ray said when it failed to join ``address``."""
+    if REFUSED in said or "token is missing or incorrect" in said:
+        what = "refuses our token" if tokens() else "wants a token, and none is set here"
+        return f"{address} {what}", "copy the head's ~/.ray/auth_token here (mode 600), or export RAY_AUTH_TOKEN"
+    if "no authentication token was found" in said:
+        do = "copy the head's ~/.ray/auth_token here (mode 600), or unset RAY_AUTH_MODE for a cluster without"
+        return "RAY_AUTH_MODE is token, and no token is set here", do
+    if "ersion mismatch" in said:
+        words = " ".join(line.strip() for line in said.splitlines() if "Ray:" in line or "Python:" in line)
+        return f"{address} has other versions ({words})"[:400], "install the cluster's Ray and Python here, or ours there"
+    if "Could not find any running Ray instance" in said:
+        return "no Ray cluster was started on this machine", "ray start --head, or give its HOST:PORT"
+    last = next((line.strip() for line in reversed(said.splitlines()) if line.strip()), "no answer")
+    do = "is this the port of `ray start --head` (6379) and not the dashboard's?"
+    return f"{address} listens, and could not be joined ({last[:200]})", do

@@ -1,0 +1,32 @@
+"""Which programs a process runs, so that a worker that differs from the driver is found before the first trial."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+
+from advisor import __version__
+
+COMPARED = ("numpy", "torch", "ray")
+"""Distributions that decide what a trial computes or how it travels."""
+
+
+def versions() -> dict[str, str]:
+    """This process's, without importing anything. What is not installed is not there; builds (``+cpu``) are left out."""
+    found = {"python": ".".join(platform.python_version_tuple()[:2]), "advisor": __version__}
+    for name in COMPARED:
+        try:
+            found[name] = version(name).partition("+")[0]
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def differences(ours: Mapping[str, str], theirs: Mapping[str, str]) -> list[str]:
+    """In words, what differs: "torch is 2.6.0 there and 2.7.1 here"."""
+    return [
+        f"{name} is {theirs.get(name, 'missing')} there and {ours[name]} here"
+        for name in ours
+        if theirs.get(name) != ours[name]
+    ]

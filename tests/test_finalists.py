@@ -1,0 +1,74 @@
+"""The final's trainings on the simulated clock: what dies, is lost or does not fit is run again."""
+
+import pytest
+
+from advisor.errors import UserError
+from advisor.executor_contract import SHARED, script_factory
+from advisor.executors import Job
+from advisor.finalists import train_finalists
+from advisor.simulated import SimulatedExecutor
+from advisor.sizing import Sizing
+
+SCRIPT = {"losses": [1.0, 1.0], "configuration": {}, "batch_size": 64}
+
+
+def jobs(**changes):
+    """Two of each; changes: to the payload of an entry's second."""
+    names = ("recommendation", "second", "third")
+    return {
+        name: [Job(f"{name}/1", SCRIPT), Job(f"{name}/2", {**SCRIPT, **changes.get(name, {})})]
+        for name in names
+    }
+
+
+def run(entries, executor=None, deadline=None, sizing=None):
+    executor = executor or SimulatedExecutor(script_factory, SHARED, 3)
+    return train_finalists(entries, "recommendation", executor, deadline, sizing)
+
+
+def test_results_come_in_the_order_of_the_jobs():
+    done = run(jobs(second={"size": 9}))
+    assert list(done) == ["recommendation", "second", "third"]
+    assert [len(result["array"]) for result in done["second"]] == [3, 9]
+
+
+def test_a_worker_that_dies_once_costs_nothing():
+    deaths = ["recommendation/2", "third/1"]
+
+    def dies(job, epoch):
+        if job.id in deaths:
+            deaths.remove(job.id)
+            return True
+        return False
+
+    assert len(run(jobs(), SimulatedExecutor(script_factory, SHARED, 2, dies=dies))) == 3
+    assert not deaths
+
+
+def test_what_dies_twice_is_out_and_an_error_of_the_recommendation():
+    def dying(name):
+        return SimulatedExecutor(script_factory, SHARED, 2, dies=lambda job, epoch: job.id == name)
+
+    assert list(run(jobs(), dying("second/1"))) == ["recommendation", "third"]
+    with pytest.raises(UserError, match="the recommendation could not be trained in the final: worker"):
+        run(jobs(), dying("recommendation/1"))
+
+
+def test_what_fails_by_itself_is_not_tried_again():
+    assert list(run(jobs(third={"raise_at": 1}))) == ["recommendation", "second"]
+    with pytest.raises(UserError, match="could not be trained in the final: ValueError: no good"):
+        run(jobs(recommendation={"raise_at": 1}))
+
+
+def test_what_does_not_fit_is_made_smaller():
+    """C4, in the final."""
+    sizing = Sizing(lambda configuration: 64, lambda configuration, rows: float(rows))
+    assert len(run(jobs(recommendation={"rows_limit": 20}), sizing=sizing)) == 3
+    assert sizing.limit == 32
+    with pytest.raises(UserError, match="MemoryError: the device is full"):
+        run(jobs(recommendation={"rows_limit": 0}), sizing=sizing)
+    assert list(run(jobs(second={"memory_at": 1}))) == ["recommendation", "third"]
+
+
+def test_past_the_deadline_only_the_recommendation_is_trained():
+    assert list(run(jobs(), deadline=0.0)) == ["recommendation"]

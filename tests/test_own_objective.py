@@ -1,0 +1,484 @@
+"""`--objective`: a person's own training code under the search, pruned, resumed, confirmed and reported like ours."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+import advisor
+from advisor.advice import get_advice
+from advisor.cli import _run
+from advisor.errors import UserError
+from advisor.executors import Cancelled, Failed, Finished, InProcessExecutor, Job, Reported
+from advisor.features import Dataset
+from advisor.own_objective import Final, find, judge
+from advisor.run_folder import read_json
+from advisor.table import load_table
+from advisor.trial import Configuration, OwnTraining, Result, import_objective
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+PLAN = {"epochs": 3, "validation": "holdout"}
+
+
+def table(rows=80, seed=0, regression=False):
+    draw = np.random.default_rng(seed)
+    a, b = draw.normal(size=(2, rows))
+    answer = 10 + 3 * a - b if regression else np.where(a - b > 0, "yes", "no")
+    frame = pl.DataFrame({"a": a, "b": b, "c": draw.choice(["u", "v"], rows), "y": answer})
+    return frame.with_columns(pl.when(pl.int_range(rows) % 9 == 2).then(None).otherwise(pl.col("a")).alias("a"))
+
+
+def objective(trial):
+    """Logistic regression by gradient steps; everything an objective may do."""
+    x, y = trial.inputs(trial.train), trial.answers(trial.train)
+    weights = np.zeros(x.shape[1])
+    rate = trial.configuration["learning_rate"]
+
+    def scores(rows):
+        p = 1 / (1 + np.exp(-trial.inputs(rows) @ weights))
+        return np.column_stack([1 - p, p])
+
+    for epoch in range(1, trial.configuration["epochs"] + 1):
+        p = 1 / (1 + np.exp(-x @ weights))
+        weights -= 100 * rate * x.T @ (p - y) / len(y)
+        loss = log_loss(scores(trial.validation), trial.answers(trial.validation))
+        trial.report(epoch, loss)
+    (trial.folder / "weights.txt").write_text(repr(weights.tolist()))
+    return advisor.Outcome(loss, scores(trial.validation), scores)
+
+
+def log_loss(scores, answers):
+    return float(-np.log(np.clip(scores[np.arange(len(answers)), answers], 1e-12, 1)).mean())
+
+
+def loss_only(trial):
+    return abs(math.log10(trial.configuration["learning_rate"]) + 2.5) + 0.01 * (trial.seed % 7)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def trained(function, job_payload=None, frame=None, **shared):
+    """The worker's side alone: an executor over the objective, on a table of 80 rows."""
+    frame = table() if frame is None else frame
+    read = load_table(frame, "y")
+    everything = {
+        "function": function,
+        "path": None,
+        "data": read.dataset("train"),
+        "frame": read.train,
+        "schema": read.schema,
+        "test": read.test.drop("y"),
+        "seed": 0,
+        "checkpoints": "checkpoints",
+        **shared,
+    }
+    return InProcessExecutor(OwnTraining, everything), read
+
+
+def job(keep=False, **configuration):
+    plan = {"validation": "kfold", "folds": 4, "validation_fraction": 0.2, "numeric_scaling": "standard", "epochs": 3}
+    return Job("one", {"configuration": {**plan, **configuration}, "seed": 5, "repeat": 0, "members": 1, "keep": keep})
+
+
+def events(executor, work, cancel_after=None):
+    executor.submit(work)
+    seen = []
+    while not seen or isinstance(seen[-1], Reported):
+        seen += executor.poll(1)
+        if len(seen) == cancel_after:
+            executor.cancel("one")
+    return seen
+
+
+# ------------------------------------------------------------------------------------------------- one trial
+
+
+def test_the_splits_advance_together_and_their_mean_is_reported(here):
+    order = []
+
+    def steps(trial):
+        split = int(trial.folder.name.removeprefix("split-"))
+        for epoch in range(1, 4 if split else 3):  # the first one ends an epoch earlier
+            order.append((epoch, split))
+            trial.report(epoch, 10 * epoch + split)
+        return 7.0 + split
+
+    executor, _ = trained(steps)
+    _, *reports, end = events(executor, job())
+    assert order[:4] == [(1, 0), (1, 1), (1, 2), (1, 3)]
+    assert [(r.epoch, r.loss) for r in reports] == [(1, 11.5), (2, 21.5), (3, (7 + 31 + 32 + 33) / 4)]
+    assert isinstance(end, Finished)
+    assert (end.result.loss, end.result.losses) == (8.5, (7.0, 8.0, 9.0, 10.0))
+
+
+def test_every_row_is_held_out_once_and_never_trained_on(here):
+    seen = []
+
+    def look(trial):
+        seen.append((trial.train, trial.validation))
+        return 1.0
+
+    executor, read = trained(look)
+    *_, end = events(executor, job())
+    assert sorted(end.result.rows) == list(range(read.train.height))
+    for train, validation in seen:
+        assert train.height + validation.height == read.train.height
+        assert not set(train["b"]) & set(validation["b"])
+
+
+def test_nothing_of_a_validation_row_enters_the_inputs(here):
+    """D4 for `trial.inputs`: a wild value in a row that validates changes no training input."""
+    inputs = []
+
+    def look(trial):
+        if trial.folder.name == "split-0":
+            inputs.append((trial._rows, trial.inputs(trial.train)))
+        return 1.0
+
+    executor, read = trained(look)
+    events(executor, job())
+    (rows, before), wild = inputs[0], read.train["b"].to_numpy().copy()
+    wild[rows[1]] = 1e9
+    changed = read.dataset("train").features
+    changed.numeric[:, changed.numeric_names.index("b")] = wild
+    executor, _ = trained(look, data=Dataset(changed, read.dataset("train").target, "binary", read.schema.classes))
+    events(executor, job())
+    assert np.array_equal(inputs[1][1], before)
+
+
+def test_inputs_have_no_gaps_and_answers_are_codes(here):
+    found = {}
+
+    def look(trial):
+        found["x"], found["y"] = trial.inputs(trial.validation), trial.answers(trial.validation)
+        return 1.0
+
+    executor, _ = trained(look)
+    events(executor, job())
+    assert found["x"].dtype == np.float32 and np.isfinite(found["x"]).all()
+    assert found["x"].shape == (len(found["y"]), 2 + 1 + 3)  # a, b; is a missing; is c missing, u, v
+    assert set(found["y"]) == {0, 1}
+
+
+def test_a_pruned_objective_ends_at_its_report_and_its_finally_runs(here):
+    ended = []
+
+    def endless(trial):
+        try:
+            epoch = 0
+            while True:
+                epoch += 1
+                trial.report(epoch, 1.0)
+        finally:
+            ended.append(trial)
+
+    executor, _ = trained(endless)
+    assert events(executor, job(), cancel_after=2)[-1] == Cancelled("one")
+    assert len(ended) == 4
+
+
+@pytest.mark.parametrize(
+    ("function", "says"),
+    [
+        (lambda trial: "0.5", "ValueError: the objective returned '0.5' (str): expected the validation loss"),
+        (lambda trial: None, "the objective returned None"),
+        (lambda trial: True, "the objective returned True"),
+        (lambda trial: advisor.Outcome("low"), "Outcome.loss is 'low'"),
+        (lambda trial: trial.report(0, 1.0), "epochs are whole numbers that grow"),
+        (lambda trial: trial.report(1.5, 1.0), "epochs are whole numbers that grow"),
+        (lambda trial: trial.report(1, None), "report was given None"),
+        (lambda trial: trial.configuration["widht"], "there is no parameter 'widht'"),
+        (lambda trial: sys.exit("enough"), "SystemExit: enough"),
+        (lambda trial: 1 / 0, "ZeroDivisionError: division by zero"),
+    ],
+)
+def test_what_an_objective_gets_wrong_is_named(function, says, here):
+    executor, _ = trained(function)
+    end = events(executor, job())[-1]
+    assert isinstance(end, Failed)
+    assert says in end.error
+
+
+@pytest.mark.parametrize(
+    ("outcome", "says"),
+    [
+        (lambda n: advisor.Outcome(0.5, np.ones(n)), "Outcome.scores has shape"),
+        (lambda n: advisor.Outcome(0.5, np.ones((n, 2))), "no probabilities"),
+        (lambda n: advisor.Outcome(0.5, np.full((n, 2), np.nan)), "not finite"),
+        (lambda n: advisor.Outcome(0.5, None, lambda rows: np.full((len(rows) + 1, 2), 0.5)), "Outcome.predict has shape"),
+    ],
+)
+def test_scores_that_are_none_are_named(outcome, says, here):
+    executor, _ = trained(lambda trial: outcome(trial.validation.height))
+    end = events(executor, job(keep=True))[-1]
+    assert isinstance(end, Failed)
+    assert says in end.error
+
+
+def test_a_loss_may_be_any_number(here):
+    torch = pytest.importorskip("torch")
+    for loss in (1, np.float32(0.5), np.array(0.5), torch.tensor(0.5)):
+        executor, _ = trained(lambda trial, loss=loss: loss)
+        assert isinstance(events(executor, job())[-1], Finished)
+
+
+def test_a_loss_that_is_not_finite_is_reported_as_such(here):
+    executor, _ = trained(lambda trial: math.nan)
+    assert any(math.isnan(event.loss) for event in events(executor, job()) if isinstance(event, Reported))
+
+
+def test_what_is_read_is_noted():
+    c = Configuration({"a": 1, "b": 2, "c": 3})
+    assert "a" in c and len(c) == 3 and list(c) == ["a", "b", "c"]
+    assert c.read == set()
+    assert c["a"] == 1 and c.get("b") == 2 and c.get("d") is None
+    assert c.read == {"a", "b"}
+    assert dict(c) == {"a": 1, "b": 2, "c": 3}
+    assert c.read == {"a", "b", "c"}
+
+
+def test_a_checkpoint_is_there_again_when_the_same_trial_is_run_again(here):
+    def resuming(trial):
+        state = trial.folder / "state"
+        first = int(state.read_text()) + 1 if state.exists() else 1
+        for epoch in range(first, 4):
+            state.write_text(str(epoch))
+            trial.report(epoch, float(epoch))
+            if epoch == 2 and first == 1:
+                raise RuntimeError("the machine went away")
+        return float(first)
+
+    executor, _ = trained(resuming)
+    assert isinstance(events(executor, job())[-1], Failed)
+    again = events(executor, job())
+    assert again[-1].result.loss == 3.0, "all splits had got to epoch 2, and went on from there"
+    assert not list(Path("checkpoints").iterdir()), "a trial that has ended leaves nothing"
+
+
+# ------------------------------------------------------------------------------------------------- finding it
+
+
+def test_an_objective_is_found_by_name(here):
+    Path("mine_found.py").write_text("def f(trial):\n    return 1.0\n")
+    own = find("mine_found:f", None)
+    assert (own.name, own.function, own.path) == ("mine_found:f", "mine_found:f", str(here))
+    assert import_objective("mine_found:f", str(here))(None) == 1.0
+    own = find(objective, None)
+    assert own.function == f"{__name__}:objective" and own.path == str(Path(__file__).parent)
+    local = find(lambda trial: 1.0, None)
+    assert callable(local.function) and local.path is None
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("nowhere_at_all:f", "no module 'nowhere_at_all'"),
+        ("mine_bad:g", "no function 'g'"),
+        ("mine_bad:fn", "did you mean 'fun'"),
+        ("mine_bad:NUMBER", "is a int, not a function"),
+        ("mine_bad", "not of the form package.module:function"),
+        ("mine_bad:f:g", "not of the form"),
+        ("../mine_bad:f", "not of the form"),
+        ("mine_broken:f", "SyntaxError"),
+        ("mine_raises:f", "ValueError: at import"),
+        ("mine_lacks:f", "No module named 'nothing_like_it'"),
+        ("mine_bad.sub:f", "no module 'mine_bad.sub'"),
+    ],
+)
+@pytest.mark.parametrize("via", ["python", "command line"])
+def test_a_wrong_name_is_one_line(name, says, via, here, capfd):
+    Path("mine_bad.py").write_text("def fun(trial):\n    return 1.0\nNUMBER = 3\n")
+    Path("mine_broken.py").write_text("def f(trial:\n")
+    Path("mine_raises.py").write_text("raise ValueError('at import')\n")
+    Path("mine_lacks.py").write_text("import nothing_like_it\n")
+    for module in [m for m in sys.modules if m.startswith("mine_")]:
+        del sys.modules[module]
+    if via == "python":
+        with pytest.raises(UserError, match="objective"):
+            find(name, None)
+        return
+    table().write_csv("d.csv")
+    assert _run(["tune", "d.csv", "--target", "y", "--executor", "in-process", "--objective", name]) == 2
+    out, err = capfd.readouterr()
+    assert out == "" and err.startswith("error: objective ") and err.count("\n") == 1
+    assert says.lower() in err.lower()
+    assert not Path("runs").exists()
+
+
+def test_a_working_folder_that_is_none_and_an_objective_that_is_none(here):
+    with pytest.raises(UserError, match="working folder"):
+        find("a:b", "nowhere")
+    with pytest.raises(UserError, match="objective is a int"):
+        find(3, None)
+
+
+# ------------------------------------------------------------------------------------------------- a whole run
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("own")
+    table().write_csv(folder / "d.csv")
+    notes = []
+    result = advisor.tune(
+        folder / "d.csv", "y", trials=6, out=folder / "run", executor="in-process", objective=objective,
+        on_note=notes.append, fixed={"epochs": 3, "validation": "kfold"},
+    )  # fmt: skip
+    return result, notes
+
+
+@pytest.mark.slow
+def test_a_run_with_an_own_objective_is_whole(tuned, capfd):
+    result, notes = tuned
+    run = result.folder
+    document = read_json(run / "result.json")
+    assert document["objective"]["name"] == f"{__name__}:objective"
+    assert document["objective"]["compared"] == "row by row"
+    assert set(document["objective"]["read"]) == {"learning_rate", "epochs", "numeric_scaling"}
+    assert "width" in document["objective"]["never_read"]
+    assert len(notes) == 1 and "never read" in notes[0] and "width" in notes[0]
+    assert [t["end"] for t in document["search"]["trials"]].count("complete") >= 2
+    assert document["final"]["contenders"][0]["name"] == "recommendation"
+    assert document["estimate"]["low"] <= document["estimate"]["mean"] <= document["estimate"]["high"]
+    names = [entry["name"] for entry in document["test"]["results"]]
+    assert names[0] == "network" and len(names) >= 4
+    assert result.model is None and not (run / "model").exists() and not (run / "checkpoints").exists()
+    kept = list((run / "winner").rglob("weights.txt"))
+    assert len(kept) == len(document["final"]["contenders"][0]["configurations"]) * document["final"]["contenders"][0]["networks"]
+    assert "<code>RUN/winner</code>" in (run / "report.html").read_text()
+    assert _run(["report", str(run)]) == 0
+    assert "RUN/winner" in capfd.readouterr().out
+    assert _run(["predict", str(run), str(run.parent / "d.csv")]) == 2
+    assert "its models are yours" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_shown_again_and_another_objective_is_refused(tuned):
+    result, _ = tuned
+    again = advisor.tune(result.folder, trials=6, executor="in-process", objective=objective)
+    assert again.document == read_json(result.folder / "result.json")
+    with pytest.raises(UserError, match="objective"):
+        advisor.tune(result.folder, trials=6, executor="in-process", objective=loss_only)
+    with pytest.raises(UserError, match="objective"):
+        advisor.tune(result.folder, trials=6, executor="in-process")
+
+
+@pytest.mark.slow
+def test_a_bare_loss_is_compared_split_by_split(here):
+    result = advisor.tune(table(), "y", trials=8, out="run", executor="in-process", objective=loss_only, fixed=PLAN)
+    document = result.document
+    assert document["objective"]["compared"] == "split by split"
+    values = {t["number"]: t["value"] for t in document["search"]["trials"]}
+    assert min(values.values()) == document["final"]["contenders"][1]["searched_loss"] or document["final"]["winner"]
+    assert all(c["networks"] >= 5 for c in document["final"]["contenders"]), "two hold-outs would decide nothing"
+    assert "results" not in document["test"]
+    assert Path("run/report.html").is_file()
+
+
+def test_the_best_configuration_wins_split_by_split_when_it_is_better_beyond_chance():
+    """By construction: a challenger ahead on every split wins; one that is ahead on average only does not."""
+
+    def result(losses):
+        losses = tuple(losses)
+        return Result(float(np.mean(losses)), losses, (16,) * len(losses), 0.25, np.arange(16 * len(losses)), None, None, ())
+
+    noise = np.random.default_rng(0).normal(0, 0.02, 10)
+    data, advice = load_table(table(160), "y"), get_advice(table(160), "y")
+
+    def verdict(shift, spread):
+        own = {
+            "recommendation": [result(0.5 + noise)],
+            "trial 3": [result(0.5 + noise - shift + spread * np.random.default_rng(1).normal(size=10))],
+        }
+        document = {"objective": {}}
+        entries = {name: {"learning_rate": 0.1} for name in own}
+        final = Final(entries, {}, (1, 2), lambda repeats: own, lambda name, repeat: {}, lambda scores: {})
+        judge(document, final, advice, data.dataset("train"))
+        return document["final"]["winner"]
+
+    assert verdict(0.1, 0.01) == "trial 3"
+    assert verdict(0.01, 0.1) == "recommendation"
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("raise OSError('no such file: weights')", "all of the first 3 trials failed, the last with oserror: no such file"),
+        ("return 'good'", "the objective returned 'good' (str): expected the validation loss"),
+        ("return float('nan')", "was not finite in the final"),
+    ],
+)
+def test_an_objective_that_never_works_is_one_line(body, says, here, capfd):
+    table().write_csv("d.csv")
+    Path("mine_never.py").write_text(f"def f(trial):\n    {body}\n")
+    sys.modules.pop("mine_never", None)
+    command = ["tune", "d.csv", "--target", "y", "--executor", "in-process", "--objective", "mine_never:f", "--quiet"]
+    assert _run([*command, "--trials", "4", "--set", "validation=holdout"]) == 2
+    out, err = capfd.readouterr()
+    assert out == "" and err.count("\n") == 1
+    assert says in err.lower()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("example", ["torch_loop", "sklearn_model"])
+def test_the_examples_run(example, here, capfd):
+    command = f"tune sklearn:wine --target target --trials 3 --out run --json --objective {example}:objective"
+    options = ["--working-dir", str(EXAMPLES), "--executor", "in-process", "--set", "epochs=3", "--set", "validation=holdout"]
+    assert _run([*command.split(), *options]) == 0
+    document = json.loads(capfd.readouterr().out)
+    assert len(document["search"]["trials"]) == 3
+    assert document["objective"]["compared"] == ("row by row" if example == "torch_loop" else "split by split")
+
+
+@pytest.mark.slow
+def test_on_ray_the_objective_is_imported_by_the_workers(here, local_ray):
+    Path("mine_on_ray.py").write_text(
+        "import os\n\ndef f(trial):\n    open('/dev/null').close()\n    for epoch in range(1, 4):\n"
+        "        trial.report(epoch, trial.configuration['learning_rate'])\n"
+        "    (trial.folder / str(os.getpid())).write_text('')\n    return trial.configuration['learning_rate']\n"
+    )
+    result = advisor.tune(table(), "y", trials=3, out="run", workers=2, objective="mine_on_ray:f", fixed=PLAN)
+    assert len(result.document["search"]["trials"]) == 3
+    pids = {int(file.name) for file in Path("run/winner").rglob("*") if file.is_file()}
+    assert pids and os.getpid() not in pids
+
+
+@pytest.mark.slow
+def test_killed_in_a_trial_it_goes_on_from_the_checkpoint(here):
+    """kill -9 of the driver in the middle of the first trial; the same command goes on with that trial's checkpoint."""
+    table().write_csv("d.csv")
+    Path("mine_long.py").write_text(
+        "import time\nfrom pathlib import Path\n\ndef f(trial):\n    state = trial.folder / 'state'\n"
+        "    first = int(state.read_text()) + 1 if state.exists() else 1\n"
+        "    with Path('starts.txt').open('a') as log:\n        log.write(f'{first}\\n')\n"
+        "    for epoch in range(first, 6):\n        state.write_text(str(epoch))\n        trial.report(epoch, 1 / epoch)\n"
+        "        if epoch == 3 and not Path('go').exists():\n"
+        "            Path('there').write_text('')\n            time.sleep(600)\n"
+        "    return 0.2 + trial.configuration['learning_rate']\n"
+    )
+    program = [sys.executable, "-m", "advisor.cli", "tune", "d.csv", "--target", "y", "--executor", "in-process", "--trials", "2"]
+    program += ["--objective", "mine_long:f", "--out", "run", "--set", "validation=holdout", "--json"]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True) as process:
+        for _ in range(1200):
+            if Path("there").exists() or process.poll() is not None:
+                break
+            time.sleep(0.1)
+        assert Path("there").exists(), process.communicate()[1]
+        os.killpg(process.pid, signal.SIGKILL)
+    Path("go").write_text("")
+    done = subprocess.run(program, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert Path("starts.txt").read_text().split()[:2] == ["1", "4"]
+    assert len(json.loads(done.stdout)["search"]["trials"]) == 2

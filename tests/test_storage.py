@@ -1,0 +1,238 @@
+"""`--storage`: the study in a database. PostgreSQL for real where a server is installed, else an SQLite file."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+
+import advisor
+from advisor import storage
+from advisor.cli import _run
+from advisor.errors import UserError
+from advisor.storage import Database, checked_url, read_study, without_password
+
+PLAN = {"epochs": 2, "validation": "holdout", "batch_size": 64}
+PASSWORD = "se/cret@1"
+
+
+def binary(name):
+    places = [shutil.which(name), *sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), reverse=True)]
+    return next((str(place) for place in places if place), None)
+
+
+class Server:
+    """A PostgreSQL of our own on a free port, with a password."""
+
+    def __init__(self, folder):
+        self.folder, self.data = folder, folder / "data"
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.user = "postgres" if os.getuid() == 0 else None  # PostgreSQL refuses to run as root
+        folder.chmod(0o777)
+        secret = folder / "password"
+        secret.write_text(PASSWORD)
+        secret.chmod(0o644)
+        self._call("initdb", "-D", str(self.data), "-U", "team", "-A", "scram-sha-256", f"--pwfile={secret}")
+        self.start()
+        self.url = f"postgresql://team:{PASSWORD.replace('/', '%2F').replace('@', '%40')}@127.0.0.1:{self.port}/postgres"
+
+    def _call(self, name, *arguments):
+        subprocess.run(
+            [binary(name), *arguments], check=True, user=self.user, cwd=self.folder, timeout=120,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def start(self):
+        options = f"-p {self.port} -h 127.0.0.1 -k {self.folder} -c fsync=off"
+        self._call("pg_ctl", "-D", str(self.data), "-w", "-l", str(self.folder / "log"), "-o", options, "start")
+
+    def stop(self):
+        self._call("pg_ctl", "-D", str(self.data), "-m", "immediate", "-w", "stop")
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory):
+    if binary("initdb") is None or binary("pg_ctl") is None:
+        pytest.skip("no PostgreSQL server is installed (apt-get install postgresql)")
+    if os.getuid() == 0 and subprocess.run(["id", "postgres"], capture_output=True, check=False).returncode:
+        pytest.skip("PostgreSQL does not run as root, and there is no user postgres")
+    import tempfile
+
+    # Not below pytest's folder: others may not enter that one, and the server is another user.
+    with tempfile.TemporaryDirectory(prefix="advisor-pg-") as folder:
+        server = Server(Path(folder))
+        yield server
+        server.stop()
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [f"{i % 7},{(i * 5) % 11},{'yes' if (i % 7) + (i * 5) % 11 > 8 else 'no'}" for i in range(80)]
+    Path("d.csv").write_text("a,b,y\n" + "\n".join(rows) + "\n")
+    return tmp_path
+
+
+def tune(trials=3, **options):
+    return advisor.tune("d.csv", "y", trials=trials, out="run", executor="in-process", fixed=PLAN, **options)
+
+
+# ------------------------------------------------------------------------------------------------ the URL
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("nonsense", "not a database URL"),
+        ("", "not a database URL"),
+        ("postgres://u@h/d", "did you mean 'postgresql'"),
+        ("redis://h/0", "a 'redis' database"),
+        ("postgresql://u@h", "names no database"),
+        ("sqlite://", "names no database"),
+    ],
+)
+def test_what_is_no_database_is_named_and_starts_nothing(url, says, here, capfd):
+    assert _run(["tune", "d.csv", "--target", "y", "--executor", "in-process", "--storage", url]) == 2
+    out, err = capfd.readouterr()
+    assert out == "" and err.count("\n") == 1 and says in err
+    assert not Path("runs").exists()
+
+
+def test_a_missing_driver_is_named_with_its_extra(monkeypatch):
+    monkeypatch.setattr(storage, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install 'tuning-advisor\[postgresql\]'"):
+        checked_url("postgresql://u@h/d")
+
+
+def test_a_password_is_never_written_down():
+    assert without_password("postgresql://u:secret@h:5/d?sslmode=require") == "postgresql://u@h:5/d"
+
+
+@pytest.mark.parametrize("url", ["postgresql://u:secret@127.0.0.1:9/d", "mysql://u:secret@127.0.0.1:9/d", "sqlite:////no/such/x.db"])
+def test_a_database_that_does_not_answer_is_one_line(url, here, capfd):
+    command = ["tune", "d.csv", "--target", "y", "--executor", "in-process", "--trials", "2", "--storage", url]
+    assert _run([*command, "--out", "run", "--quiet", "--set", "validation=holdout"]) == 2
+    out, err = capfd.readouterr()
+    assert out == "" and err.count("\n") == 1
+    assert "no database answers at " + without_password(url) in err and "secret" not in err
+
+
+# ------------------------------------------------------------------------------------------------ SQLite
+
+
+@pytest.mark.slow
+def test_a_study_in_a_file_is_resumed_shown_and_not_moved(here, capfd):
+    first = tune(2, storage="sqlite:///study.db").document["search"]["trials"]
+    assert not Path("run/study.journal").exists()
+    more = advisor.tune("run", trials=3, executor="in-process").document["search"]["trials"]
+    assert more[:2] == first and len(more) == 3
+    assert _run(["status", "run", "--json"]) == 0
+    status = json.loads(capfd.readouterr().out)
+    assert (status["state"], status["done"], status["storage"]) == ("finished", 3, "sqlite:///study.db")
+    with pytest.raises(UserError, match="leave --storage out"):
+        advisor.tune("run", trials=4, executor="in-process", storage="sqlite:///other.db")
+    with pytest.raises(UserError, match="with other options"):
+        advisor.tune("d.csv", "y", trials=4, out="run", executor="in-process", fixed={**PLAN, "width": 32})
+    Path("study.db").unlink()
+    assert _run(["status", "run"]) == 2
+    assert "has no study" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_run_with_a_journal_does_not_move_into_a_database(here):
+    tune(2)
+    with pytest.raises(UserError, match=r"is in run/study\.journal"):
+        tune(3, storage="sqlite:///study.db")
+
+
+@pytest.mark.slow
+def test_the_database_asks_what_the_journal_asks(here):
+    """The same trials, wherever the study is kept."""
+    whole = tune(4).document["search"]["trials"]
+    shutil.rmtree("run")
+    other = tune(4, storage="sqlite:///study.db").document["search"]["trials"]
+    assert [(t["configuration"], t["value"]) for t in whole] == [(t["configuration"], t["value"]) for t in other]
+
+
+# ------------------------------------------------------------------------------------------------ PostgreSQL
+
+
+@pytest.mark.slow
+def test_killed_on_postgresql_it_goes_on(here, postgres):
+    """kill -9 of the driver; the same command goes on; nothing that was finished is lost, nothing stays open."""
+    command = [sys.executable, "-m", "advisor.cli", "tune", "d.csv", "--target", "y", "--executor", "in-process", "--out", "run"]
+    command += ["--trials", "4", "--set", "epochs=20", "--set", "validation=holdout", "--storage", postgres.url]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        for line in process.stderr:
+            if line.startswith("trial 1: "):
+                break
+        os.killpg(process.pid, signal.SIGKILL)
+    request = json.loads(Path("run/search.json").read_text())
+    assert PASSWORD not in json.dumps(request) and request["storage"] == without_password(postgres.url)
+    kept = read_study(postgres.url, request["study"]).trials
+    assert sum(trial.state.is_finished() for trial in kept) >= 2
+    environment = {**os.environ, "PGPASSWORD": PASSWORD}  # the run folder knows the rest
+    done = subprocess.run(
+        [sys.executable, "-m", "advisor.cli", "tune", "run", "--executor", "in-process", "--trials", "4", "--json"],
+        capture_output=True, text=True, timeout=300, env=environment, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert len(document["search"]["trials"]) == 4
+    states = [trial.state for trial in read_study(postgres.url, request["study"]).trials]
+    assert TrialState.RUNNING not in states and TrialState.WAITING not in states
+    assert all(PASSWORD not in path.read_text(errors="ignore") for path in Path("run").rglob("*") if path.is_file())
+
+
+@pytest.mark.slow
+def test_two_drivers_cannot_share_a_study(postgres):
+    """The lease is the database's: it ends with the connection."""
+    first = Database.open(postgres.url, "shared")
+    with pytest.raises(UserError, match=f"in use by process {os.getpid()} on .* since "):
+        Database.open(postgres.url, "shared")
+    Database.open(postgres.url, "another").close()
+    first.close()
+    Database.open(postgres.url, "shared").close()
+
+
+@pytest.mark.slow
+def test_a_database_that_restarts_is_waited_for(postgres, monkeypatch):
+    database = Database.open(postgres.url, "restarted")
+    pauses = []
+
+    def pause(seconds):
+        pauses.append(seconds)
+        if len(pauses) == 2:
+            postgres.start()
+
+    monkeypatch.setattr(storage.time, "sleep", pause)
+    trial = database.study.ask()
+    postgres.stop()
+    trial.suggest_float("x", 0, 1)
+    trial.report(0.5, 1)
+    database.study.tell(trial, 0.25)
+    assert len(pauses) >= 2
+    assert [t.value for t in read_study(postgres.url, "restarted").trials] == [0.25]
+    postgres.stop()
+    monkeypatch.setattr(storage, "PATIENCE_SECONDS", -1.0)
+    with pytest.raises(UserError, match="does not work"), storage.failures(postgres.url):
+        database.study.ask()
+    postgres.start()
+    database.close()
+
+
+@pytest.mark.slow
+def test_a_wrong_password_is_one_line(here, postgres, capfd):
+    url = postgres.url.replace("cret", "crab")
+    command = ["tune", "d.csv", "--target", "y", "--executor", "in-process", "--trials", "2", "--storage", url]
+    assert _run([*command, "--out", "run", "--quiet"]) == 2
+    err = capfd.readouterr().err
+    assert err.count("\n") == 1 and "password authentication failed" in err and "crab" not in err
