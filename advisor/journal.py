@@ -30,8 +30,6 @@ from optuna.trial import FrozenTrial, TrialState
 from advisor.errors import UserError
 from advisor.run_folder import GrowingFile
 
-FORMAT = 1
-"""Format of the attributes that the search keeps in the study."""
 STUDY_NAME = "search"
 VOID = "void"
 """User attribute of a trial that does not count into the budget; its text says why (its driver died, Ctrl-C)."""
@@ -159,28 +157,6 @@ class Journal:
         except BaseException:
             file.close()
             raise
-
-    def agree(self, space_text: str, seed: int | None) -> int:
-        """Write what the search is into a new study, or hold it against an old one's; the seed.
-
-        seed: None takes the study's, or 0 in a new one. UserError when the study is of another space, seed or program.
-        """
-        kept = self.study.user_attrs
-        if not kept.get("advisor_format"):
-            if self.study.get_trials(deepcopy=False):
-                raise UserError("the journal's study has trials but was not begun by advisor: use a new run")
-            self.study.set_user_attr("seed", seed or 0)
-            self.study.set_user_attr("space", space_text)
-            # Last: it says that the others are there.
-            self.study.set_user_attr("advisor_format", FORMAT)
-            return seed or 0
-        if kept["advisor_format"] > FORMAT:
-            raise UserError(f"the journal has format {kept['advisor_format']}, this advisor reads {FORMAT}: update it")
-        if kept.get("space") != space_text:
-            raise UserError("the search space differs from the one that this run was begun with: use a new run (--out)")
-        if seed is not None and seed != kept.get("seed"):
-            raise UserError(f"this run has seed {kept.get('seed')}, not {seed}: give that one, or use a new run")
-        return int(kept["seed"])
 
     def together(self) -> contextlib.AbstractContextManager[None]:
         """Records of the block are written at its end, in one piece; until then a reader does not see them."""

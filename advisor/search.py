@@ -11,26 +11,32 @@ from __future__ import annotations
 import bisect
 import json
 import math
-import signal
-import threading
 import time
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from advisor.errors import UserError
 from advisor.executors import Began, Event, Executor, Failed, Finished, Job, Reported
+from advisor.interrupts import interrupts
 from advisor.journal import PLACE, VOID, Journal, counts
 from advisor.pruning import MedianOfBests
+from advisor.search_events import Ended as Ended
+from advisor.search_events import EpochDone as EpochDone
+from advisor.search_events import Progress as Progress
+from advisor.search_events import RunningTrial, TrialEnd
+from advisor.search_events import SearchEvent as SearchEvent
+from advisor.search_events import Started as Started
 from advisor.sizing import Sizing
 
+FORMAT = 1
+"""Format of the attributes that the search keeps in the study."""
 KEPT_EPOCHS = 200
 """A learning curve is thinned to so many points: more make the journal grow and nobody sees the difference."""
 DEATHS = 2
@@ -48,12 +54,6 @@ SECONDS_BETWEEN_CURVES = 2.0
 SECONDS_OF_POLLING = 0.2
 """Longest wait for an event: Ctrl-C, the deadline and ``should_stop`` are looked at in between."""
 
-TrialEnd = Literal["complete", "pruned", "diverged", "failed", "set aside", "void"]
-"""complete: trained to its end, also by early stopping. pruned: stopped for being behind. diverged: a loss was not
-finite. failed: the objective raised. set aside: its worker died DEATHS times, or that of the same configuration before;
-or it was too large for the memory row by row; or it met its time limit before its first epoch. void: does not count."""
-
-
 class SearchSpace(Protocol):
     """What the search needs of a space (``advisor.spaces.Space`` has it)."""
 
@@ -62,58 +62,6 @@ class SearchSpace(Protocol):
 
     def encode(self, configuration: Mapping[str, Any]) -> dict[str, Any]:
         """What to enqueue so that ``suggest`` returns ``configuration``."""
-
-
-@dataclass(frozen=True)
-class Started:
-    number: int
-    place: int
-    origin: str
-    configuration: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class EpochDone:
-    number: int
-    epoch: int
-    loss: float
-
-
-@dataclass(frozen=True)
-class Ended:
-    """``result`` is what the objective returned; it is not kept anywhere else."""
-
-    number: int
-    place: int
-    end: TrialEnd
-    value: float | None
-    reason: str
-    is_best: bool
-    result: Any = None
-
-
-SearchEvent = Started | EpochDone | Ended
-
-
-@dataclass(frozen=True)
-class RunningTrial:
-    number: int
-    origin: str
-    epoch: int
-    best: float
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where the search stands, for a live view."""
-
-    done: int
-    trials: int
-    running: tuple[RunningTrial, ...]
-    best_number: int | None
-    best_value: float | None
-    seconds: float
-    seconds_left: float | None
 
 
 @dataclass(frozen=True)
@@ -202,7 +150,7 @@ def search(
     """
     journal = Journal.open(journal_path)
     try:
-        with _interrupts() as interrupted:
+        with interrupts() as interrupted:
 
             def stopped() -> bool:
                 return interrupted.is_set() or (should_stop is not None and should_stop())
@@ -210,26 +158,6 @@ def search(
             return _Driver(plan, executor, journal, on_event, stopped, clock).run()
     finally:
         journal.close()
-
-
-@contextmanager
-def _interrupts() -> Iterator[threading.Event]:
-    """The first Ctrl-C sets the event, the second is a KeyboardInterrupt. In other threads it is not ours to take."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-
-    def handle(number: int, frame: object) -> None:
-        if asked.is_set():
-            raise KeyboardInterrupt
-        asked.set()
-
-    before = signal.signal(signal.SIGINT, handle)
-    try:
-        yield asked
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @dataclass
@@ -273,7 +201,7 @@ class _Driver:
     ) -> None:
         self._plan, self._executor, self._journal, self._study = plan, executor, journal, journal.study
         self._on_event, self._stopped, self._clock = on_event, stopped, clock
-        self._seed = journal.agree(plan.space_text, plan.seed)
+        self._seed = _agree_with_study(self._study, plan)
         if plan.sizing is not None:
             plan.sizing.limit = min(plan.sizing.limit, self._study.user_attrs.get(MEMORY_LIMIT, math.inf))
         self._begun = clock()
@@ -689,3 +617,24 @@ def _is_success(trial: FrozenTrial) -> bool:
 
 def _order(trial: FrozenTrial) -> tuple[float, int]:
     return (math.inf if trial.value is None else trial.value, trial.number)
+
+
+def _agree_with_study(study: optuna.Study, plan: Plan) -> int:
+    """Write the plan's identity into a new study, or check it against an old one's; the seed."""
+    kept = study.user_attrs
+    if not kept.get("advisor_format"):
+        if study.get_trials(deepcopy=False):
+            raise UserError("the journal's study has trials but was not begun by advisor: use a new run")
+        seed = plan.seed or 0
+        study.set_user_attr("seed", seed)
+        study.set_user_attr("space", plan.space_text)
+        # Last: it says that the others are there.
+        study.set_user_attr("advisor_format", FORMAT)
+        return seed
+    if kept["advisor_format"] > FORMAT:
+        raise UserError(f"the journal has format {kept['advisor_format']}, this advisor reads {FORMAT}: update it")
+    if kept.get("space") != plan.space_text:
+        raise UserError("the search space differs from the one that this run was begun with: use a new run (--out)")
+    if plan.seed is not None and plan.seed != kept.get("seed"):
+        raise UserError(f"this run has seed {kept.get('seed')}, not {plan.seed}: give that one, or use a new run")
+    return int(kept["seed"])
