@@ -30,9 +30,9 @@ from optuna.trial import FrozenTrial, TrialState
 from advisor.errors import UserError
 from advisor.run_folder import GrowingFile
 
+STUDY_NAME = "search"
 FORMAT = 1
 """Format of the attributes that the search keeps in the study."""
-STUDY_NAME = "search"
 VOID = "void"
 """User attribute of a trial that does not count into the budget; its text says why (its driver died, Ctrl-C)."""
 PLACE = "place"

@@ -11,24 +11,29 @@ from __future__ import annotations
 import bisect
 import json
 import math
-import signal
-import threading
 import time
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from advisor.errors import UserError
 from advisor.executors import Began, Event, Executor, Failed, Finished, Job, Reported
+from advisor.interrupts import interrupts
 from advisor.journal import PLACE, VOID, Journal, agree, counts
 from advisor.pruning import MedianOfBests
+from advisor.search_events import Ended as Ended
+from advisor.search_events import EpochDone as EpochDone
+from advisor.search_events import Progress as Progress
+from advisor.search_events import RunningTrial, TrialEnd
+from advisor.search_events import SearchEvent as SearchEvent
+from advisor.search_events import Started as Started
 from advisor.sizing import Sizing
 
 KEPT_EPOCHS = 200
@@ -50,12 +55,6 @@ SECONDS_BETWEEN_CURVES = 2.0
 SECONDS_OF_POLLING = 0.2
 """Longest wait for an event: Ctrl-C, the deadline and ``should_stop`` are looked at in between."""
 
-TrialEnd = Literal["complete", "pruned", "diverged", "failed", "set aside", "void"]
-"""complete: trained to its end, also by early stopping. pruned: stopped for being behind. diverged: a loss was not
-finite. failed: the objective raised. set aside: its worker died DEATHS times, or that of the same configuration before;
-or it was too large for the memory row by row; or it met its time limit before its first epoch. void: does not count."""
-
-
 class SearchSpace(Protocol):
     """What the search needs of a space (``advisor.spaces.Space`` has it)."""
 
@@ -75,58 +74,6 @@ class StudyStore(Protocol):
     def sync(self) -> None: ...
     def close_leftovers(self) -> list[int]: ...
     def close(self) -> None: ...
-
-
-@dataclass(frozen=True)
-class Started:
-    number: int
-    place: int
-    origin: str
-    configuration: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class EpochDone:
-    number: int
-    epoch: int
-    loss: float
-
-
-@dataclass(frozen=True)
-class Ended:
-    """``result`` is what the objective returned; it is not kept anywhere else."""
-
-    number: int
-    place: int
-    end: TrialEnd
-    value: float | None
-    reason: str
-    is_best: bool
-    result: Any = None
-
-
-SearchEvent = Started | EpochDone | Ended
-
-
-@dataclass(frozen=True)
-class RunningTrial:
-    number: int
-    origin: str
-    epoch: int
-    best: float
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where the search stands, for a live view."""
-
-    done: int
-    trials: int
-    running: tuple[RunningTrial, ...]
-    best_number: int | None
-    best_value: float | None
-    seconds: float
-    seconds_left: float | None
 
 
 @dataclass(frozen=True)
@@ -219,7 +166,7 @@ def search(
     """
     journal: StudyStore = Journal.open(store) if isinstance(store, Path) else store()
     try:
-        with _interrupts() as interrupted:
+        with interrupts() as interrupted:
 
             def stopped() -> bool:
                 return interrupted.is_set() or (should_stop is not None and should_stop())
@@ -227,26 +174,6 @@ def search(
             return _Driver(plan, executor, journal, on_event, stopped, clock).run()
     finally:
         journal.close()
-
-
-@contextmanager
-def _interrupts() -> Iterator[threading.Event]:
-    """The first Ctrl-C sets the event, the second is a KeyboardInterrupt. In other threads it is not ours to take."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-
-    def handle(number: int, frame: object) -> None:
-        if asked.is_set():
-            raise KeyboardInterrupt
-        asked.set()
-
-    before = signal.signal(signal.SIGINT, handle)
-    try:
-        yield asked
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @dataclass
