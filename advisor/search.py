@@ -24,7 +24,8 @@ from typing import Any, Literal, Protocol
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from advisor.errors import UserError
+from advisor import __version__
+from advisor.errors import UserError, made_by_newer
 from advisor.executors import Event, Executor, Failed, Finished, Job, Reported
 from advisor.journal import PLACE, VOID, Journal, counts
 
@@ -658,11 +659,12 @@ def _agree_with_study(study: optuna.Study, plan: Plan) -> int:
         seed = plan.seed or 0
         study.set_user_attr("seed", seed)
         study.set_user_attr("space", plan.space_text)
+        study.set_user_attr("advisor", __version__)
         # Last: it says that the others are there.
         study.set_user_attr("advisor_format", FORMAT)
         return seed
     if kept["advisor_format"] > FORMAT:
-        raise UserError(f"the journal has format {kept['advisor_format']}, this advisor reads {FORMAT}: update it")
+        raise UserError(f"the study {made_by_newer(kept['advisor_format'], FORMAT, kept.get('advisor'))}")
     if kept.get("space") != plan.space_text:
         raise UserError("the search space differs from what this run was begun with, or the objective: use a new run (--out)")
     if plan.seed is not None and plan.seed != kept.get("seed"):

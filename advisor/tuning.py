@@ -584,6 +584,7 @@ def _document(advice: Advice, kind: str, begun: float) -> dict[str, Any]:
     table = advice.table
     return {
         "format": FORMAT,
+        "advisor": __version__,
         "kind": kind,
         "data": {"name": table.name, "source": table.source, "target": table.schema.target, "rows": table.train.height},
         "task": table.schema.task,
