@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import platform
-import shutil
 import subprocess
 import sys
 import time
@@ -64,7 +61,9 @@ def measure_here() -> dict[str, Any]:
     """
     import importlib.metadata as metadata
     import os
+    import platform
     import re
+    import shutil
     import socket
     import tempfile
     import time
