@@ -27,7 +27,8 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal._file import BaseJournalFileLock
 from optuna.trial import FrozenTrial, TrialState
 
-from advisor.errors import UserError
+from advisor import __version__
+from advisor.errors import UserError, made_by_newer
 from advisor.run_folder import GrowingFile
 
 STUDY_NAME = "search"
@@ -196,11 +197,12 @@ def agree(study: optuna.Study, space_text: str, seed: int | None) -> int:
             raise UserError("the journal's study has trials but was not begun by advisor: use a new run")
         study.set_user_attr("seed", seed or 0)
         study.set_user_attr("space", space_text)
+        study.set_user_attr("advisor", __version__)
         # Last: it says that the others are there.
         study.set_user_attr("advisor_format", FORMAT)
         return seed or 0
     if kept["advisor_format"] > FORMAT:
-        raise UserError(f"the journal has format {kept['advisor_format']}, this advisor reads {FORMAT}: update it")
+        raise UserError(f"the study {made_by_newer(kept['advisor_format'], FORMAT, kept.get('advisor'))}")
     if kept.get("space") != space_text:
         raise UserError("the search space differs from what this run was begun with, or the objective: use a new run (--out)")
     if seed is not None and seed != kept.get("seed"):

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from advisor import __version__
 from advisor.errors import UserError
 from advisor.run_folder import FORMAT, RunFolder, read_json, write_json
 
@@ -92,7 +93,7 @@ def begin_request(
         where, study = kept.storage, kept.study
     folder = None if working_dir is None else str(Path(working_dir).resolve())
     request = SearchRequest(trials, objective, folder, where, study)
-    write_json(run.search, {"format": FORMAT, **asdict(request)})
+    write_json(run.search, {"format": FORMAT, "advisor": __version__, **asdict(request)})
     return request
 
 

@@ -596,6 +596,7 @@ def _document(advice: Advice, kind: str, begun: float) -> dict[str, Any]:
     data = advice.data
     return {
         "format": FORMAT,
+        "advisor": __version__,
         "kind": kind,
         "data": {"name": data.name, "source": data.source, "target": data.schema.target, "rows": advice.facts.values["rows"]},
         "task": data.schema.task,

@@ -176,7 +176,7 @@ def test_the_gradient_must_reach_the_first_layer(table, changes, passed):
 
 def test_one_batch_cannot_be_learnt_at_a_rate_that_is_wrong(table):
     for rate, cause in ((1e-7, "far too small"), (1e4, "too large")):
-        subject = subject_of(table, learning_rate=rate, numeric_embedding="none", gradient_clip=0.0, optimizer="sgd", momentum=0.0)
+        subject = subject_of(table, learning_rate=rate, numeric_embedding="none", gradient_clip=0.0, optimizer="sgd", momentum=0)
         found = check_one_batch(subject, deadline=NO_END, clock=clock)
         assert found.passed is False and cause in found.cause, found
 

@@ -114,7 +114,7 @@ def test_opening_what_is_not_a_run_is_one_line(tmp_path):
     [
         (b"", "facts.json is damaged at line 1: it is not JSON"),
         (b"[1]", "holds no JSON object"),
-        (b'{"format": 2}', "has format 2, this advisor reads up to 1: update"),
+        (b'{"format": 2}', r"was made by a newer advisor \(format 2\), this is "),
         (b'{"format": "1"}', "format number is '1'"),
         (b'{"rows": 3}', "format number is None"),
         (b'{"format": 1}', "does not say which data"),
