@@ -12,7 +12,7 @@ import pytest
 import advisor
 from advisor.cli import _run
 from advisor.models import _checksums
-from advisor.search import FORMAT
+from advisor.journal import FORMAT
 
 RUNS = sorted(path for path in (Path(__file__).parent / "data" / "runs").iterdir() if path.is_dir())
 

@@ -149,7 +149,8 @@ def test_dead_units_fail(table):
 
 
 def test_saturated_tanh_fails(table):
-    subject = subject_of(table, activation="tanh", hidden_layers=2, norm="none", numeric_embedding="none", weight_init="xavier_normal")
+    plain = {"norm": "none", "numeric_embedding": "none", "weight_init": "xavier_normal"}
+    subject = subject_of(table, activation="tanh", hidden_layers=2, **plain)
     assert by_name(check_flow(first_pass(subject)))["units-not-saturated"].passed
     network = subject.network()
     with torch.no_grad():
