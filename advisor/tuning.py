@@ -21,7 +21,7 @@ from optuna.trial import FixedTrial, FrozenTrial
 from advisor import __version__, knowledge
 from advisor.advice import Advice
 from advisor.baselines import fit_baselines
-from advisor.curves import read_curve
+from advisor.curves import Reading, advice_of, read_curve
 from advisor.diagnosis import diagnose
 from advisor.errors import UserError, did_you_mean
 from advisor.executors import Executor, Factory, InProcessExecutor, Job
@@ -421,6 +421,11 @@ def configuration_of(trial: FrozenTrial, recommendation: Recommendation) -> dict
     return dict(kept) if kept else recommendation.space.suggest(FixedTrial(trial.params))
 
 
+def _read_trial(trial: FrozenTrial) -> Reading:
+    """What its curve says; of a pruned trial, what it said up to there."""
+    return read_curve([v for _, v in sorted(trial.intermediate_values.items())], pruned=end_of(trial) == "pruned")
+
+
 def _search_section(found: SearchResult, advice: Advice, requested: int) -> dict[str, Any]:
     trials = [
         {
@@ -430,7 +435,7 @@ def _search_section(found: SearchResult, advice: Advice, requested: int) -> dict
             "value": trial.value if trial.value is not None and math.isfinite(trial.value) else None,
             "configuration": configuration_of(trial, advice.recommendation),
             "curve": [[s, v] for s, v in sorted(trial.intermediate_values.items()) if math.isfinite(v)],
-            "reading": asdict(read_curve([v for _, v in sorted(trial.intermediate_values.items())])),
+            "reading": asdict(_read_trial(trial)),
         }
         for trial in found.trials
     ]
@@ -439,6 +444,7 @@ def _search_section(found: SearchResult, advice: Advice, requested: int) -> dict
         "trials": trials,
         "timed_out": found.timed_out,
         "seconds": found.seconds,
+        "curve_advice": [asdict(change) for change in advice_of([_read_trial(trial) for trial in found.trials])],
         "packing": packing_of(found.trials),
         "importances": _importances(found),
     }

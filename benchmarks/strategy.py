@@ -43,7 +43,7 @@ def measure(folder: Path, seed: int, trials: int) -> dict:
 
 
 def table_of(rows: list[dict]) -> str:
-    lines = ["| trials | pairs | best validation loss, staged / joint | staged better | test loss, staged / joint | time, staged / joint |"]
+    lines = ["| trials | pairs | best validation loss, staged / joint | staged better | test loss | time |"]
     lines.append("|" + "---|" * 6)
     for trials in sorted({row["trials"] for row in rows}):
         own = [row for row in rows if row["trials"] == trials]
