@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from advisor import knowledge
 from advisor.errors import UserError, did_you_mean
 from advisor.facts import FACTS, Facts
+from advisor.kinds import Kind
 from advisor.ledger import ledger, read_fact, with_facts
 from advisor.recommendation import Finding, Recommendation, advise, replan
 from advisor.rules import Rule
@@ -120,11 +121,10 @@ def get_advice(
     A column that alone tells test rows from training rows is left out (read again as an identifier); a type given for
     it in ``reading`` keeps it. findings: those made before, to be reported with the rest.
     """
-    from advisor.signals import kind_of
     from advisor.table import Table
 
     reading = reading or Reading()
-    kind = kind_of(source, reading.kind)
+    kind = _kind(source, reading)
     reading = replace(reading, kind=kind)
     space = knowledge.base_space(kind)
     # first: a misspelt rule must not cost a minute of reading
@@ -149,10 +149,17 @@ def get_advice(
     return Advice(data, measured, recommendation, reading, rules)
 
 
-def _read(source: Any, target: str | None, reading: Reading) -> Table | SignalSet:
-    from advisor.signals import kind_of, load_signals
+def _kind(source: Any, reading: Reading) -> Kind:
+    """What the rows are; rows of a table that belong to one id are a sequence."""
+    from advisor.signals import kind_of
 
-    if kind_of(source, reading.kind) == "table":
+    return kind_of(source, reading.kind or ("sequence" if reading.id_column else None))
+
+
+def _read(source: Any, target: str | None, reading: Reading) -> Table | SignalSet:
+    from advisor.signals import load_signals
+
+    if _kind(source, reading) == "table":
         if target is None:
             raise UserError(f"--target is missing: name the column of {source} to predict")
         return _table(source, target, reading)
@@ -161,7 +168,7 @@ def _read(source: Any, target: str | None, reading: Reading) -> Table | SignalSe
     return load_signals(
         source,
         target,
-        kind=reading.kind,
+        kind=_kind(source, reading),
         test=reading.test,
         task=reading.task,  # type: ignore[arg-type]  # checked there, with a message
         id_column=reading.id_column,

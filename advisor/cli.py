@@ -190,6 +190,7 @@ def train(data: str, as_json: bool, out: str | None, target: str | None, **optio
 @click.option("--workers", type=int, help="Trials at once; by default one per core.")
 @click.option("--gpus-per-worker", type=float, default=0, show_default=True, help="Share of a GPU for each trial.")
 @click.option("--trial-time-limit", type=float, metavar="SECONDS", help="End a trial, also one that hangs, after so long.")
+@click.option("--strategy", default="joint", show_default=True, help="joint, or staged: first learn, then layers.")
 @click.option("--objective", metavar="MODULE:FUNCTION", help="Your own training code in place of our networks.")
 @click.option("--working-dir", metavar="DIR", help="Where its code lies, by default here; sent to a cluster's workers.")
 @click.option("--storage", metavar="URL", help="A database for the study: postgresql://, mysql:// or sqlite:///FILE.")
@@ -204,6 +205,7 @@ def tune(
     workers: int | None,
     gpus_per_worker: float,
     trial_time_limit: float | None,
+    strategy: str,
     objective: str | None,
     working_dir: str | None,
     storage: str | None,
@@ -231,6 +233,7 @@ def tune(
             workers=workers,
             gpus_per_worker=gpus_per_worker,
             trial_time_limit=trial_time_limit,
+            strategy=strategy,
             objective=objective,
             working_dir=working_dir,
             storage=storage,
@@ -412,10 +415,11 @@ def without_formulas(table: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     """
     import polars as pl
 
-    texts = pl.col(pl.String)
-    begins = texts.str.contains(FORMULA)
-    quoted = sum(table.select(begins.sum()).row(0)) if pl.String in table.dtypes else 0
-    safe = table.with_columns(pl.when(begins).then(pl.concat_str(pl.lit("'"), texts)).otherwise(texts).name.keep())
+    texts = [pl.col(name) for name, kind in table.schema.items() if kind == pl.String]
+    begins = [text.str.contains(FORMULA) for text in texts]
+    quoted = sum(table.select(*(one.sum() for one in begins)).row(0)) if texts else 0
+    quotes = (pl.when(one).then(pl.lit("'") + text).otherwise(text) for one, text in zip(begins, texts, strict=True))
+    safe = table.with_columns(*(quote.alias(text.meta.output_name()) for quote, text in zip(quotes, texts, strict=True)))
     names = {name: f"'{name}" for name in table.columns if name.startswith(("=", "+", "-", "@", "\t", "\r"))}
     return safe.rename(names), quoted + len(names)
 

@@ -135,7 +135,7 @@ def _checks(
     if plan.passed is False:
         return  # there is no network to look at
     yield check_first_loss(subject)
-    yield from check_flow(_traced(subject))
+    yield from check_flow(first_pass(subject))
     batch, device = int(subject.configuration["batch_size"]), subject.device
     folds = subject.network(subject.members)
     budget = SHARES["throughput"] * seconds
@@ -210,9 +210,9 @@ def first_loss(loss: float, expected: float, *, zero: bool) -> Check:
     return Check("first-loss", False, words, numbers, cause, fix)
 
 
-def _traced(subject: Subject) -> Trace:
+def first_pass(subject: Subject, network: Network | None = None) -> Trace:
     """One pass and its gradients, with what starts at zero drawn: else no gradient would come through at first."""
-    network = copy.deepcopy(subject.network())
+    network = copy.deepcopy(network or subject.network())
     generator = torch.Generator().manual_seed(subject.seed)
     with torch.no_grad():
         for module in network.modules():

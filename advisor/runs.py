@@ -31,7 +31,7 @@ def open_run(
             raise UserError(f"{data} says already how its data are read: leave out {', '.join(given)}")
         advice, run = reopen(Path(data))
         return (advice, run) if out is None else (advice, choose_run_folder(out, advice.identity))
-    if target is None and kind_of(data, options.get("kind")) == "table":
+    if target is None and not options.get("id_column") and kind_of(data, options.get("kind")) == "table":
         if isinstance(data, str | Path) and ":" not in str(data) and not Path(data).exists():
             raise UserError(f"{data}: there is no such file or run folder")
         raise UserError("say which column to predict: --target COLUMN")

@@ -21,9 +21,9 @@ from optuna.trial import FixedTrial, FrozenTrial
 from advisor import __version__, knowledge
 from advisor.advice import Advice
 from advisor.baselines import fit_baselines
-from advisor.curves import read_curve
+from advisor.curves import Reading, advice_of, read_curve
 from advisor.diagnosis import diagnose
-from advisor.errors import UserError
+from advisor.errors import UserError, did_you_mean
 from advisor.executors import Executor, Factory, InProcessExecutor, Job
 from advisor.facts import MIN_SIDE
 from advisor.features import Dataset, Signals
@@ -40,10 +40,11 @@ from advisor.report import write_report
 from advisor.run_folder import RunFolder, read_json, write_folder, write_json
 from advisor.runs import open_run, write_advice
 from advisor.samples import mistakes
-from advisor.search import Plan, Progress, SearchEvent, SearchResult, end_of, search
+from advisor.search import Plan, Progress, SearchEvent, SearchResult, SearchSpace, end_of, search
 from advisor.shift import likeness_to_test
 from advisor.sizing import Sizing
 from advisor.splits import make_splits
+from advisor.stages import StagedSpace
 from advisor.status import SearchRequest, begin_request, remembered, stopping
 from advisor.storage import Database, checked_url, failures
 from advisor.table import Table
@@ -71,6 +72,7 @@ RESULT_KEYS = ("kind", "configuration", "loss", "final", "estimate", "test")
 """What result.json holds at the least; ``search`` too when there was one."""
 IMPORTANCE_TRIALS = 10
 """With fewer complete trials an importance is noise."""
+STRATEGIES = ("joint", "staged")
 MEMORY_SHARE = 0.8
 """Share of the free memory that one training may be expected to take; the estimate is no promise."""
 
@@ -143,6 +145,7 @@ def tune(
     workers: int | None = None,
     gpus_per_worker: float = 0,
     trial_time_limit: float | None = None,
+    strategy: str = "joint",
     objective: str | Callable[[Trial], Any] | None = None,
     working_dir: str | Path | None = None,
     storage: str | None = None,
@@ -160,7 +163,8 @@ def tune(
     ``in-process`` for debugging. address: a Ray cluster to join. workers: how many trials at once. gpus_per_worker: the
     share of a GPU that each worker asks Ray for; 0 trains on CPUs; workers on one GPU train at once what fits its memory
     together, so a small share is the right one. trial_time_limit: seconds after which a trial is ended, and its worker
-    replaced when it hangs. objective: your own training code in place of our networks, a function of an ``advisor.Trial``
+    replaced when it hangs. strategy: ``joint`` searches everything at once, ``staged`` first what makes it learn, then what
+    regularizes, then the layers. objective: your own training code in place of our networks, a function of an ``advisor.Trial``
     or its name, package.module:function; the model is then yours, and the result has none. working_dir: the folder to
     import it from, sent to a cluster's workers. storage: the URL of a database to keep the study in, in place of the
     journal file; a run folder remembers it, without its password. data, target, out and options are those of ``fit``.
@@ -169,6 +173,8 @@ def tune(
     Raises UserError for whatever the user can mend.
     """
     begun = time.monotonic()
+    if strategy not in STRATEGIES:
+        raise UserError(f"unknown strategy '{strategy}'{did_you_mean(strategy, STRATEGIES)}: choose joint or staged")
     if trial_time_limit is not None and not trial_time_limit > 0:
         raise UserError(f"the time limit of a trial must be more than 0 seconds, not {trial_time_limit}")
     objective, working_dir = remembered(data, objective, working_dir)
@@ -190,7 +196,7 @@ def tune(
             request = begin_request(run, trials, own.name if own else None, working_dir, storage)
             stopped = stopping(run, should_stop)
             sizing = None if own else training_sizing(train)
-            plan = _plan(advice, request, time_limit, trial_time_limit, sizing, own)
+            plan = _plan(advice, request, time_limit, trial_time_limit, sizing, own, train, strategy)
             if own:
                 on_event = own.watch(run, advice.recommendation, plan.make_payload, on_event, on_note)
             found = _searched(plan, runner, run, request, storage, on_event, stopped)
@@ -363,23 +369,33 @@ def _plan(
     trial_time_limit: float | None,
     sizing: Sizing | None,
     own: OwnObjective | None,
+    train: Dataset,
+    strategy: str,
 ) -> Plan:
     recommendation, seed = advice.recommendation, advice.reading.seed
     configuration = recommendation.configuration
     default = library_default(recommendation, knowledge.base_space(recommendation.kind))
+    enqueue = {RECOMMENDED: configuration, DEFAULT: default}
+    staged = StagedSpace(recommendation.space, request.trials, len(enqueue))
+    space: SearchSpace = staged if strategy == "staged" else recommendation.space
     return Plan(
-        space=recommendation.space,
-        enqueue={RECOMMENDED: configuration, DEFAULT: default},
+        space=space,
+        enqueue=enqueue,
         trials=request.trials,
         max_epochs=int(configuration["epochs"]),
-        space_text=repr(recommendation.space.to_dict()) + (f" for {own.name}" if own else ""),
+        space_text=repr(recommendation.space.to_dict()) + (f" for {own.name}" if own else "") + _in_stages(strategy),
         seed=seed,
         time_limit=None if time_limit is None else time_limit * SEARCH_SHARE,
         trial_time_limit=trial_time_limit,
         make_payload=lambda asked, place: payload(asked, seed=seed + place, repeat=0, members=1, keep=False),
         sizing=sizing,
+        refuse=lambda asked: None if own else refusal(asked, train, advice.facts.values),
         value_of=own.value_of if own else None,
     )
+
+
+def _in_stages(strategy: str) -> str:
+    return " in stages" if strategy == "staged" else ""
 
 
 def _searched(
@@ -405,6 +421,11 @@ def configuration_of(trial: FrozenTrial, recommendation: Recommendation) -> dict
     return dict(kept) if kept else recommendation.space.suggest(FixedTrial(trial.params))
 
 
+def _read_trial(trial: FrozenTrial) -> Reading:
+    """What its curve says; of a pruned trial, what it said up to there."""
+    return read_curve([v for _, v in sorted(trial.intermediate_values.items())], pruned=end_of(trial) == "pruned")
+
+
 def _search_section(found: SearchResult, advice: Advice, requested: int) -> dict[str, Any]:
     trials = [
         {
@@ -414,7 +435,7 @@ def _search_section(found: SearchResult, advice: Advice, requested: int) -> dict
             "value": trial.value if trial.value is not None and math.isfinite(trial.value) else None,
             "configuration": configuration_of(trial, advice.recommendation),
             "curve": [[s, v] for s, v in sorted(trial.intermediate_values.items()) if math.isfinite(v)],
-            "reading": asdict(read_curve([v for _, v in sorted(trial.intermediate_values.items())])),
+            "reading": asdict(_read_trial(trial)),
         }
         for trial in found.trials
     ]
@@ -423,6 +444,7 @@ def _search_section(found: SearchResult, advice: Advice, requested: int) -> dict
         "trials": trials,
         "timed_out": found.timed_out,
         "seconds": found.seconds,
+        "curve_advice": [asdict(change) for change in advice_of([_read_trial(trial) for trial in found.trials])],
         "packing": packing_of(found.trials),
         "importances": _importances(found),
     }
@@ -594,6 +616,7 @@ def _document(advice: Advice, kind: str, begun: float) -> dict[str, Any]:
     data = advice.data
     return {
         "format": FORMAT,
+        "advisor": __version__,
         "kind": kind,
         "data": {"name": data.name, "source": data.source, "target": data.schema.target, "rows": advice.facts.values["rows"]},
         "task": data.schema.task,
