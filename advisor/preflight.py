@@ -231,7 +231,7 @@ def first_pass(subject: Subject, network: Network | None = None) -> Trace:
 def check_flow(passed: Trace) -> Iterator[Check]:
     """N5 and N4: dead and saturated units, and the gradient's way from the output to the first layer."""
     activations = passed.of_kind("activation")
-    known = [s.dead for s in activations if s.dead is not None]
+    known = [s.dead for s in passed.watched() if s.dead is not None]
     numbers: dict[str, Any] = {"largest_share": max(known, default=None), "layers": len(known)}
     if not known:
         yield Check("units-alive", None, "there is no activation whose units could be watched", numbers)

@@ -136,6 +136,26 @@ def test_the_first_loss_of_rare_classes_is_that_of_their_shares():
     assert found.passed and found.numbers["loss"] < 0.5 < np.log(2)
 
 
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("image", {"network": "efficientnet", "width": 16}),
+        ("image", {"network": "mixer"}),
+        ("image", {"squeeze": True}),
+        ("image", {"factorised": True, "norm_layer": "group"}),
+        ("sequence", {"network": "inception"}),
+        ("sequence", {"network": "recurrent"}),
+        ("sequence", {"network": "mixer"}),
+    ],
+)
+def test_every_family_of_networks_begins_healthy(advices, kind, changes):
+    subject = subject_of(advices[kind], **changes)
+    assert check_first_loss(subject).passed
+    assert all(check.passed is not False for check in check_flow(first_pass(subject)))
+    if changes.get("network") != "recurrent":  # whose activations are inside of PyTorch's own function
+        assert by_name(check_flow(first_pass(subject)))["units-alive"].passed
+
+
 def test_dead_units_fail(table):
     subject = subject_of(table, activation="relu", hidden_layers=2, norm="none", numeric_embedding="none", width=64)
     assert by_name(check_flow(first_pass(subject)))["units-alive"].passed
@@ -379,7 +399,7 @@ def test_check_of_data_writes_nothing(sources, here):
 
 
 def test_check_with_out_keeps_the_result_in_the_run_folder(sources, here):
-    run(sources["table"][0], "--target", "y", "--seconds", "5", "--out", here / "kept", "--set", "learning_rate=0.0001")
+    run(sources["table"][0], "--target", "y", "--seconds", "5", "--out", here / "kept")
     kept = json.loads((here / "kept" / "preflight.json").read_text())
     assert (here / "kept" / "recommendation.yaml").is_file() and kept["checks"]
     code, out = run(here / "kept", "--seconds", "5")
