@@ -190,6 +190,7 @@ def train(data: str, as_json: bool, out: str | None, target: str | None, **optio
 @click.option("--workers", type=int, help="Trials at once; by default one per core.")
 @click.option("--gpus-per-worker", type=float, default=0, show_default=True, help="Share of a GPU for each trial.")
 @click.option("--trial-time-limit", type=float, metavar="SECONDS", help="End a trial, also one that hangs, after so long.")
+@click.option("--strategy", default="joint", show_default=True, help="joint, or staged: first learn, then layers.")
 @click.option("--objective", metavar="MODULE:FUNCTION", help="Your own training code in place of our networks.")
 @click.option("--working-dir", metavar="DIR", help="Where its code lies, by default here; sent to a cluster's workers.")
 @click.option("--storage", metavar="URL", help="A database for the study: postgresql://, mysql:// or sqlite:///FILE.")
@@ -204,6 +205,7 @@ def tune(
     workers: int | None,
     gpus_per_worker: float,
     trial_time_limit: float | None,
+    strategy: str,
     objective: str | None,
     working_dir: str | None,
     storage: str | None,
@@ -231,6 +233,7 @@ def tune(
             workers=workers,
             gpus_per_worker=gpus_per_worker,
             trial_time_limit=trial_time_limit,
+            strategy=strategy,
             objective=objective,
             working_dir=working_dir,
             storage=storage,

@@ -8,12 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import platform
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +19,7 @@ from typing import Any, Literal
 
 from advisor.errors import UserError
 from advisor.ray_errors import tokens, why_not
+from advisor.run_folder import file_clock
 
 State = Literal["ok", "note", "problem"]
 """ok: nothing to do. note: worth knowing, it works all the same. problem: searches fail, stall or mislead until it is mended."""
@@ -64,7 +61,9 @@ def measure_here() -> dict[str, Any]:
     """
     import importlib.metadata as metadata
     import os
+    import platform
     import re
+    import shutil
     import socket
     import tempfile
     import time
@@ -160,7 +159,7 @@ def examine(address: str | None = None, storage: str | None = None) -> list[Chec
         judge_versions(here),
         *judge_machine(here, ""),
         judge_gpu(here, _torch_sees_gpus(here)),
-        judge_file_clock(_file_clock()),
+        judge_file_clock(file_clock(Path.cwd())),
     ]
     checks.append(judge_token(tokens()))
     if storage is not None:
@@ -378,16 +377,3 @@ def _torch_sees_gpus(here: Mapping[str, Any]) -> int:
     import torch
 
     return torch.cuda.device_count()
-
-
-def _file_clock() -> float | None:
-    try:
-        before = time.time()
-        with tempfile.NamedTemporaryFile(dir=Path.cwd()) as file:
-            file.write(b"x")
-            file.flush()
-            written = os.fstat(file.fileno()).st_mtime
-        after = time.time()
-    except OSError:
-        return None
-    return written - after if written > after else min(0.0, written - before)

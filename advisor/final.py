@@ -75,11 +75,21 @@ def constant_losses(task: Task, target: NDArray[Any], rows: Sequence[NDArray[np.
     return held_out_losses(task, target, [(part, scores[part]) for part in rows])
 
 
-def decide(losses: Mapping[str, Losses], incumbent: str, constant: Losses, blend: str | None = None) -> Verdict:
+def decide(
+    losses: Mapping[str, Losses],
+    incumbent: str,
+    constant: Losses,
+    blend: str | None = None,
+    cross_fitted: Mapping[str, Losses] | None = None,
+) -> Verdict:
     """The incumbent, unless a challenger is better than it and than a constant, both beyond chance.
 
     The second condition is for targets that nothing can predict: there a smoother model is "better" than another one
     without either having learnt anything. Among the challengers that pass the one with the least mean loss wins.
+
+    cross_fitted: the losses at epochs that other rows chose, by default the same ones; with a constant these are compared. A
+    network that begins as a constant, stopped where its validation rows like it best, is never worse than a constant on
+    them; among networks that is an equal favour (``benchmarks/pure_noise.py``).
 
     blend: the challenger that averages the incumbent with others. It need only have the smaller mean loss. A convex loss
     of an average is at most the average of the losses (Jensen), so that what chance can do to a single challenger, it
@@ -90,7 +100,8 @@ def decide(losses: Mapping[str, Losses], incumbent: str, constant: Losses, blend
     z = NormalDist().inv_cdf(1 - SIGNIFICANCE / max(1, len(challengers)))
     differences = {name: _difference(losses[name], losses[incumbent], z) for name in challengers}
     better = [name for name, d in differences.items() if d.high < 0 or (name == blend and d.mean < 0)]
-    informed = [name for name in better if _difference(losses[name], constant, z).high < 0]
+    honest = losses if cross_fitted is None else cross_fitted
+    informed = [name for name in better if _difference(honest[name], constant, z).high < 0]
     if not challengers:
         return Verdict(incumbent, ALONE, differences)
     if informed:

@@ -27,12 +27,13 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal._file import BaseJournalFileLock
 from optuna.trial import FrozenTrial, TrialState
 
-from advisor.errors import UserError
+from advisor import __version__
+from advisor.errors import UserError, made_by_newer
 from advisor.run_folder import GrowingFile
 
+STUDY_NAME = "search"
 FORMAT = 1
 """Format of the attributes that the search keeps in the study."""
-STUDY_NAME = "search"
 VOID = "void"
 """User attribute of a trial that does not count into the budget; its text says why (its driver died, Ctrl-C)."""
 PLACE = "place"
@@ -150,7 +151,7 @@ class Journal:
             file.lock()
             try:
                 torn = file.cut_torn_end()
-                _check_lines(file.path)
+                check_lines(file.path)
             finally:
                 file.unlock()
             backend = _Backend(file)
@@ -196,11 +197,12 @@ def agree(study: optuna.Study, space_text: str, seed: int | None) -> int:
             raise UserError("the journal's study has trials but was not begun by advisor: use a new run")
         study.set_user_attr("seed", seed or 0)
         study.set_user_attr("space", space_text)
+        study.set_user_attr("advisor", __version__)
         # Last: it says that the others are there.
         study.set_user_attr("advisor_format", FORMAT)
         return seed or 0
     if kept["advisor_format"] > FORMAT:
-        raise UserError(f"the journal has format {kept['advisor_format']}, this advisor reads {FORMAT}: update it")
+        raise UserError(f"the study {made_by_newer(kept['advisor_format'], FORMAT, kept.get('advisor'))}")
     if kept.get("space") != space_text:
         raise UserError("the search space differs from what this run was begun with, or the objective: use a new run (--out)")
     if seed is not None and seed != kept.get("seed"):
@@ -225,7 +227,7 @@ def read_study(path: Path) -> optuna.Study:
     path = path.resolve()
     if not path.is_file():
         raise UserError(f"{path} does not exist: run `advisor tune` first")
-    _check_lines(path)
+    check_lines(path)
     return _load(_CountingBackend(str(path), lock_obj=_NoWriting(path)), path, create=False)
 
 
@@ -248,7 +250,7 @@ class _NoWriting(BaseJournalFileLock):
         return
 
 
-def _check_lines(path: Path) -> None:
+def check_lines(path: Path) -> None:
     """UserError that names the first damaged line. A last line without its newline is not looked at: it is torn."""
     try:
         with path.open("rb") as file:

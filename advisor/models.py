@@ -17,7 +17,8 @@ import safetensors.numpy
 import torch
 from numpy.typing import NDArray
 
-from advisor.errors import UserError
+from advisor import __version__
+from advisor.errors import UserError, made_by_newer
 from advisor.features import Features, Signals
 from advisor.losses import SMALLEST_PROBABILITY, row_losses
 from advisor.networks import InputShape
@@ -161,6 +162,7 @@ def model_files(model: Model) -> dict[str, bytes]:
         stacks.append(_describe(stack))
     description = {
         "format": FORMAT,
+        "advisor": __version__,
         "schema": model.schema.to_dict(),
         "temperature": model.temperature,
         "shares": list(model.shares),
@@ -225,10 +227,8 @@ def load_model(path: str | Path) -> Model:
         raise UserError(f"{folder}: {_changed(stored, files)} was changed or damaged since it was written: train again")
     description = json.loads(files[DESCRIPTION])
     if description["format"] > FORMAT:
-        raise UserError(
-            f"{folder / DESCRIPTION} has format {description['format']}, made by a newer advisor; this one reads up to "
-            f"{FORMAT}: upgrade tuning-advisor"
-        )
+        newer = made_by_newer(description["format"], FORMAT, description.get("advisor"))
+        raise UserError(f"{folder / DESCRIPTION} {newer}")
     tensors = safetensors.numpy.load(files[WEIGHTS])
     stacks = [_stack(entry, number, tensors) for number, entry in enumerate(description["stacks"])]
     shares = tuple(float(share) for share in description.get("shares", ()))

@@ -120,12 +120,14 @@ def splits_of(configuration: Mapping[str, Any], data: Dataset, seed: int, repeat
     )
 
 
-def merged_held_out(stacks: Sequence[Fitted]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def merged_held_out(stacks: Sequence[Fitted], *, cross_fitted: bool = False) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """The rows that any of the stacks held out, ascending, and each one's mean score over the stacks that did.
 
-    One entry per row: a row that two partitions hold out is still one piece of evidence.
+    One entry per row: a row that two partitions hold out is still one piece of evidence. cross_fitted: at the epochs that
+    other rows chose.
     """
-    return mean_by_row([stack.held_out_rows for stack in stacks], [stack.held_out for stack in stacks])
+    scores = [stack.cross_fitted if cross_fitted else stack.held_out for stack in stacks]
+    return mean_by_row([stack.held_out_rows for stack in stacks], scores)
 
 
 def mean_by_row(

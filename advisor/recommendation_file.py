@@ -11,9 +11,9 @@ from typing import Any, get_args
 
 import yaml
 
-from advisor import strict_yaml
+from advisor import __version__, strict_yaml
 from advisor.combination import Contradiction, DecidedBy, Side, Step, searched
-from advisor.errors import UserError, did_you_mean
+from advisor.errors import UserError, did_you_mean, made_by_newer
 from advisor.kinds import Kind
 from advisor.rules import Severity
 from advisor.spaces import Parameter, Space, number_hint, read_derivation, shown
@@ -65,7 +65,7 @@ _Dumper.add_representer(_FlowList, _flow_list)
 
 def write(sections: Mapping[str, Any]) -> str:
     """YAML text of a recommendation's plain data."""
-    document = {"format": FORMAT, **{name: _readable(sections[name]) for name in _SECTIONS}}
+    document = {"format": FORMAT, "advisor": __version__, **{name: _readable(sections[name]) for name in _SECTIONS}}
     text: str = yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
     return HEADER + text
 
@@ -115,10 +115,10 @@ def read(text: str, bases: Space | Callable[[Any], Space], source: str) -> Read:
         raise document.error((), "not a recommendation: it begins with 'format: 1'")
     number = data["format"]
     if isinstance(number, int) and not isinstance(number, bool) and number > FORMAT:
-        raise document.error(("format",), f"made by a newer advisor (format {number}); this one reads {FORMAT}")
+        raise document.error(("format",), made_by_newer(number, FORMAT, data.get("advisor")))
     if number != FORMAT or isinstance(number, bool):
         raise document.error(("format",), f"must be {FORMAT}, not {shown(number)}")
-    _keys(document, (), ("format", *_SECTIONS))
+    _keys(document, (), ("format", "advisor", *_SECTIONS))
     kind = _mapping(document, ("data",)).get("kind", "table")
     if kind not in get_args(Kind):
         raise document.error(("data", "kind"), f"{shown(kind)} is not one of {', '.join(get_args(Kind))}")

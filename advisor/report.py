@@ -455,5 +455,5 @@ def write_report(run: RunFolder, recommendation: Document, facts: Document, ledg
     if result is None and run.result.is_file():
         result = read_json(run.result)
     document = {"recommendation": recommendation, "facts": facts, "ledger": ledger, "result": result}
-    write_json(run.report_json, {"format": FORMAT, **document})
+    write_json(run.report_json, {"format": FORMAT, "advisor": __version__, **document})
     write_text(run.report_html, render_html(recommendation, facts, result, ledger))

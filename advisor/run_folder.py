@@ -15,13 +15,16 @@ import re
 import secrets
 import shutil
 import socket
+import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Self
 
-from advisor.errors import UserError
+from advisor import __version__
+from advisor.errors import UserError, made_by_newer
 
 FORMAT = 1
 """Format of the files in a run folder; a higher number than ours is refused, never guessed at."""
@@ -147,7 +150,7 @@ class RunFolder:
 
     def write_facts(self, facts: Mapping[str, Any], identity: DataIdentity) -> None:
         """Write facts.json: a format number, the data's identity, then the facts."""
-        head = {"format": FORMAT, "data": vars(identity)}
+        head = {"format": FORMAT, "advisor": __version__, "data": vars(identity)}
         clash = sorted(head.keys() & facts.keys())
         if clash:
             raise ValueError(f"facts may not be called {clash}")
@@ -156,7 +159,7 @@ class RunFolder:
     def read_facts(self) -> dict[str, Any]:
         """facts.json without its head. UserError when it is damaged or of a newer format."""
         document = self._facts_document()
-        return {name: value for name, value in document.items() if name not in ("format", "data")}
+        return {name: value for name, value in document.items() if name not in ("format", "advisor", "data")}
 
     def identity(self) -> DataIdentity:
         data = self._facts_document()["data"]
@@ -363,16 +366,16 @@ def read_json(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is damaged{where}: it is not JSON") from None
     if not isinstance(document, dict):
         raise UserError(f"{path} is damaged: it holds no JSON object")
-    check_format(document.get("format"), path)
+    check_format(document.get("format"), path, document.get("advisor"))
     return document
 
 
-def check_format(number: object, path: Path) -> None:
-    """UserError when ``number``, the format that ``path`` names, is none or is newer than ours."""
+def check_format(number: object, path: Path, made_by: object = None) -> None:
+    """UserError when ``number``, the format that ``path`` names, is none or is newer than ours; made_by: whose it is."""
     if isinstance(number, bool) or not isinstance(number, int) or number < 1:
         raise UserError(f"{path} is damaged: its format number is {number!r}, expected {FORMAT}")
     if number > FORMAT:
-        raise UserError(f"{path} has format {number}, this advisor reads up to {FORMAT}: update tuning-advisor")
+        raise UserError(f"{path} {made_by_newer(number, FORMAT, made_by)}")
 
 
 # ---------------------------------------------------------------------- writing
@@ -486,6 +489,20 @@ def _sync_folder(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def file_clock(folder: Path) -> float | None:
+    """Seconds by which the clock of the folder's file system is ahead of ours; None where nothing can be written."""
+    try:
+        before = time.time()
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=_TEMPORARY) as file:
+            file.write(b"x")
+            file.flush()
+            written = os.fstat(file.fileno()).st_mtime
+        after = time.time()
+    except OSError:
+        return None
+    return written - after if written > after else min(0.0, written - before)
 
 
 class GrowingFile:

@@ -11,24 +11,29 @@ from __future__ import annotations
 import bisect
 import json
 import math
-import signal
-import threading
 import time
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from advisor.errors import UserError
 from advisor.executors import Began, Event, Executor, Failed, Finished, Job, Reported
+from advisor.interrupts import interrupts
 from advisor.journal import PLACE, VOID, Journal, agree, counts
 from advisor.pruning import MedianOfBests
+from advisor.search_events import Ended as Ended
+from advisor.search_events import EpochDone as EpochDone
+from advisor.search_events import Progress as Progress
+from advisor.search_events import RunningTrial, TrialEnd
+from advisor.search_events import SearchEvent as SearchEvent
+from advisor.search_events import Started as Started
 from advisor.sizing import Sizing
 
 KEPT_EPOCHS = 200
@@ -37,6 +42,8 @@ DEATHS = 2
 """A job is run again after its worker died; after so many deaths it is the configuration, and it is set aside."""
 ATTEMPTS = 20
 """However a job ends without an end of its own (nodes that are lost, memory that is too small): so often and no more."""
+REFUSALS = 20
+"""Proposals in a row that cannot be run before the place is given up: the space is then nearly empty."""
 FAILURES_TO_STOP = 3
 """When so many trials have failed and none has worked, it is the set-up that is wrong and the rest would fail too."""
 DIVERGED_LOSS = 1e6
@@ -47,12 +54,6 @@ SECONDS_BETWEEN_CURVES = 2.0
 """How often the curve of a running trial goes to the journal: often enough to watch it in optuna-dashboard."""
 SECONDS_OF_POLLING = 0.2
 """Longest wait for an event: Ctrl-C, the deadline and ``should_stop`` are looked at in between."""
-
-TrialEnd = Literal["complete", "pruned", "diverged", "failed", "set aside", "void"]
-"""complete: trained to its end, also by early stopping. pruned: stopped for being behind. diverged: a loss was not
-finite. failed: the objective raised. set aside: its worker died DEATHS times, or that of the same configuration before;
-or it was too large for the memory row by row; or it met its time limit before its first epoch. void: does not count."""
-
 
 class SearchSpace(Protocol):
     """What the search needs of a space (``advisor.spaces.Space`` has it)."""
@@ -73,58 +74,6 @@ class StudyStore(Protocol):
     def sync(self) -> None: ...
     def close_leftovers(self) -> list[int]: ...
     def close(self) -> None: ...
-
-
-@dataclass(frozen=True)
-class Started:
-    number: int
-    place: int
-    origin: str
-    configuration: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class EpochDone:
-    number: int
-    epoch: int
-    loss: float
-
-
-@dataclass(frozen=True)
-class Ended:
-    """``result`` is what the objective returned; it is not kept anywhere else."""
-
-    number: int
-    place: int
-    end: TrialEnd
-    value: float | None
-    reason: str
-    is_best: bool
-    result: Any = None
-
-
-SearchEvent = Started | EpochDone | Ended
-
-
-@dataclass(frozen=True)
-class RunningTrial:
-    number: int
-    origin: str
-    epoch: int
-    best: float
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where the search stands, for a live view."""
-
-    done: int
-    trials: int
-    running: tuple[RunningTrial, ...]
-    best_number: int | None
-    best_value: float | None
-    seconds: float
-    seconds_left: float | None
 
 
 @dataclass(frozen=True)
@@ -169,6 +118,7 @@ class Plan:
     sampler: seed -> the sampler that asks for one place. sizing: what is known of memory; with it, a trial that was out
     of memory is run again with ``micro_batch`` (rows at once) in its payload, and its result may be a mapping with
     ``peak_memory`` (bytes). None takes the end for the trial's own.
+    refuse: why a configuration cannot be run at all, or None: then nothing is run, no place is taken, and another is asked.
     value_of: what the objective returned -> the value of a complete trial, finite; None: the best loss that it reported.
     """
 
@@ -185,6 +135,7 @@ class Plan:
     )
     sampler: Callable[[int], optuna.samplers.BaseSampler] = field(default=lambda seed: tpe(seed))
     sizing: Sizing | None = None
+    refuse: Callable[[Mapping[str, Any]], str | None] = field(default=lambda configuration: None)
     value_of: Callable[[Any], float] | None = None
 
     def __post_init__(self) -> None:
@@ -215,7 +166,7 @@ def search(
     """
     journal: StudyStore = Journal.open(store) if isinstance(store, Path) else store()
     try:
-        with _interrupts() as interrupted:
+        with interrupts() as interrupted:
 
             def stopped() -> bool:
                 return interrupted.is_set() or (should_stop is not None and should_stop())
@@ -223,26 +174,6 @@ def search(
             return _Driver(plan, executor, journal, on_event, stopped, clock).run()
     finally:
         journal.close()
-
-
-@contextmanager
-def _interrupts() -> Iterator[threading.Event]:
-    """The first Ctrl-C sets the event, the second is a KeyboardInterrupt. In other threads it is not ours to take."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-
-    def handle(number: int, frame: object) -> None:
-        if asked.is_set():
-            raise KeyboardInterrupt
-        asked.set()
-
-    before = signal.signal(signal.SIGINT, handle)
-    try:
-        yield asked
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @dataclass
@@ -354,7 +285,7 @@ class _Driver:
         origins = list(self._plan.enqueue)
         origin = origins[place] if place < len(origins) else "search"
         try:
-            trial, configuration = self._ask(place, origin)
+            trial, configuration, refused = self._ask_possible(place, origin)
         except ValueError as error:
             # Optuna refuses, say, a categorical whose choices differ from the journal's: a space that was changed.
             raise UserError(f"the search space does not fit the journal's trials ({error}): use a new run") from error
@@ -363,15 +294,35 @@ class _Driver:
         if self._plan.sizing is not None:
             running.micro_batch = self._plan.sizing.micro_batch(configuration)
         same = self._aside.get(_identity(trial.params or configuration))
-        if same is None:
+        if same is None and refused is None:
             self._run_job(running)
         self._tell_listener(Started(trial.number, place, origin, configuration))
+        if refused is not None:
+            self._failures += 1
+            self._end(running, "failed", refused)
+            self._check_failures()
+            return
         if same is not None:
             self._set_aside(running, f"the configuration is that of trial {same}, which was set aside")
 
-    def _ask(self, place: int, origin: str) -> tuple[optuna.Trial, dict[str, Any]]:
+    def _ask_possible(self, place: int, origin: str) -> tuple[optuna.Trial, dict[str, Any], str | None]:
+        """A trial that nothing speaks against; what is refused takes no place, unless it was enqueued or REFUSALS were."""
+        for attempt in range(REFUSALS):
+            trial, configuration = self._ask(place, origin, attempt)
+            refused = self._plan.refuse(configuration)
+            if refused is None or origin != "search":
+                return trial, configuration, refused
+            # Complete and infeasible, not failed: of failed trials a sampler learns nothing, and asks there again.
+            with self._journal.together():
+                trial.set_user_attr(VOID, f"refused: {refused}")
+                trial.set_constraint("refused", 1.0)
+                self._study.tell(trial, DIVERGED_LOSS if self._worst is None else self._worst)
+        return *self._ask(place, origin, REFUSALS), f"{REFUSALS} proposals could not be trained, the last: {refused}"
+
+    def _ask(self, place: int, origin: str, attempt: int) -> tuple[optuna.Trial, dict[str, Any]]:
         # A sampler per place, not one that runs on: after a restart its state would not be the uninterrupted one's.
-        self._study.sampler = self._plan.sampler(zlib.crc32(f"{self._seed}/{place}".encode()))
+        again = f"/{attempt}" if attempt else ""
+        self._study.sampler = self._plan.sampler(zlib.crc32(f"{self._seed}/{place}{again}".encode()))
         attributes: dict[str, Any] = {PLACE: place, "origin": origin}
         wanted = self._plan.enqueue.get(origin)
         asked = None if wanted is None else self._encoded(wanted)

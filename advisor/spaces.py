@@ -12,7 +12,7 @@ the others, in this order for each parameter:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
@@ -349,6 +349,17 @@ class Space:
     def suggest(self, trial: Trial) -> dict[str, Any]:
         """A whole configuration, derived parameters included; asks `trial` for what is searched and active."""
         return self._walk(lambda parameter: _ask(trial, parameter))
+
+    def suggest_some(self, trial: Trial, names: Container[str], rest: Mapping[str, Any]) -> dict[str, Any]:
+        """As ``suggest``, but only ``names`` are asked for; the others take their values from ``rest``, where they fit."""
+
+        def choose(parameter: Parameter) -> Scalar:
+            if parameter.name in names:
+                return _ask(trial, parameter)
+            value = rest.get(parameter.name, parameter.default)
+            return parameter.default if parameter.problem(value) else parameter.check(value)
+
+        return self._walk(choose)
 
     def complete(self, partial: Mapping[str, Any]) -> dict[str, Any]:
         """A whole configuration from some values: defaults for the rest, derived parameters computed.

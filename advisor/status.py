@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from advisor import __version__
 from advisor.errors import UserError
 from advisor.run_folder import FORMAT, RunFolder, read_json, write_json
 
@@ -77,10 +78,12 @@ def begin_request(
 
     UserError when the study of a search that was begun would have to move.
     """
+    from advisor.journal import check_lines
     from advisor.storage import without_password
 
     kept = read_request(run)
     if kept is None and run.journal.exists():
+        check_lines(run.journal)  # before anything is written into a folder that is not ours
         kept = SearchRequest(trials)
     wanted = None if storage is None else without_password(storage)
     if kept is not None and wanted not in (None, kept.storage):
@@ -90,7 +93,7 @@ def begin_request(
         where, study = kept.storage, kept.study
     folder = None if working_dir is None else str(Path(working_dir).resolve())
     request = SearchRequest(trials, objective, folder, where, study)
-    write_json(run.search, {"format": FORMAT, **asdict(request)})
+    write_json(run.search, {"format": FORMAT, "advisor": __version__, **asdict(request)})
     return request
 
 

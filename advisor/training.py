@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -77,8 +77,9 @@ class Fitted:
     """A trained stack: the weights of each member at its own best epoch.
 
     validation_losses: each member's loss at that epoch. held_out_rows, held_out: the rows that validated, and for each
-    the mean over the members that did not train on it: class probabilities (rows, classes), or predictions (rows,). These
-    are of epochs that other rows chose (``held_out.py``), so that they are as good as for new rows, not better.
+    the mean over the members that did not train on it: class probabilities (rows, classes), or predictions (rows,).
+    cross_fitted: the same, but each member at the epoch that other validating rows chose (``held_out.py``); a loaded model
+    has neither.
     target_knee: see ``squeezed``; target_mean and target_scale are those of the squeezed target, target_range of the plain.
     """
 
@@ -97,6 +98,7 @@ class Fitted:
     validation_losses: tuple[float, ...]
     held_out_rows: NDArray[np.int64]
     held_out: NDArray[np.float64]
+    cross_fitted: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
     def predict(self, features: Features | Signals, device: str = "cpu") -> NDArray[np.float64]:
         """Mean over the members: class probabilities (rows, classes), or predictions (rows,) in the target's unit."""
@@ -253,7 +255,7 @@ def train(
     if of_head:
         yield from _train_head(c, network, prepared, rows, best, steps, range(epoch + 1, epoch + 1 + of_head), generator)
     network.load_state_dict(best.state)
-    held_out_rows, held_out = rows.held_out(network, prepared)
+    held_out_rows, held_out, cross_fitted = rows.held_out(network, prepared)
     return Fitted(
         configuration=dict(c),
         task=data.task,
@@ -270,6 +272,7 @@ def train(
         validation_losses=tuple(best.losses.tolist()),
         held_out_rows=held_out_rows,
         held_out=held_out,
+        cross_fitted=cross_fitted,
     )
 
 
@@ -465,19 +468,24 @@ class _Rows:
         total = (torch.cat(by_row, dim=1) * self.weight).sum(dim=1)
         return torch.where(torch.isfinite(total), total, torch.inf)
 
-    def held_out(self, network: Network, prepared: Prepared) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """The validating rows in ascending order, and for each the mean score of the members that validated on it, each at
-        the epoch that other validating rows chose."""
+    def held_out(
+        self, network: Network, prepared: Prepared
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+        """The validating rows in ascending order, and for each the mean score of the members that validated on it: of this
+        network, and at the epochs that other validating rows chose."""
         network.eval()
-        out = self._kept.merged(torch.cat([out.cpu() for _, _, out in self._evaluate(network, prepared)], dim=1))
-        values = scores(out, self.task, self.mean, self.scale, self.range, self.knee).reshape(*out.shape[:2], self.outputs)
-        sums, counts = np.zeros((self.rows, self.outputs)), np.zeros(self.rows)
-        real = self.weight.numpy() > 0
-        np.add.at(sums, self.validation.numpy()[real], values[real])
+        out = torch.cat([part.cpu() for _, _, part in self._evaluate(network, prepared)], dim=1)
+        real, counts = self.weight.numpy() > 0, np.zeros(self.rows)
         np.add.at(counts, self.validation.numpy()[real], 1)
         rows = np.flatnonzero(counts)
-        means = sums[rows] / counts[rows, None]
-        return rows, means if self.classification else means[:, 0]
+        means = []
+        for own in (out, self._kept.merged(out)):
+            values = scores(own, self.task, self.mean, self.scale, self.range, self.knee)
+            sums = np.zeros((self.rows, self.outputs))
+            np.add.at(sums, self.validation.numpy()[real], values.reshape(*own.shape[:2], self.outputs)[real])
+            mean = sums[rows] / counts[rows, None]
+            means.append(mean if self.classification else mean[:, 0])
+        return rows, means[0], means[1]
 
     def _evaluate(self, network: Network, prepared: Prepared) -> Generator[tuple[Tensor, Tensor, Tensor], None, None]:
         per_pass = min(network.rows_per_pass, self.micro_batch or network.rows_per_pass)

@@ -21,9 +21,9 @@ from optuna.trial import FixedTrial, FrozenTrial
 from advisor import __version__, knowledge
 from advisor.advice import Advice
 from advisor.baselines import fit_baselines
-from advisor.curves import read_curve
+from advisor.curves import Reading, advice_of, read_curve
 from advisor.diagnosis import diagnose
-from advisor.errors import UserError
+from advisor.errors import UserError, did_you_mean
 from advisor.executors import Executor, Factory, InProcessExecutor, Job
 from advisor.facts import MIN_SIDE
 from advisor.features import Dataset, Signals
@@ -40,10 +40,11 @@ from advisor.report import write_report
 from advisor.run_folder import RunFolder, read_json, write_folder, write_json
 from advisor.runs import open_run, write_advice
 from advisor.samples import mistakes
-from advisor.search import Plan, Progress, SearchEvent, SearchResult, end_of, search
+from advisor.search import Plan, Progress, SearchEvent, SearchResult, SearchSpace, end_of, search
 from advisor.shift import likeness_to_test
 from advisor.sizing import Sizing
 from advisor.splits import make_splits
+from advisor.stages import StagedSpace
 from advisor.status import SearchRequest, begin_request, remembered, stopping
 from advisor.storage import Database, checked_url, failures
 from advisor.table import Table
@@ -71,6 +72,7 @@ RESULT_KEYS = ("kind", "configuration", "loss", "final", "estimate", "test")
 """What result.json holds at the least; ``search`` too when there was one."""
 IMPORTANCE_TRIALS = 10
 """With fewer complete trials an importance is noise."""
+STRATEGIES = ("joint", "staged")
 MEMORY_SHARE = 0.8
 """Share of the free memory that one training may be expected to take; the estimate is no promise."""
 
@@ -89,7 +91,8 @@ class RunResult:
 class Contender:
     """A configuration in the final, with its stacks and their held-out scores; a blend has the stacks of several.
 
-    scores: before the temperature, as the model averages them; losses: after it, as the model predicts.
+    scores: before the temperature, as the model averages them; losses: after it, as the model predicts. cross_fitted: the
+    scores at epochs that other rows chose; cross_fitted_losses: theirs, after a temperature of their own.
     """
 
     name: str
@@ -99,6 +102,8 @@ class Contender:
     scores: NDArray[np.float64]
     temperature: float
     losses: NDArray[np.float64] = field(repr=False)
+    cross_fitted: NDArray[np.float64] = field(repr=False)
+    cross_fitted_losses: NDArray[np.float64] = field(repr=False)
 
 
 def fit(data: Source, target: str | None = None, *, out: str | Path | None = None, **options: Any) -> RunResult:
@@ -140,6 +145,7 @@ def tune(
     workers: int | None = None,
     gpus_per_worker: float = 0,
     trial_time_limit: float | None = None,
+    strategy: str = "joint",
     objective: str | Callable[[Trial], Any] | None = None,
     working_dir: str | Path | None = None,
     storage: str | None = None,
@@ -157,7 +163,8 @@ def tune(
     ``in-process`` for debugging. address: a Ray cluster to join. workers: how many trials at once. gpus_per_worker: the
     share of a GPU that each worker asks Ray for; 0 trains on CPUs; workers on one GPU train at once what fits its memory
     together, so a small share is the right one. trial_time_limit: seconds after which a trial is ended, and its worker
-    replaced when it hangs. objective: your own training code in place of our networks, a function of an ``advisor.Trial``
+    replaced when it hangs. strategy: ``joint`` searches everything at once, ``staged`` first what makes it learn, then what
+    regularizes, then the layers. objective: your own training code in place of our networks, a function of an ``advisor.Trial``
     or its name, package.module:function; the model is then yours, and the result has none. working_dir: the folder to
     import it from, sent to a cluster's workers. storage: the URL of a database to keep the study in, in place of the
     journal file; a run folder remembers it, without its password. data, target, out and options are those of ``fit``.
@@ -166,6 +173,8 @@ def tune(
     Raises UserError for whatever the user can mend.
     """
     begun = time.monotonic()
+    if strategy not in STRATEGIES:
+        raise UserError(f"unknown strategy '{strategy}'{did_you_mean(strategy, STRATEGIES)}: choose joint or staged")
     if trial_time_limit is not None and not trial_time_limit > 0:
         raise UserError(f"the time limit of a trial must be more than 0 seconds, not {trial_time_limit}")
     objective, working_dir = remembered(data, objective, working_dir)
@@ -187,7 +196,7 @@ def tune(
             request = begin_request(run, trials, own.name if own else None, working_dir, storage)
             stopped = stopping(run, should_stop)
             sizing = None if own else training_sizing(train)
-            plan = _plan(advice, request, time_limit, trial_time_limit, sizing, own)
+            plan = _plan(advice, request, time_limit, trial_time_limit, sizing, own, train, strategy)
             if own:
                 on_event = own.watch(run, advice.recommendation, plan.make_payload, on_event, on_note)
             found = _searched(plan, runner, run, request, storage, on_event, stopped)
@@ -360,23 +369,33 @@ def _plan(
     trial_time_limit: float | None,
     sizing: Sizing | None,
     own: OwnObjective | None,
+    train: Dataset,
+    strategy: str,
 ) -> Plan:
     recommendation, seed = advice.recommendation, advice.reading.seed
     configuration = recommendation.configuration
     default = library_default(recommendation, knowledge.base_space(recommendation.kind))
+    enqueue = {RECOMMENDED: configuration, DEFAULT: default}
+    staged = StagedSpace(recommendation.space, request.trials, len(enqueue))
+    space: SearchSpace = staged if strategy == "staged" else recommendation.space
     return Plan(
-        space=recommendation.space,
-        enqueue={RECOMMENDED: configuration, DEFAULT: default},
+        space=space,
+        enqueue=enqueue,
         trials=request.trials,
         max_epochs=int(configuration["epochs"]),
-        space_text=repr(recommendation.space.to_dict()) + (f" for {own.name}" if own else ""),
+        space_text=repr(recommendation.space.to_dict()) + (f" for {own.name}" if own else "") + _in_stages(strategy),
         seed=seed,
         time_limit=None if time_limit is None else time_limit * SEARCH_SHARE,
         trial_time_limit=trial_time_limit,
         make_payload=lambda asked, place: payload(asked, seed=seed + place, repeat=0, members=1, keep=False),
         sizing=sizing,
+        refuse=lambda asked: None if own else refusal(asked, train, advice.facts.values),
         value_of=own.value_of if own else None,
     )
+
+
+def _in_stages(strategy: str) -> str:
+    return " in stages" if strategy == "staged" else ""
 
 
 def _searched(
@@ -402,6 +421,11 @@ def configuration_of(trial: FrozenTrial, recommendation: Recommendation) -> dict
     return dict(kept) if kept else recommendation.space.suggest(FixedTrial(trial.params))
 
 
+def _read_trial(trial: FrozenTrial) -> Reading:
+    """What its curve says; of a pruned trial, what it said up to there."""
+    return read_curve([v for _, v in sorted(trial.intermediate_values.items())], pruned=end_of(trial) == "pruned")
+
+
 def _search_section(found: SearchResult, advice: Advice, requested: int) -> dict[str, Any]:
     trials = [
         {
@@ -411,7 +435,7 @@ def _search_section(found: SearchResult, advice: Advice, requested: int) -> dict
             "value": trial.value if trial.value is not None and math.isfinite(trial.value) else None,
             "configuration": configuration_of(trial, advice.recommendation),
             "curve": [[s, v] for s, v in sorted(trial.intermediate_values.items()) if math.isfinite(v)],
-            "reading": asdict(read_curve([v for _, v in sorted(trial.intermediate_values.items())])),
+            "reading": asdict(_read_trial(trial)),
         }
         for trial in found.trials
     ]
@@ -420,6 +444,7 @@ def _search_section(found: SearchResult, advice: Advice, requested: int) -> dict
         "trials": trials,
         "timed_out": found.timed_out,
         "seconds": found.seconds,
+        "curve_advice": [asdict(change) for change in advice_of([_read_trial(trial) for trial in found.trials])],
         "packing": packing_of(found.trials),
         "importances": _importances(found),
     }
@@ -461,7 +486,8 @@ def _final(
         contenders.append(_blend(contenders, train))
     constant = constant_losses(train.task, train.target, [contenders[0].rows], len(train.classes))
     constant = _weighted(constant, contenders[0].rows, train)
-    verdict = decide({c.name: c.losses for c in contenders}, RECOMMENDED, constant, blend=BLEND)
+    cross_fitted = {c.name: c.cross_fitted_losses for c in contenders}
+    verdict = decide({c.name: c.losses for c in contenders}, RECOMMENDED, constant, blend=BLEND, cross_fitted=cross_fitted)
     document["final"] = _final_section(contenders, verdict, searched)
     winner = next(c for c in contenders if c.name == verdict.winner)
     return _complete(document, advice, winner, contenders[0], train)
@@ -539,7 +565,8 @@ def _contender(
     name: str, configurations: Sequence[Mapping[str, Any]], stacks: Sequence[Fitted], train: Dataset
 ) -> Contender:
     rows, scores = merged_held_out(stacks)
-    return _judged(name, tuple(configurations), tuple(stacks), rows, scores, train)
+    _, cross_fitted = merged_held_out(stacks, cross_fitted=True)
+    return _judged(name, tuple(configurations), tuple(stacks), rows, scores, cross_fitted, train)
 
 
 def _blend(contenders: Sequence[Contender], train: Dataset) -> Contender:
@@ -550,6 +577,7 @@ def _blend(contenders: Sequence[Contender], train: Dataset) -> Contender:
         tuple(stack for c in contenders for stack in c.stacks),
         contenders[0].rows,
         np.asarray(np.mean([c.scores for c in contenders], axis=0)),
+        np.asarray(np.mean([c.cross_fitted for c in contenders], axis=0)),
         train,
     )
 
@@ -560,14 +588,17 @@ def _judged(
     stacks: tuple[Fitted, ...],
     rows: NDArray[np.int64],
     scores: NDArray[np.float64],
+    cross_fitted: NDArray[np.float64],
     train: Dataset,
 ) -> Contender:
-    target, temperature, judged = train.target[rows], 1.0, scores
-    if train.task != "regression" and configurations[0]["calibration"] == "temperature":
-        temperature = fit_temperature(scores, target)
-        judged = tempered(scores, temperature)
-    losses = _weighted(row_losses(train.task, target, judged), rows, train)
-    return Contender(name, configurations, stacks, rows, scores, temperature, losses)
+    target = train.target[rows]
+    warm = train.task != "regression" and configurations[0]["calibration"] == "temperature"
+    temperatures = [fit_temperature(own, target) if warm else 1.0 for own in (scores, cross_fitted)]
+    losses = [
+        _weighted(row_losses(train.task, target, tempered(own, temperature) if warm else own), rows, train)
+        for own, temperature in zip((scores, cross_fitted), temperatures, strict=True)
+    ]
+    return Contender(name, configurations, stacks, rows, scores, temperatures[0], losses[0], cross_fitted, losses[1])
 
 
 def _weighted(losses: NDArray[np.float64], rows: NDArray[np.int64], train: Dataset) -> NDArray[np.float64]:
@@ -585,6 +616,7 @@ def _document(advice: Advice, kind: str, begun: float) -> dict[str, Any]:
     data = advice.data
     return {
         "format": FORMAT,
+        "advisor": __version__,
         "kind": kind,
         "data": {"name": data.name, "source": data.source, "target": data.schema.target, "rows": advice.facts.values["rows"]},
         "task": data.schema.task,

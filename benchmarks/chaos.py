@@ -112,6 +112,7 @@ class Driver:
         command += [] if room is None else ["--room", str(room)]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.said, self.workers, self.errors = [], set(), []
+        self.over = False
         self._lines = queue.SimpleQueue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -124,9 +125,12 @@ class Driver:
     def listen(self, lines):
         """Take in so many lines; False when it has ended before."""
         for _ in range(lines):
+            if self.over:
+                return False
             line = self._lines.get(timeout=PATIENCE)
             if not line:
                 self.process.wait()
+                self.over = True
                 return False
             if line.startswith("{") and line.endswith("\n"):
                 self._take(json.loads(line))

@@ -193,6 +193,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=40)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--without-default", action="store_true", help="Leave out Ray Tune at its defaults, which takes longest.")
     arguments = parser.parse_args()
     trials, workers = arguments.trials, arguments.workers
     warnings.simplefilter("ignore")
@@ -207,8 +208,9 @@ def main():
             for name, space in (("6 floats", SixFloats()), ("the base space of tables", knowledge.base_space()))
         ]
         tune_runs = [
-            ("Ray Tune, OptunaSearch, ASHA, 6 floats, `reuse_actors=True`", ray_tune(trials, workers, True)),
-            ("Ray Tune, OptunaSearch, ASHA, 6 floats, default", ray_tune(trials, workers, False)),
+            (f"Ray Tune, OptunaSearch, ASHA, 6 floats, {name}", ray_tune(trials, workers, reuse))
+            for name, reuse in (("`reuse_actors=True`", True), ("default", False))
+            if reuse or not arguments.without_default
         ]
     finally:
         ray.shutdown()

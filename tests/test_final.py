@@ -229,3 +229,14 @@ def test_a_blend_need_only_have_the_smaller_mean():
 def test_no_blend_wins_where_nothing_beats_a_constant():
     base = np.random.default_rng(6).lognormal(size=ROWS)
     assert decide({"recommended": base + 1, "blend": base + 0.5}, "recommended", base, blend="blend").winner == "recommended"
+
+
+def test_with_a_constant_the_losses_at_epochs_that_other_rows_chose_are_compared():
+    """Among networks all are favoured alike by their best epoch; a constant has none."""
+    base = np.random.default_rng(7).lognormal(size=ROWS)
+    losses, constant = {"recommended": base, "a": base - 0.5}, base + 1
+    assert decide(losses, "recommended", constant).winner == "a"
+    chance = normal(np.random.default_rng(8))
+    unlucky = decide(losses, "recommended", constant, cross_fitted={"recommended": constant, "a": constant + chance})
+    assert (unlucky.winner, unlucky.reason) == ("recommended", "no contender predicts better than a constant")
+    assert decide(losses, "recommended", constant, cross_fitted={"recommended": base, "a": base}).winner == "a"

@@ -354,7 +354,7 @@ def test_a_newer_format_is_refused(folder):
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(contents.items())}
     own = hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
     (folder / "checksums.json").write_text(json.dumps(digests | {"checksums.json": own}, indent=1))
-    with pytest.raises(UserError, match=r"format 2.*newer advisor.*upgrade"):
+    with pytest.raises(UserError, match=r"made by advisor .*format 2.*update"):
         load_model(folder)
 
 

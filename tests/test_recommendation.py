@@ -448,7 +448,7 @@ WRONG = [
     (edit("space", "activation", "{choices: [relu, relu]}"), "space.activation.choices: a choice is given twice"),
     (edit("space", "width", "{low: 16, high: 64}\n  widht: {low: 16, high: 64}"), "space.widht: unknown parameter (did"),
     (edit("space", "width", "{low: 16, high: 64}\n  folds: {low: 2, high: 4}"), "space.folds: is never searched"),
-    (TEXT.replace("format: 1", "format: 2"), "format: made by a newer advisor (format 2)"),
+    (TEXT.replace("format: 1", "format: 2"), "(format 2), this is "),
     (TEXT.replace("format: 1", "format: one"), "format: must be 1, not 'one'"),
     (TEXT.replace("format: 1\n", ""), "not a recommendation"),
     (TEXT.replace("\nspace:", "\nspaec:"), "spaec: unknown key (did you mean 'space'?)"),

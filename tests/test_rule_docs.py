@@ -103,7 +103,7 @@ def test_a_misspelt_or_missing_field_does_not_fit(field):
     [
         (("then",), {"defaults": {"width": 64}}),
         (("then",), {"default": {"widht": 64}}),
-        (("then",), {"default": {"width": 8}}),
+        (("then",), {"default": {"width": 4}}),
         (("then",), {"default": {"width": "64"}}),
         (("then",), {"range": {"activation": ["relu", "silu"]}}),
         (("then",), {"choices": {"activation": ["relux"]}}),

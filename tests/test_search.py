@@ -490,3 +490,40 @@ def test_any_interleaving_meets_the_budget_once(tmp_path_factory, seed, stops):
     assert len({number for number, _, _ in ended}) == len(ended)
     assert sorted(place for _, place, end in ended if end != "void") == list(range(12))
     assert all(end_of(trials[place]) == end for _, place, end in ended if end != "void")
+
+
+# ------------------------------------------------------------------ what cannot be run
+
+
+def test_what_cannot_be_run_is_refused_and_costs_no_place(tmp_path):
+    """A refused proposal is in the study as what it is, and the budget is met by others."""
+    ran, journal = [], tmp_path / "study.journal"
+
+    def refuse(configuration):
+        return "too wide" if configuration["x"] > 0.5 else None
+
+    def payload(configuration, place):
+        ran.append(configuration["x"])
+        return toy_payload(configuration, place)
+
+    result = search(plan(20, enqueue={}, make_payload=payload, refuse=refuse), in_process(), journal)
+    assert len(result.trials) == 20 and max(ran) <= 0.5
+    assert result.best.value == min(trial.value for trial in result.trials if trial.value is not None)
+    assert_run_is_sound(journal, 20)
+    void = [t.user_attrs["void"] for t in open_plainly(journal).trials if "void" in t.user_attrs]
+    assert void and set(void) == {"refused: too wide"}
+
+
+def test_a_refused_reference_is_a_failed_trial_with_its_reason(tmp_path):
+    """The library's default may be impossible on such data: it is said, and the rest goes on."""
+    default = list(ENQUEUE)[1]
+    refuse = {repr(ENQUEUE[default]): "too wide"}
+    made = plan(5, refuse=lambda configuration: refuse.get(repr(configuration)))
+    result = search(made, in_process(), tmp_path / "study.journal")
+    (failed,) = [trial for trial in result.trials if end_of(trial) == "failed"]
+    assert failed.user_attrs["origin"] == default and failed.user_attrs["reason"] == "too wide"
+
+
+def test_a_space_in_which_nothing_can_be_run_ends(tmp_path):
+    with pytest.raises(UserError, match="20 proposals could not be trained, the last: nothing fits"):
+        search(plan(5, enqueue={}, refuse=lambda configuration: "nothing fits"), in_process(), tmp_path / "study.journal")

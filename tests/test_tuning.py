@@ -518,7 +518,7 @@ def test_a_blend_is_judged_by_what_its_model_predicts():
     for sharpness in (8.0, 0.2):  # one far too sure, one far too unsure: their own temperatures differ
         sure = 1 / (1 + np.exp(-sharpness * (target - 0.5 + draw.normal(size=200))))
         raw.append(np.column_stack([1 - sure, sure]))
-        parts.append(tuning._judged("part", plan, (), rows, raw[-1], train))
+        parts.append(tuning._judged("part", plan, (), rows, raw[-1], raw[-1], train))
     assert parts[0].temperature > 1 > parts[1].temperature
     blend = tuning._blend(parts, train)
     predicted = tempered(np.mean(raw, axis=0), blend.temperature)

@@ -1,0 +1,120 @@
+"""Images and sequences without a search: the recommendation against a plain network of three convolutions at defaults.
+
+    python benchmarks/signals.py                     # MNIST-1D (5 seeds), digits (3), the other sets of ../shared/data (1)
+    python benchmarks/signals.py --trials 40 --sets MNIST-1D digits   # tuned instead of recommended
+
+Each run is `fit` (or `tune`) on the training part, judged on the test part; "plain" is the base space's own defaults (three
+convolutions, max pooling, Adam at 0.001), trained and judged by the same plan. Every finished (set, seed, what) is kept at
+once, and a second call goes on from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+import advisor
+from advisor import knowledge
+from advisor.advice import get_advice, reading_of
+from advisor.recommendation import library_default
+
+HERE = Path(__file__).resolve().parent
+DATA = HERE.parent.parent / "shared" / "data"
+SETS = {
+    "MNIST-1D": ("sequences/MNIST-1D/data.npz", 5),
+    "digits": ("sklearn:digits", 3),
+    "ItalyPowerDemand": ("sequences/ItalyPowerDemand/data.npz", 1),
+    "GunPoint": ("sequences/GunPoint/data.npz", 1),
+    "Coffee": ("sequences/Coffee/data.npz", 1),
+    "BasicMotions": ("sequences/BasicMotions/data.npz", 1),
+    "JapaneseVowels": ("sequences/JapaneseVowels/JapaneseVowels_TRAIN.ts", 1),
+    "meats-nir": ("sequences/meats-nir/data.npz", 1),
+    "watch": ("sequences/watch/data.npz", 1),
+    "lfw-faces": ("images/lfw-faces/data.npz", 1),
+    "emoji-category": ("images/emoji-category/data.npz", 1),
+    "mnist-folders": ("images/mnist-folders", 1),
+}
+REFERENCES = {
+    "MNIST-1D": "CNN 0.94 (arXiv:2011.14439)", "Coffee": "1-NN 1.000", "watch": "logistic 0.786", "meats-nir": "ridge rmse 2.52",
+    "lfw-faces": "logistic 1.000", "emoji-category": "logistic 0.638",
+}  # fmt: skip
+
+
+def measure(name: str, seed: int, what: str, trials: int) -> dict:
+    place, _ = SETS[name]
+    source = place if ":" in place else DATA / place
+    options: dict = {"seed": seed}
+    if ":" in place:
+        options |= {"kind": "image", "target": "target", "test_fraction": 0.25}
+    target = options.pop("target", None)
+    fixed = {}
+    if what == "plain":
+        recommendation = get_advice(source, target, reading_of(options)).recommendation
+        base = knowledge.base_space(recommendation.kind)
+        fixed = {n: v for n, v in library_default(recommendation, base).items() if base[n].topic != "plan"}
+    begun = time.monotonic()
+    with tempfile.TemporaryDirectory() as out:
+        options |= {"out": Path(out) / "run", "fixed": fixed}
+        run = advisor.tune(source, target, trials=trials, **options) if trials else advisor.fit(source, target, **options)
+    document = run.document
+    own = document["test"]["results"][0]
+    return {
+        "set": name,
+        "seed": seed,
+        "what": what,
+        "trials": trials,
+        "loss": own["loss"],
+        "accuracy": own.get("accuracy"),
+        "rmse": own["loss"] ** 0.5 if document["task"] == "regression" else None,
+        "baselines": {r["name"]: r.get("accuracy", r["loss"] ** 0.5) for r in document["test"]["results"][-3:]},
+        "covered": document["estimate"]["low"] <= own["loss"] <= document["estimate"]["high"],
+        "seconds": time.monotonic() - begun,
+    }
+
+
+def table_of(rows: list[dict]) -> str:
+    lines = ["| set | what | seeds | accuracy (or rmse) | test loss | linear | boosting | reference | s |", "|" + "---|" * 9]
+    for name in SETS:
+        for what in dict.fromkeys((row["what"], row["trials"]) for row in rows if row["set"] == name):
+            own = [row for row in rows if row["set"] == name and (row["what"], row["trials"]) == what]
+            score = np.mean([row["rmse"] if row["accuracy"] is None else row["accuracy"] for row in own])
+            others = {key: np.mean([row["baselines"][key] for row in own]) for key in ("linear", "gradient boosting")}
+            label = f"{what[0]}, {what[1]} trials" if what[1] else what[0]
+            lines.append(
+                f"| {name} | {label} | {len(own)} | {score:.4f} | {np.mean([r['loss'] for r in own]):.4g} "
+                f"| {others['linear']:.3f} | {others['gradient boosting']:.3f} | {REFERENCES.get(name, '')} "
+                f"| {np.mean([r['seconds'] for r in own]):.0f} |"
+            )
+    covered = np.mean([row["covered"] for row in rows if row["what"] == "recommended"])
+    return "\n".join([*lines, "", f"The 90 % interval covered the test loss in {covered:.0%} of the recommendation's runs."])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sets", nargs="*", default=list(SETS))
+    parser.add_argument("--trials", type=int, default=0)
+    parser.add_argument("--results", type=Path, default=HERE / "results" / "signals.jsonl")
+    arguments = parser.parse_args()
+    results = arguments.results
+    rows = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+    done = {(row["set"], row["seed"], row["what"], row["trials"]) for row in rows}
+    for name in arguments.sets:
+        for seed in range(SETS[name][1]):
+            for what in ["recommended"] if arguments.trials else ["recommended", "plain"]:
+                if (name, seed, what, arguments.trials) in done:
+                    continue
+                rows.append(measure(name, seed, what, arguments.trials))
+                with results.open("a") as file:
+                    file.write(json.dumps(rows[-1]) + "\n")
+                print(json.dumps(rows[-1]), flush=True)
+                results.with_suffix(".md").write_text(f"# Images and sequences\n\n{table_of(rows)}\n")
+    print(table_of(rows))
+
+
+if __name__ == "__main__":
+    main()
