@@ -13,7 +13,7 @@ from advisor.cli import _run
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 QUICK = ["--set", "epochs=2", "--set", "validation=holdout"]
-IN_SMALL = {"train": QUICK, "tune": [*QUICK, "--trials", "2", "--executor", "in-process"]}
+IN_SMALL = {"check": ["--seconds", "20"], "train": QUICK, "tune": [*QUICK, "--trials", "2", "--executor", "in-process"]}
 """What is added to a command so that it ends in seconds; a later option overrides an earlier one."""
 
 
@@ -39,7 +39,8 @@ def here(tmp_path, monkeypatch):
 def test_every_command_of_the_readme_runs_and_makes_what_it_names(here, capfd):
     lines = [line.partition("#")[0] for language, text in blocks() if not language for line in text.splitlines()]
     commands = [shlex.split(line)[1:] for line in lines if line.startswith("advisor ")]
-    assert {"recommend", "train", "tune", "predict", "why", "what-if", "diff", "report", "rules"} == {c[0] for c in commands}
+    expected = {"recommend", "train", "tune", "check", "predict", "why", "what-if", "diff", "report", "rules"}
+    assert expected == {c[0] for c in commands}
     for command in commands:
         if command[0] == "diff":
             for name in command[1:]:
