@@ -304,7 +304,7 @@ EDITS = [
     Case("range of nothing", RUN, "width", edited("^  width: {.*", "  width: 64"), True),
     Case("choice that is none", RUN, "rely", edited("^  activation: {.*", "  activation: {choices: [rely]}"), True),
     Case("search of a plan setting", RUN, "never searched", edited("^space:", "space:\n  epochs: {low: 1, high: 9}"), True),
-    Case("newer format", RUN, "newer", edited("^format: 1", "format: 2"), True),
+    Case("newer format", RUN, "update tuning-advisor", edited("^format: 1", "format: 2"), True),
     Case("no format", RUN, "not a recommendation", edited("^format: 1\n", ""), True),
     Case("cut in half", RUN, "recommendation.yaml", cut("recommendation.yaml", 5000), True),
     Case("emptied", RUN, "recommendation.yaml", cut("recommendation.yaml", 0), True),

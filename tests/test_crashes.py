@@ -363,6 +363,17 @@ def test_a_full_disk_loses_nothing_and_is_one_line(small, tmp_path):
         assert_acknowledged_is_there(journal, [vars(event) for event in ended])
 
 
+def test_a_trial_that_was_enqueued_and_never_asked_for_is_closed_soundly(tmp_path):
+    """A driver that dies between the two leaves a trial without a start; closed as it was, it passed for damage."""
+    run_search(tmp_path / "study.journal", trials=1)
+    journal = Journal.open(tmp_path / "study.journal")
+    journal.study.enqueue_trial({"kind": "a", "x": 1.0})
+    journal.close()
+    run_search(tmp_path / "study.journal", trials=2)
+    assert len(read_study(tmp_path / "study.journal").trials) == 3
+    assert_run_is_sound(tmp_path / "study.journal", 2)
+
+
 def test_trials_left_open_are_closed_before_the_first_ask(tmp_path):
     """The zombie trap: the sampler avoids where a running trial is, for ever."""
     journal = Journal.open(tmp_path / "study.journal")

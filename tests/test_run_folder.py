@@ -420,7 +420,7 @@ def test_only_the_run_folder_writes_files():
         if module.name == "run_folder.py":
             assert lines, "the test must see what it forbids"
         elif module.name in ("image_files.py", "executor_contract.py", "doctor.py"):
-            assert len(lines) == 1  # the cache of decoded images, a contract's mark and a look at the clock are no part of a run
+            assert len(lines) <= 1  # the cache of decoded images, a contract's mark and a look at the clock are no part of a run
         else:
             found += [f"{module.name}:{line}" for line in lines]
     assert found == []
