@@ -481,7 +481,7 @@ def test_killed_in_a_trial_it_goes_on_from_the_checkpoint(here):
     program = [sys.executable, "-m", "advisor.cli", "tune", "d.csv", "--target", "y", "--executor", "in-process", "--trials", "2"]
     program += ["--objective", "mine_long:f", "--out", "run", "--set", "validation=holdout", "--json"]
     with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True) as process:
-        for _ in range(1200):
+        for _ in range(3000):
             if Path("there").exists() or process.poll() is not None:
                 break
             time.sleep(0.1)
