@@ -54,6 +54,10 @@ LITTLE = 0.05
 """Share of its loss by which real inputs at least should beat blank ones; less, for sure, is a failure."""
 LEAK = 0.5
 """Share of a constant's loss: with labels that mean nothing, validation rows get there only when they are known."""
+COPIES_SHARE = 0.01
+"""Of the validation rows: fewer copies change no loss that anybody would notice."""
+LEAK_FEWEST = 6
+"""Validation rows below which labels may be met by luck (2 to the power of -6 for two classes)."""
 LEAK_ROWS = 32
 """Training rows, and validation rows, that get labels without meaning."""
 MEMORY_SHARE = 0.8
@@ -485,43 +489,46 @@ def check_no_leak(subject: Subject, *, deadline: float, clock: Callable[[], floa
     # nothing may hinder it from learning the training rows by heart: a leak shows only then
     configuration = without_help(subject.configuration, data)
     configuration |= {"batch_size": BATCH_ROWS, "epochs": BATCH_STEPS, "patience": BATCH_STEPS}
-    trained, best, epochs = float("inf"), float("inf"), 0
+    if len(split.validation) < LEAK_FEWEST:
+        return Check("no-leak", None, f"{len(split.validation)} validation rows are too few to tell a leak from luck")
+    trained, validated, epochs = float("inf"), float("inf"), 0
     for epoch in train(configuration, data, [split], seed=subject.seed, device=subject.device):
-        trained, best, epochs = epoch.train_loss, min(best, epoch.validation_loss), epoch.number
-        if best <= LEAK * constant or trained <= LEARNT * constant or clock() > deadline:
+        trained, validated, epochs = epoch.train_loss, epoch.validation_loss, epoch.number
+        if trained <= LEARNT * constant or clock() > deadline:
             break
-    return no_leak(best, trained, constant, copies=shared, epochs=epochs)
+    return no_leak(validated, trained, constant, copies=shared, epochs=epochs)
 
 
 def no_leak(validated: float, trained: float, constant: float, *, copies: int, epochs: int) -> Check:
-    """Judge the best validation and the last training loss with labels that mean nothing against a constant's; copies: how
-    many validation rows have the inputs and the target of a training row."""
+    """Judge the validation and the training loss with labels that mean nothing against a constant's; copies: how many
+    validation rows have the inputs and the target of a training row."""
     numbers = {"validation": validated, "training": trained, "constant": constant, "copies": copies, "epochs": epochs}
     words = f"labels that mean nothing: loss {validated:.3g} on validation rows, {trained:.3g} on training rows, "
     words += f"a constant's {constant:.3g}"
-    if validated <= LEAK * constant:
-        return Check(
-            "no-leak", False, words, numbers,
-            "validation rows are among the training rows, or copies of them are"
-            + (f" ({copies:,})" if copies else "") + ": the validation loss promises too much",
-            "remove repeated rows, or keep rows that belong together on one side with --group-column",
-        )  # fmt: skip
     if trained > LEAK * constant:
         words += ": not even the training rows were learnt in the time; give more with --seconds"
         return Check("no-leak", None, words, numbers)
-    return Check("no-leak", True, words, numbers)
+    if validated > LEAK * constant:
+        return Check("no-leak", True, words, numbers)
+    known = f" ({copies:,})" if copies else ""
+    return Check(
+        "no-leak", False, words, numbers,
+        f"validation rows are among the training rows, or copies of them are{known}: the validation loss promises too much",
+        "remove repeated rows, or keep rows that belong together on one side with --group-column",
+    )  # fmt: skip
 
 
 def leak_rows(subject: Subject) -> tuple[Split, int]:
     """Few training rows that can be learnt by heart soon, few validation rows, and how many of all those are copies.
 
-    Copies come first on either side.
+    Copies come first on either side, where there are so many that they matter.
     """
     identity, (own, others) = copies(subject.data), (subject.split.train, subject.split.validation)
     generator = np.random.default_rng(subject.seed)
     own, others = generator.permutation(own), generator.permutation(others)
     shared = np.isin(identity[others], identity[own])
-    validation = others[shared][:LEAK_ROWS] if shared.any() else others[:LEAK_ROWS]
+    matter = shared.sum() >= max(LEAK_FEWEST, COPIES_SHARE * len(others))
+    validation = (others[shared] if matter else others)[:LEAK_ROWS]
     first = np.isin(identity[own], identity[validation])
     training = np.concatenate([own[first], own[~first]])
     training = training[np.sort(np.unique(identity[training], return_index=True)[1])][:LEAK_ROWS]
