@@ -217,7 +217,10 @@ def close_leftovers(study: optuna.Study, together: Callable[[], contextlib.Abstr
     for trial in left:
         with together():
             storage.set_trial_user_attr(trial._trial_id, VOID, DRIVER_DIED)
-            # Through the storage: `tell` refuses a trial that was enqueued and never asked for.
+            # Through the storage: `tell` refuses a trial that was enqueued and never asked for. Such a one is begun first:
+            # Optuna calls a trial that ended without having begun invalid, and so the whole journal would look damaged.
+            if trial.state == TrialState.WAITING:
+                storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
             storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
     return [trial.number for trial in left]
 
