@@ -31,7 +31,7 @@ from advisor.runs import is_run, open_run, write_advice
 from advisor.signal_inputs import SignalInputs
 from advisor.signal_networks import StackedMapNorm
 from advisor.splits import Split
-from advisor.subject import Subject, blank, contents, shuffled, some_rows
+from advisor.subject import Subject, blank, contents, copies, meaningless, some_rows
 from advisor.throughput import device_bytes, edge, kept_bytes, knee, one_thread, rates
 from advisor.tracing import FLOW, Trace, trace
 from advisor.training import Network, train
@@ -52,12 +52,14 @@ BETTER = 2.0
 """Standard errors by which real inputs must beat blank ones."""
 LITTLE = 0.05
 """Share of its loss by which real inputs at least should beat blank ones; less, for sure, is a failure."""
-LEAK, LEAK_SHARE = 4.0, 0.02
-"""Standard errors, and share of its loss, by which shuffled labels may not beat a constant on validation rows."""
+LEAK = 0.5
+"""Share of a constant's loss: with labels that mean nothing, validation rows get there only when they are known."""
+LEAK_ROWS = 32
+"""Training rows, and validation rows, that get labels without meaning."""
 MEMORY_SHARE = 0.8
 """Share of the free memory that one training may be expected to take."""
-SHARES = {"throughput": 0.2, "one-batch": 0.3}
-"""Of the time budget; what is left is divided among the trainings against blank inputs and shuffled labels."""
+SHARES = {"throughput": 0.2, "one-batch": 0.3, "inputs-count": 0.7, "no-leak": 0.3}
+"""The first two of the time budget, the others of what they leave."""
 
 
 @dataclass(frozen=True)
@@ -146,9 +148,9 @@ def _checks(
     yield check_throughput(measured, batch)
     yield check_memory(subject, advice.facts.values)
     yield check_one_batch(subject, deadline=clock() + SHARES["one-batch"] * seconds, clock=clock)
-    # the first trains twice, the second once
-    yield check_inputs_count(*affordable(subject, alone[batch], (seconds - (clock() - begun)) / 3))
-    yield check_no_leak(*affordable(subject, alone[batch], seconds - (clock() - begun)))
+    left = seconds - (clock() - begun)
+    yield check_inputs_count(*affordable(subject, alone[batch], left * SHARES["inputs-count"] / 2))  # it trains twice
+    yield check_no_leak(subject, deadline=max(begun + seconds, clock() + SHARES["no-leak"] * left), clock=clock)
 
 
 # ------------------------------------------------------------------------------------------------- before training
@@ -229,7 +231,7 @@ def first_pass(subject: Subject, network: Network | None = None) -> Trace:
 def check_flow(passed: Trace) -> Iterator[Check]:
     """N5 and N4: dead and saturated units, and the gradient's way from the output to the first layer."""
     activations = passed.of_kind("activation")
-    known = [s.dead for s in activations if s.dead is not None]
+    known = [s.dead for s in passed.watched() if s.dead is not None]
     numbers: dict[str, Any] = {"largest_share": max(known, default=None), "layers": len(known)}
     if not known:
         yield Check("units-alive", None, "there is no activation whose units could be watched", numbers)
@@ -417,19 +419,20 @@ def affordable(subject: Subject, rate: float, seconds: float) -> tuple[Subject, 
     FEWEST_EPOCHS would not fit else, and the epochs, at most MOST_EPOCHS; 0 when so little fits that nothing can be learnt."""
     rows = len(subject.split.train) + len(subject.split.validation)
     passes = seconds * rate / (OVERHEAD * rows)
-    fewest = min(FEWEST_EPOCHS, int(subject.configuration["epochs"]))
-    if passes >= fewest:
-        return subject, min(MOST_EPOCHS, int(subject.configuration["epochs"]), int(passes))
-    share = passes / fewest
+    if passes >= FEWEST_EPOCHS:
+        return subject, int(min(MOST_EPOCHS, passes))
+    share = passes / FEWEST_EPOCHS
     if share * rows < FEWEST_ROWS:
         return subject, 0
-    return subject.thinned(share), fewest
+    return subject.thinned(share), FEWEST_EPOCHS
 
 
-def _trained_losses(subject: Subject, data: Dataset, epochs: int) -> NDArray[np.float64]:
-    """The validation rows' losses after a short training with the recommended configuration on other data."""
-    configuration = dict(subject.configuration) | {"epochs": epochs, "patience": epochs}
-    run = train(configuration, data, [subject.split], seed=subject.seed, device=subject.device)
+def _trained_losses(
+    subject: Subject, configuration: Mapping[str, Any], data: Dataset, epochs: int
+) -> NDArray[np.float64]:
+    """The validation rows' losses at the best epoch of a short training."""
+    short = dict(configuration) | {"epochs": epochs, "patience": epochs}
+    run = train(short, data, [subject.split], seed=subject.seed, device=subject.device)
     while True:
         try:
             next(run)
@@ -451,8 +454,8 @@ def check_inputs_count(subject: Subject, epochs: int) -> Check:
     """Real inputs must beat inputs that are all alike, on the same validation rows."""
     if epochs < 1:
         return Check("inputs-count", None, "too little can be trained in the time: give more with --seconds")
-    real = _trained_losses(subject, subject.data, epochs)
-    empty = _trained_losses(subject, blank(subject.data), epochs)
+    real = _trained_losses(subject, subject.configuration, subject.data, epochs)
+    empty = _trained_losses(subject, subject.configuration, blank(subject.data), epochs)
     gain, errors = _gain(empty, real)
     numbers = {"real": float(real.mean()), "blank": float(empty.mean()), "standard_errors": errors}
     numbers |= {"epochs": epochs, "rows": len(subject.split.train)}
@@ -470,33 +473,59 @@ def check_inputs_count(subject: Subject, epochs: int) -> Check:
     )  # fmt: skip
 
 
-def check_no_leak(subject: Subject, epochs: int) -> Check:
-    """Labels that mean nothing cannot be learnt on validation rows, unless those rows are among the training rows too."""
-    if epochs < 1:
-        return Check("no-leak", None, "too little can be trained in the time: give more with --seconds")
-    data = shuffled(subject.data, subject.seed)
-    own, target = data.target[subject.split.train], data.target[subject.split.validation]
-    if len(np.unique(own)) < 2:
-        return Check("no-leak", None, "the shuffled targets are all alike")
-    if data.classes:
-        counts = np.bincount(own, minlength=subject.outputs) + 1.0
-        scores = np.tile(counts / counts.sum(), (len(target), 1))
-    else:
-        scores = np.full(len(target), own.mean())
-    constant = row_losses(data.task, target, scores)
-    learnt = _trained_losses(subject, data, epochs)
-    gain, errors = _gain(constant, learnt)
-    numbers = {"shuffled": float(learnt.mean()), "constant": float(constant.mean()), "standard_errors": errors}
-    numbers |= {"epochs": epochs, "rows": len(subject.split.train)}
-    unit = loss_name(subject.data.task)
-    words = f"with shuffled labels the validation {unit} is {learnt.mean():.3g}, a constant's {constant.mean():.3g}"
-    if errors <= LEAK or gain <= LEAK_SHARE:
-        return Check("no-leak", True, words, numbers)
-    return Check(
-        "no-leak", False, words, numbers,
-        "validation rows are among the training rows, or copies of them are: the validation loss promises too much",
-        "remove repeated rows, or keep rows that belong together on one side with --group-column",
-    )  # fmt: skip
+def check_no_leak(subject: Subject, *, deadline: float, clock: Callable[[], float]) -> Check:
+    """Labels that mean nothing cannot be learnt on validation rows, unless those rows, or copies of them, are trained on too.
+
+    The validation rows that look like copies take part first: among the others they would go under.
+    """
+    split, shared = leak_rows(subject)
+    data = meaningless(subject.data, subject.seed)
+    target = data.target[split.train]
+    constant = float(np.log(subject.outputs)) if data.classes else float(np.var(target))
+    # nothing may hinder it from learning the training rows by heart: a leak shows only then
+    configuration = without_help(subject.configuration, data)
+    configuration |= {"batch_size": BATCH_ROWS, "epochs": BATCH_STEPS, "patience": BATCH_STEPS}
+    trained, best, epochs = float("inf"), float("inf"), 0
+    for epoch in train(configuration, data, [split], seed=subject.seed, device=subject.device):
+        trained, best, epochs = epoch.train_loss, min(best, epoch.validation_loss), epoch.number
+        if best <= LEAK * constant or trained <= LEARNT * constant or clock() > deadline:
+            break
+    return no_leak(best, trained, constant, copies=shared, epochs=epochs)
+
+
+def no_leak(validated: float, trained: float, constant: float, *, copies: int, epochs: int) -> Check:
+    """Judge the best validation and the last training loss with labels that mean nothing against a constant's; copies: how
+    many validation rows have the inputs and the target of a training row."""
+    numbers = {"validation": validated, "training": trained, "constant": constant, "copies": copies, "epochs": epochs}
+    words = f"labels that mean nothing: loss {validated:.3g} on validation rows, {trained:.3g} on training rows, "
+    words += f"a constant's {constant:.3g}"
+    if validated <= LEAK * constant:
+        return Check(
+            "no-leak", False, words, numbers,
+            "validation rows are among the training rows, or copies of them are"
+            + (f" ({copies:,})" if copies else "") + ": the validation loss promises too much",
+            "remove repeated rows, or keep rows that belong together on one side with --group-column",
+        )  # fmt: skip
+    if trained > LEAK * constant:
+        words += ": not even the training rows were learnt in the time; give more with --seconds"
+        return Check("no-leak", None, words, numbers)
+    return Check("no-leak", True, words, numbers)
+
+
+def leak_rows(subject: Subject) -> tuple[Split, int]:
+    """Few training rows that can be learnt by heart soon, few validation rows, and how many of all those are copies.
+
+    Copies come first on either side.
+    """
+    identity, (own, others) = copies(subject.data), (subject.split.train, subject.split.validation)
+    generator = np.random.default_rng(subject.seed)
+    own, others = generator.permutation(own), generator.permutation(others)
+    shared = np.isin(identity[others], identity[own])
+    validation = others[shared][:LEAK_ROWS] if shared.any() else others[:LEAK_ROWS]
+    first = np.isin(identity[own], identity[validation])
+    training = np.concatenate([own[first], own[~first]])
+    training = training[np.sort(np.unique(identity[training], return_index=True)[1])][:LEAK_ROWS]
+    return Split(np.sort(training), np.sort(validation)), int(shared.sum())
 
 
 # ------------------------------------------------------------------------------------------------- from the command line

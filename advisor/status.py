@@ -76,7 +76,7 @@ def begin_request(
 ) -> SearchRequest:
     """Settle and keep what a search is asked for; only under the run's lease.
 
-    UserError when the study of a search that was begun would have to move.
+    UserError when the study of a search that was begun would have to move, or its objective to change.
     """
     from advisor.journal import check_lines
     from advisor.storage import without_password
@@ -86,6 +86,9 @@ def begin_request(
         check_lines(run.journal)  # before anything is written into a folder that is not ours
         kept = SearchRequest(trials)
     wanted = None if storage is None else without_password(storage)
+    if kept is not None and kept.objective != objective:
+        names = [f"the objective {name}" if name else "our networks" for name in (kept.objective, objective)]
+        raise UserError(f"{run.path} was searched with {names[0]}, not with {names[1]}: use a new run (--out)")
     if kept is not None and wanted not in (None, kept.storage):
         raise UserError(f"the study of {run.path} is in {kept.storage or run.journal}: leave --storage out, or use a new run")
     where, study = wanted, f"{run.path.name}-{secrets.token_hex(4)}" if wanted else None
@@ -114,6 +117,8 @@ def remembered(
     kept = read_request(run) if path.is_dir() or path.suffix in (".yaml", ".yml") else None
     if kept is None or kept.objective is None:
         return None, working_dir
+    if kept.objective.startswith("__main__:") or "<" in kept.objective:
+        raise UserError(f"{run.path} was searched with a function of a program ({kept.objective}): give the objective again")
     return kept.objective, working_dir if working_dir is not None else kept.working_dir
 
 

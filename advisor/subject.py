@@ -151,21 +151,30 @@ def blank(data: Dataset) -> Dataset:
     return replace(data, features=some_rows(data, np.zeros(len(data), dtype=np.int64)).features)
 
 
-def shuffled(data: Dataset, seed: int) -> Dataset:
-    """The same rows with targets that mean nothing; copies of one row, and rows of one group, get equal ones.
+def copies(data: Dataset) -> NDArray[np.int64]:
+    """A number for each row, the same for copies of one: equal inputs, and targets that agree.
 
-    Whatever then helps on validation rows has got there from training rows. Rows with equal inputs are copies of one where
-    their targets agree too; where they often do not, the inputs just take few values, and each row is one of its own.
+    Where targets of equal inputs often do not agree, the inputs just take few values, and each row is one of its own.
     """
-    inputs = data.groups if data.groups is not None else contents(data)
-    _, first, which = np.unique(inputs, return_index=True, return_inverse=True)
-    which = which.reshape(-1)
+    _, first, which = np.unique(contents(data), return_index=True, return_inverse=True)
+    which = np.asarray(which.reshape(-1), dtype=np.int64)
     repeated = np.bincount(which)[which] > 1
     agree = data.target == data.target[first[which]]
-    if data.groups is None and repeated.any() and agree[repeated].mean() < COPIES_AGREE:
-        first = which = np.arange(len(data))
-    order = np.random.default_rng([seed, 7]).permutation(len(first))
-    return replace(data, target=data.target[first[order]][which])
+    if repeated.any() and agree[repeated].mean() < COPIES_AGREE:
+        return np.arange(len(data))
+    return which
+
+
+def meaningless(data: Dataset, seed: int) -> Dataset:
+    """The same rows with targets drawn at random, the same for copies: all classes alike, or a bell of the target's width.
+
+    Whatever then helps on validation rows has got there from training rows.
+    """
+    which = copies(data)
+    generator = np.random.default_rng([seed, 7])
+    if data.classes:
+        return replace(data, target=generator.integers(0, len(data.classes), which.max() + 1)[which])
+    return replace(data, target=generator.normal(0.0, float(np.std(data.target)) or 1.0, which.max() + 1)[which])
 
 
 def contents(data: Dataset) -> NDArray[Any]:

@@ -44,6 +44,8 @@ DEAD_SHARE, SATURATED_SHARE = 0.2, 0.3
 """Shares of a layer from which on they are a finding."""
 FEWEST_POINTS = 16
 """Rows times positions that a unit must have seen before it is called dead."""
+FEWEST_UNITS = 16
+"""A layer of fewer (the narrow middle of squeeze-and-excitation) may begin with most of them at zero and be none the worse."""
 FLOW = 1e3
 """Times that the gradient may grow or shrink between the first and the last hidden layer; float32 with Adam bears more, but
 then one learning rate cannot fit all layers."""
@@ -108,8 +110,15 @@ class Trace:
 
     def dead(self) -> list[tuple[Step, float]]:
         """The activations of which too many units are zero on every row (note N5), with the share."""
-        found = ((s, s.dead) for s in self.of_kind("activation"))
-        return [(s, share) for s, share in found if share and share > DEAD_SHARE and _points(s) >= FEWEST_POINTS]
+        found = ((s, s.dead) for s in self.watched())
+        return [(s, share) for s, share in found if share and share > DEAD_SHARE]
+
+    def watched(self) -> list[Step]:
+        """The activations of enough units, and of enough numbers each, for dead units to mean something."""
+        return [
+            s for s in self.of_kind("activation")
+            if s.dead is not None and (points := _points(s)) >= FEWEST_POINTS and math.prod(s.shape) // points >= FEWEST_UNITS
+        ]  # fmt: skip
 
     def saturated(self) -> list[tuple[Step, float]]:
         """The activations that mostly work where they are flat, with the share of their numbers that lie there."""
@@ -371,7 +380,7 @@ class Recorder(TorchFunctionMode):
                     step.dead = float((largest <= DEAD * largest.max()).float().mean())
 
     def _unit_axis(self, step: Step, shape: tuple[int, ...]) -> int | None:
-        if step.kind == "convolution":
+        if step.kind == "convolution" or step.function in ("batch_norm", "group_norm", "instance_norm"):
             return 1
         if step.kind in ("linear", "embedding"):
             return len(step.shape) - 1

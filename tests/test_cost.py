@@ -81,7 +81,7 @@ def run(configuration, data, **more):
 def test_micro_batches_train_what_the_whole_batch_does(changes, rows):
     """C4: the same effective batch; only the order of additions differs."""
     data = blobs(classes=3)
-    configuration = {**RANDOM, "norm": "layer", "dropout": 0.0, "epochs": 4, "batch_size": 32, **changes}
+    configuration = {**RANDOM, "norm": "layer", "dropout": 0.0, "epochs": 2, "batch_size": 32, **changes}
     whole, fitted = run(configuration, data)
     parts, pieces = run(configuration, data, micro_batch=rows)
     assert parts == pytest.approx(whole, rel=1e-3)

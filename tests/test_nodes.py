@@ -23,9 +23,7 @@ from advisor.search import EpochDone, Plan, end_of, search
 from advisor.versions import differences, versions
 
 TRIALS = 14
-# A lost node is noticed after three seconds; by default it takes Ray up to twenty.
-HEALTH = {"health_check_period_ms": 1000, "health_check_failure_threshold": 3}
-HEAD = {"num_cpus": 0, "include_dashboard": False, "_system_config": HEALTH}
+HEAD = {"num_cpus": 0, "include_dashboard": False}
 
 
 def drive(folder):
@@ -91,7 +89,7 @@ def together(executor):
 def test_a_cluster_that_changes(tmp_path):
     """C2, and filling the GPUs: nothing is lost with a node, the next is used, memory decides who runs together."""
     done = subprocess.run(
-        [sys.executable, __file__, str(tmp_path)], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=200
+        [sys.executable, __file__, str(tmp_path)], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout.splitlines()[-1])

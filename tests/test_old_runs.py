@@ -11,8 +11,8 @@ import pytest
 
 import advisor
 from advisor.cli import _run
-from advisor.models import _checksums
 from advisor.journal import FORMAT
+from advisor.models import _checksums
 
 RUNS = sorted(path for path in (Path(__file__).parent / "data" / "runs").iterdir() if path.is_dir())
 

@@ -369,10 +369,20 @@ def test_a_finished_run_is_shown_again_and_another_objective_is_refused(tuned):
     result, _ = tuned
     again = advisor.tune(result.folder, trials=6, executor="in-process", objective=objective)
     assert again.document == read_json(result.folder / "result.json")
-    with pytest.raises(UserError, match="objective"):
-        advisor.tune(result.folder, trials=6, executor="in-process", objective=loss_only)
-    with pytest.raises(UserError, match="objective"):
-        advisor.tune(result.folder, trials=6, executor="in-process")
+    with pytest.raises(UserError, match=r"was searched with the objective .*:objective, not with the objective .*:loss_only"):
+        advisor.tune(result.folder, trials=7, executor="in-process", objective=loss_only)
+    remembered = advisor.tune(result.folder, trials=7, executor="in-process").document
+    assert remembered["objective"]["name"] == again.document["objective"]["name"]
+    assert remembered["search"]["trials"][:6] == again.document["search"]["trials"]
+
+
+@pytest.mark.slow
+def test_a_function_of_a_program_has_to_be_given_again(here):
+    options = {"trials": 1, "out": "run", "executor": "in-process", "fixed": PLAN}
+    table().write_csv("d.csv")
+    advisor.tune("d.csv", "y", objective=lambda trial: 1.0 + trial.configuration["learning_rate"], **options)
+    with pytest.raises(UserError, match="give the objective again"):
+        advisor.tune("run", trials=2, executor="in-process")
 
 
 @pytest.mark.slow

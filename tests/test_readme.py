@@ -16,7 +16,7 @@ QUICK = ["--set", "epochs=2", "--set", "validation=holdout"]
 ON_HAND = ("data.csv", "runs/data", "runs/a", "list")
 """What a command must speak of to be run; of the others, which name a person's own files, the help is asked for after all
 their options, so that these exist."""
-IN_SMALL = {"train": QUICK, "tune": [*QUICK, "--trials", "2", "--executor", "in-process"]}
+IN_SMALL = {"check": ["--seconds", "20"], "train": QUICK, "tune": [*QUICK, "--trials", "2", "--executor", "in-process"]}
 """What is added to a command so that it ends in seconds; a later option overrides an earlier one."""
 
 
@@ -43,7 +43,7 @@ def test_every_command_of_the_readme_runs_and_makes_what_it_names(here, capfd):
     lines = [line.partition("#")[0] for language, text in blocks() if not language for line in text.splitlines()]
     parts = [part.strip() for line in lines for part in line.split(";")]
     commands = [shlex.split(part)[1:] for part in parts if part.startswith("advisor ")]
-    assert {"recommend", "train", "tune", "predict", "why", "what-if", "diff", "report", "rules"} <= {c[0] for c in commands}
+    assert {"recommend", "train", "tune", "check", "predict", "why", "what-if", "diff", "report", "rules"} <= {c[0] for c in commands}
     for command in commands:
         if not set(ON_HAND) & set(command) or "--objective" in command:
             assert _run([*command, "--help"]) == 0, command
