@@ -217,10 +217,10 @@ def close_leftovers(study: optuna.Study, together: Callable[[], contextlib.Abstr
     for trial in left:
         with together():
             storage.set_trial_user_attr(trial._trial_id, VOID, DRIVER_DIED)
+            # Through the storage: `tell` refuses a trial that was enqueued and never asked for. Such a one is begun first:
+            # Optuna calls a trial that ended without having begun invalid, and so the whole journal would look damaged.
             if trial.state == TrialState.WAITING:
-                # Enqueued and never asked for: ended without a start it would pass for a damaged trial ever after.
                 storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
-            # Through the storage: `tell` refuses a trial that was enqueued and never asked for.
             storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
     return [trial.number for trial in left]
 

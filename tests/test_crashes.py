@@ -387,6 +387,8 @@ def test_trials_left_open_are_closed_before_the_first_ask(tmp_path):
     trials = open_plainly(tmp_path / "study.journal").trials
     assert [trial.user_attrs.get("void") for trial in trials] == [None, None, "its driver died", "its driver died", None]
     assert_run_is_sound(tmp_path / "study.journal", 3)
+    assert len(read_study(tmp_path / "study.journal").trials) == 5, "and it can be opened again: found by 200 kills"
+    run_search(tmp_path / "study.journal", trials=4)
 
 
 def at_length(kills, each=20):
