@@ -43,7 +43,8 @@ def test_every_command_of_the_readme_runs_and_makes_what_it_names(here, capfd):
     lines = [line.partition("#")[0] for language, text in blocks() if not language for line in text.splitlines()]
     parts = [part.strip() for line in lines for part in line.split(";")]
     commands = [shlex.split(part)[1:] for part in parts if part.startswith("advisor ")]
-    assert {"recommend", "train", "tune", "check", "predict", "why", "what-if", "diff", "report", "rules"} <= {c[0] for c in commands}
+    expected = {"recommend", "train", "tune", "check", "predict", "why", "what-if", "diff", "report", "rules"}
+    assert expected <= {command[0] for command in commands}
     for command in commands:
         if not set(ON_HAND) & set(command) or "--objective" in command:
             assert _run([*command, "--help"]) == 0, command
