@@ -29,6 +29,11 @@ def run(request, here):
     return here / "run"
 
 
+def without_readings(trials):
+    """What a curve says in words is said anew by each advisor."""
+    return [{name: value for name, value in trial.items() if name != "reading"} for trial in trials]
+
+
 def test_there_is_a_run_of_this_format():
     assert RUNS
 
@@ -41,7 +46,7 @@ def test_an_old_run_opens_and_is_gone_on_with(run, capfd):
         assert _run(command.split()) == 0, capfd.readouterr().err
     assert advisor.load_model(run).predict_proba(advisor.table.read_frame("sklearn:wine")).shape == (178, 3)
     document = advisor.tune(run, trials=len(trials) + 1, executor="in-process").document
-    assert document["search"]["trials"][: len(trials)] == trials
+    assert without_readings(document["search"]["trials"][: len(trials)]) == without_readings(trials)
     assert len(document["search"]["trials"]) == len(trials) + 1
 
 

@@ -7,7 +7,9 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from optuna.trial import TrialState
@@ -213,7 +215,8 @@ def test_a_database_that_restarts_is_waited_for(postgres, monkeypatch):
         if len(pauses) == 2:
             postgres.start()
 
-    monkeypatch.setattr(storage.time, "sleep", pause)
+    # the module's own clock: a patched time.sleep would let every other thread run wild
+    monkeypatch.setattr(storage, "time", SimpleNamespace(sleep=pause, monotonic=time.monotonic))
     trial = database.study.ask()
     postgres.stop()
     trial.suggest_float("x", 0, 1)
