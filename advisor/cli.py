@@ -438,8 +438,8 @@ def report(run: str, form: str, out: str | None) -> None:
     recommendation, facts, ledger = kept.recommendation.to_dict(), kept.facts.to_dict(), kept.ledger()
     result = read_json(kept.run.result) if kept.run.result.is_file() else None
     if form == "json":
-        document = {"recommendation": recommendation, "facts": facts, "ledger": ledger, "result": result}
-        document = {"format": FORMAT, "advisor": __version__, **document}
+        content = {"recommendation": recommendation, "facts": facts, "ledger": ledger, "result": result}
+        document = {"format": FORMAT, "advisor": __version__, **content}
         text = _json(document) + "\n"
     else:
         text = (render_html if form == "html" else render_markdown)(recommendation, facts, result, ledger)
