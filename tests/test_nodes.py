@@ -37,7 +37,8 @@ def drive(folder):
     seen = {"slots": executor.slots, "together": together(executor)}
 
     def payload(configuration, place):
-        return {**toy_payload(configuration, place), "seconds": 0.05}
+        # the later ones long enough to be in flight when their node is lost, however long its end takes
+        return {**toy_payload(configuration, place), "seconds": 0.05 if place < 4 else 0.4}
 
     nodes = [first]
 
