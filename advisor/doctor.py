@@ -20,6 +20,7 @@ from typing import Any, Literal
 from advisor.errors import UserError
 from advisor.ray_errors import tokens, why_not
 from advisor.run_folder import file_clock
+from advisor.versions import COMPARED, release
 
 State = Literal["ok", "note", "problem"]
 """ok: nothing to do. note: worth knowing, it works all the same. problem: searches fail, stall or mislead until it is mended."""
@@ -35,8 +36,8 @@ BUSY = 1.5
 CLOCK_SECONDS = 2.0
 PROBE_SECONDS = 120.0
 PACKAGES = ("tuning-advisor", "ray", "optuna", "torch", "polars", "numpy")
-MUST_AGREE = ("tuning-advisor", "ray", "numpy", "polars")
-"""Packages whose versions a worker and its driver must share: their objects travel between them."""
+MUST_AGREE = ("tuning-advisor", *COMPARED)
+"""Packages whose versions a worker and its driver must share, as the executor asks for before the first trial."""
 
 
 @dataclass(frozen=True)
@@ -293,7 +294,7 @@ def judge_node(node: Mapping[str, Any], here: Mapping[str, Any]) -> list[Check]:
     wrong = [
         f"{name} {there['versions'][name] or 'is missing'} (here {here['versions'][name]})"
         for name in MUST_AGREE
-        if there["versions"][name] != here["versions"][name]
+        if release(there["versions"][name]) != release(here["versions"][name])
     ]
     if there["python"].rpartition(".")[0] != here["python"].rpartition(".")[0]:
         wrong.append(f"Python {there['python']} (here {here['python']})")
@@ -337,16 +338,16 @@ def judge_store(used: float, there: float) -> list[Check]:
 
 
 def _cluster(address: str, here: Mapping[str, Any]) -> list[Check]:
-    from advisor.ray_executor import _knock, _settle_authentication
+    from advisor.ray_executor import knock, settle_authentication
 
     try:
-        _knock(address)
+        knock(address)
     except UserError as error:
         says, do = str(error), ""
         if "answers at" in says:
             says, _, do = says.rpartition(": ")
         return [Check("cluster", "problem", says, do)]
-    _settle_authentication(address)
+    settle_authentication(address)
     found, said = _ask(address)
     if found is None:
         return [Check("cluster", "problem", *why_not(address, said))]

@@ -81,6 +81,11 @@ class Cancelled:
     job_id: str
 
 
+DEATHS = 2
+"""A job is run again after its worker died; after so many deaths it is the job that kills it."""
+ATTEMPTS = 20
+"""However a job ends without an end of its own (nodes that are lost, memory that is too small): so often and no more."""
+
 Event = Began | Reported | Finished | Failed | Cancelled
 ENDS = (Finished, Failed, Cancelled)
 """The events after which a job's slot is free."""

@@ -95,3 +95,7 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.features)
+
+    def weights_of(self, rows: NDArray[np.int64]) -> NDArray[np.float64] | None:
+        """The weights of these rows; None: all alike."""
+        return None if self.weights is None else self.weights[rows]

@@ -6,8 +6,9 @@ on the same rows, so that they are compared pair by pair.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import NormalDist
 from typing import Any
 
@@ -139,6 +140,30 @@ def estimate(losses: Losses, new_rows: int, seed: int, tail: float = 0.0) -> Est
     )
     low, high = np.quantile(draws, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
     return Estimate(mean, max(0.0, mean + float(low)), mean + float(high), new_rows)
+
+
+def unseen_loss(task: Task, rows: int, classes: int) -> float:
+    """The ``tail`` of :func:`estimate`: what a certain classifier loses on a row that it is wrong about.
+
+    n rows without a mistake leave about one in n + K possible (Laplace's rule of succession, K classes).
+    """
+    return 0.0 if task == "regression" else math.log(rows + classes)
+
+
+def final_section(
+    verdict: Verdict, contenders: Sequence[Mapping[str, Any]], searched: Mapping[str, float | None]
+) -> dict[str, Any]:
+    """What result.json keeps of a final: each contender (with its ``name``) beside its difference and its loss in the search."""
+    differences = verdict.differences
+    rows = [
+        {
+            **c,
+            "searched_loss": searched.get(c["name"]),
+            "difference": asdict(differences[c["name"]]) if c["name"] in differences else None,
+        }
+        for c in contenders
+    ]
+    return {"winner": verdict.winner, "reason": verdict.reason, "contenders": rows}
 
 
 def _blocks(rows: int) -> list[int]:

@@ -9,13 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 from advisor.errors import UserError
-from advisor.executors import ENDS, Executor, Failed, Finished, Job
+from advisor.executors import ATTEMPTS, DEATHS, ENDS, Executor, Failed, Finished, Job
 from advisor.sizing import Sizing
 
-DEATHS = 2
-"""Times that a training is begun when its worker dies: the death may have been the machine's."""
-ATTEMPTS = 20
-"""... and when it was the machine's for sure, or the memory's."""
 POLL_SECONDS = 0.5
 
 

@@ -5,9 +5,7 @@ The module is watched from outside and is afterwards as it was. Nothing is train
 
 from __future__ import annotations
 
-import importlib
 import math
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,7 +18,9 @@ from torch.nn import functional as F
 from torch.nn.parameter import is_lazy
 
 from advisor.errors import UserError, did_you_mean
+from advisor.executors import error_text
 from advisor.gradient_check import module_gradients
+from advisor.imports import import_own, split_name
 from advisor.plans import group_count
 from advisor.receptive_fields import Seen, last_map, support
 from advisor.tracing import FLOW, Step, Trace, left_as_it_was, trace
@@ -162,24 +162,19 @@ def load_module(name: str) -> nn.Module:
 
     UserError when it cannot be imported, raises, or makes no ``torch.nn.Module``.
     """
-    package, colon, attribute = name.partition(":")
-    if not colon or not package or not attribute:
+    parts = split_name(name)
+    if parts is None:
         raise UserError(f"--module {name}: write package.module:factory, the factory a function that returns a Module")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        home = importlib.import_module(package)
-    except Exception as error:  # a person's own code may raise anything while it is imported
-        raise UserError(f"--module {name}: {package} cannot be imported: {_said(error)}") from error
+    package, attribute = parts
+    home = import_own(package, str(Path.cwd()), f"--module {name}")
     if not hasattr(home, attribute):
         raise UserError(f"--module {name}: {package} has no '{attribute}'{did_you_mean(attribute, dir(home))}")
     made = getattr(home, attribute)
     if callable(made) and not isinstance(made, nn.Module):
         try:
             made = made()
-        except Exception as error:  # as above
-            raise UserError(f"--module {name}: {attribute}() raised {_said(error)}") from error
+        except Exception as error:  # a person's own code may raise anything
+            raise UserError(f"--module {name}: {attribute}() raised {error_text(error)}") from error
     if not isinstance(made, nn.Module):
         raise UserError(f"--module {name} made a {type(made).__name__}: expected a torch.nn.Module")
     return made
@@ -197,11 +192,6 @@ def random_input(shape: str, rows: int) -> Tensor:
     if not sizes or min(sizes) < 1 or math.prod(sizes) * rows > 10**9:
         raise UserError(f"--input-shape {shape}: write the shape of one row, as 1,28,28 or 30")
     return torch.randn(rows, *sizes, generator=torch.Generator().manual_seed(0))
-
-
-def _said(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}{f': {lines[0]}' if lines else ''}"
 
 
 def _inputs(given: Any, module: nn.Module) -> tuple[Any, ...]:
@@ -229,7 +219,7 @@ def _traced(module: nn.Module, inputs: tuple[Any, ...], target: Tensor | None) -
         except UserError:
             raise
         except Exception as error:  # noqa: BLE001  # a person's own code may raise anything
-            problems.append(_said(error))
+            problems.append(error_text(error))
     shapes = ", ".join(_by(v.shape) for v in inputs if isinstance(v, Tensor))
     raise UserError(f"{type(module).__name__} does not take an input of {shapes} (rows first): {problems[0]}")
 

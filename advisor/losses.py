@@ -25,6 +25,11 @@ def row_losses(task: Task, target: NDArray[Any], scores: NDArray[np.float64]) ->
     return np.asarray(-np.log(np.clip(chosen, SMALLEST_PROBABILITY, 1.0)), dtype=np.float64)
 
 
+def weighted(losses: NDArray[np.float64], weights: NDArray[np.float64] | None) -> NDArray[np.float64]:
+    """Losses (rows,) whose plain mean is their weighted one; no weights leave them as they are."""
+    return losses if weights is None else np.asarray(losses * weights / weights.mean())
+
+
 def loss_name(task: Task) -> str:
     """What the numbers are, for people."""
     return "mean squared error" if task == "regression" else "log loss"

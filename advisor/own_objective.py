@@ -19,8 +19,21 @@ from numpy.typing import NDArray
 from advisor.advice import Advice
 from advisor.errors import UserError
 from advisor.features import Dataset
-from advisor.final import ALONE, BEHIND, COVERAGE, SIGNIFICANCE, Difference, Estimate, Verdict, constant_losses, decide, estimate
-from advisor.losses import loss_name, row_losses
+from advisor.final import (
+    ALONE,
+    BEHIND,
+    COVERAGE,
+    SIGNIFICANCE,
+    Difference,
+    Estimate,
+    Verdict,
+    constant_losses,
+    decide,
+    estimate,
+    final_section,
+    unseen_loss,
+)
+from advisor.losses import loss_name, row_losses, weighted
 from advisor.objective import mean_by_row
 from advisor.recommendation import Recommendation
 from advisor.run_folder import RunFolder, move_folders
@@ -231,7 +244,7 @@ def judge(
     verdict = _decide_by_row(judged, incumbent, data) if by_row else _decide_by_split(judged, incumbent, results)
     winner = next(one for one in judged if one.name == verdict.winner)
     document["loss"] = loss_name(data.task) if by_row else "validation loss"
-    document["final"] = _final_section(judged, verdict, final.searched)
+    document["final"] = final_section(verdict, [_as_row(one) for one in judged], final.searched)
     document["estimate"] = asdict(_expected(winner, advice, data, results))
     document["objective"]["compared"] = "row by row" if by_row else "split by split"
     return {one.name: one.test for one in sorted(judged, key=lambda one: one is not winner)}
@@ -259,18 +272,14 @@ def _judged(
         return _Judged(name, configuration, np.concatenate([r.losses for r in results]), None, trainings, test)
     rows, scores = mean_by_row([r.rows for r in results], [r.scores for r in results if r.scores is not None])
     losses = row_losses(data.task, data.target[rows], scores)
-    if data.weights is not None:
-        losses = losses * data.weights[rows] / data.weights[rows].mean()
-    return _Judged(name, configuration, losses, rows, trainings, test)
+    return _Judged(name, configuration, weighted(losses, data.weights_of(rows)), rows, trainings, test)
 
 
 def _decide_by_row(judged: Sequence[_Judged], incumbent: str, data: Dataset) -> Verdict:
     rows = judged[0].rows
     assert rows is not None
     constant = constant_losses(data.task, data.target, [rows], len(data.classes))
-    if data.weights is not None:
-        constant = constant * data.weights[rows] / data.weights[rows].mean()
-    return decide({one.name: one.losses for one in judged}, incumbent, constant)
+    return decide({one.name: one.losses for one in judged}, incumbent, weighted(constant, data.weights_of(rows)))
 
 
 def _decide_by_split(judged: Sequence[_Judged], incumbent: str, results: Mapping[str, Sequence[Result]]) -> Verdict:
@@ -301,7 +310,7 @@ def _expected(winner: _Judged, advice: Advice, data: Dataset, results: Mapping[s
     """The loss to expect: of the test rows from held-out rows, or of another split's rows from the splits' losses."""
     new_rows = max(1, _table(advice).test.height)
     if winner.rows is not None:
-        tail = 0.0 if data.task == "regression" else math.log(len(winner.losses) + len(data.classes))
+        tail = unseen_loss(data.task, len(winner.losses), len(data.classes))
         return estimate(winner.losses, new_rows, advice.reading.seed, tail)
     from scipy.stats import t
 
@@ -312,23 +321,12 @@ def _expected(winner: _Judged, advice: Advice, data: Dataset, results: Mapping[s
     return Estimate(mean, mean - half, mean + half, rows)
 
 
-def _final_section(
-    judged: Sequence[_Judged], verdict: Verdict, searched_losses: Mapping[str, float | None]
-) -> dict[str, Any]:
+def _as_row(one: _Judged) -> dict[str, Any]:
     return {
-        "winner": verdict.winner,
-        "reason": verdict.reason,
-        "contenders": [
-            {
-                "name": one.name,
-                "searched_loss": searched_losses.get(one.name),
-                "held_out_loss": float(one.losses.mean()),
-                "held_out_rows": len(one.losses) if one.rows is not None else None,
-                "difference": asdict(verdict.differences[one.name]) if one.name in verdict.differences else None,
-                "temperature": 1.0,
-                "networks": one.trainings,
-                "configurations": [dict(one.configuration)],
-            }
-            for one in judged
-        ],
+        "name": one.name,
+        "held_out_loss": float(one.losses.mean()),
+        "held_out_rows": len(one.losses) if one.rows is not None else None,
+        "temperature": 1.0,
+        "networks": one.trainings,
+        "configurations": [dict(one.configuration)],
     }

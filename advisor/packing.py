@@ -3,29 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, TypeVar
-
-from optuna.trial import FrozenTrial
+from typing import TypeVar
 
 Place = TypeVar("Place")
-
-
-def packing_of(trials: Iterable[FrozenTrial]) -> list[dict[str, Any]]:
-    """Which trial ran where and when: seconds since the first was asked for, and bytes of the device, expected and used.
-
-    Read from the attributes that the search keeps. A trial that was run again is where it ran last. None is not known.
-    """
-    placed = [trial for trial in trials if trial.datetime_start is not None and "device" in trial.user_attrs]
-    first = min((trial.datetime_start for trial in placed if trial.datetime_start), default=None)
-    rows = []
-    for trial in placed:
-        assert trial.datetime_start is not None and first is not None
-        known = trial.user_attrs
-        asked = (trial.datetime_start - first).total_seconds()
-        row = {name: known.get(name) for name in ("worker", "device", "memory", "peak_memory", "micro_batch")}
-        began, ended = round(asked + known["waited"], 3), round(asked + known["seconds"], 3)
-        rows.append({"number": trial.number, "began": began, "ended": ended, "attempts": known.get("attempts", 1), **row})
-    return rows
 
 
 class Packing:

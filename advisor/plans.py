@@ -49,6 +49,8 @@ TRAINING_COPIES = 4
 ACTIVATION_COPIES = 2.5
 """Each block's outputs are kept for the backward pass, before and after normalization, with their gradients in part."""
 BYTES = 4
+MEMORY_SHARE = 0.8
+"""Share of the free memory that one training may be expected to take; the estimate is no promise."""
 PASS_BYTES = 256 * 2**20
 
 
@@ -468,6 +470,12 @@ def memory_bytes(plan: NetworkPlan, outputs: int, batch_size: int, members: int 
     inputs = plan.channels * reduce(lambda a, b: a * b, plan.size, 1)
     kept = (maps * ACTIVATION_COPIES + inputs) * batch_size
     return int(BYTES * members * (kept + TRAINING_COPIES * parameter_count(plan, outputs)))
+
+
+def usable_memory(facts: Mapping[str, Any], *, gpu: bool) -> float | None:
+    """Bytes that one training may be expected to take, of a GPU or of the host; None: not known."""
+    gb = facts.get("gpu.memory_gb" if gpu else "memory.available_gb")
+    return None if gb is None else gb * 1e9 * MEMORY_SHARE
 
 
 def problem(

@@ -25,7 +25,7 @@ from advisor.inspection import Inspection, inspect, load_module, random_input
 from advisor.losses import loss_name, row_losses
 from advisor.networks import StackedLinear, StackedNorm, initialize
 from advisor.objective import splits_of
-from advisor.plans import memory_bytes, plan_of, problem
+from advisor.plans import memory_bytes, plan_of, problem, usable_memory
 from advisor.run_folder import RunFolder, write_json
 from advisor.runs import is_run, open_run, write_advice
 from advisor.signal_inputs import SignalInputs
@@ -60,8 +60,6 @@ LEAK_FEWEST = 6
 """Validation rows below which labels may be met by luck (2 to the power of -6 for two classes)."""
 LEAK_ROWS = 32
 """Training rows, and validation rows, that get labels without meaning."""
-MEMORY_SHARE = 0.8
-"""Share of the free memory that one training may be expected to take."""
 SHARES = {"throughput": 0.2, "one-batch": 0.3, "inputs-count": 0.7, "no-leak": 0.3}
 """The first two of the time budget, the others of what they leave."""
 
@@ -310,11 +308,10 @@ def check_memory(subject: Subject, facts: Mapping[str, Any]) -> Check:
     """The largest batch that the memory bears for all folds at once: measured on a GPU, estimated on a CPU."""
     batch, members = int(subject.configuration["batch_size"]), subject.members
     on_gpu = subject.device.startswith("cuda")
-    free_gb = facts.get("gpu.memory_gb") if on_gpu else facts.get("memory.available_gb")
-    if free_gb is None:
+    free = usable_memory(facts, gpu=on_gpu)
+    if free is None:
         return Check("memory", None, "how much memory is free was not measured")
     needed, how = _needed(subject, members)
-    free = free_gb * 1e9 * MEMORY_SHARE
     most, wanted = edge(free, needed), needed(batch)
     numbers = {"edge": most, "batch_size": batch, "bytes": round(wanted), "free": round(free), "members": members, "how": how}
     words = f"{batch} rows of {members} networks take about {wanted / 1e9:.2g} GB ({how}); the edge is at {most:,} rows"

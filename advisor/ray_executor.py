@@ -172,7 +172,7 @@ class RayWorkers:
     def start(self) -> None:
         """Begin in the background. Calling it again does nothing."""
         if self._thread is None:
-            _settle_authentication(self._address)
+            settle_authentication(self._address)
             self._thread = threading.Thread(target=self._live, name="ray-start", daemon=True)
             self._thread.start()
 
@@ -195,7 +195,7 @@ class RayWorkers:
 
     def _init(self) -> None:
         if self._address is not None:
-            _knock(self._address)
+            knock(self._address)
         import ray
 
         if not ray.is_initialized():
@@ -305,7 +305,7 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
-def _knock(address: str) -> None:
+def knock(address: str) -> None:
     """UserError when nobody listens at the address: Ray itself takes a minute to find out."""
     if address in ("auto", "local"):
         return
@@ -321,7 +321,7 @@ def _knock(address: str) -> None:
         raise UserError(f"no Ray cluster answers at {address} ({reason}): start one, or leave --address out") from error
 
 
-def _settle_authentication(address: str | None) -> None:
+def settle_authentication(address: str | None) -> None:
     """Ray's token, without a file in the user's home and without the silent failure of a cluster that wants one.
 
     A local Ray gets a token of its own through the environment; otherwise Ray would write ``~/.ray/auth_token``, which

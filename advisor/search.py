@@ -14,7 +14,7 @@ import math
 import time
 import warnings
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +24,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from advisor.errors import UserError
-from advisor.executors import Began, Event, Executor, Failed, Finished, Job, Reported
+from advisor.executors import ATTEMPTS, DEATHS, Began, Event, Executor, Failed, Finished, Job, Reported
 from advisor.interrupts import interrupts
 from advisor.journal import PLACE, VOID, Journal, agree, counts
 from advisor.pruning import MedianOfBests
@@ -38,10 +38,6 @@ from advisor.sizing import Sizing
 
 KEPT_EPOCHS = 200
 """A learning curve is thinned to so many points: more make the journal grow and nobody sees the difference."""
-DEATHS = 2
-"""A job is run again after its worker died; after so many deaths it is the configuration, and it is set aside."""
-ATTEMPTS = 20
-"""However a job ends without an end of its own (nodes that are lost, memory that is too small): so often and no more."""
 REFUSALS = 20
 """Proposals in a row that cannot be run before the place is given up: the space is then nearly empty."""
 FAILURES_TO_STOP = 3
@@ -103,6 +99,24 @@ def end_of(trial: FrozenTrial) -> TrialEnd:
     if trial.state == TrialState.COMPLETE:
         return "diverged" if trial.user_attrs.get("diverged") else "complete"
     return "set aside" if trial.user_attrs.get("set_aside") else "failed"
+
+
+def packing_of(trials: Iterable[FrozenTrial]) -> list[dict[str, Any]]:
+    """Which trial ran where and when: seconds since the first was asked for, and bytes of the device, expected and used.
+
+    Read from the attributes that the search keeps. A trial that was run again is where it ran last. None is not known.
+    """
+    placed = [trial for trial in trials if trial.datetime_start is not None and "device" in trial.user_attrs]
+    first = min((trial.datetime_start for trial in placed if trial.datetime_start), default=None)
+    rows = []
+    for trial in placed:
+        assert trial.datetime_start is not None and first is not None
+        known = trial.user_attrs
+        asked = (trial.datetime_start - first).total_seconds()
+        row = {name: known.get(name) for name in ("worker", "device", "memory", "peak_memory", "micro_batch")}
+        began, ended = round(asked + known["waited"], 3), round(asked + known["seconds"], 3)
+        rows.append({"number": trial.number, "began": began, "ended": ended, "attempts": known.get("attempts", 1), **row})
+    return rows
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from advisor.features import Dataset, Features, Signals
-from advisor.networks import TableNetwork
-from advisor.plans import plan_of
-from advisor.signal_inputs import SignalInputs
-from advisor.signal_networks import SignalNetwork
 from advisor.splits import Split
-from advisor.training import Network, Prepared, prepare, squeezed
+from advisor.training import Network, Prepared, Rows, build, prepare
 
 TRAINING_ROWS, VALIDATION_ROWS = 2000, 1000
 """At most so many rows take part: enough to see whether something is learnt, few enough for a minute."""
@@ -78,17 +74,11 @@ class Subject:
 
     def network(self, members: int = 1) -> Network:
         """The network as training draws it: its output layer at the class shares where it starts at zero."""
-        generator, prior = torch.Generator().manual_seed(self.seed), None
-        if self.data.classes:
-            counts = torch.bincount(torch.from_numpy(self.data.target[self.split.train]), minlength=self.outputs) + 1.0
-            prior = (counts / counts.sum()).log().expand(members, -1)
-        common: dict[str, Any] = {"members": members, "generator": generator, "prior": prior}
-        if isinstance(self.prepared, SignalInputs):
-            shape = self.prepared.shape
-            return SignalNetwork(plan_of(self.configuration, shape.channels, shape.size), self.outputs, **common).to(self.device)
-        edges = self.prepared.preprocessors[0].bins
-        bins = torch.from_numpy(edges.astype(np.float32)).expand(members, -1, -1) if edges.size else None
-        return TableNetwork(self.configuration, self.prepared.shape, self.outputs, bins=bins, **common).to(self.device)
+        generator = torch.Generator().manual_seed(self.seed)
+        return build(self.configuration, self.prepared, self._rows(members), generator).to(self.device)
+
+    def _rows(self, members: int) -> Rows:
+        return Rows(self.configuration, self.data, [self.split], [0] * members, self.device)
 
     def inputs(self, rows: Tensor) -> list[Tensor]:
         """What the network reads of these rows (members, rows)."""
@@ -97,16 +87,8 @@ class Subject:
     @cached_property
     def target(self) -> Tensor:
         """Class codes, or the target as the network sees it: squeezed where that is asked for, then standardized."""
-        values = torch.from_numpy(np.array(self.data.target)).to(self.device)
-        if self.data.classes:
-            return values
-        own = values[torch.from_numpy(self.split.train)].double()
-        knee = torch.zeros((), dtype=torch.float64, device=self.device)
-        if self.configuration["target_transform"] == "log":
-            knee = own.abs().median()
-        own = squeezed(own, knee)
-        scale = own.std(correction=0)
-        return ((squeezed(values.double(), knee) - own.mean()) / (scale if scale > 0 else 1.0)).float()
+        rows = self._rows(1)
+        return rows.target if self.data.classes else rows.standardized(rows.target)[0].float()
 
     def loss(self, out: Tensor, rows: Tensor) -> Tensor:
         """Cross-entropy in nats, or squared error in variances of the target; summed over the members."""

@@ -223,9 +223,9 @@ def train(
     member_split = [s for s in range(len(splits)) for _ in range(members)]
     generator = torch.Generator().manual_seed(seed)
     noise = torch.Generator(device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
-    rows = _Rows(c, data, splits, member_split, device, micro_batch)
+    rows = Rows(c, data, splits, member_split, device, micro_batch)
     rows.find_neighbours(prepared)
-    network = _build(c, prepared, rows, generator).to(device)
+    network = build(c, prepared, rows, generator).to(device)
     forward = _fast_forward(network, c, device)
     optimizer = _Optimizer(c, network)
     best = _Best(network, len(member_split), int(c["patience"]))
@@ -280,7 +280,7 @@ def _train_head(
     configuration: Mapping[str, Any],
     network: Network,
     prepared: Prepared,
-    rows: _Rows,
+    rows: Rows,
     best: _Best,
     steps: int,
     epochs: range,
@@ -329,7 +329,7 @@ def _cosine(start: float, end: float, done: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * done)) / 2
 
 
-class _Rows:
+class Rows:
     """Which rows each member trains and validates on, and the targets as the network sees them."""
 
     def __init__(
@@ -445,8 +445,11 @@ class _Rows:
         target = self.target[batch.to(self.device)]
         if self.balance is not None:
             return self.balance.losses(out, target, label_smoothing).mean(dim=1)
-        standardized = ((squeezed(target, self._knee) - self._mean) / self._scale).to(out.dtype)
-        return (out[:, :, 0] - standardized).square().mean(dim=1)
+        return (out[:, :, 0] - self.standardized(target).to(out.dtype)).square().mean(dim=1)
+
+    def standardized(self, target: Tensor) -> Tensor:
+        """A regression target (members or 1, rows) as each member's network sees it, (members, rows)."""
+        return (squeezed(target, self._knee) - self._mean) / self._scale
 
     def validate(self, network: Network, prepared: Prepared, going: Tensor) -> Tensor:
         """Validation loss of each member, in the target's unit squared for regression; what is not finite counts as inf.
@@ -495,7 +498,8 @@ class _Rows:
                 yield batch, weight, network(*self.inputs(prepared, batch))
 
 
-def _build(configuration: Mapping[str, Any], prepared: Prepared, rows: _Rows, generator: torch.Generator) -> Network:
+def build(configuration: Mapping[str, Any], prepared: Prepared, rows: Rows, generator: torch.Generator) -> Network:
+    """The network as training begins with it, on the CPU; where its output layer starts at zero, at the class shares."""
     members_per_split = len(rows.train) // len(prepared.preprocessors)
     bins = None
     if isinstance(prepared, TableInputs) and configuration["numeric_embedding"] == "piecewise_linear":

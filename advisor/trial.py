@@ -11,9 +11,7 @@ import json
 import math
 import queue
 import shutil
-import sys
 import threading
-import traceback
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,8 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advisor.errors import UserError, did_you_mean
-from advisor.executors import Job, error_text
+from advisor.executors import Job
 from advisor.features import Dataset, Task
+from advisor.imports import import_own, split_name
 from advisor.objective import splits_of
 from advisor.preprocessing import Preprocessor
 from advisor.table import encode
@@ -366,22 +365,11 @@ def import_objective(name: str, path: str | None) -> Callable[[Trial], Any]:
 
     UserError when the name has another form, the module cannot be imported or has no such function.
     """
-    module_name, colon, function_name = name.partition(":")
-    if not colon or not all(part.isidentifier() for part in (*module_name.split("."), function_name)):
+    parts = split_name(name)
+    if parts is None:
         raise UserError(f"objective '{name}' is not of the form package.module:function")
-    if path is not None and path not in sys.path and Path(path).is_dir():
-        sys.path.insert(0, path)
-    import importlib
-
-    try:
-        importlib.invalidate_caches()
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and module_name.startswith(error.name):
-            raise UserError(f"objective '{name}': there is no module '{error.name}' in {path or 'sys.path'}{_cure()}") from None
-        raise UserError(f"objective '{name}' cannot be imported: {error}{_where(error)}") from error
-    except (Exception, SystemExit) as error:
-        raise UserError(f"objective '{name}' cannot be imported: {error_text(error)}{_where(error)}") from error
+    module_name, function_name = parts
+    module = import_own(module_name, path, f"objective '{name}'", " (give its folder with --working-dir)")
     function = getattr(module, function_name, None)
     if function is None:
         near = did_you_mean(function_name, [n for n in vars(module) if callable(getattr(module, n))])
@@ -389,12 +377,3 @@ def import_objective(name: str, path: str | None) -> Callable[[Trial], Any]:
     if not callable(function):
         raise UserError(f"objective '{name}' is a {type(function).__name__}, not a function")
     return function  # type: ignore[no-any-return]
-
-
-def _cure() -> str:
-    return " (give its folder with --working-dir)"
-
-
-def _where(error: BaseException) -> str:
-    frames = traceback.extract_tb(error.__traceback__)
-    return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""

@@ -6,8 +6,7 @@ import logging
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,20 +26,19 @@ from advisor.errors import UserError, did_you_mean
 from advisor.executors import Executor, Factory, InProcessExecutor, Job
 from advisor.facts import MIN_SIDE
 from advisor.features import Dataset, Signals
-from advisor.final import Difference, Estimate, Verdict, constant_losses, decide, estimate
+from advisor.final import Estimate, Verdict, constant_losses, decide, estimate, final_section, unseen_loss
 from advisor.finalists import Stopped, train_finalists
-from advisor.losses import loss_name, row_losses
+from advisor.losses import loss_name, row_losses, weighted
 from advisor.models import Model, decided, fit_temperature, model_files, tempered
 from advisor.objective import TrainingObjective, merged_held_out, payload, training_sizing
 from advisor.own_objective import Final, OwnObjective, find
-from advisor.packing import packing_of
-from advisor.plans import plan_of, problem
+from advisor.plans import plan_of, problem, usable_memory
 from advisor.recommendation import Recommendation, library_default
 from advisor.report import write_report
 from advisor.run_folder import RunFolder, read_json, write_folder, write_json
 from advisor.runs import open_run, write_advice
 from advisor.samples import mistakes
-from advisor.search import Plan, Progress, SearchEvent, SearchResult, SearchSpace, end_of, search
+from advisor.search import Plan, Progress, SearchEvent, SearchResult, SearchSpace, end_of, packing_of, search
 from advisor.shift import likeness_to_test
 from advisor.sizing import Sizing
 from advisor.splits import make_splits
@@ -48,6 +46,7 @@ from advisor.stages import StagedSpace
 from advisor.status import SearchRequest, begin_request, remembered, stopping
 from advisor.storage import Database, checked_url, failures
 from advisor.table import Table
+from advisor.throughput import one_thread
 from advisor.training import Fitted
 
 if TYPE_CHECKING:
@@ -73,8 +72,6 @@ RESULT_KEYS = ("kind", "configuration", "loss", "final", "estimate", "test")
 IMPORTANCE_TRIALS = 10
 """With fewer complete trials an importance is noise."""
 STRATEGIES = ("joint", "staged")
-MEMORY_SHARE = 0.8
-"""Share of the free memory that one training may be expected to take; the estimate is no promise."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +116,7 @@ def fit(data: Source, target: str | None = None, *, out: str | Path | None = Non
         write_advice(run, advice)
         configuration = advice.recommendation.configuration
         seed = advice.reading.seed
-        with _one_thread():
+        with one_thread():
             job = Job(
                 RECOMMENDED,
                 payload(configuration, seed=seed, repeat=0, members=int(configuration["final_members"]), keep=True),
@@ -128,7 +125,7 @@ def fit(data: Source, target: str | None = None, *, out: str | Path | None = Non
             contender = _contender(RECOMMENDED, [configuration], [fitted], train)
             document = _document(advice, "train", begun)
             document |= {"curve": curve, "reading": asdict(read_curve(curve))}
-            document["final"] = _final_section([contender], Verdict(RECOMMENDED, "it was trained alone", {}), {})
+            document["final"] = final_section(Verdict(RECOMMENDED, "it was trained alone", {}), [_as_row(contender)], {})
             model = _complete(document, advice, contender, contender, train)
         _write_results(run, advice, model, document)
     return RunResult(run.path, document, model)
@@ -185,7 +182,7 @@ def tune(
     runner: Executor | None = None
     try:
         advice, run = open_run(data, target, out, options)
-        with run.in_use(), _one_thread():
+        with run.in_use(), one_thread():
             finished = _finished(run, advice, trials, own)
             if finished:
                 return finished
@@ -302,17 +299,6 @@ def _executor(pool: RayWorkers | None, own: OwnObjective | None, shared: Mapping
     return RayExecutor(factory, shared, ray_workers=pool)
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """One torch thread: two busy threads on two cores make a small step 20 to 50 times slower."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def _training_rows(advice: Advice) -> Dataset:
     """The training rows, after the plan has been held against them: better now than in every trial."""
     train, recommendation = advice.data.dataset("train"), advice.recommendation
@@ -343,9 +329,8 @@ def refusal(configuration: Mapping[str, Any], train: Dataset, facts: Mapping[str
         return None
     channels, *size = train.features.values.shape[1:]
     plan = plan_of(configuration, channels, size)
-    gb = facts["gpu.memory_gb"] if facts["gpu.count"] else facts["memory.available_gb"]
     members = int(configuration["folds"]) if configuration["validation"] == "kfold" else int(configuration["final_members"])
-    memory = None if gb is None else gb * 1e9 * MEMORY_SHARE
+    memory = usable_memory(facts, gpu=bool(facts["gpu.count"]))
     return problem(plan, max(1, len(train.classes)), int(configuration["batch_size"]), members=members, memory=memory)
 
 
@@ -485,10 +470,10 @@ def _final(
     if len(contenders) > 1:
         contenders.append(_blend(contenders, train))
     constant = constant_losses(train.task, train.target, [contenders[0].rows], len(train.classes))
-    constant = _weighted(constant, contenders[0].rows, train)
+    constant = weighted(constant, train.weights_of(contenders[0].rows))
     cross_fitted = {c.name: c.cross_fitted_losses for c in contenders}
     verdict = decide({c.name: c.losses for c in contenders}, RECOMMENDED, constant, blend=BLEND, cross_fitted=cross_fitted)
-    document["final"] = _final_section(contenders, verdict, searched)
+    document["final"] = final_section(verdict, [_as_row(contender) for contender in contenders], searched)
     winner = next(c for c in contenders if c.name == verdict.winner)
     return _complete(document, advice, winner, contenders[0], train)
 
@@ -595,18 +580,10 @@ def _judged(
     warm = train.task != "regression" and configurations[0]["calibration"] == "temperature"
     temperatures = [fit_temperature(own, target) if warm else 1.0 for own in (scores, cross_fitted)]
     losses = [
-        _weighted(row_losses(train.task, target, tempered(own, temperature) if warm else own), rows, train)
+        weighted(row_losses(train.task, target, tempered(own, temperature) if warm else own), train.weights_of(rows))
         for own, temperature in zip((scores, cross_fitted), temperatures, strict=True)
     ]
     return Contender(name, configurations, stacks, rows, scores, temperatures[0], losses[0], cross_fitted, losses[1])
-
-
-def _weighted(losses: NDArray[np.float64], rows: NDArray[np.int64], train: Dataset) -> NDArray[np.float64]:
-    """Losses whose mean is the one that is weighted as the validation is."""
-    if train.weights is None:
-        return losses
-    weights = train.weights[rows]
-    return np.asarray(losses * weights / weights.mean())
 
 
 # ------------------------------------------------------------------------------------------------- the document
@@ -629,26 +606,14 @@ def _document(advice: Advice, kind: str, begun: float) -> dict[str, Any]:
     }
 
 
-def _final_section(
-    contenders: Sequence[Contender], verdict: Verdict, searched: Mapping[str, float | None]
-) -> dict[str, Any]:
-    differences: Mapping[str, Difference] = verdict.differences
+def _as_row(contender: Contender) -> dict[str, Any]:
     return {
-        "winner": verdict.winner,
-        "reason": verdict.reason,
-        "contenders": [
-            {
-                "name": c.name,
-                "searched_loss": searched.get(c.name),
-                "held_out_loss": float(c.losses.mean()),
-                "held_out_rows": len(c.losses),
-                "difference": asdict(differences[c.name]) if c.name in differences else None,
-                "temperature": c.temperature,
-                "networks": sum(len(stack.member_split) for stack in c.stacks),
-                "configurations": [dict(configuration) for configuration in c.configurations],
-            }
-            for c in contenders
-        ],
+        "name": contender.name,
+        "held_out_loss": float(contender.losses.mean()),
+        "held_out_rows": len(contender.losses),
+        "temperature": contender.temperature,
+        "networks": sum(len(stack.member_split) for stack in contender.stacks),
+        "configurations": [dict(configuration) for configuration in contender.configurations],
     }
 
 
@@ -658,8 +623,7 @@ def _complete(
     """The winner's model; its promised loss, and then, once, the test rows, are added to the document."""
     model = _model(advice, winner, train)
     rows = int(_known_targets(advice).sum())
-    # n rows without a mistake leave about one in n + K possible: a certain model then loses this much on that row
-    tail = 0.0 if train.task == "regression" else math.log(len(winner.losses) + len(train.classes))
+    tail = unseen_loss(train.task, len(winner.losses), len(train.classes))
     expected: Estimate = estimate(winner.losses, max(1, rows), advice.reading.seed, tail)
     document["estimate"] = asdict(expected)
     document["test"] = {"rows": rows, "origin": advice.data.test_origin}

@@ -86,6 +86,7 @@ def test_gpus_that_are_not_seen_are_said(change, sees, says):
     [
         ({"versions": VERSIONS | {"ray": "1.9"}}, {}, "ray 1.9 (here 2)"),
         ({"versions": VERSIONS | {"tuning-advisor": None}}, {}, "tuning-advisor is missing (here 1)"),
+        ({"versions": VERSIONS | {"torch": "2.12.0"}}, {}, "torch 2.12.0 (here 2.13.0)"),  # the executor refuses it too
         ({"python": "3.12.1"}, {}, "Python 3.12.1 (here 3.11.7)"),
         ({}, {"resources": {"CPU": 64.0}}, "offers 64 CPUs and has 8 cores"),
         ({"gpus": 4}, {}, "has 4 GPUs and offers none"),
@@ -97,6 +98,11 @@ def test_gpus_that_are_not_seen_are_said(change, sees, says):
 def test_what_is_wrong_with_a_node_is_said(measured, node, says):
     checks = judge_node(NODE | {"measured": WELL | measured} | node, WELL)
     assert any(check.state == "problem" and says in check.says and "n1" in check.name for check in checks), checks
+
+
+def test_another_build_of_the_same_version_is_fine():
+    measured = WELL | {"versions": VERSIONS | {"torch": "2.13.0+cu130"}}
+    assert wrong(judge_node(NODE | {"measured": measured}, WELL)) == []
 
 
 def test_a_node_that_does_not_answer_and_one_that_is_gone():

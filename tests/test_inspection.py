@@ -371,8 +371,9 @@ def test_what_cannot_be_inspected_is_one_clear_line(module, input, target, said)
     ("code", "name", "said"),
     [
         ("", "model", "write package.module:factory"),
-        ("", "no_such_package_here:make", "cannot be imported: ModuleNotFoundError"),
-        ("import nothing_at_all", "own_model:make", "own_model cannot be imported"),
+        ("", "no_such_package_here:make", "there is no module 'no_such_package_here'"),
+        ("import nothing_at_all", "own_model:make", "own_model:make cannot be imported"),
+        ("raise SystemExit(3)", "own_model:make", "own_model:make cannot be imported: SystemExit: 3"),
         ("1 +", "own_model:make", "SyntaxError"),
         ("def make(): pass", "own_model:maek", r"did you mean 'make'\?"),
         ("def make(): raise ValueError('no weights')", "own_model:make", r"make\(\) raised ValueError: no weights"),

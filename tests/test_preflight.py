@@ -433,3 +433,17 @@ def test_check_of_ones_own_network(sources, here):
 def test_what_cannot_be_checked_is_one_line_and_exit_code_2(here, arguments, said):
     code, line = run(*arguments)
     assert code == 2 and said in line and "\n" not in line
+
+
+def test_a_squeezed_target_is_the_one_that_training_sees(tmp_path):
+    """Regression: with a median of 0 the pre-flight left the target as it was, and training squeezed it."""
+    draw = np.random.default_rng(0)
+    amount = np.where(draw.random(300) < 0.6, 0.0, np.exp(draw.normal(3, 2, 300)))
+    frame = pl.DataFrame({"x": np.log1p(amount) + draw.normal(0, 0.1, 300), "y": amount})
+    subject = subject_of(get_advice(frame, "y", Reading(fixed={"target_transform": "log"})))
+    seen = subject.target.numpy()
+    trained = subject.data.target[subject.split.train]
+    knee = np.abs(trained).max()
+    squeezed = np.sign(trained) * np.log1p(np.abs(trained) / knee)
+    assert np.median(np.abs(trained)) == 0
+    np.testing.assert_allclose(seen[subject.split.train], (squeezed - squeezed.mean()) / squeezed.std(), rtol=1e-4, atol=1e-4)

@@ -419,8 +419,8 @@ def test_only_the_run_folder_writes_files():
         lines = list(writes(ast.parse(module.read_text("utf-8"))))
         if module.name == "run_folder.py":
             assert lines, "the test must see what it forbids"
-        elif module.name in ("image_files.py", "executor_contract.py", "doctor.py"):
-            assert len(lines) <= 1  # the cache of decoded images, a contract's mark and a look at the clock are no part of a run
+        elif module.name in ("image_files.py", "executor_contract.py"):
+            assert len(lines) == 1  # the cache of decoded images and a contract's mark are no part of a run
         else:
             found += [f"{module.name}:{line}" for line in lines]
     assert found == []

@@ -232,6 +232,13 @@ def test_a_mistake_is_one_line_on_the_command_line(mistake, here, capfd):
 # ------------------------------------------------------------------ the rules give plans that work
 
 
+def test_batches_below_sixteen_rows_get_group_normalization(here):
+    """N4; regression: the space did not allow such a batch, so the rule's other branch was never reached."""
+    folder(here)
+    asked = {size: advisor.recommend("shapes", fixed={"batch_size": size}).configuration["norm_layer"] for size in (8, 16)}
+    assert asked == {8: "group", 16: "batch"}
+
+
 @pytest.mark.parametrize("gpus", [0, 1])
 @pytest.mark.parametrize("rows", [20, 300, 1000, 5000, 60_000])
 def test_the_advice_for_images_of_any_size_can_be_trained(rows, gpus):
