@@ -1,13 +1,15 @@
-"""What a worker runs: a configuration trained on the splits that the job names. Torch, but neither Optuna nor Ray."""
+"""What a worker runs: a configuration trained on the splits that the job names. Torch, but neither Optuna nor Ray.
+
+Torch is loaded where something is trained: a driver that only hands out trials does without those seconds.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from advisor.cost import READ, TableSize, memory
@@ -16,7 +18,9 @@ from advisor.features import Dataset, Signals
 from advisor.plans import memory_bytes, plan_of
 from advisor.sizing import Sizing
 from advisor.splits import Split, make_splits
-from advisor.training import Fitted, Prepared, prepare, train
+
+if TYPE_CHECKING:
+    from advisor.training import Fitted, Prepared
 
 KEPT_PREPARATIONS = 4
 """Transformed tables kept per worker; trials differ in few input parameters, and each entry is a copy of the table."""
@@ -34,12 +38,16 @@ class TrainingObjective:
     """The factory and the objective for an executor; ``shared`` is {"data": Dataset, "seed": of the splits}."""
 
     def __init__(self, shared: Mapping[str, Any]) -> None:
+        import torch
+
         self.data: Dataset = shared["data"]
         self.split_seed: int = shared["seed"]
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self._prepared: dict[Any, Prepared] = {}
 
     def __call__(self, job: Job) -> Generator[tuple[int, float], None, Fitted | dict[str, float]]:
+        from advisor.training import train
+
         configuration, repeat = job.payload["configuration"], job.payload["repeat"]
         splits = splits_of(configuration, self.data, self.split_seed, repeat)
         epochs = train(
@@ -64,6 +72,8 @@ class TrainingObjective:
     def _prepare(self, configuration: Mapping[str, Any], repeat: int, splits: Sequence[Split]) -> Prepared:
         key = (repeat, *(configuration.get(name) for name in _INPUT_PARAMETERS))
         if key not in self._prepared:
+            from advisor.training import prepare
+
             while len(self._prepared) >= KEPT_PREPARATIONS:
                 del self._prepared[next(iter(self._prepared))]
             self._prepared[key] = prepare(configuration, self.data, splits, self.device)
@@ -79,6 +89,8 @@ def _device_memory(device: str) -> Iterator[Callable[[], dict[str, float]]]:
     if device != "cuda":
         yield dict
         return
+    import torch
+
     torch.cuda.reset_peak_memory_stats()
     try:
         yield lambda: {"peak_memory": float(torch.cuda.max_memory_reserved())}

@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,7 +96,10 @@ def _identity() -> _Identity:
 class _Worker:
     """What runs in an actor. ``prepare`` comes before the first ``run``."""
 
-    def __init__(self, imports: Sequence[str]) -> None:
+    def __init__(self, imports: Sequence[str], environment: Mapping[str, str]) -> None:
+        # Before any import of ours: OpenMP and CUDA read it when they are loaded. Not as Ray's runtime_env, for which
+        # Ray would have to start a fresh process in place of the one that it keeps ready.
+        os.environ.update(environment)
         for name in imports:
             # Seconds of importing torch, spent while the driver still reads data. A module that is missing here
             # is reported by `prepare`, with the objective that needs it.
@@ -241,16 +244,14 @@ class RayWorkers:
         if not self._gpus:
             # Ray leaves the variable unset for num_gpus=0, and a CPU trial would then see, and use, every GPU.
             environment["CUDA_VISIBLE_DEVICES"] = ""
-        # In the environment of a fresh process: OpenMP reads it when it is loaded, setting it in the actor is too late.
         options = {
             "num_cpus": self._cpus,
             "num_gpus": self._gpus,
-            "runtime_env": {"env_vars": environment},
             # Otherwise a call that is cancelled before it began leaves a gap in the order of calls, and the actor waits
             # 30 s for it before it takes the next one.
             "allow_out_of_order_execution": True,
         }
-        return ray.remote(_Worker).options(**options).remote(self._imports)
+        return ray.remote(_Worker).options(**options).remote(self._imports, environment)
 
     def close(self) -> None:
         """End the actors, and Ray if it is ours. May be called twice, and while Ray is still starting."""

@@ -19,7 +19,7 @@ from advisor.cli import _run
 from advisor.errors import UserError
 from advisor.plans import plan_of, problem
 from advisor.recommendation import advise
-from advisor.tuning import refusal
+from advisor.run_search import refusal
 
 SMALL = {"epochs": 2, "width": 8, "validation": "holdout", "final_members": 1}
 QUICK = " ".join(f"--set {name}={value}" for name, value in SMALL.items())

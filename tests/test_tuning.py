@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 import advisor
-from advisor import tuning
+from advisor import contest, run_search
 from advisor.cli import _run
 from advisor.errors import UserError
 from advisor.features import Dataset, Features
@@ -518,9 +518,9 @@ def test_a_blend_is_judged_by_what_its_model_predicts():
     for sharpness in (8.0, 0.2):  # one far too sure, one far too unsure: their own temperatures differ
         sure = 1 / (1 + np.exp(-sharpness * (target - 0.5 + draw.normal(size=200))))
         raw.append(np.column_stack([1 - sure, sure]))
-        parts.append(tuning._judged("part", plan, (), rows, raw[-1], raw[-1], train))
+        parts.append(contest.judged("part", plan, (), rows, raw[-1], raw[-1], train))
     assert parts[0].temperature > 1 > parts[1].temperature
-    blend = tuning._blend(parts, train)
+    blend = contest.blend_of(parts, train)
     predicted = tempered(np.mean(raw, axis=0), blend.temperature)
     np.testing.assert_allclose(blend.losses, row_losses("binary", target, predicted))
 
@@ -528,9 +528,9 @@ def test_a_blend_is_judged_by_what_its_model_predicts():
 @pytest.mark.slow
 def test_importances_are_counted_after_the_journal_is_closed(here):
     """Found by a benchmark: they read the study of a closed file, which worked when its number had been used again."""
-    done = advisor.tune(table(), "y", trials=tuning.IMPORTANCE_TRIALS + 6, out="run", seed=3, **HERE)
+    done = advisor.tune(table(), "y", trials=run_search.IMPORTANCE_TRIALS + 6, out="run", seed=3, **HERE)
     search = done.document["search"]
-    assert sum(trial["end"] == "complete" for trial in search["trials"]) >= tuning.IMPORTANCE_TRIALS
+    assert sum(trial["end"] == "complete" for trial in search["trials"]) >= run_search.IMPORTANCE_TRIALS
     assert search["importances"]
     assert {name.removesuffix(".on") for name in search["importances"]} <= set(done.document["configuration"])
 

@@ -1,0 +1,250 @@
+"""The final of our own networks: the recommendation and the best few of the search, trained again on fresh splits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from advisor.advice import Advice
+from advisor.curves import read_curve
+from advisor.executors import Executor, Job
+from advisor.features import Dataset
+from advisor.final import Estimate, Verdict, constant_losses, decide, estimate, final_section, unseen_loss
+from advisor.finalists import train_finalists
+from advisor.losses import row_losses, weighted
+from advisor.models import Model, fit_temperature, tempered
+from advisor.objective import TrainingObjective, merged_held_out, payload, training_sizing
+from advisor.own_objective import Final, OwnObjective
+from advisor.recommendation import Recommendation
+from advisor.results import known_targets, test_results
+from advisor.run_folder import RunFolder
+from advisor.run_search import DEFAULT, RECOMMENDED, configuration_of
+from advisor.search import SearchResult
+from advisor.sizing import Sizing
+from advisor.training import Fitted
+
+BLEND = "blend"
+FINALISTS = 3
+"""Best trials that meet the recommendation in the final; more would cost time and a stricter test for each."""
+FINAL_REPEATS = (1, 2)
+"""Fresh partitions in the final; the search used number 0. Two halve the luck of the draw, and their networks are one
+ensemble."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A configuration in the final, with its stacks and their held-out scores; a blend has the stacks of several.
+
+    scores: before the temperature, as the model averages them; losses: after it, as the model predicts. cross_fitted: the
+    scores at epochs that other rows chose; cross_fitted_losses: theirs, after a temperature of their own.
+    """
+
+    name: str
+    configurations: tuple[Mapping[str, Any], ...]
+    stacks: tuple[Fitted, ...]
+    rows: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    temperature: float
+    losses: NDArray[np.float64] = field(repr=False)
+    cross_fitted: NDArray[np.float64] = field(repr=False)
+    cross_fitted_losses: NDArray[np.float64] = field(repr=False)
+
+
+def train_alone(document: dict[str, Any], advice: Advice, train: Dataset) -> Model:
+    """Train the recommendation, here, and complete the document."""
+    configuration, seed = advice.recommendation.configuration, advice.reading.seed
+    members = int(configuration["final_members"])
+    job = Job(RECOMMENDED, payload(configuration, seed=seed, repeat=0, members=members, keep=True))
+    curve, fitted = _run_here(TrainingObjective({"data": train, "seed": seed}), job)
+    contender = _contender(RECOMMENDED, [configuration], [fitted], train)
+    document |= {"curve": curve, "reading": asdict(read_curve(curve))}
+    document["final"] = final_section(Verdict(RECOMMENDED, "it was trained alone", {}), [_as_row(contender)], {})
+    return _complete(document, advice, contender, contender, train)
+
+
+def _run_here(objective: TrainingObjective, job: Job) -> tuple[list[float], Fitted]:
+    curve: list[float] = []
+    epochs = objective(job)
+    while True:
+        try:
+            curve.append(next(epochs)[1])
+        except StopIteration as end:
+            return [loss for loss in curve if math.isfinite(loss)], end.value
+
+
+def hold_final(
+    document: dict[str, Any],
+    found: SearchResult,
+    advice: Advice,
+    train: Dataset,
+    runner: Executor,
+    deadline: float | None,
+    sizing: Sizing | None,
+    stopped: Callable[[], bool],
+) -> Model:
+    """Train the recommendation and the best few again on fresh splits, decide, and complete the document."""
+    entries, searched = _finalists(found, advice.recommendation)
+    jobs = _final_jobs(entries, FINAL_REPEATS, advice.reading.seed)
+    larger = _for_final(sizing, train)
+    stacks: dict[str, list[Fitted]] = train_finalists(jobs, RECOMMENDED, runner, deadline, larger, stopped)
+    contenders = [_contender(name, [entries[name]], own, train) for name, own in stacks.items()]
+    if len(contenders) > 1:
+        contenders.append(blend_of(contenders, train))
+    constant = constant_losses(train.task, train.target, [contenders[0].rows], len(train.classes))
+    constant = weighted(constant, train.weights_of(contenders[0].rows))
+    cross_fitted = {c.name: c.cross_fitted_losses for c in contenders}
+    verdict = decide({c.name: c.losses for c in contenders}, RECOMMENDED, constant, blend=BLEND, cross_fitted=cross_fitted)
+    document["final"] = final_section(verdict, [_as_row(contender) for contender in contenders], searched)
+    winner = next(c for c in contenders if c.name == verdict.winner)
+    return _complete(document, advice, winner, contenders[0], train)
+
+
+def _final_jobs(
+    entries: Mapping[str, Mapping[str, Any]], repeats: Sequence[int], seed: int
+) -> dict[str, list[Job]]:
+    return {
+        name: [Job(f"final/{name}/{repeat}", _final_payload(c, seed, repeat)) for repeat in repeats]
+        for name, c in entries.items()
+    }
+
+
+def _for_final(sizing: Sizing | None, train: Dataset) -> Sizing | None:
+    """What the search has learned, for stacks with the final's number of networks."""
+    larger = training_sizing(train, final=True)
+    return None if sizing is None else replace(larger, limit=sizing.limit, ratio=sizing.ratio)
+
+
+def hold_own_final(
+    document: dict[str, Any],
+    found: SearchResult,
+    advice: Advice,
+    train: Dataset,
+    runner: Executor,
+    deadline: float | None,
+    stopped: Callable[[], bool],
+    own: OwnObjective,
+    run: RunFolder,
+) -> None:
+    """The same for a person's own objective: the models are theirs, so they are judged by what it returns."""
+    entries, searched = _finalists(found, advice.recommendation)
+    seed = advice.reading.seed
+    own.finish(
+        document,
+        Final(
+            entries,
+            searched,
+            FINAL_REPEATS,
+            train=lambda repeats: train_finalists(
+                _final_jobs(entries, repeats, seed), RECOMMENDED, runner, deadline, None, stopped
+            ),
+            payload=lambda name, repeat: _final_payload(entries[name], seed, repeat),
+            test=lambda scores: test_results(advice, train, scores, ()),
+        ),
+        advice,
+        train,
+        run,
+    )
+
+
+def _finalists(
+    found: SearchResult, recommendation: Recommendation
+) -> tuple[dict[str, Mapping[str, Any]], dict[str, float | None]]:
+    """The recommendation and the best few: their configurations, and their losses in the search."""
+    entries: dict[str, Mapping[str, Any]] = {RECOMMENDED: recommendation.configuration}
+    searched: dict[str, float | None] = {}
+    for trial in found.ranking():
+        configuration = configuration_of(trial, recommendation)
+        if trial.user_attrs.get("origin") == RECOMMENDED:
+            searched[RECOMMENDED] = trial.value
+        elif len(entries) <= FINALISTS and configuration not in entries.values():
+            name = DEFAULT if trial.user_attrs.get("origin") == DEFAULT else f"trial {trial.number}"
+            entries[name], searched[name] = configuration, trial.value
+    return entries, searched
+
+
+def _final_payload(configuration: Mapping[str, Any], seed: int, repeat: int) -> dict[str, Any]:
+    members = int(configuration["final_members"])
+    return payload(configuration, seed=seed + 1000 + repeat, repeat=repeat, members=members, keep=True)
+
+
+def _contender(
+    name: str, configurations: Sequence[Mapping[str, Any]], stacks: Sequence[Fitted], train: Dataset
+) -> Contender:
+    rows, scores = merged_held_out(stacks)
+    _, cross_fitted = merged_held_out(stacks, cross_fitted=True)
+    return judged(name, tuple(configurations), tuple(stacks), rows, scores, cross_fitted, train)
+
+
+def blend_of(contenders: Sequence[Contender], train: Dataset) -> Contender:
+    """All contenders, averaged: it costs no training, and seldom loses."""
+    return judged(
+        BLEND,
+        tuple(c.configurations[0] for c in contenders),
+        tuple(stack for c in contenders for stack in c.stacks),
+        contenders[0].rows,
+        np.asarray(np.mean([c.scores for c in contenders], axis=0)),
+        np.asarray(np.mean([c.cross_fitted for c in contenders], axis=0)),
+        train,
+    )
+
+
+def judged(
+    name: str,
+    configurations: tuple[Mapping[str, Any], ...],
+    stacks: tuple[Fitted, ...],
+    rows: NDArray[np.int64],
+    scores: NDArray[np.float64],
+    cross_fitted: NDArray[np.float64],
+    train: Dataset,
+) -> Contender:
+    target = train.target[rows]
+    warm = train.task != "regression" and configurations[0]["calibration"] == "temperature"
+    temperatures = [fit_temperature(own, target) if warm else 1.0 for own in (scores, cross_fitted)]
+    losses = [
+        weighted(row_losses(train.task, target, tempered(own, temperature) if warm else own), train.weights_of(rows))
+        for own, temperature in zip((scores, cross_fitted), temperatures, strict=True)
+    ]
+    return Contender(name, configurations, stacks, rows, scores, temperatures[0], losses[0], cross_fitted, losses[1])
+
+
+def _as_row(contender: Contender) -> dict[str, Any]:
+    return {
+        "name": contender.name,
+        "held_out_loss": float(contender.losses.mean()),
+        "held_out_rows": len(contender.losses),
+        "temperature": contender.temperature,
+        "networks": sum(len(stack.member_split) for stack in contender.stacks),
+        "configurations": [dict(configuration) for configuration in contender.configurations],
+    }
+
+
+def _complete(
+    document: dict[str, Any], advice: Advice, winner: Contender, recommended: Contender, train: Dataset
+) -> Model:
+    """The winner's model; its promised loss, and then, once, the test rows, are added to the document."""
+    model = _model(advice, winner, train)
+    rows = int(known_targets(advice).sum())
+    tail = unseen_loss(train.task, len(winner.losses), len(train.classes))
+    expected: Estimate = estimate(winner.losses, max(1, rows), advice.reading.seed, tail)
+    document["estimate"] = asdict(expected)
+    document["test"] = {"rows": rows, "origin": advice.data.test_origin}
+    if rows:
+        features = advice.data.dataset("test").features
+        scores = {"network": model.scores(features)}
+        if winner is not recommended:
+            scores[RECOMMENDED] = _model(advice, recommended, train).scores(features)
+        document["test"] |= test_results(advice, train, scores, model.shares)
+    return model
+
+
+def _model(advice: Advice, contender: Contender, train: Dataset) -> Model:
+    shares: tuple[float, ...] = ()
+    if train.task != "regression" and contender.configurations[0]["decision"] == "balanced":
+        counts = np.bincount(train.target, minlength=len(train.classes))
+        shares = tuple(float(share) for share in np.maximum(counts, 1) / len(train))
+    return Model(advice.data.schema, contender.stacks, contender.temperature, shares)

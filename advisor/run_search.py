@@ -1,0 +1,175 @@
+"""The search of a run: what may be trained on its rows, the plan, where its study is kept, and what is kept of its trials."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+import optuna
+from optuna.trial import FixedTrial, FrozenTrial
+
+from advisor import knowledge
+from advisor.advice import Advice
+from advisor.curves import Reading, advice_of, read_curve
+from advisor.errors import UserError
+from advisor.executors import Executor
+from advisor.facts import MIN_SIDE
+from advisor.features import Dataset, Signals
+from advisor.objective import payload, training_sizing
+from advisor.own_objective import OwnObjective
+from advisor.plans import plan_of, problem, usable_memory
+from advisor.recommendation import Recommendation, library_default
+from advisor.run_folder import RunFolder
+from advisor.search import Plan, Progress, SearchEvent, SearchResult, SearchSpace, end_of, packing_of, search
+from advisor.shift import likeness_to_test
+from advisor.splits import make_splits
+from advisor.stages import StagedSpace
+from advisor.status import SearchRequest
+from advisor.storage import Database, failures
+from advisor.table import Table
+
+Listener = Callable[[SearchEvent, Progress], None]
+
+RECOMMENDED, DEFAULT = "recommendation", "library default"
+SEARCH_SHARE = 0.7
+"""Share of the time limit that the search may use; the final needs the rest."""
+IMPORTANCE_TRIALS = 10
+"""With fewer complete trials an importance is noise."""
+
+
+def training_rows(advice: Advice) -> Dataset:
+    """The training rows, after the plan has been held against them: better now than in every trial."""
+    train, recommendation = advice.data.dataset("train"), advice.recommendation
+    plan = recommendation.configuration
+    loss = "mean_squared_error" if train.task == "regression" else "cross_entropy"
+    if recommendation.provenance["loss"].yours and plan["loss"] != loss:
+        raise UserError(f"loss {plan['loss']} does not fit a {train.task} target: leave it at {loss}")
+    if plan["validation_weights"] == "like_test":
+        likeness = likeness_to_test(advice.data) if isinstance(advice.data, Table) else None
+        if likeness is None:
+            raise UserError(f"validation_weights like_test needs a test table (--test) of at least {MIN_SIDE} rows")
+        train = replace(train, weights=likeness)
+    if reason := refusal(plan, train, advice.facts.values):
+        raise UserError(f"the recommendation cannot be trained: {reason}")
+    make_splits(
+        train,
+        scheme=plan["validation"],
+        folds=int(plan["folds"]),
+        fraction=float(plan["validation_fraction"]),
+        seed=advice.reading.seed,
+    )
+    return train
+
+
+def refusal(configuration: Mapping[str, Any], train: Dataset, facts: Mapping[str, Any]) -> str | None:
+    """Why a configuration cannot be trained on such rows and such a machine; None when nothing speaks against it."""
+    if not isinstance(train.features, Signals):
+        return None
+    channels, *size = train.features.values.shape[1:]
+    plan = plan_of(configuration, channels, size)
+    members = int(configuration["folds"]) if configuration["validation"] == "kfold" else int(configuration["final_members"])
+    memory = usable_memory(facts, gpu=bool(facts["gpu.count"]))
+    return problem(plan, max(1, len(train.classes)), int(configuration["batch_size"]), members=members, memory=memory)
+
+
+def plan_search(
+    advice: Advice,
+    request: SearchRequest,
+    time_limit: float | None,
+    trial_time_limit: float | None,
+    own: OwnObjective | None,
+    train: Dataset,
+    strategy: str,
+) -> Plan:
+    recommendation, seed = advice.recommendation, advice.reading.seed
+    configuration = recommendation.configuration
+    default = library_default(recommendation, knowledge.base_space(recommendation.kind))
+    enqueue = {RECOMMENDED: configuration, DEFAULT: default}
+    staged = StagedSpace(recommendation.space, request.trials, len(enqueue))
+    space: SearchSpace = staged if strategy == "staged" else recommendation.space
+    return Plan(
+        space=space,
+        enqueue=enqueue,
+        trials=request.trials,
+        max_epochs=int(configuration["epochs"]),
+        space_text=repr(recommendation.space.to_dict()) + (f" for {own.name}" if own else "") + _in_stages(strategy),
+        seed=seed,
+        time_limit=None if time_limit is None else time_limit * SEARCH_SHARE,
+        trial_time_limit=trial_time_limit,
+        make_payload=lambda asked, place: payload(asked, seed=seed + place, repeat=0, members=1, keep=False),
+        sizing=None if own else training_sizing(train),
+        refuse=lambda asked: None if own else refusal(asked, train, advice.facts.values),
+        value_of=own.value_of if own else None,
+    )
+
+
+def _in_stages(strategy: str) -> str:
+    return " in stages" if strategy == "staged" else ""
+
+
+def run_search(
+    plan: Plan,
+    runner: Executor,
+    run: RunFolder,
+    request: SearchRequest,
+    storage: str | None,
+    on_event: Listener | None,
+    should_stop: Callable[[], bool],
+) -> SearchResult:
+    """The search, in the run's journal or in the database that the run was begun with."""
+    if request.storage is None:
+        return search(plan, runner, run.journal, on_event=on_event, should_stop=should_stop)
+    url, name = storage or request.storage, str(request.study)
+    with failures(url):
+        return search(plan, runner, lambda: Database.open(url, name), on_event=on_event, should_stop=should_stop)
+
+
+def configuration_of(trial: FrozenTrial, recommendation: Recommendation) -> dict[str, Any]:
+    """The whole configuration that a trial ran with."""
+    kept = trial.user_attrs.get("configuration")
+    return dict(kept) if kept else recommendation.space.suggest(FixedTrial(trial.params))
+
+
+def _read_trial(trial: FrozenTrial) -> Reading:
+    """What its curve says; of a pruned trial, what it said up to there."""
+    return read_curve([v for _, v in sorted(trial.intermediate_values.items())], pruned=end_of(trial) == "pruned")
+
+
+def search_section(found: SearchResult, advice: Advice, requested: int) -> dict[str, Any]:
+    trials = [
+        {
+            "number": trial.number,
+            "origin": trial.user_attrs.get("origin", "search"),
+            "end": end_of(trial),
+            "value": trial.value if trial.value is not None and math.isfinite(trial.value) else None,
+            "configuration": configuration_of(trial, advice.recommendation),
+            "curve": [[s, v] for s, v in sorted(trial.intermediate_values.items()) if math.isfinite(v)],
+            "reading": asdict(_read_trial(trial)),
+        }
+        for trial in found.trials
+    ]
+    return {
+        "requested": requested,
+        "trials": trials,
+        "timed_out": found.timed_out,
+        "seconds": found.seconds,
+        "curve_advice": [asdict(change) for change in advice_of([_read_trial(trial) for trial in found.trials])],
+        "packing": packing_of(found.trials),
+        "importances": _importances(found),
+    }
+
+
+def _importances(found: SearchResult) -> dict[str, float]:
+    ranked = found.ranking()
+    if len(ranked) < IMPORTANCE_TRIALS:
+        return {}
+    study = optuna.create_study()  # of its own: the run's journal is closed by now
+    study.add_trials(ranked)
+    with warnings.catch_warnings():
+        # one warning per parameter with few trials in its best region; the report says that these are estimates
+        warnings.simplefilter("ignore", UserWarning)
+        named = optuna.importance.get_param_importances(study)
+    return {name: float(value) for name, value in named.items() if math.isfinite(value)}
