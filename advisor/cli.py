@@ -191,6 +191,7 @@ def train(data: str, as_json: bool, out: str | None, target: str | None, **optio
 @click.option("--gpus-per-worker", type=float, default=0, show_default=True, help="Share of a GPU for each trial.")
 @click.option("--trial-time-limit", type=float, metavar="SECONDS", help="End a trial, also one that hangs, after so long.")
 @click.option("--strategy", default="joint", show_default=True, help="joint, or staged: first learn, then layers.")
+@click.option("--keep-ranges", is_flag=True, help="Search the advised ranges to the end, whatever learning curves say.")
 @click.option("--objective", metavar="MODULE:FUNCTION", help="Your own training code in place of our networks.")
 @click.option("--working-dir", metavar="DIR", help="Where its code lies, by default here; sent to a cluster's workers.")
 @click.option("--storage", metavar="URL", help="A database for the study: postgresql://, mysql:// or sqlite:///FILE.")
@@ -206,6 +207,7 @@ def tune(
     gpus_per_worker: float,
     trial_time_limit: float | None,
     strategy: str,
+    keep_ranges: bool,
     objective: str | None,
     working_dir: str | None,
     storage: str | None,
@@ -234,6 +236,7 @@ def tune(
             gpus_per_worker=gpus_per_worker,
             trial_time_limit=trial_time_limit,
             strategy=strategy,
+            adapt=not keep_ranges,
             objective=objective,
             working_dir=working_dir,
             storage=storage,

@@ -60,9 +60,11 @@ def train_alone(document: dict[str, Any], advice: Advice, train: Dataset) -> Mod
     configuration, seed = advice.recommendation.configuration, advice.reading.seed
     members = int(configuration["final_members"])
     job = Job(RECOMMENDED, payload(configuration, seed=seed, repeat=0, members=members, keep=True))
-    curve, fitted = _run_here(TrainingObjective({"data": train, "seed": seed}), job)
+    objective = TrainingObjective({"data": train, "seed": seed})
+    curve, fitted = _run_here(objective, job)
     contender = _contender(RECOMMENDED, [configuration], [fitted], train)
-    document |= {"curve": curve, "reading": asdict(read_curve(curve))}
+    trained = objective.train_losses if len(objective.train_losses) == len(curve) else None  # else it diverged
+    document |= {"curve": curve, "reading": asdict(read_curve(curve, trained))}
     document["final"] = final_section(Verdict(RECOMMENDED, "it was trained alone", {}), [_as_row(contender)], {})
     return _complete(document, advice, contender, contender, train)
 

@@ -178,7 +178,7 @@ def advice_of(readings: Sequence[Reading]) -> list[Change]:
     many as ask for the contrary. A pruned curve says nothing of its end: neither that it was slow nor that it was still
     falling. The order of the readings does not matter.
     """
-    readable = [r for r in readings if r.shape != "short" and not (r.ended == "pruned" and r.shape in ("slow", "improving"))]
+    readable = [reading for reading in readings if _speaks(reading)]
     votes: dict[tuple[str, Direction], list[str]] = {}
     for reading in readable:
         for parameter, direction, because in MEANINGS.get(reading.shape, ()):
@@ -193,3 +193,13 @@ def advice_of(readings: Sequence[Reading]) -> list[Change]:
         words = f"move {parameter} {direction}: in {len(said)} of {len(readable)} trials {because}"
         changes.append(Change(parameter, direction, share, words))
     return sorted(changes, key=lambda change: (-change.share, change.parameter))
+
+
+def asks_for(reading: Reading, change: Change) -> bool:
+    """Whether this curve is one of those that ask for the change."""
+    asked = ((parameter, direction) for parameter, direction, _ in MEANINGS.get(reading.shape, ()))
+    return _speaks(reading) and (change.parameter, change.direction) in asked
+
+
+def _speaks(reading: Reading) -> bool:
+    return reading.shape != "short" and not (reading.ended == "pruned" and reading.shape in ("slow", "improving"))

@@ -30,7 +30,7 @@ _INPUT_PARAMETERS = ("numeric_scaling", "numeric_embedding", "numeric_embedding_
 
 def payload(configuration: Mapping[str, Any], *, seed: int, repeat: int, members: int, keep: bool) -> dict[str, Any]:
     """A job: train ``members`` networks per split of this ``repeat``; ``keep`` returns the fitted stack, else
-    what memory it took. The search adds ``micro_batch``, rows that are trained at once."""
+    what memory it took on a GPU and the training losses. The search adds ``micro_batch``, rows that are trained at once."""
     return {"configuration": dict(configuration), "seed": seed, "repeat": repeat, "members": members, "keep": keep}
 
 
@@ -43,9 +43,11 @@ class TrainingObjective:
         self.data: Dataset = shared["data"]
         self.split_seed: int = shared["seed"]
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.train_losses: list[float] = []
+        """Of the job that is under way, or of the last one, after each epoch."""
         self._prepared: dict[Any, Prepared] = {}
 
-    def __call__(self, job: Job) -> Generator[tuple[int, float], None, Fitted | dict[str, float]]:
+    def __call__(self, job: Job) -> Generator[tuple[int, float], None, Fitted | dict[str, Any]]:
         from advisor.training import train
 
         configuration, repeat = job.payload["configuration"], job.payload["repeat"]
@@ -60,13 +62,15 @@ class TrainingObjective:
             prepared=self._prepare(configuration, repeat, splits),
             micro_batch=job.payload.get("micro_batch"),
         )
+        self.train_losses = []
         with _device_memory(self.device) as peak:
             while True:
                 try:
                     epoch = next(epochs)
                 except StopIteration as end:
                     fitted: Fitted = end.value
-                    return fitted if job.payload["keep"] else peak()
+                    return fitted if job.payload["keep"] else {**peak(), "train_losses": self.train_losses}
+                self.train_losses.append(epoch.train_loss)
                 yield epoch.number, epoch.validation_loss
 
     def _prepare(self, configuration: Mapping[str, Any], repeat: int, splits: Sequence[Split]) -> Prepared:

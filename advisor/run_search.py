@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -12,8 +12,9 @@ import optuna
 from optuna.trial import FixedTrial, FrozenTrial
 
 from advisor import knowledge
+from advisor.adaptation import ADJUSTED, CONFIGURATION, read_trial
 from advisor.advice import Advice
-from advisor.curves import Reading, advice_of, read_curve
+from advisor.curves import advice_of
 from advisor.errors import UserError
 from advisor.executors import Executor
 from advisor.facts import MIN_SIDE
@@ -23,12 +24,12 @@ from advisor.own_objective import OwnObjective
 from advisor.plans import plan_of, problem, usable_memory
 from advisor.recommendation import Recommendation, library_default
 from advisor.run_folder import RunFolder
-from advisor.search import Plan, Progress, SearchEvent, SearchResult, SearchSpace, end_of, packing_of, search
+from advisor.search import Plan, Progress, SearchEvent, SearchResult, end_of, packing_of, search
 from advisor.shift import likeness_to_test
 from advisor.splits import make_splits
-from advisor.stages import StagedSpace
 from advisor.status import SearchRequest
 from advisor.storage import Database, failures
+from advisor.study_space import StudySpace
 from advisor.table import Table
 
 Listener = Callable[[SearchEvent, Progress], None]
@@ -83,13 +84,16 @@ def plan_search(
     own: OwnObjective | None,
     train: Dataset,
     strategy: str,
+    adapt: bool,
 ) -> Plan:
     recommendation, seed = advice.recommendation, advice.reading.seed
     configuration = recommendation.configuration
     default = library_default(recommendation, knowledge.base_space(recommendation.kind))
     enqueue = {RECOMMENDED: configuration, DEFAULT: default}
-    staged = StagedSpace(recommendation.space, request.trials, len(enqueue))
-    space: SearchSpace = staged if strategy == "staged" else recommendation.space
+    own_values = frozenset(name for name, source in recommendation.provenance.items() if source.yours)
+    space = StudySpace(
+        recommendation.space, request.trials, len(enqueue), staged=strategy == "staged", adapt=adapt, own=own_values
+    )
     return Plan(
         space=space,
         enqueue=enqueue,
@@ -129,13 +133,8 @@ def run_search(
 
 def configuration_of(trial: FrozenTrial, recommendation: Recommendation) -> dict[str, Any]:
     """The whole configuration that a trial ran with."""
-    kept = trial.user_attrs.get("configuration")
+    kept = trial.user_attrs.get(CONFIGURATION)
     return dict(kept) if kept else recommendation.space.suggest(FixedTrial(trial.params))
-
-
-def _read_trial(trial: FrozenTrial) -> Reading:
-    """What its curve says; of a pruned trial, what it said up to there."""
-    return read_curve([v for _, v in sorted(trial.intermediate_values.items())], pruned=end_of(trial) == "pruned")
 
 
 def search_section(found: SearchResult, advice: Advice, requested: int) -> dict[str, Any]:
@@ -147,7 +146,7 @@ def search_section(found: SearchResult, advice: Advice, requested: int) -> dict[
             "value": trial.value if trial.value is not None and math.isfinite(trial.value) else None,
             "configuration": configuration_of(trial, advice.recommendation),
             "curve": [[s, v] for s, v in sorted(trial.intermediate_values.items()) if math.isfinite(v)],
-            "reading": asdict(_read_trial(trial)),
+            "reading": asdict(read_trial(trial)),
         }
         for trial in found.trials
     ]
@@ -156,10 +155,21 @@ def search_section(found: SearchResult, advice: Advice, requested: int) -> dict[
         "trials": trials,
         "timed_out": found.timed_out,
         "seconds": found.seconds,
-        "curve_advice": [asdict(change) for change in advice_of([_read_trial(trial) for trial in found.trials])],
+        "curve_advice": [asdict(change) for change in advice_of([read_trial(trial) for trial in found.trials])],
+        "adjustments": _adjustments(found.trials),
         "packing": packing_of(found.trials),
         "importances": _importances(found),
     }
+
+
+def _adjustments(trials: Sequence[FrozenTrial]) -> list[dict[str, Any]]:
+    """Every range that the curves moved, as it was in the last trial that it was moved for, with the first and the last one."""
+    found: dict[str, dict[str, Any]] = {}
+    for trial in sorted(trials, key=lambda trial: trial.number):
+        for moved in trial.user_attrs.get(ADJUSTED, ()):
+            first = found.get(moved["parameter"], {}).get("first", trial.number)
+            found[moved["parameter"]] = {**moved, "first": first, "last": trial.number}
+    return list(found.values())
 
 
 def _importances(found: SearchResult) -> dict[str, float]:

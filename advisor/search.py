@@ -131,7 +131,7 @@ class Plan:
     make_payload: (configuration, place) -> the payload of the job; place, not number, so that a resumed run repeats it.
     sampler: seed -> the sampler that asks for one place. sizing: what is known of memory; with it, a trial that was out
     of memory is run again with ``micro_batch`` (rows at once) in its payload, and its result may be a mapping with
-    ``peak_memory`` (bytes). None takes the end for the trial's own.
+    ``peak_memory`` (bytes) and ``train_losses`` (after each epoch; kept with the trial). None takes the end for the trial's own.
     refuse: why a configuration cannot be run at all, or None: then nothing is run, no place is taken, and another is asked.
     value_of: what the objective returned -> the value of a complete trial, finite; None: the best loss that it reported.
     """
@@ -212,6 +212,7 @@ class _Running:
     best: float = math.inf
     best_epoch: int = 0
     returned: float | None = None
+    train_losses: list[float] = field(default_factory=list)
     curve: dict[int, float] = field(default_factory=dict)  # kept epochs, those in the journal too
     unwritten: dict[int, float] = field(default_factory=dict)
     last: tuple[int, float] | None = None
@@ -434,8 +435,10 @@ class _Driver:
             self._end(running, "failed", "the objective reported no loss")
             self._check_failures()
             return
-        if self._plan.sizing is not None and isinstance(result, Mapping) and "peak_memory" in result:
-            running.peak_memory = float(result["peak_memory"])
+        told: Mapping[str, Any] = result if isinstance(result, Mapping) else {}
+        running.train_losses = [float(f"{loss:.6g}") for loss in told.get("train_losses", ())]
+        if self._plan.sizing is not None and "peak_memory" in told:
+            running.peak_memory = float(told["peak_memory"])
             self._plan.sizing.used(running.configuration, running.micro_batch, running.peak_memory)
         running.returned = None if self._plan.value_of is None else self._plan.value_of(result)
         self._end(running, "complete", "", result)
@@ -538,6 +541,8 @@ class _Driver:
                 "device": running.worker.device,
                 "waited": round(running.waited, 3),
             }
+        if running.train_losses:
+            attributes["train_losses"] = running.train_losses
         if end == "void":
             attributes[VOID] = reason
         elif reason:

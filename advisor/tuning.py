@@ -76,6 +76,7 @@ def tune(
     gpus_per_worker: float = 0,
     trial_time_limit: float | None = None,
     strategy: str = "joint",
+    adapt: bool = True,
     objective: str | Callable[[Trial], Any] | None = None,
     working_dir: str | Path | None = None,
     storage: str | None = None,
@@ -94,7 +95,8 @@ def tune(
     share of a GPU that each worker asks Ray for; 0 trains on CPUs; workers on one GPU train at once what fits its memory
     together, so a small share is the right one. trial_time_limit: seconds after which a trial is ended, and its worker
     replaced when it hangs. strategy: ``joint`` searches everything at once, ``staged`` first what makes it learn, then what
-    regularizes, then the layers. objective: your own training code in place of our networks, a function of an ``advisor.Trial``
+    regularizes, then the layers. adapt: whether the curves of finished trials may move the ranges of those that follow.
+    objective: your own training code in place of our networks, a function of an ``advisor.Trial``
     or its name, package.module:function; the model is then yours, and the result has none. working_dir: the folder to
     import it from, sent to a cluster's workers. storage: the URL of a database to keep the study in, in place of the
     journal file; a run folder remembers it, without its password. data, target, out and options are those of ``fit``.
@@ -127,7 +129,7 @@ def tune(
             runner = _executor(pool, own, own.shared(advice, train, run) if own else {"data": train, "seed": advice.reading.seed})
             request = begin_request(run, trials, own.name if own else None, working_dir, storage)
             stopped = stopping(run, should_stop)
-            plan = run_search.plan_search(advice, request, time_limit, trial_time_limit, own, train, strategy)
+            plan = run_search.plan_search(advice, request, time_limit, trial_time_limit, own, train, strategy, adapt)
             if own:
                 on_event = own.watch(run, advice.recommendation, plan.make_payload, on_event, on_note)
             found = run_search.run_search(plan, runner, run, request, storage, on_event, stopped)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import advisor
-from advisor import knowledge, tuning
+from advisor import knowledge, run_search
 from advisor.advice import imagine, read_run
 from advisor.cli import _run
 from advisor.errors import UserError
@@ -253,7 +253,7 @@ def test_a_tuned_run_keeps_the_edit_and_is_found_again(tmp_path, monkeypatch):
     edited(run, lambda document: document["configuration"].update(optimizer="sgd", epochs=2))
     first = advisor.tune(run / "recommendation.yaml", trials=2, executor="in-process")
     assert first.document["configuration"]["optimizer"] == "sgd"
-    monkeypatch.setattr(tuning, "_searched", None)  # a finished run is not searched again
+    monkeypatch.setattr(run_search, "run_search", None)  # a finished run is not searched again
     again = advisor.tune(run, trials=2, executor="in-process")
     assert again.document["configuration"] == first.document["configuration"]
 

@@ -11,10 +11,10 @@ from advisor import knowledge
 from advisor.cli import _run
 from advisor.journal import PLACE
 from advisor.recommendation import advise
-from advisor.stages import STAGES, StagedSpace
+from advisor.study_space import STAGES, StudySpace
 
 REC = advise(knowledge.typical_facts(), knowledge.rules(), knowledge.base_space())
-STAGED = StagedSpace(REC.space, trials=42, enqueued=2)
+STAGED = StudySpace(REC.space, trials=42, enqueued=2, staged=True, adapt=False)
 
 
 def asked_after(ended, values=None):
