@@ -6,13 +6,14 @@ import io
 import os
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 MOST_CURVES = 8
 MOST_BARS = 12
+MOST_WORKERS = 48
 REFERENCES = ("recommendation", "library default")
 """Origins of the trials that every chart names; the others go by number."""
 _INK = "#010203"
@@ -55,6 +56,46 @@ def curves(lines: Mapping[str, Sequence[tuple[float, float]]], loss: str) -> str
     axes.set_ylabel(f"validation {loss}")
     axes.legend(frameon=False, fontsize=8, loc="upper right")
     return _svg(figure, "Learning curves")
+
+
+def packing(rows: Sequence[Mapping[str, Any]], pruned: Container[int] = ()) -> str:
+    """Which worker ran which trial when, a row for each worker, those of one device together; pruned trials in grey."""
+    places = sorted({(row["device"], row["worker"]) for row in rows})[:MOST_WORKERS]
+    if not places:
+        return ""
+    figure, axes = _figure(height=0.9 + 0.2 * len(places))
+    for row in rows:
+        if (row["device"], row["worker"]) in places:
+            colour = _MUTED if row["number"] in pruned else _ACCENT
+            at, long = places.index((row["device"], row["worker"])), row["ended"] - row["began"]
+            axes.barh(at, long, left=row["began"], height=0.7, color=colour, edgecolor="none")
+            axes.plot([row["ended"]] * 2, [at - 0.35, at + 0.35], linewidth=0.6, color=_INK)
+    axes.set_yticks(range(len(places)), [f"{worker}, {device}" for device, worker in places])
+    axes.invert_yaxis()
+    axes.set_xlabel("seconds (grey: pruned)")
+    return _svg(figure, "Which worker ran which trial")
+
+
+def memory(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The memory of the trials on each GPU over time, in GB: as it was expected when they were packed, and as it was used."""
+    devices = sorted({row["device"] for row in rows if "gpu" in row["device"]})[:MOST_CURVES]
+    if not devices:
+        return ""
+    figure, axes = _figure()
+    for number, device in enumerate(devices):
+        own = [row for row in rows if row["device"] == device]
+        for name, style in (("memory", "-"), ("peak_memory", ":")):
+            steps = [(row["began"], row[name] or 0) for row in own] + [(row["ended"], -(row[name] or 0)) for row in own]
+            total, points = 0.0, [(0.0, 0.0)]
+            for at, change in sorted(steps):
+                total += change
+                points.append((at, total / 1e9))
+            label = f"{device}, {'expected' if name == 'memory' else 'used'}"
+            axes.step(*zip(*points, strict=True), where="post", linestyle=style, linewidth=1.2, color=f"C{number}", label=label)
+    axes.set_xlabel("seconds")
+    axes.set_ylabel("GB in trials")
+    axes.legend(frameon=False, fontsize=8, loc="upper right")
+    return _svg(figure, "Memory of the GPUs")
 
 
 def bars(values: Mapping[str, float], label: str, title: str) -> str:

@@ -308,12 +308,20 @@ def _words(value: Any) -> str:
     return "not measured" if value is None else number(value)
 
 
+def busy_share(packing: Sequence[Mapping[str, Any]]) -> float:
+    """The share of the workers' time that was spent in trials, from the first one's beginning to the last one's end."""
+    workers = {(row["device"], row["worker"]) for row in packing}
+    span = max(row["ended"] for row in packing) - min(row["began"] for row in packing)
+    return float(sum(row["ended"] - row["began"] for row in packing) / (len(workers) * span)) if span > 0 else 1.0
+
+
 def _filters() -> dict[str, Any]:
     return {
         "number": number,
         "percent": percent,
         "words": _words,
         "names": _names,
+        "busy": busy_share,
         "name": lambda text: _middle(str(text), MOST_NAME),
         "state": lambda state: f"{number(state['value'])} ({_range(state)})",
         "facts": lambda facts: ", ".join(f"{name} = {_words(value)}" for name, value in facts.items()),
@@ -433,6 +441,9 @@ def _charts(result: Document | None, facts: Document) -> dict[str, str]:
         drawn["curves"] = charts.curves({"recommendation": list(enumerate(result["curve"], start=1))}, loss)
     else:
         drawn["history"] = charts.history(search["trials"], loss)
+        placed = search.get("packing", [])  # a run of before there was one has none
+        drawn["packing"] = charts.packing(placed, {t["number"] for t in search["trials"] if t["end"] == "pruned"})
+        drawn["memory"] = charts.memory(placed)
         drawn["curves"] = charts.curves({name: t["curve"] for name, t in _shown_trials(search).items()}, loss)
         drawn["importances"] = charts.bars(search["importances"], "share of the loss's variation", "Parameter importances")
     compared = [(c["name"], c["difference"]) for c in result["final"]["contenders"] if c["difference"]]

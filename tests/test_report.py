@@ -118,6 +118,25 @@ def test_shift_of_a_column_is_shown_where_it_was_measured(tuned):
 
 
 @pytest.mark.slow
+def test_where_and_when_trials_ran_is_drawn(tuned):
+    recommendation, facts, result, _ = parts(tuned)
+    common = {"attempts": 1, "micro_batch": 64, "memory": 4e9, "peak_memory": 3e9}
+    result["search"]["packing"] = [
+        {"number": 0, "began": 0.0, "ended": 6.0, "worker": "pid 1", "device": "n1 10.0.0.1 gpu 0", **common},
+        {"number": 1, "began": 1.0, "ended": 4.0, "worker": "pid 2", "device": "n1 10.0.0.1 gpu 0", **common},
+        {"number": 2, "began": 4.0, "ended": 10.0, "worker": "pid 2", "device": "n1 10.0.0.1 gpu 0", **common},
+    ]
+    said = "in trials for 75 % of the time"
+    page = Page(render_html(recommendation, facts, result))
+    assert said in page.text and said in render_markdown(recommendation, facts, result)
+    drawn = {attributes["aria-label"] for tag, attributes in page.elements if tag == "svg" and "aria-label" in attributes}
+    assert {"Which worker ran which trial", "Memory of the GPUs"} <= drawn
+    assert "pid 2, n1 10.0.0.1 gpu 0" in page.text and "n1 10.0.0.1 gpu 0, expected" in page.text
+    del result["search"]["packing"]
+    assert "in trials for" not in Page(render_html(recommendation, facts, result)).text, "a run of before it was kept"
+
+
+@pytest.mark.slow
 def test_a_better_baseline_is_sentence_one(tuned):
     recommendation, facts, result, _ = parts(tuned)
     linear = next(entry for entry in result["test"]["results"] if entry["name"] == "linear")
