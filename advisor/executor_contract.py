@@ -165,6 +165,14 @@ class ExecutorContract:
         assert isinstance(last, Finished)
         assert last.result["sum"] == SHARED["weights"].sum()
 
+    def test_a_wish_for_more_slots_changes_nothing_that_is_under_way(self, executor: Executor) -> None:
+        slots = executor.slots
+        executor.wish(1000)
+        finished = outcome(executor, {"losses": [3.0, 2.0]})
+        executor.wish(0)
+        assert isinstance(finished, Finished)
+        assert executor.slots == slots
+
     def test_large_results_are_the_callers_own(self, executor: Executor) -> None:
         finished = outcome(executor, {"losses": [1.0], "size": 300_000})
         assert isinstance(finished, Finished)

@@ -120,6 +120,9 @@ class Executor(Protocol):
     def submit(self, job: Job) -> None:
         """Start a job. ValueError when ``slots`` jobs are under way or the id is in use."""
 
+    def wish(self, jobs: int) -> None:
+        """How many jobs could be under way if there were slots for them: where machines can be got, they are asked for."""
+
     def poll(self, timeout: float) -> list[Event]:
         """Wait up to ``timeout`` seconds for the first event; then all that are there. Waits too while ``slots`` is 0."""
 
@@ -173,6 +176,9 @@ class InProcessExecutor:
         if self._job is not None:
             raise ValueError(f"job {self._job.id} is under way: one slot, one job")
         self._job, self._epochs, self._cancelled = job, None, False
+
+    def wish(self, jobs: int) -> None:
+        """There is one slot, whatever is wished for."""
 
     def poll(self, timeout: float) -> list[Event]:
         if self._job is None:

@@ -50,6 +50,7 @@ def train_finalists(
             job = waiting.pop()
             running[job.id] = job
             runner.submit(job)
+        runner.wish(len(waiting) + len(running))
         for event in runner.poll(POLL_SECONDS):
             job_of_event = running.pop(event.job_id, None) if isinstance(event, ENDS) else None
             if job_of_event is None:

@@ -53,6 +53,8 @@ LIMIT_GRACE_SECONDS = 2.0
 """A job whose time is up may end its epoch for so long; then its worker is replaced."""
 CLUSTER_SECONDS = 2.0
 """How often we look for machines that have joined or left."""
+MOST_ASKED = 1000
+"""Workers that are asked for at once; an autoscaler has a limit of its own besides."""
 STARTS = 5
 """Workers that die one after another before any has started, until it is the set-up that is wrong."""
 MEMORY_SHARE = 0.92
@@ -220,6 +222,15 @@ class RayWorkers:
         except UserError:
             return 0  # all its nodes are gone, and may come back
 
+    def ask_for(self, workers: int) -> None:
+        """Tell the cluster's autoscaler, where there is one, to make room for so many workers; 0 takes the wish back."""
+        from ray.autoscaler.sdk import request_resources
+
+        request_resources(bundles=[self._resources()] * min(workers, MOST_ASKED))
+
+    def _resources(self) -> dict[str, float]:
+        return {"CPU": self._cpus} | ({"GPU": self._gpus} if self._gpus else {})
+
     def _local_resources(self) -> dict[str, Any]:
         cpus = max(len(os.sched_getaffinity(0)), math.ceil((self._workers or 0) * self._cpus))
         return {"num_cpus": cpus}
@@ -386,6 +397,7 @@ class RayExecutor(Executor):
         self._queue: list[Job] = []
         self._packing = Packing()
         self._looked_at, self._failed_starts, self._served = 0.0, 0, False
+        self._wish = self._asked = 0
         try:
             self._workers.wait()
             import ray
@@ -400,6 +412,9 @@ class RayExecutor(Executor):
     @property
     def slots(self) -> int:
         return len(self._slots)
+
+    def wish(self, jobs: int) -> None:
+        self._wish = jobs
 
     def worker_pids(self) -> list[int]:
         """Process ids of the workers; waits until they are ready."""
@@ -582,6 +597,9 @@ class RayExecutor(Executor):
         wanted = self._workers.wanted()
         if wanted is None:
             return
+        if self._wish != self._asked:
+            self._workers.ask_for(self._wish)
+            self._asked = self._wish
         for slot in [slot for slot in self._slots if slot.identity is None][: max(0, self.slots - wanted)]:
             self._drop(slot)
         for _ in range(wanted - self.slots):
@@ -606,5 +624,8 @@ class RayExecutor(Executor):
                 self._end(slot, self._stopped(slot, job))
 
     def close(self) -> None:
+        if self._asked and self._ray.is_initialized():
+            self._workers.ask_for(0)
+        self._asked = 0
         self._workers.close()
         self._slots, self._queue, self._events = [], [], []

@@ -266,6 +266,7 @@ class _Driver:
                 self._journal.sync()
                 if not self._running and not self._again and (interrupted or timed_out or not self._free):
                     break  # without these, no machine is there for the moment
+                self._executor.wish(len(self._free) + len(self._running) + len(self._again))
                 for event in self._executor.poll(self._patience()):
                     self._take(event)
         except BaseException:

@@ -111,6 +111,9 @@ class SimulatedExecutor:
             work.cancelled = True
             self._plan(self._now + CANCEL_SECONDS, work, "deaf")
 
+    def wish(self, jobs: int) -> None:
+        """The slots are those that it was made with."""
+
     def poll(self, timeout: float) -> list[Event]:
         if not self._work and not self._agenda and self.slots:
             return []

@@ -30,7 +30,7 @@ BENDS = [1.0 + math.exp(-0.07 * e) for e in range(20)]
 
 def ended(number, rate, losses, *, diverged=False, **attributes):
     """A finished trial with this learning rate and this curve."""
-    return create_trial(
+    trial = create_trial(
         state=TrialState.COMPLETE,
         value=min(losses),
         params={"learning_rate": rate},
@@ -38,6 +38,8 @@ def ended(number, rate, losses, *, diverged=False, **attributes):
         intermediate_values=dict(enumerate(losses, start=1)),
         user_attrs={PLACE: number} | ({"diverged": True} if diverged else {}) | attributes,
     )
+    trial.number = number
+    return trial
 
 
 def test_rates_that_diverge_are_no_longer_proposed():

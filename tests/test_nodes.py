@@ -18,7 +18,7 @@ from advisor.errors import UserError
 from advisor.executor_contract import LIMIT, SHARED, events_of, script_factory
 from advisor.executors import ENDS, Began, Job
 from advisor.packing import Packing
-from advisor.ray_executor import RayExecutor, RayWorkers
+from advisor.ray_executor import CLUSTER_SECONDS, RayExecutor, RayWorkers
 from advisor.search import EpochDone, Plan, end_of, search
 from advisor.versions import differences, versions
 
@@ -34,7 +34,7 @@ def drive(folder):
     cluster = Cluster(initialize_head=True, head_node_args=HEAD)
     first = cluster.add_node(num_cpus=2, num_gpus=1)
     executor = RayExecutor(script_factory, SHARED, None, cluster.address, 0.5, 0.25, device_memory=100.0)
-    seen = {"slots": executor.slots, "together": together(executor)}
+    seen = {"slots": executor.slots, "together": together(executor), "asked": asked_after(executor, 7)}
 
     def payload(configuration, place):
         # the later ones long enough to be in flight when their node is lost, however long its end takes
@@ -57,9 +57,28 @@ def drive(folder):
         executor.poll(0.5)
     seen["slots after"] = executor.slots
     executor.close()
+    ray.init(cluster.address, logging_level="ERROR")
+    seen["asked at the end"] = asked()
     ray.shutdown()
     cluster.shutdown()
     sys.stdout.write(json.dumps(seen) + "\n")
+
+
+def asked():
+    """What the cluster's autoscaler is told to make room for."""
+    from ray.autoscaler._private.constants import AUTOSCALER_RESOURCE_REQUEST_CHANNEL
+    from ray.experimental.internal_kv import _internal_kv_get
+
+    return json.loads(_internal_kv_get(AUTOSCALER_RESOURCE_REQUEST_CHANNEL) or "null")
+
+
+def asked_after(executor, jobs):
+    executor.wish(jobs)
+    time.sleep(CLUSTER_SECONDS)
+    executor.submit(Job("asks", {"losses": [1.0]}))
+    while not any(isinstance(event, ENDS) for event in executor.poll(1.0)):
+        pass
+    return asked()
 
 
 class _DiesAtOnce:
@@ -94,7 +113,8 @@ def test_a_cluster_that_changes(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout.splitlines()[-1])
-    assert seen == {"slots": 4, "together": [2, 4], "slots after": 2}
+    asked = [{"CPU": 0.5, "GPU": 0.25}] * 7
+    assert seen == {"slots": 4, "together": [2, 4], "asked": asked, "slots after": 2, "asked at the end": []}
     trials = assert_run_is_sound(tmp_path / "study.journal", TRIALS)
     assert {end_of(trial) for trial in trials.values()} <= {"complete", "pruned"}
     assert len({trial.user_attrs["device"] for trial in trials.values()}) == 2
