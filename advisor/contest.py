@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -66,7 +67,8 @@ def train_alone(document: dict[str, Any], advice: Advice, train: Dataset) -> Mod
     trained = objective.train_losses if len(objective.train_losses) == len(curve) else None  # else it diverged
     document |= {"curve": curve, "reading": asdict(read_curve(curve, trained))}
     document["final"] = final_section(Verdict(RECOMMENDED, "it was trained alone", {}), [_as_row(contender)], {})
-    return _complete(document, advice, contender, contender, train)
+    final = _on_all_rows([contender], advice, train, lambda jobs: [_run_here(objective, job)[1] for job in jobs])
+    return _complete(document, advice, contender, contender, final, train)
 
 
 def _run_here(objective: TrainingObjective, job: Job) -> tuple[list[float], Fitted]:
@@ -103,7 +105,46 @@ def hold_final(
     verdict = decide({c.name: c.losses for c in contenders}, RECOMMENDED, constant, blend=BLEND, cross_fitted=cross_fitted)
     document["final"] = final_section(verdict, [_as_row(contender) for contender in contenders], searched)
     winner = next(c for c in contenders if c.name == verdict.winner)
-    return _complete(document, advice, winner, contenders[0], train)
+
+    def run(jobs: Sequence[Job]) -> list[Fitted]:
+        fitted: list[Fitted] = train_finalists({RECOMMENDED: jobs}, RECOMMENDED, runner, None, larger, stopped)[RECOMMENDED]
+        return fitted
+
+    final = _on_all_rows(list({c.name: c for c in (contenders[0], winner)}.values()), advice, train, run)
+    return _complete(document, advice, winner, contenders[0], final, train)
+
+
+def _on_all_rows(
+    contenders: Sequence[Contender], advice: Advice, train: Dataset, run: Callable[[Sequence[Job]], list[Fitted]]
+) -> dict[str, tuple[Fitted, ...]]:
+    """The stacks that each contender predicts with: those that were judged, or ones trained again on all rows.
+
+    Where later rows validate, what was judged has never seen the latest ones, and those resemble the rows to come most. So
+    each configuration is trained once more on all rows, for as many epochs as were best on the latest split.
+    """
+    if train.times is None or train.groups is not None:  # groups go before times: see make_splits
+        return {contender.name: contender.stacks for contender in contenders}
+    jobs: dict[str, Job] = {}  # a blend holds the recommendation, which is then trained once
+    wanted: dict[str, list[str]] = {}
+    for contender in contenders:
+        per_configuration = len(contender.stacks) // len(contender.configurations)
+        for number, configuration in enumerate(contender.configurations):
+            judged_stack = contender.stacks[number * per_configuration]
+            until = _epochs_of_latest(judged_stack)
+            key = json.dumps([configuration, until], sort_keys=True)
+            again = _final_payload(configuration, advice.reading.seed, 0)
+            again |= {"until": until, "members": len(judged_stack.member_split)}
+            jobs.setdefault(key, Job(f"on all rows/{len(jobs)}", again))
+            wanted.setdefault(contender.name, []).append(key)
+    fitted = dict(zip(jobs, run(list(jobs.values())), strict=True))
+    return {name: tuple(fitted[key] for key in keys) for name, keys in wanted.items()}
+
+
+def _epochs_of_latest(stack: Fitted) -> int:
+    """The median of the best epochs on the stack's last split."""
+    last = max(stack.member_split)
+    best = [epoch for epoch, split in zip(stack.best_epochs, stack.member_split, strict=True) if split == last]
+    return max(1, round(float(np.median(best))))
 
 
 def _final_jobs(
@@ -226,10 +267,17 @@ def _as_row(contender: Contender) -> dict[str, Any]:
 
 
 def _complete(
-    document: dict[str, Any], advice: Advice, winner: Contender, recommended: Contender, train: Dataset
+    document: dict[str, Any],
+    advice: Advice,
+    winner: Contender,
+    recommended: Contender,
+    final: Mapping[str, tuple[Fitted, ...]],
+    train: Dataset,
 ) -> Model:
     """The winner's model; its promised loss, and then, once, the test rows, are added to the document."""
-    model = _model(advice, winner, train)
+    again = final[winner.name] is not winner.stacks
+    document["final"]["epochs_on_all_rows"] = [stack.best_epochs[0] for stack in final[winner.name]] if again else None
+    model = _model(advice, winner, final[winner.name], train)
     rows = int(known_targets(advice).sum())
     tail = unseen_loss(train.task, len(winner.losses), len(train.classes))
     expected: Estimate = estimate(winner.losses, max(1, rows), advice.reading.seed, tail)
@@ -239,14 +287,14 @@ def _complete(
         features = advice.data.dataset("test").features
         scores = {"network": model.scores(features)}
         if winner is not recommended:
-            scores[RECOMMENDED] = _model(advice, recommended, train).scores(features)
+            scores[RECOMMENDED] = _model(advice, recommended, final[recommended.name], train).scores(features)
         document["test"] |= test_results(advice, train, scores, model.shares)
     return model
 
 
-def _model(advice: Advice, contender: Contender, train: Dataset) -> Model:
+def _model(advice: Advice, contender: Contender, stacks: tuple[Fitted, ...], train: Dataset) -> Model:
     shares: tuple[float, ...] = ()
     if train.task != "regression" and contender.configurations[0]["decision"] == "balanced":
         counts = np.bincount(train.target, minlength=len(train.classes))
         shares = tuple(float(share) for share in np.maximum(counts, 1) / len(train))
-    return Model(advice.data.schema, contender.stacks, contender.temperature, shares)
+    return Model(advice.data.schema, stacks, contender.temperature, shares)

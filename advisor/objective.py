@@ -17,7 +17,7 @@ from advisor.executors import Job
 from advisor.features import Dataset, Signals
 from advisor.plans import memory_bytes, plan_of
 from advisor.sizing import Sizing
-from advisor.splits import Split, make_splits
+from advisor.splits import Split, everything, make_splits
 
 if TYPE_CHECKING:
     from advisor.training import Fitted, Prepared
@@ -29,8 +29,9 @@ _INPUT_PARAMETERS = ("numeric_scaling", "numeric_embedding", "numeric_embedding_
 
 
 def payload(configuration: Mapping[str, Any], *, seed: int, repeat: int, members: int, keep: bool) -> dict[str, Any]:
-    """A job: train ``members`` networks per split of this ``repeat``; ``keep`` returns the fitted stack, else
-    what memory it took on a GPU and the training losses. The search adds ``micro_batch``, rows that are trained at once."""
+    """A job: train ``members`` networks per split of this ``repeat``; ``keep`` returns the fitted stack, else what memory it
+    took on a GPU and the training losses. The search adds ``micro_batch``, rows that are trained at once; with ``until``
+    all rows train, for so many epochs."""
     return {"configuration": dict(configuration), "seed": seed, "repeat": repeat, "members": members, "keep": keep}
 
 
@@ -51,7 +52,8 @@ class TrainingObjective:
         from advisor.training import train
 
         configuration, repeat = job.payload["configuration"], job.payload["repeat"]
-        splits = splits_of(configuration, self.data, self.split_seed, repeat)
+        until = job.payload.get("until")
+        splits = splits_of(configuration, self.data, self.split_seed, repeat) if until is None else [everything(self.data)]
         epochs = train(
             configuration,
             self.data,
@@ -59,8 +61,9 @@ class TrainingObjective:
             seed=job.payload["seed"],
             members=job.payload["members"],
             device=self.device,
-            prepared=self._prepare(configuration, repeat, splits),
+            prepared=self._prepare(configuration, repeat if until is None else None, splits),
             micro_batch=job.payload.get("micro_batch"),
+            until=until,
         )
         self.train_losses = []
         with _device_memory(self.device) as peak:
@@ -73,7 +76,7 @@ class TrainingObjective:
                 self.train_losses.append(epoch.train_loss)
                 yield epoch.number, epoch.validation_loss
 
-    def _prepare(self, configuration: Mapping[str, Any], repeat: int, splits: Sequence[Split]) -> Prepared:
+    def _prepare(self, configuration: Mapping[str, Any], repeat: int | None, splits: Sequence[Split]) -> Prepared:
         key = (repeat, *(configuration.get(name) for name in _INPUT_PARAMETERS))
         if key not in self._prepared:
             from advisor.training import prepare

@@ -212,6 +212,7 @@ def train(
     device: str = "cpu",
     prepared: Prepared | None = None,
     micro_batch: int | None = None,
+    until: int | None = None,
 ) -> Generator[Epoch, None, Fitted]:
     """Train ``members`` networks per split, all at once; yields after every epoch, returns the fitted stack.
 
@@ -219,6 +220,8 @@ def train(
     micro_batch: rows of a step that are in memory at once; their gradients are added up, so the batch stays what it is.
     (Batch normalization then sees the micro-batch, and chance draws in another order.) None is the whole batch.
     A member whose validation loss has not improved for ``patience`` epochs has stopped; training ends with the last one.
+    until: instead of that, end after so many epochs of the plan and keep the weights of the last one: the validating rows
+    then choose nothing, and may be training rows (``splits.everything``).
     """
     c = configuration
     prepared = prepared or prepare(c, data, splits, device)
@@ -230,7 +233,7 @@ def train(
     network = build(c, prepared, rows, generator).to(device)
     forward = _fast_forward(network, c, device)
     optimizer = _Optimizer(c, network)
-    best = _Best(network, len(member_split), int(c["patience"]))
+    best = _Best(network, len(member_split), int(c["patience"]), until)
 
     steps = rows.steps(int(c["batch_size"]))
     decoupled = rows.balance is not None and rows.balance.kind == "balanced_head"
@@ -254,7 +257,7 @@ def train(
         if best.all_stopped(epoch) or not torch.isfinite(validation).any():
             break
 
-    if of_head:
+    if of_head and until is None:
         yield from _train_head(c, network, prepared, rows, best, steps, range(epoch + 1, epoch + 1 + of_head), generator)
     network.load_state_dict(best.state)
     held_out_rows, held_out, cross_fitted = rows.held_out(network, prepared)
@@ -633,10 +636,13 @@ def _without_dynamo() -> Iterator[None]:
 
 
 class _Best:
-    """The best weights of each member so far, by validation loss (note N3), and who has stopped."""
+    """The best weights of each member so far, by validation loss (note N3), and who has stopped.
 
-    def __init__(self, network: nn.Module, members: int, patience: int) -> None:
-        self.patience = patience
+    until: every epoch up to this one is better than those before, and all stop there.
+    """
+
+    def __init__(self, network: nn.Module, members: int, patience: int, until: int | None = None) -> None:
+        self.patience, self.until = patience, until
         self.losses = torch.full((members,), torch.inf, dtype=torch.float64)
         self.epochs = torch.zeros(members, dtype=torch.int64)
         self.state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
@@ -644,6 +650,8 @@ class _Best:
     def update(self, network: nn.Module, losses: Tensor, epoch: int) -> None:
         # a member that has stopped stays stopped: else it would keep training because its neighbours do
         better = (losses < self.losses) & self.going(epoch)
+        if self.until is not None:
+            better = torch.full_like(better, epoch <= self.until)
         if not better.any():
             return
         self.losses[better], self.epochs[better] = losses[better], epoch
@@ -653,7 +661,11 @@ class _Best:
 
     def going(self, epoch: int) -> Tensor:
         """Which members (members,) have not stopped before this epoch."""
+        if self.until is not None:
+            return torch.full_like(self.epochs, epoch <= self.until, dtype=torch.bool)
         return epoch - self.epochs <= self.patience
 
     def all_stopped(self, epoch: int) -> bool:
+        if self.until is not None:
+            return epoch >= self.until
         return bool((epoch - self.epochs >= self.patience).all())
