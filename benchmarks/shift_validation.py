@@ -85,8 +85,8 @@ def table_of(rows: list[dict]) -> str:
             )
     lines.append("")
     for (trials, way), logs in sorted(means.items()):
-        mean = np.exp(np.mean(logs))
-        lines.append(f"{trials} trials, {way} / random: geometric mean {mean:.3f} over {len(logs)} sets, lower on {(np.array(logs) < 0).sum()}.")
+        mean, lower = np.exp(np.mean(logs)), (np.array(logs) < 0).sum()
+        lines.append(f"{trials} trials, {way} / random: geometric mean {mean:.3f} over {len(logs)} sets, lower on {lower}.")
     return "\n".join(lines)
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from advisor import knowledge, networks
 from advisor.features import Dataset, Features
 from advisor.losses import row_losses
-from advisor.splits import Split, make_splits
+from advisor.splits import Split, everything, make_splits
 from advisor.training import learning_rate, prepare, squeezed, stretched, train
 
 SPACE = knowledge.base_space()
@@ -604,3 +604,23 @@ def test_a_target_over_many_magnitudes_is_learned_as_its_logarithm():
         assert np.square(missed).mean() <= min(epoch.validation_loss for epoch in epochs) * 1.01
         np.testing.assert_allclose(fitted.predict(data.features)[fitted.held_out_rows], fitted.held_out, rtol=1e-4, atol=1e-4)
     assert errors["log"] < errors["none"]
+
+
+# Trained again on all rows
+
+
+def test_training_until_an_epoch_ends_there_with_the_last_weights():
+    data = blobs(noise=2.0)
+    c = configured(epochs=30, patience=2)
+    whole = [everything(data)]
+    epochs, fitted = run(c, data, whole, members=2, until=7)
+    assert [epoch.number for epoch in epochs] == list(range(1, 8)) and fitted.best_epochs == (7, 7)
+    longer, later = run(c, data, whole, members=2, until=8)
+    assert [epoch.train_loss for epoch in longer[:7]] == [epoch.train_loss for epoch in epochs], "on the schedule of the plan"
+    assert later.best_epochs == (8, 8) and not torch.equal(weights(fitted), weights(later))
+
+
+def test_all_rows_train_when_nothing_validates():
+    data = blobs()
+    split = everything(data)
+    assert list(split.train) == list(range(ROWS)) and len(split.validation) == 1

@@ -542,3 +542,42 @@ def test_a_result_that_lacks_something_is_damaged(here):
     (done.folder / "result.json").write_text(json.dumps(document))
     with pytest.raises(UserError, match="'final' is missing"):
         advisor.tune(table(), "y", trials=1, out="run", **HERE)
+
+
+# ----------------------------------------------------------------------------------------------------- rows along time
+
+
+def drifting(rows=200):
+    """A word that only the latest rows have, those that validate, and that decides the answer there; ``t`` is the time."""
+    draw = np.random.default_rng(0)
+    t = np.arange(rows)
+    late = t >= 0.75 * rows
+    a = draw.normal(size=rows)
+    word = np.where(late & (draw.random(rows) < 0.8), "new", draw.choice(["u", "v"], rows))
+    y = np.where(word == "new", 30.0, a)
+    return pl.DataFrame({"t": t, "a": a, "c": word, "y": y})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("searched", [False, True])
+def test_the_latest_rows_validate_and_then_train(here, searched):
+    """Regression: with --time-column the model had never seen the latest rows, with rolling folds hardly any."""
+    options = {"time_column": "t", "fixed": {"epochs": 60, "validation": "holdout", "patience": 60}, "test_fraction": 0.1}
+    frame = drifting()
+    if searched:
+        result = advisor.tune(frame, "y", trials=2, executor="in-process", out="run", **options)
+    else:
+        result = advisor.fit(frame, "y", out="run", **options)
+    final = result.document["final"]
+    assert all(1 <= epochs <= 60 for epochs in final["epochs_on_all_rows"])
+    kept = advisor.load_model("run/model")
+    assert [stack.best_epochs[0] for stack in kept.stacks] == final["epochs_on_all_rows"]
+    new, others = frame.filter(pl.col("c") == "new"), frame.filter(pl.col("c") != "new")
+    assert kept.predict(new).mean() > others["y"].max(), "no prediction leaves the range of the rows that trained it"
+    assert "trained again on all rows" in Path("run/report.html").read_text()
+
+
+def test_folds_drawn_at_random_are_the_model_themselves(here):
+    result = advisor.fit(table(), "y", out="run", fixed=FAST)
+    assert result.document["final"]["epochs_on_all_rows"] is None
+    assert "trained again on all rows" not in Path("run/report.html").read_text()
