@@ -30,11 +30,16 @@ ROWS, TEST_ROWS = 250, 1500
 ADVISED = "as recommended"
 
 
-def measure(folder: Path, draw: int, variant: str) -> dict[str, Any]:
+def drawn(folder: Path, draw: int, rows: int = ROWS) -> tuple[pl.DataFrame, pl.DataFrame, str]:
+    """Training rows, TEST_ROWS others to test on, and the target's name."""
     target = yaml.safe_load((folder / "meta.yaml").read_text())["target"]
     frame = pl.read_csv(folder / "train.csv", infer_schema_length=None)
     order = np.random.default_rng(draw).permutation(frame.height)
-    train, test = frame[np.sort(order[:ROWS])], frame[np.sort(order[ROWS : ROWS + TEST_ROWS])]
+    return frame[np.sort(order[:rows])], frame[np.sort(order[rows : rows + TEST_ROWS])], target
+
+
+def measure(folder: Path, draw: int, variant: str) -> dict[str, Any]:
+    train, test, target = drawn(folder, draw)
     fixed = {} if variant == ADVISED else {k: yaml.safe_load(v) for k, _, v in (p.partition("=") for p in variant.split())}
     begun = time.monotonic()
     with tempfile.TemporaryDirectory() as out:
