@@ -32,6 +32,8 @@ RECOMMENDATION = "recommendation.yaml"
 MAX_SEED = 2**31 - 1
 PERIOD_CODE = "period-columns"
 """The finding whose columns are left out of the features."""
+LATER_CODE = "later-test-rows"
+"""The finding whose first column becomes the time column."""
 MOST_LEFT_OUT = 0.25
 """... unless they are more than this share of the columns: then the sides differ in all, and no column is to blame."""
 COLUMN_FACTS = {"name", "type", "why", "missing_share", "distinct"}
@@ -118,8 +120,8 @@ def get_advice(
 ) -> Advice:
     """Read, measure and recommend. Raises UserError for whatever the user can mend.
 
-    A column that alone tells test rows from training rows is left out (read again as an identifier); a type given for
-    it in ``reading`` keeps it. findings: those made before, to be reported with the rest.
+    A column that alone tells test rows from training rows is left out (read again as an identifier), and one by which all
+    test rows are later becomes the time column; a type given for it in ``reading`` prevents either. findings: those made before, to be reported with the rest.
     """
     from advisor.table import Table
 
@@ -141,11 +143,15 @@ def get_advice(
     recommendation = advise(
         measured.values, rules, space, reading.fixed, findings=[*repairs(data), *findings], data=kept
     )
-    if isinstance(data, Table) and (period := _period_columns(data, recommendation, reading)):
-        # as if the person had said so: the run folder keeps the types, and reads the same table again
-        types = {**reading.types, **dict.fromkeys(period, "identifier")}
-        carried = [finding for finding in recommendation.findings if finding.code == PERIOD_CODE]
-        return get_advice(source, target, replace(reading, types=types), findings=carried)
+    if isinstance(data, Table):
+        # as if the person had said so: the run folder keeps it, and reads the same table again
+        later = _later_column(recommendation, reading)
+        period = [name for name in _period_columns(data, recommendation, reading) if name != later]
+        if period or later:
+            types = {**reading.types, **dict.fromkeys(period, "identifier")}
+            carried = [finding for finding in recommendation.findings if finding.code in (PERIOD_CODE, LATER_CODE)]
+            again = replace(reading, types=types, time_column=later or reading.time_column)
+            return get_advice(source, target, again, findings=carried)
     return Advice(data, measured, recommendation, reading, rules)
 
 
@@ -239,6 +245,14 @@ def imagine(kept: Kept, changes: Mapping[str, str]) -> tuple[Recommendation, dic
     wanted = {name: read_fact(name, text, FACTS) for name, text in changes.items()}
     facts, along = with_facts(kept.facts.values, wanted)
     return replan(kept.recommendation, facts, kept.rules, knowledge.base_space(kept.recommendation.kind)), along
+
+
+def _later_column(recommendation: Recommendation, reading: Reading) -> str | None:
+    """The column by which all test rows are later, unless the person gave its type, or says how rows belong together."""
+    if reading.time_column is not None or reading.group_column is not None:
+        return None
+    named = [name for finding in recommendation.findings if finding.code == LATER_CODE for name in finding.columns]
+    return next((name for name in named if name not in reading.types), None)
 
 
 def _period_columns(table: Table, recommendation: Recommendation, reading: Reading) -> list[str]:

@@ -199,6 +199,7 @@ FACTS: Mapping[str, FactSpec] = MappingProxyType(
             "nullable",
         ),
         ("shift.period_columns", "int", "columns", "columns that alone tell the sides apart", 0, "nullable"),
+        ("shift.later_columns", "int", "columns", "columns whose test values all come after the training rows'", 0, "nullable"),
         ("shift.new_level_share", "float", "share", "rows with a new level, in the column with most", 0.02, "nullable"),
         (
             "shift.out_of_range_share",
@@ -234,6 +235,7 @@ FACTS: Mapping[str, FactSpec] = MappingProxyType(
         ("columns.leaking", "list", "names", "columns that alone give the target away", []),
         ("columns.shifted", "list", "names", "columns whose own distribution differs between the sides", ["age"]),
         ("columns.period", "list", "names", f"shifted columns with a distance of at least {PERIOD:g}", []),
+        ("columns.later", "list", "names", "of these, those whose test values all come after the training rows'", []),
         ("columns.new_levels", "list", "names", "categorical columns with a level that no training row has", []),
         (
             "columns.out_of_range",

@@ -23,6 +23,8 @@ from advisor.table import MAX_LEVELS, Schema, Table, encode, encoded_names
 Numbers = NDArray[np.float64]
 Against = Literal["test", "time", "groups"]
 
+FEWEST_TIMES = 3
+"""Different values that a column has in the training rows, for them to be put in an order."""
 ALPHA: Mapping[str, float] = {"columns": 0.015, "moments": 0.02, "trees": 0.01, "target": 0.005}
 """The false alarms that each test may make (Bonferroni): 5 % in all. ``target`` is compared along time and groups only; with a
 test table its share goes to levels that the test rows alone have."""
@@ -109,7 +111,7 @@ def measure_shift(table: Table) -> tuple[dict[str, Any], dict[str, dict[str, Any
     return values, columns, f"{drawn:,} of {total:,} rows" if drawn < total else None
 
 
-_LISTS = ("shift.tests", "columns.shifted", "columns.period", "columns.new_levels", "columns.out_of_range")
+_LISTS = ("shift.tests", "columns.shifted", "columns.period", "columns.later", "columns.new_levels", "columns.out_of_range")
 
 
 def likeness_to_test(table: Table) -> Numbers | None:
@@ -177,8 +179,17 @@ def _tested(
     values = _judged(old, new, columns, _owners(table), samples.against)
     if samples.against != "test":  # the test target is never looked at
         distance, p = _target_shift(table, samples)
-        values |= {"shift.target_distance": distance, "shift.target_detected": p <= ALPHA["target"]}
-    return values
+        return values | {"shift.target_distance": distance, "shift.target_detected": p <= ALPHA["target"]}
+    later = [name for name in values["columns.period"] if _comes_later(table, name)]
+    return values | {"columns.later": later, "shift.later_columns": len(later)}
+
+
+def _comes_later(table: Table, name: str) -> bool:
+    """Whether every test value of the column is beyond every training value, of which there are enough for a split."""
+    train, test = table.train[name].drop_nulls(), table.test[name].drop_nulls()
+    if not (train.dtype.is_numeric() or train.dtype.is_temporal()) or not len(test) or train.n_unique() < FEWEST_TIMES:
+        return False
+    return bool(train.max() < test.min())  # type: ignore[operator]  # both are numbers, or both are times
 
 
 def compare(old: Features, new: Features) -> dict[str, Any]:

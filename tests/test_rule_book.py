@@ -176,7 +176,8 @@ def leaks(cells, answers, kind, task):
 
 
 ELSEWHERE = {name for name in FACTS if name.startswith("shift.")} | {
-    "columns.shifted", "columns.period", "columns.new_levels", "columns.out_of_range", "duplicates.near_test_share",
+    "columns.shifted", "columns.period", "columns.later", "columns.new_levels", "columns.out_of_range",
+    "duplicates.near_test_share",
     *(row[0] for row in SIGNAL_FACTS),
 }  # fmt: skip
 """Those of two samples are held against planted shifts in test_shift, the near duplicates against the exact ones below, those
