@@ -121,7 +121,8 @@ def get_advice(
     """Read, measure and recommend. Raises UserError for whatever the user can mend.
 
     A column that alone tells test rows from training rows is left out (read again as an identifier), and one by which all
-    test rows are later becomes the time column; a type given for it in ``reading`` prevents either. findings: those made before, to be reported with the rest.
+    test rows are later becomes the time column; a type given for it in ``reading`` prevents either. findings: those made
+    before, to be reported with the rest.
     """
     from advisor.table import Table
 

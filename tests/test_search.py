@@ -434,7 +434,7 @@ class ChaoticExecutor:
         self._jobs[job.id] = [iter(enumerate(toy_losses(job.payload["configuration"]), start=1)), 0]
 
     def wish(self, jobs):
-        assert 0 <= jobs
+        assert jobs >= 0
 
     def poll(self, timeout):
         events = [self._step(job) for job in list(self._jobs) if self._random.random() < 0.7]
