@@ -11,15 +11,11 @@ from optuna.trial import FrozenTrial
 
 from advisor.curves import Change, Reading, advice_of, asks_for, read_curve
 from advisor.journal import counts
-from advisor.search import end_of
+from advisor.search import CONFIGURATION, TRAIN_LOSSES, best_of, end_of
 from advisor.spaces import Parameter, Space
 
-CONFIGURATION = "configuration"
-"""Trial attribute: the whole configuration, of which the parameters are not all."""
 ADJUSTED = "adjusted"
 """Trial attribute: the ranges that were moved for it, a list of Adjustment as data."""
-TRAIN_LOSSES = "train_losses"
-"""Trial attribute: the training loss after each epoch, where the objective tells it."""
 WINDOW = 30
 """So many of the latest trials are read: older ones ran with other ranges."""
 MORE_EPOCHS = 1.5
@@ -58,8 +54,7 @@ def adjusted(space: Space, trials: Sequence[FrozenTrial], own: Container[str] = 
     """
     latest = sorted(filter(counts, trials), key=lambda trial: trial.number)[-WINDOW:]
     readings = [read_trial(trial) for trial in latest]
-    done = [trial for trial in trials if end_of(trial) == "complete" and trial.value is not None]
-    best = min(done, key=lambda trial: (trial.value, trial.number), default=None)
+    best = best_of(trials)
     adjustments = []
     for change in advice_of(readings):
         if change.parameter in own or change.parameter not in space.parameters or change.parameter in space.derivations:

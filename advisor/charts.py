@@ -13,7 +13,8 @@ from typing import Any
 
 MOST_CURVES = 8
 MOST_BARS = 12
-MOST_WORKERS = 48
+MOST_WORKERS, MOST_PLACED = 48, 500
+"""Workers, and trials in the order in which they began, that the charts of a search on a cluster draw: a page has 2 MB."""
 REFERENCES = ("recommendation", "library default")
 """Origins of the trials that every chart names; the others go by number."""
 _INK = "#010203"
@@ -60,11 +61,12 @@ def curves(lines: Mapping[str, Sequence[tuple[float, float]]], loss: str) -> str
 
 def packing(rows: Sequence[Mapping[str, Any]], pruned: Container[int] = ()) -> str:
     """Which worker ran which trial when, a row for each worker, those of one device together; pruned trials in grey."""
-    places = sorted({(row["device"], row["worker"]) for row in rows})[:MOST_WORKERS]
+    drawn = _first(rows)
+    places = sorted({(row["device"], row["worker"]) for row in drawn})[:MOST_WORKERS]
     if not places:
         return ""
     figure, axes = _figure(height=0.9 + 0.2 * len(places))
-    for row in rows:
+    for row in drawn:
         if (row["device"], row["worker"]) in places:
             colour = _MUTED if row["number"] in pruned else _ACCENT
             at, long = places.index((row["device"], row["worker"])), row["ended"] - row["began"]
@@ -72,18 +74,19 @@ def packing(rows: Sequence[Mapping[str, Any]], pruned: Container[int] = ()) -> s
             axes.plot([row["ended"]] * 2, [at - 0.35, at + 0.35], linewidth=0.6, color=_INK)
     axes.set_yticks(range(len(places)), [f"{worker}, {device}" for device, worker in places])
     axes.invert_yaxis()
-    axes.set_xlabel("seconds (grey: pruned)")
+    axes.set_xlabel("seconds (grey: pruned)" + (f"; the first {MOST_PLACED} trials" if len(rows) > MOST_PLACED else ""))
     return _svg(figure, "Which worker ran which trial")
 
 
 def memory(rows: Sequence[Mapping[str, Any]]) -> str:
     """The memory of the trials on each GPU over time, in GB: as it was expected when they were packed, and as it was used."""
-    devices = sorted({row["device"] for row in rows if "gpu" in row["device"]})[:MOST_CURVES]
+    drawn = _first(rows)
+    devices = sorted({row["device"] for row in drawn if "gpu" in row["device"]})[:MOST_CURVES]
     if not devices:
         return ""
     figure, axes = _figure()
     for number, device in enumerate(devices):
-        own = [row for row in rows if row["device"] == device]
+        own = [row for row in drawn if row["device"] == device]
         for name, style in (("memory", "-"), ("peak_memory", ":")):
             steps = [(row["began"], row[name] or 0) for row in own] + [(row["ended"], -(row[name] or 0)) for row in own]
             total, points = 0.0, [(0.0, 0.0)]
@@ -96,6 +99,10 @@ def memory(rows: Sequence[Mapping[str, Any]]) -> str:
     axes.set_ylabel("GB in trials")
     axes.legend(frameon=False, fontsize=8, loc="upper right")
     return _svg(figure, "Memory of the GPUs")
+
+
+def _first(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return sorted(rows, key=lambda row: (row["began"], row["number"]))[:MOST_PLACED]
 
 
 def bars(values: Mapping[str, float], label: str, title: str) -> str:

@@ -561,8 +561,9 @@ def rules_show(rule_id: str, folders: Sequence[str], as_json: bool) -> None:
         return
     lines = [rule.title, "", rule.why, "", f"when      {when}"]
     lines += [f"limit     {name} = {value}" for name, value in rule.limits.items()]
-    measured = rule.measured
-    told = f"; measured: {measured['effect']} ({measured['interval']}) on {measured['sets']} sets" if measured else ""
+    from advisor.report import measured_words
+
+    told = f"; measured: {measured_words(rule.measured)}" if rule.measured else ""
     lines += [f"strength  {rule.strength}", f"evidence  {rule.evidence}{told}", f"notes     {', '.join(rule.notes) or '-'}"]
     lines += [f"not       {alternative.value}: {alternative.why_not}" for alternative in rule.alternatives]
     lines += [f"source    {reference.cite}: {reference.says}" for reference in rule.references]

@@ -24,8 +24,8 @@ from advisor.own_objective import Final, OwnObjective
 from advisor.recommendation import Recommendation
 from advisor.results import known_targets, test_results
 from advisor.run_folder import RunFolder
-from advisor.run_search import DEFAULT, RECOMMENDED, configuration_of
-from advisor.search import SearchResult
+from advisor.run_search import DEFAULT, RECOMMENDED
+from advisor.search import SearchResult, configuration_of
 from advisor.sizing import Sizing
 from advisor.training import Fitted
 
@@ -67,8 +67,8 @@ def train_alone(document: dict[str, Any], advice: Advice, train: Dataset) -> Mod
     trained = objective.train_losses if len(objective.train_losses) == len(curve) else None  # else it diverged
     document |= {"curve": curve, "reading": asdict(read_curve(curve, trained))}
     document["final"] = final_section(Verdict(RECOMMENDED, "it was trained alone", {}), [_as_row(contender)], {})
-    final = _on_all_rows([contender], advice, train, lambda jobs: [_run_here(objective, job)[1] for job in jobs])
-    return _complete(document, advice, contender, contender, final, train)
+    [final] = _on_all_rows([contender], advice, train, lambda jobs: [_run_here(objective, job)[1] for job in jobs])
+    return _complete(document, advice, final, final, train)
 
 
 def _run_here(objective: TrainingObjective, job: Job) -> tuple[list[float], Fitted]:
@@ -110,41 +110,47 @@ def hold_final(
         fitted: list[Fitted] = train_finalists({RECOMMENDED: jobs}, RECOMMENDED, runner, None, larger, stopped)[RECOMMENDED]
         return fitted
 
-    final = _on_all_rows(list({c.name: c for c in (contenders[0], winner)}.values()), advice, train, run)
-    return _complete(document, advice, winner, contenders[0], final, train)
+    both = [contenders[0]] if winner is contenders[0] else [contenders[0], winner]
+    final = _on_all_rows(both, advice, train, run)
+    return _complete(document, advice, final[-1], final[0], train)
+
+
+def _latest_validate(train: Dataset) -> bool:
+    return train.times is not None and train.groups is None  # groups go before times: see make_splits
 
 
 def _on_all_rows(
     contenders: Sequence[Contender], advice: Advice, train: Dataset, run: Callable[[Sequence[Job]], list[Fitted]]
-) -> dict[str, tuple[Fitted, ...]]:
-    """The stacks that each contender predicts with: those that were judged, or ones trained again on all rows.
+) -> list[Contender]:
+    """The contenders with the stacks that they predict with: those that were judged, or ones trained again on all rows.
 
     Where later rows validate, what was judged has never seen the latest ones, and those resemble the rows to come most. So
     each configuration is trained once more on all rows, for as many epochs as were best on the latest split.
     """
-    if train.times is None or train.groups is not None:  # groups go before times: see make_splits
-        return {contender.name: contender.stacks for contender in contenders}
+    if not _latest_validate(train):
+        return list(contenders)
     jobs: dict[str, Job] = {}  # a blend holds the recommendation, which is then trained once
-    wanted: dict[str, list[str]] = {}
+    wanted: list[list[str]] = []
     for contender in contenders:
         per_configuration = len(contender.stacks) // len(contender.configurations)
-        for number, configuration in enumerate(contender.configurations):
-            judged_stack = contender.stacks[number * per_configuration]
-            until = _epochs_of_latest(judged_stack)
-            key = json.dumps([configuration, until], sort_keys=True)
+        latest = contender.stacks[::per_configuration]
+        keys = []
+        for configuration, stack in zip(contender.configurations, latest, strict=True):
             again = _final_payload(configuration, advice.reading.seed, 0)
-            again |= {"until": until, "members": len(judged_stack.member_split)}
-            jobs.setdefault(key, Job(f"on all rows/{len(jobs)}", again))
-            wanted.setdefault(contender.name, []).append(key)
+            again |= {"until": _epochs_of_latest(stack), "members": len(stack.member_split)}
+            keys.append(json.dumps(again, sort_keys=True))
+            jobs.setdefault(keys[-1], Job(f"on all rows/{len(jobs)}", again))
+        wanted.append(keys)
     fitted = dict(zip(jobs, run(list(jobs.values())), strict=True))
-    return {name: tuple(fitted[key] for key in keys) for name, keys in wanted.items()}
+    return [replace(c, stacks=tuple(fitted[key] for key in keys)) for c, keys in zip(contenders, wanted, strict=True)]
 
 
-def _epochs_of_latest(stack: Fitted) -> int:
-    """The median of the best epochs on the stack's last split."""
+def _epochs_of_latest(stack: Fitted) -> tuple[int, int]:
+    """The medians of the epochs that were best on the stack's last split: of the whole network, and of its head alone."""
     last = max(stack.member_split)
-    best = [epoch for epoch, split in zip(stack.best_epochs, stack.member_split, strict=True) if split == last]
-    return max(1, round(float(np.median(best))))
+    phases = [phases for phases, split in zip(stack.phases, stack.member_split, strict=True) if split == last]
+    whole, head = (round(float(median)) for median in np.median(phases, axis=0))
+    return max(1, whole), head
 
 
 def _final_jobs(
@@ -201,7 +207,7 @@ def _finalists(
     entries: dict[str, Mapping[str, Any]] = {RECOMMENDED: recommendation.configuration}
     searched: dict[str, float | None] = {}
     for trial in found.ranking():
-        configuration = configuration_of(trial, recommendation)
+        configuration = configuration_of(trial, recommendation.space)
         if trial.user_attrs.get("origin") == RECOMMENDED:
             searched[RECOMMENDED] = trial.value
         elif len(entries) <= FINALISTS and configuration not in entries.values():
@@ -271,13 +277,12 @@ def _complete(
     advice: Advice,
     winner: Contender,
     recommended: Contender,
-    final: Mapping[str, tuple[Fitted, ...]],
     train: Dataset,
 ) -> Model:
     """The winner's model; its promised loss, and then, once, the test rows, are added to the document."""
-    again = final[winner.name] is not winner.stacks
-    document["final"]["epochs_on_all_rows"] = [stack.best_epochs[0] for stack in final[winner.name]] if again else None
-    model = _model(advice, winner, final[winner.name], train)
+    again = [stack.best_epochs[0] for stack in winner.stacks] if _latest_validate(train) else None
+    document["final"]["epochs_on_all_rows"] = again
+    model = _model(advice, winner, train)
     rows = int(known_targets(advice).sum())
     tail = unseen_loss(train.task, len(winner.losses), len(train.classes))
     expected: Estimate = estimate(winner.losses, max(1, rows), advice.reading.seed, tail)
@@ -287,14 +292,14 @@ def _complete(
         features = advice.data.dataset("test").features
         scores = {"network": model.scores(features)}
         if winner is not recommended:
-            scores[RECOMMENDED] = _model(advice, recommended, final[recommended.name], train).scores(features)
+            scores[RECOMMENDED] = _model(advice, recommended, train).scores(features)
         document["test"] |= test_results(advice, train, scores, model.shares)
     return model
 
 
-def _model(advice: Advice, contender: Contender, stacks: tuple[Fitted, ...], train: Dataset) -> Model:
+def _model(advice: Advice, contender: Contender, train: Dataset) -> Model:
     shares: tuple[float, ...] = ()
     if train.task != "regression" and contender.configurations[0]["decision"] == "balanced":
         counts = np.bincount(train.target, minlength=len(train.classes))
         shares = tuple(float(share) for share in np.maximum(counts, 1) / len(train))
-    return Model(advice.data.schema, stacks, contender.temperature, shares)
+    return Model(advice.data.schema, contender.stacks, contender.temperature, shares)

@@ -36,8 +36,9 @@ BUSY = 1.5
 CLOCK_SECONDS = 2.0
 PROBE_SECONDS = 120.0
 PACKAGES = ("tuning-advisor", "ray", "optuna", "torch", "polars", "numpy")
-MUST_AGREE = ("tuning-advisor", *COMPARED)
-"""Packages whose versions a worker and its driver must share, as the executor asks for before the first trial."""
+MUST_AGREE = ("tuning-advisor", *COMPARED, "polars")
+"""Packages whose versions a worker and its driver must share: those that the executor asks for before the first trial, and
+polars, in whose frames a person's own objective gets its rows."""
 
 
 @dataclass(frozen=True)
@@ -294,7 +295,7 @@ def judge_node(node: Mapping[str, Any], here: Mapping[str, Any]) -> list[Check]:
     wrong = [
         f"{name} {there['versions'][name] or 'is missing'} (here {here['versions'][name]})"
         for name in MUST_AGREE
-        if release(there["versions"][name]) != release(here["versions"][name])
+        if release(there["versions"][name] or "") != release(here["versions"][name] or "")
     ]
     if there["python"].rpartition(".")[0] != here["python"].rpartition(".")[0]:
         wrong.append(f"Python {there['python']} (here {here['python']})")

@@ -267,7 +267,7 @@ def _stack(entry: Mapping[str, Any], number: int, tensors: Mapping[str, NDArray[
         prefix = f"{PREPROCESSED}/{split}/"
         arrays = {name.removeprefix(prefix): own.pop(name) for name in list(own) if name.startswith(prefix)}
         preprocessors.append(kind.from_arrays(scaling, arrays))
-    targets = {name: own.pop(name) for name in TARGET_ARRAYS}
+    targets: dict[str, Any] = {name: own.pop(name) for name in TARGET_ARRAYS}
     return Fitted(
         configuration=entry["configuration"],
         task=entry["task"],

@@ -31,7 +31,7 @@ _INPUT_PARAMETERS = ("numeric_scaling", "numeric_embedding", "numeric_embedding_
 def payload(configuration: Mapping[str, Any], *, seed: int, repeat: int, members: int, keep: bool) -> dict[str, Any]:
     """A job: train ``members`` networks per split of this ``repeat``; ``keep`` returns the fitted stack, else what memory it
     took on a GPU and the training losses. The search adds ``micro_batch``, rows that are trained at once; with ``until``
-    all rows train, for so many epochs."""
+    all rows train, for so many epochs (``training.train``)."""
     return {"configuration": dict(configuration), "seed": seed, "repeat": repeat, "members": members, "keep": keep}
 
 

@@ -625,7 +625,8 @@ class RayExecutor(Executor):
 
     def close(self) -> None:
         if self._asked and self._ray.is_initialized():
-            self._workers.ask_for(0)
+            with contextlib.suppress(self._ray.exceptions.RayError):  # a cluster that is gone has forgotten it
+                self._workers.ask_for(0)
         self._asked = 0
         self._workers.close()
         self._slots, self._queue, self._events = [], [], []

@@ -308,6 +308,11 @@ def _words(value: Any) -> str:
     return "not measured" if value is None else number(value)
 
 
+def measured_words(measured: Mapping[str, Any]) -> str:
+    """An entry of evidence.yaml in a few words."""
+    return f"{measured['effect']} ({measured['interval']}) on {measured['sets']} sets"
+
+
 def busy_share(packing: Sequence[Mapping[str, Any]]) -> float:
     """The share of the workers' time that was spent in trials, from the first one's beginning to the last one's end."""
     workers = {(row["device"], row["worker"]) for row in packing}
@@ -322,6 +327,7 @@ def _filters() -> dict[str, Any]:
         "words": _words,
         "names": _names,
         "busy": busy_share,
+        "measured": measured_words,
         "name": lambda text: _middle(str(text), MOST_NAME),
         "state": lambda state: f"{number(state['value'])} ({_range(state)})",
         "facts": lambda facts: ", ".join(f"{name} = {_words(value)}" for name, value in facts.items()),

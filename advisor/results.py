@@ -28,6 +28,7 @@ RESULT_KEYS = ("kind", "configuration", "loss", "final", "estimate", "test")
 
 
 def new_document(advice: Advice, kind: str) -> dict[str, Any]:
+    """The beginning of result.json. kind: train or tune."""
     data = advice.data
     return {
         "format": FORMAT,

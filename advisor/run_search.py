@@ -9,10 +9,10 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import optuna
-from optuna.trial import FixedTrial, FrozenTrial
+from optuna.trial import FrozenTrial
 
 from advisor import knowledge
-from advisor.adaptation import ADJUSTED, CONFIGURATION, read_trial
+from advisor.adaptation import ADJUSTED, read_trial
 from advisor.advice import Advice
 from advisor.curves import advice_of
 from advisor.errors import UserError
@@ -22,9 +22,9 @@ from advisor.features import Dataset, Signals
 from advisor.objective import payload, training_sizing
 from advisor.own_objective import OwnObjective
 from advisor.plans import plan_of, problem, usable_memory
-from advisor.recommendation import Recommendation, library_default
+from advisor.recommendation import library_default
 from advisor.run_folder import RunFolder
-from advisor.search import Plan, Progress, SearchEvent, SearchResult, end_of, packing_of, search
+from advisor.search import Plan, Progress, SearchEvent, SearchResult, configuration_of, end_of, packing_of, search
 from advisor.shift import likeness_to_test
 from advisor.splits import make_splits
 from advisor.status import SearchRequest
@@ -86,6 +86,7 @@ def plan_search(
     strategy: str,
     adapt: bool,
 ) -> Plan:
+    """What the search of this run is to do; the first two trials are the recommendation and the library default."""
     recommendation, seed = advice.recommendation, advice.reading.seed
     configuration = recommendation.configuration
     default = library_default(recommendation, knowledge.base_space(recommendation.kind))
@@ -131,20 +132,15 @@ def run_search(
         return search(plan, runner, lambda: Database.open(url, name), on_event=on_event, should_stop=should_stop)
 
 
-def configuration_of(trial: FrozenTrial, recommendation: Recommendation) -> dict[str, Any]:
-    """The whole configuration that a trial ran with."""
-    kept = trial.user_attrs.get(CONFIGURATION)
-    return dict(kept) if kept else recommendation.space.suggest(FixedTrial(trial.params))
-
-
 def search_section(found: SearchResult, advice: Advice, requested: int) -> dict[str, Any]:
+    """What result.json keeps of a search."""
     trials = [
         {
             "number": trial.number,
             "origin": trial.user_attrs.get("origin", "search"),
             "end": end_of(trial),
             "value": trial.value if trial.value is not None and math.isfinite(trial.value) else None,
-            "configuration": configuration_of(trial, advice.recommendation),
+            "configuration": configuration_of(trial, advice.recommendation.space),
             "curve": [[s, v] for s, v in sorted(trial.intermediate_values.items()) if math.isfinite(v)],
             "reading": asdict(read_trial(trial)),
         }

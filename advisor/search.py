@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
 from advisor.errors import UserError
 from advisor.executors import ATTEMPTS, DEATHS, Began, Event, Executor, Failed, Finished, Job, Reported
@@ -44,6 +44,10 @@ FAILURES_TO_STOP = 3
 """When so many trials have failed and none has worked, it is the set-up that is wrong and the rest would fail too."""
 DIVERGED_LOSS = 1e6
 """The value of a diverged trial when no trial has reported a finite loss yet: worse than any, and finite for TPE."""
+CONFIGURATION = "configuration"
+"""Trial attribute: the whole configuration, where the parameters are not all of it."""
+TRAIN_LOSSES = "train_losses"
+"""Trial attribute: the training loss after each epoch, where the objective tells it; the same in its result."""
 MEMORY_LIMIT = "memory_limit"
 """Study attribute: the smallest predicted memory that did not fit (``Sizing.limit``)."""
 SECONDS_BETWEEN_CURVES = 2.0
@@ -99,6 +103,17 @@ def end_of(trial: FrozenTrial) -> TrialEnd:
     if trial.state == TrialState.COMPLETE:
         return "diverged" if trial.user_attrs.get("diverged") else "complete"
     return "set aside" if trial.user_attrs.get("set_aside") else "failed"
+
+
+def best_of(trials: Iterable[FrozenTrial]) -> FrozenTrial | None:
+    """The complete trial with the least value, of equals the earlier; None when none is complete and finite."""
+    return min(filter(_is_success, trials), key=_order, default=None)
+
+
+def configuration_of(trial: FrozenTrial, space: SearchSpace) -> dict[str, Any]:
+    """The whole configuration that a trial ran with."""
+    kept = trial.user_attrs.get(CONFIGURATION)
+    return dict(kept) if kept else space.suggest(FixedTrial(trial.params))
 
 
 def packing_of(trials: Iterable[FrozenTrial]) -> list[dict[str, Any]]:
@@ -346,7 +361,7 @@ class _Driver:
             self._study.enqueue_trial(asked, user_attrs=attributes)
             attributes = {}
         elif wanted is not None:
-            attributes["configuration"] = dict(wanted)
+            attributes[CONFIGURATION] = dict(wanted)
         trial = self._study.ask()
         with self._journal.together():
             for name, value in attributes.items():
@@ -437,7 +452,7 @@ class _Driver:
             self._check_failures()
             return
         told: Mapping[str, Any] = result if isinstance(result, Mapping) else {}
-        running.train_losses = [float(f"{loss:.6g}") for loss in told.get("train_losses", ())]
+        running.train_losses = [float(f"{loss:.6g}") for loss in told.get(TRAIN_LOSSES, ())]
         if self._plan.sizing is not None and "peak_memory" in told:
             running.peak_memory = float(told["peak_memory"])
             self._plan.sizing.used(running.configuration, running.micro_batch, running.peak_memory)
@@ -543,7 +558,7 @@ class _Driver:
                 "waited": round(running.waited, 3),
             }
         if running.train_losses:
-            attributes["train_losses"] = running.train_losses
+            attributes[TRAIN_LOSSES] = running.train_losses
         if end == "void":
             attributes[VOID] = reason
         elif reason:
@@ -619,12 +634,12 @@ class _Driver:
             self._see(trial.intermediate_values)
             self._learn(end_of(trial), trial.value, trial.number, trial.intermediate_values)
             if end_of(trial) == "set aside":
-                self._aside.setdefault(_identity(trial.params or trial.user_attrs.get("configuration", {})), trial.number)
+                self._aside.setdefault(_identity(trial.params or trial.user_attrs.get(CONFIGURATION, {})), trial.number)
         return [place for place in range(self._plan.trials) if place not in taken]
 
     def _result(self, interrupted: bool, timed_out: bool) -> SearchResult:
         trials = sorted(filter(counts, self._study.get_trials()), key=_place)
-        best = min(filter(_is_success, trials), key=_order, default=None)
+        best = best_of(trials)
         return SearchResult(
             tuple(trials), best, interrupted, timed_out and bool(self._free), self._clock() - self._begun
         )

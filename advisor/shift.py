@@ -16,15 +16,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from advisor.facts import MIN_SIDE, OUT_OF_RANGE, PERIOD
+from advisor.facts import FEWEST_TIMES, MIN_SIDE, MOST_AT_LAST, OUT_OF_RANGE, PERIOD
 from advisor.features import Features
 from advisor.table import MAX_LEVELS, Schema, Table, encode, encoded_names
 
 Numbers = NDArray[np.float64]
 Against = Literal["test", "time", "groups"]
 
-FEWEST_TIMES = 3
-"""Different values that a column has in the training rows, for them to be put in an order."""
 ALPHA: Mapping[str, float] = {"columns": 0.015, "moments": 0.02, "trees": 0.01, "target": 0.005}
 """The false alarms that each test may make (Bonferroni): 5 % in all. ``target`` is compared along time and groups only; with a
 test table its share goes to levels that the test rows alone have."""
@@ -185,11 +183,12 @@ def _tested(
 
 
 def _comes_later(table: Table, name: str) -> bool:
-    """Whether every test value of the column is beyond every training value, of which there are enough for a split."""
+    """Whether every test value of the column is beyond every training value, by which these can be split too."""
     train, test = table.train[name].drop_nulls(), table.test[name].drop_nulls()
     if not (train.dtype.is_numeric() or train.dtype.is_temporal()) or not len(test) or train.n_unique() < FEWEST_TIMES:
         return False
-    return bool(train.max() < test.min())  # type: ignore[operator]  # both are numbers, or both are times
+    latest: Any = train.max()
+    return bool(latest < test.min()) and int((train == latest).sum()) <= MOST_AT_LAST * len(train)
 
 
 def compare(old: Features, new: Features) -> dict[str, Any]:

@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from optuna.trial import FixedTrial, FrozenTrial, TrialState
-
-from advisor.adaptation import ADJUSTED, CONFIGURATION, adjusted
+from advisor.adaptation import ADJUSTED, adjusted
 from advisor.journal import counts
+from advisor.search import CONFIGURATION, best_of, configuration_of
 from advisor.spaces import Space
 
 STAGES: tuple[tuple[str, ...], ...] = (
@@ -46,8 +45,11 @@ class StudySpace:
         space, adjustments = adjusted(self.space, ended, self.own) if self.adapt else (self.space, [])
         topics = self.topics(len(ended)) if self.staged else None
         names = {name for name in space.searched if topics and space[name].topic in topics}
-        # No names: all topics, or none of these is searched here; better look at everything than at nothing.
-        configuration = space.suggest_some(trial, names, self._best(ended)) if names else space.suggest(trial)
+        if names:
+            best = best_of(ended)
+            configuration = space.suggest_some(trial, names, {} if best is None else configuration_of(best, self.space))
+        else:  # all topics, or none of these is searched here: better look at everything than at nothing
+            configuration = space.suggest(trial)
         if adjustments:
             trial.set_user_attr(ADJUSTED, [asdict(adjustment) for adjustment in adjustments])
         if adjustments or names:
@@ -64,12 +66,3 @@ class StudySpace:
     def encode(self, configuration: Mapping[str, Any]) -> dict[str, Any]:
         """As the space itself does."""
         return self.space.encode(configuration)
-
-    def _best(self, trials: list[FrozenTrial]) -> Mapping[str, Any]:
-        done = [t for t in trials if t.state == TrialState.COMPLETE and t.value is not None]
-        feasible = [t for t in done if not t.user_attrs.get("diverged")]
-        if not feasible:
-            return {}
-        best = min(feasible, key=lambda t: (t.value, t.number))
-        kept = best.user_attrs.get(CONFIGURATION)
-        return dict(kept) if kept else self.space.suggest(FixedTrial(best.params))

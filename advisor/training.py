@@ -80,8 +80,9 @@ class Fitted:
 
     validation_losses: each member's loss at that epoch. held_out_rows, held_out: the rows that validated, and for each
     the mean over the members that did not train on it: class probabilities (rows, classes), or predictions (rows,).
-    cross_fitted: the same, but each member at the epoch that other validating rows chose (``held_out.py``); a loaded model
-    has neither.
+    cross_fitted: the same, but each member at the epoch that other validating rows chose (``held_out.py``). phases: for how
+    many epochs the whole of each member, and then its head alone, had been trained at its best epoch. A loaded model has none
+    of these.
     target_knee: see ``squeezed``; target_mean and target_scale are those of the squeezed target, target_range of the plain.
     """
 
@@ -101,6 +102,7 @@ class Fitted:
     held_out_rows: NDArray[np.int64]
     held_out: NDArray[np.float64]
     cross_fitted: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    phases: tuple[tuple[int, int], ...] = ()
 
     def predict(self, features: Features | Signals, device: str = "cpu") -> NDArray[np.float64]:
         """Mean over the members: class probabilities (rows, classes), or predictions (rows,) in the target's unit."""
@@ -212,7 +214,7 @@ def train(
     device: str = "cpu",
     prepared: Prepared | None = None,
     micro_batch: int | None = None,
-    until: int | None = None,
+    until: tuple[int, int] | None = None,
 ) -> Generator[Epoch, None, Fitted]:
     """Train ``members`` networks per split, all at once; yields after every epoch, returns the fitted stack.
 
@@ -220,8 +222,9 @@ def train(
     micro_batch: rows of a step that are in memory at once; their gradients are added up, so the batch stays what it is.
     (Batch normalization then sees the micro-batch, and chance draws in another order.) None is the whole batch.
     A member whose validation loss has not improved for ``patience`` epochs has stopped; training ends with the last one.
-    until: instead of that, end after so many epochs of the plan and keep the weights of the last one: the validating rows
-    then choose nothing, and may be training rows (``splits.everything``).
+    until: instead of that, so many epochs of the plan, and so many of the head alone where the plan has them (see
+    ``Fitted.phases``), and the last weights are kept: the validating rows then choose nothing, and may be training rows
+    (``splits.everything``).
     """
     c = configuration
     prepared = prepared or prepare(c, data, splits, device)
@@ -233,13 +236,14 @@ def train(
     network = build(c, prepared, rows, generator).to(device)
     forward = _fast_forward(network, c, device)
     optimizer = _Optimizer(c, network)
-    best = _Best(network, len(member_split), int(c["patience"]), until)
+    best = _Best(network, len(member_split), int(c["patience"]), keep_last=until is not None)
 
     steps = rows.steps(int(c["batch_size"]))
     decoupled = rows.balance is not None and rows.balance.kind == "balanced_head"
     of_head = min(max(1, round(HEAD_SHARE * int(c["epochs"]))), int(c["epochs"]) - 1) if decoupled else 0
-    total = steps * (int(c["epochs"]) - of_head)
-    for epoch in range(1, int(c["epochs"]) - of_head + 1):
+    whole = int(c["epochs"]) - of_head
+    total = steps * whole
+    for epoch in range(1, (whole if until is None else min(whole, until[0])) + 1):
         network.train()
         train_loss = torch.zeros((), device=device)
         for step, batch in enumerate(rows.batches(steps, generator), start=(epoch - 1) * steps):
@@ -257,7 +261,8 @@ def train(
         if best.all_stopped(epoch) or not torch.isfinite(validation).any():
             break
 
-    if of_head and until is None:
+    of_whole, of_head = best.epochs.tolist(), of_head if until is None else min(of_head, until[1])
+    if of_head:
         yield from _train_head(c, network, prepared, rows, best, steps, range(epoch + 1, epoch + 1 + of_head), generator)
     network.load_state_dict(best.state)
     held_out_rows, held_out, cross_fitted = rows.held_out(network, prepared)
@@ -274,6 +279,7 @@ def train(
         target_range=rows.range,
         target_knee=rows.knee,
         best_epochs=tuple(best.epochs.tolist()),
+        phases=tuple(zip(of_whole, (best.epochs - epoch).clamp(min=0).tolist(), strict=True)),
         validation_losses=tuple(best.losses.tolist()),
         held_out_rows=held_out_rows,
         held_out=held_out,
@@ -638,20 +644,18 @@ def _without_dynamo() -> Iterator[None]:
 class _Best:
     """The best weights of each member so far, by validation loss (note N3), and who has stopped.
 
-    until: every epoch up to this one is better than those before, and all stop there.
+    keep_last: nobody stops, and the last weights with a finite loss are the best.
     """
 
-    def __init__(self, network: nn.Module, members: int, patience: int, until: int | None = None) -> None:
-        self.patience, self.until = patience, until
+    def __init__(self, network: nn.Module, members: int, patience: int, *, keep_last: bool) -> None:
+        self.patience, self.keep_last = patience, keep_last
         self.losses = torch.full((members,), torch.inf, dtype=torch.float64)
         self.epochs = torch.zeros(members, dtype=torch.int64)
         self.state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
 
     def update(self, network: nn.Module, losses: Tensor, epoch: int) -> None:
         # a member that has stopped stays stopped: else it would keep training because its neighbours do
-        better = (losses < self.losses) & self.going(epoch)
-        if self.until is not None:
-            better = torch.full_like(better, epoch <= self.until)
+        better = torch.isfinite(losses) if self.keep_last else (losses < self.losses) & self.going(epoch)
         if not better.any():
             return
         self.losses[better], self.epochs[better] = losses[better], epoch
@@ -661,11 +665,7 @@ class _Best:
 
     def going(self, epoch: int) -> Tensor:
         """Which members (members,) have not stopped before this epoch."""
-        if self.until is not None:
-            return torch.full_like(self.epochs, epoch <= self.until, dtype=torch.bool)
-        return epoch - self.epochs <= self.patience
+        return (epoch - self.epochs <= self.patience) | self.keep_last
 
     def all_stopped(self, epoch: int) -> bool:
-        if self.until is not None:
-            return epoch >= self.until
-        return bool((epoch - self.epochs >= self.patience).all())
+        return not self.keep_last and bool((epoch - self.epochs >= self.patience).all())

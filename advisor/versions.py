@@ -8,13 +8,13 @@ from importlib.metadata import PackageNotFoundError, version
 
 from advisor import __version__
 
-COMPARED = ("numpy", "torch", "ray", "polars")
+COMPARED = ("numpy", "torch", "ray")
 """Distributions that decide what a trial computes or how it travels."""
 
 
-def release(version: str | None) -> str | None:
+def release(version: str) -> str:
     """A version without its build: 2.13.0 of 2.13.0+cpu, for a worker with a GPU has another one."""
-    return None if version is None else version.partition("+")[0]
+    return version.partition("+")[0]
 
 
 def versions() -> dict[str, str]:
@@ -22,7 +22,7 @@ def versions() -> dict[str, str]:
     found = {"python": ".".join(platform.python_version_tuple()[:2]), "advisor": __version__}
     for name in COMPARED:
         try:
-            found[name] = str(release(version(name)))
+            found[name] = release(version(name))
         except PackageNotFoundError:
             continue
     return found

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from advisor.ledger import Change
-from advisor.report import number
+from advisor.report import measured_words, number
 
 if TYPE_CHECKING:
     from advisor.recommendation import Recommendation
@@ -74,9 +74,8 @@ def _step(rule: Entry, steps: Sequence[Entry]) -> str:
     facts = ", ".join(f"{name} = {_fact(value)}" for name, value in rule["facts"].items()) or "it always holds"
     grade = [f"rule {rule['rule']}", rule["strength"], rule["evidence"], *([", ".join(rule["notes"])] if rule["notes"] else [])]
     sources = "; ".join(f"{r['cite']}: {r['says']}" for r in rule["references"])
-    measured = rule["measured"]
-    if measured:
-        sources += f"; measured here: {measured['effect']} ({measured['interval']}) on {measured['sets']} sets"
+    if rule["measured"]:
+        sources += f"; measured here: {measured_words(rule['measured'])}"
     moved = _moved(steps[0]["before"], steps[-1]["after"])
     return f"{_ended(because)} [{'; '.join(grade)}; {facts}]{moved}" + (f" Source: {_ended(sources)}" if sources else "")
 

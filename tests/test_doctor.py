@@ -87,6 +87,7 @@ def test_gpus_that_are_not_seen_are_said(change, sees, says):
         ({"versions": VERSIONS | {"ray": "1.9"}}, {}, "ray 1.9 (here 2)"),
         ({"versions": VERSIONS | {"tuning-advisor": None}}, {}, "tuning-advisor is missing (here 1)"),
         ({"versions": VERSIONS | {"torch": "2.12.0"}}, {}, "torch 2.12.0 (here 2.13.0)"),  # the executor refuses it too
+        ({"versions": VERSIONS | {"polars": "2"}}, {}, "polars 2 (here 1)"),
         ({"python": "3.12.1"}, {}, "Python 3.12.1 (here 3.11.7)"),
         ({}, {"resources": {"CPU": 64.0}}, "offers 64 CPUs and has 8 cores"),
         ({"gpus": 4}, {}, "has 4 GPUs and offers none"),

@@ -323,6 +323,19 @@ def test_questions_to_a_finished_run_load_nothing_that_reads_tables(here):
         assert (done.returncode, done.stderr.splitlines()[-1]) == (0, "loaded"), command
 
 
+@pytest.mark.slow
+def test_a_driver_hands_out_trials_without_torch_and_nothing_loads_the_compiler(here):
+    """Importing torch keeps workers from a processor until the first trial; torch._dynamo costs each of them 1.3 s and 80 MB."""
+    code = "import sys, advisor.tuning; before = set(sys.modules); import advisor.run_search, advisor.ray_executor;"
+    code += "print([m for m in ('numpy', 'polars', 'optuna') if m in before], 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.stdout, done.stderr) == ("[] False\n", "")
+    program = LOADED.replace('("torch", "ray", "optuna")', '("torch", "torch._dynamo")')
+    ran = [sys.executable, "-c", program, *shlex.split(f"train d.csv --target y --out r --json {FAST}")]
+    done = subprocess.run(ran, cwd=here, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (0, "loaded torch")
+
+
 def test_the_package_itself_loads_nothing():
     code = "import sys, advisor; print([m for m in ('numpy', 'polars', 'click', 'torch', 'ray', 'optuna') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)

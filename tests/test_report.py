@@ -207,6 +207,10 @@ def test_a_large_run_is_a_small_page_and_the_same_bytes(tuned, tmp_path):
     trial = {**result["search"]["trials"][0], "origin": "search"}
     curve = [[epoch, 1 / epoch] for epoch in range(1, 101)]
     result["search"]["trials"] = [{**trial, "number": i, "value": 1 + 1 / (i + 1), "curve": curve} for i in range(1000)]
+    placed = {"attempts": 1, "micro_batch": 64, "memory": 4e9, "peak_memory": 3e9, "device": "n1 10.0.0.1 gpu 0"}
+    result["search"]["packing"] = [
+        {"number": i, "began": float(i), "ended": i + 4.0, "worker": f"pid {i % 4}", **placed} for i in range(10_000)
+    ]
     text = render_html(recommendation, facts, result, ledger)
     assert len(text.encode()) < 2_000_000
     (tmp_path / "report.json").write_text(json.dumps([recommendation, facts, result, ledger]))

@@ -159,6 +159,8 @@ def test_a_column_by_which_the_test_rows_are_later_orders_the_validation_unless_
         assert get_advice(train, "y", kept).reading.time_column is None
     own = get_advice(train.with_columns(t=pl.int_range(rows)), "y", Reading(test=test.with_columns(t=pl.lit(0)), time_column="t"))
     assert own.reading.time_column == "t", "a person's own stays"
+    steep = frame(rows, year=2000 + (pl.int_range(rows) >= 100).cast(int) + (pl.int_range(rows) >= 200).cast(int))
+    assert get_advice(steep, "y", Reading(test=test)).reading.time_column is None, "most rows would validate"
     few = frame(rows, year=2000 + pl.int_range(rows) // 400)
     assert get_advice(few, "y", Reading(test=test)).reading.time_column is None, "two years are no order to split"
 

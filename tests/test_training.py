@@ -613,11 +613,34 @@ def test_training_until_an_epoch_ends_there_with_the_last_weights():
     data = blobs(noise=2.0)
     c = configured(epochs=30, patience=2)
     whole = [everything(data)]
-    epochs, fitted = run(c, data, whole, members=2, until=7)
+    epochs, fitted = run(c, data, whole, members=2, until=(7, 0))
     assert [epoch.number for epoch in epochs] == list(range(1, 8)) and fitted.best_epochs == (7, 7)
-    longer, later = run(c, data, whole, members=2, until=8)
+    longer, later = run(c, data, whole, members=2, until=(8, 0))
     assert [epoch.train_loss for epoch in longer[:7]] == [epoch.train_loss for epoch in epochs], "on the schedule of the plan"
     assert later.best_epochs == (8, 8) and not torch.equal(weights(fitted), weights(later))
+
+
+def test_a_head_that_was_trained_alone_is_so_again():
+    """Regression: with balanced_head the model of rows along time lost its treatment of rare classes."""
+    rng = np.random.default_rng(0)
+    data = blobs(noise=3.0)
+    rare = np.concatenate([np.flatnonzero(data.target == 0), rng.permutation(np.flatnonzero(data.target == 1))[:12]])
+    data = Dataset(features(data.features.numeric[rare]), data.target[rare], "binary", data.classes)
+    c = configured(epochs=30, patience=30, class_balance="balanced_head")
+    _, judged = run(c, data, folds(data))
+    assert all(whole + head == best for (whole, head), best in zip(judged.phases, judged.best_epochs, strict=True) if not head)
+    epochs, fitted = run(c, data, [everything(data)], until=(5, 3))
+    assert len(epochs) == 8 and fitted.phases == ((5, 3),)
+    _, without = run(c, data, [everything(data)], until=(5, 0))
+    moved = {name for name, tensor in fitted.state.items() if not torch.equal(tensor, without.state[name])}
+    assert moved and all(name.startswith(("output", "head", "linear_skip")) for name in moved), moved
+
+
+def test_what_diverges_on_all_rows_keeps_its_last_finite_weights():
+    data = line()
+    c = configured(epochs=30, optimizer="sgd", gradient_clip=0.0, schedule="constant", warmup=0.0) | {"learning_rate": 1e6}
+    _, fitted = run(c, data, [everything(data)], until=(20, 0))
+    assert all(torch.isfinite(tensor).all() for tensor in fitted.state.values())
 
 
 def test_all_rows_train_when_nothing_validates():
