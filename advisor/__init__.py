@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from advisor.errors import UserError
     from advisor.inspection import inspect
     from advisor.models import load_model
-    from advisor.trial import Outcome, Trial
+    from advisor.trial import Outcome, SignalRows, Trial
     from advisor.tuning import fit, tune
 
 try:
@@ -30,11 +30,12 @@ _HOMES = {
     "tune": "advisor.tuning",
     "load_model": "advisor.models",
     "Outcome": "advisor.trial",
+    "SignalRows": "advisor.trial",
     "Trial": "advisor.trial",
     "UserError": "advisor.errors",
 }
 __all__ = [
-    "Outcome", "Trial", "UserError", "__version__", "fit", "inspect", "load_model", "measure", "recommend", "tune",
+    "Outcome", "SignalRows", "Trial", "UserError", "__version__", "fit", "inspect", "load_model", "measure", "recommend", "tune",
 ]  # fmt: skip
 
 

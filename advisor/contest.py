@@ -22,7 +22,7 @@ from advisor.models import Model, fit_temperature, tempered
 from advisor.objective import TrainingObjective, merged_held_out, payload, training_sizing
 from advisor.own_objective import Final, OwnObjective
 from advisor.recommendation import Recommendation
-from advisor.results import known_targets, test_results
+from advisor.results import test_results
 from advisor.run_folder import RunFolder
 from advisor.run_search import DEFAULT, RECOMMENDED
 from advisor.search import SearchResult, configuration_of
@@ -283,7 +283,7 @@ def _complete(
     again = [stack.best_epochs[0] for stack in winner.stacks] if _latest_validate(train) else None
     document["final"]["epochs_on_all_rows"] = again
     model = _model(advice, winner, train)
-    rows = int(known_targets(advice).sum())
+    rows = int(advice.data.dataset("test").known.sum())
     tail = unseen_loss(train.task, len(winner.losses), len(train.classes))
     expected: Estimate = estimate(winner.losses, max(1, rows), advice.reading.seed, tail)
     document["estimate"] = asdict(expected)

@@ -96,6 +96,11 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.features)
 
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """Which rows have a target, (rows,)."""
+        return np.asarray(np.isfinite(self.target) if self.task == "regression" else self.target >= 0)
+
     def weights_of(self, rows: NDArray[np.int64]) -> NDArray[np.float64] | None:
         """The weights of these rows; None: all alike."""
         return None if self.weights is None else self.weights[rows]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from advisor.advice import Advice
 from advisor.errors import UserError
-from advisor.features import Dataset
+from advisor.features import Dataset, Signals
 from advisor.final import (
     ALONE,
     BEHIND,
@@ -38,8 +38,9 @@ from advisor.objective import mean_by_row
 from advisor.recommendation import Recommendation
 from advisor.run_folder import RunFolder, move_folders
 from advisor.search import Ended, Progress, SearchEvent, Started
+from advisor.signals import SignalSet
 from advisor.table import Table
-from advisor.trial import OwnTraining, Result, Trial, folder_of, import_objective
+from advisor.trial import OwnTraining, Result, SignalRows, Trial, folder_of, import_objective
 
 READ_BEFORE_NOTE = 3
 """Complete trials after which parameters that none of them read are named."""
@@ -88,14 +89,14 @@ class OwnObjective:
 
     def shared(self, advice: Advice, train: Dataset, run: RunFolder) -> dict[str, Any]:
         """What all trials share."""
-        table = _table(advice)
+        data = advice.data
         return {
             "function": self.function,
             "path": self.path,
             "data": train,
-            "frame": table.train,
-            "schema": table.schema,
-            "test": table.test.drop(table.schema.target),
+            "frame": data.train if isinstance(data, Table) else None,
+            "schema": data.schema,
+            "test": _without_target(data),
             "seed": advice.reading.seed,
             "checkpoints": str(run.checkpoints.resolve()),
         }
@@ -146,9 +147,9 @@ class OwnObjective:
         move_folders(run.winner, works, run.checkpoints)
         document["objective"]["kept"] = run.winner.is_dir()
         scores = {"network": tested[winner]} | ({incumbent: tested[incumbent]} if winner != incumbent else {})
-        table = _table(advice)
-        document["test"] = {"rows": table.test[table.schema.target].drop_nulls().len(), "origin": table.test_origin}
-        if table.test.height and all(one is not None for one in scores.values()):
+        test = advice.data.dataset("test")
+        document["test"] = {"rows": int(test.known.sum()), "origin": advice.data.test_origin}
+        if len(test) and all(one is not None for one in scores.values()):
             document["test"] |= final.test({name: one for name, one in scores.items() if one is not None})
 
     def never_read(self, recommendation: Recommendation) -> list[str]:
@@ -156,10 +157,13 @@ class OwnObjective:
         return [name for name in searched(recommendation) if name not in self.read]
 
 
-def _table(advice: Advice) -> Table:
-    if not isinstance(advice.data, Table):
-        raise UserError("--objective is for tables: images and sequences are trained by our own networks only")
-    return advice.data
+def _without_target(data: Table | SignalSet) -> Any:
+    """The test rows as an objective may see them."""
+    if isinstance(data, Table):
+        return data.test.drop(data.schema.target)
+    test = data.dataset("test")
+    assert isinstance(test.features, Signals)
+    return SignalRows(test.features, np.arange(len(test)))
 
 
 def searched(recommendation: Recommendation) -> Iterable[str]:
@@ -308,7 +312,7 @@ def _decide_by_split(judged: Sequence[_Judged], incumbent: str, results: Mapping
 
 def _expected(winner: _Judged, advice: Advice, data: Dataset, results: Mapping[str, Sequence[Result]]) -> Estimate:
     """The loss to expect: of the test rows from held-out rows, or of another split's rows from the splits' losses."""
-    new_rows = max(1, _table(advice).test.height)
+    new_rows = max(1, len(advice.data.dataset("test")))
     if winner.rows is not None:
         tail = unseen_loss(data.task, len(winner.losses), len(data.classes))
         return estimate(winner.losses, new_rows, advice.reading.seed, tail)

@@ -342,7 +342,8 @@ def _view(recommendation: Document, facts: Document, result: Document | None, le
         "recommendation": recommendation,
         "facts": facts,
         "inputs": _inputs(facts["values"]),
-        "network": blueprint(recommendation["configuration"], facts["values"]),
+        # with an own objective it is not the advised network that was trained
+        "network": None if "objective" in (result or {}) else blueprint(recommendation["configuration"], facts["values"]),
         "samples": facts.get("samples", ()),
         "mistakes": (result or {}).get("test", {}).get("mistakes", ()),
         "result": result,

@@ -44,17 +44,12 @@ def new_document(advice: Advice, kind: str) -> dict[str, Any]:
     }
 
 
-def known_targets(advice: Advice) -> NDArray[np.bool_]:
-    """Which test rows have a target that can be scored."""
-    test = advice.data.dataset("test")
-    return np.asarray(test.target >= 0 if test.task != "regression" else np.isfinite(test.target))
-
-
 def test_results(
     advice: Advice, train: Dataset, entries: Mapping[str, NDArray[np.float64]], shares: Sequence[float]
 ) -> dict[str, Any]:
     """The test rows, scored: the entries (name -> scores of all test rows, the winner's as "network") and the baselines."""
-    test, known, ours = advice.data.dataset("test"), known_targets(advice), tuple(entries)
+    test, ours = advice.data.dataset("test"), tuple(entries)
+    known = test.known
     baselines = {name: scores(test.features) for name, scores in fit_baselines(train, advice.reading.seed).items()}
     target, entries = test.target[known], {**entries, **baselines}
     losses = {name: row_losses(train.task, target, scores[known]) for name, scores in entries.items()}

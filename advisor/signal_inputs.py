@@ -146,6 +146,11 @@ def prepare_signals(
     configuration: Mapping[str, Any], signals: Signals, splits: Sequence[Split], device: str
 ) -> SignalInputs:
     """Fit each split's statistics on its training rows."""
-    masked = signals.kind == "sequence" and bool(np.isnan(interpolated(signals.values)).any())
+    masked = has_gaps(signals)
     fitted = [SignalPreprocessor.fit(signals, split.train, configuration, masked) for split in splits]
     return SignalInputs(fitted, signals, device)
+
+
+def has_gaps(signals: Signals) -> bool:
+    """Whether points are missing that no straight line fills: where a sequence has not begun or has ended."""
+    return signals.kind == "sequence" and bool(np.isnan(interpolated(signals.values)).any())

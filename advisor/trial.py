@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from advisor.errors import UserError, did_you_mean
 from advisor.executors import Job
-from advisor.features import Dataset, Task
+from advisor.features import Dataset, Signals, Task
 from advisor.imports import import_own, split_name
 from advisor.objective import splits_of
 from advisor.preprocessing import Preprocessor
@@ -33,10 +33,39 @@ from advisor.table import encode
 if TYPE_CHECKING:
     import polars as pl
 
+    from advisor.signal_inputs import SignalPreprocessor
+
 MOST_LEVELS = 64
 """``Trial.inputs`` leaves out a category with more levels: one column for each would be mostly zeros."""
 
 Array = NDArray[Any]
+
+
+class SignalRows:
+    """Some rows of images or sequences, read when they are asked for: ``len(rows)``, ``rows[indices]``, ``rows[a:b]``."""
+
+    def __init__(self, signals: Signals, chosen: Array, target: Array | None = None) -> None:
+        self._signals, self._chosen, self._target = signals, chosen, target
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    def __getitem__(self, which: Array | Sequence[int] | slice) -> SignalRows:
+        return SignalRows(self._signals, self._chosen[which], self._target)
+
+    @property
+    def values(self) -> Array:
+        """As they were read: images uint8 (rows, channels, height, width); sequences float32 (rows, channels, length), NaN
+        where a point is missing or a sequence has ended."""
+        return self._signals.values[self._chosen]
+
+    @property
+    def target(self) -> Array:
+        """Class codes int64 or numbers float64, (rows,). ValueError where the target is not to be seen: of test rows."""
+        if self._target is None:
+            raise ValueError("these rows have no target: the test rows are scored, not looked at")
+        return self._target[self._chosen]
+
 
 
 class Configuration(Mapping[str, Any]):
@@ -69,12 +98,12 @@ class Outcome:
 
     loss: the validation loss, lower is better. scores: of the rows of ``trial.validation`` in their order: class
     probabilities (rows, classes), or predictions (rows,) for regression; the final then compares row by row. predict:
-    rows (a frame without target) -> scores of those rows; the final then scores the test rows with it, in the worker.
+    rows (without their target) -> scores of those rows; the final then scores the test rows with it, in the worker.
     """
 
     loss: float
     scores: Any = None
-    predict: Callable[[pl.DataFrame], Any] | None = None
+    predict: Callable[[Any], Any] | None = None
 
 
 class Stopped(BaseException):
@@ -84,10 +113,11 @@ class Stopped(BaseException):
 class Trial:
     """One configuration on one split of the data.
 
-    configuration: the parameters. train, validation: rows as polars frames, the target column included. target, task,
-    classes: its name; binary, multiclass or regression; the labels in code order, () for regression. seed: of this
-    trial, for whatever is random in it. device: "cuda" where the worker has a GPU, else "cpu". final: whether this is
-    the final on fresh splits, where ``Outcome.scores`` and ``Outcome.predict`` are looked at.
+    configuration: the parameters. train, validation: a table's rows as polars frames, the target column included; those of
+    images and sequences as SignalRows. target, task, classes: its name; binary, multiclass or regression; the labels in
+    code order, () for regression. seed: of this trial, for whatever is random in it. device: "cuda" where the worker has a
+    GPU, else "cpu". final: whether this is the final on fresh splits, where ``Outcome.scores`` and ``Outcome.predict`` are
+    looked at.
     """
 
     def __init__(self, shared: Mapping[str, Any], job: Job, split: int, rows: tuple[Array, Array]) -> None:
@@ -103,14 +133,14 @@ class Trial:
         self.classes: tuple[str, ...] = shared["schema"].classes
 
     @cached_property
-    def train(self) -> pl.DataFrame:
-        """The training rows of this split."""
-        return self._frame(self._rows[0])
+    def train(self) -> Any:
+        """The training rows of this split: a polars frame or SignalRows."""
+        return self._part(self._rows[0])
 
     @cached_property
-    def validation(self) -> pl.DataFrame:
-        """The rows to take the loss of; nothing may be fitted on them."""
-        return self._frame(self._rows[1])
+    def validation(self) -> Any:
+        """The rows to take the loss of, alike; nothing may be fitted on them."""
+        return self._part(self._rows[1])
 
     @property
     def device(self) -> str:
@@ -140,18 +170,24 @@ class Trial:
         self._last_epoch = int(epoch)
         self._say(int(epoch), checked_loss(loss, "report was given"))
 
-    def inputs(self, rows: pl.DataFrame) -> NDArray[np.float32]:
-        """``rows`` as a matrix without gaps, shape (rows, columns), float32.
+    def inputs(self, rows: pl.DataFrame | SignalRows) -> NDArray[np.float32]:
+        """``rows`` as numbers without gaps, float32; all statistics are of this trial's training rows.
 
-        Numbers, dates and texts scaled as ``numeric_scaling`` says, missing ones as 0 with a column that marks them;
-        categories one-hot. All statistics are of this trial's training rows. A category with more than MOST_LEVELS
-        levels is left out: encode it from the frame.
+        A table's, (rows, columns): numbers, dates and texts scaled as ``numeric_scaling`` says, missing ones as 0 with a
+        column that marks them; categories one-hot. A category with more than MOST_LEVELS levels is left out: encode it
+        from the frame. Images (rows, channels, height, width) and sequences (rows, channels, length), scaled as ``scaling``
+        says; where points are missing in training sequences, these are filled, 0 at the ends, and a last channel is 1 where
+        a sequence has points.
         """
+        if isinstance(rows, SignalRows):
+            return self._signal_inputs(rows)
         inputs = self._preprocessor.transform(encode(rows, self._shared["schema"]))
         return np.concatenate([inputs.numeric, inputs.indicators], axis=1)
 
-    def answers(self, rows: pl.DataFrame) -> Array:
+    def answers(self, rows: pl.DataFrame | SignalRows) -> Array:
         """The target of ``rows``: int64 codes into ``classes``, or float64 numbers for regression; shape (rows,)."""
+        if isinstance(rows, SignalRows):
+            return rows.target
         target = rows[self.target]
         if self.task == "regression":
             return np.asarray(target.to_numpy(), dtype=np.float64)
@@ -167,7 +203,27 @@ class Trial:
         }
         return Preprocessor.fit(self._shared["data"].features, self._rows[0], settings)
 
-    def _frame(self, rows: Array) -> pl.DataFrame:
+    def _signal_inputs(self, rows: SignalRows) -> NDArray[np.float32]:
+        import torch
+
+        from advisor.signal_inputs import SignalInputs
+
+        prepared = SignalInputs([self._signal_preprocessor], Signals(rows.values))
+        [inputs] = prepared.inputs(torch.arange(len(rows)).unsqueeze(0), torch.zeros(1, dtype=torch.int64))
+        return np.asarray(inputs[0].numpy())
+
+    @cached_property
+    def _signal_preprocessor(self) -> SignalPreprocessor:
+        from advisor.signal_inputs import SignalPreprocessor, has_gaps
+
+        signals: Signals = self._shared["data"].features
+        settings = {"scaling": self.configuration["scaling"]}
+        return SignalPreprocessor.fit(signals, self._rows[0], settings, has_gaps(signals))
+
+    def _part(self, rows: Array) -> pl.DataFrame | SignalRows:
+        data: Dataset = self._shared["data"]
+        if isinstance(data.features, Signals):
+            return SignalRows(data.features, rows, data.target)
         frame: pl.DataFrame = self._shared["frame"]
         return frame[rows]
 
@@ -211,9 +267,9 @@ class OwnTraining:
     """The factory and the objective for an executor.
 
     shared: "function" (the objective, or its name package.module:function with the "path" to import it from), "data",
-    "frame" and "schema" (the training rows), "test" (the test rows' frame without target), "seed" (of the splits),
-    "checkpoints" (a folder). The objective is called once per split of the validation plan; the splits advance together,
-    epoch by epoch, so that what is reported is the mean of all of them.
+    "frame" (a table's training rows, None of images and sequences), "schema", "test" (the test rows without target: a
+    frame or SignalRows), "seed" (of the splits), "checkpoints" (a folder). The objective is called once per split of the
+    validation plan; the splits advance together, epoch by epoch, so that what is reported is the mean of all of them.
     """
 
     def __init__(self, shared: Mapping[str, Any]) -> None:

@@ -45,7 +45,7 @@ REFERENCES = {
 }  # fmt: skip
 
 
-def measure(name: str, seed: int, what: str, trials: int) -> dict:
+def measure(name: str, seed: int, what: str, trials: int, executor: str) -> dict:
     place, _ = SETS[name]
     source = place if ":" in place else DATA / place
     options: dict = {"seed": seed}
@@ -60,7 +60,10 @@ def measure(name: str, seed: int, what: str, trials: int) -> dict:
     begun = time.monotonic()
     with tempfile.TemporaryDirectory() as out:
         options |= {"out": Path(out) / "run", "fixed": fixed}
-        run = advisor.tune(source, target, trials=trials, **options) if trials else advisor.fit(source, target, **options)
+        if trials:
+            run = advisor.tune(source, target, trials=trials, executor=executor, **options)
+        else:
+            run = advisor.fit(source, target, **options)
     document = run.document
     own = document["test"]["results"][0]
     return {
@@ -98,17 +101,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", nargs="*", default=list(SETS))
     parser.add_argument("--trials", type=int, default=0)
+    parser.add_argument("--executor", default="ray", help="in-process leaves the other core to another benchmark")
+    parser.add_argument("--seeds", type=int, nargs="*", help="only these")
     parser.add_argument("--results", type=Path, default=HERE / "results" / "signals.jsonl")
     arguments = parser.parse_args()
     results = arguments.results
     rows = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
     done = {(row["set"], row["seed"], row["what"], row["trials"]) for row in rows}
     for name in arguments.sets:
-        for seed in range(SETS[name][1]):
+        for seed in range(SETS[name][1]) if arguments.seeds is None else arguments.seeds:
             for what in ["recommended"] if arguments.trials else ["recommended", "plain"]:
                 if (name, seed, what, arguments.trials) in done:
                     continue
-                rows.append(measure(name, seed, what, arguments.trials))
+                rows.append(measure(name, seed, what, arguments.trials, arguments.executor))
                 with results.open("a") as file:
                     file.write(json.dumps(rows[-1]) + "\n")
                 print(json.dumps(rows[-1]), flush=True)

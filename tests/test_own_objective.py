@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,12 @@ from advisor.advice import get_advice
 from advisor.cli import _run
 from advisor.errors import UserError
 from advisor.executors import Cancelled, Failed, Finished, InProcessExecutor, Job, Reported
-from advisor.features import Dataset
+from advisor.features import Dataset, Signals
 from advisor.own_objective import Final, find, judge
 from advisor.run_folder import read_json
+from advisor.signals import load_signals
 from advisor.table import load_table
-from advisor.trial import Configuration, OwnTraining, Result, import_objective
+from advisor.trial import Configuration, OwnTraining, Result, SignalRows, import_objective
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PLAN = {"epochs": 3, "validation": "holdout"}
@@ -71,8 +73,7 @@ def here(tmp_path, monkeypatch):
 
 def trained(function, job_payload=None, frame=None, **shared):
     """The worker's side alone: an executor over the objective, on a table of 80 rows."""
-    frame = table() if frame is None else frame
-    read = load_table(frame, "y")
+    read = load_table(table() if frame is None else frame, "y")
     everything = {
         "function": function,
         "path": None,
@@ -85,6 +86,18 @@ def trained(function, job_payload=None, frame=None, **shared):
         **shared,
     }
     return InProcessExecutor(OwnTraining, everything), read
+
+
+def looked_at(function, x, y):
+    """An objective on arrays of images or sequences, one trial; its result."""
+    read = load_signals({"x": x, "y": y}, kind="image" if x.dtype == np.uint8 else "sequence")
+    shared = {
+        "function": function, "path": None, "data": read.train, "frame": None, "schema": read.schema,
+        "test": SignalRows(read.test.features, np.arange(len(read.test))), "seed": 0, "checkpoints": "checkpoints",
+    }  # fmt: skip
+    last = events(InProcessExecutor(OwnTraining, shared), job(keep=True, scaling="channel"))[-1]
+    assert isinstance(last, Finished), last
+    return last.result
 
 
 def job(keep=False, **configuration):
@@ -170,6 +183,69 @@ def test_inputs_have_no_gaps_and_answers_are_codes(here):
     assert found["x"].dtype == np.float32 and np.isfinite(found["x"]).all()
     assert found["x"].shape == (len(found["y"]), 2 + 1 + 3)  # a, b; is a missing; is c missing, u, v
     assert set(found["y"]) == {0, 1}
+
+
+def sequences(rows=60, seed=0):
+    draw = np.random.default_rng(seed)
+    x, y = draw.normal(size=(rows, 2, 12)).astype(np.float32), np.arange(rows) % 2
+    x[:, 0] += 3 * y[:, None]
+    x[::4, :, 9:] = np.nan  # shorter ones
+    x[1::4, 1, 4] = np.nan  # a gap
+    return x, y
+
+
+def test_of_images_and_sequences_it_gets_scaled_rows_and_their_answers(here):
+    def look(trial):
+        rows, inputs = trial.train, trial.inputs(trial.train)
+        assert inputs.dtype == np.float32 and np.isfinite(inputs).all()
+        assert inputs.shape == (len(rows), *shape)
+        assert np.array_equal(trial.inputs(rows[3:7]), inputs[3:7])
+        assert np.array_equal(trial.inputs(rows[np.array([5, 2])]), inputs[[5, 2]])
+        assert rows.values.shape[0] == len(rows) and rows[:2].values.dtype == kind
+        assert np.array_equal(trial.answers(rows), rows.target)
+        assert np.abs(inputs[:, 0].mean()) < 1e-3, "scaled by the training rows"
+        codes = trial.answers(trial.validation)
+        scores = np.eye(2)[codes] * 0.8 + 0.1
+
+        def predict(new):
+            with pytest.raises(ValueError, match="no target"):
+                _ = new.target
+            assert trial.inputs(new).shape == (len(new), *shape)
+            return np.full((len(new), 2), 0.5)
+
+        return advisor.Outcome(0.1, scores, predict)
+
+    x, y = sequences()
+    shape, kind = (3, 12), np.float32  # a channel more: where there are points
+    result = looked_at(look, x, y)
+    assert result.scores.shape == (48, 2) and result.test.shape == (12, 2)
+    assert set(result.read) == {"scaling"}
+    draw = np.random.default_rng(1)
+    shape, kind = (3, 6, 5), np.uint8
+    looked_at(look, draw.integers(0, 255, (60, 6, 5, 3)).astype(np.uint8), y)
+
+
+def test_nothing_of_a_validating_sequence_enters_the_inputs(here):
+    seen = []
+
+    def look(trial):
+        seen.append((trial._rows[1], trial.inputs(trial.train)))
+        return 1.0
+
+    x, y = sequences()
+    read = load_signals({"x": x, "y": y}, kind="sequence")
+
+    def once(values):
+        data = replace(read.train, features=Signals(values))
+        shared = {"function": look, "path": None, "data": data, "frame": None, "schema": read.schema,
+                  "test": SignalRows(read.test.features, np.arange(3)), "seed": 0, "checkpoints": "c"}  # fmt: skip
+        events(InProcessExecutor(OwnTraining, shared), job(scaling="channel", validation="holdout"))
+        return seen.pop()
+
+    held, plain = once(read.train.features.values)
+    wild = read.train.features.values.copy()
+    wild[held] = 1e6
+    assert np.array_equal(once(wild)[1], plain)
 
 
 def test_a_pruned_objective_ends_at_its_report_and_its_finally_runs(here):
@@ -442,14 +518,37 @@ def test_an_objective_that_never_works_is_one_line(body, says, here, capfd):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("example", ["torch_loop", "sklearn_model"])
-def test_the_examples_run(example, here, capfd):
-    command = f"tune sklearn:wine --target target --trials 3 --out run --json --objective {example}:objective"
+@pytest.mark.parametrize(
+    ("example", "data"),
+    [("torch_loop", "sklearn:wine"), ("sklearn_model", "sklearn:wine"), ("image_network", "sklearn:digits --kind image")],
+)
+def test_the_examples_run(example, data, here, capfd):
+    command = f"tune {data} --target target --trials 3 --out run --json --objective {example}:objective"
     options = ["--working-dir", str(EXAMPLES), "--executor", "in-process", "--set", "epochs=3", "--set", "validation=holdout"]
     assert _run([*command.split(), *options]) == 0
     document = json.loads(capfd.readouterr().out)
     assert len(document["search"]["trials"]) == 3
-    assert document["objective"]["compared"] == ("row by row" if example == "torch_loop" else "split by split")
+    assert document["objective"]["compared"] == ("split by split" if example == "sklearn_model" else "row by row")
+    assert "The network</h2>" not in Path("run/report.html").read_text(), "it is not ours that was trained"
+
+
+@pytest.mark.slow
+def test_a_bare_loss_on_sequences_with_a_number_to_predict(here):
+    x, y = sequences()
+    x[np.isnan(x)] = 0
+
+    def ridge(trial):
+        design = trial.inputs(trial.train).reshape(len(trial.train), -1)
+        held = trial.inputs(trial.validation).reshape(len(trial.validation), -1)
+        penalty = (trial.configuration["weight_decay"] + 0.01) * np.eye(design.shape[1])
+        weights = np.linalg.solve(design.T @ design + penalty, design.T @ trial.answers(trial.train))
+        return float(np.square(held @ weights - trial.answers(trial.validation)).mean())
+
+    source = {"x": x, "y": x[:, 0].mean(axis=1) + y}
+    result = advisor.tune(source, kind="sequence", trials=3, out="run", executor="in-process", objective=ridge)
+    assert result.document["task"] == "regression"
+    assert result.document["objective"]["read"] == ["scaling", "weight_decay"]
+    assert result.document["test"]["rows"] == 12
 
 
 @pytest.mark.slow
