@@ -108,12 +108,23 @@ def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--set", "fixed", multiple=True, metavar="PARAMETER=VALUE", callback=fixed_values, help="Your own value."
         ),
-        click.option("--out", metavar="DIR", help="The run folder; by default runs/NAME."),
+        click.option("--out", metavar="DIR", help="The run folder, or its URL (s3://BUCKET/RUN); by default runs/NAME."),
         json_option,
     ]
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def run_argument(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A run folder, or the URL of one, which is then brought here."""
+    return click.argument(name, callback=_local)
+
+
+def _local(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    from advisor.remote import here
+
+    return str(here(value))
 
 
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -157,18 +168,19 @@ def recommend(data: str, as_json: bool, out: str | None, target: str | None, **o
     DATA is a CSV or Parquet file, sklearn:NAME or openml:ID; a folder of images with a folder for each class; or an .npz,
     .npy, .ts or .arff file of images or sequences.
     """
+    from advisor.remote import mirrored, url_or_path
     from advisor.report import summary, write_report
     from advisor.runs import open_run, write_advice
 
     advice, run = open_run(data, target, out, given(options))
-    with run.in_use():
+    with run.in_use(), mirrored(run):
         write_advice(run, advice)
         write_report(run, advice.recommendation.to_dict(), advice.facts.to_dict(), advice.ledger(), None)
     if as_json:
         echo_json({"run": str(run.path), "facts": dict(advice.facts.values), **advice.recommendation.to_dict()})
         return
     echo(*summary(advice.recommendation.to_dict(), advice.facts.to_dict()))
-    echo("", f"report: {run.report_html}", f"next:   advisor tune {run.path}")
+    echo("", f"report: {run.report_html}", f"next:   advisor tune {url_or_path(run)}")
 
 
 @cli.command()
@@ -223,6 +235,8 @@ def tune(
     """
     from advisor import tune as tune_run
     from advisor.live import view
+    from advisor.remote import url_or_path
+    from advisor.run_folder import RunFolder
 
     with view(quiet=quiet) as live:
         result = tune_run(
@@ -248,7 +262,8 @@ def tune(
         )
     if result.interrupted:
         done = len(result.document["search"]["trials"])
-        say(f"interrupted: {done} of {trials} trials are kept; go on with: advisor tune {result.folder} --trials {trials}")
+        again = f"advisor tune {url_or_path(RunFolder(result.folder))} --trials {trials}"
+        say(f"interrupted: {done} of {trials} trials are kept; go on with: {again}")
         raise click.exceptions.Exit(EXIT_INTERRUPTED)
     _show(result, as_json)
 
@@ -293,6 +308,7 @@ def check(
 
 
 def _show(result: RunResult, as_json: bool) -> None:
+    from advisor.remote import url_or_path
     from advisor.report import verdict
     from advisor.run_folder import RunFolder
 
@@ -302,7 +318,7 @@ def _show(result: RunResult, as_json: bool) -> None:
         return
     for sentence in verdict(result.document):
         echo(sentence)
-    step = f"advisor predict {run.path} NEW_ROWS.csv --out predictions.csv"
+    step = f"advisor predict {url_or_path(run)} NEW_ROWS.csv --out predictions.csv"
     if own := result.document.get("objective"):
         step = f"the models are yours: {run.winner}" if own["kept"] else "train your model with the winner's configuration"
     echo("", f"report: {run.report_html}", f"next:   {step}")
@@ -330,43 +346,47 @@ def doctor(address: str | None, storage: str | None, as_json: bool) -> None:
 
 
 @cli.command()
-@click.argument("run")
+@run_argument("run")
 @json_option
 def status(run: str, as_json: bool) -> None:
     """Where the search in RUN stands: who drives it, what is done, what is running, the best so far."""
+    from advisor.remote import url_or_path
     from advisor.run_folder import RunFolder
     from advisor.status import in_words, read_status
 
-    found = read_status(RunFolder.open(run))
+    folder = RunFolder.open(run)
+    found = read_status(folder)
     if as_json:
         echo_json({"run": run, "done": found.done, **vars(found)})
     else:
-        echo(*in_words(Path(run), found))
+        echo(*in_words(url_or_path(folder), found))
 
 
 @cli.command()
-@click.argument("run")
+@run_argument("run")
 @click.option("--wait", type=float, default=60, show_default=True, metavar="SECONDS", help="For it to end; 0 only asks.")
 @json_option
 def stop(run: str, wait: float, as_json: bool) -> None:
     """Stop the search in RUN, from another terminal or machine. What is finished is kept; `advisor tune RUN` goes on."""
+    from advisor.remote import url_or_path
     from advisor.run_folder import RunFolder
     from advisor.status import stop as ask
 
-    answer = ask(RunFolder.open(run), wait)
+    folder = RunFolder.open(run)
+    answer, name = ask(folder, wait), url_or_path(folder)
     if as_json:
         echo_json({"run": run, "answer": answer})
         return
     words = {
-        "nobody": f"nothing runs in {run}",
-        "stopped": f"stopped; go on with: advisor tune {run}",
-        "asked": f"asked to stop: it does at its trials' next epoch, see advisor status {run}",
+        "nobody": f"nothing runs in {name}",
+        "stopped": f"stopped; go on with: advisor tune {name}",
+        "asked": f"asked to stop: it does at its trials' next epoch, see advisor status {name}",
     }
     echo(words[answer])
 
 
 @cli.command()
-@click.argument("run")
+@run_argument("run")
 @click.option("--host", default="localhost", show_default=True, help="Where to listen; others can see it only if you say so.")
 @click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True)
 def dashboard(run: str, host: str, port: int) -> None:
@@ -381,7 +401,7 @@ def dashboard(run: str, host: str, port: int) -> None:
 
 
 @cli.command()
-@click.argument("run")
+@run_argument("run")
 @click.argument("rows")
 @click.option("--out", metavar="FILE", help="Where to write the CSV; by default stdout.")
 @click.option("--raw", is_flag=True, help="Leave texts as they are that a spreadsheet would take for a formula.")
@@ -428,7 +448,7 @@ def without_formulas(table: pl.DataFrame) -> tuple[pl.DataFrame, int]:
 
 
 @cli.command()
-@click.argument("run")
+@run_argument("run")
 @click.option("--format", "form", type=click.Choice(["html", "markdown", "json"]), default="markdown", show_default=True)
 @click.option("--out", metavar="FILE", help="Where to write it; by default stdout.")
 def report(run: str, form: str, out: str | None) -> None:
@@ -454,7 +474,7 @@ def report(run: str, form: str, out: str | None) -> None:
 
 
 @cli.command()
-@click.argument("run")
+@run_argument("run")
 @click.argument("parameter", required=False)
 @json_option
 def why(run: str, parameter: str | None, as_json: bool) -> None:
@@ -477,7 +497,7 @@ def why(run: str, parameter: str | None, as_json: bool) -> None:
 
 
 @cli.command("what-if")
-@click.argument("run")
+@run_argument("run")
 @click.option("--set", "changes", multiple=True, required=True, metavar="FACT=VALUE", callback=pairs, help="Repeatable.")
 @json_option
 def what_if(run: str, changes: Mapping[str, str], as_json: bool) -> None:
@@ -492,8 +512,8 @@ def what_if(run: str, changes: Mapping[str, str], as_json: bool) -> None:
 
 
 @cli.command()
-@click.argument("run_a")
-@click.argument("run_b")
+@run_argument("run_a")
+@run_argument("run_b")
 @json_option
 def diff(run_a: str, run_b: str, as_json: bool) -> None:
     """How the recommendations of two runs differ, and by which rules."""

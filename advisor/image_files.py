@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from advisor.cache import cache_folder
 from advisor.errors import UserError
 from advisor.image_worker import Header, answer
 from advisor.reading import available_memory, shown
@@ -114,15 +115,6 @@ def _mapped(folder: Path) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     values = np.load(folder / "values.npy", mmap_mode="r", allow_pickle=False)
     readable = np.load(folder / "readable.npy", allow_pickle=False)
     return values[: int(readable.sum())], readable
-
-
-def cache_folder() -> Path:
-    """Where decoded images are kept."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    try:
-        return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "advisor"
-    except RuntimeError as error:
-        raise UserError("there is no home directory for the cache of images; name a place with XDG_CACHE_HOME") from error
 
 
 def _key(files: Sequence[Path], shape: tuple[int, ...]) -> str:

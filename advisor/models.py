@@ -23,6 +23,7 @@ from advisor.features import Features, Signals
 from advisor.losses import SMALLEST_PROBABILITY, row_losses
 from advisor.networks import InputShape
 from advisor.preprocessing import Preprocessor
+from advisor.remote import here
 from advisor.run_folder import RunFolder, read_json
 from advisor.signal_inputs import SignalPreprocessor, SignalShape
 from advisor.signals import SignalSchema, read_signals
@@ -211,12 +212,12 @@ def _digest_of(digests: Mapping[str, str]) -> str:
 
 
 def load_model(path: str | Path) -> Model:
-    """The model of a run folder, or of its ``model`` folder.
+    """The model of a run folder or a run's URL, or of its ``model`` folder.
 
     Raises UserError when there is none, when a file was changed or damaged since it was written, or when a newer
     advisor wrote it.
     """
-    folder = Path(path)
+    folder = Path(here(path))
     run = RunFolder(folder)
     if run.result.is_file() and not run.model.is_dir() and "objective" in read_json(run.result):
         raise UserError(f"{folder} was tuned with an objective of your own: its models are yours, see {run.winner}")

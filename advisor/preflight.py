@@ -26,6 +26,7 @@ from advisor.losses import loss_name, row_losses
 from advisor.networks import StackedLinear, StackedNorm, initialize
 from advisor.objective import splits_of
 from advisor.plans import memory_bytes, plan_of, problem, usable_memory
+from advisor.remote import here, mirrored
 from advisor.run_folder import RunFolder, write_json
 from advisor.runs import is_run, open_run, write_advice
 from advisor.signal_inputs import SignalInputs
@@ -539,12 +540,13 @@ def advice_for(
     data: str, target: str | None, out: str | None, options: Mapping[str, Any]
 ) -> tuple[Advice, RunFolder | None]:
     """The advice for some data, or that of a run; a run folder is made only where ``out`` asks for one."""
+    data = str(here(data))
     if out is None and not is_run(data):
         return get_advice(data, target, reading_of(options)), None
     advice, run = open_run(data, target, out, options)
     if out is None:
         return advice, None
-    with run.in_use():
+    with run.in_use(), mirrored(run):
         write_advice(run, advice)
     return advice, run
 
@@ -556,7 +558,7 @@ def check_recommendation(
     advice, run = advice_for(data, target, out, options)
     result = preflight(advice, seconds=seconds)
     if run is not None:
-        with run.in_use():
+        with run.in_use(), mirrored(run):
             write_json(run.preflight, result.to_dict())
     return result
 

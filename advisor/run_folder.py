@@ -112,6 +112,11 @@ class RunFolder:
         return self.path / "stop"
 
     @property
+    def remote(self) -> Path:
+        """The URL that this folder is the working copy of, where it is one (``remote.py``)."""
+        return self.path / "remote.json"
+
+    @property
     def search(self) -> Path:
         """What the search was asked for, and which database holds its study when that is not the journal."""
         return self.path / "search.json"
@@ -303,8 +308,14 @@ def _obstacle(run: RunFolder, identity: DataIdentity) -> str | None:
         if there.same_data(identity):
             return None
         return f"holds a run on other data ('{there.name}', target '{there.target}')"
-    strangers = [entry.name for entry in run.path.iterdir() if entry.name != "lock" and _TEMPORARY not in entry.name]
+    ours = (run.lock.name, run.remote.name)
+    strangers = [entry.name for entry in run.path.iterdir() if entry.name not in ours and not is_temporary(entry.name)]
     return f"is not a run and is not empty (it holds '{min(strangers)}')" if strangers else None
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file or folder of that name is a half-written one."""
+    return _TEMPORARY in name
 
 
 def _folder_name(name: str) -> str:

@@ -12,6 +12,7 @@ from advisor.archive import archive_pair
 from advisor.errors import UserError
 from advisor.images import SUFFIXES
 from advisor.recommendation import Recommendation
+from advisor.remote import here
 from advisor.run_folder import RunFolder, choose_run_folder, read_text, write_text
 from advisor.signals import kind_of
 
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 def open_run(
     data: Source, target: str | None, out: str | Path | None, options: Mapping[str, Any]
 ) -> tuple[Advice, RunFolder]:
-    """The advice and the run folder for some data, or for a run that is there already."""
+    """The advice and the run folder for some data, or for a run that is there already; a run's place may be a URL."""
+    data, out = here(data), here(out)
     if isinstance(data, str | Path) and is_run(data):
         if Path(data).is_dir():
             RunFolder.open(data)  # that it is no run is a better complaint than one about the options

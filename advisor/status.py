@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from advisor import __version__
 from advisor.errors import UserError
+from advisor.remote import Remote, here
 from advisor.run_folder import FORMAT, RunFolder, read_json, write_json
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def remembered(
     """The objective and its folder, those of a run that is gone on with where none is given."""
     if objective is not None or not isinstance(data, str | Path):
         return objective, working_dir
-    path = Path(data)
+    path = Path(here(data))
     run = RunFolder(path if path.is_dir() else path.parent)
     kept = read_request(run) if path.is_dir() or path.suffix in (".yaml", ".yml") else None
     if kept is None or kept.objective is None:
@@ -166,8 +167,8 @@ def read_status(run: RunFolder) -> Status:
     return Status(state, driver, asked, ends, best, running, final.get("winner"), request.storage if request else None)
 
 
-def in_words(run: Path, status: Status) -> list[str]:
-    """The status for a terminal, and the next command."""
+def in_words(run: str, status: Status) -> list[str]:
+    """The status for a terminal, and the next command. run: its folder or URL."""
     lines = [f"{run}: {status.state}"]
     if status.driver:
         lines[0] += f", by process {status.driver['pid']} on {status.driver['host']} since {status.driver['since']}"
@@ -208,8 +209,13 @@ def stop(
     if driver is None:
         return "nobody"
     write_json(run.stop_request, {"format": FORMAT, "pid": os.getpid(), "host": socket.gethostname()})
+    remote = Remote.of(run)
+    if remote:
+        remote.send_stop()
     begun = clock()
     while clock() - begun < wait:
+        if remote:
+            remote.refresh_driver()
         if run.driver() != driver:
             return "stopped"
         sleep(POLL_SECONDS)

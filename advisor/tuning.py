@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from advisor.errors import UserError, did_you_mean
 from advisor.executors import Executor, Factory, InProcessExecutor
 from advisor.finalists import Stopped
+from advisor.remote import mirrored
 from advisor.status import begin_request, remembered, stopping
 
 if TYPE_CHECKING:
@@ -47,14 +48,14 @@ def fit(data: Source, target: str | None = None, *, out: str | Path | None = Non
     """Train the recommendation alone: a model without a search. ``advisor train`` is this.
 
     data: what ``recommend`` takes, or a run folder or its recommendation.yaml (then without target). out: the run
-    folder; by default ``runs/NAME``. options: those of ``advisor.recommend``.
+    folder, or a URL of object storage (``s3://BUCKET/RUN``); by default ``runs/NAME``. options: those of ``advisor.recommend``.
     """
     begun = time.monotonic()
     from advisor import contest, results, run_search, throughput
     from advisor.runs import open_run, write_advice
 
     advice, run = open_run(data, target, out, options)
-    with run.in_use(), throughput.one_thread():
+    with run.in_use(), mirrored(run), throughput.one_thread():
         train = run_search.training_rows(advice)
         write_advice(run, advice)
         document = results.new_document(advice, "train")
@@ -119,7 +120,7 @@ def tune(
         from advisor.runs import open_run, write_advice
 
         advice, run = open_run(data, target, out, options)
-        with run.in_use(), nullcontext() if pool else _one_thread():
+        with run.in_use(), mirrored(run), nullcontext() if pool else _one_thread():
             finished = _finished(run, advice, trials, own)
             if finished:
                 return finished

@@ -1,0 +1,359 @@
+"""Runs in object storage (``s3://``, ``gs://`` and whatever else fsspec knows): a working copy here, and what keeps it alike.
+
+A run is a local folder for everything else in the program. One that was given as a URL lies in the cache folder, remembers
+its URL, and is copied there while it is in use, every few seconds and at the end. Whoever names the URL elsewhere gets a copy.
+
+Object storage has no locks. Who drives a run says so in ``URL/lock`` and renews it; a second driver that sees it renewed is
+refused, and one that finds its own replaced stops. That takes seconds, where the lease of a local folder takes none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from advisor.cache import cache_folder
+from advisor.errors import UserError
+from advisor.run_folder import FORMAT, RunFolder, is_temporary, read_json, replacing, write_json
+
+BEAT_SECONDS = 5.0
+"""How often the lease is renewed and what is new is copied: a machine that is lost loses no more of a run."""
+SILENT_SECONDS = 3 * BEAT_SECONDS
+"""A lease of another machine that is not renewed for so long has no driver any more."""
+LOOK_SECONDS = 0.5
+"""How often a lease that may be dead is looked at."""
+
+
+def is_url(place: object) -> bool:
+    return isinstance(place, str) and "://" in place
+
+
+def here(place: Any) -> Any:
+    """A place of a run in this machine's folders: the folder itself; for a URL its working copy, brought up to date.
+
+    What is no URL is returned as it is. UserError for a URL that no file system answers for.
+    """
+    return Remote.at(place).checked_out() if is_url(place) else place
+
+
+def url_or_path(run: RunFolder) -> str:
+    """How a person names a run: its URL where it has one, which holds on every machine."""
+    remote = Remote.of(run)
+    return str(run.path) if remote is None else remote.url
+
+
+@contextlib.contextmanager
+def mirrored(run: RunFolder) -> Iterator[None]:
+    """While a run is in use here: its URL's lease, and its files copied there. Nothing for a run without a URL.
+
+    UserError when another machine drives the run, takes it over, or what is new cannot be copied in the end.
+    """
+    remote = Remote.of(run)
+    if remote is None:
+        yield
+        return
+    with remote.lease():
+        yield
+
+
+@dataclass
+class Remote:
+    """One run's URL and its working copy. known: file -> (what it was here, what it was there) when both were last alike."""
+
+    url: str
+    run: RunFolder
+    files: Any
+    root: str
+    known: dict[str, tuple[str, str]] = field(default_factory=dict)
+    _folders: set[str] = field(default_factory=set)
+    _me: dict[str, Any] = field(default_factory=lambda: _this_driver())
+    _beats: int = 0
+    _lost: dict[str, Any] | None = None
+    _failure: UserError | None = None
+
+    @classmethod
+    def at(cls, url: str) -> Remote:
+        """The run at a URL, with a working copy in the cache folder that may still be empty."""
+        url = url.rstrip("/")
+        files, root = _file_system(url)
+        name = PurePosixPath(root).name or "run"
+        folder = cache_folder() / "runs" / f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-{name}"
+        remote = cls(url, RunFolder(folder), files, root)
+        remote._remember_or_begin()
+        return remote
+
+    @classmethod
+    def of(cls, run: RunFolder) -> Remote | None:
+        """The URL that a run's folder is the working copy of; None when it is none."""
+        if not run.remote.is_file():
+            return None
+        url = str(read_json(run.remote).get("url"))
+        remote = cls(url, run, *_file_system(url))
+        remote._remember_or_begin()
+        return remote
+
+    def _remember_or_begin(self) -> None:
+        if self.run.remote.is_file():
+            known = read_json(self.run.remote).get("files")
+            self.known = {name: (str(a), str(b)) for name, (a, b) in known.items()} if isinstance(known, dict) else {}
+
+    # ------------------------------------------------------------------ copies
+
+    def checked_out(self) -> Path:
+        """The working copy, with what is new there; as it is where a driver on this machine works in it."""
+        self.run.path.mkdir(parents=True, exist_ok=True)
+        driver = self.run.driver()
+        if driver is None or driver["host"] != socket.gethostname():
+            with self._talking():
+                self.pull()
+                self.fetch(self.run.lock.name)
+        return self.run.path
+
+    def pull(self) -> None:
+        """Take over what has changed there since both were last alike; what is new here alone stays."""
+        self.files.invalidate_cache()
+        there = {name: self._stamp_there(name) for name in self._names_there()}
+        for name, stamp in there.items():
+            if name not in self.known or self.known[name][1] != stamp:
+                self.fetch(name, stamp)
+        for name in self.known.keys() - there.keys():
+            self._path(name).unlink(missing_ok=True)
+            del self.known[name]
+        self._keep()
+
+    def push(self) -> None:
+        """Copy what has changed here since both were last alike, oldest first: what was written last is the newest there too."""
+        found = {name: path.stat() for name, path in self._files_here()}
+        changed = False
+        for name in sorted(found, key=lambda name: found[name].st_mtime_ns):
+            stamp = _stamp(found[name])
+            if name not in self.known or self.known[name][0] != stamp:
+                with contextlib.suppress(FileNotFoundError):  # replaced or removed meanwhile: the next time
+                    self._put(name, self._path(name).read_bytes())
+                    self.known[name] = (stamp, self._stamp_there(name))
+                    changed = True
+        for name in self.known.keys() - found.keys():
+            with contextlib.suppress(FileNotFoundError):
+                self.files.rm_file(self._there(name))
+            del self.known[name]
+            changed = True
+        if changed:
+            self._keep()
+
+    def fetch(self, name: str, stamp: str | None = None) -> None:
+        """Bring one file here; it goes away here when it is not there."""
+        path = self._path(name)
+        try:
+            content = self.files.cat_file(self._there(name))
+        except FileNotFoundError:
+            path.unlink(missing_ok=True)
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as file:
+            file.write(content)
+        if stamp is not None:
+            self.known[name] = (_stamp(path.stat()), stamp)
+
+    def send_stop(self) -> None:
+        """Ask whoever drives the run to stop."""
+        with self._talking():
+            self._put(self.run.stop_request.name, self.run.stop_request.read_bytes())
+
+    def refresh_driver(self) -> None:
+        """Who drives it, as it is known there, where its driver is on another machine."""
+        driver = self.run.driver()
+        if driver is None or driver["host"] != socket.gethostname():
+            with self._talking():
+                self.files.invalidate_cache()
+                self.fetch(self.run.lock.name)
+
+    def _names_there(self) -> list[str]:
+        try:
+            found = self.files.find(self.root)
+        except FileNotFoundError:
+            return []
+        return [name for name in (str(path)[len(self.root) :].strip("/") for path in found) if name and self._is_copied(name)]
+
+    def _files_here(self) -> Iterator[tuple[str, Path]]:
+        for path in sorted(self.run.path.rglob("*")):
+            name = path.relative_to(self.run.path).as_posix()
+            if path.is_file() and self._is_copied(name):
+                yield name, path
+
+    def _is_copied(self, name: str) -> bool:
+        """Not what is of one machine alone: the lease, a request to stop, checkpoints of trials under way."""
+        run, parts = self.run, PurePosixPath(name).parts
+        own = {path.name for path in (run.lock, run.stop_request, run.remote, run.checkpoints)}
+        return parts[0] not in own and ".." not in parts and not any(map(is_temporary, parts))
+
+    def _path(self, name: str) -> Path:
+        return self.run.path / name
+
+    def _there(self, name: str) -> str:
+        return f"{self.root}/{name}"
+
+    def _stamp_there(self, name: str) -> str:
+        return str(self.files.ukey(self._there(name)))
+
+    def _keep(self) -> None:
+        write_json(self.run.remote, {"format": FORMAT, "url": self.url, "files": {k: list(v) for k, v in self.known.items()}})
+
+    # ------------------------------------------------------------------ the lease
+
+    @contextlib.contextmanager
+    def lease(self) -> Iterator[None]:
+        """Hold the lease there, and copy while the block runs; see ``mirrored``."""
+        with self._talking():
+            self._take()
+            self.pull()
+        over = threading.Event()
+        thread = threading.Thread(target=self._copy_until, args=(over,), name="copy-run", daemon=True)
+        thread.start()
+        try:
+            yield
+        except BaseException:
+            over.set()
+            thread.join()
+            with contextlib.suppress(UserError):  # what went wrong in the block is said, and what there is was tried
+                self._finish()
+            raise
+        over.set()
+        thread.join()
+        self._finish()
+
+    def _copy_until(self, over: threading.Event) -> None:
+        while not over.wait(BEAT_SECONDS):
+            try:
+                with self._talking():
+                    if not self._beat():
+                        return
+                    self.push()
+                self._failure = None
+            except UserError as error:  # it may answer again; if not, the end says so
+                self._failure = error
+
+    def _beat(self) -> bool:
+        """Renew the lease and hear requests to stop; False when another has it."""
+        self.files.invalidate_cache()
+        holder = self._holder()
+        if holder is not None and holder.get("token") != self._me["token"]:
+            self._lost = holder
+            write_json(self.run.stop_request, {"format": FORMAT})
+            return False
+        self._say_holder()
+        if self.files.exists(self._there(self.run.stop_request.name)):
+            write_json(self.run.stop_request, {"format": FORMAT})
+        return True
+
+    def _take(self) -> None:
+        holder, begun = self._holder(), time.monotonic()
+        while holder is not None and not _is_dead(holder) and time.monotonic() - begun < SILENT_SECONDS:
+            time.sleep(LOOK_SECONDS)
+            self.files.invalidate_cache()
+            again = self._holder()
+            if again is not None and again != holder:
+                raise self._taken(again)
+            holder = again
+        self._say_holder()
+        self._remove(self.run.stop_request.name)  # it was for the driver before us
+        time.sleep(LOOK_SECONDS)
+        self.files.invalidate_cache()
+        holder = self._holder()
+        if holder is None or holder.get("token") != self._me["token"]:  # two began at once, and the other wrote last
+            raise self._taken(holder or {})
+
+    def _finish(self) -> None:
+        if self._lost is not None:
+            raise UserError(
+                f"{self.url} was taken over by {_words(self._lost)}: what was finished here since is in {self.run.path} alone"
+            )
+        try:
+            with self._talking():
+                self.push()
+                self._remove(self.run.stop_request.name)
+                self._remove(self.run.lock.name)
+        except UserError as error:
+            raise UserError(f"{error}; the run is whole in {self.run.path}, and going on with that folder copies it") from error
+
+    def _holder(self) -> dict[str, Any] | None:
+        try:
+            holder = json.loads(self.files.cat_file(self._there(self.run.lock.name)))
+        except (FileNotFoundError, ValueError):
+            return None
+        return holder if isinstance(holder, dict) else None
+
+    def _say_holder(self) -> None:
+        self._beats += 1
+        self._put(self.run.lock.name, json.dumps({**self._me, "beat": self._beats}).encode())
+
+    def _put(self, name: str, content: bytes) -> None:
+        there = self._there(name)
+        if (folder := str(PurePosixPath(there).parent)) not in self._folders:
+            self.files.makedirs(folder, exist_ok=True)  # object storage has no folders, file systems want them
+            self._folders.add(folder)
+        self.files.pipe_file(there, content)
+
+    def _remove(self, name: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self.files.rm_file(self._there(name))
+
+    def _taken(self, holder: dict[str, Any]) -> UserError:
+        return UserError(f"{self.url} is in use by {_words(holder)}: wait until it ends, or `advisor stop {self.url}`")
+
+    @contextlib.contextmanager
+    def _talking(self) -> Iterator[None]:
+        """Turns what a file system has against us into a UserError: each raises errors of its own kind."""
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:
+            raise _silent(self.url, error) from error
+
+
+def _silent(url: str, error: Exception) -> UserError:
+    first = (str(error).strip().splitlines() or [""])[0][:200]
+    return UserError(f"{url} does not answer ({type(error).__name__}: {first})")
+
+
+def _file_system(url: str) -> tuple[Any, str]:
+    import fsspec
+
+    try:
+        files, root = fsspec.core.url_to_fs(url)
+    except ImportError as error:
+        raise UserError(f"{url}: {error}") from error
+    except ValueError as error:
+        raise UserError(f"{url} is in no file system that fsspec knows ({error}): give s3://BUCKET/RUN, or a folder") from error
+    except Exception as error:  # some reach out for their server already
+        raise _silent(url, error) from error
+    return files, str(root).rstrip("/")
+
+
+def _this_driver() -> dict[str, Any]:
+    since = datetime.now(UTC).isoformat("T", "seconds")
+    return {"pid": os.getpid(), "host": socket.gethostname(), "since": since, "token": secrets.token_hex(8)}
+
+
+def _stamp(stat: os.stat_result) -> str:
+    return f"{stat.st_size}-{stat.st_mtime_ns}"
+
+
+def _is_dead(holder: dict[str, Any]) -> bool:
+    """Whether a driver of this machine is gone; of another machine's we know nothing."""
+    return holder.get("host") == socket.gethostname() and not Path(f"/proc/{holder.get('pid')}").exists()
+
+
+def _words(holder: dict[str, Any]) -> str:
+    return f"process {holder.get('pid', '?')} on {holder.get('host', 'another machine')}"
