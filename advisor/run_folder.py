@@ -562,6 +562,10 @@ class GrowingFile:
         """Bytes in the file, others' included."""
         return os.fstat(self._handle).st_size
 
+    def read(self, begin: int, end: int) -> bytes:
+        """The bytes from ``begin`` to before ``end``; fewer where the file is shorter."""
+        return os.pread(self._handle, end - begin, begin)
+
     def cut_torn_end(self) -> Path | None:
         """Cut back to the last newline; what was behind it is kept beside as ``NAME.torn-N`` (returned)."""
         size = os.fstat(self._handle).st_size

@@ -25,7 +25,7 @@ from advisor import search as search_module
 from advisor.errors import UserError
 from advisor.executor_contract import SHARED, script_factory
 from advisor.executors import Cancelled, Failed, Finished, InProcessExecutor, Reported
-from advisor.journal import Journal, read_study
+from advisor.journal import Journal, read_study, shared_storage
 from advisor.ray_executor import RayExecutor
 from advisor.search import Ended, EpochDone, Plan, Started, end_of, search
 
@@ -530,3 +530,34 @@ def test_a_refused_reference_is_a_failed_trial_with_its_reason(tmp_path):
 def test_a_space_in_which_nothing_can_be_run_ends(tmp_path):
     with pytest.raises(UserError, match="20 proposals could not be trained, the last: nothing fits"):
         search(plan(5, enqueue={}, refuse=lambda configuration: "nothing fits"), in_process(), tmp_path / "study.journal")
+
+
+# ------------------------------------------------------------------------------------------------ the journal's short ways
+
+
+@given(st.lists(st.sampled_from(["ask", "tell", "enqueue", "fail", "outside", "attribute"]), max_size=30))
+@settings(max_examples=60, deadline=None)
+def test_the_journal_knows_what_plain_optuna_reads_from_it(tmp_path_factory, steps):
+    """Through the open handle, and without going through the trials that have ended; others may write in between."""
+    path = tmp_path_factory.mktemp("journal") / "study.journal"
+    journal = Journal.open(path)
+    asked = []
+    for number, step in enumerate(steps):
+        if step == "ask":
+            asked.append(journal.study.ask({"x": optuna.distributions.FloatDistribution(0, 1)}))
+        elif step == "enqueue":
+            journal.study.enqueue_trial({"x": 0.5}, user_attrs={"n": number})
+        elif step == "attribute" and asked:
+            with journal.together():
+                asked[-1].set_user_attr("text", "line\u2028\r\n")
+        elif step == "outside":
+            plain = optuna.load_study(study_name="search", storage=shared_storage(path))
+            plain.enqueue_trial({"x": 0.25})
+        elif asked and step in ("tell", "fail"):
+            state = TrialState.COMPLETE if step == "tell" else TrialState.FAIL
+            journal.study.tell(asked.pop(0), 1.0 if step == "tell" else None, state=state)
+    plain = optuna.load_study(study_name="search", storage=shared_storage(path))
+    for states in (None, (TrialState.WAITING,), (TrialState.RUNNING, TrialState.WAITING), (TrialState.COMPLETE,)):
+        ours, theirs = (study.get_trials(deepcopy=False, states=states) for study in (journal.study, plain))
+        assert ours == theirs
+    journal.close()
