@@ -1,7 +1,7 @@
 """Image files -> pixels: headers first, then decoded by worker processes, into memory or into a file that stays.
 
 A set larger than a third of the free memory is decoded into the cache folder (``$XDG_CACHE_HOME/advisor`` or
-``~/.cache/advisor``), once for the same files; it is written whole or not at all.
+``~/.cache/advisor``), once for the same files; it is written whole or not at all, and goes when it is no longer used.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import queue
 import shutil
 import subprocess
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -33,6 +34,9 @@ FEW_FILES = 300
 """Up to so many files are read in this process: a worker takes half a second to start."""
 CHUNK = 64
 """Files that a worker reads at a time."""
+UNUSED_DAYS = 30
+"""A decoded set that was not used for so long is removed when the next one is made."""
+_PREFIX = "images-"
 FORMAT = 1
 """Raised whenever the same files would give other pixels, so that the cache is not used."""
 
@@ -82,10 +86,14 @@ def _fill(values: NDArray[np.uint8], files: Sequence[Path], shape: tuple[int, ..
 
 
 def _cached(files: Sequence[Path], shape: tuple[int, ...], size: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    folder = cache_folder() / f"images-{_key(files, shape)}"
+    folder = cache_folder() / f"{_PREFIX}{_key(files, shape)}"
     with contextlib.suppress(OSError, ValueError):
-        return _mapped(folder)
+        found = _mapped(folder)
+        with contextlib.suppress(OSError):  # a cache that we may only read
+            os.utime(folder)  # used today
+        return found
     partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
+    _remove_unused(folder.parent)
     try:
         partial.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(partial).free
@@ -109,6 +117,15 @@ def _cached(files: Sequence[Path], shape: tuple[int, ...], size: int) -> tuple[N
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _remove_unused(cache: Path) -> None:
+    """Sets that nobody has used for UNUSED_DAYS, and halves of sets whose process died: they can be decoded again."""
+    oldest = time.time() - UNUSED_DAYS * 86400
+    for folder in cache.glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):  # another process was first
+            if folder.stat().st_mtime < oldest:
+                shutil.rmtree(folder)
 
 
 def _mapped(folder: Path) -> tuple[NDArray[Any], NDArray[np.bool_]]:

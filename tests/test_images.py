@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pandas as pd
@@ -259,6 +260,26 @@ def test_a_set_larger_than_a_third_of_memory_is_kept_in_a_file(tmp_path, monkeyp
     os.utime(root / "b" / "3.png", ns=(1, 1))  # another time: the files may have changed
     load_signals(root)
     assert len(decoded) == 3
+
+
+def test_a_kept_set_that_nobody_uses_goes_when_the_next_is_made(tmp_path, monkeypatch):
+    root = folders(tmp_path, "ab", 12, size=(6, 5))
+    cache = tmp_path / "cache" / "advisor"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(image_files, "available_memory", lambda: 1000)
+    load_signals(root)
+    first = set(cache.iterdir())
+    others = [cache / "images-old", cache / "images-old.77.partial", cache / "runs"]
+    for folder in others:
+        folder.mkdir()
+    long_ago = time.time() - 31 * 86400
+    for folder in [*first, *others]:
+        os.utime(folder, (long_ago, long_ago))
+    load_signals(root)  # used again: these stay
+    os.utime(root / "b" / "3.png", ns=(1, 1))
+    load_signals(root)
+    assert first < set(cache.iterdir()) and len(set(cache.iterdir()) - first - set(others)) == 1
+    assert set(others) & set(cache.iterdir()) == {cache / "runs"}, "runs are nobody's to remove"
 
 
 def test_a_cache_that_breaks_off_leaves_nothing(tmp_path, monkeypatch):
