@@ -198,7 +198,7 @@ def train(data: str, as_json: bool, out: str | None, target: str | None, **optio
 @click.option("--trials", type=int, default=40, show_default=True, help="How many in all, earlier ones included.")
 @click.option("--time-limit", type=float, metavar="SECONDS", help="For the search and the final together.")
 @click.option("--executor", default="ray", show_default=True, help="ray, or in-process for debugging.")
-@click.option("--address", metavar="ADDRESS", help="A Ray cluster to join, HOST:PORT or auto; else a Ray is started here.")
+@click.option("--address", metavar="ADDRESS", help="A Ray cluster: HOST:PORT, ray://HOST:PORT or auto; else one is started here.")
 @click.option("--workers", type=int, help="Trials at once; by default one per core.")
 @click.option("--gpus-per-worker", type=float, default=0, show_default=True, help="Share of a GPU for each trial.")
 @click.option("--trial-time-limit", type=float, metavar="SECONDS", help="End a trial, also one that hangs, after so long.")
@@ -325,7 +325,7 @@ def _show(result: RunResult, as_json: bool) -> None:
 
 
 @cli.command()
-@click.option("--address", metavar="ADDRESS", help="A Ray cluster to look at too: HOST:PORT or auto.")
+@click.option("--address", metavar="ADDRESS", help="A Ray cluster to look at too: HOST:PORT, ray://HOST:PORT or auto.")
 @click.option("--storage", metavar="URL", help="A database to look at too.")
 @json_option
 def doctor(address: str | None, storage: str | None, as_json: bool) -> None:

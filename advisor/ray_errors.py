@@ -13,10 +13,6 @@ from pathlib import Path
 CORE_LINE = re.compile(r"^\[[\d\-: ,.]+ [DIWEF] \d+ \d+\] ")
 """A log line of Ray's core: [2026-11-24 08:25:40,472 W 30552 31000] gcs_client.cc:210: ..."""
 REFUSED = "InvalidAuthToken"
-CLIENT = (
-    "Ray Client (ray://) does not stream what trials report: join with HOST:PORT of the head (6379) from a machine in the "
-    "cluster's network, or `ray job submit` the command"
-)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ import time
 import traceback
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,11 @@ from advisor.executors import (
     over_time,
 )
 from advisor.packing import Packing
-from advisor.ray_errors import CLIENT, core_log, why_not
+from advisor.ray_errors import core_log, why_not
 from advisor.versions import differences, versions
 
+CLIENT = "ray://"
+"""How an address begins that is a Ray Client's (``ray_client.py``)."""
 BATCH_SECONDS = 0.02
 """A worker gathers the epochs of so long into one message: a message costs about as much as a hundred tiny epochs."""
 CANCEL_SECONDS = 10.0
@@ -150,7 +153,8 @@ class RayWorkers:
     Order of calls: ``start`` (returns at once; the rest goes on in a thread), ``wait`` (a UserError when it did not
     work), ``close``. A Ray that was running in this process is used and left alone.
 
-    address: None starts Ray on this machine for this process only; else HOST:PORT or auto.
+    address: None starts Ray on this machine for this process only; else HOST:PORT or auto (``ray_client.ClientWorkers`` for a
+    ray:// address).
     workers: None is one per ``cpus_per_worker`` of the cluster's CPUs (and per ``gpus_per_worker`` of its GPUs).
     imports: modules that every worker imports at once. working_dir: a folder of code that is sent to a cluster's workers.
     """
@@ -206,10 +210,18 @@ class RayWorkers:
         if not ray.is_initialized():
             _ray_init(self._address, self._local_resources(), self._working_dir)
             self._ours = True
-        if self._closing.is_set():
-            return
+        if not self._closing.is_set():
+            self._begin()
+
+    def _begin(self) -> None:
+        import ray
+
         for _ in range(self._count(ray.cluster_resources())):
             self.actors.append(self.new_actor())
+
+    def executor(self, factory: Factory, shared: Any) -> Executor:
+        """What runs jobs on these workers; see :class:`RayExecutor`."""
+        return RayExecutor(factory, shared, ray_workers=self)
 
     def wanted(self) -> int | None:
         """How many actors the cluster has room for now; None when their number is fixed, or nothing can join or leave."""
@@ -321,11 +333,11 @@ def knock(address: str) -> None:
     """UserError when nobody listens at the address: Ray itself takes a minute to find out."""
     if address in ("auto", "local"):
         return
-    if address.startswith("ray://"):
-        raise UserError(f"{address}: {CLIENT}")
-    host, colon, port = address.rpartition(":")
+    host, colon, port = address.removeprefix(CLIENT).rpartition(":")
     if not colon or not port.isdigit() or not 0 < int(port) < 65536:
-        raise UserError(f"'{address}' is not an address: give HOST:PORT or auto")
+        raise UserError(f"'{address}' is not an address: give HOST:PORT, ray://HOST:PORT or auto")
+    if address.startswith(CLIENT) and find_spec("grpc") is None:
+        raise UserError(f"{address}: Ray's client is not installed: pip install 'ray[client]'")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
     except OSError as error:

@@ -92,15 +92,15 @@ def tune(
 
     trials: how many in all, those of an earlier call on the same run folder included; trial 0 is the recommendation,
     trial 1 the library default. time_limit: seconds, for the search and the final together. executor: ``ray``, or
-    ``in-process`` for debugging. address: a Ray cluster to join. workers: how many trials at once. gpus_per_worker: the
-    share of a GPU that each worker asks Ray for; 0 trains on CPUs; workers on one GPU train at once what fits its memory
-    together, so a small share is the right one. trial_time_limit: seconds after which a trial is ended, and its worker
-    replaced when it hangs. strategy: ``joint`` searches everything at once, ``staged`` first what makes it learn, then what
-    regularizes, then the layers. adapt: whether the curves of finished trials may move the ranges of those that follow.
-    objective: your own training code in place of our networks, a function of an ``advisor.Trial``
-    or its name, package.module:function; the model is then yours, and the result has none. working_dir: the folder to
-    import it from, sent to a cluster's workers. storage: the URL of a database to keep the study in, in place of the
-    journal file; a run folder remembers it, without its password. data, target, out and options are those of ``fit``.
+    ``in-process`` for debugging. address: a Ray cluster to join, HOST:PORT, ray://HOST:PORT or auto. workers: how many
+    trials at once. gpus_per_worker: the share of a GPU that each worker asks Ray for; 0 trains on CPUs; workers on one GPU
+    train at once what fits its memory together, so a small share is the right one. trial_time_limit: seconds after which a
+    trial is ended, and its worker replaced when it hangs. strategy: ``joint`` searches everything at once, ``staged`` first
+    what makes it learn, then what regularizes, then the layers. adapt: whether the curves of finished trials may move the
+    ranges of those that follow. objective: your own training code in place of our networks, a function of an
+    ``advisor.Trial`` or its name, package.module:function; the model is then yours, and the result has none. working_dir:
+    the folder to import it from, sent to a cluster's workers. storage: the URL of a database to keep the study in, in place
+    of the journal file; a run folder remembers it, without its password. data, target, out and options are those of ``fit``.
     on_phase, on_note: told where we are, and what a person should know at once.
     Ctrl-C or `advisor stop` ends the search cleanly; the same call goes on with it.
     Raises UserError for whatever the user can mend.
@@ -207,10 +207,16 @@ def _start_workers(
         return None
     if executor != "ray":
         raise UserError(f"unknown executor '{executor}': choose ray or in-process")
-    from advisor.ray_executor import RayWorkers
+    from advisor.ray_executor import CLIENT, RayWorkers
 
     imports = ["advisor.trial" if own else "advisor.training"]
-    pool = RayWorkers(workers, address, gpus_per_worker=gpus_per_worker, imports=imports, working_dir=working_dir)
+    options: dict[str, Any] = {"gpus_per_worker": gpus_per_worker, "imports": imports, "working_dir": working_dir}
+    if address is not None and address.startswith(CLIENT):
+        from advisor.ray_client import ClientWorkers
+
+        pool: RayWorkers = ClientWorkers(workers, address, **options)
+    else:
+        pool = RayWorkers(workers, address, **options)
     pool.start()
     return pool
 
@@ -236,6 +242,4 @@ def _executor(pool: RayWorkers | None, own: OwnObjective | None, shared: Mapping
     factory: Factory = own.factory if own else TrainingObjective
     if pool is None:
         return InProcessExecutor(factory, shared)
-    from advisor.ray_executor import RayExecutor
-
-    return RayExecutor(factory, shared, ray_workers=pool)
+    return pool.executor(factory, shared)

@@ -170,7 +170,7 @@ def test_this_machine_can_be_measured():
     [
         ("127.0.0.1:9", "no Ray cluster answers at 127.0.0.1:9"),
         ("nowhere", "'nowhere' is not an address"),
-        ("ray://127.0.0.1:10001", "does not stream"),
+        ("ray://127.0.0.1:9", "no Ray cluster answers at ray://127.0.0.1:9"),
     ],
 )
 def test_an_address_where_no_cluster_is(address, says, capfd):
@@ -184,26 +184,27 @@ def test_an_address_where_no_cluster_is(address, says, capfd):
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
-    """`ray start --head` by someone else, with a token, in a home and on a port of its own; (address, home)."""
+    """`ray start --head` by someone else, with a token, in a home and on ports of its own; (address, client's, home)."""
     home = tmp_path_factory.mktemp("home")
     (home / ".ray").mkdir()
     (home / ".ray" / "auth_token").write_text("0123456789abcdef" * 2)
     (home / ".ray" / "auth_token").chmod(0o600)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    with socket.socket() as probe, socket.socket() as other:
+        for one in (probe, other):
+            one.bind(("127.0.0.1", 0))
+        port, client = (one.getsockname()[1] for one in (probe, other))
     command = [str(Path(sys.executable).with_name("ray")), "start", "--head", f"--port={port}", "--num-cpus=2", "--block"]
-    command += ["--include-dashboard=false", "--disable-usage-stats"]
+    command += ["--include-dashboard=false", "--disable-usage-stats", f"--ray-client-server-port={client}"]
     environment = {**os.environ, "HOME": str(home), "RAY_AUTH_MODE": "token"}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     head = subprocess.Popen(command, env=environment, start_new_session=True, **quiet)
     try:
         for _ in range(600):
-            with socket.socket() as knock:
-                if knock.connect_ex(("127.0.0.1", port)) == 0:
+            with socket.socket() as knock, socket.socket() as client_knock:
+                if knock.connect_ex(("127.0.0.1", port)) == 0 and client_knock.connect_ex(("127.0.0.1", client)) == 0:
                     break
             time.sleep(0.1)
-        yield f"127.0.0.1:{port}", home
+        yield f"127.0.0.1:{port}", f"ray://127.0.0.1:{client}", home
     finally:
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
@@ -222,9 +223,11 @@ def outside(command, folder, home, **environment):
 
 
 @pytest.mark.slow
-def test_a_cluster_of_someone_else_is_joined_with_its_token(cluster, tmp_path):
+@pytest.mark.parametrize("way", ["head", "client"])
+def test_a_cluster_of_someone_else_is_joined_with_its_token(cluster, way, tmp_path):
     """The objective's code is sent; the token is found; afterwards the cluster is still there, and without our actors."""
-    address, home = cluster
+    head, client, home = cluster
+    address = head if way == "head" else client
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "mine_sent.py").write_text("def f(trial):\n    return trial.configuration['learning_rate']\n")
     rows = [f"{i % 7},{(i * 5) % 11},{'yes' if (i % 7) + (i * 5) % 11 > 8 else 'no'}" for i in range(80)]
@@ -242,8 +245,21 @@ def test_a_cluster_of_someone_else_is_joined_with_its_token(cluster, tmp_path):
 
 @pytest.mark.slow
 def test_a_wrong_token_is_one_line(cluster, tmp_path):
-    address, home = cluster
+    address, _, home = cluster
     command = ["tune", "sklearn:wine", "--target", "target", "--trials", "3", "--address", address, "--quiet"]
     done = outside(command, tmp_path, home, RAY_AUTH_TOKEN="f" * 32, RAY_NUM_REDIS_GET_RETRIES="2")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
     assert f"{address} refuses our token" in done.stderr and "advisor doctor" in done.stderr
+
+
+@pytest.mark.slow
+def test_behind_a_client_the_executor_keeps_the_contract(cluster):
+    _, client, home = cluster
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+    done = subprocess.run(
+        # without our conftest.py, which switches tokens off
+        [sys.executable, "-m", "pytest", "--noconftest", str(Path(__file__).with_name("client_contract.py")), "-q"],
+        env={**kept, "HOME": str(home), "RAY_AUTH_MODE": "token", "ADDRESS": client},
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
