@@ -638,7 +638,7 @@ class _Driver:
         return [place for place in range(self._plan.trials) if place not in taken]
 
     def _result(self, interrupted: bool, timed_out: bool) -> SearchResult:
-        trials = sorted(filter(counts, self._study.get_trials()), key=_place)
+        trials = sorted(filter(counts, self._study.get_trials(deepcopy=False)), key=_place)
         best = best_of(trials)
         return SearchResult(
             tuple(trials), best, interrupted, timed_out and bool(self._free), self._clock() - self._begun
