@@ -39,12 +39,18 @@ def is_url(place: object) -> bool:
     return isinstance(place, str) and "://" in place
 
 
-def here(place: Any) -> Any:
+def here(place: Any, *, new: bool = False) -> Any:
     """A place of a run in this machine's folders: the folder itself; for a URL its working copy, brought up to date.
 
-    What is no URL is returned as it is. UserError for a URL that no file system answers for.
+    What is no URL is returned as it is. new: a run may begin there. UserError for a URL that no file system answers for, or
+    that holds no run.
     """
-    return Remote.at(place).checked_out() if is_url(place) else place
+    if not is_url(place):
+        return place
+    folder = Remote.at(place).checked_out()
+    if not new and not RunFolder(folder).recommendation.is_file():
+        raise UserError(f"{place} holds no run: give the URL of one, or bring the data here and give the file")
+    return folder
 
 
 def url_or_path(run: RunFolder) -> str:
@@ -80,7 +86,6 @@ class Remote:
     _me: dict[str, Any] = field(default_factory=lambda: _this_driver())
     _beats: int = 0
     _lost: dict[str, Any] | None = None
-    _failure: UserError | None = None
 
     @classmethod
     def at(cls, url: str) -> Remote:
@@ -234,14 +239,10 @@ class Remote:
 
     def _copy_until(self, over: threading.Event) -> None:
         while not over.wait(BEAT_SECONDS):
-            try:
-                with self._talking():
-                    if not self._beat():
-                        return
-                    self.push()
-                self._failure = None
-            except UserError as error:  # it may answer again; if not, the end says so
-                self._failure = error
+            with contextlib.suppress(UserError), self._talking():  # it may answer again; if not, the end says so
+                if not self._beat():
+                    return
+                self.push()
 
     def _beat(self) -> bool:
         """Renew the lease and hear requests to stop; False when another has it."""
@@ -330,6 +331,8 @@ def _silent(url: str, error: Exception) -> UserError:
 def _file_system(url: str) -> tuple[Any, str]:
     import fsspec
 
+    if url.startswith(("http://", "https://")):
+        raise UserError(f"{url}: nothing can be kept there; give s3://BUCKET/RUN, or bring the data here and give the file")
     try:
         files, root = fsspec.core.url_to_fs(url)
     except ImportError as error:

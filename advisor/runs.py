@@ -24,7 +24,7 @@ def open_run(
     data: Source, target: str | None, out: str | Path | None, options: Mapping[str, Any]
 ) -> tuple[Advice, RunFolder]:
     """The advice and the run folder for some data, or for a run that is there already; a run's place may be a URL."""
-    data, out = here(data), here(out)
+    data, out = here(data), here(out, new=True)
     if isinstance(data, str | Path) and is_run(data):
         if Path(data).is_dir():
             RunFolder.open(data)  # that it is no run is a better complaint than one about the options

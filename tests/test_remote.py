@@ -93,7 +93,7 @@ def test_a_run_at_a_url_goes_on_and_is_read_on_another_machine(url, machine, tmp
     out, _ = capfd.readouterr()
     assert f"{url}: finished" in out and "next:    advisor report " + url in out
     machine("one")
-    assert read_json(here(url) / "result.json") == again.document, "what the second machine found is here, too"
+    assert read_json(here(url, new=True) / "result.json") == again.document, "what the second machine found is here, too"
 
 
 @pytest.mark.slow
@@ -111,7 +111,7 @@ def test_recommend_and_check_leave_their_files_at_the_url(url, capfd):
 
 def begun(url, text="one"):
     """A run's working copy, with one file of it there."""
-    run = RunFolder(here(url))
+    run = RunFolder(here(url, new=True))
     with run.in_use(), mirrored(run):
         write_text(run.recommendation, text)
     return run
@@ -120,7 +120,7 @@ def begun(url, text="one"):
 def test_what_was_not_copied_before_a_crash_is_copied_by_the_next_command(url):
     run = begun(url)
     write_text(run.recommendation, "two")  # and here the machine's process dies
-    assert here(url) == run.path and run.recommendation.read_text() == "two", "nothing there is newer"
+    assert here(url, new=True) == run.path and run.recommendation.read_text() == "two", "nothing there is newer"
     with run.in_use(), mirrored(run):
         pass
     assert content(url)["recommendation.yaml"] == b"two"
@@ -136,14 +136,14 @@ def test_what_another_machine_wrote_since_is_taken_over(url, machine):
         pass
     machine("one")
     write_text(run.recommendation, "never copied")
-    assert here(url) == run.path
+    assert here(url, new=True) == run.path
     assert run.recommendation.read_text() == "from two"
     assert (run.model / "m").read_text() == "weights"
     with run.in_use(), mirrored(run):
         (run.model / "m").unlink()
     assert content(url).keys() == {"recommendation.yaml"}, "what is removed here goes away there"
     machine("two")
-    assert not (RunFolder(here(url)).model / "m").exists()
+    assert not (RunFolder(here(url, new=True)).model / "m").exists()
 
 
 def test_what_is_new_is_there_while_the_run_is_in_use(url):
@@ -171,7 +171,7 @@ def test_a_name_that_leads_out_of_the_folder_is_not_copied(machine, tmp_path, mo
     monkeypatch.setattr(MemoryFileSystem, "find", lambda self, root, **more: [f"{root}/../../evil", f"{root}/good"])
     monkeypatch.setattr(MemoryFileSystem, "cat_file", lambda self, path, **more: b"x")
     monkeypatch.setattr(MemoryFileSystem, "ukey", lambda self, path: "1")
-    folder = here("memory://b/run")
+    folder = here("memory://b/run", new=True)
     assert (folder / "good").read_bytes() == b"x"
     assert not list(tmp_path.rglob("evil"))
 
@@ -183,7 +183,7 @@ def test_a_second_machine_is_refused_and_hears_who_it_is(url, machine):
     run = begun(url)
     with run.in_use(), mirrored(run):
         machine("two")
-        other = RunFolder(here(url))
+        other = RunFolder(here(url, new=True))
         assert other.driver()["host"] == "one", "advisor status says so, too"
         says = rf"mine is in use by process {os.getpid()} on one: wait until it ends"
         with pytest.raises(UserError, match=says), mirrored(other):
@@ -198,7 +198,7 @@ def test_a_lease_that_is_not_renewed_is_taken_over(url, machine):
     begun(url)
     Remote.at(url)._say_holder()  # and then its machine is lost
     machine("two")
-    run = RunFolder(here(url))
+    run = RunFolder(here(url, new=True))
     with run.in_use(), mirrored(run):
         assert json.loads(content(url)["lock"])["host"] == "two"
 
@@ -253,7 +253,7 @@ def test_another_machine_can_ask_it_to_stop(url, machine):
     answers = []
     with run.in_use(), mirrored(run):
         machine("two")
-        other = RunFolder(here(url))
+        other = RunFolder(here(url, new=True))
         thread = threading.Thread(target=lambda: answers.append(stop(other, wait=30)))
         thread.start()
         wait_for(run.stop_request.exists)
@@ -300,7 +300,8 @@ def test_storage_that_is_away_for_a_while_is_tried_again(machine, monkeypatch):
     [
         ("s4://bucket/run", "s4://bucket/run is in no file system that fsspec knows"),
         ("hdfs://nowhere.invalid/run", "hdfs://nowhere.invalid/run"),
-        ("memory://empty/run", "is not a run"),
+        ("memory://empty/run", "memory://empty/run holds no run: give the URL of one, or bring the data here"),
+        ("https://nowhere.invalid/d.csv", "nothing can be kept there; give s3://BUCKET/RUN, or bring the data here"),
     ],
 )
 @pytest.mark.parametrize("command", [["why"], ["status"], ["stop"], ["tune", "--executor", "in-process"], ["report"], ["train"]])
