@@ -21,18 +21,20 @@ from advisor.versions import differences, versions
 class _Bridge:
     """What runs in the actor: an executor of this cluster, with the driver's wishes for its workers."""
 
-    def __init__(self, options: dict[str, Any], driver: dict[str, str]) -> None:
-        if differing := differences(driver, versions()):
-            raise UserError(f"the cluster runs other versions: {'; '.join(differing)}: install the same there")
+    def __init__(self, options: dict[str, Any]) -> None:
         self._workers = RayWorkers(**options)
-        self._workers.start()
         self._executor: RayExecutor | None = None
 
-    def ready(self) -> None:
+    def start(self, driver: dict[str, str]) -> None:
+        """Start the workers; driver: its versions. Not in ``__init__``: what that raises arrives as an actor that died."""
+        if differing := differences(driver, versions()):
+            raise UserError(f"the cluster runs other versions: {'; '.join(differing)}: install the same there")
         self._workers.wait()
 
-    def prepare(self, factory: Factory, shared: Any) -> None:
+    def prepare(self, factory: Factory, shared: Any) -> int:
+        """Make the executor; its slots."""
         self._executor = RayExecutor(factory, shared, ray_workers=self._workers)
+        return self._executor.slots
 
     def call(self, name: str, *arguments: Any) -> tuple[int, Any]:
         """One of the executor's methods; its slots, and what the method returned."""
@@ -63,10 +65,10 @@ class ClientWorkers(RayWorkers):
         import ray
 
         # On no CPU: it only waits, and a cluster whose CPUs are all the workers' must still have room for it.
-        self.bridge = ray.remote(_Bridge).options(num_cpus=0).remote(self._options, versions())
-        with unpacked(ray):
-            ray.get(self.bridge.ready.remote())
+        self.bridge = ray.remote(_Bridge).options(num_cpus=0).remote(self._options)
         self.actors.append(self.bridge)
+        with unpacked(ray):
+            ray.get(self.bridge.start.remote(versions()))
 
     def executor(self, factory: Factory, shared: Any) -> ClientExecutor:
         return ClientExecutor(factory, shared, self)
@@ -76,15 +78,14 @@ class ClientExecutor(Executor):
     """:class:`RayExecutor` on the other side of a Ray Client."""
 
     def __init__(self, factory: Factory, shared: Any, workers: ClientWorkers) -> None:
-        self._workers, self._slots = workers, 0
+        self._workers, self._slots, self._wish = workers, 0, 0
         try:
             workers.wait()
             import ray
 
             self._ray = ray
             with unpacked(ray):
-                ray.get(workers.bridge.prepare.remote(factory, shared))
-            self._call("wish", 0)
+                self._slots = ray.get(workers.bridge.prepare.remote(factory, shared))
         except BaseException:
             workers.close()
             raise
@@ -97,7 +98,9 @@ class ClientExecutor(Executor):
         self._call("submit", job)
 
     def wish(self, jobs: int) -> None:
-        self._call("wish", jobs)
+        if jobs != self._wish:  # asked before every poll, and each call travels
+            self._call("wish", jobs)
+            self._wish = jobs
 
     def poll(self, timeout: float) -> list[Event]:
         events: list[Event] = copy.deepcopy(self._call("poll", timeout))  # arrays arrive read-only

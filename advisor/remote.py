@@ -22,10 +22,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 from advisor.cache import cache_folder
 from advisor.errors import UserError
-from advisor.run_folder import FORMAT, RunFolder, is_temporary, read_json, replacing, write_json
+from advisor.run_folder import FORMAT, RunFolder, is_temporary, read_json, write_bytes, write_json
 
 BEAT_SECONDS = 5.0
 """How often the lease is renewed and what is new is copied: a machine that is lost loses no more of a run."""
@@ -47,16 +48,12 @@ def here(place: Any, *, new: bool = False) -> Any:
     """
     if not is_url(place):
         return place
-    folder = Remote.at(place).checked_out()
-    if not new and not RunFolder(folder).recommendation.is_file():
-        raise UserError(f"{place} holds no run: give the URL of one, or bring the data here and give the file")
-    return folder
+    return Remote.at(place).checked_out(new=new)
 
 
 def url_or_path(run: RunFolder) -> str:
     """How a person names a run: its URL where it has one, which holds on every machine."""
-    remote = Remote.of(run)
-    return str(run.path) if remote is None else remote.url
+    return _url_of(run) or str(run.path)
 
 
 @contextlib.contextmanager
@@ -82,7 +79,6 @@ class Remote:
     files: Any
     root: str
     known: dict[str, tuple[str, str]] = field(default_factory=dict)
-    _folders: set[str] = field(default_factory=set)
     _me: dict[str, Any] = field(default_factory=lambda: _this_driver())
     _beats: int = 0
     _lost: dict[str, Any] | None = None
@@ -91,47 +87,45 @@ class Remote:
     def at(cls, url: str) -> Remote:
         """The run at a URL, with a working copy in the cache folder that may still be empty."""
         url = url.rstrip("/")
+        run = RunFolder(_working_copy(url))
         files, root = _file_system(url)
-        name = PurePosixPath(root).name or "run"
-        folder = cache_folder() / "runs" / f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-{name}"
-        remote = cls(url, RunFolder(folder), files, root)
-        remote._remember_or_begin()
-        return remote
+        return cls(url, run, files, root, _known_of(run))
 
     @classmethod
     def of(cls, run: RunFolder) -> Remote | None:
         """The URL that a run's folder is the working copy of; None when it is none."""
-        if not run.remote.is_file():
-            return None
-        url = str(read_json(run.remote).get("url"))
-        remote = cls(url, run, *_file_system(url))
-        remote._remember_or_begin()
-        return remote
-
-    def _remember_or_begin(self) -> None:
-        if self.run.remote.is_file():
-            known = read_json(self.run.remote).get("files")
-            self.known = {name: (str(a), str(b)) for name, (a, b) in known.items()} if isinstance(known, dict) else {}
+        url = _url_of(run)
+        return None if url is None else cls.at(url)
 
     # ------------------------------------------------------------------ copies
 
-    def checked_out(self) -> Path:
-        """The working copy, with what is new there; as it is where a driver on this machine works in it."""
-        self.run.path.mkdir(parents=True, exist_ok=True)
-        driver = self.run.driver()
-        if driver is None or driver["host"] != socket.gethostname():
+    def checked_out(self, *, new: bool) -> Path:
+        """The working copy, with what is new there; as it is where a driver on this machine works in it.
+
+        UserError, before anything is copied, where something else than a run is, or nothing and no new one may begin.
+        """
+        if not self._driven_here():
             with self._talking():
-                self.pull()
-                self.fetch(self.run.lock.name)
+                self._check_is_run(new)
+                self.run.path.mkdir(parents=True, exist_ok=True)
+                self.pull(beside_others=True)
+            self.refresh_driver()
         return self.run.path
 
-    def pull(self) -> None:
-        """Take over what has changed there since both were last alike; what is new here alone stays."""
+    def pull(self, *, beside_others: bool = False) -> None:
+        """Take over what has changed there since both were last alike; what is new here alone stays.
+
+        beside_others: without a lease, so it ends where a driver begins here, whose files must not be replaced under it.
+        """
         self.files.invalidate_cache()
         there = {name: self._stamp_there(name) for name in self._names_there()}
         for name, stamp in there.items():
-            if name not in self.known or self.known[name][1] != stamp:
-                self.fetch(name, stamp)
+            if name not in self.known or self.known[name][1] != stamp or not self._path(name).exists():
+                content = self.files.cat_file(self._there(name))
+                if beside_others and self._driven_here():
+                    return
+                self._write(name, content)
+                self.known[name] = (_stamp(self._path(name).stat()), stamp)
         for name in self.known.keys() - there.keys():
             self._path(name).unlink(missing_ok=True)
             del self.known[name]
@@ -144,10 +138,13 @@ class Remote:
         for name in sorted(found, key=lambda name: found[name].st_mtime_ns):
             stamp = _stamp(found[name])
             if name not in self.known or self.known[name][0] != stamp:
-                with contextlib.suppress(FileNotFoundError):  # replaced or removed meanwhile: the next time
-                    self._put(name, self._path(name).read_bytes())
-                    self.known[name] = (stamp, self._stamp_there(name))
-                    changed = True
+                try:
+                    content = self._path(name).read_bytes()
+                except FileNotFoundError:  # removed meanwhile: the next time
+                    continue
+                self._put(name, content)
+                self.known[name] = (stamp, self._stamp_there(name))
+                changed = True
         for name in self.known.keys() - found.keys():
             with contextlib.suppress(FileNotFoundError):
                 self.files.rm_file(self._there(name))
@@ -156,32 +153,41 @@ class Remote:
         if changed:
             self._keep()
 
-    def fetch(self, name: str, stamp: str | None = None) -> None:
-        """Bring one file here; it goes away here when it is not there."""
-        path = self._path(name)
-        try:
-            content = self.files.cat_file(self._there(name))
-        except FileNotFoundError:
-            path.unlink(missing_ok=True)
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as file:
-            file.write(content)
-        if stamp is not None:
-            self.known[name] = (_stamp(path.stat()), stamp)
-
     def send_stop(self) -> None:
         """Ask whoever drives the run to stop."""
         with self._talking():
             self._put(self.run.stop_request.name, self.run.stop_request.read_bytes())
 
     def refresh_driver(self) -> None:
-        """Who drives it, as it is known there, where its driver is on another machine."""
+        """Who drives it on another machine, as it is known there."""
+        with self._talking():
+            self.files.invalidate_cache()
+            holder = self._holder()
+        if holder is None or holder.get("host") == socket.gethostname():
+            self.run.driver_elsewhere.unlink(missing_ok=True)
+        else:
+            write_json(self.run.driver_elsewhere, {"format": FORMAT, **holder})
+
+    def _driven_here(self) -> bool:
         driver = self.run.driver()
-        if driver is None or driver["host"] != socket.gethostname():
-            with self._talking():
-                self.files.invalidate_cache()
-                self.fetch(self.run.lock.name)
+        return driver is not None and driver["host"] == socket.gethostname()
+
+    def _check_is_run(self, new: bool) -> None:
+        """Looked at before it is copied: a bucket may hold more than this disk."""
+        run = self.run
+        if any(self.files.exists(self._there(file.name)) for file in (run.facts, run.recommendation)):
+            return
+        if not new:
+            raise UserError(f"{self.url} holds no run: give the URL of one, or bring the data here and give the file")
+        try:
+            found = self.files.ls(self.root, detail=False)
+        except FileNotFoundError:
+            return
+        names = (PurePosixPath(str(path)).name for path in found)
+        if strangers := [name for name in names if name not in (run.lock.name, run.stop_request.name)]:
+            raise UserError(
+                f"{self.url} is not a run and is not empty (it holds '{min(strangers)}'): choose another place"
+            )
 
     def _names_there(self) -> list[str]:
         try:
@@ -199,11 +205,16 @@ class Remote:
     def _is_copied(self, name: str) -> bool:
         """Not what is of one machine alone: the lease, a request to stop, checkpoints of trials under way."""
         run, parts = self.run, PurePosixPath(name).parts
-        own = {path.name for path in (run.lock, run.stop_request, run.remote, run.checkpoints)}
+        own = {path.name for path in (run.lock, run.stop_request, run.remote, run.driver_elsewhere, run.checkpoints)}
         return parts[0] not in own and ".." not in parts and not any(map(is_temporary, parts))
 
     def _path(self, name: str) -> Path:
         return self.run.path / name
+
+    def _write(self, name: str, content: bytes) -> None:
+        path = self._path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, content)
 
     def _there(self, name: str) -> str:
         return f"{self.root}/{name}"
@@ -221,6 +232,7 @@ class Remote:
         """Hold the lease there, and copy while the block runs; see ``mirrored``."""
         with self._talking():
             self._take()
+            self.run.driver_elsewhere.unlink(missing_ok=True)
             self.pull()
         over = threading.Event()
         thread = threading.Thread(target=self._copy_until, args=(over,), name="copy-run", daemon=True)
@@ -275,17 +287,18 @@ class Remote:
             raise self._taken(holder or {})
 
     def _finish(self) -> None:
+        try:
+            with self._talking():
+                if self._lost is None and self._beat():  # still ours? the last look was seconds ago
+                    self.push()
+                    self._remove(self.run.stop_request.name)
+                    self._remove(self.run.lock.name)
+        except UserError as error:
+            raise UserError(f"{error}; the run is whole in {self.run.path}, and going on with that folder copies it") from error
         if self._lost is not None:
             raise UserError(
                 f"{self.url} was taken over by {_words(self._lost)}: what was finished here since is in {self.run.path} alone"
             )
-        try:
-            with self._talking():
-                self.push()
-                self._remove(self.run.stop_request.name)
-                self._remove(self.run.lock.name)
-        except UserError as error:
-            raise UserError(f"{error}; the run is whole in {self.run.path}, and going on with that folder copies it") from error
 
     def _holder(self) -> dict[str, Any] | None:
         try:
@@ -300,10 +313,18 @@ class Remote:
 
     def _put(self, name: str, content: bytes) -> None:
         there = self._there(name)
-        if (folder := str(PurePosixPath(there).parent)) not in self._folders:
-            self.files.makedirs(folder, exist_ok=True)  # object storage has no folders, file systems want them
-            self._folders.add(folder)
-        self.files.pipe_file(there, content)
+        try:
+            self.files.pipe_file(there, content)
+        except FileNotFoundError:  # object storage has no folders, file systems want them first
+            self._make_folders(there)
+            self.files.pipe_file(there, content)
+
+    def _make_folders(self, there: str) -> None:
+        """The folders above a file; never a bucket, the first of a path without a root: its name may be misspelt."""
+        folders = [*reversed(PurePosixPath(there).parents)][1:]
+        for folder in folders if there.startswith("/") else folders[1:]:
+            with contextlib.suppress(FileExistsError):
+                self.files.mkdir(str(folder), create_parents=False)
 
     def _remove(self, name: str) -> None:
         with contextlib.suppress(FileNotFoundError):
@@ -328,8 +349,40 @@ def _silent(url: str, error: Exception) -> UserError:
     return UserError(f"{url} does not answer ({type(error).__name__}: {first})")
 
 
+def _working_copy(url: str) -> Path:
+    """Where the working copy of a URL lies on this machine."""
+    name = PurePosixPath(url.partition("://")[2]).name or "run"
+    return cache_folder() / "runs" / f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-{name}"
+
+
+def _url_of(run: RunFolder) -> str | None:
+    """The URL of a working copy; None for any other folder, also for a copy of one that lies elsewhere: it is not kept alike."""
+    if not run.remote.is_file():
+        return None
+    url = read_json(run.remote).get("url")
+    if not is_url(url):
+        raise UserError(f"{run.remote} is damaged: it names no URL; remove the folder, and give the URL again")
+    return str(url) if run.path.resolve() == _working_copy(str(url)).resolve() else None
+
+
+def _known_of(run: RunFolder) -> dict[str, tuple[str, str]]:
+    files = read_json(run.remote).get("files") if run.remote.is_file() else {}
+    try:
+        return {name: (str(here), str(there)) for name, (here, there) in files.items()}  # type: ignore[union-attr]
+    except (AttributeError, TypeError, ValueError):
+        raise UserError(
+            f"{run.remote} is damaged: it does not say what was copied; remove the folder, and give the URL again"
+        ) from None
+
+
 def _file_system(url: str) -> tuple[Any, str]:
     import fsspec
+
+    if urlsplit(url).password is not None:
+        raise UserError(
+            "the URL holds a password, which would be written down with it: leave it out; a key, or the storage's own "
+            "settings, can speak for you"
+        )
 
     if url.startswith(("http://", "https://")):
         raise UserError(f"{url}: nothing can be kept there; give s3://BUCKET/RUN, or bring the data here and give the file")

@@ -117,6 +117,11 @@ class RunFolder:
         return self.path / "remote.json"
 
     @property
+    def driver_elsewhere(self) -> Path:
+        """Of a working copy: who drives the run on another machine, as it was last heard."""
+        return self.path / "driver.json"
+
+    @property
     def search(self) -> Path:
         """What the search was asked for, and which database holds its study when that is not the journal."""
         return self.path / "search.json"
@@ -233,6 +238,15 @@ class RunFolder:
 
         Another host's lock is not ours to see: there its text is believed, which a killed driver may have left behind.
         """
+        return self._holder() or self._holder_elsewhere()
+
+    def _holder_elsewhere(self) -> dict[str, Any] | None:
+        if not self.driver_elsewhere.is_file():
+            return None
+        document = read_json(self.driver_elsewhere)
+        return {name: document.get(name) for name in ("pid", "host", "since")}
+
+    def _holder(self) -> dict[str, Any] | None:
         try:
             with self.lock.open("rb") as file:
                 holder = json.loads(file.read(4096))
@@ -308,7 +322,7 @@ def _obstacle(run: RunFolder, identity: DataIdentity) -> str | None:
         if there.same_data(identity):
             return None
         return f"holds a run on other data ('{there.name}', target '{there.target}')"
-    ours = (run.lock.name, run.remote.name)
+    ours = (run.lock.name, run.remote.name, run.driver_elsewhere.name)
     strangers = [entry.name for entry in run.path.iterdir() if entry.name not in ours and not is_temporary(entry.name)]
     return f"is not a run and is not empty (it holds '{min(strangers)}')" if strangers else None
 

@@ -7,8 +7,11 @@ import os
 
 import pytest
 
+from advisor import ray_client
+from advisor.errors import UserError
 from advisor.executor_contract import SHARED, ExecutorContract, script_factory
 from advisor.ray_client import ClientExecutor, ClientWorkers
+from advisor.versions import versions
 
 
 @pytest.fixture(scope="module")
@@ -18,6 +21,17 @@ def client_executor():
     executor.close()
     executor.close()
     assert executor.slots == 0
+
+
+def test_other_versions_on_the_cluster_are_named(monkeypatch):
+    monkeypatch.setattr(ray_client, "versions", lambda: {**versions(), "torch": "1.0"})
+    with pytest.raises(UserError, match=r"the cluster runs other versions: .*torch.*: install the same there"):
+        ClientExecutor(script_factory, SHARED, ClientWorkers(1, os.environ["ADDRESS"]))
+
+
+def test_no_room_on_the_cluster_is_one_line():
+    with pytest.raises(UserError, match="the Ray cluster has no room for a worker with 1000 CPU"):
+        ClientExecutor(script_factory, SHARED, ClientWorkers(None, os.environ["ADDRESS"], cpus_per_worker=1000))
 
 
 class TestClientExecutor(ExecutorContract):

@@ -1,7 +1,9 @@
 """Runs in object storage: `--out URL`, any command on a URL, one driver at a time, nothing lost with a machine."""
 
+import contextlib
 import json
 import os
+import shutil
 import socket
 import threading
 import time
@@ -171,9 +173,48 @@ def test_a_name_that_leads_out_of_the_folder_is_not_copied(machine, tmp_path, mo
     monkeypatch.setattr(MemoryFileSystem, "find", lambda self, root, **more: [f"{root}/../../evil", f"{root}/good"])
     monkeypatch.setattr(MemoryFileSystem, "cat_file", lambda self, path, **more: b"x")
     monkeypatch.setattr(MemoryFileSystem, "ukey", lambda self, path: "1")
+    monkeypatch.setattr(MemoryFileSystem, "exists", lambda self, path, **more: True)
     folder = here("memory://b/run", new=True)
     assert (folder / "good").read_bytes() == b"x"
     assert not list(tmp_path.rglob("evil"))
+
+
+def test_a_file_that_is_missing_here_comes_back_and_is_not_removed_there(url):
+    run = begun(url)
+    run.recommendation.unlink()  # somebody tidied the cache
+    with run.in_use(), mirrored(run):
+        pass
+    assert run.recommendation.read_text() == "one" and content(url).keys() == {"recommendation.yaml"}
+
+
+def test_a_question_replaces_nothing_under_a_driver_that_begins(url, machine, monkeypatch):
+    run = begun(url)
+    machine("two")
+    begun(url, "from two")
+    machine("one")
+    files = type(Remote.at(url).files)
+    read, leases = files.cat_file, contextlib.ExitStack()
+
+    def cat_file(self, path, *more, **options):
+        if path.endswith("recommendation.yaml"):
+            leases.enter_context(run.in_use())
+        return read(self, path, *more, **options)
+
+    with leases, monkeypatch.context() as context:
+        context.setattr(files, "cat_file", cat_file)
+        before = run.recommendation.stat().st_ino
+        here(url)
+        assert run.recommendation.stat().st_ino == before
+
+
+def test_a_copy_of_a_working_copy_is_a_run_of_its_own(url, tmp_path):
+    run = begun(url)
+    shutil.copytree(run.path, tmp_path / "mine")
+    copy = RunFolder(tmp_path / "mine")
+    with copy.in_use(), mirrored(copy):
+        write_text(copy.recommendation, "mine alone")
+    assert content(url)["recommendation.yaml"] == b"one"
+    assert remote.url_or_path(copy) == str(copy.path) and remote.url_or_path(run) == url
 
 
 # ------------------------------------------------------------------------------------------------ one driver
@@ -227,25 +268,46 @@ def test_one_whose_lease_was_taken_stops_and_copies_nothing_more(url, machine):
     assert content(url)["recommendation.yaml"] == b"one"
 
 
-def test_of_two_that_begin_at_once_one_runs(url, machine):
+def test_of_two_that_begin_at_once_one_runs(url, machine, monkeypatch):
     begun(url)
-    ends = []
+    monkeypatch.setattr(remote, "BEAT_SECONDS", 60)
+    monkeypatch.setattr(remote, "SILENT_SECONDS", 60)
+    monkeypatch.setattr(remote, "LOOK_SECONDS", 1)
+    ends, together, over = [], threading.Barrier(2), threading.Event()
 
     def drive():
+        lease = Remote.at(url).lease()
+        together.wait()
         try:
-            with Remote.at(url).lease():
-                time.sleep(0.5)
+            with lease:
                 ends.append("ran")
+                over.wait(30)
         except UserError:
             ends.append("refused")
 
     threads = [threading.Thread(target=drive) for _ in range(2)]
     for thread in threads:
         thread.start()
+    wait_for(lambda: "ran" in ends)
+    Remote.at(url)._put("lock", json.dumps({**json.loads(content(url)["lock"]), "beat": 2}).encode())  # it lives
+    wait_for(lambda: len(ends) == 2)
+    over.set()
     for thread in threads:
         thread.join()
-    assert "ran" in ends, ends
+    assert sorted(ends) == ["ran", "refused"]
     assert "lock" not in content(url)
+
+
+def test_a_lease_that_was_lost_since_the_last_look_is_noticed_at_the_end(url, machine, monkeypatch):
+    run = begun(url)
+    monkeypatch.setattr(remote, "BEAT_SECONDS", 60)
+    with pytest.raises(UserError, match="was taken over by process"), run.in_use(), mirrored(run):
+        write_text(run.recommendation, "too late")
+        machine("two")
+        Remote.at(url)._say_holder()
+        machine("one")
+    there = content(url)
+    assert there["recommendation.yaml"] == b"one" and json.loads(there["lock"])["host"] == "two"
 
 
 def test_another_machine_can_ask_it_to_stop(url, machine):
@@ -295,9 +357,36 @@ def test_storage_that_is_away_for_a_while_is_tried_again(machine, monkeypatch):
     assert content("memory://b/run")["study.journal"] == b"more trials"
 
 
+def test_what_else_lies_at_a_url_is_not_copied(url, tmp_path, capfd):
+    files, root = fsspec.core.url_to_fs(url)
+    files.makedirs(f"{root}/deep", exist_ok=True)
+    files.pipe_file(f"{root}/deep/large.bin", b"terabytes")
+    assert _run(["why", url]) == 2
+    assert _run(["recommend", "sklearn:wine", "--target", "target", "--out", url]) == 2
+    first, second = capfd.readouterr().err.splitlines()
+    assert "holds no run" in first and "is not a run and is not empty (it holds 'deep'): choose another place" in second
+    assert content(url).keys() == {"deep/large.bin"} and not (tmp_path / "one").exists()
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"format": 1}', '{"format": 1, "url": 5}'])
+def test_a_damaged_memory_of_the_url_is_one_line(text, url, capfd):
+    begun(url).remote.write_text(text)
+    assert _run(["recommend", "sklearn:wine", "--target", "target", "--out", url]) == 2
+    assert "remote.json is damaged" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("files", ["5", '{"a": 1}', '{"a": ["b"]}'])
+def test_a_damaged_memory_of_what_was_copied_is_one_line(files, url):
+    run = begun(url)
+    run.remote.write_text(f'{{"format": 1, "url": "{url}", "files": {files}}}')
+    with pytest.raises(UserError, match=r"remote.json is damaged: it does not say what was copied; remove the folder"):
+        here(url)
+
+
 @pytest.mark.parametrize(
     ("url", "says"),
     [
+        ("sftp://me:secret@nowhere.invalid/run", "the URL holds a password"),
         ("s4://bucket/run", "s4://bucket/run is in no file system that fsspec knows"),
         ("hdfs://nowhere.invalid/run", "hdfs://nowhere.invalid/run"),
         ("memory://empty/run", "memory://empty/run holds no run: give the URL of one, or bring the data here"),
@@ -310,4 +399,4 @@ def test_a_url_that_is_none_is_one_line(url, says, command, machine, capfd):
     assert _run([command[0], url, *command[1:]]) == 2
     out, err = capfd.readouterr()
     assert out == "" and err.count("\n") == 1
-    assert says in err
+    assert says in err and "secret" not in err
