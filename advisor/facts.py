@@ -62,6 +62,7 @@ FACTS: Mapping[str, FactSpec] = MappingProxyType(
         ("features.boolean", "int", "columns", "two-valued feature columns", 1),
         ("features.datetime", "int", "columns", "date or time feature columns", 1),
         ("features.text", "int", "columns", "free text feature columns", 0),
+        ("time.inputs", "int", "inputs", "numeric inputs that the time column becomes, 0 without one", 3),
         ("features.identifier", "int", "columns", "columns that only number or name the rows; not used", 1),
         ("features.constant", "int", "columns", "columns with the same content in every row; not used", 1),
         (

@@ -25,6 +25,7 @@ class Features:
     numeric: float64, shape (rows, numeric columns); NaN is missing, no infinities.
     categorical: int32, shape (rows, categorical columns); an index into ``levels[column]``, MISSING or UNSEEN.
     levels: per categorical column its level texts, sorted, so that codes keep their order whatever rows are used.
+    trend: the numeric columns that grow with time, so that new rows lie beyond the training rows.
     """
 
     numeric: NDArray[np.float64]
@@ -32,6 +33,7 @@ class Features:
     numeric_names: tuple[str, ...]
     categorical_names: tuple[str, ...]
     levels: tuple[tuple[str, ...], ...]
+    trend: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.numeric.shape != (len(self.categorical), len(self.numeric_names)):

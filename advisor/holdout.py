@@ -37,7 +37,7 @@ def held_out_rows(
     if values.max() == 0:
         raise UserError(f"'{shown(cells.name)}' has one value in all rows; two are needed to hold rows out by it")
     wanted = fraction * len(values)
-    if cells.dtype == pl.Float64:  # time: cut where the share of later rows is nearest to the one wanted
+    if cells.dtype != pl.String:  # time: cut where the share of later rows is nearest to the one wanted
         later = len(values) - np.cumsum(np.bincount(values))
         cut = int(np.abs(later[:-1] - wanted).argmin())
         later_rows: NDArray[np.bool_] = values > cut

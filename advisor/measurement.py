@@ -119,6 +119,7 @@ def _shape_facts(table: Table) -> dict[str, Any]:
     arrays = len(schema.of_type("numeric", "boolean")) + sum(
         len(encoded_names(column)) for column in schema.of_type("datetime", "text")
     )
+    arrays += len(schema.time_parts)
     levels = [len(schema.levels[column.name]) for column in schema.of_type("categorical")]
     has_groups = schema.group_column is not None
     facts: dict[str, Any] = {
@@ -135,6 +136,7 @@ def _shape_facts(table: Table) -> dict[str, Any]:
         "has_groups": has_groups,
         "groups.count": table.train[schema.group_column].n_unique() if schema.group_column is not None else None,
         "has_time": schema.time_column is not None,
+        "time.inputs": len(schema.time_parts),
         "time_ordered": _time_ordered(table),
         "infinite.values": table.notes.get("infinite_values", 0),
         "junk.values": table.notes.get("junk_values", 0),

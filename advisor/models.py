@@ -114,7 +114,7 @@ def predictions(model: Model, source: str | Path) -> tuple[pl.DataFrame, list[st
         columns |= {"name": names} if any(names) else {}
     else:
         frame = read_frame(source)
-        known = {model.schema.target, *(column.name for column in model.schema.columns)}
+        known = {model.schema.target, model.schema.time_column, *(column.name for column in model.schema.columns)}
         unused = [name for name in frame.columns if name not in known]
         features = encode(frame, model.schema)
     scores = model.scores(features)

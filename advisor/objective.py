@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 KEPT_PREPARATIONS = 4
 """Transformed tables kept per worker; trials differ in few input parameters, and each entry is a copy of the table."""
-_INPUT_PARAMETERS = ("numeric_scaling", "numeric_embedding", "numeric_embedding_bins", "one_hot_max", "scaling")
-"""What decides the inputs, of tables (the first four) and of images and sequences."""
+_INPUT_PARAMETERS = ("numeric_scaling", "numeric_embedding", "numeric_embedding_bins", "one_hot_max", "time_trend", "scaling")
+"""What decides the inputs, of tables (all but the last) and of images and sequences."""
 
 
 def payload(configuration: Mapping[str, Any], *, seed: int, repeat: int, members: int, keep: bool) -> dict[str, Any]:

@@ -6,7 +6,7 @@ Every statistic (medians, scales, quantiles, bins, known levels) comes from the 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,7 @@ class Preprocessor:
     embedded_columns: Array  # indices of categorical columns that are embedded
     code_maps: Array  # (categorical columns, largest level count + 2): level code + 2 -> code of this preprocessor
     code_counts: Array  # (categorical columns,): codes in use, reserved ones included
+    latest: Array = field(default_factory=lambda: np.zeros(0))  # (numeric,) values above it count as it, or (0,)
 
     @classmethod
     def fit(cls, features: Features, rows: Array, configuration: Mapping[str, Any]) -> Preprocessor:
@@ -61,6 +62,7 @@ class Preprocessor:
         numeric = features.numeric[rows]
         sample = numeric[:: max(1, len(rows) // FIT_ROWS)]
         centre, scale, quantiles = _fit_scaling(sample, scaling)
+        latest = _fit_trend(features, numeric, configuration.get("time_trend", "none"), scale)
         bins = np.zeros((0, numeric.shape[1]))
         if configuration["numeric_embedding"] == "piecewise_linear":
             scaled = _scale(sample, scaling, centre, scale, quantiles)
@@ -79,11 +81,13 @@ class Preprocessor:
             embedded_columns=np.flatnonzero(~one_hot),
             code_maps=code_maps,
             code_counts=code_counts,
+            latest=latest,
         )
 
     def transform(self, features: Features) -> Inputs:
         """Every row of ``features`` as inputs. Levels that the training rows lack become code 0, or no one-hot at all."""
-        numeric = _scale(features.numeric, self.scaling, self.centre, self.scale, self.quantiles)
+        values = np.minimum(features.numeric, self.latest) if len(self.latest) else features.numeric
+        numeric = _scale(values, self.scaling, self.centre, self.scale, self.quantiles)
         blocks = [np.isnan(features.numeric[:, self.missing_columns])]
         codes = np.zeros((len(features), len(self.embedded_columns)), dtype=np.int64)
         for column in self.one_hot_columns:
@@ -129,6 +133,19 @@ def _fit_scaling(values: Array, scaling: str) -> tuple[Array, Array, Array]:
         elif scaling == "quantile":
             quantiles[:, column] = np.quantile(present, np.linspace(0, 1, QUANTILES))
     return centre, scale, quantiles
+
+
+def _fit_trend(features: Features, numeric: Array, how: str, scale: Array) -> Array:
+    """The largest value of each column that counts, (numeric,), or (0,): no limit. "none" takes the columns that grow with
+    time out, by their scale."""
+    columns = [features.numeric_names.index(name) for name in features.trend]
+    if how == "none":
+        scale[columns] = 0
+    if how != "held" or not columns:
+        return np.zeros(0)
+    latest = np.full(numeric.shape[1], np.inf)
+    latest[columns] = np.nanmax(numeric[:, columns], axis=0)
+    return latest
 
 
 def _scale(values: Array, scaling: str, centre: Array, scale: Array, quantiles: Array) -> NDArray[np.float32]:

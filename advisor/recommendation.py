@@ -174,6 +174,7 @@ def library_default(recommendation: Recommendation, base: Space) -> dict[str, An
     Values that the person fixed stand here too.
     """
     searched, provenance = recommendation.space.searched, recommendation.provenance
+    base = base.without(base.parameters.keys() - provenance.keys())  # a run of an earlier version knows fewer
     kept = (n for n, p in base.parameters.items() if p.topic == "plan" or (provenance[n].yours and n not in searched))
     return base.complete({name: recommendation.configuration[name] for name in kept})
 

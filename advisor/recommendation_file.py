@@ -23,6 +23,9 @@ FORMAT = 1
 MAX_BYTES = 20_000_000
 """Larger than any recommendation for a table that fits into memory; the limit only stops what is none."""
 
+LATER = frozenset({"time_trend"})
+"""Parameters that the files of earlier versions lack: their runs go on without, as they were."""
+
 HEADER = """\
 # What the advisor recommends, and why. You may edit it and hand it back: advisor tune RUN/recommendation.yaml
 # A value that you change under `configuration` is used in every trial and leaves the search.
@@ -122,7 +125,7 @@ def read(text: str, bases: Space | Callable[[Any], Space], source: str) -> Read:
     kind = _mapping(document, ("data",)).get("kind", "table")
     if kind not in get_args(Kind):
         raise document.error(("data", "kind"), f"{shown(kind)} is not one of {', '.join(get_args(Kind))}")
-    base = bases if isinstance(bases, Space) else bases(kind)
+    base = _known_then(document, bases if isinstance(bases, Space) else bases(kind))
     provenance = _named(document, "provenance", base, _PROVENANCE)
     findings = _several(document, "findings", _FINDING)
     unjudged = _several(document, "unjudged", _UNJUDGED)
@@ -131,6 +134,12 @@ def read(text: str, bases: Space | Callable[[Any], Space], source: str) -> Read:
     return Read(
         _mapping(document, ("data",)), base, space, frozenset(edited), findings, provenance, unjudged, contradictions
     )
+
+
+def _known_then(document: Document, base: Space) -> Space:
+    """The base without what was added after the file was written."""
+    known = {*_mapping(document, ("provenance",)), *_mapping(document, ("configuration",))}
+    return base.without(LATER - known)
 
 
 def _keys(document: Document, place: Place, wanted: tuple[str, ...], optional: tuple[str, ...] = ()) -> None:

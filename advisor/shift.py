@@ -152,12 +152,12 @@ def _samples(table: Table) -> Samples | None:
 
 def _joint(schema: Schema, samples: Samples) -> Schema:
     """The schema with the levels of both sides: by those of the training rows alone, test rows would be told by what is
-    rare in both."""
+    rare in both. Without the time, which tells them by its very meaning."""
     levels = {
         name: tuple(sorted({*samples.old[name].drop_nulls().unique(), *samples.new[name].drop_nulls().unique()}))
         for name in schema.levels
     }
-    return replace(schema, levels=levels)
+    return replace(schema, levels=levels, time=None, time_parts=())
 
 
 def _drawn(rows: int) -> NDArray[np.int64]:

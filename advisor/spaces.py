@@ -433,6 +433,11 @@ class Space:
             {name: rows[name] for name in sorted(rows) if rows[name] is not None},  # type: ignore[misc]
         )
 
+    def without(self, names: Container[str]) -> Space:
+        """A space that lacks these parameters; nothing in it may depend on them."""
+        kept = {name: parameter for name, parameter in self.parameters.items() if name not in names}
+        return Space(kept, {name: row for name, row in self.derivations.items() if name not in names})
+
     def narrowed(self, name: str, low: float, high: float) -> Space:
         """A space in which one parameter's range is cut to [low, high]."""
         return self.with_parameters(self[name].narrowed(low, high))

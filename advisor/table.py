@@ -38,6 +38,10 @@ SAMPLE_ROWS = 20_000
 """Types are judged on at most so many training rows."""
 TEXT_COLUMNS = 32
 """Hashed columns that a text column becomes, beside its length."""
+CYCLES = {"month": 365.0, "day": 31.0, "weekday": 7.0, "hour": 1.0}
+"""Parts of a date that come round, and the days that one round takes."""
+ROUNDS = 2
+"""Training rows must span so many rounds: what was seen once cannot be told from the trend."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +49,10 @@ class Schema:
     """All that is needed to read new rows in the same way.
 
     classes: labels in code order, () for regression. levels: categorical column -> sorted levels of the training
-    rows. The group and the time column are no features: a group is a name, and a time beyond the training rows is
-    one that no network has seen.
+    rows. The group and the time column are not among the columns: a group is a name, and a time beyond the training
+    rows is one that no network has seen. time: how the time column's cells are read. time_parts: the numeric arrays
+    that it becomes nevertheless: what comes round in a date (``CYCLES``), and the time itself, which a network reads
+    as ``time_trend`` says; () in models of before there was any.
     """
 
     columns: tuple[Column, ...]
@@ -56,6 +62,8 @@ class Schema:
     levels: dict[str, tuple[str, ...]]
     group_column: str | None = None
     time_column: str | None = None
+    time: Column | None = None
+    time_parts: tuple[str, ...] = ()
 
     def of_type(self, *types: ColumnType) -> tuple[Column, ...]:
         """The columns of these types, in order."""
@@ -67,6 +75,7 @@ class Schema:
             "columns": [asdict(column) for column in self.columns],
             "classes": list(self.classes),
             "levels": {name: list(levels) for name, levels in self.levels.items()},
+            "time_parts": list(self.time_parts),
         }
 
     @classmethod
@@ -80,6 +89,8 @@ class Schema:
             levels={name: tuple(levels) for name, levels in data["levels"].items()},
             group_column=data["group_column"],
             time_column=data["time_column"],
+            time=Column(**data["time"]) if data.get("time") else None,
+            time_parts=tuple(data.get("time_parts", ())),
         )
 
 
@@ -154,7 +165,8 @@ def load_table(
         notes["rows_without_target"] = answer.null_count()
         frame, answer = frame.filter(answer.is_not_null()), answer.drop_nulls()
     check_target(answer, chosen, target, read.frame.height)
-    helpers = _helpers(frame, group_column, time_column)
+    time = None if time_column is None else _time_as_column(frame[time_column])
+    helpers = _helpers(frame, group_column, time)
     keys = row_keys(frame.drop(special), seed)
     held = None if test is not None else held_out_rows(answer, chosen, helpers, keys, test_fraction, seed)
     train_rows = np.arange(frame.height) if held is None else np.flatnonzero(~held)
@@ -164,9 +176,12 @@ def load_table(
     if held is not None:  # two filters copy in order: a third of the time of gathering the rows by number
         train, held_out = typed.filter(~held), typed.filter(held)
     classes = ordered_classes(train[target]) if chosen != "regression" else ()
-    schema = Schema(columns, target, chosen, classes, _levels(train, columns), group_column, time_column)
-    if test is not None:
-        given = read_source(test, max_bytes=max_bytes)
+    given = None if test is None else read_source(test, max_bytes=max_bytes)
+    if time is not None and given is not None and time.name not in given.frame.columns:
+        time = None  # it tells the order of the training rows, and a model cannot ask for it
+    parts = () if time is None else _time_parts(train[time.name], time)
+    schema = Schema(columns, target, chosen, classes, _levels(train, columns), group_column, time_column, time, parts)
+    if given is not None:
         held_out = _test_rows(given, schema, notes)
         shared = given.frame.select(name for name in typed.columns if name in given.frame.columns and name != target)
         keys = np.append(keys, row_keys(shared, seed=1))
@@ -274,9 +289,8 @@ def _test_rows(given: Source, schema: Schema, notes: dict[str, int]) -> pl.DataF
         notes["test_rows_without_target"] = lost
     used = tuple(column for column in schema.columns if column.name in given.frame.columns)
     frame = _conformed(given.frame, used, counted)
-    helpers = [name for name in (schema.group_column, schema.time_column) if name in given.frame.columns]
-    roles = {name: name for name in helpers}
-    extra = _helpers(given.frame, roles.get(schema.group_column or ""), roles.get(schema.time_column or ""))
+    group = schema.group_column if schema.group_column in given.frame.columns else None
+    extra = _helpers(given.frame, group, schema.time)
     return frame.with_columns(answer.alias(schema.target), *extra).filter(filled)
 
 
@@ -323,27 +337,24 @@ def _levels(train: pl.DataFrame, columns: Sequence[Column]) -> dict[str, tuple[s
     return levels
 
 
-def _helpers(frame: pl.DataFrame, group_column: str | None, time_column: str | None) -> list[pl.Series]:
-    """The group column as text and the time column as a number that grows with time."""
+def _helpers(frame: pl.DataFrame, group_column: str | None, time: Column | None) -> list[pl.Series]:
+    """The group column as text, the time column as dates or numbers without gaps."""
     helpers = []
     if group_column is not None:
         helpers.append(labels(frame[group_column]).fill_null("").alias(group_column))
-    if time_column is not None:
-        times = read_times(frame[time_column])
+    if time is not None:
+        times, _ = conform(frame[time.name], time)
         # A row without a time goes to the earliest rows: it may train, but it never passes for a late one.
-        helpers.append(times.fill_null(times.min()).alias(time_column))
+        helpers.append(times.fill_null(times.min()))
     return helpers
 
 
-def read_times(cells: pl.Series) -> pl.Series:
-    """A time column as numbers that grow with time, null where it is missing; UserError where most cells are no times."""
+def _time_as_column(cells: pl.Series) -> Column:
+    """How a time column is read: as dates or as numbers; UserError where most cells are neither."""
     judged = infer(cells, cells.gather(np.linspace(0, len(cells) - 1, min(len(cells), 10_000)).astype(int)))
-    if judged.type == "datetime":
-        times = conform(cells, judged)[0].dt.epoch("us").cast(pl.Float64)
-    elif cells.dtype.is_numeric() or judged.type in ("numeric", "boolean"):
-        times = conform(cells, Column(cells.name, "numeric", "", judged.format))[0]
-    else:
-        times = pl.Series(cells.name, [None] * len(cells), dtype=pl.Float64)
+    if judged.type != "datetime":
+        judged = Column(cells.name, "numeric", judged.why, judged.format if judged.type == "numeric" else "")
+    times = conform(cells, judged)[0]
     if times.null_count() > (1 - MOSTLY) * len(times):
         bad = labels(cells).filter(times.is_null()).drop_nulls()
         raise UserError(
@@ -351,7 +362,23 @@ def read_times(cells: pl.Series) -> pl.Series:
             f"({times.null_count():,} of {len(times):,} rows, such as '{shown(bad[0] if len(bad) else '', 40)}'); "
             "expected dates such as 2024-01-31, or numbers"
         )
-    return times
+    return judged
+
+
+def read_times(cells: pl.Series) -> pl.Series:
+    """A time column as dates or numbers, null where it is missing; UserError where most cells are no times."""
+    return conform(cells, _time_as_column(cells))[0]
+
+
+def _time_parts(times: pl.Series, time: Column) -> tuple[str, ...]:
+    """The arrays of the time column (training rows): what comes round often enough, and last the time itself."""
+    if time.type == "numeric":
+        return (time.name,)
+    parts = dict(zip(encoded_names(time), _date_parts(times), strict=False))
+    trend, *others = parts
+    days = np.ptp(parts[trend])
+    cycles = {name: CYCLES.get(name.rpartition(".")[2], np.inf) for name in others}
+    return (*(name for name in others if days >= ROUNDS * cycles[name] and np.ptp(parts[name]) > 0), trend)
 
 
 # ---------------------------------------------------------------------------------------------------------- arrays
@@ -361,14 +388,15 @@ def encode(frame: pl.DataFrame, schema: Schema) -> Features:
     """Rows -> arrays: columns are looked up by name, extra ones are ignored, unseen levels become UNSEEN.
 
     numeric holds, in the order of the columns: numbers as they are, booleans as 0/1, a date as days since 1970, year,
-    month, day, weekday (1 is Monday) and hour where hours matter, a text as hashed words and its length. What cannot be
-    read is missing. UserError naming every column that is needed and absent.
+    month, day, weekday (1 is Monday) and hour where hours matter, a text as hashed words and its length; last the time
+    column's parts. What cannot be read is missing. UserError naming every column that is needed and absent.
     """
     unique, _ = unique_names(frame.columns)
     if unique != frame.columns:
         frame = frame.rename(dict(zip(frame.columns, unique, strict=True)))
     used = [column for column in schema.columns if column.type not in ("identifier", "constant")]
-    if missing := [column.name for column in used if column.name not in frame.columns]:
+    needed = used if schema.time is None else [*used, schema.time]
+    if missing := [column.name for column in needed if column.name not in frame.columns]:
         raise UserError(_lacking("the table given", missing, frame.columns))
     numeric: dict[str, NDArray[Any]] = {}
     codes: dict[str, NDArray[np.int32]] = {}
@@ -382,13 +410,19 @@ def encode(frame: pl.DataFrame, schema: Schema) -> Features:
             numeric |= zip(encoded_names(column), _hashed_text(cells), strict=True)
         else:
             numeric[column.name] = cells.cast(pl.Float64).to_numpy()
+    if schema.time is not None:
+        cells, _ = conform(frame[schema.time.name], schema.time)
+        numbers_of = _date_parts(cells) if schema.time.type == "datetime" else [cells.to_numpy()]
+        parts = dict(zip(encoded_names(schema.time), numbers_of, strict=False))
+        numeric |= {name: parts[name] for name in schema.time_parts}
     numbers = np.empty((frame.height, len(numeric)), np.float64)
     for position, array in enumerate(numeric.values()):
         numbers[:, position] = array
     categorical = np.empty((frame.height, len(codes)), np.int32)
     for position, code in enumerate(codes.values()):
         categorical[:, position] = code
-    return Features(numbers, categorical, tuple(numeric), tuple(codes), tuple(schema.levels[name] for name in codes))
+    levels = tuple(schema.levels[name] for name in codes)
+    return Features(numbers, categorical, tuple(numeric), tuple(codes), levels, schema.time_parts[-1:])
 
 
 def _lacking(what: str, missing: Sequence[str], columns: Sequence[str]) -> str:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from advisor.errors import UserError, did_you_mean
 from advisor.executors import Job
-from advisor.features import Dataset, Signals, Task
+from advisor.features import Dataset, Features, Signals, Task
 from advisor.imports import import_own, split_name
 from advisor.objective import splits_of
 from advisor.preprocessing import Preprocessor
@@ -201,7 +201,10 @@ class Trial:
             "numeric_embedding": "none",
             "one_hot_max": MOST_LEVELS,
         }
-        return Preprocessor.fit(self._shared["data"].features, self._rows[0], settings)
+        features: Features = self._shared["data"].features
+        if features.trend:  # else what is never read would pass for read
+            settings["time_trend"] = self.configuration.get("time_trend", "none")
+        return Preprocessor.fit(features, self._rows[0], settings)
 
     def _signal_inputs(self, rows: SignalRows) -> NDArray[np.float32]:
         import torch

@@ -4,9 +4,10 @@
     python benchmarks/shift_validation.py --trials 0   # the recommendation alone, without a search
 
 Paired by seed, `tune` (or `fit`) with: random rows validating; random rows weighed by their likeness to the test rows
-(validation_weights=like_test); the latest rows (--time-column, as advised then), after which the model is trained again on
-all. In these three the column that tells the time is no feature, so that they differ in what validates alone; "random, time a
-feature" has it as a number. Every finished run is kept at once, and a second call goes on from there.
+(validation_weights=like_test); the latest rows (--time-column), after which the model is trained again on all. "random", "like
+test" and "later, no time" do not read the time, so that they differ in what validates alone. "random, time a feature" and
+"later, open" read it as a number; "later" holds it at the latest one trained on, as advised. Every finished run is kept at
+once, and a second call goes on from there.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ TIMES = {
 WAYS = {
     "random": {"fixed": {"validation_weights": "equal"}},
     "like test": {"fixed": {"validation_weights": "like_test"}},
+    "later, no time": {"fixed": {"time_trend": "none"}},
+    "later, open": {"fixed": {"time_trend": "open"}},
     "later": {},
     "random, time a feature": {"fixed": {"validation_weights": "equal"}},
 }
@@ -41,7 +44,7 @@ WAYS = {
 def measure(folder: Path, seed: int, trials: int, way: str) -> dict:
     target = yaml.safe_load((folder / "meta.yaml").read_text())["target"]
     options = {"test": folder / "test.csv", "seed": seed, **WAYS[way]}
-    if way == "later":
+    if way.startswith("later"):
         options["time_column"] = TIMES[folder.name]
     else:  # a type of one's own: else the column becomes the time column by itself
         options["types"] = {TIMES[folder.name]: "numeric" if way == "random, time a feature" else "identifier"}
@@ -100,7 +103,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--sets", nargs="*", default=list(TIMES))
-    parser.add_argument("--ways", nargs="*", default=list(WAYS)[:3])
+    parser.add_argument("--ways", nargs="*", default=["random", "random, time a feature", "later"])
     arguments = parser.parse_args()
     results = HERE / "results" / "shift_validation.jsonl"
     rows = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []

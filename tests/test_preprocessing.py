@@ -337,3 +337,21 @@ def test_large_tables_are_fitted_on_evenly_spaced_rows(monkeypatch, scaling):
     # missing values are looked for in all rows, sampled or not
     values[3] = np.nan
     assert fitted(column(values)).missing_columns.tolist() == [0]
+
+
+@pytest.mark.parametrize("scaling", ["standard", "robust", "quantile"])
+@pytest.mark.parametrize("how", ["none", "held", "open"])
+def test_the_time_is_read_as_the_configuration_says(scaling, how):
+    values = np.column_stack([np.linspace(-1, 1, 40), np.arange(40.0)])
+    data = Features(values, np.zeros((40, 0), np.int32), ("x", "year"), (), (), trend=("year",))
+    fit = Preprocessor.fit(data, np.arange(30), configured(numeric_scaling=scaling, time_trend=how))
+    x, year = fit.transform(data).numeric.T
+    assert (np.diff(x) >= 0).all() and x[-1] > x[0]
+    if how == "none":
+        assert not year.any()
+        return
+    assert (np.diff(year[:30]) > 0).all() or scaling == "quantile"
+    later = year[30:]
+    assert (later == year[29]).all() if how == "held" else scaling == "quantile" or (later > year[29]).all()
+    again = Preprocessor.from_arrays(fit.scaling, fit.arrays()).transform(data)
+    assert np.array_equal(again.numeric, np.column_stack([x, year]))

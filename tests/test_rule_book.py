@@ -212,6 +212,7 @@ def again(table, raw, test=None):
         "has_groups": "group" in raw.columns,
         "groups.count": len(set(train["group"].to_list())) if "group" in raw.columns else None,
         "has_time": schema.time_column is not None,
+        "time.inputs": len(schema.time_parts),
     }
     dates = ["day"] if schema.time_column else of["datetime"]
     stamps = [[cell for cell in train[name].to_list() if cell is not None] for name in dates]

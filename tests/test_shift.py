@@ -150,11 +150,13 @@ def test_a_column_by_which_the_test_rows_are_later_orders_the_validation_unless_
     advice = get_advice(train, "y", Reading(test=test))
     assert advice.reading.time_column == advice.recommendation.data["time_column"] == "year"
     assert advice.data.dataset("train").times is not None
-    assert "year" not in advice.data.dataset("train").features.numeric_names
+    assert advice.data.dataset("train").features.trend == ("year",)
+    assert "year" not in advice.facts.values["columns.shifted"], "its shift is what a time is"
     (finding,) = [finding for finding in advice.recommendation.findings if finding.code == "later-test-rows"]
     assert finding.columns == ("year",)
     configuration = advice.recommendation.configuration
     assert (configuration["validation"], configuration["final_members"]) == ("holdout", 5)
+    assert configuration["time_trend"] == "held"
     for kept in (Reading(test=test, types={"year": "numeric"}), Reading(test=test, without=["test-rows-are-later"])):
         assert get_advice(train, "y", kept).reading.time_column is None
     own = get_advice(train.with_columns(t=pl.int_range(rows)), "y", Reading(test=test.with_columns(t=pl.lit(0)), time_column="t"))

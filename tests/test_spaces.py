@@ -45,7 +45,7 @@ FOLLOWS_KIND = Derivation((Row('kind == "b" and depth > limits.depth', "y"), Row
 
 
 def test_the_base_space_declares_every_parameter_with_topic_meaning_and_default():
-    assert len(BASE.parameters) == 43
+    assert len(BASE.parameters) == 44
     assert all(item.meaning and item.topic for item in BASE.parameters.values())
     defaults = BASE.complete({})
     library = {"hidden_layers": 2, "width": 128, "activation": "relu", "norm": "none", "weight_init": "torch_default",
@@ -53,7 +53,7 @@ def test_the_base_space_declares_every_parameter_with_topic_meaning_and_default(
                "patience": 10, "validation": "holdout", "dropout": 0.0, "weight_decay": 0.0}  # fmt: skip
     assert {name: defaults[name] for name in library} == library
     assert [name for name, item in BASE.parameters.items() if not item.searched] == [
-        "weight_init", "loss", "monitor", "validation", "folds", "validation_fraction", "validation_weights", "epochs",
+        "weight_init", "time_trend", "loss", "monitor", "validation", "folds", "validation_fraction", "validation_weights", "epochs",
         "patience", "final_members", "calibration", "decision",
     ]  # fmt: skip
 
@@ -321,3 +321,12 @@ def test_what_is_suggested_and_enqueued_lies_inside_and_comes_back(space, seed):
     library = space.nearest(BASE.complete({}))
     assert asked(space, space.encode(library), seed=seed)[0] == library
     assert Space.from_dict(space.to_dict()) == space
+
+
+def test_a_space_without_some_parameters_gives_the_others_as_before():
+    space = BASE
+    fewer = space.without({"time_trend"})
+    assert "time_trend" not in fewer.parameters
+    assert fewer.complete({}) == {name: value for name, value in space.complete({}).items() if name != "time_trend"}
+    with pytest.raises(UserError, match="optimizer"):
+        space.without({"optimizer"})  # the momentum asks for it

@@ -4,6 +4,7 @@ import csv
 import datetime
 import gzip
 import io
+import json
 import os
 import random
 import subprocess
@@ -642,7 +643,7 @@ def test_a_class_found_in_one_group_only_stays_with_the_training_rows():
         assert load_table(data, "y", group_column="g", seed=seed).schema.classes == ("no", "rare", "yes")
 
 
-def test_the_latest_rows_are_held_out_and_the_time_is_no_feature():
+def test_the_latest_rows_are_held_out_and_the_time_is_no_column():
     days = [f"{1 + n % 28:02}.{1 + n // 28:02}.2024" for n in range(100)]
     order = np.random.default_rng(0).permutation(100)
     data = numbered(100).with_columns(t=pl.Series([days[n] for n in order]), day=pl.Series(order))
@@ -651,6 +652,53 @@ def test_the_latest_rows_are_held_out_and_the_time_is_no_feature():
     assert "t" not in types_of(table)
     times = table.dataset("train").times
     assert times is not None and np.array_equal(np.argsort(times), np.argsort(table.train["day"].to_numpy()))
+
+
+def timed(**columns):
+    return numbered(1000, **columns)
+
+
+@pytest.mark.parametrize(
+    "times, parts",
+    [
+        ([datetime.datetime(2024, 1, 1) + datetime.timedelta(hours=n) for n in range(1000)], ["weekday", "hour", "days"]),
+        ([datetime.date(2020, 1, 1) + datetime.timedelta(days=n) for n in range(1000)], ["month", "day", "weekday", "days"]),
+        ([str(datetime.date(2024, 1, 1) + datetime.timedelta(days=n // 100)) for n in range(1000)], ["days"]),
+    ],
+    ids=["hours", "days", "ten days"],
+)
+def test_the_time_becomes_its_days_and_what_comes_round_in_it_twice(times, parts):
+    data = timed(when=times)
+    table = load_table(data, "y", time_column="when")
+    names = [f"when.{part}" for part in parts]
+    features = table.dataset("train").features
+    assert features.numeric_names[-len(names) :] == table.schema.time_parts == tuple(names)
+    assert features.trend == ("when.days",)
+    fresh = encode(data, table.schema)
+    at = fresh.numeric_names.index("when.days")
+    assert np.array_equal(fresh.numeric[:800, at], features.numeric[:, at]), "new rows are read as the training rows were"
+    assert table.dataset("test").features.numeric[:, at].min() > features.numeric[:, at].max()
+
+
+def test_a_time_that_is_a_number_is_one_input_and_must_be_there_to_predict():
+    data = timed(step=list(range(1000)))
+    schema = load_table(data, "y", time_column="step").schema
+    assert schema.time_parts == ("step",) and Schema.from_dict(json.loads(json.dumps(schema.to_dict()))) == schema
+    with pytest.raises(UserError, match="no column 'step'"):
+        encode(data.drop("step"), schema)
+
+
+def test_a_test_table_without_the_time_makes_no_input_of_it():
+    data = timed(step=list(range(1000)))
+    schema = load_table(data, "y", time_column="step", test=data.drop("step")).schema
+    assert schema.time_column == "step" and schema.time is None and schema.time_parts == ()
+    assert "step" not in encode(data, schema).numeric_names
+
+
+def test_a_schema_of_before_the_time_was_an_input_is_read():
+    old = load_table(timed(step=list(range(1000))), "y", time_column="step").schema.to_dict()
+    del old["time"], old["time_parts"]
+    assert Schema.from_dict(old).time_parts == ()
 
 
 def test_rows_of_one_time_are_not_parted():
