@@ -247,8 +247,12 @@ def _storage(url: URL) -> _Patient:
 
 
 def _options(url: URL) -> dict[str, Any]:
-    limit = {"postgresql": "connect_timeout", "mysql": "connect_timeout", "sqlite": "timeout"}[url.drivername.partition("+")[0]]
-    return {"connect_args": {limit: CONNECT_SECONDS}}
+    kind = url.drivername.partition("+")[0]
+    arguments: dict[str, Any] = {"timeout" if kind == "sqlite" else "connect_timeout": CONNECT_SECONDS}
+    if kind == "mysql" and url.password is None and "MYSQL_PWD" in os.environ:
+        # What MySQL's own client does; of PostgreSQL's PGPASSWORD its library takes care.
+        arguments["password"] = os.environ["MYSQL_PWD"]
+    return {"connect_args": arguments}
 
 
 def _knock(url: URL, options: dict[str, Any]) -> None:
@@ -282,6 +286,8 @@ def _take_lease(storage: _Patient, url: URL, study: optuna.Study) -> Connection 
         "mysql": text("SELECT GET_LOCK(:key, 0)").bindparams(key=f"advisor-{key}"),
     }[kind]
     connection: Connection = storage.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+    if kind == "mysql":  # else it ends a connection that was silent for 8 hours, and the lock with it
+        connection.execute(text("SET SESSION wait_timeout = 31536000"))
     if connection.execute(asked).scalar():
         return connection
     connection.close()

@@ -110,9 +110,9 @@ def tune(
     objective, working_dir = remembered(data, objective, working_dir)
     own = _own_objective(objective, working_dir)
     if storage is not None:
-        from advisor.storage import checked_url
+        from advisor.storage import answers
 
-        checked_url(storage)
+        answers(storage)  # before the run folder remembers it
     pool = _start_workers(executor, address, workers, gpus_per_worker, working_dir, own)
     runner: Executor | None = None
     try:

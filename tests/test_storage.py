@@ -1,4 +1,4 @@
-"""`--storage`: the study in a database. PostgreSQL for real where a server is installed, else an SQLite file."""
+"""`--storage`: the study in a database. PostgreSQL and MySQL for real where a server is installed, and an SQLite file."""
 
 import json
 import os
@@ -30,27 +30,36 @@ def binary(name):
 
 
 class Server:
-    """A PostgreSQL of our own on a free port, with a password."""
+    """A database server of our own on a free port, with a user ``team`` who has a password."""
 
     def __init__(self, folder):
         self.folder, self.data = folder, folder / "data"
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
-        self.user = "postgres" if os.getuid() == 0 else None  # PostgreSQL refuses to run as root
         folder.chmod(0o777)
-        secret = folder / "password"
+        self.make()
+        self.start()
+        password = PASSWORD.replace("/", "%2F").replace("@", "%40")
+        self.url = f"{self.kind}://team:{password}@127.0.0.1:{self.port}/{self.database}"
+
+    def _call(self, name, *arguments, **options):
+        subprocess.run(
+            [binary(name), *arguments], check=True, user=self.user, cwd=self.folder, timeout=120,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options,
+        )  # fmt: skip
+
+
+class PostgreSQL(Server):
+    kind, database, variable, refusal = "postgresql", "postgres", "PGPASSWORD", "password authentication failed"
+    programs, package = ("initdb", "pg_ctl"), "postgresql"
+    user = "postgres" if os.getuid() == 0 else None  # it refuses to run as root
+
+    def make(self):
+        secret = self.folder / "password"
         secret.write_text(PASSWORD)
         secret.chmod(0o644)
         self._call("initdb", "-D", str(self.data), "-U", "team", "-A", "scram-sha-256", f"--pwfile={secret}")
-        self.start()
-        self.url = f"postgresql://team:{PASSWORD.replace('/', '%2F').replace('@', '%40')}@127.0.0.1:{self.port}/postgres"
-
-    def _call(self, name, *arguments):
-        subprocess.run(
-            [binary(name), *arguments], check=True, user=self.user, cwd=self.folder, timeout=120,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
 
     def start(self):
         options = f"-p {self.port} -h 127.0.0.1 -k {self.folder} -c fsync=off"
@@ -60,19 +69,52 @@ class Server:
         self._call("pg_ctl", "-D", str(self.data), "-m", "immediate", "-w", "stop")
 
 
-@pytest.fixture(scope="module")
-def postgres(tmp_path_factory):
-    if binary("initdb") is None or binary("pg_ctl") is None:
-        pytest.skip("no PostgreSQL server is installed (apt-get install postgresql)")
-    if os.getuid() == 0 and subprocess.run(["id", "postgres"], capture_output=True, check=False).returncode:
-        pytest.skip("PostgreSQL does not run as root, and there is no user postgres")
+class MySQL(Server):
+    """MariaDB, which is what Debian has of it."""
+
+    kind, database, variable, refusal = "mysql", "studies", "MYSQL_PWD", "Access denied"
+    programs, package = ("mariadb-install-db", "mariadbd", "mariadb"), "mariadb-server"
+    user = "mysql" if os.getuid() == 0 else None
+
+    def make(self):
+        self._call("mariadb-install-db", "--no-defaults", f"--datadir={self.data}", "--auth-root-authentication-method=normal")
+
+    def start(self):
+        self.process = subprocess.Popen(
+            [binary("mariadbd"), "--no-defaults", f"--datadir={self.data}", f"--socket={self.folder / 's'}",
+             f"--port={self.port}", "--bind-address=127.0.0.1", f"--pid-file={self.folder / 'pid'}"],
+            user=self.user, cwd=self.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        for _ in range(600):
+            if (self.folder / "s").exists():
+                break
+            time.sleep(0.1)
+        self._call(
+            "mariadb", "--no-defaults", f"--socket={self.folder / 's'}", "--user=root",
+            f"--execute=CREATE DATABASE IF NOT EXISTS {self.database}; "
+            f"CREATE USER IF NOT EXISTS team@localhost IDENTIFIED BY '{PASSWORD}'; GRANT ALL ON {self.database}.* TO team@localhost",
+        )  # fmt: skip
+
+    def stop(self):
+        self.process.kill()
+        self.process.wait()
+        (self.folder / "s").unlink()
+
+
+@pytest.fixture(scope="module", params=[PostgreSQL, MySQL], ids=lambda kind: kind.kind)
+def server(request):
+    kind = request.param
+    if any(binary(program) is None for program in kind.programs):
+        pytest.skip(f"no {kind.__name__} server is installed (apt-get install {kind.package})")
+    if kind.user and subprocess.run(["id", kind.user], capture_output=True, check=False).returncode:
+        pytest.skip(f"{kind.__name__} does not run as root, and there is no user {kind.user}")
     import tempfile
 
     # Not below pytest's folder: others may not enter that one, and the server is another user.
-    with tempfile.TemporaryDirectory(prefix="advisor-pg-") as folder:
-        server = Server(Path(folder))
-        yield server
-        server.stop()
+    with tempfile.TemporaryDirectory(prefix="advisor-db-") as folder:
+        running = kind(Path(folder))
+        yield running
+        running.stop()
 
 
 @pytest.fixture
@@ -164,24 +206,24 @@ def test_the_database_asks_what_the_journal_asks(here):
     assert [(t["configuration"], t["value"]) for t in whole] == [(t["configuration"], t["value"]) for t in other]
 
 
-# ------------------------------------------------------------------------------------------------ PostgreSQL
+# ------------------------------------------------------------------------------------- PostgreSQL and MySQL
 
 
 @pytest.mark.slow
-def test_killed_on_postgresql_it_goes_on(here, postgres):
+def test_killed_on_a_database_it_goes_on(here, server):
     """kill -9 of the driver; the same command goes on; nothing that was finished is lost, nothing stays open."""
     command = [sys.executable, "-m", "advisor.cli", "tune", "d.csv", "--target", "y", "--executor", "in-process", "--out", "run"]
-    command += ["--trials", "4", "--set", "epochs=20", "--set", "validation=holdout", "--storage", postgres.url]
+    command += ["--trials", "4", "--set", "epochs=20", "--set", "validation=holdout", "--storage", server.url]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         for line in process.stderr:
             if line.startswith("trial 1: "):
                 break
         os.killpg(process.pid, signal.SIGKILL)
     request = json.loads(Path("run/search.json").read_text())
-    assert PASSWORD not in json.dumps(request) and request["storage"] == without_password(postgres.url)
-    kept = read_study(postgres.url, request["study"]).trials
+    assert PASSWORD not in json.dumps(request) and request["storage"] == without_password(server.url)
+    kept = read_study(server.url, request["study"]).trials
     assert sum(trial.state.is_finished() for trial in kept) >= 2
-    environment = {**os.environ, "PGPASSWORD": PASSWORD}  # the run folder knows the rest
+    environment = {**os.environ, server.variable: PASSWORD}  # the run folder knows the rest
     done = subprocess.run(
         [sys.executable, "-m", "advisor.cli", "tune", "run", "--executor", "in-process", "--trials", "4", "--json"],
         capture_output=True, text=True, timeout=300, env=environment, check=False,
@@ -189,53 +231,54 @@ def test_killed_on_postgresql_it_goes_on(here, postgres):
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert len(document["search"]["trials"]) == 4
-    states = [trial.state for trial in read_study(postgres.url, request["study"]).trials]
+    states = [trial.state for trial in read_study(server.url, request["study"]).trials]
     assert TrialState.RUNNING not in states and TrialState.WAITING not in states
     assert all(PASSWORD not in path.read_text(errors="ignore") for path in Path("run").rglob("*") if path.is_file())
 
 
 @pytest.mark.slow
-def test_two_drivers_cannot_share_a_study(postgres):
+def test_two_drivers_cannot_share_a_study(server):
     """The lease is the database's: it ends with the connection."""
-    first = Database.open(postgres.url, "shared")
+    first = Database.open(server.url, "shared")
     with pytest.raises(UserError, match=f"in use by process {os.getpid()} on .* since "):
-        Database.open(postgres.url, "shared")
-    Database.open(postgres.url, "another").close()
+        Database.open(server.url, "shared")
+    Database.open(server.url, "another").close()
     first.close()
-    Database.open(postgres.url, "shared").close()
+    Database.open(server.url, "shared").close()
 
 
 @pytest.mark.slow
-def test_a_database_that_restarts_is_waited_for(postgres, monkeypatch):
-    database = Database.open(postgres.url, "restarted")
+def test_a_database_that_restarts_is_waited_for(server, monkeypatch):
+    database = Database.open(server.url, "restarted")
     pauses = []
 
     def pause(seconds):
         pauses.append(seconds)
         if len(pauses) == 2:
-            postgres.start()
+            server.start()
 
     # the module's own clock: a patched time.sleep would let every other thread run wild
     monkeypatch.setattr(storage, "time", SimpleNamespace(sleep=pause, monotonic=time.monotonic))
     trial = database.study.ask()
-    postgres.stop()
+    server.stop()
     trial.suggest_float("x", 0, 1)
     trial.report(0.5, 1)
     database.study.tell(trial, 0.25)
     assert len(pauses) >= 2
-    assert [t.value for t in read_study(postgres.url, "restarted").trials] == [0.25]
-    postgres.stop()
+    assert [t.value for t in read_study(server.url, "restarted").trials] == [0.25]
+    server.stop()
     monkeypatch.setattr(storage, "PATIENCE_SECONDS", -1.0)
-    with pytest.raises(UserError, match="does not work"), storage.failures(postgres.url):
+    with pytest.raises(UserError, match="does not work"), storage.failures(server.url):
         database.study.ask()
-    postgres.start()
+    server.start()
     database.close()
 
 
 @pytest.mark.slow
-def test_a_wrong_password_is_one_line(here, postgres, capfd):
-    url = postgres.url.replace("cret", "crab")
+def test_a_wrong_password_is_one_line(here, server, capfd):
+    url = server.url.replace("cret", "crab")
     command = ["tune", "d.csv", "--target", "y", "--executor", "in-process", "--trials", "2", "--storage", url]
     assert _run([*command, "--out", "run", "--quiet"]) == 2
     err = capfd.readouterr().err
-    assert err.count("\n") == 1 and "password authentication failed" in err and "crab" not in err
+    assert err.count("\n") == 1 and server.refusal in err and "crab" not in err
+    assert not Path("run/search.json").exists(), "a run does not remember a database that it never reached"
