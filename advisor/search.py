@@ -262,24 +262,26 @@ class _Driver:
         self._successes = 0
         self._failures = 0
         self._done_here = 0
+        self._shortest = 0.0
         self._free = self._free_places()
 
     # ------------------------------------------------------------------ the loop
 
     def run(self) -> SearchResult:
-        interrupted = timed_out = False
+        interrupted = timed_out = closed = False
         try:
             while self._free or self._running or self._again:
                 interrupted = interrupted or self._stopped()
                 timed_out = timed_out or self._is_late()
+                closed = timed_out or self._too_little_is_left()
                 if interrupted:
                     self._void_running("interrupted", keep_first=False)
                 elif timed_out:
                     self._void_running("out of time", keep_first=True)
-                self._submit(only_first=timed_out, none=interrupted)
+                self._submit(only_first=closed, none=interrupted)
                 # After the submitting, before the waiting: the workers train while the disk writes.
                 self._journal.sync()
-                if not self._running and not self._again and (interrupted or timed_out or not self._free):
+                if not self._running and not self._again and (interrupted or closed or not self._free):
                     break  # without these, no machine is there for the moment
                 self._executor.wish(len(self._free) + len(self._running) + len(self._again))
                 for event in self._executor.poll(self._patience()):
@@ -289,7 +291,7 @@ class _Driver:
             raise
         if not self._successes and self._failures:
             self._stop_for_failures()
-        return self._result(interrupted, timed_out)
+        return self._result(interrupted, closed)
 
     def _submit(self, *, only_first: bool, none: bool) -> None:
         while self._again and len(self._running) < self._executor.slots:
@@ -309,6 +311,10 @@ class _Driver:
 
     def _is_late(self) -> bool:
         return self._plan.time_limit is not None and self._clock() - self._begun >= self._plan.time_limit
+
+    def _too_little_is_left(self) -> bool:
+        """Whether no trial has yet been complete in so short a time: one that is started now would be thrown away."""
+        return self._plan.time_limit is not None and self._begun + self._plan.time_limit - self._clock() < self._shortest
 
     # ------------------------------------------------------------------ ask
 
@@ -530,6 +536,9 @@ class _Driver:
             self._tell_listener(Ended(trial.number, running.place, end, None, reason, False))
             return
         self._done_here += 1
+        if end == "complete":
+            seconds = self._clock() - running.started - running.waited
+            self._shortest = min(self._shortest or seconds, seconds)
         is_best = self._learn(end, value, trial.number, running.curve)
         self._tell_listener(Ended(trial.number, running.place, end, value, reason, is_best, result))
 

@@ -266,6 +266,20 @@ def test_the_last_trial_cut_off_by_the_limit_is_said(tmp_path):
     assert seen[-1] == 1
 
 
+@pytest.mark.parametrize("limit", [8, 11, 13, 17])
+def test_no_trial_is_begun_that_would_be_thrown_away(tmp_path, limit):
+    """Trials of 6 s: with less than that left, the final may as well begin."""
+    begun, now = [], slow_clock()
+
+    def listen(event, progress):
+        now["on_event"](event, progress)
+        begun.extend([event.place] if isinstance(event, Started) else [])
+
+    result = search(plan(8, time_limit=limit), in_process(), tmp_path / "j", clock=now["clock"], on_event=listen)
+    assert result.timed_out and begun == list(range(limit // 6)) == [trial.user_attrs["place"] for trial in result.trials]
+    assert now["clock"]() == 6 * len(begun)
+
+
 def test_a_limit_that_is_not_reached_is_not_reported(tmp_path):
     result = search(plan(2, time_limit=13), in_process(), tmp_path / "j", **slow_clock())
     assert not result.timed_out
