@@ -91,8 +91,8 @@ class MySQL(Server):
             time.sleep(0.1)
         self._call(
             "mariadb", "--no-defaults", f"--socket={self.folder / 's'}", "--user=root",
-            f"--execute=CREATE DATABASE IF NOT EXISTS {self.database}; "
-            f"CREATE USER IF NOT EXISTS team@localhost IDENTIFIED BY '{PASSWORD}'; GRANT ALL ON {self.database}.* TO team@localhost",
+            f"--execute=CREATE DATABASE IF NOT EXISTS {self.database}; CREATE USER IF NOT EXISTS team@localhost "
+            f"IDENTIFIED BY '{PASSWORD}'; GRANT ALL ON {self.database}.* TO team@localhost",
         )  # fmt: skip
 
     def stop(self):
