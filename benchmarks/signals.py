@@ -2,6 +2,7 @@
 
     python benchmarks/signals.py                     # MNIST-1D (5 seeds), digits (3), the other sets of ../shared/data (1)
     python benchmarks/signals.py --trials 40 --sets MNIST-1D digits   # tuned instead of recommended
+    python benchmarks/signals.py --networks recurrent mixer inception --sets MNIST-1D --seeds 0   # other families
 
 Each run is `fit` (or `tune`) on the training part, judged on the test part; "plain" is the base space's own defaults (three
 convolutions, max pooling, Adam at 0.001), trained and judged by the same plan. Every finished (set, seed, what) is kept at
@@ -57,6 +58,8 @@ def measure(name: str, seed: int, what: str, trials: int, executor: str) -> dict
         recommendation = get_advice(source, target, reading_of(options)).recommendation
         base = knowledge.base_space(recommendation.kind)
         fixed = {n: v for n, v in library_default(recommendation, base).items() if base[n].topic != "plan"}
+    elif what != "recommended":  # the advice around another family of networks
+        fixed = {"network": what}
     begun = time.monotonic()
     with tempfile.TemporaryDirectory() as out:
         options |= {"out": Path(out) / "run", "fixed": fixed}
@@ -101,6 +104,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", nargs="*", default=list(SETS))
     parser.add_argument("--trials", type=int, default=0)
+    parser.add_argument("--networks", nargs="*", help="families to take in place of the recommended one")
     parser.add_argument("--executor", default="ray", help="in-process leaves the other core to another benchmark")
     parser.add_argument("--seeds", type=int, nargs="*", help="only these")
     parser.add_argument("--results", type=Path, default=HERE / "results" / "signals.jsonl")
@@ -110,7 +114,7 @@ def main() -> None:
     done = {(row["set"], row["seed"], row["what"], row["trials"]) for row in rows}
     for name in arguments.sets:
         for seed in range(SETS[name][1]) if arguments.seeds is None else arguments.seeds:
-            for what in ["recommended"] if arguments.trials else ["recommended", "plain"]:
+            for what in arguments.networks or (["recommended"] if arguments.trials else ["recommended", "plain"]):
                 if (name, seed, what, arguments.trials) in done:
                     continue
                 rows.append(measure(name, seed, what, arguments.trials, arguments.executor))
