@@ -6,8 +6,8 @@
 Paired by seed, `tune` (or `fit`) with: random rows validating; random rows weighed by their likeness to the test rows
 (validation_weights=like_test); the latest rows (--time-column), after which the model is trained again on all. "random", "like
 test" and "later, no time" do not read the time, so that they differ in what validates alone. "random, time a feature" and
-"later, open" read it as a number; "later" holds it at the latest one trained on, as advised. Every finished run is kept at
-once, and a second call goes on from there.
+"later, open" read it as a number, "later, held" never as later than the latest one trained on; "later", as advised, begins with
+"later, no time" and searches between the two. Every finished run is kept at once, and a second call goes on from there.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ WAYS = {
     "random": {"fixed": {"validation_weights": "equal"}},
     "like test": {"fixed": {"validation_weights": "like_test"}},
     "later, no time": {"fixed": {"time_trend": "none"}},
+    "later, held": {"fixed": {"time_trend": "held"}},
     "later, open": {"fixed": {"time_trend": "open"}},
     "later": {},
     "random, time a feature": {"fixed": {"validation_weights": "equal"}},

@@ -53,8 +53,8 @@ def test_the_base_space_declares_every_parameter_with_topic_meaning_and_default(
                "patience": 10, "validation": "holdout", "dropout": 0.0, "weight_decay": 0.0}  # fmt: skip
     assert {name: defaults[name] for name in library} == library
     assert [name for name, item in BASE.parameters.items() if not item.searched] == [
-        "weight_init", "time_trend", "loss", "monitor", "validation", "folds", "validation_fraction", "validation_weights",
-        "epochs", "patience", "final_members", "calibration", "decision",
+        "weight_init", "loss", "monitor", "validation", "folds", "validation_fraction", "validation_weights", "epochs",
+        "patience", "final_members", "calibration", "decision",
     ]  # fmt: skip
 
 
