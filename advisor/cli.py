@@ -177,7 +177,7 @@ def recommend(data: str, as_json: bool, out: str | None, target: str | None, **o
         write_advice(run, advice)
         write_report(run, advice.recommendation.to_dict(), advice.facts.to_dict(), advice.ledger(), None)
     if as_json:
-        echo_json({"run": str(run.path), "facts": dict(advice.facts.values), **advice.recommendation.to_dict()})
+        echo_json({"run": url_or_path(run), "facts": dict(advice.facts.values), **advice.recommendation.to_dict()})
         return
     echo(*summary(advice.recommendation.to_dict(), advice.facts.to_dict()))
     echo("", f"report: {run.report_html}", f"next:   advisor tune {url_or_path(run)}")
@@ -314,7 +314,7 @@ def _show(result: RunResult, as_json: bool) -> None:
 
     run = RunFolder(result.folder)
     if as_json:
-        echo_json({"run": str(result.folder), **result.document})
+        echo_json({"run": url_or_path(run), **result.document})
         return
     for sentence in verdict(result.document):
         echo(sentence)
@@ -357,7 +357,7 @@ def status(run: str, as_json: bool) -> None:
     folder = RunFolder.open(run)
     found = read_status(folder)
     if as_json:
-        echo_json({"run": run, "done": found.done, **vars(found)})
+        echo_json({"run": url_or_path(folder), "done": found.done, **vars(found)})
     else:
         echo(*in_words(url_or_path(folder), found))
 
@@ -375,7 +375,7 @@ def stop(run: str, wait: float, as_json: bool) -> None:
     folder = RunFolder.open(run)
     answer, name = ask(folder, wait), url_or_path(folder)
     if as_json:
-        echo_json({"run": run, "answer": answer})
+        echo_json({"run": name, "answer": answer})
         return
     words = {
         "nobody": f"nothing runs in {name}",
@@ -413,13 +413,15 @@ def predict(run: str, rows: str, out: str | None, raw: bool, as_json: bool) -> N
     """
     from advisor import load_model
     from advisor.models import predictions
-    from advisor.run_folder import write_bytes
+    from advisor.remote import url_or_path
+    from advisor.run_folder import RunFolder, write_bytes
 
     table, extra = predictions(load_model(run), rows)
     if extra:
         say(f"note: {len(extra)} columns of {rows} are not used: {', '.join(extra[:5])}{' ...' if extra[5:] else ''}")
     if as_json:
-        echo_json({"run": run, "rows": table.height, "out": out, "predictions": table.to_dicts() if not out else None})
+        name = url_or_path(RunFolder(Path(run)))
+        echo_json({"run": name, "rows": table.height, "out": out, "predictions": table.to_dicts() if not out else None})
     written, quoted = (table, 0) if raw else without_formulas(table)
     if quoted and (out or not as_json):
         say(f"note: {quoted:,} texts begin like a formula and got a ' in front; --raw leaves them as they are")

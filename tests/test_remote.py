@@ -94,6 +94,9 @@ def test_a_run_at_a_url_goes_on_and_is_read_on_another_machine(url, machine, tmp
         assert _run(command) == 0, command
     out, _ = capfd.readouterr()
     assert f"{url}: finished" in out and "next:    advisor report " + url in out
+    for command in (["status", url], ["stop", url], ["predict", url, "d.csv"], ["tune", url, "--trials", "4"]):
+        assert _run([*command, "--json"]) == 0, command
+        assert json.loads(capfd.readouterr().out)["run"] == url, "what the next command takes, not this machine's copy"
     machine("one")
     assert read_json(here(url, new=True) / "result.json") == again.document, "what the second machine found is here, too"
 
