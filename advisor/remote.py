@@ -17,7 +17,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -57,16 +57,17 @@ def url_or_path(run: RunFolder) -> str:
 
 
 @contextlib.contextmanager
-def mirrored(run: RunFolder) -> Iterator[None]:
+def mirrored(run: RunFolder, on_note: Callable[[str], None] = lambda note: None) -> Iterator[None]:
     """While a run is in use here: its URL's lease, and its files copied there. Nothing for a run without a URL.
 
+    on_note: told when it takes a while, because another driver has left its lease.
     UserError when another machine drives the run, takes it over, or what is new cannot be copied in the end.
     """
     remote = Remote.of(run)
     if remote is None:
         yield
         return
-    with remote.lease():
+    with remote.lease(on_note):
         yield
 
 
@@ -228,10 +229,10 @@ class Remote:
     # ------------------------------------------------------------------ the lease
 
     @contextlib.contextmanager
-    def lease(self) -> Iterator[None]:
+    def lease(self, on_note: Callable[[str], None] = lambda note: None) -> Iterator[None]:
         """Hold the lease there, and copy while the block runs; see ``mirrored``."""
         with self._talking():
-            self._take()
+            self._take(on_note)
             self.run.driver_elsewhere.unlink(missing_ok=True)
             self.pull()
         over = threading.Event()
@@ -269,8 +270,10 @@ class Remote:
             write_json(self.run.stop_request, {"format": FORMAT})
         return True
 
-    def _take(self) -> None:
+    def _take(self, on_note: Callable[[str], None]) -> None:
         holder, begun = self._holder(), time.monotonic()
+        if holder is not None and not _is_dead(holder):
+            on_note(f"{self.url} was last driven by {_words(holder)}: if it is silent for {SILENT_SECONDS:g} s, it is gone")
         while holder is not None and not _is_dead(holder) and time.monotonic() - begun < SILENT_SECONDS:
             time.sleep(LOOK_SECONDS)
             self.files.invalidate_cache()

@@ -120,7 +120,7 @@ def tune(
         from advisor.runs import open_run, write_advice
 
         advice, run = open_run(data, target, out, options)
-        with run.in_use(), mirrored(run), nullcontext() if pool else _one_thread():
+        with run.in_use(), mirrored(run, on_note), nullcontext() if pool else _one_thread():
             finished = _finished(run, advice, trials, own)
             if finished:
                 return finished

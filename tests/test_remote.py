@@ -242,9 +242,10 @@ def test_a_lease_that_is_not_renewed_is_taken_over(url, machine):
     begun(url)
     Remote.at(url)._say_holder()  # and then its machine is lost
     machine("two")
-    run = RunFolder(here(url, new=True))
-    with run.in_use(), mirrored(run):
+    run, notes = RunFolder(here(url, new=True)), []
+    with run.in_use(), mirrored(run, notes.append):
         assert json.loads(content(url)["lock"])["host"] == "two"
+    assert len(notes) == 1 and f"process {os.getpid()} on one: if it is silent" in notes[0], "the wait is no mystery"
 
 
 def test_a_dead_driver_of_this_machine_is_not_waited_for(url, monkeypatch):
