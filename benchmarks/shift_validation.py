@@ -2,12 +2,13 @@
 
     python benchmarks/shift_validation.py              # sets of ../shared/data/tables with a natural shift, 3 seeds, 20 trials
     python benchmarks/shift_validation.py --trials 0   # the recommendation alone, without a search
+    python benchmarks/shift_validation.py --trials 0 --sets made-demand --ways random "later, no time" "later, held" "later, open"
 
 Paired by seed, `tune` (or `fit`) with: random rows validating; random rows weighed by their likeness to the test rows
 (validation_weights=like_test); the latest rows (--time-column), after which the model is trained again on all. "random", "like
 test" and "later, no time" do not read the time, so that they differ in what validates alone. "random, time a feature" and
 "later, open" read it as a number, "later, held" never as later than the latest one trained on; "later", as advised, begins with
-"later, no time" and searches between the two. Every finished run is kept at once, and a second call goes on from there.
+"later, held" and searches between that and "later, no time". Every finished run is kept at once, and a second call goes on from there.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ TIMES = {
     "movies-by-year": "year",
     "chicago-ridership": "year",
 }
+MADE = {"made-demand": "stamp"}
 WAYS = {
     "random": {"fixed": {"validation_weights": "equal"}},
     "like test": {"fixed": {"validation_weights": "like_test"}},
@@ -42,13 +44,29 @@ WAYS = {
 }
 
 
+def make_demand(folder: Path) -> None:
+    """Every third hour of a year: a daily round, weekdays and a linear trend; the last 20 % are test rows."""
+    draw, rows = np.random.default_rng(0), 3000
+    stamp = np.datetime64("2025-01-01T00:00") + np.arange(rows) * np.timedelta64(3, "h")
+    days = np.arange(rows) / 8
+    weekend = np.isin((days.astype(int) + 2) % 7, (5, 6))  # the first of January 2025 was a Wednesday
+    temperature = 10 + 10 * np.sin(2 * np.pi * days / 365) + draw.normal(0, 2, rows)
+    rain = draw.random(rows) < 0.2
+    y = 100 + 0.08 * days + 30 * np.sin(2 * np.pi * days) - 20 * weekend + temperature - 10 * rain + draw.normal(0, 3, rows)
+    lines = [f"{s},{t:.2f},{r:d},{v:.2f}" for s, t, r, v in zip(stamp, temperature, rain, y, strict=True)]
+    for name, part in (("train", lines[: rows * 4 // 5]), ("test", lines[rows * 4 // 5 :])):
+        (folder / f"{name}.csv").write_text("\n".join(["stamp,temperature,rain,demand", *part]) + "\n")
+    (folder / "meta.yaml").write_text("target: demand\n")
+
+
 def measure(folder: Path, seed: int, trials: int, way: str) -> dict:
     target = yaml.safe_load((folder / "meta.yaml").read_text())["target"]
     options = {"test": folder / "test.csv", "seed": seed, **WAYS[way]}
     if way.startswith("later"):
-        options["time_column"] = TIMES[folder.name]
+        options["time_column"] = (TIMES | MADE)[folder.name]
     else:  # a type of one's own: else the column becomes the time column by itself
-        options["types"] = {TIMES[folder.name]: "numeric" if way == "random, time a feature" else "identifier"}
+        kind = "datetime" if folder.name in MADE else "numeric"
+        options["types"] = {(TIMES | MADE)[folder.name]: kind if way == "random, time a feature" else "identifier"}
     begun = time.monotonic()
     with tempfile.TemporaryDirectory() as out:
         options["out"] = Path(out) / "run"
@@ -84,7 +102,7 @@ def table_of(rows: list[dict]) -> str:
             if not pairs:
                 continue
             logs = np.log([row["loss"] / other["loss"] for row, other in pairs])
-            if way != "random":
+            if way != "random" and name not in MADE:
                 means.setdefault((trials, way), []).append(float(logs.mean()))
             kept = np.exp(np.mean(np.log([row["promised"] / row["loss"] for row, _ in pairs])))
             lines.append(
@@ -114,7 +132,12 @@ def main() -> None:
             for way in arguments.ways:
                 if (name, seed, arguments.trials, way) in done:
                     continue
-                rows.append(measure(arguments.data / name, seed, arguments.trials, way))
+                with tempfile.TemporaryDirectory() as made:
+                    folder = (Path(made) if name in MADE else arguments.data) / name
+                    if name in MADE:
+                        folder.mkdir()
+                        make_demand(folder)
+                    rows.append(measure(folder, seed, arguments.trials, way))
                 with results.open("a") as file:
                     file.write(json.dumps(rows[-1]) + "\n")
                 print(json.dumps(rows[-1]), flush=True)
