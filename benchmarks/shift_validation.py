@@ -8,7 +8,8 @@ Paired by seed, `tune` (or `fit`) with: random rows validating; random rows weig
 (validation_weights=like_test); the latest rows (--time-column), after which the model is trained again on all. "random", "like
 test" and "later, no time" do not read the time, so that they differ in what validates alone. "random, time a feature" and
 "later, open" read it as a number, "later, held" never as later than the latest one trained on; "later", as advised, begins with
-"later, held" and searches between that and "later, no time". Every finished run is kept at once, and a second call goes on from there.
+"later, held" and searches between that and "later, no time". Every finished run is kept at once, and a second call goes on from
+there.
 """
 
 from __future__ import annotations
