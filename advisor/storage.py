@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -83,6 +84,8 @@ def without_password(text: str) -> str:
 def answers(text: str) -> None:
     """UserError when the database does not answer, or does not let us in."""
     url = checked_url(text)
+    if url.drivername.startswith("sqlite") and (file := Path(str(url.database))).parent.is_dir() and not file.exists():
+        return  # to knock would make it
     _knock(url, _options(url))
 
 

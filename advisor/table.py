@@ -372,9 +372,7 @@ def read_times(cells: pl.Series) -> pl.Series:
 
 def _time_parts(times: pl.Series, time: Column) -> tuple[str, ...]:
     """The arrays of the time column (training rows): what comes round often enough, and last the time itself."""
-    if time.type == "numeric":
-        return (time.name,)
-    parts = dict(zip(encoded_names(time), _date_parts(times), strict=False))
+    parts = _arrays(times, time)
     trend, *others = parts
     days = np.ptp(parts[trend])
     cycles = {name: CYCLES.get(name.rpartition(".")[2], np.inf) for name in others}
@@ -404,16 +402,11 @@ def encode(frame: pl.DataFrame, schema: Schema) -> Features:
         cells, _ = conform(frame[column.name], column)
         if column.type == "categorical":
             codes[column.name] = _codes(cells, schema.levels[column.name])
-        elif column.type == "datetime":
-            numeric |= zip(encoded_names(column), _date_parts(cells), strict=False)
-        elif column.type == "text":
-            numeric |= zip(encoded_names(column), _hashed_text(cells), strict=True)
         else:
-            numeric[column.name] = cells.cast(pl.Float64).to_numpy()
+            numeric |= _arrays(cells, column)
     if schema.time is not None:
         cells, _ = conform(frame[schema.time.name], schema.time)
-        numbers_of = _date_parts(cells) if schema.time.type == "datetime" else [cells.to_numpy()]
-        parts = dict(zip(encoded_names(schema.time), numbers_of, strict=False))
+        parts = _arrays(cells, schema.time)
         numeric |= {name: parts[name] for name in schema.time_parts}
     numbers = np.empty((frame.height, len(numeric)), np.float64)
     for position, array in enumerate(numeric.values()):
@@ -458,6 +451,17 @@ def encoded_names(column: Column) -> tuple[str, ...]:
     if column.type == "text":
         return (*(f"{column.name}.word{position}" for position in range(TEXT_COLUMNS)), f"{column.name}.length")
     return ()
+
+
+def _arrays(cells: pl.Series, column: Column) -> dict[str, NDArray[Any]]:
+    """The numeric arrays that a column's conformed cells become, by ``encoded_names``."""
+    if column.type == "datetime":
+        arrays = _date_parts(cells)
+    elif column.type == "text":
+        arrays = _hashed_text(cells)
+    else:
+        arrays = [cells.cast(pl.Float64).to_numpy()]
+    return dict(zip(encoded_names(column), arrays, strict=False))  # of a date without hours the last part is left out
 
 
 def _date_parts(cells: pl.Series) -> list[NDArray[Any]]:

@@ -172,6 +172,14 @@ def test_a_database_that_does_not_answer_is_one_line(url, here, capfd):
 # ------------------------------------------------------------------------------------------------ SQLite
 
 
+def test_what_fails_before_the_search_makes_no_database(here, capfd):
+    """Regression: looking whether it answers made the file."""
+    command = ["tune", "missing.csv", "--target", "y", "--executor", "in-process", "--storage", "sqlite:///study.db"]
+    assert _run(command) == 2
+    assert "missing.csv does not exist" in capfd.readouterr().err
+    assert sorted(path.name for path in here.iterdir()) == ["d.csv"]
+
+
 @pytest.mark.slow
 def test_a_study_in_a_file_is_resumed_shown_and_not_moved(here, capfd):
     first = tune(2, storage="sqlite:///study.db").document["search"]["trials"]
