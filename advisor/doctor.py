@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from advisor.errors import UserError
-from advisor.ray_errors import tokens, why_not
+from advisor.ray_errors import join, tokens, why_not
 from advisor.run_folder import file_clock
 from advisor.versions import COMPARED, release
 
@@ -110,7 +110,7 @@ def probe(address: str) -> None:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    ray.init(address=address, logging_level="ERROR", log_to_driver=False)
+    join(address=address, logging_level="ERROR", log_to_driver=False)
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     nodes = []
     for node in ray.nodes():

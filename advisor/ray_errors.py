@@ -1,4 +1,4 @@
-"""Why a Ray cluster could not be joined, in words. Ray says it only in the log lines of its core, on our stderr."""
+"""Joining a Ray cluster, and in words why it could not be. Ray says that only in the log lines of its core, on our stderr."""
 
 from __future__ import annotations
 
@@ -9,10 +9,15 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 CORE_LINE = re.compile(r"^\[[\d\-: ,.]+ [DIWEF] \d+ \d+\] ")
 """A log line of Ray's core: [2026-11-24 08:25:40,472 W 30552 31000] gcs_client.cc:210: ..."""
 REFUSED = "InvalidAuthToken"
+NOT_SERVED = ("Starting Ray client server failed", "Proxy failed to Connect to backend")
+"""Behind ``ray://`` the head forks a process for each connection while other threads are inside gRPC, and now and then (2 of
+150 tries with Ray 2.60) that process dies of it: of a file descriptor or a lock of the poller. The next one lives."""
+JOIN_TRIES = 3
 
 
 @contextmanager
@@ -43,6 +48,19 @@ def core_log() -> Iterator[Callable[[], str]]:
             sys.stderr.write("".join(others))
 
 
+def join(**options: Any) -> None:
+    """``ray.init(**options)``; again where the head could not serve this one connection of a Ray Client."""
+    import ray
+
+    for tries_left in reversed(range(JOIN_TRIES)):
+        try:
+            ray.init(**options)
+            return
+        except ConnectionError as error:
+            if not tries_left or not any(words in str(error) for words in NOT_SERVED):
+                raise
+
+
 def tokens() -> list[str]:
     """Where a token for Ray is set: environment variables, or the file that Ray reads."""
     found = [name for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH") if os.environ.get(name)]
@@ -62,6 +80,9 @@ def why_not(address: str, said: str) -> tuple[str, str]:
         return f"{address} has other versions ({words})"[:400], "install the cluster's Ray and Python here, or ours there"
     if "Could not find any running Ray instance" in said:
         return "no Ray cluster was started on this machine", "ray start --head, or give its HOST:PORT"
+    if any(words in said for words in NOT_SERVED):
+        do = "look at ray_client_server_*.err on its head node, in /tmp/ray/session_latest/logs"
+        return f"{address} cannot start the process that serves a client", do
     last = next((line.strip() for line in reversed(said.splitlines()) if line.strip()), "no answer")
     do = "is this the port of `ray start --head` (6379) and not the dashboard's?"
     return f"{address} listens, and could not be joined ({last[:200]})", do

@@ -43,7 +43,7 @@ from advisor.executors import (
     over_time,
 )
 from advisor.packing import Packing
-from advisor.ray_errors import core_log, why_not
+from advisor.ray_errors import core_log, join, why_not
 from advisor.versions import differences, versions
 
 CLIENT = "ray://"
@@ -313,7 +313,7 @@ def _ray_init(address: str | None, local: dict[str, Any], working_dir: str | Pat
         else:
             with core_log() as said:
                 try:
-                    ray.init(**options)
+                    join(**options)
                 except Exception as error:  # as below
                     what, do = why_not(address, f"{said()}\n{error}")
                     raise UserError(f"no Ray cluster was joined: {what}; {do} (`advisor doctor --address {address}`)") from error

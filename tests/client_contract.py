@@ -6,6 +6,7 @@ A process of its own, because a process that has a client is none of the cluster
 import os
 
 import pytest
+import ray
 
 from advisor import ray_client
 from advisor.errors import UserError
@@ -16,7 +17,20 @@ from advisor.versions import versions
 
 @pytest.fixture(scope="module")
 def client_executor():
-    executor = ClientExecutor(script_factory, SHARED, ClientWorkers(2, os.environ["ADDRESS"]))
+    """Made although the head could not serve the first connection: the process it starts for each dies now and then."""
+    init, unserved = ray.init, [ConnectionAbortedError("RuntimeError: Starting Ray client server failed. See")]
+
+    def first_fails(**options):
+        if unserved:
+            raise unserved.pop()
+        return init(**options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ray, "init", first_fails)
+        workers = ClientWorkers(2, os.environ["ADDRESS"])
+        workers.wait()
+    assert not unserved
+    executor = ClientExecutor(script_factory, SHARED, workers)
     yield executor
     executor.close()
     executor.close()

@@ -127,6 +127,7 @@ def test_a_full_store_an_odd_clock_and_tokens():
         ("Token authentication is enabled but no authentication token was found.", "", "RAY_AUTH_MODE is token"),
         ("Version mismatch: the cluster has\n    Ray: 2.9\n    Python: 3.9", "", "h:1 has other versions (Ray: 2.9 Python: 3.9)"),
         ("ConnectionError: Could not find any running Ray instance.", "", "no Ray cluster was started on this machine"),
+        ("RuntimeError: Starting Ray client server failed. See", "", "h:1 cannot start the process that serves a client"),
         ("", "", "h:1 listens, and could not be joined (no answer)"),
     ],
 )
