@@ -16,7 +16,7 @@ from advisor.curves import read_curve
 from advisor.executors import Executor, Job
 from advisor.features import Dataset
 from advisor.final import Estimate, Verdict, constant_losses, decide, estimate, final_section, unseen_loss
-from advisor.finalists import train_finalists
+from advisor.finalists import FINAL_REPEATS, FINALISTS, train_finalists
 from advisor.losses import row_losses, weighted
 from advisor.models import Model, fit_temperature, tempered
 from advisor.objective import TrainingObjective, merged_held_out, payload, training_sizing
@@ -24,17 +24,12 @@ from advisor.own_objective import Final, OwnObjective
 from advisor.recommendation import Recommendation
 from advisor.results import test_results
 from advisor.run_folder import RunFolder
-from advisor.run_search import DEFAULT, RECOMMENDED
+from advisor.run_search import DEFAULT, RECOMMENDED, latest_validate
 from advisor.search import SearchResult, configuration_of
 from advisor.sizing import Sizing
 from advisor.training import Fitted
 
 BLEND = "blend"
-FINALISTS = 3
-"""Best trials that meet the recommendation in the final; more would cost time and a stricter test for each."""
-FINAL_REPEATS = (1, 2)
-"""Fresh partitions in the final; the search used number 0. Two halve the luck of the draw, and their networks are one
-ensemble."""
 
 
 @dataclass(frozen=True)
@@ -115,10 +110,6 @@ def hold_final(
     return _complete(document, advice, final[-1], final[0], train)
 
 
-def _latest_validate(train: Dataset) -> bool:
-    return train.times is not None and train.groups is None  # groups go before times: see make_splits
-
-
 def _on_all_rows(
     contenders: Sequence[Contender], advice: Advice, train: Dataset, run: Callable[[Sequence[Job]], list[Fitted]]
 ) -> list[Contender]:
@@ -127,7 +118,7 @@ def _on_all_rows(
     Where later rows validate, what was judged has never seen the latest ones, and those resemble the rows to come most. So
     each configuration is trained once more on all rows, for as many epochs as were best on the latest split.
     """
-    if not _latest_validate(train):
+    if not latest_validate(train):
         return list(contenders)
     jobs: dict[str, Job] = {}  # a blend holds the recommendation, which is then trained once
     wanted: list[list[str]] = []
@@ -280,7 +271,7 @@ def _complete(
     train: Dataset,
 ) -> Model:
     """The winner's model; its promised loss, and then, once, the test rows, are added to the document."""
-    again = [stack.best_epochs[0] for stack in winner.stacks] if _latest_validate(train) else None
+    again = [stack.best_epochs[0] for stack in winner.stacks] if latest_validate(train) else None
     document["final"]["epochs_on_all_rows"] = again
     model = _model(advice, winner, train)
     rows = int(advice.data.dataset("test").known.sum())

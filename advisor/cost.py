@@ -1,8 +1,8 @@
-"""What training a table network takes, predicted from its configuration: bytes of memory on the device.
+"""What training takes, predicted from the configuration: a table network's bytes on the device, and an epoch's time.
 
 Counted as the network is built and trained (``networks.py``, ``training.py``), with 4 bytes a number: good to a factor of
 2 to 3 (`tests/test_cost.py` holds it against what torch keeps), which is why what was seen corrects it
-(``sizing.Sizing``).
+(``sizing.Sizing``, ``pace.Pace``).
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ FREQUENCIES = 16
 """``networks.Periodic.FREQUENCIES``, which lies behind an import of torch."""
 KEPT_BY_OPTIMIZER = {"adamw": 2, "adam": 2, "nadam": 2, "rmsprop": 2, "adagrad": 1, "adadelta": 2, "sgd": 1}
 """Numbers that the optimizer keeps beside each weight."""
+STEP_SECONDS, MULTIPLICATION_SECONDS, NUMBER_SECONDS = 3e-3, 1.5e-10, 2e-9
+"""Of an optimizer's step, and of each multiplication and number of a row, forward and backward, rounded. On one core of 2026
+complete trials of five sets took 0.8 to 1.6 times as long, by the medians; within a set nine of ten 0.5 to 1.6 of the median."""
 KEPT_BESIDE = 3
 """The weight itself, its gradient, and the best one so far."""
 
@@ -88,6 +91,21 @@ def memory(configuration: Mapping[str, Any], table: TableSize, rows: int, member
     networks = members * weights(configuration, table) * kept
     step = members * rows * numbers_per_row(configuration, table)
     return float(BYTES * (data + networks + step))
+
+
+def multiplications(configuration: Mapping[str, Any], table: TableSize) -> int:
+    """Of one row's way through the network: each weight is used once, and of an embedding one row is read."""
+    looked_up = sum(levels + 2 for levels in _embedded(configuration, table)) * int(configuration["category_embedding_dim"])
+    return weights(configuration, table) - looked_up
+
+
+def epoch_seconds(steps: float, rows: float, multiplications: int, numbers: int) -> float:
+    """Seconds of one epoch on a core of this decade; its worth is in comparisons, ``pace.Pace`` learns the scale.
+
+    rows: of all networks together. multiplications, numbers: of one row in one network; numbers are those kept for its
+    gradient.
+    """
+    return steps * STEP_SECONDS + rows * (multiplications * MULTIPLICATION_SECONDS + numbers * NUMBER_SECONDS)
 
 
 def _embedded(configuration: Mapping[str, Any], table: TableSize) -> list[int]:

@@ -12,6 +12,11 @@ from advisor.errors import UserError
 from advisor.executors import ATTEMPTS, DEATHS, ENDS, Executor, Failed, Finished, Job
 from advisor.sizing import Sizing
 
+FINALISTS = 3
+"""Best trials that meet the recommendation in the final; more would cost time and a stricter test for each."""
+FINAL_REPEATS = (1, 2)
+"""Fresh partitions in the final; the search used number 0. Two halve the luck of the draw, and their networks are one
+ensemble."""
 POLL_SECONDS = 0.5
 
 

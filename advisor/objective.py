@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from advisor.cost import READ, TableSize, memory
+from advisor.cost import READ, TableSize, epoch_seconds, memory, multiplications, numbers_per_row
 from advisor.executors import Job
 from advisor.features import Dataset, Signals
-from advisor.plans import memory_bytes, plan_of
+from advisor.plans import NetworkPlan, map_numbers, memory_bytes, plan_of
+from advisor.plans import multiplications as multiplications_of_plan
 from advisor.sizing import Sizing
 from advisor.splits import Split, everything, make_splits
 
@@ -110,21 +111,62 @@ def training_sizing(data: Dataset, *, final: bool = False) -> Sizing:
 
     A configuration of another family has no prediction (0): what does not fit is then found by halving each time.
     """
-    features = data.features
-    table = None if isinstance(features, Signals) else TableSize.of(features, max(1, len(data.classes)))
+
+    size_of = _Sizes(data)
 
     def predict(configuration: Mapping[str, Any], rows: int) -> float:
-        splits = int(configuration["folds"]) if configuration["validation"] == "kfold" else 1
-        members = splits * (int(configuration["final_members"]) if final else 1)
-        if isinstance(features, Signals) and "network" in configuration:
-            channels, *size = features.values.shape[1:]
-            plan = plan_of(configuration, channels, size)
-            return float(memory_bytes(plan, max(1, len(data.classes)), rows, members))
-        if table is None or not configuration.keys() >= READ:
-            return 0.0
-        return memory(configuration, table, rows, members, splits)
+        size, splits = size_of(configuration), _splits(configuration)
+        members = splits * _members(configuration, final)
+        if isinstance(size, NetworkPlan):
+            return float(memory_bytes(size, max(1, len(data.classes)), rows, members))
+        return 0.0 if size is None else memory(configuration, size, rows, members, splits)
 
     return Sizing(lambda configuration: int(configuration["batch_size"]), predict)
+
+
+def training_work(data: Dataset, *, final: bool = False) -> Callable[[Mapping[str, Any]], float]:
+    """What an epoch of a trial, or of a stack in the final, takes (``cost.epoch_seconds``); 0 of another family."""
+
+    size_of = _Sizes(data)
+
+    def work(configuration: Mapping[str, Any]) -> float:
+        size = size_of(configuration)
+        if isinstance(size, NetworkPlan):
+            per_row = multiplications_of_plan(size, max(1, len(data.classes))), map_numbers(size)
+        elif size is not None:
+            per_row = multiplications(configuration, size), numbers_per_row(configuration, size)
+        else:
+            return 0.0
+        splits = _splits(configuration)
+        held_out = 1 / splits if splits > 1 else float(configuration["validation_fraction"])
+        rows = len(data) * (1 - held_out)
+        steps = rows / int(configuration["batch_size"])
+        return epoch_seconds(steps, rows * splits * _members(configuration, final), *per_row)
+
+    return work
+
+
+class _Sizes:
+    """What a prediction starts from: the plan of a network for images or sequences, the size of a table; else None."""
+
+    def __init__(self, data: Dataset) -> None:
+        self._features = data.features
+        self._table = None if isinstance(data.features, Signals) else TableSize.of(data.features, max(1, len(data.classes)))
+
+    def __call__(self, configuration: Mapping[str, Any]) -> NetworkPlan | TableSize | None:
+        if not isinstance(self._features, Signals):
+            return self._table if configuration.keys() >= READ else None
+        channels, *size = self._features.values.shape[1:]
+        return plan_of(configuration, channels, size) if "network" in configuration else None
+
+
+def _splits(configuration: Mapping[str, Any]) -> int:
+    return int(configuration["folds"]) if configuration["validation"] == "kfold" else 1
+
+
+def _members(configuration: Mapping[str, Any], final: bool) -> int:
+    """Networks per split."""
+    return int(configuration["final_members"]) if final else 1
 
 
 def splits_of(configuration: Mapping[str, Any], data: Dataset, seed: int, repeat: int) -> list[Split]:

@@ -455,20 +455,26 @@ def parameter_count(plan: NetworkPlan, outputs: int) -> int:
     return sum(layer.parameters for layer in layers(plan)) + (head_inputs(plan) + 1) * outputs
 
 
+def multiplications(plan: NetworkPlan, outputs: int) -> int:
+    """Of one input's way through the network: each weight of a layer is used at every point of its map."""
+    sizes = zip(layers(plan), map_sizes(plan), strict=True)
+    return sum(layer.parameters * math.prod(size) for layer, size in sizes) + head_inputs(plan) * outputs
+
+
+def map_numbers(plan: NetworkPlan) -> int:
+    """Numbers in all maps of one input."""
+    return sum(layer.outputs * math.prod(size) for layer, size in zip(layers(plan), map_sizes(plan), strict=True))
+
+
 def head_inputs(plan: NetworkPlan) -> int:
     """Numbers that the output layer reads."""
-    points = reduce(lambda a, b: a * b, map_sizes(plan)[-1]) if plan.head == "flatten" and map_sizes(plan) else 1
+    points = math.prod(map_sizes(plan)[-1]) if plan.head == "flatten" and map_sizes(plan) else 1
     return plan.width * points
 
 
 def memory_bytes(plan: NetworkPlan, outputs: int, batch_size: int, members: int = 1) -> int:
     """What training takes, estimated: weights with gradient and moments, and the maps that the backward pass needs."""
-    sizes = map_sizes(plan)
-    maps = sum(
-        layer.outputs * reduce(lambda a, b: a * b, size, 1) for layer, size in zip(layers(plan), sizes, strict=True)
-    )
-    inputs = plan.channels * reduce(lambda a, b: a * b, plan.size, 1)
-    kept = (maps * ACTIVATION_COPIES + inputs) * batch_size
+    kept = (map_numbers(plan) * ACTIVATION_COPIES + plan.channels * math.prod(plan.size)) * batch_size
     return int(BYTES * members * (kept + TRAINING_COPIES * parameter_count(plan, outputs)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -19,12 +20,14 @@ from advisor.errors import UserError
 from advisor.executors import Executor
 from advisor.facts import MIN_SIDE
 from advisor.features import Dataset, Signals
-from advisor.objective import payload, training_sizing
+from advisor.finalists import FINAL_REPEATS, FINALISTS
+from advisor.objective import payload, training_sizing, training_work
 from advisor.own_objective import OwnObjective
+from advisor.pace import Pace
 from advisor.plans import plan_of, problem, usable_memory
 from advisor.recommendation import library_default
 from advisor.run_folder import RunFolder
-from advisor.search import Plan, Progress, SearchEvent, SearchResult, configuration_of, end_of, packing_of, search
+from advisor.search import Plan, Progress, SearchEvent, SearchResult, configuration_of, end_of, packing_of, ranking, search
 from advisor.shift import likeness_to_test
 from advisor.splits import make_splits
 from advisor.status import SearchRequest
@@ -36,7 +39,11 @@ Listener = Callable[[SearchEvent, Progress], None]
 
 RECOMMENDED, DEFAULT = "recommendation", "library default"
 SEARCH_SHARE = 0.7
-"""Share of the time limit that the search may use; the final needs the rest."""
+"""Share of the time limit that the search may use until the recommendation's trial has shown what the final will take."""
+LEAST_SEARCH_SHARE = 0.4
+"""Share that the search has in any case: a final without its last finalists is better than one without a search."""
+FINAL_MARGIN = 1.2
+"""Kept for the final: so many times what it is expected to take."""
 IMPORTANCE_TRIALS = 10
 """With fewer complete trials an importance is noise."""
 
@@ -79,14 +86,18 @@ def refusal(configuration: Mapping[str, Any], train: Dataset, facts: Mapping[str
 def plan_search(
     advice: Advice,
     request: SearchRequest,
-    time_limit: float | None,
+    deadline: float | None,
     trial_time_limit: float | None,
     own: OwnObjective | None,
     train: Dataset,
     strategy: str,
     adapt: bool,
 ) -> Plan:
-    """What the search of this run is to do; the first two trials are the recommendation and the library default."""
+    """What the search of this run is to do; the first two trials are the recommendation and the library default.
+
+    deadline: of the search and the final together, on time.monotonic's clock.
+    """
+    time_limit = None if deadline is None else max(0.0, deadline - time.monotonic())
     recommendation, seed = advice.recommendation, advice.reading.seed
     configuration = recommendation.configuration
     default = library_default(recommendation, knowledge.base_space(recommendation.kind))
@@ -102,13 +113,41 @@ def plan_search(
         max_epochs=int(configuration["epochs"]),
         space_text=repr(recommendation.space.to_dict()) + (f" for {own.name}" if own else "") + _in_stages(strategy),
         seed=seed,
-        time_limit=None if time_limit is None else time_limit * SEARCH_SHARE,
+        time_limit=time_limit,
         trial_time_limit=trial_time_limit,
         make_payload=lambda asked, place: payload(asked, seed=seed + place, repeat=0, members=1, keep=False),
         sizing=None if own else training_sizing(train),
+        pace=Pace() if own else Pace(training_work(train)),
+        reserve=lambda trials, slots: _reserve(trials, slots, time_limit or 0.0, advice, None if own else train),
         refuse=lambda asked: None if own else refusal(asked, train, advice.facts.values),
         value_of=own.value_of if own else None,
     )
+
+
+def _reserve(
+    trials: Sequence[FrozenTrial], slots: int, time_limit: float, advice: Advice, train: Dataset | None
+) -> float:
+    """Seconds to keep for the final, as its contenders took in the search; train: None with an objective of one's own."""
+    ranked = ranking(trials)
+    recommended = next((trial for trial in ranked if trial.user_attrs.get("origin") == RECOMMENDED), None)
+    if recommended is None:
+        return (1 - SEARCH_SHARE) * time_limit
+    contenders = [recommended, *(trial for trial in ranked if trial is not recommended)][: 1 + FINALISTS]
+    seconds: list[float] = [trial.user_attrs["seconds"] - trial.user_attrs.get("waited", 0.0) for trial in contenders]
+    partitions = len(FINAL_REPEATS)
+    if train is not None:
+        work, of_final = training_work(train), training_work(train, final=True)
+        configurations = [configuration_of(trial, advice.recommendation.space) for trial in contenders]
+        seconds = [took * of_final(c) / work(c) for took, c in zip(seconds, configurations, strict=True)]
+        partitions += latest_validate(train)  # once more, on all rows
+    # On several workers the last job may begin when the others are through.
+    expected = partitions * sum(seconds) / max(1, slots) + max(seconds) * (1 - 1 / max(1, slots))
+    return min(FINAL_MARGIN * expected, (1 - LEAST_SEARCH_SHARE) * time_limit)
+
+
+def latest_validate(train: Dataset) -> bool:
+    """Whether the latest rows are held out; groups go before times: see make_splits."""
+    return train.times is not None and train.groups is None
 
 
 def _in_stages(strategy: str) -> str:

@@ -14,7 +14,7 @@ import math
 import time
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +27,7 @@ from advisor.errors import UserError
 from advisor.executors import ATTEMPTS, DEATHS, Began, Event, Executor, Failed, Finished, Job, Reported
 from advisor.interrupts import interrupts
 from advisor.journal import PLACE, VOID, Journal, agree, counts
+from advisor.pace import Pace
 from advisor.pruning import MedianOfBests
 from advisor.search_events import Ended as Ended
 from advisor.search_events import EpochDone as EpochDone
@@ -40,6 +41,8 @@ KEPT_EPOCHS = 200
 """A learning curve is thinned to so many points: more make the journal grow and nobody sees the difference."""
 REFUSALS = 20
 """Proposals in a row that cannot be run before the place is given up: the space is then nearly empty."""
+RESERVE_SHARE = 0.01
+"""After each such share of the time limit it is asked again how much of it the rest will need: not after each of many trials."""
 FAILURES_TO_STOP = 3
 """When so many trials have failed and none has worked, it is the set-up that is wrong and the rest would fail too."""
 DIVERGED_LOSS = 1e6
@@ -88,7 +91,7 @@ class SearchResult:
 
     def ranking(self) -> list[FrozenTrial]:
         """Complete trials that did not diverge, best first; of equals the earlier."""
-        return sorted((trial for trial in self.trials if _is_success(trial)), key=_order)
+        return ranking(self.trials)
 
     def number_of(self, end: TrialEnd) -> int:
         return sum(end_of(trial) == end for trial in self.trials)
@@ -108,6 +111,11 @@ def end_of(trial: FrozenTrial) -> TrialEnd:
 def best_of(trials: Iterable[FrozenTrial]) -> FrozenTrial | None:
     """The complete trial with the least value, of equals the earlier; None when none is complete and finite."""
     return min(filter(_is_success, trials), key=_order, default=None)
+
+
+def ranking(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+    """As :meth:`SearchResult.ranking`."""
+    return sorted(filter(_is_success, trials), key=_order)
 
 
 def configuration_of(trial: FrozenTrial, space: SearchSpace) -> dict[str, Any]:
@@ -148,6 +156,8 @@ class Plan:
     of memory is run again with ``micro_batch`` (rows at once) in its payload, and its result may be a mapping with
     ``peak_memory`` (bytes) and ``train_losses`` (after each epoch; kept with the trial). None takes the end for the trial's own.
     refuse: why a configuration cannot be run at all, or None: then nothing is run, no place is taken, and another is asked.
+    pace: what is known of time; with a time limit, no trial is begun that is expected to outlast it. reserve: (trials that
+    count, slots) -> seconds of the time limit that are kept for what comes after the search.
     value_of: what the objective returned -> the value of a complete trial, finite; None: the best loss that it reported.
     """
 
@@ -165,6 +175,8 @@ class Plan:
     sampler: Callable[[int], optuna.samplers.BaseSampler] = field(default=lambda seed: tpe(seed))
     sizing: Sizing | None = None
     refuse: Callable[[Mapping[str, Any]], str | None] = field(default=lambda configuration: None)
+    pace: Pace = field(default_factory=Pace)
+    reserve: Callable[[Sequence[FrozenTrial], int], float] = field(default=lambda trials, slots: 0.0)
     value_of: Callable[[Any], float] | None = None
 
     def __post_init__(self) -> None:
@@ -234,6 +246,10 @@ class _Running:
     written_at: float = 0.0
 
 
+class _Outlasted(Exception):
+    """All that was proposed is expected to take longer than the time that is left."""
+
+
 class _Driver:
     """One call of :func:`search`."""
 
@@ -262,7 +278,8 @@ class _Driver:
         self._successes = 0
         self._failures = 0
         self._done_here = 0
-        self._shortest = 0.0
+        self._reserve, self._reserved_at = 0.0, -math.inf
+        self._outlasted = False
         self._free = self._free_places()
 
     # ------------------------------------------------------------------ the loop
@@ -272,13 +289,14 @@ class _Driver:
         try:
             while self._free or self._running or self._again:
                 interrupted = interrupted or self._stopped()
-                timed_out = timed_out or self._is_late()
-                closed = timed_out or self._too_little_is_left()
+                timed_out = timed_out or self._left() <= 0
+                closed = timed_out or self._outlasted or self._left() < self._plan.pace.shortest
                 if interrupted:
                     self._void_running("interrupted", keep_first=False)
                 elif timed_out:
                     self._void_running("out of time", keep_first=True)
                 self._submit(only_first=closed, none=interrupted)
+                closed = closed or self._outlasted
                 # After the submitting, before the waiting: the workers train while the disk writes.
                 self._journal.sync()
                 if not self._running and not self._again and (interrupted or closed or not self._free):
@@ -297,24 +315,25 @@ class _Driver:
         while self._again and len(self._running) < self._executor.slots:
             self._run_job(self._again.pop(0))
         while self._free and len(self._running) < self._executor.slots:
-            if none or (only_first and self._free[0] != 0):
+            if none or ((only_first or self._outlasted) and self._free[0] != 0):
                 return
             self._start(self._free.pop(0))
             if self._stopped():
                 return
 
     def _patience(self) -> float:
-        if self._plan.time_limit is None:
-            return SECONDS_OF_POLLING
-        left = self._begun + self._plan.time_limit - self._clock()
-        return min(SECONDS_OF_POLLING, max(0.0, left)) or SECONDS_OF_POLLING
+        return min(SECONDS_OF_POLLING, max(0.0, self._left())) or SECONDS_OF_POLLING
 
-    def _is_late(self) -> bool:
-        return self._plan.time_limit is not None and self._clock() - self._begun >= self._plan.time_limit
-
-    def _too_little_is_left(self) -> bool:
-        """Whether no trial has yet been complete in so short a time: one that is started now would be thrown away."""
-        return self._plan.time_limit is not None and self._begun + self._plan.time_limit - self._clock() < self._shortest
+    def _left(self) -> float:
+        """Seconds that the search still has."""
+        limit = self._plan.time_limit
+        if limit is None:
+            return math.inf
+        now = self._clock()
+        if now - self._reserved_at >= limit * RESERVE_SHARE:
+            trials = [trial for trial in self._study.get_trials(deepcopy=False) if counts(trial)]
+            self._reserve, self._reserved_at = self._plan.reserve(trials, self._executor.slots), now
+        return self._begun + limit - self._reserve - now
 
     # ------------------------------------------------------------------ ask
 
@@ -323,6 +342,10 @@ class _Driver:
         origin = origins[place] if place < len(origins) else "search"
         try:
             trial, configuration, refused = self._ask_possible(place, origin)
+        except _Outlasted:
+            self._outlasted = True
+            bisect.insort(self._free, place)
+            return
         except ValueError as error:
             # Optuna refuses, say, a categorical whose choices differ from the journal's: a space that was changed.
             raise UserError(f"the search space does not fit the journal's trials ({error}): use a new run") from error
@@ -343,10 +366,18 @@ class _Driver:
             self._set_aside(running, f"the configuration is that of trial {same}, which was set aside")
 
     def _ask_possible(self, place: int, origin: str) -> tuple[optuna.Trial, dict[str, Any], str | None]:
-        """A trial that nothing speaks against; what is refused takes no place, unless it was enqueued or REFUSALS were."""
+        """A trial that nothing speaks against; what is refused takes no place, unless it was enqueued or REFUSALS were.
+
+        Raises _Outlasted when nothing was proposed that would be complete in the time that is left.
+        """
         for attempt in range(REFUSALS):
             trial, configuration = self._ask(place, origin, attempt)
             refused = self._plan.refuse(configuration)
+            if refused is None and origin == "search" and (needed := self._plan.pace.expects(configuration)) > self._left():
+                # Not infeasible: with another time limit it may be the best.
+                trial.set_user_attr(VOID, f"it is expected to take {needed:.3g} s, and {self._left():.3g} s are left")
+                self._study.tell(trial, state=TrialState.FAIL)
+                continue
             if refused is None or origin != "search":
                 return trial, configuration, refused
             # Complete and infeasible, not failed: of failed trials a sampler learns nothing, and asks there again.
@@ -354,6 +385,8 @@ class _Driver:
                 trial.set_user_attr(VOID, f"refused: {refused}")
                 trial.set_constraint("refused", 1.0)
                 self._study.tell(trial, DIVERGED_LOSS if self._worst is None else self._worst)
+        if refused is None:
+            raise _Outlasted
         return *self._ask(place, origin, REFUSALS), f"{REFUSALS} proposals could not be trained, the last: {refused}"
 
     def _ask(self, place: int, origin: str, attempt: int) -> tuple[optuna.Trial, dict[str, Any]]:
@@ -538,7 +571,7 @@ class _Driver:
         self._done_here += 1
         if end == "complete":
             seconds = self._clock() - running.started - running.waited
-            self._shortest = min(self._shortest or seconds, seconds)
+            self._plan.pace.took(running.configuration, running.epoch, seconds)
         is_best = self._learn(end, value, trial.number, running.curve)
         self._tell_listener(Ended(trial.number, running.place, end, value, reason, is_best, result))
 
@@ -663,7 +696,7 @@ class _Driver:
         seconds = self._clock() - self._begun
         left = seconds / self._done_here * open_places if self._done_here else None
         if self._plan.time_limit is not None:
-            until = max(0.0, self._plan.time_limit - seconds)
+            until = max(0.0, self._left())
             left = until if left is None else min(left, until)
         best_value, best_number = self._best or (None, None)
         return Progress(

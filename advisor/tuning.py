@@ -106,6 +106,7 @@ def tune(
     Raises UserError for whatever the user can mend.
     """
     begun = time.monotonic()
+    deadline = None if time_limit is None else begun + time_limit
     _check_limits(trials, time_limit, trial_time_limit, strategy)
     objective, working_dir = remembered(data, objective, working_dir)
     own = _own_objective(objective, working_dir)
@@ -130,7 +131,7 @@ def tune(
             runner = _executor(pool, own, own.shared(advice, train, run) if own else {"data": train, "seed": advice.reading.seed})
             request = begin_request(run, trials, own.name if own else None, working_dir, storage)
             stopped = stopping(run, should_stop)
-            plan = run_search.plan_search(advice, request, time_limit, trial_time_limit, own, train, strategy, adapt)
+            plan = run_search.plan_search(advice, request, deadline, trial_time_limit, own, train, strategy, adapt)
             if own:
                 on_event = own.watch(run, advice.recommendation, plan.make_payload, on_event, on_note)
             found = run_search.run_search(plan, runner, run, request, storage, on_event, stopped)
@@ -142,7 +143,6 @@ def tune(
             if found.interrupted:
                 return RunResult(run.path, document, None, interrupted=True)
             on_phase("final")
-            deadline = None if time_limit is None else begun + time_limit
             model = None
             try:
                 with throughput.one_thread():

@@ -1,11 +1,12 @@
-"""Predicted memory beside what torch keeps: weights exactly, a step within a factor of two."""
+"""Predicted memory and time beside what torch keeps and counts: weights exactly, a step within a factor of two."""
 
 import pytest
 import torch
 from test_training import RANDOM, blobs, folds, mixed
 
-from advisor.cost import BYTES, TableSize, memory, numbers_per_row, weights
+from advisor.cost import BYTES, TableSize, memory, multiplications, numbers_per_row, weights
 from advisor.networks import TableNetwork
+from advisor.objective import training_work
 from advisor.preprocessing import Preprocessor
 from advisor.training import prepare, train
 
@@ -65,6 +66,27 @@ def test_memory_grows_with_what_it_should():
     assert memory(RANDOM, table, 100, 10, 5) > base
     assert memory({**RANDOM, "width": 10 * RANDOM["width"]}, table, 100, 5, 5) > base
     assert memory({**RANDOM, "optimizer": "sgd"}, table, 100, 5, 5) < memory({**RANDOM, "optimizer": "adamw"}, table, 100, 5, 5)
+
+
+@pytest.mark.parametrize("changes", CONFIGURATIONS)
+def test_multiplications_are_those_of_the_weights_that_a_row_meets(changes):
+    configuration = {**RANDOM, "norm": "none", "dropout": 0.0, "linear_skip": False, **changes}
+    few, many = (TableSize(1000, 10, 2, (levels,), 2) for levels in (200, 20_000))
+    assert multiplications(configuration, few) <= weights(configuration, few)
+    if configuration["one_hot_max"] < 200:  # an embedding is looked up, however many levels it has
+        assert multiplications(configuration, few) == multiplications(configuration, many) > 0
+
+
+def test_an_epochs_work_grows_with_what_it_should():
+    data = blobs(classes=3)
+    base = {**RANDOM, "validation": "kfold", "folds": 5, "final_members": 2, "validation_fraction": 0.2}
+    trial, final = training_work(data), training_work(data, final=True)
+    assert trial(base) < final(base) < 2 * trial(base)  # the steps are the same, with twice the rows in each
+    assert trial({**base, "folds": 10}) > trial(base)
+    assert trial({**base, "batch_size": base["batch_size"] // 2}) > trial(base)
+    assert trial({**base, "width": 8 * base["width"]}) > trial(base)
+    assert trial({**base, "validation": "holdout"}) < trial(base)
+    assert trial({"another": "family"}) == 0.0
 
 
 def run(configuration, data, **more):

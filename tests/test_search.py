@@ -26,6 +26,7 @@ from advisor.errors import UserError
 from advisor.executor_contract import SHARED, script_factory
 from advisor.executors import Cancelled, Failed, Finished, InProcessExecutor, Reported
 from advisor.journal import Journal, read_study, shared_storage
+from advisor.pace import Pace
 from advisor.ray_executor import RayExecutor
 from advisor.search import Ended, EpochDone, Plan, Started, end_of, search
 
@@ -278,6 +279,38 @@ def test_no_trial_is_begun_that_would_be_thrown_away(tmp_path, limit):
     result = search(plan(8, time_limit=limit), in_process(), tmp_path / "j", clock=now["clock"], on_event=listen)
     assert result.timed_out and begun == list(range(limit // 6)) == [trial.user_attrs["place"] for trial in result.trials]
     assert now["clock"]() == 6 * len(begun)
+
+
+def test_what_comes_after_the_search_keeps_its_share_of_the_limit(tmp_path):
+    """Asked again as trials end: after the second one, 13 of the 25 seconds are to be kept."""
+    asked = []
+
+    def reserve(trials, slots):
+        asked.append((len(trials), slots))
+        return 13.0 if len(trials) > 1 else 0.0
+
+    result = search(plan(8, time_limit=25, reserve=reserve), in_process(), tmp_path / "j", **slow_clock())
+    assert result.timed_out and len(result.trials) == 2
+    assert {slots for _, slots in asked} == {1} and max(seen for seen, _ in asked) == 2
+    search(plan(8), in_process(), tmp_path / "j")
+    assert_run_is_sound(tmp_path / "j", 8)
+
+
+@pytest.mark.parametrize(("costly", "places"), [(lambda c: c["kind"] == "a", 5), (lambda c: True, 2)])
+def test_what_would_outlast_the_limit_gives_way_to_what_does_not(tmp_path, costly, places):
+    """An epoch of the costly ones is expected to take a minute; a limit of 33 s holds five of the others."""
+    pace = Pace(lambda c: 60.0 if "x" in c and costly(c) else 1.0)
+    for _ in range(9):  # more than what runs here may teach
+        pace.took({}, 6, 6.0)
+    limited = plan(8, time_limit=33, pace=pace)
+    result = search(limited, in_process(), tmp_path / "j", **slow_clock())
+    assert result.timed_out
+    assert [trial.user_attrs["place"] for trial in result.trials] == list(range(places))
+    assert all(trial.params["kind"] == "b" for trial in result.trials[2:])
+    refused = [trial for trial in open_plainly(tmp_path / "j").trials if "expected to take" in trial.user_attrs.get("void", "")]
+    assert refused and all(trial.state == TrialState.FAIL and costly(trial.params) for trial in refused)
+    search(plan(8), in_process(), tmp_path / "j")  # with more time they may be tried
+    assert_run_is_sound(tmp_path / "j", 8)
 
 
 def test_a_limit_that_is_not_reached_is_not_reported(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
 
 from advisor import knowledge
 from advisor.plans import (
@@ -16,6 +17,7 @@ from advisor.plans import (
     layers,
     map_sizes,
     memory_bytes,
+    multiplications,
     parameter_count,
     plan_of,
     problem,
@@ -87,6 +89,29 @@ def test_parameter_counts_of_the_papers():
     for width, depth, count in ((512, 8, 18_528_264), (768, 12, 59_880_472)):
         mixer = configured("image", network="mixer", width=width, mixer_layers=depth, patch=16, head="average")
         assert parameter_count(plan_of(mixer, 3, (224, 224)), 1000) == count
+
+
+def test_multiplications_of_the_papers():
+    """ResNet-20 41 M, EfficientNet-B0 0.39 G, Mixer-S/16 3.8 G and B/16 12.7 G. A mixer's tokens and a squeeze are counted
+    at each point of the map, which is good to a quarter."""
+    resnet = configured(
+        "image", block="residual", norm_layer="batch", blocks=3, width=16, growth=2.0, pooling="stride", head="average"
+    )
+    assert multiplications(plan_of(resnet, 3, (32, 32)), 10) == pytest.approx(41e6, rel=0.02)
+    b0 = plan_of(configured("image", network="efficientnet", width=32, norm_layer="batch", head="average"), 3, (224, 224))
+    assert multiplications(b0, 1000) == pytest.approx(0.39e9, rel=0.25)
+    for width, depth, count in ((512, 8, 3.8e9), (768, 12, 12.7e9)):
+        mixer = configured("image", network="mixer", width=width, mixer_layers=depth, patch=16, head="average")
+        assert multiplications(plan_of(mixer, 3, (224, 224)), 1000) == pytest.approx(count, rel=0.25)
+
+
+@settings(max_examples=20, deadline=None)
+@given(plans())
+def test_multiplications_are_those_that_torch_counts(plan):
+    network = built(plan, members=1).eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.randn(1, 4, plan.channels, *plan.size, generator=seeded(1)))
+    assert 1 / 3 < multiplications(plan, 3) / (counter.get_total_flops() / 2 / 4) < 3
 
 
 def test_compound_scaling_follows_the_paper():
