@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -43,7 +44,8 @@ class SearchRequest:
 @dataclass(frozen=True)
 class Status:
     """driver: {"pid", "host", "since"} of who runs it. ends: how many finished trials ended how. best: number, value and
-    origin of the best complete trial. running: number, origin, last written epoch and loss of each trial under way."""
+    origin of the best complete trial. running: number, origin, last written epoch and loss of each trial under way.
+    seconds_left: of the search, when its trials go on taking what they took; None while nobody drives it or none has ended."""
 
     state: State
     driver: dict[str, Any] | None
@@ -51,6 +53,7 @@ class Status:
     ends: dict[str, int]
     best: dict[str, Any] | None
     running: list[dict[str, Any]]
+    seconds_left: float | None
     winner: str | None
     storage: str | None
 
@@ -139,7 +142,8 @@ def read_status(run: RunFolder) -> Status:
     """Where the search stands; touches nothing."""
     request, driver = read_request(run), run.driver()
     result = read_json(run.result) if run.result.is_file() else {}
-    final, ends, best, running = result.get("final") or {}, dict[str, int](), None, []
+    final, ends, best, running = result.get("final") or {}, dict[str, int](), None, list[dict[str, Any]]()
+    took: list[float] = []
     if run.has_search():
         from advisor.journal import VOID
         from advisor.search import end_of
@@ -147,7 +151,9 @@ def read_status(run: RunFolder) -> Status:
         trials = study_of(run).get_trials(deepcopy=False)
         for trial in trials:
             if trial.state.is_finished():
-                ends[end_of(trial)] = ends.get(end_of(trial), 0) + 1
+                end = end_of(trial)
+                ends[end] = ends.get(end, 0) + 1
+                took += [] if end == "void" else [trial.user_attrs.get("seconds", 0.0)]
             elif driver is not None and VOID not in trial.user_attrs:
                 epochs = sorted(trial.intermediate_values.items())
                 epoch, loss = epochs[-1] if epochs else (0, None)
@@ -164,7 +170,11 @@ def read_status(run: RunFolder) -> Status:
         state = "stopping" if run.stop_request.exists() else "running"
     elif run.has_search():
         state = "finished" if result.get("kind") == "tune" and asked is not None and done >= asked else "interrupted"
-    return Status(state, driver, asked, ends, best, running, final.get("winner"), request.storage if request else None)
+    left = None
+    if driver is not None and asked is not None and took:
+        left = max(0, asked - done) * sum(took) / len(took) / max(1, len(running))
+    storage = request.storage if request else None
+    return Status(state, driver, asked, ends, best, running, left, final.get("winner"), storage)
 
 
 def in_words(run: str, status: Status) -> list[str]:
@@ -180,6 +190,9 @@ def in_words(run: str, status: Status) -> list[str]:
     for one in status.running:
         loss = "" if one["loss"] is None else f", loss {one['loss']:.4g}"
         lines.append(f"running: trial {one['number']} ({one['origin']}), epoch {one['epoch']}{loss}")
+    if status.seconds_left is not None:
+        search = f"about {timedelta(seconds=round(status.seconds_left))} of search, then " if status.seconds_left else ""
+        lines.append(f"left:    {search}the final")
     if status.winner:
         lines.append(f"winner:  {status.winner}")
     if status.storage:

@@ -58,12 +58,14 @@ def test_status_and_stop_from_outside(here, capfd):
         text = says("status run", capfd)
         assert text.startswith(f"run: running, by process {process.pid} on {socket.gethostname()} since ")
         assert "of 500 done" in text and "next:    advisor stop run" in text
+        assert re.search(r"\nleft: +about \d+:\d\d:\d\d of search, then the final\n", text)
         assert _run(["stop", "run", "--json"]) == 0
         assert json.loads(capfd.readouterr().out) == {"run": "run", "answer": "stopped"}
         assert "go on with: advisor tune run --trials 500" in process.stderr.read()
         assert process.wait(60) == 130
     found = json.loads(says("status run --json", capfd))
     assert found["state"] == "interrupted" and found["driver"] is None and found["done"] >= 2 and found["running"] == []
+    assert found["seconds_left"] is None
     assert not Path("run/stop").exists()
     assert says("stop run", capfd) == "nothing runs in run\n"
     done = found["done"]
