@@ -133,12 +133,14 @@ def _reserve(
     if recommended is None:
         return (1 - SEARCH_SHARE) * time_limit
     contenders = [recommended, *(trial for trial in ranked if trial is not recommended)][: 1 + FINALISTS]
-    seconds: list[float] = [trial.user_attrs["seconds"] - trial.user_attrs.get("waited", 0.0) for trial in contenders]
+    seconds = [trial.user_attrs.get("seconds", 0.0) - trial.user_attrs.get("waited", 0.0) for trial in contenders]
     partitions = len(FINAL_REPEATS)
     if train is not None:
         work, of_final = training_work(train), training_work(train, final=True)
-        configurations = [configuration_of(trial, advice.recommendation.space) for trial in contenders]
-        seconds = [took * of_final(c) / work(c) for took, c in zip(seconds, configurations, strict=True)]
+        for position, trial in enumerate(contenders):
+            configuration = configuration_of(trial, advice.recommendation.space)
+            known = work(configuration)
+            seconds[position] *= of_final(configuration) / known if known else int(configuration["final_members"])
         partitions += latest_validate(train)  # once more, on all rows
     # On several workers the last job may begin when the others are through.
     expected = partitions * sum(seconds) / max(1, slots) + max(seconds) * (1 - 1 / max(1, slots))
