@@ -124,16 +124,14 @@ def plan_search(
     )
 
 
-def _reserve(
-    trials: Sequence[FrozenTrial], slots: int, time_limit: float, advice: Advice, train: Dataset | None
-) -> float:
+def _reserve(trials: Sequence[FrozenTrial], slots: int, time_limit: float, advice: Advice, train: Dataset | None) -> float:
     """Seconds to keep for the final, as its contenders took in the search; train: None with an objective of one's own."""
     ranked = ranking(trials)
     recommended = next((trial for trial in ranked if trial.user_attrs.get("origin") == RECOMMENDED), None)
     if recommended is None:
         return (1 - SEARCH_SHARE) * time_limit
     contenders = [recommended, *(trial for trial in ranked if trial is not recommended)][: 1 + FINALISTS]
-    seconds = [trial.user_attrs.get("seconds", 0.0) - trial.user_attrs.get("waited", 0.0) for trial in contenders]
+    seconds: list[float] = [trial.user_attrs.get("seconds", 0.0) - trial.user_attrs.get("waited", 0.0) for trial in contenders]
     partitions = len(FINAL_REPEATS)
     if train is not None:
         work, of_final = training_work(train), training_work(train, final=True)

@@ -58,6 +58,7 @@ SECONDS_BETWEEN_CURVES = 2.0
 SECONDS_OF_POLLING = 0.2
 """Longest wait for an event: Ctrl-C, the deadline and ``should_stop`` are looked at in between."""
 
+
 class SearchSpace(Protocol):
     """What the search needs of a space (``advisor.spaces.Space`` has it)."""
 
@@ -682,9 +683,7 @@ class _Driver:
     def _result(self, interrupted: bool, timed_out: bool) -> SearchResult:
         trials = sorted(filter(counts, self._study.get_trials(deepcopy=False)), key=_place)
         best = best_of(trials)
-        return SearchResult(
-            tuple(trials), best, interrupted, timed_out and bool(self._free), self._clock() - self._begun
-        )
+        return SearchResult(tuple(trials), best, interrupted, timed_out and bool(self._free), self._clock() - self._begun)
 
     def _tell_listener(self, event: SearchEvent) -> None:
         if self._on_event is not None:

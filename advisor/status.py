@@ -110,9 +110,7 @@ def stopping(run: RunFolder, should_stop: Callable[[], bool] | None) -> Callable
     return lambda: request.exists() or (should_stop is not None and should_stop())
 
 
-def remembered(
-    data: Any, objective: Any | None, working_dir: str | Path | None
-) -> tuple[Any | None, str | Path | None]:
+def remembered(data: Any, objective: Any | None, working_dir: str | Path | None) -> tuple[Any | None, str | Path | None]:
     """The objective and its folder, those of a run that is gone on with where none is given."""
     if objective is not None or not isinstance(data, str | Path):
         return objective, working_dir
