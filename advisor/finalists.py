@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -31,25 +32,30 @@ def train_finalists(
     deadline: float | None,
     sizing: Sizing | None,
     stopped: Callable[[], bool] = lambda: False,
+    clock: Callable[[], float] = time.monotonic,
 ) -> dict[str, list[Any]]:
-    """The results of each entry's jobs, in their order. Past the deadline only the essential entry is still waited for.
+    """The results of each entry's jobs, in their order; each entry has as many jobs, and of each as many results are returned.
 
+    The first job of every entry is trained before the second of any. Past the deadline only the first one of the essential
+    entry is still waited for: then entries without a result are out, and of the others those count that all of them have.
     An entry of which any job failed for a reason of its own is out; of the essential one that is a UserError. Payloads
     hold a ``configuration``; a job that is out of memory is run again with ``micro_batch``, as ``sizing`` says. Raises
     Stopped when ``stopped`` says so.
     """
     names = {job.id: name for name, jobs in entries.items() for job in jobs}
-    waiting = [_sized(job, sizing, None) for jobs in entries.values() for job in jobs][::-1]
+    last_awaited = entries[essential][0].id
+    waiting = [_sized(job, sizing, None) for round_of in zip(*entries.values(), strict=True) for job in round_of][::-1]
     running, results, attempts = dict[str, Job](), dict[str, Any](), Counter[str]()
+    failed = set[str]()
     while waiting or running:
         if stopped():
             for job_id in running:
                 runner.cancel(job_id)
             raise Stopped
-        if deadline is not None and time.monotonic() > deadline:
-            waiting = [job for job in waiting if names[job.id] == essential]
+        if deadline is not None and clock() > deadline:
+            waiting = [job for job in waiting if job.id == last_awaited]
             for job_id in running:
-                if names[job_id] != essential:
+                if job_id != last_awaited:
                     runner.cancel(job_id)
         while waiting and len(running) < runner.slots:
             job = waiting.pop()
@@ -68,9 +74,15 @@ def train_finalists(
                     waiting.append(again)
                 elif names[event.job_id] == essential:
                     raise UserError(f"the {essential} could not be trained in the final: {event.error}")
-    return {
-        name: [results[job.id] for job in jobs] for name, jobs in entries.items() if all(job.id in results for job in jobs)
+                else:
+                    failed.add(names[event.job_id])
+    done = {
+        name: [results[job.id] for job in itertools.takewhile(lambda job: job.id in results, jobs)]
+        for name, jobs in entries.items()
+        if name not in failed
     }
+    in_common = min(len(own) for own in done.values() if own)
+    return {name: own[:in_common] for name, own in done.items() if own}
 
 
 def _again(job: Job, event: Failed, attempts: Counter[str], sizing: Sizing | None) -> Job | None:

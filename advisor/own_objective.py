@@ -134,8 +134,8 @@ class OwnObjective:
         trained: list[int] = []
 
         def train(repeats: Sequence[int]) -> Mapping[str, list[Result]]:
-            trained.extend(repeats)
             results = final.train(repeats)
+            trained.extend(repeats[: max(map(len, results.values()))])
             self.read.update(*(result.read for several in results.values() for result in several))
             return results
 
@@ -238,7 +238,7 @@ def judge(
     by_row = all(_scores_fit(result, data) for own in results.values() for result in own)
     fewest = min(sum(len(result.losses) for result in own) for own in results.values())
     if not by_row and fewest < FEWEST_SPLITS:
-        per_repeat, last = max(1, fewest // len(final.repeats)), max(final.repeats)
+        per_repeat, last = max(1, fewest // len(results[incumbent])), max(final.repeats)
         more = final.train(range(last + 1, last + 1 + math.ceil((FEWEST_SPLITS - fewest) / per_repeat)))
         results = {name: own + more[name] for name, own in results.items() if name in more}
     results = {name: own for name, own in results.items() if all(math.isfinite(result.loss) for result in own)}

@@ -1,6 +1,6 @@
 """A time limit shared between the search and the final: by what the final is expected to take, against a fixed 70 to 30.
 
-    python benchmarks/time_limit.py                        # 6 sets of ../shared/data, limits of 20, 60 and 180 s, one seed
+    python benchmarks/time_limit.py                        # 6 sets of ../shared/data, limits of 60 and 180 s, one seed
     python benchmarks/time_limit.py --limits 60 --seeds 3
 
 Each run is `tune` in this process with more trials than the time allows. "challengers" are the configurations beside the
@@ -77,7 +77,7 @@ def table_of(rows: list[dict]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=HERE.parent.parent / "shared" / "data" / "tables")
-    parser.add_argument("--limits", nargs="*", type=float, default=[20.0, 60.0, 180.0])
+    parser.add_argument("--limits", nargs="*", type=float, default=[60.0, 180.0])
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--sets", nargs="*", default=list(SETS))
     arguments = parser.parse_args()

@@ -71,4 +71,21 @@ def test_what_does_not_fit_is_made_smaller():
 
 
 def test_past_the_deadline_only_the_recommendation_is_trained():
-    assert list(run(jobs(), deadline=0.0)) == ["recommendation"]
+    assert {name: len(own) for name, own in run(jobs(), deadline=0.0).items()} == {"recommendation": 1}
+
+
+@pytest.mark.parametrize(
+    ("deadline", "expected"),
+    [
+        (2.0, {"recommendation": 1}),
+        (7.0, {"recommendation": 1, "second": 1}),
+        (10.0, {"recommendation": 1, "second": 1, "third": 1}),
+        (16.0, {"recommendation": 1, "second": 1, "third": 1}),
+        (18.0, {"recommendation": 2, "second": 2, "third": 2}),
+    ],
+)
+def test_what_the_deadline_leaves_is_compared_on_the_same_partitions(deadline, expected):
+    """One worker, three seconds a job: each entry's first before the second of any."""
+    executor = SimulatedExecutor(script_factory, SHARED, 1)
+    done = train_finalists(jobs(), "recommendation", executor, deadline, None, clock=executor.clock)
+    assert {name: len(own) for name, own in done.items()} == expected
