@@ -41,7 +41,9 @@ RECOMMENDED, DEFAULT = "recommendation", "library default"
 SEARCH_SHARE = 0.7
 """Share of the time limit that the search may use until the recommendation's trial has shown what the final will take."""
 LEAST_SEARCH_SHARE = 0.4
-"""Share that the search has in any case: a final without its last finalists is better than one without a search."""
+"""Share that the search has in any case: a final without its last finalists is better than one without a search. More than
+1 - SEARCH_SHARE is kept for the final's first partition only, without which the search would be in vain: the others are worth
+less than more trials (``benchmarks/time_limit.py``)."""
 FINAL_MARGIN = 1.2
 """Kept for the final: so many times what it is expected to take."""
 IMPORTANCE_TRIALS = 10
@@ -141,8 +143,9 @@ def _reserve(trials: Sequence[FrozenTrial], slots: int, time_limit: float, advic
             seconds[position] *= of_final(configuration) / known if known else int(configuration["final_members"])
         partitions += latest_validate(train)  # once more, on all rows
     # On several workers the last job may begin when the others are through.
-    expected = partitions * sum(seconds) / max(1, slots) + max(seconds) * (1 - 1 / max(1, slots))
-    return min(FINAL_MARGIN * expected, (1 - LEAST_SEARCH_SHARE) * time_limit)
+    first, rest = sum(seconds) / max(1, slots), max(seconds) * (1 - 1 / max(1, slots))
+    least, whole = (FINAL_MARGIN * (rounds * first + rest) for rounds in (1, partitions))
+    return max(min(least, (1 - LEAST_SEARCH_SHARE) * time_limit), min(whole, (1 - SEARCH_SHARE) * time_limit))
 
 
 def latest_validate(train: Dataset) -> bool:

@@ -73,6 +73,9 @@ def test_the_final_is_expected_to_take_what_its_contenders_took(slots):
     assert kept(advice, [slow, own, *others], slots) == pytest.approx(run_search.FINAL_MARGIN * expected)
     assert kept(advice, [own], slots) < kept(advice, [own, *others], slots)
     assert kept(advice, [own, *others], slots, 20.0) == pytest.approx((1 - run_search.LEAST_SEARCH_SHARE) * 20.0)
+    # too little for all of it: the first partition, or as much as before anything was known
+    first = run_search.FINAL_MARGIN * ((5.0 + 3 * 10.0) / slots + 10.0 * (1 - 1 / slots))
+    assert kept(advice, [own, *others], slots, 100.0) == pytest.approx(max(first, (1 - run_search.SEARCH_SHARE) * 100.0))
 
 
 def test_more_networks_and_training_again_on_all_rows_are_counted():
