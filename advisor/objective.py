@@ -111,7 +111,6 @@ def training_sizing(data: Dataset, *, final: bool = False) -> Sizing:
 
     A configuration of another family has no prediction (0): what does not fit is then found by halving each time.
     """
-
     size_of = _Sizes(data)
 
     def predict(configuration: Mapping[str, Any], rows: int) -> float:
@@ -124,12 +123,14 @@ def training_sizing(data: Dataset, *, final: bool = False) -> Sizing:
     return Sizing(lambda configuration: int(configuration["batch_size"]), predict)
 
 
-def training_work(data: Dataset, *, final: bool = False) -> Callable[[Mapping[str, Any]], float]:
-    """What an epoch of a trial, or of a stack in the final, takes (``cost.epoch_seconds``); 0 of another family."""
+Work = Callable[[Mapping[str, Any]], float]
 
+
+def training_work(data: Dataset) -> tuple[Work, Work]:
+    """What an epoch of a trial, and of a stack in the final, takes (``cost.epoch_seconds``); 0 of another family."""
     size_of = _Sizes(data)
 
-    def work(configuration: Mapping[str, Any]) -> float:
+    def work(configuration: Mapping[str, Any], final: bool) -> float:
         size = size_of(configuration)
         if isinstance(size, NetworkPlan):
             per_row = multiplications_of_plan(size, max(1, len(data.classes))), map_numbers(size)
@@ -143,7 +144,7 @@ def training_work(data: Dataset, *, final: bool = False) -> Callable[[Mapping[st
         steps = rows / int(configuration["batch_size"])
         return epoch_seconds(steps, rows * splits * _members(configuration, final), *per_row)
 
-    return work
+    return lambda configuration: work(configuration, False), lambda configuration: work(configuration, True)
 
 
 class _Sizes:

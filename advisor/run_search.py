@@ -21,7 +21,7 @@ from advisor.executors import Executor
 from advisor.facts import MIN_SIDE
 from advisor.features import Dataset, Signals
 from advisor.finalists import FINAL_REPEATS, FINALISTS
-from advisor.objective import payload, training_sizing, training_work
+from advisor.objective import Work, payload, training_sizing, training_work
 from advisor.own_objective import OwnObjective
 from advisor.pace import Pace
 from advisor.plans import plan_of, problem, usable_memory
@@ -29,6 +29,7 @@ from advisor.recommendation import library_default
 from advisor.run_folder import RunFolder
 from advisor.search import Plan, Progress, SearchEvent, SearchResult, configuration_of, end_of, packing_of, ranking, search
 from advisor.shift import likeness_to_test
+from advisor.spaces import Space
 from advisor.splits import make_splits
 from advisor.status import SearchRequest
 from advisor.storage import Database, failures
@@ -108,6 +109,8 @@ def plan_search(
     space = StudySpace(
         recommendation.space, request.trials, len(enqueue), staged=strategy == "staged", adapt=adapt, own=own_values
     )
+    work = None if own else training_work(train)
+    partitions = len(FINAL_REPEATS) + (own is None and latest_validate(train))  # then once more, on all rows
     return Plan(
         space=space,
         enqueue=enqueue,
@@ -119,29 +122,33 @@ def plan_search(
         trial_time_limit=trial_time_limit,
         make_payload=lambda asked, place: payload(asked, seed=seed + place, repeat=0, members=1, keep=False),
         sizing=None if own else training_sizing(train),
-        pace=Pace() if own else Pace(training_work(train)),
-        reserve=lambda trials, slots: _reserve(trials, slots, time_limit or 0.0, advice, None if own else train),
+        pace=Pace(work[0]) if work else Pace(),
+        reserve=lambda trials, slots: _reserve(trials, slots, time_limit or 0.0, partitions, work, recommendation.space),
         refuse=lambda asked: None if own else refusal(asked, train, advice.facts.values),
         value_of=own.value_of if own else None,
     )
 
 
-def _reserve(trials: Sequence[FrozenTrial], slots: int, time_limit: float, advice: Advice, train: Dataset | None) -> float:
-    """Seconds to keep for the final, as its contenders took in the search; train: None with an objective of one's own."""
+def _reserve(
+    trials: Sequence[FrozenTrial], slots: int, time_limit: float, partitions: int, work: tuple[Work, Work] | None, space: Space
+) -> float:
+    """Seconds to keep for the final, as its contenders took in the search.
+
+    partitions: on which each is trained. work: of an epoch in the search and in the final; None with an objective of one's
+    own, which takes as long in both.
+    """
     ranked = ranking(trials)
     recommended = next((trial for trial in ranked if trial.user_attrs.get("origin") == RECOMMENDED), None)
     if recommended is None:
         return (1 - SEARCH_SHARE) * time_limit
     contenders = [recommended, *(trial for trial in ranked if trial is not recommended)][: 1 + FINALISTS]
     seconds: list[float] = [trial.user_attrs.get("seconds", 0.0) - trial.user_attrs.get("waited", 0.0) for trial in contenders]
-    partitions = len(FINAL_REPEATS)
-    if train is not None:
-        work, of_final = training_work(train), training_work(train, final=True)
+    if work is not None:
+        of_trial, of_final = work
         for position, trial in enumerate(contenders):
-            configuration = configuration_of(trial, advice.recommendation.space)
-            known = work(configuration)
+            configuration = configuration_of(trial, space)
+            known = of_trial(configuration)
             seconds[position] *= of_final(configuration) / known if known else int(configuration["final_members"])
-        partitions += latest_validate(train)  # once more, on all rows
     # On several workers the last job may begin when the others are through.
     first, rest = sum(seconds) / max(1, slots), max(seconds) * (1 - 1 / max(1, slots))
     least, whole = (FINAL_MARGIN * (rounds * first + rest) for rounds in (1, partitions))

@@ -248,7 +248,7 @@ class _Running:
 
 
 class _Outlasted(Exception):
-    """All that was proposed is expected to take longer than the time that is left."""
+    """What was proposed is expected to take longer than the time that is left, or cannot be run."""
 
 
 class _Driver:
@@ -369,24 +369,27 @@ class _Driver:
     def _ask_possible(self, place: int, origin: str) -> tuple[optuna.Trial, dict[str, Any], str | None]:
         """A trial that nothing speaks against; what is refused takes no place, unless it was enqueued or REFUSALS were.
 
-        Raises _Outlasted when nothing was proposed that would be complete in the time that is left.
+        Raises _Outlasted when nothing was proposed that can be run and would be complete in the time that is left.
         """
+        outlasted = False
         for attempt in range(REFUSALS):
             trial, configuration = self._ask(place, origin, attempt)
             refused = self._plan.refuse(configuration)
-            if refused is None and origin == "search" and (needed := self._plan.pace.expects(configuration)) > self._left():
-                # Not infeasible: with another time limit it may be the best.
-                trial.set_user_attr(VOID, f"it is expected to take {needed:.3g} s, and {self._left():.3g} s are left")
-                self._study.tell(trial, state=TrialState.FAIL)
-                continue
-            if refused is None or origin != "search":
+            needed, left = self._plan.pace.expects(configuration), self._left()
+            if origin != "search" or (refused is None and needed <= left):
                 return trial, configuration, refused
-            # Complete and infeasible, not failed: of failed trials a sampler learns nothing, and asks there again.
             with self._journal.together():
-                trial.set_user_attr(VOID, f"refused: {refused}")
-                trial.set_constraint("refused", 1.0)
-                self._study.tell(trial, DIVERGED_LOSS if self._worst is None else self._worst)
-        if refused is None:
+                if refused is None:
+                    # Failed, and not infeasible: with another time limit it may be the best.
+                    outlasted = True
+                    trial.set_user_attr(VOID, f"it is expected to take {needed:.3g} s, and {left:.3g} s are left")
+                    self._study.tell(trial, state=TrialState.FAIL)
+                else:
+                    # Complete and infeasible, not failed: of failed trials a sampler learns nothing, and asks there again.
+                    trial.set_user_attr(VOID, f"refused: {refused}")
+                    trial.set_constraint("refused", 1.0)
+                    self._study.tell(trial, DIVERGED_LOSS if self._worst is None else self._worst)
+        if outlasted:
             raise _Outlasted
         return *self._ask(place, origin, REFUSALS), f"{REFUSALS} proposals could not be trained, the last: {refused}"
 

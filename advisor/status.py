@@ -45,7 +45,8 @@ class SearchRequest:
 class Status:
     """driver: {"pid", "host", "since"} of who runs it. ends: how many finished trials ended how. best: number, value and
     origin of the best complete trial. running: number, origin, last written epoch and loss of each trial under way.
-    seconds_left: of the search, when its trials go on taking what they took; None while nobody drives it or none has ended."""
+    seconds_left: of the search, when its trials go on taking what they took; None while nobody drives it, it was
+    asked to stop, or none has ended."""
 
     state: State
     driver: dict[str, Any] | None
@@ -169,7 +170,7 @@ def read_status(run: RunFolder) -> Status:
     elif run.has_search():
         state = "finished" if result.get("kind") == "tune" and asked is not None and done >= asked else "interrupted"
     left = None
-    if driver is not None and asked is not None and took:
+    if state == "running" and asked is not None and took:
         left = max(0, asked - done) * sum(took) / len(took) / max(1, len(running))
     storage = request.storage if request else None
     return Status(state, driver, asked, ends, best, running, left, final.get("winner"), storage)

@@ -1,6 +1,7 @@
 """Time, predicted from the configuration and then from what was seen; and how much of a limit the final is left."""
 
 import datetime
+from unittest.mock import patch
 
 import numpy as np
 import optuna
@@ -13,6 +14,7 @@ from advisor.advice import get_advice, reading_of
 from advisor.finalists import FINAL_REPEATS, FINALISTS
 from advisor.pace import Pace
 from advisor.search import CONFIGURATION
+from advisor.status import SearchRequest
 
 LIMIT = 1000.0
 
@@ -55,7 +57,11 @@ def trial(advice, value, seconds, origin="search"):
 
 
 def kept(advice, trials, slots=1, limit=LIMIT):
-    return run_search._reserve(trials, slots, limit, advice, run_search.training_rows(advice))
+    """What the run's own plan keeps, of a limit that begins now."""
+    train = run_search.training_rows(advice)
+    with patch("time.monotonic", return_value=0.0):
+        plan = run_search.plan_search(advice, SearchRequest(10), limit, None, None, train, "joint", True)
+    return plan.reserve(trials, slots)
 
 
 def test_until_the_recommendation_is_complete_a_fixed_share_is_kept():

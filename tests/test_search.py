@@ -313,6 +313,22 @@ def test_what_would_outlast_the_limit_gives_way_to_what_does_not(tmp_path, costl
     assert_run_is_sound(tmp_path / "j", 8)
 
 
+def test_a_proposal_that_cannot_be_run_after_ones_that_would_outlast_the_limit_takes_no_place(tmp_path):
+    """Regression: that the time is short is no failure, whatever the last proposal was."""
+    pace = Pace(lambda c: 60.0 if "x" in c else 1.0)
+    for _ in range(9):
+        pace.took({}, 6, 6.0)
+    asked = []
+
+    def refuse(configuration):
+        asked.append(configuration)
+        return "too large" if len(asked) > 2 and len(asked) % 2 == 0 else None
+
+    result = search(plan(8, time_limit=33, pace=pace, refuse=refuse), in_process(), tmp_path / "j", **slow_clock())
+    assert result.timed_out and result.number_of("failed") == 0
+    assert [trial.user_attrs["place"] for trial in result.trials] == [0, 1]
+
+
 def test_a_limit_that_is_not_reached_is_not_reported(tmp_path):
     result = search(plan(2, time_limit=13), in_process(), tmp_path / "j", **slow_clock())
     assert not result.timed_out
