@@ -27,6 +27,7 @@ from advisor.held_out import HeldOut
 from advisor.networks import InputShape, TableNetwork
 from advisor.plans import plan_of
 from advisor.preprocessing import Inputs, Preprocessor
+from advisor.ranks import ALONE, Ranks
 from advisor.signal_inputs import SignalInputs, SignalPreprocessor, SignalShape, prepare_signals
 from advisor.signal_networks import SignalNetwork
 from advisor.splits import Split
@@ -215,6 +216,7 @@ def train(
     prepared: Prepared | None = None,
     micro_batch: int | None = None,
     until: tuple[int, int] | None = None,
+    ranks: Ranks = ALONE,
 ) -> Generator[Epoch, None, Fitted]:
     """Train ``members`` networks per split, all at once; yields after every epoch, returns the fitted stack.
 
@@ -225,20 +227,25 @@ def train(
     until: instead of that, so many epochs of the plan, and so many of the head alone where the plan has them (see
     ``Fitted.phases``), and the last weights are kept: the validating rows then choose nothing, and may be training rows
     (``splits.everything``).
+    ranks: the processes that share the batches; each calls this with the same arguments and returns the same stack.
+    UserError when there are more of them than a batch has rows. (Batch normalization sees a process's part of the batch.)
     """
     c = configuration
     prepared = prepared or prepare(c, data, splits, device)
     member_split = [s for s in range(len(splits)) for _ in range(members)]
     generator = torch.Generator().manual_seed(seed)
-    noise = torch.Generator(device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
-    rows = Rows(c, data, splits, member_split, device, micro_batch)
+    noise_seed = int(torch.randint(2**62, (), generator=generator)) + ranks.rank
+    noise = torch.Generator(device).manual_seed(noise_seed)
+    rows = Rows(c, data, splits, member_split, device, micro_batch, ranks)
     rows.find_neighbours(prepared)
     network = build(c, prepared, rows, generator).to(device)
-    forward = _fast_forward(network, c, device)
+    forward = _fast_forward(network, c, device, ranks)
     optimizer = _Optimizer(c, network)
     best = _Best(network, len(member_split), int(c["patience"]), keep_last=until is not None)
 
     steps = rows.steps(int(c["batch_size"]))
+    # Batches are drawn alike by all processes; what is drawn for a process's own rows must not come between.
+    changes = generator if ranks.world == 1 else torch.Generator().manual_seed(noise_seed)
     decoupled = rows.balance is not None and rows.balance.kind == "balanced_head"
     of_head = min(max(1, round(HEAD_SHARE * int(c["epochs"]))), int(c["epochs"]) - 1) if decoupled else 0
     whole = int(c["epochs"]) - of_head
@@ -249,15 +256,16 @@ def train(
         for step, batch in enumerate(rows.batches(steps, generator), start=(epoch - 1) * steps):
             optimizer.zero_grad()
             for part, share in rows.parts(batch):
-                inputs, mix = rows.training_inputs(prepared, part, generator)
+                inputs, mix = rows.training_inputs(prepared, part, changes)
                 out = forward(*inputs, noise)
                 loss = share * rows.loss(out, part, mix, label_smoothing=float(c["label_smoothing"]))
                 loss.sum().backward()  # type: ignore[no-untyped-call]  # a sum: members' gradients don't mix
                 train_loss += (loss.detach() * rows.unit).mean()
             optimizer.step(learning_rate(c, step, total))
+        ranks.same_buffers(network)
         validation = rows.validate(network, prepared, best.going(epoch))
         best.update(network, validation, epoch)
-        yield Epoch(epoch, float(train_loss) / steps, float(validation.mean()))
+        yield Epoch(epoch, float(ranks.mean(train_loss)) / steps, float(validation.mean()))
         if best.all_stopped(epoch) or not torch.isfinite(validation).any():
             break
 
@@ -307,19 +315,20 @@ def _train_head(
     for parameter in head:
         parameter.requires_grad_(True)
     optimizer = _Optimizer(configuration, network, head)
+    forward = rows.ranks.parallel(network)
     for epoch in epochs:
         network.eval()  # what is fixed should not drop units or move its statistics
         train_loss = torch.zeros((), device=rows.device)
         for batch in rows.batches(steps, generator):
             optimizer.zero_grad()
             for part, share in rows.parts(batch):
-                loss = share * rows.loss(network(*rows.inputs(prepared, part)), part)
+                loss = share * rows.loss(forward(*rows.inputs(prepared, part)), part)
                 loss.sum().backward()  # type: ignore[no-untyped-call]
                 train_loss += loss.detach().mean()
             optimizer.step(float(configuration["learning_rate"]))
         validation = rows.validate(network, prepared, best.going(epoch))
         best.update(network, validation, epoch)
-        yield Epoch(epoch, float(train_loss) / steps, float(validation.mean()))
+        yield Epoch(epoch, float(rows.ranks.mean(train_loss)) / steps, float(validation.mean()))
 
 
 def learning_rate(configuration: Mapping[str, Any], step: int, total: int) -> float:
@@ -351,8 +360,9 @@ class Rows:
         member_split: Sequence[int],
         device: str,
         micro_batch: int | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
-        self.micro_batch = micro_batch
+        self.micro_batch, self.ranks = micro_batch, ranks
         self.task, self.rows, self.device = data.task, len(data), device
         self.classification = data.task != "regression"
         self.outputs = len(data.classes) if self.classification else 1
@@ -376,8 +386,8 @@ class Rows:
         arrays = (self.mean, self.scale, self.knee)
         self._mean, self._scale, self._knee = (torch.from_numpy(a).to(device)[:, None] for a in arrays)
         self.unit = self._scale.squeeze(1).square()  # of a member's training loss; 1 for classification
-        widest = max(len(splits[s].validation) for s in member_split)
-        # members validate on equally many columns; the padding repeats row 0 with weight 0
+        widest = max(self.ranks.world, *(len(splits[s].validation) for s in member_split))
+        # members validate on equally many columns, processes on one at least; the padding repeats row 0 with weight 0
         self.validation = torch.zeros(members, widest, dtype=torch.int64)
         self.weight = torch.zeros(members, widest, dtype=torch.float64)
         for m, s in enumerate(member_split):
@@ -422,10 +432,18 @@ class Rows:
         return torch.stack(orders).tensor_split(steps, dim=1)
 
     def parts(self, batch: Tensor) -> list[tuple[Tensor, float]]:
-        """Nearly equal pieces (members, rows) of at most ``micro_batch`` rows, with each one's share of the batch."""
-        rows = batch.shape[1]
-        pieces = 1 if self.micro_batch is None else -(-rows // self.micro_batch)
-        return [(part, part.shape[1] / rows) for part in batch.tensor_split(pieces, dim=1)]
+        """Nearly equal pieces (members, rows) of at most ``micro_batch`` rows, with each one's share of the batch.
+
+        With several processes those of this one's part, as many as in any other (their gradients are averaged piece by piece),
+        and the share is so many times as large as a mean over the processes takes from it.
+        """
+        rows, world = batch.shape[1], self.ranks.world
+        if rows < world:
+            raise UserError(f"a batch of {rows} rows cannot be shared by {world} processes: take a larger batch_size")
+        most = -(-rows // world)
+        pieces = 1 if self.micro_batch is None else min(-(-most // self.micro_batch), rows // world)
+        own = self.ranks.share(batch).tensor_split(pieces, dim=1)
+        return [(part, world * part.shape[1] / rows) for part in own]
 
     def inputs(self, prepared: Prepared, batch: Tensor) -> list[Tensor]:
         return prepared.inputs(batch, self.member_split)
@@ -469,7 +487,7 @@ class Rows:
         """
         network.eval()
         by_row, outs = [], []
-        for batch, _, out in self._evaluate(network, prepared):
+        for batch, out in self._evaluate(network, prepared):
             target = self.target[batch.to(self.device)]
             if self.classification:
                 losses = F.cross_entropy(out.flatten(0, 1), target.flatten(), reduction="none").view(target.shape)
@@ -478,8 +496,9 @@ class Rows:
                 losses = (values - target).square()
             by_row.append(losses.double().cpu())
             outs.append(out.cpu())
-        self._kept.update(torch.cat(by_row, dim=1), torch.cat(outs, dim=1), going)
-        total = (torch.cat(by_row, dim=1) * self.weight).sum(dim=1)
+        losses_by_row = self.ranks.gathered(by_row)
+        self._kept.update(losses_by_row, self.ranks.gathered(outs), going)
+        total = (losses_by_row * self.weight).sum(dim=1)
         return torch.where(torch.isfinite(total), total, torch.inf)
 
     def held_out(
@@ -488,7 +507,7 @@ class Rows:
         """The validating rows in ascending order, and for each the mean score of the members that validated on it: of this
         network, and at the epochs that other validating rows chose."""
         network.eval()
-        out = torch.cat([part.cpu() for _, _, part in self._evaluate(network, prepared)], dim=1)
+        out = self.ranks.gathered([part.cpu() for _, part in self._evaluate(network, prepared)])
         real, counts = self.weight.numpy() > 0, np.zeros(self.rows)
         np.add.at(counts, self.validation.numpy()[real], 1)
         rows = np.flatnonzero(counts)
@@ -501,12 +520,12 @@ class Rows:
             means.append(mean if self.classification else mean[:, 0])
         return rows, means[0], means[1]
 
-    def _evaluate(self, network: Network, prepared: Prepared) -> Generator[tuple[Tensor, Tensor, Tensor], None, None]:
+    def _evaluate(self, network: Network, prepared: Prepared) -> Generator[tuple[Tensor, Tensor], None, None]:
+        """This process's part of the validating rows and the network's outputs for them, piece by piece."""
         per_pass = min(network.rows_per_pass, self.micro_batch or network.rows_per_pass)
-        pieces = zip(torch.split(self.validation, per_pass, dim=1), torch.split(self.weight, per_pass, dim=1), strict=True)
         with torch.no_grad():
-            for batch, weight in pieces:
-                yield batch, weight, network(*self.inputs(prepared, batch))
+            for batch in torch.split(self.ranks.share(self.validation), per_pass, dim=1):
+                yield batch, network(*self.inputs(prepared, batch))
 
 
 def build(configuration: Mapping[str, Any], prepared: Prepared, rows: Rows, generator: torch.Generator) -> Network:
@@ -527,13 +546,14 @@ def build(configuration: Mapping[str, Any], prepared: Prepared, rows: Rows, gene
     )
 
 
-def _fast_forward(network: Network, configuration: Mapping[str, Any], device: str) -> Callable[..., Tensor]:
+def _fast_forward(network: Network, configuration: Mapping[str, Any], device: str, ranks: Ranks) -> Callable[..., Tensor]:
     """The network's pass in training, as the configuration wants it on a GPU; on a CPU the network as it is."""
     if not device.startswith("cuda"):
-        return network
+        return ranks.parallel(network)
     if configuration.get("memory_format") == "channels_last" and isinstance(network, SignalNetwork):
         network.channels_last = True
-    forward: Callable[..., Tensor] = torch.compile(network) if configuration.get("compiled") else network
+    compiled: nn.Module = torch.compile(network) if configuration.get("compiled") else network  # type: ignore[assignment]
+    forward: Callable[..., Tensor] = ranks.parallel(compiled)
     if configuration.get("precision") != "mixed":
         return forward
 
