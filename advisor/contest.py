@@ -155,8 +155,7 @@ def _final_jobs(
 
 def _for_final(sizing: Sizing | None, train: Dataset) -> Sizing | None:
     """What the search has learned, for stacks with the final's number of networks."""
-    larger = training_sizing(train, final=True)
-    return None if sizing is None else replace(larger, limit=sizing.limit, ratio=sizing.ratio)
+    return None if sizing is None else replace(sizing, predict=training_sizing(train, final=True).predict)
 
 
 def hold_own_final(

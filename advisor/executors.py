@@ -139,8 +139,18 @@ def error_text(error: BaseException) -> str:
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
+class Lost(Exception):
+    """For an objective that has lost processes of its own: why its job ends."""
+
+    def __init__(self, message: str, cause: Cause) -> None:
+        super().__init__(message)
+        self.cause = cause
+
+
 def failure(job_id: str, error: BaseException, traceback: str = "") -> Failed:
     """What an exception of an objective is for its job."""
+    if isinstance(error, Lost):
+        return Failed(job_id, " ".join(str(error).split()), traceback, error.cause)
     return Failed(job_id, error_text(error), traceback, "out of memory" if is_out_of_memory(error) else "error")
 
 

@@ -46,6 +46,7 @@ logging.getLogger("optuna.storages.journal._storage").setLevel(logging.WARNING)
 
 _CHECKED = re.compile(rb'^(\{.*),"crc":"([0-9a-f]{8})"\}$', re.DOTALL)
 _ENDS = tuple(state for state in TrialState if state.is_finished())
+_ENCODE = json.JSONEncoder(separators=(",", ":")).encode
 _DURABLE = frozenset({0, 2, 3})  # create study, study attributes; a trial's end is told by its state
 
 
@@ -100,7 +101,9 @@ class _Backend(_CountingBackend):
 
     def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
         # Optuna reads before and after everything it does, and opens the file for it: here nothing is read when nothing is
-        # new, and what is new through the handle that is open.
+        # new, and what is new through the handle that is open. While a group is gathered nothing of it is.
+        if self._group is not None and log_number_from == self._known[0]:
+            return
         number, offset = self._known
         if log_number_from != number:
             number = log_number_from
@@ -134,7 +137,7 @@ class _Backend(_CountingBackend):
 
 
 def _line(log: dict[str, Any]) -> bytes:
-    text = json.dumps(log, separators=(",", ":")).encode("utf-8")
+    text = _ENCODE(log).encode("utf-8")
     return text[:-1] + b',"crc":"%08x"}\n' % zlib.crc32(text)
 
 

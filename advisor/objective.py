@@ -21,6 +21,7 @@ from advisor.sizing import Sizing
 from advisor.splits import Split, everything, make_splits
 
 if TYPE_CHECKING:
+    from advisor.ranks import Ranks
     from advisor.training import Fitted, Prepared
 
 KEPT_PREPARATIONS = 4
@@ -37,13 +38,17 @@ def payload(configuration: Mapping[str, Any], *, seed: int, repeat: int, members
 
 
 class TrainingObjective:
-    """The factory and the objective for an executor; ``shared`` is {"data": Dataset, "seed": of the splits}."""
+    """The factory and the objective for an executor; ``shared`` is {"data": Dataset, "seed": of the splits}.
 
-    def __init__(self, shared: Mapping[str, Any]) -> None:
+    ranks: the processes that share each batch, of which this is one; None: this one alone.
+    """
+
+    def __init__(self, shared: Mapping[str, Any], ranks: Ranks | None = None) -> None:
         import torch
 
         self.data: Dataset = shared["data"]
         self.split_seed: int = shared["seed"]
+        self._ranks = {} if ranks is None else {"ranks": ranks}
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.train_losses: list[float] = []
         """Of the job that is under way, or of the last one, after each epoch."""
@@ -65,6 +70,7 @@ class TrainingObjective:
             prepared=self._prepare(configuration, repeat if until is None else None, splits),
             micro_batch=job.payload.get("micro_batch"),
             until=until,
+            **self._ranks,
         )
         self.train_losses = []
         with _device_memory(self.device) as peak:
@@ -106,10 +112,20 @@ def _device_memory(device: str) -> Iterator[Callable[[], dict[str, float]]]:
         torch.cuda.empty_cache()
 
 
-def training_sizing(data: Dataset, *, final: bool = False) -> Sizing:
+def processes_of(configuration: Mapping[str, Any], rows: int) -> int:
+    """How many processes train a trial that may span GPUs, on so many rows.
+
+    At most one to two rows of a batch: batches are nearly equal, up to a third smaller than batch_size, and half of the rows
+    may validate.
+    """
+    return max(1, min(int(configuration["gpus_per_trial"]), min(int(configuration["batch_size"]), rows // 2) // 2))
+
+
+def training_sizing(data: Dataset, *, final: bool = False, spanning: bool = False) -> Sizing:
     """What is known of the memory of a trial, or of a stack in the final, before any has run.
 
-    A configuration of another family has no prediction (0): what does not fit is then found by halving each time.
+    spanning: processes share the batches, and each needs memory for its part. A configuration of another family has no
+    prediction (0): what does not fit is then found by halving each time.
     """
     size_of = _Sizes(data)
 
@@ -120,7 +136,12 @@ def training_sizing(data: Dataset, *, final: bool = False) -> Sizing:
             return float(memory_bytes(size, max(1, len(data.classes)), rows, members))
         return 0.0 if size is None else memory(configuration, size, rows, members, splits)
 
-    return Sizing(lambda configuration: int(configuration["batch_size"]), predict)
+    def rows_of(configuration: Mapping[str, Any]) -> int:
+        """Of a batch in one process."""
+        processes = processes_of(configuration, len(data)) if spanning else 1
+        return -(-int(configuration["batch_size"]) // processes)
+
+    return Sizing(rows_of, predict)
 
 
 Work = Callable[[Mapping[str, Any]], float]

@@ -31,6 +31,10 @@ class _Bridge:
             raise UserError(f"the cluster runs other versions: {'; '.join(differing)}: install the same there")
         self._workers.wait()
 
+    def span(self, processes: int, resources: dict[str, float]) -> None:
+        """See :class:`RayWorkers`."""
+        self._workers.span(processes, resources)
+
     def prepare(self, factory: Factory, shared: Any) -> int:
         """Make the executor; its slots."""
         self._executor = RayExecutor(factory, shared, ray_workers=self._workers)
@@ -69,6 +73,13 @@ class ClientWorkers(RayWorkers):
         self.actors.append(self.bridge)
         with unpacked(ray):
             ray.get(self.bridge.start.remote(versions()))
+
+    def span(self, processes: int, resources: dict[str, float]) -> None:
+        self.wait()
+        import ray
+
+        with unpacked(ray):
+            ray.get(self.bridge.span.remote(processes, resources))
 
     def executor(self, factory: Factory, shared: Any) -> ClientExecutor:
         return ClientExecutor(factory, shared, self)

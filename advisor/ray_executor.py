@@ -172,6 +172,7 @@ class RayWorkers:
             raise UserError(f"workers must be at least 1, not {workers}")
         self._workers, self._address, self._imports = workers, address, tuple(imports)
         self._cpus, self._gpus, self._working_dir = cpus_per_worker, gpus_per_worker, working_dir
+        self._processes: tuple[int, dict[str, float]] = (0, {})
         self._thread: threading.Thread | None = None
         self._ready, self._closing, self._over = threading.Event(), threading.Event(), threading.Event()
         self._error: BaseException | None = None
@@ -219,6 +220,20 @@ class RayWorkers:
         for _ in range(self._count(ray.cluster_resources())):
             self.actors.append(self.new_actor())
 
+    def span(self, processes: int, resources: dict[str, float]) -> None:
+        """From now on a worker holds nothing itself: its jobs ask Ray for so many processes, each with these resources.
+
+        UserError when the cluster has no room for those of one job.
+        """
+        self.wait()
+        import ray
+
+        self._processes, self._cpus, self._gpus = (processes, resources), 0, 0
+        for actor in self.actors:
+            ray.kill(actor)
+        self.actors = []
+        self._begin()
+
     def executor(self, factory: Factory, shared: Any) -> Executor:
         """What runs jobs on these workers; see :class:`RayExecutor`."""
         return RayExecutor(factory, shared, ray_workers=self)
@@ -238,7 +253,9 @@ class RayWorkers:
         """Tell the cluster's autoscaler, where there is one, to make room for so many workers; 0 takes the wish back."""
         from ray.autoscaler.sdk import request_resources
 
-        request_resources(bundles=[self._resources()] * min(workers, MOST_ASKED))
+        processes, resources = self._processes
+        bundles = [resources] * processes if processes else [self._resources()]
+        request_resources(bundles=(bundles * workers)[:MOST_ASKED])
 
     def _resources(self) -> dict[str, float]:
         return {"CPU": self._cpus} | ({"GPU": self._gpus} if self._gpus else {})
@@ -248,6 +265,13 @@ class RayWorkers:
         return {"num_cpus": cpus}
 
     def _count(self, resources: dict[str, float]) -> int:
+        processes, each = self._processes
+        if processes:
+            count = int(min(resources.get(name, 0) // (processes * share) for name, share in each.items()))
+            if count < 1:
+                room = ", ".join(f"{resources.get(name, 0):g} {name}" for name in each)
+                raise UserError(f"the Ray cluster ({room}) has no room for {processes} processes: --set gpus_per_trial=1")
+            return min(self._workers or count, count)
         if self._workers is not None:
             return self._workers
         fitting = [resources.get("CPU", 0) / self._cpus] if self._cpus else []

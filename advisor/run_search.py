@@ -83,7 +83,8 @@ def refusal(configuration: Mapping[str, Any], train: Dataset, facts: Mapping[str
     plan = plan_of(configuration, channels, size)
     members = int(configuration["folds"]) if configuration["validation"] == "kfold" else int(configuration["final_members"])
     memory = usable_memory(facts, gpu=bool(facts["gpu.count"]))
-    return problem(plan, max(1, len(train.classes)), int(configuration["batch_size"]), members=members, memory=memory)
+    rows = -(-int(configuration["batch_size"]) // int(configuration["gpus_per_trial"]))
+    return problem(plan, max(1, len(train.classes)), rows, members=members, memory=memory)
 
 
 def plan_search(
@@ -95,10 +96,12 @@ def plan_search(
     train: Dataset,
     strategy: str,
     adapt: bool,
+    *,
+    spanning: bool = False,
 ) -> Plan:
     """What the search of this run is to do; the first two trials are the recommendation and the library default.
 
-    deadline: of the search and the final together, on time.monotonic's clock.
+    deadline: of the search and the final together, on time.monotonic's clock. spanning: see ``training_sizing``.
     """
     time_limit = None if deadline is None else max(0.0, deadline - time.monotonic())
     recommendation, seed = advice.recommendation, advice.reading.seed
@@ -121,7 +124,7 @@ def plan_search(
         time_limit=time_limit,
         trial_time_limit=trial_time_limit,
         make_payload=lambda asked, place: payload(asked, seed=seed + place, repeat=0, members=1, keep=False),
-        sizing=None if own else training_sizing(train),
+        sizing=None if own else training_sizing(train, spanning=spanning),
         pace=Pace(work[0]) if work else Pace(),
         reserve=lambda trials, slots: _reserve(trials, slots, time_limit or 0.0, partitions, work, recommendation.space),
         refuse=lambda asked: None if own else refusal(asked, train, advice.facts.values),

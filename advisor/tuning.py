@@ -22,6 +22,7 @@ from advisor.status import begin_request, remembered, stopping
 
 if TYPE_CHECKING:
     from advisor.advice import Advice, Source
+    from advisor.features import Dataset
     from advisor.models import Model
     from advisor.own_objective import OwnObjective
     from advisor.ray_executor import RayWorkers
@@ -128,10 +129,12 @@ def tune(
             train = run_search.training_rows(advice)
             write_advice(run, advice)
             on_phase("search")
-            runner = _executor(pool, own, own.shared(advice, train, run) if own else {"data": train, "seed": advice.reading.seed})
+            runner, spanning = _runner(pool, own, advice, train, run, gpus_per_worker > 0, on_note)
             request = begin_request(run, trials, own.name if own else None, working_dir, storage)
             stopped = stopping(run, should_stop)
-            plan = run_search.plan_search(advice, request, deadline, trial_time_limit, own, train, strategy, adapt)
+            plan = run_search.plan_search(
+                advice, request, deadline, trial_time_limit, own, train, strategy, adapt, spanning=spanning
+            )
             if own:
                 on_event = own.watch(run, advice.recommendation, plan.make_payload, on_event, on_note)
             found = run_search.run_search(plan, runner, run, request, storage, on_event, stopped)
@@ -221,6 +224,27 @@ def _start_workers(
     return pool
 
 
+def _span(pool: RayWorkers, advice: Advice, train: Dataset, on_note: Callable[[str], None]) -> bool:
+    """Let each trial span GPUs where the recommendation says so; whether it does.
+
+    Without Ray Train a value of one's own is a UserError, and a rule's is left out with a note.
+    """
+    from advisor.objective import processes_of
+    from advisor.spanning import PER_PROCESS, why_not
+
+    recommendation = advice.recommendation
+    processes = processes_of(recommendation.configuration, len(train))
+    if processes == 1:
+        return False
+    if reason := why_not():
+        if recommendation.provenance["gpus_per_trial"].yours:
+            raise UserError(f"gpus_per_trial {processes}: {reason}")
+        on_note(f"a trial trains on one GPU instead of {processes}: {reason}")
+        return False
+    pool.span(processes, PER_PROCESS)
+    return True
+
+
 def _own_objective(objective: str | Callable[[Trial], Any] | None, working_dir: str | Path | None) -> OwnObjective | None:
     if objective is None:
         return None
@@ -236,10 +260,24 @@ def _one_thread() -> AbstractContextManager[None]:
     return one_thread()
 
 
-def _executor(pool: RayWorkers | None, own: OwnObjective | None, shared: Mapping[str, Any]) -> Executor:
+def _runner(
+    pool: RayWorkers | None,
+    own: OwnObjective | None,
+    advice: Advice,
+    train: Dataset,
+    run: RunFolder,
+    on_gpus: bool,
+    on_note: Callable[[str], None],
+) -> tuple[Executor, bool]:
+    """What runs the jobs, and whether each of them spans GPUs."""
     from advisor.objective import TrainingObjective
 
     factory: Factory = own.factory if own else TrainingObjective
+    shared = own.shared(advice, train, run) if own else {"data": train, "seed": advice.reading.seed}
     if pool is None:
-        return InProcessExecutor(factory, shared)
-    return pool.executor(factory, shared)
+        return InProcessExecutor(factory, shared), False
+    if on_gpus and not own and _span(pool, advice, train, on_note):
+        from advisor.spanning import SpanningObjective, spanning_shared
+
+        return pool.executor(SpanningObjective, spanning_shared(shared)), True
+    return pool.executor(factory, shared), False

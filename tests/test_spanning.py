@@ -1,0 +1,182 @@
+"""Trials that span GPUs, on a Ray cluster of two nodes with a (pretended) GPU each, in a process of its own.
+
+The file is also that process: ``python tests/test_spanning.py FOLDER`` prints what it saw as JSON.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from advisor import knowledge
+from advisor.errors import UserError
+from advisor.executors import ENDS, Job, Reported
+from advisor.features import Dataset, Features
+from advisor.objective import TrainingObjective, payload, processes_of, training_sizing
+from advisor.ray_executor import RayWorkers
+from advisor.spanning import PER_PROCESS, SpanningObjective, spanning_shared
+
+SHARED_BATCH = {"gpus_per_trial": 2, "batch_size": 32, "width": 16, "hidden_layers": 1, "epochs": 4}
+
+
+def configured(**changes):
+    return knowledge.base_space().complete({**SHARED_BATCH, **changes})
+
+
+def rows(count=120):
+    draw = np.random.default_rng(0)
+    target = draw.integers(0, 2, count)
+    numeric = draw.normal(size=(count, 2)) + 2 * target[:, None]
+    names = ("a", "b")
+    return Dataset(Features(numeric, np.zeros((count, 0), np.int32), names, (), ()), target, "binary", ("no", "yes"))
+
+
+SHARED = {"data": rows(), "seed": 0}
+
+
+def job(name, **changes):
+    return Job(name, payload(configured(**changes), seed=1, repeat=0, members=1, keep=False))
+
+
+def alone(asked):
+    """The losses of a job in this process."""
+    return [loss for _, loss in TrainingObjective(SHARED)(asked)]
+
+
+def processes_of_trials():
+    """Of all trials on this machine that are ours: Ray names its processes after what they run."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                command = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if b"RayTrainWorker" in command and f"ppid:{os.getpid()}".encode() not in command:
+                found.append(int(entry.name))
+    return found
+
+
+def drive(folder):
+    import ray
+    from ray.cluster_utils import Cluster
+
+    import advisor
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 1, "include_dashboard": False})
+    cluster.add_node(num_cpus=1, num_gpus=1)
+    workers = RayWorkers(None, cluster.address, 1, 1)
+    workers.start()
+    workers.wait()
+    try:
+        workers.span(3, PER_PROCESS)
+    except UserError as error:
+        seen = {"refused": str(error)}
+    workers.span(2, PER_PROCESS)
+    executor = workers.executor(SpanningObjective, spanning_shared(SHARED))
+    seen["slots"] = executor.slots
+
+    def end_of(asked, act=lambda: None):
+        """The losses of a job and how it ended; ``act`` is done after its first epoch."""
+        executor.submit(asked)
+        losses = []
+        while True:
+            for event in executor.poll(1.0):
+                if isinstance(event, Reported):
+                    losses.append(event.loss)
+                    if len(losses) == 1:
+                        act()
+                if isinstance(event, ENDS):
+                    return losses, type(event).__name__, getattr(event, "cause", ""), getattr(event, "error", "")
+
+    def kill_one():
+        os.kill(processes_of_trials()[0], signal.SIGKILL)
+
+    long = {"epochs": 1000, "patience": 1000}
+    seen["plain"] = end_of(job("plain"))
+    seen["killed"] = end_of(job("killed", **long), kill_one)[1:]
+    seen["cancelled"] = end_of(job("cancelled", **long), lambda: executor.cancel("cancelled"))[1:2]
+    wrong = payload({**configured(), "optimizer": "none"}, seed=1, repeat=0, members=1, keep=False)
+    seen["wrong"] = end_of(Job("wrong", wrong))[1:]
+    executor.close()
+    told = advisor.tune(
+        "sklearn:wine", "target", trials=1, address=cluster.address, gpus_per_worker=1, out=Path(folder) / "run",
+        fixed={"gpus_per_trial": 2, "epochs": 3, "validation": "holdout"},
+    ).document  # fmt: skip
+    seen["tuned"] = [told["final"]["winner"], told["configuration"]["gpus_per_trial"], len(told["search"]["trials"])]
+    seen["left"] = processes_of_trials()
+    if ray.is_initialized():
+        ray.shutdown()
+    cluster.shutdown()
+    sys.stdout.write(json.dumps(seen) + "\n")
+
+
+@pytest.mark.slow
+def test_trials_on_two_gpus_of_two_nodes(tmp_path):
+    done = subprocess.run(
+        [sys.executable, __file__, str(tmp_path)], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=400
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    seen = json.loads(done.stdout.splitlines()[-1])
+    assert "(2 CPU, 2 GPU) has no room for 3 processes: --set gpus_per_trial=1" in seen["refused"]
+    assert seen["slots"] == 1
+    losses, *end = seen["plain"]
+    np.testing.assert_allclose(losses, alone(job("plain")), rtol=2e-3)
+    assert end == ["Finished", "", ""]
+    kind, cause, error = seen["killed"]
+    assert (kind, cause) == ("Failed", "worker died"), error
+    assert "a process of the trial is gone" in error
+    assert seen["cancelled"] == ["Cancelled"]
+    kind, cause, error = seen["wrong"]
+    assert (kind, cause) == ("Failed", "error")
+    assert error.startswith("KeyError")
+    assert seen["tuned"] == ["recommendation", 2, 1]
+    assert seen["left"] == []
+
+
+def test_as_many_processes_as_a_batch_has_rows_for():
+    assert processes_of(configured(), 1000) == 2
+    assert processes_of(configured(gpus_per_trial=1), 1000) == 1
+    assert processes_of(configured(gpus_per_trial=8, batch_size=8), 1000) == 4
+    assert processes_of(configured(gpus_per_trial=8), 12) == 3
+
+
+def test_a_process_needs_memory_for_its_part_of_a_batch():
+    whole, part = training_sizing(rows()), training_sizing(rows(), spanning=True)
+    assert part.memory(configured(), None) < whole.memory(configured(), None)
+    assert part.smaller(configured(), None) == 8
+    assert whole.smaller(configured(), None) == 16
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("own", [True, False])
+def test_without_ray_train_a_rule_is_left_out_and_a_wish_is_refused(local_ray, tmp_path, monkeypatch, own):
+    import advisor
+
+    monkeypatch.setattr("advisor.spanning.why_not", lambda: "Ray Train is not installed")
+    notes = []
+    options = {"fixed": {"epochs": 2, "validation": "holdout", **({"gpus_per_trial": 2} if own else {})}}
+    if not own:
+        monkeypatch.setattr("advisor.objective.processes_of", lambda configuration, rows: 2)
+
+    def tune():
+        return advisor.tune(
+            "sklearn:wine", "target", trials=1, workers=1, gpus_per_worker=1e-3, out=tmp_path / "run", on_note=notes.append,
+            should_stop=lambda: True, **options,
+        )  # fmt: skip
+
+    if own:
+        with pytest.raises(UserError, match="gpus_per_trial 2: Ray Train is not installed"):
+            tune()
+    else:
+        assert tune().interrupted
+        assert any("trains on one GPU instead of 2" in note for note in notes)
+
+
+if __name__ == "__main__":
+    drive(sys.argv[1])
