@@ -21,7 +21,6 @@ from advisor.sizing import Sizing
 from advisor.splits import Split, everything, make_splits
 
 if TYPE_CHECKING:
-    from advisor.ranks import Ranks
     from advisor.training import Fitted, Prepared
 
 KEPT_PREPARATIONS = 4
@@ -40,15 +39,17 @@ def payload(configuration: Mapping[str, Any], *, seed: int, repeat: int, members
 class TrainingObjective:
     """The factory and the objective for an executor; ``shared`` is {"data": Dataset, "seed": of the splits}.
 
-    ranks: the processes that share each batch, of which this is one; None: this one alone.
+    ``ranks`` may be set to the processes that share each batch of the next job, of which this is one.
     """
 
-    def __init__(self, shared: Mapping[str, Any], ranks: Ranks | None = None) -> None:
+    def __init__(self, shared: Mapping[str, Any]) -> None:
         import torch
+
+        from advisor.ranks import ALONE
 
         self.data: Dataset = shared["data"]
         self.split_seed: int = shared["seed"]
-        self._ranks = {} if ranks is None else {"ranks": ranks}
+        self.ranks = ALONE
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.train_losses: list[float] = []
         """Of the job that is under way, or of the last one, after each epoch."""
@@ -70,7 +71,7 @@ class TrainingObjective:
             prepared=self._prepare(configuration, repeat if until is None else None, splits),
             micro_batch=job.payload.get("micro_batch"),
             until=until,
-            **self._ranks,
+            ranks=self.ranks,
         )
         self.train_losses = []
         with _device_memory(self.device) as peak:

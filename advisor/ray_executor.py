@@ -226,13 +226,14 @@ class RayWorkers:
         UserError when the cluster has no room for those of one job.
         """
         self.wait()
-        import ray
-
         self._processes, self._cpus, self._gpus = (processes, resources), 0, 0
-        for actor in self.actors:
-            ray.kill(actor)
-        self.actors = []
+        self.actors = []  # Ray ends those that nobody refers to
         self._begin()
+
+    @property
+    def spanning(self) -> bool:
+        """Whether ``span`` was called."""
+        return self._processes[0] > 0
 
     def executor(self, factory: Factory, shared: Any) -> Executor:
         """What runs jobs on these workers; see :class:`RayExecutor`."""
@@ -636,7 +637,9 @@ class RayExecutor(Executor):
         if self._wish != self._asked:
             self._workers.ask_for(self._wish)
             self._asked = self._wish
-        for slot in [slot for slot in self._slots if slot.identity is None][: max(0, self.slots - wanted)]:
+        # What a worker's own processes hold may be gone with another node than its own, and idle ones keep the rest.
+        unused = [slot for slot in self._slots if slot.identity is None or (self._workers.spanning and slot.job is None)]
+        for slot in unused[: max(0, self.slots - wanted)]:
             self._drop(slot)
         for _ in range(wanted - self.slots):
             actor = self._workers.new_actor()

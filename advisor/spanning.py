@@ -1,157 +1,170 @@
-"""Trials that span GPUs: each is trained by processes of Ray Train, one to a GPU, that share its batches (``ranks.py``)."""
+"""Trials that span GPUs: a worker that holds none and steers processes, one to a GPU, that share its batches (``ranks.py``).
+
+The processes are Ray actors that the worker owns: they outlive a trial, so that the next one begins at once, and they end
+with the worker, however that ends. (Ray Train, which does the same for one training, needs 14 to 20 s on two cores to start
+each, and where no dashboard runs the GPUs of a trial whose worker was killed stay taken until the driver ends: Ray 2.60.)
+"""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Generator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator, Mapping
+from contextlib import suppress
 from typing import Any
 
-from advisor.executors import Job, Lost, error_text, is_out_of_memory
+from advisor.executors import Job, Lost, error_text
 from advisor.objective import TrainingObjective, processes_of
-from advisor.ranks import Ranks
 
 PER_PROCESS = {"CPU": 1.0, "GPU": 1.0}
 """What a process asks Ray for."""
-INSTALL = "pip install 'ray[train]'"
+SECONDS_OF_DYING = 5.0
+"""After an error of one process so long we look whether another is gone: its neighbours may only have missed it."""
 
 
-def why_not() -> str | None:
-    """Why no trial can span GPUs here; None when Ray Train is installed."""
-    try:
-        import ray.train  # noqa: F401
-    except ImportError as error:
-        return f"Ray Train is not installed ({INSTALL}, here and on every node): {error_text(error)}"
-    return None
+def spanning_shared(shared: Mapping[str, Any], processes: int) -> dict[str, Any]:
+    """What ``TrainingObjective`` is given, with the data put into Ray's object store once for all processes.
 
-
-def spanning_shared(shared: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``TrainingObjective`` is given, with the data put into Ray's object store once for all processes of all trials."""
+    processes: the most that a trial is trained by.
+    """
     import ray
 
-    return {"rows": len(shared["data"]), "all": {"inside": ray.put(shared)}}
+    return {"processes": processes, "rows": len(shared["data"]), "all": {"inside": ray.put(shared)}}
 
 
 class SpanningObjective:
-    """The factory and the objective for an executor on Ray; ``shared`` is ``spanning_shared``'s.
-
-    It runs in a worker that holds no GPU, and asks Ray for those of its processes.
-    """
+    """The factory and the objective for an executor on Ray; ``shared`` is ``spanning_shared``'s."""
 
     def __init__(self, shared: Mapping[str, Any]) -> None:
-        if reason := why_not():
-            raise RuntimeError(reason)
-        self._rows, self._shared = shared["rows"], shared["all"]["inside"]
+        self._rows, self._most, self._shared = shared["rows"], shared["processes"], shared["all"]
+        self._processes: list[Any] = []
+        self._nodes: dict[Any, str] = {}
 
     def __call__(self, job: Job) -> Generator[tuple[int, float], None, Any]:
-        from ray.util.queue import Queue
+        wanted = min(self._most, processes_of(job.payload["configuration"], self._rows))
+        try:
+            self._start(wanted)
+            chosen = self._processes[:wanted]
+            address = self._all([chosen[0].listen.remote()])[0]
+            self._all([one.begin.remote(job, rank, wanted, address) for rank, one in enumerate(chosen)])
+            while True:
+                kind, news = self._all([one.step.remote() for one in chosen])[0]
+                if kind == "result":
+                    return news
+                yield news
+        except GeneratorExit:
+            with suppress(Exception):  # what is wrong with them the next trial will say
+                self._all([one.drop.remote() for one in self._processes])
+            raise
 
-        processes = processes_of(job.payload["configuration"], self._rows)
-        said, heard = (Queue(actor_options={"num_cpus": 0}) for _ in range(2))
-        nodes, errors = set[str](), list[Exception]()
-        with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(1) as pool:
-            trainer = _trainer({"shared": [self._shared], "job": job, "said": said, "heard": heard}, processes, folder)
-            ended = pool.submit(trainer.fit)
-            ended.add_done_callback(lambda _: said.put(("ended", None)))  # after all that the processes said
+    def _start(self, wanted: int) -> None:
+        """Make what is missing of so many processes: near the first, and the first away from those of other trials."""
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        make = ray.remote(num_cpus=PER_PROCESS["CPU"], num_gpus=PER_PROCESS["GPU"])(_Process)
+        while (missing := wanted - len(self._processes)) > 0:
+            where: Any = "SPREAD"
+            if self._processes:
+                first = self._nodes[self._processes[0]]
+                where = NodeAffinitySchedulingStrategy(first, soft=True, _spill_on_unavailable=True)
+            number = missing if self._processes else 1
+            fresh = [make.options(scheduling_strategy=where).remote() for _ in range(number)]
+            self._processes += fresh
+            self._nodes |= zip(fresh, self._all([one.prepare.remote(self._shared) for one in fresh]), strict=True)
+
+    def _all(self, answers: list[Any]) -> list[Any]:
+        """The answers of all; after an error of any no process is left, because the others wait for it."""
+        import ray
+
+        waiting, first = list(answers), None
+        while waiting:
+            ready, waiting = ray.wait(waiting, timeout=None if first is None else SECONDS_OF_DYING)
+            if not ready:
+                break
             try:
-                while True:
-                    kind, news = said.get()
-                    if kind == "node":
-                        nodes.add(news)
-                    elif kind == "epoch":
-                        yield news
-                        heard.put(True)
-                    elif kind == "failed":
-                        errors.append(news)  # perhaps only because another process is gone
-                    elif kind == "result":
-                        return news
-                    else:
-                        raise _why_ended(ended.exception(), errors, nodes)
-            finally:
-                heard.put(False)  # the processes end after their epoch, and the pool waits for that
+                ray.get(ready[0])
+            except ray.exceptions.RayTaskError as error:
+                first = first or error
+            except ray.exceptions.RayError as error:
+                raise self._lost(error) from error
+        if first is not None:
+            self._end()
+            raise first.cause from first
+        return list(ray.get(answers))
+
+    def _lost(self, error: Exception) -> Lost:
+        """A process is gone: was it the trial, or the machine?"""
+        import ray
+
+        there = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        lost = not set(self._nodes.values()) <= there
+        self._end()
+        message = f"a process of the trial is gone: {error_text(error)[:300]}"
+        if isinstance(error, ray.exceptions.OutOfMemoryError):
+            return Lost(message, "out of memory")
+        return Lost(message, "node lost" if lost else "worker died")
+
+    def _end(self) -> None:
+        import ray
+
+        for one in self._processes:
+            ray.kill(one)
+        self._processes, self._nodes = [], {}
 
 
-def _trainer(told: dict[str, Any], processes: int, folder: str) -> Any:
-    import torch
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+class _Process:
+    """What runs in an actor. For each trial: ``listen`` (the first process), ``begin``, ``step`` until a result; or ``drop``."""
 
-    # Ray Train would begin again by itself; the search does, which counts a trial's attempts.
-    once = FailureConfig(max_failures=0, max_preemption_failures=0)
-    # Not by whether a GPU is there: this worker sees none.
-    backend = "nccl" if torch.distributed.is_nccl_available() else "gloo"
-    return TorchTrainer(
-        _process,
-        train_loop_config=told,
-        torch_config=TorchConfig(backend=backend),
-        scaling_config=ScalingConfig(num_workers=processes, use_gpu=True, resources_per_worker=PER_PROCESS),
-        run_config=RunConfig(storage_path=folder, failure_config=once),
-    )
+    def __init__(self) -> None:
+        self._objective: TrainingObjective
+        self._steps: Generator[tuple[int, float], None, Any] | None = None
+        self._store: Any = None
 
+    def prepare(self, shared: Mapping[str, Any]) -> str:
+        """Make the objective; the node that we are on."""
+        import ray
 
-def _process(told: dict[str, Any]) -> None:
-    """What each process runs. The first one tells, and hears after every epoch whether to go on."""
-    import ray
-    import torch
-    from ray.train import get_context
+        self._objective = TrainingObjective(ray.get(shared["inside"]))
+        return str(ray.get_runtime_context().get_node_id())
 
-    context, said = get_context(), told["said"]
-    ranks = Ranks(context.get_world_rank(), context.get_world_size())
-    said.put(("node", ray.get_runtime_context().get_node_id()))
-    first = ranks.rank == 0
-    try:
-        objective = TrainingObjective(ray.get(told["shared"][0]), ranks)
-        steps = objective(told["job"])
-        while True:
-            try:
-                epoch = next(steps)
-            except StopIteration as end:
-                if first:
-                    said.put(("result", end.value))
-                return
-            go_on = torch.ones(1, device=objective.device)
-            if first:
-                said.put(("epoch", epoch))
-                go_on[0] = told["heard"].get()
-            if ranks.world > 1:
-                torch.distributed.broadcast(go_on, 0)
-            if not go_on.item():
-                return
-    except Exception as error:
-        said.put(("failed", _plain(error)))
-        raise
+    def listen(self) -> tuple[str, int]:
+        """Where the others will find us."""
+        import ray
+        from torch import distributed
 
+        self.drop()
+        host = str(ray.util.get_node_ip_address())
+        self._store = distributed.TCPStore(host, 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
+        return host, self._store.port
 
-def _plain(error: Exception) -> Exception:
-    """As it is, where it can be sent; else one that says the same."""
-    from ray import cloudpickle
+    def begin(self, job: Job, rank: int, world: int, address: tuple[str, int]) -> None:
+        from torch import distributed
 
-    try:
-        cloudpickle.loads(cloudpickle.dumps(error))
-    except Exception:  # noqa: BLE001 - whatever a class does when it is copied
-        return MemoryError(error_text(error)) if is_out_of_memory(error) else RuntimeError(error_text(error))
-    return error
+        from advisor.ranks import Ranks
 
+        if rank > 0:
+            self.drop()
+            self._store = distributed.TCPStore(*address, is_master=False)  # type: ignore[attr-defined]
+        backend = "nccl" if self._objective.device == "cuda" else "gloo"
+        distributed.init_process_group(backend, store=self._store, rank=rank, world_size=world)
+        self._objective.ranks = Ranks(rank, world)
+        self._steps = self._objective(job)
 
-def _why_ended(ended: BaseException | None, said: Sequence[Exception], nodes: set[str]) -> Exception:
-    """Why there is no result: an error of the trial's, or processes that are gone; were they the trial's, or the machine's?
+    def step(self) -> tuple[str, Any]:
+        """("epoch", (number, loss)), or ("result", what the objective returned), which only the first process sends."""
+        assert self._steps is not None
+        try:
+            return "epoch", next(self._steps)
+        except StopIteration as end:
+            result = end.value if self._objective.ranks.rank == 0 else None
+            self.drop()
+            return "result", result
 
-    ended: what Ray Train says. said: the errors that the processes have told, the first one first. nodes: where they were.
-    """
-    import ray
-    from ray.train import PreemptionError
+    def drop(self) -> None:
+        """Forget the trial."""
+        from torch import distributed
 
-    failures = [*getattr(ended, "worker_failures", {}).values()]
-    gone = [failure for failure in failures if hasattr(failure, "health_check_failure")]
-    preempted = isinstance(ended, PreemptionError)
-    if said and not gone and not preempted:
-        return said[0]
-    cause = gone[0] if gone else ended
-    what = error_text(cause) if cause else "they ended at once"
-    if not nodes:
-        return RuntimeError(f"the processes of the trial could not be started: {what}")
-    message = f"a process of the trial is gone: {what[:300]}"
-    if "OutOfMemory" in what:
-        return Lost(message, "out of memory")
-    there = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-    return Lost(message, "node lost" if preempted or not nodes <= there else "worker died")
+        if self._steps is not None:
+            self._steps.close()
+            self._steps = None
+            distributed.destroy_process_group()
+        self._store = None

@@ -129,7 +129,7 @@ def tune(
             train = run_search.training_rows(advice)
             write_advice(run, advice)
             on_phase("search")
-            runner, spanning = _runner(pool, own, advice, train, run, gpus_per_worker > 0, on_note)
+            runner, spanning = _runner(pool, own, advice, train, run, gpus_per_worker > 0)
             request = begin_request(run, trials, own.name if own else None, working_dir, storage)
             stopped = stopping(run, should_stop)
             plan = run_search.plan_search(
@@ -224,27 +224,6 @@ def _start_workers(
     return pool
 
 
-def _span(pool: RayWorkers, advice: Advice, train: Dataset, on_note: Callable[[str], None]) -> bool:
-    """Let each trial span GPUs where the recommendation says so; whether it does.
-
-    Without Ray Train a value of one's own is a UserError, and a rule's is left out with a note.
-    """
-    from advisor.objective import processes_of
-    from advisor.spanning import PER_PROCESS, why_not
-
-    recommendation = advice.recommendation
-    processes = processes_of(recommendation.configuration, len(train))
-    if processes == 1:
-        return False
-    if reason := why_not():
-        if recommendation.provenance["gpus_per_trial"].yours:
-            raise UserError(f"gpus_per_trial {processes}: {reason}")
-        on_note(f"a trial trains on one GPU instead of {processes}: {reason}")
-        return False
-    pool.span(processes, PER_PROCESS)
-    return True
-
-
 def _own_objective(objective: str | Callable[[Trial], Any] | None, working_dir: str | Path | None) -> OwnObjective | None:
     if objective is None:
         return None
@@ -267,17 +246,18 @@ def _runner(
     train: Dataset,
     run: RunFolder,
     on_gpus: bool,
-    on_note: Callable[[str], None],
 ) -> tuple[Executor, bool]:
-    """What runs the jobs, and whether each of them spans GPUs."""
-    from advisor.objective import TrainingObjective
+    """What runs the jobs, and whether each of them may span GPUs, as the recommendation does."""
+    from advisor.objective import TrainingObjective, processes_of
 
     factory: Factory = own.factory if own else TrainingObjective
     shared = own.shared(advice, train, run) if own else {"data": train, "seed": advice.reading.seed}
     if pool is None:
         return InProcessExecutor(factory, shared), False
-    if on_gpus and not own and _span(pool, advice, train, on_note):
-        from advisor.spanning import SpanningObjective, spanning_shared
+    processes = processes_of(advice.recommendation.configuration, len(train)) if on_gpus and not own else 1
+    if processes > 1:
+        from advisor.spanning import PER_PROCESS, SpanningObjective, spanning_shared
 
-        return pool.executor(SpanningObjective, spanning_shared(shared)), True
+        pool.span(processes, PER_PROCESS)
+        return pool.executor(SpanningObjective, spanning_shared(shared, processes)), True
     return pool.executor(factory, shared), False

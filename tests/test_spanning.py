@@ -57,7 +57,7 @@ def processes_of_trials():
                 command = (entry / "cmdline").read_bytes()
             except OSError:
                 continue
-            if b"RayTrainWorker" in command and f"ppid:{os.getpid()}".encode() not in command:
+            if b"ray::_Process" in command:
                 found.append(int(entry.name))
     return found
 
@@ -78,7 +78,7 @@ def drive(folder):
     except UserError as error:
         seen = {"refused": str(error)}
     workers.span(2, PER_PROCESS)
-    executor = workers.executor(SpanningObjective, spanning_shared(SHARED))
+    executor = workers.executor(SpanningObjective, spanning_shared(SHARED, 2))
     seen["slots"] = executor.slots
 
     def end_of(asked, act=lambda: None):
@@ -99,7 +99,9 @@ def drive(folder):
 
     long = {"epochs": 1000, "patience": 1000}
     seen["plain"] = end_of(job("plain"))
+    seen["again"] = end_of(job("again"))
     seen["killed"] = end_of(job("killed", **long), kill_one)[1:]
+    seen["worker killed"] = end_of(job("worker", **long), lambda: os.kill(executor.worker_pids()[0], signal.SIGKILL))[1:3]
     seen["cancelled"] = end_of(job("cancelled", **long), lambda: executor.cancel("cancelled"))[1:2]
     wrong = payload({**configured(), "optimizer": "none"}, seed=1, repeat=0, members=1, keep=False)
     seen["wrong"] = end_of(Job("wrong", wrong))[1:]
@@ -128,9 +130,11 @@ def test_trials_on_two_gpus_of_two_nodes(tmp_path):
     losses, *end = seen["plain"]
     np.testing.assert_allclose(losses, alone(job("plain")), rtol=2e-3)
     assert end == ["Finished", "", ""]
+    assert seen["again"] == seen["plain"]
     kind, cause, error = seen["killed"]
     assert (kind, cause) == ("Failed", "worker died"), error
     assert "a process of the trial is gone" in error
+    assert seen["worker killed"] == ["Failed", "worker died"]
     assert seen["cancelled"] == ["Cancelled"]
     kind, cause, error = seen["wrong"]
     assert (kind, cause) == ("Failed", "error")
@@ -151,31 +155,6 @@ def test_a_process_needs_memory_for_its_part_of_a_batch():
     assert part.memory(configured(), None) < whole.memory(configured(), None)
     assert part.smaller(configured(), None) == 8
     assert whole.smaller(configured(), None) == 16
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("own", [True, False])
-def test_without_ray_train_a_rule_is_left_out_and_a_wish_is_refused(local_ray, tmp_path, monkeypatch, own):
-    import advisor
-
-    monkeypatch.setattr("advisor.spanning.why_not", lambda: "Ray Train is not installed")
-    notes = []
-    options = {"fixed": {"epochs": 2, "validation": "holdout", **({"gpus_per_trial": 2} if own else {})}}
-    if not own:
-        monkeypatch.setattr("advisor.objective.processes_of", lambda configuration, rows: 2)
-
-    def tune():
-        return advisor.tune(
-            "sklearn:wine", "target", trials=1, workers=1, gpus_per_worker=1e-3, out=tmp_path / "run", on_note=notes.append,
-            should_stop=lambda: True, **options,
-        )  # fmt: skip
-
-    if own:
-        with pytest.raises(UserError, match="gpus_per_trial 2: Ray Train is not installed"):
-            tune()
-    else:
-        assert tune().interrupted
-        assert any("trains on one GPU instead of 2" in note for note in notes)
 
 
 if __name__ == "__main__":
