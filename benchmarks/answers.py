@@ -12,7 +12,6 @@ Every round is kept at once, and a second call goes on from there.
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import resource
 import statistics
@@ -21,6 +20,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+from resumable import keep, kept
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "answers.jsonl"
@@ -63,7 +64,7 @@ def main() -> None:
     arguments = parser.parse_args()
     results = arguments.results
     results.parent.mkdir(exist_ok=True)
-    rounds = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+    rounds = kept(results)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for run, source, target in (("a", "sklearn:breast_cancer", "target"), ("b", "sklearn:wine", "target")):
@@ -71,8 +72,7 @@ def main() -> None:
         while len(rounds) < arguments.rounds:
             names = random.Random(len(rounds)).sample(sorted(COMMANDS), len(COMMANDS))
             rounds.append({name: advisor(COMMANDS[name], folder) for name in names})
-            with results.open("a") as file:
-                file.write(json.dumps(rounds[-1]) + "\n")
+            keep(results, rounds[-1])
     table = table_of(rounds)
     results.with_suffix(".md").write_text(f"# Answers beside start-up\n\n{table}\n")
     print(table)

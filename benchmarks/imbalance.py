@@ -10,7 +10,7 @@ predicted. Every finished (set, seed, treatment) is kept at once, and a second c
 from __future__ import annotations
 
 import argparse
-import json
+import itertools
 import tempfile
 import time
 from pathlib import Path
@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import yaml
+from resumable import go_on
 
 import advisor
 
@@ -92,21 +93,15 @@ def main() -> None:
     parser.add_argument("--sets", nargs="*", default=SETS)
     parser.add_argument("--treatments", action="store_true", help="every treatment, on parts of the training rows alone")
     arguments = parser.parse_args()
-    results = HERE / "results" / ("imbalance_treatments.jsonl" if arguments.treatments else "imbalance.jsonl")
-    results.parent.mkdir(exist_ok=True)
-    rows = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
-    done = {(row["set"], row["seed"], row["treatment"]) for row in rows}
-    for seed in range(arguments.seeds):
-        for name in arguments.sets:
-            for treatment in ["none", *(TREATMENTS if arguments.treatments else ["advised"])]:
-                if (name, seed, treatment) in done:
-                    continue
-                rows.append(measure(arguments.data / name, seed, treatment, arguments.treatments))
-                with results.open("a") as file:
-                    file.write(json.dumps(rows[-1]) + "\n")
-                print(json.dumps(rows[-1]), flush=True)
-                results.with_suffix(".md").write_text(f"# Rare classes: treatments against none\n\n{table_of(rows)}\n")
-    print(table_of(rows))
+    data, parts = arguments.data, arguments.treatments
+    go_on(
+        HERE / "results" / ("imbalance_treatments.jsonl" if parts else "imbalance.jsonl"),
+        "Rare classes: treatments against none",
+        ("seed", "set", "treatment"),
+        itertools.product(range(arguments.seeds), arguments.sets, ["none", *(TREATMENTS if parts else ["advised"])]),
+        lambda seed, name, treatment: measure(data / name, seed, treatment, parts),
+        table_of,
+    )
 
 
 if __name__ == "__main__":

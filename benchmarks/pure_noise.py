@@ -12,12 +12,12 @@ once, and a second call goes on from there.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+from resumable import go_on
 from scipy.stats import binom
 
 import advisor
@@ -58,15 +58,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=100)
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
-    results = arguments.results
-    results.parent.mkdir(exist_ok=True)
-    rows = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
-    for seed in range(len(rows), arguments.seeds):
-        rows.append(measure(seed))
-        with results.open("a") as file:
-            file.write(json.dumps(rows[-1]) + "\n")
-        results.with_suffix(".md").write_text(f"# Targets that are noise\n\n{table_of(rows)}\n")
-    print(table_of(rows))
+    seeds = ((seed,) for seed in range(arguments.seeds))
+    go_on(arguments.results, "Targets that are noise", ("seed",), seeds, measure, table_of)
 
 
 if __name__ == "__main__":

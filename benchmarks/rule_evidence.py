@@ -12,7 +12,6 @@ call goes on from there. The effect of a rule is the geometric mean over sets of
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import yaml
+from resumable import keep, kept
 from small_tables import drawn
 
 import advisor
@@ -122,7 +122,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
     results = HERE / "results" / "rule_evidence.jsonl"
-    found = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+    found = kept(results)
     if arguments.write:
         write_evidence(found)
         return
@@ -136,8 +136,7 @@ def main() -> None:
                     if (name, rows, draw, *without) in done:
                         continue
                     found.append(trained(folder, rows, draw, without))
-                    with results.open("a") as file:
-                        file.write(json.dumps(found[-1]) + "\n")
+                    keep(results, found[-1])
                 results.with_suffix(".md").write_text(f"# What each rule is worth\n\n{table_of(found)}\n")
     print(table_of(found))
 

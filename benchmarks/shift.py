@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import yaml
+from resumable import keep, kept
 from scipy.stats import binom, fisher_exact, ks_2samp
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
@@ -142,15 +143,6 @@ def natural_table(rows: list[dict]) -> str:
             f"| {', '.join(row['period'])} | {row['seconds']:.1f} |"
         )
     return "\n".join(lines)
-
-
-def kept(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def keep(path: Path, row: dict) -> None:
-    with path.open("a") as file:
-        file.write(json.dumps(row) + "\n")
 
 
 def report() -> str:

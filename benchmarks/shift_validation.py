@@ -15,13 +15,14 @@ there.
 from __future__ import annotations
 
 import argparse
-import json
+import itertools
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import yaml
+from resumable import go_on
 
 import advisor
 
@@ -125,25 +126,23 @@ def main() -> None:
     parser.add_argument("--sets", nargs="*", default=list(TIMES))
     parser.add_argument("--ways", nargs="*", default=["random", "random, time a feature", "later"])
     arguments = parser.parse_args()
-    results = HERE / "results" / "shift_validation.jsonl"
-    rows = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
-    done = {(row["set"], row["seed"], row["trials"], row["way"]) for row in rows}
-    for seed in range(arguments.seeds):
-        for name in arguments.sets:
-            for way in arguments.ways:
-                if (name, seed, arguments.trials, way) in done:
-                    continue
-                with tempfile.TemporaryDirectory() as made:
-                    folder = (Path(made) if name in MADE else arguments.data) / name
-                    if name in MADE:
-                        folder.mkdir()
-                        make_demand(folder)
-                    rows.append(measure(folder, seed, arguments.trials, way))
-                with results.open("a") as file:
-                    file.write(json.dumps(rows[-1]) + "\n")
-                print(json.dumps(rows[-1]), flush=True)
-                results.with_suffix(".md").write_text(f"# Validation where the test rows are later\n\n{table_of(rows)}\n")
-    print(table_of(rows))
+
+    def measured(trials: int, seed: int, name: str, way: str) -> dict:
+        with tempfile.TemporaryDirectory() as made:
+            folder = (Path(made) if name in MADE else arguments.data) / name
+            if name in MADE:
+                folder.mkdir()
+                make_demand(folder)
+            return measure(folder, seed, trials, way)
+
+    go_on(
+        HERE / "results" / "shift_validation.jsonl",
+        "Validation where the test rows are later",
+        ("trials", "seed", "set", "way"),
+        itertools.product([arguments.trials], range(arguments.seeds), arguments.sets, arguments.ways),
+        measured,
+        table_of,
+    )
 
 
 if __name__ == "__main__":

@@ -12,12 +12,12 @@ once, and a second call goes on from there.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
+from resumable import go_on
 
 import advisor
 from advisor import knowledge
@@ -109,20 +109,16 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="*", help="only these")
     parser.add_argument("--results", type=Path, default=HERE / "results" / "signals.jsonl")
     arguments = parser.parse_args()
-    results = arguments.results
-    rows = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
-    done = {(row["set"], row["seed"], row["what"], row["trials"]) for row in rows}
-    for name in arguments.sets:
-        for seed in range(SETS[name][1]) if arguments.seeds is None else arguments.seeds:
-            for what in arguments.networks or (["recommended"] if arguments.trials else ["recommended", "plain"]):
-                if (name, seed, what, arguments.trials) in done:
-                    continue
-                rows.append(measure(name, seed, what, arguments.trials, arguments.executor))
-                with results.open("a") as file:
-                    file.write(json.dumps(rows[-1]) + "\n")
-                print(json.dumps(rows[-1]), flush=True)
-                results.with_suffix(".md").write_text(f"# Images and sequences\n\n{table_of(rows)}\n")
-    print(table_of(rows))
+    wanted = arguments.networks or (["recommended"] if arguments.trials else ["recommended", "plain"])
+    seeds = {name: range(SETS[name][1]) if arguments.seeds is None else arguments.seeds for name in arguments.sets}
+    go_on(
+        arguments.results,
+        "Images and sequences",
+        ("set", "seed", "what", "trials"),
+        ((name, seed, what, arguments.trials) for name in arguments.sets for seed in seeds[name] for what in wanted),
+        lambda *case: measure(*case, arguments.executor),
+        table_of,
+    )
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ test part is read. Network (the recommendation, trained), linear model and gradi
 from __future__ import annotations
 
 import argparse
-import json
+import itertools
 import tempfile
 import time
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import yaml
+from resumable import go_on
 
 import advisor
 
@@ -85,19 +86,14 @@ def main() -> None:
     parser.add_argument("--variant", default=ADVISED, help="PARAMETER=VALUE, several with blanks between")
     parser.add_argument("--results", type=Path, default=HERE / "results" / "small_tables.jsonl")
     arguments = parser.parse_args()
-    results = arguments.results
-    rows = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
-    done = {(row["set"], row["draw"], row["variant"]) for row in rows}
-    for draw in range(arguments.draws):
-        for name in arguments.sets:
-            if (name, draw, arguments.variant) in done:
-                continue
-            rows.append(measure(arguments.data / name, draw, arguments.variant))
-            with results.open("a") as file:
-                file.write(json.dumps(rows[-1]) + "\n")
-    table = table_of(rows)
-    results.with_suffix(".md").write_text(f"# Small tables\n\n{table}\n")
-    print(table)
+    go_on(
+        arguments.results,
+        "Small tables",
+        ("draw", "set", "variant"),
+        itertools.product(range(arguments.draws), arguments.sets, [arguments.variant]),
+        lambda draw, name, variant: measure(arguments.data / name, draw, variant),
+        table_of,
+    )
 
 
 if __name__ == "__main__":

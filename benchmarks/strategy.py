@@ -13,13 +13,14 @@ on from there.
 from __future__ import annotations
 
 import argparse
-import json
+import itertools
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import yaml
+from resumable import go_on
 
 import advisor
 
@@ -83,21 +84,15 @@ def main() -> None:
     parser.add_argument("--sets", nargs="*", default=SETS)
     parser.add_argument("--results", type=Path, default=HERE / "results" / "strategy.jsonl")
     arguments = parser.parse_args()
-    results = arguments.results
-    rows = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
-    done = {(row["set"], row["seed"], row["trials"], row["way"]) for row in rows}
-    for trials in arguments.trials:
-        for seed in range(arguments.seeds):
-            for name in arguments.sets:
-                for way in WAYS:
-                    if (name, seed, trials, way) in done:
-                        continue
-                    rows.append(measure(arguments.data / name, seed, trials, way))
-                    with results.open("a") as file:
-                        file.write(json.dumps(rows[-1]) + "\n")
-                    print(json.dumps(rows[-1]), flush=True)
-                    results.with_suffix(".md").write_text(f"# Ways to search\n\n{table_of(rows)}\n")
-    print(table_of(rows))
+    data, seeds = arguments.data, range(arguments.seeds)
+    go_on(
+        arguments.results,
+        "Ways to search",
+        ("trials", "seed", "set", "way"),
+        itertools.product(arguments.trials, seeds, arguments.sets, WAYS),
+        lambda trials, seed, name, way: measure(data / name, seed, trials, way),
+        table_of,
+    )
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ limit. Every finished run is kept at once, and a second call goes on from there.
 from __future__ import annotations
 
 import argparse
-import json
+import itertools
 import tempfile
 import time
 from pathlib import Path
@@ -19,6 +19,7 @@ from unittest.mock import patch
 
 import numpy as np
 import yaml
+from resumable import go_on
 
 import advisor
 from advisor import run_search
@@ -81,21 +82,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--sets", nargs="*", default=list(SETS))
     arguments = parser.parse_args()
-    results = HERE / "results" / "time_limit.jsonl"
-    rows = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
-    done = {(row["set"], row["limit"], row["seed"], row["way"]) for row in rows}
-    for seed in range(arguments.seeds):
-        for limit in arguments.limits:
-            for name in arguments.sets:
-                for way in WAYS:
-                    if (name, limit, seed, way) in done:
-                        continue
-                    rows.append(measure(arguments.data / name, limit, seed, way))
-                    with results.open("a") as file:
-                        file.write(json.dumps(rows[-1]) + "\n")
-                    print(json.dumps(rows[-1]), flush=True)
-                    results.with_suffix(".md").write_text(f"# A time limit shared between search and final\n\n{table_of(rows)}\n")
-    print(table_of(rows))
+    go_on(
+        HERE / "results" / "time_limit.jsonl",
+        "A time limit shared between search and final",
+        ("seed", "limit", "set", "way"),
+        itertools.product(range(arguments.seeds), arguments.limits, arguments.sets, WAYS),
+        lambda seed, limit, name, way: measure(arguments.data / name, limit, seed, way),
+        table_of,
+    )
 
 
 if __name__ == "__main__":

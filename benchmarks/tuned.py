@@ -10,7 +10,7 @@ seed) is kept at once, and a second call goes on from there.
 from __future__ import annotations
 
 import argparse
-import json
+import itertools
 import tempfile
 import time
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import yaml
+from resumable import go_on
 
 import advisor
 
@@ -106,20 +107,14 @@ def main() -> None:
     parser.add_argument("--sets", nargs="*", default=SETS)
     parser.add_argument("--results", type=Path, default=HERE / "results" / "tuned.jsonl")
     arguments = parser.parse_args()
-    results = arguments.results
-    results.parent.mkdir(exist_ok=True)
-    rows = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
-    done = {(row["set"], row["seed"]) for row in rows}
-    for seed in range(arguments.seeds):
-        for name in arguments.sets:
-            if (name, seed) in done:
-                continue
-            rows.append(measure(arguments.data / name, seed, arguments.trials))
-            with results.open("a") as file:
-                file.write(json.dumps(rows[-1]) + "\n")
-            print(json.dumps(rows[-1]), flush=True)
-            results.with_suffix(".md").write_text(f"# Tuned against recommended\n\n{table_of(rows)}\n")
-    print(table_of(rows))
+    go_on(
+        arguments.results,
+        "Tuned against recommended",
+        ("seed", "set"),
+        itertools.product(range(arguments.seeds), arguments.sets),
+        lambda seed, name: measure(arguments.data / name, seed, arguments.trials),
+        table_of,
+    )
 
 
 if __name__ == "__main__":

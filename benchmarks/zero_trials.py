@@ -10,7 +10,7 @@ results file at once, and a second call goes on from there; the table is printed
 from __future__ import annotations
 
 import argparse
-import json
+import itertools
 import tempfile
 import time
 import warnings
@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+from resumable import go_on
 
 import advisor
 from advisor.baselines import _linear_inputs, _matrix
@@ -120,23 +121,16 @@ def main() -> None:
     parser.add_argument("--sets", nargs="*", help="only these")
     parser.add_argument("--results", type=Path)
     arguments = parser.parse_args()
-    results = arguments.results or HERE / "results" / ("zero_trials_dev.jsonl" if arguments.dev else "zero_trials.jsonl")
-    results.parent.mkdir(exist_ok=True)
-    rows = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
-    done = {(row["set"], row["seed"]) for row in rows}
-    folders = sorted((f for f in arguments.data.iterdir() if f.is_dir()), key=lambda f: (f / "train.csv").stat().st_size)
-    for seed in range(arguments.seeds):
-        for folder in folders:
-            if (folder.name, seed) in done or (arguments.sets and folder.name not in arguments.sets):
-                continue
-            rows.append(measure(folder, seed, arguments.dev))
-            with results.open("a") as file:
-                file.write(json.dumps(rows[-1]) + "\n")
-            last = rows[-1]
-            print(f"{folder.name} {seed}: {last['network']:.4g}, MLP {last['mlp']:.4g}, {last['seconds']:.0f} s", flush=True)
-    table = table_of(rows)
-    results.with_suffix(".md").write_text(f"# Zero trials\n\n{table}\n")
-    print(table)
+    folders = {f.name: f for f in arguments.data.iterdir() if f.is_dir()}
+    by_size = sorted(folders, key=lambda name: (folders[name] / "train.csv").stat().st_size)
+    go_on(
+        arguments.results or HERE / "results" / ("zero_trials_dev.jsonl" if arguments.dev else "zero_trials.jsonl"),
+        "Zero trials",
+        ("seed", "set"),
+        itertools.product(range(arguments.seeds), [name for name in by_size if name in (arguments.sets or folders)]),
+        lambda seed, name: measure(folders[name], seed, arguments.dev),
+        table_of,
+    )
 
 
 if __name__ == "__main__":
