@@ -252,12 +252,12 @@ def _runner(
 
     factory: Factory = own.factory if own else TrainingObjective
     shared = own.shared(advice, train, run) if own else {"data": train, "seed": advice.reading.seed}
-    if pool is None:
-        return InProcessExecutor(factory, shared), False
-    processes = processes_of(advice.recommendation.configuration, len(train)) if on_gpus and not own else 1
-    if processes > 1:
+    processes = 1 if own else processes_of(advice.recommendation.configuration, len(train))
+    if processes > 1 and not on_gpus and advice.recommendation.provenance["gpus_per_trial"].yours:
+        raise UserError(f"gpus_per_trial {processes} needs workers with GPUs: give --gpus-per-worker 1 as well")
+    if pool and processes > 1 and on_gpus:
         from advisor.spanning import PER_PROCESS, SpanningObjective, spanning_shared
 
         pool.span(processes, PER_PROCESS)
         return pool.executor(SpanningObjective, spanning_shared(shared, processes)), True
-    return pool.executor(factory, shared), False
+    return (pool.executor(factory, shared) if pool else InProcessExecutor(factory, shared)), False

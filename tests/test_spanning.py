@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import advisor
 from advisor import knowledge
 from advisor.errors import UserError
 from advisor.executors import ENDS, Job, Reported
@@ -65,8 +66,6 @@ def processes_of_trials():
 def drive(folder):
     import ray
     from ray.cluster_utils import Cluster
-
-    import advisor
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 1, "include_dashboard": False})
     cluster.add_node(num_cpus=1, num_gpus=1)
@@ -155,6 +154,12 @@ def test_a_process_needs_memory_for_its_part_of_a_batch():
     assert part.memory(configured(), None) < whole.memory(configured(), None)
     assert part.smaller(configured(), None) == 8
     assert whole.smaller(configured(), None) == 16
+
+
+def test_a_trial_spans_gpus_only_where_workers_have_them(tmp_path):
+    options = {"trials": 1, "executor": "in-process", "out": tmp_path / "run"}
+    with pytest.raises(UserError, match="gpus_per_trial 2 needs workers with GPUs: give --gpus-per-worker 1 as well"):
+        advisor.tune("sklearn:wine", "target", fixed={"gpus_per_trial": 2}, **options)
 
 
 if __name__ == "__main__":
