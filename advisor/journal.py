@@ -101,9 +101,7 @@ class _Backend(_CountingBackend):
 
     def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
         # Optuna reads before and after everything it does, and opens the file for it: here nothing is read when nothing is
-        # new, and what is new through the handle that is open. While a group is gathered nothing of it is.
-        if self._group is not None and log_number_from == self._known[0]:
-            return
+        # new, and what is new through the handle that is open.
         number, offset = self._known
         if log_number_from != number:
             number = log_number_from

@@ -119,7 +119,7 @@ def processes_of(configuration: Mapping[str, Any], rows: int) -> int:
     At most one to two rows of a batch: batches are nearly equal, up to a third smaller than batch_size, and half of the rows
     may validate.
     """
-    return max(1, min(int(configuration["gpus_per_trial"]), min(int(configuration["batch_size"]), rows // 2) // 2))
+    return max(1, min(int(configuration.get("gpus_per_trial", 1)), min(int(configuration["batch_size"]), rows // 2) // 2))
 
 
 def training_sizing(data: Dataset, *, final: bool = False, spanning: bool = False) -> Sizing:

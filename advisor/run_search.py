@@ -83,7 +83,7 @@ def refusal(configuration: Mapping[str, Any], train: Dataset, facts: Mapping[str
     plan = plan_of(configuration, channels, size)
     members = int(configuration["folds"]) if configuration["validation"] == "kfold" else int(configuration["final_members"])
     memory = usable_memory(facts, gpu=bool(facts["gpu.count"]))
-    rows = -(-int(configuration["batch_size"]) // int(configuration["gpus_per_trial"]))
+    rows = -(-int(configuration["batch_size"]) // int(configuration.get("gpus_per_trial", 1)))
     return problem(plan, max(1, len(train.classes)), rows, members=members, memory=memory)
 
 

@@ -45,7 +45,7 @@ FOLLOWS_KIND = Derivation((Row('kind == "b" and depth > limits.depth', "y"), Row
 
 
 def test_the_base_space_declares_every_parameter_with_topic_meaning_and_default():
-    assert len(BASE.parameters) == 44
+    assert len(BASE.parameters) == 45
     assert all(item.meaning and item.topic for item in BASE.parameters.values())
     defaults = BASE.complete({})
     library = {"hidden_layers": 2, "width": 128, "activation": "relu", "norm": "none", "weight_init": "torch_default",
@@ -54,7 +54,7 @@ def test_the_base_space_declares_every_parameter_with_topic_meaning_and_default(
     assert {name: defaults[name] for name in library} == library
     assert [name for name, item in BASE.parameters.items() if not item.searched] == [
         "weight_init", "loss", "monitor", "validation", "folds", "validation_fraction", "validation_weights", "epochs",
-        "patience", "final_members", "calibration", "decision",
+        "patience", "gpus_per_trial", "final_members", "calibration", "decision",
     ]  # fmt: skip
 
 
