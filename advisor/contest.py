@@ -15,7 +15,7 @@ from advisor.advice import Advice
 from advisor.curves import read_curve
 from advisor.executors import Executor, Job
 from advisor.features import Dataset
-from advisor.final import Estimate, Verdict, constant_losses, decide, estimate, final_section, unseen_loss
+from advisor.final import Estimate, Verdict, blocks_of, constant_losses, decide, estimate, final_section, unseen_loss
 from advisor.finalists import FINAL_REPEATS, FINALISTS, train_finalists
 from advisor.losses import row_losses, weighted
 from advisor.models import Model, fit_temperature, tempered
@@ -97,7 +97,9 @@ def hold_final(
     constant = constant_losses(train.task, train.target, [contenders[0].rows], len(train.classes))
     constant = weighted(constant, train.weights_of(contenders[0].rows))
     cross_fitted = {c.name: c.cross_fitted_losses for c in contenders}
-    verdict = decide({c.name: c.losses for c in contenders}, RECOMMENDED, constant, blend=BLEND, cross_fitted=cross_fitted)
+    losses = {c.name: c.losses for c in contenders}
+    blocks = blocks_of(train.groups, train.times, contenders[0].rows)
+    verdict = decide(losses, RECOMMENDED, constant, blend=BLEND, cross_fitted=cross_fitted, blocks=blocks)
     document["final"] = final_section(verdict, [_as_row(contender) for contender in contenders], searched)
     winner = next(c for c in contenders if c.name == verdict.winner)
 

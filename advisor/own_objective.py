@@ -27,6 +27,7 @@ from advisor.final import (
     Difference,
     Estimate,
     Verdict,
+    blocks_of,
     constant_losses,
     decide,
     estimate,
@@ -283,7 +284,8 @@ def _decide_by_row(judged: Sequence[_Judged], incumbent: str, data: Dataset) -> 
     rows = judged[0].rows
     assert rows is not None
     constant = constant_losses(data.task, data.target, [rows], len(data.classes))
-    return decide({one.name: one.losses for one in judged}, incumbent, weighted(constant, data.weights_of(rows)))
+    losses = {one.name: one.losses for one in judged}
+    return decide(losses, incumbent, weighted(constant, data.weights_of(rows)), blocks=blocks_of(data.groups, data.times, rows))
 
 
 def _decide_by_split(judged: Sequence[_Judged], incumbent: str, results: Mapping[str, Sequence[Result]]) -> Verdict:

@@ -6,7 +6,7 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from advisor.final import COVERAGE, RESAMPLES, constant_losses, decide, estimate, held_out_losses
+from advisor.final import COVERAGE, RESAMPLES, STRETCHES, blocks_of, constant_losses, decide, estimate, held_out_losses
 
 ROWS = 200
 
@@ -54,6 +54,50 @@ def test_one_challenger_wins_by_chance_as_often_as_the_significance_says():
         for s in range(runs)
     )
     assert least(0.05, runs) <= won <= runs - least(0.95, runs)
+
+
+@pytest.mark.parametrize("kind", ["groups", "times"])
+def test_rows_that_are_alike_are_no_more_evidence_than_their_groups_or_times(kind):
+    """A year in which one network is luckier than another is one draw, however many rows it has."""
+    years, runs, every = np.repeat(np.arange(15), 40), 1500, np.arange(600)
+    blocks = blocks_of(years, None, every) if kind == "groups" else blocks_of(None, years, every)
+
+    def kept(run, blocks):
+        rng = np.random.default_rng(run)
+        shared = rng.lognormal(size=len(years))
+        challenger = shared + rng.normal(0, 0.2, 15)[years] + rng.normal(0, 0.3, len(years))
+        losses = {"recommended": shared, "a": challenger}
+        return decide(losses, "recommended", np.full(len(years), 100.0), blocks=blocks).winner == "recommended"
+
+    assert least(0.95, runs) <= sum(kept(run, blocks) for run in range(runs)) <= runs - least(0.05, runs)
+    assert sum(kept(run, None) for run in range(runs)) < 0.8 * runs
+
+
+def test_a_better_challenger_wins_in_most_years_and_not_by_one_of_them():
+    years, rng = np.repeat(np.arange(15), 40), np.random.default_rng(0)
+    shared = rng.lognormal(size=600)
+    steady = shared - 0.1 + normal_of(rng, 600)
+    lucky = np.where(years == 7, shared - 3.0, shared + normal_of(rng, 600))
+    for losses, winner in ((steady, "a"), (lucky, "recommended")):
+        verdict = decide({"recommended": shared, "a": losses}, "recommended", shared + 1, blocks=years)
+        assert verdict.winner == winner
+
+
+def normal_of(rng, rows):
+    return rng.normal(0, 0.3, rows)
+
+
+def test_what_is_alike():
+    every = np.arange(200)
+    assert blocks_of(None, None, every) is None
+    np.testing.assert_array_equal(blocks_of(np.array([3, 3, 5]), np.arange(3), np.array([0, 2])), [3, 5])
+    stretches = blocks_of(None, every[::-1].copy(), every)
+    assert len(np.unique(stretches)) == STRETCHES
+    assert (np.bincount(stretches) == 200 // STRETCHES).all()
+    few = blocks_of(None, np.repeat([2001, 2002, 2003], [100, 60, 40]), every)
+    assert len(np.unique(few)) == 3
+    alone = decide({"r": np.zeros(3), "a": np.array([-1.0, -1, -2])}, "r", np.ones(3), blocks=np.zeros(3, int))
+    assert alone.winner == "r"  # of a single group nothing is known
 
 
 def test_the_best_of_the_clearly_better_ones_wins():
