@@ -277,7 +277,8 @@ def _complete(
     model = _model(advice, winner, train)
     rows = int(advice.data.dataset("test").known.sum())
     tail = unseen_loss(train.task, len(winner.losses), len(train.classes))
-    expected: Estimate = estimate(winner.losses, max(1, rows), advice.reading.seed, tail)
+    blocks = blocks_of(train.groups, train.times, winner.rows)
+    expected: Estimate = estimate(winner.losses, max(1, rows), advice.reading.seed, tail, blocks)
     document["estimate"] = asdict(expected)
     document["test"] = {"rows": rows, "origin": advice.data.test_origin}
     if rows:

@@ -137,28 +137,43 @@ def blocks_of(
 
 
 def _difference(losses: Losses, others: Losses, chance: float, blocks: NDArray[np.int64] | None) -> Difference:
-    """With blocks the standard error is the cluster-robust one of a mean, and the bound Student's with their number."""
+    """With blocks the standard error is that of their mean, and the bound Student's with their number."""
     paired = losses - others
     mean = float(paired.mean())
     if blocks is None:
         error = float(paired.std(ddof=1) / np.sqrt(len(paired)))
         return Difference(mean, error, mean + NormalDist().inv_cdf(1 - chance) * error)
+    number = len(np.unique(blocks))
+    if number < 2:  # of how blocks differ nothing is known: no proof, whatever the rows say
+        return Difference(mean, float(paired.std()), max(0.0, float(paired.max())))
+    error = _clustered_error(paired, blocks)
+    return Difference(mean, error, mean + _student(1 - chance, number - 1) * error)
+
+
+def _clustered_error(values: Losses, blocks: NDArray[np.int64]) -> float:
+    """The cluster-robust standard error of the mean (Liang and Zeger 1986), with the correction for few clusters."""
+    sums = np.bincount(np.unique(blocks, return_inverse=True)[1], weights=values - values.mean())
+    return float(np.sqrt((sums**2).sum() * len(sums) / (len(sums) - 1)) / len(values))
+
+
+def _student(probability: float, freedom: int) -> float:
     from scipy.stats import t
 
-    sums = np.bincount(np.unique(blocks, return_inverse=True)[1], weights=paired - mean)
-    if len(sums) < 2:
-        return Difference(mean, math.nan, math.inf)
-    error = float(np.sqrt((sums**2).sum() * len(sums) / (len(sums) - 1)) / len(paired))
-    return Difference(mean, error, mean + float(t.ppf(1 - chance, len(sums) - 1)) * error)
+    return float(t.ppf(probability, freedom))
 
 
-def estimate(losses: Losses, new_rows: int, seed: int, tail: float = 0.0) -> Estimate:
+def estimate(
+    losses: Losses, new_rows: int, seed: int, tail: float = 0.0, blocks: NDArray[np.int64] | None = None
+) -> Estimate:
     """Mean loss of ``new_rows`` rows to come, by resampling the held-out rows.
 
     Both means vary: that of the held-out rows about the truth, and that of the new rows. Each is resampled, and their
     differences give the interval (a prediction interval by the basic bootstrap). New rows may be worse than any row
     seen: they are drawn with one row more, as far beyond the worst as that is from the mean, or ``tail`` where that is
     more.
+
+    blocks: which held-out rows are alike (``blocks_of``). New rows come from blocks of their own, and the interval is at least
+    Student's for the mean of these.
     """
     generator = np.random.default_rng(seed)
     count, mean = len(losses), float(losses.mean())
@@ -171,6 +186,10 @@ def estimate(losses: Losses, new_rows: int, seed: int, tail: float = 0.0) -> Est
         ]
     )
     low, high = np.quantile(draws, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
+    if blocks is not None and (number := len(np.unique(blocks))) > 1:
+        error = _clustered_error(losses, blocks) * math.sqrt(1 + count / new_rows)
+        far = error * _student((1 + COVERAGE) / 2, number - 1)
+        low, high = min(low, -far), max(high, far)
     return Estimate(mean, max(0.0, mean + float(low)), mean + float(high), new_rows)
 
 

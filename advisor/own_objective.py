@@ -317,7 +317,8 @@ def _expected(winner: _Judged, advice: Advice, data: Dataset, results: Mapping[s
     new_rows = max(1, len(advice.data.dataset("test")))
     if winner.rows is not None:
         tail = unseen_loss(data.task, len(winner.losses), len(data.classes))
-        return estimate(winner.losses, new_rows, advice.reading.seed, tail)
+        blocks = blocks_of(data.groups, data.times, winner.rows)
+        return estimate(winner.losses, new_rows, advice.reading.seed, tail, blocks)
     from scipy.stats import t
 
     losses = winner.losses

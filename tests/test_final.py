@@ -98,6 +98,7 @@ def test_what_is_alike():
     assert len(np.unique(few)) == 3
     alone = decide({"r": np.zeros(3), "a": np.array([-1.0, -1, -2])}, "r", np.ones(3), blocks=np.zeros(3, int))
     assert alone.winner == "r"  # of a single group nothing is known
+    assert math.isfinite(alone.differences["a"].high)
 
 
 def test_the_best_of_the_clearly_better_ones_wins():
@@ -221,6 +222,22 @@ def test_the_mean_loss_of_new_rows_lies_in_the_interval_as_often_as_promised(dra
         inside += expected.low <= draw(rng, new_rows).mean() <= expected.high
     assert inside >= least(COVERAGE, runs)
     assert inside < runs  # an interval that holds everything would tell nothing
+
+
+@pytest.mark.parametrize("new_years", [2, 15])
+def test_the_interval_of_new_years_lies_as_wide_as_years_differ(new_years):
+    runs, years = 400, np.repeat(np.arange(15), 40)
+    covered = {True: 0, False: 0}
+    for run in range(runs):
+        rng = np.random.default_rng(run)
+        of_year = rng.lognormal(0, 0.5, 15 + new_years)
+        held, new = of_year[years] * rng.lognormal(0, 0.5, 600), np.repeat(of_year[15:], 40)
+        truth = (new * rng.lognormal(0, 0.5, len(new))).mean()
+        for known in covered:
+            expected = estimate(held, len(new), run, blocks=years if known else None)
+            covered[known] += expected.low <= truth <= expected.high
+    assert covered[True] >= least(0.85, runs)
+    assert covered[False] < 0.5 * runs
 
 
 def test_the_interval_holds_the_mean_narrows_with_the_rows_and_never_falls_below_zero():
