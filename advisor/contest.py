@@ -62,7 +62,7 @@ def train_alone(document: dict[str, Any], advice: Advice, train: Dataset) -> Mod
     trained = objective.train_losses if len(objective.train_losses) == len(curve) else None  # else it diverged
     document |= {"curve": curve, "reading": asdict(read_curve(curve, trained))}
     document["final"] = final_section(Verdict(RECOMMENDED, "it was trained alone", {}), [_as_row(contender)], {})
-    [final] = _on_all_rows([contender], advice, train, lambda jobs: [_run_here(objective, job)[1] for job in jobs])
+    [final] = _on_all_rows([contender], advice, train, lambda jobs: [_run_here(objective, job)[1] for job in jobs], [fitted])
     return _complete(document, advice, final, final, train)
 
 
@@ -113,28 +113,31 @@ def hold_final(
 
 
 def _on_all_rows(
-    contenders: Sequence[Contender], advice: Advice, train: Dataset, run: Callable[[Sequence[Job]], list[Fitted]]
+    contenders: Sequence[Contender],
+    advice: Advice,
+    train: Dataset,
+    run: Callable[[Sequence[Job]], list[Fitted]],
+    latest: Sequence[Fitted] | None = None,
 ) -> list[Contender]:
     """The contenders with the stacks that they predict with: those that were judged, or ones trained again on all rows.
 
     Where later rows validate, what was judged has never seen the latest ones, and those resemble the rows to come most. So
-    each configuration is trained once more on all rows, for as many epochs as were best on the latest split.
+    each configuration is trained once more on all rows, for as many epochs as were best on the latest split (which the
+    partitions of a final leave to the search). latest: the stacks of that split, where the caller has them.
     """
     if not latest_validate(train):
         return list(contenders)
-    jobs: dict[str, Job] = {}  # a blend holds the recommendation, which is then trained once
-    wanted: list[list[str]] = []
-    for contender in contenders:
-        per_configuration = len(contender.stacks) // len(contender.configurations)
-        latest = contender.stacks[::per_configuration]
-        keys = []
-        for configuration, stack in zip(contender.configurations, latest, strict=True):
-            again = _final_payload(configuration, advice.reading.seed, 0)
-            again |= {"until": _epochs_of_latest(stack), "members": len(stack.member_split)}
-            keys.append(json.dumps(again, sort_keys=True))
-            jobs.setdefault(keys[-1], Job(f"on all rows/{len(jobs)}", again))
-        wanted.append(keys)
-    fitted = dict(zip(jobs, run(list(jobs.values())), strict=True))
+    wanted = [[json.dumps(dict(c), sort_keys=True) for c in contender.configurations] for contender in contenders]
+    # A blend holds the recommendation, which is then trained once.
+    payloads = {key: _final_payload(json.loads(key), advice.reading.seed, 0) for keys in wanted for key in keys}
+    if latest is None:
+        latest = run([Job(f"on the latest rows/{number}", payload) for number, payload in enumerate(payloads.values())])
+    again = [
+        {**payload, "until": _epochs_of_latest(stack), "members": len(stack.member_split)}
+        for payload, stack in zip(payloads.values(), latest, strict=True)
+    ]
+    stacks = run([Job(f"on all rows/{number}", payload) for number, payload in enumerate(again)])
+    fitted = dict(zip(payloads, stacks, strict=True))
     return [replace(c, stacks=tuple(fitted[key] for key in keys)) for c, keys in zip(contenders, wanted, strict=True)]
 
 

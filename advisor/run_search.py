@@ -113,7 +113,8 @@ def plan_search(
         recommendation.space, request.trials, len(enqueue), staged=strategy == "staged", adapt=adapt, own=own_values
     )
     work = None if own else training_work(train)
-    partitions = len(FINAL_REPEATS) + (own is None and latest_validate(train))  # then once more, on all rows
+    # Where later rows validate, twice more: on the latest split, and on all rows.
+    partitions = len(FINAL_REPEATS) + 2 * (own is None and latest_validate(train))
     return Plan(
         space=space,
         enqueue=enqueue,

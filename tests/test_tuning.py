@@ -577,6 +577,19 @@ def test_the_latest_rows_validate_and_then_train(here, searched):
     assert "trained again on all rows" in Path("run/report.html").read_text()
 
 
+@pytest.mark.slow
+def test_a_final_trains_as_long_as_the_latest_rows_want_and_not_earlier_ones(here):
+    """Regression: its partitions lie earlier, and their epochs were taken, so that tune's model was worse than train's."""
+    frame = drifting(400)
+    options = {"time_column": "t", "fixed": {"epochs": 40, "validation": "holdout", "patience": 40, "dropout": 0.0}}
+    tuned = advisor.tune(frame, "y", trials=1, executor="in-process", out="tuned", **options).document
+    alone = advisor.fit(frame, "y", out="alone", **options).document
+    assert tuned["final"]["winner"] == "recommendation"
+    [tuned_for], [alone_for] = tuned["final"]["epochs_on_all_rows"], alone["final"]["epochs_on_all_rows"]
+    # The latest rows hold a word that no earlier one has: the longer the earlier ones are learnt, the worse.
+    assert max(tuned_for, alone_for) <= 10
+
+
 def test_folds_drawn_at_random_are_the_model_themselves(here):
     result = advisor.fit(table(), "y", out="run", fixed=FAST)
     assert result.document["final"]["epochs_on_all_rows"] is None
