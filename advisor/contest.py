@@ -127,9 +127,8 @@ def _on_all_rows(
     """
     if not latest_validate(train):
         return list(contenders)
-    wanted = [[json.dumps(dict(c), sort_keys=True) for c in contender.configurations] for contender in contenders]
     # A blend holds the recommendation, which is then trained once.
-    payloads = {key: _final_payload(json.loads(key), advice.reading.seed, 0) for keys in wanted for key in keys}
+    payloads = {_key(c): _final_payload(c, advice.reading.seed, 0) for one in contenders for c in one.configurations}
     if latest is None:
         latest = run([Job(f"on the latest rows/{number}", payload) for number, payload in enumerate(payloads.values())])
     again = [
@@ -138,7 +137,11 @@ def _on_all_rows(
     ]
     stacks = run([Job(f"on all rows/{number}", payload) for number, payload in enumerate(again)])
     fitted = dict(zip(payloads, stacks, strict=True))
-    return [replace(c, stacks=tuple(fitted[key] for key in keys)) for c, keys in zip(contenders, wanted, strict=True)]
+    return [replace(one, stacks=tuple(fitted[_key(c)] for c in one.configurations)) for one in contenders]
+
+
+def _key(configuration: Mapping[str, Any]) -> str:
+    return json.dumps(dict(configuration), sort_keys=True)
 
 
 def _epochs_of_latest(stack: Fitted) -> tuple[int, int]:

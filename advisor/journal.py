@@ -46,7 +46,6 @@ logging.getLogger("optuna.storages.journal._storage").setLevel(logging.WARNING)
 
 _CHECKED = re.compile(rb'^(\{.*),"crc":"([0-9a-f]{8})"\}$', re.DOTALL)
 _ENDS = tuple(state for state in TrialState if state.is_finished())
-_ENCODE = json.JSONEncoder(separators=(",", ":")).encode
 _DURABLE = frozenset({0, 2, 3})  # create study, study attributes; a trial's end is told by its state
 
 
@@ -135,7 +134,7 @@ class _Backend(_CountingBackend):
 
 
 def _line(log: dict[str, Any]) -> bytes:
-    text = _ENCODE(log).encode("utf-8")
+    text = json.dumps(log, separators=(",", ":")).encode("utf-8")
     return text[:-1] + b',"crc":"%08x"}\n' % zlib.crc32(text)
 
 

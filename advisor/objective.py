@@ -122,6 +122,11 @@ def processes_of(configuration: Mapping[str, Any], rows: int) -> int:
     return max(1, min(int(configuration.get("gpus_per_trial", 1)), min(int(configuration["batch_size"]), rows // 2) // 2))
 
 
+def rows_at_once(configuration: Mapping[str, Any], rows: int, spanning: bool) -> int:
+    """Of a batch, as many as lie in one process; spanning: where several may share it."""
+    return -(-int(configuration["batch_size"]) // (processes_of(configuration, rows) if spanning else 1))
+
+
 def training_sizing(data: Dataset, *, final: bool = False, spanning: bool = False) -> Sizing:
     """What is known of the memory of a trial, or of a stack in the final, before any has run.
 
@@ -137,12 +142,7 @@ def training_sizing(data: Dataset, *, final: bool = False, spanning: bool = Fals
             return float(memory_bytes(size, max(1, len(data.classes)), rows, members))
         return 0.0 if size is None else memory(configuration, size, rows, members, splits)
 
-    def rows_of(configuration: Mapping[str, Any]) -> int:
-        """Of a batch in one process."""
-        processes = processes_of(configuration, len(data)) if spanning else 1
-        return -(-int(configuration["batch_size"]) // processes)
-
-    return Sizing(rows_of, predict)
+    return Sizing(lambda configuration: rows_at_once(configuration, len(data), spanning), predict)
 
 
 Work = Callable[[Mapping[str, Any]], float]

@@ -241,7 +241,8 @@ class RayWorkers:
 
     def wanted(self) -> int | None:
         """How many actors the cluster has room for now; None when their number is fixed, or nothing can join or leave."""
-        if self._workers is not None or (self._ours and self._address is None):
+        fixed = self._workers is not None and not self.spanning  # else as many as there are GPUs for, at most that number
+        if fixed or (self._ours and self._address is None):
             return None
         import ray
 

@@ -21,7 +21,7 @@ from advisor.executors import Executor
 from advisor.facts import MIN_SIDE
 from advisor.features import Dataset, Signals
 from advisor.finalists import FINAL_REPEATS, FINALISTS
-from advisor.objective import Work, payload, training_sizing, training_work
+from advisor.objective import Work, payload, rows_at_once, training_sizing, training_work
 from advisor.own_objective import OwnObjective
 from advisor.pace import Pace
 from advisor.plans import plan_of, problem, usable_memory
@@ -51,8 +51,11 @@ IMPORTANCE_TRIALS = 10
 """With fewer complete trials an importance is noise."""
 
 
-def training_rows(advice: Advice) -> Dataset:
-    """The training rows, after the plan has been held against them: better now than in every trial."""
+def training_rows(advice: Advice, *, spanning: bool = False) -> Dataset:
+    """The training rows, after the plan has been held against them: better now than in every trial.
+
+    spanning: a trial may span GPUs.
+    """
     train, recommendation = advice.data.dataset("train"), advice.recommendation
     plan = recommendation.configuration
     loss = "mean_squared_error" if train.task == "regression" else "cross_entropy"
@@ -63,7 +66,7 @@ def training_rows(advice: Advice) -> Dataset:
         if likeness is None:
             raise UserError(f"validation_weights like_test needs a test table (--test) of at least {MIN_SIDE} rows")
         train = replace(train, weights=likeness)
-    if reason := refusal(plan, train, advice.facts.values):
+    if reason := refusal(plan, train, advice.facts.values, spanning=spanning):
         raise UserError(f"the recommendation cannot be trained: {reason}")
     make_splits(
         train,
@@ -75,7 +78,9 @@ def training_rows(advice: Advice) -> Dataset:
     return train
 
 
-def refusal(configuration: Mapping[str, Any], train: Dataset, facts: Mapping[str, Any]) -> str | None:
+def refusal(
+    configuration: Mapping[str, Any], train: Dataset, facts: Mapping[str, Any], *, spanning: bool = False
+) -> str | None:
     """Why a configuration cannot be trained on such rows and such a machine; None when nothing speaks against it."""
     if not isinstance(train.features, Signals):
         return None
@@ -83,7 +88,7 @@ def refusal(configuration: Mapping[str, Any], train: Dataset, facts: Mapping[str
     plan = plan_of(configuration, channels, size)
     members = int(configuration["folds"]) if configuration["validation"] == "kfold" else int(configuration["final_members"])
     memory = usable_memory(facts, gpu=bool(facts["gpu.count"]))
-    rows = -(-int(configuration["batch_size"]) // int(configuration.get("gpus_per_trial", 1)))
+    rows = rows_at_once(configuration, len(train), spanning)
     return problem(plan, max(1, len(train.classes)), rows, members=members, memory=memory)
 
 
@@ -128,7 +133,7 @@ def plan_search(
         sizing=None if own else training_sizing(train, spanning=spanning),
         pace=Pace(work[0]) if work else Pace(),
         reserve=lambda trials, slots: _reserve(trials, slots, time_limit or 0.0, partitions, work, recommendation.space),
-        refuse=lambda asked: None if own else refusal(asked, train, advice.facts.values),
+        refuse=lambda asked: None if own else refusal(asked, train, advice.facts.values, spanning=spanning),
         value_of=own.value_of if own else None,
     )
 

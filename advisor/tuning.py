@@ -123,13 +123,13 @@ def tune(
 
         advice, run = open_run(data, target, out, options)
         with run.in_use(), mirrored(run, on_note), nullcontext() if pool else _one_thread():
-            finished = _finished(run, advice, trials, own)
-            if finished:
+            if finished := _finished(run, advice, trials, own):
                 return finished
-            train = run_search.training_rows(advice)
+            may_span = pool is not None and own is None and gpus_per_worker > 0
+            train = run_search.training_rows(advice, spanning=may_span)
             write_advice(run, advice)
             on_phase("search")
-            runner, spanning = _runner(pool, own, advice, train, run, gpus_per_worker > 0)
+            runner, spanning = _runner(pool, own, advice, train, run, may_span)
             request = begin_request(run, trials, own.name if own else None, working_dir, storage)
             stopped = stopping(run, should_stop)
             plan = run_search.plan_search(
@@ -245,17 +245,17 @@ def _runner(
     advice: Advice,
     train: Dataset,
     run: RunFolder,
-    on_gpus: bool,
+    may_span: bool,
 ) -> tuple[Executor, bool]:
-    """What runs the jobs, and whether each of them may span GPUs, as the recommendation does."""
+    """What runs the jobs, and whether they span GPUs, as the recommendation does where trials may."""
     from advisor.objective import TrainingObjective, processes_of
 
     factory: Factory = own.factory if own else TrainingObjective
     shared = own.shared(advice, train, run) if own else {"data": train, "seed": advice.reading.seed}
     processes = 1 if own else processes_of(advice.recommendation.configuration, len(train))
-    if processes > 1 and not on_gpus and advice.recommendation.provenance["gpus_per_trial"].yours:
+    if processes > 1 and not may_span and advice.recommendation.provenance["gpus_per_trial"].yours:
         raise UserError(f"gpus_per_trial {processes} needs workers with GPUs: give --gpus-per-worker 1 as well")
-    if pool and processes > 1 and on_gpus:
+    if pool and processes > 1 and may_span:
         from advisor.spanning import PER_PROCESS, SpanningObjective, spanning_shared
 
         pool.span(processes, PER_PROCESS)

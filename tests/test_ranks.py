@@ -32,6 +32,17 @@ def images():
     return Dataset(Signals(values.clip(0, 255).astype(np.uint8)), target, "binary", ("a", "b"))
 
 
+def series():
+    draw = np.random.default_rng(0)
+    target = draw.integers(0, 2, 60)
+    waves = np.sin(np.arange(24) * (0.5 + target[:, None]))[:, None]
+    return Dataset(Signals((waves + 0.3 * draw.normal(size=(60, 1, 24))).astype(np.float32)), target, "binary", ("a", "b"))
+
+
+def family(kind, network):
+    return knowledge.base_space(kind).complete({"network": network, "width": 8, "epochs": 2, "batch_size": 24})
+
+
 OF_IMAGES = {
     **knowledge.base_space("image").complete({"width": 8, "epochs": 2, "batch_size": 24}),
     "norm": "channel", "norm_layer": "batch", "dropout": 0.2, "mixup": 0.2, "cutout": 0.25,
@@ -40,6 +51,8 @@ EVERY_WAY = {
     "batch norm, dropout and a last layer": (configured(norm="batch", dropout=0.3, numeric_embedding="piecewise_linear"), mixed),
     "made-up rows": (configured(class_balance="smote", numeric_embedding="periodic"), blobs),
     "images": (OF_IMAGES, images),
+    **{f"{name} of images": (family("image", name), images) for name in ("efficientnet", "mixer")},
+    **{f"{name} of series": (family("sequence", name), series) for name in ("inception", "mixer", "recurrent")},
 }
 
 

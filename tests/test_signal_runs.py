@@ -215,6 +215,17 @@ def test_what_cannot_be_trained_is_refused_before_anything_is(here):
     assert "GB are free" in refusal(large, advice.data.train, {**advice.facts.values, "memory.available_gb": 0.001})
 
 
+def test_a_batch_that_processes_share_needs_room_for_its_parts_and_only_then(here):
+    np.savez("waves.npz", X=waves()[0], y=waves()[1])
+    advice = get_advice("waves.npz", None)
+    shared = {**advice.recommendation.configuration, "batch_size": 4096, "gpus_per_trial": 4}
+    free = [{**advice.facts.values, "memory.available_gb": gb} for gb in np.geomspace(0.01, 100, 40)]
+    alone = [refusal(shared, advice.data.train, facts) is None for facts in free]
+    spanning = [refusal(shared, advice.data.train, facts, spanning=True) is None for facts in free]
+    assert alone == [refusal({**shared, "gpus_per_trial": 1}, advice.data.train, facts) is None for facts in free]
+    assert 0 < sum(alone) < sum(spanning) < len(free)
+
+
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.name)
 def test_a_mistake_is_one_line_on_the_command_line(mistake, here, capfd):
     """L1, D1: exit code 2, nothing on stdout, no run folder."""

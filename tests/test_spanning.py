@@ -98,6 +98,7 @@ def drive(folder):
 
     long = {"epochs": 1000, "patience": 1000}
     seen["plain"] = end_of(job("plain"))
+    seen["one process"] = end_of(job("one process", gpus_per_trial=1))[1:]
     seen["again"] = end_of(job("again"))
     seen["killed"] = end_of(job("killed", **long), kill_one)[1:]
     seen["worker killed"] = end_of(job("worker", **long), lambda: os.kill(executor.worker_pids()[0], signal.SIGKILL))[1:3]
@@ -129,6 +130,7 @@ def test_trials_on_two_gpus_of_two_nodes(tmp_path):
     losses, *end = seen["plain"]
     np.testing.assert_allclose(losses, alone(job("plain")), rtol=2e-3)
     assert end == ["Finished", "", ""]
+    assert seen["one process"] == ["Finished", "", ""]
     assert seen["again"] == seen["plain"]
     kind, cause, error = seen["killed"]
     assert (kind, cause) == ("Failed", "worker died"), error
