@@ -178,6 +178,7 @@ class RayWorkers:
         self._error: BaseException | None = None
         self._ours = False
         self.actors: list[Any] = []
+        self._groups: dict[Any, Any] = {}
 
     def start(self) -> None:
         """Begin in the background. Calling it again does nothing."""
@@ -218,16 +219,18 @@ class RayWorkers:
         import ray
 
         for _ in range(self._count(ray.cluster_resources())):
-            self.actors.append(self.new_actor())
+            self.add()
 
     def span(self, processes: int, resources: dict[str, float]) -> None:
-        """From now on a worker holds nothing itself: its jobs ask Ray for so many processes, each with these resources.
+        """From now on a worker holds nothing itself, but a placement group with room for so many processes of its own, each
+        with these resources: on one node where there is one with room, and all of them or none.
 
-        UserError when the cluster has no room for those of one job.
+        UserError when the cluster has no room for those of one worker.
         """
         self.wait()
+        for actor in list(self.actors):
+            self.end(actor)
         self._processes, self._cpus, self._gpus = (processes, resources), 0, 0
-        self.actors = []  # Ray ends those that nobody refers to
         self._begin()
 
     @property
@@ -285,9 +288,26 @@ class RayWorkers:
             raise UserError(f"the Ray cluster has no room for a worker with {wanted}: give fewer per worker")
         return count
 
-    def new_actor(self) -> Any:
+    def add(self) -> Any:
         """One more actor; it starts in the background."""
+        actor = self.new_actor()
+        self.actors.append(actor)
+        return actor
+
+    def end(self, actor: Any) -> None:
+        """End one, and give back what was held for it."""
         import ray
+
+        self.actors.remove(actor)
+        with contextlib.suppress(ray.exceptions.RayError):
+            ray.kill(actor)
+        if actor in self._groups:
+            ray.util.remove_placement_group(self._groups.pop(actor))
+
+    def new_actor(self) -> Any:
+        """An actor that nobody knows of yet."""
+        import ray
+        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
         environment = {"OMP_NUM_THREADS": str(max(1, int(self._cpus))), "MKL_NUM_THREADS": str(max(1, int(self._cpus)))}
         if not self._gpus:
@@ -300,7 +320,14 @@ class RayWorkers:
             # 30 s for it before it takes the next one.
             "allow_out_of_order_execution": True,
         }
-        return ray.remote(_Worker).options(**options).remote(self._imports, environment)
+        processes, resources = self._processes
+        if not processes:
+            return ray.remote(_Worker).options(**options).remote(self._imports, environment)
+        group = ray.util.placement_group([resources] * processes, strategy="PACK")
+        options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=0)
+        actor = ray.remote(_Worker).options(**options).remote(self._imports, environment)
+        self._groups[actor] = group
+        return actor
 
     def close(self) -> None:
         """End the actors, and Ray if it is ours. May be called twice, and while Ray is still starting."""
@@ -311,12 +338,11 @@ class RayWorkers:
         import ray
 
         if ray.is_initialized():
-            for actor in self.actors:
-                with contextlib.suppress(ray.exceptions.RayError):
-                    ray.kill(actor)
+            for actor in list(self.actors):
+                self.end(actor)
             if self._ours:
                 ray.shutdown()
-        self.actors, self._ours = [], False
+        self.actors, self._groups, self._ours = [], {}, False
         # Only now: Ray's processes end with the thread, and a shutdown without them waits 5 s for their answer.
         self._over.set()
         self._thread.join()
@@ -612,20 +638,13 @@ class RayExecutor(Executor):
 
     def _renew(self, slot: _Slot) -> None:
         """Another actor in the slot, wherever there is room."""
-        self._kill(slot)
-        fresh = self._workers.new_actor()
-        self._workers.actors.append(fresh)
-        new = self._slot(fresh)
+        self._workers.end(slot.actor)
+        new = self._slot(self._workers.add())
         slot.actor, slot.ready, slot.identity = new.actor, new.ready, None
 
     def _drop(self, slot: _Slot) -> None:
-        self._kill(slot)
+        self._workers.end(slot.actor)
         self._slots.remove(slot)
-
-    def _kill(self, slot: _Slot) -> None:
-        with contextlib.suppress(self._ray.exceptions.RayError):
-            self._ray.kill(slot.actor)
-        self._workers.actors.remove(slot.actor)
 
     def _follow_the_cluster(self) -> None:
         """A slot for every place that nodes have brought, none for those that have gone with theirs."""
@@ -643,9 +662,7 @@ class RayExecutor(Executor):
         for slot in unused[: max(0, self.slots - wanted)]:
             self._drop(slot)
         for _ in range(wanted - self.slots):
-            actor = self._workers.new_actor()
-            self._workers.actors.append(actor)
-            self._slots.append(self._slot(actor))
+            self._slots.append(self._slot(self._workers.add()))
 
     def _end_what_hangs(self) -> None:
         """Jobs whose time is up; and those that were told to end and never reach a yield (blocked in C, an endless

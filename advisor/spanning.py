@@ -7,6 +7,7 @@ each, and where no dashboard runs the GPUs of a trial whose worker was killed st
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator, Mapping
 from contextlib import suppress
 from typing import Any
@@ -17,7 +18,7 @@ from advisor.objective import TrainingObjective, processes_of
 PER_PROCESS = {"CPU": 1.0, "GPU": 1.0}
 """What a process asks Ray for."""
 SECONDS_OF_DYING = 5.0
-"""After an error of one process so long we look whether another is gone: its neighbours may only have missed it."""
+"""So long we look whether an error of one process is for want of another, and a process gone for want of its node."""
 
 
 def spanning_shared(shared: Mapping[str, Any], processes: int) -> dict[str, Any]:
@@ -36,7 +37,7 @@ class SpanningObjective:
     def __init__(self, shared: Mapping[str, Any]) -> None:
         self._rows, self._most, self._shared = shared["rows"], shared["processes"], shared["all"]
         self._processes: list[Any] = []
-        self._nodes: dict[Any, str] = {}
+        self._nodes: list[str] = []
 
     def __call__(self, job: Job) -> Generator[tuple[int, float], None, Any]:
         wanted = min(self._most, processes_of(job.payload["configuration"], self._rows))
@@ -56,20 +57,15 @@ class SpanningObjective:
             raise
 
     def _start(self, wanted: int) -> None:
-        """Make what is missing of so many processes: near the first, and the first away from those of other trials."""
+        """Make what is missing of so many processes, each in its place of the placement group that we are in."""
         import ray
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
         make = ray.remote(num_cpus=PER_PROCESS["CPU"], num_gpus=PER_PROCESS["GPU"])(_Process)
-        while (missing := wanted - len(self._processes)) > 0:
-            where: Any = "SPREAD"
-            if self._processes:
-                first = self._nodes[self._processes[0]]
-                where = NodeAffinitySchedulingStrategy(first, soft=True, _spill_on_unavailable=True)
-            number = missing if self._processes else 1
-            fresh = [make.options(scheduling_strategy=where).remote() for _ in range(number)]
-            self._processes += fresh
-            self._nodes |= zip(fresh, self._all([one.prepare.remote(self._shared) for one in fresh]), strict=True)
+        group, have = ray.util.get_current_placement_group(), len(self._processes)
+        places = [PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=n) for n in range(have, wanted)]
+        self._processes += [make.options(scheduling_strategy=place).remote() for place in places]
+        self._nodes += self._all([one.prepare.remote(self._shared) for one in self._processes[have:]])
 
     def _all(self, answers: list[Any]) -> list[Any]:
         """The answers of all; after an error of any no process is left, because the others wait for it."""
@@ -95,8 +91,11 @@ class SpanningObjective:
         """A process is gone: was it the trial, or the machine?"""
         import ray
 
-        there = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-        lost = not set(self._nodes.values()) <= there
+        nodes, lost = set(self._nodes), False
+        deadline = time.monotonic() + SECONDS_OF_DYING  # a node's processes are gone before Ray has noticed that it is
+        while not lost and time.monotonic() < deadline:
+            lost = not nodes <= {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+            time.sleep(SECONDS_OF_DYING / 20)
         self._end()
         message = f"a process of the trial is gone: {error_text(error)[:300]}"
         if isinstance(error, ray.exceptions.OutOfMemoryError):
@@ -108,7 +107,7 @@ class SpanningObjective:
 
         for one in self._processes:
             ray.kill(one)
-        self._processes, self._nodes = [], {}
+        self._processes, self._nodes = [], []
 
 
 class _Process:

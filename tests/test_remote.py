@@ -223,7 +223,8 @@ def test_a_copy_of_a_working_copy_is_a_run_of_its_own(url, tmp_path):
 # ------------------------------------------------------------------------------------------------ one driver
 
 
-def test_a_second_machine_is_refused_and_hears_who_it_is(url, machine):
+def test_a_second_machine_is_refused_and_hears_who_it_is(url, machine, monkeypatch):
+    monkeypatch.setattr(remote, "SILENT_SECONDS", 20.0)  # else a busy machine looks like a lost one
     run = begun(url)
     with run.in_use(), mirrored(run):
         machine("two")

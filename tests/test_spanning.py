@@ -1,6 +1,6 @@
 """Trials that span GPUs, on a Ray cluster of two nodes with a (pretended) GPU each, in a process of its own.
 
-The file is also that process: ``python tests/test_spanning.py FOLDER`` prints what it saw as JSON.
+The file is also that process: ``python tests/test_spanning.py "use both" FOLDER`` prints what it saw as JSON.
 """
 
 import json
@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +112,9 @@ def drive(folder):
         fixed={"gpus_per_trial": 2, "epochs": 3, "validation": "holdout"},
     ).document  # fmt: skip
     seen["tuned"] = [told["final"]["winner"], told["configuration"]["gpus_per_trial"], len(told["search"]["trials"])]
+    deadline = time.monotonic() + 20
+    while processes_of_trials() and time.monotonic() < deadline:
+        time.sleep(0.2)
     seen["left"] = processes_of_trials()
     if ray.is_initialized():
         ray.shutdown()
@@ -118,13 +122,62 @@ def drive(folder):
     sys.stdout.write(json.dumps(seen) + "\n")
 
 
-@pytest.mark.slow
-def test_trials_on_two_gpus_of_two_nodes(tmp_path):
+def drive_and_lose_a_node():
+    """Two trials at once, each on two GPUs; then a node with two of the four goes, and one trial with it."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "num_gpus": 2, "include_dashboard": False})
+    node = cluster.add_node(num_cpus=2, num_gpus=2)
+    workers = RayWorkers(2, cluster.address, 1, 1)
+    workers.span(2, PER_PROCESS)
+    executor = workers.executor(SpanningObjective, spanning_shared(SHARED, 2))
+    seen = {"slots": executor.slots, "ends": []}
+    ends, reported = seen["ends"], set()
+    for name in ("a", "b"):
+        executor.submit(job(name, epochs=1000, patience=1000))
+    deadline = time.monotonic() + 120
+    while (len(ends) < 1 or executor.slots > 1) and time.monotonic() < deadline:
+        for event in executor.poll(0.5):
+            if isinstance(event, Reported) and event.job_id not in reported:
+                reported.add(event.job_id)
+                if len(reported) == 2:
+                    cluster.remove_node(node, allow_graceful=False)
+            if isinstance(event, ENDS):
+                ends.append([type(event).__name__, getattr(event, "cause", "")])
+    seen["slots after"] = executor.slots
+    for name in {"a", "b"}:
+        executor.cancel(name)
+    while len(ends) < 2 and time.monotonic() < deadline:
+        ends += [[type(event).__name__, ""] for event in executor.poll(0.5) if isinstance(event, ENDS)]
+    executor.submit(job("next"))
+    while len(ends) < 3 and time.monotonic() < deadline:
+        ends += [[type(event).__name__, ""] for event in executor.poll(0.5) if isinstance(event, ENDS)]
+    executor.close()
+    if ray.is_initialized():
+        ray.shutdown()
+    cluster.shutdown()
+    sys.stdout.write(json.dumps(seen) + "\n")
+
+
+def driven(*arguments):
     done = subprocess.run(
-        [sys.executable, __file__, str(tmp_path)], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=400
+        [sys.executable, __file__, *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=400
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    seen = json.loads(done.stdout.splitlines()[-1])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_as_many_trials_as_there_are_gpus_left_for():
+    """Also where a number of workers was asked for: one that waits for GPUs which never come would hold up the end."""
+    seen = driven("lose a node")
+    assert seen == {"slots": 2, "slots after": 1, "ends": [["Failed", "node lost"], ["Cancelled", ""], ["Finished", ""]]}
+
+
+@pytest.mark.slow
+def test_trials_on_two_gpus_of_two_nodes(tmp_path):
+    seen = driven("use both", str(tmp_path))
     assert "(2 CPU, 2 GPU) has no room for 3 processes: --set gpus_per_trial=1" in seen["refused"]
     assert seen["slots"] == 1
     losses, *end = seen["plain"]
@@ -165,4 +218,4 @@ def test_a_trial_spans_gpus_only_where_workers_have_them(tmp_path):
 
 
 if __name__ == "__main__":
-    drive(sys.argv[1])
+    drive(sys.argv[2]) if sys.argv[1] == "use both" else drive_and_lose_a_node()
