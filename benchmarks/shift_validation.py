@@ -76,7 +76,8 @@ def measure(folder: Path, seed: int, trials: int, way: str) -> dict:
             run = advisor.tune(folder / "train.csv", target, trials=trials, executor="in-process", **options)
         else:
             run = advisor.fit(folder / "train.csv", target, **options)
-    loss, estimate = run.document["test"]["results"][0]["loss"], run.document["estimate"]
+    results, estimate = run.document["test"]["results"], run.document["estimate"]
+    loss, final = results[0]["loss"], run.document["final"]
     return {
         "set": folder.name,
         "seed": seed,
@@ -86,6 +87,9 @@ def measure(folder: Path, seed: int, trials: int, way: str) -> dict:
         "promised": estimate["mean"],
         "covered": estimate["low"] <= loss <= estimate["high"],
         "seconds": time.monotonic() - begun,
+        "winner": final["winner"],
+        "contenders": {c["name"]: {key: c[key] for key in ("held_out_loss", "difference")} for c in final["contenders"]},
+        "test_losses": {result["name"]: result["loss"] for result in results},
     }
 
 
