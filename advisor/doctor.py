@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from advisor.errors import UserError
-from advisor.ray_errors import join, tokens, why_not
+from advisor.ray_errors import join, tokens, wants_no_token, why_not
 from advisor.run_folder import file_clock
 from advisor.versions import COMPARED, release
 
@@ -265,7 +266,7 @@ def judge_token(found: Sequence[str]) -> Check:
     """Where a token for Ray was found."""
     if not found:
         return Check("token", "ok", "no token for Ray is set here: clusters without authentication can be joined")
-    says = f"a token for Ray is set ({', '.join(found)}): it is sent to every cluster that is joined"
+    says = f"a token for Ray is set ({', '.join(found)}): it is shown to clusters that want one"
     if found[0].startswith("~"):
         return Check(
             "token",
@@ -348,6 +349,10 @@ def _cluster(address: str, here: Mapping[str, Any]) -> list[Check]:
         if "answers at" in says:
             says, _, do = says.rpartition(": ")
         return [Check("cluster", "problem", says, do)]
+    if tokens() and os.environ.get("RAY_AUTH_MODE") == "token" and wants_no_token(address):
+        # `probe` runs its tasks in the cluster, and would wait for them for ever.
+        says = f"{address} wants no token, and RAY_AUTH_MODE is token here: our own process refuses the cluster's calls"
+        return [Check("cluster", "problem", says, "unset RAY_AUTH_MODE: then the token is shown only where one is wanted")]
     settle_authentication(address)
     found, said = _ask(address)
     if found is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -18,6 +19,8 @@ NOT_SERVED = ("Starting Ray client server failed", "Proxy failed to Connect to b
 """Behind ``ray://`` the head forks a process for each connection while other threads are inside gRPC, and now and then (2 of
 150 tries with Ray 2.60) that process dies of it: of a file descriptor or a lock of the poller. The next one lives."""
 JOIN_TRIES = 3
+HEALTH_SECONDS = 20.0
+"""For a cluster to say whether it wants a token; one that is silent for so long will not be joined either."""
 
 
 @contextmanager
@@ -65,6 +68,24 @@ def tokens() -> list[str]:
     """Where a token for Ray is set: environment variables, or the file that Ray reads."""
     found = [name for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH") if os.environ.get(name)]
     return found + (["~/.ray/auth_token"] if (Path.home() / ".ray" / "auth_token").is_file() else [])
+
+
+def wants_no_token(address: str) -> bool:
+    """Whether the cluster at HOST:PORT (or ``auto``) answers to those who show no token.
+
+    Of ``ray://`` it says no: there the driver is on the cluster, whose own it has. Asked in a process of its own, because
+    Ray reads its token once. Takes about half a second.
+    """
+    if address.startswith("ray://"):
+        return False
+    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check"]
+    command += [] if address == "auto" else ["--address", address]
+    environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
+    try:
+        done = subprocess.run(command, env=environment, capture_output=True, timeout=HEALTH_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == 0
 
 
 def why_not(address: str, said: str) -> tuple[str, str]:

@@ -43,7 +43,7 @@ from advisor.executors import (
     over_time,
 )
 from advisor.packing import Packing
-from advisor.ray_errors import core_log, join, why_not
+from advisor.ray_errors import core_log, join, tokens, wants_no_token, why_not
 from advisor.versions import differences, versions
 
 CLIENT = "ray://"
@@ -398,22 +398,24 @@ def knock(address: str) -> None:
 
 
 def settle_authentication(address: str | None) -> None:
-    """Ray's token, without a file in the user's home and without the silent failure of a cluster that wants one.
+    """Ray's token, without a file in the user's home and without the silent failures of clusters that want one, or none.
 
     A local Ray gets a token of its own through the environment; otherwise Ray would write ``~/.ray/auth_token``, which
     switches authentication on for every cluster that is started on this machine later. With an address, a token that is
-    there is used: Ray says no more than "failed to connect" when the cluster wants one and RAY_AUTH_MODE is not set.
-    What the user has set is left alone. The variables stay set: Ray reads them once per process.
+    there is used where the cluster wants one: Ray says no more than "failed to connect" when RAY_AUTH_MODE is not set, and
+    where none is wanted, a driver with a token refuses the cluster's own calls and loses every worker at once. What the
+    user has set is left alone. The variables stay set: Ray reads them once per process.
     """
-    if any(name in os.environ for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")):
-        if address is not None and "RAY_AUTH_MODE" not in os.environ:
-            os.environ["RAY_AUTH_MODE"] = "token"
+    if "RAY_AUTH_MODE" in os.environ:
         return
-    if address is None:
-        if "ray" not in sys.modules or not sys.modules["ray"].is_initialized():
-            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    elif (Path.home() / ".ray" / "auth_token").is_file():
-        os.environ["RAY_AUTH_MODE"] = "token"
+    if address is not None:
+        if tokens():
+            os.environ["RAY_AUTH_MODE"] = "disabled" if wants_no_token(address) else "token"
+        return
+    of_the_user = any(name in os.environ for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    running = "ray" in sys.modules and sys.modules["ray"].is_initialized()
+    if not of_the_user and not running:
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
 @dataclass

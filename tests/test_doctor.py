@@ -183,10 +183,9 @@ def test_an_address_where_no_cluster_is(address, says, capfd):
 # ------------------------------------------------------------------------------------------------ a real cluster
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    """`ray start --head` by someone else, with a token, in a home and on ports of its own; (address, client's, home)."""
-    home = tmp_path_factory.mktemp("home")
+@contextlib.contextmanager
+def started_by_someone_else(home, mode):
+    """`ray start --head` with RAY_AUTH_MODE = mode, in a home with a token and on ports of its own; (address, client's)."""
     (home / ".ray").mkdir()
     (home / ".ray" / "auth_token").write_text("0123456789abcdef" * 2)
     (home / ".ray" / "auth_token").chmod(0o600)
@@ -196,7 +195,7 @@ def cluster(tmp_path_factory):
         port, client = (one.getsockname()[1] for one in (probe, other))
     command = [str(Path(sys.executable).with_name("ray")), "start", "--head", f"--port={port}", "--num-cpus=2", "--block"]
     command += ["--include-dashboard=false", "--disable-usage-stats", f"--ray-client-server-port={client}"]
-    environment = {**os.environ, "HOME": str(home), "RAY_AUTH_MODE": "token"}
+    environment = {**os.environ, "HOME": str(home), "RAY_AUTH_MODE": mode}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     head = subprocess.Popen(command, env=environment, start_new_session=True, **quiet)
     try:
@@ -205,13 +204,21 @@ def cluster(tmp_path_factory):
                 if knock.connect_ex(("127.0.0.1", port)) == 0 and client_knock.connect_ex(("127.0.0.1", client)) == 0:
                     break
             time.sleep(0.1)
-        yield f"127.0.0.1:{port}", f"ray://127.0.0.1:{client}", home
+        yield f"127.0.0.1:{port}", f"ray://127.0.0.1:{client}"
     finally:
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 if os.getsid(int(process.name)) == head.pid:
                     os.kill(int(process.name), signal.SIGKILL)
         head.wait()
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """One with a token; (address, client's, home)."""
+    home = tmp_path_factory.mktemp("home")
+    with started_by_someone_else(home, "token") as addresses:
+        yield *addresses, home
 
 
 def outside(command, folder, home, **environment):
@@ -251,6 +258,22 @@ def test_a_wrong_token_is_one_line(cluster, tmp_path):
     done = outside(command, tmp_path, home, RAY_AUTH_TOKEN="f" * 32, RAY_NUM_REDIS_GET_RETRIES="2")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
     assert f"{address} refuses our token" in done.stderr and "advisor doctor" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_token_that_lies_about_is_not_shown_where_none_is_wanted(tmp_path):
+    """A driver with a token refuses the calls of a cluster without, which then drops its workers."""
+    home = tmp_path / "home"
+    home.mkdir()
+    command = ["tune", "sklearn:wine", "--target", "target", "--trials", "2", "--set", "validation=holdout", "--quiet"]
+    with started_by_someone_else(home, "disabled") as (address, _):
+        done = outside([*command, "--address", address], tmp_path, home)
+        assert (done.returncode, done.stderr) == (0, "")
+        for environment, state in (({}, "ok"), ({"RAY_AUTH_MODE": "token"}, "problem")):
+            found = outside(["doctor", "--address", address, "--json"], tmp_path, home, **environment)
+            [check] = [check for check in json.loads(found.stdout)["checks"] if check["name"] == "cluster"]
+            assert check["state"] == state
+        assert "wants no token" in check["says"] and "unset RAY_AUTH_MODE" in check["do"]
 
 
 @pytest.mark.slow
