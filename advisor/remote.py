@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 
 from advisor.cache import cache_folder
 from advisor.errors import UserError
-from advisor.run_folder import FORMAT, RunFolder, is_temporary, read_json, write_bytes, write_json
+from advisor.run_folder import FORMAT, SILENT, RunFolder, is_temporary, read_json, write_bytes, write_json
 
 BEAT_SECONDS = 5.0
 """How often the lease is renewed and what is new is copied: a machine that is lost loses no more of a run."""
@@ -34,6 +34,8 @@ SILENT_SECONDS = 3 * BEAT_SECONDS
 """A lease of another machine that is not renewed for so long has no driver any more."""
 LOOK_SECONDS = 0.5
 """How often a lease that may be dead is looked at."""
+RENEWED = "renewed"
+"""In a lease: when its driver's clock said that it renewed it, in seconds since 1970."""
 
 
 def is_url(place: object) -> bool:
@@ -160,14 +162,19 @@ class Remote:
             self._put(self.run.stop_request.name, self.run.stop_request.read_bytes())
 
     def refresh_driver(self) -> None:
-        """Who drives it on another machine, as it is known there."""
+        """Who drives it on another machine, as it is known there; of a lease that was not renewed lately it waits to see it."""
         with self._talking():
             self.files.invalidate_cache()
             holder = self._holder()
-        if holder is None or holder.get("host") == socket.gethostname():
-            self.run.driver_elsewhere.unlink(missing_ok=True)
-        else:
-            write_json(self.run.driver_elsewhere, {"format": FORMAT, **holder})
+            if holder is None or holder.get("host") == socket.gethostname():
+                self.run.driver_elsewhere.unlink(missing_ok=True)
+                return
+            last = read_json(self.run.driver_elsewhere) if self.run.driver_elsewhere.is_file() else {}
+            silent = bool(last.get(SILENT)) and {**last, **holder} == last  # seen to be dead before
+            if not silent and not _is_fresh(holder):
+                again = self._renewed(holder)
+                holder, silent = again or holder, again is None
+            write_json(self.run.driver_elsewhere, {"format": FORMAT, **holder, SILENT: silent})
 
     def _driven_here(self) -> bool:
         driver = self.run.driver()
@@ -271,16 +278,12 @@ class Remote:
         return True
 
     def _take(self, on_note: Callable[[str], None]) -> None:
-        holder, begun = self._holder(), time.monotonic()
+        holder = self._holder()
         if holder is not None and not _is_dead(holder):
             on_note(f"{self.url} was last driven by {_words(holder)}: if it is silent for {SILENT_SECONDS:g} s, it is gone")
-        while holder is not None and not _is_dead(holder) and time.monotonic() - begun < SILENT_SECONDS:
-            time.sleep(LOOK_SECONDS)
-            self.files.invalidate_cache()
-            again = self._holder()
-            if again is not None and again != holder:
+            again = self._renewed(holder)
+            if again is not None:
                 raise self._taken(again)
-            holder = again
         self._say_holder()
         self._remove(self.run.stop_request.name)  # it was for the driver before us
         time.sleep(LOOK_SECONDS)
@@ -288,6 +291,17 @@ class Remote:
         holder = self._holder()
         if holder is None or holder.get("token") != self._me["token"]:  # two began at once, and the other wrote last
             raise self._taken(holder or {})
+
+    def _renewed(self, holder: dict[str, Any]) -> dict[str, Any] | None:
+        """The lease as soon as it is another than it was; None when it is given back, or silent for SILENT_SECONDS."""
+        begun = time.monotonic()
+        while time.monotonic() - begun < SILENT_SECONDS:
+            time.sleep(LOOK_SECONDS)
+            self.files.invalidate_cache()
+            again = self._holder()
+            if again != holder:
+                return again
+        return None
 
     def _finish(self) -> None:
         try:
@@ -312,7 +326,7 @@ class Remote:
 
     def _say_holder(self) -> None:
         self._beats += 1
-        self._put(self.run.lock.name, json.dumps({**self._me, "beat": self._beats}).encode())
+        self._put(self.run.lock.name, json.dumps({**self._me, "beat": self._beats, RENEWED: time.time()}).encode())
 
     def _put(self, name: str, content: bytes) -> None:
         there = self._there(name)
@@ -412,6 +426,12 @@ def _stamp(stat: os.stat_result) -> str:
 def _is_dead(holder: dict[str, Any]) -> bool:
     """Whether a driver of this machine is gone; of another machine's we know nothing."""
     return holder.get("host") == socket.gethostname() and not Path(f"/proc/{holder.get('pid')}").exists()
+
+
+def _is_fresh(holder: dict[str, Any]) -> bool:
+    """Whether a lease was renewed lately. Clocks may differ: of one that was not, that is no proof."""
+    renewed = holder.get(RENEWED)
+    return isinstance(renewed, int | float) and abs(time.time() - renewed) < SILENT_SECONDS
 
 
 def _words(holder: dict[str, Any]) -> str:

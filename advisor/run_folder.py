@@ -30,6 +30,8 @@ FORMAT = 1
 """Format of the files in a run folder; a higher number than ours is refused, never guessed at."""
 MAX_TEXT_BYTES = 64 * 2**20
 """No text file of a run is larger than this: reading one that is would only fill the memory."""
+SILENT = "silent"
+"""In ``driver_elsewhere``: its lease was seen not to be renewed, so that nobody drives the run any more."""
 _TEMPORARY = ".tmp~"
 
 
@@ -236,7 +238,8 @@ class RunFolder:
     def driver(self) -> dict[str, Any] | None:
         """Who holds the lease: {"pid", "host", "since"}, or None.
 
-        Another host's lock is not ours to see: there its text is believed, which a killed driver may have left behind.
+        Another host's lock is not ours to see: in a folder that both see its text is believed, which a killed driver may
+        have left behind; of a run in object storage see ``Remote.refresh_driver``.
         """
         return self._holder() or self._holder_elsewhere()
 
@@ -244,6 +247,8 @@ class RunFolder:
         if not self.driver_elsewhere.is_file():
             return None
         document = read_json(self.driver_elsewhere)
+        if document.get(SILENT):
+            return None
         return {name: document.get(name) for name in ("pid", "host", "since")}
 
     def _holder(self) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""A run's study in a database, for teams: PostgreSQL or MySQL (or an SQLite file) in place of the journal.
+"""A run's study in a database, for teams: PostgreSQL or MySQL (or an SQLite file) in place of the journal; or in memory.
 
 The same surface as :class:`advisor.journal.Journal`. What is added to Optuna's storage: a database that does not answer is
 waited for, a lease that the database itself releases when its driver dies, and messages in one line.
@@ -32,6 +32,8 @@ CONNECT_SECONDS = 5
 PATIENCE_SECONDS = 120.0
 """How long a search waits for a database that has answered before: a restart or a fail-over takes less."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
+LEASE_SECONDS = 5.0
+"""How often it is looked at whether a database's lease still is ours."""
 HOLDER = "driver"
 """Study attribute: who holds the lease, for the message to the second driver."""
 
@@ -159,14 +161,37 @@ def _is_away(error: BaseException) -> bool:
     )
 
 
+class InMemory:
+    """A study that ends with the process, for searches that nobody resumes (simulations). See Journal for the calls."""
+
+    def __init__(self) -> None:
+        self.study = optuna.create_study(direction="minimize")
+
+    def together(self) -> contextlib.AbstractContextManager[None]:
+        """Nothing: no reader can come in between."""
+        return contextlib.nullcontext()
+
+    def sync(self) -> None:
+        """Nothing lasts here."""
+
+    def close_leftovers(self) -> list[int]:
+        """End trials that an earlier search on this study left open; their numbers. They do not count into the budget."""
+        return close_leftovers(self.study, self.together)
+
+    def close(self) -> None:
+        """Nothing: the study stays with whoever holds it."""
+
+
 class Database:
     """One run's study in a database, open for one driver. See :class:`advisor.journal.Journal` for the order of calls."""
 
-    def __init__(self, study: optuna.Study, lease: Connection | None, url: URL) -> None:
-        self.study, self._lease, self._url = study, lease, url
+    def __init__(self, study: optuna.Study, lease: Connection | None, url: URL, clock: Callable[[], float]) -> None:
+        self.study, self._lease, self._url, self._clock = study, lease, url, clock
+        self._looked = clock()
+        self._is_ours = True
 
     @classmethod
-    def open(cls, text: str, name: str) -> Database:
+    def open(cls, text: str, name: str, clock: Callable[[], float] = time.monotonic) -> Database:
         """Open or create the study of that name, and take its lease.
 
         UserError when the database does not answer, refuses us, or another driver holds the lease.
@@ -175,17 +200,39 @@ class Database:
         storage = _storage(url)
         with failures(url):
             study = optuna.create_study(storage=storage, study_name=name, direction="minimize", load_if_exists=True)
-            lease = _take_lease(storage, url, study)
-            holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": datetime.now(UTC).isoformat("T", "seconds")}
-            study.set_user_attr(HOLDER, json.dumps(holder))
-        return cls(study, lease, url)
+            lease = _take_lease(url, study)
+            _say_holder(study)
+        return cls(study, lease, url, clock)
 
     def together(self) -> contextlib.AbstractContextManager[None]:
         """Nothing: the database takes each record by itself. A trial's end is its last, so that half an end is none."""
         return contextlib.nullcontext()
 
     def sync(self) -> None:
-        """Nothing: what a database has taken lasts."""
+        """What a database has taken lasts. But its restart releases the lease: now and then that is looked at, and mended.
+
+        UserError when another driver has taken it meanwhile.
+        """
+        if self._lease is not None and self._clock() - self._looked >= LEASE_SECONDS:
+            self._hold_on(self._lease)
+            self._looked = self._clock()
+
+    def _hold_on(self, lease: Connection) -> None:
+        from sqlalchemy import text
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            lease.execute(text("SELECT 1"))
+            return
+        except SQLAlchemyError:
+            with contextlib.suppress(SQLAlchemyError):
+                lease.invalidate()
+                lease.close()
+        self._is_ours = False
+        self.study._storage.get_study_user_attrs(self.study._study_id)  # waits until the database is there again
+        self._lease = _take_lease(self._url, self.study)
+        self._is_ours = True
+        _say_holder(self.study)
 
     def close_leftovers(self) -> list[int]:
         """End trials that a dead driver left open; their numbers. They do not count into the budget."""
@@ -195,8 +242,9 @@ class Database:
         """Give the lease back."""
         from sqlalchemy.exc import SQLAlchemyError
 
-        with contextlib.suppress(SQLAlchemyError, optuna.exceptions.StorageInternalError):
-            self.study.set_user_attr(HOLDER, "")
+        if self._is_ours:  # else the name that stands there is another's
+            with contextlib.suppress(SQLAlchemyError, optuna.exceptions.StorageInternalError):
+                self.study.set_user_attr(HOLDER, "")
         if self._lease is not None:
             with contextlib.suppress(SQLAlchemyError):
                 self._lease.close()
@@ -277,7 +325,12 @@ def _engine(study: optuna.Study) -> Any:
     return backend.engine
 
 
-def _take_lease(storage: _Patient, url: URL, study: optuna.Study) -> Connection | None:
+def _say_holder(study: optuna.Study) -> None:
+    holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": datetime.now(UTC).isoformat("T", "seconds")}
+    study.set_user_attr(HOLDER, json.dumps(holder))
+
+
+def _take_lease(url: URL, study: optuna.Study) -> Connection | None:
     """A lock that the database releases when its connection ends, however that ends; None where a file is the database."""
     from sqlalchemy import text
 
@@ -288,7 +341,7 @@ def _take_lease(storage: _Patient, url: URL, study: optuna.Study) -> Connection 
         "postgresql": text("SELECT pg_try_advisory_lock(:key)").bindparams(key=key),
         "mysql": text("SELECT GET_LOCK(:key, 0)").bindparams(key=f"advisor-{key}"),
     }[kind]
-    connection: Connection = storage.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+    connection: Connection = _engine(study).connect().execution_options(isolation_level="AUTOCOMMIT")
     if kind == "mysql":  # else it ends a connection that was silent for 8 hours, and the lock with it
         connection.execute(text("SET SESSION wait_timeout = 31536000"))
     if connection.execute(asked).scalar():

@@ -249,6 +249,28 @@ def test_a_lease_that_is_not_renewed_is_taken_over(url, machine):
     assert len(notes) == 1 and f"process {os.getpid()} on one: if it is silent" in notes[0], "the wait is no mystery"
 
 
+def test_who_asks_does_not_believe_a_lease_that_is_not_renewed(url, machine, monkeypatch):
+    """`status` and `stop` said "running" of a killed driver of another machine for ever."""
+    begun(url)
+    there, now, ahead = Remote.at(url), time.time, [0.0]
+    monkeypatch.setattr(time, "time", lambda: now() + ahead[0])
+    there._say_holder()
+    machine("two")
+    assert RunFolder(here(url)).driver()["host"] == "one", "just renewed: believed at once"
+    ahead[0] = 60
+    assert RunFolder(here(url)).driver() is None, "its machine is lost"
+    with monkeypatch.context() as context:
+        context.setattr(remote, "SILENT_SECONDS", 60)  # what is known to be dead is not waited for again
+        assert RunFolder(here(url)).driver() is None
+    there._say_holder()
+    ahead[0] = 3600  # our clock is an hour off, and the driver lives
+    monkeypatch.setattr(remote, "SILENT_SECONDS", 20.0)
+    again = threading.Timer(0.2, there._say_holder)
+    again.start()
+    assert RunFolder(here(url)).driver()["host"] == "one"
+    again.join()
+
+
 def test_a_dead_driver_of_this_machine_is_not_waited_for(url, monkeypatch):
     run = begun(url)
     with monkeypatch.context() as context:

@@ -15,6 +15,7 @@ from advisor.executors import ENDS, InProcessExecutor, Job, Reported
 from advisor.search import Ended, Plan, end_of, search
 from advisor.simulated import Faults, SimulatedExecutor
 from advisor.sizing import Sizing
+from advisor.storage import InMemory
 
 EVERYTHING = Faults(death=0.01, hang=0.002, delay=0.5, duplicate=0.1, overtaken=0.1)
 
@@ -57,6 +58,21 @@ def test_a_thousand_trials_through_every_fault(tmp_path, quick_disk):
             assert trial.value == min(toy_losses(trial.params)), place
     assert executor.clock() > 600
     assert result.seconds == executor.clock()
+
+
+def test_in_memory_the_search_is_the_same(tmp_path, quick_disk):
+    """Nothing of what the engine does hangs on the journal; and a study that is held is gone on with."""
+
+    def searched(store, trials=60):
+        executor = simulated(4, faults=EVERYTHING)
+        result = search(plan(trials, trial_time_limit=60), executor, store, clock=executor.clock)
+        return [(t.number, t.params, t.value, t.state, end_of(t), t.intermediate_values) for t in result.trials]
+
+    kept = InMemory()
+    assert searched(lambda: kept) == searched(tmp_path / "j")
+    kept.study.ask()  # and its driver died
+    assert len(searched(lambda: kept, 70)) == 70
+    assert [t.state for t in kept.study.trials if not t.state.is_finished()] == []
 
 
 def test_the_same_seed_gives_the_same_events():

@@ -283,6 +283,28 @@ def test_a_database_that_restarts_is_waited_for(server, monkeypatch):
 
 
 @pytest.mark.slow
+def test_a_lease_that_a_restart_released_is_taken_again(server):
+    now = [0.0]
+    first = Database.open(server.url, "regained", clock=lambda: now[0])
+    for _ in range(2):
+        server.stop()
+        server.start()
+        now[0] += storage.LEASE_SECONDS
+        first.sync()
+        with pytest.raises(UserError, match=f"in use by process {os.getpid()}"):
+            Database.open(server.url, "regained")
+    server.stop()
+    server.start()
+    second = Database.open(server.url, "regained")  # quicker than the first's look
+    now[0] += storage.LEASE_SECONDS
+    with pytest.raises(UserError, match="in use by process"):
+        first.sync()
+    first.close()
+    assert second.study.user_attrs[storage.HOLDER], "the name that stands there is the second's"
+    second.close()
+
+
+@pytest.mark.slow
 def test_a_wrong_password_is_one_line(here, server, capfd):
     url = server.url.replace("cret", "crab")
     command = ["tune", "d.csv", "--target", "y", "--executor", "in-process", "--trials", "2", "--storage", url]
