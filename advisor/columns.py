@@ -13,11 +13,15 @@ from advisor.reading import shown
 
 ColumnType = Literal["numeric", "categorical", "boolean", "datetime", "text", "identifier", "constant"]
 
+TEXTS = (pl.String, pl.Categorical, pl.Enum)
 MOSTLY = 0.95
 """Text becomes numbers or dates when this share of the cells that are no missing-marks can be read so."""
-MISSING_MARKS = ("?", "-", "--", "n/a", "na", "nan", "null", "none", "nil", "unknown", "missing", ".", "*", "#n/a")
+MISSING_MARKS: tuple[str, ...] = ("?", "-", "--", ".", "*", "n/a", "n.a.", "na", "nan", "null", "none", "nil", "unknown")
+MISSING_MARKS += ("missing", "not available", "#n/a", "#div/0!", "#value!", "#ref!", "#name?", "#num!", "#null!", "#error!")
 """Words that do not speak against numbers or dates in a column (there they are missing; elsewhere they are levels)."""
-BOOLEAN_WORDS = (("false", "true"), ("no", "yes"), ("n", "y"), ("f", "t"), ("off", "on"), ("0", "1"))
+BOOLEAN_WORDS: tuple[tuple[str, str], ...] = (("false", "true"), ("no", "yes"), ("n", "y"), ("f", "t"), ("off", "on"), ("0", "1"))
+BOOLEAN_WORDS += (("falsch", "wahr"), ("nein", "ja"), ("faux", "vrai"), ("non", "oui"), ("falso", "verdadero"), ("no", "sí"))
+BOOLEAN_WORDS += (("no", "si"), ("falso", "vero"), ("falso", "verdadeiro"), ("não", "sim"), ("nee", "ja"), ("nej", "ja"))
 """Pairs of words (false, true), in lower case, that make a column boolean."""
 CODE_NAME = re.compile(r"(^|[_\W])(id|ids|code|zip|zipcode|postcode|plz)$|[a-z](ID|Id|Code)$", re.IGNORECASE | re.ASCII)
 """A column of integers with such a name and at most MAX_CODES values holds codes, not quantities."""
@@ -39,13 +43,28 @@ _DATES: tuple[str, ...] = (
     "%d %b %Y",
 )
 _DATES += ("%b %d, %Y", "%d %B %Y", "%B %d, %Y", "%d-%b-%y", "%m/%d/%y", "%d/%m/%y", "%Y%m%d")
+_MONTHS = ("%Y-%m", "%Y/%m", "%m/%Y", "%m-%Y", "%m.%Y", "%b %Y", "%b-%Y", "%B %Y")
+"""Months without a day: their first."""
+_YEAR = r"(?:^|\D)(?:1[5-9]|2[01])\d\d(?:\D|$)"
+"""What must be in such a month: 3-5 is none."""
 _TIMES = ("", " %H:%M:%S%.f", "T%H:%M:%S%.f", " %H:%M", "T%H:%M", " %I:%M %p", " %I:%M:%S %p")
 _OFFSET = r"(:\d\d(?:\.\d+)?)\s*(?:Z|UTC|[+-]\d\d:?\d\d)$"
 _NUMBER = {
     ".": r"^[-+]?(?:\d{1,3}(?:[, ']\d{3})+|\d+)?(?:\.\d*)?(?:[eE][-+]?\d+)?$",
     ",": r"^[-+]?(?:\d{1,3}(?:[. ']\d{3})+|\d+)?(?:,\d*)?(?:[eE][-+]?\d+)?$",
 }
-_WITH_UNIT = r"^\s*[$€£¥]?\s*([-+]?[\d.,](?:[\d.,' ]*[\d.,])?(?:[eE][-+]?\d+)?)\s*([^\d\s.,'+-][^\d]{0,11}?)?\s*$"
+CLOCK = "hours"
+"""The format of numbers that are written as times of day."""
+_CLOCK = r"^([01]?\d|2[0-3]):([0-5]\d)(?::([0-5]\d(?:\.\d+)?))?\s*([AaPp])?(?:\.?[Mm]\.?)?$"
+_TYPOGRAPHY = (
+    (r"[\u2212\u2012\u2013]", "-"),  # a minus, a figure dash, an en dash
+    (r"[\u00a0\u2009\u202f]", " "),  # spaces that do not break a line
+    ("\u2019", "'"),
+    (r"^\((.*)\)$", "-$1"),  # a bookkeeper's minus
+    (r"^([-+]?)\s*(?:\p{Sc}|(?:USD|EUR|GBP|JPY|CNY|INR|CHF|CAD|AUD)\s)\s*", "$1"),
+)
+"""What is written in numbers, and the plain sign for it."""
+_WITH_UNIT = r"^\s*([-+]?[\d.,](?:[\d.,' ]*[\d.,])?(?:[eE][-+]?\d+)?)\s*([^\d\s.,'+-][^\d]{0,11}?)?\s*$"
 
 
 @dataclass(frozen=True)
@@ -53,8 +72,9 @@ class Column:
     """A feature column (never the target).
 
     name: unique in the table. why: why this type, one phrase; says so when it was judged on a sample.
-    format: how the cells' text is read: for numbers the decimal mark and a unit ("" is plain), for dates the
-    formats tried in turn, joined by "|" ("hours" when hours matter but the cells were dates already).
+    format: how the cells' text is read: for numbers the decimal mark and a unit ("" is plain), or CLOCK for times of day,
+    which become hours; for dates the formats tried in turn, joined by "|" ("hours" when hours matter but the cells were dates
+    already).
     """
 
     name: str
@@ -149,14 +169,14 @@ def _from_text(cells: pl.Series, sample: pl.Series, name: str, seen: str) -> Col
     for pair in BOOLEAN_WORDS:
         if words == set(pair) and counts.height <= 20:
             return Column(name, "boolean", f"'{pair[1]}' and '{pair[0]}'" + seen)
-    plain = counts.filter(~counts["value"].str.strip_chars().str.to_lowercase().is_in(MISSING_MARKS))
-    values, rows = plain["value"], plain["rows"]
+    values, rows = _without_marks(counts)
     if len(values) and int(values.str.contains(r"^0\d+$").sum()) <= 0.2 * len(values):  # else codes: 00501, 007
         form = _number_format(values, rows)
         if form is not None:
             numbers = parse_numbers(sample, form)
             junk = (len(filled) - numbers.len() + numbers.null_count()) / max(len(filled), 1)
-            why = "numbers as text" + (f" in '{shown(form[1:], 12)}'" if form[1:] else "")
+            why = "times of day, as hours" if form == CLOCK else "numbers as text"
+            why += f" in '{shown(form[1:], 12)}'" if form != CLOCK and form[1:] else ""
             why += f", {junk:.1%} of the cells unreadable and so missing" if junk else ""
             return _numbers(parse_numbers(cells, form), numbers, name, why, seen, form)
     if len(values) and (form := _date_format(values, rows)):
@@ -184,7 +204,7 @@ def _format(sample: pl.Series, wanted: ColumnType) -> str:
         middle = sample.drop_nulls().cast(pl.Float64).abs().median()
         size = float(middle) if isinstance(middle, int | float) else 0.0
         return next((form for form, low in _EPOCHS if size >= low), "days")
-    if not _is_texts(sample):
+    if sample.dtype not in TEXTS:
         return ""
     counts = tally(_text(sample).drop_nulls())
     values, rows = counts["value"], counts["rows"]
@@ -200,17 +220,32 @@ def _hours(sample: pl.Series) -> str:
     return "hours" if sample.dtype == pl.Datetime and bool((sample.dt.hour() > 0).any()) else ""
 
 
+def number_format(cells: pl.Series) -> str | None:
+    """How cells are read as numbers (see Column); None where they are no numbers, or less than MOSTLY of a text is."""
+    if cells.dtype.is_numeric() or cells.dtype == pl.Boolean:
+        return ""
+    if cells.dtype not in TEXTS:
+        return None
+    return _number_format(*_without_marks(tally(_text(cells).drop_nulls())))
+
+
+def _without_marks(counts: pl.DataFrame) -> tuple[pl.Series, pl.Series]:
+    """The values of a tally that are no missing-marks, and their rows."""
+    plain = counts.filter(~counts["value"].str.strip_chars().str.to_lowercase().is_in(MISSING_MARKS))
+    return plain["value"], plain["rows"]
+
+
 def _number_format(values: pl.Series, rows: pl.Series, enough: float = MOSTLY) -> str | None:
     """The format that reads most of the rows as numbers, or None when it reads too few. "" is plain numbers."""
     total = int(rows.sum())
     best, most = None, 0
-    parts = values.str.extract_groups(_WITH_UNIT).struct.unnest()
+    parts = _tidied(values).str.extract_groups(_WITH_UNIT).struct.unnest()
     units = parts.to_series(1).fill_null("").str.strip_chars()
     common = rows.to_frame("rows").with_columns(units.alias("unit")).group_by("unit").agg(pl.col("rows").sum())
     named = common.filter(pl.col("unit") != "").sort("rows", "unit", descending=[True, False])
     # Most cells must have the unit: one "12 apples" among plain numbers is junk.
     unit = str(named["unit"][0]) if named.height and 2 * int(named["rows"][0]) > total else ""
-    for form in dict.fromkeys(("", ".", ",", "." + unit, "," + unit)):
+    for form in dict.fromkeys(("", ".", ",", "." + unit, "," + unit, CLOCK)):
         read = int(rows.filter(parse_numbers(values, form).is_not_null()).sum())
         if read > most:
             best, most = form, read
@@ -220,7 +255,7 @@ def _number_format(values: pl.Series, rows: pl.Series, enough: float = MOSTLY) -
 def _date_format(values: pl.Series, rows: pl.Series, enough: float = MOSTLY) -> str:
     """Up to three formats that together read most of the rows as dates, joined by "|"; else ""."""
     total = int(rows.sum())
-    likely = values.str.contains(r"\d.*[-/., ].*\d|^\d{8}$") & (values.str.len_chars() <= 40)
+    likely = values.str.contains(r"\d.*[-/., ].*\d|^\d{8}$|^\s*\p{L}+[ -]\d{4}\s*$") & (values.str.len_chars() <= 40)
     if not total or int(rows.filter(likely).sum()) < enough * total:
         return ""
     chosen: list[str] = []
@@ -230,7 +265,7 @@ def _date_format(values: pl.Series, rows: pl.Series, enough: float = MOSTLY) -> 
         probe, weights = values.head(500), rows.head(500)
         scores = {
             form: int(weights.filter(_parse_date(probe, form).is_not_null()).sum())
-            for form in (date + time for date in _DATES for time in _TIMES)
+            for form in (*(date + time for date in _DATES for time in _TIMES), *_MONTHS)
         }
         form = max(scores, key=lambda key: scores[key], default="")
         if not scores[form]:
@@ -256,7 +291,7 @@ def conform(cells: pl.Series, column: Column) -> tuple[pl.Series, dict[str, int]
     if column.type in ("identifier", "constant"):
         return cells.alias(column.name), {}
     notes: dict[str, int] = {}
-    cells = _text(cells) if _is_texts(cells) else cells
+    cells = _text(cells) if cells.dtype in TEXTS else cells
     if column.type == "numeric":
         result = _as_numbers(cells, column.format)
         finite = result.is_finite()
@@ -300,7 +335,9 @@ def parse_numbers(cells: pl.Series, form: str) -> pl.Series:
     plain = cells.str.strip_chars()
     if not form:
         return plain.cast(pl.Float64, strict=False)
-    parts = plain.str.extract_groups(_WITH_UNIT).struct.unnest()
+    if form == CLOCK:
+        return _hours_of_day(plain)
+    parts = _tidied(plain).str.extract_groups(_WITH_UNIT).struct.unnest()
     number, unit = parts.to_series(0), parts.to_series(1).fill_null("").str.strip_chars()
     number = number.set(~number.str.contains(_NUMBER[form[0]]) | ~unit.is_in(["", form[1:]]), None)
     thousands, mark = (r"[, ']", ".") if form[0] == "." else (r"[. ']", ",")
@@ -308,8 +345,21 @@ def parse_numbers(cells: pl.Series, form: str) -> pl.Series:
     return number.cast(pl.Float64, strict=False)
 
 
-def _is_texts(cells: pl.Series) -> bool:
-    return cells.dtype in (pl.String, pl.Categorical, pl.Enum)
+def _tidied(texts: pl.Series) -> pl.Series:
+    texts = texts.str.strip_chars()
+    for written, sign in _TYPOGRAPHY:
+        texts = texts.str.replace_all(written, sign)
+    return texts
+
+
+def _hours_of_day(texts: pl.Series) -> pl.Series:
+    """14:30, 14:30:59 or 2:30 PM -> hours since midnight."""
+    parts = texts.str.extract_groups(_CLOCK).struct.unnest()
+    hours, minutes, seconds = (parts.to_series(i).cast(pl.Float64) for i in range(3))
+    half = parts.to_series(3).str.to_lowercase()
+    later = 12.0 * (half == "p").cast(pl.Float64)
+    hours = pl.select(pl.when(half.is_null()).then(hours).when(hours.is_between(1, 12)).then(hours % 12 + later)).to_series()
+    return (hours + minutes / 60 + seconds.fill_null(0.0) / 3600).alias(texts.name)
 
 
 def _text(cells: pl.Series) -> pl.Series:
@@ -364,6 +414,9 @@ def _as_dates(cells: pl.Series, form: str) -> pl.Series:
 def _parse_date(texts: pl.Series, form: str) -> pl.Series:
     """Local time: an offset from UTC at the end is dropped."""
     plain = texts.str.strip_chars()
+    if form in _MONTHS:
+        plain = plain.set(~plain.str.contains(_YEAR), None)
+        return (plain + " 1").str.to_date(form + " %d", strict=False, exact=True).cast(pl.Datetime("us"))
     if "%H" in form:
         plain = plain.str.replace(_OFFSET, "$1")
         return plain.str.to_datetime(form, strict=False, time_unit="us", exact=True)

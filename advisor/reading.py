@@ -16,9 +16,11 @@ import resource
 import socket
 import stat
 import warnings
+import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +46,7 @@ OPENML_SECONDS = 15.0
 _HEAD_BYTES = 1 << 18
 _DELIMITERS = (",", ";", "\t", "|")
 _OTHER_FORMATS = {
-    b"PK\x03\x04": "a zip archive (or an Excel file); unpack it, or save the sheet as CSV",
+    b"PK\x03\x04": "a zip archive; unpack it",
     b"%PDF": "a PDF document",
     b"\x89PNG": "an image",
     b"\xff\xd8\xff": "an image",
@@ -55,10 +57,13 @@ _OTHER_FORMATS = {
     b"\x28\xb5\x2f\xfd": "compressed with zstd; unpack it, or use gzip",
     b"7z\xbc\xaf": "a 7z archive; unpack it",
     b"SQLite format 3": "a SQLite database; export the table as CSV",
-    b"\xd0\xcf\x11\xe0": "an old Excel file; save the sheet as CSV",
+    b"\xd0\xcf\x11\xe0": "an old Office document",
     b"\x93NUMPY": "a NumPy file; save it as CSV or Parquet",
     b"\x7fELF": "a program",
 }
+_SPREADSHEETS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
+_ABOVE = 20
+"""At most so many lines of a title, a date, a source are looked for above the header."""
 # Polars reports some broken files by a Rust panic, which is no PolarsError.
 _POLARS_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError)
 
@@ -250,18 +255,21 @@ def _read_path(source: str | Path, max_bytes: int) -> Source:
             head = file.read(_HEAD_BYTES)
     except OSError as error:
         raise UserError(f"{text} cannot be read: {error.strerror or error}") from error
-    name = re.sub(r"(\.(csv|tsv|txt|tab|parquet|pq|gz))+$", "", path.name, flags=re.IGNORECASE) or path.name
+    name = re.sub(r"(\.(csv|tsv|txt|tab|parquet|pq|gz|xls[xmb]?|ods))+$", "", path.name, flags=re.IGNORECASE) or path.name
     if head.startswith(b"PAR1"):
         frame, names = _read_parquet(path, text, limit)
         return _checked(frame, names, name, text, {})
     if path.suffix.lower() in (".parquet", ".pq"):
         raise UserError(f"{text} is not a Parquet file (it does not begin with PAR1); is it complete?")
     data: bytes | None = None
-    if head.startswith(b"\x1f\x8b"):
+    notes: dict[str, int] = {}
+    if path.suffix.lower() in _SPREADSHEETS and head.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
+        data, notes = _first_sheet(path, text, limit)
+    elif head.startswith(b"\x1f\x8b"):
         data = _unzipped(path, text, max_bytes)
-        head = data[:_HEAD_BYTES]
     try:
-        return _read_csv(path, text, name, data, head)
+        read = _read_csv(path, text, name, data, head if data is None else data[:_HEAD_BYTES])
+        return replace(read, notes=notes | read.notes)
     except MemoryError as error:
         raise UserError(f"{text} does not fit into the memory that is free") from error
 
@@ -281,7 +289,7 @@ def _regular_file(path: Path, text: str) -> int:
     except (OSError, ValueError) as error:
         raise UserError(f"{text} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if stat.S_ISDIR(info.st_mode):
-        raise UserError(f"{text} is a directory; expected a CSV or Parquet file")
+        raise UserError(f"{text} is a directory; expected a CSV, Parquet or spreadsheet file")
     if not stat.S_ISREG(info.st_mode):
         raise UserError(f"{text} is not a regular file (a pipe or a device); save the data to a file first")
     if info.st_size == 0:
@@ -348,19 +356,54 @@ def _unzipped(path: Path, text: str, max_bytes: int) -> bytes:
     return bytes(content)
 
 
+def _first_sheet(path: Path, text: str, limit: int) -> tuple[bytes, dict[str, int]]:
+    """The first sheet with cells, as CSV, so that titles above the header and the like are one matter; other sheets counted."""
+    import fastexcel
+
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                size = sum(entry.file_size for entry in archive.infolist())
+            if size > min(limit, available_memory() // 3):
+                raise UserError(f"{text} unpacks to {size:,} bytes; save the sheet as CSV or Parquet")
+        book = fastexcel.read_excel(str(path))
+        for position in range(len(book.sheet_names)):
+            sheet = book.load_sheet(position, header_row=None, dtypes="string").to_polars()
+            if sheet.height and sheet.width:
+                break
+        else:
+            raise UserError(f"{text} has no sheet with cells; expected a header line and rows")
+    except UserError:
+        raise
+    except (fastexcel.FastExcelError, *_POLARS_ERRORS, zipfile.BadZipFile) as error:
+        first = str(error).strip().partition("\n")[0]
+        raise UserError(f"{text} cannot be read as a spreadsheet ({shown(first, 160)}); is it complete?") from error
+    # what the calendar holds as a day is written as midnight
+    days = pl.all().str.replace(r"^(\d{4}-\d\d-\d\d) 00:00:00$", "$1")
+    empty = pl.all_horizontal(pl.all().fill_null("").str.strip_chars() == "")
+    content = sheet.filter(~empty).select(days).write_csv(include_header=False).encode()
+    others = len(book.sheet_names) - 1
+    return content, {"other_sheets": others} if others else {}
+
+
 # ------------------------------------------------------------------------------------------------------------ CSV
 
 
 @dataclass(frozen=True)
 class _Dialect:
+    """header_lines: physical lines up to the header's end. above: those of a title before it, and above_bytes their bytes."""
+
     delimiter: str
     names: list[str]
     header_lines: int
     decimal_comma: bool
     words: tuple[int, ...]  # positions of columns of true/false or 007: polars would lose their spelling
+    above: int = 0
+    above_bytes: int = 0
 
 
-def _read_csv(path: Path, text: str, name: str, data: bytes | None, head: bytes) -> Source:
+def _read_csv(path: Path, text: str, name: str, data: bytes | None, head: bytes, above: int = 0) -> Source:
+    """above: lines that were cut off before the data, for the numbers in messages."""
     _refuse_other_formats(text, head)
     notes: dict[str, int] = {}
     encoding = _encoding(head)
@@ -368,8 +411,8 @@ def _read_csv(path: Path, text: str, name: str, data: bytes | None, head: bytes)
         data = (path.read_bytes() if data is None else data).replace(b"\r", b"\n")
     if encoding != "utf-8":
         data = _transcoded(path.read_bytes() if data is None else data, encoding, text)
-        if encoding == "latin-1":
-            notes["read_as_latin_1"] = 1
+        if encoding == "windows-1252":
+            notes["read_as_windows_1252"] = 1
     with contextlib.ExitStack() as stack:
         content = data if data is not None else stack.enter_context(_mapped(path))
         if (position := content.find(b"\0")) >= 0:
@@ -378,20 +421,25 @@ def _read_csv(path: Path, text: str, name: str, data: bytes | None, head: bytes)
         if not quotes and re.search(rb"\n\r?\n", content):  # blank lines: polars would make rows of them
             content = data = re.sub(rb"\n(\r?\n)+", b"\n", content[:])
         dialect = _sniffed(content[:_HEAD_BYTES], text, len(content) > _HEAD_BYTES)
+        if dialect.above:
+            data = content[dialect.above_bytes :]
+            read = _read_csv(path, text, name, data, data[:_HEAD_BYTES], dialect.above)
+            return replace(read, notes=notes | {"lines_above_header": dialect.above} | read.notes)
         if len(dialect.names) > MAX_COLUMNS:
             raise UserError(f"{text} has more than {MAX_COLUMNS:,} columns, the most that are read; is it transposed?")
         try:
             frame = _fast(data if data is not None else path, dialect) if quotes % 2 == 0 else None
         except _POLARS_ERRORS as error:
             if "utf-8" in str(error) and encoding == "utf-8":
-                content, data = b"", _transcoded(content[:], "latin-1", text)
-                again = _read_csv(path, text, name, data, data[:_HEAD_BYTES])
-                return Source(again.frame, name, text, {"read_as_latin_1": 1} | again.notes)
+                content, data = b"", _transcoded(content[:], "windows-1252", text)
+                again = _read_csv(path, text, name, data, data[:_HEAD_BYTES], above)
+                return replace(again, notes={"read_as_windows_1252": 1} | again.notes)
             if len(content) > SLOW_BYTES:
                 raise UserError(f"{text} cannot be read as CSV: {shown(error, 160)}") from error
             frame = None
         if frame is None or _has_short_rows(content, frame, dialect, quotes):
-            frame = _slow(content[:], dialect, text)
+            frame = _slow(content[:], dialect, text, above)
+    frame = _without_repeated_headers(frame, dialect.names, notes)
     return _checked(frame, dialect.names, name, text, notes)
 
 
@@ -424,7 +472,7 @@ def _encoding(head: bytes) -> str:
     except UnicodeDecodeError as error:
         # A character cut by the end of the piece that was read is no sign of another encoding.
         if error.start < len(head) - 3 or len(head) < _HEAD_BYTES:
-            return "latin-1"
+            return "windows-1252"
     return "utf-8"
 
 
@@ -433,7 +481,9 @@ def _transcoded(data: bytes, encoding: str, text: str) -> bytes:
         return data.decode(encoding).encode("utf-8")
     except UnicodeDecodeError as error:
         if encoding == "utf-8-sig":
-            return data[3:].decode("latin-1").encode("utf-8")
+            return _transcoded(data[3:], "windows-1252", text)
+        if encoding == "windows-1252":  # it leaves five bytes without a meaning
+            return data.decode("latin-1").encode("utf-8")
         raise UserError(f"{text} looks like {encoding} but is damaged at byte {error.start:,}") from error
 
 
@@ -452,15 +502,18 @@ def _sniffed(head: bytes, text: str, cut: bool) -> _Dialect:
     """Delimiter, header and decimal mark from the beginning of the file."""
     start = head.decode("utf-8", errors="ignore")
     best: tuple[float, int] = (-1.0, 0)
-    chosen, rows, lines = ",", [[""]], 1
+    chosen, rows, lines, above = ",", [[""]], 1, 0
     for delimiter in _DELIMITERS:
-        found, header_lines = _first_rows(start, delimiter, cut)
+        found = _first_rows(start, delimiter, cut)
         if not found:
             continue
-        width = len(found[0])
-        score = (sum(len(row) == width for row in found) / len(found) if width > 1 else 0.0, width)
+        header = _header_position([row for row, _, _ in found])
+        found = found[header:]
+        width = len(found[0][0])
+        score = (sum(len(row) == width for row, _, _ in found) / len(found) if width > 1 else 0.0, width)
         if score > best:
-            best, chosen, rows, lines = score, delimiter, found, header_lines
+            (_, began, ended), best, chosen = found[0], score, delimiter
+            rows, lines, above = [row for row, _, _ in found], ended, began if header else 0
     if best[1] == 0:
         raise UserError(f"{text}: the header line cannot be read as CSV; is a quote left open?")
     body = rows[1:]
@@ -468,26 +521,61 @@ def _sniffed(head: bytes, text: str, cut: bool) -> _Dialect:
     comma = sum(bool(re.fullmatch(r"[-+]?\d+,\d+", cell)) for cell in cells)
     point = sum(bool(re.fullmatch(r"[-+]?\d+\.\d+", cell)) for cell in cells)
     words = (position for position in range(best[1]) if any(r[position : position + 1] and _is_word(r[position]) for r in body))
-    return _Dialect(chosen, rows[0], lines, chosen != "," and comma > point, tuple(words))
+    before = "".join(itertools.islice(io.StringIO(start, newline=""), above))
+    return _Dialect(chosen, rows[0], lines, chosen != "," and comma > point, tuple(words), above, len(before.encode()))
 
 
 def _is_word(cell: str) -> bool:
     return cell.lower() in ("true", "false") or re.fullmatch(r"0\d+", cell) is not None
 
 
-def _first_rows(start: str, delimiter: str, cut: bool) -> tuple[list[list[str]], int]:
-    """Up to 200 rows (the first is the header) and the number of lines that the header takes."""
-    rows: list[list[str]] = []
-    lines = 1
+def _first_rows(start: str, delimiter: str, cut: bool) -> list[tuple[list[str], int, int]]:
+    """Up to 200 rows (the header among them), each with the numbers of lines before it and up to its end."""
+    rows: list[tuple[list[str], int, int]] = []
     reader = csv.reader(io.StringIO(start, newline=""), delimiter=delimiter)
+    began = 0
     try:
         for row in itertools.islice(reader, 201):
             if row:
-                lines = lines if rows else reader.line_num
-                rows.append(row)
+                rows.append((row, began, reader.line_num))
+            began = reader.line_num
     except csv.Error:  # a cell longer than the module's limit; what came before it is enough
         pass
-    return (rows[:-1] if cut and len(rows) > 1 else rows), lines
+    return rows[:-1] if cut and len(rows) > 1 else rows
+
+
+def _header_position(rows: Sequence[Sequence[str]]) -> int:
+    """Which row has the names: the first, unless lines of a title stand above.
+
+    Such a line fills at most half of the width that most rows have (a single cell, where it is padded to that width), and
+    beneath it a row of that width has different texts in all of its cells.
+    """
+    widths = Counter(len(row) for row in rows)
+    width = max(widths, key=lambda one: (widths[one], one))
+    for position, row in enumerate(rows[: _ABOVE + 1]):
+        filled = [cell.strip() for cell in row if cell.strip()]
+        if len(row) == width and len(set(filled)) == width > 1 and not any(map(_is_number, filled)):
+            return position
+        if 2 * len(filled) > width or (len(row) == width and (len(filled) > 1 or width < 3)):
+            return 0
+    return 0
+
+
+def _is_number(cell: str) -> bool:
+    return re.fullmatch(r"[-+]?[\d.,]*\d[\d.,]*([eE][-+]?\d+)?", cell) is not None
+
+
+def _without_repeated_headers(frame: pl.DataFrame, names: Sequence[str], notes: dict[str, int]) -> pl.DataFrame:
+    """Without the rows that repeat the header, as files have that were joined end to end."""
+    if not frame.width or any(dtype != pl.String for dtype in frame.dtypes):  # else a name stands in no column of numbers
+        return frame
+    again = pl.all_horizontal(
+        pl.col(column).str.strip_chars() == name.strip() for column, name in zip(frame.columns, names, strict=True)
+    )
+    rows = frame.filter(~again.fill_null(value=False))
+    if repeated := frame.height - rows.height:
+        notes["repeated_headers"] = repeated
+    return rows
 
 
 def _fast(where: Path | bytes, dialect: _Dialect) -> pl.DataFrame:
@@ -536,7 +624,7 @@ def _has_short_rows(content: bytes | mmap.mmap, frame: pl.DataFrame, dialect: _D
     return _count(content, dialect.delimiter.encode()) < expected
 
 
-def _slow(content: bytes, dialect: _Dialect, text: str) -> pl.DataFrame:
+def _slow(content: bytes, dialect: _Dialect, text: str, above: int) -> pl.DataFrame:
     """Read with Python's csv module, which allows a stray quote; names the first line that is wrong."""
     if len(content) > SLOW_BYTES:
         raise UserError(f"{text} cannot be read as CSV: a quote is left open, or rows differ in length")
@@ -551,7 +639,7 @@ def _slow(content: bytes, dialect: _Dialect, text: str) -> pl.DataFrame:
             wrong, began = "", 1
             for row in reader:
                 if row and len(row) != width:
-                    wrong = f"line {began} has {len(row)} fields, the header has {width}"
+                    wrong = f"line {above + began} has {len(row)} fields, the header has {width}"
                     break
                 rows += [row] if row else []
                 began = reader.line_num + 1

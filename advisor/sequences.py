@@ -10,7 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from advisor.archive import Archived, archive_pair, read_archive
-from advisor.columns import infer
+from advisor.columns import infer, number_format
 from advisor.errors import UserError, did_you_mean
 from advisor.reading import available_memory, read_source, shown
 from advisor.signal_rows import ArrayValues, Found, Request, Rows, padded, without_infinities
@@ -120,7 +120,7 @@ def _value_columns(
         cells = frame[name]
         if not request.columns and not cells.dtype.is_float() and infer(cells, cells.head(10_000)).type == "identifier":
             continue
-        values = finite_numbers(cells, notes)
+        values = finite_numbers(cells, number_format(cells))
         if values is None and cells.null_count() == len(cells):
             values = pl.Series(name, [None] * len(cells), dtype=pl.Float64)
         if values is not None:

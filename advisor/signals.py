@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from advisor import arrays, images, sequences
 from advisor.archive import archive_pair
 from advisor.arrays import check_kind, with_length
-from advisor.columns import labels
+from advisor.columns import labels, number_format
 from advisor.errors import UserError, did_you_mean
 from advisor.features import Dataset, Signals, Task
 from advisor.holdout import held_out_rows, row_keys
@@ -223,7 +223,8 @@ def _target(found: Found, task: Task | None, notes: dict[str, int]) -> Answer:
     asked = task or found.task
     if asked is None and found.classification:
         asked = "binary" if labels(cells).drop_nulls().n_unique() <= 2 else "multiclass"
-    return read_target(cells.alias(found.target), found.target, asked, notes)
+    chosen, answer, _ = read_target(cells.alias(found.target), found.target, asked, notes)
+    return chosen, answer
 
 
 def _usable(rows: Rows, answer: pl.Series, notes: dict[str, int]) -> NDArray[np.int64]:
@@ -247,7 +248,7 @@ def _test_target(
         raise UserError(f"the test rows have no target '{shown(name)}'; expected a label for each row")
     cells = rows.answer.alias(name)
     if task == "regression":
-        numbers = finite_numbers(cells, {})
+        numbers = finite_numbers(cells, number_format(cells))
         if numbers is None:
             raise UserError(f"the test rows' target '{shown(name)}' holds no numbers, the training rows' does")
         answer = numbers

@@ -19,6 +19,7 @@ from advisor.columns import (
     conform,
     infer,
     labels,
+    number_format,
     tally,
 )
 from advisor.errors import UserError, did_you_mean
@@ -52,7 +53,8 @@ class Schema:
     rows. The group and the time column are not among the columns: a group is a name, and a time beyond the training
     rows is one that no network has seen. time: how the time column's cells are read. time_parts: the numeric arrays
     that it becomes nevertheless: what comes round in a date (``CYCLES``), and the time itself, which a network reads
-    as ``time_trend`` says; () in models of before there was any.
+    as ``time_trend`` says; () in models of before there was any. target_format: how a regression target's text is read, as
+    ``Column.format``; predictions are plain numbers.
     """
 
     columns: tuple[Column, ...]
@@ -64,6 +66,7 @@ class Schema:
     time_column: str | None = None
     time: Column | None = None
     time_parts: tuple[str, ...] = ()
+    target_format: str = ""
 
     def of_type(self, *types: ColumnType) -> tuple[Column, ...]:
         """The columns of these types, in order."""
@@ -91,6 +94,7 @@ class Schema:
             time_column=data["time_column"],
             time=Column(**data["time"]) if data.get("time") else None,
             time_parts=tuple(data.get("time_parts", ())),
+            target_format=data.get("target_format", ""),
         )
 
 
@@ -159,7 +163,7 @@ def load_table(
     read = read_source(source, max_bytes=max_bytes)
     special = _check_request(read, target, types or {}, task, time_column, group_column, test_fraction)
     notes = dict(read.notes)
-    chosen, answer = read_target(read.frame[target], target, task, notes)
+    chosen, answer, form = read_target(read.frame[target], target, task, notes)
     frame = read.frame
     if answer.null_count():
         notes["rows_without_target"] = answer.null_count()
@@ -180,7 +184,8 @@ def load_table(
     if time is not None and given is not None and time.name not in given.frame.columns:
         time = None  # it tells the order of the training rows, and a model cannot ask for it
     parts = () if time is None else _time_parts(train[time.name], time)
-    schema = Schema(columns, target, chosen, classes, _levels(train, columns), group_column, time_column, time, parts)
+    levels = _levels(train, columns)
+    schema = Schema(columns, target, chosen, classes, levels, group_column, time_column, time, parts, form)
     if given is not None:
         held_out = _test_rows(given, schema, notes)
         shared = given.frame.select(name for name in typed.columns if name in given.frame.columns and name != target)
@@ -267,8 +272,9 @@ def _test_rows(given: Source, schema: Schema, notes: dict[str, int]) -> pl.DataF
         raise UserError(_lacking(f"the test table {shown(given.origin, 200)}", missing, given.frame.columns))
     cells, counted = given.frame[schema.target], dict[str, int]()
     if schema.task == "regression":
-        numbers = finite_numbers(cells, counted)
-        if numbers is None:
+        # as the training rows', but where that was plain and these are not: they are of the same quantity
+        numbers = finite_numbers(cells, schema.target_format or number_format(cells))
+        if numbers is None or not numbers.count():
             raise UserError(f"the test table's target '{shown(schema.target)}' holds no numbers, the training rows' does")
         answer = numbers
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from advisor.columns import MISSING_MARKS, MOSTLY, labels, parse_numbers, tally
+from advisor.columns import TEXTS, labels, number_format, parse_numbers, tally
 from advisor.errors import UserError
 from advisor.features import Task
 from advisor.reading import shown
@@ -16,11 +16,12 @@ FEW_VALUES = 20
 """A whole-number target with at most so many values, each on average in 10 rows, is read as classes."""
 
 
-def read_target(cells: pl.Series, name: str, asked: Task | None, notes: dict[str, int]) -> tuple[Task, pl.Series]:
-    """The task and the target as Float64 (regression) or labels; null where it is missing."""
+def read_target(cells: pl.Series, name: str, asked: Task | None, notes: dict[str, int]) -> tuple[Task, pl.Series, str]:
+    """The task; the target as Float64 (regression) or labels, null where it is missing; how its text was read as numbers."""
     if cells.dtype.is_temporal():
         raise UserError(f"the target '{shown(name)}' holds dates or times; expected numbers or classes")
-    numbers = finite_numbers(cells, notes)
+    form = number_format(cells)
+    numbers = finite_numbers(cells, form)
     if asked == "regression" and numbers is None:
         example = labels(cells).drop_nulls()
         raise UserError(
@@ -31,7 +32,7 @@ def read_target(cells: pl.Series, name: str, asked: Task | None, notes: dict[str
     task = asked or _inferred_task(numbers, classes)
     if task == "regression" and numbers is not None:
         notes |= {"unreadable_targets": lost} if (lost := numbers.null_count() - classes.null_count()) > 0 else {}
-        return task, numbers.alias(name)
+        return task, numbers.alias(name), form or ""
     found = classes.drop_nulls().n_unique()
     if asked is not None and numbers is not None and not _whole(numbers) and found > FEW_VALUES:
         raise UserError(
@@ -40,23 +41,14 @@ def read_target(cells: pl.Series, name: str, asked: Task | None, notes: dict[str
         )
     if asked == "binary" and found > 2:
         raise UserError(f"the target '{shown(name)}' has {found:,} classes and cannot be binary; ask for task multiclass")
-    return task, classes.alias(name)
+    return task, classes.alias(name), ""
 
 
-def finite_numbers(cells: pl.Series, notes: dict[str, int]) -> pl.Series | None:
-    """The target as finite numbers, or None when it is text."""
-    if cells.dtype == pl.Null:
+def finite_numbers(cells: pl.Series, form: str | None) -> pl.Series | None:
+    """The target as finite numbers, its text read as ``number_format`` says; None where that is None."""
+    if form is None:
         return None
-    if cells.dtype.is_numeric() or cells.dtype == pl.Boolean:
-        numbers = cells.cast(pl.Float64)
-    else:
-        texts = labels(cells)
-        counts = tally(texts.drop_nulls())
-        counts = counts.filter(~counts["value"].str.strip_chars().str.to_lowercase().is_in(MISSING_MARKS))
-        read = int(counts["rows"].filter(parse_numbers(counts["value"], "").is_not_null()).sum())
-        if not counts.height or read < MOSTLY * int(counts["rows"].sum()):
-            return None
-        numbers = parse_numbers(texts, "")
+    numbers = parse_numbers(labels(cells), form) if cells.dtype in TEXTS else cells.cast(pl.Float64)
     return numbers.to_frame().select(pl.when(pl.first().is_finite()).then(pl.first())).to_series()
 
 

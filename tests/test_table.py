@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from advisor import reading
+from advisor import columns, reading
 from advisor.errors import UserError
 from advisor.features import MISSING, UNSEEN
 from advisor.table import Schema, encode, load_table, read_frame
@@ -62,7 +62,102 @@ def test_delimiters_and_encodings_read_the_same(tmp_path, separator, encoding):
     path = write(tmp_path / "data.csv", csv_text(data, separator).encode(encoding))
     assert read_frame(path).equals(data)
     notes = load_table(path, "y").notes
-    assert notes == ({"read_as_latin_1": 1} if encoding == "latin-1" else {})
+    assert notes == ({"read_as_windows_1252": 1} if encoding == "latin-1" else {})
+
+
+def test_a_single_byte_file_is_read_as_windows_writes_it(tmp_path):
+    """€, quotes and dashes lie where Latin-1 has controls; five bytes mean nothing in either."""
+    data = plain().with_columns(pl.col("c").replace({"u": "5 €", "v": "“a” – b"}))
+    path = write(tmp_path / "data.csv", csv_text(data).encode("cp1252"))
+    assert read_frame(path).equals(data)
+    path.write_bytes(path.read_bytes().replace(b"w", b"\x81"))
+    assert "\x81" in read_frame(path)["c"].to_list()
+
+
+TITLES = [("Report\n", 1), ("Report\n\nSource: the office\n", 2), ("Report,,\n,,\n", 2), ('"Two\nlines"\n', 2)]
+
+
+@pytest.mark.parametrize(("title", "lines"), TITLES)
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_lines_above_the_header_are_passed_over(tmp_path, title, lines, end):
+    data = plain()
+    path = write(tmp_path / "data.csv", (title + csv_text(data)).replace("\n", end))
+    assert read_frame(path).equals(data)
+    assert load_table(path, "y").notes["lines_above_header"] == lines, "of those that are not blank"
+    path.write_bytes(path.read_bytes() + b"1,2,3,4\n")
+    with pytest.raises(UserError, match=f"line {42 + lines} has 4 fields"):
+        read_frame(path)
+
+
+@pytest.mark.parametrize("header", ["a,b,c,d", "1,2,3,4", ",b,c,d", "a,,,d", "a,a,b,c", "a,b,c"])
+def test_a_header_is_not_taken_for_a_title(tmp_path, header):
+    path = write(tmp_path / "data.csv", header + "\n" + "u,v,w,x\n" * 9)
+    if header == "a,b,c":
+        with pytest.raises(UserError, match="line 2 has 4 fields, the header has 3"):
+            read_frame(path)
+    else:
+        assert read_frame(path).height == 9
+
+
+def test_a_header_that_is_repeated_is_no_row(tmp_path):
+    """Files joined end to end."""
+    data = plain()
+    path = write(tmp_path / "data.csv", csv_text(data) * 3)
+    table = load_table(path, "y")
+    assert table.notes["repeated_headers"] == 2 and table.train.height + table.test.height == 3 * ROWS
+    assert types_of(table) == {"a": "numeric", "c": "categorical"}
+
+
+@pytest.fixture
+def book(tmp_path):
+    """A workbook with a title, an empty first sheet, a day, a number as text and cells that are missing."""
+    import xlsxwriter
+
+    def make(name="data.xlsx"):
+        with xlsxwriter.Workbook(tmp_path / name) as workbook:
+            workbook.add_worksheet("notes")
+            sheet, day = workbook.add_worksheet("data"), workbook.add_format({"num_format": "yyyy-mm-dd"})
+            sheet.write(0, 0, "Sales, as of May")
+            sheet.write_row(2, 0, ["when", "amount", "code", "y"])
+            for row in range(ROWS):
+                sheet.write_datetime(3 + row, 0, datetime.datetime(2024, 1, 1) + datetime.timedelta(days=row), day)
+                sheet.write(3 + row, 1, row / 4 if row % 5 else None)
+                sheet.write_string(3 + row, 2, f"00{row % 7}")
+                sheet.write(3 + row, 3, "a, b" if row % 2 else 'c "d"')
+        return tmp_path / name
+
+    return make
+
+
+def test_a_spreadsheet_is_read_like_a_file(book):
+    path = book()
+    frame = read_frame(path)
+    assert frame["when"][0] in ("2024-01-01", datetime.date(2024, 1, 1)) and frame["code"][1] == "001"
+    assert frame["amount"].cast(pl.Float64).to_list()[:3] == [None, 0.25, 0.5]
+    table = load_table(path, "y")
+    assert types_of(table) == {"when": "datetime", "amount": "numeric", "code": "categorical"}
+    assert table.schema.classes == ("a, b", 'c "d"') and table.name == "data"
+    assert table.notes == {"other_sheets": 1, "lines_above_header": 1}
+
+
+def test_a_spreadsheet_that_is_damaged_or_empty_is_one_line(book, tmp_path):
+    import xlsxwriter
+
+    whole = book().read_bytes()
+    with xlsxwriter.Workbook(tmp_path / "empty.xlsx") as workbook:
+        workbook.add_worksheet()
+    for name, content, says in (
+        ("cut.xlsx", whole[: len(whole) // 2], "cannot be read as a spreadsheet"),
+        ("old.xls", b"\xd0\xcf\x11\xe0" + bytes(600), "cannot be read as a spreadsheet"),
+        ("zip.ods", whole, "cannot be read as a spreadsheet"),
+        ("empty.xlsx", None, "no sheet with cells"),
+    ):
+        path = tmp_path / name
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(UserError, match=says) as raised:
+            read_frame(path)
+        assert "\n" not in str(raised.value)
 
 
 def test_gzip_parquet_and_frames_read_the_same(tmp_path):
@@ -482,6 +577,68 @@ def test_codes_by_name():
     data = plain(200).with_columns(store_id=pl.Series(WHOLE * 5), level=pl.Series(WHOLE * 5))
     types = types_of(load_table(data, "y"))
     assert types["store_id"] == "categorical" and types["level"] == "numeric"
+
+
+@pytest.mark.parametrize(
+    ("written", "numbers"),
+    [
+        (["$1,234.50", "-$5", "($3)", "$ 7"], [1234.5, -5, -3, 7]),
+        (["USD 1,200", "EUR 5", "GBP 7.5"], [1200, 5, 7.5]),
+        (["\u22123,5", "4,25", "1\u202f234,5"], [-3.5, 4.25, 1234.5]),
+        (["1\u2019234.5", "(2)", "3.25"], [1234.5, -2, 3.25]),
+        (["14:30", "0:45", "23:59:30"], [14.5, 0.75, 23 + 59.5 / 60]),
+        (["2:30 PM", "12:00 am", "11:15 a.m."], [14.5, 0, 11.25]),
+        (["9,5 kg", "12 kg", "13 kg"], [9.5, 12, 13]),
+    ],
+)
+def test_numbers_as_people_write_them(written, numbers):
+    values = written * 40
+    column = typed(values)
+    assert column.type == "numeric"
+    read, notes = columns.conform(pl.Series("x", values), column)
+    assert read.head(len(written)).to_list() == pytest.approx(numbers) and not notes
+
+
+@pytest.mark.parametrize("values", [["3-5", "5-12"], ["A12", "B13"], ["12:3", "4:5"], ["25:10", "26:00"], ["Model 2000", "X"]])
+def test_what_only_looks_like_a_number_stays_text(values):
+    assert typed(values * 40).type == "categorical"
+
+
+@pytest.mark.parametrize(
+    "values", [["2024-01", "2023-12"], ["01/2024", "12/2023"], ["Jan 2024", "Dec 2023"], ["January 2024", "December 2023"]]
+)
+def test_months_without_a_day_are_their_first(values):
+    column = typed(values * 40)
+    read, _ = columns.conform(pl.Series("x", values), column)
+    assert column.type == "datetime" and [str(date.date()) for date in read] == ["2024-01-01", "2023-12-01"]
+
+
+@pytest.mark.parametrize("pair", columns.BOOLEAN_WORDS)
+def test_yes_and_no_in_several_languages(pair):
+    column = typed([pair[0].upper(), f" {pair[1]}"] * 40)
+    read, _ = columns.conform(pl.Series("x", list(pair)), column)
+    assert column.type == "boolean" and read.to_list() == [False, True]
+
+
+def test_errors_of_a_spreadsheet_are_missing():
+    values = [str(n / 7) for n in range(30)] + ["#DIV/0!", "#REF!", "n.a.", "#N/A"] * 5
+    table = load_table(plain(50).with_columns(x=pl.Series(values)), "y")
+    assert types_of(table)["x"] == "numeric" and table.notes["junk_values"] == 20
+
+
+@pytest.mark.parametrize("form", ["{:,.2f} $", "${:,.2f}", "{} kg"])
+def test_a_target_with_units_is_a_quantity(form):
+    """It had thousands of classes, and was refused."""
+    data = plain(100).drop("y").with_columns(y=pl.Series([form.format(1000 + n * 1.5) for n in range(100)]))
+    test = plain(20, seed=1).drop("y").with_columns(y=pl.Series([form.format(n) for n in range(20)]))
+    table = load_table(data, "y", test=test)
+    assert table.schema.task == "regression"
+    assert sorted(table.dataset("train").target) == [1000 + n * 1.5 for n in range(100)]
+    assert list(table.dataset("test").target) == list(range(20))
+    again = Schema.from_dict(json.loads(json.dumps(table.schema.to_dict())))
+    assert again == table.schema and again.target_format
+    stars = data.with_columns(y=pl.Series([f"{n % 5} stars" for n in range(100)]))
+    assert load_table(stars, "y").schema.task == "multiclass", "few whole ones are levels"
 
 
 def test_text_that_is_mostly_numbers_reads_as_numbers_and_counts_the_junk():
