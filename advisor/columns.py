@@ -26,6 +26,9 @@ BOOLEAN_WORDS += (("no", "si"), ("falso", "vero"), ("falso", "verdadeiro"), ("nÃ
 CODE_NAME = re.compile(r"(^|[_\W])(id|ids|code|zip|zipcode|postcode|plz)$|[a-z](ID|Id|Code)$", re.IGNORECASE | re.ASCII)
 """A column of integers with such a name and at most MAX_CODES values holds codes, not quantities."""
 MAX_CODES = 200
+NINES = frozenset(sign * float("9" * digits) for digits in range(2, 9) for sign in (-1, 1))
+"""Numbers that people type for a missing cell."""
+MARKED_ROWS = 2
 IDENTIFIER_ROWS = 20
 """With fewer rows than this, values that are all different say nothing about identifiers."""
 TEXT_WORDS = 2.0
@@ -74,15 +77,17 @@ class Column:
     name: unique in the table. why: why this type, one phrase; says so when it was judged on a sample.
     format: how the cells' text is read: for numbers the decimal mark and a unit ("" is plain), or CLOCK for times of day,
     which become hours; for dates the formats tried in turn, joined by "|" ("hours" when hours matter but the cells were dates
-    already).
+    already). missing: numbers that mark a missing cell, such as -999.
     """
 
     name: str
     type: ColumnType
     why: str
     format: str = ""
+    missing: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "missing", tuple(self.missing))  # JSON knows lists only
         if self.type not in get_args(ColumnType):
             raise ValueError(f"column {self.name!r} has type {self.type!r}")
 
@@ -147,8 +152,9 @@ def _numbers(cells: pl.Series, sample: pl.Series, name: str, why: str, seen: str
     if distinct == 2 and set(values.unique()) == {0.0, 1.0} and not form:
         return Column(name, "boolean", "the numbers 0 and 1" + seen)
     whole = bool((values == values.round(0)).all())
+    marks = marks_of_missing(values)
     if not whole:
-        return Column(name, "numeric", why + seen, form)
+        return Column(name, "numeric", why + seen, form, marks)
     named = CODE_NAME.search(name) is not None
     if not form and distinct == len(values) and len(cells) >= IDENTIFIER_ROWS:
         numbers = cells.cast(pl.Float64, strict=False).drop_nulls()
@@ -159,7 +165,28 @@ def _numbers(cells: pl.Series, sample: pl.Series, name: str, why: str, seen: str
             return Column(name, "identifier", "whole numbers that number the rows" + seen)
     if named and 2 < distinct <= min(MAX_CODES, len(values) / 5):
         return Column(name, "categorical", f"{distinct} whole numbers, and the name speaks of codes" + seen)
-    return Column(name, "numeric", "whole numbers" + seen if why == "numbers" else why + seen, form)
+    return Column(name, "numeric", "whole numbers" + seen if why == "numbers" else why + seen, form, marks)
+
+
+def marks_of_missing(values: pl.Series) -> tuple[float, ...]:
+    """The numbers of nines, such as -999, that stand for a missing cell in these: at an end, in several rows, and far off.
+
+    Far off is farther from all others than these span, or, from -999 down, the only number below 0.
+    """
+    rest, marks = values, list[float]()
+    for end in (pl.Series.min, pl.Series.max):
+        mark = end(rest)
+        if not isinstance(mark, int | float) or mark not in NINES:
+            continue
+        others = rest.filter(rest != mark)
+        low, high = others.min(), others.max()
+        if len(rest) - len(others) < MARKED_ROWS or not isinstance(low, int | float) or not isinstance(high, int | float):
+            continue
+        gap = low - mark if mark < low else mark - high
+        if high > low and (gap > high - low or (mark <= -999 and low >= 0)):
+            marks.append(float(mark))
+            rest = others
+    return tuple(sorted(marks))
 
 
 def _from_text(cells: pl.Series, sample: pl.Series, name: str, seen: str) -> Column:
@@ -283,7 +310,7 @@ def _date_format(values: pl.Series, rows: pl.Series, enough: float = MOSTLY) -> 
 
 
 def conform(cells: pl.Series, column: Column) -> tuple[pl.Series, dict[str, int]]:
-    """The cells as the column's type; what cannot be read is missing. Returns counts of junk and infinite cells.
+    """The cells as the column's type; what cannot be read is missing. Returns counts of junk, infinite and marked cells.
 
     numeric: Float64, finite. boolean: Boolean. datetime: Datetime in microseconds. categorical, text: String, never
     empty. identifier, constant: as they are.
@@ -298,6 +325,9 @@ def conform(cells: pl.Series, column: Column) -> tuple[pl.Series, dict[str, int]
         if not finite.all():
             notes["infinite_values"] = int(result.is_infinite().sum())
             result = result.to_frame().select(pl.when(finite).then(pl.first())).to_series()
+        if column.missing and (marked := int((is_mark := result.is_in(column.missing)).sum())):
+            notes["marked_values"] = marked
+            result = result.set(is_mark.fill_null(value=False), None)
     elif column.type == "boolean":
         result = _as_booleans(cells)
     elif column.type == "datetime":
@@ -305,7 +335,7 @@ def conform(cells: pl.Series, column: Column) -> tuple[pl.Series, dict[str, int]
     else:
         result = labels(cells)
     nan = int(cells.is_nan().sum()) if cells.dtype.is_float() else 0
-    junk = result.null_count() - cells.null_count() - notes.get("infinite_values", 0) - nan
+    junk = result.null_count() - cells.null_count() - sum(notes.values()) - nan
     if junk > 0:
         notes["junk_values"] = junk
     return result.alias(column.name), notes

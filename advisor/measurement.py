@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,6 +142,12 @@ def _shape_facts(table: Table) -> dict[str, Any]:
         "time_ordered": _time_ordered(table),
         "infinite.values": table.notes.get("infinite_values", 0),
         "junk.values": table.notes.get("junk_values", 0),
+        "marked.values": table.notes.get("marked_values", 0),
+    }
+    marked = sorted((column.name, column.missing) for column in schema.columns if column.missing)
+    facts |= {
+        "columns.marked": [name for name, _ in marked],
+        "marked.marks": [f"{name}: {' and '.join(f'{mark:g}' for mark in marks)}" for name, marks in marked],
     }
     facts |= {f"features.{kind}": len(schema.of_type(kind)) for kind in get_args(ColumnType)}
     for kind in ("constant", "identifier"):
@@ -196,11 +204,21 @@ def _missing_facts(table: Table, missing: Mapping[str, int]) -> dict[str, Any]:
 def _level_facts(table: Table) -> dict[str, Any]:
     counts = {column.name: _level_count(table, column.name) for column in table.schema.of_type("categorical")}
     high = sorted(name for name, count in counts.items() if count > HIGH_CARDINALITY)
+    repeated = {name: _repeated_spellings(table.schema.levels[name]) for name in counts}
     return {
+        "spellings.levels": sum(repeated.values()),
+        "columns.spellings": sorted(name for name, count in repeated.items() if count),
+        "spellings.classes": _repeated_spellings(table.schema.classes),
         "cardinality.max": max(counts.values(), default=None),
         "cardinality.high_columns": len(high),
         "columns.high_cardinality": high,
     }
+
+
+def _repeated_spellings(labels: Sequence[str]) -> int:
+    """How many repeat another but for capitals, blanks, and dashes or dots in their place: New York and new-york."""
+    plain = (re.sub(r"[\s._-]+", " ", unicodedata.normalize("NFKC", label)).strip().casefold() for label in labels)
+    return len(labels) - len(set(plain))
 
 
 def _level_count(table: Table, name: str) -> int:

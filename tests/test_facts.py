@@ -202,6 +202,22 @@ def test_repairs_are_counted():
     assert (facts["infinite.values"], facts["junk.values"], facts["rows_without_target"]) == (1, 2, 1)
 
 
+def test_spellings_of_one_level_are_counted():
+    towns = ["New York", "new-york ", "NEW  YORK", "Boston", "Ｂoston", "N.Y."] * 20
+    answers = ["yes", "Yes", "no", "n o"] * 30
+    facts = measure(load_table(pl.DataFrame({"town": towns, "y": answers, "a": range(120)}), "y")).values
+    assert (facts["spellings.levels"], facts["columns.spellings"], facts["spellings.classes"]) == (3, ["town"], 1)
+    clean = measure(table()).values
+    assert (clean["spellings.levels"], clean["columns.spellings"], clean["spellings.classes"]) == (0, [], 0)
+
+
+def test_marks_of_missing_cells_are_named():
+    data = frame().with_columns(age=pl.Series([20.0, 60.0, 999.0] * 20), income=pl.Series([5.0, -999.0, 9e4] * 20))
+    facts = measure(table(data)).values
+    assert facts["columns.marked"] == ["age", "income"] and facts["marked.values"] == 40
+    assert facts["marked.marks"] == ["age: 999", "income: -999"]
+
+
 def test_time_order():
     data = frame().with_columns(day=pl.date_range(pl.date(2024, 1, 1), pl.date(2024, 2, 29), eager=True))
     assert measure(table(data), MACHINE).values["time_ordered"] is True

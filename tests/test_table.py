@@ -626,6 +626,34 @@ def test_errors_of_a_spreadsheet_are_missing():
     assert types_of(table)["x"] == "numeric" and table.notes["junk_values"] == 20
 
 
+@pytest.mark.parametrize(
+    ("numbers", "marks"),
+    [
+        ([18, 90, 45, 999], (999,)),
+        ([0.5, 200_000, -999], (-999,)),
+        ([1, 2, -99, 99], (-99, 99)),
+        ([1, 2, 3, -9999.0, 99999.0], (-9999, 99999)),
+        ([10, 520, 999], ()),  # as far from its neighbour as that is from others
+        ([-5000, 20, 3000, -999], ()),
+        ([0, 30, 99], (99,)),
+        ([1, 60, 99], ()),
+        ([99], ()),
+        ([5, 7, 1e9], ()),
+    ],
+)
+def test_numbers_that_mark_missing_cells_are_missing(numbers, marks):
+    values = [float(number) for number in numbers] * 20
+    assert columns.marks_of_missing(pl.Series(values)) == marks
+    if marks:
+        data = plain(len(values)).with_columns(x=pl.Series(values))
+        table = load_table(data, "y")
+        marked = sum(value in marks for value in values)
+        assert table.schema.columns[-1].missing == marks and table.notes["marked_values"] == marked
+        assert Schema.from_dict(json.loads(json.dumps(table.schema.to_dict()))) == table.schema
+        assert np.isnan(encode(data, table.schema).numeric).sum() == marked
+        assert load_table(data, "y", types={"x": "numeric"}).notes == {}, "a person's word counts"
+
+
 @pytest.mark.parametrize("form", ["{:,.2f} $", "${:,.2f}", "{} kg"])
 def test_a_target_with_units_is_a_quantity(form):
     """It had thousands of classes, and was refused."""
