@@ -421,6 +421,9 @@ def _read_csv(path: Path, text: str, name: str, data: bytes | None, head: bytes,
         if not quotes and re.search(rb"\n\r?\n", content):  # blank lines: polars would make rows of them
             content = data = re.sub(rb"\n(\r?\n)+", b"\n", content[:])
         dialect = _sniffed(content[:_HEAD_BYTES], text, len(content) > _HEAD_BYTES)
+        if len(dialect.names) == 1 and not quotes and _is_aligned(content[:_HEAD_BYTES]):
+            data = re.sub(rb"[ \t]*(\r?\n)[ \t]*", rb"\1", re.sub(rb"[ \t]+", b"\t", content[:].strip(b" \t")))
+            return _read_csv(path, text, name, data, data[:_HEAD_BYTES], above)
         if dialect.above:
             data = content[dialect.above_bytes :]
             read = _read_csv(path, text, name, data, data[:_HEAD_BYTES], dialect.above)
@@ -523,6 +526,16 @@ def _sniffed(head: bytes, text: str, cut: bool) -> _Dialect:
     words = (position for position in range(best[1]) if any(r[position : position + 1] and _is_word(r[position]) for r in body))
     before = "".join(itertools.islice(io.StringIO(start, newline=""), above))
     return _Dialect(chosen, rows[0], lines, chosen != "," and comma > point, tuple(words), above, len(before.encode()))
+
+
+def _is_aligned(head: bytes) -> bool:
+    """Whether blanks divide columns: every line has as many words as the header, and at least half are numbers."""
+    lines = head.splitlines()
+    lines = lines[:-1] if len(head) >= _HEAD_BYTES else lines  # the last one may be cut
+    rows = [line.split() for line in lines[:200] if line.strip()]
+    width = len(rows[0]) if rows else 0
+    numbers = sum(_is_number(cell.decode("utf-8", "ignore")) for row in rows[1:] for cell in row)
+    return width > 1 and all(len(row) == width for row in rows) and 2 * numbers >= width * (len(rows) - 1)
 
 
 def _is_word(cell: str) -> bool:

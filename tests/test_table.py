@@ -99,6 +99,15 @@ def test_a_header_is_not_taken_for_a_title(tmp_path, header):
         assert read_frame(path).height == 9
 
 
+def test_columns_that_blanks_divide(tmp_path):
+    lines = [f" {row / 4:6.2f}    {row % 3}     {'u' if row % 2 else 'v'} \n" for row in range(300)]
+    frame = read_frame(write(tmp_path / "data.txt", "  a   b  y\n\n" + "".join(lines)))
+    assert frame.columns == ["a", "b", "y"] and frame.height == 300
+    assert frame.row(5) == (1.25, 2, "u")
+    sentences = write(tmp_path / "words.txt", "the text\n" + "two words\n" * 20)
+    assert read_frame(sentences).columns == ["the text"]
+
+
 def test_a_header_that_is_repeated_is_no_row(tmp_path):
     """Files joined end to end."""
     data = plain()
