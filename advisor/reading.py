@@ -46,7 +46,7 @@ OPENML_SECONDS = 15.0
 _HEAD_BYTES = 1 << 18
 _DELIMITERS = (",", ";", "\t", "|")
 _OTHER_FORMATS = {
-    b"PK\x03\x04": "a zip archive; unpack it",
+    b"PK\x03\x04": "a zip archive; unpack it (a spreadsheet keeps its ending: .xlsx, .ods)",
     b"%PDF": "a PDF document",
     b"\x89PNG": "an image",
     b"\xff\xd8\xff": "an image",
@@ -378,8 +378,8 @@ def _first_sheet(path: Path, text: str, limit: int) -> tuple[bytes, dict[str, in
     except (fastexcel.FastExcelError, *_POLARS_ERRORS, zipfile.BadZipFile) as error:
         first = str(error).strip().partition("\n")[0]
         raise UserError(f"{text} cannot be read as a spreadsheet ({shown(first, 160)}); is it complete?") from error
-    # what the calendar holds as a day is written as midnight
-    days = pl.all().str.replace(r"^(\d{4}-\d\d-\d\d) 00:00:00$", "$1")
+    # a day is given as its midnight, and a time of day as one of the day before the spreadsheets' first
+    days = pl.all().str.replace(r"^1899-12-3[01] ", "").str.replace(r"^(\d{4}-\d\d-\d\d) 00:00:00$", "$1")
     empty = pl.all_horizontal(pl.all().fill_null("").str.strip_chars() == "")
     content = sheet.filter(~empty).select(days).write_csv(include_header=False).encode()
     others = len(book.sheet_names) - 1

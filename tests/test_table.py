@@ -125,14 +125,16 @@ def book(tmp_path):
     def make(name="data.xlsx"):
         with xlsxwriter.Workbook(tmp_path / name) as workbook:
             workbook.add_worksheet("notes")
-            sheet, day = workbook.add_worksheet("data"), workbook.add_format({"num_format": "yyyy-mm-dd"})
+            sheet = workbook.add_worksheet("data")
+            day, clock = (workbook.add_format({"num_format": form}) for form in ("yyyy-mm-dd", "hh:mm"))
             sheet.write(0, 0, "Sales, as of May")
-            sheet.write_row(2, 0, ["when", "amount", "code", "y"])
+            sheet.write_row(2, 0, ["when", "amount", "code", "y", "at"])
             for row in range(ROWS):
                 sheet.write_datetime(3 + row, 0, datetime.datetime(2024, 1, 1) + datetime.timedelta(days=row), day)
                 sheet.write(3 + row, 1, row / 4 if row % 5 else None)
                 sheet.write_string(3 + row, 2, f"00{row % 7}")
                 sheet.write(3 + row, 3, "a, b" if row % 2 else 'c "d"')
+                sheet.write_datetime(3 + row, 4, datetime.time(row % 24, 30), clock)
         return tmp_path / name
 
     return make
@@ -144,7 +146,8 @@ def test_a_spreadsheet_is_read_like_a_file(book):
     assert frame["when"][0] in ("2024-01-01", datetime.date(2024, 1, 1)) and frame["code"][1] == "001"
     assert frame["amount"].cast(pl.Float64).to_list()[:3] == [None, 0.25, 0.5]
     table = load_table(path, "y")
-    assert types_of(table) == {"when": "datetime", "amount": "numeric", "code": "categorical"}
+    assert types_of(table) == {"when": "datetime", "amount": "numeric", "code": "categorical", "at": "numeric"}
+    assert encode(frame[:2], table.schema).numeric[:, -1].tolist() == [0.5, 1.5], "hours"
     assert table.schema.classes == ("a, b", 'c "d"') and table.name == "data"
     assert table.notes == {"other_sheets": 1, "lines_above_header": 1}
 
