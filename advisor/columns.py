@@ -29,6 +29,7 @@ MAX_CODES = 200
 NINES = frozenset(sign * float("9" * digits) for digits in range(2, 9) for sign in (-1, 1))
 """Numbers that people type for a missing cell."""
 MARKED_ROWS = 2
+"""Such a number marks missing cells when so many rows have it: a single one may be a slip."""
 IDENTIFIER_ROWS = 20
 """With fewer rows than this, values that are all different say nothing about identifiers."""
 TEXT_WORDS = 2.0
@@ -325,9 +326,10 @@ def conform(cells: pl.Series, column: Column) -> tuple[pl.Series, dict[str, int]
         if not finite.all():
             notes["infinite_values"] = int(result.is_infinite().sum())
             result = result.to_frame().select(pl.when(finite).then(pl.first())).to_series()
-        if column.missing and (marked := int((is_mark := result.is_in(column.missing)).sum())):
-            notes["marked_values"] = marked
-            result = result.set(is_mark.fill_null(value=False), None)
+        if column.missing:
+            marks = result.is_in(column.missing).fill_null(value=False)
+            notes["marked_values"] = int(marks.sum())
+            result = result.set(marks, None)
     elif column.type == "boolean":
         result = _as_booleans(cells)
     elif column.type == "datetime":
