@@ -308,15 +308,16 @@ def check(
 
 
 def _show(result: RunResult, as_json: bool) -> None:
+    from advisor.advice import read_run
     from advisor.remote import url_or_path
     from advisor.report import verdict
-    from advisor.run_folder import RunFolder
 
-    run = RunFolder(result.folder)
+    kept = read_run(result.folder)
+    run = kept.run
     if as_json:
         echo_json({"run": url_or_path(run), **result.document})
         return
-    for sentence in verdict(result.document):
+    for sentence in verdict(result.document, kept.recommendation.to_dict()["findings"]):
         echo(sentence)
     step = f"advisor predict {url_or_path(run)} NEW_ROWS.csv --out predictions.csv"
     if own := result.document.get("objective"):

@@ -46,7 +46,7 @@ def number(value: Any) -> str:
     return f"{value:.3g}" if value == 0 or 1e-4 <= abs(value) < 1e4 else f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e")
 
 
-def verdict(result: Document, findings: Sequence[Document] = ()) -> list[str]:
+def verdict(result: Document, findings: Sequence[Document]) -> list[str]:
     """Use this, expect this, look at that: a sentence or two each. That a network is not the best tool comes first."""
     final, estimate, loss = result["final"], result["estimate"], result["loss"]
     if result["kind"] == "train":

@@ -140,6 +140,14 @@ def test_a_time_limit_still_leaves_a_model(here):
     assert advisor.load_model("run").predict(table()).shape == (80,)
 
 
+def test_the_terminal_says_what_the_report_says_to_look_at(here, capsys):
+    """`train` and `tune` said of every data set that nothing in it asked for attention."""
+    table().write_csv("d.csv")
+    assert _run(["train", "d.csv", "--target", "y", "--out", "run", "--set", "epochs=2", "--set", "validation=holdout"]) == 0
+    first = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("Look at this first: "))
+    assert "training rows: expect wide intervals" in first and "collect more rows" in first
+
+
 # ------------------------------------------------------------------------------------------------------ D11: edits stand
 
 
