@@ -375,7 +375,7 @@ def _first_sheet(path: Path, text: str, limit: int) -> tuple[bytes, dict[str, in
             raise UserError(f"{text} has no sheet with cells; expected a header line and rows")
     except UserError:
         raise
-    except (fastexcel.FastExcelError, *_POLARS_ERRORS, zipfile.BadZipFile) as error:
+    except (fastexcel.FastExcelError, zipfile.BadZipFile, NotImplementedError, *_POLARS_ERRORS) as error:
         first = str(error).strip().partition("\n")[0]
         raise UserError(f"{text} cannot be read as a spreadsheet ({shown(first, 160)}); is it complete?") from error
     # a day is given as its midnight, and a time of day as one of the day before the spreadsheets' first
@@ -426,7 +426,7 @@ def _read_csv(path: Path, text: str, name: str, data: bytes | None, head: bytes,
             return _read_csv(path, text, name, data, data[:_HEAD_BYTES], above)
         if dialect.above:
             data = content[dialect.above_bytes :]
-            read = _read_csv(path, text, name, data, data[:_HEAD_BYTES], dialect.above)
+            read = _read_csv(path, text, name, data, data[:_HEAD_BYTES], above + dialect.above)
             return replace(read, notes=notes | {"lines_above_header": dialect.above} | read.notes)
         if len(dialect.names) > MAX_COLUMNS:
             raise UserError(f"{text} has more than {MAX_COLUMNS:,} columns, the most that are read; is it transposed?")

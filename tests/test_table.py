@@ -156,12 +156,15 @@ def test_a_spreadsheet_that_is_damaged_or_empty_is_one_line(book, tmp_path):
     import xlsxwriter
 
     whole = book().read_bytes()
+    newer = bytearray(whole)
+    newer[whole.index(b"PK\x01\x02") + 6] = 84  # of zip, that is needed to unpack the first file
     with xlsxwriter.Workbook(tmp_path / "empty.xlsx") as workbook:
         workbook.add_worksheet()
     for name, content, says in (
         ("cut.xlsx", whole[: len(whole) // 2], "cannot be read as a spreadsheet"),
         ("old.xls", b"\xd0\xcf\x11\xe0" + bytes(600), "cannot be read as a spreadsheet"),
         ("zip.ods", whole, "cannot be read as a spreadsheet"),
+        ("newer.xlsx", bytes(newer), "zip file version 8.4"),
         ("empty.xlsx", None, "no sheet with cells"),
     ):
         path = tmp_path / name
