@@ -51,6 +51,7 @@ class Reading:
     id_column: str | None = None
     time_column: str | None = None
     group_column: str | None = None
+    channels: str | None = None
     test_fraction: float = 0.2
     seed: int = 0
     rules: Sequence[str | Path] = ()
@@ -82,6 +83,7 @@ class Reading:
             "id_column": self.id_column,
             "time_column": self.time_column,
             "group_column": self.group_column,
+            "channels": self.channels,
             "test_fraction": self.test_fraction,
             "seed": self.seed,
             "rules": [str(Path(folder).resolve()) for folder in self.rules],
@@ -115,9 +117,7 @@ class Advice:
         return DataIdentity(data.name, data.source, data.fingerprint, data.schema.target)
 
 
-def get_advice(
-    source: Source, target: str | None, reading: Reading | None = None, *, findings: Sequence[Finding] = ()
-) -> Advice:
+def get_advice(source: Source, target: str | None, reading: Reading | None = None, *, findings: Sequence[Finding] = ()) -> Advice:
     """Read, measure and recommend. Raises UserError for whatever the user can mend.
 
     A column that alone tells test rows from training rows is left out (read again as an identifier), and one by which all
@@ -141,9 +141,7 @@ def get_advice(
         "fingerprint": data.fingerprint,
         **reading.to_dict(),
     }
-    recommendation = advise(
-        measured.values, rules, space, reading.fixed, findings=[*repairs(data), *findings], data=kept
-    )
+    recommendation = advise(measured.values, rules, space, reading.fixed, findings=[*repairs(data), *findings], data=kept)
     if isinstance(data, Table):
         # as if the person had said so: the run folder keeps it, and reads the same table again
         later = _later_column(recommendation, reading)
@@ -169,6 +167,8 @@ def _read(source: Any, target: str | None, reading: Reading) -> Table | SignalSe
     if _kind(source, reading) == "table":
         if target is None:
             raise UserError(f"--target is missing: name the column of {source} to predict")
+        if reading.channels is not None:
+            raise UserError("--channels is for arrays of sequences: a table has none")
         return _table(source, target, reading)
     if reading.types:
         raise UserError("--type is for the columns of a table: images and sequences have none")
@@ -181,6 +181,7 @@ def _read(source: Any, target: str | None, reading: Reading) -> Table | SignalSe
         id_column=reading.id_column,
         time_column=reading.time_column,
         group_column=reading.group_column,
+        channels=reading.channels,
         test_fraction=reading.test_fraction,
         seed=reading.seed,
     )
@@ -323,10 +324,21 @@ def _table(source: Any, target: str, reading: Reading) -> Table:
 def repairs(data: Table | SignalSet) -> list[Finding]:
     """What reading the data had to repair or leave out, as findings."""
     return [
-        Finding("info", name.replace("_", "-"), f"{name.replace('_', ' ')}: {count:,}")
+        _TOLD.get(name) or Finding("info", name.replace("_", "-"), f"{name.replace('_', ' ')}: {count:,}")
         for name, count in sorted(data.notes.items())
         if count
     ]
+
+
+_TOLD = {
+    "channels_last": Finding(
+        "info",
+        "channels-last",
+        "The sequences are read as (rows, points, channels): neighbours along the second axis resemble each other more.",
+        actions=("if the second axis is that of the channels: --channels first",),
+    )
+}
+"""What is more than a count."""
 
 
 def _absolute(source: Any) -> str | None:
@@ -340,8 +352,8 @@ def _absolute(source: Any) -> str | None:
 def measure(data: Source, target: str | None = None, **options: Any) -> Facts:
     """The facts of a data set: a path, ``sklearn:NAME``, ``openml:ID``, a pandas or polars frame. Trains nothing.
 
-    options: those of ``Reading`` (test, types, kind, task, id_column, time_column, group_column, test_fraction, seed).
-    Raises UserError for whatever the user can mend.
+    options: those of ``Reading`` (test, types, kind, task, id_column, time_column, group_column, channels, test_fraction,
+    seed). Raises UserError for whatever the user can mend.
     """
     return _measure(_read(data, target, reading_of(options)))
 
@@ -349,8 +361,9 @@ def measure(data: Source, target: str | None = None, **options: Any) -> Facts:
 def recommend(data: Source, target: str | None = None, **options: Any) -> Recommendation:
     """What to use, what to search, and why, in seconds and without training.
 
-    options: those of ``Reading``: test, types, kind, task, id_column, time_column, group_column, test_fraction, seed; rules
-    (further folders of rules), without (ids of rules to leave out), fixed (parameter -> the value that must stand).
+    options: those of ``Reading``: test, types, kind, task, id_column, time_column, group_column, channels,
+    test_fraction, seed; rules (further folders of rules), without (ids of rules to leave out), fixed (parameter -> the value
+    that must stand).
 
     >>> import advisor
     >>> rec = advisor.recommend("data.csv", target="income")  # doctest: +SKIP

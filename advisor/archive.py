@@ -1,4 +1,7 @@
-"""The files of the UCR/UEA archive of time series: ``.ts`` (sktime, aeon) and ``.arff`` (Weka)."""
+"""The files of the UCR/UEA archive of time series: ``.ts`` (sktime, aeon), ``.arff`` (Weka) and plain text.
+
+In ``NAME_TRAIN.tsv`` or ``.txt`` each line is a label and the points of one series, without a header.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,11 @@ from advisor.errors import UserError
 from advisor.reading import available_memory, shown
 from advisor.signal_rows import regular
 
+SUFFIXES = (".ts", ".arff", ".tsv", ".txt")
+"""In the order of what they can say."""
+LEAST_CELLS = 4
+"""A text file of fewer numbers in its first line than a label and three points is none of the archive's."""
+HEAD_BYTES = 1 << 20
 MOST_LABEL = 200
 Series = NDArray[np.float32]
 
@@ -40,19 +48,35 @@ def archive_pair(path: Path) -> tuple[Path, Path | None] | None:
     """The training and the test file: of a NAME_TRAIN, NAME_TEST or NAME (which need not exist), or of a folder with one
     such pair; None when the path is none of these. A file without a part's name is its own."""
     if path.is_dir():
-        found = sorted(file for file in path.iterdir() if re.search(r"_train\.(ts|arff)$", file.name, re.IGNORECASE))
+        found = [file for file in path.iterdir() if re.search(r"_train$", file.stem, re.IGNORECASE) and _of_archive(file)]
         names = {file.stem.lower() for file in found}
         if len(names) != 1:
             return None
-        path = found[-1]  # .ts rather than .arff: it can say more
-    if path.suffix.lower() not in (".ts", ".arff"):
+        path = min(found, key=lambda file: SUFFIXES.index(file.suffix.lower()))
+    if path.suffix.lower() not in SUFFIXES:
         return None
     stem = re.sub(r"_(train|test)$", "", path.stem, flags=re.IGNORECASE)
     if not path.exists() or stem != path.stem:
         train, test = (_beside(path, f"{stem}_{part}") for part in ("TRAIN", "TEST"))
-        if train is not None:
+        if train is not None and _of_archive(train):
             return train, test
-    return path, None
+    return (path, None) if _of_archive(path) else None
+
+
+def _of_archive(path: Path) -> bool:
+    """A .ts or .arff file, or a text file of the archive's names whose first line is numbers: tables are called so, too."""
+    suffix = path.suffix.lower()
+    if suffix not in (".tsv", ".txt"):
+        return suffix in SUFFIXES
+    if not re.search(r"_(train|test)$", path.stem, re.IGNORECASE):
+        return False
+    try:
+        with path.open("rb") as file:
+            first = file.readline(HEAD_BYTES).decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError):
+        return False
+    cells = _cells(first.strip())
+    return len(cells) >= LEAST_CELLS and all(map(_is_number, cells))
 
 
 def _beside(path: Path, stem: str) -> Path | None:
@@ -65,7 +89,7 @@ def _beside(path: Path, stem: str) -> Path | None:
 def read_archive(path: Path, max_bytes: int) -> Archived:
     """Read a file; UserError with the line where it is wrong."""
     text = shown(path, 200)
-    regular(path, "a .ts or .arff file", text)
+    regular(path, "a file of the archive of time series", text)
     limit = min(max_bytes, available_memory() // 8)  # numbers as Python objects on their way to an array
     size = path.stat().st_size
     if size > limit:
@@ -77,7 +101,7 @@ def read_archive(path: Path, max_bytes: int) -> Archived:
     if b"\0" in content:
         raise UserError(f"{text} has a NUL byte at offset {content.index(0):,}: it is damaged, or no text file")
     lines = _Lines(text, content.decode("utf-8-sig", errors="replace").splitlines())
-    found = _read_ts(lines) if path.suffix.lower() == ".ts" else _read_arff(lines)
+    found = {".ts": _read_ts, ".arff": _read_arff}.get(path.suffix.lower(), _read_text)(lines)
     if not found.series:
         raise UserError(f"{text} has no rows after @data; is it complete?")
     channels = {len(series) for series in found.series}
@@ -132,6 +156,29 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return text.strip() in ("", "?")
     return True
+
+
+# ------------------------------------------------------------------------------------------------------------ text
+
+
+def _cells(line: str) -> list[str]:
+    mark = next((mark for mark in ("\t", ",") if mark in line), None)
+    return line.split(mark)
+
+
+def _read_text(lines: _Lines) -> Archived:
+    """A label and the points of a series in each line; labels that are not whole numbers are numbers to predict."""
+    found = Archived("class", labelled=True)
+    for line in lines:
+        label, *points = _cells(line)
+        if not points:
+            raise lines.wrong("it has one cell; expected a label and the points of a series")
+        found.series.append(_numbers(",".join(points), lines)[None])
+        number = float(_numbers(label, lines)[0])
+        found.labels.append("" if np.isnan(number) else f"{number:.0f}" if number.is_integer() else label.strip())
+    if any(not label.lstrip("-").isdecimal() for label in found.labels if label):
+        found.target, found.regression = "target", True
+    return found
 
 
 # -------------------------------------------------------------------------------------------------------------- .ts

@@ -20,14 +20,20 @@ from advisor.errors import UserError, did_you_mean
 from advisor.kinds import Kind
 from advisor.pixels import MOST_CHANNELS, MOST_SIDE, brought_to, capped, on_white
 from advisor.reading import available_memory, shown
-from advisor.signal_rows import ArrayValues, Found, Request, Rows, regular, without_infinities
+from advisor.signal_rows import ArrayValues, Found, Request, Rows, padded, regular, without_infinities
 
 VALUES = ("x", "images", "image", "data", "series", "sequences")
-LABELS = ("y", "labels", "label", "targets", "target", "classes")
+LABELS = ("y", "labels", "label", "targets", "target", "classes", "class")
 GROUPS = ("group", "groups")
 LENGTHS = ("length", "lengths")
-PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+PARTS = {
+    "train": "train", "training": "train",
+    "val": "val", "valid": "val", "validation": "val", "dev": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
 """The part of a data set that a word of an array's name (or a folder's name) stands for."""
+SMALLEST_SQUARE = 8
+"""Numbers of shape (rows, side, side) are images from this side on: series have as many channels as points by chance only."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +49,9 @@ class Header:
 
 
 def kind_of_array(shape: Sequence[int], dtype: np.dtype[Any]) -> Kind:
-    """Images: four dimensions, or three of whole numbers of a byte; all else are sequences."""
-    if len(shape) == 4 or (len(shape) == 3 and dtype in (np.uint8, np.bool_)):
+    """Images: four dimensions, or three of whole numbers of a byte or of a square; all else are sequences."""
+    square = len(shape) == 3 and shape[1] == shape[2] >= SMALLEST_SQUARE
+    if len(shape) == 4 or (len(shape) == 3 and dtype in (np.uint8, np.bool_)) or square:
         return "image"
     return "sequence"
 
@@ -72,10 +79,61 @@ def read_arrays(source: object, kind: Kind, request: Request) -> Found:
     elif isinstance(source, np.ndarray):
         arrays = {"X": source}
     elif isinstance(source, Mapping):
-        arrays = {str(key): np.asarray(value) for key, value in source.items()}
+        arrays = {str(key): as_array(value, str(key), origin) for key, value in source.items()}
     else:
         raise UserError(f"the data is a {type(source).__name__}; expected a path or a NumPy array")
-    return _Arranged(arrays, origin, kind, request).found(name)
+    return _Arranged(_named(arrays), origin, kind, request).found(name)
+
+
+def as_array(value: object, name: str, origin: str) -> NDArray[Any]:
+    """A value of a mapping; series of unequal lengths, each (length,) or (channels, length), filled with NaN at their ends.
+
+    UserError for other objects.
+    """
+    try:
+        array = np.asarray(value)
+    except ValueError:  # rows of unequal lengths
+        array = np.array(None)
+    if array.dtype != object or not isinstance(value, Sequence | np.ndarray):
+        return array
+    try:
+        rows = [np.atleast_2d(np.asarray(row, np.float32)) for row in value]
+    except (TypeError, ValueError):
+        rows = []
+    if not rows or any(row.ndim != 2 or len(row) != len(rows[0]) for row in rows):
+        raise UserError(
+            f"{origin}: '{shown(name)}' holds Python objects; expected numbers, or one array of numbers per row, each of shape "
+            "(length,) or (channels, length) with as many channels"
+        )
+    return padded(rows, len(rows[0]))
+
+
+def _named(arrays: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
+    """Arrays that ``np.savez`` was given without names, arr_0 and so on, by what they can be: values have more dimensions than
+    labels, training rows come before test rows."""
+    unnamed = [f"arr_{position}" for position in range(len(arrays))]
+    if len(arrays) not in (2, 4) or sorted(arrays) != unnamed:
+        return arrays
+    given = [arrays[name] for name in unnamed]
+    flat = [array.ndim < 2 or (array.ndim == 2 and array.shape[1] == 1) or _one_hot(array) for array in given]
+    values, labels = (
+        [array for array, is_label in zip(given, flat, strict=True) if is_label == wanted] for wanted in (False, True)
+    )
+    if len(values) != len(labels) or any(len(x) != len(y) for x, y in zip(values, labels, strict=True)):
+        return arrays
+    suffixes = [""] if len(values) == 1 else ["_train", "_test"]
+    return {
+        f"{role}{suffix}": array
+        for role, them in (("X", values), ("y", labels))
+        for suffix, array in zip(suffixes, them, strict=True)
+    }
+
+
+def _one_hot(array: NDArray[Any]) -> bool:
+    """Whether every row of (rows, classes) is zero but for a single one."""
+    if array.ndim != 2 or array.shape[1] < 2 or array.dtype.kind not in "biuf" or not len(array):
+        return False
+    return bool(np.isin(array, (0, 1)).all() and (array.sum(axis=1) == 1).all())
 
 
 def read_digits(kind: Kind, request: Request) -> Found:
@@ -118,8 +176,9 @@ class _Arranged:
         if self.request.like is not None:  # given as test rows or to predict: the plain rows, else those for the test
             chosen = next(([part] for part in ("", "test") if part in values), chosen)
         notes: dict[str, int] = {}
+        last = self.kind == "sequence" and self._channels_last(values[chosen[0]], notes)
         parts = {
-            part: self._part(part, values[part], labels.get(part), groups.get(part), lengths.get(part), notes)
+            part: self._part(part, values[part], labels.get(part), groups.get(part), lengths.get(part), last, notes)
             for part in dict.fromkeys([*chosen, *(["test"] if "test" in values else [])])
         }
         shape = self._common_shape(list(parts.values()))
@@ -130,9 +189,30 @@ class _Arranged:
         texts = first is not None and self.arrays[first].dtype.kind in "US"
         return Found(
             self.kind, name, self.origin, target, shape, rows, test,
-            classification=texts or (first is not None and _dense_codes(self.arrays[first])),
+            classification=texts or (first is not None and _dense_codes(self._labels_of(first))),
             group_column=_spelled(next(iter(groups.values()))) if rows.groups is not None else None,
+            channels_last=last,
         ).noting(notes)  # fmt: skip
+
+    def _labels_of(self, name: str) -> NDArray[Any]:
+        """An array of labels, one-hot rows as the numbers of their classes."""
+        array = self.arrays[name]
+        return array.argmax(axis=1) if _one_hot(array) else array
+
+    def _channels_last(self, values: str, notes: dict[str, int]) -> bool:
+        """Whether sequences stand as (rows, points, channels): as they stood in training, as was asked, else as they look."""
+        array, asked = self.arrays[values], self.request.channels
+        if array.ndim != 3 or array.dtype.kind not in "biuf":
+            return False
+        if self.request.like is not None:
+            channels = self.request.like[0]
+            before, other = (2, 1) if asked == "last" else (1, 2)
+            return (before if array.shape[before] == channels or array.shape[other] != channels else other) == 2
+        if asked is not None:
+            return asked == "last"
+        last = points_before_channels(array)
+        notes["channels_last"] = int(last)
+        return last
 
     def _names(self) -> str:
         some = [f"{shown(name, 30)} {array.dtype} {array.shape}" for name, array in self.arrays.items()]
@@ -181,7 +261,14 @@ class _Arranged:
         return groups
 
     def _part(
-        self, part: str, values: str, labels: str | None, groups: str | None, lengths: str | None, notes: dict[str, int]
+        self,
+        part: str,
+        values: str,
+        labels: str | None,
+        groups: str | None,
+        lengths: str | None,
+        channels_last: bool,
+        notes: dict[str, int],
     ) -> Rows:
         array = self.arrays[values]
         if not array.ndim or not array.size:
@@ -193,7 +280,7 @@ class _Arranged:
         where = f"{self.origin}: '{shown(values)}'"
         if self.kind == "image":
             return Rows(ArrayValues(as_images(array, where, self.request.like)), cells, own_groups)
-        sequences, infinite = as_sequences(array, where)
+        sequences, infinite = as_sequences(np.swapaxes(array, 1, 2) if channels_last and array.ndim == 3 else array, where)
         if lengths is not None:
             ends = self._per_row(lengths, len(array), values).to_numpy()
             sequences = sequences.copy()
@@ -203,7 +290,7 @@ class _Arranged:
 
     def _per_row(self, name: str, rows: int, values: str) -> pl.Series:
         """One cell per row, from an array of shape (rows,) or (rows, 1)."""
-        array = self.arrays[name]
+        array = self._labels_of(name)
         if array.dtype.kind not in "biufUS":
             raise UserError(f"{self.origin}: '{shown(name)}' holds {array.dtype}; expected numbers or texts, one per row")
         flat = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
@@ -230,20 +317,29 @@ class _Arranged:
         return tuple(shapes[0])
 
 
+_GLUED = re.compile(rf"([xy])({'|'.join(PARTS)})|({'|'.join(PARTS)})([xy])", re.IGNORECASE)
+
+
+def _words(name: str) -> list[str]:
+    """The words of an array's name: X and train of x_train, Xtrain and trainX."""
+    if glued := _GLUED.fullmatch(name):
+        return [word for word in glued.groups() if word]
+    return [word for word in name.split("_") if word]
+
+
 def _stem(name: str) -> str:
-    words = [word for word in name.lower().split("_") if word]
-    return "_".join(word for word in words if word not in PARTS)
+    return "_".join(word for word in map(str.lower, _words(name)) if word not in PARTS)
 
 
 def _spelled(name: str) -> str:
     """An array's name without the word of its part: y of y_train."""
-    kept = [word for word in name.split("_") if word.lower() not in PARTS]
+    kept = [word for word in _words(name) if word.lower() not in PARTS]
     return "_".join(kept) or name
 
 
 def _role(name: str, words: Sequence[str]) -> str | None:
     """The part that an array's name gives ("" for none) when the rest of the name is one of the words, else None."""
-    parts = [word for word in name.lower().split("_") if word in PARTS]
+    parts = [word for word in map(str.lower, _words(name)) if word in PARTS]
     if len(parts) > 1 or _stem(name) not in words:
         return None
     return PARTS[parts[0]] if parts else ""
@@ -298,6 +394,40 @@ def as_sequences(array: NDArray[Any], where: str) -> tuple[NDArray[np.float32], 
     if array.ndim not in (2, 3):
         raise UserError(f"{where} has shape {array.shape}; expected sequences as (rows, channels, length) or (rows, length)")
     return without_infinities(array[:, None] if array.ndim == 2 else array)
+
+
+def points_before_channels(array: NDArray[Any]) -> bool:
+    """Whether (rows, a, b) numbers are (rows, points, channels), as Keras and tslearn keep them.
+
+    Points are the axis whose order means more: along it neighbours resemble each other, and others less. (rows, channels,
+    points), which PyTorch and the archive have, is what they are but for clear signs.
+    """
+    middle, last = array.shape[1:]
+    if last == 1 or middle == 1:
+        return bool(middle > last)
+    step = -(-array.size // LAYOUT_NUMBERS)
+    some = without_infinities(array[::step])[0].astype(np.float64)
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")  # places without any number, or with one number only
+        # each place's own mean and spread over the rows taken out: neither a channel's unit nor a shape that all rows share
+        # is to decide
+        scaled = np.nan_to_num((some - np.nanmean(some, axis=0)) / np.nanstd(some, axis=0))
+    signs = _order_matters(np.swapaxes(scaled, 1, 2)) - _order_matters(scaled)
+    return bool(signs > (CLEAR_SIGN if middle > last else 2 * CLEAR_SIGN))
+
+
+def _order_matters(scaled: NDArray[np.float64]) -> float:
+    """By how much neighbours along the last axis correlate more than any two of its places do."""
+    places = scaled.shape[2]
+    neighbours = np.mean(scaled[..., 1:] * scaled[..., :-1])
+    pairs = np.mean(scaled.sum(axis=2) ** 2 - (scaled**2).sum(axis=2)) / (places * (places - 1))
+    return float(neighbours - pairs)
+
+
+LAYOUT_NUMBERS = 4_000_000
+"""The order of the axes is judged by at most so many numbers."""
+CLEAR_SIGN = 0.15
+"""The axes are taken for exchanged where the order of the second means so much more; twice that where it is not the longer."""
 
 
 def as_images(array: NDArray[Any], where: str, like: tuple[int, ...] | None = None) -> NDArray[np.uint8]:
@@ -380,7 +510,7 @@ def _loaded_npz(path: Path, text: str, request: Request) -> dict[str, NDArray[An
 def _loaded_npy(path: Path, text: str, request: Request) -> dict[str, NDArray[Any]]:
     """The array, those of its other parts beside it (X_test.npy of X_train.npy), and their labels."""
     files = {"X": path}
-    part = next((word for word in path.stem.lower().split("_") if word in PARTS), None)
+    part = next((word for word in _words(path.stem.lower()) if word in PARTS), None)
     beside = {file.stem: file for file in sorted(path.parent.glob("*.npy")) if not file.name.startswith(".")}
     if part is not None and _role(path.stem, VALUES) is not None:
         files = {stem: file for stem, file in beside.items() if any(_role(stem, words) for words in (VALUES, LABELS, GROUPS))}
@@ -403,9 +533,7 @@ def _loaded_npy(path: Path, text: str, request: Request) -> dict[str, NDArray[An
         with _damage_named(file, own):
             arrays[name] = np.load(file, mmap_mode="r", allow_pickle=False)
     if len(arrays) == 1 and request.needs_target:
-        raise UserError(
-            f"{text} has no labels: name their file as the target, or put {path.stem}_labels.npy or y.npy beside it"
-        )
+        raise UserError(f"{text} has no labels: name their file as the target, or put {path.stem}_labels.npy or y.npy beside it")
     return arrays
 
 

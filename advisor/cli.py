@@ -100,14 +100,13 @@ def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--task", help="binary, multiclass or regression; else inferred from the target."),
         click.option("--id-column", help="Sequences in a long table: the column that names the sequence."),
         click.option("--time-column", help="Hold out and validate on the latest rows by this column; the time of a sequence."),
+        click.option("--channels", metavar="AXIS", help="Arrays of sequences: channels first or last; else found out."),
         click.option("--group-column", help="Keep rows with the same value of this column together."),
         click.option("--test-fraction", type=float, default=0.2, show_default=True, help="Share of rows held out."),
         click.option("--seed", type=int, default=0, show_default=True),
         click.option("--rules", multiple=True, metavar="DIR", help="A further folder of rules; repeatable."),
         click.option("--without", multiple=True, metavar="ID", help="Leave out a rule; repeatable."),
-        click.option(
-            "--set", "fixed", multiple=True, metavar="PARAMETER=VALUE", callback=fixed_values, help="Your own value."
-        ),
+        click.option("--set", "fixed", multiple=True, metavar="PARAMETER=VALUE", callback=fixed_values, help="Your own value."),
         click.option("--out", metavar="DIR", help="The run folder, or its URL (s3://BUCKET/RUN); by default runs/NAME."),
         json_option,
     ]

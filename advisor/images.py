@@ -14,13 +14,15 @@ import polars as pl
 from advisor.arrays import PARTS
 from advisor.errors import UserError, did_you_mean
 from advisor.image_files import FileValues, headers
+from advisor.image_paths import SUFFIXES, ImagePaths
 from advisor.pixels import common_size
 from advisor.reading import read_source, shown
 from advisor.signal_rows import Found, Request, Rows
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".pbm", ".pnm")
-HEAD_BYTES = 1 << 16
+HEAD_BYTES, FIRST_ROWS = 1 << 16, 100
 """A table is judged by its beginning: a column of image files has one in its first rows."""
+
+MOST_WRAPPINGS = 4
 
 
 @dataclass(frozen=True)
@@ -36,28 +38,32 @@ class _Listed:
 def path_column(source: object) -> str | None:
     """The column of a table that holds paths of image files which exist, or None: judged by its first rows."""
     if isinstance(source, pl.DataFrame):
-        return _path_column(source.head(100), Path())
+        return ImagePaths(None).column(source.head(FIRST_ROWS))
     if type(source).__module__.partition(".")[0] == "pandas" and hasattr(source, "head"):
-        return _path_column(read_source(source.head(100)).frame, Path())
+        return ImagePaths(None).column(read_source(source.head(FIRST_ROWS)).frame)
     if not isinstance(source, str | Path) or str(source).startswith(("sklearn:", "openml:")):
         return None
     path = Path(source)
     if not path.is_file():
         return None
+    from pyarrow import ArrowException  # type: ignore[import-untyped]
+
+    paths = ImagePaths(path)
     try:
         with path.open("rb") as file:
             start = file.read(HEAD_BYTES)
         if start.startswith(b"PAR1"):
-            return _path_column(_first_rows(path), path.parent)
-        if not re.search(rb"\.(png|jpe?g|jfif|bmp|gif|tiff?|webp|p[gpbn]m)\b", start, re.IGNORECASE):
+            frame = _first_rows(path)
+        elif re.search(rb"\.(png|jpe?g|jfif|bmp|gif|tiff?|webp|p[gpbn]m)\b", start, re.IGNORECASE) or paths.folders:
+            # as a table of its own, so that delimiters, quotes and encodings are read as in the whole
+            lines = start.splitlines()[: -1 if len(start) == HEAD_BYTES else None]
+            head, mark = b"\n".join(lines[:FIRST_ROWS]), _delimiter(lines[0])
+            frame = pl.read_csv(head, infer_schema_length=0, separator=mark, truncate_ragged_lines=True)
+        else:
             return None
-        # as a table of its own, so that delimiters, quotes and encodings are read as in the whole
-        lines = start.splitlines()[: -1 if len(start) == HEAD_BYTES else None]
-        head, mark = b"\n".join(lines[:100]), _delimiter(lines[0])
-        frame = pl.read_csv(head, infer_schema_length=0, separator=mark, truncate_ragged_lines=True)
-        return _path_column(frame, path.parent)
-    except (OSError, UserError, pl.exceptions.PolarsError, IndexError):
+    except (OSError, ArrowException, pl.exceptions.PolarsError, IndexError):
         return None
+    return paths.column(frame)
 
 
 def _delimiter(line: bytes) -> str:
@@ -65,31 +71,12 @@ def _delimiter(line: bytes) -> str:
 
 
 def _first_rows(path: Path) -> pl.DataFrame:
-    from pyarrow import ArrowException, parquet  # type: ignore[import-untyped]
+    from pyarrow import parquet
 
-    try:
-        with parquet.ParquetFile(path) as file:
-            batch = next(file.iter_batches(batch_size=100), None)
-        frame = pl.DataFrame() if batch is None else pl.from_arrow(batch)
-    except ArrowException as error:
-        raise UserError(str(error)) from error
+    with parquet.ParquetFile(path) as file:
+        batch = next(file.iter_batches(batch_size=FIRST_ROWS), None)
+    frame = pl.DataFrame() if batch is None else pl.from_arrow(batch)
     return frame if isinstance(frame, pl.DataFrame) else frame.to_frame()
-
-
-def _path_column(frame: pl.DataFrame, folder: Path) -> str | None:
-    for name, kind in frame.schema.items():
-        if kind == pl.String:
-            cells = [cell for cell in frame[name].drop_nulls().to_list() if Path(cell).suffix.lower() in SUFFIXES]
-            if any(_exists(folder / cell) for cell in cells[:10]):
-                return name
-    return None
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name too long, or with a NUL
-        return False
 
 
 def read_images(source: object, request: Request) -> Found:
@@ -108,9 +95,9 @@ def read_images(source: object, request: Request) -> Found:
         parts, target, name = {"train": _Listed((file,), None, (file.name,))}, "class", file.stem
     else:
         read = read_source(source, max_bytes=request.max_bytes)
-        folder = Path(source).parent if isinstance(source, str | Path) else Path()
-        column = _chosen_column(read.frame, folder, origin, request)
-        parts = {"train": _table(read.frame, folder, column, origin, request, notes)}
+        paths = ImagePaths(Path(source) if isinstance(source, str | Path) else None)
+        column = _chosen_column(read.frame, paths, origin, request)
+        parts = {"train": _table(read.frame, paths, column, origin, request, notes)}
         target, name, columns = str(request.target), read.name, (column,)
     return _found(parts, target, name, origin, request, notes, columns)
 
@@ -193,21 +180,29 @@ def _folder(folder: Path, request: Request, notes: dict[str, int]) -> dict[str, 
         if not listed.files:
             raise UserError(
                 f"{where} has no images in folders of classes (it has {f'the folders {names}' if names else 'no folders'}); "
-                "expected a folder of PNG or JPEG files per class"
+                f"expected a folder of PNG or JPEG files per class{_or_a_table(root)}"
             )
     classes = parts["train"].labels
     if classes is not None and request.like is None and classes.n_unique() < 2:
         raise UserError(
             f"{shown(root, 200)} has images of one class only, '{shown(classes[0], 40)}'; expected a folder per class"
+            f"{_or_a_table(root)}"
         )
     return parts
 
 
+def _or_a_table(root: Path) -> str:
+    found = sorted(file.name for file in root.iterdir() if file.suffix.lower() in (".csv", ".tsv", ".parquet"))
+    return f", or the table of the images as the data: is it {shown(root / found[0], 100)}?" if found else ", or a table of paths"
+
+
 def _unwrapped(folder: Path) -> Path:
-    """The folder, or the only one in it where an archive was unpacked into a folder of its own name."""
-    children = _subfolders(folder)
-    if len(children) == 1 and children[0].name.lower() not in PARTS and len(_subfolders(children[0])) > 1:
-        return children[0]
+    """The folder, or the only one in it where an archive was unpacked into a folder of its own name, maybe twice."""
+    for _ in range(MOST_WRAPPINGS):
+        children = _subfolders(folder)
+        if len(children) != 1 or children[0].name.lower() in PARTS or not _subfolders(children[0]):
+            break
+        folder = children[0]
     return folder
 
 
@@ -268,23 +263,21 @@ def _regular_inside(file: Path, inside: Path) -> bool:
 # ----------------------------------------------------------------------------------------------------------- tables
 
 
-def _chosen_column(frame: pl.DataFrame, folder: Path, origin: str, request: Request) -> str:
+def _chosen_column(frame: pl.DataFrame, paths: ImagePaths, origin: str, request: Request) -> str:
     if request.columns:
         if request.columns[0] not in frame.columns:
             raise UserError(f"{origin} has no column '{shown(request.columns[0])}' of image files, as the training table had")
         return request.columns[0]
-    column = _path_column(frame.head(100), folder)
+    column = paths.column(frame.head(FIRST_ROWS))
     if column is None:
         raise UserError(
             f"{origin} has no column of image files that exist; expected one with paths such as cats/1.png, relative to "
-            f"{shown(folder.resolve(), 100)}"
+            f"{shown(paths.folder.resolve(), 100)} or to a folder in it"
         )
     return column
 
 
-def _table(
-    frame: pl.DataFrame, folder: Path, column: str, origin: str, request: Request, notes: dict[str, int]
-) -> _Listed:
+def _table(frame: pl.DataFrame, paths: ImagePaths, column: str, origin: str, request: Request, notes: dict[str, int]) -> _Listed:
     for role in ("target", "id_column", "group_column"):
         asked = getattr(request, role)
         if request.needs_target and asked is not None and asked not in frame.columns:
@@ -297,22 +290,20 @@ def _table(
         raise UserError(f"{origin} is a table of images: name the column to predict as its target, of {others or 'none'}")
     if request.target == column:
         raise UserError(f"the target '{shown(column)}' is the column of image files; name another column")
-    texts = frame[column].cast(pl.String)
-    named = texts.is_not_null() & (texts.str.strip_chars() != "")
-    files = [folder / text if good else folder for text, good in zip(texts.to_list(), named.to_list(), strict=True)]
-    there = np.array([good and _exists(file) for file, good in zip(files, named.to_list(), strict=True)], dtype=bool)
-    if absent := int((~there).sum()):
-        first = texts.to_list()[int(np.flatnonzero(~there)[0])] or ""
-        if not request.needs_target or absent > len(there) / 2:
+    cells = frame[column].cast(pl.String).fill_null("").to_list()
+    files = [paths.file(cell) for cell in cells]
+    kept = np.array([row for row, file in enumerate(files) if file is not None], np.int64)
+    if absent := len(files) - len(kept):
+        first = cells[files.index(None)]
+        if not request.needs_target or absent > len(files) / 2:
             raise UserError(
-                f"{origin}: {absent:,} of {len(there):,} image files do not exist, the first is '{shown(first)}'; paths are "
-                f"relative to {shown(folder.resolve(), 100)}"
+                f"{origin}: {absent:,} of {len(files):,} image files do not exist, the first is '{shown(first)}'; paths are "
+                f"relative to {shown(paths.folder.resolve(), 100)} or to a folder in it"
             )
         notes["absent_files"] = absent
-    kept = np.flatnonzero(there)
     target = frame[request.target].gather(kept) if request.needs_target and request.target is not None else None
     group = request.group_column
     groups = None if group is None or group not in frame.columns else frame[group].gather(kept).cast(pl.String).fill_null("")
     named_by = request.id_column if request.id_column in frame.columns else column
     names = frame[named_by].cast(pl.String).fill_null("")
-    return _Listed(tuple(files[row] for row in kept.tolist()), target, tuple(names.gather(kept).to_list()), groups)
+    return _Listed(tuple(file for file in files if file is not None), target, tuple(names.gather(kept).to_list()), groups)

@@ -59,6 +59,13 @@ _OTHER_FORMATS = {
     b"SQLite format 3": "a SQLite database; export the table as CSV",
     b"\xd0\xcf\x11\xe0": "an old Office document",
     b"\x93NUMPY": "a NumPy file; save it as CSV or Parquet",
+    b"\x89HDF": "an HDF5 file; save its arrays with numpy.savez as .npz, its tables as Parquet",
+    b"MATLAB 5.0": "a MATLAB file; save its arrays with numpy.savez as .npz",
+    b"RIFF": "a sound or a video; save the signals with numpy.savez as .npz",
+    **{
+        b"\x80" + bytes([version]): "a pickle, which is never read; save tables as Parquet, arrays as .npz"
+        for version in (2, 3, 4, 5)
+    },
     b"\x7fELF": "a program",
 }
 _SPREADSHEETS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")

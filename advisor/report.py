@@ -417,7 +417,7 @@ def _command(recommendation: Document, result: Document | None) -> str:
     data = recommendation["data"]
     kind = result["kind"] if result else "recommend"
     parts = ["advisor", kind, shlex.quote(_shown(data.get("source") or "DATA")), "--target", shlex.quote(_shown(data["target"]))]
-    for option in ("test", "kind", "task", "id_column", "time_column", "group_column"):
+    for option in ("test", "kind", "task", "id_column", "time_column", "group_column", "channels"):
         if data.get(option):
             parts += [f"--{option.replace('_', '-')}", shlex.quote(_shown(str(data[option])))]
     parts += [f"--type {shlex.quote(_shown(f'{name}={kind_}'))}" for name, kind_ in (data.get("types") or {}).items()]

@@ -10,7 +10,8 @@ from advisor import knowledge
 from advisor.advice import Advice, check_fingerprint, get_advice, read_run, reading_of, reopen
 from advisor.archive import archive_pair
 from advisor.errors import UserError
-from advisor.images import SUFFIXES
+from advisor.image_paths import SUFFIXES
+from advisor.reading import read_source, shown
 from advisor.recommendation import Recommendation
 from advisor.remote import here
 from advisor.run_folder import RunFolder, choose_run_folder, read_text, write_text
@@ -18,6 +19,11 @@ from advisor.signals import kind_of
 
 if TYPE_CHECKING:
     from advisor.advice import Source
+
+SHOWN_COLUMNS = 12
+"""A message names so many columns."""
+DATA_SUFFIXES = (".csv", ".tsv", ".parquet", ".xlsx", ".npz", ".npy")
+"""Files that a message about a folder proposes."""
 
 
 def open_run(
@@ -27,6 +33,7 @@ def open_run(
     data, out = here(data), here(out, new=True)
     if isinstance(data, str | Path) and is_run(data):
         if Path(data).is_dir():
+            _refuse_empty(Path(data))
             RunFolder.open(data)  # that it is no run is a better complaint than one about the options
         given = sorted(name for name, value in options.items() if value) + (["target"] if target else [])
         if given:
@@ -36,7 +43,10 @@ def open_run(
     if target is None and not options.get("id_column") and kind_of(data, options.get("kind")) == "table":
         if isinstance(data, str | Path) and ":" not in str(data) and not Path(data).exists():
             raise UserError(f"{data}: there is no such file or run folder")
-        raise UserError("say which column to predict: --target COLUMN")
+        columns = read_source(data).frame.columns  # or why it cannot be read
+        some = ", ".join(shown(name, 40) for name in columns[:SHOWN_COLUMNS])
+        more = f" and {len(columns) - SHOWN_COLUMNS:,} more" if len(columns) > SHOWN_COLUMNS else ""
+        raise UserError(f"say which column to predict: --target COLUMN; the columns are {some}{more}")
     advice = get_advice(data, target, reading_of(options))
     run = choose_run_folder(out, advice.identity)
     if run.recommendation.is_file():
@@ -65,6 +75,19 @@ def is_run(data: str | Path) -> bool:
 def _holds_images(folder: Path) -> bool:
     """Whether a folder is a set of images, or of series in files of their archive."""
     return archive_pair(folder) is not None or any(path.suffix.lower() in SUFFIXES for path in folder.rglob("*"))
+
+
+def _refuse_empty(folder: Path) -> None:
+    """UserError for a folder that is neither a run, nor half of one, nor data, with what to give instead."""
+    run = RunFolder(folder)
+    if run.facts.exists() or run.recommendation.exists():
+        return
+    files = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in DATA_SUFFIXES)
+    found = f"it has {', '.join(shown(name, 40) for name in files[:4])}: give one of these" if files else "give a file, or a run"
+    raise UserError(
+        f"{shown(folder, 200)} is not a run (it has neither facts.json nor recommendation.yaml) and no data: it has no image "
+        f"files and no pair of NAME_TRAIN.ts and NAME_TEST.ts; {found}"
+    )
 
 
 def write_advice(run: RunFolder, advice: Advice) -> None:

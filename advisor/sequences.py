@@ -17,14 +17,12 @@ from advisor.signal_rows import ArrayValues, Found, Request, Rows, padded, witho
 from advisor.table import read_times
 from advisor.target import finite_numbers
 
-SUFFIXES = (".ts", ".arff")
-
 
 def read_sequences(source: object, request: Request) -> Found:
-    """A ``.ts`` or ``.arff`` file (with its test file beside it), or a table."""
+    """A file of the archive of time series (with its test file beside it), or a table."""
     if isinstance(source, str | Path) and not str(source).startswith("sklearn:"):
         path = Path(source)
-        if path.suffix.lower() in SUFFIXES or path.is_dir():
+        if path.is_dir() or archive_pair(path) is not None:
             return _from_archive(path, request)
     return _from_table(source, request)
 
@@ -35,7 +33,9 @@ def _from_archive(path: Path, request: Request) -> Found:
     alone = request.like is not None and path.is_file()  # test rows, or rows to predict: that file and no other
     pair = (path, None) if alone else archive_pair(path)
     if pair is None:
-        raise UserError(f"{origin} is a directory; expected one pair of NAME_TRAIN.ts and NAME_TEST.ts (or .arff) in it")
+        raise UserError(
+            f"{origin} is a directory; expected one pair of NAME_TRAIN.ts and NAME_TEST.ts (or .arff, .tsv, .txt) in it"
+        )
     read = read_archive(pair[0], request.max_bytes)
     if request.needs_target:
         if not read.labelled:

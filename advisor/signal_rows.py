@@ -78,8 +78,9 @@ class Found:
     """What a source holds. task: what the format says of the target, None where it does not.
 
     name: the data set's short name. shape: (channels, height, width) or (channels, length) of the values. columns: those of
-    a table that hold the values (or the paths); id_column, order_column: those that name a row and order its points. notes:
-    what was repaired or left out, as counts.
+    a table that hold the values (or the paths); id_column, order_column: those that name a row and order its points.
+    channels_last: the source's arrays of sequences stand as (rows, points, channels). notes: what was repaired or left out,
+    as counts.
     """
 
     kind: Kind
@@ -95,6 +96,7 @@ class Found:
     columns: tuple[str, ...] = ()
     id_column: str | None = None
     order_column: str | None = None
+    channels_last: bool = False
     notes: dict[str, int] = field(default_factory=dict)
 
     def noting(self, notes: dict[str, int]) -> Found:
@@ -104,14 +106,16 @@ class Found:
 
 @dataclass(frozen=True)
 class Request:
-    """How a source is to be read. like: channels and size that the rows must be brought to, as a saved model's schema has
-    them; needs_target: False for rows to predict."""
+    """How a source is to be read. channels: "first" or "last", where arrays of sequences have them, None to find out; like:
+    channels and size that the rows must be brought to, as a saved model's schema has them; needs_target: False for rows to
+    predict."""
 
     target: str | None = None
     id_column: str | None = None
     time_column: str | None = None
     group_column: str | None = None
     max_bytes: int = 0
+    channels: str | None = None
     like: tuple[int, ...] | None = None
     needs_target: bool = True
     columns: tuple[str, ...] = ()

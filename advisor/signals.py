@@ -19,6 +19,7 @@ from advisor.columns import labels, number_format
 from advisor.errors import UserError, did_you_mean
 from advisor.features import Dataset, Signals, Task
 from advisor.holdout import held_out_rows, row_keys
+from advisor.image_paths import SUFFIXES
 from advisor.kinds import Kind
 from advisor.reading import MAX_BYTES, shown
 from advisor.signal_rows import ArrayValues, Found, Request, Rows, lengths_of
@@ -37,6 +38,7 @@ class SignalSchema:
     order, () for regression. size: (height, width) that all images are brought to, or (length,) of the longest training
     sequence. missing: points are missing in training sequences, or their lengths differ. columns: of a table, those that hold
     the values (or the paths of images); id_column, order_column: those that name a row and give the order of its points.
+    channels_last: arrays of sequences stood as (rows, points, channels).
     """
 
     kind: Literal["image", "sequence"]
@@ -51,6 +53,7 @@ class SignalSchema:
     columns: tuple[str, ...] = ()
     id_column: str | None = None
     order_column: str | None = None
+    channels_last: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -103,8 +106,8 @@ class SignalSet:
 def kind_of(source: object, kind: str | None = None) -> Kind:
     """What the rows of a source are; ``kind``, where it is given, decides. UserError for an unknown kind.
 
-    A folder or a table with a column of image files holds images; ``.ts`` and ``.arff`` files hold sequences; arrays are
-    told by their dimensions: (n, h, w, c) or bytes (n, h, w) images, else sequences. All else is a table.
+    A folder or a table with a column of image files holds images; files of the UCR/UEA archive hold sequences; arrays are
+    told by their dimensions: (n, h, w, c), bytes (n, h, w) or numbers (n, h, h) images, else sequences. All else is a table.
     """
     if kind is not None:
         return check_kind(kind)
@@ -112,15 +115,16 @@ def kind_of(source: object, kind: str | None = None) -> Kind:
         return arrays.kind_of_array(source.shape, source.dtype)
     if isinstance(source, Mapping):
         main = next((value for name, value in source.items() if str(name).lower().startswith(("x", "im"))), None)
-        return "sequence" if main is None else arrays.kind_of_array(np.shape(main), np.asarray(main).dtype)
+        array = np.array(()) if main is None else arrays.as_array(main, "X", "the data")
+        return arrays.kind_of_array(array.shape, array.dtype)
     if isinstance(source, str | Path):
         path = Path(source)
         suffix = path.suffix.lower()
         if suffix in (".npz", ".npy"):
             return arrays.kind_of_file(path)
-        if suffix in sequences.SUFFIXES or (path.is_dir() and archive_pair(path) is not None):
+        if archive_pair(path) is not None:
             return "sequence"
-        if suffix in images.SUFFIXES or path.is_dir():
+        if suffix in SUFFIXES or path.is_dir():
             return "image"
     return "image" if images.path_column(source) is not None else "table"
 
@@ -135,6 +139,7 @@ def load_signals(
     id_column: str | None = None,
     time_column: str | None = None,
     group_column: str | None = None,
+    channels: str | None = None,
     test_fraction: float = 0.2,
     seed: int = 0,
     max_bytes: int = MAX_BYTES,
@@ -144,8 +149,9 @@ def load_signals(
     target: the array or column to predict; None where the format has its own (folders, ``.ts``, y in ``.npz``). test: test
     rows in any format; without it the source's own test part, else ``test_fraction`` of the rows is held out: whole groups
     with ``group_column``, else at random with each class in its share; which rows these are depends on their content and
-    ``seed``, not on their order. id_column, time_column: of a long table of sequences. Arrays group, group_train are used as
-    groups where they are there. UserError for everything that the user can mend.
+    ``seed``, not on their order. id_column, time_column: of a long table of sequences. channels: "first" or "last", where
+    three-dimensional arrays of sequences have them; by default the other axis is the one whose neighbours resemble each
+    other. Arrays group, group_train are used as groups where they are there. UserError for everything that the user can mend.
     """
     chosen_kind = kind_of(source, kind)
     if chosen_kind == "table" and kind is None and id_column is not None:
@@ -157,9 +163,11 @@ def load_signals(
         raise UserError(f"task is '{shown(task)}'{near}; expected binary, multiclass or regression")
     if not isinstance(test_fraction, int | float) or not 0.0 < test_fraction < 1.0:
         raise UserError(f"test_fraction is {test_fraction}; expected a number between 0 and 1, such as 0.2")
-    request = Request(target, id_column, time_column, group_column, max_bytes)
+    if channels not in (None, "first", "last"):
+        raise UserError(f"channels is '{shown(channels)}'; expected first or last")
+    request = Request(target, id_column, time_column, group_column, max_bytes, channels)
     found = _read(source, chosen_kind, request)
-    alike = replace(request, like=found.shape, columns=found.columns)
+    alike = replace(request, like=found.shape, columns=found.columns, channels=_where_channels(found))
     given = found.test if test is None else _read(test, chosen_kind, alike).train
     notes = dict(found.notes)
     chosen, answer = _target(found, task, notes)
@@ -192,7 +200,7 @@ def read_signals(source: object, schema: SignalSchema) -> tuple[Signals, tuple[s
     """
     request = Request(
         schema.target, schema.id_column, schema.order_column, max_bytes=MAX_BYTES,
-        like=schema.shape, needs_target=False, columns=schema.columns,
+        like=schema.shape, needs_target=False, columns=schema.columns, channels=_where_channels(schema),
     )  # fmt: skip
     found = _read(source, schema.kind, request)
     rows = np.arange(len(found.train.values))
@@ -203,12 +211,18 @@ def read_signals(source: object, schema: SignalSchema) -> tuple[Signals, tuple[s
     return Signals(_fitting(values, schema.shape, found.origin)), found.train.names
 
 
+def _where_channels(found: Found | SignalSchema) -> str:
+    return "last" if found.channels_last else "first"
+
+
 def _read(source: object, kind: Kind, request: Request) -> Found:
     if isinstance(source, str) and source == "sklearn:digits":
         return arrays.read_digits(kind, request)
     suffix = Path(source).suffix.lower() if isinstance(source, str | Path) else ""
     if isinstance(source, np.ndarray | Mapping) or suffix in (".npz", ".npy"):
         return arrays.read_arrays(source, kind, request)
+    if request.channels is not None and request.like is None:
+        raise UserError(f"{shown(source, 200)} says itself which its channels are; leave out channels, which is for arrays")
     return images.read_images(source, request) if kind == "image" else sequences.read_sequences(source, request)
 
 
@@ -306,7 +320,7 @@ def _schema(found: Found, task: Task, train: _Part) -> SignalSchema:
     group = found.group_column if train.groups is not None else None
     return SignalSchema(
         kind, found.target, task, classes, found.shape[0], size, missing, group,
-        columns=found.columns, id_column=found.id_column, order_column=found.order_column,
+        columns=found.columns, id_column=found.id_column, order_column=found.order_column, channels_last=found.channels_last,
     )  # fmt: skip
 
 

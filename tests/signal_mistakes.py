@@ -126,6 +126,13 @@ MISTAKES = [
     Mistake("a bomb and nothing else", "set", "100 million", lambda h: [bomb(h / "set" / c / "1.png") for c in "ab"]),
     Mistake("no class folders", "set", "folder of PNG", lambda h: [picture(h / "set" / f"{r}.png") for r in range(5)]),
     Mistake("one class", "set", "one class only", lambda h: folders(h, "a")),
+    Mistake("one folder of images beside their table", "pictures", "pictures/x.csv?", lambda h: [
+        folders(h, "a", root="pictures"), (h / "pictures" / "x.csv").write_text("id,y\n1,2\n")]),
+    Mistake("channels of a file that has its own", "x.ts", "says itself", text(TS + ROWS, "x.ts"), {"channels": "last"}),
+    Mistake("channels that are neither", "x.npz", "first or last", npz(X=SERIES, y=CODES), {"channels": "middle"}),
+    Mistake("a line of the archive with a word", "x_TRAIN.tsv", "line 2: 'b' is no number",
+            text("1\t2\t3\t4\n1\tb\t3\t4\n", "x_TRAIN.tsv")),
+    Mistake("a line of the archive with a label only", "x_TRAIN.txt", "one cell", text("1 2 3 4\n1\n", "x_TRAIN.txt")),
     Mistake("an empty folder", "set", "no folders", lambda h: (h / "set").mkdir()),
     Mistake("folders without images", "set", "no images", lambda h: [(h / "set" / c).mkdir(parents=True) for c in "ab"]),
     Mistake("too few images", "set", "10 are needed", lambda h: folders(h, each=2)),

@@ -37,6 +37,9 @@ def test_a_folder_per_class(tmp_path):
 def test_parts_of_a_folder(tmp_path):
     for part in ("train", "valid", "test"):
         folders(tmp_path, "ab", 6, root=f"outer/set/{part}")
+        folders(tmp_path, "ab", 6, root=f"twice/outer/set/{part.capitalize()}{'ing' * (part != 'valid')}")
+    data = load_signals(tmp_path / "twice")
+    assert (data.rows, len(data.test), data.test_origin, data.schema.classes) == (24, 12, "file", ("a", "b"))
     (tmp_path / "outer" / "set" / "train" / "a" / "deep").mkdir()
     picture(tmp_path / "outer" / "set" / "train" / "a" / "deep" / "x.png", seed=7)
     for source in ("outer", "outer/set"):  # as an archive unpacks, and the folder itself
@@ -179,6 +182,53 @@ def test_a_table_of_paths(tmp_path):
     assert new.values.shape == (3, 3, 12, 10) and names == ("2", "3", "4")
     with pytest.raises(UserError, match="do not exist"):
         read_signals(frame[-2:], data.schema)
+
+
+def competition(here, ending=".png", folder="train_images"):
+    """A table of names in one folder beside it, as competitions give it."""
+    for row in range(24):
+        picture(here / folder / f"{row:03d}{ending}", seed=row)
+    names = [f"{row:03d}" for row in range(24)]
+    return pl.DataFrame({"id": names, "label": ["a" if row % 2 else "b" for row in range(24)]})
+
+
+@pytest.mark.parametrize("spell", [
+    "{}", "{}.png", "train_images\\{}.png", "train_images/{}.png", "C:\\me\\data\\train_images\\{}.png",
+    "/home/me/data/train_images/{}.png",
+])  # fmt: skip
+def test_names_as_other_people_s_tables_have_them(tmp_path, spell):
+    frame = competition(tmp_path)
+    files = {spell.format(name): tmp_path / "train_images" / f"{name}.png" for name in frame["id"]}
+    frame.with_columns(id=pl.Series(list(files))).write_csv(tmp_path / "train.csv")
+    (tmp_path / "empty").mkdir()
+    assert kind_of(tmp_path / "train.csv") == "image"
+    data = load_signals(tmp_path / "train.csv", "label")
+    assert data.rows + len(data.test) == 24 and data.notes == {} and data.schema.columns == ("id",)
+    for name, (row, _) in parts(data).items():
+        assert (np.moveaxis(row, 0, 2) == np.asarray(Image.open(files[name]))).all()
+    read, names = read_signals(tmp_path / "train.csv", data.schema)
+    assert len(read) == 24 and names == tuple(files)
+
+
+def test_a_name_in_two_folders_is_of_the_one_that_is_called_like_the_table(tmp_path):
+    frame = competition(tmp_path)
+    competition(tmp_path, folder="test_images")
+    frame.write_csv(tmp_path / "train.csv")
+    data = load_signals(tmp_path / "train.csv", "label")
+    assert data.rows + len(data.test) == 24
+    frame.write_csv(tmp_path / "labels.csv")
+    with pytest.raises(UserError, match=r"lies in .*test_images and in .*train_images"):
+        load_signals(tmp_path / "labels.csv", "label", kind="image")
+    with pytest.raises(UserError, match="say in the table which is meant"):
+        kind_of(tmp_path / "labels.csv")
+
+
+def test_a_table_beside_images_that_it_does_not_name_is_a_table(tmp_path):
+    competition(tmp_path)
+    pl.DataFrame({"id": range(500, 530), "y": [0, 1] * 15}).write_csv(tmp_path / "t.csv")
+    assert kind_of(tmp_path / "t.csv") == "table"
+    pl.DataFrame({"kind": ["000"] * 10, "y": [0, 1] * 5}).write_csv(tmp_path / "t.csv")  # a level, no name
+    assert kind_of(tmp_path / "t.csv") == "table"
 
 
 def test_a_frame_of_paths(tmp_path):

@@ -61,6 +61,46 @@ def test_what_was_written_is_read(tmp_path, made, form):
         assert np.array_equal(own, expected, equal_nan=True)
 
 
+@pytest.mark.parametrize(("name", "mark"), [("Toy_TRAIN.tsv", "\t"), ("Toy_TRAIN.txt", "  "), ("toy_train.txt", ",")])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.lists(FLOATS, min_size=3, max_size=6), min_size=1, max_size=6), st.data())
+def test_a_label_and_points_in_a_line(tmp_path, name, mark, rows, data):
+    labels = [data.draw(st.sampled_from(["1", "-1", "20"])) for _ in rows]
+    rows[0] = [1.0, *rows[0][1:]]  # of the first line every cell is a number
+    rows[0] = [0.0 if value is None else value for value in rows[0]]
+    written = [data.draw(st.sampled_from([label, f"{float(label):.7e}"])) for label in labels]
+    cells = [["NaN" if value is None else repr(value) for value in row] for row in rows]
+    (tmp_path / name).write_text("\n".join(mark.join([label, *row]) for label, row in zip(written, cells, strict=True)) + "\n")
+    found = read_archive(tmp_path / name, MAX)
+    assert found.labels == labels and found.labelled and not found.regression and kind_of(tmp_path / name) == "sequence"
+    for row, own in zip(rows, found.series, strict=True):
+        expected = np.array([[math.nan if value is None else value for value in row]], np.float32)
+        assert np.array_equal(own, expected, equal_nan=True)
+
+
+def test_tables_that_are_called_like_files_of_the_archive(tmp_path):
+    (tmp_path / "titanic_train.tsv").write_text("id\tage\tfare\tsurvived\n1\t2\t3\t0\n")
+    (tmp_path / "notes_train.txt").write_text("hello there\n")
+    (tmp_path / "scores.txt").write_text("1 2 3 4 5\n")
+    for file in tmp_path.iterdir():
+        assert kind_of(file) == "table"
+    assert kind_of(tmp_path) == "image"  # no pair of the archive
+
+
+def test_the_richest_of_a_folder_s_formats_is_read_and_its_test_rows(tmp_path):
+    line = "{}\t1.5\t2.5\t3.5\n"
+    for part, count in (("TRAIN", 12), ("TEST", 4)):
+        (tmp_path / f"Toy_{part}.txt").write_text("".join(line.format(row % 2) for row in range(count)))
+    data = load_signals(tmp_path)
+    assert (data.rows, len(data.test), data.schema.target, data.schema.classes) == (12, 4, "class", ("0", "1"))
+    assert read_signals(tmp_path / "Toy_TEST.txt", data.schema)[0].values.shape == (4, 1, 3)
+    rows = "".join(f"1,2,3:{'u' if row % 2 else 'v'}\n" for row in range(12))
+    (tmp_path / "Toy_TRAIN.ts").write_text("@classLabel true u v\n@data\n" + rows)
+    assert load_signals(tmp_path).schema.classes == ("u", "v")
+    (tmp_path / "Toy_TRAIN.txt").write_text("".join(f"{row + 0.5} 1 2 3\n" for row in range(20)))
+    assert load_signals(tmp_path / "Toy_TRAIN.txt").schema.task == "regression"
+
+
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data(), series(), st.sampled_from([("x.ts", as_ts), ("x.arff", as_arff)]))
 def test_any_damage_ends_in_data_or_in_one_line(tmp_path, data, made, form):

@@ -83,6 +83,8 @@ def test_the_fingerprint_sees_values_and_labels():
 @pytest.mark.parametrize("names", [
     ("X_train", "y_train", "X_test", "y_test"), ("x_train", "y_train", "x_test", "y_test"),
     ("train_images", "train_labels", "test_images", "test_labels"), ("train_data", "train_target", "test_data", "test_target"),
+    ("XTrain", "yTrain", "XTest", "yTest"), ("trainX", "trainy", "testX", "testy"), ("arr_0", "arr_1", "arr_2", "arr_3"),
+    ("X_training", "Y_training", "X_testing", "Y_testing"),
 ])  # fmt: skip
 def test_parts_are_found_by_their_names(names, tmp_path):
     values, labels, _ = some("image")
@@ -102,6 +104,82 @@ def test_validation_rows_join_the_training_rows_and_other_arrays_are_counted(tmp
     assert data.schema.target == "y"
     assert load_signals(tmp_path / "a.npz", test=tmp_path / "a.npz").test.features.values.shape[0] == 20
     assert read_signals(tmp_path / "a.npz", data.schema)[0].values.shape == (20, 2, 9)
+
+
+def test_arrays_saved_without_names_are_told_by_their_dimensions(tmp_path):
+    values, labels, _ = some()
+    np.savez(tmp_path / "two.npz", values, labels)
+    assert load_signals(tmp_path / "two.npz").schema.target == "y"
+    np.savez(tmp_path / "split.npz", values[:40], values[40:], labels[:40], labels[40:])  # as train_test_split returns them
+    data = load_signals(tmp_path / "split.npz")
+    assert (data.rows, len(data.test)) == (40, 20) and (data.train.features.values == values[:40]).all()
+    for arrays in ((values, labels[:40]), (values, values), (labels, values, labels)):
+        np.savez(tmp_path / "odd.npz", *arrays)
+        with pytest.raises(UserError, match="no array of values"):
+            load_signals(tmp_path / "odd.npz")
+
+
+def test_one_hot_labels_are_classes():
+    values, _, _ = some()
+    codes = np.arange(60) % 3
+    for dtype in (np.float32, np.int64, np.bool_):
+        data = load_signals({"X": values, "y": np.eye(3)[codes].astype(dtype)})
+        assert data.schema.task == "multiclass" and data.schema.classes == ("0", "1", "2")
+        assert data.fingerprint == load_signals({"X": values, "y": codes}).fingerprint
+    with pytest.raises(UserError, match="one label per row"):
+        load_signals({"X": values, "y": np.ones((60, 3))})
+
+
+def test_series_of_unequal_lengths_in_a_list():
+    rows = [np.full((2, 5 + row % 4), row, np.float32) for row in range(40)]
+    data = load_signals({"X": rows, "y": np.arange(40) % 2})
+    assert data.schema.shape == (2, 8) and data.schema.missing and kind_of({"X": rows}) == "sequence"
+    assert load_signals({"X": [row[0] for row in rows], "y": np.arange(40) % 2}).schema.shape == (1, 8)
+    assert load_signals({"X": np.array([row[0] for row in rows], dtype=object), "y": np.arange(40) % 2}).schema.shape == (1, 8)
+    for odd in ([*rows, np.zeros((3, 5))], [*rows, "text"], [*rows, np.zeros((2, 2, 2))]):
+        with pytest.raises(UserError, match="holds Python objects"):
+            load_signals({"X": odd, "y": np.arange(41) % 2})
+
+
+def walks(rows=80, channels=3, points=40, alike=0.0, seed=0):
+    """Random walks; alike: the share that all channels have in common."""
+    draw = np.random.default_rng(seed)
+    own, common = (draw.normal(size=(rows, count, points)).cumsum(2) for count in (channels, 1))
+    return ((1 - alike) * own + alike * common).astype(np.float32)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 12), st.integers(16, 60), st.sampled_from([0.0, 0.5, 1.0]), st.integers(0, 5))
+def test_the_axis_of_points_is_found(channels, points, alike, seed):
+    values = walks(80, channels, points, alike, seed)
+    values[0, :, -3:] = np.nan
+    labels = np.arange(80) % 2
+    first, last = (load_signals({"X": array, "y": labels}) for array in (values, values.swapaxes(1, 2)))
+    assert first.schema.shape == last.schema.shape == (channels, points)
+    assert first.fingerprint == last.fingerprint and "channels_last" not in first.notes and last.notes["channels_last"] == 1
+    assert read_signals(values.swapaxes(1, 2)[:5], last.schema)[0].values.shape == (5, channels, points)
+    schema = SignalSchema.from_dict(json.loads(json.dumps(last.schema.to_dict())))
+    assert schema.channels_last and not SignalSchema.from_dict(_without(schema.to_dict(), "channels_last")).channels_last
+
+
+def _without(document, name):
+    return {key: value for key, value in document.items() if key != name}
+
+
+def test_noise_stands_as_it_is_said_to_and_the_person_decides():
+    values, labels = np.random.default_rng(0).normal(size=(60, 30, 4)), np.arange(60) % 2
+    assert load_signals({"X": values, "y": labels}).schema.shape == (30, 4)
+    assert load_signals({"X": values, "y": labels}, channels="last").schema.shape == (4, 30)
+    turned = {"X": walks().swapaxes(1, 2), "y": np.arange(80) % 2}
+    assert load_signals(turned, channels="first").schema.shape == (40, 3)
+    tested = load_signals(turned, test={"X": walks(20, seed=1), "y": np.arange(20) % 2})  # the test rows stand otherwise
+    assert tested.test.features.values.shape == (20, 3, 40)
+
+
+def test_as_many_channels_as_points_stand_as_in_training():
+    values, labels = walks(80, 6, 6), np.arange(80) % 2
+    data = load_signals({"X": values, "y": labels}, channels="last", kind="sequence")
+    assert (read_signals(values, data.schema)[0].values == values.swapaxes(1, 2)).all()
 
 
 def test_npy_files_find_their_labels(tmp_path):
@@ -230,6 +308,8 @@ def test_kinds_are_told_from_headers_and_names(tmp_path):
     np.save(tmp_path / "b.npy", np.zeros((3, 4, 5), np.uint8))
     pl.DataFrame({"a": [1.0], "y": [2]}).write_csv(tmp_path / "t.csv")
     folders(tmp_path)
+    np.save(tmp_path / "c.npy", np.zeros((3, 28, 28)))
+    assert kind_of(tmp_path / "c.npy") == "image"
     kinds = {"a.npz": "sequence", "b.npy": "image", "t.csv": "table", "set": "image", "x.ts": "sequence", "x.arff": "sequence"}
     assert {name: kind_of(str(tmp_path / name)) for name in kinds} == kinds
     assert kind_of(tmp_path / "t.csv", "sequence") == "sequence" and kind_of("sklearn:digits") == "table"
