@@ -324,7 +324,9 @@ def _table(source: Any, target: str, reading: Reading) -> Table:
 def repairs(data: Table | SignalSet) -> list[Finding]:
     """What reading the data had to repair or leave out, as findings."""
     return [
-        _TOLD.get(name) or Finding("info", name.replace("_", "-"), f"{name.replace('_', ' ')}: {count:,}")
+        replace(_TOLD[name], message=_TOLD[name].message.format(count=count))
+        if name in _TOLD
+        else Finding("info", name.replace("_", "-"), f"{name.replace('_', ' ')}: {count:,}")
         for name, count in sorted(data.notes.items())
         if count
     ]
@@ -336,7 +338,13 @@ _TOLD = {
         "channels-last",
         "The sequences are read as (rows, points, channels): neighbours along the second axis resemble each other more.",
         actions=("if the second axis is that of the channels: --channels first",),
-    )
+    ),
+    "rows_alone_in_their_class": Finding(
+        "warning",
+        "rows-alone-in-their-class",
+        "Left out, as the only rows of their classes: {count:,}. Such a class can be trained on or tested on, but not both.",
+        actions=("correct how the class is spelt, join it with another one, or give more rows of it",),
+    ),
 }
 """What is more than a count."""
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from advisor.errors import UserError, did_you_mean
 from advisor.kinds import Kind
-from advisor.pixels import MOST_CHANNELS, MOST_SIDE, brought_to, capped, on_white
+from advisor.pixels import BYTE, MOST_CHANNELS, MOST_SIDE, bits_of, brought_to, byte_scale, capped, on_white
 from advisor.reading import available_memory, shown
 from advisor.signal_rows import ArrayValues, Found, Request, Rows, padded, regular, without_infinities
 
@@ -177,8 +177,12 @@ class _Arranged:
             chosen = next(([part] for part in ("", "test") if part in values), chosen)
         notes: dict[str, int] = {}
         last = self.kind == "sequence" and self._channels_last(values[chosen[0]], notes)
+        bits = BYTE
+        if self.kind == "image":
+            deep = self.request.bits > BYTE
+            bits = self.request.bits if deep else max(_bits(self.arrays[values[part]]) for part in chosen)
         parts = {
-            part: self._part(part, values[part], labels.get(part), groups.get(part), lengths.get(part), last, notes)
+            part: self._part(part, values[part], labels.get(part), groups.get(part), lengths.get(part), last, bits, notes)
             for part in dict.fromkeys([*chosen, *(["test"] if "test" in values else [])])
         }
         shape = self._common_shape(list(parts.values()))
@@ -192,6 +196,7 @@ class _Arranged:
             classification=texts or (first is not None and _dense_codes(self._labels_of(first))),
             group_column=_spelled(next(iter(groups.values()))) if rows.groups is not None else None,
             channels_last=last,
+            bits=bits,
         ).noting(notes)  # fmt: skip
 
     def _labels_of(self, name: str) -> NDArray[Any]:
@@ -268,6 +273,7 @@ class _Arranged:
         groups: str | None,
         lengths: str | None,
         channels_last: bool,
+        bits: int,
         notes: dict[str, int],
     ) -> Rows:
         array = self.arrays[values]
@@ -279,7 +285,7 @@ class _Arranged:
         own_groups = None if groups is None else self._per_row(groups, len(array), values).cast(pl.String).fill_null("")
         where = f"{self.origin}: '{shown(values)}'"
         if self.kind == "image":
-            return Rows(ArrayValues(as_images(array, where, self.request.like)), cells, own_groups)
+            return Rows(ArrayValues(as_images(array, where, self.request.like, bits)), cells, own_groups)
         sequences, infinite = as_sequences(np.swapaxes(array, 1, 2) if channels_last and array.ndim == 3 else array, where)
         if lengths is not None:
             ends = self._per_row(lengths, len(array), values).to_numpy()
@@ -426,15 +432,19 @@ def _order_matters(scaled: NDArray[np.float64]) -> float:
 
 LAYOUT_NUMBERS = 4_000_000
 """The order of the axes is judged by at most so many numbers."""
-CLEAR_SIGN = 0.15
+CLEAR_SIGN = 0.1
 """The axes are taken for exchanged where the order of the second means so much more; twice that where it is not the longer."""
 
 
-def as_images(array: NDArray[Any], where: str, like: tuple[int, ...] | None = None) -> NDArray[np.uint8]:
+def _bits(array: NDArray[Any]) -> int:
+    return bits_of(array.max(initial=0)) if array.dtype.kind in "iu" and array.itemsize > 1 else BYTE
+
+
+def as_images(array: NDArray[Any], where: str, like: tuple[int, ...] | None = None, bits: int = BYTE) -> NDArray[np.uint8]:
     """(n, h, w), (n, h, w, c) or (n, c, h, w) -> uint8 (n, c, h, w), at most MOST_SIDE pixels on the longer side.
 
-    Floats in 0..1 or 0..255, booleans, and whole numbers up to 65,535 (16 bits, scaled) are read; an alpha channel is laid
-    on white. like: channels and size to be brought to.
+    Floats in 0..1 or 0..255, booleans, and whole numbers up to 65,535 are read; an alpha channel is laid on white. like:
+    channels and size to be brought to. bits: those that the largest number may have, scaled to a byte.
     """
     if array.dtype.kind not in "biuf":
         raise UserError(f"{where} holds {array.dtype}; expected images as numbers")
@@ -442,7 +452,7 @@ def as_images(array: NDArray[Any], where: str, like: tuple[int, ...] | None = No
         raise UserError(f"{where} has shape {array.shape}; expected images as (rows, height, width[, channels])")
     array = array[..., None] if array.ndim == 3 else array
     axis = _channel_axis(array.shape, where)
-    images = as_bytes(array, where)
+    images = as_bytes(array, where, bits)
     images = images if axis == 1 else np.moveaxis(images, 3, 1)
     if images.shape[1] == 4:
         images = on_white(images)
@@ -469,8 +479,8 @@ def _channel_axis(shape: Sequence[int], where: str) -> int:
     return 3 if last == few else 1
 
 
-def as_bytes(array: NDArray[Any], where: str) -> NDArray[np.uint8]:
-    """Pixels of any numeric type as bytes."""
+def as_bytes(array: NDArray[Any], where: str, bits: int) -> NDArray[np.uint8]:
+    """Pixels of any numeric type as bytes; whole numbers of so many bits."""
     if array.dtype == np.uint8:
         return array
     if array.dtype == np.bool_:
@@ -485,15 +495,13 @@ def as_bytes(array: NDArray[Any], where: str) -> NDArray[np.uint8]:
         raise UserError(f"{where} has pixels from {low:g} to {high:g}; expected numbers in 0..1 or 0..255: scale them so")
     if low < 0 or high > 65535:
         raise UserError(f"{where} has pixels from {low} to {high}; expected 0..255, or 0..65535 for 16 bits")
-    if array.dtype == np.uint16 or high > 255:
-        return _rounded(array, 1 / 257)
-    return array.astype(np.uint8)
+    return array.astype(np.uint8) if bits == BYTE and high <= 255 else _rounded(array, byte_scale(bits))
 
 
 def _rounded(array: NDArray[Any], scale: float) -> NDArray[np.uint8]:
     result = np.empty(array.shape, np.uint8)
     for start in range(0, len(array), 4096):  # a copy of the whole in floats would be eight times as large
-        result[start : start + 4096] = np.rint(array[start : start + 4096] * scale)
+        result[start : start + 4096] = np.rint(np.minimum(array[start : start + 4096] * scale, 255))
     return result
 
 

@@ -43,10 +43,12 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class FileValues:
-    """Image files that are decoded when they are taken. shape: (channels, height, width); content: their ``keys``."""
+    """Image files that are decoded when they are taken. shape: (channels, height, width); bits: of the largest value;
+    content: their ``keys``."""
 
     files: tuple[Path, ...]
     shape: tuple[int, ...]
+    bits: int
     content: NDArray[np.uint64]
 
     def __len__(self) -> int:
@@ -59,9 +61,9 @@ class FileValues:
         files = [self.files[row] for row in rows.tolist()]
         size = len(files) * int(np.prod(self.shape))
         if size > available_memory() // 3:
-            return _cached(files, self.shape, size)
+            return _cached(files, self.shape, self.bits, size)
         values = np.empty((len(files), *self.shape), np.uint8)
-        readable = _fill(values, files, self.shape)
+        readable = _fill(values, files, self.shape, self.bits)
         return values[: int(readable.sum())], readable
 
 
@@ -70,11 +72,11 @@ def headers(files: Sequence[Path]) -> list[Header]:
     return [Header(*found) for chunk in _each_chunk("header", files, {}) for found in chunk[0]]
 
 
-def _fill(values: NDArray[np.uint8], files: Sequence[Path], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+def _fill(values: NDArray[np.uint8], files: Sequence[Path], shape: tuple[int, ...], bits: int) -> NDArray[np.bool_]:
     """Decode into the first rows of ``values``; says which files could be read."""
     readable: list[bool] = []
     filled = 0
-    for good, pixels in _each_chunk("decode", files, {"shape": list(shape)}):
+    for good, pixels in _each_chunk("decode", files, {"shape": list(shape), "bits": bits}):
         readable += good
         count = sum(good)
         values[filled : filled + count] = np.frombuffer(pixels, np.uint8).reshape(count, *shape)
@@ -85,8 +87,8 @@ def _fill(values: NDArray[np.uint8], files: Sequence[Path], shape: tuple[int, ..
 # ----------------------------------------------------------------------------------------------------------- cache
 
 
-def _cached(files: Sequence[Path], shape: tuple[int, ...], size: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    folder = cache_folder() / f"{_PREFIX}{_key(files, shape)}"
+def _cached(files: Sequence[Path], shape: tuple[int, ...], bits: int, size: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    folder = cache_folder() / f"{_PREFIX}{_key(files, shape, bits)}"
     with contextlib.suppress(OSError, ValueError):
         found = _mapped(folder)
         with contextlib.suppress(OSError):  # a cache that we may only read
@@ -103,7 +105,7 @@ def _cached(files: Sequence[Path], shape: tuple[int, ...], size: int) -> tuple[N
                 "name a larger place with XDG_CACHE_HOME"
             )
         values = np.lib.format.open_memmap(partial / "values.npy", "w+", np.uint8, (len(files), *shape))
-        readable = _fill(values, files, shape)
+        readable = _fill(values, files, shape, bits)
         values.flush()
         np.save(partial / "readable.npy", readable)
         with contextlib.suppress(OSError):  # another process was first
@@ -134,8 +136,8 @@ def _mapped(folder: Path) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     return values[: int(readable.sum())], readable
 
 
-def _key(files: Sequence[Path], shape: tuple[int, ...]) -> str:
-    whole = hashlib.sha256(f"{FORMAT} {shape}".encode())
+def _key(files: Sequence[Path], shape: tuple[int, ...], bits: int) -> str:
+    whole = hashlib.sha256(f"{FORMAT} {shape} {bits}".encode())
     for file in files:
         with contextlib.suppress(OSError):
             info = file.stat()

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, TiffImagePlugin, WebPImagePlugin  # noqa: F401  else Pillow would load all its readers
 
-from advisor.pixels import LUMA, fitted
+from advisor.pixels import BYTE, LUMA, bits_of, byte_scale, fitted
 
 MOST_PIXELS = 100_000_000
 """An image that declares more is refused unread: a small file may unpack to all the memory there is."""
@@ -29,14 +29,16 @@ _ORIENTATION = 0x0112
 
 
 class Header(NamedTuple):
-    """What is known of an image file without decoding it. problem: "" or why it cannot be read ("corrupt", "oversized");
-    channels: 1 (grey) or 3; height, width: as it is shown, its EXIF orientation heeded; key: of its content."""
+    """What is known of an image file, without decoding it where its values are bytes. problem: "" or why it cannot be read
+    ("corrupt", "oversized"); channels: 1 (grey) or 3; height, width: as it is shown, its EXIF orientation heeded; key: of its
+    content; bits: those that its values need, at least 8."""
 
     problem: str
     channels: int = 0
     height: int = 0
     width: int = 0
     key: int = 0
+    bits: int = BYTE
 
 
 def header(file: str) -> Header:
@@ -51,23 +53,27 @@ def header(file: str) -> Header:
                 warnings.simplefilter("ignore")
                 image = Image.open(stream, formats=FORMATS)
                 turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
-            width, height = image.size
-            if width * height > MOST_PIXELS:
-                return Header("oversized")
+                width, height = image.size
+                if width * height > MOST_PIXELS:
+                    return Header("oversized")
+                bits = bits_of(np.asarray(image).max(initial=0)) if image.mode.startswith("I") or image.mode == "F" else BYTE
             width, height = (height, width) if turned else (width, height)
-            return Header("", 1 if image.mode in _GREY else 3, height, width, int.from_bytes(digest, "little"))
+            return Header("", 1 if image.mode in _GREY else 3, height, width, int.from_bytes(digest, "little"), bits)
     except Image.DecompressionBombError:
         return Header("oversized")
     except Exception:  # noqa: BLE001  Pillow's readers raise anything on damaged files, from SyntaxError to KeyError
         return Header("corrupt")
 
 
-def decode(file: str, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
-    """The pixels in the shape (channels, height, width), or None when the file cannot be read."""
+def decode(file: str, shape: tuple[int, ...], bits: int) -> NDArray[np.uint8] | None:
+    """The pixels in the shape (channels, height, width), or None when the file cannot be read.
+
+    bits: those of the largest value there may be, where values are more than bytes.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            image = _opened(file, 4 * max(shape[1:]))
+            image = _opened(file, 4 * max(shape[1:]), bits)
         if image.mode == "RGB" and shape[0] == 1:
             grey = np.rint(np.asarray(image) @ np.array(LUMA)).astype(np.uint8)
             image = Image.fromarray(grey)
@@ -79,7 +85,7 @@ def decode(file: str, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
         return None
 
 
-def _opened(file: str, enough: int) -> Image.Image:
+def _opened(file: str, enough: int, bits: int) -> Image.Image:
     """The image as it is shown, in mode L or RGB; a large photograph at a half, a quarter or an eighth of its size."""
     with Image.open(file, formats=FORMATS) as image:
         if image.size[0] * image.size[1] > MOST_PIXELS:
@@ -87,11 +93,11 @@ def _opened(file: str, enough: int) -> Image.Image:
         if image.format == "JPEG":
             image.draft(None, (enough, enough))
         image.load()
-        return _plain(ImageOps.exif_transpose(image))
+        return _plain(ImageOps.exif_transpose(image), bits)
 
 
-def _plain(image: Image.Image) -> Image.Image:
-    """Any mode -> L or RGB: alpha laid on white, 16 bits scaled to 8."""
+def _plain(image: Image.Image, bits: int) -> Image.Image:
+    """Any mode -> L or RGB: alpha laid on white, more than 8 bits scaled to 8."""
     if image.mode in ("L", "RGB"):
         # a colour that stands for "nothing", as PNG and GIF may name one
         return image if "transparency" not in image.info else _on_white(image)
@@ -101,9 +107,7 @@ def _plain(image: Image.Image) -> Image.Image:
         array = np.asarray(image).astype(np.float64)
         if not np.isfinite(array).all() or array.min(initial=0) < 0:
             raise ValueError("pixels below zero")
-        high = array.max(initial=0)
-        bits16 = image.mode.startswith("I;16") or high > 255
-        scale = 1 / 257 if bits16 else 255 if image.mode == "F" and high <= 1 else 1
+        scale = 255 if image.mode == "F" and bits == BYTE and array.max(initial=0) <= 1 else byte_scale(bits)
         return Image.fromarray(np.rint(np.minimum(array * scale, 255)).astype(np.uint8))
     if image.mode in ("LA", "La", "RGBA", "RGBa", "PA") or "transparency" in image.info:
         return _on_white(image)
@@ -121,7 +125,7 @@ def answer(job: dict[str, Any]) -> tuple[list[Any], bytes]:
     """A job's answer: per file its header, or whether it could be read; and the pixels of those that could."""
     if job["do"] == "header":
         return [list(header(file)) for file in job["files"]], b""
-    found = [decode(file, tuple(job["shape"])) for file in job["files"]]
+    found = [decode(file, tuple(job["shape"]), job["bits"]) for file in job["files"]]
     return [pixels is not None for pixels in found], b"".join(pixels.tobytes() for pixels in found if pixels is not None)
 
 

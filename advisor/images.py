@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from advisor.arrays import PARTS
 from advisor.errors import UserError, did_you_mean
 from advisor.image_files import FileValues, headers
 from advisor.image_paths import SUFFIXES, ImagePaths
-from advisor.pixels import common_size
+from advisor.pixels import BYTE, common_size
 from advisor.reading import read_source, shown
 from advisor.signal_rows import Found, Request, Rows
 
@@ -111,21 +111,22 @@ def _found(
     notes: dict[str, int],
     columns: tuple[str, ...],
 ) -> Found:
-    train, shape = _readable(parts["train"], request.like, origin, request, notes)
-    test = _readable(parts["test"], shape, origin, request, notes)[0] if "test" in parts else None
+    train = _readable(parts["train"], origin, request, notes)
+    assert isinstance(train.values, FileValues)
+    shape, bits = train.values.shape, train.values.bits
+    test = _readable(parts["test"], origin, replace(request, like=shape, bits=bits), notes) if "test" in parts else None
     return Found(
         "image", name, origin, target, shape, train, test,
         classification=not columns,
         group_column=request.group_column if columns and train.groups is not None else None,
         columns=columns,
         id_column=request.id_column,
+        bits=bits,
     ).noting(notes)  # fmt: skip
 
 
-def _readable(
-    listed: _Listed, like: tuple[int, ...] | None, origin: str, request: Request, notes: dict[str, int]
-) -> tuple[Rows, tuple[int, ...]]:
-    """The files whose headers can be read, and the shape that all are brought to."""
+def _readable(listed: _Listed, origin: str, request: Request, notes: dict[str, int]) -> Rows:
+    """The files whose headers can be read."""
     found = headers(listed.files)
     good = [position for position, own in enumerate(found) if not own.problem]
     for problem in ("corrupt", "oversized"):
@@ -140,17 +141,18 @@ def _readable(
     known = [found[position] for position in good]
     sizes = [(own.height, own.width) for own in known]
     colour = any(own.channels == 3 for own in known)
-    shape = like or (3 if colour else 1, *common_size(sizes))
+    shape = request.like or (3 if colour else 1, *common_size(sizes))
     if shape[0] not in (1, 3):
         raise UserError(f"{origin}: the training images have {shape[0]} channels, image files have 1 or 3")
-    if like is None:
+    if request.like is None:
         notes["image_sizes"] = len(set(sizes)) if len(set(sizes)) > 1 else 0
     notes["converted_channels"] = notes.get("converted_channels", 0) + sum(own.channels != shape[0] for own in known)
     keys = np.array([own.key for own in known], np.uint64)
     rows = np.array(good)
     labels, groups = (None if column is None else column.gather(rows) for column in (listed.labels, listed.groups))
-    values = FileValues(tuple(listed.files[position] for position in good), shape, keys)
-    return Rows(values, labels, groups, tuple(listed.names[position] for position in good)), shape
+    bits = request.bits if request.bits > BYTE else max(own.bits for own in known)
+    values = FileValues(tuple(listed.files[position] for position in good), shape, bits, keys)
+    return Rows(values, labels, groups, tuple(listed.names[position] for position in good))
 
 
 # ---------------------------------------------------------------------------------------------------------- folders

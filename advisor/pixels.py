@@ -18,6 +18,17 @@ MOST_SIDE = 224
 MOST_CHANNELS = 16
 LUMA = (0.299, 0.587, 0.114)
 """Grey of a colour (ITU-R BT.601, as Pillow has it)."""
+BYTE, MOST_BITS = 8, 16
+
+
+def bits_of(largest: float) -> int:
+    """Bits that whole numbers up to this one need, from 8: cameras and scanners leave the upper of 16 bits empty."""
+    return min(max(int(largest).bit_length(), BYTE), MOST_BITS)
+
+
+def byte_scale(bits: int) -> float:
+    """What values of so many bits are multiplied by to fill a byte."""
+    return 255 / ((1 << bits) - 1)
 
 
 def capped(height: int, width: int, most: int = MOST_SIDE) -> tuple[int, int]:

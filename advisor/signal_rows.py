@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from advisor.errors import UserError
 from advisor.features import Task
 from advisor.kinds import Kind
+from advisor.pixels import BYTE
 
 
 class Values(Protocol):
@@ -79,8 +80,8 @@ class Found:
 
     name: the data set's short name. shape: (channels, height, width) or (channels, length) of the values. columns: those of
     a table that hold the values (or the paths); id_column, order_column: those that name a row and order its points.
-    channels_last: the source's arrays of sequences stand as (rows, points, channels). notes: what was repaired or left out,
-    as counts.
+    channels_last: the source's arrays of sequences stand as (rows, points, channels); bits: those of the largest pixel.
+    notes: what was repaired or left out, as counts.
     """
 
     kind: Kind
@@ -97,6 +98,7 @@ class Found:
     id_column: str | None = None
     order_column: str | None = None
     channels_last: bool = False
+    bits: int = BYTE
     notes: dict[str, int] = field(default_factory=dict)
 
     def noting(self, notes: dict[str, int]) -> Found:
@@ -106,9 +108,10 @@ class Found:
 
 @dataclass(frozen=True)
 class Request:
-    """How a source is to be read. channels: "first" or "last", where arrays of sequences have them, None to find out; like:
-    channels and size that the rows must be brought to, as a saved model's schema has them; needs_target: False for rows to
-    predict."""
+    """How a source is to be read. channels: "first" or "last", where arrays of sequences have them, None to find out; bits:
+    those of the largest pixel where it is more than a byte, else they are found out; like: channels and size that the rows
+    must be brought to, as a saved model's schema has them; needs_target: False for rows to predict.
+    """
 
     target: str | None = None
     id_column: str | None = None
@@ -116,6 +119,7 @@ class Request:
     group_column: str | None = None
     max_bytes: int = 0
     channels: str | None = None
+    bits: int = 0
     like: tuple[int, ...] | None = None
     needs_target: bool = True
     columns: tuple[str, ...] = ()

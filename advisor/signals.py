@@ -23,7 +23,7 @@ from advisor.image_paths import SUFFIXES
 from advisor.kinds import Kind
 from advisor.reading import MAX_BYTES, shown
 from advisor.signal_rows import ArrayValues, Found, Request, Rows, lengths_of
-from advisor.target import check_target, finite_numbers, ordered_classes, read_target
+from advisor.target import LONELY, check_target, finite_numbers, ordered_classes, read_target
 
 __all__ = ["SignalSchema", "SignalSet", "kind_of", "load_signals", "read_signals"]
 
@@ -38,7 +38,8 @@ class SignalSchema:
     order, () for regression. size: (height, width) that all images are brought to, or (length,) of the longest training
     sequence. missing: points are missing in training sequences, or their lengths differ. columns: of a table, those that hold
     the values (or the paths of images); id_column, order_column: those that name a row and give the order of its points.
-    channels_last: arrays of sequences stood as (rows, points, channels).
+    channels_last: arrays of sequences stood as (rows, points, channels). bits: those of the largest pixel (12 where a scanner
+    filled so many of 16), 0 for a schema that was saved without.
     """
 
     kind: Literal["image", "sequence"]
@@ -54,6 +55,7 @@ class SignalSchema:
     id_column: str | None = None
     order_column: str | None = None
     channels_last: bool = False
+    bits: int = 0
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -167,7 +169,7 @@ def load_signals(
         raise UserError(f"channels is '{shown(channels)}'; expected first or last")
     request = Request(target, id_column, time_column, group_column, max_bytes, channels)
     found = _read(source, chosen_kind, request)
-    alike = replace(request, like=found.shape, columns=found.columns, channels=_where_channels(found))
+    alike = replace(request, like=found.shape, columns=found.columns, channels=_where_channels(found), bits=found.bits)
     given = found.test if test is None else _read(test, chosen_kind, alike).train
     notes = dict(found.notes)
     chosen, answer = _target(found, task, notes)
@@ -200,7 +202,7 @@ def read_signals(source: object, schema: SignalSchema) -> tuple[Signals, tuple[s
     """
     request = Request(
         schema.target, schema.id_column, schema.order_column, max_bytes=MAX_BYTES,
-        like=schema.shape, needs_target=False, columns=schema.columns, channels=_where_channels(schema),
+        like=schema.shape, needs_target=False, columns=schema.columns, channels=_where_channels(schema), bits=schema.bits,
     )  # fmt: skip
     found = _read(source, schema.kind, request)
     rows = np.arange(len(found.train.values))
@@ -235,16 +237,17 @@ def _target(found: Found, task: Task | None, notes: dict[str, int]) -> Answer:
     if cells is None:
         raise UserError(f"{found.origin} has no labels; expected a label for each row")
     asked = task or found.task
-    if asked is None and found.classification:
-        asked = "binary" if labels(cells).drop_nulls().n_unique() <= 2 else "multiclass"
-    chosen, answer, _ = read_target(cells.alias(found.target), found.target, asked, notes)
+    of_classes = asked is None and found.classification
+    chosen, answer, _ = read_target(cells.alias(found.target), found.target, "multiclass" if of_classes else asked, notes)
+    if of_classes and answer.drop_nulls().n_unique() <= 2:
+        chosen = "binary"
     return chosen, answer
 
 
 def _usable(rows: Rows, answer: pl.Series, notes: dict[str, int]) -> NDArray[np.int64]:
     """The rows that have a target and, of sequences, at least one point."""
     filled = answer.is_not_null().to_numpy()
-    if lost := int((~filled).sum()):
+    if lost := int((~filled).sum()) - notes.get(LONELY, 0):
         notes["rows_without_target"] = lost
     if isinstance(rows.values, ArrayValues) and rows.values.array.ndim == 3:
         points = lengths_of(rows.values.array) > 0
@@ -320,7 +323,8 @@ def _schema(found: Found, task: Task, train: _Part) -> SignalSchema:
     group = found.group_column if train.groups is not None else None
     return SignalSchema(
         kind, found.target, task, classes, found.shape[0], size, missing, group,
-        columns=found.columns, id_column=found.id_column, order_column=found.order_column, channels_last=found.channels_last,
+        columns=found.columns, id_column=found.id_column, order_column=found.order_column,
+        channels_last=found.channels_last, bits=found.bits,
     )  # fmt: skip
 
 

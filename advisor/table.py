@@ -26,7 +26,7 @@ from advisor.errors import UserError, did_you_mean
 from advisor.features import MISSING, UNSEEN, Dataset, Features, Task
 from advisor.holdout import fingerprint_of, held_out_rows, row_keys
 from advisor.reading import MAX_BYTES, Source, read_source, shown, unique_names
-from advisor.target import MIN_ROWS, check_target, finite_numbers, ordered_classes, read_target
+from advisor.target import LONELY, MIN_ROWS, check_target, finite_numbers, ordered_classes, read_target
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -166,7 +166,8 @@ def load_table(
     chosen, answer, form = read_target(read.frame[target], target, task, notes)
     frame = read.frame
     if answer.null_count():
-        notes["rows_without_target"] = answer.null_count()
+        if missing := answer.null_count() - notes.get(LONELY, 0):
+            notes["rows_without_target"] = missing
         frame, answer = frame.filter(answer.is_not_null()), answer.drop_nulls()
     check_target(answer, chosen, target, read.frame.height)
     time = None if time_column is None else _time_as_column(frame[time_column])

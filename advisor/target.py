@@ -14,10 +14,17 @@ MIN_ROWS = 10
 MAX_CLASSES = 1000
 FEW_VALUES = 20
 """A whole-number target with at most so many values, each on average in 10 rows, is read as classes."""
+MOST_LONELY = 0.05
+"""Rows that are alone in their class are left out where they are at most this share of the rows, and a mistake where more."""
+LONELY = "rows_alone_in_their_class"
 
 
 def read_target(cells: pl.Series, name: str, asked: Task | None, notes: dict[str, int]) -> tuple[Task, pl.Series, str]:
-    """The task; the target as Float64 (regression) or labels, null where it is missing; how its text was read as numbers."""
+    """The task; the target as Float64 (regression) or labels, null where it is missing; how its text was read as numbers.
+
+    A label that a single row has can be trained on or tested on, but not both: it is null, too, and counted in ``notes``, but
+    for numbers of which nobody said that they are classes.
+    """
     if cells.dtype.is_temporal():
         raise UserError(f"the target '{shown(name)}' holds dates or times; expected numbers or classes")
     form = number_format(cells)
@@ -29,6 +36,8 @@ def read_target(cells: pl.Series, name: str, asked: Task | None, notes: dict[str
             "cannot be a regression target; ask for task binary or multiclass, or name a column of numbers"
         )
     classes = labels(cells)
+    if asked != "regression" and (numbers is None or asked is not None):
+        classes = _without_lonely(classes, notes)
     task = asked or _inferred_task(numbers, classes)
     if task == "regression" and numbers is not None:
         notes |= {"unreadable_targets": lost} if (lost := numbers.null_count() - classes.null_count()) > 0 else {}
@@ -42,6 +51,16 @@ def read_target(cells: pl.Series, name: str, asked: Task | None, notes: dict[str
     if asked == "binary" and found > 2:
         raise UserError(f"the target '{shown(name)}' has {found:,} classes and cannot be binary; ask for task multiclass")
     return task, classes.alias(name), ""
+
+
+def _without_lonely(classes: pl.Series, notes: dict[str, int]) -> pl.Series:
+    counts = tally(classes.drop_nulls())
+    lonely = counts.filter(pl.col("rows") == 1)["value"]
+    others = counts.height - len(lonely)
+    if not len(lonely) or others < 2 or len(lonely) > MOST_LONELY * (len(classes) - classes.null_count()):
+        return classes
+    notes[LONELY] = len(lonely)
+    return classes.set(classes.is_in(lonely.to_list()).fill_null(False), None)
 
 
 def finite_numbers(cells: pl.Series, form: str | None) -> pl.Series | None:
@@ -86,7 +105,7 @@ def check_target(answer: pl.Series, task: Task, name: str, rows: int) -> None:
         raise UserError(
             f"class '{shown(single['value'][0], 40)}' of the target '{shown(name)}' has a single row"
             + (f" ({single.height} classes have)" if single.height > 1 else "")
-            + "; leave such rows out, join classes, or give more rows"
+            + "; leave such rows out, join classes, or give more rows (of numbers that are no classes: task regression)"
         )
 
 

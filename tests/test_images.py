@@ -126,6 +126,19 @@ def test_modes_become_grey_or_colour(tmp_path):
     assert (pixels(tmp_path, "webp", half, lossless=True) == np.array([255, 204, 204])[:, None, None]).all()
 
 
+def test_a_scanner_s_twelve_bits_are_told_from_sixteen(tmp_path):
+    draw = np.random.default_rng(0)
+    for part, rows in (("train", 30), ("test", 6)):
+        for row in range(rows):
+            file = tmp_path / "set" / part / "ab"[row % 2] / f"{row}.{'png' if row % 3 else 'tiff'}"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            high = 4095 if part == "train" else 500
+            Image.fromarray(draw.integers(0, high + 1, (9, 8), np.uint16)).save(file)
+    data = load_signals(tmp_path / "set")
+    assert data.schema.bits == 12 and data.train.features.values.max() == 255 and data.test.features.values.max() == 31
+    assert read_signals(tmp_path / "set" / "test", data.schema)[0].values.max() == 31
+
+
 def test_the_orientation_of_a_photograph_is_heeded(tmp_path):
     image = Image.new("L", (9, 6), 0)
     image.paste(255, (0, 0, 3, 6))  # white on the left

@@ -149,11 +149,11 @@ def walks(rows=80, channels=3, points=40, alike=0.0, seed=0):
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(1, 12), st.integers(16, 60), st.sampled_from([0.0, 0.5, 1.0]), st.integers(0, 5))
+@given(st.integers(1, 12), st.integers(24, 60), st.sampled_from([0.0, 0.5, 1.0]), st.integers(0, 5))
 def test_the_axis_of_points_is_found(channels, points, alike, seed):
-    values = walks(80, channels, points, alike, seed)
+    values = walks(200, channels, points, alike, seed)
     values[0, :, -3:] = np.nan
-    labels = np.arange(80) % 2
+    labels = np.arange(200) % 2
     first, last = (load_signals({"X": array, "y": labels}) for array in (values, values.swapaxes(1, 2)))
     assert first.schema.shape == last.schema.shape == (channels, points)
     assert first.fingerprint == last.fingerprint and "channels_last" not in first.notes and last.notes["channels_last"] == 1
@@ -216,6 +216,12 @@ def test_the_task_follows_from_the_labels(labels, task):
     assert load_signals({"X": some()[0], "y": labels}).schema.task == task
 
 
+def test_a_row_alone_in_its_class_is_left_out():
+    values, _, _ = some()
+    data = load_signals({"X": values, "y": ["u", "v", "v"] * 19 + ["u", "v", "lonely"]})
+    assert data.schema.task == "binary" and data.notes == {"rows_alone_in_their_class": 1} and data.rows + len(data.test) == 59
+
+
 def test_rows_without_a_target_are_left_out():
     values, _, _ = some()
     answers = np.where(np.arange(60) % 10 == 0, np.nan, np.arange(60.0) ** 1.5)
@@ -232,6 +238,21 @@ def test_pixels_of_any_type_become_bytes(pixels, expected):
     values = np.broadcast_to(pixels[:, None, None], (20, 3, 4, 1)).copy()
     data = load_signals({"X": values, "y": np.arange(20) % 2}, kind="image")
     assert (data.train.features.values[0, 0, :, 0] == expected).all()
+
+
+def test_twelve_of_sixteen_bits_fill_a_byte_and_new_images_are_scaled_as_the_training_images():
+    draw = np.random.default_rng(0)
+    deep = draw.integers(0, 4096, (40, 8, 9, 1), np.uint16)
+    deep[0, 0, 0, 0], deep[1:20] = 4095, deep[1:20] // 4
+    data = load_signals({"X": deep, "y": np.arange(40) % 2})
+    assert data.schema.bits == 12 and max(data.train.features.values.max(), data.test.features.values.max()) == 255
+    dark = read_signals(deep[1:20].astype(np.int64), data.schema)[0].values  # no pixel needs more than ten bits
+    assert (dark == np.rint(deep[1:20, None, :, :, 0] * (255 / 4095))).all()
+    brighter = read_signals(np.full((3, 8, 9, 1), 60000), data.schema)[0].values
+    assert (brighter == 255).all()
+    small = draw.integers(0, 256, (40, 8, 9, 1), np.uint16)  # bytes that were saved as 16 bits
+    kept = load_signals({"X": small, "y": np.arange(40) % 2})
+    assert kept.schema.bits == 8 and set(np.unique(kept.train.features.values)) <= set(np.unique(small))
 
 
 @pytest.mark.parametrize(("shape", "expected"), [

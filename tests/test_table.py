@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from advisor import columns, reading
+from advisor.advice import repairs
 from advisor.errors import UserError
 from advisor.features import MISSING, UNSEEN
 from advisor.table import Schema, encode, load_table, read_frame
@@ -425,6 +426,19 @@ def test_a_file_that_cannot_be_opened_is_named(tmp_path, monkeypatch):
         load_table(path, "y")
 
 
+@pytest.mark.parametrize("cells, asked, classes", [
+    (["yes", "no"] * 19 + ["no", "yse"], None, ("no", "yes")), (["a", "b", "c"] * 13 + ["d"], None, ("a", "b", "c")),
+    ([0, 1] * 19 + [0, 7], "binary", ("0", "1")), (["a", "b"] * 18 + ["a", None, None, "d"], None, ("a", "b")),
+])  # fmt: skip
+def test_a_row_that_is_alone_in_its_class_is_left_out_and_told(cells, asked, classes):
+    table = load_table(pl.DataFrame({"a": np.arange(40) ** 0.5, "y": cells}), "y", task=asked)
+    assert table.schema.classes == classes and table.train.height + table.test.height == sum(str(cell) in classes for cell in cells)
+    lonely, missing = (len([cell for cell in set(cells) if cell is not None]) - len(classes), cells.count(None))
+    assert table.notes == {"rows_alone_in_their_class": lonely} | ({"rows_without_target": missing} if missing else {})
+    told = next(finding for finding in repairs(table) if finding.code == "rows-alone-in-their-class")
+    assert told.severity == "warning" and f"classes: {lonely}." in told.message
+
+
 NUMBERS = np.random.default_rng(0).normal(size=ROWS)
 BAD_REQUESTS = [
     ({}, {"target": "Y"}, "has no target 'Y'"),
@@ -433,7 +447,9 @@ BAD_REQUESTS = [
     ({"y": [None] * (ROWS - 5) + ["a", "b"] * 2 + ["a"]}, {}, "only 5 of 40 rows have a target"),
     ({"y": ["a"] * ROWS}, {}, "one value only, 'a'"),
     ({"y": [1.5] * ROWS}, {"task": "regression"}, "one value only"),
-    ({"y": ["a", "b"] * 19 + ["a", "odd"]}, {}, "class 'odd' of the target 'y' has a single row"),
+    ({"y": ["a"] * 39 + ["odd"]}, {}, "class 'odd' of the target 'y' has a single row"),
+    ({"y": ["a", "b"] * 18 + ["a", "x", "y", "z"]}, {}, "has a single row (3 classes have)"),
+    ({"y": [0, 1, 2] * 13 + [7]}, {}, "has a single row; leave such rows out, join classes"),
     ({"y": [f"n{n}" for n in range(ROWS)]}, {}, "40 classes in 40 rows"),
     ({"y": NUMBERS}, {"task": "multiclass"}, "continuous"),
     ({"y": NUMBERS}, {"task": "binary"}, "continuous"),
