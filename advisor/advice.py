@@ -36,6 +36,8 @@ LATER_CODE = "later-test-rows"
 """The finding whose first column becomes the time column."""
 MOST_LEFT_OUT = 0.25
 """... unless they are more than this share of the columns: then the sides differ in all, and no column is to blame."""
+NAMES_TOLD = 5
+"""A message names so many columns."""
 COLUMN_FACTS = {"name", "type", "why", "missing_share", "distinct"}
 """What facts.json says of a column at the least."""
 
@@ -323,13 +325,18 @@ def _table(source: Any, target: str, reading: Reading) -> Table:
 
 def repairs(data: Table | SignalSet) -> list[Finding]:
     """What reading the data had to repair or leave out, as findings."""
-    return [
-        replace(_TOLD[name], message=_TOLD[name].message.format(count=count))
-        if name in _TOLD
-        else Finding("info", name.replace("_", "-"), f"{name.replace('_', ' ')}: {count:,}")
-        for name, count in sorted(data.notes.items())
-        if count
-    ]
+    told = [_told(name, count) for name, count in sorted(data.notes.items()) if count]
+    if names := getattr(data, "ignored", ()):
+        more = f" and {len(names) - NAMES_TOLD} more" if len(names) > NAMES_TOLD else ""
+        message = f"Not used as values, for they hold texts or name the rows: {', '.join(names[:NAMES_TOLD])}{more}."
+        told.append(Finding("info", "columns-ignored", message, columns=tuple(names)))
+    return told
+
+
+def _told(name: str, count: int) -> Finding:
+    if name in _TOLD:
+        return replace(_TOLD[name], message=_TOLD[name].message.format(count=count))
+    return Finding("info", name.replace("_", "-"), f"{name.replace('_', ' ')}: {count:,}")
 
 
 _TOLD = {
@@ -338,6 +345,12 @@ _TOLD = {
         "channels-last",
         "The sequences are read as (rows, points, channels): neighbours along the second axis resemble each other more.",
         actions=("if the second axis is that of the channels: --channels first",),
+    ),
+    "marked_points": Finding(
+        "warning",
+        "marked-missing",
+        "Read as missing: {count:,} points such as -999 or 1e20, far from all other numbers of their channel.",
+        actions=("write them as other numbers if they are measurements",),
     ),
     "rows_alone_in_their_class": Finding(
         "warning",

@@ -180,7 +180,7 @@ class _Arranged:
         bits = BYTE
         if self.kind == "image":
             deep = self.request.bits > BYTE
-            bits = self.request.bits if deep else max(_bits(self.arrays[values[part]]) for part in chosen)
+            bits = self.request.bits if deep else max(bits_of_array(self.arrays[values[part]]) for part in chosen)
         parts = {
             part: self._part(part, values[part], labels.get(part), groups.get(part), lengths.get(part), last, bits, notes)
             for part in dict.fromkeys([*chosen, *(["test"] if "test" in values else [])])
@@ -436,7 +436,8 @@ CLEAR_SIGN = 0.1
 """The axes are taken for exchanged where the order of the second means so much more; twice that where it is not the longer."""
 
 
-def _bits(array: NDArray[Any]) -> int:
+def bits_of_array(array: NDArray[Any]) -> int:
+    """Those of the largest pixel, where pixels are whole numbers of more than a byte; else a byte's."""
     return bits_of(array.max(initial=0)) if array.dtype.kind in "iu" and array.itemsize > 1 else BYTE
 
 

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
+import numpy as np
 import polars as pl
 
 from advisor.errors import UserError, did_you_mean
@@ -27,7 +28,11 @@ CODE_NAME = re.compile(r"(^|[_\W])(id|ids|code|zip|zipcode|postcode|plz)$|[a-z](
 """A column of integers with such a name and at most MAX_CODES values holds codes, not quantities."""
 MAX_CODES = 200
 NINES = frozenset(sign * float("9" * digits) for digits in range(2, 9) for sign in (-1, 1))
-"""Numbers that people type for a missing cell."""
+_FILLS = (1e20, 1e30, 9.96921e36, 3.4028235e38)
+FILLS = frozenset(float(kind(sign * value)) for value in _FILLS for sign in (-1, 1) for kind in (float, np.float32))
+FILLS |= {-(2.0**15), -(2.0**31)}
+"""Numbers that people type for a missing cell, and those that instruments and file formats fill it with (netCDF's default, the
+climate models' 1e20, the ends of integers and floats)."""
 MARKED_ROWS = 2
 """Such a number marks missing cells when so many rows have it: a single one may be a slip."""
 IDENTIFIER_ROWS = 20
@@ -170,14 +175,14 @@ def _numbers(cells: pl.Series, sample: pl.Series, name: str, why: str, seen: str
 
 
 def marks_of_missing(values: pl.Series) -> tuple[float, ...]:
-    """The numbers of nines, such as -999, that stand for a missing cell in these: at an end, in several rows, and far off.
+    """The numbers, such as -999 or 1e20, that stand for a missing cell in these: at an end, in several rows, and far off.
 
     Far off is farther from all others than these span, or, from -999 down, the only number below 0.
     """
     rest, marks = values, list[float]()
     for end in (pl.Series.min, pl.Series.max):
         mark = end(rest)
-        if not isinstance(mark, int | float) or mark not in NINES:
+        if not isinstance(mark, int | float) or mark not in NINES | FILLS:
             continue
         others = rest.filter(rest != mark)
         low, high = others.min(), others.max()

@@ -64,7 +64,7 @@ FACTS: Mapping[str, FactSpec] = MappingProxyType(
         ("features.text", "int", "columns", "free text feature columns", 0),
         ("time.inputs", "int", "inputs", "numeric inputs that the time column becomes, 0 without one", 3),
         ("features.identifier", "int", "columns", "columns that only number or name the rows; not used", 1),
-        ("features.constant", "int", "columns", "columns with the same content in every row; not used", 1),
+        ("features.constant", "int", "columns", "columns with one content in every row, not used; channels with one value", 1),
         (
             "encoded_width",
             "int",
@@ -230,7 +230,7 @@ FACTS: Mapping[str, FactSpec] = MappingProxyType(
         ("spellings.levels", "int", "levels", "levels that repeat another of their column in a different spelling", 0),
         ("columns.spellings", "list", "names", "categorical columns with such levels", []),
         ("spellings.classes", "int", "classes", "classes that repeat another in a different spelling", 0),
-        ("columns.constant", "list", "names", "the constant columns", ["version"]),
+        ("columns.constant", "list", "names", "the constant columns or channels", ["version"]),
         ("columns.identifier", "list", "names", "the identifier columns", ["id"]),
         ("columns.mostly_missing", "list", "names", "columns with more than half of the cells missing", []),
         ("columns.high_cardinality", "list", "names", f"categorical columns with over {HIGH_CARDINALITY} levels", []),

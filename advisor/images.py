@@ -15,6 +15,7 @@ from advisor.arrays import PARTS
 from advisor.errors import UserError, did_you_mean
 from advisor.image_files import FileValues, headers
 from advisor.image_paths import SUFFIXES, ImagePaths
+from advisor.pixel_tables import named_pixels, read_pixels
 from advisor.pixels import BYTE, common_size
 from advisor.reading import read_source, shown
 from advisor.signal_rows import Found, Request, Rows
@@ -35,17 +36,17 @@ class _Listed:
     groups: pl.Series | None = None
 
 
-def path_column(source: object) -> str | None:
-    """The column of a table that holds paths of image files which exist, or None: judged by its first rows."""
+def are_images(source: object) -> bool:
+    """Whether a table has a column of image files that exist, or one for each pixel: judged by its first rows."""
     if isinstance(source, pl.DataFrame):
-        return ImagePaths(None).column(source.head(FIRST_ROWS))
+        return _are_images(source.head(FIRST_ROWS), ImagePaths(None))
     if type(source).__module__.partition(".")[0] == "pandas" and hasattr(source, "head"):
-        return ImagePaths(None).column(read_source(source.head(FIRST_ROWS)).frame)
+        return _are_images(read_source(source.head(FIRST_ROWS)).frame, ImagePaths(None))
     if not isinstance(source, str | Path) or str(source).startswith(("sklearn:", "openml:")):
-        return None
+        return False
     path = Path(source)
     if not path.is_file():
-        return None
+        return False
     from pyarrow import ArrowException  # type: ignore[import-untyped]
 
     paths = ImagePaths(path)
@@ -54,16 +55,20 @@ def path_column(source: object) -> str | None:
             start = file.read(HEAD_BYTES)
         if start.startswith(b"PAR1"):
             frame = _first_rows(path)
-        elif re.search(rb"\.(png|jpe?g|jfif|bmp|gif|tiff?|webp|p[gpbn]m)\b", start, re.IGNORECASE) or paths.folders:
+        elif re.search(rb"\.(png|jpe?g|jfif|bmp|gif|tiff?|webp|p[gpbn]m)\b|pix|px|\dx\d", start, re.IGNORECASE) or paths.folders:
             # as a table of its own, so that delimiters, quotes and encodings are read as in the whole
             lines = start.splitlines()[: -1 if len(start) == HEAD_BYTES else None]
             head, mark = b"\n".join(lines[:FIRST_ROWS]), _delimiter(lines[0])
             frame = pl.read_csv(head, infer_schema_length=0, separator=mark, truncate_ragged_lines=True)
         else:
-            return None
+            return False
     except (OSError, ArrowException, pl.exceptions.PolarsError, IndexError):
-        return None
-    return paths.column(frame)
+        return False
+    return _are_images(frame, paths)
+
+
+def _are_images(frame: pl.DataFrame, paths: ImagePaths) -> bool:
+    return bool(named_pixels(frame.columns)) or paths.column(frame) is not None
 
 
 def _delimiter(line: bytes) -> str:
@@ -80,7 +85,7 @@ def _first_rows(path: Path) -> pl.DataFrame:
 
 
 def read_images(source: object, request: Request) -> Found:
-    """A folder (a folder per class, with train/, val/, test/ where present), a table of paths, or one image file."""
+    """A folder (a folder per class, with train/, val/, test/ where present), a table of paths or pixels, or an image file."""
     origin = shown(source, 200) if isinstance(source, str | Path) else "data-frame"
     notes: dict[str, int] = {}
     columns: tuple[str, ...] = ()
@@ -96,6 +101,11 @@ def read_images(source: object, request: Request) -> Found:
     else:
         read = read_source(source, max_bytes=request.max_bytes)
         paths = ImagePaths(Path(source) if isinstance(source, str | Path) else None)
+        _refuse_roles(read.frame, origin, request)
+        if len(request.columns) != 1:
+            named = not request.columns and paths.column(read.frame.head(FIRST_ROWS)) is not None
+            if not named and (found := read_pixels(read.frame, read.name, origin, request)) is not None:
+                return found.noting(read.notes)
         column = _chosen_column(read.frame, paths, origin, request)
         parts = {"train": _table(read.frame, paths, column, origin, request, notes)}
         target, name, columns = str(request.target), read.name, (column,)
@@ -265,6 +275,17 @@ def _regular_inside(file: Path, inside: Path) -> bool:
 # ----------------------------------------------------------------------------------------------------------- tables
 
 
+def _refuse_roles(frame: pl.DataFrame, origin: str, request: Request) -> None:
+    """UserError for a column that was asked for and is not there, or has no use."""
+    for role in ("target", "id_column", "group_column"):
+        asked = getattr(request, role)
+        if request.needs_target and asked is not None and asked not in frame.columns:
+            near = shown(did_you_mean(asked, frame.columns))
+            raise UserError(f"{origin} has no column '{shown(asked)}'{near}; it has {', '.join(map(shown, frame.columns[:8]))}")
+    if request.time_column is not None:
+        raise UserError(f"{origin} is a table of images, which has no use for the time column '{shown(request.time_column)}'")
+
+
 def _chosen_column(frame: pl.DataFrame, paths: ImagePaths, origin: str, request: Request) -> str:
     if request.columns:
         if request.columns[0] not in frame.columns:
@@ -273,20 +294,13 @@ def _chosen_column(frame: pl.DataFrame, paths: ImagePaths, origin: str, request:
     column = paths.column(frame.head(FIRST_ROWS))
     if column is None:
         raise UserError(
-            f"{origin} has no column of image files that exist; expected one with paths such as cats/1.png, relative to "
-            f"{shown(paths.folder.resolve(), 100)} or to a folder in it"
+            f"{origin} has no column of image files that exist and no column for each pixel of a square; expected paths such as "
+            f"cats/1.png, relative to {shown(paths.folder.resolve(), 100)} or to a folder in it"
         )
     return column
 
 
 def _table(frame: pl.DataFrame, paths: ImagePaths, column: str, origin: str, request: Request, notes: dict[str, int]) -> _Listed:
-    for role in ("target", "id_column", "group_column"):
-        asked = getattr(request, role)
-        if request.needs_target and asked is not None and asked not in frame.columns:
-            near = shown(did_you_mean(asked, frame.columns))
-            raise UserError(f"{origin} has no column '{shown(asked)}'{near}; it has {', '.join(map(shown, frame.columns[:8]))}")
-    if request.time_column is not None:
-        raise UserError(f"{origin} is a table of images, which has no use for the time column '{shown(request.time_column)}'")
     if request.needs_target and request.target is None:
         others = ", ".join(f"'{shown(name, 30)}'" for name in frame.columns if name != column)
         raise UserError(f"{origin} is a table of images: name the column to predict as its target, of {others or 'none'}")

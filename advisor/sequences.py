@@ -10,7 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from advisor.archive import Archived, archive_pair, read_archive
-from advisor.columns import infer, number_format
+from advisor.columns import Column, conform, infer, number_format
 from advisor.errors import UserError, did_you_mean
 from advisor.reading import available_memory, read_source, shown
 from advisor.signal_rows import ArrayValues, Found, Request, Rows, padded, without_infinities
@@ -105,7 +105,9 @@ def _from_table(source: object, request: Request) -> Found:
         raise UserError("a time column needs an id column that tells which rows are one sequence; name one, or leave it out")
     else:
         found = _long(frame, numbers, columns, ids, origin, request, notes)
-    return replace(found, name=read.name, origin=origin).noting(notes)
+    known = {*special, *columns}
+    ignored = tuple(name for name in frame.columns if name not in known)
+    return replace(found, name=read.name, origin=origin, ignored=ignored).noting(notes)
 
 
 def _value_columns(
@@ -121,19 +123,31 @@ def _value_columns(
         if not request.columns and not cells.dtype.is_float() and infer(cells, cells.head(10_000)).type == "identifier":
             continue
         values = finite_numbers(cells, number_format(cells))
-        if values is None and cells.null_count() == len(cells):
-            values = pl.Series(name, [None] * len(cells), dtype=pl.Float64)
+        if values is None:
+            values = _empty_or_yes_and_no(cells, named=bool(request.columns))
         if values is not None:
             found[name] = values
         elif request.columns:
             raise UserError(f"{shown(origin)}: the value column '{shown(name)}' holds no numbers, as it did in training")
-    notes["columns_ignored"] = len(frame.columns) - len(found)
     if not found:
         raise UserError(f"{shown(origin)} has no column of numbers beside the named ones; expected the values of the sequences")
     matrix = np.stack([cells.cast(pl.Float64).to_numpy() for cells in found.values()], axis=1)
     numbers, infinite = without_infinities(matrix)
     notes["infinite_values"] = infinite
     return tuple(found), numbers
+
+
+def _empty_or_yes_and_no(cells: pl.Series, named: bool) -> pl.Series | None:
+    """Cells of which none is filled, or all are words such as yes and no, on and off, as numbers; None for others.
+
+    named: the words are no, and yes, also where there is one of them alone, as in new rows.
+    """
+    if cells.null_count() == len(cells):
+        return cells.cast(pl.Float64)
+    if not named and infer(cells, cells.head(10_000)).type != "boolean":
+        return None
+    words = conform(cells, Column(cells.name, "boolean", ""))[0]
+    return words.cast(pl.Float64) if words.null_count() < len(words) else None
 
 
 def _wide(frame: pl.DataFrame, numbers: NDArray[np.float32], columns: tuple[str, ...], request: Request) -> Found:

@@ -75,6 +75,7 @@ def measure_signals(data: SignalSet, hardware: Mapping[str, Any] | None = None) 
     facts: dict[str, Any] = dict.fromkeys(FACTS)
     facts |= _shape_facts(data)
     facts |= target_facts(answer, schema.task)
+    facts |= _constant_channels(data, values)
     facts |= _duplicates(data)
     facts |= _near_duplicates(data)
     own = {"image": _image_facts, "sequence": _sequence_facts}[schema.kind](data, sample, rows)
@@ -163,6 +164,19 @@ def _shape_facts(data: SignalSet) -> dict[str, Any]:
     }
 
 
+def _constant_channels(data: SignalSet, values: NDArray[Any]) -> dict[str, Any]:
+    """Channels with one value, or none, in all training rows."""
+    names = data.schema.columns if len(data.schema.columns) == data.schema.channels else ()
+    constant = []
+    for channel in range(data.schema.channels):
+        part = values[:, channel]
+        if np.fmin.reduce(part[:FEWEST], axis=None) < np.fmax.reduce(part[:FEWEST], axis=None):  # most vary in the first rows
+            continue
+        if not np.fmin.reduce(part, axis=None) < np.fmax.reduce(part, axis=None):
+            constant.append(names[channel] if names else f"channel {channel + 1}")
+    return {"features.constant": len(constant), "columns.constant": constant}
+
+
 # ------------------------------------------------------------------------------------------------------ duplicates
 
 
@@ -213,10 +227,11 @@ def _near_duplicates(data: SignalSet) -> dict[str, Any]:
     rows = _near_rows(data)
     parts = [thinned(_values(part))[own] for part, own in zip((data.train, data.test), rows, strict=True)]
     train, test = map(embedded, parts)
-    centre = train.mean(axis=0)  # far from the origin the squares would lose their last digits
+    centre = train.mean(axis=0, dtype=np.float64)  # far from the origin the squares would lose their last digits
+    spread = max(float(np.abs(train - centre).max(initial=0)), float(np.abs(test - centre).max(initial=0))) or 1.0  # or overflow
     limit = NEAR_IMAGE if data.schema.kind == "image" else NEAR_SEQUENCE
-    variation = test.var(axis=1) * test.shape[1]
-    train, test = train - centre, test - centre
+    variation = (test / spread).var(axis=1, dtype=np.float64) * test.shape[1]
+    train, test = (((side - centre) / spread).astype(np.float32) for side in (train, test))
     squares = (train**2).sum(axis=1)
     near = np.zeros(len(test), dtype=bool)
     for start in range(0, len(test), 256):

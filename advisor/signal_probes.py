@@ -210,7 +210,7 @@ class _Probe:
     """Linear discriminants with equal priors, or ridge regression, of standardized inputs."""
 
     def __init__(self, inputs: Inputs, answer: Answer, rows: NDArray[np.bool_]) -> None:
-        self._mean, spread = inputs.mean(axis=0), inputs.std(axis=0)
+        self._mean, spread = inputs.mean(axis=0, dtype=np.float64), inputs.std(axis=0, dtype=np.float64)
         self._scale = np.where(spread > 1e-6 * max(float(spread.max(initial=0)), 1e-12), spread, np.inf)
         scaled = self._scaled(inputs)
         width = scaled.shape[1]

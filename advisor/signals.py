@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -22,7 +22,7 @@ from advisor.holdout import held_out_rows, row_keys
 from advisor.image_paths import SUFFIXES
 from advisor.kinds import Kind
 from advisor.reading import MAX_BYTES, shown
-from advisor.signal_rows import ArrayValues, Found, Request, Rows, lengths_of
+from advisor.signal_rows import ArrayValues, Found, Request, Rows, in_units, lengths_of, marks_of, units_of, without_marks
 from advisor.target import LONELY, check_target, finite_numbers, ordered_classes, read_target
 
 __all__ = ["SignalSchema", "SignalSet", "kind_of", "load_signals", "read_signals"]
@@ -39,7 +39,9 @@ class SignalSchema:
     sequence. missing: points are missing in training sequences, or their lengths differ. columns: of a table, those that hold
     the values (or the paths of images); id_column, order_column: those that name a row and give the order of its points.
     channels_last: arrays of sequences stood as (rows, points, channels). bits: those of the largest pixel (12 where a scanner
-    filled so many of 16), 0 for a schema that was saved without.
+    filled so many of 16), 0 for a schema that was saved without. marks: per channel of sequences the numbers, such as -999,
+    that stand for a missing point; () where no channel has any. units: per channel of sequences what its values are divided by
+    as they are read; () where that is 1 for all.
     """
 
     kind: Literal["image", "sequence"]
@@ -56,6 +58,8 @@ class SignalSchema:
     order_column: str | None = None
     channels_last: bool = False
     bits: int = 0
+    marks: tuple[tuple[float, ...], ...] = ()
+    units: tuple[float, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -70,7 +74,7 @@ class SignalSchema:
     def from_dict(cls, data: Mapping[str, Any]) -> SignalSchema:
         """The schema that ``to_dict`` wrote."""
         lists = {name: tuple(data[name]) for name in ("classes", "size", "columns")}
-        return cls(**{**data, **lists})
+        return cls(**{**data, **lists, "marks": tuple(map(tuple, data.get("marks", ()))), "units": tuple(data.get("units", ()))})
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ class SignalSet:
     repaired or left out, as counts: "corrupt_files", "files_ignored", "image_sizes" (distinct ones, where they differ),
     "converted_channels", "arrays_ignored", "infinite_values", "empty_sequences", "cut_sequences" (test rows longer than all
     training rows), "rows_without_target", "test_rows_of_unseen_class". train_names, test_names: the file or id of each row,
-    "" where there is none.
+    "" where there is none. ignored: columns of a table that are not used, as they hold texts or name the rows.
     """
 
     name: str
@@ -94,6 +98,7 @@ class SignalSet:
     test_origin: Literal["file", "held-out"]
     train_names: tuple[str, ...] = ()
     test_names: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -108,8 +113,9 @@ class SignalSet:
 def kind_of(source: object, kind: str | None = None) -> Kind:
     """What the rows of a source are; ``kind``, where it is given, decides. UserError for an unknown kind.
 
-    A folder or a table with a column of image files holds images; files of the UCR/UEA archive hold sequences; arrays are
-    told by their dimensions: (n, h, w, c), bytes (n, h, w) or numbers (n, h, h) images, else sequences. All else is a table.
+    A folder or a table with a column of image files or of each pixel holds images; files of the UCR/UEA archive hold
+    sequences; arrays are told by their dimensions: (n, h, w, c), bytes (n, h, w) or numbers (n, h, h) images, else sequences.
+    All else is a table.
     """
     if kind is not None:
         return check_kind(kind)
@@ -128,7 +134,7 @@ def kind_of(source: object, kind: str | None = None) -> Kind:
             return "sequence"
         if suffix in SUFFIXES or path.is_dir():
             return "image"
-    return "image" if images.path_column(source) is not None else "table"
+    return "image" if images.are_images(source) else "table"
 
 
 def load_signals(
@@ -172,6 +178,11 @@ def load_signals(
     alike = replace(request, like=found.shape, columns=found.columns, channels=_where_channels(found), bits=found.bits)
     given = found.test if test is None else _read(test, chosen_kind, alike).train
     notes = dict(found.notes)
+    marks = marks_of(found.train.values)
+    found = replace(found, train=_without_marks(found.train, marks, notes))
+    given = given and _without_marks(given, marks, notes)
+    units = units_of(found.train.values)
+    notes["rescaled_channels"] = sum(unit != 1 for unit in units)
     chosen, answer = _target(found, task, notes)
     usable = _usable(found.train, answer, notes)
     keys = found.train.values.keys()[usable]
@@ -189,7 +200,7 @@ def load_signals(
         cells, kept = _test_target(given, chosen, ordered_classes(train.answer), found.target, notes)
         keys = np.append(keys, given.values.keys())
         tested = _decoded(given, kept, cells, notes)
-    schema = _schema(found, chosen, train)
+    schema = replace(_schema(found, chosen, train), marks=marks, units=units)
     fingerprint = _fingerprint(keys, answer, found)
     return _divided(found, schema, fingerprint, train, tested, "held-out" if given is None else "file", notes)
 
@@ -210,7 +221,7 @@ def read_signals(source: object, schema: SignalSchema) -> tuple[Signals, tuple[s
     if not readable.all():
         bad = [name for name, good in zip(found.train.names, readable, strict=True) if not good]
         raise UserError(f"{found.origin}: {len(bad):,} images cannot be read, the first is '{shown(bad[0])}'; leave them out")
-    return Signals(_fitting(values, schema.shape, found.origin)), found.train.names
+    return Signals(_fitting(without_marks(values, schema.marks)[0], schema, found.origin)), found.train.names
 
 
 def _where_channels(found: Found | SignalSchema) -> str:
@@ -313,6 +324,14 @@ def _decoded(rows: Rows, chosen: NDArray[np.int64], answer: pl.Series, notes: di
     return _Part(values, answer, groups, tuple(rows.names[row] for row in chosen.tolist()))
 
 
+def _without_marks(rows: Rows, marks: Sequence[Sequence[float]], notes: dict[str, int]) -> Rows:
+    if not marks or not isinstance(rows.values, ArrayValues):
+        return rows
+    values, count = without_marks(rows.values.array, marks)
+    notes["marked_points"] = notes.get("marked_points", 0) + count
+    return replace(rows, values=ArrayValues(values))
+
+
 def _schema(found: Found, task: Task, train: _Part) -> SignalSchema:
     classes = ordered_classes(train.answer) if task != "regression" else ()
     size, missing = found.shape[1:], False
@@ -351,6 +370,7 @@ def _divided(
         found.name, found.origin, fingerprint, schema,
         _dataset(train, schema, found.origin), _dataset(test, schema, found.origin),
         {what: count for what, count in notes.items() if count}, origin, train.names, test.names,
+        found.ignored,
     )  # fmt: skip
 
 
@@ -362,19 +382,20 @@ def _dataset(part: _Part, schema: SignalSchema, origin: str) -> Dataset:
         codes = {label: code for code, label in enumerate(schema.classes)}
         target = np.array([codes[label] for label in part.answer.to_list()], np.int64)
     groups = None if part.groups is None else part.groups.rank("dense").to_numpy().astype(np.int64) - 1
-    signals = Signals(_fitting(part.values, schema.shape, origin))
+    signals = Signals(_fitting(part.values, schema, origin))
     return Dataset(signals, target, schema.task, schema.classes, groups)
 
 
-def _fitting(values: NDArray[Any], shape: tuple[int, ...], origin: str) -> NDArray[Any]:
-    """Rows in the schema's shape; a view of them where nothing must change."""
+def _fitting(values: NDArray[Any], schema: SignalSchema, origin: str) -> NDArray[Any]:
+    """Rows in the schema's shape and units; a view of them where nothing must change."""
+    shape = schema.shape
     if values.ndim - 1 != len(shape):
         raise UserError(f"{origin} has rows of shape {values.shape[1:]}; the training rows have {shape}")
     if values.shape[1] != shape[0]:
         raise UserError(f"{origin} has {values.shape[1]} channels; the training rows have {shape[0]}: expected as many")
     if values.ndim == 4:
         return values  # the reader brought them to their size
-    return np.ascontiguousarray(with_length(values, shape[1]))
+    return np.ascontiguousarray(in_units(with_length(values, shape[1]), schema.units))
 
 
 def _fingerprint(keys: NDArray[np.uint64], answer: pl.Series, found: Found) -> str:

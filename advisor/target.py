@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import polars as pl
 
 from advisor.columns import TEXTS, labels, number_format, parse_numbers, tally
@@ -14,6 +15,8 @@ MIN_ROWS = 10
 MAX_CLASSES = 1000
 FEW_VALUES = 20
 """A whole-number target with at most so many values, each on average in 10 rows, is read as classes."""
+LARGEST_TARGET = 1e100
+"""The sum of the squares of larger numbers may be beyond any float."""
 MOST_LONELY = 0.05
 """Rows that are alone in their class are left out where they are at most this share of the rows, and a mistake where more."""
 LONELY = "rows_alone_in_their_class"
@@ -95,6 +98,8 @@ def check_target(answer: pl.Series, task: Task, name: str, rows: int) -> None:
     if counts.height == 1:
         raise UserError(f"the target '{shown(name)}' has one value only, '{shown(counts['value'][0], 40)}'; two are needed")
     if task == "regression":
+        if np.abs(answer.to_numpy()).max() > LARGEST_TARGET:
+            raise UserError(f"the target '{shown(name)}' has numbers whose squares are beyond any float; give it in another unit")
         return
     if counts.height > MAX_CLASSES or counts.height > len(answer) / 2:
         raise UserError(

@@ -244,6 +244,43 @@ def test_a_table_beside_images_that_it_does_not_name_is_a_table(tmp_path):
     assert kind_of(tmp_path / "t.csv") == "table"
 
 
+@pytest.mark.parametrize("spell", ["pixel{}", "px_{}", "x"])
+def test_a_column_for_each_pixel(tmp_path, spell):
+    draw = np.random.default_rng(0)
+    pixels_of = draw.integers(0, 256, (40, 8, 8))
+    names = [f"{place // 8 + 1}x{place % 8 + 1}" if spell == "x" else spell.format(place) for place in range(64)]
+    frame = pl.DataFrame({"label": np.arange(40) % 2} | dict(zip(names, pixels_of.reshape(40, 64).T, strict=True)))
+    frame.write_csv(tmp_path / "train.csv")
+    frame.write_parquet(tmp_path / "train.parquet")
+    for source in (tmp_path / "train.csv", tmp_path / "train.parquet", frame, frame.to_pandas()):
+        assert kind_of(source) == "image" and kind_of(source, "table") == "table"
+        data = load_signals(source, "label", id_column=None)
+        assert data.schema.shape == (1, 8, 8) and data.schema.columns == tuple(names) and data.schema.classes == ("0", "1")
+        both = np.concatenate([data.train.features.values, data.test.features.values])[:, 0]
+        assert sorted(map(bytes, both)) == sorted(map(bytes, pixels_of.astype(np.uint8)))
+    values, _ = read_signals(frame.drop("label").select(reversed(names)), data.schema)  # found by their names
+    assert (values.values[:, 0] == pixels_of).all()
+    with pytest.raises(UserError, match="name the column to predict as its target, of 'label'"):
+        load_signals(tmp_path / "train.csv")
+    with pytest.raises(UserError, match="has no column"):
+        read_signals(frame.drop(names[5]), data.schema)
+
+
+def test_which_tables_are_of_pixels(tmp_path):
+    draw = np.random.default_rng(0)
+    squares = pl.DataFrame({f"f{place}": draw.random(30) for place in range(49)})
+    squares = squares.with_columns(y=pl.Series([0, 1] * 15), who=pl.Series(["a", "b", "c"] * 10))
+    assert kind_of(squares) == "table"  # nothing but --kind says that they are pixels
+    data = load_signals(squares, "y", kind="image", group_column="who")
+    assert data.schema.shape == (1, 7, 7) and data.schema.group_column == "who" and not data.ignored
+    for odd in (squares.drop("f0"), squares.with_columns(f3=pl.lit("text"))):
+        with pytest.raises(UserError, match="no column for each pixel of a square"):
+            load_signals(odd, "y", kind="image", group_column="who")
+    holes = squares.with_columns(f3=pl.when(pl.col("y") == 1).then(pl.col("f3")))
+    with pytest.raises(UserError, match="pixels are missing in column 'f3'"):
+        load_signals(holes, "y", kind="image", group_column="who")
+
+
 def test_a_frame_of_paths(tmp_path):
     root = folders(tmp_path, "ab", 10)
     paths = [str(root / label / f"{row}.png") for label in "ab" for row in range(10)]

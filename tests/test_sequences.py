@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from advisor.advice import repairs
 from advisor.archive import read_archive
 from advisor.errors import UserError
 from advisor.signals import kind_of, load_signals, read_signals
@@ -276,3 +277,17 @@ def test_lengths_end_a_padded_sequence():
     assert data.schema.missing
     for row in data.train.features.values:
         assert int((~np.isnan(row[0])).sum()) == lengths[int(row[0, 0])]
+
+
+def test_words_for_yes_and_no_are_a_channel_and_other_texts_are_named():
+    ids = np.repeat(np.arange(24), 5)
+    states = ["on" if point % 3 else "off" for point in range(120)]
+    frame = pl.DataFrame({"id": ids, "t": np.tile(np.arange(5), 24), "a": np.arange(120) * 0.5, "valve": states,
+                          "note": [f"note {point % 7}" for point in range(120)], "y": [row % 2 for row in ids]})  # fmt: skip
+    data = load_signals(frame, "y", id_column="id", time_column="t", kind="sequence")
+    assert data.schema.columns == ("a", "valve") and data.ignored == ("note",)
+    assert [finding.columns for finding in repairs(data) if finding.code == "columns-ignored"] == [("note",)]
+    new = frame.filter(pl.col("id") == 0).with_columns(valve=pl.lit("ON"))  # one word alone
+    assert (read_signals(new, data.schema)[0].values[0, 1] == 1).all()
+    with pytest.raises(UserError, match="'valve' holds no numbers"):
+        read_signals(new.with_columns(valve=pl.lit("ajar")), data.schema)

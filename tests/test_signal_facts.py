@@ -342,3 +342,12 @@ def test_measuring_loads_neither_torch_nor_ray_nor_optuna():
         "print([m for m in ('torch', 'ray', 'optuna', 'sklearn') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_channels_that_never_change_are_named():
+    draw = np.random.default_rng(0)
+    values = draw.normal(size=(300, 4, 20)).astype(np.float32)
+    values[:, 1], values[:, 2] = 7, np.nan
+    values[:250, 3] = 1  # varies in the last rows only
+    facts = measure_signals(load_signals({"X": values, "y": np.arange(300) % 2})).values
+    assert facts["features.constant"] == 2 and facts["columns.constant"] == ["channel 2", "channel 3"]

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from signal_mistakes import MISTAKES, folders
 
+from advisor.advice import repairs
 from advisor.errors import UserError
 from advisor.signals import SignalSchema, kind_of, load_signals, read_signals
 
@@ -164,6 +165,40 @@ def test_the_axis_of_points_is_found(channels, points, alike, seed):
 
 def _without(document, name):
     return {key: value for key, value in document.items() if key != name}
+
+
+@pytest.mark.parametrize("mark", [-999.0, 1e20, 9.96921e36, -32768.0])
+def test_numbers_that_mark_missing_points_are_missing(mark):
+    values = walks(60, 2, 30)
+    holes = np.random.default_rng(1).random((60, 30)) < 0.1
+    holes[:, 25:] |= np.arange(60)[:, None] % 5 == 0  # and some series end early
+    with_marks, with_nan = values.copy(), values.copy()
+    with_marks[:, 1][holes], with_nan[:, 1][holes] = mark, np.nan
+    labels = np.arange(60) % 2
+    marked, known = (load_signals({"X": array, "y": labels}) for array in (with_marks, with_nan))
+    assert marked.fingerprint == known.fingerprint and marked.notes == {"marked_points": int(holes.sum())} | known.notes
+    assert marked.schema.marks == ((), (float(np.float32(mark)),)) and marked.schema.missing and not known.schema.marks
+    assert SignalSchema.from_dict(json.loads(json.dumps(marked.schema.to_dict()))) == marked.schema
+    new = read_signals(with_marks[:9], marked.schema)[0].values
+    assert np.array_equal(new, with_nan[:9], equal_nan=True)
+    assert "-999" in next(finding.message for finding in repairs(marked) if finding.code == "marked-missing")
+    kept = values.copy()
+    kept[0, 0, 0] = mark  # a single one may be a slip
+    assert not load_signals({"X": kept, "y": labels}).schema.marks
+
+
+@pytest.mark.parametrize("unit", [1e-21, 1e-13, 1e-6, 1e12])
+def test_tiny_and_huge_units_are_taken_out(unit):
+    values, labels = walks(60, 2, 30), np.arange(60) % 2
+    values /= values.std()
+    small = values.copy()
+    small[:, 1] *= np.float32(unit)
+    data = load_signals({"X": small, "y": labels})
+    assert data.schema.units == (1.0, unit) and not load_signals({"X": values, "y": labels}).schema.units
+    assert SignalSchema.from_dict(json.loads(json.dumps(data.schema.to_dict()))) == data.schema
+    assert np.allclose(read_signals(small[:9], data.schema)[0].values, values[:9], rtol=1e-5)
+    spread = data.train.features.values[:, 1].std()
+    assert 0.5 < spread < 2
 
 
 def test_noise_stands_as_it_is_said_to_and_the_person_decides():

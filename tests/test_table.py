@@ -432,7 +432,8 @@ def test_a_file_that_cannot_be_opened_is_named(tmp_path, monkeypatch):
 ])  # fmt: skip
 def test_a_row_that_is_alone_in_its_class_is_left_out_and_told(cells, asked, classes):
     table = load_table(pl.DataFrame({"a": np.arange(40) ** 0.5, "y": cells}), "y", task=asked)
-    assert table.schema.classes == classes and table.train.height + table.test.height == sum(str(cell) in classes for cell in cells)
+    assert table.schema.classes == classes
+    assert table.train.height + table.test.height == sum(str(cell) in classes for cell in cells)
     lonely, missing = (len([cell for cell in set(cells) if cell is not None]) - len(classes), cells.count(None))
     assert table.notes == {"rows_alone_in_their_class": lonely} | ({"rows_without_target": missing} if missing else {})
     told = next(finding for finding in repairs(table) if finding.code == "rows-alone-in-their-class")
@@ -447,6 +448,7 @@ BAD_REQUESTS = [
     ({"y": [None] * (ROWS - 5) + ["a", "b"] * 2 + ["a"]}, {}, "only 5 of 40 rows have a target"),
     ({"y": ["a"] * ROWS}, {}, "one value only, 'a'"),
     ({"y": [1.5] * ROWS}, {"task": "regression"}, "one value only"),
+    ({"y": np.arange(ROWS) * 1e200}, {}, "in another unit"),
     ({"y": ["a"] * 39 + ["odd"]}, {}, "class 'odd' of the target 'y' has a single row"),
     ({"y": ["a", "b"] * 18 + ["a", "x", "y", "z"]}, {}, "has a single row (3 classes have)"),
     ({"y": [0, 1, 2] * 13 + [7]}, {}, "has a single row; leave such rows out, join classes"),
@@ -670,6 +672,10 @@ def test_errors_of_a_spreadsheet_are_missing():
         ([1, 60, 99], ()),
         ([99], ()),
         ([5, 7, 1e9], ()),
+        ([5, 7, 1e20], (1e20,)),
+        ([-1e20, 5, 7, 9.969209968386869e36], (-1e20, 9.969209968386869e36)),
+        ([-32768, 0, 31000], (-32768,)),
+        ([-32768, -32700, 31000], ()),
     ],
 )
 def test_numbers_that_mark_missing_cells_are_missing(numbers, marks):
