@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 RECOMMENDATION = "recommendation.yaml"
 MAX_SEED = 2**31 - 1
-PERIOD_CODE = "period-columns"
-"""The finding whose columns are left out of the features."""
+PERIOD_CODE, TEXT_CODE = "period-columns", "text-tells-nothing"
+"""The findings whose columns are left out of the features."""
 LATER_CODE = "later-test-rows"
 """The finding whose first column becomes the time column."""
 MOST_LEFT_OUT = 0.25
@@ -122,8 +122,9 @@ class Advice:
 def get_advice(source: Source, target: str | None, reading: Reading | None = None, *, findings: Sequence[Finding] = ()) -> Advice:
     """Read, measure and recommend. Raises UserError for whatever the user can mend.
 
-    A column that alone tells test rows from training rows is left out (read again as an identifier), and one by which all
-    test rows are later becomes the time column; a type given for it in ``reading`` prevents either. findings: those made
+    A column that alone tells test rows from training rows, and a text that tells nothing of the target, are left out (read
+    again as identifiers), and one by which all test rows are later becomes the time column; a type given for it in ``reading``
+    prevents each. findings: those made
     before, to be reported with the rest.
     """
     from advisor.table import Table
@@ -147,10 +148,11 @@ def get_advice(source: Source, target: str | None, reading: Reading | None = Non
     if isinstance(data, Table):
         # as if the person had said so: the run folder keeps it, and reads the same table again
         later = _later_column(recommendation, reading)
-        period = [name for name in _period_columns(data, recommendation, reading) if name != later]
-        if period or later:
-            types = {**reading.types, **dict.fromkeys(period, "identifier")}
-            carried = [finding for finding in recommendation.findings if finding.code in (PERIOD_CODE, LATER_CODE)]
+        left_out = [name for name in _left_out(data, recommendation, reading) if name != later]
+        if left_out or later:
+            types = {**reading.types, **dict.fromkeys(left_out, "identifier")}
+            codes = (PERIOD_CODE, TEXT_CODE, LATER_CODE)
+            carried = [finding for finding in recommendation.findings if finding.code in codes]
             again = replace(reading, types=types, time_column=later or reading.time_column)
             return get_advice(source, target, again, findings=carried)
     return Advice(data, measured, recommendation, reading, rules)
@@ -259,15 +261,22 @@ def _later_column(recommendation: Recommendation, reading: Reading) -> str | Non
     return next((name for name in named if name not in reading.types), None)
 
 
-def _period_columns(table: Table, recommendation: Recommendation, reading: Reading) -> list[str]:
-    """The columns that a finding says name the period, unless the person gave their type, or they are many.
+def _left_out(table: Table, recommendation: Recommendation, reading: Reading) -> list[str]:
+    """The columns that a finding says name the period, unless they are many, and the texts that tell nothing, unless there is
+    nothing else; neither where the person gave their type.
 
     Dates stay: their month, weekday and hour may well hold for the test rows.
     """
-    named = {name for finding in recommendation.findings if finding.code == PERIOD_CODE for name in finding.columns}
     usable = {column.name for column in table.schema.of_type("numeric", "categorical", "boolean", "datetime", "text")}
-    dropped = {c.name for c in table.schema.of_type("numeric", "categorical", "boolean")} & named - set(reading.types)
-    return sorted(dropped) if len(dropped) <= MOST_LEFT_OUT * len(usable) else []
+    period = _named(recommendation, PERIOD_CODE) & {c.name for c in table.schema.of_type("numeric", "categorical", "boolean")}
+    texts = _named(recommendation, TEXT_CODE) & {column.name for column in table.schema.of_type("text")}
+    period, texts = period - set(reading.types), texts - set(reading.types)
+    dropped = period if len(period) <= MOST_LEFT_OUT * len(usable) else set()
+    return sorted(dropped | texts if usable - dropped - texts else dropped)
+
+
+def _named(recommendation: Recommendation, code: str) -> set[str]:
+    return {name for finding in recommendation.findings if finding.code == code for name in finding.columns}
 
 
 def reopen(path: Path, source: Source | None = None) -> tuple[Advice, RunFolder]:

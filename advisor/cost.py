@@ -34,22 +34,24 @@ KEPT_BESIDE = 3
 
 @dataclass(frozen=True)
 class TableSize:
-    """A data set as far as memory goes. levels: of each categorical column; outputs: classes, or 1."""
+    """A data set as far as memory goes. levels: of each categorical column; outputs: classes, or 1; words: columns of them."""
 
     rows: int
     numeric: int
     missing: int
     levels: tuple[int, ...]
     outputs: int
+    words: int = 0
 
     @classmethod
     def of(cls, features: Features, outputs: int) -> TableSize:
         return cls(
             len(features),
-            features.numeric.shape[1],
+            features.numeric.shape[1] - len(features.words),
             int(np.isnan(features.numeric).any(axis=0).sum()),
             tuple(len(levels) for levels in features.levels),
             outputs,
+            len(features.words),
         )
 
 
@@ -115,7 +117,7 @@ def _embedded(configuration: Mapping[str, Any], table: TableSize) -> list[int]:
 def _columns(configuration: Mapping[str, Any], table: TableSize) -> int:
     """Columns of numbers and indicators."""
     one_hot = sum(levels + 1 for levels in table.levels if levels <= int(configuration["one_hot_max"]))
-    return table.numeric + table.missing + one_hot
+    return table.numeric + table.missing + one_hot + table.words
 
 
 def _inputs(configuration: Mapping[str, Any], table: TableSize) -> int:

@@ -157,6 +157,8 @@ FACTS: Mapping[str, FactSpec] = MappingProxyType(
         ("test.unseen_class_rows", "int", "rows", "test rows left out since no training row has their class", 0),
         ("nearly_constant.columns", "int", "columns", "columns in which one value fills 99 % of the filled cells", 0),
         ("columns.nearly_constant", "list", "names", "columns in which one value fills 99 % of the filled cells", []),
+        ("text.tells_nothing", "int", "columns", "free texts whose words tell a linear probe nothing of the target", 0),
+        ("columns.text_tells_nothing", "list", "names", "these columns", []),
         ("leak.columns", "int", "columns", "feature columns that alone give the target away", 0),
         (
             "shift.compared_with",

@@ -26,6 +26,7 @@ class Features:
     categorical: int32, shape (rows, categorical columns); an index into ``levels[column]``, MISSING or UNSEEN.
     levels: per categorical column its level texts, sorted, so that codes keep their order whatever rows are used.
     trend: the numeric columns that grow with time, so that new rows lie beyond the training rows.
+    words: the numeric columns that are words of texts, whose squares add up to 1 in a row.
     """
 
     numeric: NDArray[np.float64]
@@ -34,6 +35,7 @@ class Features:
     categorical_names: tuple[str, ...]
     levels: tuple[tuple[str, ...], ...]
     trend: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.numeric.shape != (len(self.categorical), len(self.numeric_names)):
@@ -45,6 +47,12 @@ class Features:
 
     def __len__(self) -> int:
         return len(self.numeric)
+
+    @property
+    def word_columns(self) -> NDArray[np.bool_]:
+        """Which numeric columns are words of texts, shape (numeric columns,)."""
+        words = set(self.words)
+        return np.array([name in words for name in self.numeric_names], dtype=bool)
 
     def part(self, rows: slice) -> Features:
         """Some of the rows, in order."""

@@ -51,6 +51,7 @@ _MEASURED_ON_SAMPLE = (
     *("skew.max", "skew.median", "skew.heavy_columns", "outliers.share", "scale.ratio", "correlated.pairs_share"),
     *("leak.columns", "columns.heavy_tailed", "columns.correlated", "columns.leaking"),
     *("nearly_constant.columns", "columns.nearly_constant", "columns.order_correlation"),
+    *("text.tells_nothing", "columns.text_tells_nothing"),
 )
 
 
@@ -119,7 +120,7 @@ def _shape_facts(table: Table) -> dict[str, Any]:
     schema, rows = table.schema, table.train.height
     used = [column for column in schema.columns if column.type not in ("identifier", "constant")]
     arrays = len(schema.of_type("numeric", "boolean")) + sum(
-        len(encoded_names(column)) for column in schema.of_type("datetime", "text")
+        len(encoded_names(column, schema.words.get(column.name))) for column in schema.of_type("datetime", "text")
     )
     arrays += len(schema.time_parts)
     levels = [len(schema.levels[column.name]) for column in schema.of_type("categorical")]

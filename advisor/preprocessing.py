@@ -31,7 +31,8 @@ class Inputs:
     """What a network reads, row by row.
 
     numeric: float32 (rows, numeric columns), scaled, missing as 0. indicators: float32 (rows, one-hot and missing
-    columns), 0 or 1. codes: int64 (rows, embedded columns), 0 for an unseen level.
+    columns), 0 or 1, and words of texts as they are: all those of a text together weigh as much as one number. codes:
+    int64 (rows, embedded columns), 0 for an unseen level.
     """
 
     numeric: NDArray[np.float32]
@@ -54,12 +55,14 @@ class Preprocessor:
     code_maps: Array  # (categorical columns, largest level count + 2): level code + 2 -> code of this preprocessor
     code_counts: Array  # (categorical columns,): codes in use, reserved ones included
     latest: Array = field(default_factory=lambda: np.zeros(0))  # (numeric,) values above it count as it, or (0,)
+    words: Array = field(default_factory=lambda: np.zeros(0, bool))  # (numeric and words,) which are words of texts, or (0,)
 
     @classmethod
     def fit(cls, features: Features, rows: Array, configuration: Mapping[str, Any]) -> Preprocessor:
         """Statistics of ``features`` at ``rows`` as the configuration's input parameters ask for them."""
         scaling = configuration["numeric_scaling"]
-        numeric = features.numeric[rows]
+        words = features.word_columns if features.words else np.zeros(0, bool)
+        numeric = features.numeric[rows] if not len(words) else features.numeric[np.ix_(rows, ~words)]
         sample = numeric[:: max(1, len(rows) // FIT_ROWS)]
         centre, scale, quantiles = _fit_scaling(sample, scaling)
         latest = _fit_trend(features, numeric, configuration.get("time_trend", "none"), scale)
@@ -82,19 +85,23 @@ class Preprocessor:
             code_maps=code_maps,
             code_counts=code_counts,
             latest=latest,
+            words=words,
         )
 
     def transform(self, features: Features) -> Inputs:
         """Every row of ``features`` as inputs. Levels that the training rows lack become code 0, or no one-hot at all."""
-        values = np.minimum(features.numeric, self.latest) if len(self.latest) else features.numeric
+        plain = features.numeric[:, ~self.words] if len(self.words) else features.numeric
+        values = np.minimum(plain, self.latest) if len(self.latest) else plain
         numeric = _scale(values, self.scaling, self.centre, self.scale, self.quantiles)
-        blocks = [np.isnan(features.numeric[:, self.missing_columns])]
+        blocks = [np.isnan(plain[:, self.missing_columns])]
         codes = np.zeros((len(features), len(self.embedded_columns)), dtype=np.int64)
         for column in self.one_hot_columns:
             mapped = self._codes(features, column)
             blocks.append(mapped[:, None] == np.arange(1, self.code_counts[column])[None, :])
         for position, column in enumerate(self.embedded_columns):
             codes[:, position] = self._codes(features, column)
+        if len(self.words):
+            blocks.append(features.numeric[:, self.words])
         return Inputs(numeric, np.concatenate(blocks, axis=1).astype(np.float32), codes)
 
     def _codes(self, features: Features, column: int) -> NDArray[np.int64]:
@@ -138,7 +145,9 @@ def _fit_scaling(values: Array, scaling: str) -> tuple[Array, Array, Array]:
 def _fit_trend(features: Features, numeric: Array, how: str, scale: Array) -> Array:
     """The largest value of each column that counts, (numeric,), or (0,): no limit. "none" takes the columns that grow with
     time out, by their scale."""
-    columns = [features.numeric_names.index(name) for name in features.trend]
+    words = set(features.words)
+    plain = [name for name in features.numeric_names if name not in words]
+    columns = [plain.index(name) for name in features.trend]
     if how == "none":
         scale[columns] = 0
     if how != "held" or not columns:

@@ -239,7 +239,7 @@ def _owners(table: Table) -> dict[str, str]:
     """Name of an encoded array -> its column."""
     owners = {column.name: column.name for column in table.schema.of_type("categorical")}
     for column in table.schema.columns:
-        owners |= dict.fromkeys(encoded_names(column), column.name)
+        owners |= dict.fromkeys(encoded_names(column, table.schema.words.get(column.name)), column.name)
     return owners
 
 

@@ -161,8 +161,8 @@ class Skill:
         return {name: skill / self.plain if self.plain else None for name, skill in self.changed.items()}
 
 
-def skill(plain: Inputs, others: Mapping[str, Inputs], answer: Answer) -> Skill:
-    """Cross-fitted probes of plain rows and of changed versions of them."""
+def skill(plain: Inputs, others: Mapping[str, Inputs], answer: Answer, least: float = LEAST_SKILL) -> Skill:
+    """Cross-fitted probes of plain rows and of changed versions of them. least: skill below it is none."""
     nothing = Skill(0.0, dict.fromkeys(others, 0.0))
     if len(plain) < LEAST_ROWS or answer.classes == 1 or not np.ptp(answer.target):
         return nothing
@@ -175,16 +175,16 @@ def skill(plain: Inputs, others: Mapping[str, Inputs], answer: Answer) -> Skill:
         for name, inputs in others.items():
             predicted[name][inside] = probe.predict(inputs[inside])
     best = _skill(predicted[""], answer)
-    if best < max(LEAST_SKILL, CHANCE_Z * _chance_error(answer)):
+    if best < max(least, CHANCE_Z * _chance_error(answer)):
         return nothing
     return Skill(best, {name: _skill(predicted[name], answer) for name in others})
 
 
-def has_skill(inputs: Inputs, answer: Answer) -> bool | None:
-    """Whether the inputs tell of the target beyond chance; None for too few rows."""
+def has_skill(inputs: Inputs, answer: Answer, least: float = LEAST_SKILL) -> bool | None:
+    """Whether the inputs tell of the target beyond chance, by ``least`` or more; None for too few rows."""
     if len(inputs) < LEAST_ROWS:
         return None
-    return skill(inputs, {}, answer).plain > 0
+    return skill(inputs, {}, answer, least).plain > 0
 
 
 def _skill(predicted: NDArray[np.float64], answer: Answer) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -37,8 +37,12 @@ MAX_LEVELS = 10_000
 """A categorical column keeps so many levels, the most frequent ones; the rest are UNSEEN."""
 SAMPLE_ROWS = 20_000
 """Types are judged on at most so many training rows."""
-TEXT_COLUMNS = 32
-"""Hashed columns that a text column becomes, beside its length."""
+MAX_WORDS = 64
+"""A text column becomes so many words at most, the most frequent ones, beside its length."""
+WORD_ROWS, WORD_SHARE, COMMON_WORD = 5, 0.005, 0.5
+"""A word that fewer training rows have, or a smaller share of them, or a larger one than COMMON_WORD, is none of these."""
+HASHED_WORDS = 32
+"""Columns that a text became in models of before its words were chosen."""
 CYCLES = {"month": 365.0, "day": 31.0, "weekday": 7.0, "hour": 1.0}
 """Parts of a date that come round, and the days that one round takes."""
 ROUNDS = 2
@@ -67,6 +71,7 @@ class Schema:
     time: Column | None = None
     time_parts: tuple[str, ...] = ()
     target_format: str = ""
+    words: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def of_type(self, *types: ColumnType) -> tuple[Column, ...]:
         """The columns of these types, in order."""
@@ -78,6 +83,7 @@ class Schema:
             "columns": [asdict(column) for column in self.columns],
             "classes": list(self.classes),
             "levels": {name: list(levels) for name, levels in self.levels.items()},
+            "words": {name: list(words) for name, words in self.words.items()},
             "time_parts": list(self.time_parts),
         }
 
@@ -95,6 +101,7 @@ class Schema:
             time=Column(**data["time"]) if data.get("time") else None,
             time_parts=tuple(data.get("time_parts", ())),
             target_format=data.get("target_format", ""),
+            words={name: tuple(words) for name, words in data.get("words", {}).items()},
         )
 
 
@@ -186,7 +193,8 @@ def load_table(
         time = None  # it tells the order of the training rows, and a model cannot ask for it
     parts = () if time is None else _time_parts(train[time.name], time)
     levels = _levels(train, columns)
-    schema = Schema(columns, target, chosen, classes, levels, group_column, time_column, time, parts, form)
+    words = {column.name: _frequent_words(train[column.name]) for column in columns if column.type == "text"}
+    schema = Schema(columns, target, chosen, classes, levels, group_column, time_column, time, parts, form, words)
     if given is not None:
         held_out = _test_rows(given, schema, notes)
         shared = given.frame.select(name for name in typed.columns if name in given.frame.columns and name != target)
@@ -344,6 +352,21 @@ def _levels(train: pl.DataFrame, columns: Sequence[Column]) -> dict[str, tuple[s
     return levels
 
 
+def _frequent_words(cells: pl.Series) -> tuple[str, ...]:
+    """The words that a text is told by: they are learnt from rows alone, not from the target."""
+    from sklearn.feature_extraction.text import CountVectorizer  # a second of imports, for text columns only
+
+    texts = cells.drop_nulls()
+    texts = texts.gather_every(max(1, -(-len(texts) // SAMPLE_ROWS)))
+    least = max(WORD_ROWS, round(WORD_SHARE * len(texts)))
+    counter = CountVectorizer(binary=True, min_df=least, max_df=COMMON_WORD, max_features=MAX_WORDS)
+    try:
+        counter.fit(texts.to_list())
+    except ValueError:  # no word is left, or there is none
+        return ()
+    return tuple(sorted(counter.vocabulary_))
+
+
 def _helpers(frame: pl.DataFrame, group_column: str | None, time: Column | None) -> list[pl.Series]:
     """The group column as text, the time column as dates or numbers without gaps."""
     helpers = []
@@ -379,7 +402,7 @@ def read_times(cells: pl.Series) -> pl.Series:
 
 def _time_parts(times: pl.Series, time: Column) -> tuple[str, ...]:
     """The arrays of the time column (training rows): what comes round often enough, and last the time itself."""
-    parts = _arrays(times, time)
+    parts = column_arrays(times, time)
     trend, *others = parts
     days = np.ptp(parts[trend])
     cycles = {name: CYCLES.get(name.rpartition(".")[2], np.inf) for name in others}
@@ -393,7 +416,7 @@ def encode(frame: pl.DataFrame, schema: Schema) -> Features:
     """Rows -> arrays: columns are looked up by name, extra ones are ignored, unseen levels become UNSEEN.
 
     numeric holds, in the order of the columns: numbers as they are, booleans as 0/1, a date as days since 1970, year,
-    month, day, weekday (1 is Monday) and hour where hours matter, a text as hashed words and its length; last the time
+    month, day, weekday (1 is Monday) and hour where hours matter, a text as its words and its length; last the time
     column's parts. What cannot be read is missing. UserError naming every column that is needed and absent.
     """
     unique, _ = unique_names(frame.columns)
@@ -410,10 +433,10 @@ def encode(frame: pl.DataFrame, schema: Schema) -> Features:
         if column.type == "categorical":
             codes[column.name] = _codes(cells, schema.levels[column.name])
         else:
-            numeric |= _arrays(cells, column)
+            numeric |= column_arrays(cells, column, schema.words.get(column.name))
     if schema.time is not None:
         cells, _ = conform(frame[schema.time.name], schema.time)
-        parts = _arrays(cells, schema.time)
+        parts = column_arrays(cells, schema.time)
         numeric |= {name: parts[name] for name in schema.time_parts}
     numbers = np.empty((frame.height, len(numeric)), np.float64)
     for position, array in enumerate(numeric.values()):
@@ -422,7 +445,9 @@ def encode(frame: pl.DataFrame, schema: Schema) -> Features:
     for position, code in enumerate(codes.values()):
         categorical[:, position] = code
     levels = tuple(schema.levels[name] for name in codes)
-    return Features(numbers, categorical, tuple(numeric), tuple(codes), levels, schema.time_parts[-1:])
+    texts = (column for column in used if column.type == "text" and column.name in schema.words)
+    words = tuple(name for column in texts for name in encoded_names(column, schema.words[column.name])[:-1])
+    return Features(numbers, categorical, tuple(numeric), tuple(codes), levels, schema.time_parts[-1:], words)
 
 
 def _lacking(what: str, missing: Sequence[str], columns: Sequence[str]) -> str:
@@ -447,8 +472,8 @@ def _ranks(frame: pl.DataFrame, column: str | None) -> NDArray[np.int64] | None:
     return frame[column].rank("dense").to_numpy().astype(np.int64) - 1
 
 
-def encoded_names(column: Column) -> tuple[str, ...]:
-    """The names of the numeric arrays that a column becomes; () for one that is categorical or not used."""
+def encoded_names(column: Column, words: Sequence[str] | None = None) -> tuple[str, ...]:
+    """The names of the numeric arrays that a column becomes; () for one that is categorical or not used. words: a text's."""
     if column.type in ("numeric", "boolean"):
         return (column.name,)
     if column.type == "datetime":
@@ -456,19 +481,22 @@ def encoded_names(column: Column) -> tuple[str, ...]:
         parts = ("days", "year", "month", "day", "weekday") + (("hour",) if hours else ())
         return tuple(f"{column.name}.{part}" for part in parts)
     if column.type == "text":
-        return (*(f"{column.name}.word{position}" for position in range(TEXT_COLUMNS)), f"{column.name}.length")
+        parts = tuple(f"word{place}" for place in range(HASHED_WORDS)) if words is None else tuple(f"word.{w}" for w in words)
+        return tuple(f"{column.name}.{part}" for part in (*parts, "length"))
     return ()
 
 
-def _arrays(cells: pl.Series, column: Column) -> dict[str, NDArray[Any]]:
+def column_arrays(cells: pl.Series, column: Column, words: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
     """The numeric arrays that a column's conformed cells become, by ``encoded_names``."""
     if column.type == "datetime":
         arrays = _date_parts(cells)
     elif column.type == "text":
-        arrays = _hashed_text(cells)
+        found = _hashed_words(cells) if words is None else _found_words(cells, words)
+        arrays = [*found.T, cells.str.len_chars().cast(pl.Float64).to_numpy()]
     else:
         arrays = [cells.cast(pl.Float64).to_numpy()]
-    return dict(zip(encoded_names(column), arrays, strict=False))  # of a date without hours the last part is left out
+    # of a date without hours the last part is left out
+    return dict(zip(encoded_names(column, words), arrays, strict=False))
 
 
 def _date_parts(cells: pl.Series) -> list[NDArray[Any]]:
@@ -478,10 +506,20 @@ def _date_parts(cells: pl.Series) -> list[NDArray[Any]]:
     return [values.cast(pl.Float64).to_numpy() for values in parts]
 
 
-def _hashed_text(cells: pl.Series) -> list[NDArray[Any]]:
-    from sklearn.feature_extraction.text import HashingVectorizer  # a second of imports, for text columns only
+def _found_words(cells: pl.Series, words: Sequence[str]) -> NDArray[np.float64]:
+    """Which of the words a text has, shape (rows, words), the squares of a row adding up to 1."""
+    from sklearn.feature_extraction.text import CountVectorizer
 
-    hashed = np.empty((0, TEXT_COLUMNS))
-    if len(cells):
-        hashed = HashingVectorizer(n_features=TEXT_COLUMNS).transform(cells.fill_null("").to_list()).toarray()
-    return [*hashed.T, cells.str.len_chars().cast(pl.Float64).to_numpy()]
+    if not words or not len(cells):
+        return np.zeros((len(cells), len(words)))
+    counter = CountVectorizer(binary=True, vocabulary=list(words), dtype=np.float64)
+    found = counter.transform(cells.fill_null("").to_list()).toarray()
+    return np.asarray(found / np.sqrt(np.maximum(found.sum(axis=1, keepdims=True), 1)))
+
+
+def _hashed_words(cells: pl.Series) -> NDArray[np.float64]:
+    from sklearn.feature_extraction.text import HashingVectorizer
+
+    if not len(cells):
+        return np.empty((0, HASHED_WORDS))
+    return np.asarray(HashingVectorizer(n_features=HASHED_WORDS).transform(cells.fill_null("").to_list()).toarray())

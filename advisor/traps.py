@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import polars as pl
 
-from advisor.columns import tally
-from advisor.table import Table
+from advisor.columns import Column, tally
+from advisor.signal_probes import Answer, has_skill
+from advisor.table import Table, column_arrays
 
 NEARLY_CONSTANT = 0.99
 """A column of which one value fills at least this share of the cells tells next to nothing."""
@@ -16,16 +18,20 @@ NEAR_ROWS = 100_000
 DIGITS = 3
 """Significant digits in which numbers must agree for two rows to be nearly the same."""
 
+TEXT_ROWS = 5000
+"""Whether words tell of the target is measured on at most so many training rows."""
+
 
 def measure_traps(table: Table, sample: pl.DataFrame) -> dict[str, Any]:
     """The facts ``duplicates.test_share``, ``duplicates.near_test_share``, ``test.unseen_class_rows`` and those of nearly
-    constant columns. sample: training rows, for the latter. The target is not read."""
+    constant columns and of free text that tells nothing. sample: training rows, for the columns."""
     schema = table.schema
     used = [column.name for column in schema.columns if column.type not in ("identifier", "constant")]
     shared = [name for name in used if name in table.test.columns]
     near = None
     if table.train.height + table.test.height <= NEAR_ROWS:
         near = _repeated(*(_rounded(part.select(shared)) for part in (table.train, table.test)))
+    dumb = sorted(column.name for column in schema.of_type("text") if _tells_nothing(sample, column, table))
     nearly = sorted(name for name in used if _largest_share(sample[name]) >= NEARLY_CONSTANT)
     return {
         "duplicates.test_share": _repeated(table.train.select(shared), table.test.select(shared)),
@@ -33,7 +39,21 @@ def measure_traps(table: Table, sample: pl.DataFrame) -> dict[str, Any]:
         "test.unseen_class_rows": table.notes.get("test_rows_of_unseen_class", 0),
         "nearly_constant.columns": len(nearly),
         "columns.nearly_constant": nearly,
+        "text.tells_nothing": len(dumb),
+        "columns.text_tells_nothing": dumb,
     }
+
+
+def _tells_nothing(sample: pl.DataFrame, column: Column, table: Table) -> bool:
+    """Whether a linear probe of a text's words says no more of the target in rows it has not seen than chance does."""
+    schema, part = table.schema, sample.gather_every(max(1, -(-sample.height // TEXT_ROWS)))
+    arrays = column_arrays(part[column.name], column, schema.words.get(column.name))
+    inputs = np.nan_to_num(np.column_stack(list(arrays.values()))).astype(np.float32)
+    # ranks: of a heavy tail a single row would decide
+    codes = part[schema.target].rank("average" if schema.task == "regression" else "dense").to_numpy()
+    classes = 0 if schema.task == "regression" else int(codes.max())
+    answer = Answer(codes.astype(np.int64) - 1 if classes else codes.astype(np.float64), classes)
+    return has_skill(inputs, answer, least=0.0) is False
 
 
 def _repeated(train: pl.DataFrame, test: pl.DataFrame) -> float:

@@ -355,3 +355,22 @@ def test_the_time_is_read_as_the_configuration_says(scaling, how):
     assert (later == year[29]).all() if how == "held" else scaling == "quantile" or (later > year[29]).all()
     again = Preprocessor.from_arrays(fit.scaling, fit.arrays()).transform(data)
     assert np.array_equal(again.numeric, np.column_stack([x, year]))
+
+
+@pytest.mark.parametrize("scaling", SCALINGS)
+def test_words_stand_as_they_are_beside_the_indicators(scaling):
+    draw = np.random.default_rng(0)
+    numbers, words = draw.normal(5, 3, (40, 3)), draw.integers(0, 2, (40, 4)) * 0.5
+    numbers[3, 1] = np.nan
+    order = [0, 3, 4, 1, 5, 6, 2]  # words stand among the numbers
+    whole = features(np.concatenate([numbers, words], axis=1)[:, order])
+    names = tuple(f"x{place}" for place in (1, 2, 4, 5))
+    with_words = Features(whole.numeric, whole.categorical, whole.numeric_names, (), (), ("x6",), names)
+    trend = Features(numbers, whole.categorical, ("x0", "x3", "x6"), (), (), ("x6",))
+    own, plain = (fitted(data, rows=range(30), numeric_scaling=scaling, time_trend="held") for data in (with_words, trend))
+    again = Preprocessor.from_arrays(scaling, own.arrays())
+    for transformed in (own.transform(with_words), again.transform(with_words)):
+        expected = plain.transform(trend)
+        assert (transformed.numeric == expected.numeric).all() and transformed.indicators.shape == (40, 1 + 4)
+        assert (transformed.indicators[:, 0] == expected.indicators[:, 0]).all()
+        assert (transformed.indicators[:, 1:] == words).all()

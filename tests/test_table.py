@@ -974,11 +974,36 @@ def test_encoding_of_every_type():
     assert (at["day.month"][1], at["day.day"][1], at["day.weekday"][0], at["day.year"][0]) == (2, 2, 1, 2024)
     assert "day.hour" not in at and at["stamp.hour"][5] == 5
     assert at["remark.length"][0] == len("remark number 0 of many kinds")
-    assert sum(name.startswith("remark.word") for name in at) == 32
+    assert table.schema.words == {"remark": ()} and not any(name.startswith("remark.word") for name in at)  # all are common
     assert not any(name.startswith(("id", "fixed")) for name in at)
     codes = features.categorical[:, 1]
     for code, value in zip(codes.tolist(), data["code"].to_list(), strict=True):
         assert code == (MISSING if value is None else ("k1", "k2").index(value))
+
+
+def test_a_text_is_told_by_the_words_that_some_rows_have():
+    draw = np.random.default_rng(0)
+    rare = [f"{word:04d}" for word in draw.permutation(5000)[:200]]
+    told = ["Leak" if row % 4 == 0 else "noise and rust" if row % 4 == 1 else "" for row in range(200)]
+    remarks = [f"the pump {tell} no {number}" for tell, number in zip(told, rare, strict=True)]
+    data = pl.DataFrame({"a": draw.normal(size=200), "remark": remarks, "y": ["u", "v"] * 100})
+    table = load_table(data.with_columns(remark=pl.when(pl.int_range(200) != 7).then("remark")), "y")
+    assert table.schema.words == {"remark": ("and", "leak", "noise", "rust")}
+    schema = Schema.from_dict(json.loads(json.dumps(table.schema.to_dict())))
+    assert schema == table.schema
+    features = encode(pl.DataFrame({"a": [1.0] * 4, "remark": ["a LEAK, rust!", "nothing", None, "noise"]}), schema)
+    assert features.words == tuple(f"remark.word.{word}" for word in ("and", "leak", "noise", "rust"))
+    half = 0.5**0.5
+    assert np.allclose(features.numeric[:, features.word_columns], [[0, half, 0, half], [0] * 4, [0] * 4, [0, 0, 1, 0]])
+    assert features.numeric_names[-1] == "remark.length" and np.isnan(features.numeric[2, -1])
+
+
+def test_models_of_before_words_were_chosen_hash_them():
+    table = load_table(rich(), "y")
+    old = dict(table.schema.to_dict())
+    del old["words"]
+    features = encode(rich(), Schema.from_dict(old))
+    assert sum(name.startswith("remark.word") for name in features.numeric_names) == 32 and not features.words
 
 
 def test_encoding_does_not_depend_on_order_other_columns_or_the_reader(tmp_path):

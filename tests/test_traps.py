@@ -5,6 +5,8 @@ import polars as pl
 import pytest
 
 import advisor
+from advisor.advice import Reading, get_advice
+from advisor.models import load_model
 
 
 def frame(rows=200, seed=0):
@@ -65,3 +67,50 @@ def test_a_class_of_few_rows_and_rows_without_a_target():
         pl.when(pl.int_range(200) < 4).then(pl.lit("rare")).when(pl.int_range(200) < 40).then(None).otherwise("y").alias("y")
     )
     assert {"tiny-classes", "target-with-missing-values"} <= codes(advisor.recommend(data, "y"))
+
+
+def remarked(rows=300, telling=False, task="classes"):
+    """Three numbers, a target, and remarks of five words, one of which tells of the target in half of the rows if asked."""
+    draw = np.random.default_rng(0)
+    numbers = draw.normal(size=(rows, 3))
+    y = numbers[:, 0] + draw.normal(size=rows)
+    words = np.char.add("w", draw.integers(0, 60, (rows, 5)).astype(str)).astype(object)
+    if telling:
+        words[::2, 0] = np.where(y[::2] > 0, "high", "low")
+    answer = pl.Series(np.where(y > 0, "yes", "no")) if task == "classes" else pl.Series(np.exp(3 * y))
+    return pl.DataFrame({f"x{place}": numbers[:, place] for place in range(3)}).with_columns(
+        remark=pl.Series([" ".join(row) for row in words.tolist()]), y=answer
+    )
+
+
+@pytest.mark.parametrize("task", ["classes", "numbers"])
+def test_a_text_that_tells_nothing_is_left_out_unless_the_person_keeps_it(task):
+    frame = remarked(task=task)
+    advice = get_advice(frame, "y")
+    assert {c.name: c.type for c in advice.data.schema.columns}["remark"] == "identifier"
+    (finding,) = [found for found in advice.recommendation.findings if found.code == "text-tells-nothing"]
+    assert finding.columns == ("remark",) and "--type COLUMN=text" in finding.actions[0]
+    kept = get_advice(frame, "y", Reading(types={"remark": "text"}))
+    assert {c.name: c.type for c in kept.data.schema.columns}["remark"] == "text"
+    assert kept.facts.values["columns.text_tells_nothing"] == ["remark"]
+    without = get_advice(frame, "y", Reading(without=["text-that-tells-nothing"]))
+    assert {c.name: c.type for c in without.data.schema.columns}["remark"] == "text"
+    alone = get_advice(frame.select("remark", "y"), "y")  # there is nothing else
+    assert {c.name: c.type for c in alone.data.schema.columns}["remark"] == "text"
+
+
+@pytest.mark.parametrize("task", ["classes", "numbers"])
+def test_a_text_that_tells_of_the_target_is_used(task):
+    advice = get_advice(remarked(telling=True, task=task), "y")
+    assert {c.name: c.type for c in advice.data.schema.columns}["remark"] == "text"
+    assert advice.facts.values["text.tells_nothing"] == 0
+    assert {"high", "low"} <= set(advice.data.schema.words["remark"])
+
+
+def test_a_model_reads_words_in_new_rows(tmp_path):
+    frame = remarked(telling=True)
+    advisor.fit(frame, "y", out=tmp_path / "run", fixed={"epochs": 20, "validation": "holdout"})
+    row = frame.head(1)
+    told = pl.concat([row.with_columns(remark=pl.lit(text)) for text in ("high", "low")])
+    high, low = load_model(tmp_path / "run").predict_proba(told)[:, 1]
+    assert high > low
