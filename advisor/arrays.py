@@ -49,11 +49,19 @@ class Header:
 
 
 def kind_of_array(shape: Sequence[int], dtype: np.dtype[Any]) -> Kind:
-    """Images: four dimensions, or three of whole numbers of a byte or of a square; all else are sequences."""
-    square = len(shape) == 3 and shape[1] == shape[2] >= SMALLEST_SQUARE
-    if len(shape) == 4 or (len(shape) == 3 and dtype in (np.uint8, np.bool_)) or square:
-        return "image"
-    return "sequence"
+    """Images: four dimensions, three of whole numbers of a byte or of a square, two of bytes of a square; else sequences."""
+    pixels = dtype in (np.uint8, np.bool_)
+    if len(shape) == 3:
+        pixels |= shape[1] == shape[2] >= SMALLEST_SQUARE
+    elif len(shape) == 2:
+        pixels &= square_side(shape[1]) >= SMALLEST_SQUARE
+    return "image" if len(shape) == 4 or (pixels and len(shape) > 1) else "sequence"
+
+
+def square_side(count: int) -> int:
+    """Of a square of so many pixels; 0 where they make none."""
+    side = math.isqrt(count)
+    return side if side * side == count else 0
 
 
 def kind_of_file(path: Path) -> Kind:
@@ -442,13 +450,15 @@ def bits_of_array(array: NDArray[Any]) -> int:
 
 
 def as_images(array: NDArray[Any], where: str, like: tuple[int, ...] | None = None, bits: int = BYTE) -> NDArray[np.uint8]:
-    """(n, h, w), (n, h, w, c) or (n, c, h, w) -> uint8 (n, c, h, w), at most MOST_SIDE pixels on the longer side.
+    """(n, h, w), (n, h, w, c), (n, c, h, w) or, of squares, (n, h * h) -> uint8 (n, c, h, w), at most MOST_SIDE pixels wide.
 
     Floats in 0..1 or 0..255, booleans, and whole numbers up to 65,535 are read; an alpha channel is laid on white. like:
     channels and size to be brought to. bits: those that the largest number may have, scaled to a byte.
     """
     if array.dtype.kind not in "biuf":
         raise UserError(f"{where} holds {array.dtype}; expected images as numbers")
+    if array.ndim == 2 and (side := square_side(array.shape[1])):
+        array = array.reshape(len(array), side, side)
     if array.ndim not in (3, 4):
         raise UserError(f"{where} has shape {array.shape}; expected images as (rows, height, width[, channels])")
     array = array[..., None] if array.ndim == 3 else array

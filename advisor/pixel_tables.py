@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
 
-from advisor.arrays import as_images, bits_of_array
+from advisor.arrays import as_images, bits_of_array, square_side
 from advisor.columns import number_format
 from advisor.errors import UserError
 from advisor.pixels import BYTE
@@ -26,13 +25,7 @@ MOST_OTHERS = 4
 def named_pixels(names: Sequence[str]) -> tuple[str, ...]:
     """The columns pixel0, pixel1 and so on, or 1x1, 1x2 and so on, of a square; () where there are none."""
     found = tuple(name for name in names if _NAME.fullmatch(name.strip()))
-    return found if _side(len(found)) and len(names) - len(found) <= MOST_OTHERS else ()
-
-
-def _side(count: int) -> int:
-    """Of a square of so many pixels, 0 where it is none or a tiny one."""
-    side = math.isqrt(count)
-    return side if side * side == count and side >= SMALLEST_SIDE else 0
+    return found if square_side(len(found)) >= SMALLEST_SIDE and len(names) - len(found) <= MOST_OTHERS else ()
 
 
 def read_pixels(frame: pl.DataFrame, name: str, origin: str, request: Request) -> Found | None:
@@ -40,8 +33,8 @@ def read_pixels(frame: pl.DataFrame, name: str, origin: str, request: Request) -
     beside = {getattr(request, role) for role in ("target", "id_column", "group_column")}
     columns = request.columns or named_pixels(frame.columns)
     columns = columns or tuple(column for column in frame.columns if column not in beside)
-    side = _side(len(columns))
-    if not side:
+    side = square_side(len(columns))
+    if side < SMALLEST_SIDE:
         return None
     cells = {}
     for column in columns:

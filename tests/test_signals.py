@@ -201,6 +201,16 @@ def test_tiny_and_huge_units_are_taken_out(unit):
     assert 0.5 < spread < 2
 
 
+def test_rows_of_the_bytes_of_a_square_are_images():
+    squares = np.random.default_rng(0).integers(0, 256, (40, 64), np.uint8)
+    labels = np.arange(40) % 2
+    data = load_signals({"X": squares, "y": labels})
+    assert data.schema.shape == (1, 8, 8) and kind_of({"X": squares[:, :63]}) == kind_of({"X": squares * 1.0}) == "sequence"
+    assert data.fingerprint == load_signals({"X": squares.reshape(40, 8, 8), "y": labels}).fingerprint
+    assert load_signals({"X": squares * 1.0, "y": labels}, kind="image").schema.shape == (1, 8, 8)
+    assert (read_signals(squares[:5], data.schema)[0].values == squares[:5].reshape(5, 1, 8, 8)).all()
+
+
 def test_noise_stands_as_it_is_said_to_and_the_person_decides():
     values, labels = np.random.default_rng(0).normal(size=(60, 30, 4)), np.arange(60) % 2
     assert load_signals({"X": values, "y": labels}).schema.shape == (30, 4)
