@@ -68,13 +68,16 @@ def _fitted(estimator: Any, train: Dataset) -> Callable[[Features | Signals], ND
 
     from sklearn.exceptions import ConvergenceWarning
 
+    matrix = _matrix(train.features)
+    empty = np.isnan(matrix).all(axis=0)  # HistGradientBoosting fails on such a column
+
     with warnings.catch_warnings():
         # a linear model that stops at its iteration limit is a fair baseline still; the warning is not for the user
         warnings.simplefilter("ignore", ConvergenceWarning)
-        estimator.fit(_matrix(train.features), train.target)
+        estimator.fit(np.where(empty, 0.0, matrix), train.target)
 
     def scores(features: Features | Signals) -> NDArray[np.float64]:
-        matrix = _matrix(features)
+        matrix = np.where(empty, 0.0, _matrix(features))
         if train.task == "regression":
             return np.asarray(estimator.predict(matrix), dtype=np.float64)
         result = np.zeros((len(features), len(train.classes)))

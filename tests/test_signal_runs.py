@@ -116,10 +116,18 @@ def test_sequences_are_tuned_resumed_and_predicted(here, capfd):
     assert "## The network" in capfd.readouterr().out
 
 
-@pytest.mark.parametrize("layout", ["ts", "long", "wide"])
+@pytest.mark.parametrize("layout", ["ts", "long", "wide", "text", "channels last", "an empty channel"])
 def test_each_format_of_series_is_trained_and_predicted(here, layout):
-    x, y = waves(rows=40, length=16)
-    if layout == "ts":
+    x, y = waves(rows=40, length=32 if layout == "channels last" else 16)
+    if layout == "text":
+        lines = ["\t".join(map(str, [label + 1, *row[0]])) for row, label in zip(x, y, strict=True)]
+        Path("waves_TRAIN.tsv").write_text("\n".join(lines) + "\n")
+        source, options = "waves_TRAIN.tsv", {}
+    elif layout in ("channels last", "an empty channel"):
+        x = x.swapaxes(1, 2) if layout == "channels last" else np.concatenate([x, np.full_like(x[:, :1], np.nan)], axis=1)
+        np.savez("waves.npz", x_train=x, y_train=np.eye(2)[y])
+        source, options = "waves.npz", {}
+    elif layout == "ts":
         lines = ["@problemName waves", "@univariate false", "@dimensions 2", "@classLabel true slow fast", "@data"]
         lines += [":".join(",".join(map(str, c)) for c in row) + f":{('slow', 'fast')[t]}" for row, t in zip(x, y, strict=True)]
         Path("waves.ts").write_text("\n".join(lines) + "\n")
@@ -141,6 +149,25 @@ def test_each_format_of_series_is_trained_and_predicted(here, layout):
     assert len(model.predict(source)) == 40
 
 
+@pytest.mark.parametrize("layout", ["names in a table", "pixels in a table", "sixteen bits"])
+def test_each_format_of_images_is_trained_and_predicted(here, layout):
+    images, labels = pictures(40)
+    source, options = "train.csv", {"target": "label"}
+    if layout == "names in a table":
+        Path("train_images").mkdir()
+        for number, image in enumerate(images):
+            Image.fromarray(image).save(f"train_images/{number}.png")
+        pl.DataFrame({"id": range(40), "label": labels}).write_csv("train.csv")
+    elif layout == "pixels in a table":
+        pixels = {f"pixel{place}": column for place, column in enumerate(images.reshape(40, -1).T)}
+        pl.DataFrame({"label": labels, **pixels}).write_csv("train.csv")
+    else:
+        np.savez("deep.npz", images.astype(np.uint16) * 16, labels)
+        source, options = "deep.npz", {}
+    run = advisor.fit(source, out="run", fixed=SMALL, **options)
+    assert run.document["task"] == "binary" and len(advisor.load_model("run").predict(source)) == 40
+
+
 def test_a_regression_of_series(here):
     x, y = waves(regression=True)
     np.savez("waves.npz", X=x, y=y)
@@ -159,7 +186,9 @@ def test_it_learns_what_there_is_to_learn(here):
     np.savez("shapes.npz", X=images, y=labels)
     x, y = waves(120)
     np.savez("waves.npz", X=x, y=y)
-    for source, settings in (("shapes.npz", {"epochs": 25, "patience": 25}), ("waves.npz", {"epochs": 15, "patience": 15})):
+    np.savez("volts.npz", X=x * 1e-6, y=y)
+    series = {"epochs": 15, "patience": 15}
+    for source, settings in (("shapes.npz", {"epochs": 25, "patience": 25}), ("waves.npz", series), ("volts.npz", series)):
         fixed = {**settings, "width": 8, "validation": "holdout", "final_members": 1}
         run = advisor.fit(source, out=f"run-{source}", fixed=fixed)
         assert run.document["test"]["results"][0]["accuracy"] > 0.85, source
