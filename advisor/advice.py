@@ -361,6 +361,12 @@ _TOLD = {
         "Read as missing: {count:,} points such as -999 or 1e20, far from all other numbers of their channel.",
         actions=("write them as other numbers if they are measurements",),
     ),
+    "glitches": Finding(
+        "warning",
+        "glitches",
+        "Read as missing: {count:,} single points over 100 times farther from the median than the middle half of their channel.",
+        actions=("look at them: if they are measurements, cut them off at the largest number that can be",),
+    ),
     "rows_alone_in_their_class": Finding(
         "warning",
         "rows-alone-in-their-class",

@@ -7,7 +7,6 @@ decoded once, part by part, into its place.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,16 +16,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from advisor.columns import FILLS, NINES, marks_of_missing
 from advisor.errors import UserError
 from advisor.features import Task
 from advisor.kinds import Kind
 from advisor.pixels import BYTE
-
-SMALLEST_SPREAD, LARGEST_SPREAD = 1e-3, 1e6
-"""Standard deviations of a channel that is read as it is."""
-UNIT_NUMBERS = 4_000_000
-"""The spread is that of about so many numbers."""
 
 
 class Values(Protocol):
@@ -139,56 +132,6 @@ class Request:
             if getattr(self, name) is not None:
                 option = f"{name.replace('_', ' ')} '{getattr(self, name)}'"
                 raise UserError(f"{origin} has no columns, so it cannot have the {option}; leave it out")
-
-
-def marks_of(values: Values) -> tuple[tuple[float, ...], ...]:
-    """Per channel of sequences the numbers that stand for a missing point; () where no channel has any, and of images."""
-    if not isinstance(values, ArrayValues) or values.array.ndim != 3:
-        return ()
-    found = []
-    for channel in range(values.array.shape[1]):
-        part = values.array[:, channel]
-        low, high = (float(end.reduce(part, axis=None)) for end in (np.fmin, np.fmax))  # NaN only where there is no point
-        possible = low in NINES | FILLS or high in NINES | FILLS
-        found.append(marks_of_missing(pl.Series(part[~np.isnan(part)].astype(np.float64))) if possible else ())
-    return tuple(found) if any(found) else ()
-
-
-def without_marks(values: NDArray[np.float32], marks: Sequence[Sequence[float]]) -> tuple[NDArray[np.float32], int]:
-    """A copy with missing points for the marks of each channel, and how many they were; the values themselves without any."""
-    if not any(marks):
-        return values, 0
-    values, count = values.copy(), 0
-    for channel, own in enumerate(marks):
-        marked = np.isin(values[:, channel], own)
-        values[:, channel][marked] = np.nan
-        count += int(marked.sum())
-    return values, count
-
-
-def units_of(values: Values) -> tuple[float, ...]:
-    """Per channel of sequences the power of ten in which its deviations are neither tiny nor huge; () where all are 1.
-
-    A magnetic field in tesla deviates by 1e-13: no epsilon between here and the optimizer is meant for that.
-    """
-    if not isinstance(values, ArrayValues) or values.array.ndim != 3:
-        return ()
-    some = values.array[:: -(-values.array.size // UNIT_NUMBERS)]
-    units = []
-    for channel in range(some.shape[1]):
-        known = some[:, channel][~np.isnan(some[:, channel])].astype(np.float64)
-        spread = float(known.std()) if len(known) else 1.0
-        tame = spread == 0 or SMALLEST_SPREAD <= spread <= LARGEST_SPREAD
-        units.append(1.0 if tame else 10.0 ** round(math.log10(spread)))
-    return () if all(unit == 1 for unit in units) else tuple(units)
-
-
-def in_units(values: NDArray[np.float32], units: Sequence[float]) -> NDArray[np.float32]:
-    """Sequences (rows, channels, length) divided by their channels' units; the values themselves without any."""
-    if not units:
-        return values
-    divided: NDArray[np.float32] = (values / np.array(units)[:, None]).astype(np.float32)
-    return divided
 
 
 def canonical(row: NDArray[np.float32]) -> bytes:

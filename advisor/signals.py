@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from advisor import arrays, images, sequences
 from advisor.archive import archive_pair
 from advisor.arrays import check_kind, with_length
+from advisor.cleaning import Cleaning
 from advisor.columns import labels, number_format
 from advisor.errors import UserError, did_you_mean
 from advisor.features import Dataset, Signals, Task
@@ -22,7 +23,7 @@ from advisor.holdout import held_out_rows, row_keys
 from advisor.image_paths import SUFFIXES
 from advisor.kinds import Kind
 from advisor.reading import MAX_BYTES, shown
-from advisor.signal_rows import ArrayValues, Found, Request, Rows, in_units, lengths_of, marks_of, units_of, without_marks
+from advisor.signal_rows import ArrayValues, Found, Request, Rows, lengths_of
 from advisor.target import LONELY, check_target, finite_numbers, ordered_classes, read_target
 
 __all__ = ["SignalSchema", "SignalSet", "kind_of", "load_signals", "read_signals"]
@@ -39,9 +40,7 @@ class SignalSchema:
     sequence. missing: points are missing in training sequences, or their lengths differ. columns: of a table, those that hold
     the values (or the paths of images); id_column, order_column: those that name a row and give the order of its points.
     channels_last: arrays of sequences stood as (rows, points, channels). bits: those of the largest pixel (12 where a scanner
-    filled so many of 16), 0 for a schema that was saved without. marks: per channel of sequences the numbers, such as -999,
-    that stand for a missing point; () where no channel has any. units: per channel of sequences what its values are divided by
-    as they are read; () where that is 1 for all.
+    filled so many of 16), 0 for a schema that was saved without. cleaning: what is taken out of sequences.
     """
 
     kind: Literal["image", "sequence"]
@@ -58,8 +57,7 @@ class SignalSchema:
     order_column: str | None = None
     channels_last: bool = False
     bits: int = 0
-    marks: tuple[tuple[float, ...], ...] = ()
-    units: tuple[float, ...] = ()
+    cleaning: Cleaning = field(default_factory=Cleaning)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -74,7 +72,7 @@ class SignalSchema:
     def from_dict(cls, data: Mapping[str, Any]) -> SignalSchema:
         """The schema that ``to_dict`` wrote."""
         lists = {name: tuple(data[name]) for name in ("classes", "size", "columns")}
-        return cls(**{**data, **lists, "marks": tuple(map(tuple, data.get("marks", ()))), "units": tuple(data.get("units", ()))})
+        return cls(**{**data, **lists, "cleaning": Cleaning.from_dict(data.get("cleaning", {}))})
 
 
 @dataclass(frozen=True)
@@ -178,11 +176,12 @@ def load_signals(
     alike = replace(request, like=found.shape, columns=found.columns, channels=_where_channels(found), bits=found.bits)
     given = found.test if test is None else _read(test, chosen_kind, alike).train
     notes = dict(found.notes)
-    marks = marks_of(found.train.values)
-    found = replace(found, train=_without_marks(found.train, marks, notes))
-    given = given and _without_marks(given, marks, notes)
-    units = units_of(found.train.values)
-    notes["rescaled_channels"] = sum(unit != 1 for unit in units)
+    cleaning = Cleaning()
+    if isinstance(found.train.values, ArrayValues) and found.kind == "sequence":
+        cleaning = Cleaning.fit(found.train.values.array)
+        found = replace(found, train=_with_gaps(found.train, cleaning, notes))
+        given = given and _with_gaps(given, cleaning, notes)
+        notes["rescaled_channels"] = sum(unit != 1 for unit in cleaning.units)
     chosen, answer = _target(found, task, notes)
     usable = _usable(found.train, answer, notes)
     keys = found.train.values.keys()[usable]
@@ -200,7 +199,7 @@ def load_signals(
         cells, kept = _test_target(given, chosen, ordered_classes(train.answer), found.target, notes)
         keys = np.append(keys, given.values.keys())
         tested = _decoded(given, kept, cells, notes)
-    schema = replace(_schema(found, chosen, train), marks=marks, units=units)
+    schema = replace(_schema(found, chosen, train), cleaning=cleaning)
     fingerprint = _fingerprint(keys, answer, found)
     return _divided(found, schema, fingerprint, train, tested, "held-out" if given is None else "file", notes)
 
@@ -221,7 +220,9 @@ def read_signals(source: object, schema: SignalSchema) -> tuple[Signals, tuple[s
     if not readable.all():
         bad = [name for name, good in zip(found.train.names, readable, strict=True) if not good]
         raise UserError(f"{found.origin}: {len(bad):,} images cannot be read, the first is '{shown(bad[0])}'; leave them out")
-    return Signals(_fitting(without_marks(values, schema.marks)[0], schema, found.origin)), found.train.names
+    if schema.kind == "sequence":
+        values, _ = schema.cleaning.with_gaps(values)
+    return Signals(_fitting(values, schema, found.origin)), found.train.names
 
 
 def _where_channels(found: Found | SignalSchema) -> str:
@@ -324,11 +325,13 @@ def _decoded(rows: Rows, chosen: NDArray[np.int64], answer: pl.Series, notes: di
     return _Part(values, answer, groups, tuple(rows.names[row] for row in chosen.tolist()))
 
 
-def _without_marks(rows: Rows, marks: Sequence[Sequence[float]], notes: dict[str, int]) -> Rows:
-    if not marks or not isinstance(rows.values, ArrayValues):
+def _with_gaps(rows: Rows, cleaning: Cleaning, notes: dict[str, int]) -> Rows:
+    """Rows of sequences with missing points for what is no measurement, which is counted."""
+    if not isinstance(rows.values, ArrayValues):
         return rows
-    values, count = without_marks(rows.values.array, marks)
-    notes["marked_points"] = notes.get("marked_points", 0) + count
+    values, counts = cleaning.with_gaps(rows.values.array)
+    for name, count in counts.items():
+        notes[name] = notes.get(name, 0) + count
     return replace(rows, values=ArrayValues(values))
 
 
@@ -395,7 +398,7 @@ def _fitting(values: NDArray[Any], schema: SignalSchema, origin: str) -> NDArray
         raise UserError(f"{origin} has {values.shape[1]} channels; the training rows have {shape[0]}: expected as many")
     if values.ndim == 4:
         return values  # the reader brought them to their size
-    return np.ascontiguousarray(in_units(with_length(values, shape[1]), schema.units))
+    return np.ascontiguousarray(schema.cleaning.in_units(with_length(values, shape[1])))
 
 
 def _fingerprint(keys: NDArray[np.uint64], answer: pl.Series, found: Found) -> str:

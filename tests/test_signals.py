@@ -177,14 +177,15 @@ def test_numbers_that_mark_missing_points_are_missing(mark):
     labels = np.arange(60) % 2
     marked, known = (load_signals({"X": array, "y": labels}) for array in (with_marks, with_nan))
     assert marked.fingerprint == known.fingerprint and marked.notes == {"marked_points": int(holes.sum())} | known.notes
-    assert marked.schema.marks == ((), (float(np.float32(mark)),)) and marked.schema.missing and not known.schema.marks
+    assert marked.schema.cleaning.marks == ((), (float(np.float32(mark)),)) and not known.schema.cleaning.marks
+    assert marked.schema.missing
     assert SignalSchema.from_dict(json.loads(json.dumps(marked.schema.to_dict()))) == marked.schema
     new = read_signals(with_marks[:9], marked.schema)[0].values
     assert np.array_equal(new, with_nan[:9], equal_nan=True)
     assert "-999" in next(finding.message for finding in repairs(marked) if finding.code == "marked-missing")
     kept = values.copy()
     kept[0, 0, 0] = mark  # a single one may be a slip
-    assert not load_signals({"X": kept, "y": labels}).schema.marks
+    assert not load_signals({"X": kept, "y": labels}).schema.cleaning.marks
 
 
 @pytest.mark.parametrize("unit", [1e-21, 1e-13, 1e-6, 1e12])
@@ -194,11 +195,28 @@ def test_tiny_and_huge_units_are_taken_out(unit):
     small = values.copy()
     small[:, 1] *= np.float32(unit)
     data = load_signals({"X": small, "y": labels})
-    assert data.schema.units == (1.0, unit) and not load_signals({"X": values, "y": labels}).schema.units
+    assert data.schema.cleaning.units == (1.0, unit) and not load_signals({"X": values, "y": labels}).schema.cleaning.units
     assert SignalSchema.from_dict(json.loads(json.dumps(data.schema.to_dict()))) == data.schema
     assert np.allclose(read_signals(small[:9], data.schema)[0].values, values[:9], rtol=1e-5)
     spread = data.train.features.values[:, 1].std()
     assert 0.5 < spread < 2
+
+
+def test_glitches_are_missing_points_and_bursts_are_none():
+    draw = np.random.default_rng(0)
+    values, labels = draw.normal(size=(60, 2, 100)).astype(np.float32), np.arange(60) % 2
+    glitched, burst = values.copy(), values.copy()
+    spots = draw.random((60, 50)) < 0.004
+    glitched[:, 1, ::2][spots] = 5e4
+    burst[:, 1, 40:44] *= 5e4  # as many points, in a run
+    data = load_signals({"X": glitched, "y": labels})
+    assert data.notes == {"glitches": int(spots.sum())} and data.schema.cleaning.limits[1][1] < 5e4
+    assert SignalSchema.from_dict(json.loads(json.dumps(data.schema.to_dict()))) == data.schema
+    new = read_signals(glitched[:20], data.schema)[0].values
+    assert (np.isnan(new[:, 1, ::2]) == spots[:20]).all() and (new[:, 0] == glitched[:20, 0]).all()
+    assert "glitches" in {finding.code for finding in repairs(data)}
+    for kept in (values, burst):
+        assert not load_signals({"X": kept, "y": labels}).schema.cleaning.limits
 
 
 def test_rows_of_the_bytes_of_a_square_are_images():
