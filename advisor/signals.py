@@ -265,6 +265,8 @@ def _usable(rows: Rows, answer: pl.Series, notes: dict[str, int]) -> NDArray[np.
         points = lengths_of(rows.values.array) > 0
         if empty := int((~points).sum()):
             notes["empty_sequences"] = empty
+        if not points.any():
+            raise UserError(f"none of the {len(points):,} sequences has a point: all their values are missing")
         filled = filled & points
     return np.flatnonzero(filled)
 
