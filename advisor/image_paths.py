@@ -74,7 +74,10 @@ class ImagePaths:
                 ]
                 if len({folder for folder, _ in there}) > 1:
                     places = " and in ".join(shown(folder, 80) for folder in dict.fromkeys(folder for folder, _ in there[:2]))
-                    raise UserError(f"the image '{shown(tail, 60)}' lies in {places}; say in the table which is meant")
+                    raise UserError(
+                        f"the image '{shown(tail, 60)}' lies in {places}; say in the table which is meant (a table that "
+                        "is not about these images is read with --kind table)"
+                    )
                 if there:
                     return self._at(*there[0], there[0][0] / (tail + there[0][1]))
         return None
