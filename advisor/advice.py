@@ -364,7 +364,7 @@ _TOLD = {
     "glitches": Finding(
         "warning",
         "glitches",
-        "Read as missing: {count:,} single points over 100 times farther from the median than the middle half of their channel.",
+        "Read as missing: {count:,} single points that lie far beyond all that their channel has otherwise.",
         actions=("look at them: if they are measurements, cut them off at the largest number that can be",),
     ),
     "rows_alone_in_their_class": Finding(

@@ -215,8 +215,8 @@ class _Arranged:
     def _channels_last(self, values: str, notes: dict[str, int]) -> bool:
         """Whether sequences stand as (rows, points, channels): as they stood in training, as was asked, else as they look."""
         array, asked = self.arrays[values], self.request.channels
-        if array.ndim != 3 or array.dtype.kind not in "biuf":
-            return False
+        if array.ndim != 3 or not array.size or array.dtype.kind not in "biuf":
+            return False  # what is wrong with it is told where it is read
         if self.request.like is not None:
             channels = self.request.like[0]
             before, other = (2, 1) if asked == "last" else (1, 2)

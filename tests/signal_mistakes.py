@@ -129,6 +129,9 @@ MISTAKES = [
     Mistake("one folder of images beside their table", "pictures", "pictures/x.csv?", lambda h: [
         folders(h, "a", root="pictures"), (h / "pictures" / "x.csv").write_text("id,y\n1,2\n")]),
     Mistake("channels of a file that has its own", "x.ts", "says itself", text(TS + ROWS, "x.ts"), {"channels": "last"}),
+    Mistake("an array without rows", "x.npz", "expected rows of values", npz(X=SERIES[:0], y=CODES[:0])),
+    Mistake("an array without channels", "x.npz", "expected rows of values", npz(X=SERIES[:, :0], y=CODES)),
+    Mistake("an array without points", "x.npz", "expected rows of values", npz(X=SERIES[:, :, :0], y=CODES)),
     Mistake("no point at all", "x.npz", "none of the 20 sequences has a point", npz(X=SERIES * np.nan, y=CODES)),
     Mistake("channels that are neither", "x.npz", "first or last", npz(X=SERIES, y=CODES), {"channels": "middle"}),
     Mistake("a line of the archive with a word", "x_TRAIN.tsv", "line 2: 'b' is no number",
