@@ -38,6 +38,8 @@ MOST_LEFT_OUT = 0.25
 """... unless they are more than this share of the columns: then the sides differ in all, and no column is to blame."""
 NAMES_TOLD = 5
 """A message names so many columns."""
+TOLD_BY_RULES = {"marked_values", "glitches", "channels_last", "rows_alone_in_their_class", "test_rows_of_unseen_class"}
+"""Notes of what was repaired that are facts, of which a rule tells whenever there are any."""
 COLUMN_FACTS = {"name", "type", "why", "missing_share", "distinct"}
 """What facts.json says of a column at the least."""
 
@@ -334,47 +336,16 @@ def _table(source: Any, target: str, reading: Reading) -> Table:
 
 def repairs(data: Table | SignalSet) -> list[Finding]:
     """What reading the data had to repair or leave out, as findings."""
-    told = [_told(name, count) for name, count in sorted(data.notes.items()) if count]
+    told = [
+        Finding("info", name.replace("_", "-"), f"{name.replace('_', ' ')}: {count:,}")
+        for name, count in sorted(data.notes.items())
+        if count and name not in TOLD_BY_RULES
+    ]
     if names := getattr(data, "ignored", ()):
         more = f" and {len(names) - NAMES_TOLD} more" if len(names) > NAMES_TOLD else ""
         message = f"Not used as values, for they hold texts or name the rows: {', '.join(names[:NAMES_TOLD])}{more}."
         told.append(Finding("info", "columns-ignored", message, columns=tuple(names)))
     return told
-
-
-def _told(name: str, count: int) -> Finding:
-    if name in _TOLD:
-        return replace(_TOLD[name], message=_TOLD[name].message.format(count=count))
-    return Finding("info", name.replace("_", "-"), f"{name.replace('_', ' ')}: {count:,}")
-
-
-_TOLD = {
-    "channels_last": Finding(
-        "info",
-        "channels-last",
-        "The sequences are read as (rows, points, channels): neighbours along the second axis resemble each other more.",
-        actions=("if the second axis is that of the channels: --channels first",),
-    ),
-    "marked_points": Finding(
-        "warning",
-        "marked-missing",
-        "Read as missing: {count:,} points such as -999 or 1e20, far from all other numbers of their channel.",
-        actions=("write them as other numbers if they are measurements",),
-    ),
-    "glitches": Finding(
-        "warning",
-        "glitches",
-        "Read as missing: {count:,} single points that lie far beyond all that their channel has otherwise.",
-        actions=("look at them: if they are measurements, cut them off at the largest number that can be",),
-    ),
-    "rows_alone_in_their_class": Finding(
-        "warning",
-        "rows-alone-in-their-class",
-        "Left out, as the only rows of their classes: {count:,}. Such a class can be trained on or tested on, but not both.",
-        actions=("correct how the class is spelt, join it with another one, or give more rows of it",),
-    ),
-}
-"""What is more than a count."""
 
 
 def _absolute(source: Any) -> str | None:

@@ -52,10 +52,10 @@ class Cleaning:
         return cls(marks, limits, tuple(data.get("units", ())))
 
     def with_gaps(self, values: Series) -> tuple[Series, dict[str, int]]:
-        """Sequences with missing points for marks and glitches, and how many there were of both: "marked_points", "glitches"."""
+        """Sequences with missing points for marks and glitches, and how many there were of both: "marked_values", "glitches"."""
         values, marked = self.without_marks(values)
         values, glitches = self.within_limits(values)
-        return values, {"marked_points": marked, "glitches": glitches}
+        return values, {"marked_values": marked, "glitches": glitches}
 
     def without_marks(self, values: Series) -> tuple[Series, int]:
         if not self.marks:

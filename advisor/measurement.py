@@ -27,6 +27,7 @@ from advisor.features import Task
 from advisor.reading import available_memory, total_memory
 from advisor.shift import measure_shift
 from advisor.table import MAX_LEVELS, Column, ColumnType, Table, encoded_names
+from advisor.target import LONELY
 from advisor.traps import measure_traps
 
 SAMPLE_ROWS = 20_000
@@ -129,6 +130,7 @@ def _shape_facts(table: Table) -> dict[str, Any]:
         "rows": rows,
         "rows_test": table.test.height,
         "rows_without_target": table.notes.get("rows_without_target", 0),
+        "rows_alone_in_their_class": table.notes.get(LONELY, 0),
         "rows_per_feature": rows / len(used) if used else None,
         "features": len(schema.columns),
         "features.used": len(used),
@@ -145,15 +147,19 @@ def _shape_facts(table: Table) -> dict[str, Any]:
         "junk.values": table.notes.get("junk_values", 0),
         "marked.values": table.notes.get("marked_values", 0),
     }
-    marked = sorted((column.name, column.missing) for column in schema.columns if column.missing)
-    facts |= {
-        "columns.marked": [name for name, _ in marked],
-        "marked.marks": [f"{name}: {' and '.join(f'{mark:g}' for mark in marks)}" for name, marks in marked],
-    }
+    facts |= marked_facts(sorted((column.name, column.missing) for column in schema.columns if column.missing))
     facts |= {f"features.{kind}": len(schema.of_type(kind)) for kind in get_args(ColumnType)}
     for kind in ("constant", "identifier"):
         facts[f"columns.{kind}"] = sorted(column.name for column in schema.columns if column.type == kind)
     return facts
+
+
+def marked_facts(marked: Sequence[tuple[str, tuple[float, ...]]]) -> dict[str, list[str]]:
+    """marked: columns or channels by name, and the numbers that mark missing values in them."""
+    return {
+        "columns.marked": [name for name, _ in marked],
+        "marked.marks": [f"{name}: {' and '.join(f'{mark:g}' for mark in marks)}" for name, marks in marked],
+    }
 
 
 def _time_ordered(table: Table) -> bool | None:

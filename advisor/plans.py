@@ -98,8 +98,9 @@ class BlockPlan:
 class NetworkPlan:
     """All that is needed to build one network, apart from random numbers.
 
-    size: of the input after ``resolution`` (height and width, or length). stem: channels after the first convolution, 0
-    without one. patch: side of a mixer's patches. head: how the last map becomes a vector.
+    channels, size: of the input, after ``resolution`` (height and width, or length). stem: channels after the first convolution,
+    0 without one. patch: side of a mixer's patches. head: how the last map becomes a vector. ramp: whether the network adds a
+    channel to its input that says how far along the series each point lies.
     """
 
     channels: int
@@ -116,10 +117,16 @@ class NetworkPlan:
     head_width: int
     dropout: float
     patch: int = 0
+    ramp: bool = False
 
     @property
     def axes(self) -> int:
         return len(self.size)
+
+    @property
+    def inputs(self) -> int:
+        """Channels that the first layer sees."""
+        return self.channels + self.ramp
 
     @property
     def width(self) -> int:
@@ -157,8 +164,13 @@ def _planned(c: Mapping[str, Any], channels: int, size: tuple[int, ...], **own: 
         weight_init=c["weight_init"],
         zero_output=c["output_init"] == "zero",
         dropout=float(c["dropout"]),
+        ramp=_has_ramp(c),
         **(common | own),
     )
+
+
+def _has_ramp(c: Mapping[str, Any]) -> bool:
+    return bool(c.get("position", "none") == "ramp")  # images and the models of earlier versions have no such parameter
 
 
 def blocks_per_stage(stages: int, blocks: int, place: str) -> tuple[int, ...]:
@@ -243,7 +255,7 @@ def _mixer(c: Mapping[str, Any], channels: int, size: tuple[int, ...]) -> Networ
 def _inception(c: Mapping[str, Any], channels: int, size: tuple[int, ...]) -> NetworkPlan:
     width, kernel = int(c["width"]), int(c["kernel"])
     blocks: list[BlockPlan] = []
-    inputs = entry = channels
+    inputs = entry = channels + _has_ramp(c)
     for number in range(1, int(c["stages"]) * int(c["blocks"]) + 1):
         outputs = 4 * width
         third = number % INCEPTION_SHORTCUT == 0
@@ -255,7 +267,7 @@ def _inception(c: Mapping[str, Any], channels: int, size: tuple[int, ...]) -> Ne
 
 def _recurrent(c: Mapping[str, Any], channels: int, size: tuple[int, ...]) -> NetworkPlan:
     width = int(c["width"])
-    ends = (channels, *(2 * width for _ in range(int(c["stages"]))))
+    ends = (channels + _has_ramp(c), *(2 * width for _ in range(int(c["stages"]))))
     pairs = itertools.pairwise(ends)
     blocks = tuple(BlockPlan("recurrent", before, after, 1) for before, after in pairs)
     return _planned(c, channels, size, blocks=blocks, norm="none")
@@ -269,7 +281,7 @@ def layers(plan: NetworkPlan) -> tuple[Layer, ...]:
     found: list[Layer] = []
     axes = plan.axes
     if plan.stem:
-        convolution = _kernel_parameters(plan.channels, plan.stem, plan.stem_kernel, axes)
+        convolution = _kernel_parameters(plan.inputs, plan.stem, plan.stem_kernel, axes)
         norm = plan.stem if plan.patch else _norm_parameters(plan, plan.stem)  # a patch's convolution has a bias
         found.append(_layer("stem", plan.stem_kernel, plan.stem_stride, plan.stem, convolution + norm, axes))
     for number, block in enumerate(plan.blocks, 1):
@@ -474,7 +486,7 @@ def head_inputs(plan: NetworkPlan) -> int:
 
 def memory_bytes(plan: NetworkPlan, outputs: int, batch_size: int, members: int = 1) -> int:
     """What training takes, estimated: weights with gradient and moments, and the maps that the backward pass needs."""
-    kept = (map_numbers(plan) * ACTIVATION_COPIES + plan.channels * math.prod(plan.size)) * batch_size
+    kept = (map_numbers(plan) * ACTIVATION_COPIES + plan.inputs * math.prod(plan.size)) * batch_size
     return int(BYTES * members * (kept + TRAINING_COPIES * parameter_count(plan, outputs)))
 
 

@@ -59,6 +59,21 @@ _ROWS: tuple[tuple[Any, ...], ...] = (
         False,
     ),
     (
+        "sequence.places_lead",
+        "float",
+        "-1..1",
+        "skill above chance of a linear classifier of the points in their places less that of one of patterns wherever they lie",
+        -0.2,
+    ),
+    ("sequence.glitches", "int", "points", "single points far beyond all others of their channel, read as missing", 0),
+    (
+        "sequence.channels_last",
+        "bool",
+        "",
+        "arrays were read as (rows, points, channels), as they look and not because it was asked for",
+        False,
+    ),
+    (
         "receptive.needed",
         "int",
         "pixels or points",

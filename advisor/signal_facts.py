@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from advisor.facts import FACTS, MIN_SIDE, Facts
 from advisor.features import Dataset, Features, Signals
-from advisor.measurement import finite, hardware_facts, target_facts, target_shape
+from advisor.measurement import finite, hardware_facts, marked_facts, target_facts, target_shape
 from advisor.shift import compare
 from advisor.signal_fact_schema import SIGNAL_FACTS
 from advisor.signal_probes import (
@@ -30,7 +30,8 @@ from advisor.signal_probes import (
     thinned,
 )
 from advisor.signal_rows import ArrayValues, lengths_of
-from advisor.signals import SignalSet
+from advisor.signals import SignalSchema, SignalSet
+from advisor.target import LONELY
 
 __all__ = ["SIGNAL_FACTS", "measure_signals"]
 
@@ -97,7 +98,7 @@ def _sampled(data: SignalSet, rows: int, measured: Sequence[str]) -> dict[str, s
         part = f"{rows:,} of {total:,} rows" + (" at a part of the pixels" if few else "")
         sampled |= dict.fromkeys(measured, part)
     if values.ndim == 3 and (probed := len(kernel_rows(rows, values.shape[2]))) < total:
-        sampled |= dict.fromkeys(("flip.reversed", "flip.sign"), f"{probed:,} of {total:,} rows")
+        sampled |= dict.fromkeys(("flip.reversed", "flip.sign", "sequence.places_lead"), f"{probed:,} of {total:,} rows")
     if values.ndim == 3 and (correlated := _correlated_rows(rows, values)) < total:
         names = ("sequence.period", "sequence.correlation_length", "receptive.needed")
         sampled |= dict.fromkeys(names, f"{correlated:,} of {total:,} rows")
@@ -112,6 +113,7 @@ def _sampled(data: SignalSet, rows: int, measured: Sequence[str]) -> dict[str, s
 _EXACT = {
     *("image.height", "image.width", "image.side", "image.sizes", "missing.share", "missing.max_column_share"),
     *("sequence.length", "sequence.length_min", "sequence.length_median", "sequence.unequal"),
+    *("sequence.glitches", "sequence.channels_last"),
 }
 
 
@@ -149,6 +151,7 @@ def _shape_facts(data: SignalSet) -> dict[str, Any]:
         "rows": len(data.train),
         "rows_test": len(data.test),
         "rows_without_target": notes.get("rows_without_target", 0),
+        "rows_alone_in_their_class": notes.get(LONELY, 0),
         "encoded_width": values,
         "encoded_width.one_hot": values,
         "task": schema.task,
@@ -158,6 +161,8 @@ def _shape_facts(data: SignalSet) -> dict[str, Any]:
         "has_time": False,
         "test.unseen_class_rows": notes.get("test_rows_of_unseen_class", 0),
         "infinite.values": notes.get("infinite_values", 0),
+        "marked.values": notes.get("marked_values", 0),
+        **marked_facts([pair for pair in zip(_channel_names(schema), schema.cleaning.marks, strict=False) if pair[1]]),
         "signal.channels": schema.channels,
         "signal.values": values,
         "signal.missing_files": sum(notes.get(f"{what}_files", 0) for what in ("corrupt", "oversized", "absent")),
@@ -166,15 +171,20 @@ def _shape_facts(data: SignalSet) -> dict[str, Any]:
 
 def _constant_channels(data: SignalSet, values: NDArray[Any]) -> dict[str, Any]:
     """Channels with one value, or none, in all training rows."""
-    names = data.schema.columns if len(data.schema.columns) == data.schema.channels else ()
     constant = []
-    for channel in range(data.schema.channels):
+    for channel, name in enumerate(_channel_names(data.schema)):
         part = values[:, channel]
         if np.fmin.reduce(part[:FEWEST], axis=None) < np.fmax.reduce(part[:FEWEST], axis=None):  # most vary in the first rows
             continue
         if not np.fmin.reduce(part, axis=None) < np.fmax.reduce(part, axis=None):
-            constant.append(names[channel] if names else f"channel {channel + 1}")
+            constant.append(name)
     return {"features.constant": len(constant), "columns.constant": constant}
+
+
+def _channel_names(schema: SignalSchema) -> Sequence[str]:
+    if len(schema.columns) == schema.channels:
+        return schema.columns
+    return [f"channel {number}" for number in range(1, schema.channels + 1)]
 
 
 # ------------------------------------------------------------------------------------------------------ duplicates
@@ -388,21 +398,25 @@ def _sequence_facts(data: SignalSet, sample: NDArray[Any], rows: NDArray[np.int6
         "sequence.unequal": bool(lengths.min() < lengths.max()),
         "sequence.period": period,
         "sequence.correlation_length": decay,
+        "sequence.glitches": data.notes.get("glitches", 0),
+        "sequence.channels_last": bool(data.notes.get("channels_last", 0)),
         "sequence.scale_carries": has_skill(_scales(sample), answer_of(data.train, rows)),
         "receptive.needed": max(min(wanted, length), 1),
-        **_flips(data, sample, rows),
+        **_by_probes(data, sample, rows),
     }
 
 
-def _flips(data: SignalSet, sample: NDArray[Any], rows: NDArray[np.int64]) -> dict[str, float | None]:
-    """By the probe that has more skill on plain rows: of the coarse series, or of local patterns."""
+def _by_probes(data: SignalSet, sample: NDArray[Any], rows: NDArray[np.int64]) -> dict[str, float | None]:
+    """Which of two probes has more skill on plain rows, that of the points of the coarse series in their places or that of
+    local patterns wherever they lie; and by it, what may be turned."""
     chosen = kernel_rows(len(sample), sample.shape[2])
     sample, answer = sample[chosen], answer_of(data.train, rows[chosen])
     versions = {"flip.reversed": _reversed(sample), "flip.sign": -sample}
-    probes = [
+    places, patterns = (
         skill(see(sample), {name: see(changed) for name, changed in versions.items()}, answer) for see in (coarse, local_patterns)
-    ]
-    return max(probes, key=lambda probe: probe.plain).shares()
+    )
+    better = max(places, patterns, key=lambda probe: probe.plain)
+    return {"sequence.places_lead": places.plain - patterns.plain, **better.shares()}
 
 
 def _reversed(values: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -314,6 +314,12 @@ BLOCKS: dict[str, Any] = {
 }
 
 
+def with_ramp(x: Tensor) -> Tensor:
+    """(members, rows, channels, length) with one more channel, which rises from -1 to 1 (CoordConv, Liu et al. 2018)."""
+    ramp = torch.linspace(-1, 1, x.shape[3], device=x.device, dtype=x.dtype)
+    return torch.cat([x, ramp.expand(*x.shape[:2], 1, -1)], dim=2)
+
+
 class SignalNetwork(nn.Module):
     """Stem, blocks, head and output layer of a plan; ``members`` independent networks in one.
 
@@ -336,10 +342,10 @@ class SignalNetwork(nn.Module):
         self.stem: nn.Module = nn.Identity()
         if plan.patch:
             self.stem = parts.convolution(
-                plan.channels, plan.stem, plan.patch, stride=plan.patch, bias=True, same=False
+                plan.inputs, plan.stem, plan.patch, stride=plan.patch, bias=True, same=False
             )
         elif plan.stem:
-            convolution = parts.convolution(plan.channels, plan.stem, plan.stem_kernel, stride=plan.stem_stride)
+            convolution = parts.convolution(plan.inputs, plan.stem, plan.stem_kernel, stride=plan.stem_stride)
             self.stem = nn.Sequential(convolution, parts.norm(plan.stem), _Activation(plan.activation))
         self.blocks = nn.ModuleList(BLOCKS[block.kind](parts, block) for block in plan.blocks)
         self.last: nn.Module = nn.Identity()
@@ -371,7 +377,7 @@ class SignalNetwork(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """The last map, (rows, members x width, *size); of a mixer (members, rows, width, tokens)."""
-        h = self._resized(x.transpose(0, 1).flatten(1, 2))
+        h = self._resized((with_ramp(x) if self.plan.ramp else x).transpose(0, 1).flatten(1, 2))
         if self.channels_last and h.dim() == 4:
             h = h.contiguous(memory_format=torch.channels_last)
         h = self.stem(h)

@@ -33,3 +33,4 @@ def test_what_a_note_links_to_acts_on_it(note):
         assert "Out of scope." in text and not linked and not checks
     else:
         assert linked or checks
+        assert {name for name, _ in linked} == {rule.id for rule in book.values() if note in rule.notes}

@@ -203,6 +203,7 @@ def again(table, raw, test=None):
         "rows": rows,
         "rows_test": raw.filter(pl.col("y").is_not_null()).height - rows if test is None else test.height,
         "rows_without_target": raw["y"].null_count(),
+        "rows_alone_in_their_class": 0,
         "rows_per_feature": rows / len(used) if used else None,
         "features": len(kinds),
         "features.used": len(used),

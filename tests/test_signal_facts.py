@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from advisor import measurement as table_facts
 from advisor import signal_facts
+from advisor.advice import Reading, get_advice
 from advisor.facts import FACTS, Facts
 from advisor.signal_fact_schema import SIGNAL_FACTS
 from advisor.signal_facts import measure_signals
@@ -285,6 +286,37 @@ def test_a_local_pattern_is_known_wherever_it_is():
         values[row, 0, at : at + 6] += saw if code else saw[::-1]
     found = measured({"X": values, "y": labels(400)})
     assert found["flip.reversed"] < -0.5
+
+
+def test_places_and_patterns():
+    noise = np.random.default_rng(3).normal(size=(400, 1, 60))
+    placed, anywhere = noise.copy(), noise * 0.3
+    bump = np.sin(np.arange(8) / 8 * np.pi)
+    for row, code in enumerate(labels(400)):
+        placed[row, 0, 12 + 20 * code : 20 + 20 * code] += bump  # the same bump, early or late
+        at = (row * 7) % 50
+        anywhere[row, 0, at : at + 8] += bump * (1 if code else [1, -1] * 4)  # slow or fast, at any place
+    assert measured({"X": placed, "y": labels(400)})["sequence.places_lead"] > 0.05
+    assert measured({"X": anywhere, "y": labels(400)})["sequence.places_lead"] < -0.1
+    assert measured({"X": noise, "y": labels(400)})["sequence.places_lead"] == 0
+
+
+def test_marks_glitches_axes_and_lonely_rows_are_facts_that_rules_tell():
+    values = np.random.default_rng(0).normal(size=(80, 2, 40)).cumsum(axis=2).astype(np.float32)
+    names = np.array(["up", "down"] * 40)
+    clean = measured({"X": values, "y": names})
+    assert clean["marked.values"] == clean["sequence.glitches"] == clean["rows_alone_in_their_class"] == 0
+    assert clean["columns.marked"] == clean["marked.marks"] == [] and not clean["sequence.channels_last"]
+    values[::3, 1, 5], values[1, 0, 9], names[7] = -999, 1e6, "slip"
+    dirty = {"X": values.transpose(0, 2, 1), "y": names}
+    facts = measured(dirty)
+    assert facts["marked.values"] == 27 and facts["columns.marked"] == ["channel 2"]
+    assert facts["marked.marks"] == ["channel 2: -999"]
+    assert facts["sequence.glitches"] == facts["rows_alone_in_their_class"] == 1 and facts["sequence.channels_last"]
+    told = [finding.code for finding in get_advice(dirty, None, Reading(kind="sequence")).recommendation.findings]
+    for code in ("marked-missing", "glitches", "channels-last", "rows-alone-in-their-class"):
+        assert told.count(code) == 1
+    assert not {"marked-values", "channels_last", "rows_alone_in_their_class"} & set(told)
 
 
 # -------------------------------------------------------------------------------------------------------- images

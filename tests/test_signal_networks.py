@@ -194,6 +194,22 @@ def test_a_stack_computes_what_its_members_compute_alone():
         torch.testing.assert_close(alone(x[member : member + 1])[0], together[member], atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("network", ["convolutional", "inception", "recurrent", "mixer"])
+def test_a_network_that_averages_over_time_knows_places_by_the_ramp_alone(network):
+    """A bump early or late: the same numbers on average, once each unit of the last map sees the whole of it and no border."""
+    x = torch.zeros(1, 2, 1, 64)
+    x[0, 0, 0, 20:24] = x[0, 1, 0, 40:44] = 1.0
+    plain, ramp = (
+        plan_of(configured("sequence", network=network, width=8, stages=1, kernel=3, head="average", position=position), 1, (64,))
+        for position in ("none", "ramp")
+    )
+    assert (plain.inputs, ramp.inputs, ramp.channels) == (1, 2, 1)
+    early, late = built(plain, members=1)(x)[0]
+    assert network in ("mixer", "recurrent") or torch.allclose(early, late, atol=1e-6)
+    early, late = built(ramp, members=1)(x)[0]
+    assert not torch.allclose(early, late, atol=1e-4)
+
+
 # ------------------------------------------------------------------ receptive field
 
 
@@ -203,6 +219,7 @@ FIELDS = [
     ("sequence", {"kernel": 3, "stages": 3, "dilation": 2, "pooling": "average", "blocks": 2, "block_place": "late"}),
     ("sequence", {"kernel": 3, "stages": 2, "block": "residual", "pooling": "stride"}),
     ("sequence", {"network": "inception", "kernel": 9, "stages": 3, "blocks": 1, "width": 8}),
+    ("sequence", {"kernel": 5, "stages": 2, "position": "ramp"}),
     ("image", {"kernel": 3, "stages": 2, "pooling": "average"}),
     ("image", {"kernel": 5, "stages": 2, "factorised": True, "pooling": "stride"}),
     ("image", {"kernel": 3, "stages": 2, "block": "residual", "stem_stride": 2}),

@@ -436,8 +436,7 @@ def test_a_row_that_is_alone_in_its_class_is_left_out_and_told(cells, asked, cla
     assert table.train.height + table.test.height == sum(str(cell) in classes for cell in cells)
     lonely, missing = (len([cell for cell in set(cells) if cell is not None]) - len(classes), cells.count(None))
     assert table.notes == {"rows_alone_in_their_class": lonely} | ({"rows_without_target": missing} if missing else {})
-    told = next(finding for finding in repairs(table) if finding.code == "rows-alone-in-their-class")
-    assert told.severity == "warning" and f"classes: {lonely}." in told.message
+    assert not [finding for finding in repairs(table) if finding.code == "rows-alone-in-their-class"]  # which a rule tells
 
 
 NUMBERS = np.random.default_rng(0).normal(size=ROWS)
