@@ -3,6 +3,7 @@
     python benchmarks/signals.py                     # MNIST-1D (5 seeds), digits (3), the other sets of ../shared/data (1)
     python benchmarks/signals.py --trials 40 --sets MNIST-1D digits   # tuned instead of recommended
     python benchmarks/signals.py --networks recurrent mixer inception --sets MNIST-1D --seeds 0   # other families
+    python benchmarks/signals.py --fixed head=average position=ramp --sets ItalyPowerDemand       # one value changed at a time
 
 Each run is `fit` (or `tune`) on the training part, judged on the test part; "plain" is the base space's own defaults (three
 convolutions, max pooling, Adam at 0.001), trained and judged by the same plan. Every finished (set, seed, what) is kept at
@@ -17,6 +18,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import yaml
 from resumable import go_on
 
 import advisor
@@ -58,6 +60,9 @@ def measure(name: str, seed: int, what: str, trials: int, executor: str) -> dict
         recommendation = get_advice(source, target, reading_of(options)).recommendation
         base = knowledge.base_space(recommendation.kind)
         fixed = {n: v for n, v in library_default(recommendation, base).items() if base[n].topic != "plan"}
+    elif "=" in what:  # the advice around one value
+        name_of, _, value = what.partition("=")
+        fixed = {name_of: yaml.safe_load(value)}
     elif what != "recommended":  # the advice around another family of networks
         fixed = {"network": what}
     begun = time.monotonic()
@@ -105,11 +110,12 @@ def main() -> None:
     parser.add_argument("--sets", nargs="*", default=list(SETS))
     parser.add_argument("--trials", type=int, default=0)
     parser.add_argument("--networks", nargs="*", help="families to take in place of the recommended one")
+    parser.add_argument("--fixed", nargs="*", help="NAME=VALUE pairs, each a run of its own in place of the recommended one")
     parser.add_argument("--executor", default="ray", help="in-process leaves the other core to another benchmark")
     parser.add_argument("--seeds", type=int, nargs="*", help="only these")
     parser.add_argument("--results", type=Path, default=HERE / "results" / "signals.jsonl")
     arguments = parser.parse_args()
-    wanted = arguments.networks or (["recommended"] if arguments.trials else ["recommended", "plain"])
+    wanted = arguments.networks or arguments.fixed or (["recommended"] if arguments.trials else ["recommended", "plain"])
     seeds = {name: range(SETS[name][1]) if arguments.seeds is None else arguments.seeds for name in arguments.sets}
     go_on(
         arguments.results,
