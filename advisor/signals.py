@@ -82,7 +82,8 @@ class SignalSet:
     fingerprint: 32 hex digits of the content (not of the order of rows, not of a given test set's target). notes: what was
     repaired or left out, as counts: "corrupt_files", "files_ignored", "image_sizes" (distinct ones, where they differ),
     "converted_channels", "arrays_ignored", "infinite_values", "empty_sequences", "cut_sequences" (test rows longer than all
-    training rows), "rows_without_target", "test_rows_of_unseen_class". train_names, test_names: the file or id of each row,
+    training rows), "marked_values", "glitches", "channels_last" (1), "rows_without_target", "rows_alone_in_their_class",
+    "test_rows_of_unseen_class". train_names, test_names: the file or id of each row,
     "" where there is none. ignored: columns of a table that are not used, as they hold texts or name the rows.
     """
 

@@ -109,13 +109,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", nargs="*", default=list(SETS))
     parser.add_argument("--trials", type=int, default=0)
-    parser.add_argument("--networks", nargs="*", help="families to take in place of the recommended one")
-    parser.add_argument("--fixed", nargs="*", help="NAME=VALUE pairs, each a run of its own in place of the recommended one")
+    parser.add_argument("--networks", nargs="*", default=[], help="families to take in place of the recommended one")
+    parser.add_argument("--fixed", nargs="*", default=[], help="NAME=VALUE pairs, each a run of its own around the advice")
     parser.add_argument("--executor", default="ray", help="in-process leaves the other core to another benchmark")
     parser.add_argument("--seeds", type=int, nargs="*", help="only these")
     parser.add_argument("--results", type=Path, default=HERE / "results" / "signals.jsonl")
     arguments = parser.parse_args()
-    wanted = arguments.networks or arguments.fixed or (["recommended"] if arguments.trials else ["recommended", "plain"])
+    usual = ["recommended"] if arguments.trials else ["recommended", "plain"]
+    wanted = [*arguments.networks, *arguments.fixed] or usual
     seeds = {name: range(SETS[name][1]) if arguments.seeds is None else arguments.seeds for name in arguments.sets}
     go_on(
         arguments.results,

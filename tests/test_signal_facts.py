@@ -316,7 +316,7 @@ def test_marks_glitches_axes_and_lonely_rows_are_facts_that_rules_tell():
     told = [finding.code for finding in get_advice(dirty, None, Reading(kind="sequence")).recommendation.findings]
     for code in ("marked-missing", "glitches", "channels-last", "rows-alone-in-their-class"):
         assert told.count(code) == 1
-    assert not {"marked-values", "channels_last", "rows_alone_in_their_class"} & set(told)
+    assert "marked-values" not in told  # the count alone, beside what the rule says
 
 
 # -------------------------------------------------------------------------------------------------------- images

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from advisor import columns, reading
-from advisor.advice import repairs
+from advisor.advice import Reading, get_advice
 from advisor.errors import UserError
 from advisor.features import MISSING, UNSEEN
 from advisor.table import Schema, encode, load_table, read_frame
@@ -431,12 +431,15 @@ def test_a_file_that_cannot_be_opened_is_named(tmp_path, monkeypatch):
     ([0, 1] * 19 + [0, 7], "binary", ("0", "1")), (["a", "b"] * 18 + ["a", None, None, "d"], None, ("a", "b")),
 ])  # fmt: skip
 def test_a_row_that_is_alone_in_its_class_is_left_out_and_told(cells, asked, classes):
-    table = load_table(pl.DataFrame({"a": np.arange(40) ** 0.5, "y": cells}), "y", task=asked)
+    frame = pl.DataFrame({"a": np.arange(40) ** 0.5, "y": cells})
+    table = load_table(frame, "y", task=asked)
     assert table.schema.classes == classes
     assert table.train.height + table.test.height == sum(str(cell) in classes for cell in cells)
     lonely, missing = (len([cell for cell in set(cells) if cell is not None]) - len(classes), cells.count(None))
     assert table.notes == {"rows_alone_in_their_class": lonely} | ({"rows_without_target": missing} if missing else {})
-    assert not [finding for finding in repairs(table) if finding.code == "rows-alone-in-their-class"]  # which a rule tells
+    (told,) = [finding for finding in get_advice(frame, "y", Reading(task=asked)).recommendation.findings
+               if finding.code == "rows-alone-in-their-class"]  # fmt: skip
+    assert told.severity == "warning" and f"classes: {lonely}." in told.message
 
 
 NUMBERS = np.random.default_rng(0).normal(size=ROWS)
