@@ -166,6 +166,24 @@ class Periodic(nn.Module):
         return torch.cat([x.unsqueeze(-1), learned], dim=-1).flatten(2)
 
 
+class ColumnScale(nn.Module):
+    """A learned factor per input column, 1 at the start: columns that tell nothing can be turned down as a whole.
+
+    The scaling layer of RealMLP (Holzmueller et al. 2024), with one factor for all inputs that stand for one column.
+    Columns have ``sizes[i]`` inputs each in ``counts[i]`` columns, part by part.
+    """
+
+    def __init__(self, members: int, counts: tuple[int, ...], sizes: tuple[int, ...]) -> None:
+        super().__init__()
+        self.counts, self.sizes = counts, sizes
+        self.factor = nn.Parameter(torch.ones(members, 1, sum(counts)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = zip(torch.split(self.factor, list(self.counts), dim=2), self.sizes, strict=True)
+        # not by an index: its gradient adds up in no fixed order on a GPU
+        return x * torch.cat([part.unsqueeze(-1).expand(-1, -1, -1, size).flatten(2) for part, size in parts], dim=2)
+
+
 class Block(nn.Module):
     """Linear, normalization, activation, dropout; a residual block normalizes first and adds its input (He et al. 2016)."""
 
@@ -219,9 +237,9 @@ class TableNetwork(nn.Module):
         super().__init__()
         embedding, size = configuration["numeric_embedding"], int(configuration["numeric_embedding_dim"])
         self.numbers: nn.Module | None = None
-        numbers = shape.numeric
+        number_size = 1
         if embedding != "none" and shape.numeric:
-            numbers = shape.numeric * size
+            number_size = size
             if embedding == "piecewise_linear":
                 assert bins is not None
                 self.numbers = PiecewiseLinear(bins, size, generator)
@@ -232,7 +250,11 @@ class TableNetwork(nn.Module):
         self.categories: nn.Module | None = None
         if shape.code_counts:
             self.categories = StackedEmbedding(members, shape.code_counts, category_size, generator)
-        inputs = numbers + shape.indicators + len(shape.code_counts) * category_size
+        counts = (shape.numeric, shape.indicators, len(shape.code_counts))
+        sizes = (number_size, 1, category_size)
+        inputs = sum(count * size for count, size in zip(counts, sizes, strict=True))
+        scaled = inputs and configuration.get("column_scale_rate", 0)  # runs begun before there was such a rate have none
+        self.scale = ColumnScale(members, counts, sizes) if scaled else None
 
         widths = [inputs] + [int(configuration["width"])] * int(configuration["hidden_layers"])
         self.blocks = nn.ModuleList(
@@ -257,6 +279,7 @@ class TableNetwork(nn.Module):
         if self.categories is not None:
             parts.append(self.categories(codes))
         x = torch.cat(parts, dim=2)
+        x = x if self.scale is None else self.scale(x)
         h = x
         for block in self.blocks:
             h = block(h, noise)

@@ -24,7 +24,7 @@ from advisor.balance import SYNTHETIC, ClassBalance
 from advisor.errors import UserError
 from advisor.features import Dataset, Features, Signals, Task
 from advisor.held_out import HeldOut
-from advisor.networks import InputShape, TableNetwork
+from advisor.networks import ColumnScale, InputShape, TableNetwork
 from advisor.plans import plan_of
 from advisor.preprocessing import Inputs, Preprocessor
 from advisor.ranks import ALONE, Ranks
@@ -594,25 +594,31 @@ class _Optimizer:
         self.clip, self.l1 = float(c["gradient_clip"]), float(c["l1"])
         self.decay = 0.0 if name == "adam" else float(c["weight_decay"])
         betas, momentum = (0.9, float(c["beta2"])), float(c["momentum"])
+        groups = self._groups(network, float(c["weight_decay"]) if name == "adam" else 0.0, float(c.get("column_scale_rate", 0)))
         # the rate is set before every step; foreach and fused variants differ in speed alone
         make = {
-            "adamw": lambda: torch.optim.AdamW(self.parameters, betas=betas, weight_decay=0.0, fused=True),
-            "adam": lambda: torch.optim.Adam(self._groups(float(c["weight_decay"])), betas=betas, fused=True),
-            "nadam": lambda: torch.optim.NAdam(self.parameters, betas=betas),
-            "rmsprop": lambda: torch.optim.RMSprop(self.parameters, alpha=RMS_SMOOTHING, momentum=momentum),
-            "adagrad": lambda: torch.optim.Adagrad(self.parameters),
-            "adadelta": lambda: torch.optim.Adadelta(self.parameters),
-            "sgd": lambda: torch.optim.SGD(self.parameters, lr=1.0, momentum=momentum, nesterov=momentum > 0, fused=True),
+            "adamw": lambda: torch.optim.AdamW(groups, betas=betas, weight_decay=0.0, fused=True),
+            "adam": lambda: torch.optim.Adam(groups, betas=betas, fused=True),
+            "nadam": lambda: torch.optim.NAdam(groups, betas=betas),
+            "rmsprop": lambda: torch.optim.RMSprop(groups, alpha=RMS_SMOOTHING, momentum=momentum),
+            "adagrad": lambda: torch.optim.Adagrad(groups),
+            "adadelta": lambda: torch.optim.Adadelta(groups),
+            "sgd": lambda: torch.optim.SGD(groups, lr=1.0, momentum=momentum, nesterov=momentum > 0, fused=True),
         }
         with _without_dynamo():
             self.optimizer: torch.optim.Optimizer = make[name]()  # type: ignore[no-untyped-call]
         self._step = inspect.unwrap(type(self.optimizer).step)
 
-    def _groups(self, weight_decay: float) -> list[dict[str, Any]]:
-        """Adam's classic L2, added to the gradient, on the penalized weights only."""
-        penalized = {id(p) for p in self.decayed}
-        rest = [p for p in self.parameters if id(p) not in penalized]
-        return [{"params": self.decayed, "weight_decay": weight_decay}, {"params": rest}]
+    def _groups(self, network: Network, l2: float, scale_rate: float) -> list[dict[str, Any]]:
+        """Adam's classic L2, added to the gradient, on the penalized weights only; factors of columns learn faster."""
+        penalized = {id(p) for p in self.decayed} if l2 else set()
+        scales = {id(m.factor) for m in network.modules() if isinstance(m, ColumnScale)}
+        of_group = [
+            ({"weight_decay": l2}, [p for p in self.parameters if id(p) in penalized]),
+            ({}, [p for p in self.parameters if id(p) not in penalized | scales]),
+            ({"rate": scale_rate}, [p for p in self.parameters if id(p) in scales]),
+        ]
+        return [{"params": parameters, **settings} for settings, parameters in of_group if parameters]
 
     def zero_grad(self) -> None:
         for parameter in self.parameters:
@@ -623,7 +629,7 @@ class _Optimizer:
         if self.clip:
             self._clip()
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("rate", 1.0)
         with torch.no_grad():
             self._step(self.optimizer)
             if self.decay:

@@ -85,6 +85,7 @@ def expected_parameters(c, shape, outputs):
         numeric *= size
     size = c["category_embedding_dim"]
     total += sum(shape.code_counts) * size
+    total += (shape.numeric + shape.indicators + len(shape.code_counts)) * bool(c["column_scale_rate"])
     width = first = numeric + shape.indicators + len(shape.code_counts) * size
     for _ in range(c["hidden_layers"]):
         total += (width + 1) * c["width"] + (0 if c["norm"] == "none" else 2 * c["width"])
@@ -219,8 +220,9 @@ def test_a_zero_head_without_a_prior_starts_at_zero_and_the_prior_is_for_zero_he
 @pytest.mark.parametrize("embedding", ["none", "piecewise_linear", "periodic"])
 def test_members_have_no_part_in_each_other(norm, embedding):
     configuration = configured(
-        norm=norm, numeric_embedding=embedding, block="residual", linear_skip=True, dropout=0.3, hidden_layers=3
-    )
+        norm=norm, numeric_embedding=embedding, block="residual", linear_skip=True, dropout=0.3, hidden_layers=3,
+        column_scale_rate=10.0,
+    )  # fmt: skip
     network = built(configuration, members=3)
     given_inputs = inputs(members=3)
     before = network(*given_inputs, seeded())
@@ -384,6 +386,25 @@ def test_periodic_keeps_the_number_and_adds_trained_waves():
         assert torch.allclose(out[0, :, 5 * column + 1 : 5 * column + 5], expected, atol=1e-5)
     wide = Periodic(1, 200, 4, 0.3, seeded())
     assert float(wide.frequency.detach().std()) == pytest.approx(0.3, rel=0.1)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("embedding", ["none", "piecewise_linear", "periodic"])
+def test_factors_of_columns_start_at_one_and_at_zero_leave_their_column_out(embedding, shape):
+    configuration = configured(numeric_embedding=embedding, column_scale_rate=10.0, linear_skip=True, output_init="same")
+    network, plain = built(configuration, shape), built(configuration | {"column_scale_rate": 0.0}, shape)
+    numeric, indicators, codes = given_inputs = inputs(shape)
+    assert plain.scale is None and torch.equal(network(*given_inputs), plain(*given_inputs))
+    others = numeric + 1.0, 1.0 - indicators, (codes + 1) % torch.tensor(shape.code_counts)
+    columns = [(part, column) for part in range(3) for column in range(given_inputs[part].shape[2])]
+    for place, (part, column) in enumerate(columns):
+        changed = [t.clone() for t in given_inputs]
+        changed[part][:, :, column] = others[part][:, :, column]
+        with torch.no_grad():
+            network.scale.factor.fill_(1.0)
+            network.scale.factor[0, 0, place] = 0.0
+        before, after = network(*given_inputs), network(*changed)
+        assert torch.equal(before[0], after[0]) and not torch.equal(before[1], after[1]), "of one member alone"
 
 
 def test_dropout_leaves_out_its_share_keeps_the_mean_and_stops_in_evaluation():

@@ -116,6 +116,19 @@ def test_sequences_are_tuned_resumed_and_predicted(here, capfd):
     assert "## The network" in capfd.readouterr().out
 
 
+def test_a_recommendation_of_before_there_was_a_ramp_is_trained(here):
+    """Found with the next parameter: files without `position` were refused, 'position' is missing."""
+    x, y = waves()
+    np.savez("waves.npz", X=x, y=y)
+    assert _run(shlex.split(f"recommend waves.npz --out run {QUICK}")) == 0
+    written = yaml.safe_load(Path("run/recommendation.yaml").read_text())
+    for section in ("configuration", "space", "provenance"):
+        del written[section]["position"]
+    Path("run/recommendation.yaml").write_text(yaml.safe_dump(written, sort_keys=False))
+    assert _run(["train", "run"]) == 0
+    assert Path("run/result.json").exists()
+
+
 @pytest.mark.parametrize("layout", ["ts", "long", "wide", "text", "channels last", "an empty channel"])
 def test_each_format_of_series_is_trained_and_predicted(here, layout):
     x, y = waves(rows=40, length=32 if layout == "channels last" else 16)

@@ -475,6 +475,28 @@ def test_l1_is_the_proximal_step():
     assert torch.allclose(shrunk, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "nadam"])
+def test_factors_of_columns_learn_so_many_times_faster(optimizer):
+    data = line()
+    one_step = configured(optimizer=optimizer, epochs=1, batch_size=2048, learning_rate=1e-3, weight_decay=0.1, l1=1e-3)
+    fitted = [run(one_step | {"column_scale_rate": rate}, data, holdout(data))[1].state for rate in (5.0, 50.0)]
+    slow, fast = (state.pop("scale.factor") - 1 for state in fitted)
+    assert (slow != 0).all() and torch.allclose(fast, 10 * slow, rtol=1e-4), "neither shrunk by a penalty"
+    assert all(torch.equal(fitted[0][name], fitted[1][name]) for name in fitted[0]), "the weights at their own rate"
+
+
+@pytest.mark.parametrize("embedding", ["none", "piecewise_linear"])
+def test_columns_of_noise_get_smaller_factors_and_cost_less(embedding):
+    rng = np.random.default_rng(0)
+    numeric = rng.normal(size=(300, 23))
+    data = Dataset(features(numeric), np.sin(2 * numeric[:, 0]) + numeric[:, 1] * numeric[:, 2], "regression")
+    c = configured(numeric_embedding=embedding, learning_rate=3e-3, epochs=100, patience=20, width=64)
+    plain, scaled = (run(c | {"column_scale_rate": rate}, data)[1] for rate in (0.0, 30.0))
+    assert np.mean(scaled.validation_losses) < 0.9 * np.mean(plain.validation_losses)
+    factors = scaled.state["scale.factor"].abs().squeeze(1)
+    assert (factors[:, :3].mean(dim=1) > 1.5 * factors[:, 3:].mean(dim=1)).all()
+
+
 @pytest.mark.parametrize("optimizer", SPACE.parameters["optimizer"].choices)
 def test_weight_decay_shrinks_the_weights(optimizer):
     data = mixed()
