@@ -108,7 +108,7 @@ def write_evidence(found: list[dict[str, Any]]) -> None:
     kept = {name: entry for name, entry in kept.items() if "rule_evidence.py" not in entry["command"]}
     head = "# Measured effects of rules, by id: shown with the rule wherever it is.\n"
     head += "# Made by benchmarks/rule_evidence.py --write; entries with another command are kept as they are.\n"
-    entries = dict(sorted({**kept, **evidence_of(found)}.items()))
+    entries = dict(sorted({**evidence_of(found), **kept}.items()))
     EVIDENCE.write_text(head + yaml.safe_dump({"format": 1, "evidence": entries}, sort_keys=False, width=130))
 
 
