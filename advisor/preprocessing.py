@@ -22,6 +22,8 @@ SMOOTH_CLIP = 3.0
 """Robustly scaled values are squashed by x / sqrt(1 + (x / 3)^2), as in RealMLP (Holzmueller et al. 2024)."""
 FIT_ROWS = 100_000
 """Quantiles are taken from at most so many evenly spaced training rows: exact ones cost seconds and change nothing."""
+LATEST_SHARE = 0.05
+"""The latest of the training rows, so many, count as of one time: a last year of few rows has a level by chance."""
 RESERVED_CODES = 2
 """Code 0 is a level that the training rows do not have, code 1 a missing value; known levels follow."""
 
@@ -143,8 +145,8 @@ def _fit_scaling(values: Array, scaling: str) -> tuple[Array, Array, Array]:
 
 
 def _fit_trend(features: Features, numeric: Array, how: str, scale: Array) -> Array:
-    """The largest value of each column that counts, (numeric,), or (0,): no limit. "none" takes the columns that grow with
-    time out, by their scale."""
+    """The value of each column above which all count as it, (numeric,), or (0,): no limit. "held" is the time from which on
+    LATEST_SHARE of the rows lie; "none" takes the columns that grow with time out, by their scale."""
     words = set(features.words)
     plain = [name for name in features.numeric_names if name not in words]
     columns = [plain.index(name) for name in features.trend]
@@ -153,7 +155,7 @@ def _fit_trend(features: Features, numeric: Array, how: str, scale: Array) -> Ar
     if how != "held" or not columns:
         return np.zeros(0)
     latest = np.full(numeric.shape[1], np.inf)
-    latest[columns] = np.nanmax(numeric[:, columns], axis=0)
+    latest[columns] = np.nanquantile(numeric[:, columns], 1 - LATEST_SHARE, axis=0, method="higher")
     return latest
 
 

@@ -1,6 +1,7 @@
 """Preprocessing: against naive implementations, from training rows alone (D4), and whatever columns come."""
 
 import statistics
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -350,11 +351,22 @@ def test_the_time_is_read_as_the_configuration_says(scaling, how):
     if how == "none":
         assert not year.any()
         return
-    assert (np.diff(year[:30]) > 0).all() or scaling == "quantile"
+    trained = 29 if how == "held" else 30  # the latest 5 % of 30 rows, at least, count as one time
+    assert (np.diff(year[:trained]) > 0).all() or scaling == "quantile"
     later = year[30:]
-    assert (later == year[29]).all() if how == "held" else scaling == "quantile" or (later > year[29]).all()
+    assert (year[28:] == year[28]).all() if how == "held" else scaling == "quantile" or (later > year[29]).all()
     again = Preprocessor.from_arrays(fit.scaling, fit.arrays()).transform(data)
     assert np.array_equal(again.numeric, np.column_stack([x, year]))
+
+
+@pytest.mark.parametrize(("last", "held"), [(4, 2), (5, 3), (40, 3)])
+def test_later_rows_are_held_at_times_of_a_twentieth_of_the_rows_at_least(last, held):
+    """A last year of fewer rows counts together with the one before it."""
+    year = np.repeat([0.0, 1.0, 2.0, 3.0], [100 - last - 50, 40, 10, last])
+    data = Features(year[:, None], np.zeros((100, 0), np.int32), ("year",), (), (), trend=("year",))
+    fit = Preprocessor.fit(data, np.arange(100), configured(numeric_scaling="standard", time_trend="held"))
+    read = fit.transform(replace(data, numeric=np.arange(6.0)[:, None], categorical=np.zeros((6, 0), np.int32))).numeric[:, 0]
+    assert (np.diff(read[: held + 1]) > 0).all() and (read[held:] == read[held]).all()
 
 
 @pytest.mark.parametrize("scaling", SCALINGS)
