@@ -170,7 +170,7 @@ class ColumnScale(nn.Module):
     """A learned factor per input column, 1 at the start: columns that tell nothing can be turned down as a whole.
 
     The scaling layer of RealMLP (Holzmueller et al. 2024), with one factor for all inputs that stand for one column.
-    Columns have ``sizes[i]`` inputs each in ``counts[i]`` columns, part by part.
+    counts and sizes: of each part of the inputs, in their order, its columns and the inputs that stand for one of them.
     """
 
     def __init__(self, members: int, counts: tuple[int, ...], sizes: tuple[int, ...]) -> None:
