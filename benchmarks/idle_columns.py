@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,10 @@ from small_tables import HERE, SETS, drawn
 import advisor
 
 FEWEST = 300
+NEAR_COPIES = {"mlc-churn", "oj", "segment", "vehicle"}
+"""Sets without factors as advised, unless columns of noise are added: too many pairs of their columns are nearly copies."""
 KEY = ["set", "rows", "draw", "idle", "rate"]
+Case = tuple[Any, ...]
 
 
 def measure(folder: Path, rows: int, draw: int, idle: int, rate: float) -> dict[str, Any]:
@@ -47,18 +50,19 @@ def measure(folder: Path, rows: int, draw: int, idle: int, rate: float) -> dict[
 def table_of(rows: list[dict[str, Any]]) -> str:
     found = {tuple(row[key] for key in KEY): row for row in rows}
 
-    def ratios(size: int, idle: int, rate: float, of: Any, to: Any) -> Iterator[tuple[str, float]]:
-        """Set and the logarithm of ``of`` a row to ``to`` a row's key, for each draw of rows that has both."""
-        for key, row in found.items():
-            if (key[1], key[3], key[4]) == (size, idle, rate) and (other := to(key)) in found:
-                yield key[0], float(np.log(of(row) / of(found[other])))
+    def ratios(to: Callable[[Case], Case], **cases: Any) -> list[tuple[str, float]]:
+        """Set and the logarithm of a case's test loss to that of the case ``to`` it, where both are measured."""
+        return [
+            (row["set"], float(np.log(row["network"] / found[to(case)]["network"])))
+            for case, row in found.items()
+            if all(row[name] == value for name, value in cases.items()) and to(case) in found
+        ]
 
     lines = ["| rows | idle columns | rate | pairs | test loss / without factors | lower in | / without idle columns |"]
     lines.append("|" + "---|" * 7)
     for size, idle, rate in itertools.product(*(sorted({row[key] for row in rows}) for key in ("rows", "idle", "rate"))):
-        network = lambda row: row["network"]  # noqa: E731
-        plain = [log for _, log in ratios(size, idle, rate, network, lambda key: (*key[:4], 0.0))]
-        more = [log for _, log in ratios(size, idle, rate, network, lambda key: (*key[:3], 0, key[4]))]
+        plain = [log for _, log in ratios(lambda case: (*case[:4], 0.0), rows=size, idle=idle, rate=rate)]
+        more = [log for _, log in ratios(lambda case: (*case[:3], 0, case[4]), rows=size, idle=idle, rate=rate)]
         if plain:
             last = f"{np.exp(np.mean(more)):.3f}" if idle and more else ""
             ratio = f"{np.exp(np.mean(plain)):.3f}" if rate else "1"
@@ -66,13 +70,19 @@ def table_of(rows: list[dict[str, Any]]) -> str:
             lines.append(f"| {size} | {idle} | {rate:g} | {len(plain)} | {ratio} | {lower} | {last} |")
     lines.append("")
     for idle, rate in sorted({(row["idle"], row["rate"]) for row in rows if row["rate"]}):
-        sizes = sorted({row["rows"] for row in rows})
-        pairs = [pair for n in sizes for pair in ratios(n, idle, rate, lambda row: row["network"], lambda key: (*key[:4], 0.0))]
-        logs = [np.mean([log for of, log in pairs if of == name]) for name in dict.fromkeys(of for of, _ in pairs)]
-        if len(logs) > 1:
-            mean, error = np.mean(logs), np.std(logs, ddof=1) / np.sqrt(len(logs))
-            low, middle, high = np.exp([mean - 2 * error, mean, mean + 2 * error])
-            lines.append(f"{idle} idle columns, rate {rate:g}: {middle:.3f} ({low:.3f} to {high:.3f}) over {len(logs)} sets.")
+        by_set: dict[str, list[float]] = {}
+        for name, log in ratios(lambda case: (*case[:4], 0.0), idle=idle, rate=rate):
+            by_set.setdefault(name, []).append(log)
+        said = {"": set(by_set)}
+        if not idle:
+            said |= {", where factors are advised": set(by_set) - NEAR_COPIES, ", where they are not": set(by_set) & NEAR_COPIES}
+        for which, names in said.items():
+            logs = [np.mean(by_set[name]) for name in sorted(names)]
+            if len(logs) > 1:
+                mean, error = np.mean(logs), np.std(logs, ddof=1) / np.sqrt(len(logs))
+                low, middle, high = np.exp([mean - 2 * error, mean, mean + 2 * error])
+                ratio = f"{middle:.3f} ({low:.3f} to {high:.3f}) over {len(logs)} sets."
+                lines.append(f"{idle} idle columns, rate {rate:g}{which}: {ratio}")
     return "\n".join(lines)
 
 
