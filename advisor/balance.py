@@ -114,7 +114,7 @@ class ClassBalance:
             assert self._neighbours is not None
             which = torch.randint(NEIGHBOURS, batch.shape, generator=generator)
             members = torch.arange(len(batch)).unsqueeze(1)
-            other = (self._neighbours[members, batch, which] + start).flatten().to(all_numeric.device)
+            other = (self._neighbours[members, batch.cpu(), which] + start.cpu()).flatten().to(all_numeric.device)
             toward = all_numeric.index_select(0, other).view(numeric.shape) - numeric
             made = toward * torch.rand(batch.shape, generator=generator).to(numeric).unsqueeze(2)
         return [numeric + mask * made, *inputs[1:]]

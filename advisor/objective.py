@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 KEPT_PREPARATIONS = 4
 """Transformed tables kept per worker; trials differ in few input parameters, and each entry is a copy of the table."""
+LIBRARIES = 2e8
+"""Bytes that a process holds on a GPU beside what it trains: cuBLAS's workspaces and what torch rounds up. By small tables on
+an H100; where little is predicted, what was seen would else tell of nothing but this."""
 _INPUT_PARAMETERS = ("numeric_scaling", "numeric_embedding", "numeric_embedding_bins", "one_hot_max", "time_trend", "scaling")
 """What decides the inputs, of tables (all but the last) and of images and sequences."""
 
@@ -139,8 +142,8 @@ def training_sizing(data: Dataset, *, final: bool = False, spanning: bool = Fals
         size, splits = size_of(configuration), _splits(configuration)
         members = splits * _members(configuration, final)
         if isinstance(size, NetworkPlan):
-            return float(memory_bytes(size, max(1, len(data.classes)), rows, members))
-        return 0.0 if size is None else memory(configuration, size, rows, members, splits)
+            return LIBRARIES + memory_bytes(size, max(1, len(data.classes)), rows, members)
+        return 0.0 if size is None else LIBRARIES + memory(configuration, size, rows, members, splits)
 
     return Sizing(lambda configuration: rows_at_once(configuration, len(data), spanning), predict)
 

@@ -81,6 +81,11 @@ class SignalInputs:
         self.scale = torch.from_numpy(np.stack([p.scale for p in preprocessors])).to(device)
 
     @property
+    def place(self) -> torch.device:
+        """Where rows are looked up."""
+        return self.values.device
+
+    @property
     def rows(self) -> int:
         return len(self.values)
 

@@ -6,7 +6,7 @@ Every weight has a leading member dimension. The members' channels lie side by s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -338,6 +338,8 @@ class SignalNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.plan, self.members, self.channels_last = plan, members, False
+        self.compiled: Callable[[SignalNetwork, Tensor], Tensor] | None = None
+        """``features``, compiled, for training: dropout's generator, which only the rest knows, cannot be compiled."""
         parts = _Parts(plan, members, generator)
         self.stem: nn.Module = nn.Identity()
         if plan.patch:
@@ -366,7 +368,8 @@ class SignalNetwork(nn.Module):
 
         noise: what dropout draws from in training mode, a generator on the inputs' device.
         """
-        h = self._drop(self._pooled(self.features(x)), noise)
+        maps = self.features(x) if self.compiled is None or not self.training else self.compiled(self, x)
+        h = self._drop(self._pooled(maps), noise)
         out: Tensor = self.head(h)
         return out
 

@@ -28,6 +28,7 @@ from advisor.networks import ColumnScale, InputShape, TableNetwork
 from advisor.plans import plan_of
 from advisor.preprocessing import Inputs, Preprocessor
 from advisor.ranks import ALONE, Ranks
+from advisor.recorded import RecordedPass, RecordedStep
 from advisor.signal_inputs import SignalInputs, SignalPreprocessor, SignalShape, prepare_signals
 from advisor.signal_networks import SignalNetwork
 from advisor.splits import Split
@@ -36,6 +37,8 @@ HEAD_SHARE = 0.1
 """Share of the epochs in which balanced_head trains the head alone; about that of Kang et al. 2020 (10 beside 90)."""
 LARGEST_POWER = 50.0
 """No target is e^50 times its own median; a diverging network may say so."""
+RECORDED = frozenset({"adam", "adamw"})
+"""Optimizers whose step can be recorded on a GPU; the others read the learning rate, or count steps, on the host."""
 RMS_SMOOTHING = 0.99
 ONE_CYCLE_RISE = 0.3
 """Share of the steps in which one_cycle rises to its peak, from peak / 25; it ends at peak / 10,000 (Smith 2018)."""
@@ -65,9 +68,14 @@ class TableInputs:
     indicators: Tensor
     codes: Tensor
 
+    @property
+    def place(self) -> torch.device:
+        """Where rows are looked up."""
+        return self.numeric.device
+
     def inputs(self, batch: Tensor, member_split: Tensor) -> list[Tensor]:
         """Row numbers (members, rows) and each member's split -> what the network reads, each (members, rows, columns)."""
-        index = (batch + member_split.unsqueeze(1) * self.rows).flatten().to(self.numeric.device)
+        index = (batch.to(self.place) + member_split.to(self.place).unsqueeze(1) * self.rows).flatten()
         return [t.index_select(0, index).view(*batch.shape, -1) for t in (self.numeric, self.indicators, self.codes)]
 
 
@@ -239,8 +247,8 @@ def train(
     rows = Rows(c, data, splits, member_split, device, micro_batch, ranks)
     rows.find_neighbours(prepared)
     network = build(c, prepared, rows, generator).to(device)
-    forward = _fast_forward(network, c, device, ranks)
-    optimizer = _Optimizer(c, network)
+    forward = _forward_of(network, c, noise, ranks, recorded=micro_batch is None)
+    optimizer = _Optimizer(c, network, recorded=forward if isinstance(forward, RecordedPass) else None)
     best = _Best(network, len(member_split), int(c["patience"]), keep_last=until is not None)
 
     steps = rows.steps(int(c["batch_size"]))
@@ -253,11 +261,11 @@ def train(
     for epoch in range(1, (whole if until is None else min(whole, until[0])) + 1):
         network.train()
         train_loss = torch.zeros((), device=device)
-        for step, batch in enumerate(rows.batches(steps, generator), start=(epoch - 1) * steps):
+        for step, batch in enumerate(rows.batches(steps, generator, prepared.place), start=(epoch - 1) * steps):
             optimizer.zero_grad()
             for part, share in rows.parts(batch):
                 inputs, mix = rows.training_inputs(prepared, part, changes)
-                out = forward(*inputs, noise)
+                out = forward(*inputs)
                 loss = share * rows.loss(out, part, mix, label_smoothing=float(c["label_smoothing"]))
                 loss.sum().backward()  # type: ignore[no-untyped-call]  # a sum: members' gradients don't mix
                 train_loss += (loss.detach() * rows.unit).mean()
@@ -319,7 +327,7 @@ def _train_head(
     for epoch in epochs:
         network.eval()  # what is fixed should not drop units or move its statistics
         train_loss = torch.zeros((), device=rows.device)
-        for batch in rows.batches(steps, generator):
+        for batch in rows.batches(steps, generator, prepared.place):
             optimizer.zero_grad()
             for part, share in rows.parts(batch):
                 loss = share * rows.loss(forward(*rows.inputs(prepared, part)), part)
@@ -368,7 +376,7 @@ class Rows:
         self.outputs = len(data.classes) if self.classification else 1
         self.target = torch.from_numpy(np.array(data.target)).to(device)
         self.train = [torch.from_numpy(np.array(splits[s].train)) for s in member_split]
-        self.member_split, self._configuration = torch.tensor(member_split), configuration
+        self.member_split, self._configuration = torch.tensor(member_split, device=device), configuration
         members = len(member_split)
         self.mean, self.scale, self.range = np.zeros(members), np.ones(members), np.zeros((members, 2))
         self.knee = np.zeros(members)
@@ -415,8 +423,8 @@ class Rows:
     def steps(self, batch_size: int) -> int:
         return max(1, round(max(len(t) for t in self.train) / batch_size))
 
-    def batches(self, steps: int, generator: torch.Generator) -> Sequence[Tensor]:
-        """Row numbers (members, batch) of each step: a fresh permutation per member, cut into nearly equal batches.
+    def batches(self, steps: int, generator: torch.Generator, place: torch.device) -> Sequence[Tensor]:
+        """Row numbers (members, batch) of each step, on ``place``: a fresh permutation per member, cut into nearly equal batches.
 
         Equal batches instead of a small last one: batch normalization of a single row is undefined. A member with fewer
         rows than the largest goes on with its first ones.
@@ -429,7 +437,7 @@ class Rows:
             else:
                 order = own[self.balance.order(member, self.target.cpu()[own], generator)]
             orders.append(order.repeat(-(-length // len(own)))[:length])
-        return torch.stack(orders).tensor_split(steps, dim=1)
+        return torch.stack(orders).to(place).tensor_split(steps, dim=1)
 
     def parts(self, batch: Tensor) -> list[tuple[Tensor, float]]:
         """Nearly equal pieces (members, rows) of at most ``micro_batch`` rows, with each one's share of the batch.
@@ -470,7 +478,7 @@ class Rows:
         """Mean loss of each member; regression in units of the standardized target."""
         if mix is not None:
             own = self.loss(out, batch, label_smoothing=label_smoothing)
-            return mix.loss(own, self.loss(out, batch[:, mix.partner], label_smoothing=label_smoothing))
+            return mix.loss(own, self.loss(out, batch[:, mix.partner.to(batch.device)], label_smoothing=label_smoothing))
         target = self.target[batch.to(self.device)]
         if self.balance is not None:
             return self.balance.losses(out, target, label_smoothing).mean(dim=1)
@@ -546,23 +554,30 @@ def build(configuration: Mapping[str, Any], prepared: Prepared, rows: Rows, gene
     )
 
 
-def _fast_forward(network: Network, configuration: Mapping[str, Any], device: str, ranks: Ranks) -> Callable[..., Tensor]:
-    """The network's pass in training, as the configuration wants it on a GPU; on a CPU the network as it is."""
-    if not device.startswith("cuda"):
-        return ranks.parallel(network)
+def _forward_of(
+    network: Network, configuration: Mapping[str, Any], noise: torch.Generator, ranks: Ranks, *, recorded: bool
+) -> Callable[..., Tensor]:
+    """The network's pass in training, as the configuration wants it on a GPU; on a CPU the network as it is.
+
+    recorded: it may be recorded, since a step has a single pass.
+    """
+    if noise.device.type != "cuda":
+        alone = ranks.parallel(network)
+        return lambda *inputs: alone(*inputs, noise)
     if configuration.get("memory_format") == "channels_last" and isinstance(network, SignalNetwork):
         network.channels_last = True
-    compiled: nn.Module = torch.compile(network) if configuration.get("compiled") else network  # type: ignore[assignment]
-    forward: Callable[..., Tensor] = ranks.parallel(compiled)
-    if configuration.get("precision") != "mixed":
-        return forward
+    if configuration.get("compiled") and isinstance(network, SignalNetwork):
+        torch.compiler.reset()  # else the networks of earlier trials count against the number of recompilations
+        network.compiled = torch.compile(SignalNetwork.features)
+    parallel: Callable[..., Tensor] = ranks.parallel(network)
+    half = configuration.get("precision") == "mixed"
 
-    def mixed(*inputs: Any) -> Tensor:
-        with torch.autocast("cuda", dtype=torch.bfloat16):
-            out = forward(*inputs)
+    def forward(*inputs: Tensor) -> Tensor:
+        with torch.autocast("cuda", dtype=torch.bfloat16, enabled=half):
+            out = parallel(*inputs, noise)
         return out.float()
 
-    return mixed
+    return RecordedPass(forward, network, noise) if recorded and ranks.world == 1 else forward
 
 
 def _network_of(
@@ -585,8 +600,13 @@ class _Optimizer:
     """A torch optimizer with what it lacks: a decoupled L2 for all but Adam, a proximal L1, clipping member by member."""
 
     def __init__(
-        self, configuration: Mapping[str, Any], network: Network, parameters: Sequence[nn.Parameter] | None = None
+        self,
+        configuration: Mapping[str, Any],
+        network: Network,
+        parameters: Sequence[nn.Parameter] | None = None,
+        recorded: RecordedPass | None = None,
     ) -> None:
+        """recorded: the pass that the gradients come from, where it is one."""
         c, name = configuration, configuration["optimizer"]
         self.parameters = list(network.parameters()) if parameters is None else list(parameters)
         chosen = {id(p) for p in self.parameters}
@@ -608,6 +628,7 @@ class _Optimizer:
         with _without_dynamo():
             self.optimizer: torch.optim.Optimizer = make[name]()  # type: ignore[no-untyped-call]
         self._step = inspect.unwrap(type(self.optimizer).step)
+        self._recorded = RecordedStep(recorded) if recorded and name in RECORDED else None
 
     def _groups(self, network: Network, l2: float, scale_rate: float) -> list[dict[str, Any]]:
         """Adam's classic L2, added to the gradient, on the penalized weights only; factors of columns learn faster."""
@@ -626,14 +647,22 @@ class _Optimizer:
 
     def step(self, rate: float) -> None:
         """Apply the gradients that were added up since ``zero_grad``."""
+        if self._recorded is None:
+            self._apply(rate)
+        else:
+            self._recorded(self._apply, rate)
+
+    def _apply(self, rate: float | Tensor) -> None:
+        """The step itself; rate: a tensor where it is recorded."""
         if self.clip:
             self._clip()
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("rate", 1.0)
+            group["capturable"] = isinstance(rate, Tensor)
         with torch.no_grad():
             self._step(self.optimizer)
             if self.decay:
-                torch._foreach_mul_([*self.decayed], 1 - rate * self.decay)
+                torch._foreach_mul_([*self.decayed], 1 - rate * self.decay)  # type: ignore[arg-type]  # or a number
             if self.l1:
                 for weight in self.decayed:
                     weight.copy_(weight.sign() * (weight.abs() - rate * self.l1).clamp_(min=0.0))
@@ -685,9 +714,14 @@ class _Best:
         if not better.any():
             return
         self.losses[better], self.epochs[better] = losses[better], epoch
+        now, own = list(network.state_dict().values()), list(self.state.values())
         with torch.no_grad():
-            for name, tensor in network.state_dict().items():
-                self.state[name][better.to(tensor.device)] = tensor[better.to(tensor.device)]
+            if better.all():
+                torch._foreach_copy_(own, now)
+                return
+            which = better.nonzero().squeeze(1).to(now[0].device)
+            for kept, tensor in zip(own, now, strict=True):
+                kept.index_copy_(0, which, tensor.index_select(0, which))
 
     def going(self, epoch: int) -> Tensor:
         """Which members (members,) have not stopped before this epoch."""
