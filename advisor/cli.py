@@ -199,7 +199,12 @@ def train(data: str, as_json: bool, out: str | None, target: str | None, **optio
 @click.option("--executor", default="ray", show_default=True, help="ray, or in-process for debugging.")
 @click.option("--address", metavar="ADDRESS", help="A Ray cluster: HOST:PORT, ray://HOST:PORT or auto; else one is started here.")
 @click.option("--workers", type=int, help="Trials at once; by default one per core.")
-@click.option("--gpus-per-worker", type=float, default=0, show_default=True, help="Share of a GPU for each trial.")
+@click.option(
+    "--gpus-per-worker",
+    type=float,
+    metavar="SHARE",
+    help="Of a GPU for each trial, 0 for none; by default a quarter for images and series where there are GPUs.",
+)
 @click.option("--trial-time-limit", type=float, metavar="SECONDS", help="End a trial, also one that hangs, after so long.")
 @click.option("--strategy", default="joint", show_default=True, help="joint, or staged: first learn, then layers.")
 @click.option("--keep-ranges", is_flag=True, help="Search the advised ranges to the end, whatever learning curves say.")
@@ -215,7 +220,7 @@ def tune(
     executor: str,
     address: str | None,
     workers: int | None,
-    gpus_per_worker: float,
+    gpus_per_worker: float | None,
     trial_time_limit: float | None,
     strategy: str,
     keep_ranges: bool,

@@ -236,7 +236,8 @@ def judge_gpu(there: Mapping[str, Any], torch_sees: int, where: str = "") -> Che
     if not gpus:
         return Check(f"GPU{where}", "ok", "none in this machine: trials run on its cores")
     if torch_sees:
-        return Check(f"GPU{where}", "ok", f"{torch_sees} of {gpus} seen by PyTorch: give --gpus-per-worker to use them")
+        used = "trials of images and series share them, others with --gpus-per-worker"
+        return Check(f"GPU{where}", "ok", f"{torch_sees} of {gpus} seen by PyTorch: {used}")
     if there["hidden_gpus"]:
         return Check(f"GPU{where}", "problem", f"{gpus} hidden by CUDA_VISIBLE_DEVICES", "unset CUDA_VISIBLE_DEVICES")
     torch = there["versions"]["torch"] or "not installed"

@@ -35,6 +35,10 @@ class _Bridge:
         """See :class:`RayWorkers`."""
         self._workers.span(processes, resources)
 
+    def share_gpus(self, share: float) -> bool:
+        """See :class:`RayWorkers`."""
+        return self._workers.share_gpus(share)
+
     def prepare(self, factory: Factory, shared: Any) -> int:
         """Make the executor; its slots."""
         self._executor = RayExecutor(factory, shared, ray_workers=self._workers)
@@ -80,6 +84,13 @@ class ClientWorkers(RayWorkers):
 
         with unpacked(ray):
             ray.get(self.bridge.span.remote(processes, resources))
+
+    def share_gpus(self, share: float) -> bool:
+        self.wait()
+        import ray
+
+        with unpacked(ray):
+            return bool(ray.get(self.bridge.share_gpus.remote(share)))
 
     def executor(self, factory: Factory, shared: Any) -> ClientExecutor:
         return ClientExecutor(factory, shared, self)

@@ -233,6 +233,22 @@ class RayWorkers:
         self._processes, self._cpus, self._gpus = (processes, resources), 0, 0
         self._begin()
 
+    def share_gpus(self, share: float) -> bool:
+        """From now on each worker holds this share of a GPU, or a smaller one where ``workers`` need it, if the cluster has
+        GPUs; whether it has."""
+        self.wait()
+        import ray
+
+        gpus = ray.cluster_resources().get("GPU", 0)
+        if not gpus:
+            return False
+        for actor in list(self.actors):
+            self.end(actor)
+        # rounded down to what Ray counts in
+        self._gpus = min(share, math.floor(gpus / (self._workers or 1) * 1e4) / 1e4)
+        self._begin()
+        return True
+
     @property
     def spanning(self) -> bool:
         """Whether ``span`` was called."""

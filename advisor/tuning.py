@@ -19,6 +19,7 @@ from advisor.executors import Executor, Factory, InProcessExecutor
 from advisor.finalists import Stopped
 from advisor.remote import mirrored
 from advisor.status import begin_request, remembered, stopping
+from advisor.versions import without_cuda
 
 if TYPE_CHECKING:
     from advisor.advice import Advice, Source
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 logging.getLogger("optuna.storages._in_memory").setLevel(logging.WARNING)  # else a line for every study that is made
 
 STRATEGIES = ("joint", "staged")
+GPU_SHARE = 0.25
+"""Of a GPU for a worker, where nothing else is asked for: one that trains leaves it idle between trainings and while it
+validates, and which of them train at once is decided by memory."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ def tune(
     executor: str = "ray",
     address: str | None = None,
     workers: int | None = None,
-    gpus_per_worker: float = 0,
+    gpus_per_worker: float | None = None,
     trial_time_limit: float | None = None,
     strategy: str = "joint",
     adapt: bool = True,
@@ -94,8 +98,9 @@ def tune(
     trials: how many in all, those of an earlier call on the same run folder included; trial 0 is the recommendation,
     trial 1 the library default. time_limit: seconds, for the search and the final together. executor: ``ray``, or
     ``in-process`` for debugging. address: a Ray cluster to join, HOST:PORT, ray://HOST:PORT or auto. workers: how many
-    trials at once. gpus_per_worker: the share of a GPU that each worker asks Ray for; 0 trains on CPUs; workers on one GPU
-    train at once what fits its memory together, so a small share is the right one. trial_time_limit: seconds after which a
+    trials at once. gpus_per_worker: the share of a GPU that each worker asks Ray for; 0 trains on CPUs, and None, where Ray has
+    GPUs, our networks for images and series on a quarter of one; workers on one GPU train at once what fits its memory
+    together, so a small share is the right one. trial_time_limit: seconds after which a
     trial is ended, and its worker replaced when it hangs. strategy: ``joint`` searches everything at once, ``staged`` first
     what makes it learn, then what regularizes, then the layers. adapt: whether the curves of finished trials may move the
     ranges of those that follow. objective: your own training code in place of our networks, a function of an
@@ -125,7 +130,7 @@ def tune(
         with run.in_use(), mirrored(run, on_note), nullcontext() if pool else _one_thread():
             if finished := _finished(run, advice, trials, own):
                 return finished
-            may_span = pool is not None and own is None and gpus_per_worker > 0
+            may_span = pool is not None and own is None and _on_gpus(pool, gpus_per_worker, address, advice)
             train = run_search.training_rows(advice, spanning=may_span)
             write_advice(run, advice)
             on_phase("search")
@@ -198,11 +203,11 @@ def _start_workers(
     executor: str,
     address: str | None,
     workers: int | None,
-    gpus_per_worker: float,
+    gpus_per_worker: float | None,
     working_dir: str | Path | None,
     own: OwnObjective | None,
 ) -> RayWorkers | None:
-    if gpus_per_worker < 0:
+    if gpus_per_worker is not None and gpus_per_worker < 0:
         raise UserError(f"gpus_per_worker must be 0 or more, not {gpus_per_worker}")
     if executor == "in-process":
         if address or workers:
@@ -213,7 +218,7 @@ def _start_workers(
     from advisor.ray_executor import CLIENT, RayWorkers
 
     imports = ["advisor.trial" if own else "advisor.training"]
-    options: dict[str, Any] = {"gpus_per_worker": gpus_per_worker, "imports": imports, "working_dir": working_dir}
+    options: dict[str, Any] = {"gpus_per_worker": gpus_per_worker or 0, "imports": imports, "working_dir": working_dir}
     if address is not None and address.startswith(CLIENT):
         from advisor.ray_client import ClientWorkers
 
@@ -222,6 +227,15 @@ def _start_workers(
         pool = RayWorkers(workers, address, **options)
     pool.start()
     return pool
+
+
+def _on_gpus(pool: RayWorkers, gpus_per_worker: float | None, address: str | None, advice: Advice) -> bool:
+    """Whether the workers hold GPUs: as asked; unasked those for images and series, which rules make wider beside a GPU."""
+    if gpus_per_worker is not None:
+        return gpus_per_worker > 0
+    if advice.recommendation.kind == "table" or (address is None and without_cuda()):
+        return False
+    return pool.share_gpus(GPU_SHARE)
 
 
 def _own_objective(objective: str | Callable[[Trial], Any] | None, working_dir: str | Path | None) -> OwnObjective | None:

@@ -28,6 +28,11 @@ def versions() -> dict[str, str]:
     return found
 
 
+def without_cuda() -> bool:
+    """Whether this process's PyTorch is a build for CPUs, without importing it."""
+    return version("torch").endswith("+cpu")
+
+
 def differences(ours: Mapping[str, str], theirs: Mapping[str, str]) -> list[str]:
     """In words, what differs: "torch is 2.6.0 there and 2.7.1 here"."""
     return [

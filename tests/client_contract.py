@@ -30,6 +30,7 @@ def client_executor():
         workers = ClientWorkers(2, os.environ["ADDRESS"])
         workers.wait()
     assert not unserved
+    assert workers.share_gpus(0.5) is False  # there are none
     executor = ClientExecutor(script_factory, SHARED, workers)
     yield executor
     executor.close()

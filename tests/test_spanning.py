@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_signal_runs import pictures
 
 import advisor
 from advisor import knowledge
@@ -112,6 +113,12 @@ def drive(folder):
         fixed={"gpus_per_trial": 2, "epochs": 3, "validation": "holdout"},
     ).document  # fmt: skip
     seen["tuned"] = [told["final"]["winner"], told["configuration"]["gpus_per_trial"], len(told["search"]["trials"])]
+    images, labels = pictures(48)
+    np.savez(Path(folder) / "images.npz", images=images, labels=labels)
+    small = {"fixed": {"epochs": 1}, "trials": 1, "address": cluster.address}
+    shared = advisor.tune(Path(folder) / "images.npz", out=Path(folder) / "images", **small).document["search"]["packing"]
+    alone = advisor.tune("sklearn:wine", "target", out=Path(folder) / "table", **small).document["search"]["packing"]
+    seen["unasked"] = [all("gpu" in row["device"] for row in shared), any("gpu" in row["device"] for row in alone)]
     deadline = time.monotonic() + 20
     while processes_of_trials() and time.monotonic() < deadline:
         time.sleep(0.2)
@@ -194,6 +201,7 @@ def test_trials_on_two_gpus_of_two_nodes(tmp_path):
     assert (kind, cause) == ("Failed", "error")
     assert error.startswith("KeyError")
     assert seen["tuned"] == ["recommendation", 2, 1]
+    assert seen["unasked"] == [True, False]  # images share a GPU, a table leaves it alone
     assert seen["left"] == []
 
 
