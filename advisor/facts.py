@@ -260,7 +260,7 @@ FACTS: Mapping[str, FactSpec] = MappingProxyType(
         ("cores", "int", "cores", "processor cores that this process may use", 8),
         ("memory.gb", "float", "GB", "memory of the machine (or of its container)", 32.0, "nullable"),
         ("memory.available_gb", "float", "GB", "memory that is free for this process now", 20.0, "nullable"),
-        ("gpu.count", "int", "GPUs", "NVIDIA GPUs that nvidia-smi lists", 0),
+        ("gpu.count", "int", "GPUs", "NVIDIA GPUs that nvidia-smi lists and this PyTorch may use", 0),
         ("gpu.memory_gb", "float", "GB", "memory of the smallest GPU", 24.0, "nullable"),
         *SIGNAL_FACTS,
     )

@@ -6,6 +6,7 @@ Nothing here looks at the target of the test rows.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import shutil
@@ -29,6 +30,7 @@ from advisor.shift import measure_shift
 from advisor.table import MAX_LEVELS, Column, ColumnType, Table, encoded_names
 from advisor.target import LONELY
 from advisor.traps import measure_traps
+from advisor.versions import without_cuda
 
 SAMPLE_ROWS = 20_000
 """Distributions (quantiles, skewness, correlations, leaks) are measured on at most so many training rows."""
@@ -470,7 +472,7 @@ def hardware_facts(given: Mapping[str, Any]) -> dict[str, Any]:
     if not {"memory.gb", "memory.available_gb"} <= set(given):
         facts |= {"memory.gb": total_memory() / 1e9, "memory.available_gb": available_memory() / 1e9}
     if not {"gpu.count", "gpu.memory_gb"} <= set(given):
-        sizes = _gpu_sizes()
+        sizes = [] if without_cuda() else _visible(_gpu_sizes())
         facts |= {"gpu.count": len(sizes), "gpu.memory_gb": min(sizes, default=None)}
     return facts | dict(given)
 
@@ -481,6 +483,18 @@ def _cores() -> int:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         cores = min(cores, max(int(quota) // int(period), 1))  # "max" is no number: no limit
     return cores
+
+
+def _visible(sizes: list[float]) -> list[float]:
+    """What CUDA_VISIBLE_DEVICES leaves of all GPUs: numbers up to the first that is none, or names, which are only counted."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is None:
+        return sizes
+    names = [name.strip() for name in chosen.split(",") if name.strip()]
+    if names and not names[0].lstrip("-").isdigit():
+        return sizes[: len(names)]
+    there = itertools.takewhile(lambda name: name.isdigit() and int(name) < len(sizes), names)
+    return [sizes[int(name)] for name in there]
 
 
 def _gpu_sizes() -> list[float]:

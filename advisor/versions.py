@@ -29,8 +29,11 @@ def versions() -> dict[str, str]:
 
 
 def without_cuda() -> bool:
-    """Whether this process's PyTorch is a build for CPUs, without importing it."""
-    return version("torch").endswith("+cpu")
+    """Whether this process's PyTorch, which is not imported, is a build for CPUs, or there is none."""
+    try:
+        return version("torch").endswith("+cpu")
+    except PackageNotFoundError:
+        return True
 
 
 def differences(ours: Mapping[str, str], theirs: Mapping[str, str]) -> list[str]:

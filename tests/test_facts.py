@@ -319,7 +319,17 @@ def test_gpus_are_asked_of_nvidia_smi(tmp_path, monkeypatch):
     program.write_text("#!/bin/sh\necho 24576\necho 8192\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr("advisor.measurement.without_cuda", lambda: True)
+    assert measure(table()).values["gpu.count"] == 0  # a build for CPUs uses none of them
+    monkeypatch.setattr("advisor.measurement.without_cuda", lambda: False)
     measured = measure(table()).values
     assert measured["gpu.count"] == 2 and measured["gpu.memory_gb"] == pytest.approx(8.589934592)
+    for chosen, count in {"": 0, "-1": 0, "0": 1, "1,0": 2, "0,7,1": 1, "GPU-8932f937": 1}.items():
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
+        assert measure(table()).values["gpu.count"] == count, chosen
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert measure(table()).values["gpu.memory_gb"] == pytest.approx(25.769803776)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     program.write_text("#!/bin/sh\necho no devices >&2\nexit 9\n")
     assert measure(table()).values["gpu.count"] == 0
