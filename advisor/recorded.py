@@ -44,6 +44,7 @@ def _recording(graph: torch.cuda.CUDAGraph, pool: Any, stream: torch.cuda.Stream
 
 
 def _mend(generator: torch.Generator) -> None:
+    """Let it draw again where a recording that failed has left it in the middle of one."""
     generator.graphsafe_set_state(generator.clone_state())
 
 

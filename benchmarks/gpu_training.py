@@ -5,10 +5,10 @@
 
 plain: nn.Conv2d, nn.BatchNorm2d and nn.Linear in place of our stacked layers, channels last, autocast to bfloat16, fused
 AdamW, gradients clipped where the advice says so, the rows in the GPU's memory (those of `stored` in the host's: a DataLoader
-of four processes, pinned), and a validation after each epoch. ours: ``advisor.training.train`` with what the rules recommend
-for such data beside a GPU, without changes to the images and not compiled. eager: the same without recording steps
-(``advisor/recorded.py``); full: in full precision; compiled: with torch.compile; changed: with the changes to the rows that
-the rules recommend. The folds of a table: ours trains them as one stack, plain one after the other.
+of four processes, pinned), and a validation after each epoch, in batches of the same size. ours: ``advisor.training.train``
+with what the rules recommend for such data beside a GPU, without changes to the images and not compiled. eager: the same
+without recording steps (``advisor/recorded.py``); full: in full precision; compiled: with torch.compile; changed: with the
+changes to the rows that the rules recommend. The folds of a table: ours trains them as one stack, plain one after the other.
 
 The first epoch warms up (its excess is what compiling takes); the others count. Rates are compared within a session: a
 machine and an hour. Every finished (session, case, way) is kept at once.

@@ -113,6 +113,13 @@ def drive(folder):
         fixed={"gpus_per_trial": 2, "epochs": 3, "validation": "holdout"},
     ).document  # fmt: skip
     seen["tuned"] = [told["final"]["winner"], told["configuration"]["gpus_per_trial"], len(told["search"]["trials"])]
+    many = RayWorkers(3, cluster.address, 0.5)
+    seen["shares"] = many.share_gpus(0.9)  # two of three must go on one GPU
+    three, deadline = many.executor(TrainingObjective, SHARED), time.monotonic() + 60
+    while len(three.worker_pids()) < 3 and time.monotonic() < deadline:
+        three.poll(0.5)
+    seen["started"] = len(three.worker_pids())
+    three.close()
     images, labels = pictures(48)
     np.savez(Path(folder) / "images.npz", images=images, labels=labels)
     small = {"fixed": {"epochs": 1}, "trials": 1, "address": cluster.address}
@@ -201,6 +208,7 @@ def test_trials_on_two_gpus_of_two_nodes(tmp_path):
     assert (kind, cause) == ("Failed", "error")
     assert error.startswith("KeyError")
     assert seen["tuned"] == ["recommendation", 2, 1]
+    assert (seen["shares"], seen["started"]) == (True, 3)
     assert seen["unasked"] == [True, False]  # images share a GPU, a table leaves it alone
     assert seen["left"] == []
 
