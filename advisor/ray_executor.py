@@ -228,8 +228,10 @@ class RayWorkers:
         UserError when the cluster has no room for those of one worker.
         """
         self.wait()
+        for actor in list(self.actors):
+            self.end(actor)
         self._processes, self._cpus, self._gpus = (processes, resources), 0, 0
-        self._begin_anew()
+        self._begin()
 
     def share_gpus(self, share: float) -> bool:
         """From now on each worker holds this share of a GPU, or a smaller one where ``workers`` need it, if the cluster has
@@ -241,14 +243,11 @@ class RayWorkers:
         if not gpus:
             return False
         on_each = math.ceil((self._workers or 1) / gpus)
-        self._gpus = min(share, math.floor(1e4 / on_each) / 1e4)  # rounded down to what Ray counts in
-        self._begin_anew()
-        return True
-
-    def _begin_anew(self) -> None:
         for actor in list(self.actors):
             self.end(actor)
+        self._gpus = min(share, math.floor(1e4 / on_each) / 1e4)  # rounded down to what Ray counts in
         self._begin()
+        return True
 
     @property
     def spanning(self) -> bool:
