@@ -149,7 +149,7 @@ def drive_and_lose_a_node():
     seen = {"slots": executor.slots, "ends": []}
     ends, reported = seen["ends"], set()
     for name in ("a", "b"):
-        executor.submit(job(name, epochs=1000, patience=1000))
+        executor.submit(job(name, epochs=1000, patience=1000, batch_size=8))  # longer than the 15 s after which Ray misses a node
     deadline = time.monotonic() + 120
     while (len(ends) < 1 or executor.slots > 1) and time.monotonic() < deadline:
         for event in executor.poll(0.5):
