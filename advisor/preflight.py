@@ -35,11 +35,13 @@ from advisor.splits import Split
 from advisor.subject import Subject, blank, contents, copies, meaningless, some_rows
 from advisor.throughput import device_bytes, edge, kept_bytes, knee, one_thread, rates
 from advisor.tracing import FLOW, Trace, trace
-from advisor.training import Network, train
+from advisor.training import Network, pass_and_optimizer, train
 
 BATCH_ROWS = 16
 """Rows of the batch that is to be learnt by heart."""
 BATCH_STEPS = 600
+MEASURING_RATE = 1e-6
+"""The learning rate of steps whose time is measured."""
 LEARNT = 0.1
 """A batch is learnt by heart at this share of the loss that a constant has on it."""
 MOST_EPOCHS, FEWEST_EPOCHS = 15, 5
@@ -144,10 +146,10 @@ def _checks(
     batch, device = int(subject.configuration["batch_size"]), subject.device
     folds = subject.network(subject.members)
     budget = SHARES["throughput"] * seconds
-    measured = rates(folds, _losses(subject, folds), seconds=0.8 * budget, device=device, clock=clock)
+    measured = rates(_steps(subject, folds), seconds=0.8 * budget, device=device, clock=clock)
     del folds
     one = subject.network()
-    alone = rates(one, _losses(subject, one), seconds=0.2 * budget, sizes=[batch], device=device, clock=clock)
+    alone = rates(_steps(subject, one), seconds=0.2 * budget, sizes=[batch], device=device, clock=clock)
     yield check_throughput(measured, batch)
     yield check_memory(subject, advice.facts.values)
     yield check_one_batch(subject, deadline=clock() + SHARES["one-batch"] * seconds, clock=clock)
@@ -283,16 +285,33 @@ def _gradient_flow(passed: Trace) -> Check:
 # ------------------------------------------------------------------------------------------------- speed and memory
 
 
-def _losses(subject: Subject, network: Network) -> Callable[[int], Tensor]:
-    """The loss of a batch of any size, of random training rows, for each of the members at once."""
-    generator = np.random.default_rng(subject.seed)
+def _losses(subject: Subject, network: Network, forward: Callable[..., Tensor] | None = None) -> Callable[[int], Tensor]:
+    """The loss of a batch of any size, of random training rows, for each of the members at once.
+
+    forward: the pass through the network, where it is not just its call.
+    """
+    generator, members = np.random.default_rng(subject.seed), next(network.parameters()).shape[0]
+    through = forward or network
 
     def loss_of(size: int) -> Tensor:
-        members = next(network.parameters()).shape[0]
         rows = torch.from_numpy(generator.choice(subject.split.train, (members, size)))
-        return subject.loss(network(*subject.inputs(rows)), rows)
+        return subject.loss(through(*subject.inputs(rows)), rows)
 
     return loss_of
+
+
+def _steps(subject: Subject, network: Network) -> Callable[[int], None]:
+    """What takes steps as training does, but for a compiler's minute, and at a rate at which the weights hardly move."""
+    noise = torch.Generator(subject.device).manual_seed(subject.seed)
+    forward, optimizer = pass_and_optimizer(network, {**subject.configuration, "compiled": False}, noise)
+    loss_of = _losses(subject, network, forward)
+
+    def step(size: int) -> None:
+        optimizer.zero_grad()
+        loss_of(size).backward()  # type: ignore[no-untyped-call]
+        optimizer.step(MEASURING_RATE)
+
+    return step
 
 
 def check_throughput(measured: Mapping[int, float], batch_size: int) -> Check:
@@ -326,9 +345,8 @@ def check_memory(subject: Subject, facts: Mapping[str, Any]) -> Check:
 def _needed(subject: Subject, members: int) -> tuple[Callable[[int], float], str]:
     """Bytes by batch size, and how they are known."""
     if subject.device.startswith("cuda"):
-        network = subject.network(members)
-        loss_of = _losses(subject, network)
-        small, large = (device_bytes(loss_of, rows, network, subject.device) for rows in (BATCH_ROWS, 4 * BATCH_ROWS))
+        step = _steps(subject, subject.network(members))
+        small, large = (device_bytes(step, rows, subject.device) for rows in (BATCH_ROWS, 4 * BATCH_ROWS))
         slope = max(0.0, (large - small) / (3 * BATCH_ROWS))
         return lambda rows: small + slope * (rows - BATCH_ROWS), "measured"
     if isinstance(subject.prepared, SignalInputs):

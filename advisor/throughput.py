@@ -9,12 +9,19 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from advisor.recorded import WARM
+
 BATCH_SIZES = (16, 32, 64, 128, 256, 512, 1024)
 NEAR_BEST = 0.9
 """The knee is the smallest batch that reaches this share of the best rate."""
 SLOWDOWN = 4
 """Larger batches are left out when one pass is expected to take so many times what is left of the time."""
 
+FIRST_STEPS = {"cpu": 1, "cuda": WARM + 1}
+"""Steps of a size before those that count: they allocate, and on a GPU look for algorithms and record."""
+
+Step = Callable[[int], object]
+"""Takes a training step with a batch of so many rows."""
 Pass = Callable[[int], Tensor]
 """A batch size -> the loss of a fresh batch of so many rows, with its graph."""
 
@@ -31,37 +38,39 @@ def one_thread() -> Iterator[None]:
 
 
 def rates(
-    network: nn.Module,
-    loss_of: Pass,
+    step: Step,
     *,
     seconds: float,
     sizes: Sequence[int] = BATCH_SIZES,
     device: str = "cpu",
     clock: Callable[[], float] = time.monotonic,
 ) -> dict[int, float]:
-    """Rows per second of training steps (forward, backward, AdamW) by batch size, within about ``seconds``.
+    """Rows per second of training steps by batch size, within about ``seconds``.
 
-    The smallest batch is always measured; larger ones while the time lasts. The network's weights move.
+    The smallest batch is always measured; larger ones while the time and the device's memory last.
     """
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-6, fused=True)
     begun, found = clock(), dict[int, float]()
     share = seconds / len(sizes)
     for size in sizes:
         if found and size / found[max(found)] * SLOWDOWN > seconds - (clock() - begun):
             break
-        _step(optimizer, loss_of, size, device)  # the first one allocates, and on a GPU looks for algorithms
-        start, steps = clock(), 0
-        while steps < 2 or (steps < 50 and clock() - start < share / 2):
-            _step(optimizer, loss_of, size, device)
-            steps += 1
+        try:
+            for _ in range(FIRST_STEPS["cuda" if device.startswith("cuda") else "cpu"]):
+                _take(step, size, device)
+            start, steps = clock(), 0
+            while steps < 2 or (steps < 50 and clock() - start < share / 2):
+                _take(step, size, device)
+                steps += 1
+        except torch.OutOfMemoryError:
+            if not found:
+                raise
+            break
         found[size] = size * steps / max(clock() - start, 1e-9)
     return found
 
 
-def _step(optimizer: torch.optim.Optimizer, loss_of: Pass, size: int, device: str) -> None:
-    optimizer.zero_grad(set_to_none=True)
-    loss_of(size).backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
+def _take(step: Step, size: int, device: str) -> None:
+    step(size)
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)
 
@@ -93,12 +102,11 @@ def kept_bytes(loss_of: Pass, rows: int, network: nn.Module) -> int:
     return sum(sizes.values())
 
 
-def device_bytes(loss_of: Pass, rows: int, network: nn.Module, device: str) -> int:
-    """The most that one training step with AdamW had allocated on a GPU."""
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-6, fused=True)
-    _step(optimizer, loss_of, rows, device)  # makes the moments
+def device_bytes(step: Step, rows: int, device: str) -> int:
+    """The most that one training step had allocated on a GPU."""
+    _take(step, rows, device)  # the first one makes the optimizer's moments
     torch.cuda.reset_peak_memory_stats(device)
-    _step(optimizer, loss_of, rows, device)
+    _take(step, rows, device)
     return int(torch.cuda.max_memory_allocated(device))
 
 

@@ -247,8 +247,7 @@ def train(
     rows = Rows(c, data, splits, member_split, device, micro_batch, ranks)
     rows.find_neighbours(prepared)
     network = build(c, prepared, rows, generator).to(device)
-    forward = _forward_of(network, c, noise, ranks, recorded=micro_batch is None)
-    optimizer = _Optimizer(c, network, recorded=forward if isinstance(forward, RecordedPass) else None)
+    forward, optimizer = pass_and_optimizer(network, c, noise, ranks, recorded=micro_batch is None)
     best = _Best(network, len(member_split), int(c["patience"]), keep_last=until is not None)
 
     steps = rows.steps(int(c["batch_size"]))
@@ -322,7 +321,7 @@ def _train_head(
     head = network.head_parameters()
     for parameter in head:
         parameter.requires_grad_(True)
-    optimizer = _Optimizer(configuration, network, head)
+    optimizer = Optimizer(configuration, network, head)
     forward = rows.ranks.parallel(network)
     for epoch in epochs:
         network.eval()  # what is fixed should not drop units or move its statistics
@@ -554,13 +553,25 @@ def build(configuration: Mapping[str, Any], prepared: Prepared, rows: Rows, gene
     )
 
 
-def _forward_of(
-    network: Network, configuration: Mapping[str, Any], noise: torch.Generator, ranks: Ranks, *, recorded: bool
-) -> Callable[..., Tensor]:
-    """The network's pass in training, as the configuration wants it on a GPU; on a CPU the network as it is.
+def pass_and_optimizer(
+    network: Network, configuration: Mapping[str, Any], noise: torch.Generator, ranks: Ranks = ALONE, *, recorded: bool = True
+) -> tuple[Callable[..., Tensor], Optimizer]:
+    """A training's pass through the network, called with its inputs, and its optimizer.
 
-    recorded: it may be recorded, since a step has a single pass.
+    noise: on the network's device; the pass draws from it.
+    recorded: on a GPU both may be recorded (``recorded.py``), since a step has a single pass.
     """
+    forward = _forward_of(network, configuration, noise, ranks)
+    if not recorded or noise.device.type != "cuda" or ranks.world > 1:
+        return forward, Optimizer(configuration, network)
+    replayed = RecordedPass(forward, network, noise)
+    return replayed, Optimizer(configuration, network, recorded=replayed)
+
+
+def _forward_of(
+    network: Network, configuration: Mapping[str, Any], noise: torch.Generator, ranks: Ranks
+) -> Callable[..., Tensor]:
+    """The pass as the configuration wants it on a GPU; on a CPU the network as it is."""
     if noise.device.type != "cuda":
         alone = ranks.parallel(network)
         return lambda *inputs: alone(*inputs, noise)
@@ -577,7 +588,7 @@ def _forward_of(
             out = parallel(*inputs, noise)
         return out.float()
 
-    return RecordedPass(forward, network, noise) if recorded and ranks.world == 1 else forward
+    return forward
 
 
 def _network_of(
@@ -596,7 +607,7 @@ def _network_of(
     return TableNetwork(configuration, shape, outputs, members=members, generator=generator, bins=bins, prior=prior)
 
 
-class _Optimizer:
+class Optimizer:
     """A torch optimizer with what it lacks: a decoupled L2 for all but Adam, a proximal L1, clipping member by member."""
 
     def __init__(

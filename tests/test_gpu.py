@@ -267,6 +267,14 @@ def test_trials_share_a_gpu(kind, tmp_path):
     assert "Memory of the GPUs" in report
 
 
+@pytest.mark.parametrize("kind", ["table", "image"])
+def test_images_train_on_a_gpu_unasked_and_tables_do_not(kind, tmp_path):
+    data, target = source(kind, tmp_path)
+    fixed = {name: value for name, value in SMALL.items() if kind != "table" or name == "epochs"}
+    tuned = advisor.tune(data, target, out=tmp_path / "run", trials=4, fixed=fixed, seed=0)
+    assert {"gpu" in row["device"] for row in tuned.document["search"]["packing"]} == {kind == "image"}
+
+
 def test_a_group_of_one_process_trains_through_nccl(tmp_path):
     from advisor.ranks import Ranks
 

@@ -331,16 +331,25 @@ def test_the_knee_is_the_smallest_batch_near_the_best():
 
 
 def test_rates_of_a_step_that_costs_the_same_for_every_batch():
-    network, now = torch.nn.Linear(2, 1), [0.0]
+    now = [0.0]
 
-    def loss_of(rows):
+    def step(rows):
         now[0] += 0.01
-        return network(torch.zeros(rows, 2)).sum()
 
-    found = rates(network, loss_of, seconds=10, clock=lambda: now[0])
+    found = rates(step, seconds=10, clock=lambda: now[0])
     assert found == {size: pytest.approx(size * 100) for size in (16, 32, 64, 128, 256, 512, 1024)}
     assert knee(found) == 1024
-    assert list(rates(network, loss_of, seconds=0.001, clock=lambda: now[0])) == [16]
+    assert list(rates(step, seconds=0.001, clock=lambda: now[0])) == [16]
+
+
+def test_rates_end_where_the_memory_does():
+    def step(rows):
+        if rows > 100:
+            raise torch.OutOfMemoryError
+
+    assert list(rates(step, seconds=10)) == [16, 32, 64]
+    with pytest.raises(torch.OutOfMemoryError):
+        rates(step, seconds=10, sizes=[128])
 
 
 def test_little_time_means_fewer_epochs_then_fewer_rows(table):
