@@ -46,8 +46,8 @@ MOST_GROUPS = 32
 
 TRAINING_COPIES = 4
 """Memory of a weight in training: itself, its gradient and two moments of Adam."""
-ACTIVATION_COPIES = 2.5
-"""Each block's outputs are kept for the backward pass, before and after normalization, with their gradients in part."""
+ACTIVATION_COPIES, NORM_COPIES = 1.5, 1.0
+"""Each layer's outputs are kept for the backward pass, with their gradients in part; and once more before a normalization."""
 BYTES = 4
 MEMORY_SHARE = 0.8
 """Share of the free memory that one training may be expected to take; the estimate is no promise."""
@@ -59,6 +59,7 @@ class Layer:
     """One step of the widest path from input to output, as far as geometry goes.
 
     kernel, stride: per axis. outputs: channels. parameters: of the whole step, those of its branches included.
+    inner: channels of the maps on the way to its outputs, which training keeps as well.
     whole: its units see the whole input (attention over all tokens, recurrence, squeeze-and-excitation, global pooling).
     """
 
@@ -70,6 +71,7 @@ class Layer:
     dilation: int = 1
     whole: bool = False
     pooling: bool = False
+    inner: int = 0
 
 
 @dataclass(frozen=True)
@@ -385,7 +387,7 @@ def _inception_layers(plan: NetworkPlan, block: BlockPlan, name: str) -> list[La
     parameters += _norm_parameters(plan, block.outputs)
     if block.shortcut:
         parameters += block.shortcut * block.outputs + _norm_parameters(plan, block.outputs)
-    return [_layer(name, block.kernel, 1, block.outputs, parameters, plan.axes)]
+    return [_layer(name, block.kernel, 1, block.outputs, parameters, plan.axes, inner=narrow + block.inputs)]
 
 
 def mixer_tokens(plan: NetworkPlan) -> int:
@@ -475,7 +477,8 @@ def multiplications(plan: NetworkPlan, outputs: int) -> int:
 
 def map_numbers(plan: NetworkPlan) -> int:
     """Numbers in all maps of one input."""
-    return sum(layer.outputs * math.prod(size) for layer, size in zip(layers(plan), map_sizes(plan), strict=True))
+    sizes = zip(layers(plan), map_sizes(plan), strict=True)
+    return sum((layer.outputs + layer.inner) * math.prod(size) for layer, size in sizes)
 
 
 def head_inputs(plan: NetworkPlan) -> int:
@@ -486,7 +489,8 @@ def head_inputs(plan: NetworkPlan) -> int:
 
 def memory_bytes(plan: NetworkPlan, outputs: int, batch_size: int, members: int = 1) -> int:
     """What training takes, estimated: weights with gradient and moments, and the maps that the backward pass needs."""
-    kept = (map_numbers(plan) * ACTIVATION_COPIES + plan.inputs * math.prod(plan.size)) * batch_size
+    copies = ACTIVATION_COPIES + (NORM_COPIES if plan.norm != "none" else 0.0)
+    kept = (map_numbers(plan) * copies + plan.inputs * math.prod(plan.size)) * batch_size
     return int(BYTES * members * (kept + TRAINING_COPIES * parameter_count(plan, outputs)))
 
 

@@ -8,7 +8,6 @@ copied there, and gradients lie at the same places in every step.
 from __future__ import annotations
 
 import functools
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -18,8 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 WARM = 2
-"""Calls of a kind that run as ever before one is recorded: in them libraries set themselves up, and what cannot be done at
-all fails."""
+"""Calls that run as ever before one is recorded: in them libraries set themselves up, and what cannot be done at all fails."""
 
 
 @functools.cache
@@ -51,7 +49,8 @@ def _mend(generator: torch.Generator) -> None:
 class RecordedPass:
     """A network's pass in training, called with its inputs; the way back fills the parameters' ``grad``.
 
-    It is recorded for each shape of the inputs, after WARM calls; what cannot be recorded runs as ever. The gradients of one
+    It is recorded for each shape of the inputs, but for WARM calls at the beginning (not of each shape: what those take would
+    lie beside the memory of the recordings before); what cannot be recorded runs as ever. The gradients of one
     call are gone with the next: they cannot be added up over several. OutOfMemoryError where recording needs more memory than
     there is.
     """
@@ -63,15 +62,15 @@ class RecordedPass:
         self.gradients = [torch.empty_like(p) for p in self.parameters]
         self.pool, self.stream = torch.cuda.graph_pool_handle(), _stream(noise.device)
         self.recordable = True
-        self._calls, self._passes = Counter[Any](), dict[Any, _Pass]()
+        self._calls, self._passes = 0, dict[Any, _Pass]()
         self._tie = torch.zeros((), device=noise.device, requires_grad=True)  # nothing else that goes in has a gradient
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         kind = tuple(part.shape for part in inputs)
-        if self.recordable and kind not in self._passes and self._calls[kind] >= WARM:
+        if self.recordable and kind not in self._passes and (self._passes or self._calls >= WARM):
             self._record(kind, inputs)
         if kind not in self._passes:
-            self._calls[kind] += 1
+            self._calls += 1
             return self._aside(inputs)
         out: Tensor = _Replay.apply(self, self._passes[kind], self._tie, *inputs)  # type: ignore[no-untyped-call]
         return out
@@ -86,6 +85,7 @@ class RecordedPass:
         return out
 
     def _record(self, kind: Any, inputs: Sequence[Tensor]) -> None:
+        torch.cuda.empty_cache()  # a recording takes memory of its own: what the calls before it took would lie idle
         try:
             self._passes[kind] = _Pass(self, inputs)
         except torch.OutOfMemoryError:

@@ -212,8 +212,11 @@ def test_a_trial_that_is_out_of_memory_says_so_and_fits_in_micro_batches():
     )
     payload = objective.payload(configuration, seed=0, repeat=0, members=1, keep=False)
     total = torch.cuda.get_device_properties(0).total_memory
+    losses("image", configuration | {"width": 8, "batch_size": 16}, "cuda")  # libraries keep what they set up
+    gc.collect()
     torch.cuda.empty_cache()
-    torch.cuda.set_per_process_memory_fraction(1.5e9 / total)
+    most = 1.5e9 + torch.cuda.memory_reserved()
+    torch.cuda.set_per_process_memory_fraction(most / total)
     try:
         executor = InProcessExecutor(objective.TrainingObjective, {"data": data, "seed": 0})
         executor.submit(Job("whole", payload))
@@ -224,7 +227,7 @@ def test_a_trial_that_is_out_of_memory_says_so_and_fits_in_micro_batches():
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert isinstance(whole, Failed) and whole.cause == "out of memory", whole
     assert isinstance(parts, Finished), parts
-    assert parts.result["peak_memory"] < 1.5e9
+    assert parts.result["peak_memory"] <= most
 
 
 def ended(executor):
