@@ -64,6 +64,14 @@ FACTS: Mapping[str, FactSpec] = MappingProxyType(
         ("features.datetime", "int", "columns", "date or time feature columns", 1),
         ("features.text", "int", "columns", "free text feature columns", 0),
         ("time.inputs", "int", "inputs", "numeric inputs that the time column becomes, 0 without one", 3),
+        (
+            "time.latest_to_mean",
+            "float",
+            "ratio",
+            "squared error of the latest level of the target, beside what columns say, as a forecast of later rows / of the mean",
+            0.4,
+            "nullable",
+        ),
         ("features.identifier", "int", "columns", "columns that only number or name the rows; not used", 1),
         ("features.constant", "int", "columns", "columns with one content in every row, not used; channels with one value", 1),
         (

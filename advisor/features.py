@@ -17,6 +17,9 @@ MISSING = -1
 UNSEEN = -2
 """Category code of a level that is not among the levels known when the table was read for training."""
 
+LATEST_SHARE = 0.05
+"""The latest of the training rows, so many, count as of one time: a last year of few rows has a level by chance."""
+
 
 @dataclass(frozen=True)
 class Features:

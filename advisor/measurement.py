@@ -22,12 +22,13 @@ import polars as pl
 from numpy.typing import NDArray
 
 from advisor.columns import tally
+from advisor.drift import latest_to_mean, unexplained
 from advisor.errors import UserError, did_you_mean
 from advisor.facts import CORRELATED, FACTS, HEAVY_SKEW, HIGH_CARDINALITY, Facts
 from advisor.features import Task
 from advisor.reading import available_memory, total_memory
 from advisor.shift import measure_shift
-from advisor.table import MAX_LEVELS, Column, ColumnType, Table, encoded_names
+from advisor.table import MAX_LEVELS, Column, ColumnType, Schema, Table, encode, encoded_names
 from advisor.target import LONELY
 from advisor.traps import measure_traps
 from advisor.versions import without_cuda
@@ -54,7 +55,7 @@ _MEASURED_ON_SAMPLE = (
     *("skew.max", "skew.median", "skew.heavy_columns", "outliers.share", "scale.ratio", "correlated.pairs_share"),
     *("leak.columns", "columns.heavy_tailed", "columns.correlated", "columns.leaking"),
     *("nearly_constant.columns", "columns.nearly_constant", "columns.order_correlation"),
-    *("text.tells_nothing", "columns.text_tells_nothing"),
+    *("text.tells_nothing", "columns.text_tells_nothing", "time.latest_to_mean"),
 )
 
 
@@ -81,6 +82,7 @@ def measure(table: Table, hardware: Mapping[str, Any] | None = None) -> Facts:
     leaks = sorted(column.name for column in schema.columns if _leaks(sample[column.name], sample[schema.target], table))
     values |= {"leak.columns": len(leaks), "columns.leaking": leaks}
     values |= hardware_facts(hardware or {})
+    values["time.latest_to_mean"] = _latest_to_mean(sample, schema)
     values["columns.order_correlation"] = _order_correlation(table, sample)
     shift, effects, compared = measure_shift(table)
     values |= shift
@@ -154,6 +156,16 @@ def _shape_facts(table: Table) -> dict[str, Any]:
     for kind in ("constant", "identifier"):
         facts[f"columns.{kind}"] = sorted(column.name for column in schema.columns if column.type == kind)
     return facts
+
+
+def _latest_to_mean(sample: pl.DataFrame, schema: Schema) -> float | None:
+    if schema.time_column is None or not schema.time_parts:
+        return None
+    answer = sample[schema.target]
+    numbers = [answer] if schema.task == "regression" else [answer == label for label in answer.unique().sort()]
+    target = np.column_stack([column.to_numpy().astype(np.float64) for column in numbers])
+    times = sample[schema.time_column].rank("dense").to_numpy().astype(np.int64)
+    return latest_to_mean(times, unexplained(encode(sample, schema), target))
 
 
 def marked_facts(marked: Sequence[tuple[str, tuple[float, ...]]]) -> dict[str, list[str]]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from advisor.features import MISSING, Features
+from advisor.features import LATEST_SHARE, MISSING, Features
 
 Array = NDArray[Any]
 
@@ -22,8 +22,6 @@ SMOOTH_CLIP = 3.0
 """Robustly scaled values are squashed by x / sqrt(1 + (x / 3)^2), as in RealMLP (Holzmueller et al. 2024)."""
 FIT_ROWS = 100_000
 """Quantiles are taken from at most so many evenly spaced training rows: exact ones cost seconds and change nothing."""
-LATEST_SHARE = 0.05
-"""The latest of the training rows, so many, count as of one time: a last year of few rows has a level by chance."""
 RESERVED_CODES = 2
 """Code 0 is a level that the training rows do not have, code 1 a missing value; known levels follow."""
 
