@@ -8,6 +8,7 @@ copied there, and gradients lie at the same places in every step.
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -49,28 +50,31 @@ def _mend(generator: torch.Generator) -> None:
 class RecordedPass:
     """A network's pass in training, called with its inputs; the way back fills the parameters' ``grad``.
 
-    It is recorded for each shape of the inputs, but for WARM calls at the beginning (not of each shape: what those take would
-    lie beside the memory of the recordings before); what cannot be recorded runs as ever. The gradients of one
-    call are gone with the next: they cannot be added up over several. OutOfMemoryError where recording needs more memory than
-    there is.
+    It is recorded for each shape of the inputs, but for WARM calls at the beginning (of each shape only where it is compiled
+    anew: what such calls take lies beside the memory of the recordings before); what cannot be recorded runs as ever. The
+    gradients of one call are gone with the next: they cannot be added up over several. OutOfMemoryError where recording needs
+    more memory than there is.
     """
 
-    def __init__(self, forward: Callable[..., Tensor], network: nn.Module, noise: torch.Generator) -> None:
-        """noise: the generator that ``forward`` draws from."""
+    def __init__(
+        self, forward: Callable[..., Tensor], network: nn.Module, noise: torch.Generator, *, compiled: bool = False
+    ) -> None:
+        """noise: the generator that ``forward`` draws from. compiled: its first call with a shape compiles."""
         self.forward, self.noise = forward, noise
         self.parameters = [p for p in network.parameters() if p.requires_grad]
         self.gradients = [torch.empty_like(p) for p in self.parameters]
         self.pool, self.stream = torch.cuda.graph_pool_handle(), _stream(noise.device)
         self.recordable = True
-        self._calls, self._passes = 0, dict[Any, _Pass]()
+        self._compiled, self._calls, self._passes = compiled, Counter[Any](), dict[Any, _Pass]()
         self._tie = torch.zeros((), device=noise.device, requires_grad=True)  # nothing else that goes in has a gradient
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         kind = tuple(part.shape for part in inputs)
-        if self.recordable and kind not in self._passes and (self._passes or self._calls >= WARM):
+        warmed = kind if self._compiled else None
+        if self.recordable and kind not in self._passes and self._calls[warmed] >= WARM:
             self._record(kind, inputs)
         if kind not in self._passes:
-            self._calls += 1
+            self._calls[warmed] += 1
             return self._aside(inputs)
         out: Tensor = _Replay.apply(self, self._passes[kind], self._tie, *inputs)  # type: ignore[no-untyped-call]
         return out

@@ -564,7 +564,7 @@ def pass_and_optimizer(
     forward = _forward_of(network, configuration, noise, ranks)
     if not recorded or noise.device.type != "cuda" or ranks.world > 1:
         return forward, Optimizer(configuration, network)
-    replayed = RecordedPass(forward, network, noise)
+    replayed = RecordedPass(forward, network, noise, compiled=bool(configuration.get("compiled")))
     return replayed, Optimizer(configuration, network, recorded=replayed)
 
 

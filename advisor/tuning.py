@@ -36,8 +36,8 @@ logging.getLogger("optuna.storages._in_memory").setLevel(logging.WARNING)  # els
 STRATEGIES = ("joint", "staged")
 GPU_SHARE = 0.25
 """Of a GPU for a worker, where nothing else is asked for: one that trains leaves it idle between trainings and while it
-validates, and which of them train at once is decided by memory. Four on one make 1.3 to 1.9 times the trials an hour, eight hardly
-more (``benchmarks/gpu_packing.py``)."""
+validates, and which of them train at once is decided by memory. Four on one do 1.3 to 1.9 times the trials an hour, eight
+hardly more (``benchmarks/gpu_packing.py``)."""
 
 
 @dataclass(frozen=True)
