@@ -1,4 +1,4 @@
-"""Whether the level of a target at the latest times says more of what follows than its mean so far."""
+"""Whether holding the time at the latest ones pays: tried on cuts through the training rows, with linear models."""
 
 from __future__ import annotations
 
@@ -9,53 +9,63 @@ from numpy.typing import NDArray
 
 from advisor.features import LATEST_SHARE, Features
 
+Array = NDArray[np.float64]
+
+CUTS, FIRST_CUT, AHEAD = 8, 1 / 3, 0.25
+"""So many cuts between times, about equally spread over the rows from this share of them on; after each, a quarter as many rows
+as lie before it are foretold, as the latest fifth of all is where it validates."""
 COLUMNS, LEVELS, CLIP = 300, 10, 3.0
-"""What the other columns say is fitted to so many, those that vary most with the target, of each category's commonest levels
-and of numbers clipped at so many standard deviations."""
-CUTS, FIRST_CUT = 20, 1 / 3
-"""Cuts between times, about equally spread over the rows from this share of them on."""
+"""A model reads so many columns, those that vary most with the target: numbers clipped at so many standard deviations, and of
+each category its commonest levels."""
 
 
-def latest_to_mean(times: NDArray[np.int64], target: NDArray[np.float64]) -> float | None:
-    """The squared error with which the level at the latest times foretells that of all later rows, over that of the mean so far.
+def held_to_none(features: Features, times: NDArray[np.int64], target: Array) -> float | None:
+    """The squared error, on the rows that follow cuts, of ridge regressions that read the time / of those that do not.
 
-    times: (rows,), in any order. target: (rows, numbers), such as what is left ``unexplained`` of it. At each cut the
-    latest times are those of the last LATEST_SHARE of the rows before it, as ``time_trend`` "held" has it.
-    None: fewer than two cuts, or a mean that never errs.
+    Rows after a cut are read as of the latest times before it (``time_trend`` "held"). times: (rows,), in any order. target:
+    (rows, numbers), a regression target or 0 and 1 for each class. None: all rows are of one time, or nothing errs.
     """
     order = np.argsort(times, kind="stable")
-    times, rows = times[order], len(times)
-    starts = np.flatnonzero(np.diff(times)) + 1
+    rows, columns, target = len(order), _columns(features)[order], target[order]
+    moments = features.numeric[order][:, [features.numeric_names.index(name) for name in features.trend]]
+    starts = np.flatnonzero(np.diff(times[order])) + 1
     next_start = np.searchsorted(starts, np.linspace(FIRST_CUT, 1, CUTS, endpoint=False) * rows)
     cuts = np.unique(starts[next_start[next_start < len(starts)]])
-    if len(cuts) < 2:
-        return None
-    latest = np.searchsorted(times, times[np.ceil((1 - LATEST_SHARE) * (cuts - 1)).astype(np.int64)])
-    sums = np.concatenate([np.zeros((1, target.shape[1])), np.cumsum(target[order], axis=0)])
-
-    def mean(begin: NDArray[np.int64] | int, end: NDArray[np.int64] | int) -> NDArray[np.float64]:
-        return np.asarray((sums[end] - sums[begin]) / np.reshape(np.subtract(end, begin), (-1, 1)))
-
-    def error(forecast: NDArray[np.float64]) -> float:
-        return float(np.square(forecast - mean(cuts, rows)).sum())
-
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        ratio = np.float64(error(mean(latest, cuts))) / error(mean(0, cuts))
-    return float(ratio) if np.isfinite(ratio) else None
+    held = none = 0.0
+    with np.errstate(over="ignore", invalid="ignore"):
+        for cut in cuts.tolist():
+            end = min(rows, cut + max(1, round(AHEAD * cut)))
+            with_time, without = _errors(columns[:end], _held(moments[:end], cut), target[:end], cut)
+            held, none = held + with_time, none + without
+    return held / none if none > 0 and np.isfinite(held) and np.isfinite(none) else None
 
 
-def unexplained(features: Features, target: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What a ridge regression on all columns but the time leaves of a target (rows, numbers)."""
-    rest = target - target.mean(axis=0)
-    columns = _columns(features)
-    said = np.abs(columns.T @ rest).sum(axis=1)
-    columns = columns[:, np.argsort(-said, kind="stable")[:COLUMNS]]
-    weights = np.linalg.solve(columns.T @ columns + np.eye(columns.shape[1]), columns.T @ rest)
-    return np.asarray(rest - columns @ weights)
+def _errors(columns: Array, moments: Array, target: Array, cut: int) -> tuple[float, float]:
+    """The mean squared errors of the rows from ``cut`` on, with the moments and without; models of the rows before it."""
+    answers = target - target[:cut].mean(axis=0)
+    columns = columns - columns[:cut].mean(axis=0)
+    said = np.abs(columns[:cut].T @ answers[:cut]).sum(axis=1)
+    inputs = np.hstack([columns[:, np.argsort(-said, kind="stable")[:COLUMNS]], moments])
+    squares, products = inputs[:cut].T @ inputs[:cut] + np.eye(inputs.shape[1]), inputs[:cut].T @ answers[:cut]
+
+    def error(width: int) -> float:
+        weights = np.linalg.solve(squares[:width, :width], products[:width])
+        return float(np.square(answers[cut:] - inputs[cut:, :width] @ weights).sum(axis=1).mean())
+
+    return error(inputs.shape[1]), error(inputs.shape[1] - moments.shape[1])
 
 
-def _columns(features: Features) -> NDArray[np.float64]:
-    """Standardized numbers, the mean where they are missing, and the commonest levels; (rows, columns), of mean 0."""
+def _held(moments: Array, cut: int) -> Array:
+    """The time's columns, at most those of the latest rows before the cut, standardized by the rows before it."""
+    if np.isnan(moments).any():  # a time that is missing is the earliest there is
+        moments = np.where(np.isnan(moments), np.nanmin(moments, axis=0), moments)
+    latest = np.quantile(moments[:cut], 1 - LATEST_SHARE, axis=0, method="higher")
+    held, spread = np.minimum(moments, latest), moments[:cut].std(axis=0)
+    return np.asarray((held - held[:cut].mean(axis=0)) / np.where(spread > 0, spread, 1.0))
+
+
+def _columns(features: Features) -> Array:
+    """All but the time: standardized numbers, the mean where they are missing, and the commonest levels; (rows, columns)."""
     numbers = features.numeric[:, [name not in features.trend for name in features.numeric_names]]
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a column may be empty
@@ -64,5 +74,4 @@ def _columns(features: Features) -> NDArray[np.float64]:
     for codes in features.categorical.T:
         levels, counts = np.unique(codes, return_counts=True)
         parts.append(codes[:, None] == levels[np.argsort(-counts, kind="stable")[:LEVELS]])
-    columns = np.concatenate(parts, axis=1, dtype=np.float64)
-    return np.asarray(columns - columns.mean(axis=0))
+    return np.concatenate(parts, axis=1, dtype=np.float64)

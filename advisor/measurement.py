@@ -22,7 +22,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from advisor.columns import tally
-from advisor.drift import latest_to_mean, unexplained
+from advisor.drift import held_to_none
 from advisor.errors import UserError, did_you_mean
 from advisor.facts import CORRELATED, FACTS, HEAVY_SKEW, HIGH_CARDINALITY, Facts
 from advisor.features import Task
@@ -55,7 +55,7 @@ _MEASURED_ON_SAMPLE = (
     *("skew.max", "skew.median", "skew.heavy_columns", "outliers.share", "scale.ratio", "correlated.pairs_share"),
     *("leak.columns", "columns.heavy_tailed", "columns.correlated", "columns.leaking"),
     *("nearly_constant.columns", "columns.nearly_constant", "columns.order_correlation"),
-    *("text.tells_nothing", "columns.text_tells_nothing", "time.latest_to_mean"),
+    *("text.tells_nothing", "columns.text_tells_nothing", "time.held_to_none"),
 )
 
 
@@ -82,7 +82,7 @@ def measure(table: Table, hardware: Mapping[str, Any] | None = None) -> Facts:
     leaks = sorted(column.name for column in schema.columns if _leaks(sample[column.name], sample[schema.target], table))
     values |= {"leak.columns": len(leaks), "columns.leaking": leaks}
     values |= hardware_facts(hardware or {})
-    values["time.latest_to_mean"] = _latest_to_mean(sample, schema)
+    values["time.held_to_none"] = _held_to_none(sample, schema)
     values["columns.order_correlation"] = _order_correlation(table, sample)
     shift, effects, compared = measure_shift(table)
     values |= shift
@@ -158,14 +158,13 @@ def _shape_facts(table: Table) -> dict[str, Any]:
     return facts
 
 
-def _latest_to_mean(sample: pl.DataFrame, schema: Schema) -> float | None:
+def _held_to_none(sample: pl.DataFrame, schema: Schema) -> float | None:
     if schema.time_column is None or not schema.time_parts:
         return None
     answer = sample[schema.target]
     numbers = [answer] if schema.task == "regression" else [answer == label for label in answer.unique().sort()]
     target = np.column_stack([column.to_numpy().astype(np.float64) for column in numbers])
-    times = sample[schema.time_column].rank("dense").to_numpy().astype(np.int64)
-    return latest_to_mean(times, unexplained(encode(sample, schema), target))
+    return held_to_none(encode(sample, schema), sample[schema.time_column].rank("dense").to_numpy().astype(np.int64), target)
 
 
 def marked_facts(marked: Sequence[tuple[str, tuple[float, ...]]]) -> dict[str, list[str]]:

@@ -177,7 +177,7 @@ def leaks(cells, answers, kind, task):
 
 ELSEWHERE = {name for name in FACTS if name.startswith("shift.")} | {
     "columns.shifted", "columns.period", "columns.later", "columns.new_levels", "columns.out_of_range",
-    "duplicates.near_test_share", "text.tells_nothing", "columns.text_tells_nothing", "time.latest_to_mean",
+    "duplicates.near_test_share", "text.tells_nothing", "columns.text_tells_nothing", "time.held_to_none",
     "marked.values", "marked.marks", "columns.marked", "spellings.levels", "columns.spellings", "spellings.classes",
     *(row[0] for row in SIGNAL_FACTS),
 }  # fmt: skip
