@@ -15,8 +15,8 @@ CUTS, FIRST_CUT, AHEAD = 8, 1 / 3, 0.25
 """So many cuts between times, about equally spread over the rows from this share of them on; after each, a quarter as many rows
 as lie before it are foretold, as the latest fifth of all is where it validates."""
 COLUMNS, LEVELS, CLIP = 300, 10, 3.0
-"""A model reads so many columns, those that vary most with the target: numbers clipped at so many standard deviations, and of
-each category its commonest levels."""
+"""The models read so many columns, those that vary most with the target: numbers clipped at so many standard deviations, and
+of each category its commonest levels."""
 
 
 def held_to_none(features: Features, times: NDArray[np.int64], target: Array) -> float | None:
@@ -26,7 +26,7 @@ def held_to_none(features: Features, times: NDArray[np.int64], target: Array) ->
     (rows, numbers), a regression target or 0 and 1 for each class. None: all rows are of one time, or nothing errs.
     """
     order = np.argsort(times, kind="stable")
-    rows, columns, target = len(order), _columns(features)[order], target[order]
+    rows, columns, target = len(order), _columns(features, target)[order], target[order]
     moments = features.numeric[order][:, [features.numeric_names.index(name) for name in features.trend]]
     starts = np.flatnonzero(np.diff(times[order])) + 1
     next_start = np.searchsorted(starts, np.linspace(FIRST_CUT, 1, CUTS, endpoint=False) * rows)
@@ -43,9 +43,7 @@ def held_to_none(features: Features, times: NDArray[np.int64], target: Array) ->
 def _errors(columns: Array, moments: Array, target: Array, cut: int) -> tuple[float, float]:
     """The mean squared errors of the rows from ``cut`` on, with the moments and without; models of the rows before it."""
     answers = target - target[:cut].mean(axis=0)
-    columns = columns - columns[:cut].mean(axis=0)
-    said = np.abs(columns[:cut].T @ answers[:cut]).sum(axis=1)
-    inputs = np.hstack([columns[:, np.argsort(-said, kind="stable")[:COLUMNS]], moments])
+    inputs = np.hstack([columns - columns[:cut].mean(axis=0), moments])
     squares, products = inputs[:cut].T @ inputs[:cut] + np.eye(inputs.shape[1]), inputs[:cut].T @ answers[:cut]
 
     def error(width: int) -> float:
@@ -64,8 +62,8 @@ def _held(moments: Array, cut: int) -> Array:
     return np.asarray((held - held[:cut].mean(axis=0)) / np.where(spread > 0, spread, 1.0))
 
 
-def _columns(features: Features) -> Array:
-    """All but the time: standardized numbers, the mean where they are missing, and the commonest levels; (rows, columns)."""
+def _columns(features: Features, target: Array) -> Array:
+    """What is read beside the time, (rows, columns): standardized numbers, the mean where they are missing, and levels."""
     numbers = features.numeric[:, [name not in features.trend for name in features.numeric_names]]
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a column may be empty
@@ -74,4 +72,7 @@ def _columns(features: Features) -> Array:
     for codes in features.categorical.T:
         levels, counts = np.unique(codes, return_counts=True)
         parts.append(codes[:, None] == levels[np.argsort(-counts, kind="stable")[:LEVELS]])
-    return np.concatenate(parts, axis=1, dtype=np.float64)
+    columns = np.concatenate(parts, axis=1, dtype=np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        varies = np.abs((columns - columns.mean(axis=0)).T @ (target - target.mean(axis=0))).sum(axis=1)
+    return columns[:, np.argsort(-varies, kind="stable")[:COLUMNS]]
