@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -25,10 +25,10 @@ from advisor.columns import tally
 from advisor.drift import held_to_none
 from advisor.errors import UserError, did_you_mean
 from advisor.facts import CORRELATED, FACTS, HEAVY_SKEW, HIGH_CARDINALITY, Facts
-from advisor.features import Task
+from advisor.features import Features, Task
 from advisor.reading import available_memory, total_memory
 from advisor.shift import measure_shift
-from advisor.table import MAX_LEVELS, Column, ColumnType, Schema, Table, encode, encoded_names
+from advisor.table import MAX_LEVELS, Column, ColumnType, Table, encoded_names
 from advisor.target import LONELY
 from advisor.traps import measure_traps
 from advisor.versions import without_cuda
@@ -82,7 +82,7 @@ def measure(table: Table, hardware: Mapping[str, Any] | None = None) -> Facts:
     leaks = sorted(column.name for column in schema.columns if _leaks(sample[column.name], sample[schema.target], table))
     values |= {"leak.columns": len(leaks), "columns.leaking": leaks}
     values |= hardware_facts(hardware or {})
-    values["time.held_to_none"] = _held_to_none(sample, schema)
+    values["time.held_to_none"] = _held_to_none(table, sample)
     values["columns.order_correlation"] = _order_correlation(table, sample)
     shift, effects, compared = measure_shift(table)
     values |= shift
@@ -158,13 +158,13 @@ def _shape_facts(table: Table) -> dict[str, Any]:
     return facts
 
 
-def _held_to_none(sample: pl.DataFrame, schema: Schema) -> float | None:
-    if schema.time_column is None or not schema.time_parts:
+def _held_to_none(table: Table, sample: pl.DataFrame) -> float | None:
+    if table.schema.time_column is None:
         return None
-    answer = sample[schema.target]
-    numbers = [answer] if schema.task == "regression" else [answer == label for label in answer.unique().sort()]
-    target = np.column_stack([column.to_numpy().astype(np.float64) for column in numbers])
-    return held_to_none(encode(sample, schema), sample[schema.time_column].rank("dense").to_numpy().astype(np.int64), target)
+    data = replace(table, train=sample).dataset("train")
+    assert data.times is not None and isinstance(data.features, Features)
+    target = np.eye(len(data.classes))[data.target] if data.classes else data.target[:, None].astype(np.float64)
+    return held_to_none(data.features, data.times, target)
 
 
 def marked_facts(marked: Sequence[tuple[str, tuple[float, ...]]]) -> dict[str, list[str]]:
