@@ -1,15 +1,15 @@
 """Which validation leads to the lower test loss where the test rows are later or otherwise different?
 
-    python benchmarks/shift_validation.py              # sets of ../shared/data/tables with a natural shift, 3 seeds, 20 trials
+    python benchmarks/shift_validation.py              # sets of ../shared/data with a natural shift, 3 seeds, 20 trials
     python benchmarks/shift_validation.py --trials 0   # the recommendation alone, without a search
     python benchmarks/shift_validation.py --trials 0 --sets made-demand --ways random "later, no time" "later, held" "later, open"
 
 Paired by seed, `tune` (or `fit`) with: random rows validating; random rows weighed by their likeness to the test rows
 (validation_weights=like_test); the latest rows (--time-column), after which the model is trained again on all. "random", "like
 test" and "later, no time" do not read the time, so that they differ in what validates alone. "random, time a feature" and
-"later, open" read it as a number, "later, held" never as later than the latest one trained on; "later", as advised, begins with
-"later, held" and searches between that and "later, no time". Every finished run is kept at once, and a second call goes on from
-there.
+"later, open" read it as a number, "later, held" never as later than the latest one trained on; "advised" is what the rules say:
+the latest rows, and the time held or not as the training rows say. Of watch the test rows are of other persons: "advised" keeps
+whole persons together, "random" does not know them. Every finished run is kept at once, and a second call goes on from there.
 """
 
 from __future__ import annotations
@@ -35,13 +35,14 @@ TIMES = {
     "chicago-ridership": "year",
 }
 MADE = {"made-demand": "stamp"}
+GROUPED = {"watch": "group"}
 WAYS = {
     "random": {"fixed": {"validation_weights": "equal"}},
     "like test": {"fixed": {"validation_weights": "like_test"}},
     "later, no time": {"fixed": {"time_trend": "none"}},
     "later, held": {"fixed": {"time_trend": "held"}},
     "later, open": {"fixed": {"time_trend": "open"}},
-    "later": {},
+    "advised": {},
     "random, time a feature": {"fixed": {"validation_weights": "equal"}},
 }
 
@@ -61,21 +62,37 @@ def make_demand(folder: Path) -> None:
     (folder / "meta.yaml").write_text("target: demand\n")
 
 
-def measure(folder: Path, seed: int, trials: int, way: str) -> dict:
-    target = yaml.safe_load((folder / "meta.yaml").read_text())["target"]
-    options = {"test": folder / "test.csv", "seed": seed, **WAYS[way]}
-    if way.startswith("later"):
-        options["time_column"] = (TIMES | MADE)[folder.name]
+def table_source(folder: Path, way: str) -> tuple[Path, str, dict]:
+    """The training rows, the target and the options of a way."""
+    target, column = yaml.safe_load((folder / "meta.yaml").read_text())["target"], (TIMES | MADE)[folder.name]
+    options = {"test": folder / "test.csv"}
+    if way == "advised" or way.startswith("later"):
+        options["time_column"] = column
     else:  # a type of one's own: else the column becomes the time column by itself
         kind = "datetime" if folder.name in MADE else "numeric"
-        options["types"] = {(TIMES | MADE)[folder.name]: kind if way == "random, time a feature" else "identifier"}
+        options["types"] = {column: kind if way == "random, time a feature" else "identifier"}
+    return folder / "train.csv", target, options
+
+
+def grouped_source(folder: Path, way: str, out: Path) -> tuple[Path, None, dict]:
+    """The same of sequences in groups; without these for "random"."""
+    if way == "advised":
+        return folder / "data.npz", None, {}
+    arrays = dict(np.load(folder / "data.npz"))
+    np.savez(out / "data.npz", **{name: array for name, array in arrays.items() if not name.startswith(GROUPED[folder.name])})
+    return out / "data.npz", None, {}
+
+
+def measure(folder: Path, seed: int, trials: int, way: str) -> dict:
     begun = time.monotonic()
     with tempfile.TemporaryDirectory() as out:
-        options["out"] = Path(out) / "run"
+        grouped = folder.name in GROUPED
+        source, target, options = grouped_source(folder, way, Path(out)) if grouped else table_source(folder, way)
+        options |= {"out": Path(out) / "run", "seed": seed, **WAYS[way]}
         if trials:
-            run = advisor.tune(folder / "train.csv", target, trials=trials, executor="in-process", **options)
+            run = advisor.tune(source, target, trials=trials, executor="in-process", **options)
         else:
-            run = advisor.fit(folder / "train.csv", target, **options)
+            run = advisor.fit(source, target, **options)
     results, estimate = run.document["test"]["results"], run.document["estimate"]
     loss, final = results[0]["loss"], run.document["final"]
     return {
@@ -124,16 +141,17 @@ def table_of(rows: list[dict]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=HERE.parent.parent / "shared" / "data" / "tables")
+    parser.add_argument("--data", type=Path, default=HERE.parent.parent / "shared" / "data")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--trials", type=int, default=20)
-    parser.add_argument("--sets", nargs="*", default=list(TIMES))
-    parser.add_argument("--ways", nargs="*", default=["random", "random, time a feature", "later"])
+    parser.add_argument("--sets", nargs="*", default=[*TIMES, *GROUPED])
+    parser.add_argument("--ways", nargs="*", default=["random", "random, time a feature", "advised"])
     arguments = parser.parse_args()
 
     def measured(trials: int, seed: int, name: str, way: str) -> dict:
         with tempfile.TemporaryDirectory() as made:
-            folder = (Path(made) if name in MADE else arguments.data) / name
+            kind = "sequences" if name in GROUPED else "tables"
+            folder = (Path(made) if name in MADE else arguments.data / kind) / name
             if name in MADE:
                 folder.mkdir()
                 make_demand(folder)
@@ -143,7 +161,11 @@ def main() -> None:
         HERE / "results" / "shift_validation.jsonl",
         "Validation where the test rows are later",
         ("trials", "seed", "set", "way"),
-        itertools.product([arguments.trials], range(arguments.seeds), arguments.sets, arguments.ways),
+        (
+            (arguments.trials, seed, name, way)
+            for seed, name, way in itertools.product(range(arguments.seeds), arguments.sets, arguments.ways)
+            if name not in GROUPED or way in ("random", "advised")
+        ),
         measured,
         table_of,
     )
