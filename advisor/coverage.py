@@ -230,6 +230,8 @@ def _covered(name: str, advice: Advice) -> Covered:
     base = knowledge.base_space(recommendation.kind)
     facts = {**advice.facts.values, **own_facts({}, base)}
     verdicts = {rule.id: judge(rule, facts, base) for rule in advice.rules}
+    # what was found at first may have changed how the table is read, and with it the facts
+    found = {finding.rule for finding in recommendation.findings}
     problems = []
     try:
         recommendation.space.validate(recommendation.configuration)
@@ -242,8 +244,8 @@ def _covered(name: str, advice: Advice) -> Covered:
     return Covered(
         name,
         recommendation.kind,
-        tuple(id for id, verdict in verdicts.items() if verdict.fires),
-        tuple(id for id, verdict in verdicts.items() if verdict.fires is None),
+        tuple(id for id, verdict in verdicts.items() if verdict.fires or id in found),
+        tuple(id for id, verdict in verdicts.items() if verdict.fires is None and id not in found),
         tuple(sorted({claim.parameter for verdict in verdicts.values() for claim in verdict.claims})),
         tuple(problems),
     )

@@ -17,6 +17,8 @@ MISSING = -1
 UNSEEN = -2
 """Category code of a level that is not among the levels known when the table was read for training."""
 
+LARGEST = 1e30
+"""Trees take 32-bit numbers, up to 3e38; a sum of them must not overflow either."""
 LATEST_SHARE = 0.05
 """The latest of the training rows, so many, count as of one time: a last year of few rows has a level by chance."""
 
@@ -56,6 +58,11 @@ class Features:
         """Which numeric columns are words of texts, shape (numeric columns,)."""
         words = set(self.words)
         return np.array([name in words for name in self.numeric_names], dtype=bool)
+
+    def for_trees(self) -> NDArray[np.float64]:
+        """All columns as numbers, shape (rows, columns): what 32 bits cannot hold stays the largest, codes as they are."""
+        numbers = np.clip(self.numeric, -LARGEST, LARGEST)
+        return np.concatenate([numbers, self.categorical.astype(np.float64)], axis=1)
 
     def part(self, rows: slice) -> Features:
         """Some of the rows, in order."""

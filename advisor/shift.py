@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from advisor.columns import labels
 from advisor.facts import FEWEST_TIMES, MIN_SIDE, MOST_AT_LAST, OUT_OF_RANGE, PERIOD
 from advisor.features import Features
 from advisor.table import MAX_LEVELS, Schema, Table, encode, encoded_names
@@ -38,8 +39,6 @@ FOLDS = 3
 """Cross-fitting of the domain classifier: each row is judged by trees that did not see it."""
 TREES, LEAF_ROWS = 50, 10
 """Extremely randomized trees (Geurts et al. 2006), on one thread: boosting waits for its threads on a busy machine."""
-LARGEST = 1e30
-"""The trees take 32-bit numbers, up to 3e38; a sum of them must not overflow either."""
 CROSS_FITTED = 2.0
 """Variance of the cross-fitted statistic over that of independent rows: each pair of rows counts twice, once with
 either of them in training (exact for a classifier that is a mean over a kernel)."""
@@ -47,7 +46,8 @@ CONFIDENCE_Z = 1.96
 BINS = 10
 """Bins for PSI and Jensen-Shannon: tenths of the training rows, and one for missing cells (Siddiqi 2006)."""
 RANGE_CHANCE = 0.001
-"""Cells beyond one end of the range count only where equal distributions leave so many with less than this chance."""
+"""Cells beyond one end of the range, or unlike a constant, count only where equal distributions leave so many with less than
+this chance."""
 MAX_WEIGHT = 10.0
 """Density ratios are clipped to 1/10 .. 10: a few rows must not decide alone what is selected."""
 
@@ -102,6 +102,9 @@ def measure_shift(table: Table) -> tuple[dict[str, Any], dict[str, dict[str, Any
         "shift.new_level_share": max((e.get("new_level_share", 0.0) for e in columns.values()), default=0.0),
         "shift.out_of_range_share": max((e.get("out_of_range_share", 0.0) for e in columns.values()), default=0.0),
     }
+    if samples.against == "test":
+        changed = _changed_constants(table.schema, samples)
+        values |= {"columns.changed": sorted(changed), "shift.changed_share": max(changed.values(), default=0.0)}
     if sizes >= MIN_SIDE:
         values |= _tested(table, samples, old, new, columns)
     total = samples.rows + samples.new_rows
@@ -109,7 +112,10 @@ def measure_shift(table: Table) -> tuple[dict[str, Any], dict[str, dict[str, Any
     return values, columns, f"{drawn:,} of {total:,} rows" if drawn < total else None
 
 
-_LISTS = ("shift.tests", "columns.shifted", "columns.period", "columns.later", "columns.new_levels", "columns.out_of_range")
+_LISTS = (
+    *("shift.tests", "columns.shifted", "columns.period", "columns.later"),
+    *("columns.new_levels", "columns.out_of_range", "columns.changed"),
+)
 
 
 def likeness_to_test(table: Table) -> Numbers | None:
@@ -124,7 +130,7 @@ def likeness_to_test(table: Table) -> Numbers | None:
     schema = _joint(table.schema, samples)
     old, new = encode(samples.old, schema), encode(samples.new, schema)
     domain = _domain(old, new)
-    matrix = _matrix(encode(table.train, schema))
+    matrix = encode(table.train, schema).for_trees()
     probability = np.mean([model.predict_proba(matrix)[:, 1] for model in domain.models], axis=0)
     weights = _ratio(probability, domain.calibration)
     weights[_drawn(table.train.height)] = domain.ratios
@@ -290,15 +296,34 @@ def _numeric_effect(old: Numbers, new: Numbers) -> dict[str, float]:
     if len(first) and len(second):
         effect["distance"] = max(lost, float(ks_2samp(first, second, method="asymp").statistic))
         below, above = int((second < first.min()).sum()), int((second > first.max()).sum())
-        # that the k largest of all cells are new ones happens by chance with probability (new / all) ** k
-        chance = math.log(len(second) / (len(first) + len(second)))
-        beyond = sum(count for count in (below, above) if count * chance <= math.log(RANGE_CHANCE))
+        beyond = sum(count for count in (below, above) if _beyond_chance(count, len(first), len(second)))
         effect["out_of_range_share"] = beyond / len(second)
     edges = np.unique(np.quantile(first, np.linspace(0, 1, BINS + 1)[1:-1])) if len(first) else np.empty(0)
     # NaN sorts behind every edge: missing cells get a bin of their own
     binned = (np.where(np.isfinite(side), np.searchsorted(edges, side, "right"), BINS) for side in (old, new))
     counts = _counts(*binned)
     return effect | {"psi": _psi(counts), "jensen_shannon": _jensen_shannon(counts)}
+
+
+def _beyond_chance(count: int, old: int, new: int) -> bool:
+    """Whether so many rows, picked by their values, are all new ones too seldom: with a chance of (new / all) ** count."""
+    return count * math.log(new / (old + new)) <= math.log(RANGE_CHANCE)
+
+
+def _changed_constants(schema: Schema, samples: Samples) -> dict[str, float]:
+    """Columns with one value in all training rows -> the share of test rows with another one, where chance does not explain it.
+
+    They are no inputs, so that no test of the inputs sees them, and yet they can say that the test is of another year.
+    """
+    found = {}
+    for column in schema.of_type("constant"):
+        if column.name not in samples.new.columns:
+            continue
+        known, cells = labels(samples.old[column.name]).unique(), labels(samples.new[column.name])
+        others = int((cells.is_not_null() & ~cells.is_in(known.drop_nulls().implode())).sum())
+        if len(known) == 1 and others and _beyond_chance(others, len(samples.old), len(cells)):
+            found[column.name] = others / len(cells)
+    return found
 
 
 def _marginal(old: Features, new: Features) -> Iterator[tuple[str, float]]:
@@ -465,7 +490,7 @@ def _domain(old: Features, new: Features) -> Domain:
     from sklearn.ensemble import ExtraTreesClassifier
     from sklearn.linear_model import LogisticRegression
 
-    matrix = np.concatenate([_matrix(old), _matrix(new)])
+    matrix = np.concatenate([old.for_trees(), new.for_trees()])
     label = np.repeat([0, 1], [len(old), len(new)])
     # both sides weigh the same, so that p / (1 - p) is the density ratio
     weight = np.where(label == 1, len(label) / (2 * len(new)), len(label) / (2 * len(old)))
@@ -505,12 +530,6 @@ def _area(old: Numbers, new: Numbers) -> tuple[float, float, float]:
     below = 1 - (ranks[:m] - rankdata(old)) / n
     variance = float(below.var(ddof=1)) / m + float(above.var(ddof=1)) / n
     return float(above.mean()), (m + n + 1) / (12 * m * n), variance
-
-
-def _matrix(features: Features) -> Numbers:
-    """For the trees, which take 32-bit numbers: what is larger stays the largest."""
-    numbers = np.clip(features.numeric, -LARGEST, LARGEST)
-    return np.concatenate([numbers, features.categorical.astype(np.float64)], axis=1)
 
 
 def _log_odds(probability: Numbers) -> Numbers:

@@ -32,6 +32,7 @@ from advisor.signal_probes import (
 from advisor.signal_rows import ArrayValues, lengths_of
 from advisor.signals import SignalSchema, SignalSet
 from advisor.target import LONELY
+from advisor.twins import disagreement
 
 __all__ = ["SIGNAL_FACTS", "measure_signals"]
 
@@ -105,7 +106,7 @@ def _sampled(data: SignalSet, rows: int, measured: Sequence[str]) -> dict[str, s
     if (pairs := _pairs(data)) is not None:
         sampled["duplicates.near_test_share"] = pairs
     if (hashed := _hashed_rows(values)) < total:
-        counted = ("duplicates.share", "duplicates.conflicting_share", "duplicates.test_share")
+        counted = [name for name in FACTS if name.startswith("duplicates.") and name != "duplicates.near_test_share"]
         sampled |= dict.fromkeys(counted, f"{hashed:,} of {total:,} rows")
     return sampled
 
@@ -211,10 +212,13 @@ def _duplicates(data: SignalSet) -> dict[str, Any]:
     target = data.train.target[rows].astype(np.float64)
     pairs = np.unique(np.stack([inverse.astype(np.float64), target]), axis=1)
     answers = np.bincount(pairs[0].astype(np.int64), minlength=len(found))
+    differ = disagreement(inverse, target, regression=data.train.task == "regression")
     return {
         "duplicates.share": 1 - len(found) / len(keys),
         "duplicates.conflicting_share": float((answers[inverse] > 1).mean()),
         "duplicates.test_share": float(np.isin(tested, found).mean()),
+        "duplicates.disagreement": differ,
+        "duplicates.near_disagreement": differ,
     }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,8 @@ import polars as pl
 
 from advisor.columns import Column, tally
 from advisor.signal_probes import Answer, has_skill
-from advisor.table import Table, column_arrays
+from advisor.table import Table, column_arrays, encode
+from advisor.twins import disagreement
 
 NEARLY_CONSTANT = 0.99
 """A column of which one value fills at least this share of the cells tells next to nothing."""
@@ -23,25 +26,48 @@ TEXT_ROWS = 5000
 
 
 def measure_traps(table: Table, sample: pl.DataFrame) -> dict[str, Any]:
-    """The facts ``duplicates.test_share``, ``duplicates.near_test_share``, ``test.unseen_class_rows`` and those of nearly
+    """The facts of test rows that repeat training rows, exactly or nearly, ``test.unseen_class_rows``, and those of nearly
     constant columns and of free text that tells nothing. sample: training rows, for the columns."""
     schema = table.schema
     used = [column.name for column in schema.columns if column.type not in ("identifier", "constant")]
-    shared = [name for name in used if name in table.test.columns]
-    near = None
-    if table.train.height + table.test.height <= NEAR_ROWS:
-        near = _repeated(*(_rounded(part.select(shared)) for part in (table.train, table.test)))
     dumb = sorted(column.name for column in schema.of_type("text") if _tells_nothing(sample, column, table))
     nearly = sorted(name for name in used if _largest_share(sample[name]) >= NEARLY_CONSTANT)
-    return {
-        "duplicates.test_share": _repeated(table.train.select(shared), table.test.select(shared)),
-        "duplicates.near_test_share": near,
+    return _twins(table, used) | {
         "test.unseen_class_rows": table.notes.get("test_rows_of_unseen_class", 0),
         "nearly_constant.columns": len(nearly),
         "columns.nearly_constant": nearly,
         "text.tells_nothing": len(dumb),
         "columns.text_tells_nothing": dumb,
     }
+
+
+def _twins(table: Table, used: Sequence[str]) -> dict[str, Any]:
+    """The facts of rows that repeat others, exactly or nearly, beyond those that are counted in ``measurement``."""
+    train, test = (part.select(name for name in used if name in table.test.columns) for part in (table.train, table.test))
+    shared = _repeated(train, test)
+    exact = _disagreement(table, train)
+    near = differ = None
+    if train.height + test.height <= NEAR_ROWS:
+        rounded = _rounded(train)
+        same = rounded.hash_rows(seed=0).n_unique() == train.hash_rows(seed=0).n_unique()
+        near, differ = _repeated(rounded, _rounded(test)), exact if same else _disagreement(table, rounded)
+    return {
+        "duplicates.test_share": shared,
+        "duplicates.disagreement": exact,
+        "duplicates.near_test_share": near,
+        "duplicates.near_disagreement": differ,
+    }
+
+
+def _disagreement(table: Table, rows: pl.DataFrame) -> float:
+    """Of training rows that are equal in ``rows``, which has as many."""
+    schema = replace(table.schema, time=None, time_parts=())  # by their times equal rows could be told apart
+    return disagreement(
+        rows.hash_rows(seed=0).to_numpy(),
+        table.train[schema.target].rank("dense").to_numpy(),
+        regression=schema.task == "regression",
+        inputs=lambda mask: encode(table.train.filter(mask), schema).for_trees(),
+    )
 
 
 def _tells_nothing(sample: pl.DataFrame, column: Column, table: Table) -> bool:

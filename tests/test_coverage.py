@@ -62,6 +62,17 @@ def test_the_shipped_rules_say_why_they_hold_everywhere_and_the_advice_stands(se
     assert set(result.unexplained) == {rule.id for rule in result.rules if rule.id in everywhere and not rule.universal}
 
 
+def test_a_rule_counts_that_made_the_table_be_read_again(sets):
+    """The column by which all test rows are later becomes the time column, and is no input any more."""
+    folder = sets / "set0"
+    for name, first in (("train", 2000), ("test", 2010)):
+        rows = pl.read_csv(folder / f"{name}.csv")
+        rows.with_columns(year=first + pl.int_range(pl.len()) // 6).write_csv(folder / f"{name}.csv")
+    [covered] = cover([folder]).sets
+    assert {"test-rows-are-later", "columns-that-name-the-period"} <= set(covered.fired)
+    assert set(covered.fired).isdisjoint(covered.unjudged)
+
+
 @pytest.mark.parametrize(("count", "universal", "flagged"), [(5, "", True), (4, "", False), (5, "It must.", False)])
 def test_a_rule_that_fires_everywhere_must_say_why(sets, tmp_path, count, universal, flagged):
     folders = [sets / f"set{number}" for number in range(count)]

@@ -48,6 +48,33 @@ def test_at_most_one_in_twenty_alarms_where_nothing_has_shifted():
     assert alarms <= binom.ppf(0.999, seeds, 0.05)
 
 
+@pytest.mark.parametrize("years", [(1992, 2004), ("1992", "2004"), (1992.0, "2004"), (None, 2004), ("a", 2004.5)])
+def test_a_constant_column_that_has_another_value_in_the_test_rows_is_reported(years):
+    """No test of the inputs sees it: a column with one value is none."""
+    train, test = (frame(seed=seed, year=pl.lit(year)) for seed, year in enumerate(years))
+    facts = advisor.measure(train, "y", test=test).values
+    assert facts["columns.constant"] == facts["columns.changed"] == ["year"]
+    assert facts["shift.changed_share"] == 1.0 and not facts["shift.detected"]
+    assert "changed-constants" in findings(advisor.recommend(train, "y", test=test))
+
+
+@pytest.mark.parametrize("other", [1992.0, "1992", None])
+def test_a_constant_column_that_stays_or_is_lost_is_not_reported(other):
+    train, test = frame(year=pl.lit(1992)), frame(seed=1, year=pl.lit(other))
+    facts = advisor.measure(train, "y", test=test).values
+    assert facts["columns.changed"] == [] and facts["shift.changed_share"] == 0.0
+    assert advisor.measure(train, "y", test=test.drop("year")).values["shift.changed_share"] == 0.0
+
+
+def test_other_values_than_the_constant_count_beyond_chance_and_not_in_columns_that_were_called_constant():
+    train, test = frame(900, site=pl.lit("a")), frame(100, seed=1)
+    for rows, share in ((2, 0.0), (3, 0.03)):  # three that are all among the test rows: a chance of 1 in 1,000
+        site = pl.when(pl.int_range(100) < rows).then(pl.lit("b")).otherwise(pl.lit("a"))
+        assert shift_of(train, test.with_columns(site=site))["shift.changed_share"] == share
+    values = shift_of(train, test.with_columns(site=pl.lit("a")), types={"x0": "constant"})
+    assert values["columns.constant"] == ["site", "x0"] and values["columns.changed"] == []
+
+
 @pytest.mark.parametrize(
     ("name", "change", "test"),
     [

@@ -1,12 +1,17 @@
 """Rows that train and test, columns of one value: the facts, and the findings that they make."""
 
+import itertools
+
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import advisor
 from advisor.advice import Reading, get_advice
 from advisor.models import load_model
+from advisor.twins import disagreement
 
 
 def frame(rows=200, seed=0):
@@ -35,6 +40,58 @@ def test_rows_that_differ_by_rounding_are_near():
     assert facts["duplicates.test_share"] < 0.02
     assert facts["duplicates.near_test_share"] >= 0.1
     assert "test-rows-that-nearly-train" in codes(advisor.recommend(train, "y", test=test))
+
+
+def coarse(rows, seed, task):
+    """Two columns of a few values, and a target that owes them little, or nearly everything ("rare")."""
+    draw = np.random.default_rng(seed)
+    data = pl.DataFrame({"a": draw.integers(0, 5, rows), "b": draw.choice(["u", "v", "w"], rows).tolist()})
+    if task == "rare":
+        chance = np.where(data["a"].to_numpy() == 0, 0.7, 0.02)
+        return data.with_columns(y=pl.Series(np.where(draw.random(rows) < chance, "yes", "no")))
+    if task == "regression":
+        return data.with_columns(y=pl.Series(draw.lognormal(size=rows) * (1 + 0.1 * data["a"].to_numpy())))
+    return data.with_columns(y=pl.Series(draw.choice(["no", "yes", "so"], rows, p=[0.7, 0.2, 0.1]).tolist()))
+
+
+@pytest.mark.parametrize("task", ["regression", "multiclass", "rare"])
+def test_rows_that_look_alike_by_nature_are_not_called_copies(task):
+    train, test = coarse(400, 0, task), coarse(100, 1, task)
+    facts = advisor.measure(train, "y", test=test, types={"a": "numeric"}).values
+    assert facts["duplicates.test_share"] == 1.0 and facts["duplicates.share"] > 0.9
+    assert 0.7 < facts["duplicates.disagreement"] < 1.3
+    assert facts["duplicates.near_disagreement"] == facts["duplicates.disagreement"]
+    found = codes(advisor.recommend(train, "y", test=test))
+    assert "rows-recur" in found and found.isdisjoint({"test-rows-that-train", "test-rows-that-nearly-train", "duplicates"})
+
+
+@pytest.mark.parametrize("task", ["regression", "multiclass"])
+def test_copies_are_called_copies(task):
+    rows = frame().with_columns(coarse(200, 2, task)["y"])
+    train, test = pl.concat([rows, rows.head(60)]), pl.concat([rows.head(50), frame(50, seed=3).with_columns(rows["y"].head(50))])
+    facts = advisor.measure(train, "y", test=test).values
+    assert facts["duplicates.share"] == pytest.approx(60 / 260) and facts["duplicates.test_share"] == 0.5
+    assert facts["duplicates.disagreement"] == 0.0
+    found = codes(advisor.recommend(train, "y", test=test))
+    assert found >= {"test-rows-that-train", "duplicates"} and "rows-recur" not in found
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=60), st.booleans())
+def test_without_inputs_disagreement_is_beside_that_of_all_rows(rows, regression):
+    keys, target = (np.array(side) for side in zip(*rows, strict=True))
+    if regression:
+        columns = [[sum(other < one for other in target) + sum(other == one for other in target) / 2 for one in target]]
+    else:
+        columns = [[float(code == one) for code in target] for one in set(target.tolist())]
+    within = left = 0.0
+    for key in set(keys.tolist()):
+        own = np.flatnonzero(keys == key)
+        for column in np.array(columns, dtype=float):
+            pairs = itertools.combinations(column[own], 2)
+            within += sum((one - other) ** 2 for one, other in pairs) / len(own)
+            left += sum((column[own] - column.mean()) ** 2) * (len(own) - 1) / len(own)
+    expected = within / left if len(keys) - len(set(keys.tolist())) >= 10 and left > 1e-9 else 0.0
+    assert disagreement(keys, target, regression=regression) == pytest.approx(expected, abs=1e-9)
 
 
 def test_the_target_of_the_test_rows_plays_no_part():
