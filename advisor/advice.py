@@ -34,6 +34,8 @@ PERIOD_CODE, TEXT_CODE = "period-columns", "text-tells-nothing"
 """The findings whose columns are left out of the features."""
 LATER_CODE = "later-test-rows"
 """The finding whose first column becomes the time column."""
+APART_CODE = "other-groups"
+"""The finding whose first column becomes the group column, where there is no time column."""
 MOST_LEFT_OUT = 0.25
 """... unless they are more than this share of the columns: then the sides differ in all, and no column is to blame."""
 NAMES_TOLD = 5
@@ -125,9 +127,9 @@ def get_advice(source: Source, target: str | None, reading: Reading | None = Non
     """Read, measure and recommend. Raises UserError for whatever the user can mend.
 
     A column that alone tells test rows from training rows, and a text that tells nothing of the target, are left out (read
-    again as identifiers), and one by which all test rows are later becomes the time column; a type given for it in ``reading``
-    prevents each. findings: those made
-    before, to be reported with the rest.
+    again as identifiers); one by which all test rows are later becomes the time column, one of whose groups the test rows have
+    none the group column. A type given for it in ``reading`` prevents each. findings: those made before, to be reported with
+    the rest.
     """
     from advisor.table import Table
 
@@ -149,13 +151,15 @@ def get_advice(source: Source, target: str | None, reading: Reading | None = Non
     recommendation = advise(measured.values, rules, space, reading.fixed, findings=[*repairs(data), *findings], data=kept)
     if isinstance(data, Table):
         # as if the person had said so: the run folder keeps it, and reads the same table again
-        later = _later_column(recommendation, reading)
-        left_out = [name for name in _left_out(data, recommendation, reading) if name != later]
-        if left_out or later:
+        later = _helper_column(LATER_CODE, recommendation, reading)
+        apart = None if later else _helper_column(APART_CODE, recommendation, reading)
+        left_out = [name for name in _left_out(data, recommendation, reading) if name not in (later, apart)]
+        if left_out or later or apart:
             types = {**reading.types, **dict.fromkeys(left_out, "identifier")}
-            codes = (PERIOD_CODE, TEXT_CODE, LATER_CODE)
+            codes = (PERIOD_CODE, TEXT_CODE, LATER_CODE, APART_CODE)
             carried = [finding for finding in recommendation.findings if finding.code in codes]
-            again = replace(reading, types=types, time_column=later or reading.time_column)
+            time, group = later or reading.time_column, apart or reading.group_column
+            again = replace(reading, types=types, time_column=time, group_column=group)
             return get_advice(source, target, again, findings=carried)
     return Advice(data, measured, recommendation, reading, rules)
 
@@ -255,11 +259,11 @@ def imagine(kept: Kept, changes: Mapping[str, str]) -> tuple[Recommendation, dic
     return replan(kept.recommendation, facts, kept.rules, knowledge.base_space(kept.recommendation.kind)), along
 
 
-def _later_column(recommendation: Recommendation, reading: Reading) -> str | None:
-    """The column by which all test rows are later, unless the person gave its type, or says how rows belong together."""
+def _helper_column(code: str, recommendation: Recommendation, reading: Reading) -> str | None:
+    """The first column of a finding, unless the person gave its type, or says how rows belong together."""
     if reading.time_column is not None or reading.group_column is not None:
         return None
-    named = [name for finding in recommendation.findings if finding.code == LATER_CODE for name in finding.columns]
+    named = [name for finding in recommendation.findings if finding.code == code for name in finding.columns]
     return next((name for name in named if name not in reading.types), None)
 
 

@@ -26,6 +26,7 @@ from advisor.drift import held_to_none
 from advisor.errors import UserError, did_you_mean
 from advisor.facts import CORRELATED, FACTS, HEAVY_SKEW, HIGH_CARDINALITY, Facts
 from advisor.features import Features, Task
+from advisor.groups import measure_groups
 from advisor.reading import available_memory, total_memory
 from advisor.shift import measure_shift
 from advisor.table import MAX_LEVELS, Column, ColumnType, Table, encoded_names
@@ -79,6 +80,7 @@ def measure(table: Table, hardware: Mapping[str, Any] | None = None) -> Facts:
     values |= _distribution_facts(numeric, sample)
     values |= _duplicate_facts(table)
     values |= measure_traps(table, sample)
+    values |= measure_groups(table)
     leaks = sorted(column.name for column in schema.columns if _leaks(sample[column.name], sample[schema.target], table))
     values |= {"leak.columns": len(leaks), "columns.leaking": leaks}
     values |= hardware_facts(hardware or {})

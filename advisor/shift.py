@@ -45,9 +45,9 @@ either of them in training (exact for a classifier that is a mean over a kernel)
 CONFIDENCE_Z = 1.96
 BINS = 10
 """Bins for PSI and Jensen-Shannon: tenths of the training rows, and one for missing cells (Siddiqi 2006)."""
-RANGE_CHANCE = 0.001
+RANGE_CHANCE = 0.005
 """Cells beyond one end of the range, or unlike a constant, count only where equal distributions leave so many with less than
-this chance."""
+this chance in any column (Bonferroni)."""
 MAX_WEIGHT = 10.0
 """Density ratios are clipped to 1/10 .. 10: a few rows must not decide alone what is selected."""
 
@@ -90,7 +90,7 @@ def measure_shift(table: Table) -> tuple[dict[str, Any], dict[str, dict[str, Any
         return {"shift.compared_with": "nothing", **{name: [] for name in _LISTS}}, {}, None
     schema = _joint(table.schema, samples)
     old, new = encode(samples.old, schema), encode(samples.new, schema)
-    sizes = min(len(old), len(new))
+    total, drawn = samples.rows + samples.new_rows, len(old) + len(new)
     columns = dict(_effects(table, old, new))
     values: dict[str, Any] = {name: [] for name in _LISTS} | {
         "shift.compared_with": samples.against,
@@ -105,10 +105,10 @@ def measure_shift(table: Table) -> tuple[dict[str, Any], dict[str, dict[str, Any
     if samples.against == "test":
         changed = _changed_constants(table.schema, samples)
         values |= {"columns.changed": sorted(changed), "shift.changed_share": max(changed.values(), default=0.0)}
-    if sizes >= MIN_SIDE:
+    if (group := schema.group_column) is not None and samples.against == "test" and group in samples.new.columns:
+        old, new = (encode(_one_of_each(side, group), schema) for side in (samples.old, samples.new))
+    if min(len(old), len(new)) >= MIN_SIDE:
         values |= _tested(table, samples, old, new, columns)
-    total = samples.rows + samples.new_rows
-    drawn = len(old) + len(new)
     return values, columns, f"{drawn:,} of {total:,} rows" if drawn < total else None
 
 
@@ -154,6 +154,11 @@ def _samples(table: Table) -> Samples | None:
         new = groups.is_in(names[half].to_list())
         return _sampled("groups", train.filter(~new), train.filter(new)) if len(half) else None
     return None
+
+
+def _one_of_each(frame: pl.DataFrame, group: str) -> pl.DataFrame:
+    """A row of each group, drawn at random: the tests take rows for independent, and those of a group tell it, not its side."""
+    return frame.sample(fraction=1.0, shuffle=True, seed=0).unique(group, keep="first", maintain_order=True)
 
 
 def _joint(schema: Schema, samples: Samples) -> Schema:
@@ -203,7 +208,7 @@ def compare(old: Features, new: Features) -> dict[str, Any]:
     For images and sequences, which are summed up in a few numbers a row. No target is compared.
     """
     names = old.numeric_names
-    columns = {name: _numeric_effect(old.numeric[:, at], new.numeric[:, at]) for at, name in enumerate(names)}
+    columns = {name: _numeric_effect(old.numeric[:, at], new.numeric[:, at], len(names)) for at, name in enumerate(names)}
     return _judged(old, new, columns, dict(zip(names, names, strict=True)), "test") | {
         "shift.out_of_range_share": max((effect["out_of_range_share"] for effect in columns.values()), default=0.0)
     }
@@ -274,7 +279,7 @@ def _effects(table: Table, old: Features, new: Features) -> Iterator[tuple[str, 
     owners = _owners(table)
     found: dict[str, dict[str, Any]] = {}
     for position, name in enumerate(old.numeric_names):
-        effect = _numeric_effect(old.numeric[:, position], new.numeric[:, position])
+        effect = _numeric_effect(old.numeric[:, position], new.numeric[:, position], len(old.numeric_names))
         kept = found.setdefault(owners[name], effect)
         found[owners[name]] = {key: max(value, kept[key]) for key, value in effect.items()}
     for position, name in enumerate(old.categorical_names):
@@ -287,7 +292,7 @@ def _effects(table: Table, old: Features, new: Features) -> Iterator[tuple[str, 
     yield from found.items()
 
 
-def _numeric_effect(old: Numbers, new: Numbers) -> dict[str, float]:
+def _numeric_effect(old: Numbers, new: Numbers, columns: int) -> dict[str, float]:
     from scipy.stats import ks_2samp
 
     first, second = old[np.isfinite(old)], new[np.isfinite(new)]
@@ -296,7 +301,7 @@ def _numeric_effect(old: Numbers, new: Numbers) -> dict[str, float]:
     if len(first) and len(second):
         effect["distance"] = max(lost, float(ks_2samp(first, second, method="asymp").statistic))
         below, above = int((second < first.min()).sum()), int((second > first.max()).sum())
-        beyond = sum(count for count in (below, above) if _beyond_chance(count, len(first), len(second)))
+        beyond = sum(count for count in (below, above) if _beyond_chance(count, len(first), len(second), 2 * columns))
         effect["out_of_range_share"] = beyond / len(second)
     edges = np.unique(np.quantile(first, np.linspace(0, 1, BINS + 1)[1:-1])) if len(first) else np.empty(0)
     # NaN sorts behind every edge: missing cells get a bin of their own
@@ -305,9 +310,9 @@ def _numeric_effect(old: Numbers, new: Numbers) -> dict[str, float]:
     return effect | {"psi": _psi(counts), "jensen_shannon": _jensen_shannon(counts)}
 
 
-def _beyond_chance(count: int, old: int, new: int) -> bool:
+def _beyond_chance(count: int, old: int, new: int, tries: int) -> bool:
     """Whether so many rows, picked by their values, are all new ones too seldom: with a chance of (new / all) ** count."""
-    return count * math.log(new / (old + new)) <= math.log(RANGE_CHANCE)
+    return count * math.log(new / (old + new)) <= math.log(RANGE_CHANCE / tries)
 
 
 def _changed_constants(schema: Schema, samples: Samples) -> dict[str, float]:
@@ -316,12 +321,13 @@ def _changed_constants(schema: Schema, samples: Samples) -> dict[str, float]:
     They are no inputs, so that no test of the inputs sees them, and yet they can say that the test is of another year.
     """
     found = {}
-    for column in schema.of_type("constant"):
+    constant = schema.of_type("constant")
+    for column in constant:
         if column.name not in samples.new.columns:
             continue
         known, cells = labels(samples.old[column.name]).unique(), labels(samples.new[column.name])
         others = int((cells.is_not_null() & ~cells.is_in(known.drop_nulls().implode())).sum())
-        if len(known) == 1 and others and _beyond_chance(others, len(samples.old), len(cells)):
+        if len(known) == 1 and others and _beyond_chance(others, len(samples.old), len(cells), len(constant)):
             found[column.name] = others / len(cells)
     return found
 

@@ -15,6 +15,8 @@ MIN_ROWS = 10
 MAX_CLASSES = 1000
 FEW_VALUES = 20
 """A whole-number target with at most so many values, each on average in 10 rows, is read as classes."""
+FEWEST_COUNTS = 6
+"""Fewer different numbers are classes, of which one that a single row has is a mistake."""
 LARGEST_TARGET = 1e100
 """The sum of the squares of larger numbers may be beyond any float."""
 MOST_LONELY = 0.05
@@ -86,7 +88,15 @@ def _inferred_task(numbers: pl.Series | None, classes: pl.Series) -> Task:
     if numbers is None:
         return "multiclass"
     rows = len(classes) - classes.null_count()
-    return "multiclass" if _whole(numbers) and found <= FEW_VALUES and rows >= 10 * found else "regression"
+    few = _whole(numbers) and found <= FEW_VALUES and rows >= 10 * found
+    return "multiclass" if few and not _counts(numbers) else "regression"
+
+
+def _counts(numbers: pl.Series) -> bool:
+    """Whether whole numbers are counts, whose largest are so rare that a single row has them, and no names of classes."""
+    counts = tally(numbers.drop_nulls())
+    single = counts.filter(pl.col("rows") == 1)["value"]
+    return counts.height >= FEWEST_COUNTS and bool(len(single)) and bool((single > numbers.median()).all())
 
 
 def check_target(answer: pl.Series, task: Task, name: str, rows: int) -> None:

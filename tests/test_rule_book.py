@@ -179,12 +179,14 @@ ELSEWHERE = {name for name in FACTS if name.startswith("shift.")} | {
     "columns.shifted", "columns.period", "columns.later", "columns.new_levels", "columns.out_of_range", "columns.changed",
     "duplicates.near_test_share", "duplicates.disagreement", "duplicates.near_disagreement",
     "text.tells_nothing", "columns.text_tells_nothing", "time.held_to_none",
+    "groups.apart", "columns.groups_apart", "groups.things", "columns.things", "columns.of_things",
     "marked.values", "marked.marks", "columns.marked", "spellings.levels", "columns.spellings", "spellings.classes",
     *(row[0] for row in SIGNAL_FACTS),
 }  # fmt: skip
 """Those of two samples are held against planted shifts in test_shift, the near duplicates against the exact ones below, twins'
 disagreement in test_traps, those of images and sequences against naive counts in test_signal_facts; marks and spellings are
-planted in test_facts, telling and idle texts in test_traps, levels that drift and that go to and fro in test_drift."""
+planted in test_facts, telling and idle texts in test_traps, levels that drift and that go to and fro in test_drift, groups
+in test_groups."""
 
 
 def again(table, raw, test=None):

@@ -485,6 +485,18 @@ BAD_REQUESTS = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("values", "task"),
+    [
+        ([0] * 60 + [1] * 40 + [2] * 20 + [3] * 10 + [4] * 5 + [5] * 2 + [7], "regression"),
+        ([0] * 60 + [1] * 40 + [2] * 20 + [3] * 10 + [4] * 5 + [5] * 2, "multiclass"),
+    ],
+)
+def test_counts_whose_largest_a_single_row_has_are_numbers_not_classes(values, task):
+    data = plain(len(values)).with_columns(y=pl.Series(values))
+    assert load_table(data, "y").schema.task == task
+
+
 @pytest.mark.parametrize(("columns", "options", "said"), BAD_REQUESTS, ids=[said[:30] for *_, said in BAD_REQUESTS])
 def test_bad_requests_end_in_one_line(columns, options, said):
     data = plain().with_columns(**{name: pl.Series(v) if v is not None else pl.lit(None) for name, v in columns.items()})
