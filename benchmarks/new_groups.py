@@ -54,12 +54,13 @@ def measure(name: str, draw: int, way: str) -> dict:
         rows.filter(test).write_csv(test_file)
         without = [RULE] if way == "random" else []
         run = advisor.fit(train_file, target, test=test_file, seed=draw, without=without, out=Path(out) / "run")
+        found = yaml.safe_load((run.folder / "recommendation.yaml").read_text())["data"]["group_column"]
     result, estimate = run.document["test"]["results"][0], run.document["estimate"]
     return {
         "set": name,
         "draw": draw,
         "way": way,
-        "found": yaml.safe_load((run.folder / "recommendation.yaml").read_text())["data"]["group_column"],
+        "found": found,
         "loss": result["loss"],
         "promised": estimate["mean"],
         "covered": estimate["low"] <= result["loss"] <= estimate["high"],
@@ -94,8 +95,8 @@ def table_of(rows: list[dict]) -> str:
         low, high = np.exp(mean - error), np.exp(mean + error)
         lines += [
             "",
-            f"Test loss, groups / random: {np.exp(mean):.3f} over {len(ratios)} sets (one standard error: {low:.3f} to {high:.3f}), "
-            f"lower on {sum(ratio < 0 for ratio in ratios)}. The 90 % interval covered "
+            f"Test loss, groups / random: {np.exp(mean):.3f} over {len(ratios)} sets (one standard error: {low:.3f} to "
+            f"{high:.3f}), lower on {sum(ratio < 0 for ratio in ratios)}. The 90 % interval covered "
             f"{covered[0, 0]} of {covered[0, 1]} with groups, {covered[1, 0]} of {covered[1, 1]} with random rows.",
         ]
     return "\n".join(lines)
