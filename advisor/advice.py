@@ -131,6 +131,7 @@ def get_advice(source: Source, target: str | None, reading: Reading | None = Non
     none the group column. A type given for it in ``reading`` prevents each. findings: those made before, to be reported with
     the rest.
     """
+    from advisor.columns import CODE_NAME
     from advisor.table import Table
 
     reading = reading or Reading()
@@ -152,12 +153,15 @@ def get_advice(source: Source, target: str | None, reading: Reading | None = Non
     if isinstance(data, Table):
         # as if the person had said so: the run folder keeps it, and reads the same table again
         later = _helper_column(LATER_CODE, recommendation, reading)
-        apart = None if later else _helper_column(APART_CODE, recommendation, reading)
+        apart = _helper_column(APART_CODE, recommendation, reading)
+        if later and apart == later and CODE_NAME.search(apart):
+            later = None  # persons who were numbered as they came
+        apart = None if later else apart
         left_out = [name for name in _left_out(data, recommendation, reading) if name not in (later, apart)]
         if left_out or later or apart:
             types = {**reading.types, **dict.fromkeys(left_out, "identifier")}
-            codes = (PERIOD_CODE, TEXT_CODE, LATER_CODE, APART_CODE)
-            carried = [finding for finding in recommendation.findings if finding.code in codes]
+            told = {PERIOD_CODE, TEXT_CODE, LATER_CODE if later else "", APART_CODE if apart else ""}
+            carried = [finding for finding in recommendation.findings if finding.code in told or finding in findings]
             time, group = later or reading.time_column, apart or reading.group_column
             again = replace(reading, types=types, time_column=time, group_column=group)
             return get_advice(source, target, again, findings=carried)

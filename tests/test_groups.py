@@ -105,6 +105,19 @@ def test_the_coarsest_groups_are_taken_and_a_time_goes_before():
     yearly = [part.with_columns(year=first + pl.int_range(pl.len()) % 4) for part, first in ((train, 2000), (test, 2010))]
     advice = get_advice(yearly[0], "y", Reading(test=yearly[1]))
     assert advice.recommendation.data["time_column"] == "year" and advice.recommendation.data["group_column"] is None
+    assert "later-test-rows" in codes(advice.recommendation) and "other-groups" not in codes(advice.recommendation)
+
+
+@pytest.mark.parametrize(
+    ("column", "helper", "code"),
+    [("person_id", "group_column", "other-groups"), ("born", "time_column", "later-test-rows")],
+)
+def test_persons_numbered_as_they_came_are_groups_where_the_name_says_so(column, helper, code):
+    rows = panel(name=lambda n: 1900 + n).rename({"person": column})
+    train, test = rows.filter(pl.col(column) < 1930), rows.filter(pl.col(column) >= 1930)
+    advised = get_advice(train, "y", Reading(test=test)).recommendation
+    assert advised.data[helper] == column
+    assert codes(advised) & {"other-groups", "later-test-rows"} == {code}
 
 
 @pytest.mark.parametrize("low, high", [(0, 1000), (0, 20)])
