@@ -32,7 +32,7 @@ TABLES = {  # package/table: target, the column that names things
     "carData/KosteckiDillon": ("headache", "id"),
     "multgee/arthritis": ("y", "id"),
     "nlme/Remifentanil": ("conc", "ID"),
-    "wooldridge/crime4": ("crmrte", "county"),
+    "Ecdat/PatentsRD": ("patent", "fi"),
     "HLMdiag/wages": ("lnw", "id"),
     "HistData/GaltonFamilies": ("childHeight", "family"),
     "openintro/evals": ("score", "prof_id"),
