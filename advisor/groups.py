@@ -5,6 +5,7 @@ Where rows to come are of new things, a random split asks of a model what it has
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,10 @@ RECURRING = 0.9
 KNOWN = 0.01
 """At most this share of the test rows has a value that a training row has."""
 MOST_MISSING = 0.1
+ROWS, ROWS_OF_EACH = 100_000, 100
+"""Of so many rows at most: drawn at random where a value has so many rows on average, else of values drawn at random."""
 PAIRS = 1000
-"""Neighbouring pairs of one thing, drawn at random, in which other columns are compared."""
+"""Pairs of rows of one thing, drawn at random, in which other columns are compared."""
 FIXED, VARIED = 0.99, 0.8
 """A column belongs to the thing when it agrees in this share of such pairs, and in at most that share of any two rows."""
 FEWEST_FIXED = 2
@@ -31,6 +34,14 @@ FEWEST_FIXED = 2
 NEAR = 0.5
 """A column that differs by less than this share of what any two rows do where a number differs by one step is computed from it
 (an hour from a time of day), and does not belong to what the number names."""
+
+
+@dataclass(frozen=True)
+class _Named:
+    """Rows by the value that they have in a column. rows: in random order; codes: of their values, -1 where missing."""
+
+    rows: NDArray[np.int64]
+    codes: NDArray[np.int64]
 
 
 def measure_groups(table: Table) -> dict[str, Any]:
@@ -42,40 +53,47 @@ def measure_groups(table: Table) -> dict[str, Any]:
     facts |= {"columns.groups_apart": [], "columns.things": [], "columns.of_things": []}
     if table.schema.group_column is not None:
         return facts
-    named = {name: codes for name in _candidates(table) if (codes := _recurring(table.train[name])) is not None}
+    named = {name: found for name in _candidates(table) if (found := _recurring(table.train[name])) is not None}
+    values = {name: table.train[name].drop_nulls().n_unique() for name in named}
     if table.test_origin == "file":
-        order = {name: int(codes.max()) for name, codes in named.items() if _apart(table, name, codes)}
-        apart = sorted(order, key=lambda name: (order[name], name))  # the coarsest first: what it holds apart, all others do
+        apart = [name for name, found in named.items() if _apart(table, name, found)]
+        apart.sort(key=lambda name: (values[name], name))  # the coarsest first: what it holds apart, all others do
         return facts | {"groups.apart": len(apart), "columns.groups_apart": apart}
-    many = {name: codes for name, codes in named.items() if codes.max() >= FEWEST_THINGS - 1}
-    things = {name: of for name, codes in many.items() if (of := _fixed(table, name, codes))}
+    many = {name: found for name, found in named.items() if values[name] >= FEWEST_THINGS}
+    things = {name: of for name, found in many.items() if (of := _fixed(table, name, found))}
     if not things:
         return facts
     # of several names of one thing, the one that says so
-    best = max(things, key=lambda name: (len(things[name]), CODE_NAME.search(name) is not None, -int(named[name].max()), name))
-    return facts | {"groups.things": int(named[best].max()) + 1, "columns.things": [best], "columns.of_things": things[best]}
+    best = max(things, key=lambda name: (len(things[name]), CODE_NAME.search(name) is not None, -values[name], name))
+    return facts | {"groups.things": values[best], "columns.things": [best], "columns.of_things": things[best]}
 
 
 def _candidates(table: Table) -> list[str]:
-    schema = table.schema
-    numbers = (column.name for column in schema.of_type("numeric"))
-    whole = (name for name in numbers if bool((table.train[name].drop_nulls() % 1 == 0).all()))
-    return [*(column.name for column in schema.of_type("categorical")), *whole]
+    numbers = (column.name for column in table.schema.of_type("numeric"))
+    whole = (name for name in numbers if _whole(table.train[name].head(1000)) and _whole(table.train[name]))
+    return [*(column.name for column in table.schema.of_type("categorical")), *whole]
 
 
-def _recurring(cells: pl.Series) -> NDArray[np.int64] | None:
-    """Codes of the values, -1 where missing; None where they are too few or do not recur."""
-    if cells.null_count() > MOST_MISSING * len(cells):
+def _whole(cells: pl.Series) -> bool:
+    return bool((cells.drop_nulls() % 1 == 0).all())
+
+
+def _recurring(cells: pl.Series) -> _Named | None:
+    """Rows by their values, of many rows a part; None where the values are too few or do not recur."""
+    values, filled = cells.drop_nulls().n_unique(), len(cells) - cells.null_count()
+    if cells.null_count() > MOST_MISSING * len(cells) or values < FEWEST_APART or 2 * values > filled:
         return None
-    codes = cells.rank("dense").fill_null(0).to_numpy().astype(np.int64) - 1
+    rows = np.random.default_rng(0).permutation(len(cells))  # rows that stand together are alike for other reasons
+    if len(cells) > ROWS and len(cells) <= ROWS_OF_EACH * values:  # whole values: of a part of the rows few would recur
+        kept = (cells.hash(seed=0) % -(-len(cells) // ROWS) == 0).to_numpy()
+        rows = rows[kept[rows]]
+    rows = rows[:ROWS]
+    codes = cells[rows].rank("dense").fill_null(0).to_numpy().astype(np.int64) - 1
     counts = np.bincount(codes[codes >= 0])
-    filled = int(counts.sum())
-    if len(counts) < FEWEST_APART or 2 * len(counts) > filled or counts[counts > 1].sum() < RECURRING * filled:
-        return None
-    return codes
+    return _Named(rows, codes) if counts[counts > 1].sum() >= RECURRING * counts.sum() else None
 
 
-def _apart(table: Table, name: str, codes: NDArray[np.int64]) -> bool:
+def _apart(table: Table, name: str, named: _Named) -> bool:
     """Whether the test rows have none of the values of the training rows; numbers that only go on do so as things alone."""
     train, test = table.train[name].drop_nulls(), table.test[name].drop_nulls()
     if not len(test) or test.len() < (1 - MOST_MISSING) * table.test.height:
@@ -86,35 +104,32 @@ def _apart(table: Table, name: str, codes: NDArray[np.int64]) -> bool:
         return True
     lowest, highest = float(train.min()), float(train.max())  # type: ignore[arg-type]
     inside = bool(((test > lowest) & (test < highest)).any())
-    return inside or bool(_fixed(table, name, codes, fewest=1))  # else a time, or a size, in which they lie beyond
+    return inside or bool(_fixed(table, name, named, fewest=1))  # else a time, or a size, in which they lie beyond
 
 
-def _fixed(table: Table, name: str, codes: NDArray[np.int64], fewest: int = FEWEST_FIXED) -> list[str]:
+def _fixed(table: Table, name: str, named: _Named, fewest: int = FEWEST_FIXED) -> list[str]:
     """The columns that agree in rows of one value of this one, and not in any two; [] where they are under ``fewest``.
 
     Without those that name the same things, and so agree nowhere else.
     """
-    rng = np.random.default_rng(0)
-    mixed = rng.permutation(len(codes))  # rows that stand together are alike for other reasons
-    order = mixed[np.argsort(codes[mixed], kind="stable")]
-    first = np.flatnonzero((codes[order[:-1]] == codes[order[1:]]) & (codes[order[:-1]] >= 0))
-    first = rng.permutation(first)[:PAIRS]
-    any_two = rng.permutation(len(codes))[: 2 * PAIRS]
-    half = len(any_two) // 2
+    order = np.argsort(named.codes, kind="stable")
+    rows, codes = named.rows[order], named.codes[order]
+    known = np.flatnonzero(codes[:-1] >= 0)
+    same = np.random.default_rng(0).permutation(known[codes[known] == codes[known + 1]])[:PAIRS]
+    step = known[codes[known] != codes[known + 1]][:PAIRS]
+    half = min(PAIRS, len(rows) // 2)
+    any_two = named.rows[:half], named.rows[half : 2 * half]
     number = table.train[name].dtype.is_numeric()
-    next_value = np.flatnonzero((codes[order[:-1]] != codes[order[1:]]) & (codes[order[:-1]] >= 0))
-    steps = order[next_value], order[next_value + 1]
     found = []
     for column in table.schema.columns:
         if column.name == name or column.type in ("identifier", "constant"):
             continue
         cells = table.train[column.name]
-        if _agreement(cells, order[first], order[first + 1]) < FIXED:
+        if _agreement(cells, rows[same], rows[same + 1]) < FIXED or _agreement(cells, *any_two) > VARIED:
             continue
-        left, right = any_two[:half], any_two[half : 2 * half]
-        if _agreement(cells, left, right) > VARIED or _same_things(cells, codes):
+        if _same_things(cells[rows], codes):
             continue
-        if number and _distance(cells, *steps) < NEAR * _distance(cells, left, right):
+        if number and _distance(cells, rows[step], rows[step + 1]) < NEAR * _distance(cells, *any_two):
             continue
         found.append(column.name)
     return sorted(found) if len(found) >= fewest else []
@@ -125,8 +140,9 @@ def _agreement(cells: pl.Series, left: NDArray[np.int64], right: NDArray[np.int6
 
 
 def _distance(cells: pl.Series, left: NDArray[np.int64], right: NDArray[np.int64]) -> float:
-    ranks = cells.rank("dense").fill_null(0).to_numpy().astype(np.float64)
-    return float(np.abs(ranks[left] - ranks[right]).mean())
+    """The mean distance of pairs, in ranks of their values, as a share of those that there are."""
+    ranks = pl.concat([cells[left], cells[right]]).rank("dense").fill_null(0).to_numpy().astype(np.float64)
+    return float(np.abs(ranks[: len(left)] - ranks[len(left) :]).mean()) / max(1.0, float(ranks.max()))
 
 
 def _same_things(cells: pl.Series, codes: NDArray[np.int64]) -> bool:
