@@ -159,7 +159,7 @@ FACTS: Mapping[str, FactSpec] = MappingProxyType(
             "duplicates.disagreement",
             "float",
             "ratio",
-            "how far targets of rows with the same features differ, of what features leave open: 0 copies, or under 10 repeat",
+            "how far targets of rows with the same features differ, of what features leave open: 0 copies, or none repeat",
             0.0,
         ),
         (

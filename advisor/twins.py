@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 Numbers = NDArray[np.float64]
 
-FEWEST_TWINS = 10
-"""Of fewer repeated rows nothing is said."""
 ROWS = 5000
 """The trees see so many rows, with each row all that repeat it."""
+FEWEST_TWINS = 10
+"""Of fewer repeated rows nothing is said where there are more rows than these."""
 FOLDS, TREES, LEAF_ROWS = 3, 50, 3
 """Extremely randomized trees (Geurts et al. 2006), small leaves: what features explain of a target must not be called copying."""
 
@@ -25,21 +25,25 @@ def disagreement(
 
     keys, target: of the rows; target holds numbers, of which the ranks are taken (a heavy tail would decide alone), or classes,
     of which each is a column of 0 and 1. inputs: a mask of rows -> their features, shape (rows, columns); what they leave open
-    are the squared errors of trees that have not seen a row of the key. None: the squared distances from the mean of all. 0
-    where fewer than FEWEST_TWINS rows repeat an earlier one, or all targets are the same.
+    are the squared errors of trees that have not seen a row of the key, or, where these are smaller (few keys tell nothing of
+    another one) or there are no inputs, the squared distances from the mean of all. 0 where no row repeats an earlier one
+    (fewer than FEWEST_TWINS of over ROWS), or all targets are the same.
     """
     _, key, sizes = np.unique(keys, return_inverse=True, return_counts=True)
-    if len(key) - len(sizes) < FEWEST_TWINS:
+    if len(key) - len(sizes) < (FEWEST_TWINS if len(key) > ROWS else 1):
         return 0.0
     rng = np.random.default_rng(0)
     chosen = np.ones(len(key), dtype=bool) if inputs is None else _whole_keys(key, sizes, rng)
     _, key, sizes = np.unique(key[chosen], return_inverse=True, return_counts=True)
     answers = _columns(target[chosen], regression)
-    explained = answers.mean(axis=0) if inputs is None else _explained(inputs(chosen), answers, key, len(sizes), rng)
     means = np.stack([np.bincount(key, weights=column) for column in answers.T], axis=1) / sizes[:, None]
     within = float(((answers - means[key]) ** 2).sum())
     # a mean of n rows lies nearer to them than to others: (n - 1) / n of the variance is left
-    left = float((((answers - explained) ** 2).sum(axis=1) * (1 - 1 / sizes[key])).sum())
+    weights = 1 - 1 / sizes[key]
+    left = float((((answers - answers.mean(axis=0)) ** 2).sum(axis=1) * weights).sum())
+    if inputs is not None and within < left:
+        errors = answers - _explained(inputs(chosen), answers, key, len(sizes), rng)
+        left = min(left, float(((errors**2).sum(axis=1) * weights).sum()))
     return within / left if left > 0 else 0.0
 
 
