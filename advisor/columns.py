@@ -24,6 +24,8 @@ BOOLEAN_WORDS: tuple[tuple[str, str], ...] = (("false", "true"), ("no", "yes"), 
 BOOLEAN_WORDS += (("falsch", "wahr"), ("nein", "ja"), ("faux", "vrai"), ("non", "oui"), ("falso", "verdadero"), ("no", "sí"))
 BOOLEAN_WORDS += (("no", "si"), ("falso", "vero"), ("falso", "verdadeiro"), ("não", "sim"), ("nee", "ja"), ("nej", "ja"))
 """Pairs of words (false, true), in lower case, that make a column boolean."""
+ASKED = "asked for"
+"""Why a column has its type where the person gave it."""
 CODE_NAME = re.compile(r"(^|[_\W])(id|ids|code|zip|zipcode|postcode|plz)$|[a-z](ID|Id|Code)$", re.IGNORECASE | re.ASCII)
 """A column of integers with such a name and at most MAX_CODES values holds codes, not quantities."""
 MAX_CODES = 200
@@ -119,7 +121,7 @@ def infer(cells: pl.Series, sample: pl.Series, wanted: ColumnType | None = None)
     name = cells.name
     seen = "" if len(sample) == len(cells) else f" (judged on {len(sample):,} of {len(cells):,} rows)"
     if wanted is not None:
-        return Column(name, wanted, "asked for", _format(sample, wanted))
+        return Column(name, wanted, ASKED, _format(sample, wanted))
     if cells.null_count() == len(cells):
         return Column(name, "constant", "every cell is missing")
     if (constant := _constant(cells, sample)) is not None:

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from advisor.columns import CODE_NAME
+from advisor.columns import ASKED, CODE_NAME
 from advisor.table import Table
 
 FEWEST_APART, FEWEST_THINGS = 5, 10
@@ -69,9 +69,11 @@ def measure_groups(table: Table) -> dict[str, Any]:
 
 
 def _candidates(table: Table) -> list[str]:
-    numbers = (column.name for column in table.schema.of_type("numeric"))
+    """Categories and whole numbers; not those of which the person said what they are."""
+    free = [column for column in table.schema.columns if column.why != ASKED]
+    numbers = (column.name for column in free if column.type == "numeric")
     whole = (name for name in numbers if _whole(table.train[name].head(1000)) and _whole(table.train[name]))
-    return [*(column.name for column in table.schema.of_type("categorical")), *whole]
+    return [*(column.name for column in free if column.type == "categorical"), *whole]
 
 
 def _whole(cells: pl.Series) -> bool:

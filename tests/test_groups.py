@@ -48,6 +48,7 @@ def test_nothing_is_said_where_the_person_said_it_or_the_test_rows_are_of_known_
     rows = panel()
     assert measured(rows, group_column="person")["columns.things"] == []
     assert "rows-of-one-thing" not in codes(advisor.recommend(rows, "y", group_column="person"))
+    assert measured(rows, types={"person": "categorical"})["columns.things"] == []
     found = measured(rows[:300], rows[300:])
     assert found["columns.things"] == found["columns.groups_apart"] == []
 
@@ -55,9 +56,9 @@ def test_nothing_is_said_where_the_person_said_it_or_the_test_rows_are_of_known_
 @pytest.mark.parametrize(
     "columns",
     [
-        {"time": 100 * (pl.int_range(pl.len()) % 24) + 5 * (pl.int_range(pl.len()) % 11)},  # with its hour and minute
+        {"time": 100 * (pl.int_range(pl.len()) % 12) + pl.int_range(pl.len()) % 5},  # with its hour and minute
         {"town": (pl.int_range(pl.len()) * 7 % 20).cast(pl.String) + "town"},  # in one county: a hierarchy
-        {"code": pl.col("x").rank("dense").cast(pl.Int64) // 10, "bin": pl.col("x").rank("dense").cast(pl.Int64) // 30},
+        {name: pl.col("x").rank("dense").cast(pl.Int64) // width for name, width in (("fine", 10), ("bin", 30), ("wide", 60))},
     ],
 )
 def test_what_is_computed_from_a_number_or_stands_above_a_name_is_no_thing(columns):
@@ -95,6 +96,7 @@ def test_a_person_can_say_no_to_the_groups(options):
     train, test = parted(panel(name=lambda n: f"P{n:03d}"))
     advice = get_advice(train, "y", Reading(test=test, **options))
     assert advice.recommendation.data["group_column"] is None and advice.data.dataset("train").groups is None
+    assert "other-groups" not in codes(advice.recommendation)
 
 
 def test_the_coarsest_groups_are_taken_and_a_time_goes_before():
