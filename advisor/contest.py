@@ -19,7 +19,7 @@ from advisor.final import Estimate, Verdict, blocks_of, constant_losses, decide,
 from advisor.finalists import FINAL_REPEATS, FINALISTS, train_finalists
 from advisor.losses import row_losses, weighted
 from advisor.models import Model, fit_temperature, tempered
-from advisor.objective import TrainingObjective, merged_held_out, payload, training_sizing
+from advisor.objective import TrainingObjective, merged_held_out, of_all_times, payload, training_sizing
 from advisor.own_objective import Final, OwnObjective
 from advisor.recommendation import Recommendation
 from advisor.results import test_results
@@ -37,7 +37,8 @@ class Contender:
     """A configuration in the final, with its stacks and their held-out scores; a blend has the stacks of several.
 
     scores: before the temperature, as the model averages them; losses: after it, as the model predicts. cross_fitted: the
-    scores at epochs that other rows chose; cross_fitted_losses: theirs, after a temperature of their own.
+    scores at epochs that other rows chose; cross_fitted_losses: theirs, after a temperature of their own. epochs_on_all_rows:
+    of each configuration, where its stacks were trained after the judging.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Contender:
     losses: NDArray[np.float64] = field(repr=False)
     cross_fitted: NDArray[np.float64] = field(repr=False)
     cross_fitted_losses: NDArray[np.float64] = field(repr=False)
+    epochs_on_all_rows: tuple[int, ...] = ()
 
 
 def train_alone(document: dict[str, Any], advice: Advice, train: Dataset) -> Model:
@@ -119,11 +121,13 @@ def _on_all_rows(
     run: Callable[[Sequence[Job]], list[Fitted]],
     latest: Sequence[Fitted] | None = None,
 ) -> list[Contender]:
-    """The contenders with the stacks that they predict with: those that were judged, or ones trained again on all rows.
+    """The contenders with the stacks that they predict with: those that were judged, or ones trained again.
 
     Where later rows validate, what was judged has never seen the latest ones, and those resemble the rows to come most. So
-    each configuration is trained once more on all rows, for as many epochs as were best on the latest split (which the
-    partitions of a final leave to the search). latest: the stacks of that split, where the caller has them.
+    each configuration is trained again in two ways, whose predictions are averaged: on all rows, for as many epochs as were
+    best on the latest split (which the partitions of a final leave to the search); and by as many networks of which each
+    keeps its best epoch as a random part of the rows sees it. The first stop when time says so, but wherever a constant rate
+    has them; the second the other way about. latest: the stacks of the latest split, where the caller has them.
     """
     if not latest_validate(train):
         return list(contenders)
@@ -131,13 +135,23 @@ def _on_all_rows(
     payloads = {_key(c): _final_payload(c, advice.reading.seed, 0) for one in contenders for c in one.configurations}
     if latest is None:
         latest = run([Job(f"on the latest rows/{number}", payload) for number, payload in enumerate(payloads.values())])
-    again = [
-        {**payload, "until": _epochs_of_latest(stack), "members": len(stack.member_split)}
-        for payload, stack in zip(payloads.values(), latest, strict=True)
-    ]
-    stacks = run([Job(f"on all rows/{number}", payload) for number, payload in enumerate(again)])
-    fitted = dict(zip(payloads, stacks, strict=True))
-    return [replace(one, stacks=tuple(fitted[_key(c)] for c in one.configurations)) for one in contenders]
+    jobs = []
+    for number, (payload, stack) in enumerate(zip(payloads.values(), latest, strict=True)):
+        networks = len(stack.member_split)
+        again = {**payload, "until": _epochs_of_latest(stack), "members": networks}
+        jobs += [
+            Job(f"on all rows/{number}", again),
+            Job(f"on rows of all times/{number}", of_all_times(payload, networks, len(train))),
+        ]
+    stacks = run(jobs)
+    fitted = dict(zip(payloads, zip(stacks[::2], stacks[1::2], strict=True), strict=True))
+
+    def final(contender: Contender) -> Contender:
+        own = [fitted[_key(c)] for c in contender.configurations]
+        epochs = tuple(on_all_rows.best_epochs[0] for on_all_rows, _ in own)
+        return replace(contender, stacks=tuple(stack for both in own for stack in both), epochs_on_all_rows=epochs)
+
+    return [final(contender) for contender in contenders]
 
 
 def _key(configuration: Mapping[str, Any]) -> str:
@@ -278,8 +292,7 @@ def _complete(
     train: Dataset,
 ) -> Model:
     """The winner's model; its promised loss, and then, once, the test rows, are added to the document."""
-    again = [stack.best_epochs[0] for stack in winner.stacks] if latest_validate(train) else None
-    document["final"]["epochs_on_all_rows"] = again
+    document["final"]["epochs_on_all_rows"] = list(winner.epochs_on_all_rows) or None
     model = _model(advice, winner, train)
     rows = int(advice.data.dataset("test").known.sum())
     tail = unseen_loss(train.task, len(winner.losses), len(train.classes))

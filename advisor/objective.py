@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,8 +36,20 @@ _INPUT_PARAMETERS = ("numeric_scaling", "numeric_embedding", "numeric_embedding_
 def payload(configuration: Mapping[str, Any], *, seed: int, repeat: int, members: int, keep: bool) -> dict[str, Any]:
     """A job: train ``members`` networks per split of this ``repeat``; ``keep`` returns the fitted stack, else what memory it
     took on a GPU and the training losses. The search adds ``micro_batch``, rows that are trained at once; with ``until``
-    all rows train, for so many epochs (``training.train``)."""
+    all rows train, for so many epochs (``training.train``); ``parts`` is of ``of_all_times``."""
     return {"configuration": dict(configuration), "seed": seed, "repeat": repeat, "members": members, "keep": keep}
+
+
+def of_all_times(job: Mapping[str, Any], networks: int, rows: int) -> dict[str, Any]:
+    """The same job with about so many networks, each of which validates on a random part of the rows, whatever their times.
+
+    The parts are disjoint: as many of the configuration's folds as there are networks, ``parts``, or several networks for each.
+    """
+    configuration = job["configuration"]
+    folds = min(int(configuration["folds"]), rows)
+    members = max(1, round(networks / folds))
+    folded = {**configuration, "validation": "kfold", "folds": folds, "final_members": members}
+    return {**job, "configuration": folded, "members": members, "parts": min(networks, folds)}
 
 
 class TrainingObjective:
@@ -62,8 +75,12 @@ class TrainingObjective:
         from advisor.training import train
 
         configuration, repeat = job.payload["configuration"], job.payload["repeat"]
-        until = job.payload.get("until")
-        splits = splits_of(configuration, self.data, self.split_seed, repeat) if until is None else [everything(self.data)]
+        until, parts = job.payload.get("until"), job.payload.get("parts")
+        if until is not None:
+            splits = [everything(self.data)]
+        else:
+            data = self.data if parts is None else replace(self.data, times=None)
+            splits = splits_of(configuration, data, self.split_seed, repeat)[:parts]
         epochs = train(
             configuration,
             self.data,
@@ -71,7 +88,7 @@ class TrainingObjective:
             seed=job.payload["seed"],
             members=job.payload["members"],
             device=self.device,
-            prepared=self._prepare(configuration, repeat if until is None else None, splits),
+            prepared=self._prepare(configuration, (repeat if until is None else None, parts), splits),
             micro_batch=job.payload.get("micro_batch"),
             until=until,
             ranks=self.ranks,
@@ -87,8 +104,8 @@ class TrainingObjective:
                 self.train_losses.append(epoch.train_loss)
                 yield epoch.number, epoch.validation_loss
 
-    def _prepare(self, configuration: Mapping[str, Any], repeat: int | None, splits: Sequence[Split]) -> Prepared:
-        key = (repeat, *(configuration.get(name) for name in _INPUT_PARAMETERS))
+    def _prepare(self, configuration: Mapping[str, Any], of: tuple[int | None, int | None], splits: Sequence[Split]) -> Prepared:
+        key = (*of, *(configuration.get(name) for name in _INPUT_PARAMETERS))
         if key not in self._prepared:
             from advisor.training import prepare
 

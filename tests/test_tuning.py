@@ -570,7 +570,7 @@ def drifting(rows=200):
 @pytest.mark.parametrize("searched", [False, True])
 def test_the_latest_rows_validate_and_then_train(here, searched):
     """Regression: with --time-column the model had never seen the latest rows, with rolling folds hardly any."""
-    options = {"time_column": "t", "fixed": {"epochs": 60, "validation": "holdout", "patience": 60}, "test_fraction": 0.1}
+    options = {"time_column": "t", "fixed": {"epochs": 60, "validation": "holdout", "patience": 60, "final_members": 3}, "test_fraction": 0.1}
     frame = drifting()
     if searched:
         result = advisor.tune(frame, "y", trials=2, executor="in-process", out="run", **options)
@@ -579,10 +579,14 @@ def test_the_latest_rows_validate_and_then_train(here, searched):
     final = result.document["final"]
     assert all(1 <= epochs <= 60 for epochs in final["epochs_on_all_rows"])
     kept = advisor.load_model("run/model")
-    assert [stack.best_epochs[0] for stack in kept.stacks] == final["epochs_on_all_rows"]
+    on_all, in_parts = kept.stacks[::2], kept.stacks[1::2]
+    assert [stack.best_epochs[0] for stack in on_all] == final["epochs_on_all_rows"]
+    # Beside them as many networks that each keep their best epoch, as other rows of all times see it.
+    assert [len(stack.member_split) for stack in in_parts] == [len(stack.member_split) for stack in on_all]
+    assert all(len(set(stack.best_epochs)) > 1 and len(set(stack.member_split)) > 1 for stack in in_parts)
     new, others = frame.filter(pl.col("c") == "new"), frame.filter(pl.col("c") != "new")
     assert kept.predict(new).mean() > others["y"].max(), "no prediction leaves the range of the rows that trained it"
-    assert "trained again on all rows" in Path("run/report.html").read_text()
+    assert "then trained again" in Path("run/report.html").read_text()
 
 
 @pytest.mark.slow
@@ -601,4 +605,4 @@ def test_a_final_trains_as_long_as_the_latest_rows_want_and_not_earlier_ones(her
 def test_folds_drawn_at_random_are_the_model_themselves(here):
     result = advisor.fit(table(), "y", out="run", fixed=FAST)
     assert result.document["final"]["epochs_on_all_rows"] is None
-    assert "trained again on all rows" not in Path("run/report.html").read_text()
+    assert "then trained again" not in Path("run/report.html").read_text()
