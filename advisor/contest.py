@@ -134,22 +134,22 @@ def _on_all_rows(
     # A blend holds the recommendation, which is then trained once.
     payloads = {_key(c): _final_payload(c, advice.reading.seed, 0) for one in contenders for c in one.configurations}
     if latest is None:
-        latest = run([Job(f"on the latest rows/{number}", payload) for number, payload in enumerate(payloads.values())])
+        latest = run([Job(f"on the latest rows/{number}", own) for number, own in enumerate(payloads.values())])
     jobs = []
-    for number, (payload, stack) in enumerate(zip(payloads.values(), latest, strict=True)):
+    for number, (own, stack) in enumerate(zip(payloads.values(), latest, strict=True)):
         networks = len(stack.member_split)
-        again = {**payload, "until": _epochs_of_latest(stack), "members": networks}
+        again = {**own, "until": _epochs_of_latest(stack), "members": networks}
         jobs += [
             Job(f"on all rows/{number}", again),
-            Job(f"on rows of all times/{number}", of_all_times(payload, networks, len(train))),
+            Job(f"on rows of all times/{number}", of_all_times(own, networks, len(train))),
         ]
     stacks = run(jobs)
     fitted = dict(zip(payloads, zip(stacks[::2], stacks[1::2], strict=True), strict=True))
 
     def final(contender: Contender) -> Contender:
-        own = [fitted[_key(c)] for c in contender.configurations]
-        epochs = tuple(on_all_rows.best_epochs[0] for on_all_rows, _ in own)
-        return replace(contender, stacks=tuple(stack for both in own for stack in both), epochs_on_all_rows=epochs)
+        pairs = [fitted[_key(c)] for c in contender.configurations]
+        epochs = tuple(on_all_rows.best_epochs[0] for on_all_rows, _ in pairs)
+        return replace(contender, stacks=tuple(stack for pair in pairs for stack in pair), epochs_on_all_rows=epochs)
 
     return [final(contender) for contender in contenders]
 

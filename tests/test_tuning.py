@@ -18,11 +18,14 @@ import yaml
 
 import advisor
 from advisor import contest, run_search
+from advisor.advice import get_advice, reading_of
 from advisor.cli import _run
 from advisor.errors import UserError
+from advisor.executors import Job
 from advisor.features import Dataset, Features
 from advisor.losses import row_losses
 from advisor.models import tempered
+from advisor.objective import TrainingObjective, of_all_times, payload
 from advisor.report import render_html
 from advisor.run_folder import read_json
 
@@ -570,7 +573,8 @@ def drifting(rows=200):
 @pytest.mark.parametrize("searched", [False, True])
 def test_the_latest_rows_validate_and_then_train(here, searched):
     """Regression: with --time-column the model had never seen the latest rows, with rolling folds hardly any."""
-    options = {"time_column": "t", "fixed": {"epochs": 60, "validation": "holdout", "patience": 60, "final_members": 3}, "test_fraction": 0.1}
+    fixed = {"epochs": 60, "validation": "holdout", "patience": 60, "final_members": 3}
+    options = {"time_column": "t", "fixed": fixed, "test_fraction": 0.1}
     frame = drifting()
     if searched:
         result = advisor.tune(frame, "y", trials=2, executor="in-process", out="run", **options)
@@ -606,3 +610,26 @@ def test_folds_drawn_at_random_are_the_model_themselves(here):
     result = advisor.fit(table(), "y", out="run", fixed=FAST)
     assert result.document["final"]["epochs_on_all_rows"] is None
     assert "then trained again" not in Path("run/report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("rows", "folds", "networks", "parts", "each"), [(200, 5, 3, 3, 1), (200, 5, 1, 1, 1), (200, 5, 10, 5, 2), (24, 20, 3, 3, 1)]
+)
+def test_networks_on_rows_of_all_times_validate_on_disjoint_random_parts(rows, folds, networks, parts, each):
+    """Also with fewer rows than folds."""
+    fixed = {"epochs": 2, "folds": folds, "validation": "holdout"}
+    advice = get_advice(drifting(rows), "y", reading_of({"time_column": "t", "fixed": fixed}))
+    data = advice.data.dataset("train")
+    own = payload(advice.recommendation.configuration, seed=0, repeat=0, members=1, keep=True)
+    training = TrainingObjective({"data": data, "seed": 0})(Job("a", of_all_times(own, networks, len(data))))
+    fitted = None
+    while fitted is None:
+        try:
+            next(training)
+        except StopIteration as end:
+            fitted = end.value
+    assert fitted.member_split == tuple(part for part in range(parts) for _ in range(each))
+    held = fitted.held_out_rows
+    assert len(np.unique(held)) == len(held) == pytest.approx(parts * len(data) / min(folds, len(data)), abs=parts)
+    # Rows of all times are held out, not the latest ones.
+    assert held.min() < len(data) / 2
