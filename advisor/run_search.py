@@ -118,8 +118,8 @@ def plan_search(
         recommendation.space, request.trials, len(enqueue), staged=strategy == "staged", adapt=adapt, own=own_values
     )
     work = None if own else training_work(train)
-    # Where later rows validate, three times more: on the latest split, on all rows, and on rows of all times.
-    partitions = len(FINAL_REPEATS) + 3 * (own is None and latest_validate(train))
+    # Where later rows validate, more: on the latest split, on all rows, and as often again on rows of all times.
+    partitions = len(FINAL_REPEATS) + (2 + len(FINAL_REPEATS)) * (own is None and latest_validate(train))
     return Plan(
         space=space,
         enqueue=enqueue,

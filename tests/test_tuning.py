@@ -573,7 +573,7 @@ def drifting(rows=200):
 @pytest.mark.parametrize("searched", [False, True])
 def test_the_latest_rows_validate_and_then_train(here, searched):
     """Regression: with --time-column the model had never seen the latest rows, with rolling folds hardly any."""
-    fixed = {"epochs": 60, "validation": "holdout", "patience": 60, "final_members": 3}
+    fixed = {"epochs": 60, "validation": "holdout", "patience": 60, "final_members": 3, "folds": 5}
     options = {"time_column": "t", "fixed": fixed, "test_fraction": 0.1}
     frame = drifting()
     if searched:
@@ -585,8 +585,9 @@ def test_the_latest_rows_validate_and_then_train(here, searched):
     kept = advisor.load_model("run/model")
     on_all, in_parts = kept.stacks[::2], kept.stacks[1::2]
     assert [stack.best_epochs[0] for stack in on_all] == final["epochs_on_all_rows"]
-    # Beside them as many networks that each keep their best epoch, as other rows of all times see it.
-    assert [len(stack.member_split) for stack in in_parts] == [len(stack.member_split) for stack in on_all]
+    # Beside them as many networks as were judged that each keep their best epoch, as other rows of all times see it.
+    assert [len(stack.member_split) for stack in on_all] == [3]
+    assert [len(stack.member_split) for stack in in_parts] == [5 if searched else 3], "five parts for six networks"
     assert all(len(set(stack.best_epochs)) > 1 and len(set(stack.member_split)) > 1 for stack in in_parts)
     new, others = frame.filter(pl.col("c") == "new"), frame.filter(pl.col("c") != "new")
     assert kept.predict(new).mean() > others["y"].max(), "no prediction leaves the range of the rows that trained it"
