@@ -125,9 +125,10 @@ def _on_all_rows(
 
     Where later rows validate, what was judged has never seen the latest ones, and those resemble the rows to come most. So
     each configuration is trained again in two ways, whose predictions are averaged: on all rows, for as many epochs as were
-    best on the latest split (which the partitions of a final leave to the search); and by as many networks as were judged, of
-    which each keeps its best epoch as a random part of the rows sees it. The first stop when time says so, but wherever a
-    constant rate has them; the second the other way about. latest: the stacks of the latest split, where the caller has them.
+    best on the latest split (which the partitions of a final leave to the search); and by about as many networks as were
+    judged, of which each keeps its best epoch as a random part of the rows sees it. The first are trained as long as later rows
+    want, but keep their last weights, good or bad; the second keep good ones, but no later rows say when to stop. latest: the
+    stacks of the latest split, where the caller has them.
     """
     if not latest_validate(train):
         return list(contenders)
@@ -136,7 +137,7 @@ def _on_all_rows(
     if latest is None:
         latest = run([Job(f"on the latest rows/{number}", own) for number, own in enumerate(payloads.values())])
     jobs = []
-    partitions = len(contenders[0].stacks)
+    partitions = len(contenders[0].stacks)  # the first is no blend: a stack for each partition
     for number, (own, stack) in enumerate(zip(payloads.values(), latest, strict=True)):
         networks = len(stack.member_split)
         again = {**own, "until": _epochs_of_latest(stack), "members": networks}

@@ -36,7 +36,8 @@ _INPUT_PARAMETERS = ("numeric_scaling", "numeric_embedding", "numeric_embedding_
 def payload(configuration: Mapping[str, Any], *, seed: int, repeat: int, members: int, keep: bool) -> dict[str, Any]:
     """A job: train ``members`` networks per split of this ``repeat``; ``keep`` returns the fitted stack, else what memory it
     took on a GPU and the training losses. The search adds ``micro_batch``, rows that are trained at once; with ``until``
-    all rows train, for so many epochs (``training.train``); ``parts`` is of ``of_all_times``."""
+    all rows train, for so many epochs (``training.train``); with ``parts`` the first so many folds are
+    trained, and these are random ones whatever the rows' times (``of_all_times``)."""
     return {"configuration": dict(configuration), "seed": seed, "repeat": repeat, "members": members, "keep": keep}
 
 

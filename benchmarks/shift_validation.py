@@ -5,7 +5,7 @@
     python benchmarks/shift_validation.py --trials 0 --sets made-demand --ways random "later, no time" "later, held" "later, open"
 
 Paired by seed, `tune` (or `fit`) with: random rows validating; random rows weighed by their likeness to the test rows
-(validation_weights=like_test); the latest rows (--time-column), after which the model is trained again on all. "random", "like
+(validation_weights=like_test); the latest rows (--time-column), after which the model is trained again. "random", "like
 test" and "later, no time" do not read the time, so that they differ in what validates alone. "random, time a feature" and
 "later, open" read it as a number, "later, held" never as later than the latest one trained on; "advised" is what the rules say:
 the latest rows, and the time held or not as the training rows say. Of watch the test rows are of other persons: "advised" keeps

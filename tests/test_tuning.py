@@ -632,5 +632,5 @@ def test_networks_on_rows_of_all_times_validate_on_disjoint_random_parts(rows, f
     assert fitted.member_split == tuple(part for part in range(parts) for _ in range(each))
     held = fitted.held_out_rows
     assert len(np.unique(held)) == len(held) == pytest.approx(parts * len(data) / min(folds, len(data)), abs=parts)
-    # Rows of all times are held out, not the latest ones.
-    assert held.min() < len(data) / 2
+    # Rows here and there are held out, not a stretch of time.
+    assert len(held) == len(data) or np.diff(held).max() > 1
