@@ -142,6 +142,32 @@ def test_static_columns_of_other_groups_are_no_shift():
     assert few.values["shift.detected"] is None  # of fewer than 20 persons nothing is known
 
 
+@pytest.mark.parametrize(
+    ("things", "rows", "plan"),
+    [
+        (10, 900, {"validation": "kfold", "folds": 5, "final_members": 1}),  # eight train: a fifth of them would be two
+        (5, 1500, {"validation": "kfold", "folds": 4, "final_members": 1}),  # four train
+        (80, 90, {"validation": "holdout", "validation_fraction": 0.2, "final_members": 4}),
+        (60, 20, {"validation": "kfold", "folds": 5, "final_members": 1}),
+        (20, 10, {"validation": "kfold", "folds": 8, "final_members": 1}),
+    ],
+)
+def test_how_many_groups_there_are_decides_how_whole_ones_validate(things, rows, plan):
+    advised = advisor.recommend(panel(things, rows, name=str), "y", group_column="person")
+    assert {name: advised.configuration[name] for name in plan} == plan
+    assert "whole groups" in advised.provenance["validation"].because
+
+
+def test_series_of_few_groups_are_cross_validated(tmp_path):
+    draw = np.random.default_rng(0)
+    series = draw.normal(size=(1600, 1, 32)).astype(np.float32)
+    arrays = {"X": series, "y": draw.integers(0, 2, 1600)}
+    for things, expected in ((8, "kfold"), (100, "holdout")):
+        np.savez(tmp_path / "series.npz", **arrays, group=np.arange(1600) % things)
+        advised = advisor.recommend(tmp_path / "series.npz")
+        assert advised.configuration["validation"] == expected, things
+
+
 def test_a_model_of_groups_is_trained_and_judged_on_new_ones(tmp_path):
     train, test = parted(panel())
     run = advisor.fit(train, "y", test=test, out=tmp_path / "run", fixed={"epochs": 3, "final_members": 1})
