@@ -158,6 +158,11 @@ def test_how_many_groups_there_are_decides_how_whole_ones_validate(things, rows,
     assert "whole groups" in advised.provenance["validation"].because
 
 
+def test_whoever_holds_groups_out_keeps_the_networks_that_are_averaged_then():
+    advised = advisor.recommend(panel(10, 900, name=str), "y", group_column="person", fixed={"validation": "holdout"})
+    assert (advised.configuration["validation"], advised.configuration["final_members"]) == ("holdout", 4)
+
+
 def test_series_of_few_groups_are_cross_validated(tmp_path):
     draw = np.random.default_rng(0)
     series = draw.normal(size=(1600, 1, 32)).astype(np.float32)
