@@ -106,7 +106,10 @@ def _group_splits(
 ) -> list[Split]:
     names, codes = np.unique(groups, return_inverse=True)
     if len(names) < 2:
-        raise UserError("all rows belong to one group; at least two groups are needed to keep groups whole")
+        raise UserError(
+            "all training rows belong to one group; two are needed to validate on whole groups: give rows of more groups, "
+            "test rows of your own, or no group column"
+        )
     if scheme == "kfold":
         wanted, stream = folds, [seed, repeat, 2]
     else:

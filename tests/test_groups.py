@@ -163,6 +163,15 @@ def test_whoever_holds_groups_out_keeps_the_networks_that_are_averaged_then():
     assert (advised.configuration["validation"], advised.configuration["final_members"]) == ("holdout", 4)
 
 
+def test_one_group_left_to_train_on_is_told_with_what_to_do(tmp_path):
+    rows = panel(2, 100, name=str)  # of which one is set apart for the test
+    advised = advisor.recommend(rows, "y", group_column="person")
+    assert "whole groups" not in advised.provenance["validation"].because
+    with pytest.raises(advisor.errors.UserError, match="give rows of more groups"):
+        advisor.fit(rows, "y", group_column="person", out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_series_of_few_groups_are_cross_validated(tmp_path):
     draw = np.random.default_rng(0)
     series = draw.normal(size=(1600, 1, 32)).astype(np.float32)
