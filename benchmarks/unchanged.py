@@ -30,7 +30,8 @@ from resumable import keep, kept
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 SKLEARN = ["iris", "wine", "breast_cancer", "digits", "diabetes"]
 VOLATILE = {
-    "advisor", "versions", "seconds", "took", "when", "begun", "ended", "pace", "rate", "driver", "made", "host", "pid", "packing",
+    "advisor", "versions", "seconds", "took", "when", "begun", "ended", "pace", "rate", "driver", "made", "host", "pid",
+    "packing",
 }  # fmt: skip
 """Keys of what a machine and a moment decide; left out on both sides."""
 
