@@ -44,6 +44,7 @@ from advisor.executors import (
 )
 from advisor.packing import Packing
 from advisor.ray_errors import core_log, join, tokens, wants_no_token, why_not
+from advisor.threads import limit, one_thread
 from advisor.versions import differences, versions
 
 CLIENT = "ray://"
@@ -62,6 +63,8 @@ STARTS = 5
 """Workers that die one after another before any has started, until it is the set-up that is wrong."""
 MEMORY_SHARE = 0.92
 """Share of a GPU's memory that jobs may be packed into: each process's CUDA context takes some hundred MB besides."""
+START_SECONDS = 180.0
+"""How long Ray may take to start or to join: it usually takes a few seconds, and itself waits 20 to 30 for each of its parts."""
 CONNECT_SECONDS = 3.0
 """How long a cluster's port may take to answer before we say that nobody is there."""
 
@@ -101,10 +104,11 @@ def _identity() -> _Identity:
 class _Worker:
     """What runs in an actor. ``prepare`` comes before the first ``run``."""
 
-    def __init__(self, imports: Sequence[str], environment: Mapping[str, str]) -> None:
-        # Before any import of ours: OpenMP and CUDA read it when they are loaded. Not as Ray's runtime_env, for which
-        # Ray would have to start a fresh process in place of the one that it keeps ready.
+    def __init__(self, imports: Sequence[str], environment: Mapping[str, str], threads: int) -> None:
+        # Before any import of ours: CUDA reads it when it is loaded. Not as Ray's runtime_env, for which Ray would have to
+        # start a fresh process in place of the one that it keeps ready.
         os.environ.update(environment)
+        limit(threads)  # Ray has loaded NumPy already, with as many as the driver's environment says
         for name in imports:
             # Seconds of importing torch, spent while the driver still reads data. A module that is missing here
             # is reported by `prepare`, with the objective that needs it.
@@ -176,6 +180,8 @@ class RayWorkers:
         self._thread: threading.Thread | None = None
         self._ready, self._closing, self._over = threading.Event(), threading.Event(), threading.Event()
         self._error: BaseException | None = None
+        self._began = 0.0
+        self._computing = contextlib.ExitStack()
         self._ours = False
         self.actors: list[Any] = []
         self._groups: dict[Any, Any] = {}
@@ -184,15 +190,28 @@ class RayWorkers:
         """Begin in the background. Calling it again does nothing."""
         if self._thread is None:
             settle_authentication(self._address)
+            self._began = time.monotonic()
+            self._computing.enter_context(one_thread())  # until Ray is there: it forks this process
             self._thread = threading.Thread(target=self._live, name="ray-start", daemon=True)
             self._thread.start()
 
     def wait(self) -> None:
         """Until Ray and its actors are there; raises what went wrong."""
         self.start()
-        self._ready.wait()
+        if not self._settled():
+            where = "here" if self._address is None else f"with {self._address}"
+            raise UserError(
+                f"Ray did not start {where} within {START_SECONDS:g} s: see `advisor doctor`, or try --executor in-process"
+            )
         if self._error is not None:
             raise self._error
+
+    def _settled(self) -> bool:
+        """Wait until the start has ended, one way or the other; False when it takes too long and may still be forking."""
+        if self._ready.wait(max(0.0, self._began + START_SECONDS - time.monotonic())):
+            self._computing.close()
+            return True
+        return False
 
     def _live(self) -> None:
         try:
@@ -325,10 +344,9 @@ class RayWorkers:
         import ray
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-        environment = {"OMP_NUM_THREADS": str(max(1, int(self._cpus))), "MKL_NUM_THREADS": str(max(1, int(self._cpus)))}
-        if not self._gpus:
-            # Ray leaves the variable unset for num_gpus=0, and a CPU trial would then see, and use, every GPU.
-            environment["CUDA_VISIBLE_DEVICES"] = ""
+        # Ray leaves the variable unset for num_gpus=0, and a CPU trial would then see, and use, every GPU.
+        environment = {} if self._gpus else {"CUDA_VISIBLE_DEVICES": ""}
+        given = self._imports, environment, max(1, int(self._cpus))
         options = {
             "num_cpus": self._cpus,
             "num_gpus": self._gpus,
@@ -338,19 +356,19 @@ class RayWorkers:
         }
         processes, resources = self._processes
         if not processes:
-            return ray.remote(_Worker).options(**options).remote(self._imports, environment)
+            return ray.remote(_Worker).options(**options).remote(*given)
         group = ray.util.placement_group([resources] * processes, strategy="PACK")
         options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=0)
-        actor = ray.remote(_Worker).options(**options).remote(self._imports, environment)
+        actor = ray.remote(_Worker).options(**options).remote(*given)
         self._groups[actor] = group
         return actor
 
     def close(self) -> None:
         """End the actors, and Ray if it is ours. May be called twice, and while Ray is still starting."""
         self._closing.set()
-        if self._thread is None:
+        # A start that hangs is left to itself: what it has started ends with this process.
+        if self._thread is None or not self._settled():
             return
-        self._ready.wait()
         import ray
 
         if ray.is_initialized():

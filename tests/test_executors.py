@@ -266,3 +266,51 @@ def _processes_with_home(home):
             except OSError:
                 continue
     return found
+
+
+FORKS = """
+import subprocess, threading
+import numpy as np
+from threadpoolctl import threadpool_info
+from advisor import ray_executor
+def forks(address, local, working_dir):
+    for _ in range(200):  # as Ray starts its processes
+        subprocess.run(["/bin/true"], preexec_fn=lambda: None)
+    raise OSError("no Ray today")
+ray_executor._ray_init = forks
+matrix = np.random.default_rng(0).normal(size=(130, 266))
+matrix.T @ matrix
+before = [library["num_threads"] for library in threadpool_info()]
+workers = ray_executor.RayWorkers()
+workers.start()
+import scipy.linalg
+while not workers._ready.is_set():
+    matrix.T @ matrix
+    scipy.linalg.blas.dgemm(1.0, matrix.T, matrix)
+    assert {library["num_threads"] for library in threadpool_info()} == {1}
+workers.close()
+after = [library["num_threads"] for library in threadpool_info()]
+assert len(after) > len(before) and set(after) == set(before), (before, after)
+"""
+
+
+def test_products_beside_the_start_of_ray_go_on():
+    """Ray forks this process: on more than one thread OpenBLAS would then wait for ever, also if loaded meanwhile."""
+    unset = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    environment = {name: value for name, value in os.environ.items() if name not in unset}
+    done = subprocess.run([sys.executable, "-c", FORKS], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_start_that_does_not_end_is_one_line(monkeypatch):
+    over = threading.Event()
+    monkeypatch.setattr("advisor.ray_executor.START_SECONDS", 0.2)
+    monkeypatch.setattr("advisor.ray_executor._ray_init", lambda *options: over.wait(LIMIT))
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    workers = RayWorkers()
+    try:
+        with pytest.raises(UserError, match=r"Ray did not start here within 0.2 s: see `advisor doctor`"):
+            workers.wait()
+        workers.close()  # and this does not wait for it either
+    finally:
+        over.set()
