@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from advisor.inspection import inspect
     from advisor.models import load_model
     from advisor.trial import Outcome, SignalRows, Trial
-    from advisor.tuning import fit, tune
+    from advisor.tuning import finish, fit, tune
 
 try:
     __version__ = version("tuning-advisor")
@@ -26,6 +26,7 @@ _HOMES = {
     "measure": "advisor.advice",
     "recommend": "advisor.advice",
     "inspect": "advisor.inspection",
+    "finish": "advisor.tuning",
     "fit": "advisor.tuning",
     "tune": "advisor.tuning",
     "load_model": "advisor.models",
@@ -35,7 +36,8 @@ _HOMES = {
     "UserError": "advisor.errors",
 }
 __all__ = [
-    "Outcome", "SignalRows", "Trial", "UserError", "__version__", "fit", "inspect", "load_model", "measure", "recommend", "tune",
+    "Outcome", "SignalRows", "Trial", "UserError", "__version__", "finish", "fit", "inspect", "load_model", "measure",
+    "recommend", "tune",
 ]  # fmt: skip
 
 

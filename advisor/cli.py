@@ -115,6 +115,31 @@ def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def running_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say where trials and the final run, and for how long; the same for every command that runs them."""
+    options: list[Callable[[Callable[..., Any]], Callable[..., Any]]] = [
+        click.option("--time-limit", type=float, metavar="SECONDS", help="For the search and the final together."),
+        click.option("--executor", default="ray", show_default=True, help="ray, or in-process for debugging."),
+        click.option(
+            "--address", metavar="ADDRESS", help="A Ray cluster: HOST:PORT, ray://HOST:PORT or auto; else one is started here."
+        ),
+        click.option("--workers", type=int, help="Trials at once; by default one per core."),
+        click.option(
+            "--gpus-per-worker",
+            type=float,
+            metavar="SHARE",
+            help="Of a GPU for each trial, 0 for none; by default a quarter for images and series where there are GPUs.",
+        ),
+        click.option("--objective", metavar="MODULE:FUNCTION", help="Your own training code in place of our networks."),
+        click.option("--working-dir", metavar="DIR", help="Where its code lies, by default here; sent to a cluster's workers."),
+        click.option("--storage", metavar="URL", help="A database for the study: postgresql://, mysql:// or sqlite:///FILE."),
+        click.option("--quiet", is_flag=True, help="No progress on stderr."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 def run_argument(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """A run folder, or the URL of one, which is then brought here."""
     return click.argument(name, callback=_local)
@@ -195,23 +220,10 @@ def train(data: str, as_json: bool, out: str | None, target: str | None, **optio
 @cli.command()
 @click.argument("data")
 @click.option("--trials", type=int, default=40, show_default=True, help="How many in all, earlier ones included.")
-@click.option("--time-limit", type=float, metavar="SECONDS", help="For the search and the final together.")
-@click.option("--executor", default="ray", show_default=True, help="ray, or in-process for debugging.")
-@click.option("--address", metavar="ADDRESS", help="A Ray cluster: HOST:PORT, ray://HOST:PORT or auto; else one is started here.")
-@click.option("--workers", type=int, help="Trials at once; by default one per core.")
-@click.option(
-    "--gpus-per-worker",
-    type=float,
-    metavar="SHARE",
-    help="Of a GPU for each trial, 0 for none; by default a quarter for images and series where there are GPUs.",
-)
+@running_options
 @click.option("--trial-time-limit", type=float, metavar="SECONDS", help="End a trial, also one that hangs, after so long.")
 @click.option("--strategy", default="joint", show_default=True, help="joint, or staged: first learn, then layers.")
 @click.option("--keep-ranges", is_flag=True, help="Search the advised ranges to the end, whatever learning curves say.")
-@click.option("--objective", metavar="MODULE:FUNCTION", help="Your own training code in place of our networks.")
-@click.option("--working-dir", metavar="DIR", help="Where its code lies, by default here; sent to a cluster's workers.")
-@click.option("--storage", metavar="URL", help="A database for the study: postgresql://, mysql:// or sqlite:///FILE.")
-@click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @reading_options
 def tune(
     data: str,
@@ -239,8 +251,6 @@ def tune(
     """
     from advisor import tune as tune_run
     from advisor.live import view
-    from advisor.remote import url_or_path
-    from advisor.run_folder import RunFolder
 
     with view(quiet=quiet) as live:
         result = tune_run(
@@ -264,12 +274,41 @@ def tune(
             on_note=live.note,
             **given(options),
         )
-    if result.interrupted:
-        done = len(result.document["search"]["trials"])
-        again = f"advisor tune {url_or_path(RunFolder(result.folder))} --trials {trials}"
-        say(f"interrupted: {done} of {trials} trials are kept; go on with: {again}")
-        raise click.exceptions.Exit(EXIT_INTERRUPTED)
+    _leave_interrupted(result, trials)
     _show(result, as_json)
+
+
+@cli.command()
+@run_argument("run")
+@running_options
+@json_option
+def finish(run: str, quiet: bool, as_json: bool, **options: Any) -> None:
+    """End a search that was stopped: the final on the trials that RUN has, a model and a report.
+
+    `advisor tune RUN` can still go on with it later.
+    """
+    from advisor import finish as finish_run
+    from advisor.live import view
+
+    with view(quiet=quiet) as live:
+        result = finish_run(run, on_event=live.event, on_phase=live.phase, on_note=live.note, **options)
+    _leave_interrupted(result, None)
+    _show(result, as_json)
+
+
+def _leave_interrupted(result: RunResult, trials: int | None) -> None:
+    """Where a search was stopped, say what can be done with it, and leave. trials: that were asked for, where any were."""
+    if not result.interrupted:
+        return
+    from advisor.remote import url_or_path
+    from advisor.run_folder import RunFolder
+
+    run, done = url_or_path(RunFolder(result.folder)), len(result.document["search"]["trials"])
+    asked = "" if trials is None else f" --trials {trials}"
+    say(f"interrupted: {done} of {trials or done} trials are kept; go on with: advisor tune {run}{asked}")
+    if done:
+        say(f"or make a model of what is there: advisor finish {run}")
+    raise click.exceptions.Exit(EXIT_INTERRUPTED)
 
 
 @cli.command()
@@ -384,7 +423,7 @@ def stop(run: str, wait: float, as_json: bool) -> None:
         return
     words = {
         "nobody": f"nothing runs in {name}",
-        "stopped": f"stopped; go on with: advisor tune {name}",
+        "stopped": f"stopped; go on with: advisor tune {name}, or make a model of what is there: advisor finish {name}",
         "asked": f"asked to stop: it does at its trials' next epoch, see advisor status {name}",
     }
     echo(words[answer])

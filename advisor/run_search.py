@@ -99,23 +99,24 @@ def plan_search(
     trial_time_limit: float | None,
     own: OwnObjective | None,
     train: Dataset,
-    strategy: str,
     adapt: bool,
     *,
     spanning: bool = False,
+    more: bool = True,
 ) -> Plan:
     """What the search of this run is to do; the first two trials are the recommendation and the library default.
 
-    deadline: of the search and the final together, on time.monotonic's clock. spanning: see ``training_sizing``.
+    deadline: of the search and the final together, on time.monotonic's clock. spanning: see ``training_sizing``. more: False
+    begins no trial.
     """
     time_limit = None if deadline is None else max(0.0, deadline - time.monotonic())
     recommendation, seed = advice.recommendation, advice.reading.seed
-    configuration = recommendation.configuration
+    configuration, staged = recommendation.configuration, request.strategy == "staged"
     default = library_default(recommendation, knowledge.base_space(recommendation.kind))
     enqueue = {RECOMMENDED: configuration, DEFAULT: default}
     own_values = frozenset(name for name, source in recommendation.provenance.items() if source.yours)
     space = StudySpace(
-        recommendation.space, request.trials, len(enqueue), staged=strategy == "staged", adapt=adapt, own=own_values
+        recommendation.space, request.trials, len(enqueue), staged=staged, adapt=adapt, own=own_values
     )
     work = None if own else training_work(train)
     # Where later rows validate, more: on the latest split, on all rows, and as often again on rows of all times.
@@ -125,7 +126,7 @@ def plan_search(
         enqueue=enqueue,
         trials=request.trials,
         max_epochs=int(configuration["epochs"]),
-        space_text=repr(recommendation.space.to_dict()) + (f" for {own.name}" if own else "") + _in_stages(strategy),
+        space_text=repr(recommendation.space.to_dict()) + (f" for {own.name}" if own else "") + " in stages" * staged,
         seed=seed,
         time_limit=time_limit,
         trial_time_limit=trial_time_limit,
@@ -135,6 +136,7 @@ def plan_search(
         reserve=lambda trials, slots: _reserve(trials, slots, time_limit or 0.0, partitions, work, recommendation.space),
         refuse=lambda asked: None if own else refusal(asked, train, advice.facts.values, spanning=spanning),
         value_of=own.value_of if own else None,
+        more=more,
     )
 
 
@@ -169,10 +171,6 @@ def latest_validate(train: Dataset) -> bool:
     return train.times is not None and train.groups is None
 
 
-def _in_stages(strategy: str) -> str:
-    return " in stages" if strategy == "staged" else ""
-
-
 def run_search(
     plan: Plan,
     runner: Executor,
@@ -184,10 +182,14 @@ def run_search(
 ) -> SearchResult:
     """The search, in the run's journal or in the database that the run was begun with."""
     if request.storage is None:
-        return search(plan, runner, run.journal, on_event=on_event, should_stop=should_stop)
-    url, name = storage or request.storage, str(request.study)
-    with failures(url):
-        return search(plan, runner, lambda: Database.open(url, name), on_event=on_event, should_stop=should_stop)
+        found = search(plan, runner, run.journal, on_event=on_event, should_stop=should_stop)
+    else:
+        url, name = storage or request.storage, str(request.study)
+        with failures(url):
+            found = search(plan, runner, lambda: Database.open(url, name), on_event=on_event, should_stop=should_stop)
+    if not plan.more and not found.trials:
+        raise UserError(f"no trial of {run.path} has finished: go on with it (`advisor tune`)")
+    return found
 
 
 def search_section(found: SearchResult, advice: Advice, requested: int) -> dict[str, Any]:

@@ -160,6 +160,7 @@ class Plan:
     pace: what is known of time; with a time limit, no trial is begun that is expected to outlast it. reserve: (trials that
     count, slots) -> seconds of the time limit that are kept for what comes after the search.
     value_of: what the objective returned -> the value of a complete trial, finite; None: the best loss that it reported.
+    more: False begins no trial: the search is what the journal holds.
     """
 
     space: SearchSpace
@@ -179,6 +180,7 @@ class Plan:
     pace: Pace = field(default_factory=Pace)
     reserve: Callable[[Sequence[FrozenTrial], int], float] = field(default=lambda trials, slots: 0.0)
     value_of: Callable[[Any], float] | None = None
+    more: bool = True
 
     def __post_init__(self) -> None:
         if self.trials < 1:
@@ -681,7 +683,7 @@ class _Driver:
             self._learn(end_of(trial), trial.value, trial.number, trial.intermediate_values)
             if end_of(trial) == "set aside":
                 self._aside.setdefault(_identity(trial.params or trial.user_attrs.get(CONFIGURATION, {})), trial.number)
-        return [place for place in range(self._plan.trials) if place not in taken]
+        return [place for place in range(self._plan.trials) if place not in taken] if self._plan.more else []
 
     def _result(self, interrupted: bool, timed_out: bool) -> SearchResult:
         trials = sorted(filter(counts, self._study.get_trials(deepcopy=False)), key=_place)

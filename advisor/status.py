@@ -31,7 +31,8 @@ POLL_SECONDS = 0.2
 class SearchRequest:
     """What `advisor tune` was asked for last. storage: the database's URL without its password; None is the journal.
 
-    study: the study's name in the database. objective, working_dir: of a person's own training code.
+    study: the study's name in the database. objective, working_dir: of a person's own training code. strategy: None in runs
+    of 0.1.0, which did not keep it.
     """
 
     trials: int
@@ -39,6 +40,7 @@ class SearchRequest:
     working_dir: str | None = None
     storage: str | None = None
     study: str | None = None
+    strategy: str | None = None
 
 
 @dataclass(frozen=True)
@@ -69,17 +71,24 @@ def read_request(run: RunFolder) -> SearchRequest | None:
     if not run.search.is_file():
         return None
     document = read_json(run.search)
-    kinds = {"trials": int, "objective": str | None, "working_dir": str | None, "storage": str | None, "study": str | None}
+    optional = ("objective", "working_dir", "storage", "study", "strategy")
+    kinds: dict[str, Any] = {"trials": int} | dict.fromkeys(optional, str | None)
     wrong = [name for name, kind in kinds.items() if not isinstance(document.get(name), kind)]
     if wrong:
         raise UserError(f"{run.search} is damaged: '{wrong[0]}' is {document.get(wrong[0])!r}; mend it, or use a new run")
-    return SearchRequest(**{name: document[name] for name in kinds})
+    return SearchRequest(document["trials"], **{name: document.get(name) for name in optional})
 
 
 def begin_request(
-    run: RunFolder, trials: int, objective: str | None, working_dir: str | Path | None, storage: str | None
+    run: RunFolder,
+    trials: int,
+    objective: str | None,
+    working_dir: str | Path | None,
+    storage: str | None,
+    strategy: str = "joint",
 ) -> SearchRequest:
-    """Settle and keep what a search is asked for; only under the run's lease.
+    """Settle and keep what a search is asked for; only under the run's lease. trials: 0 is as many as before, and then the
+    strategy is the one before, too.
 
     UserError when the study of a search that was begun would have to move, or its objective to change.
     """
@@ -89,7 +98,7 @@ def begin_request(
     kept = read_request(run)
     if kept is None and run.journal.exists():
         check_lines(run.journal)  # before anything is written into a folder that is not ours
-        kept = SearchRequest(trials)
+        kept = SearchRequest(trials or 1)  # it is not known how many were asked for
     wanted = None if storage is None else without_password(storage)
     if kept is not None and kept.objective != objective:
         names = [f"the objective {name}" if name else "our networks" for name in (kept.objective, objective)]
@@ -100,9 +109,16 @@ def begin_request(
     if kept is not None:
         where, study = kept.storage, kept.study
     folder = None if working_dir is None else str(Path(working_dir).resolve())
-    request = SearchRequest(trials, objective, folder, where, study)
-    write_json(run.search, {"format": FORMAT, "advisor": __version__, **asdict(request)})
+    if kept is not None and trials == 0:
+        trials, strategy = kept.trials, kept.strategy or strategy
+    request = SearchRequest(trials, objective, folder, where, study, strategy)
+    keep_request(run, request)
     return request
+
+
+def keep_request(run: RunFolder, request: SearchRequest) -> None:
+    """Write what the search is asked for; only under the run's lease."""
+    write_json(run.search, {"format": FORMAT, "advisor": __version__, **asdict(request)})
 
 
 def stopping(run: RunFolder, should_stop: Callable[[], bool] | None) -> Callable[[], bool]:
@@ -111,13 +127,23 @@ def stopping(run: RunFolder, should_stop: Callable[[], bool] | None) -> Callable
     return lambda: request.exists() or (should_stop is not None and should_stop())
 
 
+def searched_run(data: Any) -> RunFolder | None:
+    """The run that the data name (its folder, URL or recommendation) where a search was begun in it."""
+    if not isinstance(data, str | Path):
+        return None
+    path = Path(here(data))
+    if not path.is_dir() and path.suffix not in (".yaml", ".yml"):
+        return None
+    run = RunFolder(path if path.is_dir() else path.parent)
+    return run if run.has_search() else None
+
+
 def remembered(data: Any, objective: Any | None, working_dir: str | Path | None) -> tuple[Any | None, str | Path | None]:
     """The objective and its folder, those of a run that is gone on with where none is given."""
-    if objective is not None or not isinstance(data, str | Path):
+    run = searched_run(data) if objective is None else None
+    if run is None:
         return objective, working_dir
-    path = Path(here(data))
-    run = RunFolder(path if path.is_dir() else path.parent)
-    kept = read_request(run) if path.is_dir() or path.suffix in (".yaml", ".yml") else None
+    kept = read_request(run)
     if kept is None or kept.objective is None:
         return None, working_dir
     if kept.objective.startswith("__main__:") or "<" in kept.objective:
@@ -200,7 +226,7 @@ def in_words(run: str, status: Status) -> list[str]:
     step = {
         "running": f"advisor stop {run}",
         "stopping": f"advisor status {run}",
-        "interrupted": f"advisor tune {run}{asked}",
+        "interrupted": f"advisor tune {run}{asked}" + (f", or with what is there: advisor finish {run}" if status.done else ""),
         "finished": f"advisor report {run}",
     }
     return [*lines, f"next:    {step.get(status.state, f'advisor tune {run}')}"]

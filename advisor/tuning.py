@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from advisor.errors import UserError, did_you_mean
 from advisor.executors import Executor, Factory, InProcessExecutor
 from advisor.finalists import Stopped
 from advisor.remote import mirrored
-from advisor.status import begin_request, remembered, stopping
+from advisor.status import begin_request, keep_request, remembered, searched_run, stopping
 from advisor.versions import without_cuda
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from advisor.ray_executor import RayWorkers
     from advisor.run_folder import RunFolder
     from advisor.run_search import Listener
+    from advisor.search import Plan, SearchResult
     from advisor.trial import Trial
 
 logging.getLogger("optuna.storages._in_memory").setLevel(logging.WARNING)  # else a line for every study that is made
@@ -97,11 +98,12 @@ def tune(
     """Search around the recommendation, judge the best few again, leave the winner's model.
 
     trials: how many in all, those of an earlier call on the same run folder included; trial 0 is the recommendation,
-    trial 1 the library default. time_limit: seconds, for the search and the final together. executor: ``ray``, or
-    ``in-process`` for debugging. address: a Ray cluster to join, HOST:PORT, ray://HOST:PORT or auto. workers: how many
-    trials at once. gpus_per_worker: the share of a GPU that each worker asks Ray for; 0 trains on CPUs, and None, where Ray has
-    GPUs, our networks for images and series on a quarter of one; workers on one GPU train at once what fits its memory
-    together, so a small share is the right one. trial_time_limit: seconds after which a
+    trial 1 the library default. With 0, of a run that was searched, none is begun: that is ``finish``. time_limit: seconds,
+    for the search and the final together. executor: ``ray``, or ``in-process`` for debugging. address: a Ray cluster to join,
+    HOST:PORT, ray://HOST:PORT or auto. workers: how many trials at once. gpus_per_worker: the share of a GPU that each worker
+    asks Ray for; 0 trains on CPUs, and None, where Ray has GPUs, our networks for images and series on a quarter of one;
+    workers on one GPU train at once what fits its memory together, so a small share is the right one.
+    trial_time_limit: seconds after which a
     trial is ended, and its worker replaced when it hangs. strategy: ``joint`` searches everything at once, ``staged`` first
     what makes it learn, then what regularizes, then the layers. adapt: whether the curves of finished trials may move the
     ranges of those that follow. objective: your own training code in place of our networks, a function of an
@@ -109,12 +111,12 @@ def tune(
     the folder to import it from, sent to a cluster's workers. storage: the URL of a database to keep the study in, in place
     of the journal file; a run folder remembers it, without its password. data, target, out and options are those of ``fit``.
     on_phase, on_note: told where we are, and what a person should know at once.
-    Ctrl-C or `advisor stop` ends the search cleanly; the same call goes on with it.
+    Ctrl-C or `advisor stop` ends the search cleanly; the same call goes on with it, ``finish`` makes a model of what is there.
     Raises UserError for whatever the user can mend.
     """
     begun = time.monotonic()
     deadline = None if time_limit is None else begun + time_limit
-    _check_limits(trials, time_limit, trial_time_limit, strategy)
+    _check_limits(trials or int(searched_run(data) is not None), time_limit, trial_time_limit, strategy)
     objective, working_dir = remembered(data, objective, working_dir)
     own = _own_objective(objective, working_dir)
     if storage is not None:
@@ -129,46 +131,78 @@ def tune(
 
         advice, run = open_run(data, target, out, options)
         with run.in_use(), mirrored(run, on_note), nullcontext() if pool else _one_thread():
-            if finished := _finished(run, advice, trials, own):
+            if trials and (finished := _finished(run, advice, trials, own)):
                 return finished
             may_span = pool is not None and own is None and _on_gpus(pool, gpus_per_worker, address, advice)
             train = run_search.training_rows(advice, spanning=may_span)
             write_advice(run, advice)
             on_phase("search")
             runner, spanning = _runner(pool, own, advice, train, run, may_span)
-            request = begin_request(run, trials, own.name if own else None, working_dir, storage)
+            request = begin_request(run, trials, own.name if own else None, working_dir, storage, strategy)
             stopped = stopping(run, should_stop)
             plan = run_search.plan_search(
-                advice, request, deadline, trial_time_limit, own, train, strategy, adapt, spanning=spanning
+                advice, request, deadline, trial_time_limit, own, train, adapt, spanning=spanning, more=trials > 0
             )
             if own:
                 on_event = own.watch(run, advice.recommendation, plan.make_payload, on_event, on_note)
             found = run_search.run_search(plan, runner, run, request, storage, on_event, stopped)
-            from advisor import contest, results, throughput
+            from advisor import results
 
             document = results.new_document(advice, "tune")
-            document["search"] = run_search.search_section(found, advice, trials)
+            document["search"] = run_search.search_section(found, advice, max(request.trials, len(found.trials)))
             document["seconds"] = time.monotonic() - begun
             if found.interrupted:
                 return RunResult(run.path, document, None, interrupted=True)
             on_phase("final")
-            model = None
             try:
-                with throughput.one_thread():
-                    if own:
-                        contest.hold_own_final(document, found, advice, train, runner, deadline, stopped, own, run)
-                    else:
-                        model = contest.hold_final(document, found, advice, train, runner, deadline, plan.sizing, stopped)
-            except Stopped:
+                model = _hold_final(document, found, advice, train, runner, deadline, plan, stopped, own, run)
+            except (Stopped, KeyboardInterrupt):
                 return RunResult(run.path, document, None, interrupted=True)
             document["seconds"] = time.monotonic() - begun
             results.write_results(run, advice, model, document)
+            if trials == 0:
+                keep_request(run, replace(request, trials=len(found.trials)))  # that is all that was wanted in the end
         return RunResult(run.path, document, model)
     finally:
         if runner is not None:
             runner.close()
         elif pool is not None:
             pool.close()
+
+
+def finish(run: str | Path, **options: Any) -> RunResult:
+    """The final, a model and a report from the trials that a stopped search has finished. ``advisor finish`` is this.
+
+    run: the run folder, its recommendation.yaml or its URL. options: those of ``tune`` that say where the final runs
+    (``executor``, ``address``, ``workers``, ``gpus_per_worker``, ``time_limit``), the objective where it was a function of a
+    program, and its callbacks. The same search can be gone on with later, by ``tune`` with more trials.
+    UserError when the run was not searched, or no trial has finished.
+    """
+    if searched_run(run) is None:
+        raise UserError(f"{run} holds no search to finish: begin one (`advisor tune`)")
+    return tune(run, trials=0, **options)
+
+
+def _hold_final(
+    document: dict[str, Any],
+    found: SearchResult,
+    advice: Advice,
+    train: Dataset,
+    runner: Executor,
+    deadline: float | None,
+    plan: Plan,
+    stopped: Callable[[], bool],
+    own: OwnObjective | None,
+    run: RunFolder,
+) -> Model | None:
+    """The final, told in the document; its model, None with an objective of one's own."""
+    from advisor import contest, throughput
+
+    with throughput.one_thread():
+        if own:
+            contest.hold_own_final(document, found, advice, train, runner, deadline, stopped, own, run)
+            return None
+        return contest.hold_final(document, found, advice, train, runner, deadline, plan.sizing, stopped)
 
 
 def _finished(run: RunFolder, advice: Advice, trials: int, own: OwnObjective | None) -> RunResult | None:

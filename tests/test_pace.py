@@ -60,7 +60,7 @@ def kept(advice, trials, slots=1, limit=LIMIT):
     """What the run's own plan keeps, of a limit that begins now."""
     train = run_search.training_rows(advice)
     with patch("time.monotonic", return_value=0.0):
-        plan = run_search.plan_search(advice, SearchRequest(10), limit, None, None, train, "joint", True)
+        plan = run_search.plan_search(advice, SearchRequest(10), limit, None, None, train, True)
     return plan.reserve(trials, slots)
 
 

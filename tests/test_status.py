@@ -61,7 +61,9 @@ def test_status_and_stop_from_outside(here, capfd):
         assert re.search(r"\nleft: +about \d+:\d\d:\d\d of search, then the final\n", text)
         assert _run(["stop", "run", "--json"]) == 0
         assert json.loads(capfd.readouterr().out) == {"run": "run", "answer": "stopped"}
-        assert "go on with: advisor tune run --trials 500" in process.stderr.read()
+        *_, again, instead = process.stderr.read().splitlines()
+        assert again.endswith("go on with: advisor tune run --trials 500")
+        assert instead == "or make a model of what is there: advisor finish run"
         assert process.wait(60) == 130
     found = json.loads(says("status run --json", capfd))
     assert found["state"] == "interrupted" and found["driver"] is None and found["done"] >= 2 and found["running"] == []
@@ -69,8 +71,10 @@ def test_status_and_stop_from_outside(here, capfd):
     assert not Path("run/stop").exists()
     assert says("stop run", capfd) == "nothing runs in run\n"
     done = found["done"]
-    result = advisor.tune("run", trials=done, executor="in-process")
-    assert len(result.document["search"]["trials"]) == done
+    assert "advisor finish run" in says("status run", capfd)
+    result = advisor.finish("run", executor="in-process")
+    assert result.model is not None and Path("run/report.html").is_file()
+    assert len(result.document["search"]["trials"]) == done and result.document["search"]["requested"] == 500
     text = says("status run", capfd)
     assert text.startswith("run: finished\n") and f"trials:  {done} of {done} done" in text and "winner:  " in text
 
@@ -98,6 +102,26 @@ def test_the_final_can_be_stopped_too(here):
     result = advisor.tune("d.csv", "y", on_phase=phase, **options)
     assert phases == ["search", "final"] and result.interrupted and not Path("run/result.json").exists()
     assert advisor.tune("d.csv", "y", **options).model is not None
+
+
+@pytest.mark.slow
+def test_a_staged_search_is_finished_and_gone_on_with(here, capfd):
+    """Once a trial has ended; the strategy is known, and later the search goes on as it was begun."""
+    options = {"out": "run", "executor": "in-process", "fixed": PLAN, "strategy": "staged"}
+    ended = []
+    first = advisor.tune("d.csv", "y", trials=4, on_event=lambda *_: ended.append(_), should_stop=lambda: bool(ended), **options)
+    assert first.interrupted and first.document["search"]["trials"] == []
+    assert "no trial of run has finished: go on with it" in says("finish run --executor in-process", capfd, code=2)
+    advisor.tune("d.csv", "y", trials=1, **options)
+    says("finish run --executor in-process --quiet", capfd)
+    assert read_status(RunFolder(Path("run"))).state == "finished"
+    assert len(advisor.tune("d.csv", "y", trials=3, **options).document["search"]["trials"]) == 3
+
+
+@pytest.mark.parametrize("what", ["d.csv", "run"])
+def test_what_was_not_searched_cannot_be_finished(what, here, capfd):
+    says("recommend d.csv --target y --out run", capfd)
+    assert f"{what} holds no search to finish" in says(f"finish {what}", capfd, code=2)
 
 
 def test_a_recommendation_was_not_searched(here, capfd):
