@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from advisor.advice import measure, recommend
-    from advisor.errors import UserError
+    from advisor.errors import DataFormWarning, UserError
     from advisor.inspection import inspect
     from advisor.models import load_model
     from advisor.trial import Outcome, SignalRows, Trial
@@ -30,14 +30,15 @@ _HOMES = {
     "fit": "advisor.tuning",
     "tune": "advisor.tuning",
     "load_model": "advisor.models",
+    "DataFormWarning": "advisor.errors",
     "Outcome": "advisor.trial",
     "SignalRows": "advisor.trial",
     "Trial": "advisor.trial",
     "UserError": "advisor.errors",
 }
 __all__ = [
-    "Outcome", "SignalRows", "Trial", "UserError", "__version__", "finish", "fit", "inspect", "load_model", "measure",
-    "recommend", "tune",
+    "DataFormWarning", "Outcome", "SignalRows", "Trial", "UserError", "__version__", "finish", "fit", "inspect", "load_model",
+    "measure", "recommend", "tune",
 ]  # fmt: skip
 
 

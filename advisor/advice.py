@@ -63,6 +63,7 @@ class Reading:
     rules: Sequence[str | Path] = ()
     without: Sequence[str] = ()
     fixed: Mapping[str, Any] = field(default_factory=dict)
+    strict: bool = False
 
     def __post_init__(self) -> None:
         """UserError for what would be misread later; the columns, the task and the fraction are checked with the data."""
@@ -339,6 +340,7 @@ def _table(source: Any, target: str, reading: Reading) -> Table:
         group_column=reading.group_column,
         test_fraction=reading.test_fraction,
         seed=reading.seed,
+        strict=reading.strict,
     )
 
 
@@ -377,8 +379,8 @@ def recommend(data: Source, target: str | None = None, **options: Any) -> Recomm
     """What to use, what to search, and why, in seconds and without training.
 
     options: those of ``Reading``: test, types, kind, task, id_column, time_column, group_column, channels,
-    test_fraction, seed; rules (further folders of rules), without (ids of rules to leave out), fixed (parameter -> the value
-    that must stand).
+    test_fraction, seed; strict (refuse a test table with a column unlike the training rows in form); rules (further folders of
+    rules), without (ids of rules to leave out), fixed (parameter -> the value that must stand).
 
     >>> import advisor
     >>> rec = advisor.recommend("data.csv", target="income")  # doctest: +SKIP

@@ -102,6 +102,7 @@ def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--time-column", help="Hold out and validate on the latest rows by this column; the time of a sequence."),
         click.option("--channels", metavar="AXIS", help="Arrays of sequences: channels first or last; else found out."),
         click.option("--group-column", help="Keep rows with the same value of this column together."),
+        click.option("--strict", is_flag=True, help="Refuse a test table with a column unlike the training rows in form."),
         click.option("--test-fraction", type=float, default=0.2, show_default=True, help="Share of rows held out."),
         click.option("--seed", type=int, default=0, show_default=True),
         click.option("--rules", multiple=True, metavar="DIR", help="A further folder of rules; repeatable."),
@@ -157,7 +158,7 @@ def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def given(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that were given, defaults left out: a run folder knows its own."""
-    defaults = {"test_fraction": 0.2, "seed": 0}
+    defaults = {"test_fraction": 0.2, "seed": 0, "strict": False}
     return {name: v for name, v in options.items() if v not in (None, (), {}) and defaults.get(name) != v}
 
 
@@ -449,8 +450,9 @@ def dashboard(run: str, host: str, port: int) -> None:
 @click.argument("rows")
 @click.option("--out", metavar="FILE", help="Where to write the CSV; by default stdout.")
 @click.option("--raw", is_flag=True, help="Leave texts as they are that a spreadsheet would take for a formula.")
+@click.option("--strict", is_flag=True, help="Refuse rows with a column that is unlike the training rows in form.")
 @json_option
-def predict(run: str, rows: str, out: str | None, raw: bool, as_json: bool) -> None:
+def predict(run: str, rows: str, out: str | None, raw: bool, strict: bool, as_json: bool) -> None:
     """Predict ROWS (like the training ones: a table, a folder of images, a file of series) with the model of RUN.
 
     The result is a CSV with a column prediction.
@@ -460,12 +462,15 @@ def predict(run: str, rows: str, out: str | None, raw: bool, as_json: bool) -> N
     from advisor.remote import url_or_path
     from advisor.run_folder import RunFolder, write_bytes
 
-    table, extra = predictions(load_model(run), rows)
+    table, extra, changes = predictions(load_model(run), rows, strict=strict)
     if extra:
         say(f"note: {len(extra)} columns of {rows} are not used: {', '.join(extra[:5])}{' ...' if extra[5:] else ''}")
+    for change in changes:
+        say(f"note: {change.message}")
     if as_json:
         name = url_or_path(RunFolder(Path(run)))
-        echo_json({"run": name, "rows": table.height, "out": out, "predictions": table.to_dicts() if not out else None})
+        told = {"run": name, "rows": table.height, "out": out, "changes": [vars(change) for change in changes]}
+        echo_json({**told, "predictions": table.to_dicts() if not out else None})
     written, quoted = (table, 0) if raw else without_formulas(table)
     if quoted and (out or not as_json):
         say(f"note: {quoted:,} texts begin like a formula and got a ' in front; --raw leaves them as they are")

@@ -61,11 +61,15 @@ _YEAR = r"(?:^|\D)(?:1[5-9]|2[01])\d\d(?:\D|$)"
 _TIMES = ("", " %H:%M:%S%.f", "T%H:%M:%S%.f", " %H:%M", "T%H:%M", " %I:%M %p", " %I:%M:%S %p")
 _OFFSET = r"(:\d\d(?:\.\d+)?)\s*(?:Z|UTC|[+-]\d\d:?\d\d)$"
 _NUMBER = {
-    ".": r"^[-+]?(?:\d{1,3}(?:[, ']\d{3})+|\d+)?(?:\.\d*)?(?:[eE][-+]?\d+)?$",
-    ",": r"^[-+]?(?:\d{1,3}(?:[. ']\d{3})+|\d+)?(?:,\d*)?(?:[eE][-+]?\d+)?$",
+    # groups of thousands never begin with a 0: 0,497 has a decimal comma
+    ".": r"^[-+]?(?:[1-9]\d{0,2}(?:[, ']\d{3})+|\d+)?(?:\.\d*)?(?:[eE][-+]?\d+)?$",
+    ",": r"^[-+]?(?:[1-9]\d{0,2}(?:[. ']\d{3})+|\d+)?(?:,\d*)?(?:[eE][-+]?\d+)?$",
 }
 CLOCK = "hours"
 """The format of numbers that are written as times of day."""
+DURATION = "duration"
+"""The format of numbers that are written as pandas writes a timedelta, 1 days 02:00:00; they become seconds."""
+_DURATION = r"^([-+]?)(?:(\d+) days?,? ?)?(?:\+?(\d+):([0-5]\d):([0-5]\d(?:\.\d+)?))?$"
 _CLOCK = r"^([01]?\d|2[0-3]):([0-5]\d)(?::([0-5]\d(?:\.\d+)?))?\s*([AaPp])?(?:\.?[Mm]\.?)?$"
 _TYPOGRAPHY = (
     (r"[\u2212\u2012\u2013]", "-"),  # a minus, a figure dash, an en dash
@@ -210,8 +214,8 @@ def _from_text(cells: pl.Series, sample: pl.Series, name: str, seen: str) -> Col
         if form is not None:
             numbers = parse_numbers(sample, form)
             junk = (len(filled) - numbers.len() + numbers.null_count()) / max(len(filled), 1)
-            why = "times of day, as hours" if form == CLOCK else "numbers as text"
-            why += f" in '{shown(form[1:], 12)}'" if form != CLOCK and form[1:] else ""
+            why = {CLOCK: "times of day, as hours", DURATION: "durations, as seconds"}.get(form, "numbers as text")
+            why += f" in '{shown(form[1:], 12)}'" if form not in (CLOCK, DURATION) and form[1:] else ""
             why += f", {junk:.1%} of the cells unreadable and so missing" if junk else ""
             return _numbers(parse_numbers(cells, form), numbers, name, why, seen, form)
     if len(values) and (form := _date_format(values, rows)):
@@ -266,25 +270,41 @@ def number_format(cells: pl.Series) -> str | None:
 
 def _without_marks(counts: pl.DataFrame) -> tuple[pl.Series, pl.Series]:
     """The values of a tally that are no missing-marks, and their rows."""
-    plain = counts.filter(~counts["value"].str.strip_chars().str.to_lowercase().is_in(MISSING_MARKS))
+    plain = counts.filter(~is_mark(counts["value"]))
     return plain["value"], plain["rows"]
+
+
+def is_mark(texts: pl.Series) -> pl.Series:
+    """Which texts are words for a missing cell."""
+    return texts.str.strip_chars().str.to_lowercase().is_in(MISSING_MARKS)
 
 
 def _number_format(values: pl.Series, rows: pl.Series, enough: float = MOSTLY) -> str | None:
     """The format that reads most of the rows as numbers, or None when it reads too few. "" is plain numbers."""
     total = int(rows.sum())
     best, most = None, 0
+    for form in number_forms(values, rows):
+        read = int(rows.filter(parse_numbers(values, form).is_not_null()).sum())
+        if read > most:
+            best, most = form, read
+    return best if total and most >= enough * total else None
+
+
+def number_forms(values: pl.Series, rows: pl.Series | None = None) -> tuple[str, ...]:
+    """The forms that texts may be tried in as numbers, with the unit that most of them have. rows: how often each occurs."""
+    rows = pl.Series([1] * len(values), dtype=pl.Int64) if rows is None else rows
     parts = _tidied(values).str.extract_groups(_WITH_UNIT).struct.unnest()
     units = parts.to_series(1).fill_null("").str.strip_chars()
     common = rows.to_frame("rows").with_columns(units.alias("unit")).group_by("unit").agg(pl.col("rows").sum())
     named = common.filter(pl.col("unit") != "").sort("rows", "unit", descending=[True, False])
     # Most cells must have the unit: one "12 apples" among plain numbers is junk.
-    unit = str(named["unit"][0]) if named.height and 2 * int(named["rows"][0]) > total else ""
-    for form in dict.fromkeys(("", ".", ",", "." + unit, "," + unit, CLOCK)):
-        read = int(rows.filter(parse_numbers(values, form).is_not_null()).sum())
-        if read > most:
-            best, most = form, read
-    return best if total and most >= enough * total else None
+    unit = str(named["unit"][0]) if named.height and 2 * int(named["rows"][0]) > int(rows.sum()) else ""
+    return tuple(dict.fromkeys(("", ".", ",", "." + unit, "," + unit, CLOCK, DURATION)))
+
+
+def date_forms() -> tuple[str, ...]:
+    """The forms that texts may be tried in as dates."""
+    return (*(date + time for date in _DATES for time in _TIMES), *_MONTHS)
 
 
 def _date_format(values: pl.Series, rows: pl.Series, enough: float = MOSTLY) -> str:
@@ -299,14 +319,14 @@ def _date_format(values: pl.Series, rows: pl.Series, enough: float = MOSTLY) -> 
     for _ in range(3):
         probe, weights = values.head(500), rows.head(500)
         scores = {
-            form: int(weights.filter(_parse_date(probe, form).is_not_null()).sum())
-            for form in (*(date + time for date in _DATES for time in _TIMES), *_MONTHS)
+            form: int(weights.filter(parse_dates(probe, form).is_not_null()).sum())
+            for form in date_forms()
         }
         form = max(scores, key=lambda key: scores[key], default="")
         if not scores[form]:
             break
         chosen.append(form)
-        unread = _parse_date(values, form).is_null()
+        unread = parse_dates(values, form).is_null()
         values, rows = values.filter(unread), rows.filter(unread)
         left = int(rows.sum())
         if not left:
@@ -376,6 +396,8 @@ def parse_numbers(cells: pl.Series, form: str) -> pl.Series:
         return plain.cast(pl.Float64, strict=False)
     if form == CLOCK:
         return _hours_of_day(plain)
+    if form == DURATION:
+        return _seconds(plain)
     parts = _tidied(plain).str.extract_groups(_WITH_UNIT).struct.unnest()
     number, unit = parts.to_series(0), parts.to_series(1).fill_null("").str.strip_chars()
     number = number.set(~number.str.contains(_NUMBER[form[0]]) | ~unit.is_in(["", form[1:]]), None)
@@ -399,6 +421,18 @@ def _hours_of_day(texts: pl.Series) -> pl.Series:
     later = 12.0 * (half == "p").cast(pl.Float64)
     hours = pl.select(pl.when(half.is_null()).then(hours).when(hours.is_between(1, 12)).then(hours % 12 + later)).to_series()
     return (hours + minutes / 60 + seconds.fill_null(0.0) / 3600).alias(texts.name)
+
+
+def _seconds(texts: pl.Series) -> pl.Series:
+    """1 days 02:00:00.5 or 26:00:00.5 -> seconds; of a negative one, -1 days +23:59:00, the days alone are below 0."""
+    parts = texts.str.extract_groups(_DURATION).struct.unnest()
+    numbers = [parts.to_series(i).cast(pl.Float64) for i in range(1, 5)]
+    days, hours, minutes, seconds = (one.fill_null(0.0) for one in numbers)
+    sign = pl.select(pl.when(parts.to_series(0) == "-").then(-1.0).otherwise(1.0)).to_series()
+    with_days = sign * days * 86_400 + hours * 3600 + minutes * 60 + seconds
+    without = sign * (hours * 3600 + minutes * 60 + seconds)
+    chosen = pl.select(pl.when(numbers[0].is_null()).then(without).otherwise(with_days)).to_series()
+    return chosen.set(numbers[0].is_null() & numbers[1].is_null(), None).alias(texts.name)
 
 
 def _text(cells: pl.Series) -> pl.Series:
@@ -434,7 +468,8 @@ def _as_dates(cells: pl.Series, form: str) -> pl.Series:
     if cells.dtype.is_numeric():
         numbers = cells.cast(pl.Float64, strict=False).round(0).cast(pl.Int64, strict=False)
         if form in ("years", "yyyymmdd"):
-            return numbers.cast(pl.String).str.to_datetime("%Y%m%d" if form == "yyyymmdd" else "%Y", strict=False)
+            texts = numbers.cast(pl.String) + ("" if form == "yyyymmdd" else "0101")
+            return texts.set(texts.str.len_chars() != 8, None).str.to_datetime("%Y%m%d", strict=False, time_unit="us")
         factor = {"seconds": 10**6, "milliseconds": 10**3}.get(form, 86_400 * 10**6)
         safe = numbers.set(numbers.abs() > 2**62 // factor, None)
         return (safe * factor).cast(pl.Datetime("us"))
@@ -445,12 +480,12 @@ def _as_dates(cells: pl.Series, form: str) -> pl.Series:
     for one in [*(form.split("|") if "%" in form else []), *(_DATES[0] + time for time in _TIMES)]:
         if not result.null_count():
             break
-        both = pl.DataFrame({"first": result, "then": _parse_date(cells, one)})
+        both = pl.DataFrame({"first": result, "then": parse_dates(cells, one)})
         result = both.select(pl.coalesce("first", "then")).to_series()
     return result
 
 
-def _parse_date(texts: pl.Series, form: str) -> pl.Series:
+def parse_dates(texts: pl.Series, form: str) -> pl.Series:
     """Local time: an offset from UTC at the end is dropped."""
     plain = texts.str.strip_chars()
     if form in _MONTHS:

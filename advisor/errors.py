@@ -1,9 +1,11 @@
-"""The one exception that a user can cause, and help with misspelt names."""
+"""The one exception that a user can cause, the warning about new rows, and help with misspelt names."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 
 class UserError(Exception):
@@ -15,6 +17,39 @@ class UserError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
+
+
+@dataclass(frozen=True)
+class FormChange:
+    """A column of new rows whose cells are unlike those of the training rows in form.
+
+    kind: format (another way of writing), type (stored as something else), unreadable, unseen (categories that no training row
+    has), spelling, blank (no cell at all). cells: how many of the rows. example: one of them as it stands there. read: whether
+    they were read nevertheless; else they are taken as missing, or as an unknown category.
+    """
+
+    column: str
+    kind: Literal["format", "type", "unreadable", "unseen", "spelling", "blank"]
+    cells: int
+    rows: int
+    example: str
+    read: bool
+    message: str
+
+    @property
+    def short(self) -> str:
+        """The column, and what is so of how many cells, in a few words."""
+        what = {"format": "in another form", "type": "of another type", "unreadable": "unreadable", "unseen": "of new categories"}
+        what |= {"spelling": "spelled otherwise", "blank": "missing"}
+        return f"{self.column}: {self.cells:,} of {self.rows:,} cells {what[self.kind]}{'' if self.read else ', not read'}"
+
+
+class DataFormWarning(UserWarning):
+    """New rows hold columns that are unlike those of the training rows in form. changes: what was found, column by column."""
+
+    def __init__(self, changes: Sequence[FormChange]) -> None:
+        self.changes = tuple(changes)
+        super().__init__("; ".join(change.message for change in changes))
 
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:

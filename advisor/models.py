@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from advisor import __version__
-from advisor.errors import UserError, made_by_newer
+from advisor.errors import DataFormWarning, FormChange, UserError, made_by_newer
 from advisor.features import Features, Signals
 from advisor.losses import SMALLEST_PROBABILITY, row_losses
 from advisor.networks import InputShape
@@ -27,7 +28,7 @@ from advisor.remote import here
 from advisor.run_folder import RunFolder, read_json
 from advisor.signal_inputs import SignalPreprocessor, SignalShape
 from advisor.signals import SignalSchema, read_signals
-from advisor.table import Schema, encode, read_frame
+from advisor.table import Schema, encode_new, read_frame
 from advisor.training import Fitted
 
 if TYPE_CHECKING:
@@ -70,27 +71,32 @@ class Model:
             return np.array([int(label) for label in labels], dtype=np.int64)
         return np.array(labels)
 
-    def predict(self, data: Rows) -> NDArray[Any]:
+    def predict(self, data: Rows, *, strict: bool = False) -> NDArray[Any]:
         """One prediction per row: a class label, or a number in the target's unit. Shape (rows,), in row order.
 
         Tables: columns are found by name; further columns are ignored; levels never seen in training are allowed. Images
         and sequences: an array, or any file or folder that they can be trained from.
-        Raises UserError when a column of the training table is missing, or when rows have another shape.
+        Raises UserError when a column of the training table is missing, or when rows have another shape. Warns with
+        ``advisor.DataFormWarning`` of columns that are unlike those of the training table in form (another way of writing dates
+        or numbers, unreadable or blank cells, new categories only); strict: raises UserError for them.
         """
-        scores = self.scores(self.read(data))
+        scores = self.scores(self.read(data, strict=strict))
         return scores if self.schema.task == "regression" else self.classes[decided(scores, self.shares)]
 
-    def predict_proba(self, data: Rows) -> NDArray[np.float64]:
+    def predict_proba(self, data: Rows, *, strict: bool = False) -> NDArray[np.float64]:
         """Class probabilities, shape (rows, classes). Raises UserError for a regression model, and as ``predict`` does."""
         if self.schema.task == "regression":
             raise UserError(f"the model of '{self.schema.target}' is a regression: it has no class probabilities, use predict")
-        return self.scores(self.read(data))
+        return self.scores(self.read(data, strict=strict))
 
-    def read(self, data: Rows) -> Features | Signals:
-        """New rows as the training rows were read."""
+    def read(self, data: Rows, *, strict: bool = False) -> Features | Signals:
+        """New rows as the training rows were read; warns, or refuses, as ``predict`` does."""
         if isinstance(self.schema, SignalSchema):
             return read_signals(data, self.schema)[0]
-        return encode(read_frame(data), self.schema)  # type: ignore[arg-type]
+        features, changes = encode_new(read_frame(data), self.schema, strict=strict)  # type: ignore[arg-type]
+        if changes:
+            warnings.warn(DataFormWarning(changes), stacklevel=3)
+        return features
 
     def scores(self, features: Features | Signals) -> NDArray[np.float64]:
         """Probabilities (rows, classes) or predictions (rows,) for rows that are encoded already."""
@@ -98,8 +104,11 @@ class Model:
         return mean if self.schema.task == "regression" else tempered(mean, self.temperature)
 
 
-def predictions(model: Model, source: str | Path) -> tuple[pl.DataFrame, list[str]]:
-    """What `advisor predict` writes for the rows of a source, in their order, and the columns of it that are not used.
+def predictions(
+    model: Model, source: str | Path, *, strict: bool = False
+) -> tuple[pl.DataFrame, list[str], tuple[FormChange, ...]]:
+    """What `advisor predict` writes for the rows of a source, in their order; the columns of it that are not used; and what is
+    unlike the training rows in the form of the others.
 
     ``prediction``, and for classes a ``probability_CLASS`` for each; images and sequences that have names have them first.
     Raises UserError as ``Model.predict`` does.
@@ -108,6 +117,7 @@ def predictions(model: Model, source: str | Path) -> tuple[pl.DataFrame, list[st
 
     columns: dict[str, Any] = {}
     unused: list[str] = []
+    changes: tuple[FormChange, ...] = ()
     features: Features | Signals
     if isinstance(model.schema, SignalSchema):
         features, names = read_signals(source, model.schema)
@@ -116,13 +126,13 @@ def predictions(model: Model, source: str | Path) -> tuple[pl.DataFrame, list[st
         frame = read_frame(source)
         known = {model.schema.target, model.schema.time_column, *(column.name for column in model.schema.columns)}
         unused = [name for name in frame.columns if name not in known]
-        features = encode(frame, model.schema)
+        features, changes = encode_new(frame, model.schema, strict=strict)
     scores = model.scores(features)
     if model.schema.task == "regression":
-        return pl.DataFrame(columns | {"prediction": scores}), unused
+        return pl.DataFrame(columns | {"prediction": scores}), unused, changes
     columns["prediction"] = model.classes[decided(scores, model.shares)]
     columns |= {f"probability_{label}": scores[:, i] for i, label in enumerate(model.schema.classes)}
-    return pl.DataFrame(columns), unused
+    return pl.DataFrame(columns), unused, changes
 
 
 def decided(probabilities: NDArray[np.float64], shares: Sequence[float] = ()) -> NDArray[np.int64]:

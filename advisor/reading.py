@@ -146,6 +146,12 @@ def unique_names(names: Sequence[object]) -> tuple[list[str], dict[str, int]]:
     return unique, {what: count for what, count in notes.items() if count}
 
 
+def with_unique_names(frame: pl.DataFrame) -> pl.DataFrame:
+    """The frame with its columns' names made usable."""
+    unique, _ = unique_names(frame.columns)
+    return frame.rename(dict(zip(frame.columns, unique, strict=True))) if unique != frame.columns else frame
+
+
 def read_source(source: object, *, max_bytes: int = MAX_BYTES) -> Source:
     """Read a path, ``sklearn:NAME``, ``openml:ID`` or a data frame; UserError for whatever cannot be read.
 
@@ -197,7 +203,7 @@ def _from_pandas(data: Any, name: str, origin: str, notes: dict[str, int] | None
 def _pandas_series(series: pd.Series[Any], name: str) -> pl.Series:
     try:
         converted = pl.from_pandas(series, nan_to_null=True)
-        if not converted.dtype.is_nested():
+        if not converted.dtype.is_nested() and converted.dtype != pl.Duration:
             converted.head(1).cast(pl.String)  # periods and the like arrive as a type of their own, which nothing reads
     except Exception:  # noqa: BLE001  pyarrow, polars and pandas each raise their own for mixed objects: read as text
         missing = series.isna().to_numpy()

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from advisor.columns import (
     MOSTLY,
+    TEXTS,
     Column,
     ColumnType,
     checked_type,
@@ -22,10 +23,11 @@ from advisor.columns import (
     number_format,
     tally,
 )
-from advisor.errors import UserError, did_you_mean
+from advisor.errors import FormChange, UserError, did_you_mean
 from advisor.features import MISSING, UNSEEN, Dataset, Features, Task
 from advisor.holdout import fingerprint_of, held_out_rows, row_keys
-from advisor.reading import MAX_BYTES, Source, read_source, shown, unique_names
+from advisor.new_rows import Usual, read_new, usual
+from advisor.reading import MAX_BYTES, Source, read_source, shown, with_unique_names
 from advisor.target import LONELY, MIN_ROWS, check_target, finite_numbers, ordered_classes, read_target
 
 if TYPE_CHECKING:
@@ -58,7 +60,7 @@ class Schema:
     rows is one that no network has seen. time: how the time column's cells are read. time_parts: the numeric arrays
     that it becomes nevertheless: what comes round in a date (``CYCLES``), and the time itself, which a network reads
     as ``time_trend`` says; () in models of before there was any. target_format: how a regression target's text is read, as
-    ``Column.format``; predictions are plain numbers.
+    ``Column.format``; predictions are plain numbers. usual: what the training rows had in a column; {} in models of before.
     """
 
     columns: tuple[Column, ...]
@@ -72,6 +74,7 @@ class Schema:
     time_parts: tuple[str, ...] = ()
     target_format: str = ""
     words: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    usual: dict[str, Usual] = field(default_factory=dict)
 
     def of_type(self, *types: ColumnType) -> tuple[Column, ...]:
         """The columns of these types, in order."""
@@ -85,6 +88,7 @@ class Schema:
             "levels": {name: list(levels) for name, levels in self.levels.items()},
             "words": {name: list(words) for name, words in self.words.items()},
             "time_parts": list(self.time_parts),
+            "usual": {name: asdict(had) for name, had in self.usual.items()},
         }
 
     @classmethod
@@ -102,6 +106,7 @@ class Schema:
             time_parts=tuple(data.get("time_parts", ())),
             target_format=data.get("target_format", ""),
             words={name: tuple(words) for name, words in data.get("words", {}).items()},
+            usual={name: Usual(**had) for name, had in data.get("usual", {}).items()},
         )
 
 
@@ -112,7 +117,7 @@ class Table:
     fingerprint: 32 hex digits of the content (not of the order of rows or columns, not of a given test table's
     target). train, test: the feature columns as ``conform`` leaves them, the target (String labels or Float64), and
     the group and time columns; rows stand in the order of the source, those without a target are left out. notes:
-    what was repaired or left out, as counts.
+    what was repaired or left out, as counts. changes: columns of a given test table that are unlike the training rows in form.
     """
 
     name: str
@@ -123,6 +128,7 @@ class Table:
     test: pl.DataFrame
     notes: dict[str, int]
     test_origin: Literal["file", "held-out"]
+    changes: tuple[FormChange, ...] = ()
 
     def dataset(self, part: Literal["train", "test"]) -> Dataset:
         """One part as arrays, in row order."""
@@ -158,6 +164,7 @@ def load_table(
     group_column: str | None = None,
     test_fraction: float = 0.2,
     seed: int = 0,
+    strict: bool = False,
     max_bytes: int = MAX_BYTES,
 ) -> Table:
     """Read a data set, infer its types and task, and set test rows apart.
@@ -165,7 +172,8 @@ def load_table(
     test: a table of test rows; else ``test_fraction`` of the rows is held out: the latest with ``time_column``, whole
     groups with ``group_column``, else at random with each class in its share. Which rows these are depends on their
     content and ``seed``, not on their order. types: column -> type, where the inference is to be overridden.
-    max_bytes: largest uncompressed size of a file. UserError for everything that the user can mend.
+    strict: refuse a test table with a column that is unlike the training rows in form. max_bytes: largest uncompressed size of
+    a file. UserError for everything that the user can mend.
     """
     read = read_source(source, max_bytes=max_bytes)
     special = _check_request(read, target, types or {}, task, time_column, group_column, test_fraction)
@@ -194,9 +202,11 @@ def load_table(
     parts = () if time is None else _time_parts(train[time.name], time)
     levels = _levels(train, columns)
     words = {column.name: _frequent_words(train[column.name]) for column in columns if column.type == "text"}
-    schema = Schema(columns, target, chosen, classes, levels, group_column, time_column, time, parts, form, words)
+    had = _usual(frame, None if held is None else ~held, train, columns if time is None else (*columns, time), levels)
+    schema = Schema(columns, target, chosen, classes, levels, group_column, time_column, time, parts, form, words, had)
+    changes: tuple[FormChange, ...] = ()
     if given is not None:
-        held_out = _test_rows(given, schema, notes)
+        held_out, changes = _test_rows(given, schema, notes, strict=strict)
         shared = given.frame.select(name for name in typed.columns if name in given.frame.columns and name != target)
         keys = np.append(keys, row_keys(shared, seed=1))
     elif classes:
@@ -208,7 +218,7 @@ def load_table(
         raise UserError("no row is left for the test part; give more rows, another test_fraction, or a test table")
     fingerprint = fingerprint_of(frame.drop(special), answer, keys)
     origin: Literal["file", "held-out"] = "held-out" if test is None else "file"
-    return Table(read.name, read.origin, fingerprint, schema, train, held_out, notes, origin)
+    return Table(read.name, read.origin, fingerprint, schema, train, held_out, notes, origin, changes)
 
 
 # -------------------------------------------------------------------------------------------------------- requests
@@ -274,12 +284,14 @@ def _absent(role: str, name: str, read: Source) -> str:
 # ------------------------------------------------------------------------------------------------------- test rows
 
 
-def _test_rows(given: Source, schema: Schema, notes: dict[str, int]) -> pl.DataFrame:
-    """The test table, read by the schema of the training rows."""
+def _test_rows(
+    given: Source, schema: Schema, notes: dict[str, int], *, strict: bool
+) -> tuple[pl.DataFrame, tuple[FormChange, ...]]:
+    """The test table, read by the schema of the training rows, and what is unlike them in it."""
     needed = [column.name for column in schema.columns if column.type not in ("identifier", "constant")]
     if missing := [name for name in [*needed, schema.target] if name not in given.frame.columns]:
         raise UserError(_lacking(f"the test table {shown(given.origin, 200)}", missing, given.frame.columns))
-    cells, counted = given.frame[schema.target], dict[str, int]()
+    cells = given.frame[schema.target]
     if schema.task == "regression":
         # as the training rows', but where that was plain and these are not: they are of the same quantity
         numbers = finite_numbers(cells, schema.target_format or number_format(cells))
@@ -302,11 +314,12 @@ def _test_rows(given: Source, schema: Schema, notes: dict[str, int]) -> pl.DataF
     filled = answer.is_not_null()
     if lost := int((~filled).sum()) - notes.get("test_rows_of_unseen_class", 0):
         notes["test_rows_without_target"] = lost
-    used = tuple(column for column in schema.columns if column.name in given.frame.columns)
-    frame = _conformed(given.frame, used, counted)
+    frame, changes = read_new(given.frame, schema, strict=strict)
     group = schema.group_column if schema.group_column in given.frame.columns else None
-    extra = _helpers(given.frame, group, schema.time)
-    return frame.with_columns(answer.alias(schema.target), *extra).filter(filled)
+    extra = _helpers(given.frame, group, None)
+    if schema.time is not None:
+        extra.append(_without_gaps(frame[schema.time.name]))
+    return frame.with_columns(answer.alias(schema.target), *extra).filter(filled), changes
 
 
 # --------------------------------------------------------------------------------------------------------- columns
@@ -352,6 +365,23 @@ def _levels(train: pl.DataFrame, columns: Sequence[Column]) -> dict[str, tuple[s
     return levels
 
 
+def _usual(
+    frame: pl.DataFrame,
+    mask: NDArray[np.bool_] | None,
+    train: pl.DataFrame,
+    columns: Sequence[Column],
+    levels: Mapping[str, Sequence[str]],
+) -> dict[str, Usual]:
+    """What the training rows have in each column that is used. mask: which rows of the frame these are (None: all)."""
+    had = {}
+    for column in columns:
+        if column.type not in ("identifier", "constant"):
+            cells = frame[column.name]
+            cells = cells if mask is None or cells.dtype not in TEXTS else cells.filter(mask)
+            had[column.name] = usual(cells, train[column.name], column, levels.get(column.name))
+    return had
+
+
 def _frequent_words(cells: pl.Series) -> tuple[str, ...]:
     """The words that a text is told by: they are learnt from rows alone, not from the target."""
     from sklearn.feature_extraction.text import CountVectorizer  # a second of imports, for text columns only
@@ -373,10 +403,13 @@ def _helpers(frame: pl.DataFrame, group_column: str | None, time: Column | None)
     if group_column is not None:
         helpers.append(labels(frame[group_column]).fill_null("").alias(group_column))
     if time is not None:
-        times, _ = conform(frame[time.name], time)
-        # A row without a time goes to the earliest rows: it may train, but it never passes for a late one.
-        helpers.append(times.fill_null(times.min()))
+        helpers.append(_without_gaps(conform(frame[time.name], time)[0]))
     return helpers
+
+
+def _without_gaps(times: pl.Series) -> pl.Series:
+    """A row without a time goes to the earliest rows: it may train, but it never passes for a late one."""
+    return times.fill_null(times.min())
 
 
 def _time_as_column(cells: pl.Series) -> Column:
@@ -419,13 +452,8 @@ def encode(frame: pl.DataFrame, schema: Schema) -> Features:
     month, day, weekday (1 is Monday) and hour where hours matter, a text as its words and its length; last the time
     column's parts. What cannot be read is missing. UserError naming every column that is needed and absent.
     """
-    unique, _ = unique_names(frame.columns)
-    if unique != frame.columns:
-        frame = frame.rename(dict(zip(frame.columns, unique, strict=True)))
-    used = [column for column in schema.columns if column.type not in ("identifier", "constant")]
-    needed = used if schema.time is None else [*used, schema.time]
-    if missing := [column.name for column in needed if column.name not in frame.columns]:
-        raise UserError(_lacking("the table given", missing, frame.columns))
+    frame = with_unique_names(frame)
+    used = _needed(frame, schema)
     numeric: dict[str, NDArray[Any]] = {}
     codes: dict[str, NDArray[np.int32]] = {}
     for column in used:
@@ -448,6 +476,23 @@ def encode(frame: pl.DataFrame, schema: Schema) -> Features:
     texts = (column for column in used if column.type == "text" and column.name in schema.words)
     words = tuple(name for column in texts for name in encoded_names(column, schema.words[column.name])[:-1])
     return Features(numbers, categorical, tuple(numeric), tuple(codes), levels, schema.time_parts[-1:], words)
+
+
+def encode_new(frame: pl.DataFrame, schema: Schema, *, strict: bool = False) -> tuple[Features, tuple[FormChange, ...]]:
+    """New rows -> arrays, as ``encode`` makes them, and what is unlike the training rows in their form (see ``new_rows``)."""
+    frame = with_unique_names(frame)
+    _needed(frame, schema)
+    read, changes = read_new(frame, schema, strict=strict)
+    return encode(read, schema), changes
+
+
+def _needed(frame: pl.DataFrame, schema: Schema) -> list[Column]:
+    """The columns that reach the network; UserError naming those that the frame lacks."""
+    used = [column for column in schema.columns if column.type not in ("identifier", "constant")]
+    needed = used if schema.time is None else [*used, schema.time]
+    if missing := [column.name for column in needed if column.name not in frame.columns]:
+        raise UserError(_lacking("the table given", missing, frame.columns))
+    return used
 
 
 def _lacking(what: str, missing: Sequence[str], columns: Sequence[str]) -> str:

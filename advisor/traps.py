@@ -34,6 +34,9 @@ def measure_traps(table: Table, sample: pl.DataFrame) -> dict[str, Any]:
     nearly = sorted(name for name in used if _largest_share(sample[name]) >= NEARLY_CONSTANT)
     return _twins(table, used) | {
         "test.unseen_class_rows": table.notes.get("test_rows_of_unseen_class", 0),
+        "test.unlike_columns": len({change.column for change in table.changes}),
+        "columns.unlike_training": sorted({change.column for change in table.changes}),
+        "test.unlike_cells": [change.short for change in table.changes],
         "nearly_constant.columns": len(nearly),
         "columns.nearly_constant": nearly,
         "text.tells_nothing": len(dumb),

@@ -179,6 +179,7 @@ ELSEWHERE = {name for name in FACTS if name.startswith("shift.")} | {
     "columns.shifted", "columns.period", "columns.later", "columns.new_levels", "columns.out_of_range", "columns.changed",
     "duplicates.near_test_share", "duplicates.disagreement", "duplicates.near_disagreement",
     "text.tells_nothing", "columns.text_tells_nothing", "time.held_to_none",
+    "test.unlike_columns", "columns.unlike_training", "test.unlike_cells",
     "groups.apart", "columns.groups_apart", "groups.things", "columns.things", "columns.of_things",
     "marked.values", "marked.marks", "columns.marked", "spellings.levels", "columns.spellings", "spellings.classes",
     *(row[0] for row in SIGNAL_FACTS),

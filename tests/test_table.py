@@ -731,7 +731,7 @@ def test_text_that_is_mostly_numbers_reads_as_numbers_and_counts_the_junk():
     [
         ([f"{n}.5 kg" for n in range(ROWS)], lambda n: n + 0.5),
         ([f"{n},25" for n in range(ROWS)], lambda n: n + 0.25),
-        ([f"€ {n},000" for n in range(ROWS)], lambda n: n * 1000),
+        ([f"€ {n + 1},000" for n in range(ROWS)], lambda n: (n + 1) * 1000),
         ([f" {n} " for n in range(ROWS)], lambda n: n),
         ([f"{n}e2" for n in range(ROWS)], lambda n: n * 100),
     ],
