@@ -52,7 +52,7 @@ def _schema(*specs: tuple[Any, ...]) -> dict[str, FactSpec]:
 FACTS: Mapping[str, FactSpec] = MappingProxyType(
     _schema(
         ("rows", "int", "rows", "training rows that have a target", 1000),
-        ("rows_test", "int", "rows", "test rows (a count only; their target is never looked at)", 250),
+        ("rows_test", "int", "rows", "test rows", 250),
         ("rows_without_target", "int", "rows", "rows left out because their target is missing", 3),
         ("rows_alone_in_their_class", "int", "rows", "rows left out because their class has no other row", 1),
         ("rows_per_feature", "float", "rows per column", "rows / features.used", 50.0, "nullable"),
@@ -163,6 +163,13 @@ FACTS: Mapping[str, FactSpec] = MappingProxyType(
             0.0,
         ),
         (
+            "duplicates.test_disagreement",
+            "float",
+            "ratio",
+            "the same of test rows and the training rows that they repeat, by the targets of both; for what is said of them only",
+            0.0,
+        ),
+        (
             "duplicates.near_test_share",
             "float",
             "share",
@@ -174,7 +181,7 @@ FACTS: Mapping[str, FactSpec] = MappingProxyType(
             "duplicates.near_disagreement",
             "float",
             "ratio",
-            "the same of training rows that agree to three digits; of images and sequences, of exact repeats",
+            "the same of test rows that agree with a training row to three digits; of images and sequences, of exact repeats",
             0.0,
             "nullable",
         ),
@@ -184,7 +191,7 @@ FACTS: Mapping[str, FactSpec] = MappingProxyType(
         ("test.unlike_cells", "list", "texts", "each of them, and how many cells", ["date: 250 of 250 cells in another form"]),
         ("groups.apart", "int", "columns", "columns whose values recur in training rows, none of which the test table has", 0),
         ("columns.groups_apart", "list", "names", "these columns, the coarsest first", []),
-        ("groups.things", "int", "things", "of the column of which other columns have one value for each of its own", 0),
+        ("groups.things", "int", "things", "of the column in whose rows others, or the target, (nearly) agree", 0),
         ("columns.things", "list", "names", "this column; not looked for with a test table or a group column", []),
         ("columns.of_things", "list", "names", "the other columns", []),
         ("nearly_constant.columns", "int", "columns", "columns in which one value fills 99 % of the filled cells", 0),

@@ -5,6 +5,7 @@ Where rows to come are of new things, a random split asks of a model what it has
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,8 @@ FIXED, VARIED = 0.99, 0.8
 """A column belongs to the thing when it agrees in this share of such pairs, and in at most that share of any two rows."""
 FEWEST_FIXED = 2
 """One such column is a hierarchy (a town in a county) as often as a thing."""
+NEARLY = 0.1
+"""Numbers nearly agree in rows of one thing that differ by less than this share of what any two rows do."""
 NEAR = 0.5
 """A column that differs by less than this share of what any two rows do where a number differs by one step is computed from it
 (an hour from a time of day), and does not belong to what the number names."""
@@ -44,10 +47,11 @@ class _Named:
     codes: NDArray[np.int64]
 
 
-def measure_groups(table: Table) -> dict[str, Any]:
+def measure_groups(table: Table, leaking: Sequence[str] = ()) -> dict[str, Any]:
     """The facts ``groups.apart``, ``columns.groups_apart``, ``groups.things``, ``columns.things`` and ``columns.of_things``.
 
-    Nothing where a group column was named. Things are looked for where no test table says what rows to come are of.
+    Nothing where a group column was named. Things are looked for where no test table says what rows to come are of. leaking:
+    columns that give the target away; a category whose rows agree in the target alone is one of these, and no thing.
     """
     facts: dict[str, Any] = {"groups.apart": 0, "groups.things": 0}
     facts |= {"columns.groups_apart": [], "columns.things": [], "columns.of_things": []}
@@ -60,7 +64,9 @@ def measure_groups(table: Table) -> dict[str, Any]:
         apart.sort(key=lambda name: (values[name], name))  # the coarsest first: what it holds apart, all others do
         return facts | {"groups.apart": len(apart), "columns.groups_apart": apart}
     many = {name: found for name, found in named.items() if values[name] >= FEWEST_THINGS}
-    things = {name: of for name, found in many.items() if (of := _fixed(table, name, found))}
+    things = {name: of for name, found in many.items() if (of := _shared(table, name, found))}
+    codes = {name for name in leaking if not table.train[name].dtype.is_numeric()}
+    things = {name: of for name, of in things.items() if name not in codes or of != [table.schema.target]}
     if not things:
         return facts
     # of several names of one thing, the one that says so
@@ -109,11 +115,54 @@ def _apart(table: Table, name: str, named: _Named) -> bool:
     return inside or bool(_fixed(table, name, named, fewest=1))  # else a time, or a size, in which they lie beyond
 
 
+def _shared(table: Table, name: str, named: _Named) -> list[str]:
+    """What rows of one value of this column have in common, and any two have not: at least FEWEST_FIXED columns that are equal or
+    nearly so, or the target; else []."""
+    target = table.schema.target
+    found = [*_fixed(table, name, named, fewest=1), *_near(table, name, named)]
+    answer = [target] if _belongs(table.train[target], table.train[name], _pairs(named)) else []
+    return [*sorted(found), *answer] if len(found) >= FEWEST_FIXED or answer else []
+
+
 def _fixed(table: Table, name: str, named: _Named, fewest: int = FEWEST_FIXED) -> list[str]:
     """The columns that agree in rows of one value of this one, and not in any two; [] where they are under ``fewest``.
 
     Without those that name the same things, and so agree nowhere else.
     """
+    pairs = _pairs(named)
+    order = np.argsort(named.codes, kind="stable")
+    rows, codes = named.rows[order], named.codes[order]
+    found = [
+        other
+        for other in _others(table, name)
+        if _belongs(cells := table.train[other], table.train[name], pairs) and not _same_things(cells[rows], codes)
+    ]
+    return sorted(found) if len(found) >= fewest else []
+
+
+def _near(table: Table, name: str, named: _Named) -> list[str]:
+    """The columns of numbers that nearly agree in rows of one value of this one."""
+    pairs, found = _pairs(named), []
+    for other in _others(table, name):
+        cells = table.train[other]
+        if cells.dtype != pl.Float64 or _agreement(cells, *pairs.same) >= FIXED:
+            continue
+        spread = _distance(cells, *pairs.any_two)
+        if _distance(cells, *pairs.same) < NEARLY * spread and _distance(cells, *pairs.step) >= NEAR * spread:
+            found.append(other)
+    return found
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Rows, left and right, drawn at random: of one thing, of neighbouring values, any two."""
+
+    same: tuple[NDArray[np.int64], NDArray[np.int64]]
+    step: tuple[NDArray[np.int64], NDArray[np.int64]]
+    any_two: tuple[NDArray[np.int64], NDArray[np.int64]]
+
+
+def _pairs(named: _Named) -> _Pairs:
     order = np.argsort(named.codes, kind="stable")
     rows, codes = named.rows[order], named.codes[order]
     known = np.flatnonzero(codes[:-1] >= 0)
@@ -121,20 +170,19 @@ def _fixed(table: Table, name: str, named: _Named, fewest: int = FEWEST_FIXED) -
     step = known[codes[known] != codes[known + 1]][:PAIRS]
     half = min(PAIRS, len(rows) // 2)
     any_two = named.rows[:half], named.rows[half : 2 * half]
-    number = table.train[name].dtype.is_numeric()
-    found = []
-    for column in table.schema.columns:
-        if column.name == name or column.type in ("identifier", "constant"):
-            continue
-        cells = table.train[column.name]
-        if _agreement(cells, rows[same], rows[same + 1]) < FIXED or _agreement(cells, *any_two) > VARIED:
-            continue
-        if _same_things(cells[rows], codes):
-            continue
-        if number and _distance(cells, rows[step], rows[step + 1]) < NEAR * _distance(cells, *any_two):
-            continue
-        found.append(column.name)
-    return sorted(found) if len(found) >= fewest else []
+    return _Pairs((rows[same], rows[same + 1]), (rows[step], rows[step + 1]), any_two)
+
+
+def _others(table: Table, name: str) -> list[str]:
+    unused = ("identifier", "constant")
+    return [column.name for column in table.schema.columns if column.name != name and column.type not in unused]
+
+
+def _belongs(cells: pl.Series, names: pl.Series, pairs: _Pairs) -> bool:
+    """Whether cells agree in rows of one name, and not in any two; nor are they computed from names that are numbers."""
+    if _agreement(cells, *pairs.same) < FIXED or _agreement(cells, *pairs.any_two) > VARIED:
+        return False
+    return not (names.dtype.is_numeric() and _distance(cells, *pairs.step) < NEAR * _distance(cells, *pairs.any_two))
 
 
 def _agreement(cells: pl.Series, left: NDArray[np.int64], right: NDArray[np.int64]) -> float:

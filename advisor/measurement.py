@@ -1,6 +1,6 @@
 """Measures the facts of a table and of the machine.
 
-Nothing here looks at the target of the test rows.
+The target of the test rows is looked at in one place, which tells whether they are copies of training rows (``traps``).
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ ONE_HOT_MAX, EMBEDDING_DIM = 9, 8
 """The base space's defaults, for ``encoded_width``."""
 LEAK_ROWS, LEAK_BINS = 50, 50
 """A leak is looked for where a column has so many filled cells; so many numbers are looked at one by one."""
+LEAK_OTHERS = 10
+"""Rows that are all of one class say something where chance would put so many others there."""
 MOST_TEXT, MOST_CLASSES = 60, 20
 """Characters of a level, and classes of the target, that the report shows."""
 GPU_SECONDS = 5.0
@@ -80,9 +82,11 @@ def measure(table: Table, hardware: Mapping[str, Any] | None = None) -> Facts:
     values |= _distribution_facts(numeric, sample)
     values |= _duplicate_facts(table)
     values |= measure_traps(table, sample)
-    values |= measure_groups(table)
     leaks = sorted(column.name for column in schema.columns if _leaks(sample[column.name], sample[schema.target], table))
-    values |= {"leak.columns": len(leaks), "columns.leaking": leaks}
+    groups = measure_groups(table, leaks)
+    # of each thing the target is known: a matter of how rows are held out, not of what is recorded when
+    leaks = [name for name in leaks if name not in groups["columns.things"]]
+    values |= {**groups, "leak.columns": len(leaks), "columns.leaking": leaks}
     values |= hardware_facts(hardware or {})
     values["time.held_to_none"] = _held_to_none(table, sample)
     values["columns.order_correlation"] = _order_correlation(table, sample)
@@ -404,10 +408,13 @@ def _leaks(cells: pl.Series, answer: pl.Series, table: Table) -> bool:
 
     Regression: a numeric column whose ranks correlate over 0.999 with the target's. Classes: knowing the column's
     value leaves at most 1 % of the mistakes that guessing the largest class makes; of more than LEAK_BINS different
-    numbers, those of one class must also lie side by side.
+    numbers, those of one class must also lie side by side. A column of any kind does that is filled, or empty, for one class.
     """
     kind = next(column.type for column in table.schema.columns if column.name == cells.name)
     both = cells.is_not_null()
+    used = kind not in ("identifier", "constant") and table.schema.task != "regression"
+    if used and not both.all() and any(_of_one_class(answer.filter(side), answer) for side in (both, ~both)):
+        return True
     if kind in ("identifier", "constant", "text", "datetime") or int(both.sum()) < LEAK_ROWS:
         return False
     if table.schema.task == "regression":
@@ -421,6 +428,16 @@ def _leaks(cells: pl.Series, answer: pl.Series, table: Table) -> bool:
     if kind != "numeric" and distinct > len(cells) / 20:
         return False
     return _separates(cells, answer, ordered=distinct > LEAK_BINS)
+
+
+def _of_one_class(part: pl.Series, answer: pl.Series) -> bool:
+    """Whether these rows are all of one class, but for 1 % of the others that chance would put there, and half of that class."""
+    if len(part) < LEAK_ROWS:
+        return False
+    label, own = tally(part).row(0)
+    whole = int((answer == label).sum())
+    others = len(part) * (1 - whole / len(answer))
+    return others >= LEAK_OTHERS and len(part) - own <= 0.01 * others and 2 * own >= whole
 
 
 def _separates(cells: pl.Series, answer: pl.Series, *, ordered: bool) -> bool:

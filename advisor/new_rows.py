@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 BY_CHANCE = 0.01
 """Cells that are missing or unknown are told where rows like the training rows would have so many with less than this chance."""
+MOSTLY_NEW = 0.5
+"""A column whose cells hold new categories in this share is in another form; of fewer the shift of the rows tells."""
 UNKNOWN_SHARE = 0.5
 """The share of missing cells that is assumed of models which do not say what their training rows had."""
 YEARS = (1500, 2199)
@@ -317,7 +319,7 @@ def _categories(read: pl.Series, column: Column, schema: Schema, known: Usual | 
     """Categories that no training row has: another spelling of one that has, or new."""
     levels = schema.levels[column.name]
     strange = read.is_not_null() & ~read.is_in(list(levels))
-    if not strange.any():
+    if int(strange.sum()) <= MOSTLY_NEW * read.count():
         return read, []
     share = 0.0
     if known is not None:

@@ -164,8 +164,14 @@ def advise(
         Unjudged(rule.id, rule.title, verdicts[rule.id].missing)
         for rule in ordered if verdicts[rule.id].fires is None
     )  # fmt: skip
-    found = _sorted([*findings, *(_finding(rule, verdicts[rule.id], facts, texts) for rule in fired if rule.finding)])
+    own = [_finding(rule, verdicts[rule.id], facts, texts) for rule in fired if rule.finding]
+    found = _sorted([*dict.fromkeys(findings), *(one for one in own if not any(_covers(other, one) for other in findings))])
     return Recommendation(configuration, plan.space, found, provenance, unjudged, tuple(contradictions), dict(data or {}))
+
+
+def _covers(one: Finding, other: Finding) -> bool:
+    """Whether the first finding says all that the second does."""
+    return (one.code, one.rule) == (other.code, other.rule) and set(other.columns) <= set(one.columns)
 
 
 def library_default(recommendation: Recommendation, base: Space) -> dict[str, Any]:

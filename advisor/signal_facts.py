@@ -207,17 +207,22 @@ def _keys(values: NDArray[Any]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
 
 def _duplicates(data: SignalSet) -> dict[str, Any]:
     keys, rows = _keys(_values(data.train))
-    tested, _ = _keys(_values(data.test))
+    tested, others = _keys(_values(data.test))
     found, inverse = np.unique(keys, return_inverse=True)
     target = data.train.target[rows].astype(np.float64)
     pairs = np.unique(np.stack([inverse.astype(np.float64), target]), axis=1)
     answers = np.bincount(pairs[0].astype(np.int64), minlength=len(found))
-    differ = disagreement(inverse, target, regression=data.train.task == "regression")
+    regression = data.train.task == "regression"
+    repeated, repeating = np.isin(keys, tested), np.isin(tested, found)
+    both = np.concatenate([keys[repeated], tested[repeating]])
+    answered = np.concatenate([target[repeated], data.test.target[others][repeating].astype(np.float64)])
+    differ = disagreement(both, answered, regression=regression) if len(both) else 0.0
     return {
         "duplicates.share": 1 - len(found) / len(keys),
         "duplicates.conflicting_share": float((answers[inverse] > 1).mean()),
         "duplicates.test_share": float(np.isin(tested, found).mean()),
-        "duplicates.disagreement": differ,
+        "duplicates.disagreement": disagreement(inverse, target, regression=regression),
+        "duplicates.test_disagreement": differ,
         "duplicates.near_disagreement": differ,
     }
 

@@ -45,31 +45,43 @@ def measure_traps(table: Table, sample: pl.DataFrame) -> dict[str, Any]:
 
 
 def _twins(table: Table, used: Sequence[str]) -> dict[str, Any]:
-    """The facts of rows that repeat others, exactly or nearly, beyond those that are counted in ``measurement``."""
+    """The facts of rows that repeat others, exactly or nearly, beyond those that are counted in ``measurement``.
+
+    Whether test rows are copies of training rows is told by their own targets, and decides nothing but what is said of them.
+    """
     train, test = (part.select(name for name in used if name in table.test.columns) for part in (table.train, table.test))
-    shared = _repeated(train, test)
-    exact = _disagreement(table, train)
+    exact = _disagreement(table, train, train.clear())
+    same = _disagreement(table, train, test)
     near = differ = None
     if train.height + test.height <= NEAR_ROWS:
-        rounded = _rounded(train)
-        same = rounded.hash_rows(seed=0).n_unique() == train.hash_rows(seed=0).n_unique()
-        near, differ = _repeated(rounded, _rounded(test)), exact if same else _disagreement(table, rounded)
+        rounded, others = _rounded(train), _rounded(test)
+        near, differ = _repeated(rounded, others), _disagreement(table, rounded, others)
     return {
-        "duplicates.test_share": shared,
+        "duplicates.test_share": _repeated(train, test),
         "duplicates.disagreement": exact,
+        "duplicates.test_disagreement": same,
         "duplicates.near_test_share": near,
         "duplicates.near_disagreement": differ,
     }
 
 
-def _disagreement(table: Table, rows: pl.DataFrame) -> float:
-    """Of training rows that are equal in ``rows``, which has as many."""
+def _disagreement(table: Table, train: pl.DataFrame, test: pl.DataFrame) -> float:
+    """Of training rows that are equal in ``train``; of test rows with the training rows that they repeat, where there are any."""
     schema = replace(table.schema, time=None, time_parts=())  # by their times equal rows could be told apart
+    keys, tested = train.hash_rows(seed=0), test.hash_rows(seed=0)
+    columns = [schema.target, *(column.name for column in schema.columns if column.name in table.test.columns)]
+    rows = table.train.select(columns)
+    if test.height:
+        repeated, repeating = keys.is_in(tested.unique().implode()), tested.is_in(keys.unique().implode())
+        rows = pl.concat([rows.filter(repeated), table.test.select(columns).filter(repeating)], how="vertical_relaxed")
+        keys = pl.concat([keys.filter(repeated), tested.filter(repeating)])
+    if not rows.height:
+        return 0.0
     return disagreement(
-        rows.hash_rows(seed=0).to_numpy(),
-        table.train[schema.target].rank("dense").to_numpy(),
+        keys.to_numpy(),
+        rows[schema.target].rank("dense").to_numpy(),
         regression=schema.task == "regression",
-        inputs=lambda mask: encode(table.train.filter(mask), schema).for_trees(),
+        inputs=lambda mask: encode(rows.filter(mask), schema).for_trees(),
     )
 
 

@@ -41,7 +41,7 @@ def disagreement(
     # a mean of n rows lies nearer to them than to others: (n - 1) / n of the variance is left
     weights = 1 - 1 / sizes[key]
     left = float((((answers - answers.mean(axis=0)) ** 2).sum(axis=1) * weights).sum())
-    if inputs is not None and within < left:
+    if inputs is not None and 0 < within < left:
         errors = answers - _explained(inputs(chosen), answers, key, len(sizes), rng)
         left = min(left, float(((errors**2).sum(axis=1) * weights).sum()))
     return within / left if left > 0 else 0.0

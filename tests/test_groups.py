@@ -186,3 +186,27 @@ def test_a_model_of_groups_is_trained_and_judged_on_new_ones(tmp_path):
     train, test = parted(panel())
     run = advisor.fit(train, "y", test=test, out=tmp_path / "run", fixed={"epochs": 3, "final_members": 1})
     assert run.document["test"]["rows"] == len(test) and run.document["estimate"]["mean"] > 0
+
+
+@pytest.mark.parametrize("case", ["target", "numbers"])
+@pytest.mark.parametrize("named", ["text", "numbers"])
+def test_patients_are_found_by_their_diagnosis_or_by_nearly_equal_measurements(case, named):
+    draw = np.random.default_rng(0)
+    patient = draw.permutation(np.repeat(np.arange(40), 8))
+    sick = draw.integers(0, 2, 40)[patient] if case == "target" else draw.integers(0, 2, 320)
+    noise = 0.01 if case == "numbers" else 1.0
+    measured = draw.normal(size=(40, 3))[patient] + noise * draw.normal(size=(320, 3))
+    frame = pl.DataFrame({f"x{place}": measured[:, place] for place in range(3)}).with_columns(
+        patient=pl.Series([f"P{number}" for number in patient] if named == "text" else patient),
+        y=pl.Series(np.where(sick == 1, "sick", "well")),
+    )
+    facts = advisor.measure(frame, "y").values
+    assert facts["columns.things"] == ["patient"] and facts["groups.things"] == 40
+    assert set(facts["columns.of_things"]) >= ({"y"} if case == "target" else {"x0", "x1", "x2"})
+    assert "patient" not in facts["columns.leaking"]
+
+
+def test_a_number_that_the_target_is_computed_from_names_no_things():
+    age = np.random.default_rng(0).integers(18, 70, 400)
+    frame = pl.DataFrame({"age": age, "a": np.sin(age * 7.3), "y": np.where(age > 40, "old", "young")})
+    assert not advisor.measure(frame, "y").values["groups.things"]

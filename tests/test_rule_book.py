@@ -147,9 +147,22 @@ def ranks(numbers):
     ]
 
 
+def of_one_class(part, answers):
+    """Whether some rows are those of one class, as far as chance would put others there."""
+    if len(part) < 50:
+        return False
+    label = min(Counter(part), key=lambda one: (-part.count(one), one))
+    others = len(part) * (1 - answers.count(label) / len(answers))
+    return others >= 10 and len(part) - part.count(label) <= 0.01 * others and 2 * part.count(label) >= answers.count(label)
+
+
 def leaks(cells, answers, kind, task):
     """Whether a column alone gives the target away."""
     filled = [(cell, answer) for cell, answer in zip(cells, answers, strict=True) if cell is not None]
+    if task != "regression" and kind not in ("identifier", "constant") and len(filled) < len(cells):
+        sides = [answer for _, answer in filled], [a for cell, a in zip(cells, answers, strict=True) if cell is None]
+        if any(of_one_class(side, answers) for side in sides):
+            return True
     if kind not in ("numeric", "categorical", "boolean") or len(filled) < 50:
         return False
     if task == "regression":
@@ -177,7 +190,7 @@ def leaks(cells, answers, kind, task):
 
 ELSEWHERE = {name for name in FACTS if name.startswith("shift.")} | {
     "columns.shifted", "columns.period", "columns.later", "columns.new_levels", "columns.out_of_range", "columns.changed",
-    "duplicates.near_test_share", "duplicates.disagreement", "duplicates.near_disagreement",
+    "duplicates.near_test_share", "duplicates.disagreement", "duplicates.test_disagreement", "duplicates.near_disagreement",
     "text.tells_nothing", "columns.text_tells_nothing", "time.held_to_none",
     "test.unlike_columns", "columns.unlike_training", "test.unlike_cells",
     "groups.apart", "columns.groups_apart", "groups.things", "columns.things", "columns.of_things",

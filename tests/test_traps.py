@@ -60,7 +60,8 @@ def test_rows_that_look_alike_by_nature_are_not_called_copies(task):
     facts = advisor.measure(train, "y", test=test, types={"a": "numeric"}).values
     assert facts["duplicates.test_share"] == 1.0 and facts["duplicates.share"] > 0.9
     assert 0.7 < facts["duplicates.disagreement"] < 1.3
-    assert facts["duplicates.near_disagreement"] == facts["duplicates.disagreement"]
+    assert 0.7 < facts["duplicates.test_disagreement"] < 1.3
+    assert facts["duplicates.near_disagreement"] == facts["duplicates.test_disagreement"]
     found = codes(advisor.recommend(train, "y", test=test))
     assert "rows-recur" in found and found.isdisjoint({"test-rows-that-train", "test-rows-that-nearly-train", "duplicates"})
 
@@ -94,12 +95,32 @@ def test_without_inputs_disagreement_is_beside_that_of_all_rows(rows, regression
     assert disagreement(keys, target, regression=regression) == pytest.approx(expected, abs=1e-9)
 
 
-def test_the_target_of_the_test_rows_plays_no_part():
+def test_the_target_of_the_test_rows_tells_copies_and_nothing_else():
     train = frame()
     test = train.head(30)
     other = test.with_columns(pl.Series("y", ["no", "yes"] * 15))
     one, two = (advisor.measure(train, "y", test=part).values for part in (test, other))
     assert one["duplicates.test_share"] == two["duplicates.test_share"] == 1.0
+    assert one["duplicates.test_disagreement"] == 0.0 < two["duplicates.test_disagreement"]
+    judged = {"duplicates.test_disagreement", "duplicates.near_disagreement", "memory.available_gb"}
+    assert {name for name in one if one[name] != two[name]} <= judged
+
+
+def test_a_copied_test_is_called_so_though_two_training_rows_contradict_each_other():
+    rows = frame(300)
+    twin = rows.head(1).with_columns(y=pl.lit("no") if rows["y"][0] == "yes" else pl.lit("yes"))
+    found = codes(advisor.recommend(pl.concat([rows, twin]), "y", test=rows.slice(50, 100)))
+    assert "test-rows-that-train" in found and "rows-recur" not in found
+
+
+def test_a_finding_is_told_once():
+    def part(rows, year, seed):
+        when = pl.select(pl.datetime(year, 1, 1) + pl.duration(days=pl.int_range(rows) % 300)).to_series()
+        return frame(rows, seed).with_columns(when.alias("when"), (when + pl.duration(days=30)).alias("due"), year=pl.lit(year))
+
+    findings = advisor.recommend(part(200, 2019, 0), "y", test=part(100, 2021, 1)).findings
+    assert "period-columns" in {finding.code for finding in findings}
+    assert len({finding.code for finding in findings}) == len(findings)
 
 
 def test_columns_of_nearly_one_value_are_named():
@@ -171,3 +192,19 @@ def test_a_model_reads_words_in_new_rows(tmp_path):
     told = pl.concat([row.with_columns(remark=pl.lit(text)) for text in ("high", "low")])
     high, low = load_model(tmp_path / "run").predict_proba(told)[:, 1]
     assert high > low
+
+
+def test_a_column_of_any_kind_that_is_filled_for_one_class_gives_the_target_away():
+    draw = np.random.default_rng(0)
+    gone = draw.random(400) < 0.3
+    cells = {
+        "left": pl.select(pl.datetime(2024, 1, 1) + pl.duration(days=pl.int_range(400) % 90)).to_series(),
+        "why": pl.Series([" ".join(draw.choice(["too", "dear", "slow", "moved", "away"], 5)) for _ in range(400)]),
+        "fee": pl.Series(draw.normal(size=400)),
+        "note": pl.Series(["x"] * 400),
+    }
+    kept = {"left": gone, "why": gone & (draw.random(400) < 0.7), "fee": gone, "note": draw.random(400) < 0.5}
+    data = frame(400).with_columns(y=pl.Series(np.where(gone, "gone", "there")))
+    for name, series in cells.items():
+        data = data.with_columns(pl.when(pl.Series(kept[name])).then(series).alias(name))
+    assert advisor.measure(data, "y").values["columns.leaking"] == ["fee", "left", "why"]
