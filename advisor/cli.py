@@ -19,6 +19,7 @@ import click
 
 from advisor import __version__
 from advisor.errors import UserError, did_you_mean
+from advisor.interrupts import as_ctrl_c
 
 if TYPE_CHECKING:
     import polars as pl
@@ -412,22 +413,28 @@ def status(run: str, as_json: bool) -> None:
 @click.option("--wait", type=float, default=60, show_default=True, metavar="SECONDS", help="For it to end; 0 only asks.")
 @json_option
 def stop(run: str, wait: float, as_json: bool) -> None:
-    """Stop the search in RUN, from another terminal or machine. What is finished is kept; `advisor tune RUN` goes on."""
+    """Stop the search in RUN, from another terminal or machine. What is finished is kept; `advisor tune RUN` goes on.
+
+    Exit code 3 when it has not stopped within --wait.
+    """
     from advisor.remote import url_or_path
     from advisor.run_folder import RunFolder
     from advisor.status import stop as ask
 
     folder = RunFolder.open(run)
     answer, name = ask(folder, wait), url_or_path(folder)
-    if as_json:
-        echo_json({"run": name, "answer": answer})
-        return
     words = {
         "nobody": f"nothing runs in {name}",
         "stopped": f"stopped; go on with: advisor tune {name}, or make a model of what is there: advisor finish {name}",
         "asked": f"asked to stop: it does at its trials' next epoch, see advisor status {name}",
     }
-    echo(words[answer])
+    if as_json:
+        echo_json({"run": name, "answer": answer})
+    elif answer != "asked" or not wait:
+        echo(words[answer])
+    if answer == "asked" and wait:
+        say(f"{name} has not stopped within {wait:g} s: it does at its trials' next epoch, see advisor status {name}")
+        raise click.exceptions.Exit(EXIT_CHECK)
 
 
 @cli.command()
@@ -758,6 +765,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(_run(arguments))
 
 
+@as_ctrl_c()
 def _run(arguments: Sequence[str] | None) -> int:
     try:
         code = cli.main(arguments, prog_name="advisor", standalone_mode=False)

@@ -41,9 +41,6 @@ PLACE = "place"
 """User attribute: which place of the budget the trial takes."""
 DRIVER_DIED = "its driver died"
 
-# Optuna announces a new study on stderr, in the middle of our live view.
-logging.getLogger("optuna.storages.journal._storage").setLevel(logging.WARNING)
-
 _CHECKED = re.compile(rb'^(\{.*),"crc":"([0-9a-f]{8})"\}$', re.DOTALL)
 _ENDS = tuple(state for state in TrialState if state.is_finished())
 _DURABLE = frozenset({0, 2, 3})  # create study, study attributes; a trial's end is told by its state
@@ -222,6 +219,17 @@ class Journal:
             self._file.close()
 
 
+def new_study(**options: Any) -> optuna.Study:
+    """``optuna.create_study`` of losses, without Optuna's announcement on stderr, in the middle of our live view."""
+    log = logging.getLogger("optuna")
+    level = log.level
+    log.setLevel(max(level, logging.WARNING))
+    try:
+        return optuna.create_study(direction="minimize", **options)
+    finally:
+        log.setLevel(level)
+
+
 def agree(study: optuna.Study, space_text: str, seed: int | None) -> int:
     """Write what the search is into a new study, or hold it against an old one's; the seed.
 
@@ -323,7 +331,7 @@ def _load(backend: _CountingBackend, path: Path, *, create: bool) -> optuna.Stud
         storage = _Storage(backend)
         names = [study.study_name for study in storage.get_all_studies()]
         if create and not names:
-            return optuna.create_study(storage=storage, study_name=STUDY_NAME, direction="minimize")
+            return new_study(storage=storage, study_name=STUDY_NAME)
         if STUDY_NAME not in names:
             raise UserError(f"{path} holds no study of ours: give the journal of a run that `advisor tune` made")
         study = optuna.load_study(storage=storage, study_name=STUDY_NAME)

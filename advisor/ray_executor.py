@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import ctypes
 import importlib
 import logging
 import math
 import os
 import secrets
+import signal
 import socket
 import sys
 import threading
@@ -214,6 +216,8 @@ class RayWorkers:
         return False
 
     def _live(self) -> None:
+        # What Ray starts inherits it: a terminal that is closed ends the search, which then ends them.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
         try:
             self._init()
         except BaseException as error:  # noqa: BLE001 - handed to whoever waits, in the thread that can act on it
@@ -382,6 +386,11 @@ class RayWorkers:
         self._thread.join()
 
 
+# Of the system, which Ray's core changes beside Python's own; also from a thread that is not the main one.
+_signal_handler = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_int)(("PyOS_getsig", ctypes.pythonapi))
+_set_signal_handler = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)(("PyOS_setsig", ctypes.pythonapi))
+
+
 def _ray_init(address: str | None, local: dict[str, Any], working_dir: str | Path | None = None) -> None:
     import ray
 
@@ -393,6 +402,7 @@ def _ray_init(address: str | None, local: dict[str, Any], working_dir: str | Pat
         options["address"] = address
         if working_dir is not None:
             options["runtime_env"] = {"working_dir": str(Path(working_dir).resolve())}
+    handler = _signal_handler(signal.SIGTERM)
     try:
         if address is None:
             ray.init(**options)
@@ -409,6 +419,8 @@ def _ray_init(address: str | None, local: dict[str, Any], working_dir: str | Pat
         raise
     except Exception as error:  # a plain one where its node does not come up in time; all are reasons of Ray's
         raise UserError(f"Ray did not start here ({_first_line(error)}): try --executor in-process") from error
+    finally:
+        _set_signal_handler(signal.SIGTERM, handler)  # from now on Ray's core would print its stack, and end us
 
 
 def _first_line(error: BaseException) -> str:

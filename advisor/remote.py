@@ -358,8 +358,14 @@ class Remote:
             yield
         except UserError:
             raise
+        except NotImplementedError as error:
+            raise _unfit(self.url) from error
         except Exception as error:
             raise _silent(self.url, error) from error
+
+
+def _unfit(url: str) -> UserError:
+    return UserError(f"{url}: no run can be kept there; give s3://BUCKET/RUN, or a folder")
 
 
 def _silent(url: str, error: Exception) -> UserError:
@@ -402,12 +408,16 @@ def _file_system(url: str) -> tuple[Any, str]:
             "settings, can speak for you"
         )
 
+    if url.startswith("memory://"):
+        raise UserError(f"{url} is gone when this process ends: give s3://BUCKET/RUN, or a folder")
     if url.startswith(("http://", "https://")):
         raise UserError(f"{url}: nothing can be kept there; give s3://BUCKET/RUN, or bring the data here and give the file")
     try:
         files, root = fsspec.core.url_to_fs(url)
     except ImportError as error:
         raise UserError(f"{url}: {error}") from error
+    except (TypeError, AttributeError, NotImplementedError) as error:  # one that lies in another, and a URL says not in which
+        raise _unfit(url) from error
     except ValueError as error:
         raise UserError(f"{url} is in no file system that fsspec knows ({error}): give s3://BUCKET/RUN, or a folder") from error
     except Exception as error:  # some reach out for their server already

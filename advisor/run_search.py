@@ -21,6 +21,7 @@ from advisor.executors import Executor
 from advisor.facts import MIN_SIDE
 from advisor.features import Dataset, Signals
 from advisor.finalists import FINAL_REPEATS, FINALISTS
+from advisor.journal import new_study
 from advisor.objective import Work, payload, rows_at_once, training_sizing, training_work
 from advisor.own_objective import OwnObjective
 from advisor.pace import Pace
@@ -232,7 +233,7 @@ def _importances(found: SearchResult) -> dict[str, float]:
     ranked = found.ranking()
     if len(ranked) < IMPORTANCE_TRIALS:
         return {}
-    study = optuna.create_study()  # of its own: the run's journal is closed by now
+    study = new_study()  # of its own: the run's journal is closed by now
     study.add_trials(ranked)
     with warnings.catch_warnings():
         # one warning per parameter with few trials in its best region; the report says that these are estimates

@@ -22,7 +22,7 @@ import optuna
 from optuna.storages import RDBStorage
 
 from advisor.errors import UserError, did_you_mean
-from advisor.journal import close_leftovers
+from advisor.journal import close_leftovers, new_study
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Connection
@@ -165,7 +165,7 @@ class InMemory:
     """A study that ends with the process, for searches that nobody resumes (simulations). See Journal for the calls."""
 
     def __init__(self) -> None:
-        self.study = optuna.create_study(direction="minimize")
+        self.study = new_study()
 
     def together(self) -> contextlib.AbstractContextManager[None]:
         """Nothing: no reader can come in between."""
@@ -199,7 +199,7 @@ class Database:
         url = checked_url(text)
         storage = _storage(url)
         with failures(url):
-            study = optuna.create_study(storage=storage, study_name=name, direction="minimize", load_if_exists=True)
+            study = new_study(storage=storage, study_name=name, load_if_exists=True)
             lease = _take_lease(url, study)
             _say_holder(study)
         return cls(study, lease, url, clock)

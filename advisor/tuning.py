@@ -6,7 +6,6 @@ do. Until the first trial runs, two seconds of importing torch here would keep t
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from advisor.errors import UserError, did_you_mean
 from advisor.executors import Executor, Factory, InProcessExecutor
 from advisor.finalists import Stopped
+from advisor.interrupts import as_ctrl_c
 from advisor.remote import mirrored
 from advisor.status import begin_request, keep_request, remembered, searched_run, stopping
 from advisor.versions import without_cuda
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from advisor.run_search import Listener
     from advisor.search import Plan, SearchResult
     from advisor.trial import Trial
-
-logging.getLogger("optuna.storages._in_memory").setLevel(logging.WARNING)  # else a line for every study that is made
 
 STRATEGIES = ("joint", "staged")
 GPU_SHARE = 0.25
@@ -51,6 +49,7 @@ class RunResult:
     interrupted: bool = False
 
 
+@as_ctrl_c()
 def fit(data: Source, target: str | None = None, *, out: str | Path | None = None, **options: Any) -> RunResult:
     """Train the recommendation alone: a model without a search. ``advisor train`` is this.
 
@@ -72,6 +71,7 @@ def fit(data: Source, target: str | None = None, *, out: str | Path | None = Non
     return RunResult(run.path, document, model)
 
 
+@as_ctrl_c()
 def tune(
     data: Source,
     target: str | None = None,

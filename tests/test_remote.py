@@ -22,6 +22,19 @@ from advisor.remote import Remote, here, mirrored
 from advisor.run_folder import RunFolder, read_json, write_text
 from advisor.status import stop
 
+
+class Shelf(MemoryFileSystem):
+    """An object store that both machines of a test see."""
+
+    protocol = "shelf"
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return super()._strip_protocol(path.removeprefix("shelf://"))
+
+
+fsspec.register_implementation("shelf", Shelf)
+
 FAST = {"fixed": {"epochs": 3, "validation": "holdout"}}
 
 
@@ -45,12 +58,12 @@ def machine(tmp_path, monkeypatch):
     return become
 
 
-@pytest.fixture(params=["file", "memory"])
+@pytest.fixture(params=["file", "shelf"])
 def url(request, tmp_path, machine):
     """A place for a run that both machines see."""
-    if request.param == "memory":
-        MemoryFileSystem.store.clear()
-        return f"memory://{tmp_path.name}/runs/mine"
+    if request.param == "shelf":
+        Shelf.store.clear()
+        return f"shelf://{tmp_path.name}/runs/mine"
     return f"file://{tmp_path}/bucket/runs/mine"
 
 
@@ -173,11 +186,11 @@ def test_a_run_that_fails_leaves_what_it_had_written(url):
 
 
 def test_a_name_that_leads_out_of_the_folder_is_not_copied(machine, tmp_path, monkeypatch):
-    monkeypatch.setattr(MemoryFileSystem, "find", lambda self, root, **more: [f"{root}/../../evil", f"{root}/good"])
-    monkeypatch.setattr(MemoryFileSystem, "cat_file", lambda self, path, **more: b"x")
-    monkeypatch.setattr(MemoryFileSystem, "ukey", lambda self, path: "1")
-    monkeypatch.setattr(MemoryFileSystem, "exists", lambda self, path, **more: True)
-    folder = here("memory://b/run", new=True)
+    monkeypatch.setattr(Shelf, "find", lambda self, root, **more: [f"{root}/../../evil", f"{root}/good"])
+    monkeypatch.setattr(Shelf, "cat_file", lambda self, path, **more: b"x")
+    monkeypatch.setattr(Shelf, "ukey", lambda self, path: "1")
+    monkeypatch.setattr(Shelf, "exists", lambda self, path, **more: True)
+    folder = here("shelf://b/run", new=True)
     assert (folder / "good").read_bytes() == b"x"
     assert not list(tmp_path.rglob("evil"))
 
@@ -357,23 +370,23 @@ def test_another_machine_can_ask_it_to_stop(url, machine):
 
 
 def test_storage_that_is_away_for_a_while_is_tried_again(machine, monkeypatch):
-    MemoryFileSystem.store.clear()
-    run = begun("memory://b/run")
+    Shelf.store.clear()
+    run = begun("shelf://b/run")
     away = [False]
-    write = MemoryFileSystem.pipe_file
+    write = Shelf.pipe_file
 
     def pipe_file(self, path, value, **more):
         if away[0]:
             raise ConnectionError("no route")
         return write(self, path, value, **more)
 
-    monkeypatch.setattr(MemoryFileSystem, "pipe_file", pipe_file)
+    monkeypatch.setattr(Shelf, "pipe_file", pipe_file)
     with run.in_use(), mirrored(run):
         away[0] = True
         write_text(run.journal, "trials")
         time.sleep(0.3)
         away[0] = False
-    assert content("memory://b/run")["study.journal"] == b"trials"
+    assert content("shelf://b/run")["study.journal"] == b"trials"
     says = r"run does not answer \(ConnectionError: no route\); the run is whole in .*one"
     with pytest.raises(UserError, match=says), run.in_use(), mirrored(run):
         write_text(run.journal, "more trials")
@@ -381,7 +394,7 @@ def test_storage_that_is_away_for_a_while_is_tried_again(machine, monkeypatch):
     away[0] = False
     with run.in_use(), mirrored(run):
         pass
-    assert content("memory://b/run")["study.journal"] == b"more trials"
+    assert content("shelf://b/run")["study.journal"] == b"more trials"
 
 
 def test_what_else_lies_at_a_url_is_not_copied(url, tmp_path, capfd):
@@ -416,13 +429,16 @@ def test_a_damaged_memory_of_what_was_copied_is_one_line(files, url):
         ("sftp://me:secret@nowhere.invalid/run", "the URL holds a password"),
         ("s4://bucket/run", "s4://bucket/run is in no file system that fsspec knows"),
         ("hdfs://nowhere.invalid/run", "hdfs://nowhere.invalid/run"),
-        ("memory://empty/run", "memory://empty/run holds no run: give the URL of one, or bring the data here"),
+        ("memory://run", "memory://run is gone when this process ends"),
+        ("reference://x", "reference://x: no run can be kept there"),
+        ("generic://x", "generic://x: no run can be kept there"),
+        ("shelf://empty/run", "shelf://empty/run holds no run: give the URL of one, or bring the data here"),
         ("https://nowhere.invalid/d.csv", "nothing can be kept there; give s3://BUCKET/RUN, or bring the data here"),
     ],
 )
 @pytest.mark.parametrize("command", [["why"], ["status"], ["stop"], ["tune", "--executor", "in-process"], ["report"], ["train"]])
 def test_a_url_that_is_none_is_one_line(url, says, command, machine, capfd):
-    MemoryFileSystem.store.clear()
+    Shelf.store.clear()
     assert _run([command[0], url, *command[1:]]) == 2
     out, err = capfd.readouterr()
     assert out == "" and err.count("\n") == 1

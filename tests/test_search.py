@@ -354,23 +354,24 @@ def test_should_stop_gives_the_running_places_back(executor, tmp_path):
     assert_run_is_sound(tmp_path / "j", 8)
 
 
-def test_ctrl_c_once_stops_cleanly_twice_at_once(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_ctrl_c_once_stops_cleanly_twice_at_once(number, tmp_path):
     def once(event, progress):
         if isinstance(event, EpochDone) and event.number == 1:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
 
-    before = signal.getsignal(signal.SIGINT)
+    before = signal.getsignal(number)
     result = search(plan(8), in_process(), tmp_path / "j", on_event=once)
     assert result.interrupted
     assert len(result.trials) == 1
 
     def twice(event, progress):
-        signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(number)
+        signal.raise_signal(number)
 
     with pytest.raises(KeyboardInterrupt):
         search(plan(8), in_process(), tmp_path / "j", on_event=twice)
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(number) is before
     search(plan(8), in_process(), tmp_path / "j")
     assert_run_is_sound(tmp_path / "j", 8)
 

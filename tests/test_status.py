@@ -136,6 +136,8 @@ def test_a_driver_of_another_machine_is_believed_and_asked(here, capfd):
     run.lock.write_text(json.dumps({"pid": 7, "host": "elsewhere", "since": "2026-01-01T00:00:00+00:00"}))
     assert read_status(run).driver["host"] == "elsewhere"
     now = iter(range(100))
+    assert "run has not stopped within 0.01 s" in says("stop run --wait 0.01", capfd, code=3)
+    assert "asked to stop" in says("stop run --wait 0", capfd)
     assert stop(run, wait=5, clock=lambda: next(now), sleep=lambda seconds: None) == "asked"
     assert run.stop_request.is_file() and read_status(run).state == "stopping"
     assert stop(run, wait=5, clock=lambda: next(now), sleep=lambda seconds: run.lock.write_text("")) == "stopped"

@@ -142,13 +142,37 @@ def test_ctrl_c_on_a_terminal_too(data):
     assert [t for t in trials(data.parent / "run") if t.state == TrialState.COMPLETE]
 
 
-def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(data):
-    """R9 on a pipe."""
-    process = start(data)
+def test_a_terminal_that_is_closed_is_ctrl_c(data):
+    process, terminal = on_a_terminal(data)
+    assert ": complete" in shown(terminal, until=": complete")
+    os.close(terminal)
+    os.killpg(process.pid, signal.SIGHUP)  # as Linux does it where the terminal is the process's own
+    assert process.wait(120) == 130
+    run = data.parent / "run"
+    assert [t for t in trials(run) if t.state == TrialState.COMPLETE] and not (run / "error.log").exists()
+
+
+@pytest.mark.parametrize(("executor", "number"), [("in-process", signal.SIGINT), ("ray", signal.SIGTERM)])
+def test_ctrl_c_or_term_keeps_what_is_finished_and_says_how_to_go_on(executor, number, data):
+    """R9 on a pipe. Ray's core would answer TERM with its stack."""
+    process = start(data, "--executor", executor)
     numbers = acknowledged(process, 1)
-    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, number)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert "go on with: advisor tune" in err.splitlines()[-1]
+    *trials_too, again, instead = err.splitlines()
+    assert "go on with: advisor tune run --trials 6" in again and instead.endswith(": advisor finish run")
+    assert all(line.startswith("trial ") for line in trials_too), err
     kept = {t.number for t in trials(data.parent / "run") if t.state == TrialState.COMPLETE}
     assert numbers <= kept
+
+
+def test_term_in_the_final_ends_it(data):
+    process = start(data)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("final"):
+            break
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130 and f"interrupted: {BUDGET} of {BUDGET} trials are kept" in err
