@@ -36,6 +36,8 @@ LATER_CODE = "later-test-rows"
 """The finding whose first column becomes the time column."""
 APART_CODE = "other-groups"
 """The finding whose first column becomes the group column, where there is no time column."""
+SHOWN_COLUMNS = 12
+"""A message that asks for the target names at most this many columns."""
 MOST_LEFT_OUT = 0.25
 """... unless they are more than this share of the columns: then the sides differ in all, and no column is to blame."""
 NAMES_TOLD = 5
@@ -135,6 +137,7 @@ def get_advice(source: Source, target: str | None, reading: Reading | None = Non
     from advisor.columns import CODE_NAME
     from advisor.table import Table
 
+    check_target(target)
     reading = reading or Reading()
     kind = _kind(source, reading)
     reading = replace(reading, kind=kind)
@@ -176,12 +179,33 @@ def _kind(source: Any, reading: Reading) -> Kind:
     return kind_of(source, reading.kind or ("sequence" if reading.id_column else None))
 
 
+def check_target(target: object) -> None:
+    """UserError for a target that holds the values themselves instead of naming a column: an array, a Series, a frame."""
+    if getattr(target, "shape", ()) or isinstance(target, list | set | dict):
+        raise UserError(
+            f"target is a {type(target).__name__}; expected the name of a column: put the values into the data as a column "
+            "and give its name, as in recommend(data.assign(y=values), target='y')"
+        )
+
+
+def _no_target(source: Any) -> UserError:
+    """What to say of a table without a target: its columns, or why it can't be read."""
+    from advisor.reading import read_source, shown
+
+    if isinstance(source, str | Path) and ":" not in str(source) and not Path(source).exists():
+        return UserError(f"{source}: there is no such file or run folder")
+    columns = read_source(source).frame.columns
+    some = ", ".join(shown(name, 40) for name in columns[:SHOWN_COLUMNS])
+    more = f" and {len(columns) - SHOWN_COLUMNS:,} more" if len(columns) > SHOWN_COLUMNS else ""
+    return UserError(f"say which column to predict: --target COLUMN; the columns are {some}{more}")
+
+
 def _read(source: Any, target: str | None, reading: Reading) -> Table | SignalSet:
     from advisor.signals import load_signals
 
     if _kind(source, reading) == "table":
         if target is None:
-            raise UserError(f"--target is missing: name the column of {source} to predict")
+            raise _no_target(source)
         if reading.channels is not None:
             raise UserError("--channels is for arrays of sequences: a table has none")
         return _table(source, target, reading)
@@ -372,6 +396,7 @@ def measure(data: Source, target: str | None = None, **options: Any) -> Facts:
     options: those of ``Reading`` (test, types, kind, task, id_column, time_column, group_column, channels, test_fraction,
     seed). Raises UserError for whatever the user can mend.
     """
+    check_target(target)
     return _measure(_read(data, target, reading_of(options)))
 
 

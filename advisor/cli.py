@@ -105,7 +105,7 @@ def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--group-column", help="Keep rows with the same value of this column together."),
         click.option("--strict", is_flag=True, help="Refuse a test table with a column unlike the training rows in form."),
         click.option("--test-fraction", type=float, default=0.2, show_default=True, help="Share of rows held out."),
-        click.option("--seed", type=int, default=0, show_default=True),
+        click.option("--seed", type=int, default=0, show_default=True, help="Of every random choice, from the rows held out on."),
         click.option("--rules", multiple=True, metavar="DIR", help="A further folder of rules; repeatable."),
         click.option("--without", multiple=True, metavar="ID", help="Leave out a rule; repeatable."),
         click.option("--set", "fixed", multiple=True, metavar="PARAMETER=VALUE", callback=fixed_values, help="Your own value."),

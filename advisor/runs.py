@@ -7,21 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from advisor import knowledge
-from advisor.advice import Advice, check_fingerprint, get_advice, read_run, reading_of, reopen
+from advisor.advice import Advice, check_fingerprint, check_target, get_advice, read_run, reading_of, reopen
 from advisor.archive import archive_pair
 from advisor.errors import UserError
 from advisor.image_paths import SUFFIXES
-from advisor.reading import read_source, shown
+from advisor.reading import shown
 from advisor.recommendation import Recommendation
 from advisor.remote import here
 from advisor.run_folder import RunFolder, choose_run_folder, read_text, write_text
-from advisor.signals import kind_of
 
 if TYPE_CHECKING:
     from advisor.advice import Source
 
-SHOWN_COLUMNS = 12
-"""A message names so many columns."""
 DATA_SUFFIXES = (".csv", ".tsv", ".parquet", ".xlsx", ".npz", ".npy")
 """Files that a message about a folder proposes."""
 
@@ -30,6 +27,7 @@ def open_run(
     data: Source, target: str | None, out: str | Path | None, options: Mapping[str, Any]
 ) -> tuple[Advice, RunFolder]:
     """The advice and the run folder for some data, or for a run that is there already; a run's place may be a URL."""
+    check_target(target)
     data, out = here(data), here(out, new=True)
     if isinstance(data, str | Path) and is_run(data):
         if Path(data).is_dir():
@@ -40,13 +38,6 @@ def open_run(
             raise UserError(f"{data} says already how its data are read: leave out {', '.join(given)}")
         advice, run = reopen(Path(data))
         return (advice, run) if out is None else (advice, choose_run_folder(out, advice.identity))
-    if target is None and not options.get("id_column") and kind_of(data, options.get("kind")) == "table":
-        if isinstance(data, str | Path) and ":" not in str(data) and not Path(data).exists():
-            raise UserError(f"{data}: there is no such file or run folder")
-        columns = read_source(data).frame.columns  # or why it cannot be read
-        some = ", ".join(shown(name, 40) for name in columns[:SHOWN_COLUMNS])
-        more = f" and {len(columns) - SHOWN_COLUMNS:,} more" if len(columns) > SHOWN_COLUMNS else ""
-        raise UserError(f"say which column to predict: --target COLUMN; the columns are {some}{more}")
     advice = get_advice(data, target, reading_of(options))
     run = choose_run_folder(out, advice.identity)
     if run.recommendation.is_file():
