@@ -43,6 +43,7 @@ MOST_LEFT_OUT = 0.25
 NAMES_TOLD = 5
 """A message names so many columns."""
 TOLD_BY_RULES = {"marked_values", "glitches", "channels_last", "rows_alone_in_their_class", "test_rows_of_unseen_class"}
+TOLD_BY_RULES |= {"corrupt_files", "oversized_files", "absent_files"}
 """Notes of what was repaired that are facts, of which a rule tells whenever there are any."""
 COLUMN_FACTS = {"name", "type", "why", "missing_share", "distinct"}
 """What facts.json says of a column at the least."""

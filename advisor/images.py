@@ -18,7 +18,7 @@ from advisor.image_paths import SUFFIXES, ImagePaths
 from advisor.pixel_tables import named_pixels, read_pixels
 from advisor.pixels import BYTE, common_size
 from advisor.reading import read_source, shown
-from advisor.signal_rows import Found, Request, Rows
+from advisor.signal_rows import Found, Request, Rows, quoted
 
 HEAD_BYTES, FIRST_ROWS = 1 << 16, 100
 """A table is judged by its beginning: a column of image files has one in its first rows."""
@@ -28,12 +28,13 @@ MOST_WRAPPINGS = 4
 
 @dataclass(frozen=True)
 class _Listed:
-    """Image files of one part with their labels. skipped: files that are no images, hidden, or lie elsewhere."""
+    """Image files of one part with their labels. absent: those that a table names and that do not exist."""
 
     files: tuple[Path, ...]
     labels: pl.Series | None
     names: tuple[str, ...]
     groups: pl.Series | None = None
+    absent: tuple[str, ...] = ()
 
 
 def are_images(source: object) -> bool:
@@ -139,13 +140,14 @@ def _readable(listed: _Listed, origin: str, request: Request, notes: dict[str, i
     """The files whose headers can be read."""
     found = headers(listed.files)
     good = [position for position, own in enumerate(found) if not own.problem]
+    lost = {"absent_files": listed.absent} if listed.absent else {}
     for problem in ("corrupt", "oversized"):
-        count = sum(own.problem == problem for own in found)
-        first = next((name for name, own in zip(listed.names, found, strict=True) if own.problem == problem), "")
-        if count and (not request.needs_target or count == len(found)):
+        bad = tuple(name for name, own in zip(listed.names, found, strict=True) if own.problem == problem)
+        if bad and (not request.needs_target or len(bad) == len(found)):
             what = "cannot be read as images" if problem == "corrupt" else "declare more than 100 million pixels"
-            raise UserError(f"{origin}: {count:,} of {len(found):,} files {what}, the first is '{shown(first)}'; leave them out")
-        notes[f"{problem}_files"] = notes.get(f"{problem}_files", 0) + count
+            raise UserError(f"{origin}: {len(bad):,} of {len(found):,} files {what}: {quoted(bad)}; leave them out")
+        notes[f"{problem}_files"] = notes.get(f"{problem}_files", 0) + len(bad)
+        lost |= {f"{problem}_files": bad} if bad else {}
     if not good:
         raise UserError(f"{origin}: none of the {len(found):,} image files can be read; expected PNG, JPEG and the like")
     known = [found[position] for position in good]
@@ -162,7 +164,7 @@ def _readable(listed: _Listed, origin: str, request: Request, notes: dict[str, i
     labels, groups = (None if column is None else column.gather(rows) for column in (listed.labels, listed.groups))
     bits = request.bits if request.bits > BYTE else max(own.bits for own in known)
     values = FileValues(tuple(listed.files[position] for position in good), shape, bits, keys)
-    return Rows(values, labels, groups, tuple(listed.names[position] for position in good))
+    return Rows(values, labels, groups, tuple(listed.names[position] for position in good), lost)
 
 
 # ---------------------------------------------------------------------------------------------------------- folders
@@ -310,16 +312,18 @@ def _table(frame: pl.DataFrame, paths: ImagePaths, column: str, origin: str, req
     files = [paths.file(cell) for cell in cells]
     kept = np.array([row for row, file in enumerate(files) if file is not None], np.int64)
     if absent := len(files) - len(kept):
-        first = cells[files.index(None)]
+        lost = [cell for cell, file in zip(cells, files, strict=True) if file is None]
         if not request.needs_target or absent > len(files) / 2:
             raise UserError(
-                f"{origin}: {absent:,} of {len(files):,} image files do not exist, the first is '{shown(first)}'; paths are "
+                f"{origin}: {absent:,} of {len(files):,} image files do not exist: {quoted(lost)}; paths are "
                 f"relative to {shown(paths.folder.resolve(), 100)} or to a folder in it"
             )
-        notes["absent_files"] = absent
+        notes["absent_files"] = notes.get("absent_files", 0) + absent
     target = frame[request.target].gather(kept) if request.needs_target and request.target is not None else None
     group = request.group_column
     groups = None if group is None or group not in frame.columns else frame[group].gather(kept).cast(pl.String).fill_null("")
     named_by = request.id_column if request.id_column in frame.columns else column
     names = frame[named_by].cast(pl.String).fill_null("")
-    return _Listed(tuple(file for file in files if file is not None), target, tuple(names.gather(kept).to_list()), groups)
+    absences = tuple(cell for cell, file in zip(cells, files, strict=True) if file is None)
+    there = tuple(file for file in files if file is not None)
+    return _Listed(there, target, tuple(names.gather(kept).to_list()), groups, absences)

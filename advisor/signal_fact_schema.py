@@ -32,6 +32,7 @@ _ROWS: tuple[tuple[Any, ...], ...] = (
     ("signal.channels", "int", "channels", "channels of an image (1 grey, 3 colour) or of a sequence", 1),
     ("signal.values", "int", "values", "numbers that one row has: channels times pixels or points", 784),
     ("signal.missing_files", "int", "files", "image files left out: damaged, oversized, or not there", 0),
+    ("signal.missing_names", "list", "names", "all of these files", []),
     ("sequence.length", "int", "points", "length of the longest training sequence", 150),
     ("sequence.length_min", "int", "points", "length of the shortest training sequence", 150),
     ("sequence.length_median", "float", "points", "median length of the training sequences", 150.0),

@@ -167,6 +167,7 @@ def _shape_facts(data: SignalSet) -> dict[str, Any]:
         "signal.channels": schema.channels,
         "signal.values": values,
         "signal.missing_files": sum(notes.get(f"{what}_files", 0) for what in ("corrupt", "oversized", "absent")),
+        "signal.missing_names": sorted({name for names in data.lost.values() for name in names}),
     }
 
 

@@ -7,7 +7,7 @@ decoded once, part by part, into its place.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +20,16 @@ from advisor.errors import UserError
 from advisor.features import Task
 from advisor.kinds import Kind
 from advisor.pixels import BYTE
+from advisor.reading import shown
+
+FILES_TOLD = 10
+"""A message names so many files."""
+
+
+def quoted(files: Sequence[str]) -> str:
+    """Files for a message: the first of them, and how many more there are."""
+    more = f" and {len(files) - FILES_TOLD:,} more" if len(files) > FILES_TOLD else ""
+    return ", ".join(f"'{shown(name, 60)}'" for name in files[:FILES_TOLD]) + more
 
 
 class Values(Protocol):
@@ -62,13 +72,14 @@ class ArrayValues:
 class Rows:
     """Rows as they were read. answer: their target cells; groups: their groups as text; each None where there is none.
 
-    names: the file's name or id of each row, "" where it has none.
+    names: the file's name or id of each row, "" where it has none. lost: of files that are no rows, by the note that counts them.
     """
 
     values: Values
     answer: pl.Series | None
     groups: pl.Series | None = None
     names: tuple[str, ...] = ()
+    lost: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", self.names or ("",) * len(self.values))

@@ -23,7 +23,7 @@ from advisor.holdout import held_out_rows, row_keys
 from advisor.image_paths import SUFFIXES
 from advisor.kinds import Kind
 from advisor.reading import MAX_BYTES, shown
-from advisor.signal_rows import ArrayValues, Found, Request, Rows, lengths_of
+from advisor.signal_rows import ArrayValues, Found, Request, Rows, lengths_of, quoted
 from advisor.target import LONELY, check_target, finite_numbers, ordered_classes, read_target
 
 __all__ = ["SignalSchema", "SignalSet", "kind_of", "load_signals", "read_signals"]
@@ -84,7 +84,8 @@ class SignalSet:
     "converted_channels", "arrays_ignored", "infinite_values", "empty_sequences", "cut_sequences" (test rows longer than all
     training rows), "marked_values", "glitches", "channels_last" (1), "rows_without_target", "rows_alone_in_their_class",
     "test_rows_of_unseen_class". train_names, test_names: the file or id of each row,
-    "" where there is none. ignored: columns of a table that are not used, as they hold texts or name the rows.
+    "" where there is none. ignored: columns of a table that are not used, as they hold texts or name the rows. lost: of the files
+    that notes count, by the note, those of the training and of the test rows.
     """
 
     name: str
@@ -98,6 +99,7 @@ class SignalSet:
     train_names: tuple[str, ...] = ()
     test_names: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
+    lost: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -177,6 +179,9 @@ def load_signals(
     alike = replace(request, like=found.shape, columns=found.columns, channels=_where_channels(found), bits=found.bits)
     given = found.test if test is None else _read(test, chosen_kind, alike).train
     notes = dict(found.notes)
+    if test is not None and given is not None:
+        for note, files in given.lost.items():
+            notes[note] = notes.get(note, 0) + len(files)
     cleaning = Cleaning()
     if isinstance(found.train.values, ArrayValues) and found.kind == "sequence":
         cleaning = Cleaning.fit(found.train.values.array)
@@ -202,7 +207,9 @@ def load_signals(
         tested = _decoded(given, kept, cells, notes)
     schema = replace(_schema(found, chosen, train), cleaning=cleaning)
     fingerprint = _fingerprint(keys, answer, found)
-    return _divided(found, schema, fingerprint, train, tested, "held-out" if given is None else "file", notes)
+    divided = _divided(found, schema, fingerprint, train, tested, "held-out" if given is None else "file", notes)
+    headless = [found.train.lost] if given is None else [found.train.lost, given.lost]
+    return replace(divided, lost=_lost(*headless, {"corrupt_files": train.corrupt + tested.corrupt}))
 
 
 def read_signals(source: object, schema: SignalSchema) -> tuple[Signals, tuple[str, ...]]:
@@ -220,7 +227,7 @@ def read_signals(source: object, schema: SignalSchema) -> tuple[Signals, tuple[s
     values, readable = found.train.values.take(rows)
     if not readable.all():
         bad = [name for name, good in zip(found.train.names, readable, strict=True) if not good]
-        raise UserError(f"{found.origin}: {len(bad):,} images cannot be read, the first is '{shown(bad[0])}'; leave them out")
+        raise UserError(f"{found.origin}: {len(bad):,} images cannot be read: {quoted(bad)}; leave them out")
     if schema.kind == "sequence":
         values, _ = schema.cleaning.with_gaps(values)
     return Signals(_fitting(values, schema, found.origin)), found.train.names
@@ -314,18 +321,26 @@ class _Part:
     answer: pl.Series
     groups: pl.Series | None
     names: tuple[str, ...]
+    corrupt: tuple[str, ...] = ()
 
 
 def _decoded(rows: Rows, chosen: NDArray[np.int64], answer: pl.Series, notes: dict[str, int]) -> _Part:
     """The chosen rows with their values; those that cannot be read are left out and counted."""
     values, readable = rows.values.take(chosen)
+    corrupt = tuple(rows.names[row] for row in chosen[~readable].tolist())
     if lost := int((~readable).sum()):
         notes["corrupt_files"] = notes.get("corrupt_files", 0) + lost
         chosen, answer = chosen[readable], answer.filter(readable)
     if not len(chosen):
         raise UserError("no row is left for the training or the test part: none of its images can be read, or there are too few")
     groups = None if rows.groups is None else rows.groups.gather(chosen)
-    return _Part(values, answer, groups, tuple(rows.names[row] for row in chosen.tolist()))
+    return _Part(values, answer, groups, tuple(rows.names[row] for row in chosen.tolist()), corrupt)
+
+
+def _lost(*parts: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    names = dict.fromkeys(note for part in parts for note in part)
+    joined = {note: tuple(sorted({name for part in parts for name in part.get(note, ())})) for note in names}
+    return {note: files for note, files in joined.items() if files}
 
 
 def _with_gaps(rows: Rows, cleaning: Cleaning, notes: dict[str, int]) -> Rows:

@@ -1,5 +1,6 @@
 """Folders and tables of image files: labels, sizes, colours, damage, worker processes, the cache."""
 
+import json
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from PIL import Image
 from signal_mistakes import bomb, folders, picture
 
 from advisor import image_files
+from advisor.cli import _run
 from advisor.errors import UserError
 from advisor.signals import kind_of, load_signals, read_signals
 
@@ -77,10 +79,24 @@ def test_what_is_no_image_is_ignored_and_what_is_damaged_left_out(tmp_path):
     bomb(root / "b" / "bomb.png")
     data = load_signals(root)
     assert data.notes == {"files_ignored": 6, "corrupt_files": 3, "oversized_files": 1}
+    assert data.lost == {"corrupt_files": ("a/1.png", "b/1.png", "b/2.png"), "oversized_files": ("b/bomb.png",)}
     names = {*data.train_names, *data.test_names}
     assert len(names) == 18 and "b/inside.png" in names and not names & {"a/1.png", "b/1.png", "b/2.png", "b/bomb.png"}
     with pytest.raises(UserError, match=r"2.png|1.png"):
         read_signals(root, data.schema)
+
+
+def test_damaged_images_are_named_once_some_in_the_text_and_all_in_the_json(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    root = folders(tmp_path, "ab", 30)
+    for number in range(12):
+        (root / "a" / f"{number}.png").write_bytes(b"")
+    assert _run(["recommend", str(root), "--out", "run", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    (finding,) = (f for f in document["findings"] if f["code"] == "corrupt-files")
+    assert finding["message"].startswith("12 image files") and "a/0.png" in finding["message"]
+    assert finding["message"].count(".png") <= 10
+    assert sorted(document["facts"]["signal.missing_names"]) == sorted(f"a/{number}.png" for number in range(12))
 
 
 def test_a_file_is_judged_by_its_content_and_postscript_is_never_run(tmp_path):
