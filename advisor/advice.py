@@ -376,6 +376,7 @@ def repairs(data: Table | SignalSet) -> list[Finding]:
         for name, count in sorted(data.notes.items())
         if count and name not in TOLD_BY_RULES
     ]
+    told += [Finding("info", code, sentence) for code, sentence in sorted(data.told.items())]
     if names := getattr(data, "ignored", ()):
         more = f" and {len(names) - NAMES_TOLD} more" if len(names) > NAMES_TOLD else ""
         message = f"Not used as values, for they hold texts or name the rows: {', '.join(names[:NAMES_TOLD])}{more}."

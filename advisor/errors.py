@@ -1,4 +1,4 @@
-"""The one exception that a user can cause, the warning about new rows, and help with misspelt names."""
+"""The one exception that a user can cause, the warning about new rows, and names of the data in a message."""
 
 from __future__ import annotations
 
@@ -50,6 +50,12 @@ class DataFormWarning(UserWarning):
     def __init__(self, changes: Sequence[FormChange]) -> None:
         self.changes = tuple(changes)
         super().__init__("; ".join(change.message for change in changes))
+
+
+def shown(text: object, limit: int = 80) -> str:
+    """Text for a message: control characters escaped (a file cannot steer the terminal), cut in the middle."""
+    clean = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+    return clean if len(clean) <= limit else f"{clean[: limit // 2]}…{clean[-limit // 3 :]}"
 
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:

@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import queue
 import shutil
-import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -25,17 +22,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from advisor import apart
 from advisor.cache import cache_folder
 from advisor.errors import UserError
-from advisor.image_worker import Header, answer
+from advisor.image_worker import Header
 from advisor.reading import available_memory, shown
 
 FEW_FILES = 300
-"""Up to so many files are read in this process: a worker takes half a second to start."""
+"""Up to so many files are read by one worker: more of them take longer to start than they save."""
 CHUNK = 64
 """Files that a worker reads at a time."""
 UNUSED_DAYS = 30
 """A decoded set that was not used for so long is removed when the next one is made."""
+_WORKER = "advisor.image_worker"
 _PREFIX = "images-"
 FORMAT = 1
 """Raised whenever the same files would give other pixels, so that the cache is not used."""
@@ -150,14 +149,44 @@ def _key(files: Sequence[Path], shape: tuple[int, ...], bits: int) -> str:
 
 
 def _each_chunk(what: str, files: Sequence[Path], order: dict[str, Any]) -> Iterator[tuple[list[Any], bytes]]:
-    """Per chunk of files, in order, what ``image_worker.answer`` gives."""
-    jobs = [order | {"do": what, "files": [str(file) for file in files[at : at + CHUNK]]} for at in range(0, len(files), CHUNK)]
-    count = min(len(os.sched_getaffinity(0)), len(jobs))
-    if len(files) <= FEW_FILES or count < 2:
-        yield from map(answer, jobs)
-        return
-    with _Workers(count) as workers, ThreadPoolExecutor(count) as threads:
-        yield from _in_order(threads, workers.answer, jobs, ahead=2 * count)
+    """Per chunk of files, in order, the answer of ``image_worker`` and the bytes that it wrote."""
+    jobs = [
+        order | {"do": what, "files": [str(file.absolute()) for file in files[at : at + CHUNK]]}
+        for at in range(0, len(files), CHUNK)
+    ]
+    count = 1 if len(files) <= FEW_FILES else min(len(os.sched_getaffinity(0)), len(jobs))
+    places: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for place in range(count):
+        places.put(place)
+
+    def answer(job: dict[str, Any]) -> tuple[list[Any], bytes]:
+        place = places.get()
+        try:
+            return _answer(job, place, available_memory() // count)
+        finally:
+            places.put(place)
+
+    try:
+        if count == 1:
+            yield from map(answer, jobs)
+        else:
+            with ThreadPoolExecutor(count) as threads:
+                yield from _in_order(threads, answer, jobs, ahead=2 * count)
+    finally:
+        for place in range(1, count):
+            apart.end(_WORKER, place)
+
+
+def _answer(job: dict[str, Any], place: int, limit: int) -> tuple[list[Any], bytes]:
+    """A worker's answer. A file that ends the worker, or needs too much memory, cannot be read; the others can."""
+    try:
+        with apart.answered(_WORKER, job, limit, place) as answer:
+            return answer.value, answer.content()
+    except (apart.WorkerDied, MemoryError):
+        if len(job["files"]) == 1:
+            return [list(Header("corrupt")) if job["do"] == "header" else False], b""
+    alone = [_answer(job | {"files": [file]}, place, limit) for file in job["files"]]
+    return [found for ones, _ in alone for found in ones], b"".join(content for _, content in alone)
 
 
 def _in_order(
@@ -174,54 +203,3 @@ def _in_order(
         waiting.append(threads.submit(call, job))
     while waiting:
         yield waiting.popleft().result()
-
-
-class _Workers:
-    """Processes of ``python -m advisor.image_worker``, one job at a time each.
-
-    Plain children, no multiprocessing: that would run the main module of the user's program again in each of them.
-    """
-
-    def __init__(self, count: int) -> None:
-        here = str(Path(__file__).resolve().parent.parent)
-        path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH", "")]))
-        command = [sys.executable, "-m", "advisor.image_worker"]
-        self._children = [
-            subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-                start_new_session=True,  # Ctrl-C in the terminal is this process's to handle
-            )
-            for _ in range(count)
-        ]
-        self._free: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
-        for child in self._children:
-            self._free.put(child)
-
-    def __enter__(self) -> _Workers:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for child in self._children:
-            child.kill()
-            child.communicate()
-
-    def answer(self, job: dict[str, Any]) -> tuple[list[Any], bytes]:
-        """A worker's answer; when the worker has died, this process reads the files itself."""
-        child = self._free.get()
-        try:
-            assert child.stdin is not None and child.stdout is not None
-            child.stdin.write(json.dumps(job).encode() + b"\n")
-            child.stdin.flush()
-            line = json.loads(child.stdout.readline())
-            pixels = child.stdout.read(line["bytes"])
-            if len(pixels) < line["bytes"]:
-                raise EOFError
-            return line["found"], pixels
-        except (OSError, EOFError, ValueError):
-            return answer(job)
-        finally:
-            self._free.put(child)

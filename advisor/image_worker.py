@@ -1,21 +1,21 @@
 """What a worker process does with image files: read a header, decode. It loads NumPy and Pillow and nothing else.
 
-``python -m advisor.image_worker`` takes one JSON job a line on stdin and writes one JSON line and the pixels to stdout.
+``python -m advisor.image_worker`` is started by ``advisor.image_files``: a reader that crashes on a damaged file ends no more.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import sys
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, TiffImagePlugin, WebPImagePlugin  # noqa: F401  else Pillow would load all its readers
 
+from advisor import apart
 from advisor.pixels import BYTE, LUMA, bits_of, byte_scale, fitted
 
 MOST_PIXELS = 100_000_000
@@ -121,22 +121,23 @@ def _on_white(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(white, image).convert("L" if grey else "RGB")
 
 
-def answer(job: dict[str, Any]) -> tuple[list[Any], bytes]:
-    """A job's answer: per file its header, or whether it could be read; and the pixels of those that could."""
-    if job["do"] == "header":
-        return [list(header(file)) for file in job["files"]], b""
-    found = [decode(file, tuple(job["shape"]), job["bits"]) for file in job["files"]]
-    return [pixels is not None for pixels in found], b"".join(pixels.tobytes() for pixels in found if pixels is not None)
+def read_headers(order: Mapping[str, Any], out: IO[bytes]) -> list[Header]:
+    """The headers of order's files."""
+    return [header(file) for file in order["files"]]
 
 
-def main() -> None:
-    """Answer the jobs on stdin until it is closed."""
-    for line in sys.stdin.buffer:
-        found, pixels = answer(json.loads(line))
-        sys.stdout.buffer.write(json.dumps({"found": found, "bytes": len(pixels)}).encode() + b"\n")
-        sys.stdout.buffer.write(pixels)
-        sys.stdout.buffer.flush()
+def decode_all(order: Mapping[str, Any], out: IO[bytes]) -> list[bool]:
+    """Write the pixels of those of order's files that can be read, and say which can. order: files, shape, bits."""
+    readable = []
+    for file in order["files"]:
+        pixels = decode(file, tuple(order["shape"]), order["bits"])
+        readable.append(pixels is not None)
+        if pixels is not None:
+            out.write(pixels.tobytes())
+    return readable
 
+
+JOBS = {"header": read_headers, "decode": decode_all}
 
 if __name__ == "__main__":
-    main()
+    apart.serve(JOBS)

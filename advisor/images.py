@@ -106,7 +106,7 @@ def read_images(source: object, request: Request) -> Found:
         if len(request.columns) != 1:
             named = not request.columns and paths.column(read.frame.head(FIRST_ROWS)) is not None
             if not named and (found := read_pixels(read.frame, read.name, origin, request)) is not None:
-                return found.noting(read.notes)
+                return replace(found, told=read.told).noting(read.notes)
         column = _chosen_column(read.frame, paths, origin, request)
         parts = {"train": _table(read.frame, paths, column, origin, request, notes)}
         target, name, columns = str(request.target), read.name, (column,)

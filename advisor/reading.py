@@ -16,17 +16,19 @@ import resource
 import socket
 import stat
 import warnings
-import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from advisor import apart
 from advisor.errors import UserError, did_you_mean
+from advisor.errors import shown as shown  # most modules that read data take it from here
+from advisor.table_worker import nested_column
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,6 +70,7 @@ _OTHER_FORMATS = {
     },
     b"\x7fELF": "a program",
 }
+_WORKER = "advisor.table_worker"
 _SPREADSHEETS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
 _ABOVE = 20
 """At most so many lines of a title, a date, a source are looked for above the header."""
@@ -77,18 +80,16 @@ _POLARS_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSErr
 
 @dataclass(frozen=True)
 class Source:
-    """A frame as it was read: its short name, where it came from, and what was repaired while reading."""
+    """A frame as it was read: its short name, where it came from, and what was repaired while reading.
+
+    told: what else a person should know of how it was read, as code -> sentence.
+    """
 
     frame: pl.DataFrame
     name: str
     origin: str
     notes: dict[str, int]
-
-
-def shown(text: object, limit: int = 80) -> str:
-    """Text for a message: control characters escaped (a file cannot steer the terminal), cut in the middle."""
-    clean = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
-    return clean if len(clean) <= limit else f"{clean[: limit // 2]}…{clean[-limit // 3 :]}"
+    told: dict[str, str] = field(default_factory=dict)
 
 
 def total_memory() -> int:
@@ -152,10 +153,14 @@ def with_unique_names(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.rename(dict(zip(frame.columns, unique, strict=True))) if unique != frame.columns else frame
 
 
-def read_source(source: object, *, max_bytes: int = MAX_BYTES) -> Source:
+def read_source(
+    source: object, *, max_bytes: int = MAX_BYTES, encoding: str | None = None, sheet: str | None = None
+) -> Source:
     """Read a path, ``sklearn:NAME``, ``openml:ID`` or a data frame; UserError for whatever cannot be read.
 
-    max_bytes: refuse more than so many uncompressed bytes (never more than the memory that is free).
+    max_bytes: refuse more than so many uncompressed bytes (never more than the memory that is free). encoding: of a text file
+    (one in Unicode says so itself); by default it is found out. sheet: the name of a spreadsheet's sheet, by default the first
+    that holds a table. Both are passed over where a source has no use for them: test rows may come in another format.
     """
     if isinstance(source, pl.LazyFrame):
         raise UserError("the data is a polars LazyFrame; call .collect() on it first")
@@ -167,7 +172,7 @@ def read_source(source: object, *, max_bytes: int = MAX_BYTES) -> Source:
         kind, _, name = source.partition(":")
         return _from_sklearn(name, source) if kind == "sklearn" else _from_openml(name, source)
     if isinstance(source, str | Path):
-        return _read_path(source, max_bytes)
+        return _read_path(source, max_bytes, encoding, sheet)
     raise UserError(
         f"the data is a {type(source).__name__}; expected a file's path, 'sklearn:NAME', 'openml:ID', "
         "or a pandas or polars DataFrame"
@@ -182,7 +187,7 @@ def _checked(frame: pl.DataFrame, names: Sequence[object], name: str, origin: st
     frame = frame.rename(dict(zip(frame.columns, unique, strict=True))) if unique != frame.columns else frame
     odd = [column for column, dtype in frame.schema.items() if dtype.is_nested() or not _plain(dtype)]
     if odd:
-        raise UserError(_nested(shown(origin), odd[0], str(frame.schema[odd[0]]), len(odd)))
+        raise UserError(nested_column(shown(origin), odd[0], str(frame.schema[odd[0]]), len(odd)))
     return Source(frame, name, origin, notes | repaired)
 
 
@@ -256,7 +261,7 @@ def _from_openml(name: str, origin: str) -> Source:
 # ---------------------------------------------------------------------------------------------------------- files
 
 
-def _read_path(source: str | Path, max_bytes: int) -> Source:
+def _read_path(source: str | Path, max_bytes: int, encoding: str | None, sheet: str | None) -> Source:
     text = shown(source, 200)
     path = Path(source)
     size = _regular_file(path, text)
@@ -275,14 +280,14 @@ def _read_path(source: str | Path, max_bytes: int) -> Source:
     if path.suffix.lower() in (".parquet", ".pq"):
         raise UserError(f"{text} is not a Parquet file (it does not begin with PAR1); is it complete?")
     data: bytes | None = None
-    notes: dict[str, int] = {}
+    told: dict[str, str] = {}
     if path.suffix.lower() in _SPREADSHEETS and head.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
-        data, notes = _first_sheet(path, text, limit)
+        data, told = _read_sheet(path, text, sheet, limit)
     elif head.startswith(b"\x1f\x8b"):
         data = _unzipped(path, text, max_bytes)
     try:
         read = _read_csv(path, text, name, data, head if data is None else data[:_HEAD_BYTES])
-        return replace(read, notes=notes | read.notes)
+        return replace(read, told=told | read.told)
     except MemoryError as error:
         raise UserError(f"{text} does not fit into the memory that is free") from error
 
@@ -310,40 +315,23 @@ def _regular_file(path: Path, text: str) -> int:
     return info.st_size
 
 
-def _read_parquet(path: Path, text: str, limit: int) -> tuple[pl.DataFrame, list[str]]:
-    """The frame, its columns named by position, and the columns' own names."""
-    # By pyarrow: polars aborts the whole process on some damaged pages, which nothing can catch.
-    import pyarrow as pa  # type: ignore[import-untyped]
-    from pyarrow import parquet
-
+def _read_parquet(path: Path, text: str, limit: int, rows: int | None = None) -> tuple[pl.DataFrame, list[str]]:
+    """The frame (or its first rows), its columns named by position, and the columns' own names."""
+    order = {"do": "parquet", "path": str(path.absolute()), "text": text, "rows": rows}
     try:
-        with parquet.ParquetFile(path, memory_map=True) as file:
-            rows, width = file.metadata.num_rows, file.metadata.num_columns
-            # The header declares the rows; repeated values need no bytes in the file, but 8 each (text more) in memory.
-            if rows * width * 8 > limit:
-                raise UserError(
-                    f"{text} declares {rows:,} rows of {width:,} columns, {rows * width * 8:,} bytes in memory; "
-                    f"at most {limit:,} are read"
-                )
-            if nested := [field for field in file.schema_arrow if pa.types.is_nested(field.type)]:
-                raise UserError(_nested(text, nested[0].name, str(nested[0].type), len(nested)))
-            table = file.read()
-            table.validate(full=True)  # damaged lengths and offsets would crash whoever follows them
-        frame = pl.from_arrow(table.rename_columns([str(position) for position in range(width)]))
-        frame = frame if isinstance(frame, pl.DataFrame) else frame.to_frame()
-        return frame, list(table.column_names)
-    except (pa.ArrowException, *_POLARS_ERRORS) as error:
+        with apart.answered(_WORKER, order, limit) as answer:
+            import pyarrow as pa  # type: ignore[import-untyped]
+
+            # mapped: the frame keeps it, and nothing is copied
+            content = pa.memory_map(f"/dev/fd/{answer.file}").read_buffer(answer.size)
+        frame = pl.from_arrow(pa.ipc.open_file(content).read_all())
+        return frame if isinstance(frame, pl.DataFrame) else frame.to_frame(), answer.value
+    except apart.WorkerDied as error:
+        raise UserError(f"{text} cannot be read as Parquet: its reader died; is it damaged, or made to harm?") from error
+    except _POLARS_ERRORS as error:
         raise UserError(f"{text} cannot be read as Parquet: {shown(error, 160)}; is it complete?") from error
     except MemoryError as error:
         raise UserError(f"{text} does not fit into the memory that is free") from error
-
-
-def _nested(text: str, name: str, kind: str, count: int) -> str:
-    more = f" (and {count - 1} more columns)" if count > 1 else ""
-    return (
-        f"{text}: column '{shown(name)}' holds {shown(kind, 60)} values{more}; expected plain numbers, text or dates: "
-        "unnest the column or drop it"
-    )
 
 
 def _unzipped(path: Path, text: str, max_bytes: int) -> bytes:
@@ -369,34 +357,32 @@ def _unzipped(path: Path, text: str, max_bytes: int) -> bytes:
     return bytes(content)
 
 
-def _first_sheet(path: Path, text: str, limit: int) -> tuple[bytes, dict[str, int]]:
-    """The first sheet with cells, as CSV, so that titles above the header and the like are one matter; other sheets counted."""
-    import fastexcel
-
-    try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                size = sum(entry.file_size for entry in archive.infolist())
-            if size > min(limit, available_memory() // 3):
-                raise UserError(f"{text} unpacks to {size:,} bytes; save the sheet as CSV or Parquet")
-        book = fastexcel.read_excel(str(path))
-        for position in range(len(book.sheet_names)):
-            sheet = book.load_sheet(position, header_row=None, dtypes="string").to_polars()
-            if sheet.height and sheet.width:
+def _read_sheet(path: Path, text: str, wanted: str | None, limit: int) -> tuple[bytes, dict[str, str]]:
+    """A sheet as CSV, so that titles above the header and the like are one matter; what to tell of the choice."""
+    # The sheet, its copy in the frame and what the reader needs meanwhile are in memory at once: a third of it each.
+    limit = min(limit, available_memory() // 3)
+    for careful in (False, True):
+        order = {"do": "sheet", "path": str(path.absolute()), "text": text, "sheet": wanted, "careful": careful}
+        try:
+            with apart.answered(_WORKER, order, limit) as answer:
+                return answer.content(), _told_of_sheet(answer.value)
+        except (apart.WorkerDied, MemoryError):
+            if path.suffix.lower() not in (".xlsx", ".xlsm"):
                 break
-        else:
-            raise UserError(f"{text} has no sheet with cells; expected a header line and rows")
-    except UserError:
-        raise
-    except (fastexcel.FastExcelError, zipfile.BadZipFile, NotImplementedError, *_POLARS_ERRORS) as error:
-        first = str(error).strip().partition("\n")[0]
-        raise UserError(f"{text} cannot be read as a spreadsheet ({shown(first, 160)}); is it complete?") from error
-    # a day is given as its midnight, and a time of day as one of the day before the spreadsheets' first
-    days = pl.all().str.replace(r"^1899-12-3[01] ", "").str.replace(r"^(\d{4}-\d\d-\d\d) 00:00:00$", "$1")
-    empty = pl.all_horizontal(pl.all().fill_null("").str.strip_chars() == "")
-    content = sheet.filter(~empty).select(days).write_csv(include_header=False).encode()
-    others = len(book.sheet_names) - 1
-    return content, {"other_sheets": others} if others else {}
+            # else perhaps one that lies about its extent: every cell is looked at
+    needs = f"{text} needs more than {limit:,} bytes of memory to be read, or is damaged"
+    raise UserError(f"{needs}; save the sheet as CSV or Parquet")
+
+
+def _told_of_sheet(found: Mapping[str, Any]) -> dict[str, str]:
+    told = {}
+    name = shown(found["sheet"], 40)
+    if others := [other for other in found["sheets"] if other != found["sheet"]]:
+        some = ", ".join(f"'{shown(other, 40)}'" for other in others[:8])
+        told["other-sheets"] = f"The sheet '{name}' was read; not read: {some}. --sheet NAME reads another one."
+    if found["reach"]:
+        told["far-cells"] = f"Sheet '{name}': {found['reach']}. These do not count; is a cell left behind there?"
+    return told
 
 
 # ------------------------------------------------------------------------------------------------------------ CSV

@@ -107,7 +107,7 @@ def _from_table(source: object, request: Request) -> Found:
         found = _long(frame, numbers, columns, ids, origin, request, notes)
     known = {*special, *columns}
     ignored = tuple(name for name in frame.columns if name not in known)
-    return replace(found, name=read.name, origin=origin, ignored=ignored).noting(notes)
+    return replace(found, name=read.name, origin=origin, ignored=ignored, told=read.told).noting(notes)
 
 
 def _value_columns(

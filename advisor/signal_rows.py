@@ -93,7 +93,7 @@ class Found:
     a table that hold the values (or the paths); id_column, order_column: those that name a row and order its points.
     channels_last: the source's arrays of sequences stand as (rows, points, channels); bits: those of the largest pixel;
     ignored: columns of a table that hold neither values nor anything that was asked for. notes: what was repaired or left
-    out, as counts.
+    out, as counts. told: what else to know of how a file was read, as code -> sentence.
     """
 
     kind: Kind
@@ -113,6 +113,7 @@ class Found:
     bits: int = BYTE
     ignored: tuple[str, ...] = ()
     notes: dict[str, int] = field(default_factory=dict)
+    told: dict[str, str] = field(default_factory=dict)
 
     def noting(self, notes: dict[str, int]) -> Found:
         """The same with more notes; counts of zero are none."""

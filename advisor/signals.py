@@ -86,6 +86,7 @@ class SignalSet:
     "test_rows_of_unseen_class". train_names, test_names: the file or id of each row,
     "" where there is none. ignored: columns of a table that are not used, as they hold texts or name the rows. lost: of the files
     that notes count, by the note, those of the training and of the test rows.
+    told: what else to know of how a file was read, as code -> sentence.
     """
 
     name: str
@@ -100,6 +101,7 @@ class SignalSet:
     test_names: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     lost: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    told: dict[str, str] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -391,7 +393,7 @@ def _divided(
         found.name, found.origin, fingerprint, schema,
         _dataset(train, schema, found.origin), _dataset(test, schema, found.origin),
         {what: count for what, count in notes.items() if count}, origin, train.names, test.names,
-        found.ignored,
+        found.ignored, found.told,
     )  # fmt: skip
 
 

@@ -118,6 +118,7 @@ class Table:
     target). train, test: the feature columns as ``conform`` leaves them, the target (String labels or Float64), and
     the group and time columns; rows stand in the order of the source, those without a target are left out. notes:
     what was repaired or left out, as counts. changes: columns of a given test table that are unlike the training rows in form.
+    told: what else to know of how the file was read, as code -> sentence.
     """
 
     name: str
@@ -129,6 +130,7 @@ class Table:
     notes: dict[str, int]
     test_origin: Literal["file", "held-out"]
     changes: tuple[FormChange, ...] = ()
+    told: dict[str, str] = field(default_factory=dict)
 
     def dataset(self, part: Literal["train", "test"]) -> Dataset:
         """One part as arrays, in row order."""
@@ -218,7 +220,7 @@ def load_table(
         raise UserError("no row is left for the test part; give more rows, another test_fraction, or a test table")
     fingerprint = fingerprint_of(frame.drop(special), answer, keys)
     origin: Literal["file", "held-out"] = "held-out" if test is None else "file"
-    return Table(read.name, read.origin, fingerprint, schema, train, held_out, notes, origin, changes)
+    return Table(read.name, read.origin, fingerprint, schema, train, held_out, notes, origin, changes, read.told)
 
 
 # -------------------------------------------------------------------------------------------------------- requests

@@ -318,7 +318,7 @@ def test_new_images_of_any_shape_fit(tmp_path):
 
 
 def many(tmp_path, count=image_files.FEW_FILES + 60):
-    """More images than one process reads, a few of them damaged."""
+    """More images than one worker reads, a few of them damaged."""
     root = folders(tmp_path, "ab", count // 2, size=(6, 5), mode="L")
     for row in (3, 70, 150):
         whole = (root / "a" / f"{row}.png").read_bytes()
@@ -332,14 +332,14 @@ def large(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_worker_processes_read_what_this_process_reads(large, monkeypatch):
+def test_many_workers_read_what_one_reads(large, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
     by_workers = load_signals(large)
     monkeypatch.setattr(image_files, "FEW_FILES", 10**6)
-    here = load_signals(large)
-    assert by_workers.notes == here.notes == {"corrupt_files": 3}
-    assert by_workers.train_names == here.train_names and by_workers.fingerprint == here.fingerprint
-    assert (by_workers.train.features.values == here.train.features.values).all()
+    alone = load_signals(large)
+    assert by_workers.notes == alone.notes == {"corrupt_files": 3}
+    assert by_workers.train_names == alone.train_names and by_workers.fingerprint == alone.fingerprint
+    assert (by_workers.train.features.values == alone.train.features.values).all()
 
 
 @pytest.mark.slow

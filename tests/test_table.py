@@ -150,7 +150,8 @@ def test_a_spreadsheet_is_read_like_a_file(book):
     assert types_of(table) == {"when": "datetime", "amount": "numeric", "code": "categorical", "at": "numeric"}
     assert encode(frame[:2], table.schema).numeric[:, -1].tolist() == [0.5, 1.5], "hours"
     assert table.schema.classes == ("a, b", 'c "d"') and table.name == "data"
-    assert table.notes == {"other_sheets": 1, "lines_above_header": 1}
+    assert table.notes == {"lines_above_header": 1}
+    assert table.told["other-sheets"].startswith("The sheet 'data' was read; not read: 'notes'.")
 
 
 def test_a_spreadsheet_that_is_damaged_or_empty_is_one_line(book, tmp_path):
