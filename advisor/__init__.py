@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from advisor.advice import measure, recommend
     from advisor.errors import DataFormWarning, UserError
+    from advisor.image_paths import image_root
     from advisor.inspection import inspect
     from advisor.models import load_model
     from advisor.trial import Outcome, SignalRows, Trial
@@ -23,6 +24,7 @@ except PackageNotFoundError:  # a checkout that was never installed
     __version__ = "0+unknown"
 
 _HOMES = {
+    "image_root": "advisor.image_paths",
     "measure": "advisor.advice",
     "recommend": "advisor.advice",
     "inspect": "advisor.inspection",
@@ -37,8 +39,8 @@ _HOMES = {
     "UserError": "advisor.errors",
 }
 __all__ = [
-    "DataFormWarning", "Outcome", "SignalRows", "Trial", "UserError", "__version__", "finish", "fit", "inspect", "load_model",
-    "measure", "recommend", "tune",
+    "DataFormWarning", "Outcome", "SignalRows", "Trial", "UserError", "__version__", "finish", "fit", "image_root", "inspect",
+    "load_model", "measure", "recommend", "tune",
 ]  # fmt: skip
 
 

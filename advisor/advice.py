@@ -140,7 +140,7 @@ def get_advice(source: Source, target: str | None, reading: Reading | None = Non
 
     check_target(target)
     reading = reading or Reading()
-    kind = _kind(source, reading)
+    kind = _kind(source, target, reading)
     reading = replace(reading, kind=kind)
     space = knowledge.base_space(kind)
     # first: a misspelt rule must not cost a minute of reading
@@ -173,11 +173,11 @@ def get_advice(source: Source, target: str | None, reading: Reading | None = Non
     return Advice(data, measured, recommendation, reading, rules)
 
 
-def _kind(source: Any, reading: Reading) -> Kind:
+def _kind(source: Any, target: str | None, reading: Reading) -> Kind:
     """What the rows are; rows of a table that belong to one id are a sequence."""
     from advisor.signals import kind_of
 
-    return kind_of(source, reading.kind or ("sequence" if reading.id_column else None))
+    return kind_of(source, reading.kind or ("sequence" if reading.id_column else None), target)
 
 
 def check_target(target: object) -> None:
@@ -204,7 +204,8 @@ def _no_target(source: Any) -> UserError:
 def _read(source: Any, target: str | None, reading: Reading) -> Table | SignalSet:
     from advisor.signals import load_signals
 
-    if _kind(source, reading) == "table":
+    kind = _kind(source, target, reading)
+    if kind == "table":
         if target is None:
             raise _no_target(source)
         if reading.channels is not None:
@@ -215,7 +216,7 @@ def _read(source: Any, target: str | None, reading: Reading) -> Table | SignalSe
     return load_signals(
         source,
         target,
-        kind=_kind(source, reading),
+        kind=kind,
         test=reading.test,
         task=reading.task,  # type: ignore[arg-type]  # checked there, with a message
         id_column=reading.id_column,

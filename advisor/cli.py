@@ -91,6 +91,19 @@ def _scalar(text: str) -> Any:
     return text
 
 
+def _only_under(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    """The image root for as long as the command runs."""
+    if value is not None:
+        from advisor.image_paths import image_root
+
+        context.with_resource(image_root(value))
+
+
+def image_root_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    says = "A table may name no image file outside of this folder; for servers."
+    return click.option("--image-root", metavar="DIR", expose_value=False, callback=_only_under, help=says)(command)
+
+
 def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that say how to read the data and which rules to apply; the same for every command that reads data."""
     options: list[Callable[[Callable[..., Any]], Callable[..., Any]]] = [
@@ -110,6 +123,7 @@ def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--without", multiple=True, metavar="ID", help="Leave out a rule; repeatable."),
         click.option("--set", "fixed", multiple=True, metavar="PARAMETER=VALUE", callback=fixed_values, help="Your own value."),
         click.option("--out", metavar="DIR", help="The run folder, or its URL (s3://BUCKET/RUN); by default runs/NAME."),
+        image_root_option,
         json_option,
     ]
     for option in reversed(options):
@@ -458,6 +472,7 @@ def dashboard(run: str, host: str, port: int) -> None:
 @click.option("--out", metavar="FILE", help="Where to write the CSV; by default stdout.")
 @click.option("--raw", is_flag=True, help="Leave texts as they are that a spreadsheet would take for a formula.")
 @click.option("--strict", is_flag=True, help="Refuse rows with a column that is unlike the training rows in form.")
+@image_root_option
 @json_option
 def predict(run: str, rows: str, out: str | None, raw: bool, strict: bool, as_json: bool) -> None:
     """Predict ROWS (like the training ones: a table, a folder of images, a file of series) with the model of RUN.

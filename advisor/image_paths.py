@@ -10,13 +10,13 @@ import contextlib
 import itertools
 import re
 from collections.abc import Iterator
+from contextvars import ContextVar
 from functools import cached_property
 from pathlib import Path, PureWindowsPath
 
 import polars as pl
 
-from advisor.errors import UserError
-from advisor.reading import shown
+from advisor.errors import UserError, shown
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".pbm", ".pnm")
 MOST_FOLDERS = 50
@@ -27,6 +27,29 @@ JUDGED = 10
 """A column is judged by so many of its first cells."""
 MOST_COLUMNS = 8
 """Names without an ending are looked for in so many first columns: an id is among them."""
+MOSTLY_NAMES = 0.5
+"""A column is one of file names when this share of its cells ends like one: a text may speak of a picture."""
+
+_root: ContextVar[Path | None] = ContextVar("image_root", default=None)
+
+
+@contextlib.contextmanager
+def image_root(folder: str | Path) -> Iterator[None]:
+    """Within this, a table may name no image outside of ``folder``: neither by its path, nor by "..", nor by a link.
+
+    For a server, whose users bring tables: without it a table may name any image file that the process can read.
+
+    >>> with advisor.image_root("/srv/uploads/17"):  # doctest: +SKIP
+    ...     advisor.recommend("/srv/uploads/17/train.csv", "label")
+    """
+    root = Path(folder).resolve()
+    if not root.is_dir():
+        raise UserError(f"{shown(folder, 200)} is no folder; the image root is the folder that all images of a table lie in")
+    before = _root.set(root)
+    try:
+        yield
+    finally:
+        _root.reset(before)
 
 
 class ImagePaths:
@@ -37,13 +60,21 @@ class ImagePaths:
         self._words = set() if table is None else set(re.split(r"[_\W]+", table.stem.lower()))
         self._last = (self.folder, "")
 
-    def column(self, frame: pl.DataFrame) -> str | None:
-        """The column that names images which exist, or None."""
+    def column(self, frame: pl.DataFrame, *, asked: bool = True) -> str | None:
+        """The column that names images which exist, or None.
+
+        asked: whether images were asked for. Else the names must be told by themselves: by their ending, or by lying in a folder
+        that is called like the table.
+        """
         for name, kind in frame.schema.items():
             if kind == pl.String:
-                cells = [cell for cell in frame[name].drop_nulls().to_list() if _has_suffix(cell)]
-                if any(self.file(cell) is not None for cell in cells[:JUDGED]):
+                filled = frame[name].drop_nulls().to_list()
+                cells = [cell for cell in filled if _has_suffix(cell)]
+                likely = len(cells) > (0 if asked else MOSTLY_NAMES * len(filled))
+                if likely and any(self.file(cell) is not None for cell in cells[:JUDGED]):
                     return name
+        if not asked:
+            self.folders = [folder for folder in self.folders if self._is_near(folder)]
         if not self.folders:
             return None
         for name in frame.columns[:MOST_COLUMNS]:
@@ -54,32 +85,39 @@ class ImagePaths:
         return None
 
     def file(self, cell: str) -> Path | None:
-        """The image that a cell names, or None. UserError where it could be either of two."""
+        """The image that a cell names, or None. UserError where it could be either of two, or lies where none may."""
         if not cell.strip():
             return None
+        outside = False
         for tail in _tails(cell):
             endings = ("",) if _has_suffix(tail) else SUFFIXES
-            if _exists(found := self._last[0] / (tail + self._last[1])):  # where the one before was: one look for each cell
-                return found
-            for ending in endings:
-                if _exists(found := self.folder / (tail + ending)):
-                    return self._at(self.folder, ending, found)
+            places = [self._last, *((self.folder, ending) for ending in endings)]  # first where the one before was
+            for folder, ending in places:
+                if not _may_be_named(found := folder / (tail + ending)):
+                    outside = True
+                elif _exists(found):
+                    return self._at(folder, ending, found)
             for near in (True, False):
                 there = [
                     (folder, ending)
                     for folder in self.folders
                     if self._is_near(folder) == near
                     for ending in endings
-                    if _exists(folder / (tail + ending))
+                    if _may_be_named(found := folder / (tail + ending)) and _exists(found)
                 ]
                 if len({folder for folder, _ in there}) > 1:
-                    places = " and in ".join(shown(folder, 80) for folder in dict.fromkeys(folder for folder, _ in there[:2]))
+                    both = " and in ".join(shown(folder, 80) for folder in dict.fromkeys(folder for folder, _ in there[:2]))
                     raise UserError(
-                        f"the image '{shown(tail, 60)}' lies in {places}; say in the table which is meant (a table that "
+                        f"the image '{shown(tail, 60)}' lies in {both}; say in the table which is meant (a table that "
                         "is not about these images is read with --kind table)"
                     )
                 if there:
                     return self._at(*there[0], there[0][0] / (tail + there[0][1]))
+        if outside:
+            raise UserError(
+                f"the image '{shown(cell, 60)}' lies outside of the image root {shown(_root.get(), 100)} "
+                "(a table that is not about images is read with --kind table)"
+            )
         return None
 
     def _at(self, folder: Path, ending: str, found: Path) -> Path:
@@ -110,6 +148,17 @@ def _tails(cell: str) -> Iterator[str]:
     if rooted:
         for start in range(1, len(parts) - 1):  # a bare name could be another class's
             yield "/".join(parts[start:])
+
+
+def _may_be_named(path: Path) -> bool:
+    """Whether the path, with its links followed, lies under the image root; any may where there is none."""
+    root = _root.get()
+    if root is None:
+        return True
+    try:
+        return path.resolve().is_relative_to(root)
+    except (OSError, ValueError, RuntimeError):  # a name too long, with a NUL, or a loop of links
+        return False
 
 
 def _has_suffix(cell: str) -> bool:

@@ -17,7 +17,7 @@ from advisor.image_files import FileValues, headers
 from advisor.image_paths import SUFFIXES, ImagePaths
 from advisor.pixel_tables import named_pixels, read_pixels
 from advisor.pixels import BYTE, common_size
-from advisor.reading import read_source, shown
+from advisor.reading import first_rows, read_source, shown
 from advisor.signal_rows import Found, Request, Rows, quoted
 
 HEAD_BYTES, FIRST_ROWS = 1 << 16, 100
@@ -37,25 +37,24 @@ class _Listed:
     absent: tuple[str, ...] = ()
 
 
-def are_images(source: object) -> bool:
-    """Whether a table has a column of image files that exist, or one for each pixel: judged by its first rows."""
-    if isinstance(source, pl.DataFrame):
-        return _are_images(source.head(FIRST_ROWS), ImagePaths(None))
-    if type(source).__module__.partition(".")[0] == "pandas" and hasattr(source, "head"):
-        return _are_images(read_source(source.head(FIRST_ROWS)).frame, ImagePaths(None))
+def are_images(source: object, target: str | None = None) -> bool:
+    """Whether a table has a column for each pixel, or its file a column of image files that exist: judged by its first rows.
+
+    target: the column to predict, which names no images. A frame has no files beside it: only its columns are looked at.
+    """
+    if isinstance(source, pl.DataFrame) or type(source).__module__.partition(".")[0] == "pandas":
+        return bool(named_pixels([str(name) for name in getattr(source, "columns", ())]))
     if not isinstance(source, str | Path) or str(source).startswith(("sklearn:", "openml:")):
         return False
     path = Path(source)
     if not path.is_file():
         return False
-    from pyarrow import ArrowException  # type: ignore[import-untyped]
-
     paths = ImagePaths(path)
     try:
         with path.open("rb") as file:
             start = file.read(HEAD_BYTES)
         if start.startswith(b"PAR1"):
-            frame = _first_rows(path)
+            frame = first_rows(path, FIRST_ROWS)
         elif re.search(rb"\.(png|jpe?g|jfif|bmp|gif|tiff?|webp|p[gpbn]m)\b|pix|px|\dx\d", start, re.IGNORECASE) or paths.folders:
             # as a table of its own, so that delimiters, quotes and encodings are read as in the whole
             lines = start.splitlines()[: -1 if len(start) == HEAD_BYTES else None]
@@ -63,26 +62,15 @@ def are_images(source: object) -> bool:
             frame = pl.read_csv(head, infer_schema_length=0, separator=mark, truncate_ragged_lines=True)
         else:
             return False
-    except (OSError, ArrowException, pl.exceptions.PolarsError, IndexError):
+    except (OSError, pl.exceptions.PolarsError, IndexError):
         return False
-    return _are_images(frame, paths)
-
-
-def _are_images(frame: pl.DataFrame, paths: ImagePaths) -> bool:
-    return bool(named_pixels(frame.columns)) or paths.column(frame) is not None
+    if named_pixels(frame.columns):
+        return True
+    return paths.column(frame.drop(target or (), strict=False), asked=False) is not None
 
 
 def _delimiter(line: bytes) -> str:
     return max((",", ";", "\t", "|"), key=lambda mark: line.count(mark.encode()))
-
-
-def _first_rows(path: Path) -> pl.DataFrame:
-    from pyarrow import parquet
-
-    with parquet.ParquetFile(path) as file:
-        batch = next(file.iter_batches(batch_size=FIRST_ROWS), None)
-    frame = pl.DataFrame() if batch is None else pl.from_arrow(batch)
-    return frame if isinstance(frame, pl.DataFrame) else frame.to_frame()
 
 
 def read_images(source: object, request: Request) -> Found:
@@ -104,7 +92,7 @@ def read_images(source: object, request: Request) -> Found:
         paths = ImagePaths(Path(source) if isinstance(source, str | Path) else None)
         _refuse_roles(read.frame, origin, request)
         if len(request.columns) != 1:
-            named = not request.columns and paths.column(read.frame.head(FIRST_ROWS)) is not None
+            named = not request.columns and _named_column(read.frame, paths, request) is not None
             if not named and (found := read_pixels(read.frame, read.name, origin, request)) is not None:
                 return replace(found, told=read.told).noting(read.notes)
         column = _chosen_column(read.frame, paths, origin, request)
@@ -288,12 +276,16 @@ def _refuse_roles(frame: pl.DataFrame, origin: str, request: Request) -> None:
         raise UserError(f"{origin} is a table of images, which has no use for the time column '{shown(request.time_column)}'")
 
 
+def _named_column(frame: pl.DataFrame, paths: ImagePaths, request: Request) -> str | None:
+    return paths.column(frame.drop(request.target or (), strict=False).head(FIRST_ROWS))
+
+
 def _chosen_column(frame: pl.DataFrame, paths: ImagePaths, origin: str, request: Request) -> str:
     if request.columns:
         if request.columns[0] not in frame.columns:
             raise UserError(f"{origin} has no column '{shown(request.columns[0])}' of image files, as the training table had")
         return request.columns[0]
-    column = paths.column(frame.head(FIRST_ROWS))
+    column = _named_column(frame, paths, request)
     if column is None:
         raise UserError(
             f"{origin} has no column of image files that exist and no column for each pixel of a square; expected paths such as "

@@ -315,6 +315,15 @@ def _regular_file(path: Path, text: str) -> int:
     return info.st_size
 
 
+def first_rows(path: Path, rows: int) -> pl.DataFrame:
+    """Of a Parquet file; none where it cannot be read: reading the whole of it says why."""
+    try:
+        frame, names = _read_parquet(path, shown(path, 200), available_memory(), rows)
+    except UserError:
+        return pl.DataFrame()
+    return frame.rename(dict(zip(frame.columns, unique_names(names)[0], strict=True)))
+
+
 def _read_parquet(path: Path, text: str, limit: int, rows: int | None = None) -> tuple[pl.DataFrame, list[str]]:
     """The frame (or its first rows), its columns named by position, and the columns' own names."""
     order = {"do": "parquet", "path": str(path.absolute()), "text": text, "rows": rows}

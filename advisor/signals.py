@@ -113,10 +113,11 @@ class SignalSet:
         return self.train if part == "train" else self.test
 
 
-def kind_of(source: object, kind: str | None = None) -> Kind:
+def kind_of(source: object, kind: str | None = None, target: str | None = None) -> Kind:
     """What the rows of a source are; ``kind``, where it is given, decides. UserError for an unknown kind.
 
-    A folder or a table with a column of image files or of each pixel holds images; files of the UCR/UEA archive hold
+    A folder, a table with a column for each pixel, or the file of a table with a column (not the ``target``) of image files holds
+    images; files of the UCR/UEA archive hold
     sequences; arrays are told by their dimensions: (n, h, w, c), bytes (n, h, w) or numbers (n, h, h) images, else sequences.
     All else is a table.
     """
@@ -137,7 +138,7 @@ def kind_of(source: object, kind: str | None = None) -> Kind:
             return "sequence"
         if suffix in SUFFIXES or path.is_dir():
             return "image"
-    return "image" if images.are_images(source) else "table"
+    return "image" if images.are_images(source, target) else "table"
 
 
 def load_signals(
@@ -164,7 +165,7 @@ def load_signals(
     three-dimensional arrays of sequences have them; by default the other axis is the one whose neighbours resemble each
     other. Arrays group, group_train are used as groups where they are there. UserError for everything that the user can mend.
     """
-    chosen_kind = kind_of(source, kind)
+    chosen_kind = kind_of(source, kind, target)
     if chosen_kind == "table" and kind is None and id_column is not None:
         chosen_kind = "sequence"  # of a long table: a table's rows have no use for an id
     if chosen_kind == "table":
@@ -393,7 +394,7 @@ def _divided(
         found.name, found.origin, fingerprint, schema,
         _dataset(train, schema, found.origin), _dataset(test, schema, found.origin),
         {what: count for what, count in notes.items() if count}, origin, train.names, test.names,
-        found.ignored, found.told,
+        found.ignored, told=found.told,
     )  # fmt: skip
 
 

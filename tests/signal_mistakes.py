@@ -148,7 +148,7 @@ MISTAKES = [
     Mistake("regression of class names", "set", "cannot be a regression", folders, {"task": "regression"}),
     Mistake("a table whose files moved", "x.csv", "do not exist", moved, {"target": "y", "kind": "image"}),
     Mistake("a table of images without a target", "x.csv", "name the column", paths_table),
-    Mistake("the paths as target", "x.csv", "column of image files", paths_table, {"target": "file"}),
+    Mistake("the paths as target", "x.csv", "column of image files", paths_table, {"target": "file", "kind": "image"}),
     Mistake("a target misspelt", "x.csv", "did you mean 'label'", lambda h: paths_table(h, label=[1, 2] * 8),
             {"target": "lable"}),
     Mistake("a table without paths", "x.csv", "no column of image files", text("a,y\n1,2\n", "x.csv"),

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from signal_mistakes import bomb, folders, picture
 
+import advisor
 from advisor import image_files
 from advisor.cli import _run
 from advisor.errors import UserError
@@ -248,8 +249,7 @@ def test_a_name_in_two_folders_is_of_the_one_that_is_called_like_the_table(tmp_p
     frame.write_csv(tmp_path / "labels.csv")
     with pytest.raises(UserError, match=r"lies in .*test_images and in .*train_images"):
         load_signals(tmp_path / "labels.csv", "label", kind="image")
-    with pytest.raises(UserError, match="say in the table which is meant"):
-        kind_of(tmp_path / "labels.csv")
+    assert kind_of(tmp_path / "labels.csv") == "table", "an id is no file's name because some folder has a file of that name"
 
 
 def test_a_table_beside_images_that_it_does_not_name_is_a_table(tmp_path):
@@ -301,8 +301,60 @@ def test_a_frame_of_paths(tmp_path):
     root = folders(tmp_path, "ab", 10)
     paths = [str(root / label / f"{row}.png") for label in "ab" for row in range(10)]
     frame = pl.DataFrame({"file": paths, "y": [0.5] * 10 + [2.5] * 10})
-    assert kind_of(frame) == "image" and kind_of(pd.DataFrame(frame.to_dict(as_series=False))) == "image"
-    assert load_signals(frame, "y", task="regression").schema.task == "regression"
+    assert kind_of(frame) == kind_of(pd.DataFrame(frame.to_dict(as_series=False))) == "table", "unless images are asked for"
+    assert load_signals(frame, "y", kind="image", task="regression").schema.task == "regression"
+
+
+def test_cells_are_no_file_names_because_such_files_lie_near(tmp_path, monkeypatch):
+    """A target of digits in a folder that holds exif/up/0.jpg and exif/down/0.jpg; a text that names a picture; the target."""
+    monkeypatch.chdir(tmp_path)
+    for place in ("up", "down"):
+        for number in range(12):
+            picture(tmp_path / "exif" / place / f"{number}.png", seed=number)
+    digits = pl.DataFrame({"y": [str(row % 12) for row in range(48)], "x": [row % 7 / 4 for row in range(48)]})
+    digits.write_csv("t.csv")
+    unique = pl.DataFrame({"n": [str(row) for row in range(12)], "y": [0, 1] * 6})
+    unique.write_csv("n.csv")
+    said = ["exif/up/0.png", *("a remark" for _ in range(11))]
+    pl.DataFrame({"said": said, "y": [0, 1] * 6}).write_csv("said.csv")
+    pl.DataFrame({"x": range(12), "y": [f"exif/up/{row}.png" for row in range(12)]}).write_csv("target.csv")
+    for source in (digits, digits.to_pandas(), "t.csv", "n.csv", "said.csv", "target.csv"):
+        assert kind_of(source, target="y") == "table"
+    assert kind_of("target.csv", target="x") == "image"
+    assert advisor.recommend(digits, "y").kind == "table"
+
+
+@pytest.mark.parametrize("spell", ["{}/secret/0.png", "../secret/0.png", "inside/../../secret/0.png", "link/0.png", "linked.png"])
+def test_a_table_names_no_image_outside_of_the_image_root(tmp_path, spell):
+    picture(tmp_path / "secret" / "0.png")
+    root = tmp_path / "root"
+    for row in range(11):
+        picture(root / "inside" / f"{row}.png", seed=row)
+    (root / "link").symlink_to(tmp_path / "secret")
+    (root / "linked.png").symlink_to(tmp_path / "secret" / "0.png")
+    names = [f"inside/{row}.png" for row in range(11)]
+    frame = pl.DataFrame({"file": [*names, spell.format(tmp_path)], "y": ["a", "b"] * 6})
+    frame.write_csv(root / "t.csv")
+    frame[:-1].write_csv(root / "inside.csv")
+    schema = load_signals(root / "inside.csv", "y").schema
+    assert len(load_signals(root / "t.csv", "y").train) + len(load_signals(root / "t.csv", "y").test) == 12
+    with advisor.image_root(root):
+        with pytest.raises(UserError, match="lies outside of the image root"):
+            load_signals(root / "t.csv", "y")
+        with pytest.raises(UserError, match="lies outside of the image root"):
+            read_signals(root / "t.csv", schema)
+    with pytest.raises(UserError, match="is no folder"), advisor.image_root(root / "t.csv"):
+        pass
+
+
+def test_the_image_root_on_the_command_line(tmp_path, capfd):
+    picture(tmp_path / "a.png")
+    (tmp_path / "root").mkdir()
+    pl.DataFrame({"file": ["../a.png"] * 12, "y": ["a", "b"] * 6}).write_csv(tmp_path / "root" / "t.csv")
+    command = ["recommend", str(tmp_path / "root" / "t.csv"), "--target", "y", "--out", str(tmp_path / "run")]
+    assert _run([*command, "--image-root", str(tmp_path / "root")]) == 2
+    assert "lies outside of the image root" in capfd.readouterr().err and not (tmp_path / "run").exists()
+    assert _run(command) == 0
 
 
 def test_new_images_of_any_shape_fit(tmp_path):
