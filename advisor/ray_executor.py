@@ -67,6 +67,8 @@ MEMORY_SHARE = 0.92
 """Share of a GPU's memory that jobs may be packed into: each process's CUDA context takes some hundred MB besides."""
 START_SECONDS = 180.0
 """How long Ray may take to start or to join: it usually takes a few seconds, and itself waits 20 to 30 for each of its parts."""
+HEAD_SECONDS = 20.0
+"""A head that accepts no connection for so long is gone. Ray itself waits for 60 s, in silence, and then ends this process."""
 CONNECT_SECONDS = 3.0
 """How long a cluster's port may take to answer before we say that nobody is there."""
 
@@ -185,6 +187,8 @@ class RayWorkers:
         self._began = 0.0
         self._computing = contextlib.ExitStack()
         self._ours = False
+        self._head: str | None = None
+        self._silent_since: float | None = None
         self.actors: list[Any] = []
         self._groups: dict[Any, Any] = {}
 
@@ -241,8 +245,36 @@ class RayWorkers:
     def _begin(self) -> None:
         import ray
 
+        self._head = ray.get_runtime_context().gcs_address
         for _ in range(self._count(ray.cluster_resources())):
             self.add()
+
+    def head_answers(self) -> bool:
+        """Whether the cluster's head accepts a connection: else no call may ask it anything, which would last a minute.
+
+        UserError when it has not for HEAD_SECONDS.
+        """
+        if self._head is None:
+            return True
+        try:
+            connect(self._head)
+        except OSError as error:
+            now = time.monotonic()
+            self._silent_since = self._silent_since or now
+            if now - self._silent_since < HEAD_SECONDS:
+                return False
+            raise UserError(
+                f"the head of the Ray cluster at {self._head} is gone: what was finished is kept; the same command goes on with "
+                "it, on a cluster that runs"
+            ) from error
+        self._silent_since = None
+        return True
+
+    def head_is_there(self) -> bool:
+        """The same at the end, when it is nobody's error any more."""
+        with contextlib.suppress(UserError):
+            return self.head_answers()
+        return False
 
     def span(self, processes: int, resources: dict[str, float]) -> None:
         """From now on a worker holds nothing itself, but a placement group with room for so many processes of its own, each
@@ -338,6 +370,8 @@ class RayWorkers:
         import ray
 
         self.actors.remove(actor)
+        if self._silent_since is not None:
+            return  # it ends with its cluster
         with contextlib.suppress(ray.exceptions.RayError):
             ray.kill(actor)
         if actor in self._groups:
@@ -376,6 +410,7 @@ class RayWorkers:
         import ray
 
         if ray.is_initialized():
+            self.head_is_there()
             for actor in list(self.actors):
                 self.end(actor)
             if self._ours:
@@ -437,10 +472,16 @@ def knock(address: str) -> None:
     if address.startswith(CLIENT) and find_spec("grpc") is None:
         raise UserError(f"{address}: Ray's client is not installed: pip install 'ray[client]'")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+        connect(f"{host}:{port}")
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(f"no Ray cluster answers at {address} ({reason}): start one, or leave --address out") from error
+
+
+def connect(address: str) -> None:
+    """OSError when nobody listens at HOST:PORT."""
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
 
 
 def settle_authentication(address: str | None) -> None:
@@ -510,6 +551,7 @@ class RayExecutor(Executor):
         self._packing = Packing()
         self._looked_at, self._failed_starts, self._served = 0.0, 0, False
         self._wish = self._asked = 0
+        self._missing = 0
         try:
             self._workers.wait()
             import ray
@@ -676,6 +718,8 @@ class RayExecutor(Executor):
         if isinstance(error, self._ray.exceptions.ActorUnavailableError):
             # Of a process that died Ray knows that it did. This is a machine that no longer answers.
             return "node lost"
+        if not self._workers.head_answers():
+            return "node lost"  # with the head, as far as we can know
         return "worker died" if slot.identity is not None and slot.identity.node in self._nodes() else "node lost"
 
     def _nodes(self) -> set[str]:
@@ -685,7 +729,11 @@ class RayExecutor(Executor):
     # ------------------------------------------------------------------ workers
 
     def _renew(self, slot: _Slot) -> None:
-        """Another actor in the slot, wherever there is room."""
+        """Another actor in the slot, wherever there is room; later where the head, which places it, does not answer now."""
+        if not self._workers.head_answers():
+            self._drop(slot)
+            self._missing += 1
+            return
         self._workers.end(slot.actor)
         new = self._slot(self._workers.add())
         slot.actor, slot.ready, slot.identity = new.actor, new.ready, None
@@ -699,6 +747,10 @@ class RayExecutor(Executor):
         if time.monotonic() - self._looked_at < CLUSTER_SECONDS:
             return
         self._looked_at = time.monotonic()
+        if not self._workers.head_answers():
+            return
+        self._slots += [self._slot(self._workers.add()) for _ in range(self._missing)]
+        self._missing = 0
         wanted = self._workers.wanted()
         if wanted is None:
             return
@@ -716,7 +768,7 @@ class RayExecutor(Executor):
         """Jobs whose time is up; and those that were told to end and never reach a yield (blocked in C, an endless
         loop): these cost their worker, not the run."""
         now = time.monotonic()
-        for slot in self._slots:
+        for slot in list(self._slots):
             job = slot.job
             if job is None:
                 continue
@@ -729,7 +781,7 @@ class RayExecutor(Executor):
                 self._end(slot, self._stopped(slot, job))
 
     def close(self) -> None:
-        if self._asked and self._ray.is_initialized():
+        if self._asked and self._ray.is_initialized() and self._workers.head_is_there():
             with contextlib.suppress(self._ray.exceptions.RayError):  # a cluster that is gone has forgotten it
                 self._workers.ask_for(0)
         self._asked = 0

@@ -6,6 +6,7 @@ another cluster, and a process can be in one alone.)
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 from contracts import ENQUEUE, ToySpace, assert_run_is_sound, toy_payload
 
+from advisor import ray_executor
 from advisor.errors import UserError
 from advisor.executor_contract import LIMIT, SHARED, events_of, script_factory
 from advisor.executors import ENDS, Began, Job
@@ -60,8 +62,30 @@ def drive(folder):
     ray.init(cluster.address, logging_level="ERROR")
     seen["asked at the end"] = asked()
     ray.shutdown()
+    seen["without its head"] = without_its_head(cluster)
     cluster.shutdown()
     sys.stdout.write(json.dumps(seen) + "\n")
+
+
+def without_its_head(cluster):
+    """What a search says whose cluster loses its head with a worker on it, long before Ray says anything."""
+    ray_executor.HEAD_SECONDS = 0.5
+    executor = RayExecutor(script_factory, SHARED, 2, cluster.address, 0.5)
+    executor.submit(Job("last", {"forever": True, "seconds": 0.05}))
+    while not any(isinstance(event, Began) for event in executor.poll(1.0)):
+        pass
+    pid = executor.worker_pids()[0]
+    cluster.head_node.kill_all_processes(check_alive=False)
+    os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + LIMIT
+    try:
+        while time.monotonic() < deadline:
+            if any(isinstance(event, ENDS) for event in executor.poll(0.5)):
+                executor.submit(Job("again", {"forever": True, "seconds": 0.05}))  # as a search does
+    except UserError as error:
+        return str(error).replace(cluster.address, "HEAD")
+    finally:
+        executor.close()
 
 
 def asked():
@@ -109,13 +133,18 @@ def together(executor):
 
 @pytest.mark.slow
 def test_a_cluster_that_changes(tmp_path):
-    """C2, and filling the GPUs: nothing is lost with a node, the next is used, memory decides who runs together."""
+    """C2, and filling the GPUs: nothing is lost with a node, the next is used, memory decides who runs together.
+
+    A head that is gone ends the search in one line.
+    """
     done = subprocess.run(
         [sys.executable, __file__, str(tmp_path)], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout.splitlines()[-1])
     asked = [{"CPU": 0.5, "GPU": 0.25}] * 7
+    gone = seen.pop("without its head")
+    assert gone.startswith("the head of the Ray cluster at HEAD is gone: what was finished is kept"), gone
     assert seen == {"slots": 4, "together": [2, 4], "asked": asked, "slots after": 2, "asked at the end": []}
     trials = assert_run_is_sound(tmp_path / "study.journal", TRIALS)
     assert {end_of(trial) for trial in trials.values()} <= {"complete", "pruned"}
