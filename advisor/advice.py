@@ -43,7 +43,7 @@ MOST_LEFT_OUT = 0.25
 NAMES_TOLD = 5
 """A message names so many columns."""
 TOLD_BY_RULES = {"marked_values", "glitches", "channels_last", "rows_alone_in_their_class", "test_rows_of_unseen_class"}
-TOLD_BY_RULES |= {"corrupt_files", "oversized_files", "absent_files"}
+TOLD_BY_RULES |= {"joined_cells", "corrupt_files", "oversized_files", "absent_files"}
 """Notes of what was repaired that are facts, of which a rule tells whenever there are any."""
 COLUMN_FACTS = {"name", "type", "why", "missing_share", "distinct"}
 """What facts.json says of a column at the least."""
@@ -67,6 +67,7 @@ class Reading:
     without: Sequence[str] = ()
     fixed: Mapping[str, Any] = field(default_factory=dict)
     strict: bool = False
+    join_spellings: bool | None = None
 
     def __post_init__(self) -> None:
         """UserError for what would be misread later; the columns, the task and the fraction are checked with the data."""
@@ -96,13 +97,14 @@ class Reading:
             "channels": self.channels,
             "test_fraction": self.test_fraction,
             "seed": self.seed,
+            "join_spellings": self.join_spellings,
             "rules": [str(Path(folder).resolve()) for folder in self.rules],
             "without": list(self.without),
         }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Reading:
-        known = cls().to_dict()
+        known = {**cls().to_dict(), "join_spellings": False}  # runs of before there was the option joined none
         return cls(**{name: data.get(name, default) for name, default in known.items()})
 
 
@@ -367,6 +369,7 @@ def _table(source: Any, target: str, reading: Reading) -> Table:
         test_fraction=reading.test_fraction,
         seed=reading.seed,
         strict=reading.strict,
+        join_spellings=reading.join_spellings,
     )
 
 
@@ -407,8 +410,9 @@ def recommend(data: Source, target: str | None = None, **options: Any) -> Recomm
     """What to use, what to search, and why, in seconds and without training.
 
     options: those of ``Reading``: test, types, kind, task, id_column, time_column, group_column, channels,
-    test_fraction, seed; strict (refuse a test table with a column unlike the training rows in form); rules (further folders of
-    rules), without (ids of rules to leave out), fixed (parameter -> the value that must stand).
+    test_fraction, seed; strict (refuse a test table with a column unlike the training rows in form); join_spellings (True: read
+    spellings of one category or class as one, False: do not; by default where it is certain); rules (further folders of rules),
+    without (ids of rules to leave out), fixed (parameter -> the value that must stand).
 
     >>> import advisor
     >>> rec = advisor.recommend("data.csv", target="income")  # doctest: +SKIP

@@ -117,6 +117,11 @@ def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--channels", metavar="AXIS", help="Arrays of sequences: channels first or last; else found out."),
         click.option("--group-column", help="Keep rows with the same value of this column together."),
         click.option("--strict", is_flag=True, help="Refuse a test table with a column unlike the training rows in form."),
+        click.option(
+            "--join-spellings/--keep-spellings",
+            default=None,
+            help="Read Yes, YES and yes. as one category or class, or as three; by default joined where that is certain.",
+        ),
         click.option("--test-fraction", type=float, default=0.2, show_default=True, help="Share of rows held out."),
         click.option("--seed", type=int, default=0, show_default=True, help="Of every random choice, from the rows held out on."),
         click.option("--rules", multiple=True, metavar="DIR", help="A further folder of rules; repeatable."),

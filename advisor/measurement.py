@@ -232,12 +232,23 @@ def _level_facts(table: Table) -> dict[str, Any]:
     high = sorted(name for name, count in counts.items() if count > HIGH_CARDINALITY)
     repeated = {name: _repeated_spellings(table.schema.levels[name]) for name in counts}
     return {
+        **_joined_facts(table),
         "spellings.levels": sum(repeated.values()),
         "columns.spellings": sorted(name for name, count in repeated.items() if count),
         "spellings.classes": _repeated_spellings(table.schema.classes),
         "cardinality.max": max(counts.values(), default=None),
         "cardinality.high_columns": len(high),
         "columns.high_cardinality": high,
+    }
+
+
+def _joined_facts(table: Table) -> dict[str, Any]:
+    joined = table.schema.spellings
+    return {
+        "spellings.joined": sum(map(len, joined.values())),
+        "spellings.joined_cells": table.notes.get("joined_cells", 0),
+        "spellings.joined_as": [f"{name}: '{one}' as '{kept}'" for name in sorted(joined) for one, kept in joined[name].items()],
+        "columns.spellings_joined": sorted(joined),
     }
 
 

@@ -26,6 +26,7 @@ from advisor.columns import (
 )
 from advisor.errors import FormChange, UserError
 from advisor.reading import shown, with_unique_names
+from advisor.spellings import replaced, respelled
 
 if TYPE_CHECKING:
     from advisor.table import Schema
@@ -106,7 +107,8 @@ def read_column(cells: pl.Series, column: Column, schema: Schema) -> tuple[pl.Se
     elif column.type == "text":
         read = conform(cells, column)[0]
         if known is not None and (kind := stored_as(cells.dtype)) != known.stored and cells.count():
-            changes = [_change(column, "type", cells, cells.is_not_null(), f"are {kind}, in training {known.stored}", read=True)]
+            says = f"are {kind}, in training {known.stored}"
+            changes = [_change(column.name, "type", cells, cells.is_not_null(), says, read=True)]
     elif (other := _other_kind(cells, column, known)) is not None:
         read, changes = other
     else:
@@ -114,13 +116,13 @@ def read_column(cells: pl.Series, column: Column, schema: Schema) -> tuple[pl.Se
     return read, changes or _blank(read, column, known)
 
 
-def _change(column: Column, kind: Any, cells: pl.Series, which: pl.Series, says: str, *, read: bool) -> FormChange:
+def _change(name: str, kind: Any, cells: pl.Series, which: pl.Series, says: str, *, read: bool) -> FormChange:
     """says: what is so of these cells, with the verb."""
     some = cells.filter(which)
     example = shown(some.drop_nulls().cast(pl.String, strict=False)[0] or "", 40) if some.count() else ""
     such = f" (such as '{example}')" if example else ""
-    message = f"column '{shown(column.name, 60)}': {len(some):,} of {len(cells):,} cells{such} {says}"
-    return FormChange(column.name, kind, len(some), len(cells), example, read, message)
+    message = f"column '{shown(name, 60)}': {len(some):,} of {len(cells):,} cells{such} {says}"
+    return FormChange(name, kind, len(some), len(cells), example, read, message)
 
 
 def _more_than_usual(count: int, rows: int, share: float) -> bool:
@@ -154,7 +156,7 @@ def _other_kind(cells: pl.Series, column: Column, known: Usual | None) -> tuple[
             return None
         form, read = _dates_of_numbers(cells) if kind == "numbers" else ("", _no_dates(cells))
         says = f"are {form or kind}, in training dates: " + ("read as dates" if form else "taken as missing")
-        return read.alias(column.name), [_change(column, "type", cells, there, says, read=bool(form))]
+        return read.alias(column.name), [_change(column.name, "type", cells, there, says, read=bool(form))]
     if column.type != "numeric":
         return None
     clock = column.format == CLOCK
@@ -165,11 +167,10 @@ def _other_kind(cells: pl.Series, column: Column, known: Usual | None) -> tuple[
         return (read / 3600.0, []) if clock else (read, [])  # a stored time is read as seconds
     read, _ = conform(cells, column)
     if {kind, before} <= PLAIN_KINDS:
-        return read, [_change(column, "type", cells, there, f"are {kind}, in training {before}: read as 0 and 1", read=True)] if (
-            kind == "booleans"
-        ) else []
+        says = f"are {kind}, in training {before}: read as 0 and 1"
+        return read, [_change(column.name, "type", cells, there, says, read=True)] if kind == "booleans" else []
     says = f"are {kind}, in training {before}: taken as missing"
-    return read.clear(len(read)), [_change(column, "type", cells, there, says, read=False)]
+    return read.clear(len(read)), [_change(column.name, "type", cells, there, says, read=False)]
 
 
 def _no_dates(cells: pl.Series) -> pl.Series:
@@ -221,13 +222,13 @@ def _reread(cells: pl.Series, column: Column, known: Usual | None) -> tuple[pl.S
         return read, _unreadable(column, cells, lost, known)
     if found.doubt:
         says = f"can be read in more than one way ({found.doubt}): taken as missing"
-        return read, [_change(column, "format", cells, lost, says, read=False)]
+        return read, [_change(column.name, "format", cells, lost, says, read=False)]
     values, _ = conform(found.values, replace(column, format=""))  # marks of missing cells, finite numbers
     merged = pl.DataFrame({"new": values, "old": read}).select(pl.coalesce("new", "old")).to_series().alias(column.name)
     changed = merged.is_not_null() & (read.is_null() | (read != merged).fill_null(value=True))
     forms = [_form_words(form, column.type) for form in (found.form, column.format)]
     says = f"are written as {forms[0]}, in training as {forms[1]}: read so"
-    changes = [_change(column, "format", cells, changed, says, read=True)] if changed.any() else []
+    changes = [_change(column.name, "format", cells, changed, says, read=True)] if changed.any() else []
     return merged, changes + _unreadable(column, cells, lost & merged.is_null(), known)
 
 
@@ -237,7 +238,7 @@ def _unreadable(column: Column, cells: pl.Series, lost: pl.Series, known: Usual 
         return []
     expected = {"numeric": "a number", "datetime": "a date", "boolean": "a flag"}[column.type]
     written = f" written as {_form_words(column.format, column.type)}" if column.format else ""
-    return [_change(column, "unreadable", cells, lost, f"are not {expected}{written}: taken as missing", read=False)]
+    return [_change(column.name, "unreadable", cells, lost, f"are not {expected}{written}: taken as missing", read=False)]
 
 
 def _form_words(form: str, kind: str = "") -> str:
@@ -318,15 +319,31 @@ def _values(texts: pl.Series, form: str, column: Column) -> pl.Series:
 def _categories(read: pl.Series, column: Column, schema: Schema, known: Usual | None) -> tuple[pl.Series, list[FormChange]]:
     """Categories that no training row has: another spelling of one that has, or new."""
     levels = schema.levels[column.name]
+    read, respelt = known_spelling(read, levels, schema, column.name)
     strange = read.is_not_null() & ~read.is_in(list(levels))
     if int(strange.sum()) <= MOSTLY_NEW * read.count():
-        return read, []
+        return read, respelt
     share = 0.0
     if known is not None:
         share = (known.rare + 1) / (known.rows + 1)
     elif read.count() > int(strange.sum()):
-        return read, []  # of such models nobody knows how many new categories are usual
+        return read, respelt  # of such models nobody knows how many new categories are usual
     if not _more_than_usual(int(strange.sum()), len(read), share):
-        return read, []
+        return read, respelt
     says = "hold a category that no training row has: taken as unknown"
-    return read, [_change(column, "unseen", read, strange, says, read=False)]
+    return read, [*respelt, _change(column.name, "unseen", read, strange, says, read=False)]
+
+
+def known_spelling(
+    texts: pl.Series, levels: Sequence[str], schema: Schema, name: str
+) -> tuple[pl.Series, list[FormChange]]:
+    """Categories or classes, each as the training rows spell it: those that they spell so too without a word, others told."""
+    read = replaced(texts, schema.spellings.get(name, {}))
+    strange = read.filter(read.is_not_null() & ~read.is_in(list(levels))).unique()
+    found = respelled(sorted(strange.to_list()), levels, schema.join_spellings) if len(strange) else {}
+    if not found:
+        return read, []
+    which = read.is_in(list(found))
+    example = read.filter(which)[0]
+    says = f"are spelled otherwise than in training, there '{shown(found[example], 40)}': read so"
+    return replaced(read, found), [_change(name, "spelling", read, which, says, read=True)]

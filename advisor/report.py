@@ -426,6 +426,8 @@ def _command(recommendation: Document, result: Document | None) -> str:
     origins = recommendation["provenance"].items()
     own = (name for name, origin in origins if origin["yours"] and _range(origin["final"]) == "fixed")
     parts += [f"--set {name}={shlex.quote(str(recommendation['configuration'][name]))}" for name in own]
+    if (join := data.get("join_spellings")) is not None:
+        parts.append("--join-spellings" if join else "--keep-spellings")
     if data.get("test_fraction", 0.2) != 0.2:
         parts += ["--test-fraction", str(data["test_fraction"])]
     parts += ["--seed", str(data.get("seed", 0))]

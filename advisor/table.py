@@ -26,8 +26,9 @@ from advisor.columns import (
 from advisor.errors import FormChange, UserError, did_you_mean
 from advisor.features import MISSING, UNSEEN, Dataset, Features, Task
 from advisor.holdout import fingerprint_of, held_out_rows, row_keys
-from advisor.new_rows import Usual, read_new, usual
+from advisor.new_rows import Usual, known_spelling, read_new, usual
 from advisor.reading import MAX_BYTES, Source, read_source, shown, with_unique_names
+from advisor.spellings import joins, replaced
 from advisor.target import LONELY, MIN_ROWS, check_target, finite_numbers, ordered_classes, read_target
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class Schema:
     that it becomes nevertheless: what comes round in a date (``CYCLES``), and the time itself, which a network reads
     as ``time_trend`` says; () in models of before there was any. target_format: how a regression target's text is read, as
     ``Column.format``; predictions are plain numbers. usual: what the training rows had in a column; {} in models of before.
+    spellings: of categories and classes (the target) that are read as another one; join_spellings: whether those of new rows are.
     """
 
     columns: tuple[Column, ...]
@@ -75,6 +77,8 @@ class Schema:
     target_format: str = ""
     words: dict[str, tuple[str, ...]] = field(default_factory=dict)
     usual: dict[str, Usual] = field(default_factory=dict)
+    spellings: dict[str, dict[str, str]] = field(default_factory=dict)
+    join_spellings: bool | None = None
 
     def of_type(self, *types: ColumnType) -> tuple[Column, ...]:
         """The columns of these types, in order."""
@@ -107,6 +111,8 @@ class Schema:
             target_format=data.get("target_format", ""),
             words={name: tuple(words) for name, words in data.get("words", {}).items()},
             usual={name: Usual(**had) for name, had in data.get("usual", {}).items()},
+            spellings={name: dict(joined) for name, joined in data.get("spellings", {}).items()},
+            join_spellings=data.get("join_spellings"),
         )
 
 
@@ -167,6 +173,7 @@ def load_table(
     test_fraction: float = 0.2,
     seed: int = 0,
     strict: bool = False,
+    join_spellings: bool | None = None,
     max_bytes: int = MAX_BYTES,
 ) -> Table:
     """Read a data set, infer its types and task, and set test rows apart.
@@ -174,13 +181,16 @@ def load_table(
     test: a table of test rows; else ``test_fraction`` of the rows is held out: the latest with ``time_column``, whole
     groups with ``group_column``, else at random with each class in its share. Which rows these are depends on their
     content and ``seed``, not on their order. types: column -> type, where the inference is to be overridden.
-    strict: refuse a test table with a column that is unlike the training rows in form. max_bytes: largest uncompressed size of
-    a file. UserError for everything that the user can mend.
+    strict: refuse a test table with a column that is unlike the training rows in form. join_spellings: read spellings of one
+    category or class as one; None: those that differ in blanks, a final dot or the capitals of words. max_bytes: largest
+    uncompressed size of a file. UserError for everything that the user can mend.
     """
     read = read_source(source, max_bytes=max_bytes)
     special = _check_request(read, target, types or {}, task, time_column, group_column, test_fraction)
     notes = dict(read.notes)
-    chosen, answer, form = read_target(read.frame[target], target, task, notes)
+    spellings = {target: _class_spellings(read.frame[target], join_spellings)}
+    cells = _joined(read.frame.select(target), spellings, notes)[target]
+    chosen, answer, form = read_target(cells, target, task, notes)
     frame = read.frame
     if answer.null_count():
         if missing := answer.null_count() - notes.get(LONELY, 0):
@@ -197,6 +207,8 @@ def load_table(
     train, held_out = typed, typed.clear()
     if held is not None:  # two filters copy in order: a third of the time of gathering the rows by number
         train, held_out = typed.filter(~held), typed.filter(held)
+    of_levels = {column.name: joins(train[column.name], join_spellings) for column in columns if column.type == "categorical"}
+    train, spellings = _joined(train, of_levels, notes), {name: one for name, one in (spellings | of_levels).items() if one}
     classes = ordered_classes(train[target]) if chosen != "regression" else ()
     given = None if test is None else read_source(test, max_bytes=max_bytes)
     if time is not None and given is not None and time.name not in given.frame.columns:
@@ -205,13 +217,18 @@ def load_table(
     levels = _levels(train, columns)
     words = {column.name: _frequent_words(train[column.name]) for column in columns if column.type == "text"}
     had = _usual(frame, None if held is None else ~held, train, columns if time is None else (*columns, time), levels)
-    schema = Schema(columns, target, chosen, classes, levels, group_column, time_column, time, parts, form, words, had)
+    schema = Schema(
+        columns, target, chosen, classes, levels, group_column, time_column, time, parts, form, words, had, spellings,
+        join_spellings,
+    )  # fmt: skip
     changes: tuple[FormChange, ...] = ()
     if given is not None:
         held_out, changes = _test_rows(given, schema, notes, strict=strict)
         shared = given.frame.select(name for name in typed.columns if name in given.frame.columns and name != target)
         keys = np.append(keys, row_keys(shared, seed=1))
-    elif classes:
+    else:
+        held_out = held_out.with_columns(known_spelling(held_out[name], levels[name], schema, name)[0] for name in levels)
+    if given is None and classes:
         known = held_out[target].is_in(list(classes))
         if not known.all():  # held out by time or group: a class that only the test rows have cannot be learnt
             notes["test_rows_of_unseen_class"] = int((~known).sum())
@@ -300,8 +317,9 @@ def _test_rows(
         if numbers is None or not numbers.count():
             raise UserError(f"the test table's target '{shown(schema.target)}' holds no numbers, the training rows' does")
         answer = numbers
+        respelt: list[FormChange] = []
     else:
-        answer = labels(cells)
+        answer, respelt = known_spelling(labels(cells), schema.classes, schema, schema.target)
         known = [*schema.classes, None]
         new = sorted(set(answer.unique()) - set(known))
         strange = answer.is_in(new)
@@ -317,6 +335,7 @@ def _test_rows(
     if lost := int((~filled).sum()) - notes.get("test_rows_of_unseen_class", 0):
         notes["test_rows_without_target"] = lost
     frame, changes = read_new(given.frame, schema, strict=strict)
+    changes = (*respelt, *changes)
     group = schema.group_column if schema.group_column in given.frame.columns else None
     extra = _helpers(given.frame, group, None)
     if schema.time is not None:
@@ -365,6 +384,24 @@ def _levels(train: pl.DataFrame, columns: Sequence[Column]) -> dict[str, tuple[s
                 unique = tally(found)["value"].head(MAX_LEVELS)
             levels[column.name] = tuple(sorted(unique.to_list()))
     return levels
+
+
+def _class_spellings(cells: pl.Series, join: bool | None) -> dict[str, str]:
+    """The spellings of classes that are read as another one; none where a single class would be left, or cells are numbers."""
+    if cells.dtype not in TEXTS or number_format(cells) is not None:
+        return {}
+    texts = labels(cells)
+    joined = joins(texts, join)
+    return joined if texts.drop_nulls().n_unique() - len(joined) > 1 else {}
+
+
+def _joined(frame: pl.DataFrame, spellings: Mapping[str, Mapping[str, str]], notes: dict[str, int]) -> pl.DataFrame:
+    """The frame with spellings replaced, and the cells counted."""
+    for name, joined in spellings.items():
+        if joined:
+            notes["joined_cells"] = notes.get("joined_cells", 0) + int(frame[name].cast(pl.String).is_in(list(joined)).sum())
+            frame = frame.with_columns(replaced(frame[name].cast(pl.String), joined))
+    return frame
 
 
 def _usual(

@@ -205,8 +205,12 @@ def test_repairs_are_counted():
 def test_spellings_of_one_level_are_counted():
     towns = ["New York", "new-york ", "NEW  YORK", "Boston", "Ｂoston", "N.Y."] * 20
     answers = ["yes", "Yes", "no", "n o"] * 30
-    facts = measure(load_table(pl.DataFrame({"town": towns, "y": answers, "a": range(120)}), "y")).values
+    data = pl.DataFrame({"town": towns, "y": answers, "a": range(120)})
+    facts = measure(load_table(data, "y", join_spellings=False)).values
     assert (facts["spellings.levels"], facts["columns.spellings"], facts["spellings.classes"]) == (3, ["town"], 1)
+    facts = measure(load_table(data, "y")).values
+    assert (facts["spellings.levels"], facts["columns.spellings"], facts["spellings.classes"]) == (2, ["town"], 0)
+    assert facts["columns.spellings_joined"] == ["town", "y"] and facts["spellings.joined"] == 2
     clean = measure(table()).values
     assert (clean["spellings.levels"], clean["columns.spellings"], clean["spellings.classes"]) == (0, [], 0)
 

@@ -194,7 +194,8 @@ ELSEWHERE = {name for name in FACTS if name.startswith("shift.")} | {
     "text.tells_nothing", "columns.text_tells_nothing", "time.held_to_none",
     "test.unlike_columns", "columns.unlike_training", "test.unlike_cells",
     "groups.apart", "columns.groups_apart", "groups.things", "columns.things", "columns.of_things",
-    "marked.values", "marked.marks", "columns.marked", "spellings.levels", "columns.spellings", "spellings.classes",
+    "marked.values", "marked.marks", "columns.marked", "spellings.joined", "spellings.joined_cells",
+    "spellings.joined_as", "columns.spellings_joined", "spellings.levels", "columns.spellings", "spellings.classes",
     *(row[0] for row in SIGNAL_FACTS),
 }  # fmt: skip
 """Those of two samples are held against planted shifts in test_shift, the near duplicates against the exact ones below, twins'
