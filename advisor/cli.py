@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from advisor import __version__
+from advisor.console import echo, printable, say
 from advisor.errors import UserError, did_you_mean
 from advisor.interrupts import as_ctrl_c
 
@@ -37,21 +38,6 @@ EXAMPLES = """\b
   advisor tune data.csv --target income --trials 40
   advisor predict runs/data new_rows.csv --out predictions.csv
 """
-
-
-def echo(*lines: str) -> None:
-    """Each line as one line, whatever the data put into it; this and ``say`` are the ways to the terminal."""
-    for line in lines:
-        click.echo(printable(line).replace("\n", "\\n"))
-
-
-def say(line: str) -> None:
-    click.echo(printable(line).replace("\n", "\\n"), err=True)
-
-
-def printable(text: str) -> str:
-    """Control characters shown, not sent: a column's name must not steer the terminal."""
-    return "".join(c if c in "\n\t" or c.isprintable() or c == "\u00a0" else repr(c)[1:-1] for c in text)
 
 
 def echo_json(document: Any) -> None:
@@ -271,30 +257,26 @@ def tune(
     DATA as for recommend, or a run folder, or its (edited) recommendation.yaml.
     """
     from advisor import tune as tune_run
-    from advisor.live import view
 
-    with view(quiet=quiet) as live:
-        result = tune_run(
-            data,
-            target,
-            trials=trials,
-            time_limit=time_limit,
-            executor=executor,
-            address=address,
-            workers=workers,
-            gpus_per_worker=gpus_per_worker,
-            trial_time_limit=trial_time_limit,
-            strategy=strategy,
-            adapt=not keep_ranges,
-            objective=objective,
-            working_dir=working_dir,
-            storage=storage,
-            out=out,
-            on_event=live.event,
-            on_phase=live.phase,
-            on_note=live.note,
-            **given(options),
-        )
+    result = tune_run(
+        data,
+        target,
+        trials=trials,
+        time_limit=time_limit,
+        executor=executor,
+        address=address,
+        workers=workers,
+        gpus_per_worker=gpus_per_worker,
+        trial_time_limit=trial_time_limit,
+        strategy=strategy,
+        adapt=not keep_ranges,
+        objective=objective,
+        working_dir=working_dir,
+        storage=storage,
+        out=out,
+        progress=not quiet,
+        **given(options),
+    )
     _leave_interrupted(result, trials)
     _show(result, as_json)
 
@@ -309,10 +291,8 @@ def finish(run: str, quiet: bool, as_json: bool, **options: Any) -> None:
     `advisor tune RUN` can still go on with it later.
     """
     from advisor import finish as finish_run
-    from advisor.live import view
 
-    with view(quiet=quiet) as live:
-        result = finish_run(run, on_event=live.event, on_phase=live.phase, on_note=live.note, **options)
+    result = finish_run(run, progress=not quiet, **options)
     _leave_interrupted(result, None)
     _show(result, as_json)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -13,19 +14,20 @@ from numpy.typing import NDArray
 
 from advisor.advice import Advice
 from advisor.curves import read_curve
+from advisor.errors import UserError
 from advisor.executors import Executor, Job
 from advisor.features import Dataset
 from advisor.final import Estimate, Verdict, blocks_of, constant_losses, decide, estimate, final_section, unseen_loss
 from advisor.finalists import FINAL_REPEATS, FINALISTS, train_finalists
 from advisor.losses import row_losses, weighted
 from advisor.models import Model, fit_temperature, tempered
-from advisor.objective import TrainingObjective, merged_held_out, of_all_times, payload, training_sizing
+from advisor.objective import TrainingObjective, limited, merged_held_out, of_all_times, payload, training_sizing
 from advisor.own_objective import Final, OwnObjective
 from advisor.recommendation import Recommendation
 from advisor.results import test_results
 from advisor.run_folder import RunFolder
-from advisor.run_search import DEFAULT, RECOMMENDED, latest_validate
-from advisor.search import SearchResult, configuration_of
+from advisor.run_search import DEFAULT, RECOMMENDED, final_seconds, latest_validate
+from advisor.search import Plan, SearchResult, configuration_of
 from advisor.sizing import Sizing
 from advisor.training import Fitted
 
@@ -63,7 +65,7 @@ def train_alone(document: dict[str, Any], advice: Advice, train: Dataset) -> Mod
     contender = _contender(RECOMMENDED, [configuration], [fitted], train)
     trained = objective.train_losses if len(objective.train_losses) == len(curve) else None  # else it diverged
     document |= {"curve": curve, "reading": asdict(read_curve(curve, trained))}
-    document["final"] = final_section(Verdict(RECOMMENDED, "it was trained alone", {}), [_as_row(contender)], {})
+    document["final"] = final_section(Verdict(RECOMMENDED, "it was trained alone", {}), [_as_row(contender)], {}, RECOMMENDED)
     [final] = _on_all_rows([contender], advice, train, lambda jobs: [_run_here(objective, job)[1] for job in jobs], [fitted])
     return _complete(document, advice, final, final, train)
 
@@ -75,7 +77,7 @@ def _run_here(objective: TrainingObjective, job: Job) -> tuple[list[float], Fitt
         try:
             curve.append(next(epochs)[1])
         except StopIteration as end:
-            return [loss for loss in curve if math.isfinite(loss)], end.value
+            return [loss for loss in curve if math.isfinite(loss)], end.value["fitted"]
 
 
 def hold_final(
@@ -85,15 +87,37 @@ def hold_final(
     train: Dataset,
     runner: Executor,
     deadline: float | None,
-    sizing: Sizing | None,
+    plan: Plan,
     stopped: Callable[[], bool],
+    on_done: Callable[[int, int], None],
 ) -> Model:
-    """Train the recommendation and the best few again on fresh splits, decide, and complete the document."""
+    """Train the recommendation and the best few again on fresh splits, decide, and complete the document.
+
+    The first of them that comes through with a finite loss is the one to beat: the recommendation, or where that fails
+    the best of the search. Where the time limit leaves no time for any final, the recommendation's own trial is the model,
+    and nothing is confirmed.
+    """
     entries, searched = _finalists(found, advice.recommendation)
     jobs = _final_jobs(entries, FINAL_REPEATS, advice.reading.seed)
-    larger = _for_final(sizing, train)
-    stacks: dict[str, list[Fitted]] = train_finalists(jobs, RECOMMENDED, runner, deadline, larger, stopped)
-    contenders = [_contender(name, [entries[name]], own, train) for name, own in stacks.items()]
+    larger = _for_final(plan.sizing, train)
+    expects = final_seconds(plan, train)
+    left = math.inf if deadline is None else deadline - time.monotonic()
+    if found.first is not None and (found.first["cut"] or expects(jobs[RECOMMENDED][0]) > left) and left < math.inf:
+        return _unconfirmed(document, found.first["fitted"], advice, train, runner, left, larger, stopped, expects, searched)
+    trained = train_finalists(
+        jobs, runner, deadline, larger, stopped, expects=expects, limited=limited, on_done=on_done
+    )
+    failed = dict(trained.failed)
+    contenders = []
+    for name, own in trained.results.items():
+        contender = _contender(name, [entries[name]], [result["fitted"] for result in own], train)
+        if np.isfinite(contender.losses).all():
+            contenders.append(contender)
+        else:
+            failed[name] = "its loss on the held-out rows is not finite"
+    if not contenders:
+        raise UserError("no configuration of the final has a finite loss: see the trials in the report, and look at the data")
+    incumbent = contenders[0]
     if len(contenders) > 1:
         contenders.append(blend_of(contenders, train))
     constant = constant_losses(train.task, train.target, [contenders[0].rows], len(train.classes))
@@ -101,17 +125,47 @@ def hold_final(
     cross_fitted = {c.name: c.cross_fitted_losses for c in contenders}
     losses = {c.name: c.losses for c in contenders}
     blocks = blocks_of(train.groups, train.times, contenders[0].rows)
-    verdict = decide(losses, RECOMMENDED, constant, blend=BLEND, cross_fitted=cross_fitted, blocks=blocks)
-    document["final"] = final_section(verdict, [_as_row(contender) for contender in contenders], searched)
+    verdict = decide(losses, incumbent.name, constant, blend=BLEND, cross_fitted=cross_fitted, blocks=blocks)
+    rows = [_as_row(contender) for contender in contenders]
+    document["final"] = final_section(verdict, rows, searched, incumbent.name, failed)
     winner = next(c for c in contenders if c.name == verdict.winner)
+    both = [incumbent] if winner is incumbent else [incumbent, winner]
+    left = math.inf if deadline is None else deadline - time.monotonic()
+    final = _on_all_rows(both, advice, train, _runs(runner, larger, stopped), expects=expects, left=left * max(1, runner.slots))
+    return _complete(document, advice, final[-1], final[0], train)
+
+
+def _unconfirmed(
+    document: dict[str, Any],
+    first: Fitted,
+    advice: Advice,
+    train: Dataset,
+    runner: Executor,
+    left: float,
+    sizing: Sizing | None,
+    stopped: Callable[[], bool],
+    expects: Callable[[Job], float],
+    searched: Mapping[str, float | None],
+) -> Model:
+    """The recommendation's trial as the model: there is no time to judge anything again."""
+    contender = _contender(RECOMMENDED, [advice.recommendation.configuration], [first], train)
+    verdict = Verdict(RECOMMENDED, "the time limit left no time for a final", {})
+    document["final"] = final_section(verdict, [_as_row(contender)], searched, RECOMMENDED, confirmed=False)
+    run = _runs(runner, sizing, stopped)
+    [final] = _on_all_rows([contender], advice, train, run, [first], expects=expects, left=left * max(1, runner.slots))
+    return _complete(document, advice, final, final, train)
+
+
+def _runs(
+    runner: Executor, sizing: Sizing | None, stopped: Callable[[], bool]
+) -> Callable[[Sequence[Job]], list[Fitted]]:
+    """Runs jobs to their end; the stacks that they trained."""
 
     def run(jobs: Sequence[Job]) -> list[Fitted]:
-        fitted: list[Fitted] = train_finalists({RECOMMENDED: jobs}, RECOMMENDED, runner, None, larger, stopped)[RECOMMENDED]
-        return fitted
+        done = train_finalists({RECOMMENDED: jobs}, runner, None, sizing, stopped)
+        return [result["fitted"] for result in done.results[RECOMMENDED]]
 
-    both = [contenders[0]] if winner is contenders[0] else [contenders[0], winner]
-    final = _on_all_rows(both, advice, train, run)
-    return _complete(document, advice, final[-1], final[0], train)
+    return run
 
 
 def _on_all_rows(
@@ -120,6 +174,9 @@ def _on_all_rows(
     train: Dataset,
     run: Callable[[Sequence[Job]], list[Fitted]],
     latest: Sequence[Fitted] | None = None,
+    *,
+    expects: Callable[[Job], float] = lambda job: 0.0,
+    left: float = math.inf,
 ) -> list[Contender]:
     """The contenders with the stacks that they predict with: those that were judged, or ones trained again.
 
@@ -128,12 +185,16 @@ def _on_all_rows(
     best on the latest split (which the partitions of a final leave to the search); and by about as many networks as were
     judged, of which each keeps its best epoch as a random part of the rows sees it. The first are trained as long as later rows
     want, but keep their last weights, good or bad; the second keep good ones, but no later rows say when to stop. latest: the
-    stacks of the latest split, where the caller has them.
+    stacks of the latest split, where the caller has them. What is judged stays as it is where the trainings are expected to
+    take longer than what is ``left`` (seconds of all workers together).
     """
     if not latest_validate(train):
         return list(contenders)
     # A blend holds the recommendation, which is then trained once.
     payloads = {_key(c): _final_payload(c, advice.reading.seed, 0) for one in contenders for c in one.configurations}
+    trainings = 1 + (latest is None) + len(contenders[0].stacks)
+    if trainings * sum(expects(Job("", own)) for own in payloads.values()) > left:
+        return list(contenders)
     if latest is None:
         latest = run([Job(f"on the latest rows/{number}", own) for number, own in enumerate(payloads.values())])
     jobs = []
@@ -192,6 +253,7 @@ def hold_own_final(
     stopped: Callable[[], bool],
     own: OwnObjective,
     run: RunFolder,
+    on_done: Callable[[int, int], None],
 ) -> None:
     """The same for a person's own objective: the models are theirs, so they are judged by what it returns."""
     entries, searched = _finalists(found, advice.recommendation)
@@ -203,7 +265,7 @@ def hold_own_final(
             searched,
             FINAL_REPEATS,
             train=lambda repeats: train_finalists(
-                _final_jobs(entries, repeats, seed), RECOMMENDED, runner, deadline, None, stopped
+                _final_jobs(entries, repeats, seed), runner, deadline, None, stopped, on_done=on_done
             ),
             payload=lambda name, repeat: _final_payload(entries[name], seed, repeat),
             test=lambda scores: test_results(advice, train, scores, ()),
@@ -306,7 +368,7 @@ def _complete(
         features = advice.data.dataset("test").features
         scores = {"network": model.scores(features)}
         if winner is not recommended:
-            scores[RECOMMENDED] = _model(advice, recommended, train).scores(features)
+            scores[recommended.name] = _model(advice, recommended, train).scores(features)
         document["test"] |= test_results(advice, train, scores, model.shares)
     return model
 

@@ -70,3 +70,8 @@ def made_by_newer(number: int, reads: int, made_by: object) -> str:
 
     maker = f"advisor {made_by:.40}" if isinstance(made_by, str) and made_by else "a newer advisor"
     return f"was made by {maker} (format {number}), this is {__version__}, which reads up to {reads}: update tuning-advisor"
+
+
+def in_words(contender: str) -> str:
+    """A contender's name in a sentence: ``trial 7``, ``the recommendation``."""
+    return contender if contender.startswith("trial ") else f"the {contender}"

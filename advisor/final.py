@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from advisor.errors import in_words
 from advisor.features import Task
 from advisor.losses import row_losses
 
@@ -22,9 +23,9 @@ Losses = NDArray[np.float64]
 
 SIGNIFICANCE = 0.05
 """One-sided, shared among the challengers (Bonferroni): a recommendation that is as good keeps its place in 95 %."""
-BEYOND_CHANCE = "better than the recommendation beyond chance on rows that did not choose it"
-WITHIN_CHANCE = "an average that holds the recommendation, and better than it on rows that did not choose it, within chance"
-BEHIND, ALONE = "no contender was better than the recommendation beyond chance", "nothing else came into the final"
+BEYOND_CHANCE = "better than {incumbent} beyond chance on rows that did not choose it"
+WITHIN_CHANCE = "an average that holds {incumbent}, and better than it on rows that did not choose it, within chance"
+BEHIND, ALONE = "no contender was better than {incumbent} beyond chance", "nothing else came into the final"
 STRETCHES = 20
 """Of time, into which held-out rows are divided where they are later ones."""
 COVERAGE = 0.90
@@ -113,10 +114,11 @@ def decide(
     if informed:
         winner = min(informed, key=lambda name: (float(losses[name].mean()), name))
         beyond = differences[winner].high < 0
-        return Verdict(winner, BEYOND_CHANCE if beyond else WITHIN_CHANCE, differences)
+        reason = BEYOND_CHANCE if beyond else WITHIN_CHANCE
+        return Verdict(winner, reason.format(incumbent=in_words(incumbent)), differences)
     if better:
         return Verdict(incumbent, "no contender predicts better than a constant", differences)
-    return Verdict(incumbent, BEHIND, differences)
+    return Verdict(incumbent, BEHIND.format(incumbent=in_words(incumbent)), differences)
 
 
 def blocks_of(
@@ -202,9 +204,19 @@ def unseen_loss(task: Task, rows: int, classes: int) -> float:
 
 
 def final_section(
-    verdict: Verdict, contenders: Sequence[Mapping[str, Any]], searched: Mapping[str, float | None]
+    verdict: Verdict,
+    contenders: Sequence[Mapping[str, Any]],
+    searched: Mapping[str, float | None],
+    incumbent: str,
+    failed: Mapping[str, str] | None = None,
+    *,
+    confirmed: bool = True,
 ) -> dict[str, Any]:
-    """What result.json keeps of a final: each contender (with its ``name``) beside its difference and its loss in the search."""
+    """What result.json keeps of a final: each contender (with its ``name``) beside its difference and its loss in the search.
+
+    incumbent: the contender that the others had to beat; failed: those that dropped out, and why. confirmed: False where
+    the winner was not judged on splits that the search had not seen.
+    """
     differences = verdict.differences
     rows = [
         {
@@ -214,7 +226,14 @@ def final_section(
         }
         for c in contenders
     ]
-    return {"winner": verdict.winner, "reason": verdict.reason, "contenders": rows}
+    return {
+        "winner": verdict.winner,
+        "reason": verdict.reason,
+        "incumbent": incumbent,
+        "confirmed": confirmed,
+        "contenders": rows,
+        "failed": dict(failed or {}),
+    }
 
 
 def _blocks(rows: int) -> list[int]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from advisor.errors import UserError
+from advisor.errors import UserError, in_words
 from advisor.executors import ATTEMPTS, DEATHS, ENDS, Executor, Failed, Finished, Job
 from advisor.sizing import Sizing
 
@@ -25,42 +26,66 @@ class Stopped(Exception):
     """The final was asked to stop."""
 
 
+@dataclass(frozen=True)
+class Trained:
+    """What the final's trainings came to.
+
+    results: of each entry that came through, in the order of its jobs; of each as many.
+    failed: of the entries that failed for a reason of their own, why.
+    """
+
+    results: dict[str, list[Any]]
+    failed: dict[str, str]
+
+
 def train_finalists(
     entries: Mapping[str, Sequence[Job]],
-    essential: str,
     runner: Executor,
     deadline: float | None,
     sizing: Sizing | None,
     stopped: Callable[[], bool] = lambda: False,
     clock: Callable[[], float] = time.monotonic,
-) -> dict[str, list[Any]]:
-    """The results of each entry's jobs, in their order; each entry has as many jobs, and of each as many results are returned.
+    *,
+    expects: Callable[[Job], float] = lambda job: 0.0,
+    limited: Callable[[Job, float], Job] = lambda job, seconds: job,
+    on_done: Callable[[int, int], None] = lambda done, trainings: None,
+) -> Trained:
+    """The results of each entry's jobs; each entry has as many jobs. The first job of every entry is trained before the
+    second of any.
 
-    The first job of every entry is trained before the second of any. Past the deadline only the first one of the essential
-    entry is still waited for: then entries without a result are out, and of the others those count that all of them have.
-    An entry of which any job failed for a reason of its own is out; of the essential one that is a UserError. Payloads
-    hold a ``configuration``; a job that is out of memory is run again with ``micro_batch``, as ``sizing`` says. Raises
-    Stopped when ``stopped`` says so.
+    An entry of which any job failed for a reason of its own is out, whichever it is; UserError when all are. Past the
+    deadline only the first job of the first entry that is not out is still waited for: then entries without a result are
+    out, and of the others those count that all of them have. Other jobs are not begun when they are expected to outlast it.
+    Payloads hold a ``configuration``; a job that is out of memory is run again with ``micro_batch``, as ``sizing`` says.
+
+    expects: seconds that a job takes; 0 where nothing is known. limited: a job that ends itself after so many seconds with
+    the best that it has by then; by default jobs cannot.
+    on_done: told how many of how many jobs have ended. Raises Stopped when ``stopped`` says so.
     """
     names = {job.id: name for name, jobs in entries.items() for job in jobs}
-    last_awaited = entries[essential][0].id
-    waiting = [_sized(job, sizing, None) for round_of in zip(*entries.values(), strict=True) for job in round_of][::-1]
+    in_order = [_sized(job, sizing, None) for round_of in zip(*entries.values(), strict=True) for job in round_of]
+    firsts = {job.id: _sized(job, sizing, None) for jobs in entries.values() for job in jobs[:1]}
+    waiting = in_order[::-1]
     running, results, attempts = dict[str, Job](), dict[str, Any](), Counter[str]()
-    failed = set[str]()
-    while waiting or running:
+    failed = dict[str, str]()
+    while True:
         if stopped():
-            for job_id in running:
-                runner.cancel(job_id)
+            _cancel(runner, running)
             raise Stopped
-        if deadline is not None and clock() > deadline:
-            waiting = [job for job in waiting if job.id == last_awaited]
-            for job_id in running:
-                if job_id != last_awaited:
-                    runner.cancel(job_id)
+        left = math.inf if deadline is None else deadline - clock()
+        awaited = next((job_id for job_id in firsts if names[job_id] not in failed), None)
+        waiting = [job for job in waiting if names[job.id] not in failed]
+        waiting = [job for job in waiting if job.id == awaited or (left > 0 and expects(job) <= left)]
+        if left <= 0:
+            _cancel(runner, running.keys() - {awaited})
+        if awaited is not None and not {awaited} & {*running, *results, *(job.id for job in waiting)}:
+            waiting.append(firsts[awaited])  # it was given up when another one was awaited
+        if not waiting and not running:
+            break
         while waiting and len(running) < runner.slots:
             job = waiting.pop()
             running[job.id] = job
-            runner.submit(job)
+            runner.submit(limited(job, max(0.0, left)) if deadline is not None and job.id == awaited else job)
         runner.wish(len(waiting) + len(running))
         for event in runner.poll(POLL_SECONDS):
             job_of_event = running.pop(event.job_id, None) if isinstance(event, ENDS) else None
@@ -68,21 +93,28 @@ def train_finalists(
                 continue
             if isinstance(event, Finished):
                 results[event.job_id] = event.result
+                on_done(len(results), len(names))
             elif isinstance(event, Failed):
                 again = _again(job_of_event, event, attempts, sizing)
                 if again is not None:
                     waiting.append(again)
-                elif names[event.job_id] == essential:
-                    raise UserError(f"the {essential} could not be trained in the final: {event.error}")
                 else:
-                    failed.add(names[event.job_id])
+                    failed.setdefault(names[event.job_id], event.error)
+    if len(failed) == len(entries):
+        name, reason = next(iter(failed.items()))
+        raise UserError(f"nothing could be trained in the final; {in_words(name)} failed with {reason}")
     done = {
         name: [results[job.id] for job in itertools.takewhile(lambda job: job.id in results, jobs)]
         for name, jobs in entries.items()
         if name not in failed
     }
     in_common = min(len(own) for own in done.values() if own)
-    return {name: own[:in_common] for name, own in done.items() if own}
+    return Trained({name: own[:in_common] for name, own in done.items() if own}, failed)
+
+
+def _cancel(runner: Executor, job_ids: Iterable[str | None]) -> None:
+    for job_id in list(job_ids):
+        runner.cancel(str(job_id))
 
 
 def _again(job: Job, event: Failed, attempts: Counter[str], sizing: Sizing | None) -> Job | None:

@@ -1,41 +1,54 @@
-"""What a person sees while a search runs: a live line in a terminal, plain lines elsewhere. All of it on stderr."""
+"""What a user sees while a search runs: a bar in a terminal or a notebook, plain lines elsewhere. All of it on stderr."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
+
+from advisor.console import printable, say
 
 if TYPE_CHECKING:
     from advisor.search import Progress, SearchEvent
 
-FINAL = "final: the best few and the recommendation on fresh splits"
+READING = "reading and measuring the data"
+FINAL = "final: the recommendation and the best trials, again on fresh splits"
 
 
 class PlainView:
-    """A line per finished trial."""
+    """A line per finished trial.
+
+    Order of calls: ``phase("search")`` when the data are read, ``event`` for each event of the search, ``phase("final")``,
+    ``final`` after each of its trainings; ``note`` at any time.
+    """
+
+    loss = "loss"
+    """What the trials are judged by, set when it is known."""
 
     def event(self, event: SearchEvent, progress: Progress) -> None:
         end = getattr(event, "end", None)
         if end is None or end == "void":
             return
-        value = getattr(event, "value", None)
-        shown = "-" if value is None else f"{value:.4g}"
-        best = "-" if progress.best_value is None else f"{progress.best_value:.4g} (trial {progress.best_number})"
+        value, origin = getattr(event, "value", None), getattr(event, "origin", "search")
+        named = f"trial {event.number}" + (f" ({origin})" if origin != "search" else "")
+        reached = "" if value is None else f", {self.loss} {value:.4g}"
+        best = "none yet" if progress.best_value is None else f"{progress.best_value:.4g} (trial {progress.best_number})"
         reason = f": {event.reason}" if end in ("failed", "set aside") else ""  # type: ignore[union-attr]
-        self.line(f"trial {event.number}: {end} {shown}{reason}   {progress.done}/{progress.trials}, best {best}")
+        self.line(f"{named}: {end}{reached}{reason}; {progress.done} of {progress.trials} done, best {best}")
 
     def phase(self, name: str) -> None:
         if name == "final":
             self.line(FINAL)
 
+    def final(self, done: int, trainings: int) -> None:
+        """So many of the final's trainings have ended."""
+
     def note(self, text: str) -> None:
         self.line(f"note: {text}")
 
     def line(self, text: str) -> None:
-        from advisor.cli import say
-
         say(text)
 
 
@@ -44,42 +57,50 @@ class QuietView(PlainView):
         """Nothing is shown."""
 
 
-class TerminalView(PlainView):
+class BarView(PlainView):
     """A progress bar with the best so far, what is running, and the time left; finished trials scroll by above it."""
 
     def __init__(self, bar: Any) -> None:
         self._bar = bar
-        self._task = bar.add_task("reading and measuring the data", total=None)
+        self._task = bar.add_task(READING, total=None)
 
     def event(self, event: SearchEvent, progress: Progress) -> None:
         super().event(event, progress)
         running = ", ".join(f"{t.number} (epoch {t.epoch})" for t in progress.running)
-        best = "" if progress.best_value is None else f"best {progress.best_value:.4g}"
+        best = "" if progress.best_value is None else f"best {self.loss} {progress.best_value:.4g}"
         self._bar.update(
             self._task, total=progress.trials, completed=progress.done, description=f"{best}  running {running or '-'}"
         )
 
     def phase(self, name: str) -> None:
         if name == "final":
-            self._bar.update(self._task, total=None, description=FINAL)
+            # a new task: one whose total is known cannot become one that pulses
+            self._bar.remove_task(self._task)
+            self._task = self._bar.add_task(FINAL, total=None)
+
+    def final(self, done: int, trainings: int) -> None:
+        self._bar.update(self._task, total=trainings, completed=done)
 
     def line(self, text: str) -> None:
-        from advisor.cli import printable
-
         self._bar.console.print(printable(text), markup=False, highlight=False)
 
 
 @contextmanager
 def view(*, quiet: bool) -> Iterator[PlainView]:
-    """The view that fits: none, a terminal's, or plain lines."""
+    """The view that fits: none, a bar in a terminal or a notebook, or plain lines."""
     if quiet:
         yield QuietView()
-    elif sys.stderr.isatty():
+    elif sys.stderr.isatty() or _in_notebook():
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
         columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
         with Progress(TextColumn("{task.description}", markup=False), *columns, console=Console(stderr=True)) as bar:
-            yield TerminalView(bar)
+            yield BarView(bar)
     else:
         yield PlainView()
+
+
+def _in_notebook() -> bool:
+    """Whether this is a notebook that can show a bar (rich draws it with ipywidgets)."""
+    return "ipykernel" in sys.modules and find_spec("ipywidgets") is not None

@@ -5,6 +5,7 @@ Torch is loaded where something is trained: a driver that only hands out trials 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -34,11 +35,31 @@ _INPUT_PARAMETERS = ("numeric_scaling", "numeric_embedding", "numeric_embedding_
 
 
 def payload(configuration: Mapping[str, Any], *, seed: int, repeat: int, members: int, keep: bool) -> dict[str, Any]:
-    """A job: train ``members`` networks per split of this ``repeat``; ``keep`` returns the fitted stack, else what memory it
-    took on a GPU and the training losses. The search adds ``micro_batch``, rows that are trained at once; with ``until``
+    """A job: train ``members`` networks per split of this ``repeat``; it returns what memory it took on a GPU, the training
+    losses, whether it was ``cut`` short, and with ``keep`` the stack as ``fitted``.
+
+    The search adds ``micro_batch``, rows that are trained at once, and ``limited`` a time; with ``until``
     all rows train, for so many epochs (``training.train``); with ``parts`` the first so many folds are
     trained, and these are random ones whatever the rows' times (``of_all_times``)."""
     return {"configuration": dict(configuration), "seed": seed, "repeat": repeat, "members": members, "keep": keep}
+
+
+def limited(job: Job, seconds: float) -> Job:
+    """The same job, that ends itself so many seconds from now with the best epoch that it has had by then.
+
+    Whatever the worker's clock says, it is never given more than ``seconds``, nor less than half of them: the wait for a
+    worker counts, and a clock that is wrong must not undo the trial.
+    """
+    return replace(job, payload={**job.payload, "seconds": seconds, "ends_at": time.time() + seconds})
+
+
+def _time_used(job: Mapping[str, Any]) -> Callable[[], float]:
+    """The share of the job's time that is gone; 0 for a job that has no limit."""
+    if "seconds" not in job:
+        return lambda: 0.0
+    begun = time.monotonic()
+    seconds = min(job["seconds"], max(job["seconds"] / 2, job["ends_at"] - time.time()))
+    return lambda: (time.monotonic() - begun) / max(seconds, 1e-9)
 
 
 def of_all_times(job: Mapping[str, Any], networks: int, rows: int) -> dict[str, Any]:
@@ -72,7 +93,7 @@ class TrainingObjective:
         """Of the job that is under way, or of the last one, after each epoch."""
         self._prepared: dict[Any, Prepared] = {}
 
-    def __call__(self, job: Job) -> Generator[tuple[int, float], None, Fitted | dict[str, Any]]:
+    def __call__(self, job: Job) -> Generator[tuple[int, float], None, dict[str, Any]]:
         from advisor.training import train
 
         configuration, repeat = job.payload["configuration"], job.payload["repeat"]
@@ -82,6 +103,8 @@ class TrainingObjective:
         else:
             data = self.data if parts is None else replace(self.data, times=None)
             splits = splits_of(configuration, data, self.split_seed, repeat)[:parts]
+        # Processes that share a batch must all stop in the same step, and their clocks differ.
+        used = _time_used(job.payload if self.ranks.world == 1 else {})
         epochs = train(
             configuration,
             self.data,
@@ -92,6 +115,7 @@ class TrainingObjective:
             prepared=self._prepare(configuration, (repeat if until is None else None, parts), splits),
             micro_batch=job.payload.get("micro_batch"),
             until=until,
+            used=used,
             ranks=self.ranks,
         )
         self.train_losses = []
@@ -100,8 +124,8 @@ class TrainingObjective:
                 try:
                     epoch = next(epochs)
                 except StopIteration as end:
-                    fitted: Fitted = end.value
-                    return fitted if job.payload["keep"] else {**peak(), "train_losses": self.train_losses}
+                    result = {**peak(), "train_losses": self.train_losses, "cut": used() >= 1}
+                    return {**result, "fitted": end.value} if job.payload["keep"] else result
                 self.train_losses.append(epoch.train_loss)
                 yield epoch.number, epoch.validation_loss
 

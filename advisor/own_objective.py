@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advisor.advice import Advice
-from advisor.errors import UserError
+from advisor.errors import UserError, in_words
 from advisor.features import Dataset, Signals
 from advisor.final import (
     ALONE,
@@ -34,6 +34,7 @@ from advisor.final import (
     final_section,
     unseen_loss,
 )
+from advisor.finalists import Trained
 from advisor.losses import loss_name, row_losses, weighted
 from advisor.objective import mean_by_row
 from advisor.recommendation import Recommendation
@@ -57,14 +58,20 @@ Listener = Callable[[SearchEvent, Progress], None]
 
 @dataclass(frozen=True)
 class Final:
-    """What the final needs of the search. entries: name -> configuration, the recommendation first; searched: name -> its
-    loss in the search. repeats: the fresh partitions. train: partitions -> the entries' results on them, without those that
-    failed; payload: (name, partition) -> what was trained. test: name -> scores of the test rows; what result.json says."""
+    """What the final needs of the search.
+
+    entries: name -> configuration, the recommendation first.
+    searched: name -> its loss in the search.
+    repeats: the fresh partitions.
+    train: partitions -> the entries' results on them.
+    payload: (name, partition) -> what was trained.
+    test: name -> scores of the test rows; what result.json says.
+    """
 
     entries: Mapping[str, Mapping[str, Any]]
     searched: Mapping[str, float | None]
     repeats: Sequence[int]
-    train: Callable[[Sequence[int]], Mapping[str, list[Result]]]
+    train: Callable[[Sequence[int]], Trained]
     payload: Callable[[str, int], Mapping[str, Any]]
     test: Callable[[Mapping[str, NDArray[np.float64]]], Mapping[str, Any]]
 
@@ -134,16 +141,16 @@ class OwnObjective:
         """Judge the finalists and complete the document; what the winner saved in the final goes to RUN/winner."""
         trained: list[int] = []
 
-        def train(repeats: Sequence[int]) -> Mapping[str, list[Result]]:
-            results = final.train(repeats)
-            trained.extend(repeats[: max(map(len, results.values()))])
-            self.read.update(*(result.read for several in results.values() for result in several))
-            return results
+        def train(repeats: Sequence[int]) -> Trained:
+            done = final.train(repeats)
+            trained.extend(repeats[: max(map(len, done.results.values()))])
+            self.read.update(*(result.read for several in done.results.values() for result in several))
+            return done
 
         document["objective"] = {"name": self.name}
         tested = judge(document, replace(final, train=train), advice, data)
         document["objective"] |= {"read": sorted(self.read), "never_read": self.never_read(advice.recommendation)}
-        winner, incumbent = next(iter(tested)), next(iter(final.entries))
+        winner, incumbent = next(iter(tested)), str(document["final"]["incumbent"])
         works = {f"repeat-{repeat}": folder_of(run.checkpoints, final.payload(winner, repeat)) for repeat in trained}
         move_folders(run.winner, works, run.checkpoints)
         document["objective"]["kept"] = run.winner.is_dir()
@@ -234,25 +241,38 @@ def judge(
     document: dict[str, Any], final: Final, advice: Advice, data: Dataset
 ) -> Mapping[str, NDArray[np.float64] | None]:
     """Train the finalists on fresh splits, decide, complete the document; each one's scores of the test rows, winner first."""
-    incumbent = next(iter(final.entries))
-    results = {name: list(own) for name, own in final.train(final.repeats).items()}
+    results, failed = _finite(final.train(final.repeats))
+    incumbent = next(iter(results))
     by_row = all(_scores_fit(result, data) for own in results.values() for result in own)
     fewest = min(sum(len(result.losses) for result in own) for own in results.values())
     if not by_row and fewest < FEWEST_SPLITS:
         per_repeat, last = max(1, fewest // len(results[incumbent])), max(final.repeats)
-        more = final.train(range(last + 1, last + 1 + math.ceil((FEWEST_SPLITS - fewest) / per_repeat)))
-        results = {name: own + more[name] for name, own in results.items() if name in more}
-    results = {name: own for name, own in results.items() if all(math.isfinite(result.loss) for result in own)}
-    if incumbent not in results:
-        raise UserError(f"the objective's loss for the {incumbent} was not finite in the final: it has to learn with that one")
+        more, also_failed = _finite(final.train(range(last + 1, last + 1 + math.ceil((FEWEST_SPLITS - fewest) / per_repeat))))
+        failed |= also_failed
+        results = {name: own + more[name] for name, own in results.items() if name in more and name not in failed}
+        incumbent = next(iter(results))
     judged = [_judged(name, final.entries[name], own, data, by_row) for name, own in results.items()]
     verdict = _decide_by_row(judged, incumbent, data) if by_row else _decide_by_split(judged, incumbent, results)
     winner = next(one for one in judged if one.name == verdict.winner)
     document["loss"] = loss_name(data.task) if by_row else "validation loss"
-    document["final"] = final_section(verdict, [_as_row(one) for one in judged], final.searched)
+    document["final"] = final_section(verdict, [_as_row(one) for one in judged], final.searched, incumbent, failed)
     document["estimate"] = asdict(_expected(winner, advice, data, results))
     document["objective"]["compared"] = "row by row" if by_row else "split by split"
     return {one.name: one.test for one in sorted(judged, key=lambda one: one is not winner)}
+
+
+def _finite(trained: Trained) -> tuple[dict[str, list[Result]], dict[str, str]]:
+    """The results of the entries whose losses are all finite, and why the others are out. UserError when all are."""
+    failed = dict(trained.failed)
+    for name, own in trained.results.items():
+        worst = next((result.loss for result in own if not math.isfinite(result.loss)), None)
+        if worst is not None:
+            failed[name] = f"the objective returned {worst}"
+    results = {name: list(own) for name, own in trained.results.items() if name not in failed}
+    if not results:
+        name, reason = next(iter(failed.items()))
+        raise UserError(f"no configuration of the final has a finite loss; with {in_words(name)} {reason}")
+    return results, failed
 
 
 def _scores_fit(result: Result, data: Dataset) -> bool:
@@ -307,9 +327,9 @@ def _decide_by_split(judged: Sequence[_Judged], incumbent: str, results: Mapping
         differences[one.name] = Difference(float(paired.mean()), error, float(paired.mean()) + quantile * error)
     better = [one for one in challengers if differences[one.name].high < 0]
     if not better:
-        return Verdict(incumbent, BEHIND if challengers else ALONE, differences)
+        return Verdict(incumbent, BEHIND.format(incumbent=in_words(incumbent)) if challengers else ALONE, differences)
     winner = min(better, key=lambda one: (float(one.losses.mean()), one.name))
-    return Verdict(winner.name, "better than the recommendation beyond chance on splits that did not choose it", differences)
+    return Verdict(winner.name, f"better than {in_words(incumbent)} beyond chance on splits that did not choose it", differences)
 
 
 def _expected(winner: _Judged, advice: Advice, data: Dataset, results: Mapping[str, Sequence[Result]]) -> Estimate:

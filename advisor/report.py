@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from advisor import __version__, charts
 from advisor.blueprint import blueprint
+from advisor.errors import in_words
 
 if TYPE_CHECKING:
     from advisor.run_folder import RunFolder
@@ -34,7 +35,10 @@ SHIFT_EFFECTS = {
 }
 NOT_A_NETWORK = "A network is not the best tool here"
 BEYOND_CHANCE = 1.645
-"""Standard errors by which a baseline must be ahead on the test rows (one-sided 5 %) before the page says the above."""
+"""Standard errors by which one must be ahead of the other on the same rows (one-sided 5 %) before any text calls it better
+or worse."""
+TIME_TOLERANCE, TIME_SLACK = 0.1, 10.0
+"""Share of a time limit, and seconds, by which it may be exceeded before the verdict says so."""
 
 
 def number(value: Any) -> str:
@@ -63,9 +67,42 @@ def verdict(result: Document, findings: Sequence[Document]) -> list[str]:
             f"On the {test['rows']:,} test rows its {loss} is {number(own['loss'])}{_score(own)}; "
             f"90 % of such tests were expected within {interval}."
         )
-        compared = _against(own, [o for o in others if o["name"] != "recommendation"], loss)
+        incumbent = final.get("incumbent", "recommendation")
+        compared = _against(own, [o for o in others if o["name"] != incumbent], loss)
         use = f"{compared} {use}" if compared.startswith(NOT_A_NETWORK) else f"{use} {compared}"
-    return [use, expect, _look_at(findings, _reading(result))]
+        advised = next((o for o in others if o["name"] == incumbent), None)
+        if advised and compare(advised["difference_to_network"]) == "better":
+            use += f" On the test rows {in_words(incumbent)} alone was better: {loss} {number(advised['loss'])}."
+        elif advised and advised["loss"] < own["loss"]:
+            use += f" On the test rows {in_words(incumbent)} alone has {loss} {number(advised['loss'])}, lower within chance."
+    return [use, *_limits(result), expect, _look_at(findings, _reading(result))]
+
+
+def compare(difference: Document) -> str:
+    """Whether a mean paired difference of losses is ``better`` or ``worse`` beyond chance, or ``level``.
+
+    difference: of a model to another, mean and standard_error; negative where the first has the smaller loss.
+    """
+    reach = BEYOND_CHANCE * difference["standard_error"]
+    return "better" if difference["mean"] < -reach else "worse" if difference["mean"] > reach else "level"
+
+
+def _limits(result: Document) -> list[str]:
+    """What failed in the final, and what the time limit did to it."""
+    final, sentences = result["final"], []
+    failed, incumbent = final.get("failed", {}), final.get("incumbent", "recommendation")
+    if reason := failed.get("recommendation"):
+        sentences.append(
+            f"The recommendation failed in the final ({_middle(reason, 200)}). "
+            f"The best of the search, {in_words(incumbent)}, took its place as the one to beat."
+        )
+    if not final.get("confirmed", True):
+        sentences.append("The model was not confirmed on fresh splits: the time limit left no time for a final.")
+    limit = result.get("time_limit")
+    if limit and result["seconds"] > (1 + TIME_TOLERANCE) * limit + TIME_SLACK:
+        over = result["seconds"] - limit
+        sentences.append(f"It took {result['seconds']:,.0f} s, {over:,.0f} s more than the time limit of {limit:,.0f} s.")
+    return sentences
 
 
 def advice_alone(findings: Sequence[Document]) -> list[str]:
@@ -99,17 +136,31 @@ def _reading(result: Document) -> Document | None:
 
 def _gain(final: Document, loss: str) -> str:
     by_name = {c["name"]: c for c in final["contenders"]}
-    winner, advised = by_name[final["winner"]], by_name["recommendation"]
-    if final["winner"] == "recommendation":
+    incumbent = final.get("incumbent", "recommendation")
+    winner, beaten = by_name[final["winner"]], by_name[incumbent]
+    if not final.get("confirmed", True):
+        return f"Use {in_words(incumbent)}: {loss} {number(beaten['held_out_loss'])} on held-out rows."
+    if winner is beaten and incumbent == "recommendation":
         return (
             f"Tuning gained nothing over the recommendation ({final['reason']}): it is kept, "
-            f"with {loss} {number(advised['held_out_loss'])} on rows that chose nothing."
+            f"with {loss} {number(beaten['held_out_loss'])} on held-out rows."
         )
-    gain = 1 - winner["held_out_loss"] / advised["held_out_loss"] if advised["held_out_loss"] else 0.0
+    if winner is beaten:
+        return f"Use {in_words(incumbent)} ({final['reason']}): {loss} {number(beaten['held_out_loss'])} on held-out rows."
+    difference = winner["difference"]
+    chance = "beyond" if difference.get("high", 0.0) < 0 else "within"
     return (
         f"Use the tuned model ({final['winner']}): {loss} {number(winner['held_out_loss'])} against "
-        f"{number(advised['held_out_loss'])} for the recommendation, {gain:.1%} less, on rows that did not choose it."
+        f"{number(beaten['held_out_loss'])} for {in_words(incumbent)} on rows that did not choose it, "
+        f"{_less(winner['held_out_loss'], beaten['held_out_loss'])}, {chance} chance."
     )
+
+
+def _less(loss: float, other: float) -> str:
+    """By how much a loss is below another; a share only where losses are positive (a likelihood's may be negative)."""
+    if loss > 0 and other > 0:
+        return f"{1 - loss / other:.1%} less" if loss <= other else f"{loss / other - 1:.1%} more"
+    return f"{number(abs(other - loss))} {'less' if loss <= other else 'more'}"
 
 
 def _score(entry: Document) -> str:
@@ -121,11 +172,11 @@ def _score(entry: Document) -> str:
 def _against(own: Document, baselines: Sequence[Document], loss: str) -> str:
     best = min(baselines, key=lambda entry: entry["loss"])
     both = f"{loss} {number(best['loss'])} on the same test rows, the network {number(own['loss'])}"
-    difference = best["difference_to_network"]
-    if difference["mean"] > 0:
-        return f"The best baseline ({best['name']}) has {both}: the network is ahead."
-    if -difference["mean"] > BEYOND_CHANCE * difference["standard_error"]:
-        return f"{NOT_A_NETWORK}: the {best['name']} baseline has {both}."
+    match compare(best["difference_to_network"]):
+        case "worse":
+            return f"The best baseline ({best['name']}) has {both}: the network is ahead."
+        case "better":
+            return f"{NOT_A_NETWORK}: the {best['name']} baseline has {both}."
     return f"The {best['name']} baseline is as good within chance, and simpler: it has {both}."
 
 

@@ -71,9 +71,9 @@ def test_results(
 
 
 def _paired(losses: NDArray[np.float64], others: NDArray[np.float64]) -> dict[str, float]:
-    """Mean paired difference and its standard error (0 for a single row, of which nothing is known)."""
+    """Mean paired difference and its standard error; of a single row, which proves nothing, the difference itself."""
     paired = losses - others
-    error = paired.std(ddof=1) / np.sqrt(len(paired)) if len(paired) > 1 else 0.0
+    error = paired.std(ddof=1) / np.sqrt(len(paired)) if len(paired) > 1 else abs(paired.mean())
     return {"mean": float(paired.mean()), "standard_error": float(error)}
 
 

@@ -17,12 +17,12 @@ from advisor.adaptation import ADJUSTED, read_trial
 from advisor.advice import Advice
 from advisor.curves import advice_of
 from advisor.errors import UserError
-from advisor.executors import Executor
+from advisor.executors import Executor, Job
 from advisor.facts import MIN_SIDE
 from advisor.features import Dataset, Signals
 from advisor.finalists import FINAL_REPEATS, FINALISTS
 from advisor.journal import new_study
-from advisor.objective import Work, payload, rows_at_once, training_sizing, training_work
+from advisor.objective import Work, limited, payload, rows_at_once, training_sizing, training_work
 from advisor.own_objective import OwnObjective
 from advisor.pace import Pace
 from advisor.plans import plan_of, problem, usable_memory
@@ -131,12 +131,16 @@ def plan_search(
         seed=seed,
         time_limit=time_limit,
         trial_time_limit=trial_time_limit,
-        make_payload=lambda asked, place: payload(asked, seed=seed + place, repeat=0, members=1, keep=False),
+        make_payload=lambda asked, place: payload(
+            # the first trial's networks are the model where the time limit leaves none for a final
+            asked, seed=seed + place, repeat=0, members=1, keep=place == 0 and time_limit is not None and own is None
+        ),
         sizing=None if own else training_sizing(train, spanning=spanning),
         pace=Pace(work[0]) if work else Pace(),
         reserve=lambda trials, slots: _reserve(trials, slots, time_limit or 0.0, partitions, work, recommendation.space),
         refuse=lambda asked: None if own else refusal(asked, train, advice.facts.values, spanning=spanning),
         value_of=own.value_of if own else None,
+        limited=None if own else limited,
         more=more,
     )
 
@@ -165,6 +169,19 @@ def _reserve(
     first, rest = sum(seconds) / max(1, slots), max(seconds) * (1 - 1 / max(1, slots))
     least, whole = (FINAL_MARGIN * (rounds * first + rest) for rounds in (1, partitions))
     return max(min(least, (1 - LEAST_SEARCH_SHARE) * time_limit), min(whole, (1 - SEARCH_SHARE) * time_limit))
+
+
+def final_seconds(plan: Plan, train: Dataset) -> Callable[[Job], float]:
+    """What a job of the final is expected to take, in seconds, after what the trials took; 0 where nothing is known."""
+    of_trial, of_final = training_work(train)
+
+    def expects(job: Job) -> float:
+        configuration = job.payload["configuration"]
+        known = of_trial(configuration)
+        share = of_final(configuration) / known if known else int(configuration["final_members"])
+        return plan.pace.expects(configuration) * share
+
+    return expects
 
 
 def latest_validate(train: Dataset) -> bool:

@@ -51,6 +51,10 @@ CONFIGURATION = "configuration"
 """Trial attribute: the whole configuration, where the parameters are not all of it."""
 TRAIN_LOSSES = "train_losses"
 """Trial attribute: the training loss after each epoch, where the objective tells it; the same in its result."""
+CUT = "cut"
+"""Trial attribute, and in the objective's result: the time limit ended the trial, at its best epoch so far."""
+FIRST_TRIAL_SHARE = 0.9
+"""Of the time limit, after which the first trial ends itself: what comes after the search takes some time as well."""
 MEMORY_LIMIT = "memory_limit"
 """Study attribute: the smallest predicted memory that did not fit (``Sizing.limit``)."""
 SECONDS_BETWEEN_CURVES = 2.0
@@ -82,13 +86,17 @@ class StudyStore(Protocol):
 
 @dataclass(frozen=True)
 class SearchResult:
-    """``trials`` are those that count, by place; ``best`` is None when none is complete and finite."""
+    """``trials`` are those that count, by place; ``best`` is None when none is complete and finite.
+
+    ``first`` is what the objective returned for the first place, where this call ran it.
+    """
 
     trials: tuple[FrozenTrial, ...]
     best: FrozenTrial | None
     interrupted: bool
     timed_out: bool
     seconds: float
+    first: Any = None
 
     def ranking(self) -> list[FrozenTrial]:
         """Complete trials that did not diverge, best first; of equals the earlier."""
@@ -160,6 +168,8 @@ class Plan:
     pace: what is known of time; with a time limit, no trial is begun that is expected to outlast it. reserve: (trials that
     count, slots) -> seconds of the time limit that are kept for what comes after the search.
     value_of: what the objective returned -> the value of a complete trial, finite; None: the best loss that it reported.
+    limited: a job that ends itself after so many seconds with the best that it has by then; so the first trial ends within
+    the time limit. None where jobs cannot: then the first is waited for.
     more: False begins no trial: the search is what the journal holds.
     """
 
@@ -180,6 +190,7 @@ class Plan:
     pace: Pace = field(default_factory=Pace)
     reserve: Callable[[Sequence[FrozenTrial], int], float] = field(default=lambda trials, slots: 0.0)
     value_of: Callable[[Any], float] | None = None
+    limited: Callable[[Job, float], Job] | None = None
     more: bool = True
 
     def __post_init__(self) -> None:
@@ -243,6 +254,7 @@ class _Running:
     best_epoch: int = 0
     returned: float | None = None
     train_losses: list[float] = field(default_factory=list)
+    cut: bool = False
     curve: dict[int, float] = field(default_factory=dict)  # kept epochs, those in the journal too
     unwritten: dict[int, float] = field(default_factory=dict)
     last: tuple[int, float] | None = None
@@ -283,6 +295,7 @@ class _Driver:
         self._done_here = 0
         self._reserve, self._reserved_at = 0.0, -math.inf
         self._outlasted = False
+        self._first: Any = None
         self._free = self._free_places()
 
     # ------------------------------------------------------------------ the loop
@@ -434,6 +447,9 @@ class _Driver:
             running.memory = sizing.memory(running.configuration, running.micro_batch)
             payload = {**payload, "micro_batch": running.micro_batch}
         job = Job(f"trial-{running.trial.number}.{running.attempt}", payload, running.memory, self._plan.trial_time_limit)
+        limit = self._plan.time_limit
+        if running.place == 0 and limit is not None and self._plan.limited is not None:
+            job = self._plan.limited(job, max(0.0, self._begun + FIRST_TRIAL_SHARE * limit - self._clock()))
         self._running[job.id] = running
         self._executor.submit(job)
 
@@ -501,6 +517,9 @@ class _Driver:
         if self._plan.sizing is not None and "peak_memory" in told:
             running.peak_memory = float(told["peak_memory"])
             self._plan.sizing.used(running.configuration, running.micro_batch, running.peak_memory)
+        running.cut = bool(told.get(CUT))
+        if running.place == 0:
+            self._first = result
         running.returned = None if self._plan.value_of is None else self._plan.value_of(result)
         self._end(running, "complete", "", result)
 
@@ -572,14 +591,14 @@ class _Driver:
             self._study.tell(trial, value if state == TrialState.COMPLETE else None, state=state)
         if end == "void":
             bisect.insort(self._free, running.place)
-            self._tell_listener(Ended(trial.number, running.place, end, None, reason, False))
+            self._tell_listener(Ended(trial.number, running.place, end, None, reason, False, origin=running.origin))
             return
         self._done_here += 1
-        if end == "complete":
+        if end == "complete" and not running.cut:
             seconds = self._clock() - running.started - running.waited
             self._plan.pace.took(running.configuration, running.epoch, seconds)
         is_best = self._learn(end, value, trial.number, running.curve)
-        self._tell_listener(Ended(trial.number, running.place, end, value, reason, is_best, result))
+        self._tell_listener(Ended(trial.number, running.place, end, value, reason, is_best, result, running.origin))
 
     def _value(self, running: _Running, end: TrialEnd) -> float | None:
         if end == "complete":
@@ -605,6 +624,8 @@ class _Driver:
                 "device": running.worker.device,
                 "waited": round(running.waited, 3),
             }
+        if running.cut:
+            attributes[CUT] = True
         if running.train_losses:
             attributes[TRAIN_LOSSES] = running.train_losses
         if end == "void":
@@ -688,7 +709,8 @@ class _Driver:
     def _result(self, interrupted: bool, timed_out: bool) -> SearchResult:
         trials = sorted(filter(counts, self._study.get_trials(deepcopy=False)), key=_place)
         best = best_of(trials)
-        return SearchResult(tuple(trials), best, interrupted, timed_out and bool(self._free), self._clock() - self._begun)
+        seconds = self._clock() - self._begun
+        return SearchResult(tuple(trials), best, interrupted, timed_out and bool(self._free), seconds, self._first)
 
     def _tell_listener(self, event: SearchEvent) -> None:
         if self._on_event is not None:

@@ -38,6 +38,7 @@ class Ended:
     reason: str
     is_best: bool
     result: Any = None
+    origin: str = "search"
 
 
 SearchEvent = Started | EpochDone | Ended

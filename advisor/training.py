@@ -224,6 +224,7 @@ def train(
     prepared: Prepared | None = None,
     micro_batch: int | None = None,
     until: tuple[int, int] | None = None,
+    used: Callable[[], float] = lambda: 0.0,
     ranks: Ranks = ALONE,
 ) -> Generator[Epoch, None, Fitted]:
     """Train ``members`` networks per split, all at once; yields after every epoch, returns the fitted stack.
@@ -235,6 +236,8 @@ def train(
     until: instead of that, so many epochs of the plan, and so many of the head alone where the plan has them (see
     ``Fitted.phases``), and the last weights are kept: the validating rows then choose nothing, and may be training rows
     (``splits.everything``).
+    used: the share of the time for this training that is gone. From 1 on it ends with the step under way, and each member
+    keeps its best epoch, of which the last may be a part of one; the schedule is never behind it.
     ranks: the processes that share the batches; each calls this with the same arguments and returns the same stack.
     UserError when there are more of them than a batch has rows. (Batch normalization sees a process's part of the batch.)
     """
@@ -268,17 +271,21 @@ def train(
                 loss = share * rows.loss(out, part, mix, label_smoothing=float(c["label_smoothing"]))
                 loss.sum().backward()  # type: ignore[no-untyped-call]  # a sum: members' gradients don't mix
                 train_loss += (loss.detach() * rows.unit).mean()
-            optimizer.step(learning_rate(c, step, total))
+            optimizer.step(learning_rate(c, max(step, used() * total), total))
+            if used() >= 1:
+                break
+        taken = step + 1 - (epoch - 1) * steps
         ranks.same_buffers(network)
         validation = rows.validate(network, prepared, best.going(epoch))
         best.update(network, validation, epoch)
-        yield Epoch(epoch, float(ranks.mean(train_loss)) / steps, float(validation.mean()))
-        if best.all_stopped(epoch) or not torch.isfinite(validation).any():
+        yield Epoch(epoch, float(ranks.mean(train_loss)) / taken, float(validation.mean()))
+        if best.all_stopped(epoch) or not torch.isfinite(validation).any() or used() >= 1:
             break
 
     of_whole, of_head = best.epochs.tolist(), of_head if until is None else min(of_head, until[1])
     if of_head:
-        yield from _train_head(c, network, prepared, rows, best, steps, range(epoch + 1, epoch + 1 + of_head), generator)
+        of_head_epochs = range(epoch + 1, epoch + 1 + of_head)
+        yield from _train_head(c, network, prepared, rows, best, steps, of_head_epochs, generator, used)
     network.load_state_dict(best.state)
     held_out_rows, held_out, cross_fitted = rows.held_out(network, prepared)
     return Fitted(
@@ -311,6 +318,7 @@ def _train_head(
     steps: int,
     epochs: range,
     generator: torch.Generator,
+    used: Callable[[], float],
 ) -> Generator[Epoch, None, None]:
     """Train the head once more on balanced rows, all below it fixed (note N18); ``best`` keeps what validates better."""
     assert rows.balance is not None
@@ -324,6 +332,8 @@ def _train_head(
     optimizer = Optimizer(configuration, network, head)
     forward = rows.ranks.parallel(network)
     for epoch in epochs:
+        if used() >= 1:
+            return
         network.eval()  # what is fixed should not drop units or move its statistics
         train_loss = torch.zeros((), device=rows.device)
         for batch in rows.batches(steps, generator, prepared.place):
@@ -338,7 +348,7 @@ def _train_head(
         yield Epoch(epoch, float(rows.ranks.mean(train_loss)) / steps, float(validation.mean()))
 
 
-def learning_rate(configuration: Mapping[str, Any], step: int, total: int) -> float:
+def learning_rate(configuration: Mapping[str, Any], step: float, total: int) -> float:
     """The rate at ``step`` of ``total``: linear warm-up, then constant or cosine to 0; or one_cycle."""
     peak, schedule = float(configuration["learning_rate"]), configuration["schedule"]
     done = step / max(1, total)

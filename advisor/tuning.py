@@ -7,8 +7,8 @@ do. Until the first trial runs, two seconds of importing torch here would keep t
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,8 @@ from advisor.errors import UserError, did_you_mean
 from advisor.executors import Executor, Factory, InProcessExecutor
 from advisor.finalists import Stopped
 from advisor.interrupts import as_ctrl_c
+from advisor.live import view
+from advisor.losses import loss_name
 from advisor.remote import mirrored
 from advisor.status import begin_request, keep_request, remembered, searched_run, stopping
 from advisor.versions import without_cuda
@@ -89,10 +91,11 @@ def tune(
     working_dir: str | Path | None = None,
     storage: str | None = None,
     out: str | Path | None = None,
+    progress: bool = True,
     on_event: Listener | None = None,
     should_stop: Callable[[], bool] | None = None,
-    on_phase: Callable[[str], None] = lambda phase: None,
-    on_note: Callable[[str], None] = lambda note: None,
+    on_phase: Callable[[str], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
     **options: Any,
 ) -> RunResult:
     """Search around the recommendation, judge the best few again, leave the winner's model.
@@ -110,7 +113,8 @@ def tune(
     ``advisor.Trial`` or its name, package.module:function; the model is then yours, and the result has none. working_dir:
     the folder to import it from, sent to a cluster's workers. storage: the URL of a database to keep the study in, in place
     of the journal file; a run folder remembers it, without its password. data, target, out and options are those of ``fit``.
-    on_phase, on_note: told where we are, and what a person should know at once.
+    progress: whether a bar (in a terminal or a notebook) or a line per trial is written to stderr. on_event, on_phase,
+    on_note: told what happens, where we are, and what a user should know at once.
     Ctrl-C or `advisor stop` ends the search cleanly; the same call goes on with it, ``finish`` makes a model of what is there.
     Raises UserError for whatever the user can mend.
     """
@@ -123,50 +127,76 @@ def tune(
         from advisor.storage import answers
 
         answers(storage)  # before the run folder remembers it
-    pool = _start_workers(executor, address, workers, gpus_per_worker, working_dir, own)
-    runner: Executor | None = None
-    try:
+    with ExitStack() as stack:
+        live = stack.enter_context(view(quiet=not progress))
+        on_event, on_note = _both(live.event, on_event), _both(live.note, on_note)
+        on_phase = _both(live.phase, on_phase)
+        pool = _start_workers(executor, address, workers, gpus_per_worker, working_dir, own)
+        closed = stack.enter_context(_closing(pool))
         from advisor import run_search
         from advisor.runs import open_run, write_advice
 
         advice, run = open_run(data, target, out, options)
-        with run.in_use(), mirrored(run, on_note), nullcontext() if pool else _one_thread():
-            if trials and (finished := _finished(run, advice, trials, own)):
-                return finished
-            may_span = pool is not None and own is None and _on_gpus(pool, gpus_per_worker, address, advice)
-            train = run_search.training_rows(advice, spanning=may_span)
-            write_advice(run, advice)
-            on_phase("search")
-            runner, spanning = _runner(pool, own, advice, train, run, may_span)
-            request = begin_request(run, trials, own.name if own else None, working_dir, storage, strategy)
-            stopped = stopping(run, should_stop)
-            plan = run_search.plan_search(
-                advice, request, deadline, trial_time_limit, own, train, adapt, spanning=spanning, more=trials > 0
-            )
-            if own:
-                on_event = own.watch(run, advice.recommendation, plan.make_payload, on_event, on_note)
-            found = run_search.run_search(plan, runner, run, request, storage, on_event, stopped)
-            from advisor import results
+        stack.enter_context(run.in_use())
+        stack.enter_context(mirrored(run, on_note))
+        stack.enter_context(nullcontext() if pool else _one_thread())
+        if trials and (finished := _finished(run, advice, trials, own)):
+            return finished
+        may_span = pool is not None and own is None and _on_gpus(pool, gpus_per_worker, address, advice)
+        train = run_search.training_rows(advice, spanning=may_span)
+        write_advice(run, advice)
+        on_phase("search")
+        runner, spanning = _runner(pool, own, advice, train, run, may_span)
+        closed.append(runner)
+        request = begin_request(run, trials, own.name if own else None, working_dir, storage, strategy)
+        stopped = stopping(run, should_stop)
+        plan = run_search.plan_search(
+            advice, request, deadline, trial_time_limit, own, train, adapt, spanning=spanning, more=trials > 0
+        )
+        if own:
+            on_event = own.watch(run, advice.recommendation, plan.make_payload, on_event, on_note)
+        live.loss = "loss" if own else loss_name(train.task)
+        found = run_search.run_search(plan, runner, run, request, storage, on_event, stopped)
+        from advisor import results
 
-            document = results.new_document(advice, "tune")
-            document["search"] = run_search.search_section(found, advice, max(request.trials, len(found.trials)))
-            document["seconds"] = time.monotonic() - begun
-            if found.interrupted:
-                return RunResult(run.path, document, None, interrupted=True)
-            on_phase("final")
-            try:
-                model = _hold_final(document, found, advice, train, runner, deadline, plan, stopped, own, run)
-            except (Stopped, KeyboardInterrupt):
-                return RunResult(run.path, document, None, interrupted=True)
-            document["seconds"] = time.monotonic() - begun
-            results.write_results(run, advice, model, document)
-            if trials == 0:
-                keep_request(run, replace(request, trials=len(found.trials)))  # that is all that was wanted in the end
+        document = results.new_document(advice, "tune")
+        document["search"] = run_search.search_section(found, advice, max(request.trials, len(found.trials)))
+        document["seconds"], document["time_limit"] = time.monotonic() - begun, time_limit
+        if found.interrupted:
+            return RunResult(run.path, document, None, interrupted=True)
+        on_phase("final")
+        try:
+            model = _hold_final(document, found, advice, train, runner, deadline, plan, stopped, own, run, live.final)
+        except (Stopped, KeyboardInterrupt):
+            return RunResult(run.path, document, None, interrupted=True)
+        document["seconds"] = time.monotonic() - begun
+        results.write_results(run, advice, model, document)
+        if trials == 0:
+            keep_request(run, replace(request, trials=len(found.trials)))  # that is all that was wanted in the end
         return RunResult(run.path, document, model)
+
+
+def _both(first: Callable[..., None], second: Callable[..., None] | None) -> Callable[..., None]:
+    """A function that calls both."""
+
+    def call(*arguments: Any) -> None:
+        first(*arguments)
+        if second is not None:
+            second(*arguments)
+
+    return call
+
+
+@contextmanager
+def _closing(pool: RayWorkers | None) -> Iterator[list[Executor]]:
+    """Closes the executor that is put into the list, and with it the pool; else the pool alone."""
+    runners: list[Executor] = []
+    try:
+        yield runners
     finally:
-        if runner is not None:
-            runner.close()
-        elif pool is not None:
+        for one in runners:
+            one.close()
+        if not runners and pool is not None:
             pool.close()
 
 
@@ -194,15 +224,16 @@ def _hold_final(
     stopped: Callable[[], bool],
     own: OwnObjective | None,
     run: RunFolder,
+    on_done: Callable[[int, int], None],
 ) -> Model | None:
     """The final, told in the document; its model, None with an objective of one's own."""
     from advisor import contest, throughput
 
     with throughput.one_thread():
         if own:
-            contest.hold_own_final(document, found, advice, train, runner, deadline, stopped, own, run)
+            contest.hold_own_final(document, found, advice, train, runner, deadline, stopped, own, run, on_done)
             return None
-        return contest.hold_final(document, found, advice, train, runner, deadline, plan.sizing, stopped)
+        return contest.hold_final(document, found, advice, train, runner, deadline, plan, stopped, on_done)
 
 
 def _finished(run: RunFolder, advice: Advice, trials: int, own: OwnObjective | None) -> RunResult | None:

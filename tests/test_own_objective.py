@@ -20,7 +20,9 @@ from advisor.cli import _run
 from advisor.errors import UserError
 from advisor.executors import Cancelled, Failed, Finished, InProcessExecutor, Job, Reported
 from advisor.features import Dataset, Signals
+from advisor.finalists import Trained
 from advisor.own_objective import Final, find, judge
+from advisor.report import verdict
 from advisor.run_folder import read_json
 from advisor.signals import load_signals
 from advisor.table import load_table
@@ -483,19 +485,19 @@ def test_the_best_configuration_wins_split_by_split_when_it_is_better_beyond_cha
     noise = np.random.default_rng(0).normal(0, 0.02, 10)
     data, advice = load_table(table(160), "y"), get_advice(table(160), "y")
 
-    def verdict(shift, spread):
+    def winner(shift, spread):
         own = {
             "recommendation": [result(0.5 + noise)],
             "trial 3": [result(0.5 + noise - shift + spread * np.random.default_rng(1).normal(size=10))],
         }
         document = {"objective": {}}
         entries = {name: {"learning_rate": 0.1} for name in own}
-        final = Final(entries, {}, (1, 2), lambda repeats: own, lambda name, repeat: {}, lambda scores: {})
+        final = Final(entries, {}, (1, 2), lambda repeats: Trained(own, {}), lambda name, repeat: {}, lambda scores: {})
         judge(document, final, advice, data.dataset("train"))
         return document["final"]["winner"]
 
-    assert verdict(0.1, 0.01) == "trial 3"
-    assert verdict(0.01, 0.1) == "recommendation"
+    assert winner(0.1, 0.01) == "trial 3"
+    assert winner(0.01, 0.1) == "recommendation"
 
 
 @pytest.mark.parametrize(
@@ -503,7 +505,7 @@ def test_the_best_configuration_wins_split_by_split_when_it_is_better_beyond_cha
     [
         ("raise OSError('no such file: weights')", "all of the first 3 trials failed, the last with oserror: no such file"),
         ("return 'good'", "the objective returned 'good' (str): expected the validation loss"),
-        ("return float('nan')", "was not finite in the final"),
+        ("return float('nan')", "no configuration of the final has a finite loss"),
     ],
 )
 def test_an_objective_that_never_works_is_one_line(body, says, here, capfd):
@@ -591,3 +593,25 @@ def test_killed_in_a_trial_it_goes_on_from_the_checkpoint(here):
     assert done.returncode == 0, done.stderr
     assert Path("starts.txt").read_text().split()[:2] == ["1", "4"]
     assert len(json.loads(done.stdout)["search"]["trials"]) == 2
+
+
+@pytest.mark.parametrize("where", ["search and final", "final"])
+def test_a_recommendation_that_diverges_costs_neither_the_search_nor_the_model(where, here):
+    """The end of a run must not depend on one contender: the best finite one is confirmed, kept and reported."""
+
+    def objective(trial):
+        rate = trial.configuration["learning_rate"]
+        judged_again = trial.seed >= 1000
+        loss = math.nan if rate > 0.004 and (judged_again or where != "final") else 0.3 + 10 * rate
+        trial.report(1, loss)
+        return loss
+
+    run = advisor.tune(table(), "y", objective=objective, trials=6, executor="in-process", progress=False)
+    final = run.document["final"]
+    assert run.document["configuration"]["learning_rate"] > 0.004, "else the test shows nothing"
+    assert final["failed"].keys() == {"recommendation"} and "nan" in final["failed"]["recommendation"]
+    assert final["incumbent"] != "recommendation" and "recommendation" not in {c["name"] for c in final["contenders"]}
+    [told] = [s for s in verdict(run.document, []) if "recommendation failed in the final" in s]
+    assert final["incumbent"] in told
+    page = (run.folder / "report.html").read_text()
+    assert "The recommendation failed in the final" in page
