@@ -8,25 +8,28 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from advisor import knowledge
 from advisor.errors import UserError, did_you_mean
 from advisor.facts import FACTS, Facts
 from advisor.kinds import Kind
 from advisor.ledger import ledger, read_fact, with_facts
+from advisor.options import ReadingOptions, takes_reading_options
 from advisor.recommendation import Finding, Recommendation, advise, replan
 from advisor.rules import Rule
 from advisor.run_folder import DataIdentity, RunFolder, read_text
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
     import polars as pl
 
     from advisor.signals import SignalSet
     from advisor.table import Table
 
-    Source = str | Path | pl.DataFrame | pd.DataFrame
+    Source = str | Path | pl.DataFrame | pd.DataFrame | np.ndarray[Any, Any]
+    Target = str | int | pd.Series[Any] | pl.Series | np.ndarray[Any, Any] | list[Any] | None
 
 RECOMMENDATION = "recommendation.yaml"
 MAX_SEED = 2**31 - 1
@@ -140,7 +143,6 @@ def get_advice(source: Source, target: str | None, reading: Reading | None = Non
     from advisor.columns import CODE_NAME
     from advisor.table import Table
 
-    check_target(target)
     reading = reading or Reading()
     kind = _kind(source, target, reading)
     reading = replace(reading, kind=kind)
@@ -175,20 +177,66 @@ def get_advice(source: Source, target: str | None, reading: Reading | None = Non
     return Advice(data, measured, recommendation, reading, rules)
 
 
+def with_target(data: Any, target: Any) -> tuple[Any, str | None]:
+    """The data with the target among them, and its name: as scikit-learn's X and y are given, or a column by name.
+
+    A NumPy array X of shape (rows, columns) becomes a frame with the columns x0, x1, ...; y is a sequence of as many
+    values, and keeps its name where it has one (a series), else it is called target. UserError, with what is expected, for
+    anything else.
+    """
+    shape = getattr(data, "shape", None)
+    rows, is_matrix = (shape[0], len(shape) == 2) if isinstance(shape, tuple) and shape else (0, False)
+    if target is None or (isinstance(target, str | int) and not isinstance(target, bool)):
+        if target is not None and is_matrix and not hasattr(data, "columns"):
+            raise UserError("X is an array without column names: give y, the values of the target, as the second argument")
+        return data, target  # type: ignore[return-value]  # a frame may name its columns by numbers
+    if not is_matrix:
+        raise UserError(
+            f"the target is a {type(target).__name__} and the data is a {type(data).__name__}: expected a frame or an array X of "
+            "shape (rows, columns) with y of shape (rows,), or data with the name of the target's column"
+        )
+    import numpy as np
+
+    if getattr(target, "ndim", 1) == 2 and target.shape[1] == 1:  # a column of one, as frames and arrays are sliced
+        target = target.iloc[:, 0] if hasattr(target, "iloc") else target[:, 0]
+    if not hasattr(target, "__len__") or getattr(target, "ndim", 1) != 1:
+        raise UserError(f"y is a {type(target).__name__} that is no list of values: expected shape (rows,), one per row of X")
+    if len(target) != rows:
+        raise UserError(f"X has {rows:,} rows and y has {len(target):,} values: give one value per row")
+    columns = getattr(data, "columns", None)
+    frame = _frame_of(data) if columns is None else data
+    name, taken = str(getattr(target, "name", None) or ""), {str(column) for column in frame.columns}
+    if name in taken:
+        # the series was taken out of this very frame, where it would stay as a feature that gives the target away
+        if list(frame[name]) != list(target):
+            raise UserError(f"y is called '{name}', as is a column of X with other values: rename one of them")
+        return frame, name
+    name = name or _free_name(taken)
+    if hasattr(frame, "with_columns"):
+        import polars as pl
+
+        return frame.with_columns(pl.Series(name, target if isinstance(target, pl.Series) else np.asarray(target))), name
+    values = getattr(target, "array", None)  # by position: y may have another index than X
+    return frame.assign(**{name: np.asarray(target) if values is None else values}), name
+
+
+def _frame_of(array: Any) -> Any:
+    import numpy as np
+    import pandas as pd
+
+    dense = array.toarray() if hasattr(array, "toarray") else array  # a sparse matrix
+    return pd.DataFrame(np.asarray(dense), columns=[f"x{number}" for number in range(array.shape[1])])
+
+
+def _free_name(taken: set[str]) -> str:
+    return next(name for name in ("target", "y", *(f"target_{n}" for n in range(len(taken) + 1))) if name not in taken)
+
+
 def _kind(source: Any, target: str | None, reading: Reading) -> Kind:
     """What the rows are; rows of a table that belong to one id are a sequence."""
     from advisor.signals import kind_of
 
     return kind_of(source, reading.kind or ("sequence" if reading.id_column else None), target)
-
-
-def check_target(target: object) -> None:
-    """UserError for a target that holds the values themselves instead of naming a column: an array, a Series, a frame."""
-    if getattr(target, "shape", ()) or isinstance(target, list | set | dict):
-        raise UserError(
-            f"target is a {type(target).__name__}; expected the name of a column: put the values into the data as a column "
-            "and give its name, as in recommend(data.assign(y=values), target='y')"
-        )
 
 
 def _no_target(source: Any) -> UserError:
@@ -396,17 +444,19 @@ def _absolute(source: Any) -> str | None:
     return str(Path(source).resolve()) if Path(source).exists() else str(source)
 
 
-def measure(data: Source, target: str | None = None, **options: Any) -> Facts:
+@takes_reading_options
+def measure(data: Source, target: Target = None, **options: Unpack[ReadingOptions]) -> Facts:
     """The facts of a data set: a path, ``sklearn:NAME``, ``openml:ID``, a pandas or polars frame. Trains nothing.
 
     options: those of ``Reading`` (test, types, kind, task, id_column, time_column, group_column, channels, test_fraction,
     seed). Raises UserError for whatever the user can mend.
     """
-    check_target(target)
+    data, target = with_target(data, target)
     return _measure(_read(data, target, reading_of(options)))
 
 
-def recommend(data: Source, target: str | None = None, **options: Any) -> Recommendation:
+@takes_reading_options
+def recommend(data: Source, target: Target = None, **options: Unpack[ReadingOptions]) -> Recommendation:
     """What to use, what to search, and why, in seconds and without training.
 
     options: those of ``Reading``: test, types, kind, task, id_column, time_column, group_column, channels,
@@ -418,6 +468,7 @@ def recommend(data: Source, target: str | None = None, **options: Any) -> Recomm
     >>> rec = advisor.recommend("data.csv", target="income")  # doctest: +SKIP
     >>> study.optimize(lambda trial: my_loss(rec.space.suggest(trial)), n_trials=50)  # doctest: +SKIP
     """
+    data, target = with_target(data, target)
     return get_advice(data, target, reading_of(options)).recommendation
 
 

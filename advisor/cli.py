@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 
 MENDABLE = (errno.ENAMETOOLONG, errno.ENOSPC, errno.EDQUOT)
 """What the system may say of a name on the command line, or of stdout, wherever it is met."""
+KINDS, TASKS = ("table", "image", "sequence"), ("binary", "multiclass", "regression")
 EXIT_BUG, EXIT_USER, EXIT_CHECK, EXIT_INTERRUPTED = 1, 2, 3, 130
+DEFAULT_WIDTH = 80
+"""Columns of a terminal that does not tell."""
 FORMULA = r"^[=+\-@\t\r]"
 """How a text begins that a spreadsheet would run."""
 EXAMPLES = """\b
@@ -48,6 +51,14 @@ def _json(document: Any) -> str:
     """JSON whose control characters are all escaped: JSON itself lets those beyond ASCII through."""
     text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False, default=str)
     return "".join(c if c == "\n" or c.isprintable() or c > "\uffff" else f"\\u{ord(c):04x}" for c in text)
+
+
+class Choice(click.Choice[str]):
+    """One of a few words; a misspelt one is answered with the nearest."""
+
+    def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
+        words = [str(choice) for choice in self.choices]
+        return f"'{value}' is not one of {', '.join(words)}{did_you_mean(str(value), words)}"
 
 
 def pairs(context: click.Context, parameter: click.Parameter, values: Sequence[str]) -> dict[str, str]:
@@ -96,11 +107,11 @@ def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--target", help="The column to predict."),
         click.option("--test", metavar="FILE", help="A table of test rows; else a part is held out."),
         click.option("--type", "types", multiple=True, metavar="COLUMN=TYPE", callback=pairs, help="Override a type."),
-        click.option("--kind", help="table, image or sequence; else inferred from the data."),
-        click.option("--task", help="binary, multiclass or regression; else inferred from the target."),
+        click.option("--kind", type=Choice(KINDS), help="What the rows are; else inferred from the data."),
+        click.option("--task", type=Choice(TASKS), help="What to learn; else inferred from the target."),
         click.option("--id-column", help="Sequences in a long table: the column that names the sequence."),
         click.option("--time-column", help="Hold out and validate on the latest rows by this column; the time of a sequence."),
-        click.option("--channels", metavar="AXIS", help="Arrays of sequences: channels first or last; else found out."),
+        click.option("--channels", type=Choice(("first", "last")), help="Arrays of sequences: where they are; else found out."),
         click.option("--group-column", help="Keep rows with the same value of this column together."),
         click.option("--strict", is_flag=True, help="Refuse a test table with a column unlike the training rows in form."),
         click.option(
@@ -126,7 +137,13 @@ def running_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that say where trials and the final run, and for how long; the same for every command that runs them."""
     options: list[Callable[[Callable[..., Any]], Callable[..., Any]]] = [
         click.option("--time-limit", type=float, metavar="SECONDS", help="For the search and the final together."),
-        click.option("--executor", default="ray", show_default=True, help="ray, or in-process for debugging."),
+        click.option(
+            "--executor",
+            type=Choice(("ray", "in-process")),
+            default="ray",
+            show_default=True,
+            help="in-process is for debugging.",
+        ),
         click.option(
             "--address", metavar="ADDRESS", help="A Ray cluster: HOST:PORT, ray://HOST:PORT or auto; else one is started here."
         ),
@@ -192,8 +209,11 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("data")
+@click.option("--all", "everything", is_flag=True, help="Every choice with its reason, not only those that matter most.")
 @reading_options
-def recommend(data: str, as_json: bool, out: str | None, target: str | None, **options: Any) -> None:
+def recommend(
+    data: str, everything: bool, as_json: bool, out: str | None, target: str | None, **options: Any
+) -> None:
     """What to use, what to search, and why: in seconds, without training.
 
     DATA is a CSV or Parquet file, sklearn:NAME or openml:ID; a folder of images with a folder for each class; or an .npz,
@@ -210,7 +230,8 @@ def recommend(data: str, as_json: bool, out: str | None, target: str | None, **o
     if as_json:
         echo_json({"run": url_or_path(run), "facts": dict(advice.facts.values), **advice.recommendation.to_dict()})
         return
-    echo(*summary(advice.recommendation.to_dict(), advice.facts.to_dict()))
+    width = shutil.get_terminal_size((DEFAULT_WIDTH, 24)).columns
+    echo(*summary(advice.recommendation.to_dict(), advice.facts.to_dict(), width, everything=everything))
     echo("", f"report: {run.report_html}", f"next:   advisor tune {url_or_path(run)}")
 
 
@@ -229,7 +250,9 @@ def train(data: str, as_json: bool, out: str | None, target: str | None, **optio
 @click.option("--trials", type=int, default=40, show_default=True, help="How many in all, earlier ones included.")
 @running_options
 @click.option("--trial-time-limit", type=float, metavar="SECONDS", help="End a trial, also one that hangs, after so long.")
-@click.option("--strategy", default="joint", show_default=True, help="joint, or staged: first learn, then layers.")
+@click.option(
+    "--strategy", type=Choice(("joint", "staged")), default="joint", show_default=True, help="staged: first learn, then layers."
+)
 @click.option("--keep-ranges", is_flag=True, help="Search the advised ranges to the end, whatever learning curves say.")
 @reading_options
 def tune(
@@ -333,7 +356,7 @@ def check(
     """Check before you train, in about a minute: does the recommendation for DATA learn at all, and nothing it should not?
 
     DATA as for recommend, or a run folder. With --module your own network is looked at, on a batch of DATA or on random
-    numbers. Exit code 3 when a check fails.
+    numbers. Exit code 3 when a check fails or the network has an error; warnings and notes leave it at 0.
     """
     from advisor.preflight import check_module, check_recommendation
 
@@ -446,9 +469,7 @@ def dashboard(run: str, host: str, port: int) -> None:
     from advisor.run_folder import RunFolder
 
     check_installed()
-    folder = RunFolder.open(run)
-    say(f"the dashboard of {run} is at http://{host}:{port}")
-    serve(folder, host, port)
+    serve(RunFolder.open(run), host, port, lambda: say(f"the dashboard of {run} is at http://{host}:{port}"))
 
 
 @cli.command()
@@ -543,7 +564,7 @@ def why(run: str, parameter: str | None, as_json: bool) -> None:
     kept = read_run(Path(run))
     known = kept.recommendation.provenance
     if parameter is not None and parameter not in known:
-        raise UserError(f"there is no parameter '{parameter}'{did_you_mean(parameter, known)}; there are {', '.join(known)}")
+        raise UserError(f"there is no parameter '{parameter}'{did_you_mean(parameter, known)}: see `advisor why {run}`")
     if parameter is None and not as_json:
         echo(*overview(kept.recommendation).splitlines())
         return
@@ -774,6 +795,9 @@ def _run(arguments: Sequence[str] | None) -> int:
         return code if isinstance(code, int) else 0
     except UserError as error:
         return _complain(str(error))
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help() if error.ctx else error.format_message(), err=True)
+        return EXIT_USER
     except click.ClickException as error:
         return _complain(error.format_message())
     except (click.Abort, KeyboardInterrupt):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -33,12 +34,17 @@ def storage_of(run: RunFolder) -> BaseStorage:
     return shared_storage(run.journal)
 
 
-def serve(run: RunFolder, host: str, port: int) -> None:
-    """Serve the dashboard until Ctrl-C. UserError when the port is taken."""
+def serve(run: RunFolder, host: str, port: int, ready: Callable[[], None] = lambda: None) -> None:
+    """Serve the dashboard until Ctrl-C. UserError when the port is taken or the run has no search.
+
+    ready: called when the study is open, just before the server listens.
+    """
     check_installed()
     import optuna_dashboard
 
+    storage = storage_of(run)
+    ready()
     try:
-        optuna_dashboard.run_server(storage_of(run), host=host, port=port)
+        optuna_dashboard.run_server(storage, host=host, port=port)
     except OSError as error:
         raise UserError(f"the dashboard cannot listen at {host}:{port} ({error.strerror}): give another --port") from error

@@ -333,6 +333,11 @@ class Facts:
     target: Mapping[str, Any] = field(default_factory=dict)
     samples: tuple[Mapping[str, Any], ...] = ()
 
+    def __repr__(self) -> str:
+        known = sum(value is not None for value in self.values.values())
+        what = f"{self.values.get('rows', 0):,} rows, {self.values.get('features') or 0:,} features"
+        return f"<Facts: {what}, {self.values.get('task')}; {known} of {len(self.values)} values measured>"
+
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able dictionary; ``from_dict`` reads it back."""
         columns = [dict(c) for c in self.columns]

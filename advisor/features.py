@@ -23,7 +23,7 @@ LATEST_SHARE = 0.05
 """The latest of the training rows, so many, count as of one time: a last year of few rows has a level by chance."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Features:
     """The features of some rows, before any statistic has been fitted.
 
@@ -69,7 +69,7 @@ class Features:
         return replace(self, numeric=self.numeric[rows], categorical=self.categorical[rows])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Signals:
     """Images or sequences of some rows, before any statistic has been fitted.
 
@@ -95,7 +95,7 @@ class Signals:
         return Signals(self.values[rows])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Dataset:
     """Features (a table's) or signals with their target, in row order.
 

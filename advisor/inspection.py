@@ -71,8 +71,8 @@ class Inspection:
 
     @property
     def passed(self) -> bool:
-        """Whether there is neither an error nor a warning."""
-        return all(finding.severity == "info" for finding in self.findings)
+        """Whether there is no error; a warning says what is likely to hurt, not that it cannot work."""
+        return all(finding.severity != "error" for finding in self.findings)
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as plain data."""

@@ -63,6 +63,10 @@ class Model:
     temperature: float = 1.0
     shares: tuple[float, ...] = ()
 
+    def __repr__(self) -> str:
+        networks = sum(len(stack.member_split) for stack in self.stacks)
+        return f"<Model of '{self.schema.target}' ({self.schema.task}): {networks} networks>"
+
     @property
     def classes(self) -> NDArray[Any]:
         """The class labels in the order of ``predict_proba``'s columns: integers when every label is one, else text."""

@@ -22,6 +22,10 @@ __all__ = [
 ]  # fmt: skip
 
 
+FIRST_CHOICES = ("network", "hidden_layers", "width", "learning_rate", "weight_decay", "validation")
+"""The choices that matter most, for every kind of data five of them; shown first."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """Something about the data that a person should know. rule: the rule that says so, or "" when none does."""
@@ -76,6 +80,14 @@ class Recommendation:
     data: Mapping[str, Any] = field(default_factory=dict)
     edited: frozenset[str] = field(default=frozenset(), compare=False)
     """What a person changed in the file since it was written; not part of the file."""
+
+    def __repr__(self) -> str:
+        chosen = ", ".join(f"{name} {self.configuration[name]}" for name in FIRST_CHOICES if name in self.configuration)
+        searched = sum("low" in p.final or "choices" in p.final for p in self.provenance.values())
+        return (
+            f"<Recommendation for '{self.data.get('name', '?')}': {chosen}; {searched} of {len(self.configuration)} parameters "
+            f"searched, {len(self.findings)} findings>"
+        )
 
     @property
     def kind(self) -> Kind:

@@ -7,6 +7,7 @@ import base64
 import hashlib
 import re
 import shlex
+import textwrap
 from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import groupby
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from advisor import __version__, charts
 from advisor.blueprint import blueprint
 from advisor.errors import in_words
+from advisor.recommendation import FIRST_CHOICES
 
 if TYPE_CHECKING:
     from advisor.run_folder import RunFolder
@@ -33,6 +35,8 @@ SHIFT_EFFECTS = {
     "new_level_share": "share of new levels",
     "out_of_range_share": "share out of range",
 }
+UNUSED = "Not used and not searched"
+"""How the because of a parameter begins that the configuration does not read."""
 NOT_A_NETWORK = "A network is not the best tool here"
 BEYOND_CHANCE = 1.645
 """Standard errors by which one must be ahead of the other on the same rows (one-sided 5 %) before any text calls it better
@@ -180,35 +184,84 @@ def _against(own: Document, baselines: Sequence[Document], loss: str) -> str:
     return f"The {best['name']} baseline is as good within chance, and simpler: it has {both}."
 
 
-def summary(recommendation: Document, facts: Document) -> list[str]:
-    """The recommendation for a terminal, line by line: the data, its faults, the choices with their reasons."""
+def summary(recommendation: Document, facts: Document, width: int = 80, *, everything: bool = False) -> list[str]:
+    """The recommendation for a terminal, in lines of at most ``width`` characters: the data, its faults, the choices.
+
+    everything: a table of all choices with their reasons, by topic; else of those that matter most, and the others by name.
+    """
     values, data = facts["values"], recommendation["data"]
-    lines = [
+    head = [
         f"{data['name']}: {values['rows']:,} training rows, {_inputs(values)}, "
         f"target '{data['target']}' ({values['task']}); {values['rows_test']:,} rows set apart for the test",
         *(["columns: " + ", ".join(_type_counts(facts["columns"]))] if facts["columns"] else []),
         *_network_lines(recommendation, values),
-        "",
     ]
+    lines = [line for text in head for line in _wrapped(text, width)]
     for finding in recommendation["findings"]:
         actions = f" -> {finding['actions'][0]}" if finding["actions"] else ""
-        lines.append(f"{SEVERITIES[finding['severity']]} {finding['message']}{actions}")
-    for topic, entries in topics(recommendation):
-        lines += ["", topic]
-        lines += [f"  {e['name']:24} {e['value']:16} {e['searched']:28} {e['because']}" for e in entries if e["moved"]]
-        rest = [f"{e['name']} {e['value']}" for e in entries if not e["moved"]]
-        if rest:
-            lines.append(f"  unchanged: {', '.join(rest)}")
-    return lines
+        mark = SEVERITIES[finding["severity"]]
+        lines += ["", *_wrapped(f"{mark} {finding['message']}{actions}", width, indent=" " * (len(mark) + 1))]
+    by_topic = topics(recommendation)
+    entries = [entry for _, group in by_topic for entry in group]
+    if everything:
+        for topic, group in by_topic:
+            lines += ["", topic, *_table([entry for entry in group if entry["moved"]], width)]
+    else:
+        first = sorted(
+            (e for e in entries if e["name"] in FIRST_CHOICES), key=lambda e: FIRST_CHOICES.index(e["name"])
+        )
+        lines += ["", *_table(first, width)]
+        others = [e for e in entries if e["name"] not in FIRST_CHOICES and e["moved"] and not _unused(e)]
+        searched = [f"{e['name']} {e['value']} ({e['searched']})" for e in others if e["searched"] != "fixed"]
+        fixed = [f"{e['name']} {e['value']}" for e in others if e["searched"] == "fixed"]
+        lines += [*_folded("also searched", searched, width), *_folded("fixed", fixed, width)]
+        lines += _folded("not used", [e["name"] for e in entries if _unused(e)], width)
+    lines += _folded("unchanged", [f"{e['name']} {e['value']}" for e in entries if not e["moved"]], width)
+    more = "every choice with its reason: the same command with --all, or `advisor why`"
+    return lines if everything else [*lines, "", *_wrapped(more, width)]
+
+
+def _unused(entry: Document) -> bool:
+    return bool(entry["because"].startswith(UNUSED))
+
+
+def _wrapped(text: str, width: int, indent: str = "") -> list[str]:
+    return textwrap.wrap(text, width, subsequent_indent=indent, break_long_words=False) or [""]
+
+
+def _folded(what: str, items: Sequence[str], width: int) -> list[str]:
+    return ["", *_wrapped(f"{what}: {', '.join(items)}", width, indent="  ")] if items else []
+
+
+def _table(entries: Sequence[Document], width: int) -> list[str]:
+    """A table of choices in plain text, as wide as asked."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    if not entries:
+        return []
+    table = Table(box=SIMPLE_HEAD, width=width, pad_edge=False, show_edge=False)
+    table.add_column("parameter", no_wrap=True)
+    for name, ratio in (("value", 2), ("searched", 3), ("because", 6)):
+        table.add_column(name, ratio=ratio, overflow="fold")
+    for entry in entries:
+        table.add_row(*(Text(str(entry[key])) for key in ("name", "value", "searched", "because")))
+    console = Console(width=width, color_system=None, force_terminal=False, legacy_windows=False)
+    with console.capture() as captured:
+        console.print(table)
+    return [line.rstrip() for line in captured.get().splitlines()]
 
 
 def _inputs(values: Document) -> str:
     """What a row is: features of a table, an image, a series."""
     channels = values.get("signal.channels")
+    plural = "channel" if channels == 1 else "channels"
     if values.get("image.side"):
-        return f"images of {values['image.height']} x {values['image.width']} pixels in {channels} channels"
+        return f"images of {values['image.height']} x {values['image.width']} pixels in {channels} {plural}"
     if values.get("sequence.length"):
-        return f"series of {values['sequence.length']:,} points in {channels} channels"
+        return f"series of {values['sequence.length']:,} points in {channels} {plural}"
     return f"{values['features']} features"
 
 

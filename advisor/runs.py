@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from advisor import knowledge
-from advisor.advice import Advice, check_fingerprint, check_target, get_advice, read_run, reading_of, reopen
+from advisor.advice import Advice, check_fingerprint, get_advice, read_run, reading_of, reopen, with_target
 from advisor.archive import archive_pair
 from advisor.errors import UserError
 from advisor.image_paths import SUFFIXES
@@ -17,17 +17,17 @@ from advisor.remote import here
 from advisor.run_folder import RunFolder, choose_run_folder, read_text, write_text
 
 if TYPE_CHECKING:
-    from advisor.advice import Source
+    from advisor.advice import Source, Target
 
 DATA_SUFFIXES = (".csv", ".tsv", ".parquet", ".xlsx", ".npz", ".npy")
 """Files that a message about a folder proposes."""
 
 
 def open_run(
-    data: Source, target: str | None, out: str | Path | None, options: Mapping[str, Any]
+    data: Source, target: Target, out: str | Path | None, options: Mapping[str, Any]
 ) -> tuple[Advice, RunFolder]:
     """The advice and the run folder for some data, or for a run that is there already; a run's place may be a URL."""
-    check_target(target)
+    data, target = with_target(data, target)
     data, out = here(data), here(out, new=True)
     if isinstance(data, str | Path) and is_run(data):
         if Path(data).is_dir():

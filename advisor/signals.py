@@ -103,6 +103,10 @@ class SignalSet:
     lost: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     told: dict[str, str] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        sizes = f"{len(self.train):,} training and {len(self.test):,} test rows"
+        return f"<SignalSet '{self.name}': {sizes}, target '{self.schema.target}' ({self.schema.task})>"
+
     @property
     def rows(self) -> int:
         """Training rows."""

@@ -310,6 +310,10 @@ class Space:
     parameters: Mapping[str, Parameter]
     derivations: Mapping[str, Derivation] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        searched = sum(parameter.searched for parameter in self.parameters.values())
+        return f"<Space of {len(self.parameters)} parameters, {searched} of them searched>"
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "parameters", dict(self.parameters))
         object.__setattr__(self, "derivations", dict(self.derivations))

@@ -138,6 +138,10 @@ class Table:
     changes: tuple[FormChange, ...] = ()
     told: dict[str, str] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        target = f"target '{self.schema.target}' ({self.schema.task})"
+        return f"<Table '{self.name}': {self.train.height:,} training and {self.test.height:,} test rows, {target}>"
+
     def dataset(self, part: Literal["train", "test"]) -> Dataset:
         """One part as arrays, in row order."""
         frame, schema = (self.train if part == "train" else self.test), self.schema

@@ -11,20 +11,20 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from advisor.errors import UserError, did_you_mean
 from advisor.executors import Executor, Factory, InProcessExecutor
 from advisor.finalists import Stopped
 from advisor.interrupts import as_ctrl_c
 from advisor.live import view
-from advisor.losses import loss_name
+from advisor.options import ReadingOptions, takes_reading_options
 from advisor.remote import mirrored
 from advisor.status import begin_request, keep_request, remembered, searched_run, stopping
 from advisor.versions import without_cuda
 
 if TYPE_CHECKING:
-    from advisor.advice import Advice, Source
+    from advisor.advice import Advice, Source, Target
     from advisor.features import Dataset
     from advisor.models import Model
     from advisor.own_objective import OwnObjective
@@ -50,9 +50,19 @@ class RunResult:
     model: Model | None
     interrupted: bool = False
 
+    def __repr__(self) -> str:
+        if self.interrupted:
+            return f"<RunResult {self.folder}: interrupted, no model>"
+        estimate, loss = self.document["estimate"], self.document["loss"]
+        expected = f"{loss} {estimate['mean']:.3g} expected ({estimate['low']:.3g} to {estimate['high']:.3g})"
+        return f"<RunResult {self.folder}: the {self.document['final']['winner']} won, {expected}>"
 
+
+@takes_reading_options
 @as_ctrl_c()
-def fit(data: Source, target: str | None = None, *, out: str | Path | None = None, **options: Any) -> RunResult:
+def fit(
+    data: Source, target: Target = None, *, out: str | Path | None = None, **options: Unpack[ReadingOptions]
+) -> RunResult:
     """Train the recommendation alone: a model without a search. ``advisor train`` is this.
 
     data: what ``recommend`` takes, or a run folder or its recommendation.yaml (then without target). out: the run
@@ -73,10 +83,11 @@ def fit(data: Source, target: str | None = None, *, out: str | Path | None = Non
     return RunResult(run.path, document, model)
 
 
+@takes_reading_options
 @as_ctrl_c()
 def tune(
     data: Source,
-    target: str | None = None,
+    target: Target = None,
     *,
     trials: int = 40,
     time_limit: float | None = None,
@@ -96,7 +107,7 @@ def tune(
     should_stop: Callable[[], bool] | None = None,
     on_phase: Callable[[str], None] | None = None,
     on_note: Callable[[str], None] | None = None,
-    **options: Any,
+    **options: Unpack[ReadingOptions],
 ) -> RunResult:
     """Search around the recommendation, judge the best few again, leave the winner's model.
 
@@ -155,6 +166,8 @@ def tune(
         )
         if own:
             on_event = own.watch(run, advice.recommendation, plan.make_payload, on_event, on_note)
+        from advisor.losses import loss_name
+
         live.loss = "loss" if own else loss_name(train.task)
         found = run_search.run_search(plan, runner, run, request, storage, on_event, stopped)
         from advisor import results

@@ -14,8 +14,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from advisor import cli, facts, measurement
+from advisor import cli, facts, measurement, reading
 from advisor.cli import _run
+from advisor.recommendation import FIRST_CHOICES
 
 HEAVY = ("torch", "ray", "optuna")
 FAST = "--set epochs=1 --set validation=holdout"
@@ -117,8 +118,13 @@ def test_no_command_shows_the_help(command, capfd):
     """As git does: the help, and exit code 2, because nothing was asked for."""
     assert _run(shlex.split(command)) == 2
     out, err = capfd.readouterr()
-    assert "Commands:" in out + err
-    assert "Traceback" not in err
+    assert out == "" and "Commands:" in err and err.count("\n") > 5
+    assert "error:" not in err and "Traceback" not in err
+
+
+def test_the_package_is_a_program():
+    program = [sys.executable, "-m", "advisor", "--version"]
+    assert subprocess.run(program, capture_output=True, text=True, check=True).stdout.startswith("advisor, version")
 
 
 def test_ctrl_c_while_reading_is_exit_code_130(here, monkeypatch, capfd):
@@ -154,7 +160,7 @@ def test_json_is_one_document_and_nothing_else(here, capfd):
     assert answer("tune r --trials 2 --executor in-process --json")["final"] == tuned["final"], "a finished run is shown again"
     predicted = answer("predict r d.csv --json")
     assert (predicted["rows"], len(predicted["predictions"])) == (60, 60)
-    assert answer("predict r d.csv --out p.csv --json") == {"run": "r", "rows": 60, "out": "p.csv", "predictions": None}
+    assert answer("predict r d.csv --out p.csv --json") == {"run": "r", "rows": 60, "out": "p.csv", "predictions": None, "changes": []}
     listed = answer("rules list --json")
     assert answer(f"rules show {listed[0]['id']} --json")["id"] == listed[0]["id"]
     assert {fact["name"] for fact in answer("rules facts --json")} == set(facts.FACTS)
@@ -179,7 +185,7 @@ def test_json_on_ray_is_one_document_and_nothing_else(here):
     done = outside(f"tune d.csv --target y --trials 2 --workers 1 --out r --json {FAST}", here)
     assert done.returncode == 0, done.stderr
     assert len(json.loads(done.stdout)["search"]["trials"]) == 2
-    assert "trial 1: " in done.stderr
+    assert "trial 1 (library default): complete, log loss" in done.stderr
 
 
 # ------------------------------------------------------------------------------------------------ L3: odd surroundings
@@ -387,3 +393,32 @@ def test_text_that_stdout_cannot_write_is_no_bug(here, monkeypatch):
     monkeypatch.setattr(sys, "stdout", stream)
     pl.read_csv("d.csv").rename({"y": "größe"}).write_csv("d.csv")
     assert _run(["recommend", "d.csv", "--target", "größe"]) == 0
+
+
+@pytest.mark.parametrize("width", [60, 80, 160])
+def test_the_summary_fits_the_terminal_and_shows_what_matters_first(width, here, monkeypatch, capfd):
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert _run(["recommend", "d.csv", "--target", "y", "--out", "short"]) == 0
+    short = capfd.readouterr().out.splitlines()
+    assert _run(["recommend", "d.csv", "--target", "y", "--out", "whole", "--all"]) == 0
+    whole = capfd.readouterr().out.splitlines()
+    assert all(len(line) <= width for line in short + whole if "report:" not in line)
+    first = [line.split()[0] for line in short if line.split()[:1] and line.split()[0] in FIRST_CHOICES]
+    assert first == [name for name in FIRST_CHOICES if name in first] and len(first) == 5
+    assert len([line for line in short if line.startswith(("also searched", "fixed", "not used", "unchanged"))]) == 4
+    assert len(short) < 63 and sum("because" in line for line in whole) > 3
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("recommend d.csv --target y --task binari", "did you mean 'binary'?"),
+        ("recommend d.csv --target y --kind tabel", "did you mean 'table'?"),
+        ("tune d.csv --target y --executor rey", "did you mean 'ray'?"),
+        ("tune d.csv --target y --strategy jont", "did you mean 'joint'?"),
+    ],
+)
+def test_a_misspelt_word_is_refused_before_anything_is_read(command, says, here, monkeypatch, capfd):
+    monkeypatch.setattr(reading, "read_source", None)
+    assert _run(shlex.split(command)) == 2
+    assert says in capfd.readouterr().err

@@ -54,7 +54,7 @@ def wait_for(process, pattern):
 def test_status_and_stop_from_outside(here, capfd):
     """The whole life: running, stopped by another process, gone on with, finished."""
     with start("--trials", "500") as process:
-        wait_for(process, r"^trial 1: ")
+        wait_for(process, r"^trial 1\b")
         text = says("status run", capfd)
         assert text.startswith(f"run: running, by process {process.pid} on {socket.gethostname()} since ")
         assert "of 500 done" in text and "next:    advisor stop run" in text
@@ -82,7 +82,7 @@ def test_status_and_stop_from_outside(here, capfd):
 @pytest.mark.slow
 def test_a_killed_driver_is_not_taken_for_a_running_one(here):
     with start("--trials", "500") as process:
-        wait_for(process, r"^trial 0: ")
+        wait_for(process, r"^trial 0\b")
         assert read_status(RunFolder(Path("run"))).state == "running"
         os.killpg(process.pid, signal.SIGKILL)
     found = read_status(RunFolder(Path("run")))

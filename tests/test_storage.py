@@ -225,7 +225,7 @@ def test_killed_on_a_database_it_goes_on(here, server):
     command += ["--trials", "4", "--set", "epochs=20", "--set", "validation=holdout", "--storage", server.url]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         for line in process.stderr:
-            if line.startswith("trial 1: "):
+            if line.startswith("trial 1 "):
                 break
         os.killpg(process.pid, signal.SIGKILL)
     request = json.loads(Path("run/search.json").read_text())
