@@ -160,7 +160,8 @@ def test_json_is_one_document_and_nothing_else(here, capfd):
     assert answer("tune r --trials 2 --executor in-process --json")["final"] == tuned["final"], "a finished run is shown again"
     predicted = answer("predict r d.csv --json")
     assert (predicted["rows"], len(predicted["predictions"])) == (60, 60)
-    assert answer("predict r d.csv --out p.csv --json") == {"run": "r", "rows": 60, "out": "p.csv", "predictions": None, "changes": []}
+    told = answer("predict r d.csv --out p.csv --json")
+    assert told == {"run": "r", "rows": 60, "out": "p.csv", "predictions": None, "changes": []}
     listed = answer("rules list --json")
     assert answer(f"rules show {listed[0]['id']} --json")["id"] == listed[0]["id"]
     assert {fact["name"] for fact in answer("rules facts --json")} == set(facts.FACTS)
