@@ -48,6 +48,11 @@ BINS = 10
 RANGE_CHANCE = 0.005
 """Cells beyond one end of the range, or unlike a constant, count only where equal distributions leave so many with less than
 this chance in any column (Bonferroni)."""
+GROUP_SETS, GROUP_COLUMNS = 40, 60
+"""Where the groups are too few for a test, so many sets of training groups are compared with the rest, in so many columns of a
+kind at most, drawn at random."""
+GROUPS_FAR = 0.05
+"""Test groups are far off where at most this share of the sets is as far."""
 MAX_WEIGHT = 10.0
 """Density ratios are clipped to 1/10 .. 10: a few rows must not decide alone what is selected."""
 
@@ -87,12 +92,12 @@ def measure_shift(table: Table) -> tuple[dict[str, Any], dict[str, dict[str, Any
     """
     samples = _samples(table)
     if samples is None:
-        return {"shift.compared_with": "nothing", **{name: [] for name in _LISTS}}, {}, None
+        return {"shift.compared_with": "nothing", **_ENOUGH_GROUPS, **{name: [] for name in _LISTS}}, {}, None
     schema = _joint(table.schema, samples)
     old, new = encode(samples.old, schema), encode(samples.new, schema)
     total, drawn = samples.rows + samples.new_rows, len(old) + len(new)
     columns = dict(_effects(table, old, new))
-    values: dict[str, Any] = {name: [] for name in _LISTS} | {
+    values: dict[str, Any] = {name: [] for name in _LISTS} | _ENOUGH_GROUPS | {
         "shift.compared_with": samples.against,
         "shift.rows": len(old) + len(new),
         "columns.new_levels": sorted(name for name, e in columns.items() if e.get("new_level_share", 0) > 0),
@@ -106,15 +111,19 @@ def measure_shift(table: Table) -> tuple[dict[str, Any], dict[str, dict[str, Any
         changed = _changed_constants(table.schema, samples)
         values |= {"columns.changed": sorted(changed), "shift.changed_share": max(changed.values(), default=0.0)}
     if (group := schema.group_column) is not None and samples.against == "test" and group in samples.new.columns:
+        every = old, new
         old, new = (encode(_one_of_each(side, group), schema) for side in (samples.old, samples.new))
+        if min(len(old), len(new)) < MIN_SIDE:
+            values |= _between_groups(*every, samples.old[group], samples.new[group].n_unique(), columns)
     if min(len(old), len(new)) >= MIN_SIDE:
         values |= _tested(table, samples, old, new, columns)
     return values, columns, f"{drawn:,} of {total:,} rows" if drawn < total else None
 
 
+_ENOUGH_GROUPS: dict[str, Any] = {"shift.test_groups": 0, "shift.groups_far": False}
 _LISTS = (
     *("shift.tests", "columns.shifted", "columns.period", "columns.later"),
-    *("columns.new_levels", "columns.out_of_range", "columns.changed"),
+    *("columns.new_levels", "columns.out_of_range", "columns.changed", "columns.farthest"),
 )
 
 
@@ -159,6 +168,58 @@ def _samples(table: Table) -> Samples | None:
 def _one_of_each(frame: pl.DataFrame, group: str) -> pl.DataFrame:
     """A row of each group, drawn at random: the tests take rows for independent, and those of a group tell it, not its side."""
     return frame.sample(fraction=1.0, shuffle=True, seed=0).unique(group, keep="first", maintain_order=True)
+
+
+def _between_groups(
+    old: Features, new: Features, groups: pl.Series, tested: int, columns: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """How far the test rows of too few groups for a test lie from the training rows, beside as many training groups and the rest.
+
+    groups: those of the old rows. The share of sets of training groups that lie as far is a permutation test over groups, if a
+    coarse one; there is none where the training rows have no more groups than the test rows.
+    """
+    rng = np.random.default_rng(0)
+    numeric, categorical = (_some(rng, side.shape[1]) for side in (old.numeric, old.categorical))
+
+    def apart(left: NDArray[Any], right: NDArray[Any], others: tuple[NDArray[Any], NDArray[Any]]) -> float:
+        found = [_distance(left[:, at], right[:, at]) for at in numeric]
+        found += [_total_variation(_counts(others[0][:, at], others[1][:, at])) for at in categorical]
+        return float(np.mean(found)) if found else 0.0
+
+    own = apart(old.numeric, new.numeric, (old.categorical, new.categorical))
+    names = groups.unique().sort()
+    share = None
+    if tested < len(names):
+        singles = [[at] for at in rng.permutation(len(names))[:GROUP_SETS]]
+        sets = singles if tested == 1 else [rng.permutation(len(names))[:tested] for _ in range(GROUP_SETS)]
+        masks = [groups.is_in(names[list(chosen)].to_list()).to_numpy() for chosen in sets]
+        as_far = sum(
+            apart(old.numeric[~mask], old.numeric[mask], (old.categorical[~mask], old.categorical[mask])) >= own for mask in masks
+        )
+        share = (1 + as_far) / (1 + len(masks))
+    farthest = sorted(columns, key=lambda name: (-columns[name]["distance"], name))
+    return {
+        "shift.test_groups": tested,
+        "shift.group_distance": own,
+        "shift.group_share": share,
+        "shift.groups_far": share is not None and share <= GROUPS_FAR,
+        "columns.farthest": [f"{name} ({columns[name]['distance']:.2f})" for name in farthest],
+    }
+
+
+def _some(rng: np.random.Generator, count: int) -> NDArray[np.int64]:
+    return rng.permutation(count)[:GROUP_COLUMNS]
+
+
+def _distance(old: Numbers, new: Numbers) -> float:
+    """Kolmogorov-Smirnov of the filled cells, or how many more are missing on a side where that is larger; 0..1."""
+    from scipy.stats import ks_2samp
+
+    first, second = old[np.isfinite(old)], new[np.isfinite(new)]
+    lost = abs(len(first) / len(old) - len(second) / max(len(new), 1))
+    if not len(first) or not len(second):
+        return lost
+    return max(lost, float(ks_2samp(first, second, method="asymp").statistic))
 
 
 def _joint(schema: Schema, samples: Samples) -> Schema:
@@ -293,13 +354,9 @@ def _effects(table: Table, old: Features, new: Features) -> Iterator[tuple[str, 
 
 
 def _numeric_effect(old: Numbers, new: Numbers, columns: int) -> dict[str, float]:
-    from scipy.stats import ks_2samp
-
     first, second = old[np.isfinite(old)], new[np.isfinite(new)]
-    lost = abs(len(first) / len(old) - len(second) / max(len(new), 1))
-    effect = {"psi": 0.0, "jensen_shannon": 0.0, "distance": lost, "out_of_range_share": 0.0}
+    effect = {"psi": 0.0, "jensen_shannon": 0.0, "distance": _distance(old, new), "out_of_range_share": 0.0}
     if len(first) and len(second):
-        effect["distance"] = max(lost, float(ks_2samp(first, second, method="asymp").statistic))
         below, above = int((second < first.min()).sum()), int((second > first.max()).sum())
         beyond = sum(count for count in (below, above) if _beyond_chance(count, len(first), len(second), 2 * columns))
         effect["out_of_range_share"] = beyond / len(second)

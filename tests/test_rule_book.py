@@ -190,6 +190,7 @@ def leaks(cells, answers, kind, task):
 
 ELSEWHERE = {name for name in FACTS if name.startswith("shift.")} | {
     "columns.shifted", "columns.period", "columns.later", "columns.new_levels", "columns.out_of_range", "columns.changed",
+    "columns.farthest",
     "duplicates.near_test_share", "duplicates.disagreement", "duplicates.test_disagreement", "duplicates.near_disagreement",
     "text.tells_nothing", "columns.text_tells_nothing", "time.held_to_none",
     "test.unlike_columns", "columns.unlike_training", "test.unlike_cells",

@@ -311,3 +311,26 @@ def test_a_level_that_the_test_rows_alone_have_is_found_and_rare_ones_are_no_ala
     assert facts["shift.detected"] and "new levels" in facts["shift.tests"]
     many = [pl.DataFrame({"c": draw.integers(0, 300, 400).astype(str), "y": draw.choice(["u", "v"], 400)}) for _ in range(2)]
     assert "new levels" not in advisor.measure(many[0], "y", test=many[1], types={"c": "categorical"}).values["shift.tests"]
+
+
+def of_groups(names, rows=60, seed=0, away=0.0):
+    draw = np.random.default_rng(seed)
+    each = np.repeat(names, rows)
+    x = np.repeat(draw.normal(0, 0.5, (len(names), 3)), rows, axis=0) + draw.normal(size=(len(each), 3)) + away
+    columns = {f"x{place}": x[:, place] for place in range(3)}
+    return pl.DataFrame(columns | {"state": [f"S{name}" for name in each], "y": draw.choice(["u", "v"], len(each)).tolist()})
+
+
+@pytest.mark.parametrize("tested, train, away, code", [
+    (1, 30, 0.0, "few-test-groups"), (1, 30, 3.0, "test-groups-far-off"), (6, 30, 0.0, "few-test-groups"),
+    (6, 6, 0.0, "few-test-groups"),
+])  # fmt: skip
+def test_groups_too_few_for_a_test_are_told_by_how_far_they_lie(tested, train, away, code):
+    test = of_groups(range(100, 100 + tested), seed=1, away=away)
+    found = advisor.recommend(of_groups(range(train)), "y", test=test, group_column="state").findings
+    finding = next(f for f in found if f.code in ("few-test-groups", "test-groups-far-off"))
+    assert finding.code == code and "x0 (" in finding.message
+    facts = shift_of(of_groups(range(train)), test=test, group_column="state")
+    assert facts["shift.detected"] is None and facts["shift.test_groups"] == tested
+    assert (facts["shift.group_share"] is None) == (tested >= train)
+    assert (facts["shift.group_distance"] > 0.5) == (away > 0)
