@@ -436,9 +436,21 @@ def _seconds(texts: pl.Series) -> pl.Series:
 
 
 def _text(cells: pl.Series) -> pl.Series:
-    texts = cells.cast(pl.String)
+    texts = _written(cells) if cells.dtype == pl.Duration else cells.cast(pl.String)
     empty = texts == ""
     return texts.set(empty, None) if empty.any() else texts
+
+
+def _written(durations: pl.Series) -> pl.Series:
+    """Durations as pandas writes them: 1 days 02:00:00, with six digits of a second where it is no whole one."""
+    micro = durations.dt.total_microseconds()
+    day, rest = micro // 86_400_000_000, micro % 86_400_000_000
+    seconds, part = rest // 1_000_000, rest % 1_000_000
+    two = [(number.cast(pl.String)).str.zfill(2) for number in (seconds // 3600, seconds // 60 % 60, seconds % 60)]
+    shown = pl.DataFrame({"part": part, "digits": part.cast(pl.String).str.zfill(6)})
+    fraction = shown.select(pl.when(pl.col("part") > 0).then("." + pl.col("digits")).otherwise(pl.lit(""))).to_series()
+    sign = pl.DataFrame({"day": day}).select(pl.when(pl.col("day") < 0).then(pl.lit("+")).otherwise(pl.lit(""))).to_series()
+    return (day.cast(pl.String) + " days " + sign + two[0] + ":" + two[1] + ":" + two[2] + fraction).alias(durations.name)
 
 
 def _as_numbers(cells: pl.Series, form: str) -> pl.Series:

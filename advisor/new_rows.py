@@ -20,6 +20,7 @@ from advisor.columns import (
     conform,
     date_forms,
     is_mark,
+    labels,
     number_forms,
     parse_dates,
     parse_numbers,
@@ -43,6 +44,7 @@ EPOCHS = (("milliseconds", 1e11), ("seconds", 1e9))
 """Whole numbers in a column of dates are counted from 1970 in these units, from such a size on."""
 PROBED = 500
 """A form is tried on all texts if it reads one of so many."""
+TIMES = ("times of day", "durations")
 PLAIN_KINDS = frozenset({"numbers", "text", "booleans"})
 
 
@@ -119,7 +121,7 @@ def read_column(cells: pl.Series, column: Column, schema: Schema) -> tuple[pl.Se
 def _change(name: str, kind: Any, cells: pl.Series, which: pl.Series, says: str, *, read: bool) -> FormChange:
     """says: what is so of these cells, with the verb."""
     some = cells.filter(which)
-    example = shown(some.drop_nulls().cast(pl.String, strict=False)[0] or "", 40) if some.count() else ""
+    example = shown(labels(some.drop_nulls().head(1))[0] or "", 40) if some.count() else ""
     such = f" (such as '{example}')" if example else ""
     message = f"column '{shown(name, 60)}': {len(some):,} of {len(cells):,} cells{such} {says}"
     return FormChange(name, kind, len(some), len(cells), example, read, message)
@@ -162,10 +164,12 @@ def _other_kind(cells: pl.Series, column: Column, known: Usual | None) -> tuple[
     clock = column.format == CLOCK
     before = "times of day" if clock else "durations" if column.format == DURATION else known.stored if known else "numbers"
     before = "numbers" if before == "text" else before
-    if kind == before:
-        read, _ = conform(cells, column)
-        return (read / 3600.0, []) if clock else (read, [])  # a stored time is read as seconds
     read, _ = conform(cells, column)
+    if kind == before == "numbers" and (unit := column.format[1:]) and read.count():
+        says = f"have no unit, in training '{shown(unit, 20)}': read as such"
+        return read, [_change(column.name, "format", cells, read.is_not_null(), says, read=True)]
+    if kind == before:
+        return (read / 3600.0, []) if clock else (read, [])  # a stored time is read as seconds
     if {kind, before} <= PLAIN_KINDS:
         says = f"are {kind}, in training {before}: read as 0 and 1"
         return read, [_change(column.name, "type", cells, there, says, read=True)] if kind == "booleans" else []
@@ -204,16 +208,17 @@ def _unread(cells: pl.Series, read: pl.Series) -> pl.Series:
 def _reread(cells: pl.Series, column: Column, known: Usual | None) -> tuple[pl.Series, list[FormChange]]:
     """Text in a column of numbers, dates or flags, read again where the form of the training rows does not fit."""
     read, _ = conform(cells, column)
+    if column.type == "boolean":
+        return read, _unreadable(column, cells, _unread(labels(cells), read), known)
     if cells.dtype not in TEXTS:
         return read, []
     texts = cells.cast(pl.String)
-    if column.type == "numeric" and not column.format:  # what is written as infinite was read, as missing
-        finite = parse_numbers(texts, "")
-        lost = _unread(texts, finite)
-    else:
-        lost = _unread(texts, read)
-    if not lost.any() or column.type == "boolean":
-        return read, _unreadable(column, cells, lost, known)
+    if column.type == "numeric" and known is not None and known.stored in TIMES:  # plain numbers in text are none
+        read = read.clear(len(read))
+    # an infinite number and a mark of a missing cell were read, as missing
+    lost = _unread(texts, parse_numbers(texts, column.format) if column.type == "numeric" and read.count() else read)
+    if not lost.any():
+        return read, []
     texts = texts.set(is_mark(texts).fill_null(value=False), None)
     found = _other_form(texts, column, known)  # of all cells: some may be readable in both forms
     if found is None or not (found.values.is_not_null() & lost).any():
@@ -226,9 +231,10 @@ def _reread(cells: pl.Series, column: Column, known: Usual | None) -> tuple[pl.S
     values, _ = conform(found.values, replace(column, format=""))  # marks of missing cells, finite numbers
     merged = pl.DataFrame({"new": values, "old": read}).select(pl.coalesce("new", "old")).to_series().alias(column.name)
     changed = merged.is_not_null() & (read.is_null() | (read != merged).fill_null(value=True))
-    forms = [_form_words(form, column.type) for form in (found.form, column.format)]
-    says = f"are written as {forms[0]}, in training as {forms[1]}: read so"
-    changes = [_change(column.name, "format", cells, changed, says, read=True)] if changed.any() else []
+    before = known.stored if known is not None and known.stored in TIMES else _form_words(column.format, column.type)
+    now = _form_words(found.form, column.type)
+    says = f"are written as {now}, in training as {before}: read so"
+    changes = [_change(column.name, "format", cells, changed, says, read=True)] if changed.any() and now != before else []
     return merged, changes + _unreadable(column, cells, lost & merged.is_null(), known)
 
 
@@ -295,7 +301,7 @@ def _other_form(texts: pl.Series, column: Column, known: Usual | None) -> _Form 
 def _candidates(values: pl.Series, column: Column, known: Usual | None) -> Sequence[str]:
     if column.type == "datetime":
         return date_forms()
-    if column.format in (CLOCK, DURATION) or (known is not None and known.stored in ("times of day", "durations")):
+    if column.format in (CLOCK, DURATION) or (known is not None and known.stored in TIMES):
         timed = column.format == CLOCK or (known is not None and known.stored == "times of day")
         return (CLOCK,) if timed else (DURATION,)
     mark, unit = column.format[:1] or ".", column.format[1:]

@@ -3,6 +3,7 @@
 import datetime
 import json
 import warnings
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ import pytest
 import advisor
 from advisor.cli import _run
 from advisor.errors import UserError
-from advisor.table import Schema, encode_new, load_table
+from advisor.table import Schema, encode_new, load_table, read_frame
 
 ROWS = 300
 FAST = {"epochs": 2, "validation": "holdout", "batch_size": 64}
@@ -102,6 +103,7 @@ def test_the_same_cells_stored_otherwise_are_nothing_to_tell(columns):
         ({"date": ["soon", "2020-01-31"] * 150}, "unreadable", 150),
         ({"size": ["much"] * ROWS}, "unreadable", ROWS),
         ({"flag": ["perhaps"] * ROWS}, "unreadable", ROWS),
+        ({"flag": [7] * ROWS}, "unreadable", ROWS),
         ({"size": DATES}, "type", ROWS),
         ({"lasts": [3.5] * ROWS}, "type", ROWS),
         ({"city": ["Z"] * ROWS}, "unseen", ROWS),
@@ -124,11 +126,16 @@ def test_what_the_training_rows_have_too_is_nothing_to_tell():
     assert not encode_new(towns.with_columns(city=pl.lit("elsewhere")).head(1), schema)[1], "new towns are usual"
 
 
-def test_a_timedelta_is_a_number_from_a_frame_and_from_parquet(tmp_path):
-    frame = pd.DataFrame({"lasts": pd.to_timedelta(np.arange(60) % 7, unit="h"), "y": ["u", "v"] * 30})
+def test_a_timedelta_is_a_number_from_a_frame_from_parquet_and_from_text(tmp_path):
+    frame = pd.DataFrame({"lasts": pd.to_timedelta(np.arange(60) % 7 * 3599, unit="s"), "y": ["u", "v"] * 30})
     frame.to_parquet(tmp_path / "rows.parquet")
-    for source in (frame, tmp_path / "rows.parquet"):
-        assert load_table(source, "y").schema.columns[0].type == "numeric"
+    frame.to_csv(tmp_path / "rows.csv", index=False)
+    sources = [frame, tmp_path / "rows.parquet", tmp_path / "rows.csv"]
+    for one in sources:
+        schema = load_table(one, "y").schema
+        for other in sources:
+            features, changes = encode_new(read_frame(other), schema)
+            assert features.numeric[:, 0].tolist() == [float(n % 7 * 3599) for n in range(60)] and not changes
 
 
 def test_the_command_line_and_python_tell_of_it(tmp_path, monkeypatch, capfd):
@@ -164,3 +171,32 @@ def test_a_test_table_is_read_alike():
     assert table.test["date"].equals(table.train["date"])
     with pytest.raises(UserError, match="'date'"):
         advisor.recommend(ROWS_READ, "y", test=other, strict=True)
+
+
+KINDS = {
+    "booleans": [True, False] * 30,
+    "numbers": list(range(60)),
+    "decimals": [Decimal(n) / 8 for n in range(60)],
+    "classes": pl.Series(["a", "b"] * 30, dtype=pl.Categorical),
+    "dates": DATES[:60],
+    "times": [datetime.datetime(2024, 1, 1, n % 24, tzinfo=datetime.UTC) for n in range(60)],
+    "hours": [datetime.time(n % 24, 15) for n in range(60)],
+    "lengths": [datetime.timedelta(hours=n) for n in range(60)],
+    "iso": ROWS_READ["date"].head(60),
+    "weights": [f"{n}.5 kg" for n in range(60)],
+    "nothing": [None] * 60,
+    "far": [float("inf"), float("nan"), -999.0] * 20,
+    "mixed": ["1", "x", "2020-01-01", "", "?", "-999"] * 10,
+}
+
+
+@pytest.mark.parametrize("before", KINDS)
+def test_whatever_stands_in_a_column_is_read_or_told(before):
+    others = {"a": np.arange(60.0) % 7, "y": ["u", "v"] * 30}
+    schema = load_table(pl.DataFrame({"c": pl.Series(KINDS[before]), **others}), "y").schema
+    for cells in KINDS.values():
+        for rows in (60, 1, 0):
+            given = pl.DataFrame({"c": pl.Series(cells), **others}).head(rows)
+            features, changes = encode_new(given, schema)
+            assert len(features) == rows and all(change.cells <= rows for change in changes)
+            assert cells is not KINDS[before] or not changes
