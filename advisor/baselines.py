@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -21,32 +22,54 @@ SIGNAL_NUMBERS = 256
 """Images and sequences are averaged down to about so many numbers per row before a baseline sees them."""
 
 BASELINES = ("majority or mean", "linear", "gradient boosting")
+PROBED_ITERATIONS = (1, 4)
+"""Of boosting, from whose times that of all is predicted: what is done once, and what each of them takes."""
 
 
-def fit_baselines(train: Dataset, seed: int = 0) -> dict[str, Callable[[Features | Signals], NDArray[np.float64]]]:
+def expected_seconds(train: Dataset) -> float:
+    """What ``fit_baselines`` is expected to take: boosting, in proportion to its first iterations; the others take little."""
+    trees, matrix = _trees(train), _without_empty(train.features)
+    times = []
+    for iterations in PROBED_ITERATIONS:
+        begun = time.perf_counter()
+        trees.set_params(max_iter=iterations, early_stopping=False).fit(matrix, train.target)
+        times.append(time.perf_counter() - begun)
+    each = max(0.0, (times[1] - times[0]) / (PROBED_ITERATIONS[1] - PROBED_ITERATIONS[0]))
+    return times[0] + each * (int(_trees(train).max_iter) - PROBED_ITERATIONS[0])
+
+
+def fit_baselines(
+    train: Dataset, seed: int = 0, until: float | None = None
+) -> dict[str, Callable[[Features | Signals], NDArray[np.float64]]]:
     """Each baseline fitted on all training rows, as a function: features -> probabilities or predictions.
+
+    until: on time.monotonic's clock; a baseline that is expected to take longer is left out.
 
     Scikit-learn's estimators at their defaults: DummyClassifier or DummyRegressor, LogisticRegression or Ridge on
     scaled and one-hot columns, HistGradientBoosting. Images and sequences are averaged down to SIGNAL_NUMBERS numbers.
     """
     from sklearn.dummy import DummyClassifier, DummyRegressor
-    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
     from sklearn.linear_model import LogisticRegression, Ridge
     from sklearn.pipeline import make_pipeline
 
+    constant = DummyRegressor() if train.task == "regression" else DummyClassifier(strategy="prior")
+    linear = Ridge() if train.task == "regression" else LogisticRegression(max_iter=1000)
+    fitted = {"majority or mean": _fitted(constant, train)}
+    if until is None or time.monotonic() < until:
+        fitted["linear"] = _fitted(make_pipeline(_linear_inputs(_table_of(train.features)), linear), train)
+    if until is None or (time.monotonic() < until and time.monotonic() + expected_seconds(train) < until):
+        fitted["gradient boosting"] = _fitted(_trees(train, seed), train)
+    return fitted
+
+
+def _trees(train: Dataset, seed: int = 0) -> Any:
+    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+
     table = _table_of(train.features)
-    levels = [len(own) for own in table.levels]
     first = table.numeric.shape[1]
-    as_categories = [first + j for j, count in enumerate(levels) if count < TREE_LEVELS]
-    trees: Any
-    if train.task == "regression":
-        constant, linear = DummyRegressor(), Ridge()
-        trees = HistGradientBoostingRegressor(random_state=seed, categorical_features=as_categories)
-    else:
-        constant, linear = DummyClassifier(strategy="prior"), LogisticRegression(max_iter=1000)
-        trees = HistGradientBoostingClassifier(random_state=seed, categorical_features=as_categories)
-    estimators = (constant, make_pipeline(_linear_inputs(table), linear), trees)
-    return {name: _fitted(estimator, train) for name, estimator in zip(BASELINES, estimators, strict=True)}
+    as_categories = [first + j for j, own in enumerate(table.levels) if len(own) < TREE_LEVELS]
+    kind = HistGradientBoostingRegressor if train.task == "regression" else HistGradientBoostingClassifier
+    return kind(random_state=seed, categorical_features=as_categories)
 
 
 def _linear_inputs(features: Features) -> Any:
@@ -69,7 +92,7 @@ def _fitted(estimator: Any, train: Dataset) -> Callable[[Features | Signals], ND
     from sklearn.exceptions import ConvergenceWarning
 
     matrix = _matrix(train.features)
-    empty = np.isnan(matrix).all(axis=0)  # HistGradientBoosting fails on such a column
+    empty = _empty(matrix)
 
     with warnings.catch_warnings():
         # a linear model that stops at its iteration limit is a fair baseline still; the warning is not for the user
@@ -85,6 +108,16 @@ def _fitted(estimator: Any, train: Dataset) -> Callable[[Features | Signals], ND
         return result
 
     return scores
+
+
+def _empty(matrix: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Columns without a number, on which HistGradientBoosting fails."""
+    return np.asarray(np.isnan(matrix).all(axis=0))
+
+
+def _without_empty(features: Features | Signals) -> NDArray[np.float64]:
+    matrix = _matrix(features)
+    return np.where(_empty(matrix), 0.0, matrix)
 
 
 def _matrix(features: Features | Signals) -> NDArray[np.float64]:

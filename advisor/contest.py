@@ -14,19 +14,18 @@ from numpy.typing import NDArray
 
 from advisor.advice import Advice
 from advisor.curves import read_curve
-from advisor.errors import UserError
 from advisor.executors import Executor, Job
 from advisor.features import Dataset
 from advisor.final import Estimate, Verdict, blocks_of, constant_losses, decide, estimate, final_section, unseen_loss
-from advisor.finalists import FINAL_REPEATS, FINALISTS, train_finalists
+from advisor.finalists import FINAL_REPEATS, FINALISTS, AllFailed, train_finalists
 from advisor.losses import row_losses, weighted
 from advisor.models import Model, fit_temperature, tempered
 from advisor.objective import TrainingObjective, limited, merged_held_out, of_all_times, payload, training_sizing
-from advisor.own_objective import Final, OwnObjective
+from advisor.own_objective import Final, OwnObjective, not_finite
 from advisor.recommendation import Recommendation
 from advisor.results import test_results
 from advisor.run_folder import RunFolder
-from advisor.run_search import DEFAULT, RECOMMENDED, final_seconds, latest_validate
+from advisor.run_search import DEFAULT, RECOMMENDED, Deadlines, final_seconds, latest_validate
 from advisor.search import Plan, SearchResult, configuration_of
 from advisor.sizing import Sizing
 from advisor.training import Fitted
@@ -86,7 +85,7 @@ def hold_final(
     advice: Advice,
     train: Dataset,
     runner: Executor,
-    deadline: float | None,
+    ends: Deadlines,
     plan: Plan,
     stopped: Callable[[], bool],
     on_done: Callable[[int, int], None],
@@ -101,22 +100,22 @@ def hold_final(
     jobs = _final_jobs(entries, FINAL_REPEATS, advice.reading.seed)
     larger = _for_final(plan.sizing, train)
     expects = final_seconds(plan, train)
-    left = math.inf if deadline is None else deadline - time.monotonic()
+    left = math.inf if ends.final is None else ends.final - time.monotonic()
     if found.first is not None and (found.first["cut"] or expects(jobs[RECOMMENDED][0]) > left) and left < math.inf:
-        return _unconfirmed(document, found.first["fitted"], advice, train, runner, left, larger, stopped, expects, searched)
+        first = _contender(RECOMMENDED, [advice.recommendation.configuration], [found.first["fitted"]], train)
+        if _is_finite(first):
+            return _unconfirmed(document, first, advice, train, runner, ends, larger, stopped, expects, searched)
+
+    def problem(result: Mapping[str, Any]) -> str | None:
+        one = _contender("", [result["fitted"].configuration], [result["fitted"]], train)
+        return None if _is_finite(one) else "its loss on the held-out rows is not finite"
+
     trained = train_finalists(
-        jobs, runner, deadline, larger, stopped, expects=expects, limited=limited, on_done=on_done
+        jobs, runner, ends.final, larger, stopped, expects=expects, limited=limited, problem=problem, on_done=on_done
     )
-    failed = dict(trained.failed)
-    contenders = []
-    for name, own in trained.results.items():
-        contender = _contender(name, [entries[name]], [result["fitted"] for result in own], train)
-        if np.isfinite(contender.losses).all():
-            contenders.append(contender)
-        else:
-            failed[name] = "its loss on the held-out rows is not finite"
-    if not contenders:
-        raise UserError("no configuration of the final has a finite loss: see the trials in the report, and look at the data")
+    contenders = [
+        _contender(name, [entries[name]], [result["fitted"] for result in own], train) for name, own in trained.results.items()
+    ]
     incumbent = contenders[0]
     if len(contenders) > 1:
         contenders.append(blend_of(contenders, train))
@@ -127,33 +126,37 @@ def hold_final(
     blocks = blocks_of(train.groups, train.times, contenders[0].rows)
     verdict = decide(losses, incumbent.name, constant, blend=BLEND, cross_fitted=cross_fitted, blocks=blocks)
     rows = [_as_row(contender) for contender in contenders]
-    document["final"] = final_section(verdict, rows, searched, incumbent.name, failed)
+    document["final"] = final_section(verdict, rows, searched, incumbent.name, trained.failed)
     winner = next(c for c in contenders if c.name == verdict.winner)
     both = [incumbent] if winner is incumbent else [incumbent, winner]
-    left = math.inf if deadline is None else deadline - time.monotonic()
+    left = math.inf if ends.final is None else ends.final - time.monotonic()
     final = _on_all_rows(both, advice, train, _runs(runner, larger, stopped), expects=expects, left=left * max(1, runner.slots))
-    return _complete(document, advice, final[-1], final[0], train)
+    return _complete(document, advice, final[-1], final[0], train, ends.baselines)
 
 
 def _unconfirmed(
     document: dict[str, Any],
-    first: Fitted,
+    contender: Contender,
     advice: Advice,
     train: Dataset,
     runner: Executor,
-    left: float,
+    ends: Deadlines,
     sizing: Sizing | None,
     stopped: Callable[[], bool],
     expects: Callable[[Job], float],
     searched: Mapping[str, float | None],
 ) -> Model:
     """The recommendation's trial as the model: there is no time to judge anything again."""
-    contender = _contender(RECOMMENDED, [advice.recommendation.configuration], [first], train)
     verdict = Verdict(RECOMMENDED, "the time limit left no time for a final", {})
     document["final"] = final_section(verdict, [_as_row(contender)], searched, RECOMMENDED, confirmed=False)
     run = _runs(runner, sizing, stopped)
-    [final] = _on_all_rows([contender], advice, train, run, [first], expects=expects, left=left * max(1, runner.slots))
-    return _complete(document, advice, final, final, train)
+    left = math.inf if ends.final is None else ends.final - time.monotonic()
+    [final] = _on_all_rows([contender], advice, train, run, contender.stacks, expects=expects, left=left * max(1, runner.slots))
+    return _complete(document, advice, final, final, train, ends.baselines)
+
+
+def _is_finite(contender: Contender) -> bool:
+    return bool(np.isfinite(contender.losses).all() and np.isfinite(contender.cross_fitted_losses).all())
 
 
 def _runs(
@@ -195,19 +198,11 @@ def _on_all_rows(
     trainings = 1 + (latest is None) + len(contenders[0].stacks)
     if trainings * sum(expects(Job("", own)) for own in payloads.values()) > left:
         return list(contenders)
-    if latest is None:
-        latest = run([Job(f"on the latest rows/{number}", own) for number, own in enumerate(payloads.values())])
-    jobs = []
-    partitions = len(contenders[0].stacks)  # the first is no blend: a stack for each partition
-    for number, (own, stack) in enumerate(zip(payloads.values(), latest, strict=True)):
-        networks = len(stack.member_split)
-        again = {**own, "until": _epochs_of_latest(stack), "members": networks}
-        jobs += [
-            Job(f"on all rows/{number}", again),
-            Job(f"on rows of all times/{number}", of_all_times(own, networks * partitions, len(train))),
-        ]
-    stacks = run(jobs)
-    fitted = dict(zip(payloads, zip(stacks[::2], stacks[1::2], strict=True), strict=True))
+    try:
+        # the first is no blend: a stack for each partition
+        fitted = _trained_again(payloads, run, latest, len(contenders[0].stacks), len(train))
+    except AllFailed:
+        return list(contenders)  # what was judged is a model too
 
     def final(contender: Contender) -> Contender:
         pairs = [fitted[_key(c)] for c in contender.configurations]
@@ -215,6 +210,28 @@ def _on_all_rows(
         return replace(contender, stacks=tuple(stack for pair in pairs for stack in pair), epochs_on_all_rows=epochs)
 
     return [final(contender) for contender in contenders]
+
+
+def _trained_again(
+    payloads: Mapping[str, dict[str, Any]],
+    run: Callable[[Sequence[Job]], list[Fitted]],
+    latest: Sequence[Fitted] | None,
+    partitions: int,
+    rows: int,
+) -> dict[str, tuple[Fitted, Fitted]]:
+    """Of each configuration: the stack of all rows, and the one of rows of all times. partitions: on which it was judged."""
+    if latest is None:
+        latest = run([Job(f"on the latest rows/{number}", own) for number, own in enumerate(payloads.values())])
+    jobs = []
+    for number, (own, stack) in enumerate(zip(payloads.values(), latest, strict=True)):
+        networks = len(stack.member_split)
+        again = {**own, "until": _epochs_of_latest(stack), "members": networks}
+        jobs += [
+            Job(f"on all rows/{number}", again),
+            Job(f"on rows of all times/{number}", of_all_times(own, networks * partitions, rows)),
+        ]
+    stacks = run(jobs)
+    return dict(zip(payloads, zip(stacks[::2], stacks[1::2], strict=True), strict=True))
 
 
 def _key(configuration: Mapping[str, Any]) -> str:
@@ -249,7 +266,7 @@ def hold_own_final(
     advice: Advice,
     train: Dataset,
     runner: Executor,
-    deadline: float | None,
+    ends: Deadlines,
     stopped: Callable[[], bool],
     own: OwnObjective,
     run: RunFolder,
@@ -264,11 +281,17 @@ def hold_own_final(
             entries,
             searched,
             FINAL_REPEATS,
-            train=lambda repeats: train_finalists(
-                _final_jobs(entries, repeats, seed), runner, deadline, None, stopped, on_done=on_done
+            train=lambda repeats, names: train_finalists(
+                _final_jobs({name: entries[name] for name in names}, repeats, seed),
+                runner,
+                ends.final,
+                None,
+                stopped,
+                problem=not_finite,
+                on_done=on_done,
             ),
             payload=lambda name, repeat: _final_payload(entries[name], seed, repeat),
-            test=lambda scores: test_results(advice, train, scores, ()),
+            test=lambda scores: test_results(advice, train, scores, (), ends.baselines),
         ),
         advice,
         train,
@@ -354,9 +377,14 @@ def _complete(
     winner: Contender,
     recommended: Contender,
     train: Dataset,
+    until: float | None = None,
 ) -> Model:
-    """The winner's model; its promised loss, and then, once, the test rows, are added to the document."""
+    """The winner's model; its promised loss, and then, once, the test rows, are added to the document.
+
+    until: see ``fit_baselines``.
+    """
     document["final"]["epochs_on_all_rows"] = list(winner.epochs_on_all_rows) or None
+    document["final"]["without_latest_rows"] = latest_validate(train) and not winner.epochs_on_all_rows
     model = _model(advice, winner, train)
     rows = int(advice.data.dataset("test").known.sum())
     tail = unseen_loss(train.task, len(winner.losses), len(train.classes))
@@ -369,7 +397,7 @@ def _complete(
         scores = {"network": model.scores(features)}
         if winner is not recommended:
             scores[recommended.name] = _model(advice, recommended, train).scores(features)
-        document["test"] |= test_results(advice, train, scores, model.shares)
+        document["test"] |= test_results(advice, train, scores, model.shares, until)
     return model
 
 

@@ -20,10 +20,16 @@ FINAL_REPEATS = (1, 2)
 """Fresh partitions in the final; the search used number 0. Two halve the luck of the draw, and their networks are one
 ensemble."""
 POLL_SECONDS = 0.5
+LEAST_SHARE = 0.5
+"""Of what the awaited job is expected to take, that it has even when less time is left: a network of a few steps is none."""
 
 
 class Stopped(Exception):
     """The final was asked to stop."""
+
+
+class AllFailed(UserError):
+    """No entry came through."""
 
 
 @dataclass(frozen=True)
@@ -48,18 +54,20 @@ def train_finalists(
     *,
     expects: Callable[[Job], float] = lambda job: 0.0,
     limited: Callable[[Job, float], Job] = lambda job, seconds: job,
+    problem: Callable[[Any], str | None] = lambda result: None,
     on_done: Callable[[int, int], None] = lambda done, trainings: None,
 ) -> Trained:
     """The results of each entry's jobs; each entry has as many jobs. The first job of every entry is trained before the
     second of any.
 
-    An entry of which any job failed for a reason of its own is out, whichever it is; UserError when all are. Past the
+    An entry of which any job failed for a reason of its own is out, whichever it is; AllFailed when all are. Past the
     deadline only the first job of the first entry that is not out is still waited for: then entries without a result are
     out, and of the others those count that all of them have. Other jobs are not begun when they are expected to outlast it.
     Payloads hold a ``configuration``; a job that is out of memory is run again with ``micro_batch``, as ``sizing`` says.
 
     expects: seconds that a job takes; 0 where nothing is known. limited: a job that ends itself after so many seconds with
-    the best that it has by then; by default jobs cannot.
+    the best that it has by then; by default jobs cannot. problem: why a result does not count, such as a loss that is not
+    finite: then the job has failed.
     on_done: told how many of how many jobs have ended. Raises Stopped when ``stopped`` says so.
     """
     names = {job.id: name for name, jobs in entries.items() for job in jobs}
@@ -85,15 +93,19 @@ def train_finalists(
         while waiting and len(running) < runner.slots:
             job = waiting.pop()
             running[job.id] = job
-            runner.submit(limited(job, max(0.0, left)) if deadline is not None and job.id == awaited else job)
+            ends = deadline is not None and job.id == awaited
+            runner.submit(limited(job, max(left, LEAST_SHARE * expects(job), 0.0)) if ends else job)
         runner.wish(len(waiting) + len(running))
         for event in runner.poll(POLL_SECONDS):
             job_of_event = running.pop(event.job_id, None) if isinstance(event, ENDS) else None
             if job_of_event is None:
                 continue
             if isinstance(event, Finished):
-                results[event.job_id] = event.result
-                on_done(len(results), len(names))
+                if reason := problem(event.result):
+                    failed.setdefault(names[event.job_id], reason)
+                else:
+                    results[event.job_id] = event.result
+                    on_done(len(results), len(names))
             elif isinstance(event, Failed):
                 again = _again(job_of_event, event, attempts, sizing)
                 if again is not None:
@@ -102,7 +114,7 @@ def train_finalists(
                     failed.setdefault(names[event.job_id], event.error)
     if len(failed) == len(entries):
         name, reason = next(iter(failed.items()))
-        raise UserError(f"nothing could be trained in the final; {in_words(name)} failed with {reason}")
+        raise AllFailed(f"all that came into the final failed, {in_words(name)} with: {reason}")
     done = {
         name: [results[job.id] for job in itertools.takewhile(lambda job: job.id in results, jobs)]
         for name, jobs in entries.items()

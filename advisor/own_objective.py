@@ -34,7 +34,7 @@ from advisor.final import (
     final_section,
     unseen_loss,
 )
-from advisor.finalists import Trained
+from advisor.finalists import AllFailed, Trained
 from advisor.losses import loss_name, row_losses, weighted
 from advisor.objective import mean_by_row
 from advisor.recommendation import Recommendation
@@ -63,7 +63,7 @@ class Final:
     entries: name -> configuration, the recommendation first.
     searched: name -> its loss in the search.
     repeats: the fresh partitions.
-    train: partitions -> the entries' results on them.
+    train: (partitions, names of entries) -> their results on them.
     payload: (name, partition) -> what was trained.
     test: name -> scores of the test rows; what result.json says.
     """
@@ -71,7 +71,7 @@ class Final:
     entries: Mapping[str, Mapping[str, Any]]
     searched: Mapping[str, float | None]
     repeats: Sequence[int]
-    train: Callable[[Sequence[int]], Trained]
+    train: Callable[[Sequence[int], Sequence[str]], Trained]
     payload: Callable[[str, int], Mapping[str, Any]]
     test: Callable[[Mapping[str, NDArray[np.float64]]], Mapping[str, Any]]
 
@@ -141,8 +141,8 @@ class OwnObjective:
         """Judge the finalists and complete the document; what the winner saved in the final goes to RUN/winner."""
         trained: list[int] = []
 
-        def train(repeats: Sequence[int]) -> Trained:
-            done = final.train(repeats)
+        def train(repeats: Sequence[int], names: Sequence[str]) -> Trained:
+            done = final.train(repeats, names)
             trained.extend(repeats[: max(map(len, done.results.values()))])
             self.read.update(*(result.read for several in done.results.values() for result in several))
             return done
@@ -241,16 +241,24 @@ def judge(
     document: dict[str, Any], final: Final, advice: Advice, data: Dataset
 ) -> Mapping[str, NDArray[np.float64] | None]:
     """Train the finalists on fresh splits, decide, complete the document; each one's scores of the test rows, winner first."""
-    results, failed = _finite(final.train(final.repeats))
+    trained = final.train(final.repeats, tuple(final.entries))
+    results, failed = {name: list(own) for name, own in trained.results.items()}, dict(trained.failed)
     incumbent = next(iter(results))
     by_row = all(_scores_fit(result, data) for own in results.values() for result in own)
     fewest = min(sum(len(result.losses) for result in own) for own in results.values())
     if not by_row and fewest < FEWEST_SPLITS:
         per_repeat, last = max(1, fewest // len(results[incumbent])), max(final.repeats)
-        more, also_failed = _finite(final.train(range(last + 1, last + 1 + math.ceil((FEWEST_SPLITS - fewest) / per_repeat))))
-        failed |= also_failed
-        results = {name: own + more[name] for name, own in results.items() if name in more and name not in failed}
-        incumbent = next(iter(results))
+        repeats = range(last + 1, last + 1 + math.ceil((FEWEST_SPLITS - fewest) / per_repeat))
+        try:
+            more = final.train(repeats, tuple(results))
+        except AllFailed:
+            more = Trained({}, {})  # what came through before counts
+        if more.results:
+            failed |= more.failed
+            results = {name: own for name, own in results.items() if name not in failed}
+            incumbent = next(iter(results))
+        if more.results.keys() == results.keys():  # else the time limit left some out: all keep as many splits
+            results = {name: own + more.results[name] for name, own in results.items()}
     judged = [_judged(name, final.entries[name], own, data, by_row) for name, own in results.items()]
     verdict = _decide_by_row(judged, incumbent, data) if by_row else _decide_by_split(judged, incumbent, results)
     winner = next(one for one in judged if one.name == verdict.winner)
@@ -261,18 +269,9 @@ def judge(
     return {one.name: one.test for one in sorted(judged, key=lambda one: one is not winner)}
 
 
-def _finite(trained: Trained) -> tuple[dict[str, list[Result]], dict[str, str]]:
-    """The results of the entries whose losses are all finite, and why the others are out. UserError when all are."""
-    failed = dict(trained.failed)
-    for name, own in trained.results.items():
-        worst = next((result.loss for result in own if not math.isfinite(result.loss)), None)
-        if worst is not None:
-            failed[name] = f"the objective returned {worst}"
-    results = {name: list(own) for name, own in trained.results.items() if name not in failed}
-    if not results:
-        name, reason = next(iter(failed.items()))
-        raise UserError(f"no configuration of the final has a finite loss; with {in_words(name)} {reason}")
-    return results, failed
+def not_finite(result: Result) -> str | None:
+    """Why a result of the final does not count; None when it does."""
+    return None if math.isfinite(result.loss) else f"the objective returned {result.loss}"
 
 
 def _scores_fit(result: Result, data: Dataset) -> bool:

@@ -102,6 +102,10 @@ def _limits(result: Document) -> list[str]:
         )
     if not final.get("confirmed", True):
         sentences.append("The model was not confirmed on fresh splits: the time limit left no time for a final.")
+    if final.get("without_latest_rows"):
+        sentences.append("The model has not seen the latest rows: training it again on all rows failed, or took too long.")
+    if left_out := result["test"].get("left_out"):
+        sentences.append(f"Left out, for the time limit: the {' and the '.join(left_out)} baseline.")
     limit = result.get("time_limit")
     if limit and result["seconds"] > (1 + TIME_TOLERANCE) * limit + TIME_SLACK:
         over = result["seconds"] - limit

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from advisor import __version__
 from advisor.advice import Advice
-from advisor.baselines import fit_baselines
+from advisor.baselines import BASELINES, fit_baselines
 from advisor.diagnosis import diagnose
 from advisor.errors import UserError
 from advisor.features import Dataset, Signals
@@ -45,12 +45,20 @@ def new_document(advice: Advice, kind: str) -> dict[str, Any]:
 
 
 def test_results(
-    advice: Advice, train: Dataset, entries: Mapping[str, NDArray[np.float64]], shares: Sequence[float]
+    advice: Advice,
+    train: Dataset,
+    entries: Mapping[str, NDArray[np.float64]],
+    shares: Sequence[float],
+    until: float | None = None,
 ) -> dict[str, Any]:
-    """The test rows, scored: the entries (name -> scores of all test rows, the winner's as "network") and the baselines."""
+    """The test rows, scored: the entries (name -> scores of all test rows, the winner's as "network") and the baselines.
+
+    until: see ``fit_baselines``.
+    """
     test, ours = advice.data.dataset("test"), tuple(entries)
     known = test.known
-    baselines = {name: scores(test.features) for name, scores in fit_baselines(train, advice.reading.seed).items()}
+    fitted = fit_baselines(train, advice.reading.seed, until)
+    baselines = {name: scores(test.features) for name, scores in fitted.items()}
     target, entries = test.target[known], {**entries, **baselines}
     losses = {name: row_losses(train.task, target, scores[known]) for name, scores in entries.items()}
     results = [
@@ -64,6 +72,7 @@ def test_results(
     own = entries["network"][known]
     chosen = None if train.task == "regression" else decided(own, shares)
     section = {"results": results, "predictions": diagnose(train.task, len(train.classes), target, own, chosen)}
+    section["left_out"] = [name for name in BASELINES if name not in fitted]
     if isinstance(test.features, Signals):
         labelled = Dataset(Signals(test.features.values[known]), target, test.task, test.classes)
         section["mistakes"] = mistakes(labelled, own, chosen, losses["network"])

@@ -6,7 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import optuna
@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial
 from advisor import knowledge
 from advisor.adaptation import ADJUSTED, read_trial
 from advisor.advice import Advice
+from advisor.baselines import expected_seconds
 from advisor.curves import advice_of
 from advisor.errors import UserError
 from advisor.executors import Executor, Job
@@ -27,6 +28,7 @@ from advisor.own_objective import OwnObjective
 from advisor.pace import Pace
 from advisor.plans import plan_of, problem, usable_memory
 from advisor.recommendation import library_default
+from advisor.report import TIME_TOLERANCE
 from advisor.run_folder import RunFolder
 from advisor.search import Plan, Progress, SearchEvent, SearchResult, configuration_of, end_of, packing_of, ranking, search
 from advisor.shift import likeness_to_test
@@ -48,6 +50,8 @@ LEAST_SEARCH_SHARE = 0.4
 less than more trials (``benchmarks/time_limit.py``)."""
 FINAL_MARGIN = 1.2
 """Kept for the final: so many times what it is expected to take."""
+BASELINES_SHARE = 0.2
+"""Of a time limit, at most kept for the baselines after the final: where they would take more, they are left out."""
 IMPORTANCE_TRIALS = 10
 """With fewer complete trials an importance is noise."""
 
@@ -91,6 +95,23 @@ def refusal(
     memory = usable_memory(facts, gpu=bool(facts["gpu.count"]))
     rows = rows_at_once(configuration, len(train), spanning)
     return problem(plan, max(1, len(train.classes)), rows, members=members, memory=memory)
+
+
+@dataclass(frozen=True)
+class Deadlines:
+    """When search and final are to have ended, and when what follows, on time.monotonic's clock; None without a time limit."""
+
+    final: float | None
+    baselines: float | None
+
+
+def deadlines(begun: float, time_limit: float | None, train: Dataset, tested: bool) -> Deadlines:
+    """Of a run that began then. tested: whether there are test rows, to which the baselines are fitted."""
+    if time_limit is None:
+        return Deadlines(None, None)
+    kept = expected_seconds(train) if tested else 0.0
+    kept = kept if kept <= BASELINES_SHARE * time_limit else 0.0
+    return Deadlines(begun + time_limit - kept, begun + (1 + TIME_TOLERANCE) * time_limit)
 
 
 def plan_search(

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from advisor.own_objective import OwnObjective
     from advisor.ray_executor import RayWorkers
     from advisor.run_folder import RunFolder
-    from advisor.run_search import Listener
+    from advisor.run_search import Deadlines, Listener
     from advisor.search import Plan, SearchResult
     from advisor.trial import Trial
 
@@ -130,7 +130,6 @@ def tune(
     Raises UserError for whatever the user can mend.
     """
     begun = time.monotonic()
-    deadline = None if time_limit is None else begun + time_limit
     _check_limits(trials or int(searched_run(data) is not None), time_limit, trial_time_limit, strategy)
     objective, working_dir = remembered(data, objective, working_dir)
     own = _own_objective(objective, working_dir)
@@ -161,8 +160,9 @@ def tune(
         closed.append(runner)
         request = begin_request(run, trials, own.name if own else None, working_dir, storage, strategy)
         stopped = stopping(run, should_stop)
+        ends = run_search.deadlines(begun, time_limit, train, bool(len(advice.data.dataset("test"))))
         plan = run_search.plan_search(
-            advice, request, deadline, trial_time_limit, own, train, adapt, spanning=spanning, more=trials > 0
+            advice, request, ends.final, trial_time_limit, own, train, adapt, spanning=spanning, more=trials > 0
         )
         if own:
             on_event = own.watch(run, advice.recommendation, plan.make_payload, on_event, on_note)
@@ -179,7 +179,7 @@ def tune(
             return RunResult(run.path, document, None, interrupted=True)
         on_phase("final")
         try:
-            model = _hold_final(document, found, advice, train, runner, deadline, plan, stopped, own, run, live.final)
+            model = _hold_final(document, found, advice, train, runner, ends, plan, stopped, own, run, live.final)
         except (Stopped, KeyboardInterrupt):
             return RunResult(run.path, document, None, interrupted=True)
         document["seconds"] = time.monotonic() - begun
@@ -232,7 +232,7 @@ def _hold_final(
     advice: Advice,
     train: Dataset,
     runner: Executor,
-    deadline: float | None,
+    ends: Deadlines,
     plan: Plan,
     stopped: Callable[[], bool],
     own: OwnObjective | None,
@@ -244,9 +244,9 @@ def _hold_final(
 
     with throughput.one_thread():
         if own:
-            contest.hold_own_final(document, found, advice, train, runner, deadline, stopped, own, run, on_done)
+            contest.hold_own_final(document, found, advice, train, runner, ends, stopped, own, run, on_done)
             return None
-        return contest.hold_final(document, found, advice, train, runner, deadline, plan, stopped, on_done)
+        return contest.hold_final(document, found, advice, train, runner, ends, plan, stopped, on_done)
 
 
 def _finished(run: RunFolder, advice: Advice, trials: int, own: OwnObjective | None) -> RunResult | None:

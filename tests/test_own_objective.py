@@ -492,7 +492,7 @@ def test_the_best_configuration_wins_split_by_split_when_it_is_better_beyond_cha
         }
         document = {"objective": {}}
         entries = {name: {"learning_rate": 0.1} for name in own}
-        final = Final(entries, {}, (1, 2), lambda repeats: Trained(own, {}), lambda name, repeat: {}, lambda scores: {})
+        final = Final(entries, {}, (1, 2), lambda repeats, names: Trained(own, {}), lambda name, repeat: {}, lambda scores: {})
         judge(document, final, advice, data.dataset("train"))
         return document["final"]["winner"]
 
@@ -505,7 +505,7 @@ def test_the_best_configuration_wins_split_by_split_when_it_is_better_beyond_cha
     [
         ("raise OSError('no such file: weights')", "all of the first 3 trials failed, the last with oserror: no such file"),
         ("return 'good'", "the objective returned 'good' (str): expected the validation loss"),
-        ("return float('nan')", "no configuration of the final has a finite loss"),
+        ("return float('nan')", "all that came into the final failed, the recommendation with: the objective returned nan"),
     ],
 )
 def test_an_objective_that_never_works_is_one_line(body, says, here, capfd):
