@@ -110,3 +110,28 @@ def test_what_the_deadline_leaves_is_compared_on_the_same_partitions(deadline, e
     executor = SimulatedExecutor(script_factory, SHARED, 1)
     done = train_finalists(jobs(), executor, deadline, None, clock=executor.clock).results
     assert {name: len(own) for name, own in done.items()} == expected
+
+
+@pytest.mark.parametrize("deadline", [None, 0.0])
+def test_a_result_that_does_not_count_is_a_failure_and_the_next_is_awaited(deadline):
+    entries = {"recommendation": [Job("recommendation/1", {**SCRIPT, "size": 9})], "second": [Job("second/1", SCRIPT)]}
+
+    def problem(result):
+        return "not finite" if len(result["array"]) == 9 else None
+
+    executor = SimulatedExecutor(script_factory, SHARED, 1)
+    done = train_finalists(entries, executor, deadline, None, problem=problem)
+    assert list(done.results) == ["second"] and done.failed == {"recommendation": "not finite"}
+
+
+def test_who_takes_the_place_past_the_deadline_has_time_for_more_than_a_few_steps():
+    entries = {"recommendation": [Job("recommendation/1", {**SCRIPT, "raise_at": 1})], "second": [Job("second/1", SCRIPT)]}
+    given = []
+
+    def limited(job, seconds):
+        given.append((job.id, seconds))
+        return job
+
+    executor = SimulatedExecutor(script_factory, SHARED, 1)
+    train_finalists(entries, executor, 0.0, None, clock=executor.clock, expects=lambda job: 8.0, limited=limited)
+    assert given == [("recommendation/1", 4.0), ("second/1", 4.0)]

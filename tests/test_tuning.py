@@ -143,6 +143,54 @@ def test_a_time_limit_still_leaves_a_model(here):
     assert advisor.load_model("run").predict(table()).shape == (80,)
 
 
+def failing(monkeypatch, fails, spoil):
+    """Of the jobs whose payloads ``fails`` picks, the fitted stack is spoilt."""
+    train = TrainingObjective.__call__
+
+    def call(self, job):
+        result = yield from train(self, job)
+        return {**result, "fitted": spoil(result["fitted"])} if fails(job.payload) else result
+
+    monkeypatch.setattr(TrainingObjective, "__call__", call)
+
+
+def not_finite(fitted):
+    return replace(fitted, cross_fitted=np.full_like(fitted.cross_fitted, np.nan))
+
+
+def test_a_recommendation_that_diverges_leaves_the_final_to_the_others(here, monkeypatch):
+    """Of our own networks, too; then also where there is no time for more than one training."""
+    rate = advisor.recommend(table(), "y").configuration["learning_rate"]
+    failing(monkeypatch, lambda p: p["keep"] and p["configuration"]["learning_rate"] == rate, not_finite)
+    for trials, time_limit in ((2, None), (3, 0.2)):
+        result = advisor.tune(table(), "y", trials=trials, time_limit=time_limit, out="run", progress=False, **HERE)
+        final = result.document["final"]
+        assert list(final["failed"]) == ["recommendation"] and final["winner"] != "recommendation"
+        assert "recommendation" not in {contender["name"] for contender in final["contenders"]}
+        assert set(result.model.predict(table())) <= {"yes", "no"}
+        assert "The recommendation failed in the final" in Path("run/report.html").read_text()
+
+
+def test_what_fails_on_all_rows_leaves_what_was_judged(here, monkeypatch):
+    def fail(fitted):
+        raise ValueError("no good")
+
+    failing(monkeypatch, lambda p: "until" in p, fail)
+    fixed = {"epochs": 2, "validation": "holdout"}
+    result = advisor.tune(
+        drifting(), "y", trials=1, time_column="t", fixed=fixed, executor="in-process", out="run", progress=False
+    )
+    assert result.document["final"]["epochs_on_all_rows"] is None and result.model is not None
+    assert "has not seen the latest rows" in Path("run/report.html").read_text()
+
+
+def test_a_baseline_that_has_no_time_is_left_out_and_that_is_told(here):
+    result = advisor.tune(table(), "y", trials=2, time_limit=0.2, out="run", progress=False, **HERE)
+    assert result.document["test"]["left_out"] == ["linear", "gradient boosting"]
+    assert {entry["name"] for entry in result.document["test"]["results"]} >= {"network", "majority or mean"}
+    assert "Left out, for the time limit: the linear and the gradient boosting baseline" in Path("run/report.html").read_text()
+
+
 def test_the_terminal_says_what_the_report_says_to_look_at(here, capsys):
     """`train` and `tune` said of every data set that nothing in it asked for attention."""
     table().write_csv("d.csv")
