@@ -5,13 +5,15 @@ Exit codes: 0 done; 1 a bug of ours; 2 something the user can mend; 3 a check fa
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import json
 import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -41,6 +43,24 @@ EXAMPLES = """\b
   advisor tune data.csv --target income --trials 40
   advisor predict runs/data new_rows.csv --out predictions.csv
 """
+
+
+@contextmanager
+def stdout_kept(as_json: bool) -> Iterator[None]:
+    """Where stdout is for one JSON document, what a person's own code prints meanwhile goes to stderr, from C as well."""
+    if not as_json or sys.stdout is None or sys.stderr is None:
+        yield
+        return
+    sys.stdout.flush()
+    own = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        ctypes.CDLL(None).fflush(None)
+        os.dup2(own, 1)
+        os.close(own)
 
 
 def echo_json(document: Any) -> None:
@@ -281,25 +301,26 @@ def tune(
     """
     from advisor import tune as tune_run
 
-    result = tune_run(
-        data,
-        target,
-        trials=trials,
-        time_limit=time_limit,
-        executor=executor,
-        address=address,
-        workers=workers,
-        gpus_per_worker=gpus_per_worker,
-        trial_time_limit=trial_time_limit,
-        strategy=strategy,
-        adapt=not keep_ranges,
-        objective=objective,
-        working_dir=working_dir,
-        storage=storage,
-        out=out,
-        progress=not quiet,
-        **given(options),
-    )
+    with stdout_kept(as_json):
+        result = tune_run(
+            data,
+            target,
+            trials=trials,
+            time_limit=time_limit,
+            executor=executor,
+            address=address,
+            workers=workers,
+            gpus_per_worker=gpus_per_worker,
+            trial_time_limit=trial_time_limit,
+            strategy=strategy,
+            adapt=not keep_ranges,
+            objective=objective,
+            working_dir=working_dir,
+            storage=storage,
+            out=out,
+            progress=not quiet,
+            **given(options),
+        )
     _leave_interrupted(result, trials)
     _show(result, as_json)
 
@@ -315,7 +336,8 @@ def finish(run: str, quiet: bool, as_json: bool, **options: Any) -> None:
     """
     from advisor import finish as finish_run
 
-    result = finish_run(run, progress=not quiet, **options)
+    with stdout_kept(as_json):
+        result = finish_run(run, progress=not quiet, **options)
     _leave_interrupted(result, None)
     _show(result, as_json)
 
@@ -361,7 +383,8 @@ def check(
     from advisor.preflight import check_module, check_recommendation
 
     if factory is not None:
-        result: Any = check_module(factory, data, input_shape, batch_size, target, out, given(options))
+        with stdout_kept(as_json):
+            result: Any = check_module(factory, data, input_shape, batch_size, target, out, given(options))
     elif data is None or input_shape is not None:
         raise UserError("say what to check: DATA, or --module PACKAGE.MODULE:FACTORY with DATA or --input-shape")
     else:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
 import sys
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -19,6 +22,35 @@ def split_name(name: str) -> tuple[str, str] | None:
     return (module, attribute) if well_formed else None
 
 
+class OwnFolder:
+    """The folder that a person's code works in: it may change it (``os.chdir``), and ours stays what it was."""
+
+    def __init__(self) -> None:
+        self._theirs: str | None = None
+
+    @contextlib.contextmanager
+    def entered(self) -> Iterator[None]:
+        """In the folder where their code was when this was left last; at first in ours."""
+        ours = _working_folder()
+        if self._theirs is not None:
+            with contextlib.suppress(OSError):  # they have removed it
+                os.chdir(self._theirs)
+        try:
+            yield
+        finally:
+            self._theirs = _working_folder()
+            if ours is not None and ours != self._theirs:
+                os.chdir(ours)
+
+
+def _working_folder() -> str | None:
+    """None where it was removed."""
+    try:
+        return str(Path.cwd())
+    except FileNotFoundError:
+        return None
+
+
 def import_own(module: str, folder: str | None, what: str, cure: str = "") -> ModuleType:
     """Import a person's module; a ``folder`` is looked in first, and stays on sys.path.
 
@@ -29,7 +61,8 @@ def import_own(module: str, folder: str | None, what: str, cure: str = "") -> Mo
         sys.path.insert(0, folder)
     try:
         importlib.invalidate_caches()
-        return importlib.import_module(module)
+        with OwnFolder().entered():
+            return importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is not None and module.startswith(error.name):
             raise UserError(f"{what}: there is no module '{error.name}' in {folder or 'sys.path'}{cure}") from None

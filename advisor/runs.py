@@ -37,9 +37,9 @@ def open_run(
         if given:
             raise UserError(f"{data} says already how its data are read: leave out {', '.join(given)}")
         advice, run = reopen(Path(data))
-        return (advice, run) if out is None else (advice, choose_run_folder(out, advice.identity))
+        return (advice, run) if out is None else (advice, _folder_for(advice, out))
     advice = get_advice(data, target, reading_of(options))
-    run = choose_run_folder(out, advice.identity)
+    run = _folder_for(advice, out)
     if run.recommendation.is_file():
         # a recommendation that is there may carry the person's edits; the same command goes on with it
         kept = read_run(run.recommendation)
@@ -53,6 +53,29 @@ def open_run(
         if lost := [name for name, p in provenance.items() if p.yours and name not in advice.reading.fixed]:
             raise UserError(f"{run.recommendation} has your own {', '.join(lost)}: --set them too, or give another --out")
     return advice, run
+
+
+def _folder_for(advice: Advice, out: str | Path | None) -> RunFolder:
+    """As ``choose_run_folder``; where the folder's run was begun with other options on this source, these are named."""
+    try:
+        return choose_run_folder(out, advice.identity)
+    except UserError:
+        run = RunFolder(Path(out or "."))
+        if not (run.facts.is_file() and run.recommendation.is_file()):
+            raise
+        there = run.identity()
+        if (there.source, there.target) != (advice.identity.source, advice.identity.target):
+            raise
+        kept, given = read_run(run.recommendation).reading.to_dict(), advice.reading.to_dict()
+        if not (other := [name for name in kept if kept[name] != given[name] and name not in ("rules", "without")]):
+            raise
+        options = ", ".join(f"--{name.replace('_', '-')} {_as_text(kept[name])}, not {_as_text(given[name])}" for name in other)
+        begun = f"--out {out} holds a run that was begun with {options}"
+        raise UserError(f"{begun}: give the same, or choose another folder") from None
+
+
+def _as_text(value: Any) -> str:
+    return shown(value, 60) if value or value == 0 else "none"
 
 
 def is_run(data: str | Path) -> bool:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from advisor.errors import UserError, did_you_mean
 from advisor.executors import Job
 from advisor.features import Dataset, Features, Signals, Task
-from advisor.imports import import_own, split_name
+from advisor.imports import OwnFolder, import_own, split_name
 from advisor.objective import splits_of
 from advisor.preprocessing import Preprocessor
 from advisor.table import encode
@@ -290,7 +290,7 @@ class OwnTraining:
         wait = True
         try:
             yield from _together(calls)
-            result = self._result(trials, [call.outcome for call in calls])
+            result = self._result(trials, calls)
             if not math.isfinite(result.loss):
                 yield calls[0].epoch + 1, result.loss  # the search calls that diverged
         except KeyboardInterrupt:
@@ -303,7 +303,8 @@ class OwnTraining:
             shutil.rmtree(folder_of(Path(self._shared["checkpoints"]), job.payload), ignore_errors=True)
         return result
 
-    def _result(self, trials: Sequence[Trial], outcomes: Sequence[Outcome]) -> Result:
+    def _result(self, trials: Sequence[Trial], calls: Sequence[_Call]) -> Result:
+        outcomes = [call.outcome for call in calls]
         scores = test = None
         sizes = tuple(len(validation) for _, validation in (trial._rows for trial in trials))
         if trials[0].final:
@@ -312,7 +313,7 @@ class OwnTraining:
                 scores = np.concatenate(given)
             new = self._shared["test"]
             if len(new) and all(outcome.predict is not None for outcome in outcomes):
-                predictions = [self._checked(o.predict(new), len(new), "predict") for o in outcomes if o.predict]
+                predictions = [self._checked(call.predict(new), len(new), "predict") for call in calls]
                 test = np.asarray(np.mean(predictions, axis=0))
         return Result(
             loss=float(np.mean([outcome.loss for outcome in outcomes])),
@@ -363,7 +364,7 @@ class _Call:
         self._function, self._trial = function, trial
         self._go, self._said = threading.Semaphore(0), queue.SimpleQueue[Any]()
         self._thread: threading.Thread | None = None
-        self._stopping = False
+        self._stopping, self._folder = False, OwnFolder()
         self.active, self.epoch, self.loss = True, 0, math.nan
         self.outcome = Outcome(math.nan)
         trial._say = self._report
@@ -373,8 +374,9 @@ class _Call:
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="objective", daemon=True)
             self._thread.start()
-        self._go.release()
-        said = self._said.get()
+        with self._folder.entered():
+            self._go.release()
+            said = self._said.get()
         if isinstance(said, Outcome):
             self.active, self.outcome, self.loss = False, said, said.loss
         elif isinstance(said, BaseException):
@@ -383,14 +385,21 @@ class _Call:
         else:
             self.epoch, self.loss = said
 
+    def predict(self, rows: Any) -> Any:
+        """With what it returned."""
+        assert self.outcome.predict is not None
+        with self._folder.entered():
+            return self.outcome.predict(rows)
+
     def stop(self, *, wait: bool) -> None:
         """End it at its next report, and wait for that: two trials must never share a process."""
         if self._thread is None or not self.active:
             return
         self._stopping, self.active = True, False
-        self._go.release()
-        if wait:
-            self._thread.join()
+        with self._folder.entered():
+            self._go.release()
+            if wait:
+                self._thread.join()
 
     def _run(self) -> None:
         self._go.acquire()

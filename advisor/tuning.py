@@ -353,4 +353,7 @@ def _runner(
 
         pool.span(processes, PER_PROCESS)
         return pool.executor(SpanningObjective, spanning_shared(shared, processes)), True
-    return (pool.executor(factory, shared) if pool else InProcessExecutor(factory, shared)), False
+    if pool is None:
+        return InProcessExecutor(factory, shared), False
+    with own.sent() if own else nullcontext():
+        return pool.executor(factory, shared), False

@@ -1,11 +1,14 @@
 """`--objective`: a person's own training code under the search, pruned, resumed, confirmed and reported like ours."""
 
+import functools
 import json
 import math
 import os
+import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -517,6 +520,59 @@ def test_an_objective_that_never_works_is_one_line(body, says, here, capfd):
     out, err = capfd.readouterr()
     assert out == "" and err.count("\n") == 1
     assert says in err.lower()
+
+
+class Trainer:
+    def __init__(self):
+        self.models = {"best": [threading.Lock()]}
+
+    def train(self, trial):
+        return 1.0
+
+
+LOCK, ROWS = threading.Lock(), (row for row in range(3))
+
+
+def holding(kind):
+    handle = Path("kept.txt").open("w")  # noqa: SIM115 - to be held
+    if kind == "a file":
+        return lambda trial: handle.write("trained")
+    if kind == "a lock":
+        return lambda trial: LOCK.acquire()
+    if kind == "a generator, in a function that it calls":
+        step = functools.partial(lambda: next(ROWS))
+        return lambda trial: step()
+    return Trainer().train
+
+
+@pytest.mark.parametrize(
+    ("kind", "what"),
+    [
+        ("a file", r"handle \(TextIOWrapper\)"),
+        ("a lock", r"LOCK \(lock\)"),
+        ("a generator, in a function that it calls", r"ROWS \(generator\)"),
+        ("an attribute", r"self.models\['best'\]\[0\] \(lock\)"),
+    ],
+)
+def test_what_in_an_objective_cannot_be_sent_to_a_worker_is_named(kind, what, here):
+    function = holding(kind)
+    with pytest.raises(UserError, match=f"cannot be sent to a worker, for {what}: make that inside"), find(function, None).sent():
+        pickle.dumps(function)
+
+
+def test_an_objective_may_print_and_change_its_folder(here, capfd):
+    """Also where it runs in this process: stdout is for the document alone, and the run is found again."""
+    table().write_csv("d.csv")
+    Path("mine_away.py").write_text(
+        "import os, shutil, tempfile\n\ndef f(trial):\n    print('one'); os.system('echo two')\n"
+        "    away = os.path.realpath(tempfile.mkdtemp())\n    os.chdir(away)\n    trial.report(1, 1.0)\n"
+        "    assert os.getcwd() == away\n    shutil.rmtree(away)\n    return 1.0\n"
+    )
+    command = ["tune", "d.csv", "--target", "y", "--executor", "in-process", "--objective", "mine_away:f", "--quiet", "--json"]
+    assert _run([*command, "--trials", "3", "--set", "validation=holdout", "--out", "run"]) == 0
+    out, err = capfd.readouterr()
+    assert json.loads(out)["run"] == "run" and Path("run/result.json").is_file() and Path.cwd() == here
+    assert "one\n" in err and "two\n" in err
 
 
 @pytest.mark.slow

@@ -542,6 +542,8 @@ def test_a_run_on_a_frame_goes_on_with_the_frame(here):
         advisor.fit("run")
     with pytest.raises(advisor.UserError, match="other data"):
         advisor.fit(table(seed=9), "y", out="run", fixed=FAST)
+    with pytest.raises(advisor.UserError, match="a run that was begun with --seed 0, not 3: give the same, or choose"):
+        advisor.fit(table(), "y", out="run", fixed=FAST, seed=3)
 
 
 def test_a_run_can_be_reopened_from_another_folder(here, monkeypatch):
