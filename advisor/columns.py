@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, cast, get_args
 
 import numpy as np
@@ -61,8 +62,8 @@ _YEAR = r"(?:^|\D)(?:1[5-9]|2[01])\d\d(?:\D|$)"
 _TIMES = ("", " %H:%M:%S%.f", "T%H:%M:%S%.f", " %H:%M", "T%H:%M", " %I:%M %p", " %I:%M:%S %p")
 _OFFSET = r"(:\d\d(?:\.\d+)?)\s*(?:Z|UTC|[+-]\d\d:?\d\d)$"
 _NUMBER = {
-    # groups of thousands never begin with a 0: 0,497 has a decimal comma
-    ".": r"^[-+]?(?:[1-9]\d{0,2}(?:[, ']\d{3})+|\d+)?(?:\.\d*)?(?:[eE][-+]?\d+)?$",
+    # groups of thousands never begin with a 0: 0,497 has a decimal comma; 1,00,000 has lakhs (India)
+    ".": r"^[-+]?(?:[1-9]\d{0,2}(?:[, ']\d{3})+|[1-9]\d?(?:,\d{2})+,\d{3}|\d+)?(?:\.\d*)?(?:[eE][-+]?\d+)?$",
     ",": r"^[-+]?(?:[1-9]\d{0,2}(?:[. ']\d{3})+|\d+)?(?:,\d*)?(?:[eE][-+]?\d+)?$",
 }
 CLOCK = "hours"
@@ -71,14 +72,31 @@ DURATION = "duration"
 """The format of numbers that are written as pandas writes a timedelta, 1 days 02:00:00; they become seconds."""
 _DURATION = r"^([-+]?)(?:(\d+) days?,? ?)?(?:\+?(\d+):([0-5]\d):([0-5]\d(?:\.\d+)?))?$"
 _CLOCK = r"^([01]?\d|2[0-3]):([0-5]\d)(?::([0-5]\d(?:\.\d+)?))?\s*([AaPp])?(?:\.?[Mm]\.?)?$"
+_LIMIT = r"^(?:[<>]=?|[\u2264\u2265])\s*"
+_CURRENCY = r"\p{Sc}|(?:USD|EUR|GBP|JPY|CNY|INR|CHF|CAD|AUD)\s"
 _TYPOGRAPHY = (
     (r"[\u2212\u2012\u2013]", "-"),  # a minus, a figure dash, an en dash
     (r"[\u00a0\u2009\u202f]", " "),  # spaces that do not break a line
     ("\u2019", "'"),
+    (_LIMIT, ""),  # a laboratory's <0.3: read at its limit, see ``beyond``
+    (r"^(\d[\d.,]*)\+$", "$1"),  # 90+ years
     (r"^\((.*)\)$", "-$1"),  # a bookkeeper's minus
-    (r"^([-+]?)\s*(?:\p{Sc}|(?:USD|EUR|GBP|JPY|CNY|INR|CHF|CAD|AUD)\s)\s*", "$1"),
+    (r"^([-+]?)\s*(?:" + _CURRENCY + r")\s*", "$1"),
+    (r"^([\d.,' ]*\d)\s*-$", "-$1"),  # a minus behind the number, as mainframes print it
 )
 """What is written in numbers, and the plain sign for it."""
+MAGNITUDES = {"k": 1e3, "thousand": 1e3, "m": 1e6, "mn": 1e6, "mio": 1e6, "million": 1e6, "b": 1e9, "bn": 1e9, "billion": 1e9}
+"""Ends of amounts, in lower case, and what they multiply by."""
+SCALED = "K, M, B"
+"""The unit of amounts that have such ends, €1.2M beside €500K."""
+LOOKS_NUMERIC = 0.5
+"""From this share of readable cells on a text column is told to look like numbers, with the cells that prevent it."""
+TOLD_COLUMNS, TOLD_CELLS = 5, 3
+"""A message names so many columns, and so many cells of each."""
+PLAIN_BESIDE_LIMITS = 5
+"""So many different plain numbers are there for each limit, or the limits are names of ranges."""
+FEWEST_LIMITS = 2
+"""So many cells beyond a limit make the side an input of its own: a single one says nothing."""
 _WITH_UNIT = r"^\s*([-+]?[\d.,](?:[\d.,' ]*[\d.,])?(?:[eE][-+]?\d+)?)\s*([^\d\s.,'+-][^\d]{0,11}?)?\s*$"
 
 
@@ -89,7 +107,8 @@ class Column:
     name: unique in the table. why: why this type, one phrase; says so when it was judged on a sample.
     format: how the cells' text is read: for numbers the decimal mark and a unit ("" is plain), or CLOCK for times of day,
     which become hours; for dates the formats tried in turn, joined by "|" ("hours" when hours matter but the cells were dates
-    already). missing: numbers that mark a missing cell, such as -999.
+    already). missing: numbers that mark a missing cell, such as -999. limits: whether cells such as <0.3 or >4.4 are among the
+    numbers: they count as their limit, and the side is an input of its own.
     """
 
     name: str
@@ -97,6 +116,7 @@ class Column:
     why: str
     format: str = ""
     missing: tuple[float, ...] = ()
+    limits: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "missing", tuple(self.missing))  # JSON knows lists only
@@ -125,7 +145,8 @@ def infer(cells: pl.Series, sample: pl.Series, wanted: ColumnType | None = None)
     name = cells.name
     seen = "" if len(sample) == len(cells) else f" (judged on {len(sample):,} of {len(cells):,} rows)"
     if wanted is not None:
-        return Column(name, wanted, ASKED, _format(sample, wanted))
+        limits = wanted == "numeric" and int((beyond(cells) != 0).sum()) >= FEWEST_LIMITS
+        return Column(name, wanted, ASKED, _format(sample, wanted), limits=limits)
     if cells.null_count() == len(cells):
         return Column(name, "constant", "every cell is missing")
     if (constant := _constant(cells, sample)) is not None:
@@ -217,7 +238,9 @@ def _from_text(cells: pl.Series, sample: pl.Series, name: str, seen: str) -> Col
             why = {CLOCK: "times of day, as hours", DURATION: "durations, as seconds"}.get(form, "numbers as text")
             why += f" in '{shown(form[1:], 12)}'" if form not in (CLOCK, DURATION) and form[1:] else ""
             why += f", {junk:.1%} of the cells unreadable and so missing" if junk else ""
-            return _numbers(parse_numbers(cells, form), numbers, name, why, seen, form)
+            column = _numbers(parse_numbers(cells, form), numbers, name, why, seen, form)
+            limits = column.type == "numeric" and int((beyond(cells) != 0).sum()) >= FEWEST_LIMITS
+            return replace(column, limits=limits)
     if len(values) and (form := _date_format(values, rows)):
         return Column(name, "datetime", "dates written as " + form.replace("|", " or ") + seen, form)
     return _levels_or_text(cells, filled, counts.height, name, seen)
@@ -280,8 +303,13 @@ def is_mark(texts: pl.Series) -> pl.Series:
 
 
 def _number_format(values: pl.Series, rows: pl.Series, enough: float = MOSTLY) -> str | None:
-    """The format that reads most of the rows as numbers, or None when it reads too few. "" is plain numbers."""
+    """The format that reads most of the rows as numbers, or None when it reads too few. "" is plain numbers.
+
+    Amounts in several currencies are no numbers of one kind.
+    """
     total = int(rows.sum())
+    if len(currencies(values)) > 1 or ((beyond(values) != 0).any() and not _are_limits_of_numbers(values)):
+        return None
     best, most = None, 0
     for form in number_forms(values, rows):
         read = int(rows.filter(parse_numbers(values, form).is_not_null()).sum())
@@ -299,6 +327,10 @@ def number_forms(values: pl.Series, rows: pl.Series | None = None) -> tuple[str,
     named = common.filter(pl.col("unit") != "").sort("rows", "unit", descending=[True, False])
     # Most cells must have the unit: one "12 apples" among plain numbers is junk.
     unit = str(named["unit"][0]) if named.height and 2 * int(named["rows"][0]) > int(rows.sum()) else ""
+    ends = {one.lower().rstrip(".") for one in named["unit"]} & MAGNITUDES.keys()
+    if len({MAGNITUDES[end] for end in ends}) > 1 or (ends and currencies(values)):
+        # one M alone may be metres; beside a K, or behind a currency, it is a million
+        return ("." + SCALED, "," + SCALED)
     return tuple(dict.fromkeys(("", ".", ",", "." + unit, "," + unit, CLOCK, DURATION)))
 
 
@@ -334,11 +366,87 @@ def _date_format(values: pl.Series, rows: pl.Series, enough: float = MOSTLY) -> 
     return "|".join(chosen) if chosen and total - left >= enough * total else ""
 
 
+# --------------------------------------------------------------------------------------------------- what to tell
+
+
+def told_of_numbers(frame: pl.DataFrame, columns: Sequence[Column]) -> dict[str, str]:
+    """What to know of columns whose numbers have limits, or that look like numbers and are none: code -> sentence."""
+    limits, looks = [], []
+    for column in columns:
+        if column.limits:
+            limits.append(_limits_words(frame[column.name]))
+        elif column.type in ("categorical", "text", "identifier") and column.why != ASKED:
+            looks += _looks_words(frame[column.name]) if frame[column.name].dtype == pl.String else []
+    told = {}
+    if limits:
+        told["numbers-at-a-limit"] = (
+            f"{_first(limits)}: each cell counts as its limit, and the side is an input of its own ('{side_name('COLUMN')}')."
+        )
+    if looks:
+        told["looks-like-numbers"] = (
+            f"{_first(looks)}. Fix these cells, or give --type COLUMN=numeric, which takes them as missing."
+        )
+    return told
+
+
+def told_of_target(cells: pl.Series, task: str) -> dict[str, str]:
+    """What to know of a numeric target of which some cells have a limit."""
+    if task != "regression" or not (beyond(cells) != 0).any():
+        return {}
+    return {
+        "target-at-a-limit": f"The target: {_limits_words(cells)}. Each counts as its limit. The loss does not know how far "
+        "beyond it the true value lies, so predictions near a limit are drawn towards it."
+    }
+
+
+def _first(sentences: Sequence[str]) -> str:
+    more = f"; and {len(sentences) - TOLD_COLUMNS} more columns" if sentences[TOLD_COLUMNS:] else ""
+    return "; ".join(sentences[:TOLD_COLUMNS]) + more
+
+
+def _limits_words(cells: pl.Series) -> str:
+    sides = beyond(cells)
+    number, filled = int((sides != 0).sum()), len(cells) - cells.null_count()
+    example = shown(cells.filter(sides != 0)[0], 20)
+    return f"in '{shown(cells.name, 60)}' {number:,} of {filled:,} numbers are limits such as '{example}'"
+
+
+def _looks_words(cells: pl.Series) -> list[str]:
+    """That most cells of a text column are numbers, and which are not; nothing where they are no numbers at all."""
+    values, rows = _without_marks(tally(_text(cells).drop_nulls()))
+    total = int(rows.sum())
+    if not total or values.str.contains(r"^0\d+$").sum() > 0.2 * len(values):
+        return []
+    name = shown(cells.name, 60)
+    if len(found := currencies(values)) > 1:
+        if _number_format(values.str.replace_all(_CURRENCY, ""), rows) is None:
+            return []
+        return [f"'{name}' looks like numbers in several currencies ({', '.join(sorted(found))}), which are not one quantity"]
+    best = max(number_forms(values, rows), key=lambda form: int(rows.filter(parse_numbers(values, form).is_not_null()).sum()))
+    read = parse_numbers(values, best)
+    share = int(rows.filter(read.is_not_null()).sum()) / total
+    if not LOOKS_NUMERIC <= share < 1 or not _are_limits_of_numbers(values):
+        return []
+    prevents = pl.DataFrame({"value": values, "rows": rows}).filter(read.is_null())
+    some = ", ".join(f"'{shown(value, 30)}' ({count:,})" for value, count in prevents.head(TOLD_CELLS).rows())
+    more = " and others" if prevents.height > TOLD_CELLS else ""
+    return [f"'{name}' looks like numbers ({share:.0%} of its cells), but for {some}{more}"]
+
+
+def _are_limits_of_numbers(values: pl.Series) -> bool:
+    """Whether there are many more different numbers than limits: <18 and >65, or 1, 2 and 3+, are names of ranges."""
+    at_limit = beyond(values) != 0
+    plain = values.filter(~at_limit & values.str.contains(r"\d"))
+    return plain.n_unique() >= PLAIN_BESIDE_LIMITS * max(1, values.filter(at_limit).n_unique())
+
+
 # ----------------------------------------------------------------------------------------------------- conversion
 
 
 def conform(cells: pl.Series, column: Column) -> tuple[pl.Series, dict[str, int]]:
     """The cells as the column's type; what cannot be read is missing. Returns counts of junk, infinite and marked cells.
+
+    Of a numeric column with limits, ``beyond`` tells the sides.
 
     numeric: Float64, finite. boolean: Boolean. datetime: Datetime in microseconds. categorical, text: String, never
     empty. identifier, constant: as they are.
@@ -400,10 +508,37 @@ def parse_numbers(cells: pl.Series, form: str) -> pl.Series:
         return _seconds(plain)
     parts = _tidied(plain).str.extract_groups(_WITH_UNIT).struct.unnest()
     number, unit = parts.to_series(0), parts.to_series(1).fill_null("").str.strip_chars()
-    number = number.set(~number.str.contains(_NUMBER[form[0]]) | ~unit.is_in(["", form[1:]]), None)
+    unit = unit.str.to_lowercase().str.strip_chars_end(".") if form[1:] == SCALED else unit
+    known = ["", *MAGNITUDES] if form[1:] == SCALED else ["", form[1:]]
+    number = number.set(~number.str.contains(_NUMBER[form[0]]) | ~unit.is_in(known), None)
     thousands, mark = (r"[, ']", ".") if form[0] == "." else (r"[. ']", ",")
     number = number.str.replace_all(thousands, "").str.replace(mark, ".", literal=True)
-    return number.cast(pl.Float64, strict=False)
+    numbers = number.cast(pl.Float64, strict=False)
+    if form[1:] != SCALED:
+        return numbers
+    times = unit.replace_strict(list(MAGNITUDES), list(MAGNITUDES.values()), default=1.0, return_dtype=pl.Float64)
+    return (numbers * times).alias(cells.name)
+
+
+def beyond(cells: pl.Series) -> pl.Series:
+    """Which side of the number that is written the true one lies on: -1 below (<0.3), 1 above (>4.4, 90+), 0 that number."""
+    if cells.dtype not in TEXTS:
+        return pl.Series(cells.name, np.zeros(len(cells), np.int8))
+    texts = cells.cast(pl.String).str.strip_chars()
+    low = texts.str.contains(r"^[<\u2264]=?\s*[-+\d.,]")
+    high = texts.str.contains(r"^[>\u2265]=?\s*[-+\d.,]|^\d[\d.,]*\+$")
+    return (high.fill_null(value=False).cast(pl.Int8) - low.fill_null(value=False).cast(pl.Int8)).alias(cells.name)
+
+
+def currencies(texts: pl.Series) -> set[str]:
+    """The signs and codes of currencies before or behind the numbers of these texts."""
+    sign = texts.drop_nulls().str.extract(r"(\p{Sc}|\b(?:USD|EUR|GBP|JPY|CNY|INR|CHF|CAD|AUD)\b)")
+    return {str(one) for one in sign.drop_nulls().unique()}
+
+
+def side_name(name: str) -> str:
+    """The name of the column that says on which side of its limit a cell of ``name`` lies."""
+    return f"{name}.side"
 
 
 def _tidied(texts: pl.Series) -> pl.Series:

@@ -17,6 +17,7 @@ from advisor.columns import (
     MOSTLY,
     TEXTS,
     Column,
+    beyond,
     conform,
     date_forms,
     is_mark,
@@ -24,6 +25,7 @@ from advisor.columns import (
     number_forms,
     parse_dates,
     parse_numbers,
+    side_name,
 )
 from advisor.errors import FormChange, UserError
 from advisor.reading import shown, with_unique_names
@@ -91,6 +93,8 @@ def read_new(frame: pl.DataFrame, schema: Schema, *, strict: bool = False) -> tu
         if column.name in frame.columns:
             read, found = read_column(frame[column.name], column, schema)
             series.append(read)
+            if column.limits:
+                series.append(beyond(frame[column.name]).alias(side_name(column.name)))
             changes += found
     if strict and changes:
         more = f" (and {len(changes) - 1} more)" if changes[1:] else ""

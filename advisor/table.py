@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -16,12 +16,16 @@ from advisor.columns import (
     TEXTS,
     Column,
     ColumnType,
+    beyond,
     checked_type,
     conform,
     infer,
     labels,
     number_format,
+    side_name,
     tally,
+    told_of_numbers,
+    told_of_target,
 )
 from advisor.errors import FormChange, UserError, did_you_mean
 from advisor.features import MISSING, UNSEEN, Dataset, Features, Task
@@ -208,9 +212,8 @@ def load_table(
     train_rows = np.arange(frame.height) if held is None else np.flatnonzero(~held)
     columns = _columns(frame.drop(special), train_rows, types or {}, target)
     typed = _conformed(frame, columns, notes).with_columns(answer, *helpers)
-    train, held_out = typed, typed.clear()
-    if held is not None:  # two filters copy in order: a third of the time of gathering the rows by number
-        train, held_out = typed.filter(~held), typed.filter(held)
+    # two filters copy in order: a third of the time of gathering the rows by number
+    train, held_out = (typed, typed.clear()) if held is None else (typed.filter(~held), typed.filter(held))
     of_levels = {column.name: joins(train[column.name], join_spellings) for column in columns if column.type == "categorical"}
     train, spellings = _joined(train, of_levels, notes), {name: one for name, one in (spellings | of_levels).items() if one}
     classes = ordered_classes(train[target]) if chosen != "regression" else ()
@@ -241,7 +244,8 @@ def load_table(
         raise UserError("no row is left for the test part; give more rows, another test_fraction, or a test table")
     fingerprint = fingerprint_of(frame.drop(special), answer, keys)
     origin: Literal["file", "held-out"] = "held-out" if test is None else "file"
-    return Table(read.name, read.origin, fingerprint, schema, train, held_out, notes, origin, changes, read.told)
+    told = read.told | told_of_numbers(frame, columns) | told_of_target(cells, chosen)
+    return Table(read.name, read.origin, fingerprint, schema, train, held_out, notes, origin, changes, told)
 
 
 # -------------------------------------------------------------------------------------------------------- requests
@@ -365,7 +369,7 @@ def _columns(frame: pl.DataFrame, rows: NDArray[np.int64], types: Mapping[str, s
             f"no column is left to predict '{shown(target)}' from: '{shown(first.name, 40)}' is taken for "
             f"{first.type} ({first.why}); types can say otherwise"
         )
-    return tuple(found)
+    return tuple(replace(c, limits=False) if side_name(c.name) in frame.columns else c for c in found)
 
 
 def _conformed(frame: pl.DataFrame, columns: Sequence[Column], notes: dict[str, int]) -> pl.DataFrame:
@@ -373,6 +377,8 @@ def _conformed(frame: pl.DataFrame, columns: Sequence[Column], notes: dict[str, 
     for column in columns:
         cells, counts = conform(frame[column.name], column)
         series.append(cells)
+        if column.limits:
+            series.append(beyond(frame[column.name]).alias(side_name(column.name)))
         for what, count in counts.items():
             notes[what] = notes.get(what, 0) + count
     return pl.DataFrame(series)
@@ -505,6 +511,10 @@ def encode(frame: pl.DataFrame, schema: Schema) -> Features:
             codes[column.name] = _codes(cells, schema.levels[column.name])
         else:
             numeric |= column_arrays(cells, column, schema.words.get(column.name))
+        if column.limits:
+            side = side_name(column.name)
+            sides = frame[side] if side in frame.columns else beyond(frame[column.name])
+            numeric[side] = sides.cast(pl.Float64).to_numpy()
     if schema.time is not None:
         cells, _ = conform(frame[schema.time.name], schema.time)
         parts = column_arrays(cells, schema.time)
@@ -562,6 +572,8 @@ def _ranks(frame: pl.DataFrame, column: str | None) -> NDArray[np.int64] | None:
 
 def encoded_names(column: Column, words: Sequence[str] | None = None) -> tuple[str, ...]:
     """The names of the numeric arrays that a column becomes; () for one that is categorical or not used. words: a text's."""
+    if column.limits:
+        return (column.name, side_name(column.name))
     if column.type in ("numeric", "boolean"):
         return (column.name,)
     if column.type == "datetime":

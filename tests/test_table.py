@@ -7,6 +7,7 @@ import io
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import zlib
@@ -631,7 +632,11 @@ def test_codes_by_name():
     ("written", "numbers"),
     [
         (["$1,234.50", "-$5", "($3)", "$ 7"], [1234.5, -5, -3, 7]),
-        (["USD 1,200", "EUR 5", "GBP 7.5"], [1200, 5, 7.5]),
+        (["USD 1,200", "USD 5", "USD 7.5"], [1200, 5, 7.5]),
+        (["€1.2M", "€500K", "€ 7 mio."], [1.2e6, 5e5, 7e6]),
+        (["1.5k", "2M", "3bn"], [1500, 2e6, 3e9]),
+        (["12.5-", "3.25", "1,004-"], [-12.5, 3.25, -1004]),
+        (["1,00,000", "12,34,567", "999"], [1e5, 1234567, 999]),
         (["\u22123,5", "4,25", "1\u202f234,5"], [-3.5, 4.25, 1234.5]),
         (["1\u2019234.5", "(2)", "3.25"], [1234.5, -2, 3.25]),
         (["14:30", "0:45", "23:59:30"], [14.5, 0.75, 23 + 59.5 / 60]),
@@ -645,6 +650,63 @@ def test_numbers_as_people_write_them(written, numbers):
     assert column.type == "numeric"
     read, notes = columns.conform(pl.Series("x", values), column)
     assert read.head(len(written)).to_list() == pytest.approx(numbers) and not notes
+
+
+LABORATORY = [*(f"{n / 10:.1f}" for n in range(3, 44)), "<0.3", ">4.4", "\u22644.5"]
+
+
+def test_limits_are_read_at_the_limit_and_keep_their_side():
+    """Laboratory tables: 48 such cells made 231 categories of a column."""
+    values = LABORATORY * 3
+    frame = plain(len(values)).drop("c").with_columns(x=pl.Series(values))
+    table = load_table(frame, "y")
+    column = table.schema.columns[1]
+    assert (column.type, column.limits) == ("numeric", True)
+    assert "9 of 132 numbers are limits such as '<0.3'" in table.told["numbers-at-a-limit"]
+    for rows in (table.dataset("train").features, encode(frame.drop("y"), Schema.from_dict(table.schema.to_dict()))):
+        numbers = dict(zip(rows.numeric_names, rows.numeric.T, strict=True))
+        assert set(np.unique(numbers["x.side"])) == {-1.0, 0.0, 1.0}
+        assert set(numbers["x"][numbers["x.side"] == -1]) == {0.3, 4.5}
+    new = encode(pl.DataFrame({"a": [0.0], "x": ["> 4.4"]}), table.schema)
+    assert dict(zip(new.numeric_names, new.numeric[0], strict=True)) == {"a": 0.0, "x": 4.4, "x.side": 1.0}
+
+
+def test_a_target_with_limits_is_a_number_and_told():
+    values = LABORATORY * 3
+    table = load_table(plain(len(values)).with_columns(y=pl.Series(values)), "y")
+    assert table.schema.task == "regression"
+    assert "drawn towards it" in table.told["target-at-a-limit"]
+
+
+@pytest.mark.parametrize("values", [["<18", "18", ">65"], ["<=50K", ">50K"], ["1", "2", "3+"], ["<1", "1", "2", "3", ">=4"]])
+def test_names_of_ranges_are_no_limits(values):
+    assert typed(values * 40).type == "categorical"
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ([f"${n}.5" for n in range(60)] + [f"€{n}" for n in range(60)], r"several currencies \(\$, €\)"),
+        ([f"{n}.5" for n in range(90)] + ["soon"] * 30, r"75% of its cells\), but for 'soon' \(30\)"),
+    ],
+)
+def test_what_looks_like_numbers_is_told_with_the_cells_that_prevent_it(values, says):
+    table = load_table(plain(len(values)).with_columns(x=pl.Series(values)), "y")
+    assert re.search(says, table.told["looks-like-numbers"])
+
+
+@given(
+    st.floats(-1e9, 1e9).map(lambda x: round(x, 2)),
+    st.sampled_from([
+        "{:,.2f}", "{:.2f}", "{:,.2f}-", "({:,.2f})", "€{:,.2f}", "< {:.2f}", ">{:.2f}", "{:.2f} kg", "\u2264{:.2f}", "$ {:,.2f}",
+    ]),
+)  # fmt: skip
+def test_a_number_is_read_as_it_was_written(number, style):
+    size = abs(number)
+    negative = style.endswith("-") or style.startswith("(")
+    text = style.format(size)
+    [form] = [f for f in columns.number_forms(pl.Series([text])) if f.startswith(".") and (f[1:] or "kg" not in text)][-1:]
+    assert columns.parse_numbers(pl.Series([text]), form)[0] == pytest.approx(-size if negative else size)
 
 
 @pytest.mark.parametrize("values", [["3-5", "5-12"], ["A12", "B13"], ["12:3", "4:5"], ["25:10", "26:00"], ["Model 2000", "X"]])
