@@ -71,14 +71,17 @@ class Reading:
     fixed: Mapping[str, Any] = field(default_factory=dict)
     strict: bool = False
     join_spellings: bool | None = None
+    encoding: str | None = None
+    sheet: str | None = None
 
     def __post_init__(self) -> None:
         """UserError for what would be misread later; the columns, the task and the fraction are checked with the data."""
         if not isinstance(self.seed, int) or isinstance(self.seed, bool) or not 0 <= self.seed <= MAX_SEED:
             raise UserError(f"seed is {self.seed!r}; expected a whole number from 0 to {MAX_SEED:,}")
-        for name in ("id_column", "time_column", "group_column"):
+        for name in ("id_column", "time_column", "group_column", "encoding", "sheet"):
             if not isinstance(getattr(self, name), str | None):
-                raise UserError(f"{name} is {getattr(self, name)!r}; expected the name of one column")
+                what = "the name of one column" if name.endswith("_column") else "a name"
+                raise UserError(f"{name} is {getattr(self, name)!r}; expected {what}")
         for name in ("types", "fixed"):
             if not isinstance(getattr(self, name), Mapping):
                 raise UserError(f"{name} is {getattr(self, name)!r}; expected NAME: VALUE pairs")
@@ -101,6 +104,8 @@ class Reading:
             "test_fraction": self.test_fraction,
             "seed": self.seed,
             "join_spellings": self.join_spellings,
+            "encoding": self.encoding,
+            "sheet": self.sheet,
             "rules": [str(Path(folder).resolve()) for folder in self.rules],
             "without": list(self.without),
         }
@@ -239,13 +244,13 @@ def _kind(source: Any, target: str | None, reading: Reading) -> Kind:
     return kind_of(source, reading.kind or ("sequence" if reading.id_column else None), target)
 
 
-def _no_target(source: Any) -> UserError:
+def _no_target(source: Any, reading: Reading) -> UserError:
     """What to say of a table without a target: its columns, or why it can't be read."""
-    from advisor.reading import read_source, shown
+    from advisor.reading import FileForm, read_source, shown
 
     if isinstance(source, str | Path) and ":" not in str(source) and not Path(source).exists():
         return UserError(f"{source}: there is no such file or run folder")
-    columns = read_source(source).frame.columns
+    columns = read_source(source, form=FileForm(reading.encoding, reading.sheet)).frame.columns
     some = ", ".join(shown(name, 40) for name in columns[:SHOWN_COLUMNS])
     more = f" and {len(columns) - SHOWN_COLUMNS:,} more" if len(columns) > SHOWN_COLUMNS else ""
     return UserError(f"say which column to predict: --target COLUMN; the columns are {some}{more}")
@@ -257,7 +262,7 @@ def _read(source: Any, target: str | None, reading: Reading) -> Table | SignalSe
     kind = _kind(source, target, reading)
     if kind == "table":
         if target is None:
-            raise _no_target(source)
+            raise _no_target(source, reading)
         if reading.channels is not None:
             raise UserError("--channels is for arrays of sequences: a table has none")
         return _table(source, target, reading)
@@ -275,6 +280,8 @@ def _read(source: Any, target: str | None, reading: Reading) -> Table | SignalSe
         channels=reading.channels,
         test_fraction=reading.test_fraction,
         seed=reading.seed,
+        encoding=reading.encoding,
+        sheet=reading.sheet,
     )
 
 
@@ -416,6 +423,8 @@ def _table(source: Any, target: str, reading: Reading) -> Table:
         group_column=reading.group_column,
         test_fraction=reading.test_fraction,
         seed=reading.seed,
+        encoding=reading.encoding,
+        sheet=reading.sheet,
         strict=reading.strict,
         join_spellings=reading.join_spellings,
     )
@@ -462,7 +471,8 @@ def recommend(data: Source, target: Target = None, **options: Unpack[ReadingOpti
     options: those of ``Reading``: test, types, kind, task, id_column, time_column, group_column, channels,
     test_fraction, seed; strict (refuse a test table with a column unlike the training rows in form); join_spellings (True: read
     spellings of one category or class as one, False: do not; by default where it is certain); rules (further folders of rules),
-    without (ids of rules to leave out), fixed (parameter -> the value that must stand).
+    without (ids of rules to leave out), encoding (of text files), sheet (of
+    spreadsheets), fixed (parameter -> the value that must stand).
 
     >>> import advisor
     >>> rec = advisor.recommend("data.csv", target="income")  # doctest: +SKIP

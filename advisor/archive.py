@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advisor.errors import UserError
-from advisor.reading import available_memory, shown
+from advisor.reading import FileForm, available_memory, shown, unicode_text
 from advisor.signal_rows import regular
 
 SUFFIXES = (".ts", ".arff", ".tsv", ".txt")
@@ -86,7 +86,7 @@ def _beside(path: Path, stem: str) -> Path | None:
     return None
 
 
-def read_archive(path: Path, max_bytes: int) -> Archived:
+def read_archive(path: Path, max_bytes: int, form: FileForm | None = None) -> Archived:
     """Read a file; UserError with the line where it is wrong."""
     text = shown(path, 200)
     regular(path, "a file of the archive of time series", text)
@@ -100,7 +100,7 @@ def read_archive(path: Path, max_bytes: int) -> Archived:
         raise UserError(f"{text} cannot be read: {error.strerror or error}") from error
     if b"\0" in content:
         raise UserError(f"{text} has a NUL byte at offset {content.index(0):,}: it is damaged, or no text file")
-    lines = _Lines(text, content.decode("utf-8-sig", errors="replace").splitlines())
+    lines = _Lines(text, unicode_text(content, text, form or FileForm()).splitlines())
     found = {".ts": _read_ts, ".arff": _read_arff}.get(path.suffix.lower(), _read_text)(lines)
     if not found.series:
         raise UserError(f"{text} has no rows after @data; is it complete?")

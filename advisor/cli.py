@@ -127,6 +127,8 @@ def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--target", help="The column to predict."),
         click.option("--test", metavar="FILE", help="A table of test rows; else a part is held out."),
         click.option("--type", "types", multiple=True, metavar="COLUMN=TYPE", callback=pairs, help="Override a type."),
+        click.option("--encoding", metavar="NAME", help="Of text files that are not in Unicode; else found out."),
+        click.option("--sheet", metavar="NAME", help="Of a spreadsheet; else the first that holds a table."),
         click.option("--kind", type=Choice(KINDS), help="What the rows are; else inferred from the data."),
         click.option("--task", type=Choice(TASKS), help="What to learn; else inferred from the target."),
         click.option("--id-column", help="Sequences in a long table: the column that names the sequence."),
@@ -501,9 +503,13 @@ def dashboard(run: str, host: str, port: int) -> None:
 @click.option("--out", metavar="FILE", help="Where to write the CSV; by default stdout.")
 @click.option("--raw", is_flag=True, help="Leave texts as they are that a spreadsheet would take for a formula.")
 @click.option("--strict", is_flag=True, help="Refuse rows with a column that is unlike the training rows in form.")
+@click.option("--encoding", metavar="NAME", help="Of a text file; else as in training, or found out.")
+@click.option("--sheet", metavar="NAME", help="Of a spreadsheet; else as in training, or the first that holds a table.")
 @image_root_option
 @json_option
-def predict(run: str, rows: str, out: str | None, raw: bool, strict: bool, as_json: bool) -> None:
+def predict(
+    run: str, rows: str, out: str | None, raw: bool, strict: bool, encoding: str | None, sheet: str | None, as_json: bool
+) -> None:
     """Predict ROWS (like the training ones: a table, a folder of images, a file of series) with the model of RUN.
 
     The result is a CSV with a column prediction.
@@ -513,14 +519,16 @@ def predict(run: str, rows: str, out: str | None, raw: bool, strict: bool, as_js
     from advisor.remote import url_or_path
     from advisor.run_folder import RunFolder, write_bytes
 
-    table, extra, changes = predictions(load_model(run), rows, strict=strict)
+    table, extra, changes, read = predictions(load_model(run), rows, strict=strict, encoding=encoding, sheet=sheet)
     if extra:
         say(f"note: {len(extra)} columns of {rows} are not used: {', '.join(extra[:5])}{' ...' if extra[5:] else ''}")
     for change in changes:
         say(f"note: {change.message}")
+    for sentence in read.values():
+        say(f"note: {sentence}")
     if as_json:
         name = url_or_path(RunFolder(Path(run)))
-        told = {"run": name, "rows": table.height, "out": out, "changes": [vars(change) for change in changes]}
+        told = {"run": name, "rows": table.height, "out": out, "changes": [vars(change) for change in changes], "reading": read}
         echo_json({**told, "predictions": table.to_dicts() if not out else None})
     written, quoted = (table, 0) if raw else without_formulas(table)
     if quoted and (out or not as_json):

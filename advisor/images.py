@@ -88,13 +88,13 @@ def read_images(source: object, request: Request) -> Found:
         file = Path(source)
         parts, target, name = {"train": _Listed((file,), None, (file.name,))}, "class", file.stem
     else:
-        read = read_source(source, max_bytes=request.max_bytes)
+        read = read_source(source, max_bytes=request.max_bytes, form=request.form)
         paths = ImagePaths(Path(source) if isinstance(source, str | Path) else None)
         _refuse_roles(read.frame, origin, request)
         if len(request.columns) != 1:
             named = not request.columns and _named_column(read.frame, paths, request) is not None
             if not named and (found := read_pixels(read.frame, read.name, origin, request)) is not None:
-                return replace(found, told=read.told).noting(read.notes)
+                return found.reading(read)
         column = _chosen_column(read.frame, paths, origin, request)
         parts = {"train": _table(read.frame, paths, column, origin, request, notes)}
         target, name, columns = str(request.target), read.name, (column,)

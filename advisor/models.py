@@ -24,6 +24,7 @@ from advisor.features import Features, Signals
 from advisor.losses import SMALLEST_PROBABILITY, row_losses
 from advisor.networks import InputShape
 from advisor.preprocessing import Preprocessor
+from advisor.reading import FileForm, read_source
 from advisor.remote import here
 from advisor.run_folder import RunFolder, read_json
 from advisor.signal_inputs import SignalPreprocessor, SignalShape
@@ -75,32 +76,44 @@ class Model:
             return np.array([int(label) for label in labels], dtype=np.int64)
         return np.array(labels)
 
-    def predict(self, data: Rows, *, strict: bool = False) -> NDArray[Any]:
+    def predict(
+        self, data: Rows, *, strict: bool = False, encoding: str | None = None, sheet: str | None = None
+    ) -> NDArray[Any]:
         """One prediction per row: a class label, or a number in the target's unit. Shape (rows,), in row order.
 
         Tables: columns are found by name; further columns are ignored; levels never seen in training are allowed. Images
         and sequences: an array, or any file or folder that they can be trained from.
         Raises UserError when a column of the training table is missing, or when rows have another shape. Warns with
         ``advisor.DataFormWarning`` of columns that are unlike those of the training table in form (another way of writing dates
-        or numbers, unreadable or blank cells, new categories only); strict: raises UserError for them.
+        or numbers, unreadable or blank cells, new categories only); strict: raises UserError for them. encoding: of a
+        text file, sheet: of a spreadsheet; by default as the training rows were read.
         """
-        scores = self.scores(self.read(data, strict=strict))
+        scores = self.scores(self.read(data, strict=strict, encoding=encoding, sheet=sheet))
         return scores if self.schema.task == "regression" else self.classes[decided(scores, self.shares)]
 
-    def predict_proba(self, data: Rows, *, strict: bool = False) -> NDArray[np.float64]:
+    def predict_proba(
+        self, data: Rows, *, strict: bool = False, encoding: str | None = None, sheet: str | None = None
+    ) -> NDArray[np.float64]:
         """Class probabilities, shape (rows, classes). Raises UserError for a regression model, and as ``predict`` does."""
         if self.schema.task == "regression":
             raise UserError(f"the model of '{self.schema.target}' is a regression: it has no class probabilities, use predict")
-        return self.scores(self.read(data, strict=strict))
+        return self.scores(self.read(data, strict=strict, encoding=encoding, sheet=sheet))
 
-    def read(self, data: Rows, *, strict: bool = False) -> Features | Signals:
+    def read(
+        self, data: Rows, *, strict: bool = False, encoding: str | None = None, sheet: str | None = None
+    ) -> Features | Signals:
         """New rows as the training rows were read; warns, or refuses, as ``predict`` does."""
         if isinstance(self.schema, SignalSchema):
-            return read_signals(data, self.schema)[0]
-        features, changes = encode_new(read_frame(data), self.schema, strict=strict)  # type: ignore[arg-type]
+            return read_signals(data, self.schema, self.form_of(encoding, sheet))[0]
+        frame = read_frame(data, form=self.form_of(encoding, sheet))  # type: ignore[arg-type]
+        features, changes = encode_new(frame, self.schema, strict=strict)
         if changes:
             warnings.warn(DataFormWarning(changes), stacklevel=3)
         return features
+
+    def form_of(self, encoding: str | None, sheet: str | None) -> FileForm:
+        """How a file of new rows is read: as it is said, else as the training rows were."""
+        return FileForm(encoding, sheet) if encoding or sheet else self.schema.form
 
     def scores(self, features: Features | Signals) -> NDArray[np.float64]:
         """Probabilities (rows, classes) or predictions (rows,) for rows that are encoded already."""
@@ -109,10 +122,10 @@ class Model:
 
 
 def predictions(
-    model: Model, source: str | Path, *, strict: bool = False
-) -> tuple[pl.DataFrame, list[str], tuple[FormChange, ...]]:
-    """What `advisor predict` writes for the rows of a source, in their order; the columns of it that are not used; and what is
-    unlike the training rows in the form of the others.
+    model: Model, source: str | Path, *, strict: bool = False, encoding: str | None = None, sheet: str | None = None
+) -> tuple[pl.DataFrame, list[str], tuple[FormChange, ...], dict[str, str]]:
+    """What `advisor predict` writes for the rows of a source, in their order; the columns of it that are not used; what is
+    unlike the training rows in the form of the others; and what else to tell of how it was read, as code -> sentence.
 
     ``prediction``, and for classes a ``probability_CLASS`` for each; images and sequences that have names have them first.
     Raises UserError as ``Model.predict`` does.
@@ -122,21 +135,24 @@ def predictions(
     columns: dict[str, Any] = {}
     unused: list[str] = []
     changes: tuple[FormChange, ...] = ()
+    told: dict[str, str] = {}
     features: Features | Signals
+    form = model.form_of(encoding, sheet)
     if isinstance(model.schema, SignalSchema):
-        features, names = read_signals(source, model.schema)
+        features, names = read_signals(source, model.schema, form)
         columns |= {"name": names} if any(names) else {}
     else:
-        frame = read_frame(source)
+        read = read_source(source, form=form)
+        frame, told = read.frame, read.told
         known = {model.schema.target, model.schema.time_column, *(column.name for column in model.schema.columns)}
         unused = [name for name in frame.columns if name not in known]
         features, changes = encode_new(frame, model.schema, strict=strict)
     scores = model.scores(features)
     if model.schema.task == "regression":
-        return pl.DataFrame(columns | {"prediction": scores}), unused, changes
+        return pl.DataFrame(columns | {"prediction": scores}), unused, changes, told
     columns["prediction"] = model.classes[decided(scores, model.shares)]
     columns |= {f"probability_{label}": scores[:, i] for i, label in enumerate(model.schema.classes)}
-    return pl.DataFrame(columns), unused, changes
+    return pl.DataFrame(columns), unused, changes, told
 
 
 def decided(probabilities: NDArray[np.float64], shares: Sequence[float] = ()) -> NDArray[np.int64]:

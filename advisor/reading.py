@@ -5,6 +5,7 @@ Every failure that the user can mend is a UserError. What was quietly repaired i
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import csv
 import gzip
@@ -29,6 +30,7 @@ from advisor import apart
 from advisor.errors import UserError, did_you_mean
 from advisor.errors import shown as shown  # most modules that read data take it from here
 from advisor.table_worker import nested_column
+from advisor.text_encoding import NAMES, checked_encoding, decodes, find_encoding
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,6 +48,8 @@ OPENML_SECONDS = 15.0
 """How long one answer of openml.org is waited for."""
 
 _HEAD_BYTES = 1 << 18
+_COMMENTS = rb"(?:\|[^|\r\n]*\r?\n)+(?=[^|\r\n]+[\r\n])"
+"""Lines that the UCI archive puts first, a bar and a remark; no bar divides the columns then."""
 _DELIMITERS = (",", ";", "\t", "|")
 _OTHER_FORMATS = {
     b"PK\x03\x04": "a zip archive; unpack it (a spreadsheet keeps its ending: .xlsx, .ods)",
@@ -82,7 +86,8 @@ _POLARS_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSErr
 class Source:
     """A frame as it was read: its short name, where it came from, and what was repaired while reading.
 
-    told: what else a person should know of how it was read, as code -> sentence.
+    told: what else a person should know of how it was read, as code -> sentence. encoding: of a text that is not Unicode;
+    sheet: of a spreadsheet; else "".
     """
 
     frame: pl.DataFrame
@@ -90,6 +95,25 @@ class Source:
     origin: str
     notes: dict[str, int]
     told: dict[str, str] = field(default_factory=dict)
+    encoding: str = ""
+    sheet: str = ""
+
+    def noting(self, what: str, count: int) -> Source:
+        """The same with so many more of a note."""
+        return replace(self, notes=self.notes | {what: self.notes.get(what, 0) + count})
+
+
+@dataclass(frozen=True)
+class FileForm:
+    """How a file is to be read where it does not say so itself.
+
+    encoding: of a text, but one that begins with the mark of Unicode. sheet: the name of a spreadsheet's sheet. Each None to find
+    it out. remembered: they are those of the training rows; new rows may be in UTF-8, or in a sheet of another name.
+    """
+
+    encoding: str | None = None
+    sheet: str | None = None
+    remembered: bool = False
 
 
 def total_memory() -> int:
@@ -153,14 +177,11 @@ def with_unique_names(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.rename(dict(zip(frame.columns, unique, strict=True))) if unique != frame.columns else frame
 
 
-def read_source(
-    source: object, *, max_bytes: int = MAX_BYTES, encoding: str | None = None, sheet: str | None = None
-) -> Source:
+def read_source(source: object, *, max_bytes: int = MAX_BYTES, form: FileForm | None = None) -> Source:
     """Read a path, ``sklearn:NAME``, ``openml:ID`` or a data frame; UserError for whatever cannot be read.
 
-    max_bytes: refuse more than so many uncompressed bytes (never more than the memory that is free). encoding: of a text file
-    (one in Unicode says so itself); by default it is found out. sheet: the name of a spreadsheet's sheet, by default the first
-    that holds a table. Both are passed over where a source has no use for them: test rows may come in another format.
+    max_bytes: refuse more than so many uncompressed bytes (never more than the memory that is free). form: passed over where a
+    source has no use for it: test rows may come in another format.
     """
     if isinstance(source, pl.LazyFrame):
         raise UserError("the data is a polars LazyFrame; call .collect() on it first")
@@ -172,7 +193,7 @@ def read_source(
         kind, _, name = source.partition(":")
         return _from_sklearn(name, source) if kind == "sklearn" else _from_openml(name, source)
     if isinstance(source, str | Path):
-        return _read_path(source, max_bytes, encoding, sheet)
+        return _read_path(source, max_bytes, form or FileForm())
     raise UserError(
         f"the data is a {type(source).__name__}; expected a file's path, 'sklearn:NAME', 'openml:ID', "
         "or a pandas or polars DataFrame"
@@ -261,7 +282,7 @@ def _from_openml(name: str, origin: str) -> Source:
 # ---------------------------------------------------------------------------------------------------------- files
 
 
-def _read_path(source: str | Path, max_bytes: int, encoding: str | None, sheet: str | None) -> Source:
+def _read_path(source: str | Path, max_bytes: int, form: FileForm) -> Source:
     text = shown(source, 200)
     path = Path(source)
     size = _regular_file(path, text)
@@ -280,14 +301,15 @@ def _read_path(source: str | Path, max_bytes: int, encoding: str | None, sheet: 
     if path.suffix.lower() in (".parquet", ".pq"):
         raise UserError(f"{text} is not a Parquet file (it does not begin with PAR1); is it complete?")
     data: bytes | None = None
-    told: dict[str, str] = {}
-    if path.suffix.lower() in _SPREADSHEETS and head.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
-        data, told = _read_sheet(path, text, sheet, limit)
-    elif head.startswith(b"\x1f\x8b"):
-        data = _unzipped(path, text, max_bytes)
     try:
-        read = _read_csv(path, text, name, data, head if data is None else data[:_HEAD_BYTES])
-        return replace(read, told=told | read.told)
+        if path.suffix.lower() in _SPREADSHEETS and head.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
+            data, sheet, told = _read_sheet(path, text, form, limit)
+            read = _read_text(path, text, name, data, data[:_HEAD_BYTES], FileForm())
+            return replace(read, sheet=sheet, told=told | read.told)
+        if head.startswith(b"\x1f\x8b"):
+            data = _unzipped(path, text, max_bytes)
+            head = data[:_HEAD_BYTES]
+        return _read_text(path, text, name, data, head, form)
     except MemoryError as error:
         raise UserError(f"{text} does not fit into the memory that is free") from error
 
@@ -366,15 +388,16 @@ def _unzipped(path: Path, text: str, max_bytes: int) -> bytes:
     return bytes(content)
 
 
-def _read_sheet(path: Path, text: str, wanted: str | None, limit: int) -> tuple[bytes, dict[str, str]]:
-    """A sheet as CSV, so that titles above the header and the like are one matter; what to tell of the choice."""
+def _read_sheet(path: Path, text: str, form: FileForm, limit: int) -> tuple[bytes, str, dict[str, str]]:
+    """A sheet as CSV, so that titles above the header and the like are one matter; its name; what to tell of the choice."""
     # The sheet, its copy in the frame and what the reader needs meanwhile are in memory at once: a third of it each.
     limit = min(limit, available_memory() // 3)
     for careful in (False, True):
-        order = {"do": "sheet", "path": str(path.absolute()), "text": text, "sheet": wanted, "careful": careful}
+        order: dict[str, Any] = {"do": "sheet", "path": str(path.absolute()), "text": text, "sheet": form.sheet}
+        order |= {"careful": careful, "or_another": form.remembered}
         try:
             with apart.answered(_WORKER, order, limit) as answer:
-                return answer.content(), _told_of_sheet(answer.value)
+                return answer.content(), answer.value["sheet"], _told_of_sheet(answer.value)
         except (apart.WorkerDied, MemoryError):
             if path.suffix.lower() not in (".xlsx", ".xlsm"):
                 break
@@ -410,21 +433,68 @@ class _Dialect:
     above_bytes: int = 0
 
 
-def _read_csv(path: Path, text: str, name: str, data: bytes | None, head: bytes, above: int = 0) -> Source:
-    """above: lines that were cut off before the data, for the numbers in messages."""
+class _NotUnicode(Exception):
+    """The text is in another encoding than UTF-8."""
+
+
+def _read_text(path: Path, text: str, name: str, data: bytes | None, head: bytes, form: FileForm) -> Source:
+    """A CSV in any encoding; data: its content where that is not the file's."""
     _refuse_other_formats(text, head)
+    encoding = _unicode(head)
+    if form.encoding is not None and not form.remembered and encoding in ("", "utf-8"):
+        encoding = checked_encoding(form.encoding)
+    if encoding == "utf-8":
+        try:
+            if b"\r" in head and b"\n" not in head:
+                data = (path.read_bytes() if data is None else data).replace(b"\r", b"\n")
+            return _read_csv(path, text, name, data, head)
+        except _NotUnicode:
+            if form.encoding is not None and not form.remembered:
+                raise UserError(f"{text} is not in UTF-8 throughout; leave the encoding out, and it is found out") from None
+    content, encoding, told = _transcoded(path.read_bytes() if data is None else data, encoding, text, form)
+    read = _read_csv(path, text, name, content, content[:_HEAD_BYTES])
+    return replace(read, encoding=encoding, told=told | read.told)
+
+
+def _transcoded(data: bytes, encoding: str, text: str, form: FileForm) -> tuple[bytes, str, dict[str, str]]:
+    """As UTF-8; the encoding where it is none of Unicode, else ""; what to tell of it. encoding: "" or "utf-8" to find it out."""
+    told = {}
+    if encoding in ("", "utf-8", "utf-8-sig") and not decodes(data, encoding or "utf-8"):
+        if form.encoding is not None and decodes(data, form.encoding):
+            encoding = form.encoding
+        else:
+            found = find_encoding(data.removeprefix(codecs.BOM_UTF8), text)
+            encoding = found.name
+            others = f", or as likely {' or '.join(found.others)}" if found.others else ""
+            told["encoding"] = (
+                f"The text is not UTF-8 and was read as {NAMES[found.name]}: {found.name}{others}. "
+                "If letters look wrong, name its encoding with --encoding."
+            )
+    try:
+        content = data.decode(encoding).encode("utf-8")
+    except UnicodeError as error:
+        at = f" at byte {error.start:,}" if isinstance(error, UnicodeDecodeError) else ""
+        raise UserError(f"{text} is not in {encoding}, or damaged{at}") from error
+    return content.removeprefix(codecs.BOM_UTF8), "" if encoding.startswith("utf") else encoding, told
+
+
+def unicode_text(content: bytes, text: str, form: FileForm) -> str:
+    """A small file's text, its encoding found out where it is not UTF-8 and ``form`` names none."""
+    asked = form.encoding is not None and not form.remembered and not content.startswith(codecs.BOM_UTF8)
+    return _transcoded(content, checked_encoding(str(form.encoding)) if asked else "utf-8", text, form)[0].decode()
+
+
+def _read_csv(path: Path, text: str, name: str, data: bytes | None, head: bytes, above: int = 0) -> Source:
+    """above: lines that were cut off before the data, for the numbers in messages. Raises _NotUnicode."""
     notes: dict[str, int] = {}
-    encoding = _encoding(head)
-    if encoding == "utf-8" and b"\r" in head and b"\n" not in head:
-        data = (path.read_bytes() if data is None else data).replace(b"\r", b"\n")
-    if encoding != "utf-8":
-        data = _transcoded(path.read_bytes() if data is None else data, encoding, text)
-        if encoding == "windows-1252":
-            notes["read_as_windows_1252"] = 1
     with contextlib.ExitStack() as stack:
         content = data if data is not None else stack.enter_context(_mapped(path))
         if (position := content.find(b"\0")) >= 0:
             raise UserError(f"{text} has a NUL byte at offset {position:,}: it is damaged, or no text file")
+        if comments := re.match(_COMMENTS, content):
+            data = content[comments.end() :]
+            read = _read_csv(path, text, name, data, data[:_HEAD_BYTES], above + comments[0].count(b"\n"))
+            return read.noting("lines_above_header", comments[0].count(b"\n"))
         quotes = _count(content, b'"') if content.find(b'"') >= 0 else 0
         if not quotes and re.search(rb"\n\r?\n", content):  # blank lines: polars would make rows of them
             content = data = re.sub(rb"\n(\r?\n)+", b"\n", content[:])
@@ -435,16 +505,14 @@ def _read_csv(path: Path, text: str, name: str, data: bytes | None, head: bytes,
         if dialect.above:
             data = content[dialect.above_bytes :]
             read = _read_csv(path, text, name, data, data[:_HEAD_BYTES], above + dialect.above)
-            return replace(read, notes=notes | {"lines_above_header": dialect.above} | read.notes)
+            return read.noting("lines_above_header", dialect.above)
         if len(dialect.names) > MAX_COLUMNS:
             raise UserError(f"{text} has more than {MAX_COLUMNS:,} columns, the most that are read; is it transposed?")
         try:
             frame = _fast(data if data is not None else path, dialect) if quotes % 2 == 0 else None
         except _POLARS_ERRORS as error:
-            if "utf-8" in str(error) and encoding == "utf-8":
-                content, data = b"", _transcoded(content[:], "windows-1252", text)
-                again = _read_csv(path, text, name, data, data[:_HEAD_BYTES], above)
-                return replace(again, notes={"read_as_windows_1252": 1} | again.notes)
+            if "utf-8" in str(error):
+                raise _NotUnicode from error
             if len(content) > SLOW_BYTES:
                 raise UserError(f"{text} cannot be read as CSV: {shown(error, 160)}") from error
             frame = None
@@ -470,32 +538,22 @@ def _refuse_other_formats(text: str, head: bytes) -> None:
         raise UserError(f"{text} is a binary file, not text; expected CSV or Parquet")
 
 
-def _encoding(head: bytes) -> str:
+def _unicode(head: bytes) -> str:
+    """Which form of Unicode a text begins in; "" where it is none."""
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "utf-16"
     even, odd = head[::2].count(0), head[1::2].count(0)
     if len(head) >= 4 and max(even, odd) * 4 > len(head) and min(even, odd) == 0:
         return "utf-16-le" if odd else "utf-16-be"
-    if head.startswith(b"\xef\xbb\xbf"):
+    if head.startswith(codecs.BOM_UTF8):
         return "utf-8-sig"
     try:
         head.decode("utf-8")
     except UnicodeDecodeError as error:
         # A character cut by the end of the piece that was read is no sign of another encoding.
         if error.start < len(head) - 3 or len(head) < _HEAD_BYTES:
-            return "windows-1252"
+            return ""
     return "utf-8"
-
-
-def _transcoded(data: bytes, encoding: str, text: str) -> bytes:
-    try:
-        return data.decode(encoding).encode("utf-8")
-    except UnicodeDecodeError as error:
-        if encoding == "utf-8-sig":
-            return _transcoded(data[3:], "windows-1252", text)
-        if encoding == "windows-1252":  # it leaves five bytes without a meaning
-            return data.decode("latin-1").encode("utf-8")
-        raise UserError(f"{text} looks like {encoding} but is damaged at byte {error.start:,}") from error
 
 
 @contextlib.contextmanager
@@ -649,7 +707,10 @@ def _slow(content: bytes, dialect: _Dialect, text: str, above: int) -> pl.DataFr
     """Read with Python's csv module, which allows a stray quote; names the first line that is wrong."""
     if len(content) > SLOW_BYTES:
         raise UserError(f"{text} cannot be read as CSV: a quote is left open, or rows differ in length")
-    body = content.decode("utf-8", errors="replace")
+    try:
+        body = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise _NotUnicode from error
     width = len(dialect.names)
     before = csv.field_size_limit(len(body) + 100)
     complaint = ""

@@ -36,7 +36,7 @@ def _from_archive(path: Path, request: Request) -> Found:
         raise UserError(
             f"{origin} is a directory; expected one pair of NAME_TRAIN.ts and NAME_TEST.ts (or .arff, .tsv, .txt) in it"
         )
-    read = read_archive(pair[0], request.max_bytes)
+    read = read_archive(pair[0], request.max_bytes, request.form)
     if request.needs_target:
         if not read.labelled:
             raise UserError(f"{origin} has no labels (neither @classlabel nor @targetlabel is true); nothing can be learnt")
@@ -47,7 +47,7 @@ def _from_archive(path: Path, request: Request) -> Found:
     rows = _archived_rows(read, notes)
     test = None
     if pair[1] is not None:
-        second = read_archive(pair[1], request.max_bytes)
+        second = read_archive(pair[1], request.max_bytes, request.form)
         if len(second.series[0]) != len(read.series[0]):
             raise UserError(
                 f"{shown(pair[1], 200)} has {len(second.series[0])} channels, the training file {len(read.series[0])}; "
@@ -73,7 +73,7 @@ def _archived_rows(read: Archived, notes: dict[str, int]) -> Rows:
 
 
 def _from_table(source: object, request: Request) -> Found:
-    read = read_source(source, max_bytes=request.max_bytes)
+    read = read_source(source, max_bytes=request.max_bytes, form=request.form)
     frame, origin = read.frame, read.origin
     if request.like == (1, len(request.columns)) and request.id_column not in frame.columns and not request.needs_target:
         request = replace(request, id_column=None)  # a wide table's id is only a name
@@ -92,7 +92,7 @@ def _from_table(source: object, request: Request) -> Found:
         raise UserError(f"one column has two roles ({', '.join(map(shown, given))}); expected different columns")
     if not frame.height:
         raise UserError(f"{shown(origin)} has a header and no rows; expected sequences")
-    notes = dict(read.notes)
+    notes: dict[str, int] = {}
     special = [column for column in given if column in frame.columns]
     columns, numbers = _value_columns(frame.drop(special), origin, request, notes)
     ids = None if request.id_column is None else frame[request.id_column]
@@ -107,7 +107,7 @@ def _from_table(source: object, request: Request) -> Found:
         found = _long(frame, numbers, columns, ids, origin, request, notes)
     known = {*special, *columns}
     ignored = tuple(name for name in frame.columns if name not in known)
-    return replace(found, name=read.name, origin=origin, ignored=ignored, told=read.told).noting(notes)
+    return replace(found, name=read.name, origin=origin, ignored=ignored).reading(read).noting(notes)
 
 
 def _value_columns(

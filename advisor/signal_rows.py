@@ -20,7 +20,7 @@ from advisor.errors import UserError
 from advisor.features import Task
 from advisor.kinds import Kind
 from advisor.pixels import BYTE
-from advisor.reading import shown
+from advisor.reading import FileForm, Source, shown
 
 FILES_TOLD = 10
 """A message names so many files."""
@@ -93,7 +93,8 @@ class Found:
     a table that hold the values (or the paths); id_column, order_column: those that name a row and order its points.
     channels_last: the source's arrays of sequences stand as (rows, points, channels); bits: those of the largest pixel;
     ignored: columns of a table that hold neither values nor anything that was asked for. notes: what was repaired or left
-    out, as counts. told: what else to know of how a file was read, as code -> sentence.
+    out, as counts. told: what else to know of how a file was read, as code -> sentence; encoding, sheet: as ``Source`` has
+    them.
     """
 
     kind: Kind
@@ -114,6 +115,12 @@ class Found:
     ignored: tuple[str, ...] = ()
     notes: dict[str, int] = field(default_factory=dict)
     told: dict[str, str] = field(default_factory=dict)
+    encoding: str = ""
+    sheet: str = ""
+
+    def reading(self, read: Source) -> Found:
+        """The same with what is known of the table that was read."""
+        return replace(self.noting(read.notes), told=read.told, encoding=read.encoding, sheet=read.sheet)
 
     def noting(self, notes: dict[str, int]) -> Found:
         """The same with more notes; counts of zero are none."""
@@ -124,7 +131,7 @@ class Found:
 class Request:
     """How a source is to be read. channels: "first" or "last", where arrays of sequences have them, None to find out; bits:
     those of the largest pixel where it is more than a byte, else they are found out; like: channels and size that the rows
-    must be brought to, as a saved model's schema has them; needs_target: False for rows to predict.
+    must be brought to, as a saved model's schema has them; needs_target: False for rows to predict. form: of a file.
     """
 
     target: str | None = None
@@ -137,6 +144,7 @@ class Request:
     like: tuple[int, ...] | None = None
     needs_target: bool = True
     columns: tuple[str, ...] = ()
+    form: FileForm = field(default_factory=FileForm)
 
     def refuse(self, origin: str, *, without: Sequence[str]) -> None:
         """UserError for a column that this format has no use for."""

@@ -22,7 +22,7 @@ from advisor.features import Dataset, Signals, Task
 from advisor.holdout import held_out_rows, row_keys
 from advisor.image_paths import SUFFIXES
 from advisor.kinds import Kind
-from advisor.reading import MAX_BYTES, shown
+from advisor.reading import MAX_BYTES, FileForm, shown
 from advisor.signal_rows import ArrayValues, Found, Request, Rows, lengths_of, quoted
 from advisor.target import LONELY, check_target, finite_numbers, ordered_classes, read_target
 
@@ -41,6 +41,7 @@ class SignalSchema:
     the values (or the paths of images); id_column, order_column: those that name a row and give the order of its points.
     channels_last: arrays of sequences stood as (rows, points, channels). bits: those of the largest pixel (12 where a scanner
     filled so many of 16), 0 for a schema that was saved without. cleaning: what is taken out of sequences.
+    encoding, sheet: of the training rows' file, as ``reading.Source`` has them.
     """
 
     kind: Literal["image", "sequence"]
@@ -58,6 +59,13 @@ class SignalSchema:
     channels_last: bool = False
     bits: int = 0
     cleaning: Cleaning = field(default_factory=Cleaning)
+    encoding: str = ""
+    sheet: str = ""
+
+    @property
+    def form(self) -> FileForm:
+        """How files of new rows are read, where they do not say so."""
+        return FileForm(self.encoding or None, self.sheet or None, remembered=True)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -158,6 +166,8 @@ def load_signals(
     channels: str | None = None,
     test_fraction: float = 0.2,
     seed: int = 0,
+    encoding: str | None = None,
+    sheet: str | None = None,
     max_bytes: int = MAX_BYTES,
 ) -> SignalSet:
     """Read a set of images or sequences and set test rows apart.
@@ -181,7 +191,8 @@ def load_signals(
         raise UserError(f"test_fraction is {test_fraction}; expected a number between 0 and 1, such as 0.2")
     if channels not in (None, "first", "last"):
         raise UserError(f"channels is '{shown(channels)}'; expected first or last")
-    request = Request(target, id_column, time_column, group_column, max_bytes, channels)
+    form = FileForm(encoding, sheet)
+    request = Request(target, id_column, time_column, group_column, max_bytes, channels, form=form)
     found = _read(source, chosen_kind, request)
     alike = replace(request, like=found.shape, columns=found.columns, channels=_where_channels(found), bits=found.bits)
     given = found.test if test is None else _read(test, chosen_kind, alike).train
@@ -219,7 +230,7 @@ def load_signals(
     return replace(divided, lost=_lost(*headless, {"corrupt_files": train.corrupt + tested.corrupt}))
 
 
-def read_signals(source: object, schema: SignalSchema) -> tuple[Signals, tuple[str, ...]]:
+def read_signals(source: object, schema: SignalSchema, form: FileForm | None = None) -> tuple[Signals, tuple[str, ...]]:
     """New rows for a saved model, brought to the schema's channels and size, with their names; no target is needed.
 
     source: any format, also NumPy arrays. A sequence longer than all training sequences is cut at its end. UserError where
@@ -228,6 +239,7 @@ def read_signals(source: object, schema: SignalSchema) -> tuple[Signals, tuple[s
     request = Request(
         schema.target, schema.id_column, schema.order_column, max_bytes=MAX_BYTES,
         like=schema.shape, needs_target=False, columns=schema.columns, channels=_where_channels(schema), bits=schema.bits,
+        form=form or schema.form,
     )  # fmt: skip
     found = _read(source, schema.kind, request)
     rows = np.arange(len(found.train.values))
@@ -371,7 +383,7 @@ def _schema(found: Found, task: Task, train: _Part) -> SignalSchema:
     return SignalSchema(
         kind, found.target, task, classes, found.shape[0], size, missing, group,
         columns=found.columns, id_column=found.id_column, order_column=found.order_column,
-        channels_last=found.channels_last, bits=found.bits,
+        channels_last=found.channels_last, bits=found.bits, encoding=found.encoding, sheet=found.sheet,
     )  # fmt: skip
 
 

@@ -49,16 +49,19 @@ _READING_ERRORS = (
 )  # fmt: skip
 
 
-def write_sheet(path: str, text: str, wanted: str | None, limit: int, out: IO[bytes], *, careful: bool) -> dict[str, Any]:
+def write_sheet(
+    path: str, text: str, wanted: str | None, limit: int, out: IO[bytes], *, careful: bool, or_another: bool = False
+) -> dict[str, Any]:
     """Write the sheet ``wanted``, or the first that holds a table, to ``out`` as CSV without empty rows and columns.
 
+    or_another: where there is no sheet ``wanted``, that is no mistake.
     text: the path for messages. limit: bytes that it may unpack to. careful: look at every cell's place, whatever the sheet says
     of its extent. Returns sheet (its name), sheets (all names) and reach, what to say of cells that lie far from the others, or
     "". Raises UserError where there is no such sheet or it cannot be read.
     """
     try:
         book = _Book(path, text, limit)
-        name, frame, reach = _chosen(book, wanted, careful)
+        name, frame, reach = _chosen(book, wanted if not or_another or wanted in book.names else None, careful)
     except _READING_ERRORS as error:
         first = str(error).strip().partition("\n")[0]
         raise UserError(f"{text} cannot be read as a spreadsheet ({shown(first, 160)}); is it complete?") from error

@@ -31,7 +31,7 @@ from advisor.errors import FormChange, UserError, did_you_mean
 from advisor.features import MISSING, UNSEEN, Dataset, Features, Task
 from advisor.holdout import fingerprint_of, held_out_rows, row_keys
 from advisor.new_rows import Usual, known_spelling, read_new, usual
-from advisor.reading import MAX_BYTES, Source, read_source, shown, with_unique_names
+from advisor.reading import MAX_BYTES, FileForm, Source, read_source, shown, with_unique_names
 from advisor.spellings import joins, replaced
 from advisor.target import LONELY, MIN_ROWS, check_target, finite_numbers, ordered_classes, read_target
 
@@ -67,6 +67,7 @@ class Schema:
     as ``time_trend`` says; () in models of before there was any. target_format: how a regression target's text is read, as
     ``Column.format``; predictions are plain numbers. usual: what the training rows had in a column; {} in models of before.
     spellings: of categories and classes (the target) that are read as another one; join_spellings: whether those of new rows are.
+    encoding, sheet: of the training rows' file, as ``Source`` has them.
     """
 
     columns: tuple[Column, ...]
@@ -83,6 +84,13 @@ class Schema:
     usual: dict[str, Usual] = field(default_factory=dict)
     spellings: dict[str, dict[str, str]] = field(default_factory=dict)
     join_spellings: bool | None = None
+    encoding: str = ""
+    sheet: str = ""
+
+    @property
+    def form(self) -> FileForm:
+        """How files of new rows are read, where they do not say so."""
+        return FileForm(self.encoding or None, self.sheet or None, remembered=True)
 
     def of_type(self, *types: ColumnType) -> tuple[Column, ...]:
         """The columns of these types, in order."""
@@ -117,6 +125,8 @@ class Schema:
             usual={name: Usual(**had) for name, had in data.get("usual", {}).items()},
             spellings={name: dict(joined) for name, joined in data.get("spellings", {}).items()},
             join_spellings=data.get("join_spellings"),
+            encoding=data.get("encoding", ""),
+            sheet=data.get("sheet", ""),
         )
 
 
@@ -164,9 +174,11 @@ class Table:
         )
 
 
-def read_frame(source: str | Path | pl.DataFrame | pd.DataFrame, *, max_bytes: int = MAX_BYTES) -> pl.DataFrame:
+def read_frame(
+    source: str | Path | pl.DataFrame | pd.DataFrame, *, max_bytes: int = MAX_BYTES, form: FileForm | None = None
+) -> pl.DataFrame:
     """Any source as it is, nothing interpreted, column names made unique; UserError when it cannot be read."""
-    return read_source(source, max_bytes=max_bytes).frame
+    return read_source(source, max_bytes=max_bytes, form=form).frame
 
 
 def load_table(
@@ -182,6 +194,8 @@ def load_table(
     seed: int = 0,
     strict: bool = False,
     join_spellings: bool | None = None,
+    encoding: str | None = None,
+    sheet: str | None = None,
     max_bytes: int = MAX_BYTES,
 ) -> Table:
     """Read a data set, infer its types and task, and set test rows apart.
@@ -190,10 +204,12 @@ def load_table(
     groups with ``group_column``, else at random with each class in its share. Which rows these are depends on their
     content and ``seed``, not on their order. types: column -> type, where the inference is to be overridden.
     strict: refuse a test table with a column that is unlike the training rows in form. join_spellings: read spellings of one
-    category or class as one; None: those that differ in blanks, a final dot or the capitals of words. max_bytes: largest
+    category or class as one; None: those that differ in blanks, a final dot or the capitals of words. encoding: of
+    text files that are not in Unicode, sheet: of spreadsheets; by default they are found out. max_bytes: largest
     uncompressed size of a file. UserError for everything that the user can mend.
     """
-    read = read_source(source, max_bytes=max_bytes)
+    file_form = FileForm(encoding, sheet)
+    read = read_source(source, max_bytes=max_bytes, form=file_form)
     special = _check_request(read, target, types or {}, task, time_column, group_column, test_fraction)
     notes = dict(read.notes)
     spellings = {target: _class_spellings(read.frame[target], join_spellings)}
@@ -217,7 +233,7 @@ def load_table(
     of_levels = {column.name: joins(train[column.name], join_spellings) for column in columns if column.type == "categorical"}
     train, spellings = _joined(train, of_levels, notes), {name: one for name, one in (spellings | of_levels).items() if one}
     classes = ordered_classes(train[target]) if chosen != "regression" else ()
-    given = None if test is None else read_source(test, max_bytes=max_bytes)
+    given = None if test is None else read_source(test, max_bytes=max_bytes, form=file_form)
     if time is not None and given is not None and time.name not in given.frame.columns:
         time = None  # it tells the order of the training rows, and a model cannot ask for it
     parts = () if time is None else _time_parts(train[time.name], time)
@@ -226,7 +242,7 @@ def load_table(
     had = _usual(frame, None if held is None else ~held, train, columns if time is None else (*columns, time), levels)
     schema = Schema(
         columns, target, chosen, classes, levels, group_column, time_column, time, parts, form, words, had, spellings,
-        join_spellings,
+        join_spellings, read.encoding, read.sheet,
     )  # fmt: skip
     changes: tuple[FormChange, ...] = ()
     if given is not None:
@@ -235,17 +251,22 @@ def load_table(
         keys = np.append(keys, row_keys(shared, seed=1))
     else:
         held_out = held_out.with_columns(known_spelling(held_out[name], levels[name], schema, name)[0] for name in levels)
-    if given is None and classes:
-        known = held_out[target].is_in(list(classes))
-        if not known.all():  # held out by time or group: a class that only the test rows have cannot be learnt
-            notes["test_rows_of_unseen_class"] = int((~known).sum())
-            held_out = held_out.filter(known)
+        held_out = _of_known_class(held_out, target, classes, notes)
     if not held_out.height:
         raise UserError("no row is left for the test part; give more rows, another test_fraction, or a test table")
     fingerprint = fingerprint_of(frame.drop(special), answer, keys)
     origin: Literal["file", "held-out"] = "held-out" if test is None else "file"
     told = read.told | told_of_numbers(frame, columns) | told_of_target(cells, chosen)
     return Table(read.name, read.origin, fingerprint, schema, train, held_out, notes, origin, changes, told)
+
+
+def _of_known_class(held_out: pl.DataFrame, target: str, classes: Sequence[str], notes: dict[str, int]) -> pl.DataFrame:
+    """Without rows held out by time or group whose class only they have: it cannot be learnt."""
+    known = held_out[target].is_in(list(classes)) if classes else pl.Series([True])
+    if known.all():
+        return held_out
+    notes["test_rows_of_unseen_class"] = int((~known).sum())
+    return held_out.filter(known)
 
 
 # -------------------------------------------------------------------------------------------------------- requests
@@ -300,6 +321,9 @@ def _or(names: Sequence[str]) -> str:
 def _absent(role: str, name: str, read: Source) -> str:
     columns = read.frame.columns
     text = f"{shown(read.origin, 200)} has no {role} '{shown(name)}'{shown(did_you_mean(name, columns))}"
+    if other := read.told.get("other-sheets"):
+        text = f"{text}. {other} Its columns"
+        return f"{text} are {', '.join(shown(column, 30) for column in columns[:8])}{' and more' if columns[8:] else ''}"
     if len(columns) == 1:
         return f"{text}; its only column is '{shown(columns[0])}': expected comma, semicolon, tab or | between columns"
     if all(column.replace(".", "").lstrip("+-").isdigit() or column.startswith("column_") for column in columns):

@@ -81,7 +81,10 @@ def read_sheet(order: Mapping[str, Any], out: IO[bytes]) -> dict[str, Any]:
     """Write a sheet of a spreadsheet as CSV, see ``spreadsheets.write_sheet``."""
     from advisor.spreadsheets import write_sheet
 
-    return write_sheet(order["path"], order["text"], order["sheet"], order["limit"], out, careful=order["careful"])
+    return write_sheet(
+        order["path"], order["text"], order["sheet"], order["limit"], out,
+        careful=order["careful"], or_another=order["or_another"],
+    )  # fmt: skip
 
 
 JOBS = {"parquet": read_parquet, "sheet": read_sheet}

@@ -25,8 +25,8 @@ NAMES = {
 }  # fmt: skip
 SAMPLE_BYTES = 1 << 14
 """Lines of so many bytes that are not ASCII are looked at."""
-WESTERN_CELLS = 0.9
-"""Such a share of the cells must look like a Western language for the Western encoding."""
+WESTERN_WORDS = 0.9
+"""Such a share of the words must look like a Western language for the Western encoding."""
 MOST_LETTERS = 3
 """In a row, that are not ASCII, in a Western word."""
 CLOSE = 0.05
@@ -36,7 +36,7 @@ UNLIKELY_SHARE = 0.2
 MOST_MESS = 0.5
 """A text that is messier than this is in none of them."""
 _BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
-_CELL = re.compile(rb'[^,;\t"\r\n]*[\x80-\xff][^,;\t"\r\n]*')
+_WORD = re.compile(rb"[A-Za-z\x80-\xff]*[\x80-\xff][A-Za-z\x80-\xff]*")
 _RARE = "¤¦¨¬¯´¸·¶¹¾"
 """Signs of Windows-1252 that hardly any text has."""
 _SIGN_IN_WORD = re.compile(r"[\u00a1-\u00bf\u00d7\u00f7](?<![¡¿ªµº])[^\W\d_]")
@@ -68,7 +68,7 @@ def find_encoding(content: bytes | mmap.mmap, text: str) -> Encoding:
     UserError where it is UTF-8 with some damage, or no candidate fits. text: the source, for messages.
     """
     lines = list(_lines(content))
-    damaged = [line for line in lines if not _decodes(line, "utf-8")]
+    damaged = [line for line in lines if not decodes(line, "utf-8")]
     if 2 * len(damaged) < len(lines):
         raise UserError(
             f"{text} is UTF-8, but damaged at byte {content.find(damaged[0]) if damaged else 0:,}: fetch or save it again, or "
@@ -76,14 +76,15 @@ def find_encoding(content: bytes | mmap.mmap, text: str) -> Encoding:
         )
     sample = b"\n".join(lines)
     found = _ranked(sample)
-    western = [_is_western(cell) for cell in set(_CELL.findall(sample)) if _decodes(cell, WESTERN)]
-    looks_western = _decodes(sample, WESTERN) and sum(western) >= WESTERN_CELLS * len(western)
+    western = [_is_western(word) for word in set(_WORD.findall(sample)) if decodes(word, WESTERN)]
+    looks_western = decodes(sample, WESTERN) and sum(western) >= WESTERN_WORDS * len(western)
     best = min(found.values(), default=1.0)
-    latin = _latin_first(found, _LATIN if looks_western else _LATIN[::-1]) or ([WESTERN] if looks_western else [])
+    # signs within words speak against the Western one, whatever the measure of mess says
+    latin = _latin(found, _LATIN, CLOSE) or [WESTERN] if looks_western else _latin(found, _LATIN[::-1], 3 * CLOSE)
     others = [name for name in found if name not in _LATIN]
     likely_others = [] if looks_western else [name for name in others if found[name] <= best + CLOSE]
     fits = [*likely_others, *latin, *others]
-    names = [name for name in dict.fromkeys(fits) if _decodes_all(content, name)]
+    names = [name for name in dict.fromkeys(fits) if decodes(content, name)]
     if not names:
         raise UserError(
             f"{text} is neither UTF-8 nor sound text in any usual encoding; name its encoding, with --encoding or encoding= "
@@ -92,11 +93,11 @@ def find_encoding(content: bytes | mmap.mmap, text: str) -> Encoding:
     return Encoding(names[0], tuple(name for name in names[1:] if found.get(name, 1.0) <= best + CLOSE))
 
 
-def _latin_first(found: dict[str, float], order: Sequence[str]) -> list[str]:
+def _latin(found: dict[str, float], order: Sequence[str], close: float) -> list[str]:
     """Those of the Latin alphabet, in this order where they are as good."""
     latin = [name for name in order if name in found]
     best = min((found[name] for name in latin), default=0.0)
-    return sorted(latin, key=lambda name: found[name] > best + CLOSE)
+    return sorted(latin, key=lambda name: found[name] > best + close)
 
 
 def _lines(content: bytes | mmap.mmap) -> Iterator[bytes]:
@@ -132,9 +133,9 @@ def _is_unlikely(sample: bytes, encoding: str) -> bool:
     return sum(low <= sign <= high for sign in text) > UNLIKELY_SHARE * len(text)
 
 
-def _is_western(cell: bytes) -> bool:
-    """Whether a cell looks like a Western language in Windows-1252: few letters beyond ASCII, no sign within a word."""
-    text = cell.decode(WESTERN).strip().translate(_PRINTED)
+def _is_western(word: bytes) -> bool:
+    """Whether a word looks like a Western language in Windows-1252: few letters beyond ASCII, no sign within it."""
+    text = word.decode(WESTERN).translate(_PRINTED)
     beyond = [sign for sign in text if sign > "\x7f"]
     if any(sign in _RARE for sign in beyond) or _SIGN_IN_WORD.search(text):
         return False
@@ -144,20 +145,13 @@ def _is_western(cell: bytes) -> bool:
     return sound and (len(text) == 1 or 3 * len(beyond) <= 2 * len(text))
 
 
-def _decodes(data: bytes, encoding: str) -> bool:
-    try:
-        data.decode(encoding)
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _decodes_all(content: bytes | mmap.mmap, encoding: str) -> bool:
+def decodes(content: bytes | mmap.mmap, encoding: str) -> bool:
+    """Whether all of the content means something in the encoding."""
     decoder = codecs.getincrementaldecoder(encoding)()
     step = 1 << 22
     try:
         for at in range(0, len(content), step):
             decoder.decode(content[at : at + step], final=at + step >= len(content))
-    except UnicodeDecodeError:
+    except UnicodeError:
         return False
     return True

@@ -21,8 +21,10 @@ from hypothesis import strategies as st
 
 from advisor import columns, reading
 from advisor.advice import Reading, get_advice
+from advisor.cli import _run
 from advisor.errors import UserError
 from advisor.features import MISSING, UNSEEN
+from advisor.reading import FileForm
 from advisor.table import Schema, encode, load_table, read_frame
 
 ROWS = 40
@@ -63,17 +65,18 @@ def test_delimiters_and_encodings_read_the_same(tmp_path, separator, encoding):
     data = plain().rename({"a": "größe"}).with_columns(pl.col("c").replace("w", 'café, "x"; y'))
     path = write(tmp_path / "data.csv", csv_text(data, separator).encode(encoding))
     assert read_frame(path).equals(data)
-    notes = load_table(path, "y").notes
-    assert notes == ({"read_as_windows_1252": 1} if encoding == "latin-1" else {})
+    table = load_table(path, "y")
+    assert table.notes == {} and ("read as Windows-1252" in table.told.get("encoding", "")) == (encoding == "latin-1")
 
 
 def test_a_single_byte_file_is_read_as_windows_writes_it(tmp_path):
-    """€, quotes and dashes lie where Latin-1 has controls; five bytes mean nothing in either."""
+    """€, quotes and dashes lie where Latin-1 has controls; five bytes mean nothing in Windows-1252."""
     data = plain().with_columns(pl.col("c").replace({"u": "5 €", "v": "“a” – b"}))
     path = write(tmp_path / "data.csv", csv_text(data).encode("cp1252"))
     assert read_frame(path).equals(data)
     path.write_bytes(path.read_bytes().replace(b"w", b"\x81"))
-    assert "\x81" in read_frame(path)["c"].to_list()
+    assert "\x81" not in read_frame(path)["c"].to_list()
+    assert "\x81" in read_frame(path, form=FileForm("latin-1"))["c"].to_list(), "who asks for it"
 
 
 TITLES = [("Report\n", 1), ("Report\n\nSource: the office\n", 2), ("Report,,\n,,\n", 2), ('"Two\nlines"\n', 2)]
@@ -89,6 +92,52 @@ def test_lines_above_the_header_are_passed_over(tmp_path, title, lines, end):
     path.write_bytes(path.read_bytes() + b"1,2,3,4\n")
     with pytest.raises(UserError, match=f"line {42 + lines} has 4 fields"):
         read_frame(path)
+
+
+def test_a_remark_behind_a_bar_above_the_header(tmp_path):
+    """As in the test files of the UCI archive."""
+    data = plain()
+    path = write(tmp_path / "adult.test", "|1x3 Cross validator\n" + csv_text(data))
+    assert read_frame(path).equals(data)
+    assert load_table(data, "y", test=path).test.height == ROWS and load_table(path, "y").notes == {"lines_above_header": 1}
+    index = write(tmp_path / "index.csv", "|x\n" + "".join(f"{row}|{row / 2}\n" for row in range(20)))
+    assert read_frame(index).columns == ["column_1", "x"], "a first column without a name"
+
+
+@pytest.fixture
+def cover(tmp_path):
+    """A workbook whose first sheet is a cover and whose table is among others."""
+    import xlsxwriter
+
+    with xlsxwriter.Workbook(tmp_path / "b.xlsx") as workbook:
+        first = workbook.add_worksheet("Cover")
+        first.write_column(0, 0, ["Study of 2024", "by somebody", "see the other sheets"])
+        first.write_row(4, 0, ["Version", 3])
+        for name, shift in (("Data", 0), ("More", 100)):
+            sheet = workbook.add_worksheet(name)
+            sheet.write_row(0, 0, ["a", "y"])
+            for row in range(ROWS):
+                sheet.write_row(row + 1, 0, [row % 7 + shift, "uv"[row % 2]])
+    return tmp_path / "b.xlsx"
+
+
+def test_the_sheet_of_a_workbook(cover, tmp_path, capfd):
+    table = load_table(cover, "y")
+    assert table.train.height + table.test.height == ROWS and table.schema.sheet == "Data"
+    assert table.told["other-sheets"] == (
+        "The sheet 'Data' was read; not read: 'Cover', 'More'. --sheet NAME reads another one."
+    )
+    more = load_table(cover, "y", sheet="More")
+    assert more.train["a"].min() >= 100 and more.schema.form.sheet == "More"
+    assert read_frame(cover, form=more.schema.form)["a"].min() >= 100, "new rows come from the sheet of that name"
+    assert read_frame(cover, form=FileForm(sheet="Gone", remembered=True)).height == ROWS
+    for sheet, says in (("Mor", r"no sheet 'Mor' \(did you mean 'More'\?\); its sheets are 'Cover', 'Data', 'More'"), ("", "no sheet")):
+        with pytest.raises(UserError, match=says):
+            load_table(cover, "y", sheet=sheet)
+    with pytest.raises(UserError, match="no target 'z'.*The sheet 'Data' was read; not read: 'Cover', 'More'"):
+        load_table(cover, "z")
+    assert _run(["recommend", str(cover), "--target", "y", "--sheet", "More", "--out", str(tmp_path / "run")]) == 0
+    assert "sheet: More" in (tmp_path / "run" / "recommendation.yaml").read_text()
 
 
 @pytest.mark.parametrize("header", ["a,b,c,d", "1,2,3,4", ",b,c,d", "a,,,d", "a,a,b,c", "a,b,c"])
