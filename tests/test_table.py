@@ -131,10 +131,9 @@ def test_the_sheet_of_a_workbook(cover, tmp_path, capfd):
     assert more.train["a"].min() >= 100 and more.schema.form.sheet == "More"
     assert read_frame(cover, form=more.schema.form)["a"].min() >= 100, "new rows come from the sheet of that name"
     assert read_frame(cover, form=FileForm(sheet="Gone", remembered=True)).height == ROWS
-    for sheet, says in (("Mor", r"no sheet 'Mor' \(did you mean 'More'\?\); its sheets are 'Cover', 'Data', 'More'"), ("", "no sheet")):
-        with pytest.raises(UserError, match=says):
-            load_table(cover, "y", sheet=sheet)
-    with pytest.raises(UserError, match="no target 'z'.*The sheet 'Data' was read; not read: 'Cover', 'More'"):
+    with pytest.raises(UserError, match=r"no sheet 'Mor' \(did you mean 'More'\?\); its sheets are 'Cover', 'Data', 'More'"):
+        load_table(cover, "y", sheet="Mor")
+    with pytest.raises(UserError, match=r"no target 'z'.*The sheet 'Data' was read; not read: 'Cover', 'More'"):
         load_table(cover, "z")
     assert _run(["recommend", str(cover), "--target", "y", "--sheet", "More", "--out", str(tmp_path / "run")]) == 0
     assert "sheet: More" in (tmp_path / "run" / "recommendation.yaml").read_text()
