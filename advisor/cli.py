@@ -259,12 +259,13 @@ def recommend(
 
 @cli.command()
 @click.argument("data")
+@click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @reading_options
-def train(data: str, as_json: bool, out: str | None, target: str | None, **options: Any) -> None:
+def train(data: str, quiet: bool, as_json: bool, out: str | None, target: str | None, **options: Any) -> None:
     """Train the recommendation alone: a model without a search. DATA as for recommend, or a run folder."""
     from advisor import fit
 
-    _show(fit(data, target, out=out, **given(options)), as_json)
+    _show(fit(data, target, out=out, progress=not quiet, **given(options)), as_json)
 
 
 @cli.command()

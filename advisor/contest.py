@@ -54,13 +54,15 @@ class Contender:
     epochs_on_all_rows: tuple[int, ...] = ()
 
 
-def train_alone(document: dict[str, Any], advice: Advice, train: Dataset) -> Model:
+def train_alone(
+    document: dict[str, Any], advice: Advice, train: Dataset, on_epoch: Callable[[int, int, float], None]
+) -> Model:
     """Train the recommendation, here, and complete the document."""
     configuration, seed = advice.recommendation.configuration, advice.reading.seed
     members = int(configuration["final_members"])
     job = Job(RECOMMENDED, payload(configuration, seed=seed, repeat=0, members=members, keep=True))
     objective = TrainingObjective({"data": train, "seed": seed})
-    curve, fitted = _run_here(objective, job)
+    curve, fitted = _run_here(objective, job, lambda epoch, loss: on_epoch(epoch, int(configuration["epochs"]), loss))
     contender = _contender(RECOMMENDED, [configuration], [fitted], train)
     trained = objective.train_losses if len(objective.train_losses) == len(curve) else None  # else it diverged
     document |= {"curve": curve, "reading": asdict(read_curve(curve, trained))}
@@ -69,14 +71,18 @@ def train_alone(document: dict[str, Any], advice: Advice, train: Dataset) -> Mod
     return _complete(document, advice, final, final, train)
 
 
-def _run_here(objective: TrainingObjective, job: Job) -> tuple[list[float], Fitted]:
+def _run_here(
+    objective: TrainingObjective, job: Job, on_epoch: Callable[[int, float], None] = lambda epoch, loss: None
+) -> tuple[list[float], Fitted]:
     curve: list[float] = []
     epochs = objective(job)
     while True:
         try:
-            curve.append(next(epochs)[1])
+            epoch, loss = next(epochs)
         except StopIteration as end:
             return [loss for loss in curve if math.isfinite(loss)], end.value["fitted"]
+        curve.append(loss)
+        on_epoch(epoch, loss)
 
 
 def hold_final(

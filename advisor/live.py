@@ -14,14 +14,18 @@ if TYPE_CHECKING:
     from advisor.search import Progress, SearchEvent
 
 READING = "reading and measuring the data"
-FINAL = "final: the recommendation and the best trials, again on fresh splits"
+PHASES = {
+    "train": "training: the recommendation alone",
+    "final": "final: the recommendation and the best trials, again on fresh splits",
+}
+"""What is said when one begins; before its colon, what stands beside a bar."""
 
 
 class PlainView:
     """A line per finished trial.
 
     Order of calls: ``phase("search")`` when the data are read, ``event`` for each event of the search, ``phase("final")``,
-    ``final`` after each of its trainings; ``note`` at any time.
+    ``final`` after each of its trainings; without a search ``phase("train")``, ``epoch`` after each; ``note`` at any time.
     """
 
     loss = "loss"
@@ -39,8 +43,11 @@ class PlainView:
         self.line(f"{named}: {end}{reached}{reason}; {progress.done} of {progress.trials} done, best {best}")
 
     def phase(self, name: str) -> None:
-        if name == "final":
-            self.line(FINAL)
+        if name in PHASES:
+            self.line(PHASES[name])
+
+    def epoch(self, done: int, epochs: int, loss: float) -> None:
+        """So many of at most so many epochs have been trained; loss: of the last, on the validating rows."""
 
     def final(self, done: int, trainings: int) -> None:
         """So many of the final's trainings have ended."""
@@ -73,10 +80,14 @@ class BarView(PlainView):
         )
 
     def phase(self, name: str) -> None:
-        if name == "final":
+        super().phase(name)
+        if name in PHASES:
             # a new task: one whose total is known cannot become one that pulses
             self._bar.remove_task(self._task)
-            self._task = self._bar.add_task(FINAL, total=None)
+            self._task = self._bar.add_task(PHASES[name].partition(":")[0], total=None)
+
+    def epoch(self, done: int, epochs: int, loss: float) -> None:
+        self._bar.update(self._task, total=epochs, completed=done, description=f"training, {self.loss} {loss:.4g}")
 
     def final(self, done: int, trainings: int) -> None:
         self._bar.update(self._task, total=trainings, completed=done)

@@ -61,25 +61,35 @@ class RunResult:
 @takes_reading_options
 @as_ctrl_c()
 def fit(
-    data: Source, target: Target = None, *, out: str | Path | None = None, **options: Unpack[ReadingOptions]
+    data: Source,
+    target: Target = None,
+    *,
+    out: str | Path | None = None,
+    progress: bool = True,
+    **options: Unpack[ReadingOptions],
 ) -> RunResult:
     """Train the recommendation alone: a model without a search. ``advisor train`` is this.
 
     data: what ``recommend`` takes, or a run folder or its recommendation.yaml (then without target). out: the run
-    folder, or a URL of object storage (``s3://BUCKET/RUN``); by default ``runs/NAME``. options: those of ``advisor.recommend``.
+    folder, or a URL of object storage (``s3://BUCKET/RUN``); by default ``runs/NAME``. progress: whether a bar (in a terminal
+    or a notebook) or a line is written to stderr. options: those of ``advisor.recommend``.
     """
     begun = time.monotonic()
     from advisor import contest, results, run_search, throughput
+    from advisor.losses import loss_name
     from advisor.runs import open_run, write_advice
 
-    advice, run = open_run(data, target, out, options)
-    with run.in_use(), mirrored(run), throughput.one_thread():
-        train = run_search.training_rows(advice)
-        write_advice(run, advice)
-        document = results.new_document(advice, "train")
-        model = contest.train_alone(document, advice, train)
-        document["seconds"] = time.monotonic() - begun
-        results.write_results(run, advice, model, document)
+    with view(quiet=not progress) as live:
+        advice, run = open_run(data, target, out, options)
+        with run.in_use(), mirrored(run, live.note), throughput.one_thread():
+            train = run_search.training_rows(advice)
+            write_advice(run, advice)
+            live.phase("train")
+            live.loss = loss_name(train.task)
+            document = results.new_document(advice, "train")
+            model = contest.train_alone(document, advice, train, live.epoch)
+            document["seconds"] = time.monotonic() - begun
+            results.write_results(run, advice, model, document)
     return RunResult(run.path, document, model)
 
 

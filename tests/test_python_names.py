@@ -1,6 +1,15 @@
 """The public names as somebody meets them in Python: what they say of arguments that they can't take."""
 
+import fcntl
 import inspect
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+from contextlib import suppress
 
 import numpy as np
 import pandas as pd
@@ -96,3 +105,38 @@ def test_objects_show_themselves_in_a_line(frame, tmp_path):
     shown = [repr(one) for one in (rec, facts, rec.space, run, run.model, table, table.dataset("train"))]
     assert all(len(text) < 300 and "\n" not in text for text in shown)
     assert "learning_rate" in shown[0] and "96 rows" in shown[1]
+
+
+def test_progress_is_on_stderr_unless_it_is_switched_off(frame, tmp_path, capfd):
+    options = {"fixed": {"epochs": 2, "validation": "holdout"}}
+    advisor.fit(frame, "y", out=tmp_path / "train", **options)
+    advisor.tune(frame, "y", out=tmp_path / "tune", trials=1, executor="in-process", **options)
+    out, err = capfd.readouterr()
+    assert out == "" and "training: the recommendation alone" in err and "trial 0 (recommendation): complete, log loss" in err
+    advisor.fit(frame, "y", out=tmp_path / "train2", progress=False, **options)
+    advisor.tune(frame, "y", out=tmp_path / "tune2", trials=1, executor="in-process", progress=False, **options)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_bar_moves_in_training_and_final_and_fits_a_narrow_terminal(frame, tmp_path):
+    """A real terminal of 80 columns: the final's count was cut off, and its bar stood still."""
+    run = (
+        "import advisor, polars, sys; f = polars.read_csv(sys.argv[1]); o = {'epochs': 2, 'validation': 'holdout'}; "
+        "advisor.fit(f, 'y', out=sys.argv[1] + '.1', fixed=o); "
+        "advisor.tune(f, 'y', out=sys.argv[1] + '.2', trials=2, executor='in-process', fixed=o)"
+    )
+    frame.to_csv(tmp_path / "d.csv", index=False)
+    parent, child = pty.openpty()
+    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    command = [sys.executable, "-c", run, str(tmp_path / "d.csv")]
+    with subprocess.Popen(command, stderr=child, env={**os.environ, "TERM": "xterm"}):
+        os.close(child)
+        shown = b""
+        with suppress(OSError):  # the other end is closed
+            while part := os.read(parent, 4096):
+                shown += part
+    os.close(parent)
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode())
+    lines = re.split(r"[\r\n]+", text)
+    for phase in ("training, log loss", "final"):
+        assert any(line.startswith(phase) and re.search(r" ([1-9]\d*)/\d+ ", line) for line in lines), (phase, text)
