@@ -25,7 +25,7 @@ from advisor.own_objective import Final, OwnObjective, not_finite
 from advisor.recommendation import Recommendation
 from advisor.results import test_results
 from advisor.run_folder import RunFolder
-from advisor.run_search import DEFAULT, RECOMMENDED, Deadlines, final_seconds, latest_validate
+from advisor.run_search import DEFAULT, FINAL_MARGIN, RECOMMENDED, Deadlines, final_seconds, latest_validate
 from advisor.search import Plan, SearchResult, configuration_of
 from advisor.sizing import Sizing
 from advisor.training import Fitted
@@ -99,14 +99,14 @@ def hold_final(
     """Train the recommendation and the best few again on fresh splits, decide, and complete the document.
 
     The first of them that comes through with a finite loss is the one to beat: the recommendation, or where that fails
-    the best of the search. Where the time limit leaves no time for any final, the recommendation's own trial is the model,
-    and nothing is confirmed.
+    the best of the search. Where the time limit leaves no time for all networks, fewer are trained of each; where it leaves
+    none for any final, the recommendation's own trial is the model, and nothing is confirmed.
     """
     entries, searched = _finalists(found, advice.recommendation)
-    jobs = _final_jobs(entries, FINAL_REPEATS, advice.reading.seed)
     larger = _for_final(plan.sizing, train)
     expects = final_seconds(plan, train)
     left = math.inf if ends.final is None else ends.final - time.monotonic()
+    jobs, fewer = _that_fit(entries, advice.reading.seed, expects, left, runner.slots)
     if found.first is not None and (found.first["cut"] or expects(jobs[RECOMMENDED][0]) > left) and left < math.inf:
         first = _contender(RECOMMENDED, [advice.recommendation.configuration], [found.first["fitted"]], train)
         if _is_finite(first):
@@ -133,6 +133,7 @@ def hold_final(
     verdict = decide(losses, incumbent.name, constant, blend=BLEND, cross_fitted=cross_fitted, blocks=blocks)
     rows = [_as_row(contender) for contender in contenders]
     document["final"] = final_section(verdict, rows, searched, incumbent.name, trained.failed)
+    document["final"]["fewer_networks"] = fewer
     winner = next(c for c in contenders if c.name == verdict.winner)
     both = [incumbent] if winner is incumbent else [incumbent, winner]
     left = math.inf if ends.final is None else ends.final - time.monotonic()
@@ -252,11 +253,27 @@ def _epochs_of_latest(stack: Fitted) -> tuple[int, int]:
     return max(1, whole), head
 
 
+def _that_fit(
+    entries: Mapping[str, Mapping[str, Any]], seed: int, expects: Callable[[Job], float], left: float, slots: int
+) -> tuple[dict[str, list[Job]], list[int] | None]:
+    """The final's jobs, and [networks per split, those wanted] where ``left`` seconds leave no time for all that are wanted.
+
+    As many as let the first two entries, one of which is the recommendation, be judged on the first partition; at least one.
+    """
+    wanted = max(int(configuration["final_members"]) for configuration in entries.values())
+    for members in range(wanted, 0, -1):
+        jobs = _final_jobs(entries, FINAL_REPEATS, seed, members)
+        seconds = [expects(own[0]) for own in list(jobs.values())[:2]]
+        if members == 1 or FINAL_MARGIN * (sum(seconds) if slots < 2 else max(seconds)) <= left:
+            break
+    return jobs, [members, wanted] if members < wanted else None
+
+
 def _final_jobs(
-    entries: Mapping[str, Mapping[str, Any]], repeats: Sequence[int], seed: int
+    entries: Mapping[str, Mapping[str, Any]], repeats: Sequence[int], seed: int, most: int | None = None
 ) -> dict[str, list[Job]]:
     return {
-        name: [Job(f"final/{name}/{repeat}", _final_payload(c, seed, repeat)) for repeat in repeats]
+        name: [Job(f"final/{name}/{repeat}", _final_payload(c, seed, repeat, most)) for repeat in repeats]
         for name, c in entries.items()
     }
 
@@ -321,8 +338,9 @@ def _finalists(
     return entries, searched
 
 
-def _final_payload(configuration: Mapping[str, Any], seed: int, repeat: int) -> dict[str, Any]:
+def _final_payload(configuration: Mapping[str, Any], seed: int, repeat: int, most: int | None = None) -> dict[str, Any]:
     members = int(configuration["final_members"])
+    members = members if most is None else min(members, most)
     return payload(configuration, seed=seed + 1000 + repeat, repeat=repeat, members=members, keep=True)
 
 

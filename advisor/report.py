@@ -102,6 +102,9 @@ def _limits(result: Document) -> list[str]:
         )
     if not final.get("confirmed", True):
         sentences.append("The model was not confirmed on fresh splits: the time limit left no time for a final.")
+    if fewer := final.get("fewer_networks"):
+        trained, wanted = fewer
+        sentences.append(f"For the time limit, the final trained {trained} network{'s' * (trained > 1)} per split, not {wanted}.")
     if final.get("without_latest_rows"):
         sentences.append("The model has not seen the latest rows: training it again on all rows failed, or took too long.")
     if left_out := result["test"].get("left_out"):

@@ -193,13 +193,14 @@ def _reserve(
 
 
 def final_seconds(plan: Plan, train: Dataset) -> Callable[[Job], float]:
-    """What a job of the final is expected to take, in seconds, after what the trials took; 0 where nothing is known."""
+    """What a job of the final, with its number of networks, is expected to take, in seconds, after what the trials took; 0
+    where nothing is known."""
     of_trial, of_final = training_work(train)
 
     def expects(job: Job) -> float:
-        configuration = job.payload["configuration"]
+        configuration, members = job.payload["configuration"], int(job.payload["members"])
         known = of_trial(configuration)
-        share = of_final(configuration) / known if known else int(configuration["final_members"])
+        share = of_final({**configuration, "final_members": members}) / known if known else members
         return plan.pace.expects(configuration) * share
 
     return expects

@@ -184,6 +184,20 @@ def test_what_fails_on_all_rows_leaves_what_was_judged(here, monkeypatch):
     assert "has not seen the latest rows" in Path("run/report.html").read_text()
 
 
+@pytest.mark.parametrize(("seconds", "networks"), [(100.0, 3), (4000.0, 1), (11000.0, None)])
+def test_a_final_that_does_not_fit_is_smaller_or_left_out(here, monkeypatch, seconds, networks):
+    """seconds: that each network is expected to take, of 10,000."""
+    monkeypatch.setattr(contest, "final_seconds", lambda plan, train: lambda job: seconds * job.payload["members"])
+    options = {"fixed": {**FAST, "final_members": 3}, "executor": "in-process", "progress": False}
+    final = advisor.tune(table(), "y", trials=2, time_limit=1e4, out="run", **options).document["final"]
+    report = Path("run/report.html").read_text()
+    assert ("not confirmed on fresh splits" in report) == (networks is None) == (not final["confirmed"])
+    assert ("the final trained 1 network per split, not 3" in report) == (networks == 1)
+    if networks:
+        assert {c["name"] for c in final["contenders"]} == {"recommendation", "library default", "blend"}
+        assert len({c["networks"] / networks for c in final["contenders"][:2]}) == 1
+
+
 def test_a_baseline_that_has_no_time_is_left_out_and_that_is_told(here):
     result = advisor.tune(table(), "y", trials=2, time_limit=0.2, out="run", progress=False, **HERE)
     assert result.document["test"]["left_out"] == ["linear", "gradient boosting"]
