@@ -15,7 +15,9 @@ from advisor.reading import shown
 
 ColumnType = Literal["numeric", "categorical", "boolean", "datetime", "text", "identifier", "constant"]
 
-TEXTS = (pl.String, pl.Categorical, pl.Enum)
+DECLARED = (pl.Categorical, pl.Enum)
+"""The types of a column that somebody has declared to hold categories, whatever these look like."""
+TEXTS = (pl.String, *DECLARED)
 MOSTLY = 0.95
 """Text becomes numbers or dates when this share of the cells that are no missing-marks can be read so."""
 MISSING_MARKS: tuple[str, ...] = ("?", "-", "--", ".", "*", "n/a", "n.a.", "na", "nan", "null", "none", "nil", "unknown")
@@ -38,6 +40,8 @@ FILLS |= {-(2.0**15), -(2.0**31)}
 climate models' 1e20, the ends of integers and floats)."""
 MARKED_ROWS = 2
 """Such a number marks missing cells when so many rows have it: a single one may be a slip."""
+EXACT_IN_FLOAT = 2**53
+"""Up to this, a 64-bit float holds every whole number."""
 IDENTIFIER_ROWS = 20
 """With fewer rows than this, values that are all different say nothing about identifiers."""
 TEXT_WORDS = 2.0
@@ -156,9 +160,30 @@ def infer(cells: pl.Series, sample: pl.Series, wanted: ColumnType | None = None)
         return Column(name, "boolean", "true and false")
     if dtype in (pl.Date, pl.Datetime):
         return Column(name, "datetime", f"stored as {str(dtype).partition('(')[0].lower()}", _hours(sample))
+    if dtype in DECLARED:
+        return _names(cells, sample, "categories of the data", seen)
+    if dtype.is_integer() and _merged_by_float(sample, sample.drop_nulls().n_unique()):
+        return _names(labels(cells), labels(sample), "whole numbers beyond what a float can tell apart", seen)
     if dtype.is_numeric() or dtype in (pl.Time, pl.Duration):
         return _numbers(cells, sample, name, "numbers", seen, "")
     return _from_text(_text(cells), _text(sample), name, seen)
+
+
+def _names(cells: pl.Series, sample: pl.Series, why: str, seen: str) -> Column:
+    """A column of names: identifiers where each row has another one, else categories."""
+    filled = cells.drop_nulls()
+    distinct = filled.n_unique()
+    if len(cells) >= IDENTIFIER_ROWS and distinct > 0.99 * len(filled):
+        return Column(cells.name, "identifier", f"{why}, another in every row" + seen)
+    return Column(cells.name, "categorical", f"{distinct:,} {why}")
+
+
+def _merged_by_float(numbers: pl.Series, distinct: int) -> bool:
+    """Whether so many different numbers are so large that a float takes many for the same: they are names, no quantities."""
+    largest = numbers.abs().max()
+    if not isinstance(largest, int | float) or largest <= EXACT_IN_FLOAT:
+        return False
+    return numbers.drop_nulls().cast(pl.Float64).n_unique() < MOSTLY * distinct
 
 
 def _constant(cells: pl.Series, sample: pl.Series) -> str | None:
@@ -232,7 +257,7 @@ def _from_text(cells: pl.Series, sample: pl.Series, name: str, seen: str) -> Col
     values, rows = _without_marks(counts)
     if len(values) and int(values.str.contains(r"^0\d+$").sum()) <= 0.2 * len(values):  # else codes: 00501, 007
         form = _number_format(values, rows)
-        if form is not None:
+        if form is not None and not _merged_by_float(parse_numbers(values, form), len(values)):
             numbers = parse_numbers(sample, form)
             junk = (len(filled) - numbers.len() + numbers.null_count()) / max(len(filled), 1)
             why = {CLOCK: "times of day, as hours", DURATION: "durations, as seconds"}.get(form, "numbers as text")
@@ -283,10 +308,11 @@ def _hours(sample: pl.Series) -> str:
 
 
 def number_format(cells: pl.Series) -> str | None:
-    """How cells are read as numbers (see Column); None where they are no numbers, or less than MOSTLY of a text is."""
+    """How cells are read as numbers (see Column); None where they are no numbers, less than MOSTLY of a text is, or they were
+    declared to be categories."""
     if cells.dtype.is_numeric() or cells.dtype == pl.Boolean:
         return ""
-    if cells.dtype not in TEXTS:
+    if cells.dtype != pl.String:
         return None
     return _number_format(*_without_marks(tally(_text(cells).drop_nulls())))
 
@@ -488,7 +514,7 @@ def labels(cells: pl.Series) -> pl.Series:
     if cells.dtype.is_float():
         cells = cells.fill_nan(None)
         whole = cells.drop_nulls()
-        if bool((whole == whole.round(0)).all()) and bool((whole.abs() < 2**53).all()):
+        if bool((whole == whole.round(0)).all()) and bool((whole.abs() < EXACT_IN_FLOAT).all()):
             cells = cells.cast(pl.Int64)
     if cells.dtype == pl.Boolean:
         return cells.replace_strict([False, True], ["False", "True"], return_dtype=pl.String)

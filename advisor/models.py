@@ -29,7 +29,7 @@ from advisor.remote import here
 from advisor.run_folder import RunFolder, read_json
 from advisor.signal_inputs import SignalPreprocessor, SignalShape
 from advisor.signals import SignalSchema, read_signals
-from advisor.table import Schema, encode_new, read_frame
+from advisor.table import Schema, encode_new, read_frame, with_names
 from advisor.training import Fitted
 
 if TYPE_CHECKING:
@@ -70,7 +70,10 @@ class Model:
 
     @property
     def classes(self) -> NDArray[Any]:
-        """The class labels in the order of ``predict_proba``'s columns: integers when every label is one, else text."""
+        """The classes in the order of ``predict_proba``'s columns, with the values and the type of the target that was given;
+        trained on a file without types, in its spelling: numbers where all are written back as they stood, else text."""
+        if self.schema.given is not None:
+            return self.schema.given.array()
         labels = self.schema.classes
         if labels and all(INTEGER.fullmatch(label) for label in labels):
             return np.array([int(label) for label in labels], dtype=np.int64)
@@ -105,7 +108,7 @@ class Model:
         """New rows as the training rows were read; warns, or refuses, as ``predict`` does."""
         if isinstance(self.schema, SignalSchema):
             return read_signals(data, self.schema, self.form_of(encoding, sheet))[0]
-        frame = read_frame(data, form=self.form_of(encoding, sheet))  # type: ignore[arg-type]
+        frame = read_frame(data, self.schema.names, form=self.form_of(encoding, sheet))  # type: ignore[arg-type]
         features, changes = encode_new(frame, self.schema, strict=strict)
         if changes:
             warnings.warn(DataFormWarning(changes), stacklevel=3)
@@ -142,7 +145,7 @@ def predictions(
         features, names = read_signals(source, model.schema, form)
         columns |= {"name": names} if any(names) else {}
     else:
-        read = read_source(source, form=form)
+        read = with_names(read_source(source, form=form), model.schema.names)
         frame, told = read.frame, read.told
         known = {model.schema.target, model.schema.time_column, *(column.name for column in model.schema.columns)}
         unused = [name for name in frame.columns if name not in known]
@@ -150,8 +153,11 @@ def predictions(
     scores = model.scores(features)
     if model.schema.task == "regression":
         return pl.DataFrame(columns | {"prediction": scores}), unused, changes, told
-    columns["prediction"] = model.classes[decided(scores, model.shares)]
-    columns |= {f"probability_{label}": scores[:, i] for i, label in enumerate(model.schema.classes)}
+    classes = model.classes
+    if classes.dtype == object:
+        classes = classes.astype(str)
+    columns["prediction"] = classes[decided(scores, model.shares)]
+    columns |= {f"probability_{label}": scores[:, i] for i, label in enumerate(classes.tolist())}
     return pl.DataFrame(columns), unused, changes, told
 
 

@@ -19,8 +19,9 @@ import stat
 import warnings
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +88,8 @@ class Source:
     """A frame as it was read: its short name, where it came from, and what was repaired while reading.
 
     told: what else a person should know of how it was read, as code -> sentence. encoding: of a text that is not Unicode;
-    sheet: of a spreadsheet; else "".
+    sheet: of a spreadsheet; else "". given: the pandas frame that it was made from. texts: of a file without types, its column
+    at a position as text.
     """
 
     frame: pl.DataFrame
@@ -97,10 +99,20 @@ class Source:
     told: dict[str, str] = field(default_factory=dict)
     encoding: str = ""
     sheet: str = ""
+    given: Any = None
+    texts: Callable[[int], pl.Series] | None = None
 
     def noting(self, what: str, count: int) -> Source:
         """The same with so many more of a note."""
         return replace(self, notes=self.notes | {what: self.notes.get(what, 0) + count})
+
+    def as_written(self, name: str) -> pl.Series:
+        """A column as text where the file has no types and it was read as numbers: 1.10 is other than 1.1; else as it is."""
+        cells = self.frame[name]
+        if self.texts is None or not cells.dtype.is_numeric():
+            return cells
+        written = self.texts(self.frame.columns.index(name))
+        return written.alias(name) if len(written) == len(cells) else cells
 
 
 @dataclass(frozen=True)
@@ -188,7 +200,7 @@ def read_source(source: object, *, max_bytes: int = MAX_BYTES, form: FileForm | 
     if isinstance(source, pl.DataFrame):
         return _checked(source, source.columns, "data-frame", "polars.DataFrame", {})
     if type(source).__module__.partition(".")[0] == "pandas" and hasattr(source, "iloc") and hasattr(source, "columns"):
-        return _from_pandas(source, "data-frame", "pandas.DataFrame")
+        return replace(_from_pandas(source, "data-frame", "pandas.DataFrame"), given=source)
     if isinstance(source, str) and source.startswith(("sklearn:", "openml:")):
         kind, _, name = source.partition(":")
         return _from_sklearn(name, source) if kind == "sklearn" else _from_openml(name, source)
@@ -227,6 +239,8 @@ def _from_pandas(data: Any, name: str, origin: str, notes: dict[str, int] | None
 
 
 def _pandas_series(series: pd.Series[Any], name: str) -> pl.Series:
+    if hasattr(series.dtype, "categories") and series.dtype.categories.dtype.kind in "iuf":
+        return _declared(series).alias(name)
     try:
         converted = pl.from_pandas(series, nan_to_null=True)
         if not converted.dtype.is_nested() and converted.dtype != pl.Duration:
@@ -236,6 +250,13 @@ def _pandas_series(series: pd.Series[Any], name: str) -> pl.Series:
         texts = [None if gone else str(cell) for cell, gone in zip(series.tolist(), missing, strict=True)]
         converted = pl.Series(name, texts, dtype=pl.String)
     return converted.alias(name)
+
+
+def _declared(series: pd.Series[Any]) -> pl.Series:
+    """A pandas category of numbers as one of texts: polars would take it for the numbers."""
+    texts = pl.Series([str(value) for value in series.cat.categories.tolist()], dtype=pl.String)
+    codes = pl.Series(series.cat.codes.to_numpy()).cast(pl.Int64)
+    return texts.gather(codes.set(codes < 0, None)).cast(pl.Categorical)
 
 
 def _from_sklearn(name: str, origin: str) -> Source:
@@ -519,7 +540,8 @@ def _read_csv(path: Path, text: str, name: str, data: bytes | None, head: bytes,
         if frame is None or _has_short_rows(content, frame, dialect, quotes):
             frame = _slow(content[:], dialect, text, above)
     frame = _without_repeated_headers(frame, dialect.names, notes)
-    return _checked(frame, dialect.names, name, text, notes)
+    texts = partial(_one_as_text, path if data is None else data, dialect)
+    return replace(_checked(frame, dialect.names, name, text, notes), texts=texts)
 
 
 def _refuse_other_formats(text: str, head: bytes) -> None:
@@ -687,6 +709,19 @@ def _fast(where: Path | bytes, dialect: _Dialect) -> pl.DataFrame:
     if frame.width != len(dialect.names):
         raise ValueError(f"the header has {len(dialect.names)} names, the rows have {frame.width} fields")
     return frame
+
+
+def _one_as_text(where: Path | bytes, dialect: _Dialect, position: int) -> pl.Series:
+    """The column at a position, each cell as it is written."""
+    return pl.read_csv(
+        where,
+        has_header=False,
+        skip_lines=dialect.header_lines,
+        separator=dialect.delimiter,
+        infer_schema=False,
+        columns=[position],
+        glob=False,
+    ).to_series()
 
 
 def _has_short_rows(content: bytes | mmap.mmap, frame: pl.DataFrame, dialect: _Dialect, quotes: int) -> bool:

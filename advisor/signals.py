@@ -24,7 +24,16 @@ from advisor.image_paths import SUFFIXES
 from advisor.kinds import Kind
 from advisor.reading import MAX_BYTES, FileForm, shown
 from advisor.signal_rows import ArrayValues, Found, Request, Rows, lengths_of, quoted
-from advisor.target import LONELY, check_target, finite_numbers, ordered_classes, read_target
+from advisor.target import (
+    LONELY,
+    ClassValues,
+    check_target,
+    class_values,
+    finite_numbers,
+    known_classes,
+    ordered_classes,
+    read_target,
+)
 
 __all__ = ["SignalSchema", "SignalSet", "kind_of", "load_signals", "read_signals"]
 
@@ -42,6 +51,7 @@ class SignalSchema:
     channels_last: arrays of sequences stood as (rows, points, channels). bits: those of the largest pixel (12 where a scanner
     filled so many of 16), 0 for a schema that was saved without. cleaning: what is taken out of sequences.
     encoding, sheet: of the training rows' file, as ``reading.Source`` has them.
+    given: the classes as an array of labels has them; None where they are those of a file, which are text.
     """
 
     kind: Literal["image", "sequence"]
@@ -61,6 +71,7 @@ class SignalSchema:
     cleaning: Cleaning = field(default_factory=Cleaning)
     encoding: str = ""
     sheet: str = ""
+    given: ClassValues | None = None
 
     @property
     def form(self) -> FileForm:
@@ -80,7 +91,8 @@ class SignalSchema:
     def from_dict(cls, data: Mapping[str, Any]) -> SignalSchema:
         """The schema that ``to_dict`` wrote."""
         lists = {name: tuple(data[name]) for name in ("classes", "size", "columns")}
-        return cls(**{**data, **lists, "cleaning": Cleaning.from_dict(data.get("cleaning", {}))})
+        given = ClassValues(**data["given"]) if data.get("given") else None
+        return cls(**{**data, **lists, "cleaning": Cleaning.from_dict(data.get("cleaning", {})), "given": given})
 
 
 @dataclass(frozen=True)
@@ -209,7 +221,7 @@ def load_signals(
     chosen, answer = _target(found, task, notes)
     usable = _usable(found.train, answer, notes)
     keys = found.train.values.keys()[usable]
-    answer = answer.gather(usable)
+    keyed, answer = answer, answer.gather(usable)
     check_target(answer, chosen, found.target, len(found.train.values))
     held = np.zeros(len(usable), dtype=bool)
     if given is None:
@@ -224,6 +236,8 @@ def load_signals(
         keys = np.append(keys, given.values.keys())
         tested = _decoded(given, kept, cells, notes)
     schema = replace(_schema(found, chosen, train), cleaning=cleaning)
+    if schema.classes and _are_arrays(source) and found.train.answer is not None:
+        schema = replace(schema, given=class_values(schema.classes, keyed, found.train.answer))
     fingerprint = _fingerprint(keys, answer, found)
     divided = _divided(found, schema, fingerprint, train, tested, "held-out" if given is None else "file", notes)
     headless = [found.train.lost] if given is None else [found.train.lost, given.lost]
@@ -252,6 +266,13 @@ def read_signals(source: object, schema: SignalSchema, form: FileForm | None = N
     return Signals(_fitting(values, schema, found.origin)), found.train.names
 
 
+def _are_arrays(source: object) -> bool:
+    """Whether the rows are NumPy arrays, in memory or in a file."""
+    if isinstance(source, str | Path):
+        return Path(source).suffix.lower() in (".npz", ".npy")
+    return isinstance(source, np.ndarray | Mapping)
+
+
 def _where_channels(found: Found | SignalSchema) -> str:
     return "last" if found.channels_last else "first"
 
@@ -259,8 +280,7 @@ def _where_channels(found: Found | SignalSchema) -> str:
 def _read(source: object, kind: Kind, request: Request) -> Found:
     if isinstance(source, str) and source == "sklearn:digits":
         return arrays.read_digits(kind, request)
-    suffix = Path(source).suffix.lower() if isinstance(source, str | Path) else ""
-    if isinstance(source, np.ndarray | Mapping) or suffix in (".npz", ".npy"):
+    if _are_arrays(source):
         return arrays.read_arrays(source, kind, request)
     if request.channels is not None and request.like is None:
         raise UserError(f"{shown(source, 200)} says itself which its channels are; leave out channels, which is for arrays")
@@ -311,7 +331,7 @@ def _test_target(
             raise UserError(f"the test rows' target '{shown(name)}' holds no numbers, the training rows' does")
         answer = numbers
     else:
-        answer = labels(cells)
+        answer = known_classes(labels(cells), classes)
         strange = (answer.is_not_null() & ~answer.is_in(list(classes))).fill_null(False)
         if strange.any():
             first = answer.filter(strange)[0]

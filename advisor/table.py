@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -33,13 +34,26 @@ from advisor.holdout import fingerprint_of, held_out_rows, row_keys
 from advisor.new_rows import Usual, known_spelling, read_new, usual
 from advisor.reading import MAX_BYTES, FileForm, Source, read_source, shown, with_unique_names
 from advisor.spellings import joins, replaced
-from advisor.target import LONELY, MIN_ROWS, check_target, finite_numbers, ordered_classes, read_target
+from advisor.target import (
+    LONELY,
+    MIN_ROWS,
+    ClassValues,
+    check_target,
+    class_values,
+    finite_numbers,
+    known_classes,
+    ordered_classes,
+    read_target,
+    written_values,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["Column", "ColumnType", "Schema", "Table", "encode", "load_table", "read_frame"]
 
+NAMES: tuple[ColumnType, ...] = ("categorical", "identifier", "text")
+"""The types whose cells are no quantities."""
 MAX_LEVELS = 10_000
 """A categorical column keeps so many levels, the most frequent ones; the rest are UNSEEN."""
 SAMPLE_ROWS = 20_000
@@ -66,6 +80,7 @@ class Schema:
     that it becomes nevertheless: what comes round in a date (``CYCLES``), and the time itself, which a network reads
     as ``time_trend`` says; () in models of before there was any. target_format: how a regression target's text is read, as
     ``Column.format``; predictions are plain numbers. usual: what the training rows had in a column; {} in models of before.
+    given: the classes as they were given, in which predictions are; None for regression and in models of before.
     spellings: of categories and classes (the target) that are read as another one; join_spellings: whether those of new rows are.
     encoding, sheet: of the training rows' file, as ``Source`` has them.
     """
@@ -86,11 +101,18 @@ class Schema:
     join_spellings: bool | None = None
     encoding: str = ""
     sheet: str = ""
+    given: ClassValues | None = None
 
     @property
     def form(self) -> FileForm:
         """How files of new rows are read, where they do not say so."""
         return FileForm(self.encoding or None, self.sheet or None, remembered=True)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns of names that were text in training: those of new rows are text, even where they look like numbers."""
+        of_names = self.of_type(*NAMES)
+        return tuple(c.name for c in of_names if c.name in self.usual and self.usual[c.name].stored == "text")
 
     def of_type(self, *types: ColumnType) -> tuple[Column, ...]:
         """The columns of these types, in order."""
@@ -123,6 +145,7 @@ class Schema:
             target_format=data.get("target_format", ""),
             words={name: tuple(words) for name, words in data.get("words", {}).items()},
             usual={name: Usual(**had) for name, had in data.get("usual", {}).items()},
+            given=ClassValues(**data["given"]) if data.get("given") else None,
             spellings={name: dict(joined) for name, joined in data.get("spellings", {}).items()},
             join_spellings=data.get("join_spellings"),
             encoding=data.get("encoding", ""),
@@ -175,10 +198,28 @@ class Table:
 
 
 def read_frame(
-    source: str | Path | pl.DataFrame | pd.DataFrame, *, max_bytes: int = MAX_BYTES, form: FileForm | None = None
+    source: str | Path | pl.DataFrame | pd.DataFrame,
+    names: Collection[str] = (),
+    *,
+    max_bytes: int = MAX_BYTES,
+    form: FileForm | None = None,
 ) -> pl.DataFrame:
-    """Any source as it is, nothing interpreted, column names made unique; UserError when it cannot be read."""
-    return read_source(source, max_bytes=max_bytes, form=form).frame
+    """Any source as it is, nothing interpreted, column names made unique; UserError when it cannot be read.
+
+    names: columns whose cells are names, even where they look like numbers.
+    """
+    return with_names(read_source(source, max_bytes=max_bytes, form=form), names).frame
+
+
+def with_names(read: Source, names: Collection[str]) -> Source:
+    """The source with the cells of these columns as they are written, where their numbers would tell less (1.10 and 1.1)."""
+    texts = []
+    for name in names:
+        if name in read.frame.columns and read.frame.schema[name].is_float():
+            plain, written = labels(read.frame[name]), read.as_written(name)
+            if written.dtype == pl.String and "." in "".join(plain.head(100).drop_nulls()) and not written.equals(plain):
+                texts.append(written)
+    return replace(read, frame=read.frame.with_columns(texts)) if texts else read
 
 
 def load_table(
@@ -209,13 +250,14 @@ def load_table(
     uncompressed size of a file. UserError for everything that the user can mend.
     """
     file_form = FileForm(encoding, sheet)
-    read = read_source(source, max_bytes=max_bytes, form=file_form)
+    names = [name for name, wanted in (types or {}).items() if wanted in NAMES] + ([group_column] if group_column else [])
+    read = with_names(read_source(source, max_bytes=max_bytes, form=file_form), names)
     special = _check_request(read, target, types or {}, task, time_column, group_column, test_fraction)
     notes = dict(read.notes)
     spellings = {target: _class_spellings(read.frame[target], join_spellings)}
     cells = _joined(read.frame.select(target), spellings, notes)[target]
-    chosen, answer, form = read_target(cells, target, task, notes)
-    frame = read.frame
+    chosen, keys_of_rows, form = read_target(cells, target, task, notes, partial(read.as_written, target))
+    frame, answer = read.frame, keys_of_rows
     if answer.null_count():
         if missing := answer.null_count() - notes.get(LONELY, 0):
             notes["rows_without_target"] = missing
@@ -233,7 +275,7 @@ def load_table(
     of_levels = {column.name: joins(train[column.name], join_spellings) for column in columns if column.type == "categorical"}
     train, spellings = _joined(train, of_levels, notes), {name: one for name, one in (spellings | of_levels).items() if one}
     classes = ordered_classes(train[target]) if chosen != "regression" else ()
-    given = None if test is None else read_source(test, max_bytes=max_bytes, form=file_form)
+    given = None if test is None else with_names(read_source(test, max_bytes=max_bytes, form=file_form), names)
     if time is not None and given is not None and time.name not in given.frame.columns:
         time = None  # it tells the order of the training rows, and a model cannot ask for it
     parts = () if time is None else _time_parts(train[time.name], time)
@@ -242,7 +284,7 @@ def load_table(
     had = _usual(frame, None if held is None else ~held, train, columns if time is None else (*columns, time), levels)
     schema = Schema(
         columns, target, chosen, classes, levels, group_column, time_column, time, parts, form, words, had, spellings,
-        join_spellings, read.encoding, read.sheet,
+        join_spellings, read.encoding, read.sheet, _class_values(read, target, classes, keys_of_rows) if classes else None,
     )  # fmt: skip
     changes: tuple[FormChange, ...] = ()
     if given is not None:
@@ -254,8 +296,8 @@ def load_table(
         held_out = _of_known_class(held_out, target, classes, notes)
     if not held_out.height:
         raise UserError("no row is left for the test part; give more rows, another test_fraction, or a test table")
-    fingerprint = fingerprint_of(frame.drop(special), answer, keys)
     origin: Literal["file", "held-out"] = "held-out" if test is None else "file"
+    fingerprint = fingerprint_of(frame.drop(special), answer, keys)
     told = read.told | told_of_numbers(frame, columns) | told_of_target(cells, chosen)
     return Table(read.name, read.origin, fingerprint, schema, train, held_out, notes, origin, changes, told)
 
@@ -267,6 +309,14 @@ def _of_known_class(held_out: pl.DataFrame, target: str, classes: Sequence[str],
         return held_out
     notes["test_rows_of_unseen_class"] = int((~known).sum())
     return held_out.filter(known)
+
+
+def _class_values(read: Source, target: str, classes: Sequence[str], keys: pl.Series) -> ClassValues | None:
+    """The classes as the source has them. keys: of all its rows."""
+    if read.texts is not None:
+        return written_values(classes, keys, read.as_written(target))
+    given = None if read.given is None else read.given.iloc[:, read.frame.columns.index(target)]
+    return class_values(classes, keys, read.frame[target], given)
 
 
 # -------------------------------------------------------------------------------------------------------- requests
@@ -351,7 +401,8 @@ def _test_rows(
         answer = numbers
         respelt: list[FormChange] = []
     else:
-        answer, respelt = known_spelling(labels(cells), schema.classes, schema, schema.target)
+        texts = known_classes(labels(given.as_written(schema.target)), schema.classes)
+        answer, respelt = known_spelling(texts, schema.classes, schema, schema.target)
         known = [*schema.classes, None]
         new = sorted(set(answer.unique()) - set(known))
         strange = answer.is_in(new)

@@ -37,7 +37,8 @@ def read_parquet(order: Mapping[str, Any], out: IO[bytes]) -> list[str]:
                 raise UserError(nested_column(text, nested[0].name, str(nested[0].type), len(nested)))
             names = list(file.schema_arrow.names)
             schema, size = None, 0
-            for table in _pieces(file, order["rows"]):
+            declared = _declared(file.schema_arrow)
+            for table in _pieces(file, order["rows"], declared):
                 table.validate(full=True)  # damaged lengths and offsets would crash whoever follows them
                 size += table.nbytes
                 if size > limit:
@@ -55,15 +56,38 @@ def read_parquet(order: Mapping[str, Any], out: IO[bytes]) -> list[str]:
         raise UserError(f"{text} cannot be read as Parquet: {shown(error, 160)}; is it complete?") from error
 
 
-def _pieces(file: Any, rows: int | None) -> Iterator[pa.Table]:
-    """The tables of a file, one for each group of rows, so that no more than one is in memory; at least one."""
+def _declared(schema: pa.Schema) -> list[int]:
+    """The positions of columns that were categories of numbers in pandas: Parquet keeps the numbers alone, and says so beside."""
+    import pyarrow as pa
+
+    columns = (schema.pandas_metadata or {}).get("columns", [])
+    names = {column.get("field_name") for column in columns if column.get("pandas_type") == "categorical"}
+    numbers = (pa.types.is_integer, pa.types.is_floating)
+    return [i for i, field in enumerate(schema) if field.name in names and any(is_one(field.type) for is_one in numbers)]
+
+
+def _as_categories(table: pa.Table, positions: list[int]) -> pa.Table:
+    """The table with these columns as categories."""
+    import pyarrow as pa
+
+    for position in positions:
+        texts = table.column(position).cast(pa.string()).combine_chunks()
+        table = table.set_column(position, table.schema.field(position).name, texts.dictionary_encode())
+    return table
+
+
+def _pieces(file: Any, rows: int | None, declared: list[int]) -> Iterator[pa.Table]:
+    """The tables of a file, one for each group of rows, so that no more than one is in memory; at least one.
+
+    declared: the positions of columns that become categories.
+    """
     import pyarrow as pa
 
     if rows:
         batch = next(file.iter_batches(batch_size=rows), None)
-        yield file.schema_arrow.empty_table() if batch is None else pa.Table.from_batches([batch])
-    elif not file.num_row_groups or any(pa.types.is_dictionary(field.type) for field in file.schema_arrow):
-        yield file.read().unify_dictionaries()  # an Arrow file has one dictionary for a column
+        yield _as_categories(file.schema_arrow.empty_table() if batch is None else pa.Table.from_batches([batch]), declared)
+    elif declared or not file.num_row_groups or any(pa.types.is_dictionary(field.type) for field in file.schema_arrow):
+        yield _as_categories(file.read(), declared).unify_dictionaries()  # an Arrow file has one dictionary for a column
     else:
         yield from map(file.read_row_group, range(file.num_row_groups))
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
-from advisor.columns import TEXTS, labels, number_format, parse_numbers, tally
+from advisor.columns import TEXTS, is_mark, labels, number_format, parse_numbers, tally
 from advisor.errors import UserError
 from advisor.features import Task
 from advisor.reading import shown
@@ -24,11 +30,87 @@ MOST_LONELY = 0.05
 LONELY = "rows_alone_in_their_class"
 
 
-def read_target(cells: pl.Series, name: str, asked: Task | None, notes: dict[str, int]) -> tuple[Task, pl.Series, str]:
+@dataclass(frozen=True)
+class ClassValues:
+    """The classes as they were given, in code order: of a frame or an array its own values (True, 1.0, '1'), of a file without
+    types what is written in it. dtype: the name of NumPy's type of them."""
+
+    values: tuple[bool | int | float | str, ...]
+    dtype: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "values", tuple(self.values))  # JSON knows lists only
+
+    def array(self) -> NDArray[Any]:
+        """Shape (classes,)."""
+        return np.array(self.values, dtype=self.dtype)
+
+
+def class_values(classes: Sequence[str], keys: pl.Series, cells: pl.Series, given: Any = None) -> ClassValues | None:
+    """The values of the classes as they were given; None where they can't be kept.
+
+    keys: the class of each row, null where it has none. cells: of the same rows, as they are written in a file or are in a
+    frame; the commonest one of a class is its value. given: the pandas series that they were made from, whose values are taken.
+    """
+    counts = pl.DataFrame({"key": keys, "cell": cells.cast(pl.String)}).with_row_index("row").drop_nulls("key")
+    rows = counts.group_by("key", "cell").agg(pl.col("row").min(), pl.len()).sort("len", "row", descending=[True, False])
+    first = dict(rows.unique("key", keep="first", maintain_order=True).select("key", "row").iter_rows())
+    if given is None:
+        dtype = "str" if cells.dtype in TEXTS else cells.head(0).to_numpy().dtype.name
+        values = [cells[first[label]] for label in classes]
+    else:
+        values = [given.iloc[first[label]] for label in classes]
+        values = [value.item() if isinstance(value, np.generic) else value for value in values]
+        dtype = _numpy_type(given.dtype, values)
+    plain = all(isinstance(value, bool | int | str) or (isinstance(value, float) and isfinite(value)) for value in values)
+    return ClassValues(tuple(values), dtype) if plain else None
+
+
+def _numpy_type(dtype: Any, values: Sequence[Any]) -> str:
+    """NumPy's name for the type of a pandas series with these values; object for texts and mixtures, as pandas has it."""
+    if hasattr(dtype, "categories"):
+        return _numpy_type(dtype.categories.dtype, values)
+    plain = getattr(dtype, "numpy_dtype", dtype)
+    if isinstance(plain, np.dtype) and plain.kind in "biuf":
+        return plain.name
+    return "object"
+
+
+def written_values(classes: Sequence[str], keys: pl.Series, texts: pl.Series) -> ClassValues | None:
+    """As ``class_values`` for the cells of a file without types: numbers where all are written back as they stood."""
+    found = class_values(classes, keys, texts)
+    if found is None:
+        return None
+    for kind, back in ((int, str), (float, _written)):
+        try:
+            numbers = tuple(kind(text) for text in found.values)
+        except ValueError:
+            continue
+        if all(back(n) == text for n, text in zip(numbers, found.values, strict=True)) and not _too_large(numbers):
+            return ClassValues(numbers, np.dtype(kind).name)
+    return found
+
+
+def _written(value: float) -> str:
+    return repr(value) if "e" not in repr(value) else ""
+
+
+def _too_large(numbers: Sequence[float]) -> bool:
+    return any(not -(2**63) <= number < 2**63 for number in numbers)
+
+
+def read_target(
+    cells: pl.Series,
+    name: str,
+    asked: Task | None,
+    notes: dict[str, int],
+    written: Callable[[], pl.Series] | None = None,
+) -> tuple[Task, pl.Series, str]:
     """The task; the target as Float64 (regression) or labels, null where it is missing; how its text was read as numbers.
 
     A label that a single row has can be trained on or tested on, but not both: it is null, too, and counted in ``notes``, but
-    for numbers of which nobody said that they are classes.
+    for numbers of which nobody said that they are classes. written: reads the cells as they stand in a file without types;
+    where they are no whole numbers, a class is its text (1.10 is other than 1.1).
     """
     if cells.dtype.is_temporal():
         raise UserError(f"the target '{shown(name)}' holds dates or times; expected numbers or classes")
@@ -41,6 +123,11 @@ def read_target(cells: pl.Series, name: str, asked: Task | None, notes: dict[str
             "cannot be a regression target; ask for task binary or multiclass, or name a column of numbers"
         )
     classes = labels(cells)
+    if written is not None and cells.dtype.is_float() and _may_be_classes(numbers, asked):
+        texts = written()
+        classes = texts.set(classes.is_null(), None).alias(name) if texts.dtype == pl.String else classes
+    if asked is None and numbers is not None and cells.dtype == pl.String:  # words for a missing cell are no class of numbers
+        classes = classes.set(is_mark(classes).fill_null(value=False), None)
     if asked != "regression" and (numbers is None or asked is not None):
         classes = _without_lonely(classes, notes)
     task = asked or _inferred_task(numbers, classes)
@@ -56,6 +143,25 @@ def read_target(cells: pl.Series, name: str, asked: Task | None, notes: dict[str
     if asked == "binary" and found > 2:
         raise UserError(f"the target '{shown(name)}' has {found:,} classes and cannot be binary; ask for task multiclass")
     return task, classes.alias(name), ""
+
+
+def _may_be_classes(numbers: pl.Series | None, asked: Task | None) -> bool:
+    """Whether these are no whole numbers, and few enough that each may name a class."""
+    if numbers is None or asked == "regression" or _whole(numbers):
+        return False
+    return asked is not None or numbers.drop_nulls().n_unique() <= FEW_VALUES
+
+
+def known_classes(answer: pl.Series, classes: Sequence[str]) -> pl.Series:
+    """Classes as the training rows have them where further rows have the same numbers otherwise written (1.0 for 1)."""
+    strange = answer.drop_nulls().unique()
+    strange = strange.filter(~strange.is_in(list(classes)))
+    numbers = pl.DataFrame({"known": list(classes)}, schema={"known": pl.String})
+    numbers = numbers.with_columns(n=pl.col("known").cast(pl.Float64, strict=False))
+    numbers = numbers.drop_nulls().filter(pl.col("n").is_unique())
+    found = strange.to_frame("text").with_columns(n=pl.col("text").cast(pl.Float64, strict=False)).join(numbers, on="n")
+    same = dict(found.select("text", "known").iter_rows())
+    return answer.replace(list(same), list(same.values())) if same else answer
 
 
 def _without_lonely(classes: pl.Series, notes: dict[str, int]) -> pl.Series:
@@ -88,7 +194,9 @@ def _inferred_task(numbers: pl.Series | None, classes: pl.Series) -> Task:
     if numbers is None:
         return "multiclass"
     rows = len(classes) - classes.null_count()
-    few = _whole(numbers) and found <= FEW_VALUES and rows >= 10 * found
+    # whole numbers, or one number in more than one spelling: 1.1 and 1.10 are names
+    named = _whole(numbers) or found > numbers.drop_nulls().n_unique()
+    few = named and found <= FEW_VALUES and rows >= 10 * found
     return "multiclass" if few and not _counts(numbers) else "regression"
 
 

@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -235,7 +236,8 @@ def test_gzip_parquet_and_frames_read_the_same(tmp_path):
     tables = [load_table(source, "y") for source in sources]
     for table in tables:
         assert table.train.equals(tables[0].train) and table.test.equals(tables[0].test)
-        assert table.schema == tables[0].schema and table.fingerprint == tables[0].fingerprint
+        assert replace(table.schema, given=None) == replace(tables[0].schema, given=None)  # pandas has texts as objects
+        assert table.fingerprint == tables[0].fingerprint
     assert [table.name for table in tables] == ["data-frame"] * 2 + ["data"] * 3
     assert tables[2].source == str(tmp_path / "data.parquet")
 
