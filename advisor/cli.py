@@ -467,13 +467,15 @@ def stop(run: str, wait: float, as_json: bool) -> None:
     """
     from advisor.remote import url_or_path
     from advisor.run_folder import RunFolder
+    from advisor.status import read_status
     from advisor.status import stop as ask
 
     folder = RunFolder.open(run)
     answer, name = ask(folder, wait), url_or_path(folder)
+    instead = f", or make a model of what is there: advisor finish {name}" if read_status(folder).done else ""
     words = {
         "nobody": f"nothing runs in {name}",
-        "stopped": f"stopped; go on with: advisor tune {name}, or make a model of what is there: advisor finish {name}",
+        "stopped": f"stopped; go on with: advisor tune {name}{instead}",
         "asked": f"asked to stop: it does at its trials' next epoch, see advisor status {name}",
     }
     if as_json:

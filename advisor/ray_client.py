@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from advisor.errors import UserError
 from advisor.executors import Event, Executor, Factory, Job
 from advisor.ray_executor import RayExecutor, RayWorkers
 from advisor.versions import differences, versions
+
+NOT_CONNECTED = "Ray Client is not connected"
+"""In a plain Exception: how Ray answers every call after it has given up a connection, half a minute after that was lost."""
 
 
 class _Bridge:
@@ -72,6 +76,7 @@ class ClientWorkers(RayWorkers):
     def _begin(self) -> None:
         import ray
 
+        logging.getLogger("ray.util.client.logsclient").setLevel(logging.ERROR)  # what it says of a lost connection is not ours
         # On no CPU: it only waits, and a cluster whose CPUs are all the workers' must still have room for it.
         self.bridge = ray.remote(_Bridge).options(num_cpus=0).remote(self._options)
         self.actors.append(self.bridge)
@@ -149,14 +154,16 @@ def unpacked(ray: Any) -> Iterator[None]:
     """What the actor's side raised, as it would be raised here; a lost connection or cluster is one line."""
     try:
         yield
-    except (ray.exceptions.RayError, ConnectionError) as error:
+    except Exception as error:
+        if not isinstance(error, ray.exceptions.RayError | ConnectionError) and NOT_CONNECTED not in str(error):
+            raise
         cause = getattr(error, "cause", None)
         if isinstance(cause, UserError | ValueError):
             raise type(cause)(str(cause)) from error
         if isinstance(error, ray.exceptions.RayTaskError):
             raise  # a bug of ours, on the other side
         first = (str(error).strip().splitlines() or [""])[0][:200]
+        why = "" if NOT_CONNECTED in first else f" ({type(error).__name__}: {first})"
         raise UserError(
-            f"the connection to the cluster is lost ({type(error).__name__}: {first}): what was finished is kept; the same "
-            "command goes on with it"
+            f"the connection to the cluster is lost{why}: what was finished is kept; the same command goes on with it"
         ) from error

@@ -223,17 +223,49 @@ def _closing(pool: RayWorkers | None) -> Iterator[list[Executor]]:
             pool.close()
 
 
-def finish(run: str | Path, **options: Any) -> RunResult:
+def finish(
+    run: str | Path,
+    *,
+    time_limit: float | None = None,
+    executor: str = "ray",
+    address: str | None = None,
+    workers: int | None = None,
+    gpus_per_worker: float | None = None,
+    objective: str | Callable[[Trial], Any] | None = None,
+    working_dir: str | Path | None = None,
+    storage: str | None = None,
+    progress: bool = True,
+    on_event: Listener | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    on_phase: Callable[[str], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
+) -> RunResult:
     """The final, a model and a report from the trials that a stopped search has finished. ``advisor finish`` is this.
 
-    run: the run folder, its recommendation.yaml or its URL. options: those of ``tune`` that say where the final runs
-    (``executor``, ``address``, ``workers``, ``gpus_per_worker``, ``time_limit``), the objective where it was a function of a
-    program, and its callbacks. The same search can be gone on with later, by ``tune`` with more trials.
+    run: the run folder, its recommendation.yaml or its URL. time_limit: seconds, for the final. objective: only of a search
+    with a function of a program; one with a name is remembered. The others are those of ``tune``. The same search can be gone
+    on with later, by ``tune`` with more trials.
     UserError when the run was not searched, or no trial has finished.
     """
     if searched_run(run) is None:
         raise UserError(f"{run} holds no search to finish: begin one (`advisor tune`)")
-    return tune(run, trials=0, **options)
+    return tune(
+        run,
+        trials=0,
+        time_limit=time_limit,
+        executor=executor,
+        address=address,
+        workers=workers,
+        gpus_per_worker=gpus_per_worker,
+        objective=objective,
+        working_dir=working_dir,
+        storage=storage,
+        progress=progress,
+        on_event=on_event,
+        should_stop=should_stop,
+        on_phase=on_phase,
+        on_note=on_note,
+    )
 
 
 def _hold_final(

@@ -14,6 +14,7 @@ import pytest
 from advisor.errors import UserError
 from advisor.executor_contract import LIMIT, SHARED, ExecutorContract, events_of, script_factory
 from advisor.executors import Began, Cancelled, Failed, Finished, InProcessExecutor, Job
+from advisor.ray_client import unpacked
 from advisor.ray_executor import RayExecutor, RayWorkers
 from advisor.simulated import SimulatedExecutor
 
@@ -314,3 +315,13 @@ def test_a_start_that_does_not_end_is_one_line(monkeypatch):
         workers.close()  # and this does not wait for it either
     finally:
         over.set()
+
+
+def test_a_client_that_ray_has_given_up_is_one_line():
+    """In Ray's own words, which are a plain Exception."""
+    pytest.importorskip("grpc")
+    import ray
+    from ray.util.client import ray as client
+
+    with pytest.raises(UserError, match="the connection to the cluster is lost: what was finished is kept"), unpacked(ray):
+        client.call_remote(None)
