@@ -8,10 +8,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import re
 import shutil
 import subprocess
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +27,7 @@ from advisor.features import Features, Task
 from advisor.groups import measure_groups
 from advisor.reading import available_memory, total_memory
 from advisor.shift import measure_shift
+from advisor.spellings import repeated_spellings
 from advisor.table import MAX_LEVELS, Column, ColumnType, Table, encoded_names
 from advisor.target import LONELY
 from advisor.traps import measure_traps
@@ -230,12 +229,12 @@ def _missing_facts(table: Table, missing: Mapping[str, int]) -> dict[str, Any]:
 def _level_facts(table: Table) -> dict[str, Any]:
     counts = {column.name: _level_count(table, column.name) for column in table.schema.of_type("categorical")}
     high = sorted(name for name, count in counts.items() if count > HIGH_CARDINALITY)
-    repeated = {name: _repeated_spellings(table.schema.levels[name]) for name in counts}
+    repeated = {name: repeated_spellings(table.schema.levels[name]) for name in counts}
     return {
         **_joined_facts(table),
         "spellings.levels": sum(repeated.values()),
         "columns.spellings": sorted(name for name, count in repeated.items() if count),
-        "spellings.classes": _repeated_spellings(table.schema.classes),
+        "spellings.classes": repeated_spellings(table.schema.classes),
         "cardinality.max": max(counts.values(), default=None),
         "cardinality.high_columns": len(high),
         "columns.high_cardinality": high,
@@ -250,12 +249,6 @@ def _joined_facts(table: Table) -> dict[str, Any]:
         "spellings.joined_as": [f"{name}: '{one}' as '{kept}'" for name in sorted(joined) for one, kept in joined[name].items()],
         "columns.spellings_joined": sorted(joined),
     }
-
-
-def _repeated_spellings(labels: Sequence[str]) -> int:
-    """How many repeat another but for capitals, blanks, and dashes or dots in their place: New York and new-york."""
-    plain = (re.sub(r"[\s._-]+", " ", unicodedata.normalize("NFKC", label)).strip().casefold() for label in labels)
-    return len(labels) - len(set(plain))
 
 
 def _level_count(table: Table, name: str) -> int:

@@ -56,6 +56,15 @@ def respelled(strange: Iterable[str], known: Sequence[str], join: bool | None) -
     return found
 
 
+def repeated_spellings(labels: Sequence[str]) -> int:
+    """How many of these labels repeat another one but for capitals, blanks, and dashes or dots between letters.
+
+    A sign is no spelling: -1 and 1, or A and A-, are two things.
+    """
+    plain = [unicodedata.normalize("NFKC", label) for label in labels]
+    return len(labels) - len({_key(label, wide=True, capitals=False) or label for label in plain})
+
+
 def replaced(cells: pl.Series, spellings: Mapping[str, str]) -> pl.Series:
     """The cells with each spelling by the one that stands for it."""
     return cells.replace(dict(spellings)) if spellings else cells

@@ -12,6 +12,7 @@ import pytest
 from advisor.errors import UserError
 from advisor.facts import FACTS, Facts
 from advisor.measurement import SAMPLE_ROWS, measure
+from advisor.spellings import repeated_spellings
 from advisor.table import load_table
 
 MACHINE = {"cores": 4, "memory.gb": 16.0, "memory.available_gb": 8.0, "gpu.count": 1, "gpu.memory_gb": 24.0}
@@ -337,3 +338,18 @@ def test_gpus_are_asked_of_nvidia_smi(tmp_path, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     program.write_text("#!/bin/sh\necho no devices >&2\nexit 9\n")
     assert measure(table()).values["gpu.count"] == 0
+
+
+@pytest.mark.parametrize(
+    ("labels", "repeats"),
+    [
+        (("-1", "1"), 0),
+        (("A", "A-", "A+"), 0),
+        (("c", "c++"), 0),
+        (("New York", "new-york"), 1),
+        (("yes", "Yes ", "YES."), 2),
+        (("v1.0", "v10"), 0),
+    ],
+)
+def test_a_sign_is_no_spelling(labels, repeats):
+    assert repeated_spellings(labels) == repeats
