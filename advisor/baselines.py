@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advisor.features import Dataset, Features, Signals
+from advisor.signal_baselines import fit_signal_baseline
 
 RARE_LEVEL = 5
 """Levels with fewer training rows share one column of the linear model."""
@@ -46,7 +47,8 @@ def fit_baselines(
     until: on time.monotonic's clock; a baseline that is expected to take longer is left out.
 
     Scikit-learn's estimators at their defaults: DummyClassifier or DummyRegressor, LogisticRegression or Ridge on
-    scaled and one-hot columns, HistGradientBoosting. Images and sequences are averaged down to SIGNAL_NUMBERS numbers.
+    scaled and one-hot columns, HistGradientBoosting. Images and sequences are averaged down to SIGNAL_NUMBERS numbers for
+    these, and have one of their own besides (``signal_baselines``).
     """
     from sklearn.dummy import DummyClassifier, DummyRegressor
     from sklearn.linear_model import LogisticRegression, Ridge
@@ -57,6 +59,9 @@ def fit_baselines(
     fitted = {"majority or mean": _fitted(constant, train)}
     if until is None or time.monotonic() < until:
         fitted["linear"] = _fitted(make_pipeline(_linear_inputs(_table_of(train.features)), linear), train)
+    if isinstance(train.features, Signals) and (until is None or time.monotonic() < until):
+        name, scores = fit_signal_baseline(train, seed)
+        fitted[name] = scores
     if until is None or (time.monotonic() < until and time.monotonic() + expected_seconds(train) < until):
         fitted["gradient boosting"] = _fitted(_trees(train, seed), train)
     return fitted
