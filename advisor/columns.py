@@ -18,6 +18,8 @@ ColumnType = Literal["numeric", "categorical", "boolean", "datetime", "text", "i
 DECLARED = (pl.Categorical, pl.Enum)
 """The types of a column that somebody has declared to hold categories, whatever these look like."""
 TEXTS = (pl.String, *DECLARED)
+MOST_JUDGED = 10_000
+"""By so many of its cells, spread over all, it is judged which type most of a column can be read as."""
 MOSTLY = 0.95
 """Text becomes numbers or dates when this share of the cells that are no missing-marks can be read so."""
 MISSING_MARKS: tuple[str, ...] = ("?", "-", "--", ".", "*", "n/a", "n.a.", "na", "nan", "null", "none", "nil", "unknown")
@@ -425,6 +427,16 @@ def told_of_target(cells: pl.Series, task: str) -> dict[str, str]:
     }
 
 
+def told_of_unreadable(frame: pl.DataFrame, columns: Sequence[Column]) -> dict[str, str]:
+    """Which cells cannot be read as the types of their columns: code -> sentence."""
+    said = []
+    for column in columns:
+        if column.type in ("numeric", "datetime", "boolean") and len(bad := unreadable(frame[column.name], column)):
+            name = shown(column.name, 60)
+            said.append(f"in '{name}' ({column.type}) {how_many(bad, frame.height)}")
+    return {"unreadable-cells": f"Cells that cannot be read count as missing: {_first(said)}."} if said else {}
+
+
 def _first(sentences: Sequence[str]) -> str:
     more = f"; and {len(sentences) - TOLD_COLUMNS} more columns" if sentences[TOLD_COLUMNS:] else ""
     return "; ".join(sentences[:TOLD_COLUMNS]) + more
@@ -502,6 +514,25 @@ def conform(cells: pl.Series, column: Column) -> tuple[pl.Series, dict[str, int]
     if junk > 0:
         notes["junk_values"] = junk
     return result.alias(column.name), notes
+
+
+def unreadable(cells: pl.Series, column: Column) -> pl.Series:
+    """The filled cells, as text, that cannot be read as the column's type; words that mark a missing cell are none of them."""
+    texts = labels(cells)
+    bad = texts.filter(conform(cells, column)[0].is_null() & texts.is_not_null())
+    return bad.filter(~is_mark(bad))
+
+
+def how_many(bad: pl.Series, rows: int, what: str = "") -> str:
+    """Cells that cannot be read, for a message: "133 of 200 cells, such as 'soon'". what: is so of them."""
+    return f"{len(bad):,} of {rows:,} cells{what}" + (f", such as '{shown(bad[0], 40)}'" if len(bad) else "")
+
+
+def read_as(cells: pl.Series, *types: ColumnType) -> Column:
+    """The column as that one of the types that most of its cells can be read as."""
+    sample = cells.gather(np.linspace(0, len(cells) - 1, min(len(cells), MOST_JUDGED)).astype(int))
+    found = [infer(cells, sample, wanted) for wanted in types]
+    return min(found, key=lambda column: conform(cells, column)[0].null_count())
 
 
 def tally(cells: pl.Series) -> pl.DataFrame:

@@ -10,7 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from advisor.archive import Archived, archive_pair, read_archive
-from advisor.columns import Column, conform, infer, number_format
+from advisor.columns import Column, conform, how_many, infer, number_format, read_as, unreadable
 from advisor.errors import UserError, did_you_mean
 from advisor.reading import available_memory, read_source, shown
 from advisor.signal_rows import ArrayValues, Found, Request, Rows, padded, without_infinities
@@ -128,7 +128,8 @@ def _value_columns(
         if values is not None:
             found[name] = values
         elif request.columns:
-            raise UserError(f"{shown(origin)}: the value column '{shown(name)}' holds no numbers, as it did in training")
+            bad = how_many(unreadable(cells, read_as(cells, "numeric")), len(cells), " are no numbers")
+            raise UserError(f"{shown(origin)}: the value column '{shown(name)}' is not as in training: {bad}")
     if not found:
         raise UserError(f"{shown(origin)} has no column of numbers beside the named ones; expected the values of the sequences")
     matrix = np.stack([cells.cast(pl.Float64).to_numpy() for cells in found.values()], axis=1)

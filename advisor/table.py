@@ -20,13 +20,17 @@ from advisor.columns import (
     beyond,
     checked_type,
     conform,
+    how_many,
     infer,
     labels,
     number_format,
+    read_as,
     side_name,
     tally,
     told_of_numbers,
     told_of_target,
+    told_of_unreadable,
+    unreadable,
 )
 from advisor.errors import FormChange, UserError, did_you_mean
 from advisor.features import MISSING, UNSEEN, Dataset, Features, Task
@@ -299,6 +303,7 @@ def load_table(
     origin: Literal["file", "held-out"] = "held-out" if test is None else "file"
     fingerprint = fingerprint_of(frame.drop(special), answer, keys)
     told = read.told | told_of_numbers(frame, columns) | told_of_target(cells, chosen)
+    told |= told_of_unreadable(frame, columns) if "junk_values" in notes else {}
     return Table(read.name, read.origin, fingerprint, schema, train, held_out, notes, origin, changes, told)
 
 
@@ -397,7 +402,8 @@ def _test_rows(
         # as the training rows', but where that was plain and these are not: they are of the same quantity
         numbers = finite_numbers(cells, schema.target_format or number_format(cells))
         if numbers is None or not numbers.count():
-            raise UserError(f"the test table's target '{shown(schema.target)}' holds no numbers, the training rows' does")
+            bad = how_many(unreadable(cells, read_as(cells, "numeric")), len(cells), " are no numbers")
+            raise UserError(f"the test table's target '{shown(schema.target)}' is not as the training rows': {bad}")
         answer = numbers
         respelt: list[FormChange] = []
     else:
@@ -539,17 +545,25 @@ def _without_gaps(times: pl.Series) -> pl.Series:
 def _time_as_column(cells: pl.Series) -> Column:
     """How a time column is read: as dates or as numbers; UserError where most cells are neither."""
     judged = infer(cells, cells.gather(np.linspace(0, len(cells) - 1, min(len(cells), 10_000)).astype(int)))
-    if judged.type != "datetime":
+    if judged.type not in ("datetime", "numeric") and cells.dtype in TEXTS:
+        judged = replace(read_as(cells, "datetime", "numeric"), why=judged.why)
+    elif judged.type != "datetime":
         judged = Column(cells.name, "numeric", judged.why, judged.format if judged.type == "numeric" else "")
     times = conform(cells, judged)[0]
     if times.null_count() > (1 - MOSTLY) * len(times):
-        bad = labels(cells).filter(times.is_null()).drop_nulls()
-        raise UserError(
-            f"the time column '{shown(cells.name)}' cannot be read as dates or numbers "
-            f"({times.null_count():,} of {len(times):,} rows, such as '{shown(bad[0] if len(bad) else '', 40)}'); "
-            "expected dates such as 2024-01-31, or numbers"
-        )
+        raise UserError(_not_times(cells, judged, times))
     return judged
+
+
+def _not_times(cells: pl.Series, judged: Column, times: pl.Series) -> str:
+    """What is wrong with a time column of which more than a few cells are no times."""
+    bad, name = unreadable(cells, judged), f"the time column '{shown(cells.name)}'"
+    missing = times.null_count() - len(bad)
+    if not len(bad):
+        return f"{name} is missing in {missing:,} of {len(times):,} rows; leave these rows out, or name another column or none"
+    what = "dates or numbers" if not times.count() else "dates" if judged.type == "datetime" else "numbers"
+    also = f", and is missing in {missing:,}" if missing else ""
+    return f"{name} cannot be read as {what} in {how_many(bad, len(times))}{also}; expected dates such as 2024-01-31, or numbers"
 
 
 def read_times(cells: pl.Series) -> pl.Series:

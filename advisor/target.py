@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from advisor.columns import TEXTS, is_mark, labels, number_format, parse_numbers, tally
+from advisor.columns import TEXTS, how_many, is_mark, labels, number_format, parse_numbers, read_as, tally, unreadable
 from advisor.errors import UserError
 from advisor.features import Task
 from advisor.reading import shown
@@ -117,10 +117,10 @@ def read_target(
     form = number_format(cells)
     numbers = finite_numbers(cells, form)
     if asked == "regression" and numbers is None:
-        example = labels(cells).drop_nulls()
+        bad = how_many(unreadable(cells, read_as(cells, "numeric")), len(cells), " are no numbers")
         raise UserError(
-            f"the target '{shown(name)}' holds text such as '{shown(example[0] if len(example) else '', 30)}' and "
-            "cannot be a regression target; ask for task binary or multiclass, or name a column of numbers"
+            f"'{shown(name)}' cannot be a regression target: {bad}; fix these cells, ask for task binary or multiclass, "
+            "or name a column of numbers"
         )
     classes = labels(cells)
     if written is not None and cells.dtype.is_float() and _may_be_classes(numbers, asked):

@@ -510,7 +510,7 @@ BAD_REQUESTS = [
     ({"y": NUMBERS}, {"task": "multiclass"}, "continuous"),
     ({"y": NUMBERS}, {"task": "binary"}, "continuous"),
     ({"y": ["a", "b", "c", "d"] * 10}, {"task": "binary"}, "4 classes and cannot be binary"),
-    ({}, {"task": "regression"}, "text such as 'no'"),
+    ({}, {"task": "regression"}, "40 of 40 cells are no numbers, such as 'no'"),
     ({}, {"task": "clasification"}, "task is 'clasification'"),
     ({"y": [datetime.date(2024, 1, 1)] * ROWS}, {}, "dates or times"),
     ({}, {"group_column": "y"}, "the group column 'y' is the target"),
@@ -532,7 +532,7 @@ BAD_REQUESTS = [
     ({}, {"test": plain().with_columns(y=pl.lit("perhaps"))}, "class 'perhaps', which no training row has"),
     ({}, {"test": plain().head(0)}, "no row is left for the test part"),
     ({}, {"test": "gone.csv"}, "does not exist"),
-    ({"y": NUMBERS}, {"test": plain()}, "holds no numbers"),
+    ({"y": NUMBERS}, {"test": plain()}, "of 40 cells are no numbers"),
     ({"y": NUMBERS, "a": None, "c": None}, {}, "no column is left to predict"),
 ]
 
@@ -1262,3 +1262,33 @@ def test_test_rows_of_a_class_that_no_training_row_has_are_left_out_and_counted(
     assert table.test["a"].to_list() == [0, 3]
     assert table.notes["test_rows_of_unseen_class"] == 1
     assert table.notes["test_rows_without_target"] == 1
+
+
+DAYS = [(datetime.date(2023, 1, 1) + datetime.timedelta(days=row)).isoformat() for row in range(200)]
+QUOTED = [
+    ("time", [day if row % 3 == 0 else "soon" for row, day in enumerate(DAYS)], "as dates in 133 of 200 cells, such as 'soon'"),
+    ("time", [None if row % 3 == 0 else ("soon", day)[row % 2] for row, day in enumerate(DAYS)],
+     "as dates in 66 of 200 cells, such as 'soon', and is missing in 67"),
+    ("time", [str(row / 4) if row % 3 else "soon" for row in range(200)], "as numbers in 67 of 200 cells, such as 'soon'"),
+    ("time", ["soon", "late"] * 100, "as dates or numbers in 200 of 200 cells, such as 'soon'"),
+    ("time", [None if row % 3 == 0 else day for row, day in enumerate(DAYS)], "is missing in 67 of 200 rows"),
+    ("time", ["2023-04-01"] * 200, "has one value in all rows"),
+    ("target", [str(row / 4) if row % 3 else "bad" for row in range(200)], "67 of 200 cells are no numbers, such as 'bad'"),
+    ("test", [str(row / 4) if row % 3 else "bad" for row in range(200)], "67 of 200 cells are no numbers, such as 'bad'"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("role", "cells", "says"), QUOTED)
+def test_an_error_quotes_the_cells_that_cannot_be_read_and_how_many(role, cells, says):
+    data = plain(200).with_columns(c=pl.Series(cells))
+    options = {"time": {"time_column": "c"}, "target": {"task": "regression"}, "test": {"test": data}}[role]
+    target = "c" if role in ("target", "test") else "y"
+    with pytest.raises(UserError, match=re.escape(says)) as caught:
+        load_table(data.with_columns(c=pl.int_range(pl.len()) / 7) if role == "test" else data, target, **options)
+    one_line(caught.value)
+
+
+def test_cells_that_are_read_as_missing_are_told():
+    data = plain(200).with_columns(c=pl.Series([day if row % 3 == 0 else "soon" for row, day in enumerate(DAYS)]))
+    told = load_table(data, "y", types={"c": "datetime"}).told["unreadable-cells"]
+    assert told == "Cells that cannot be read count as missing: in 'c' (datetime) 133 of 200 cells, such as 'soon'."
