@@ -26,6 +26,7 @@ class ReadingOptions(TypedDict, total=False):
     without: Sequence[str]
     fixed: Mapping[str, Any]
     strict: bool
+    join_spellings: bool | None
 
 
 DEFAULTS: Mapping[str, Any] = {

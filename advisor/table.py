@@ -37,7 +37,7 @@ from advisor.features import MISSING, UNSEEN, Dataset, Features, Task
 from advisor.holdout import fingerprint_of, held_out_rows, row_keys
 from advisor.new_rows import Usual, known_spelling, read_new, usual
 from advisor.reading import MAX_BYTES, FileForm, Source, read_source, shown, with_unique_names
-from advisor.spellings import joins, replaced
+from advisor.spellings import joins, replaced, respelled
 from advisor.target import (
     LONELY,
     MIN_ROWS,
@@ -413,9 +413,12 @@ def _test_rows(
         new = sorted(set(answer.unique()) - set(known))
         strange = answer.is_in(new)
         if new and bool((strange | answer.is_null()).all()):
+            near = respelled(new, schema.classes, join=True).get(new[0])
+            joining = f"'{shown(near or '', 40)}' is spelled otherwise: --join-spellings joins them"
+            ask = "is it the same column?" if near is None else joining
             raise UserError(
                 f"the test table's target has class '{shown(new[0], 40)}', which no training row has "
-                f"(known: {_or(schema.classes[:8])}), and no other; is it the same column?"
+                f"(known: {_or(schema.classes[:8])}), and no other; {ask}"
             )
         if new:
             notes["test_rows_of_unseen_class"] = int(strange.sum())
