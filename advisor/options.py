@@ -27,6 +27,8 @@ class ReadingOptions(TypedDict, total=False):
     fixed: Mapping[str, Any]
     strict: bool
     join_spellings: bool | None
+    encoding: str | None
+    sheet: str | None
 
 
 DEFAULTS: Mapping[str, Any] = {

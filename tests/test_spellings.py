@@ -77,7 +77,7 @@ def test_a_test_table_of_the_uci_kind_is_scored_and_told():
     assert (change.kind, change.cells, change.read) == ("spelling", 60, True)
     finding = next(f for f in advisor.recommend(train, "y", test=test).findings if f.code == "test-columns-in-another-form")
     assert "y" in finding.columns
-    with pytest.raises(advisor.UserError, match="no training row has.*--join-spellings"):
+    with pytest.raises(advisor.UserError, match=r"no training row has.*--join-spellings"):
         load_table(train, "y", test=test, join_spellings=False)
 
 
