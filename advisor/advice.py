@@ -189,12 +189,18 @@ def with_target(data: Any, target: Any) -> tuple[Any, str | None]:
     values, and keeps its name where it has one (a series), else it is called target. UserError, with what is expected, for
     anything else.
     """
+    from advisor.reading import column_name, column_place
+
+    if (own := column_name(data, target)) is not None:
+        return data, own
+    if isinstance(target, tuple) and len(target) == getattr(getattr(data, "columns", None), "nlevels", 1):
+        return data, "_".join(map(str, target))  # a label of several levels, and no column's
     shape = getattr(data, "shape", None)
     rows, is_matrix = (shape[0], len(shape) == 2) if isinstance(shape, tuple) and shape else (0, False)
     if target is None or (isinstance(target, str | int) and not isinstance(target, bool)):
         if target is not None and is_matrix and not hasattr(data, "columns"):
             raise UserError("X is an array without column names: give y, the values of the target, as the second argument")
-        return data, target  # type: ignore[return-value]  # a frame may name its columns by numbers
+        return data, None if target is None else str(target)
     if not is_matrix:
         raise UserError(
             f"the target is a {type(target).__name__} and the data is a {type(data).__name__}: expected a frame or an array X of "
@@ -210,19 +216,23 @@ def with_target(data: Any, target: Any) -> tuple[Any, str | None]:
         raise UserError(f"X has {rows:,} rows and y has {len(target):,} values: give one value per row")
     columns = getattr(data, "columns", None)
     frame = _frame_of(data) if columns is None else data
-    name, taken = str(getattr(target, "name", None) or ""), {str(column) for column in frame.columns}
-    if name in taken:
+    label = getattr(target, "name", None)
+    label, taken = "" if label is None else label, {str(column) for column in frame.columns}
+    place = column_place(frame, label)
+    if place is not None or str(label) in taken:
         # the series was taken out of this very frame, where it would stay as a feature that gives the target away
-        if list(frame[name]) != list(target):
-            raise UserError(f"y is called '{name}', as is a column of X with other values: rename one of them")
-        return frame, name
-    name = name or _free_name(taken)
+        there = frame[str(label)] if place is None else frame.iloc[:, place]
+        if list(there) != list(target):
+            raise UserError(f"y is called '{label}', as is a column of X with other values: rename one of them")
+        return frame, str(label) if place is None else column_name(frame, label)
+    name = str(label) or _free_name(taken)
     if hasattr(frame, "with_columns"):
         import polars as pl
 
         return frame.with_columns(pl.Series(name, target if isinstance(target, pl.Series) else np.asarray(target))), name
     values = getattr(target, "array", None)  # by position: y may have another index than X
-    return frame.assign(**{name: np.asarray(target) if values is None else values}), name
+    frame = frame.assign(**{name: np.asarray(target) if values is None else values})
+    return frame, column_name(frame, name)
 
 
 def _frame_of(array: Any) -> Any:
@@ -461,7 +471,7 @@ def measure(data: Source, target: Target = None, **options: Unpack[ReadingOption
     seed). Raises UserError for whatever the user can mend.
     """
     data, target = with_target(data, target)
-    return _measure(_read(data, target, reading_of(options)))
+    return _measure(_read(data, target, reading_of(options, data)))
 
 
 @takes_reading_options
@@ -479,13 +489,26 @@ def recommend(data: Source, target: Target = None, **options: Unpack[ReadingOpti
     >>> study.optimize(lambda trial: my_loss(rec.space.suggest(trial)), n_trials=50)  # doctest: +SKIP
     """
     data, target = with_target(data, target)
-    return get_advice(data, target, reading_of(options)).recommendation
+    return get_advice(data, target, reading_of(options, data)).recommendation
 
 
-def reading_of(options: Mapping[str, Any]) -> Reading:
-    """The options by name; UserError for one that does not exist."""
+def reading_of(options: Mapping[str, Any], data: object = None) -> Reading:
+    """The options by name; UserError for one that does not exist. data: whose columns they may name as pandas has them."""
     try:
-        return replace(Reading(), **options)
+        return replace(Reading(), **_with_names(options, data))
     except TypeError:
         unknown = next(name for name in options if name not in Reading.__dataclass_fields__)
         raise UserError(f"unknown option '{unknown}'{did_you_mean(unknown, Reading.__dataclass_fields__)}") from None
+
+
+def _with_names(options: Mapping[str, Any], data: object) -> dict[str, Any]:
+    """The options with the names of columns in place of what a pandas frame calls them."""
+    from advisor.reading import column_name
+
+    named = dict(options)
+    for option in ("id_column", "time_column", "group_column"):
+        if (name := column_name(data, named.get(option))) is not None:
+            named[option] = name
+    if isinstance(types := named.get("types"), Mapping):
+        named["types"] = {column_name(data, label) or label: kind for label, kind in types.items()}
+    return named

@@ -84,8 +84,8 @@ class Model:
     ) -> NDArray[Any]:
         """One prediction per row: a class label, or a number in the target's unit. Shape (rows,), in row order.
 
-        Tables: columns are found by name; further columns are ignored; levels never seen in training are allowed. Images
-        and sequences: an array, or any file or folder that they can be trained from.
+        Tables: columns are found by name (of an array by their order); further columns are ignored; levels never seen in
+        training are allowed. Images and sequences: an array, or any file or folder that they can be trained from.
         Raises UserError when a column of the training table is missing, or when rows have another shape. Warns with
         ``advisor.DataFormWarning`` of columns that are unlike those of the training table in form (another way of writing dates
         or numbers, unreadable or blank cells, new categories only); strict: raises UserError for them. encoding: of a
@@ -108,7 +108,7 @@ class Model:
         """New rows as the training rows were read; warns, or refuses, as ``predict`` does."""
         if isinstance(self.schema, SignalSchema):
             return read_signals(data, self.schema, self.form_of(encoding, sheet))[0]
-        frame = read_frame(data, self.schema.names, form=self.form_of(encoding, sheet))  # type: ignore[arg-type]
+        frame = read_frame(_with_names_of(data, self.schema), self.schema.names, form=self.form_of(encoding, sheet))
         features, changes = encode_new(frame, self.schema, strict=strict)
         if changes:
             warnings.warn(DataFormWarning(changes), stacklevel=3)
@@ -122,6 +122,21 @@ class Model:
         """Probabilities (rows, classes) or predictions (rows,) for rows that are encoded already."""
         mean = np.asarray(np.mean([stack.predict(features) for stack in self.stacks], axis=0))
         return mean if self.schema.task == "regression" else tempered(mean, self.temperature)
+
+
+def _with_names_of(data: Any, schema: Schema) -> Any:
+    """An array of shape (rows, columns) as a frame with the names of the training rows' columns; else the data."""
+    if not (isinstance(data, np.ndarray) or hasattr(data, "toarray")):
+        return data
+    names = [column.name for column in schema.columns]
+    if schema.time_column is not None or schema.group_column is not None:
+        raise UserError("an array doesn't say which column is the time or the group: give a frame with the columns' names")
+    if data.ndim != 2 or data.shape[1] != len(names):
+        expected = f"(rows, {len(names)})"
+        raise UserError(f"X has shape {data.shape}; expected {expected}, the columns of the training rows in their order")
+    import pandas as pd
+
+    return pd.DataFrame(data.toarray() if hasattr(data, "toarray") else data, columns=names)
 
 
 def predictions(

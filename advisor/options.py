@@ -7,18 +7,21 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec, TypedDict, TypeVar, get_type_hints
 
+Label = str | int | tuple[Any, ...]
+"""What a frame may call a column: pandas knows numbers, and tuples of several levels."""
+
 
 class ReadingOptions(TypedDict, total=False):
     """The keywords of ``measure``, ``recommend``, ``fit`` and ``tune`` that say how to read the data, and by which rules to
     advise; the fields of ``advice.Reading``."""
 
     test: Any
-    types: Mapping[str, str]
+    types: Mapping[Label, str]
     kind: str | None
     task: str | None
-    id_column: str | None
-    time_column: str | None
-    group_column: str | None
+    id_column: Label | None
+    time_column: Label | None
+    group_column: Label | None
     channels: str | None
     test_fraction: float
     seed: int

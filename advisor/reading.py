@@ -19,7 +19,7 @@ import stat
 import warnings
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -234,8 +234,33 @@ def _from_pandas(data: Any, name: str, origin: str, notes: dict[str, int] | None
     if data.shape[1] > MAX_COLUMNS:
         raise UserError(f"{origin} has {data.shape[1]:,} columns; at most {MAX_COLUMNS:,} are read")
     columns = [_pandas_series(data.iloc[:, position], str(position)) for position in range(data.shape[1])]
-    names = ["_".join(map(str, label)) if isinstance(label, tuple) else label for label in data.columns]
-    return _checked(pl.DataFrame(columns), names, name, origin, notes or {})
+    return _checked(pl.DataFrame(columns), _flat(data.columns), name, origin, notes or {})
+
+
+def _flat(labels: Iterable[object]) -> list[object]:
+    """Labels of pandas columns as names: those of several levels joined."""
+    return ["_".join(map(str, label)) if isinstance(label, tuple) else label for label in labels]
+
+
+def column_place(frame: object, label: object) -> int | None:
+    """Which column of a pandas frame has this label, taken as pandas takes it; None where none has, or it is no such frame.
+
+    Of the labels of several levels ``y`` is ('y', ''), too.
+    """
+    if not (hasattr(frame, "columns") and hasattr(frame, "iloc")) or not isinstance(label, Hashable):
+        return None
+    labels = [tuple(level for level in own if level != "") if isinstance(own, tuple) else own for own in frame.columns]
+    wanted = tuple(level for level in label if level != "") if isinstance(label, tuple) else label
+    for own in (wanted, (wanted,)):
+        if own in labels and not isinstance(wanted, bool):
+            return labels.index(own)
+    return None
+
+
+def column_name(frame: object, label: object) -> str | None:
+    """The name under which the column of a pandas frame that has this label is read; None as ``column_place``."""
+    place = column_place(frame, label)
+    return None if place is None else unique_names(_flat(frame.columns))[0][place]  # type: ignore[attr-defined]
 
 
 def _pandas_series(series: pd.Series[Any], name: str) -> pl.Series:

@@ -38,7 +38,7 @@ def open_run(
             raise UserError(f"{data} says already how its data are read: leave out {', '.join(given)}")
         advice, run = reopen(Path(data))
         return (advice, run) if out is None else (advice, _folder_for(advice, out))
-    advice = get_advice(data, target, reading_of(options))
+    advice = get_advice(data, target, reading_of(options, data))
     run = _folder_for(advice, out)
     if run.recommendation.is_file():
         # a recommendation that is there may carry the person's edits; the same command goes on with it

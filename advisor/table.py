@@ -381,7 +381,8 @@ def _absent(role: str, name: str, read: Source) -> str:
         return f"{text} are {', '.join(shown(column, 30) for column in columns[:8])}{' and more' if columns[8:] else ''}"
     if len(columns) == 1:
         return f"{text}; its only column is '{shown(columns[0])}': expected comma, semicolon, tab or | between columns"
-    if all(column.replace(".", "").lstrip("+-").isdigit() or column.startswith("column_") for column in columns):
+    of_file = read.texts is not None
+    if of_file and all(column.replace(".", "").lstrip("+-").isdigit() or column.startswith("column_") for column in columns):
         return f"{text}; its first line looks like data: expected a header line with the columns' names"
     some = ", ".join(f"'{shown(column, 30)}'" for column in columns[:8])
     return f"{text}; its columns are {some}{' and more' if columns[8:] else ''}"

@@ -140,3 +140,48 @@ def test_a_bar_moves_in_training_and_final_and_fits_a_narrow_terminal(frame, tmp
     lines = re.split(r"[\r\n]+", text)
     for phase in ("training, log loss", "final"):
         assert any(line.startswith(phase) and re.search(r" ([1-9]\d*)/\d+ ", line) for line in lines), (phase, text)
+
+
+LEVELS = pd.MultiIndex.from_tuples([("f", "a"), ("f", "b"), ("y", ""), ("g", "h")])
+
+
+def columns_of(frame, labels):
+    """The frame with a group column, its columns called so."""
+    return frame.assign(group=np.arange(len(frame)) % 12)[["a", "b", "y", "group"]].set_axis(labels, axis="columns")
+
+
+@pytest.mark.parametrize(
+    ("labels", "target", "group", "names"),
+    [
+        ([0, 1, 2, 3], 2, 3, ("2", "3")),
+        ([0, 1, 2, 3], np.int64(2), 3, ("2", "3")),
+        ([0, 1, 2, 3], "2", "3", ("2", "3")),
+        (["2", "b", 2, 3], 2, 3, ("2_2", "3")),
+        (LEVELS, ("y", ""), ("g", "h"), ("y_", "g_h")),
+        (LEVELS, "y", ("g", "h"), ("y_", "g_h")),
+    ],
+)
+def test_columns_are_named_as_the_frame_has_them(labels, target, group, names, frame):
+    data = columns_of(frame, labels)
+    made = advisor.recommend(data, target, group_column=group).data
+    assert (made["target"], made["group_column"]) == names
+    assert advisor.recommend(data, data.iloc[:, 2]).data["target"] == names[0]
+    types = advisor.recommend(data, target, types={group: "categorical"}).data["types"]
+    assert types == {names[1]: "categorical"}
+
+
+@pytest.mark.parametrize(("labels", "target"), [([0, 1, 2, 3], 7), (LEVELS, ("f", "c"))])
+def test_a_label_that_no_column_has_is_named(labels, target, frame):
+    with pytest.raises(advisor.UserError, match=r"has no target '(7|f_c)'.*its columns are") as told:
+        advisor.recommend(columns_of(frame, labels), target)
+    assert "first line" not in str(told.value)
+
+
+def test_a_model_of_arrays_predicts_arrays(frame, tmp_path):
+    x, y = frame[["a", "b"]].to_numpy(), frame["y"].to_numpy()
+    model = advisor.fit(x, y, out=tmp_path / "run", fixed={"epochs": 2, "folds": 2}, progress=False).model
+    assert (model.predict(x) == model.predict(pd.DataFrame(x, columns=["x0", "x1"]))).all()
+    assert model.predict_proba(x).shape == (120, 2)
+    for wrong in (x[:, :1], x[0], np.hstack([x, x])):
+        with pytest.raises(advisor.UserError, match=r"expected \(rows, 2\), the columns of the training rows"):
+            model.predict(wrong)
