@@ -12,11 +12,13 @@ import mmap
 import os
 import resource
 import select
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
+import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -72,6 +74,8 @@ def answered(module: str, order: Mapping[str, Any], limit: int, place: int = 0) 
             raise UserError(answer["error"])
         if "memory" in answer:
             raise MemoryError
+        if "failed" in answer:
+            raise RuntimeError(answer["failed"])
         yield Answer(answer["answer"], file, size)
     finally:
         os.close(file)
@@ -125,7 +129,7 @@ class _Worker:
         return files[0], int(words)
 
     def _ended_by_itself(self) -> bool:
-        """Whether it ended with an exit code, as what is no worker does, or a bug of ours, and not by a signal."""
+        """Whether it ended with an exit code, as what is no worker does, and not by a signal."""
         self._line.close()
         try:
             code: int = self._child.wait(END_SECONDS)
@@ -159,10 +163,13 @@ def serve(jobs: Mapping[str, Job]) -> None:
     """Answer orders on stdin, a socket, until it is closed or nobody asks any more."""
     with socket.socket(fileno=0) as line, line.makefile("rb") as orders:
         while select.select([line], [], [], IDLE_SECONDS)[0] and (words := orders.readline()):
-            order = json.loads(words)
-            with memory_limit(order["limit"]), _in_memory() as out:
-                size = _do(jobs, order, out)
-                socket.send_fds(line, [str(size).encode()], [out.fileno()])
+            try:
+                order = json.loads(words)
+                with memory_limit(order["limit"]), _in_memory() as out:
+                    size = _do(jobs, order, out)
+                    socket.send_fds(line, [str(size).encode()], [out.fileno()])
+            except BaseException:  # noqa: BLE001  no memory for the answer: an exit code would say that no worker can start
+                os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _do(jobs: Mapping[str, Job], order: Mapping[str, Any], out: IO[bytes]) -> int:
@@ -173,6 +180,8 @@ def _do(jobs: Mapping[str, Job], order: Mapping[str, Any], out: IO[bytes]) -> in
         answer = {"error": str(error)}
     except MemoryError:
         answer = {"memory": True}
+    except Exception:  # noqa: BLE001  a bug of ours: told where somebody can see it
+        answer = {"failed": traceback.format_exc()}
     size = out.seek(0, os.SEEK_END)
     out.write(json.dumps(answer).encode())
     out.flush()

@@ -38,6 +38,7 @@ _CHUNK = 1 << 20
 _CELL = re.compile(rb"""(<(?:\w+:)?c\s(?:[^>]*?\s)?r\s*=\s*["'])([A-Z]{1,3})(\d{1,7})(?=["'])""")
 _ROW = re.compile(rb"""(<(?:\w+:)?row\s(?:[^>]*?\s)?r\s*=\s*["'])(\d{1,7})(?=["'])""")
 _PLAIN_ROW = re.compile(rb'<row r="(\d+)"')
+_PLAIN_COLUMN = re.compile(rb' r="([A-Z]{1,3})\d')
 _DIMENSION = re.compile(rb"""<(?:\w+:)?dimension\s+ref\s*=\s*["']([A-Z]{1,3})(\d{1,7}):([A-Z]{1,3})(\d{1,7})["']""")
 _ODS_EMPTY = re.compile(  # a run of empty rows: the tags before and behind their number
     rb"""(<table:table-row\b[^>]*?\btable:number-rows-repeated=["'])\d{3,}(["'][^>]*>"""
@@ -174,21 +175,21 @@ class _Book:
     # ------------------------------------------------------------------------------------------------- the extent
 
     def _is_sparse(self, entry: zipfile.ZipInfo, careful: bool) -> bool:
-        """Whether the rectangle that a sheet says to have is mostly empty, or is not the true one. careful: it is not."""
-        size, said, last = 0, None, 0
-        beyond: re.Pattern[bytes] | None = None
+        """Whether the rectangle around a sheet's cells is mostly empty, or can't be told without a look at every cell.
+
+        careful: it can't. A sheet may say its rectangle, but it may be wrong: rows and columns beyond it are looked for.
+        """
+        size, bottom, right, last, beyond = 0, 0, 0, 0, _PLAIN_COLUMN
         for chunk in self._unpacked(entry, self._common):
             if not size and (said := _DIMENSION.search(chunk)):
-                beyond = re.compile(rb' r="[A-Z]{%d}' % (len(said[3]) + 1))
+                bottom, right = int(said[4]), _number_of(said[3])
+                beyond = re.compile(rb' r="([A-Z]{%d}[A-Z]*)\d' % (len(said[3]) + 1))
             size += len(chunk)
             last = max(last, *map(int, _PLAIN_ROW.findall(chunk)), 0)
-            careful = careful or (beyond is not None and beyond.search(chunk) is not None)
-        if careful or said is None:
-            return size <= MOST_CAREFUL
-        left, top, right, bottom = said.groups()
-        cells = (_number_of(right) - _number_of(left) + 1) * (int(bottom) - int(top) + 1)
+            right = max(right, *map(_number_of, set(beyond.findall(chunk))), 0)
+        cells = max(last, bottom) * right
         # no cell with a value is written in a single byte
-        return size <= MOST_CAREFUL and (last > int(bottom) or not 0 < cells <= max(FEW_CELLS, size))
+        return size <= MOST_CAREFUL and (careful or not 0 < cells <= max(FEW_CELLS, size))
 
     def _compacted(self, entry: zipfile.ZipInfo) -> tuple[bytes, str]:
         """The archive with one sheet, whose rows and columns are numbered anew without the empty ones; what to say of them."""

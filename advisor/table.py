@@ -397,6 +397,12 @@ def _test_rows(
     """The test table, read by the schema of the training rows, and what is unlike them in it."""
     needed = [column.name for column in schema.columns if column.type not in ("identifier", "constant")]
     if missing := [name for name in [*needed, schema.target] if name not in given.frame.columns]:
+        if len(missing) == len(needed) + 1 and given.frame.width > len(needed):
+            first = ", ".join(shown(name, 30) for name in given.frame.columns[:4])
+            raise UserError(
+                f"the test table {shown(given.origin, 200)} has none of the training table's columns; its first line "
+                f"({first}, ...) looks like data: put the header line of the training table above it"
+            )
         raise UserError(_lacking(f"the test table {shown(given.origin, 200)}", missing, given.frame.columns))
     cells = given.frame[schema.target]
     if schema.task == "regression":

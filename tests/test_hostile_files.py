@@ -129,7 +129,7 @@ DIES = """
 import os, signal, sys
 from advisor import apart
 JOBS = {"die": lambda order, out: os.kill(os.getpid(), signal.SIGABRT), "leave": lambda order, out: os.getpid(),
-        "fill": lambda order, out: len(bytearray(order["size"]))}
+        "fail": lambda order, out: [][1], "fill": lambda order, out: len(bytearray(order["size"]))}
 if __name__ == "__main__":
     apart.serve(JOBS)
 """
@@ -147,7 +147,11 @@ def test_a_worker_that_dies_or_lacks_memory_takes_nothing_along(tmp_path, monkey
     assert answer("leave") == first, "it is used again"
     with pytest.raises(apart.WorkerDied):
         answer("die")
-    assert answer("leave") != first
+    second = answer("leave")
+    assert second != first
+    with pytest.raises(RuntimeError, match="IndexError"):
+        answer("fail")
+    assert answer("leave") == second
     assert answer("fill", size=10**7) == 10**7
     with pytest.raises(MemoryError):
         answer("fill", size=10**9)

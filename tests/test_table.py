@@ -101,6 +101,9 @@ def test_a_remark_behind_a_bar_above_the_header(tmp_path):
     path = write(tmp_path / "adult.test", "|1x3 Cross validator\n" + csv_text(data))
     assert read_frame(path).equals(data)
     assert load_table(data, "y", test=path).test.height == ROWS and load_table(path, "y").notes == {"lines_above_header": 1}
+    path.write_text("|1x3 Cross validator\n" + csv_text(data).partition("\n")[2])
+    with pytest.raises(UserError, match="looks like data: put the header line of the training table above it"):
+        load_table(data, "y", test=path)
     index = write(tmp_path / "index.csv", "|x\n" + "".join(f"{row}|{row / 2}\n" for row in range(20)))
     assert read_frame(index).columns == ["column_1", "x"], "a first column without a name"
 
