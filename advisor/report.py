@@ -37,6 +37,11 @@ SHIFT_EFFECTS = {
 }
 UNUSED = "Not used and not searched"
 """How the because of a parameter begins that the configuration does not read."""
+CHARTS = (
+    *("target", "fields", "history", "packing", "memory", "curves", "importances", "final", "test", "calibration"),
+    "residuals",
+)
+"""All that the page may draw."""
 NOT_A_NETWORK = "A network is not the best tool here"
 BEYOND_CHANCE = 1.645
 """Standard errors by which one must be ahead of the other on the same rows (one-sided 5 %) before any text calls it better
@@ -349,7 +354,8 @@ def render_html(recommendation: Document, facts: Document, result: Document | No
         "lines": lambda series: Markup(charts.lines(series)),
     }
     view = _view(recommendation, facts, result, ledger)
-    drawn = {name: Markup(svg) for name, svg in _charts(result, facts).items()}
+    drawn = dict.fromkeys(CHARTS, Markup(""))  # what could not be drawn is empty, and the page says so
+    drawn |= {name: Markup(svg) for name, svg in _charts(result, facts).items()}
     if view["network"]:
         network = view["network"]
         drawn["fields"] = Markup(charts.fields(network["layers"], network["needed"], max(network["size"])))

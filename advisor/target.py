@@ -25,6 +25,8 @@ FEWEST_COUNTS = 6
 """Fewer different numbers are classes, of which one that a single row has is a mistake."""
 LARGEST_TARGET = 1e100
 """The sum of the squares of larger numbers may be beyond any float."""
+SMALLEST_SPREAD = 1e-100
+"""Between the least and the largest number; the squares of smaller differences may be 0 to a float."""
 MOST_LONELY = 0.05
 """Rows that are alone in their class are left out where they are at most this share of the rows, and a mistake where more."""
 LONELY = "rows_alone_in_their_class"
@@ -216,7 +218,10 @@ def check_target(answer: pl.Series, task: Task, name: str, rows: int) -> None:
     if counts.height == 1:
         raise UserError(f"the target '{shown(name)}' has one value only, '{shown(counts['value'][0], 40)}'; two are needed")
     if task == "regression":
-        if np.abs(answer.to_numpy()).max() > LARGEST_TARGET:
+        numbers = answer.to_numpy()
+        if np.ptp(numbers) < SMALLEST_SPREAD:
+            raise UserError(f"the target '{shown(name)}' has numbers whose squares are below any float; give it in another unit")
+        if np.abs(numbers).max() > LARGEST_TARGET:
             raise UserError(f"the target '{shown(name)}' has numbers whose squares are beyond any float; give it in another unit")
         return
     if counts.height > MAX_CLASSES or counts.height > len(answer) / 2:

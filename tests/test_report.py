@@ -374,3 +374,68 @@ def test_levels_and_the_target_are_bounded():
     assert sum(count for _, count in facts["target"]["classes"]) == facts["values"]["rows"]
     numbers = advisor.measure(frame.with_columns(y=pl.col("b") * 7), "y").to_dict()
     assert len(numbers["target"]["histogram"]["counts"]) == 20
+
+
+# ------------------------------------------------------------------------------------------------------ missing parts
+
+OPTIONAL = (
+    *(("facts", "target"), ("facts", "samples"), ("facts", "columns", 0, "histogram"), ("facts", "columns", 0, "median")),
+    *(("result", "test", "results"), ("result", "test", "predictions"), ("result", "test", "predictions", "residual_histogram")),
+    ("result", "test", "left_out"),
+)
+"""Parts that a run may lack: they could not be measured or drawn, or its version did not know them."""
+
+
+def regression(y):
+    draw = np.random.default_rng(0)
+    a, b = draw.normal(size=(2, 120))
+    return pl.DataFrame({"a": a, "b": b, "y": y(a - b + 0.1 * draw.normal(size=120))})
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    out = tmp_path_factory.mktemp("regression") / "run"
+    advisor.fit(regression(lambda z: z), "y", out=out, fixed=FAST, progress=False)
+    return out
+
+
+def test_whatever_part_is_missing_the_page_is_whole(measured):
+    """Regression: a target without a histogram broke the page, and with it the run."""
+    for absent in (OPTIONAL, *([path] for path in OPTIONAL)):
+        document = read_json(measured / "report.json")
+        for path in sorted(absent, key=len, reverse=True):
+            *inner, last = path
+            place = document
+            for key in inner:
+                place = place[key]
+            place.pop(last, None)
+        recommendation, facts, result, ledger = (document[name] for name in ("recommendation", "facts", "result", "ledger"))
+        page = Page(render_html(recommendation, facts, result, ledger))
+        assert [name for name in page.ids() if name in SECTIONS] == list(SECTIONS)
+        assert ("The target" in page.text) and ("No histogram: nearly all values" in page.text) == (("facts", "target") in absent)
+        assert render_markdown(recommendation, facts, result, ledger)
+
+
+def test_no_fact_that_was_not_measured_breaks_the_page(measured):
+    recommendation, facts, result, ledger = parts(measured)
+    kept = {"rows", "rows_test", "task", "kind"}
+    facts["values"] = {name: value if name in kept else None for name, value in facts["values"].items()}
+    assert render_markdown(recommendation, facts, result, ledger) and render_html(recommendation, facts, result, ledger)
+
+
+@pytest.mark.parametrize(
+    "y",
+    [lambda z: 1e15 + 1e3 * z, lambda z: 1e-12 * z, lambda z: 1e15 * z, lambda z: np.where(np.arange(120) == 3, 5.0, 1.0)],
+    ids=["far from 0", "tiny", "huge", "all but one equal"],
+)
+def test_a_target_of_any_offset_and_scale_trains_as_well(y, measured, tmp_path):
+    run = advisor.fit(regression(y), "y", task="regression", out=tmp_path / "run", fixed=FAST, progress=False)
+    assert (tmp_path / "run" / "report.html").is_file()
+    r2, standard = (found["test"]["results"][0]["r2"] for found in (run.document, read_json(measured / "result.json")))
+    if y(np.zeros(120)).std() == 0:  # else nothing can be learnt
+        assert r2 == pytest.approx(standard, abs=0.01)
+
+
+def test_a_target_whose_squares_are_0_is_refused():
+    with pytest.raises(advisor.UserError, match="squares are below any float; give it in another unit"):
+        advisor.recommend(regression(lambda z: 1e-200 * z), "y")
