@@ -62,6 +62,9 @@ class Provenance:
     because: str
     yours: bool = False
 
+    def __repr__(self) -> str:
+        return f"<{self.topic}: {shown(self.final.get('value'))}, {len(self.steps)} steps: {self.because}>"
+
 
 @dataclass(frozen=True)
 class Recommendation:

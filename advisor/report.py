@@ -256,7 +256,9 @@ def _table(entries: Sequence[Document], width: int) -> list[str]:
         return []
     table = Table(box=SIMPLE_HEAD, width=width, pad_edge=False, show_edge=False)
     table.add_column("parameter", no_wrap=True)
-    for name, ratio in (("value", 2), ("searched", 3), ("because", 6)):
+    values = max(len(str(entry["value"])) for entry in entries)
+    table.add_column("value", width=max(5, min(values, width // 5)), overflow="fold")
+    for name, ratio in (("searched", 2), ("because", 4)):
         table.add_column(name, ratio=ratio, overflow="fold")
     for entry in entries:
         table.add_row(*(Text(str(entry[key])) for key in ("name", "value", "searched", "because")))

@@ -102,7 +102,8 @@ def test_objects_show_themselves_in_a_line(frame, tmp_path):
     rec, facts = advisor.recommend(frame, "y"), advisor.measure(frame, "y")
     run = advisor.fit(frame, "y", out=tmp_path / "run", fixed={"epochs": 2})
     table = load_table(frame, "y")
-    shown = [repr(one) for one in (rec, facts, rec.space, run, run.model, table, table.dataset("train"))]
+    origin = rec.provenance["learning_rate"]
+    shown = [repr(one) for one in (rec, facts, rec.space, origin, run, run.model, table, table.dataset("train"))]
     assert all(len(text) < 300 and "\n" not in text for text in shown)
     assert "learning_rate" in shown[0] and "96 rows" in shown[1]
 
