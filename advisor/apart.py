@@ -19,7 +19,6 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -66,7 +65,7 @@ def answered(module: str, order: Mapping[str, Any], limit: int, place: int = 0) 
     where the limit was not enough, WorkerDied where the worker ended.
     """
     order = {**order, "limit": limit}
-    with _locks[module, place]:
+    with _lock(module, place):
         file, size = _worker(module, place).ask(order) or _here(module, order)
     try:
         answer = json.loads(os.pread(file, os.fstat(file).st_size - size, size))  # it stands behind what was written
@@ -83,7 +82,7 @@ def answered(module: str, order: Mapping[str, Any], limit: int, place: int = 0) 
 
 def end(module: str, place: int) -> None:
     """End a worker that will not be asked soon."""
-    with _locks[module, place]:
+    with _lock(module, place):
         if worker := _workers.pop((module, place), None):
             worker.end()
 
@@ -146,7 +145,11 @@ class _Worker:
 
 
 _workers: dict[tuple[str, int], _Worker] = {}
-_locks: defaultdict[tuple[str, int], threading.Lock] = defaultdict(threading.Lock)
+_locks: dict[tuple[str, int], threading.Lock] = {}
+
+
+def _lock(module: str, place: int) -> threading.Lock:
+    return _locks.setdefault((module, place), threading.Lock())
 
 
 def _worker(module: str, place: int) -> _Worker:
