@@ -45,11 +45,18 @@ class FormChange:
 
 
 class DataFormWarning(UserWarning):
-    """New rows hold columns that are unlike those of the training rows in form. changes: what was found, column by column."""
+    """New rows hold columns that are unlike those of the training rows in form. changes: what was found, column by column.
 
-    def __init__(self, changes: Sequence[FormChange]) -> None:
+    Made again from its message alone, as pickle and pytest-xdist do, it has no changes.
+    """
+
+    def __init__(self, message: str = "", changes: Sequence[FormChange] = ()) -> None:
+        super().__init__(message)
         self.changes = tuple(changes)
-        super().__init__("; ".join(change.message for change in changes))
+
+    @classmethod
+    def of(cls, changes: Sequence[FormChange]) -> DataFormWarning:
+        return cls("; ".join(change.message for change in changes), changes)
 
 
 def shown(text: object, limit: int = 80) -> str:

@@ -111,7 +111,7 @@ class Model:
         frame = read_frame(_with_names_of(data, self.schema), self.schema.names, form=self.form_of(encoding, sheet))
         features, changes = encode_new(frame, self.schema, strict=strict)
         if changes:
-            warnings.warn(DataFormWarning(changes), stacklevel=3)
+            warnings.warn(DataFormWarning.of(changes), stacklevel=3)
         return features
 
     def form_of(self, encoding: str | None, sheet: str | None) -> FileForm:

@@ -12,7 +12,7 @@ import pytest
 
 import advisor
 from advisor.cli import _run
-from advisor.errors import UserError
+from advisor.errors import FormChange, UserError
 from advisor.table import Schema, encode_new, load_table, read_frame
 
 ROWS = 300
@@ -200,3 +200,10 @@ def test_whatever_stands_in_a_column_is_read_or_told(before):
             features, changes = encode_new(given, schema)
             assert len(features) == rows and all(change.cells <= rows for change in changes)
             assert cells is not KINDS[before] or not changes
+
+
+def test_the_warning_can_be_made_again_from_its_message():
+    """pickle and pytest-xdist do so: it must not break a session of tests that is divided among processes."""
+    change = FormChange("a", "blank", 2, 2, "", False, "column 'a': all 2 cells are missing")
+    warning = advisor.DataFormWarning.of([change])
+    assert warning.changes == (change,) and str(type(warning)(*warning.args)) == change.message
