@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from advisor import knowledge
 from advisor.errors import UserError, did_you_mean
-from advisor.facts import FACTS, Facts
+from advisor.facts import FACTS, Facts, damage
 from advisor.kinds import Kind
 from advisor.ledger import ledger, read_fact, with_facts
 from advisor.options import ReadingOptions, takes_reading_options
@@ -48,8 +48,6 @@ NAMES_TOLD = 5
 TOLD_BY_RULES = {"marked_values", "glitches", "channels_last", "rows_alone_in_their_class", "test_rows_of_unseen_class"}
 TOLD_BY_RULES |= {"joined_cells", "corrupt_files", "oversized_files", "absent_files"}
 """Notes of what was repaired that are facts, of which a rule tells whenever there are any."""
-COLUMN_FACTS = {"name", "type", "why", "missing_share", "distinct"}
-"""What facts.json says of a column at the least."""
 
 
 @dataclass(frozen=True)
@@ -410,13 +408,13 @@ def check_fingerprint(kept: Kept, data: Table | SignalSet) -> None:
 def _facts(run: RunFolder) -> Facts:
     """The facts of a run; UserError when they are not what we wrote."""
     try:
-        facts = Facts.from_dict(run.read_facts())
-    except (KeyError, TypeError, ValueError):
+        document = run.read_facts()
+        wrong = damage(document)
+        facts = Facts.from_dict(document)
+    except (AttributeError, KeyError, TypeError, ValueError):
         raise UserError(f"{run.facts} is damaged: values, sampled or columns are missing; recommend again") from None
-    if unknown := sorted(facts.values.keys() - FACTS.keys()):
-        raise UserError(f"{run.facts} is damaged: there is no fact '{unknown[0]}'; recommend again")
-    if not all(column.keys() >= COLUMN_FACTS for column in facts.columns):
-        raise UserError(f"{run.facts} is damaged: a column lacks what was measured of it; recommend again")
+    if wrong:
+        raise UserError(f"{run.facts} is damaged: {wrong}; recommend again")
     return facts
 
 

@@ -6,7 +6,7 @@ never zero. No library of arrays or tables is loaded here: a question to a finis
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
@@ -335,6 +335,60 @@ FACTS: Mapping[str, FactSpec] = MappingProxyType(
         *SIGNAL_FACTS,
     )
 )
+
+
+def damage(document: Mapping[str, Any]) -> str | None:
+    """What is not of its type in facts that ``Facts.to_dict`` wrote; None when all is. What is absent is no damage."""
+    for name, value in document["values"].items():
+        if name not in FACTS:
+            return f"there is no fact '{name}'"
+        if value is not None and not _IS[FACTS[name].type](value):
+            return f"the fact {name} is no {FACTS[name].type}: {str(value)[:40]!r}"
+    if not all(isinstance(how, str) for how in document["sampled"].values()):
+        return "what was sampled is no text"
+    for column in document["columns"]:
+        if not _is_column(column):
+            return "a column lacks what was measured of it, or holds something else"
+    return None if _is_shape(document.get("target", {})) else "the target holds something else than classes or a histogram"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+_IS: Mapping[str, Callable[[Any], bool]] = {
+    "int": lambda value: isinstance(value, int) and not isinstance(value, bool),
+    "float": _is_number,
+    "bool": lambda value: isinstance(value, bool),
+    "text": lambda value: isinstance(value, str),
+    "list": lambda value: isinstance(value, list | tuple) and all(isinstance(one, str) for one in value),
+}
+
+
+def _is_column(column: Mapping[str, Any]) -> bool:
+    """name, type, why, missing_share and distinct; of numbers quantiles and a histogram, of dates two texts, of words a list."""
+    texts = all(isinstance(column.get(name), str) for name in ("name", "type", "why"))
+    distinct = column.get("distinct", "")  # there, if only as None
+    counted = _is_number(column.get("missing_share")) and (distinct is None or _is_number(distinct))
+    median = column.get("median")
+    quantiles = median is None or all(_is_number(column.get(name)) for name in ("median", "q05", "q95"))
+    outliers = column.get("outliers") is None or _is_number(column["outliers"])
+    shift = column.get("shift") or {}
+    effects = isinstance(shift, Mapping) and not any(isinstance(value, list | Mapping) for value in shift.values())
+    return texts and counted and quantiles and outliers and effects and _is_shape(column)
+
+
+def _is_shape(measured: Mapping[str, Any]) -> bool:
+    """Whether a histogram, and the counts or shares of classes or levels, are what they should be where there are any."""
+    histogram = measured.get("histogram", {"low": 0, "high": 1, "counts": []})
+    if not (isinstance(histogram, Mapping) and isinstance(histogram.get("counts"), list)):
+        return False
+    numbers = [histogram.get("low"), histogram.get("high"), *histogram["counts"]]
+    pairs = [measured.get("classes", []), measured.get("top", [])]
+    return all(map(_is_number, numbers)) and all(
+        isinstance(several, list) and all(isinstance(one, list) and len(one) == 2 and _is_number(one[1]) for one in several)
+        for several in pairs
+    )
 
 
 @dataclass(frozen=True)

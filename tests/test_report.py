@@ -439,3 +439,38 @@ def test_a_target_of_any_offset_and_scale_trains_as_well(y, measured, tmp_path):
 def test_a_target_whose_squares_are_0_is_refused():
     with pytest.raises(advisor.UserError, match="squares are below any float; give it in another unit"):
         advisor.recommend(regression(lambda z: 1e-200 * z), "y")
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("values", "rows"), {"a": [1]}),
+        (("values", "columns.constant"), [1]),
+        (("values", "sequence.length"), "long"),
+        (("columns", 0, "missing_share"), {}),
+        (("columns", 0, "q05"), ...),
+        (("columns", 0, "distinct"), ...),
+        (("columns", 0, "histogram", "counts"), ["a"]),
+        (("columns", 0), "text"),
+        (("target", "histogram", "low"), ...),
+        (("target",), [1]),
+        (("sampled",), {"rows": 5}),
+    ],
+)
+def test_damaged_facts_are_one_line_and_no_bug(measured, tmp_path, capfd, path, value):
+    """A flipped bit in a key (...: as if it were absent), or a value of another type."""
+    shutil.copytree(measured, tmp_path / "run")
+    document = read_json(tmp_path / "run" / "facts.json")
+    *inner, last = path
+    place = document
+    for key in inner:
+        place = place[key]
+    if value is ...:
+        del place[last]
+    else:
+        place[last] = value
+    (tmp_path / "run" / "facts.json").write_text(json.dumps(document))
+    capfd.readouterr()
+    assert _run(["report", str(tmp_path / "run"), "--format", "markdown"]) == 2
+    out, err = capfd.readouterr()
+    assert out == "" and "facts.json is damaged: " in err and err.count("\n") == 1
