@@ -43,8 +43,12 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _of_others() -> list[signal.Signals]:
-    """TERM and HUP, unless the program handles them itself or ignores them (``nohup``)."""
-    return [one for one in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(one) in (signal.SIG_DFL, _interrupt)]
+    """TERM and HUP, unless the program handles them itself or ignores them (``nohup``). ``ray.init`` sets one that exits."""
+
+    def is_free(handler: object) -> bool:
+        return handler in (signal.SIG_DFL, _interrupt) or str(getattr(handler, "__module__", "")).startswith("ray.")
+
+    return [one for one in (signal.SIGTERM, signal.SIGHUP) if is_free(signal.getsignal(one))]
 
 
 @contextmanager
