@@ -38,6 +38,8 @@ DEFAULT_WIDTH = 80
 """Columns of a terminal that does not tell."""
 FORMULA = r"^[=+\-@\t\r]"
 """How a text begins that a spreadsheet would run."""
+NUMBER_OR_SIGN = r"^[-+](?:\d[\d.,]*(?:[eE][-+]?\d+)?%?)?$"
+"""Texts that begin so and are no formula: -1 and +1, - and +."""
 EXAMPLES = """\b
   advisor recommend data.csv --target income
   advisor tune data.csv --target income --trials 40
@@ -552,7 +554,7 @@ def without_formulas(table: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     import polars as pl
 
     texts = [pl.col(name) for name, kind in table.schema.items() if kind == pl.String]
-    begins = [text.str.contains(FORMULA) for text in texts]
+    begins = [text.str.contains(FORMULA) & ~text.str.contains(NUMBER_OR_SIGN) for text in texts]
     quoted = sum(table.select(*(one.sum() for one in begins)).row(0)) if texts else 0
     quotes = (pl.when(one).then(pl.lit("'") + text).otherwise(text) for one, text in zip(begins, texts, strict=True))
     safe = table.with_columns(*(quote.alias(text.meta.output_name()) for quote, text in zip(quotes, texts, strict=True)))

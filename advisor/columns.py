@@ -68,9 +68,9 @@ _YEAR = r"(?:^|\D)(?:1[5-9]|2[01])\d\d(?:\D|$)"
 _TIMES = ("", " %H:%M:%S%.f", "T%H:%M:%S%.f", " %H:%M", "T%H:%M", " %I:%M %p", " %I:%M:%S %p")
 _OFFSET = r"(:\d\d(?:\.\d+)?)\s*(?:Z|UTC|[+-]\d\d:?\d\d)$"
 _NUMBER = {
-    # groups of thousands never begin with a 0: 0,497 has a decimal comma; 1,00,000 has lakhs (India)
-    ".": r"^[-+]?(?:[1-9]\d{0,2}(?:[, ']\d{3})+|[1-9]\d?(?:,\d{2})+,\d{3}|\d+)?(?:\.\d*)?(?:[eE][-+]?\d+)?$",
-    ",": r"^[-+]?(?:[1-9]\d{0,2}(?:[. ']\d{3})+|\d+)?(?:,\d*)?(?:[eE][-+]?\d+)?$",
+    # groups of thousands never begin with a 0: 0,497 has a decimal comma, as has 5,734E+02; 1,00,000 has lakhs (India)
+    ".": r"^[-+]?(?:(?:[1-9]\d{0,2}(?:[, ']\d{3})+|[1-9]\d?(?:,\d{2})+,\d{3})(?:\.\d*)?|\d*(?:\.\d*)?(?:[eE][-+]?\d+)?)$",
+    ",": r"^[-+]?(?:[1-9]\d{0,2}(?:[. ']\d{3})+(?:,\d*)?|\d*(?:,\d*)?(?:[eE][-+]?\d+)?)$",
 }
 CLOCK = "hours"
 """The format of numbers that are written as times of day."""
@@ -79,15 +79,18 @@ DURATION = "duration"
 _DURATION = r"^([-+]?)(?:(\d+) days?,? ?)?(?:\+?(\d+):([0-5]\d):([0-5]\d(?:\.\d+)?))?$"
 _CLOCK = r"^([01]?\d|2[0-3]):([0-5]\d)(?::([0-5]\d(?:\.\d+)?))?\s*([AaPp])?(?:\.?[Mm]\.?)?$"
 _LIMIT = r"^(?:[<>]=?|[\u2264\u2265])\s*"
-_CURRENCY = r"\p{Sc}|(?:USD|EUR|GBP|JPY|CNY|INR|CHF|CAD|AUD)\s"
+_CODES = "USD|EUR|GBP|JPY|CNY|INR|CHF|CAD|AUD"
+_CURRENCY = r"[A-Z]{0,2}\p{Sc}|(?:" + _CODES + r")\s"
+_SIGNS = {"USD": "$", "US$": "$", "EUR": "€", "GBP": "£", "INR": "₹"}
+"""Other writings of a currency's sign."""
 _TYPOGRAPHY = (
     (r"[\u2212\u2012\u2013]", "-"),  # a minus, a figure dash, an en dash
     (r"[\u00a0\u2009\u202f]", " "),  # spaces that do not break a line
     ("\u2019", "'"),
     (_LIMIT, ""),  # a laboratory's <0.3: read at its limit, see ``beyond``
     (r"^(\d[\d.,]*)\+$", "$1"),  # 90+ years
+    (r"^([-+(]?)\s*(?:" + _CURRENCY + r")\s*", "$1"),
     (r"^\((.*)\)$", "-$1"),  # a bookkeeper's minus
-    (r"^([-+]?)\s*(?:" + _CURRENCY + r")\s*", "$1"),
     (r"^([\d.,' ]*\d)\s*-$", "-$1"),  # a minus behind the number, as mainframes print it
 )
 """What is written in numbers, and the plain sign for it."""
@@ -151,8 +154,9 @@ def infer(cells: pl.Series, sample: pl.Series, wanted: ColumnType | None = None)
     name = cells.name
     seen = "" if len(sample) == len(cells) else f" (judged on {len(sample):,} of {len(cells):,} rows)"
     if wanted is not None:
-        limits = wanted == "numeric" and int((beyond(cells) != 0).sum()) >= FEWEST_LIMITS
-        return Column(name, wanted, ASKED, _format(sample, wanted), limits=limits)
+        form = _format(sample, wanted)
+        limits = wanted == "numeric" and form != "" and int((beyond(cells) != 0).sum()) >= FEWEST_LIMITS
+        return Column(name, wanted, ASKED, form, limits=limits)
     if cells.null_count() == len(cells):
         return Column(name, "constant", "every cell is missing")
     if (constant := _constant(cells, sample)) is not None:
@@ -333,10 +337,12 @@ def is_mark(texts: pl.Series) -> pl.Series:
 def _number_format(values: pl.Series, rows: pl.Series, enough: float = MOSTLY) -> str | None:
     """The format that reads most of the rows as numbers, or None when it reads too few. "" is plain numbers.
 
-    Amounts in several currencies are no numbers of one kind.
+    Amounts in several currencies, or per cents beside fractions, are no numbers of one kind.
     """
     total = int(rows.sum())
-    if len(currencies(values)) > 1 or ((beyond(values) != 0).any() and not _are_limits_of_numbers(values)):
+    if len(currencies(values)) > 1 or len(_fractions(values)):
+        return None
+    if (beyond(values) != 0).any() and not _are_limits_of_numbers(values):
         return None
     best, most = None, 0
     for form in number_forms(values, rows):
@@ -399,17 +405,21 @@ def _date_format(values: pl.Series, rows: pl.Series, enough: float = MOSTLY) -> 
 
 def told_of_numbers(frame: pl.DataFrame, columns: Sequence[Column]) -> dict[str, str]:
     """What to know of columns whose numbers have limits, or that look like numbers and are none: code -> sentence."""
-    limits, looks = [], []
+    limits, alone, looks = [], [], []
     for column in columns:
         if column.limits:
             limits.append(_limits_words(frame[column.name]))
+        elif column.type == "numeric" and column.format and (beyond(frame[column.name]) != 0).any():
+            alone.append(_limits_words(frame[column.name]))
         elif column.type in ("categorical", "text", "identifier") and column.why != ASKED:
-            looks += _looks_words(frame[column.name]) if frame[column.name].dtype == pl.String else []
+            looks += looks_like_numbers(frame[column.name]) if frame[column.name].dtype == pl.String else []
     told = {}
     if limits:
         told["numbers-at-a-limit"] = (
             f"{_first(limits)}: each cell counts as its limit, and the side is an input of its own ('{side_name('COLUMN')}')."
         )
+    if alone:
+        told["cells-at-a-limit"] = f"{_first(alone)}: each cell counts as its limit; of its side nothing is kept."
     if looks:
         told["looks-like-numbers"] = (
             f"{_first(looks)}. Fix these cells, or give --type COLUMN=numeric, which takes them as missing."
@@ -449,7 +459,7 @@ def _limits_words(cells: pl.Series) -> str:
     return f"in '{shown(cells.name, 60)}' {number:,} of {filled:,} numbers are limits such as '{example}'"
 
 
-def _looks_words(cells: pl.Series) -> list[str]:
+def looks_like_numbers(cells: pl.Series) -> list[str]:
     """That most cells of a text column are numbers, and which are not; nothing where they are no numbers at all."""
     values, rows = _without_marks(tally(_text(cells).drop_nulls()))
     total = int(rows.sum())
@@ -460,6 +470,9 @@ def _looks_words(cells: pl.Series) -> list[str]:
         if _number_format(values.str.replace_all(_CURRENCY, ""), rows) is None:
             return []
         return [f"'{name}' looks like numbers in several currencies ({', '.join(sorted(found))}), which are not one quantity"]
+    if len(fractions := _fractions(values)):
+        some = shown(fractions[0], 30)
+        return [f"'{name}' looks like per cents beside fractions such as '{some}', of which nothing says that they are per cents"]
     best = max(number_forms(values, rows), key=lambda form: int(rows.filter(parse_numbers(values, form).is_not_null()).sum()))
     read = parse_numbers(values, best)
     share = int(rows.filter(read.is_not_null()).sum()) / total
@@ -582,15 +595,24 @@ def beyond(cells: pl.Series) -> pl.Series:
     if cells.dtype not in TEXTS:
         return pl.Series(cells.name, np.zeros(len(cells), np.int8))
     texts = cells.cast(pl.String).str.strip_chars()
-    low = texts.str.contains(r"^[<\u2264]=?\s*[-+\d.,]")
-    high = texts.str.contains(r"^[>\u2265]=?\s*[-+\d.,]|^\d[\d.,]*\+$")
+    number = r"=?\s*[-+]?\s*(?:" + _CURRENCY + r")?\s*[-+\d.,]"
+    low = texts.str.contains(r"^[<\u2264]" + number)
+    high = texts.str.contains(r"^[>\u2265]" + number + r"|^\d[\d.,]*\+$")
     return (high.fill_null(value=False).cast(pl.Int8) - low.fill_null(value=False).cast(pl.Int8)).alias(cells.name)
 
 
 def currencies(texts: pl.Series) -> set[str]:
     """The signs and codes of currencies before or behind the numbers of these texts."""
-    sign = texts.drop_nulls().str.extract(r"(\p{Sc}|\b(?:USD|EUR|GBP|JPY|CNY|INR|CHF|CAD|AUD)\b)")
-    return {str(one) for one in sign.drop_nulls().unique()}
+    sign = texts.drop_nulls().str.extract(r"((?:\b[A-Z]{1,2})?\p{Sc}|\b(?:" + _CODES + r")\b)")
+    return {_SIGNS.get(one, one) for one in map(str, sign.drop_nulls().unique())}
+
+
+def _fractions(values: pl.Series) -> pl.Series:
+    """Plain numbers up to 1 beside per cents: 0.12 may be 12 % there, or 0.12 %."""
+    if not values.str.contains(r"\d\s*%").any():
+        return values.clear()
+    sizes = values.str.strip_chars().str.replace(",", ".", literal=True).cast(pl.Float64, strict=False).abs()
+    return values.filter(((sizes > 0) & (sizes <= 1)).fill_null(value=False))
 
 
 def side_name(name: str) -> str:

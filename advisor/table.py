@@ -266,7 +266,7 @@ def load_table(
         if missing := answer.null_count() - notes.get(LONELY, 0):
             notes["rows_without_target"] = missing
         frame, answer = frame.filter(answer.is_not_null()), answer.drop_nulls()
-    check_target(answer, chosen, target, read.frame.height)
+    check_target(answer, chosen, target, read.frame.height, cells)
     time = None if time_column is None else _time_as_column(frame[time_column])
     helpers = _helpers(frame, group_column, time)
     keys = row_keys(frame.drop(special), seed)

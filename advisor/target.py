@@ -11,7 +11,18 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from advisor.columns import TEXTS, how_many, is_mark, labels, number_format, parse_numbers, read_as, tally, unreadable
+from advisor.columns import (
+    TEXTS,
+    how_many,
+    is_mark,
+    labels,
+    looks_like_numbers,
+    number_format,
+    parse_numbers,
+    read_as,
+    tally,
+    unreadable,
+)
 from advisor.errors import UserError
 from advisor.features import Task
 from advisor.reading import shown
@@ -119,7 +130,10 @@ def read_target(
     form = number_format(cells)
     numbers = finite_numbers(cells, form)
     if asked == "regression" and numbers is None:
-        bad = how_many(unreadable(cells, read_as(cells, "numeric")), len(cells), " are no numbers")
+        unread = unreadable(cells, read_as(cells, "numeric"))
+        bad = how_many(unread, len(cells), " are no numbers")
+        if len(unread) == len(cells) - cells.null_count():
+            bad = _looks(cells) or bad
         raise UserError(
             f"'{shown(name)}' cannot be a regression target: {bad}; fix these cells, ask for task binary or multiclass, "
             "or name a column of numbers"
@@ -209,7 +223,8 @@ def _counts(numbers: pl.Series) -> bool:
     return counts.height >= FEWEST_COUNTS and bool(len(single)) and bool((single > numbers.median()).all())
 
 
-def check_target(answer: pl.Series, task: Task, name: str, rows: int) -> None:
+def check_target(answer: pl.Series, task: Task, name: str, rows: int, cells: pl.Series | None = None) -> None:
+    """UserError where nothing can be learnt from the target. cells: of a table's target, as they were given."""
     if not len(answer):
         raise UserError(f"the target '{shown(name)}' is missing in all {rows:,} rows")
     if len(answer) < MIN_ROWS:
@@ -227,7 +242,8 @@ def check_target(answer: pl.Series, task: Task, name: str, rows: int) -> None:
     if counts.height > MAX_CLASSES or counts.height > len(answer) / 2:
         raise UserError(
             f"the target '{shown(name)}' has {counts.height:,} classes in {len(answer):,} rows (at most "
-            f"{MAX_CLASSES:,}, and 2 rows for each); is it an identifier, or a number for task regression?"
+            f"{MAX_CLASSES:,}, and 2 rows for each); "
+            + (_looks(cells) or "is it an identifier, or a number for task regression?")
         )
     if (single := counts.filter(pl.col("rows") == 1)).height:
         raise UserError(
@@ -235,6 +251,10 @@ def check_target(answer: pl.Series, task: Task, name: str, rows: int) -> None:
             + (f" ({single.height} classes have)" if single.height > 1 else "")
             + "; leave such rows out, join classes, or give more rows (of numbers that are no classes: task regression)"
         )
+
+
+def _looks(cells: pl.Series | None) -> str:
+    return "".join(looks_like_numbers(cells)) if cells is not None and cells.dtype == pl.String else ""
 
 
 def ordered_classes(answer: pl.Series) -> tuple[str, ...]:

@@ -313,11 +313,13 @@ def test_one_line_is_one_line(capsys):
 
 
 def test_formulas_are_quoted_and_numbers_are_not():
-    frame = pl.DataFrame({"prediction": ["=1", "+1", "-1", "@x", "\tx", "\rx", "a=1", None], "probability_=1": [-1.5] * 8})
+    frame = pl.DataFrame({"prediction": ["=1", "+x", "-1+1", "@x", "\tx", "\rx", "a=1", None], "probability_=1": [-1.5] * 8})
     safe, quoted = cli.without_formulas(frame)
-    assert safe["prediction"].to_list() == ["'=1", "'+1", "'-1", "'@x", "'\tx", "'\rx", "a=1", None]
+    assert safe["prediction"].to_list() == ["'=1", "'+x", "'-1+1", "'@x", "'\tx", "'\rx", "a=1", None]
     assert safe["probability_=1"].to_list() == [-1.5] * 8
     assert quoted == 6
+    labels = pl.DataFrame({"prediction": ["-1", "+1", "-", "+", "-1.5e-3", "-5%"]})
+    assert cli.without_formulas(labels)[0].equals(labels)
     numbers = pl.DataFrame({"prediction": [-1.5, 2.0]})
     assert cli.without_formulas(numbers)[0].equals(numbers)
 

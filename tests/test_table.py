@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from advisor import columns, reading
@@ -688,6 +688,8 @@ def test_codes_by_name():
         (["USD 1,200", "USD 5", "USD 7.5"], [1200, 5, 7.5]),
         (["€1.2M", "€500K", "€ 7 mio."], [1.2e6, 5e5, 7e6]),
         (["1.5k", "2M", "3bn"], [1500, 2e6, 3e9]),
+        (["5,734E+02", "2,5E-1", "1,001E+03"], [573.4, 0.25, 1001]),
+        (["$(5.5)", "($1,200.50)", "USD 7", "US$8.5-"], [-5.5, -1200.5, 7, -8.5]),
         (["12.5-", "3.25", "1,004-"], [-12.5, 3.25, -1004]),
         (["1,00,000", "12,34,567", "999"], [1e5, 1234567, 999]),
         (["\u22123,5", "4,25", "1\u202f234,5"], [-3.5, 4.25, 1234.5]),
@@ -724,6 +726,21 @@ def test_limits_are_read_at_the_limit_and_keep_their_side():
     assert dict(zip(new.numeric_names, new.numeric[0], strict=True)) == {"a": 0.0, "x": 4.4, "x.side": 1.0}
 
 
+def test_limits_of_amounts_have_a_side_and_a_single_limit_is_told():
+    amounts = [*(f"\u20ac{n}K" for n in range(100, 160)), *(f"\u20ac{n / 10:.1f}M" for n in range(10, 55)), *["<\u20ac50K"] * 15]
+    single = [*(f"{n}.5" for n in range(119)), "<0.3"]
+    table = load_table(plain(120).with_columns(amount=pl.Series(amounts), x=pl.Series(single)), "y")
+    amount = next(column for column in table.schema.columns if column.name == "amount")
+    assert amount.limits and "in 'amount' 15 of 120 numbers" in table.told["numbers-at-a-limit"]
+    assert "in 'x' 1 of 120 numbers" in table.told["cells-at-a-limit"]
+
+
+def test_a_target_in_several_currencies_is_refused_for_that():
+    values = [f"{sign}{n}.5" for n in range(60) for sign in "$\u20ac"]
+    with pytest.raises(UserError, match="several currencies"):
+        load_table(plain(120).with_columns(y=pl.Series(values)), "y")
+
+
 def test_a_target_with_limits_is_a_number_and_told():
     values = LABORATORY * 3
     table = load_table(plain(len(values)).with_columns(y=pl.Series(values)), "y")
@@ -741,6 +758,7 @@ def test_names_of_ranges_are_no_limits(values):
     [
         ([f"${n}.5" for n in range(60)] + [f"€{n}" for n in range(60)], r"several currencies \(\$, €\)"),
         ([f"{n}.5" for n in range(90)] + ["soon"] * 30, r"75% of its cells\), but for 'soon' \(30\)"),
+        ([f"{n}.5%" for n in range(60)] + [f"0.{n}" for n in range(10, 70)], "per cents beside fractions such as '0"),
     ],
 )
 def test_what_looks_like_numbers_is_told_with_the_cells_that_prevent_it(values, says):
@@ -760,6 +778,43 @@ def test_a_number_is_read_as_it_was_written(number, style):
     text = style.format(size)
     [form] = [f for f in columns.number_forms(pl.Series([text])) if f.startswith(".") and (f[1:] or "kg" not in text)][-1:]
     assert columns.parse_numbers(pl.Series([text]), form)[0] == pytest.approx(-size if negative else size)
+
+
+MINUS = ["-{}", "{}-", "({})", "\u2212{}"]
+AROUND = ["{}", "\u20ac{}", "US$ {}", "{} kg", "{}%", "{} \u20ac"]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.integers(-(10**8), 10**8).map(lambda n: n / 100), min_size=30, max_size=40, unique_by=abs),
+    st.sampled_from(MINUS),
+    st.sampled_from(AROUND),
+    st.sampled_from([",.", ".,", " ,", "'.", "."]),
+)
+def test_a_column_of_numbers_in_one_style_is_read_as_it_was_written(numbers, minus, around, marks):
+    assume(minus != "{}-" or around.endswith("{}"))  # mainframes print no unit
+
+    def written(number):
+        groups, mark = (marks[0], marks[1]) if marks[1:] else ("", marks)
+        text = f"{abs(number):,.2f}".replace(",", "_").replace(".", mark).replace("_", groups)
+        return minus.format(around.format(text)) if number < 0 else around.format(text)
+
+    values = [written(number) for number in numbers] * 3
+    column = typed(values)
+    read, notes = columns.conform(pl.Series("x", values), column)
+    assert column.type == "numeric" and not notes
+    assert read.to_list() == pytest.approx(numbers * 3)
+
+
+OTHER_SCALES = [("${}", "\u20ac{}"), ("{} kg", "{} g"), ("CHF {}", "GBP {}"), ("{}%", "0.{}"), ("{}MB", "{}GB"), ("{}", "x{}")]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.sampled_from(OTHER_SCALES), st.lists(st.booleans(), min_size=40, max_size=60))
+def test_a_column_that_is_asked_to_be_numeric_reads_one_scale(styles, which):
+    values = pl.Series("x", [styles[one].format(n + 11) for n, one in enumerate(which)])
+    read = columns.conform(values, columns.infer(values, values, "numeric"))[0].is_not_null()
+    assert len({one for one, there in zip(which, read, strict=True) if there}) <= 1
 
 
 @pytest.mark.parametrize("values", [["3-5", "5-12"], ["A12", "B13"], ["12:3", "4:5"], ["25:10", "26:00"], ["Model 2000", "X"]])
