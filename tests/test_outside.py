@@ -161,7 +161,7 @@ def test_json_is_one_document_and_nothing_else(here, capfd):
     predicted = answer("predict r d.csv --json")
     assert (predicted["rows"], len(predicted["predictions"])) == (60, 60)
     told = answer("predict r d.csv --out p.csv --json")
-    assert told == {"run": "r", "rows": 60, "out": "p.csv", "predictions": None, "changes": []}
+    assert told == {"run": "r", "rows": 60, "out": "p.csv", "predictions": None, "changes": [], "reading": {}}
     listed = answer("rules list --json")
     assert answer(f"rules show {listed[0]['id']} --json")["id"] == listed[0]["id"]
     assert {fact["name"] for fact in answer("rules facts --json")} == set(facts.FACTS)
