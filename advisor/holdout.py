@@ -90,7 +90,8 @@ def row_keys(frame: pl.DataFrame, seed: int) -> NDArray[np.uint64]:
     Equal rows have equal keys, so copies mostly land on one side. Above KEY_ROWS rows only KEY_COLUMNS columns are
     used, numbers first; rows that agree in them are told apart by the target and then by their order.
     """
-    names = sorted(frame.columns, key=lambda name: (not frame.schema[name].is_float(), frame.schema[name] == pl.String, name))
+    kinds = {cells.name: cells.dtype for cells in frame.get_columns()}  # frame.schema is made anew at each look
+    names = sorted(kinds, key=lambda name: (not kinds[name].is_float(), kinds[name] == pl.String, name))
     names = sorted(names[:KEY_COLUMNS] if frame.height > KEY_ROWS else names)
     keys = np.full(frame.height, (seed * 0x9E3779B97F4A7C15 + 0x1234567) % 2**64, np.uint64)
     for name in names:

@@ -88,9 +88,9 @@ def read_new(frame: pl.DataFrame, schema: Schema, *, strict: bool = False) -> tu
     """
     frame = with_unique_names(frame)
     wanted = schema.columns if schema.time is None else (*schema.columns, schema.time)
-    series, changes = [], []
+    series, changes, there = [], [], set(frame.columns)
     for column in wanted:
-        if column.name in frame.columns:
+        if column.name in there:
             read, found = read_column(frame[column.name], column, schema)
             series.append(read)
             if column.limits:

@@ -293,7 +293,8 @@ def load_table(
     changes: tuple[FormChange, ...] = ()
     if given is not None:
         held_out, changes = _test_rows(given, schema, notes, strict=strict)
-        shared = given.frame.select(name for name in typed.columns if name in given.frame.columns and name != target)
+        there = set(given.frame.columns)
+        shared = given.frame.select(name for name in typed.columns if name in there and name != target)
         keys = np.append(keys, row_keys(shared, seed=1))
     else:
         held_out = held_out.with_columns(known_spelling(held_out[name], levels[name], schema, name)[0] for name in levels)
@@ -396,7 +397,8 @@ def _test_rows(
 ) -> tuple[pl.DataFrame, tuple[FormChange, ...]]:
     """The test table, read by the schema of the training rows, and what is unlike them in it."""
     needed = [column.name for column in schema.columns if column.type not in ("identifier", "constant")]
-    if missing := [name for name in [*needed, schema.target] if name not in given.frame.columns]:
+    there = set(given.frame.columns)
+    if missing := [name for name in [*needed, schema.target] if name not in there]:
         if len(missing) == len(needed) + 1 and given.frame.width > len(needed):
             first = ", ".join(shown(name, 30) for name in given.frame.columns[:4])
             raise UserError(
@@ -460,7 +462,8 @@ def _columns(frame: pl.DataFrame, rows: NDArray[np.int64], types: Mapping[str, s
             f"no column is left to predict '{shown(target)}' from: '{shown(first.name, 40)}' is taken for "
             f"{first.type} ({first.why}); types can say otherwise"
         )
-    return tuple(replace(c, limits=False) if side_name(c.name) in frame.columns else c for c in found)
+    names = set(frame.columns)
+    return tuple(replace(c, limits=False) if side_name(c.name) in names else c for c in found)
 
 
 def _conformed(frame: pl.DataFrame, columns: Sequence[Column], notes: dict[str, int]) -> pl.DataFrame:
@@ -642,7 +645,8 @@ def _needed(frame: pl.DataFrame, schema: Schema) -> list[Column]:
     """The columns that reach the network; UserError naming those that the frame lacks."""
     used = [column for column in schema.columns if column.type not in ("identifier", "constant")]
     needed = used if schema.time is None else [*used, schema.time]
-    if missing := [column.name for column in needed if column.name not in frame.columns]:
+    there = set(frame.columns)
+    if missing := [column.name for column in needed if column.name not in there]:
         raise UserError(_lacking("the table given", missing, frame.columns))
     return used
 

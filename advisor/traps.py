@@ -49,7 +49,8 @@ def _twins(table: Table, used: Sequence[str]) -> dict[str, Any]:
 
     Whether test rows are copies of training rows is told by their own targets, and decides nothing but what is said of them.
     """
-    train, test = (part.select(name for name in used if name in table.test.columns) for part in (table.train, table.test))
+    there = set(table.test.columns)
+    train, test = (part.select(name for name in used if name in there) for part in (table.train, table.test))
     exact = _disagreement(table, train, train.clear())
     same = _disagreement(table, train, test)
     near = differ = None
