@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from advisor import knowledge
+from advisor.console import told_when_slow
 from advisor.errors import UserError, did_you_mean
 from advisor.facts import FACTS, Facts, damage
 from advisor.kinds import Kind
@@ -153,7 +154,8 @@ def get_advice(source: Source, target: str | None, reading: Reading | None = Non
     # first: a misspelt rule must not cost a minute of reading
     rules = knowledge.rules(reading.rules, reading.without, kind)
     data = _read(source, target, reading)
-    measured = _measure(data)
+    with told_when_slow(f"measuring {data!r}, which takes a while"):
+        measured = _measure(data)
     kept = {
         "name": data.name,
         "source": _absolute(data.source),

@@ -70,7 +70,8 @@ def _disagreement(table: Table, train: pl.DataFrame, test: pl.DataFrame) -> floa
     """Of training rows that are equal in ``train``; of test rows with the training rows that they repeat, where there are any."""
     schema = replace(table.schema, time=None, time_parts=())  # by their times equal rows could be told apart
     keys, tested = train.hash_rows(seed=0), test.hash_rows(seed=0)
-    columns = [schema.target, *(column.name for column in schema.columns if column.name in table.test.columns)]
+    there = set(table.test.columns)
+    columns = [schema.target, *(column.name for column in schema.columns if column.name in there)]
     rows = table.train.select(columns)
     if test.height:
         repeated, repeating = keys.is_in(tested.unique().implode()), tested.is_in(keys.unique().implode())

@@ -9,12 +9,13 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from advisor import cli, facts, measurement, reading
+from advisor import cli, console, facts, measurement, reading
 from advisor.cli import _run
 from advisor.recommendation import FIRST_CHOICES
 
@@ -304,6 +305,7 @@ def test_a_bug_in_a_run_is_kept_in_the_run(here, monkeypatch, capfd):
 
 LOADED = """
 import sys
+import time
 from advisor.cli import _run
 code = _run(sys.argv[1:])
 print("loaded", *sorted(name for name in ("torch", "ray", "optuna") if name in sys.modules), file=sys.stderr)
@@ -423,3 +425,11 @@ def test_a_misspelt_word_is_refused_before_anything_is_read(command, says, here,
     monkeypatch.setattr(reading, "read_source", None)
     assert _run(shlex.split(command)) == 2
     assert says in capfd.readouterr().err
+
+
+def test_measuring_that_takes_long_is_told_once(capfd):
+    with console.told_when_slow("measuring a table", seconds=0.01):
+        time.sleep(0.1)
+    with console.told_when_slow("never told", seconds=60):
+        pass
+    assert capfd.readouterr().err == "measuring a table\n"
