@@ -171,9 +171,9 @@ class OwnObjective:
         except UserError:
             raise
         except Exception as error:
-            from ray import cloudpickle
+            import ray  # pickled as Ray will; nothing of ours is ever unpickled
 
-            what = None if isinstance(self.function, str) else unsendable(self.function, cloudpickle.dumps)
+            what = None if isinstance(self.function, str) else unsendable(self.function, ray.cloudpickle.dumps)
             if what is None:
                 raise
             raise UserError(

@@ -78,7 +78,7 @@ def test_a_folder_of_images_from_recommend_to_predictions(here, capfd):
     folder(here, "test", rows=16, seed=9)
     assert _run(["recommend", "shapes", "--out", "run"]) == 0
     told = capfd.readouterr().out
-    assert "images of 12 x 12 pixels in 1 channels" in told and "network:" in told
+    assert "images of 12 x 12 pixels in 1 channel" in told and "network:" in told
     document = yaml.safe_load(Path("run/recommendation.yaml").read_text())
     assert document["data"]["kind"] == "image" and document["configuration"]["norm_layer"] == "batch"
     assert _run(shlex.split(f"train shapes --out run2 {QUICK}")) == 0
@@ -103,7 +103,9 @@ def test_sequences_are_tuned_resumed_and_predicted(here, capfd):
     assert _run(shlex.split(command)) == 0
     result = json.loads(Path("run/result.json").read_text())
     assert len(result["search"]["trials"]) == 3
-    assert [r["name"] for r in result["test"]["results"]][-3:] == ["majority or mean", "linear", "gradient boosting"]
+    assert [r["name"] for r in result["test"]["results"]][-4:] == [
+        "majority or mean", "linear", "gradient histograms", "gradient boosting"
+    ]  # fmt: skip
     assert "mistakes" in result["test"]
     np.savez("new.npz", X=waves(5, seed=3)[0])
     capfd.readouterr()
