@@ -10,13 +10,13 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from advisor.advice import measure, recommend
+    from advisor.checks.inspection import inspect
+    from advisor.data.signals.image_paths import image_root
     from advisor.errors import DataFormWarning, UserError
-    from advisor.image_paths import image_root
-    from advisor.inspection import inspect
-    from advisor.models import load_model
-    from advisor.trial import Outcome, SignalRows, Trial
-    from advisor.tuning import finish, fit, tune
+    from advisor.objectives.trial import Outcome, SignalRows, Trial
+    from advisor.runs.model import load_model
+    from advisor.workflows.recommend import measure, recommend
+    from advisor.workflows.tune import finish, fit, tune
 
 try:
     __version__ = version("tuning-advisor")
@@ -24,18 +24,18 @@ except PackageNotFoundError:  # a checkout that was never installed
     __version__ = "0+unknown"
 
 _HOMES = {
-    "image_root": "advisor.image_paths",
-    "measure": "advisor.advice",
-    "recommend": "advisor.advice",
-    "inspect": "advisor.inspection",
-    "finish": "advisor.tuning",
-    "fit": "advisor.tuning",
-    "tune": "advisor.tuning",
-    "load_model": "advisor.models",
+    "image_root": "advisor.data.signals.image_paths",
+    "measure": "advisor.workflows.recommend",
+    "recommend": "advisor.workflows.recommend",
+    "inspect": "advisor.checks.inspection",
+    "finish": "advisor.workflows.tune",
+    "fit": "advisor.workflows.tune",
+    "tune": "advisor.workflows.tune",
+    "load_model": "advisor.runs.model",
     "DataFormWarning": "advisor.errors",
-    "Outcome": "advisor.trial",
-    "SignalRows": "advisor.trial",
-    "Trial": "advisor.trial",
+    "Outcome": "advisor.objectives.trial",
+    "SignalRows": "advisor.objectives.trial",
+    "Trial": "advisor.objectives.trial",
     "UserError": "advisor.errors",
 }
 __all__ = [

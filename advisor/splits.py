@@ -12,8 +12,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from advisor.dataset import Dataset
 from advisor.errors import UserError
-from advisor.features import Dataset
 
 Indices = NDArray[np.int64]
 

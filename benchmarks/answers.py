@@ -40,7 +40,7 @@ COMMANDS = {
 def advisor(arguments: list[str], folder: Path) -> tuple[float, float]:
     """Seconds of one command: by the clock, and of the processor."""
     begun, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    command = [sys.executable, "-c", "from advisor.cli import main; main()", *arguments]
+    command = [sys.executable, "-c", "from advisor.cli.main import main; main()", *arguments]
     subprocess.run(command, cwd=folder, check=True, capture_output=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.perf_counter() - begun, after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime

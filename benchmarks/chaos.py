@@ -38,10 +38,10 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from advisor.errors import UserError
-from advisor.executor_contract import SHARED, PointSpace, script_factory
-from advisor.executors import Began
-from advisor.ray_executor import RayExecutor
-from advisor.search import Ended, Plan, search
+from advisor.executors.base import Began
+from advisor.executors.ray.executor import RayExecutor
+from advisor.search.driver import Ended, Plan, search
+from advisor.search.executor_contract import SHARED, PointSpace, script_factory
 
 RESULTS = Path(__file__).resolve().parent / "results" / "chaos.md"
 EPOCHS, SECONDS = 5, 0.05

@@ -31,13 +31,13 @@ os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 import numpy as np
 import optuna
 
-from advisor import knowledge
-from advisor.executor_contract import PointSpace
-from advisor.journal import Journal
-from advisor.ray_executor import RayExecutor
-from advisor.search import Ended, Plan, search, tpe
-from advisor.simulated import Faults, SimulatedExecutor
-from advisor.storage import InMemory
+from advisor.executors.ray.executor import RayExecutor
+from advisor.executors.simulated import Faults, SimulatedExecutor
+from advisor.rules import shipped
+from advisor.search.database import InMemory
+from advisor.search.driver import Ended, Plan, search, tpe
+from advisor.search.executor_contract import PointSpace
+from advisor.search.journal import Journal
 
 RESULTS = Path(__file__).resolve().parent / "results" / "cluster_engine.md"
 
@@ -239,7 +239,7 @@ def measure_study():
 
 def wide_space_asking():
     """TPE on the base space of tables, after random trials."""
-    space, parts = knowledge.base_space(), []
+    space, parts = shipped.base_space(), []
     with on_disk() as folder:
         journal = Journal.open(Path(folder) / "journal")
         random, done = optuna.samplers.RandomSampler(seed=1), 0
@@ -275,7 +275,7 @@ ray.shutdown()
 OURS = """
 import sys
 import advisor
-from advisor.search import EpochDone
+from advisor.search.driver import EpochDone
 def listen(event, progress):
     if isinstance(event, EpochDone):
         print("ready", flush=True)

@@ -23,10 +23,11 @@ import torch
 from gpu_training import CASES, made
 from resumable import go_on
 
-from advisor import objective, recorded
-from advisor.advice import get_advice, reading_of
-from advisor.executors import Job
-from advisor.features import Dataset, Signals
+from advisor.dataset import Dataset, Signals
+from advisor.executors.base import Job
+from advisor.objectives import networks as objective
+from advisor.training import cuda_graphs
+from advisor.workflows.recommend import get_advice, reading_of
 
 HERE = Path(__file__).resolve().parent
 KINDS = {
@@ -36,7 +37,7 @@ KINDS = {
     "table": ("table", (2_000, 20), 0),
 }
 CASES |= {f"{kind} for memory": case for kind, case in KINDS.items()}
-WARM = {"recorded": recorded.WARM, "not recorded": 10**9}
+WARM = {"recorded": cuda_graphs.WARM, "not recorded": 10**9}
 
 
 @lru_cache(maxsize=1)
@@ -63,7 +64,7 @@ def measure(kind: str, number: int, count: int) -> dict[str, Any]:
     row["predicted"] = objective.training_sizing(data).predict(configuration, int(configuration["batch_size"]))
     row["network"] = configuration.get("network", "dense")
     for way, warm in WARM.items():
-        recorded.WARM = warm
+        cuda_graphs.WARM = warm
         gc.collect()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()

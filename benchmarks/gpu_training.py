@@ -5,7 +5,7 @@
 
 plain: nn.Conv2d, nn.BatchNorm2d and nn.Linear in place of our stacked layers, channels last, autocast to bfloat16, fused
 AdamW, gradients clipped where the advice says so, the rows in the GPU's memory (those of `stored` in the host's: a DataLoader
-of four processes, pinned), and a validation after each epoch, in batches of the same size. ours: ``advisor.training.train``
+of four processes, pinned), and a validation after each epoch, in batches of the same size. ours: ``advisor.training.loop.train``
 with what the rules recommend for such data beside a GPU, without changes to the images and not compiled. eager: the same
 without recording steps (``advisor/recorded.py``); full: in full precision; compiled: with torch.compile; changed: with the
 changes to the rows that the rules recommend. The folds of a table: ours trains them as one stack, plain one after the other.
@@ -32,14 +32,14 @@ from resumable import go_on
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from advisor import recorded, signal_inputs
-from advisor.advice import get_advice, reading_of
-from advisor.features import Dataset, Signals
-from advisor.networks import StackedLinear
-from advisor.objective import splits_of
-from advisor.signal_networks import SignalNetwork, StackedConvolution, StackedMapNorm
+from advisor.dataset import Dataset, Signals
+from advisor.networks.convolutional import SignalNetwork, StackedConvolution, StackedMapNorm
+from advisor.networks.tables import StackedLinear
+from advisor.objectives.networks import splits_of
 from advisor.splits import Split
-from advisor.training import Rows, build, prepare, train
+from advisor.training import cuda_graphs, signal_inputs
+from advisor.training.loop import Rows, build, prepare, train
+from advisor.workflows.recommend import get_advice, reading_of
 
 HERE = Path(__file__).resolve().parent
 UNCHANGED = {
@@ -57,7 +57,7 @@ CASES: dict[str, tuple[str, tuple[int, ...], int]] = {
     "series": ("sequence", (20_000, 3, 512), 4),
     "table": ("table", (50_000, 30), 4),
 }
-WARM, DEVICE_BYTES = recorded.WARM, signal_inputs.DEVICE_BYTES
+WARM, DEVICE_BYTES = cuda_graphs.WARM, signal_inputs.DEVICE_BYTES
 WAYS = ("plain", "ours", "eager", "full", "compiled", "plain compiled", "changed")
 
 
@@ -114,7 +114,7 @@ def ours(case: str, way: str) -> dict[str, float]:
     if way == "full":
         configuration |= {"precision": "full", "memory_format": "contiguous"}
     signal_inputs.DEVICE_BYTES = 0 if case == "stored" else DEVICE_BYTES
-    recorded.WARM = 10**9 if way == "eager" else WARM
+    cuda_graphs.WARM = 10**9 if way == "eager" else WARM
     inputs = prepare(configuration, data, splits, "cuda")
     epochs = train(configuration, data, splits, seed=0, device="cuda", prepared=inputs)
     return timed(epochs, sum(len(split.train) for split in splits))

@@ -24,8 +24,8 @@ what, path = sys.argv[1:]
 if what == "bare":
     work = lambda: pl.read_csv(path) if path.endswith(".csv") else pl.read_parquet(path)
 else:
-    from advisor.measurement import measure
-    from advisor.table import load_table
+    from advisor.facts.table import measure
+    from advisor.data.tables.table import load_table
     work = lambda: measure(load_table(path, "target"))
 begin = time.perf_counter()
 work()

@@ -25,8 +25,8 @@ from scipy.stats import binom, fisher_exact, ks_2samp
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
-from advisor.shift import measure_shift
-from advisor.table import load_table
+from advisor.data.tables.table import load_table
+from advisor.facts.shift import measure_shift
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "shift.jsonl"

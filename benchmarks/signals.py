@@ -22,9 +22,9 @@ import yaml
 from resumable import go_on
 
 import advisor
-from advisor import knowledge
-from advisor.advice import get_advice, reading_of
-from advisor.recommendation import library_default
+from advisor.rules import shipped
+from advisor.rules.recommendation import library_default
+from advisor.workflows.recommend import get_advice, reading_of
 
 HERE = Path(__file__).resolve().parent
 DATA = HERE.parent.parent / "shared" / "data"
@@ -58,7 +58,7 @@ def measure(name: str, seed: int, what: str, trials: int, executor: str) -> dict
     fixed = {}
     if what == "plain":
         recommendation = get_advice(source, target, reading_of(options)).recommendation
-        base = knowledge.base_space(recommendation.kind)
+        base = shipped.base_space(recommendation.kind)
         fixed = {n: v for n, v in library_default(recommendation, base).items() if base[n].topic != "plan"}
     elif "=" in what:  # the advice around one value
         name_of, _, value = what.partition("=")

@@ -3,7 +3,7 @@
     python benchmarks/starts.py [--starts 50]
 
 Ray forks its processes from Python, and OpenBLAS ends its threads before a fork: a product that is under way on them waits
-for ever (advisor.threads). Each start is a fresh process in which NumPy multiplies on all cores until Ray is there, then
+for ever (advisor.executors.ray.threads). Each start is a fresh process in which NumPy multiplies on all cores until Ray is there, then
 loads SciPy and scikit-learn and goes on until a worker has done a job. Must reach: all of them end. Prints one line for
 each start that did not, and a line in the end: starts, those that hung, products, median seconds of a start.
 """
@@ -17,8 +17,8 @@ import time
 
 START = """
 import numpy as np
-from advisor.executors import ENDS, Job
-from advisor.ray_executor import RayExecutor, RayWorkers
+from advisor.executors.base import ENDS, Job
+from advisor.executors.ray.executor import RayExecutor, RayWorkers
 def factory(shared):
     def objective(job):
         yield 1, 1.0

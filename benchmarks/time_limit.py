@@ -22,7 +22,7 @@ import yaml
 from resumable import go_on
 
 import advisor
-from advisor import run_search
+from advisor.workflows import search as run_search
 
 HERE = Path(__file__).resolve().parent
 SETS = ("vehicle", "concrete", "oj", "segment", "cells", "credit-default")

@@ -28,10 +28,10 @@ import numpy as np
 import optuna
 import ray
 
-from advisor import knowledge
-from advisor.ray_executor import RayExecutor
-from advisor.run_folder import GrowingFile
-from advisor.search import Plan, search
+from advisor.executors.ray.executor import RayExecutor
+from advisor.files import GrowingFile
+from advisor.rules import shipped
+from advisor.search.driver import Plan, search
 
 EPOCHS = 5
 RESULTS = Path(__file__).resolve().parent / "results" / "trial_overhead.md"
@@ -205,7 +205,7 @@ def main():
     try:
         ours_runs = [
             (f"advisor, {name}", *ours(space, trials, workers))
-            for name, space in (("6 floats", SixFloats()), ("the base space of tables", knowledge.base_space()))
+            for name, space in (("6 floats", SixFloats()), ("the base space of tables", shipped.base_space()))
         ]
         tune_runs = [
             (f"Ray Tune, OptunaSearch, ASHA, 6 floats, {name}", ray_tune(trials, workers, reuse))

@@ -21,9 +21,9 @@ import yaml
 from resumable import go_on
 
 import advisor
-from advisor.baselines import _linear_inputs, _matrix
-from advisor.losses import row_losses
-from advisor.table import load_table
+from advisor.data.tables.table import load_table
+from advisor.evaluation.baselines import _linear_inputs, _matrix
+from advisor.training.losses import row_losses
 
 HERE = Path(__file__).resolve().parent
 SMALL_ROWS = 600

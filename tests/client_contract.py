@@ -8,11 +8,11 @@ import os
 import pytest
 import ray
 
-from advisor import ray_client
 from advisor.errors import UserError
-from advisor.executor_contract import SHARED, ExecutorContract, script_factory
-from advisor.ray_client import ClientExecutor, ClientWorkers
-from advisor.versions import versions
+from advisor.executors.ray import client as ray_client
+from advisor.executors.ray.client import ClientExecutor, ClientWorkers
+from advisor.machine import versions
+from advisor.search.executor_contract import SHARED, ExecutorContract, script_factory
 
 
 @pytest.fixture(scope="module")

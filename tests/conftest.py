@@ -4,6 +4,7 @@ import os
 import signal
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,9 @@ import pytest
 # one; authentication off, so that one test's token cannot break another's cluster.
 _home = tempfile.TemporaryDirectory(prefix="advisor-home-")
 os.environ["HOME"] = _home.name
+# What several tests share (contracts.py) is found by the programs and workers that they start, too.
+_path = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+os.environ["PYTHONPATH"] = os.pathsep.join(_path)
 os.environ["RAY_AUTH_MODE"] = "disabled"
 os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -1,0 +1,552 @@
+"""The pre-flight (note N24, first make it learn): is the recommendation ready to be trained, within about a minute.
+
+Each check provokes what would go wrong later: at the start, on one batch, against inputs and labels that mean nothing.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from advisor.checks.gradients import own_gradients
+from advisor.checks.subject import Subject, blank, contents, copies, meaningless, some_rows
+from advisor.checks.throughput import device_bytes, edge, kept_bytes, knee, one_thread, rates
+from advisor.checks.tracing import FLOW, Trace, trace
+from advisor.dataset import Dataset, Signals
+from advisor.errors import UserError
+from advisor.networks.convolutional import StackedMapNorm
+from advisor.networks.plan import memory_bytes, plan_of, problem, usable_memory
+from advisor.networks.tables import StackedLinear, StackedNorm, initialize
+from advisor.objectives.networks import splits_of
+from advisor.rules import shipped
+from advisor.runs.advice import Advice
+from advisor.splits import Split
+from advisor.training.loop import Network, pass_and_optimizer, train
+from advisor.training.losses import loss_name, row_losses
+from advisor.training.signal_inputs import SignalInputs
+
+BATCH_ROWS = 16
+"""Rows of the batch that is to be learnt by heart."""
+BATCH_STEPS = 600
+MEASURING_RATE = 1e-6
+"""The learning rate of steps whose time is measured."""
+LEARNT = 0.1
+"""A batch is learnt by heart at this share of the loss that a constant has on it."""
+MOST_EPOCHS, FEWEST_EPOCHS = 15, 5
+OVERHEAD = 1.5
+"""Time of an epoch beside that of its training steps as measured: shuffling, augmentation, validation."""
+FEWEST_ROWS = 100
+"""Fewer than these say nothing about what can be learnt."""
+ZERO_TOLERANCE, DRAWN_TOLERANCE = 0.01, 0.5
+"""By how much the first loss may exceed a constant's, where the output layer starts at zero and where it is drawn."""
+BETTER = 2.0
+"""Standard errors by which real inputs must beat blank ones."""
+LITTLE = 0.05
+"""Share of its loss by which real inputs at least should beat blank ones; less, for sure, is a failure."""
+LEAK = 0.5
+"""Share of a constant's loss: with labels that mean nothing, validation rows get there only when they are known."""
+COPIES_SHARE = 0.01
+"""Of the validation rows: fewer copies change no loss that anybody would notice."""
+LEAK_FEWEST = 6
+"""Validation rows below which labels may be met by luck (2 to the power of -6 for two classes)."""
+LEAK_ROWS = 32
+"""Training rows, and validation rows, that get labels without meaning."""
+SHARES = {"throughput": 0.2, "one-batch": 0.3, "inputs-count": 0.7, "no-leak": 0.3}
+"""The first two of the time budget, the others of what they leave."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One result. passed: None when it could not be judged. cause and fix: of a failure, in words."""
+
+    check: str
+    passed: bool | None
+    words: str
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+    cause: str = ""
+    fix: str = ""
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """All results in the order in which they were made. rows: training and validation rows that took part."""
+
+    checks: tuple[Check, ...]
+    rows: tuple[int, int]
+    seconds: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether no check failed; what could not be judged is no failure."""
+        return not self.failed
+
+    @property
+    def failed(self) -> tuple[Check, ...]:
+        return tuple(check for check in self.checks if check.passed is False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as plain data."""
+        return {"passed": self.passed, **asdict(self)}
+
+    def __str__(self) -> str:
+        marks = {True: "ok", False: "FAILED", None: "not judged"}
+        width = max(len(check.check) for check in self.checks)
+        lines = []
+        for check in self.checks:
+            lines.append(f"{marks[check.passed]:10}  {check.check:{width}}  {check.words}")
+            if check.passed is False:
+                lines += [f"{'':12}{'cause':{width}}  {check.cause}", f"{'':12}{'fix':{width}}  {check.fix}"]
+        rows = f"{self.rows[0]:,} training and {self.rows[1]:,} validation rows"
+        end = f"{len(self.failed)} of {len(self.checks)} checks failed" if self.failed else "nothing speaks against training"
+        return "\n".join([*lines, f"{end} ({rows}, {self.seconds:.0f} s)"])
+
+
+def preflight(
+    advice: Advice, *, seconds: float = 60.0, device: str | None = None, clock: Callable[[], float] = time.monotonic
+) -> Preflight:
+    """Check a recommendation on its training rows within about ``seconds``; nothing is written.
+
+    device: by default a GPU where there is one. clock: seconds, for the budget and the rates.
+    UserError for a budget that is none, or data that cannot be split.
+    """
+    if not seconds > 0:
+        raise UserError(f"the time budget must be more than 0 seconds, not {seconds}")
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    begun = clock()
+    with one_thread():
+        configuration, seed = advice.recommendation.configuration, advice.reading.seed
+        data = advice.data.dataset("train")
+        first = splits_of(configuration, data, seed, 0)[0]
+        subject = Subject.of(configuration, data, first, seed=seed, device=device)
+        checks = list(_checks(subject, advice, seconds, begun, clock))
+    return Preflight(tuple(checks), (len(subject.split.train), len(subject.split.validation)), clock() - begun)
+
+
+def _checks(
+    subject: Subject, advice: Advice, seconds: float, begun: float, clock: Callable[[], float]
+) -> Iterator[Check]:
+    yield (plan := check_plan(subject))
+    yield check_gradients_of_functions(subject.configuration)
+    if plan.passed is False:
+        return  # there is no network to look at
+    yield check_first_loss(subject)
+    yield from check_flow(first_pass(subject))
+    batch, device = int(subject.configuration["batch_size"]), subject.device
+    folds = subject.network(subject.members)
+    budget = SHARES["throughput"] * seconds
+    measured = rates(_steps(subject, folds), seconds=0.8 * budget, device=device, clock=clock)
+    del folds
+    one = subject.network()
+    alone = rates(_steps(subject, one), seconds=0.2 * budget, sizes=[batch], device=device, clock=clock)
+    yield check_throughput(measured, batch)
+    yield check_memory(subject, advice.facts.values)
+    yield check_one_batch(subject, deadline=clock() + SHARES["one-batch"] * seconds, clock=clock)
+    left = seconds - (clock() - begun)
+    yield check_inputs_count(*affordable(subject, alone[batch], left * SHARES["inputs-count"] / 2))  # it trains twice
+    yield check_no_leak(subject, deadline=max(begun + seconds, clock() + SHARES["no-leak"] * left), clock=clock)
+
+
+# ------------------------------------------------------------------------------------------------- before training
+
+
+def check_plan(subject: Subject) -> Check:
+    """Whether there is such a network at all for inputs of this size."""
+    features = subject.data.features
+    if not isinstance(features, Signals):
+        return Check("plan", True, "the network can be built")
+    channels, *size = features.values.shape[1:]
+    plan = plan_of(subject.configuration, channels, size)
+    reason = problem(plan, subject.outputs, int(subject.configuration["batch_size"]))
+    if reason is None:
+        return Check("plan", True, "the network can be built")
+    cause, _, fix = reason.partition(": ")
+    return Check("plan", False, "the network cannot be trained", {}, cause, fix)
+
+
+def check_gradients_of_functions(configuration: Mapping[str, Any]) -> Check:
+    """N7: activations, losses, target transforms, norms and embeddings against the definition of the derivative."""
+    results = own_gradients(configuration)
+    wrong = [name for name, reason in results.items() if reason is not None]
+    numbers = {"checked": len(results), "wrong": wrong}
+    if wrong:
+        return Check(
+            "gradients-agree", False, f"{len(wrong)} of {len(results)} functions have a gradient that is no derivative", numbers,
+            f"{', '.join(wrong)}: gradient and difference quotient differ in double precision",
+            "this is a bug of ours or of this PyTorch: please report it, with both versions",
+        )  # fmt: skip
+    return Check(
+        "gradients-agree", True, f"the gradients of all {len(results)} functions agree with the difference quotient", numbers
+    )
+
+
+def check_first_loss(subject: Subject) -> Check:
+    """The loss before training is a constant's: the class shares', or the mean's."""
+    rows = subject.first_rows()
+    network = subject.network().train()
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(subject.seed)
+        loss = float(subject.loss(network(*subject.inputs(rows)), rows))
+    return first_loss(loss, subject.constant_loss(rows[0].numpy()), zero=subject.configuration["output_init"] == "zero")
+
+
+def first_loss(loss: float, expected: float, *, zero: bool) -> Check:
+    """Judge the loss at initialization against that of a constant; zero: whether the output layer starts at zero."""
+    numbers = {"loss": loss, "constant": expected}
+    words = f"before training the loss is {loss:.3g}; a constant's is {expected:.3g}"
+    tolerance = ZERO_TOLERANCE if zero else DRAWN_TOLERANCE
+    if loss <= expected * (1 + tolerance) + 1e-4 and (not zero or loss >= expected * (1 - tolerance) - 1e-4):
+        return Check("first-loss", True, words, numbers)
+    cause = (
+        "the first outputs are not finite" if not np.isfinite(loss)
+        else "the output layer should start at the class shares (or the mean) and does not" if zero
+        else "the first outputs are large: training begins by unlearning them"
+    )  # fmt: skip
+    fix = "start the output layer at zero (--set output_init=zero), scale the inputs"
+    return Check("first-loss", False, words, numbers, cause, fix)
+
+
+def first_pass(subject: Subject, network: Network | None = None) -> Trace:
+    """One pass and its gradients, with what starts at zero drawn: else no gradient would come through at first."""
+    network = copy.deepcopy(network or subject.network())
+    generator = torch.Generator().manual_seed(subject.seed)
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, StackedLinear) and not module.weight.any():
+                drawn = torch.empty(module.weight.shape)
+                initialize(drawn, "xavier_normal", generator)
+                module.weight.copy_(drawn)
+            elif isinstance(module, StackedMapNorm | StackedNorm) and not module.scale.any():
+                module.scale.fill_(1.0)
+    rows = subject.first_rows()
+    return trace(network, *subject.inputs(rows), loss=lambda out: subject.loss(out, rows), training=True)
+
+
+def check_flow(passed: Trace) -> Iterator[Check]:
+    """N5 and N4: dead and saturated units, and the gradient's way from the output to the first layer."""
+    activations = passed.of_kind("activation")
+    known = [s.dead for s in passed.watched() if s.dead is not None]
+    numbers: dict[str, Any] = {"largest_share": max(known, default=None), "layers": len(known)}
+    if not known:
+        yield Check("units-alive", None, "there is no activation whose units could be watched", numbers)
+    elif dead := passed.dead():
+        step, share = max(dead, key=lambda pair: pair[1])
+        yield Check(
+            "units-alive", False, f"{share:.0%} of the units of {step.module or step.function} are 0 on every row", numbers,
+            "their weights and biases never let the sum become positive: their gradient is 0, and they stay dead",
+            "--set activation=leaky_relu or gelu, --set weight_init=he_normal, or a norm; scale the inputs",
+        )  # fmt: skip
+    else:
+        yield Check("units-alive", True, f"at most {max(known):.0%} of a layer's units are 0 on every row", numbers)
+    flat = passed.saturated()
+    shares = [s.saturated for s in activations if s.saturated is not None]
+    if flat:
+        step, share = max(flat, key=lambda pair: pair[1])
+        yield Check(
+            "units-not-saturated", False, f"{share:.0%} of what {step.function} makes in {step.module} lies where it is flat",
+            {"largest_share": share}, "the sums before it are too large: no gradient comes through",
+            "--set weight_init=xavier_normal, --set activation=relu, or a norm; scale the inputs",
+        )  # fmt: skip
+    elif shares:
+        words = f"at most {max(shares):.0%} of a layer is saturated"
+        yield Check("units-not-saturated", True, words, {"largest_share": max(shares)})
+    yield _gradient_flow(passed)
+
+
+def _gradient_flow(passed: Trace) -> Check:
+    flow = passed.flow()
+    if flow is None:
+        return Check("gradient-flows", None, "there are fewer than two hidden layers to compare")
+    first, last, ratio = flow
+    numbers = {"ratio": ratio, "first": first.gradient, "last": last.gradient, "layers": len(passed.weighted())}
+    words = f"the gradient at {first.module} is {ratio:.2g} times as large as at {last.module}"
+    if 1 / FLOW <= ratio <= FLOW:
+        return Check("gradient-flows", True, words, numbers)
+    vanishes = ratio < 1
+    changes = "smaller" if vanishes else "larger"
+    cause = f"each layer makes it {changes}: the weights do not fit the activation, or there are many layers"
+    fix = "--set norm=batch (channel for images and sequences), --set block=residual, a weight_init that fits the activation" + (
+        "" if vanishes else ", --set gradient_clip=1"
+    )
+    return Check("gradient-flows", False, words, numbers, cause, fix)
+
+
+# ------------------------------------------------------------------------------------------------- speed and memory
+
+
+def _losses(subject: Subject, network: Network, forward: Callable[..., Tensor] | None = None) -> Callable[[int], Tensor]:
+    """The loss of a batch of any size, of random training rows, for each of the members at once.
+
+    forward: the pass through the network, where it is not just its call.
+    """
+    generator, members = np.random.default_rng(subject.seed), next(network.parameters()).shape[0]
+    through = forward or network
+
+    def loss_of(size: int) -> Tensor:
+        rows = torch.from_numpy(generator.choice(subject.split.train, (members, size)))
+        return subject.loss(through(*subject.inputs(rows)), rows)
+
+    return loss_of
+
+
+def _steps(subject: Subject, network: Network) -> Callable[[int], None]:
+    """What takes steps as training does, but for a compiler's minute, and at a rate at which the weights hardly move."""
+    noise = torch.Generator(subject.device).manual_seed(subject.seed)
+    forward, optimizer = pass_and_optimizer(network, {**subject.configuration, "compiled": False}, noise)
+    loss_of = _losses(subject, network, forward)
+
+    def step(size: int) -> None:
+        optimizer.zero_grad()
+        loss_of(size).backward()  # type: ignore[no-untyped-call]
+        optimizer.step(MEASURING_RATE)
+
+    return step
+
+
+def check_throughput(measured: Mapping[int, float], batch_size: int) -> Check:
+    """Where larger batches stop to be faster; rows per second by batch size in, knee and judgement out."""
+    bend, best = knee(measured), max(measured.values())
+    nearest = min(measured, key=lambda size: abs(size - batch_size))
+    share = measured[nearest] / best
+    numbers = {"rows_per_second": {size: round(rate) for size, rate in measured.items()}, "knee": bend, "batch_size": batch_size}
+    words = f"the rate bends at batches of {bend} rows ({measured[bend]:,.0f} rows/s); {nearest} reach {share:.0%} of the best"
+    return Check("throughput", True, words, numbers)
+
+
+def check_memory(subject: Subject, facts: Mapping[str, Any]) -> Check:
+    """The largest batch that the memory bears for all folds at once: measured on a GPU, estimated on a CPU."""
+    batch, members = int(subject.configuration["batch_size"]), subject.members
+    on_gpu = subject.device.startswith("cuda")
+    free = usable_memory(facts, gpu=on_gpu)
+    if free is None:
+        return Check("memory", None, "how much memory is free was not measured")
+    needed, how = _needed(subject, members)
+    most, wanted = edge(free, needed), needed(batch)
+    numbers = {"edge": most, "batch_size": batch, "bytes": round(wanted), "free": round(free), "members": members, "how": how}
+    words = f"{batch} rows of {members} networks take about {wanted / 1e9:.2g} GB ({how}); the edge is at {most:,} rows"
+    if most >= batch:
+        return Check("memory", True, words, numbers)
+    cause = f"training takes about {wanted / 1e9:.2g} GB, and {free / 1e9:.2g} GB may be used"
+    fix = f"--set batch_size={max(2, most)} or smaller, a smaller width, fewer folds"
+    return Check("memory", False, words, numbers, cause, fix)
+
+
+def _needed(subject: Subject, members: int) -> tuple[Callable[[int], float], str]:
+    """Bytes by batch size, and how they are known."""
+    if subject.device.startswith("cuda"):
+        step = _steps(subject, subject.network(members))
+        small, large = (device_bytes(step, rows, subject.device) for rows in (BATCH_ROWS, 4 * BATCH_ROWS))
+        slope = max(0.0, (large - small) / (3 * BATCH_ROWS))
+        return lambda rows: small + slope * (rows - BATCH_ROWS), "measured"
+    if isinstance(subject.prepared, SignalInputs):
+        shape = subject.prepared.shape
+        plan = plan_of(subject.configuration, shape.channels, shape.size)
+        return lambda rows: float(memory_bytes(plan, subject.outputs, rows, members)), "estimated from the plan"
+    network = subject.network()
+    loss_of = _losses(subject, network)
+    weights = 4 * sum(p.numel() * p.element_size() for p in network.parameters())  # with gradient and AdamW's two moments
+    kept = [kept_bytes(loss_of, rows, network) for rows in (BATCH_ROWS, 2 * BATCH_ROWS)]
+    slope = (kept[1] - kept[0]) / BATCH_ROWS
+    return lambda rows: members * (weights + slope * rows), "counted in one pass"
+
+
+# ------------------------------------------------------------------------------------------------- training a little
+
+
+def without_help(configuration: Mapping[str, Any], data: Dataset) -> dict[str, Any]:
+    """The configuration with all that keeps a network from learning rows by heart switched off, and a constant rate."""
+    kind = data.features.kind if isinstance(data.features, Signals) else "table"
+    plain = dict(configuration)
+    for name, parameter in shipped.base_space(kind).parameters.items():
+        if name in plain and parameter.topic in ("regularization", "augmentation", "imbalance"):
+            if isinstance(plain[name], str):
+                plain[name] = "none"
+            elif getattr(parameter, "zero", False):
+                plain[name] = 0.0
+    return plain | {"schedule": "constant", "warmup": 0.0}
+
+
+def check_one_batch(subject: Subject, *, deadline: float, clock: Callable[[], float]) -> Check:
+    """Can one batch be learnt by heart, with the optimizer and rate that are recommended."""
+    rows = batch_to_learn(subject)
+    target = subject.data.target[rows]
+    if len(rows) < 2 or len(np.unique(target)) < 2:
+        return Check("one-batch", None, "no two training rows with different inputs and different targets")
+    if subject.data.classes:
+        shares = np.bincount(target) / len(target)
+        constant = float(-(shares[shares > 0] * np.log(shares[shares > 0])).sum())
+    else:
+        constant = float(np.var(target))
+    batch = some_rows(subject.data, rows)
+    everyone = np.arange(len(rows))
+    configuration = without_help(subject.configuration, subject.data)
+    configuration |= {"batch_size": len(rows), "epochs": BATCH_STEPS, "patience": BATCH_STEPS}
+    losses: list[float] = []
+    for epoch in train(configuration, batch, [Split(everyone, everyone)], seed=subject.seed, device=subject.device):
+        losses.append(epoch.validation_loss)
+        if losses[-1] <= LEARNT * constant or clock() > deadline:
+            break
+    return one_batch(losses, constant, rows=len(rows), in_time=clock() <= deadline, unit=loss_name(subject.data.task))
+
+
+def one_batch(losses: Sequence[float], constant: float, *, rows: int, in_time: bool, unit: str) -> Check:
+    """Judge the losses on one batch, step by step, against a constant's; in_time: whether all steps could be made."""
+    best = min((loss for loss in losses if np.isfinite(loss)), default=float("inf"))
+    numbers = {"rows": rows, "steps": len(losses), "best_loss": best, "constant": constant}
+    words = f"{rows} rows: the {unit} falls from {constant:.3g} (a constant's) to {best:.3g} in {len(losses)} steps"
+    if best <= LEARNT * constant:
+        return Check("one-batch", True, words, numbers)
+    if not in_time:
+        return Check("one-batch", None, f"{words}, then the time was up: give more with --seconds", numbers)
+    if not np.isfinite(losses[-1]) or losses[-1] > 2 * constant:
+        cause, fix = "the loss climbs: the learning rate is too large", "a smaller learning_rate, --set gradient_clip=1"
+    elif best > 0.8 * constant:
+        cause = "hardly anything is learnt: the rate is far too small, or no gradient reaches the weights (see above)"
+        fix = "a larger learning_rate; a weight_init that fits the activation"
+    else:
+        cause = "it is learnt in part: the network is too small to tell these rows apart, or the rate too small"
+        fix = "more width or hidden layers (stages and blocks for images and sequences), or a larger learning_rate"
+    return Check("one-batch", False, words, numbers, cause, fix)
+
+
+def batch_to_learn(subject: Subject) -> NDArray[np.int64]:
+    """Training rows with inputs that all differ, the classes in turn."""
+    own = np.random.default_rng(subject.seed).permutation(subject.split.train)
+    digests = contents(subject.data)[own]
+    own = own[np.sort(np.unique(digests, return_index=True)[1])]
+    if subject.data.classes:
+        codes = subject.data.target[own]
+        turn = np.zeros(len(own), dtype=np.int64)
+        for code in np.unique(codes):
+            turn[codes == code] = np.arange(int((codes == code).sum()))
+        own = own[np.argsort(turn, kind="stable")]
+    return np.sort(own[:BATCH_ROWS])
+
+
+def affordable(subject: Subject, rate: float, seconds: float) -> tuple[Subject, int]:
+    """What fits into ``seconds`` at ``rate`` training rows per second, validation and all: the subject, with fewer rows where
+    FEWEST_EPOCHS would not fit else, and the epochs, at most MOST_EPOCHS; 0 when so little fits that nothing can be learnt."""
+    rows = len(subject.split.train) + len(subject.split.validation)
+    passes = seconds * rate / (OVERHEAD * rows)
+    if passes >= FEWEST_EPOCHS:
+        return subject, int(min(MOST_EPOCHS, passes))
+    share = passes / FEWEST_EPOCHS
+    if share * rows < FEWEST_ROWS:
+        return subject, 0
+    return subject.thinned(share), FEWEST_EPOCHS
+
+
+def _trained_losses(
+    subject: Subject, configuration: Mapping[str, Any], data: Dataset, epochs: int
+) -> NDArray[np.float64]:
+    """The validation rows' losses at the best epoch of a short training."""
+    short = dict(configuration) | {"epochs": epochs, "patience": epochs}
+    run = train(short, data, [subject.split], seed=subject.seed, device=subject.device)
+    while True:
+        try:
+            next(run)
+        except StopIteration as end:
+            fitted = end.value
+            break
+    return row_losses(data.task, data.target[fitted.held_out_rows], fitted.held_out)
+
+
+def _gain(worse: NDArray[np.float64], better: NDArray[np.float64]) -> tuple[float, float]:
+    """The mean difference of paired losses as a share of the first's mean, and in its standard errors."""
+    difference = worse - better
+    error = float(difference.std(ddof=1)) / np.sqrt(len(difference)) if len(difference) > 1 else np.inf
+    mean = float(difference.mean())
+    return mean / max(float(worse.mean()), 1e-300), mean / error if error > 0 else np.sign(mean) * np.inf
+
+
+def check_inputs_count(subject: Subject, epochs: int) -> Check:
+    """Real inputs must beat inputs that are all alike, on the same validation rows."""
+    if epochs < 1:
+        return Check("inputs-count", None, "too little can be trained in the time: give more with --seconds")
+    real = _trained_losses(subject, subject.configuration, subject.data, epochs)
+    empty = _trained_losses(subject, subject.configuration, blank(subject.data), epochs)
+    gain, errors = _gain(empty, real)
+    numbers = {"real": float(real.mean()), "blank": float(empty.mean()), "standard_errors": errors}
+    numbers |= {"epochs": epochs, "rows": len(subject.split.train)}
+    unit = loss_name(subject.data.task)
+    words = f"validation {unit} {real.mean():.3g} with the inputs, {empty.mean():.3g} with blank ones, after {epochs} epochs"
+    if errors > BETTER and gain > 0:
+        return Check("inputs-count", True, words, numbers)
+    if gain > 0 and gain * (1 + BETTER / errors) > LITTLE:
+        return Check("inputs-count", None, f"{words}: too few rows to tell that from chance", numbers)
+    return Check(
+        "inputs-count", False, words, numbers,
+        "the inputs do not help yet: they say little about the target, or the network does not learn from them so soon",
+        "look at the findings of `advisor recommend` (types, scaling, target); give more time with --seconds; if one-batch "
+        "failed too, mend that first",
+    )  # fmt: skip
+
+
+def check_no_leak(subject: Subject, *, deadline: float, clock: Callable[[], float]) -> Check:
+    """Labels that mean nothing cannot be learnt on validation rows, unless those rows, or copies of them, are trained on too.
+
+    The validation rows that look like copies take part first: among the others they would go under.
+    """
+    split, shared = leak_rows(subject)
+    data = meaningless(subject.data, subject.seed)
+    target = data.target[split.train]
+    constant = float(np.log(subject.outputs)) if data.classes else float(np.var(target))
+    # nothing may hinder it from learning the training rows by heart: a leak shows only then
+    configuration = without_help(subject.configuration, data)
+    configuration |= {"batch_size": BATCH_ROWS, "epochs": BATCH_STEPS, "patience": BATCH_STEPS}
+    if len(split.validation) < LEAK_FEWEST:
+        return Check("no-leak", None, f"{len(split.validation)} validation rows are too few to tell a leak from luck")
+    trained, validated, epochs = float("inf"), float("inf"), 0
+    for epoch in train(configuration, data, [split], seed=subject.seed, device=subject.device):
+        trained, validated, epochs = epoch.train_loss, epoch.validation_loss, epoch.number
+        if trained <= LEARNT * constant or clock() > deadline:
+            break
+    return no_leak(validated, trained, constant, copies=shared, epochs=epochs)
+
+
+def no_leak(validated: float, trained: float, constant: float, *, copies: int, epochs: int) -> Check:
+    """Judge the validation and the training loss with labels that mean nothing against a constant's; copies: how many
+    validation rows have the inputs and the target of a training row."""
+    numbers = {"validation": validated, "training": trained, "constant": constant, "copies": copies, "epochs": epochs}
+    words = f"labels that mean nothing: loss {validated:.3g} on validation rows, {trained:.3g} on training rows, "
+    words += f"a constant's {constant:.3g}"
+    if trained > LEAK * constant:
+        words += ": not even the training rows were learnt in the time; give more with --seconds"
+        return Check("no-leak", None, words, numbers)
+    if validated > LEAK * constant:
+        return Check("no-leak", True, words, numbers)
+    known = f" ({copies:,})" if copies else ""
+    return Check(
+        "no-leak", False, words, numbers,
+        f"validation rows are among the training rows, or copies of them are{known}: the validation loss promises too much",
+        "remove repeated rows, or keep rows that belong together on one side with --group-column",
+    )  # fmt: skip
+
+
+def leak_rows(subject: Subject) -> tuple[Split, int]:
+    """Few training rows that can be learnt by heart soon, few validation rows, and how many of all those are copies.
+
+    Copies come first on either side, where there are so many that they matter.
+    """
+    identity, (own, others) = copies(subject.data), (subject.split.train, subject.split.validation)
+    generator = np.random.default_rng(subject.seed)
+    own, others = generator.permutation(own), generator.permutation(others)
+    shared = np.isin(identity[others], identity[own])
+    matter = shared.sum() >= max(LEAK_FEWEST, COPIES_SHARE * len(others))
+    validation = (others[shared] if matter else others)[:LEAK_ROWS]
+    first = np.isin(identity[own], identity[validation])
+    training = np.concatenate([own[first], own[~first]])
+    training = training[np.sort(np.unique(identity[training], return_index=True)[1])][:LEAK_ROWS]
+    return Split(np.sort(training), np.sort(validation)), int(shared.sum())
+
+
+# ------------------------------------------------------------------------------------------------- from the command line
+
+

@@ -1,0 +1,167 @@
+"""What the pre-flight looks at: a configuration, some of the rows that it is for, and the network that training begins with."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from advisor.dataset import Dataset, Features, Signals
+from advisor.splits import Split
+from advisor.training.loop import Network, Prepared, Rows, build, prepare
+
+TRAINING_ROWS, VALIDATION_ROWS = 2000, 1000
+"""At most so many rows take part: enough to see whether something is learnt, few enough for a minute."""
+CELLS = 30_000_000
+"""At most so many numbers among all inputs; large images take part in fewer rows."""
+FEWEST_ROWS = 20
+FIRST_ROWS = 256
+"""Rows of the first pass."""
+COPIES_AGREE = 0.95
+"""Share of the rows with equal inputs whose targets must agree for them to be copies."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A configuration, the rows that take part and one split of them; ``network`` makes the network that training begins with."""
+
+    configuration: Mapping[str, Any]
+    data: Dataset
+    split: Split
+    members: int
+    seed: int
+    device: str = "cpu"
+
+    @classmethod
+    def of(
+        cls, configuration: Mapping[str, Any], data: Dataset, whole: Split, *, seed: int, device: str = "cpu"
+    ) -> Subject:
+        """Of one split of the training rows, thinned out to some thousand."""
+        cells = int(np.prod(data.features.values.shape[1:])) if isinstance(data.features, Signals) else 1
+        share = min(1.0, CELLS / (cells * (TRAINING_ROWS + VALIDATION_ROWS)))
+        folds = int(configuration["folds"]) if configuration["validation"] == "kfold" else 1
+        subject = cls(configuration, data, whole, folds, seed, device)
+        return subject._with(int(TRAINING_ROWS * share), int(VALIDATION_ROWS * share))
+
+    def thinned(self, share: float) -> Subject:
+        """The same with this share of the rows on either side."""
+        return self._with(int(len(self.split.train) * share), int(len(self.split.validation) * share))
+
+    def _with(self, training_rows: int, validation_rows: int) -> Subject:
+        """At most so many rows of the split, drawn at random."""
+        generator, whole = np.random.default_rng(self.seed), self.split
+        train = np.sort(generator.permutation(whole.train)[: max(FEWEST_ROWS, training_rows)])
+        validation = np.sort(generator.permutation(whole.validation)[: max(FEWEST_ROWS, validation_rows)])
+        rows = np.unique(np.concatenate([train, validation]))  # a leak would have a row on both sides
+        split = Split(np.searchsorted(rows, train), np.searchsorted(rows, validation))
+        return replace(self, data=some_rows(self.data, rows), split=split)
+
+    @cached_property
+    def prepared(self) -> Prepared:
+        return prepare(self.configuration, self.data, [self.split], self.device)
+
+    @property
+    def outputs(self) -> int:
+        return max(1, len(self.data.classes))
+
+    def network(self, members: int = 1) -> Network:
+        """The network as training draws it: its output layer at the class shares where it starts at zero."""
+        generator = torch.Generator().manual_seed(self.seed)
+        return build(self.configuration, self.prepared, self._rows(members), generator).to(self.device)
+
+    def _rows(self, members: int) -> Rows:
+        return Rows(self.configuration, self.data, [self.split], [0] * members, self.device)
+
+    def inputs(self, rows: Tensor) -> list[Tensor]:
+        """What the network reads of these rows (members, rows)."""
+        return self.prepared.inputs(rows, torch.zeros(len(rows), dtype=torch.int64))
+
+    @cached_property
+    def target(self) -> Tensor:
+        """Class codes, or the target as the network sees it: squeezed where that is asked for, then standardized."""
+        rows = self._rows(1)
+        return rows.target if self.data.classes else rows.standardized(rows.target)[0].float()
+
+    def loss(self, out: Tensor, rows: Tensor) -> Tensor:
+        """Cross-entropy in nats, or squared error in variances of the target; summed over the members."""
+        target = self.target[rows.to(self.device)]
+        if self.data.classes:
+            return F.cross_entropy(out.flatten(0, 1), target.flatten()) * len(rows)
+        return (out[:, :, 0] - target).square().mean() * len(rows)
+
+    def constant_loss(self, rows: NDArray[np.int64]) -> float:
+        """The loss of the class shares of the training rows, or of their mean, in the unit of ``loss``."""
+        target = self.target[torch.from_numpy(rows)]
+        if not self.data.classes:
+            return float(target.square().mean())
+        counts = torch.bincount(self.target[torch.from_numpy(self.split.train)], minlength=self.outputs) + 1.0
+        return float(-(counts / counts.sum()).log()[target].mean())
+
+    def first_rows(self) -> Tensor:
+        """Some training rows for one pass, (1, rows)."""
+        order = np.random.default_rng(self.seed).permutation(self.split.train)
+        return torch.from_numpy(np.sort(order[:FIRST_ROWS])).unsqueeze(0)
+
+
+def some_rows(data: Dataset, rows: NDArray[np.int64]) -> Dataset:
+    """A data set of these rows alone, in this order."""
+    features: Features | Signals
+    if isinstance(data.features, Signals):
+        features = Signals(np.ascontiguousarray(data.features.values[rows]))
+    else:
+        features = replace(data.features, numeric=data.features.numeric[rows], categorical=data.features.categorical[rows])
+    return replace(
+        data,
+        features=features,
+        target=data.target[rows],
+        groups=None if data.groups is None else data.groups[rows],
+        times=None if data.times is None else data.times[rows],
+        weights=None if data.weights is None else data.weights[rows],
+    )
+
+
+def blank(data: Dataset) -> Dataset:
+    """The same rows and targets with inputs that are all alike: those of the first row."""
+    return replace(data, features=some_rows(data, np.zeros(len(data), dtype=np.int64)).features)
+
+
+def copies(data: Dataset) -> NDArray[np.int64]:
+    """A number for each row, the same for copies of one: equal inputs, and targets that agree.
+
+    Where targets of equal inputs often do not agree, the inputs just take few values, and each row is one of its own.
+    """
+    _, first, which = np.unique(contents(data), return_index=True, return_inverse=True)
+    which = np.asarray(which.reshape(-1), dtype=np.int64)
+    repeated = np.bincount(which)[which] > 1
+    agree = data.target == data.target[first[which]]
+    if repeated.any() and agree[repeated].mean() < COPIES_AGREE:
+        return np.arange(len(data))
+    return which
+
+
+def meaningless(data: Dataset, seed: int) -> Dataset:
+    """The same rows with targets drawn at random, the same for copies: all classes alike, or a bell of the target's width.
+
+    Whatever then helps on validation rows has got there from training rows.
+    """
+    which = copies(data)
+    generator = np.random.default_rng([seed, 7])
+    if data.classes:
+        return replace(data, target=generator.integers(0, len(data.classes), which.max() + 1)[which])
+    return replace(data, target=generator.normal(0.0, float(np.std(data.target)) or 1.0, which.max() + 1)[which])
+
+
+def contents(data: Dataset) -> NDArray[Any]:
+    """A digest of each row's inputs: equal for equal rows."""
+    f = data.features
+    parts: list[NDArray[Any]] = [f.values] if isinstance(f, Signals) else [f.numeric, f.categorical]
+    digests = [hashlib.blake2b(b"".join(p[i].tobytes() for p in parts), digest_size=8).digest() for i in range(len(data))]
+    return np.frombuffer(b"".join(digests), dtype=np.uint64)

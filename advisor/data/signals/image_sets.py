@@ -1,0 +1,321 @@
+"""Folders and tables of image files: which files, with which labels, and the one size that they are brought to."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from advisor.data.signals.arrays import PARTS
+from advisor.data.signals.image_decoding import FileValues, headers
+from advisor.data.signals.image_paths import SUFFIXES, ImagePaths
+from advisor.data.signals.pixel_tables import named_pixels, read_pixels
+from advisor.data.signals.pixels import BYTE, common_size
+from advisor.data.signals.rows import Found, Request, Rows, quoted
+from advisor.data.tables.reading import first_rows, read_source, shown
+from advisor.errors import UserError, did_you_mean
+
+HEAD_BYTES, FIRST_ROWS = 1 << 16, 100
+"""A table is judged by its beginning: a column of image files has one in its first rows."""
+
+MOST_WRAPPINGS = 4
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """Image files of one part with their labels. absent: those that a table names and that do not exist."""
+
+    files: tuple[Path, ...]
+    labels: pl.Series | None
+    names: tuple[str, ...]
+    groups: pl.Series | None = None
+    absent: tuple[str, ...] = ()
+
+
+def are_images(source: object, target: str | None = None) -> bool:
+    """Whether a table has a column for each pixel, or its file a column of image files that exist: judged by its first rows.
+
+    target: the column to predict, which names no images. A frame has no files beside it: only its columns are looked at.
+    """
+    if isinstance(source, pl.DataFrame) or type(source).__module__.partition(".")[0] == "pandas":
+        return bool(named_pixels([str(name) for name in getattr(source, "columns", ())]))
+    if not isinstance(source, str | Path) or str(source).startswith(("sklearn:", "openml:")):
+        return False
+    path = Path(source)
+    if not path.is_file():
+        return False
+    paths = ImagePaths(path)
+    try:
+        with path.open("rb") as file:
+            start = file.read(HEAD_BYTES)
+        if start.startswith(b"PAR1"):
+            frame = first_rows(path, FIRST_ROWS)
+        elif re.search(rb"\.(png|jpe?g|jfif|bmp|gif|tiff?|webp|p[gpbn]m)\b|pix|px|\dx\d", start, re.IGNORECASE) or paths.folders:
+            # as a table of its own, so that delimiters, quotes and encodings are read as in the whole
+            lines = start.splitlines()[: -1 if len(start) == HEAD_BYTES else None]
+            head, mark = b"\n".join(lines[:FIRST_ROWS]), _delimiter(lines[0])
+            frame = pl.read_csv(head, infer_schema_length=0, separator=mark, truncate_ragged_lines=True)
+        else:
+            return False
+    except (OSError, pl.exceptions.PolarsError, IndexError):
+        return False
+    if named_pixels(frame.columns):
+        return True
+    return paths.column(frame.drop(target or (), strict=False), asked=False) is not None
+
+
+def _delimiter(line: bytes) -> str:
+    return max((",", ";", "\t", "|"), key=lambda mark: line.count(mark.encode()))
+
+
+def read_images(source: object, request: Request) -> Found:
+    """A folder (a folder per class, with train/, val/, test/ where present), a table of paths or pixels, or an image file."""
+    origin = shown(source, 200) if isinstance(source, str | Path) else "data-frame"
+    notes: dict[str, int] = {}
+    columns: tuple[str, ...] = ()
+    if isinstance(source, str | Path) and not str(source).startswith("sklearn:") and Path(source).is_dir():
+        request.refuse(origin, without=("id_column", "time_column", "group_column"))
+        parts = _folder(Path(source), request, notes)
+        target, name = "class", Path(source).resolve().name
+    elif isinstance(source, str | Path) and Path(source).suffix.lower() in SUFFIXES:
+        if request.needs_target:
+            raise UserError(f"{origin} is one image; expected a folder with a folder of images per class, or a table of paths")
+        file = Path(source)
+        parts, target, name = {"train": _Listed((file,), None, (file.name,))}, "class", file.stem
+    else:
+        read = read_source(source, max_bytes=request.max_bytes, form=request.form)
+        paths = ImagePaths(Path(source) if isinstance(source, str | Path) else None)
+        _refuse_roles(read.frame, origin, request)
+        if len(request.columns) != 1:
+            named = not request.columns and _named_column(read.frame, paths, request) is not None
+            if not named and (found := read_pixels(read.frame, read.name, origin, request)) is not None:
+                return found.reading(read)
+        column = _chosen_column(read.frame, paths, origin, request)
+        parts = {"train": _table(read.frame, paths, column, origin, request, notes)}
+        target, name, columns = str(request.target), read.name, (column,)
+    return _found(parts, target, name, origin, request, notes, columns)
+
+
+def _found(
+    parts: dict[str, _Listed],
+    target: str,
+    name: str,
+    origin: str,
+    request: Request,
+    notes: dict[str, int],
+    columns: tuple[str, ...],
+) -> Found:
+    train = _readable(parts["train"], origin, request, notes)
+    assert isinstance(train.values, FileValues)
+    shape, bits = train.values.shape, train.values.bits
+    test = _readable(parts["test"], origin, replace(request, like=shape, bits=bits), notes) if "test" in parts else None
+    return Found(
+        "image", name, origin, target, shape, train, test,
+        classification=not columns,
+        group_column=request.group_column if columns and train.groups is not None else None,
+        columns=columns,
+        id_column=request.id_column,
+        bits=bits,
+    ).noting(notes)  # fmt: skip
+
+
+def _readable(listed: _Listed, origin: str, request: Request, notes: dict[str, int]) -> Rows:
+    """The files whose headers can be read."""
+    found = headers(listed.files)
+    good = [position for position, own in enumerate(found) if not own.problem]
+    lost = {"absent_files": listed.absent} if listed.absent else {}
+    for problem in ("corrupt", "oversized"):
+        bad = tuple(name for name, own in zip(listed.names, found, strict=True) if own.problem == problem)
+        if bad and (not request.needs_target or len(bad) == len(found)):
+            what = "cannot be read as images" if problem == "corrupt" else "declare more than 100 million pixels"
+            raise UserError(f"{origin}: {len(bad):,} of {len(found):,} files {what}: {quoted(bad)}; leave them out")
+        notes[f"{problem}_files"] = notes.get(f"{problem}_files", 0) + len(bad)
+        lost |= {f"{problem}_files": bad} if bad else {}
+    if not good:
+        raise UserError(f"{origin}: none of the {len(found):,} image files can be read; expected PNG, JPEG and the like")
+    known = [found[position] for position in good]
+    sizes = [(own.height, own.width) for own in known]
+    colour = any(own.channels == 3 for own in known)
+    shape = request.like or (3 if colour else 1, *common_size(sizes))
+    if shape[0] not in (1, 3):
+        raise UserError(f"{origin}: the training images have {shape[0]} channels, image files have 1 or 3")
+    if request.like is None:
+        notes["image_sizes"] = len(set(sizes)) if len(set(sizes)) > 1 else 0
+    notes["converted_channels"] = notes.get("converted_channels", 0) + sum(own.channels != shape[0] for own in known)
+    keys = np.array([own.key for own in known], np.uint64)
+    rows = np.array(good)
+    labels, groups = (None if column is None else column.gather(rows) for column in (listed.labels, listed.groups))
+    bits = request.bits if request.bits > BYTE else max(own.bits for own in known)
+    values = FileValues(tuple(listed.files[position] for position in good), shape, bits, keys)
+    return Rows(values, labels, groups, tuple(listed.names[position] for position in good), lost)
+
+
+# ---------------------------------------------------------------------------------------------------------- folders
+
+
+def _folder(folder: Path, request: Request, notes: dict[str, int]) -> dict[str, _Listed]:
+    """Part ("train", with the validation rows; "test") -> its files."""
+    root = _unwrapped(folder)
+    by_part: dict[str, list[Path]] = {}
+    for child in _subfolders(root):
+        if child.name.lower() in PARTS and (_subfolders(child) or not request.needs_target):
+            by_part.setdefault(PARTS[child.name.lower()], []).append(child)
+    if not set(by_part) & {"train", "test"}:
+        by_part = {"train": [root]}
+    else:
+        by_part = {"train": by_part.get("train", []) + by_part.get("val", []), "test": by_part.get("test", [])}
+    if request.like is not None and by_part.get("test"):  # given as test rows, or to predict
+        by_part = {"train": by_part["test"]}
+    if not by_part["train"]:
+        by_part = {"train": by_part["test"]}
+    parts = {part: _listed(folder, roots, request, notes) for part, roots in by_part.items() if roots}
+    if not request.needs_target:
+        return parts
+    names = ", ".join(f"'{shown(child.name, 30)}'" for child in _subfolders(root)[:6])
+    for part, listed in parts.items():
+        where = shown(root, 200) if part == "train" else f"{shown(root, 200)}: test"
+        if not listed.files:
+            raise UserError(
+                f"{where} has no images in folders of classes (it has {f'the folders {names}' if names else 'no folders'}); "
+                f"expected a folder of PNG or JPEG files per class{_or_a_table(root)}"
+            )
+    classes = parts["train"].labels
+    if classes is not None and request.like is None and classes.n_unique() < 2:
+        raise UserError(
+            f"{shown(root, 200)} has images of one class only, '{shown(classes[0], 40)}'; expected a folder per class"
+            f"{_or_a_table(root)}"
+        )
+    return parts
+
+
+def _or_a_table(root: Path) -> str:
+    found = sorted(file.name for file in root.iterdir() if file.suffix.lower() in (".csv", ".tsv", ".parquet"))
+    return f", or the table of the images as the data: is it {shown(root / found[0], 100)}?" if found else ", or a table of paths"
+
+
+def _unwrapped(folder: Path) -> Path:
+    """The folder, or the only one in it where an archive was unpacked into a folder of its own name, maybe twice."""
+    for _ in range(MOST_WRAPPINGS):
+        children = _subfolders(folder)
+        if len(children) != 1 or children[0].name.lower() in PARTS or not _subfolders(children[0]):
+            break
+        folder = children[0]
+    return folder
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    try:
+        children = [child for child in folder.iterdir() if not _hidden(child.name)]
+        return sorted(child for child in children if child.is_dir() and not child.is_symlink())
+    except OSError as error:
+        raise UserError(f"{shown(folder, 200)} cannot be read: {error.strerror or error}") from error
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _listed(folder: Path, roots: Sequence[Path], request: Request, notes: dict[str, int]) -> _Listed:
+    """Image files under the roots; their class is the first folder below the root."""
+    files: list[Path] = []
+    labels: list[str] = []
+    inside = folder.resolve()
+    ignored = 0
+    for root in roots:
+        for file in _walked(root):
+            own = file.relative_to(root).parts
+            usable = file.suffix.lower() in SUFFIXES and not any(_hidden(part) for part in own)
+            if not usable or (request.needs_target and len(own) < 2) or not _regular_inside(file, inside):
+                ignored += 1
+                continue
+            files.append(file)
+            labels.append(own[0])
+    notes["files_ignored"] = notes.get("files_ignored", 0) + ignored
+    if not files and not request.needs_target:
+        raise UserError(f"{shown(folder, 200)} has no image files; expected PNG, JPEG and the like")
+    names = tuple(os.fsencode(file.relative_to(folder)).decode("utf-8", "replace") for file in files)
+    texts = [os.fsencode(label).decode("utf-8", "replace") for label in labels]
+    return _Listed(tuple(files), pl.Series("class", texts, dtype=pl.String) if request.needs_target else None, names)
+
+
+def _walked(root: Path) -> Iterator[Path]:
+    """All files below, in the order of their names; linked folders are not entered."""
+    for folder, below, files in os.walk(root):
+        below.sort()
+        linked = [name for name in below if (Path(folder) / name).is_symlink()]
+        for name in sorted([*files, *linked]):
+            yield Path(folder) / name
+
+
+def _regular_inside(file: Path, inside: Path) -> bool:
+    """A plain file, and no link that leaves the folder."""
+    try:
+        if file.is_symlink() and not file.resolve().is_relative_to(inside):
+            return False
+        return file.is_file()
+    except (OSError, RuntimeError):
+        return False
+
+
+# ----------------------------------------------------------------------------------------------------------- tables
+
+
+def _refuse_roles(frame: pl.DataFrame, origin: str, request: Request) -> None:
+    """UserError for a column that was asked for and is not there, or has no use."""
+    for role in ("target", "id_column", "group_column"):
+        asked = getattr(request, role)
+        if request.needs_target and asked is not None and asked not in frame.columns:
+            near = shown(did_you_mean(asked, frame.columns))
+            raise UserError(f"{origin} has no column '{shown(asked)}'{near}; it has {', '.join(map(shown, frame.columns[:8]))}")
+    if request.time_column is not None:
+        raise UserError(f"{origin} is a table of images, which has no use for the time column '{shown(request.time_column)}'")
+
+
+def _named_column(frame: pl.DataFrame, paths: ImagePaths, request: Request) -> str | None:
+    return paths.column(frame.drop(request.target or (), strict=False).head(FIRST_ROWS))
+
+
+def _chosen_column(frame: pl.DataFrame, paths: ImagePaths, origin: str, request: Request) -> str:
+    if request.columns:
+        if request.columns[0] not in frame.columns:
+            raise UserError(f"{origin} has no column '{shown(request.columns[0])}' of image files, as the training table had")
+        return request.columns[0]
+    column = _named_column(frame, paths, request)
+    if column is None:
+        raise UserError(
+            f"{origin} has no column of image files that exist and no column for each pixel of a square; expected paths such as "
+            f"cats/1.png, relative to {shown(paths.folder.resolve(), 100)} or to a folder in it"
+        )
+    return column
+
+
+def _table(frame: pl.DataFrame, paths: ImagePaths, column: str, origin: str, request: Request, notes: dict[str, int]) -> _Listed:
+    if request.needs_target and request.target is None:
+        others = ", ".join(f"'{shown(name, 30)}'" for name in frame.columns if name != column)
+        raise UserError(f"{origin} is a table of images: name the column to predict as its target, of {others or 'none'}")
+    if request.target == column:
+        raise UserError(f"the target '{shown(column)}' is the column of image files; name another column")
+    cells = frame[column].cast(pl.String).fill_null("").to_list()
+    files = [paths.file(cell) for cell in cells]
+    kept = np.array([row for row, file in enumerate(files) if file is not None], np.int64)
+    if absent := len(files) - len(kept):
+        lost = [cell for cell, file in zip(cells, files, strict=True) if file is None]
+        if not request.needs_target or absent > len(files) / 2:
+            raise UserError(
+                f"{origin}: {absent:,} of {len(files):,} image files do not exist: {quoted(lost)}; paths are "
+                f"relative to {shown(paths.folder.resolve(), 100)} or to a folder in it"
+            )
+        notes["absent_files"] = notes.get("absent_files", 0) + absent
+    target = frame[request.target].gather(kept) if request.needs_target and request.target is not None else None
+    group = request.group_column
+    groups = None if group is None or group not in frame.columns else frame[group].gather(kept).cast(pl.String).fill_null("")
+    named_by = request.id_column if request.id_column in frame.columns else column
+    names = frame[named_by].cast(pl.String).fill_null("")
+    absences = tuple(cell for cell, file in zip(cells, files, strict=True) if file is None)
+    there = tuple(file for file in files if file is not None)
+    return _Listed(there, target, tuple(names.gather(kept).to_list()), groups, absences)

@@ -1,0 +1,266 @@
+"""The target column: its task, its values as numbers or labels, and whether anything can be learnt from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from advisor.data.tables.columns import (
+    TEXTS,
+    how_many,
+    is_mark,
+    labels,
+    looks_like_numbers,
+    number_format,
+    parse_numbers,
+    read_as,
+    tally,
+    unreadable,
+)
+from advisor.data.tables.reading import shown
+from advisor.dataset import Task
+from advisor.errors import UserError
+
+MIN_ROWS = 10
+"""Fewer rows with a target than this are refused."""
+MAX_CLASSES = 1000
+FEW_VALUES = 20
+"""A whole-number target with at most so many values, each on average in 10 rows, is read as classes."""
+FEWEST_COUNTS = 6
+"""Fewer different numbers are classes, of which one that a single row has is a mistake."""
+LARGEST_TARGET = 1e100
+"""The sum of the squares of larger numbers may be beyond any float."""
+SMALLEST_SPREAD = 1e-100
+"""Between the least and the largest number; the squares of smaller differences may be 0 to a float."""
+MOST_LONELY = 0.05
+"""Rows that are alone in their class are left out where they are at most this share of the rows, and a mistake where more."""
+LONELY = "rows_alone_in_their_class"
+
+
+@dataclass(frozen=True)
+class ClassValues:
+    """The classes as they were given, in code order: of a frame or an array its own values (True, 1.0, '1'), of a file without
+    types what is written in it. dtype: the name of NumPy's type of them."""
+
+    values: tuple[bool | int | float | str, ...]
+    dtype: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "values", tuple(self.values))  # JSON knows lists only
+
+    def array(self) -> NDArray[Any]:
+        """Shape (classes,)."""
+        return np.array(self.values, dtype=self.dtype)
+
+
+def class_values(classes: Sequence[str], keys: pl.Series, cells: pl.Series, given: Any = None) -> ClassValues | None:
+    """The values of the classes as they were given; None where they can't be kept.
+
+    keys: the class of each row, null where it has none. cells: of the same rows, as they are written in a file or are in a
+    frame; the commonest one of a class is its value. given: the pandas series that they were made from, whose values are taken.
+    """
+    counts = pl.DataFrame({"key": keys, "cell": cells.cast(pl.String)}).with_row_index("row").drop_nulls("key")
+    rows = counts.group_by("key", "cell").agg(pl.col("row").min(), pl.len()).sort("len", "row", descending=[True, False])
+    first = dict(rows.unique("key", keep="first", maintain_order=True).select("key", "row").iter_rows())
+    if given is None:
+        dtype = "str" if cells.dtype in TEXTS else cells.head(0).to_numpy().dtype.name
+        values = [cells[first[label]] for label in classes]
+    else:
+        values = [given.iloc[first[label]] for label in classes]
+        values = [value.item() if isinstance(value, np.generic) else value for value in values]
+        dtype = _numpy_type(given.dtype, values)
+    plain = all(isinstance(value, bool | int | str) or (isinstance(value, float) and isfinite(value)) for value in values)
+    return ClassValues(tuple(values), dtype) if plain else None
+
+
+def _numpy_type(dtype: Any, values: Sequence[Any]) -> str:
+    """NumPy's name for the type of a pandas series with these values; object for texts and mixtures, as pandas has it."""
+    if hasattr(dtype, "categories"):
+        return _numpy_type(dtype.categories.dtype, values)
+    plain = getattr(dtype, "numpy_dtype", dtype)
+    if isinstance(plain, np.dtype) and plain.kind in "biuf":
+        return plain.name
+    return "object"
+
+
+def written_values(classes: Sequence[str], keys: pl.Series, texts: pl.Series) -> ClassValues | None:
+    """As ``class_values`` for the cells of a file without types: numbers where all are written back as they stood."""
+    found = class_values(classes, keys, texts)
+    if found is None:
+        return None
+    for kind, back in ((int, str), (float, _written)):
+        try:
+            numbers = tuple(kind(text) for text in found.values)
+        except ValueError:
+            continue
+        if all(back(n) == text for n, text in zip(numbers, found.values, strict=True)) and not _too_large(numbers):
+            return ClassValues(numbers, np.dtype(kind).name)
+    return found
+
+
+def _written(value: float) -> str:
+    return repr(value) if "e" not in repr(value) else ""
+
+
+def _too_large(numbers: Sequence[float]) -> bool:
+    return any(not -(2**63) <= number < 2**63 for number in numbers)
+
+
+def read_target(
+    cells: pl.Series,
+    name: str,
+    asked: Task | None,
+    notes: dict[str, int],
+    written: Callable[[], pl.Series] | None = None,
+) -> tuple[Task, pl.Series, str]:
+    """The task; the target as Float64 (regression) or labels, null where it is missing; how its text was read as numbers.
+
+    A label that a single row has can be trained on or tested on, but not both: it is null, too, and counted in ``notes``, but
+    for numbers of which nobody said that they are classes. written: reads the cells as they stand in a file without types;
+    where they are no whole numbers, a class is its text (1.10 is other than 1.1).
+    """
+    if cells.dtype.is_temporal():
+        raise UserError(f"the target '{shown(name)}' holds dates or times; expected numbers or classes")
+    form = number_format(cells)
+    numbers = finite_numbers(cells, form)
+    if asked == "regression" and numbers is None:
+        unread = unreadable(cells, read_as(cells, "numeric"))
+        bad = how_many(unread, len(cells), " are no numbers")
+        if len(unread) == len(cells) - cells.null_count():
+            bad = _looks(cells) or bad
+        raise UserError(
+            f"'{shown(name)}' cannot be a regression target: {bad}; fix these cells, ask for task binary or multiclass, "
+            "or name a column of numbers"
+        )
+    classes = labels(cells)
+    if written is not None and cells.dtype.is_float() and _may_be_classes(numbers, asked):
+        texts = written()
+        classes = texts.set(classes.is_null(), None).alias(name) if texts.dtype == pl.String else classes
+    if asked is None and numbers is not None and cells.dtype == pl.String:  # words for a missing cell are no class of numbers
+        classes = classes.set(is_mark(classes).fill_null(value=False), None)
+    if asked != "regression" and (numbers is None or asked is not None):
+        classes = _without_lonely(classes, notes)
+    task = asked or _inferred_task(numbers, classes)
+    if task == "regression" and numbers is not None:
+        notes |= {"unreadable_targets": lost} if (lost := numbers.null_count() - classes.null_count()) > 0 else {}
+        return task, numbers.alias(name), form or ""
+    found = classes.drop_nulls().n_unique()
+    if asked is not None and numbers is not None and not _whole(numbers) and found > FEW_VALUES:
+        raise UserError(
+            f"the target '{shown(name)}' is continuous ({found:,} different numbers) and cannot be {task}; "
+            "ask for task regression, or name a column of classes"
+        )
+    if asked == "binary" and found > 2:
+        raise UserError(f"the target '{shown(name)}' has {found:,} classes and cannot be binary; ask for task multiclass")
+    return task, classes.alias(name), ""
+
+
+def _may_be_classes(numbers: pl.Series | None, asked: Task | None) -> bool:
+    """Whether these are no whole numbers, and few enough that each may name a class."""
+    if numbers is None or asked == "regression" or _whole(numbers):
+        return False
+    return asked is not None or numbers.drop_nulls().n_unique() <= FEW_VALUES
+
+
+def known_classes(answer: pl.Series, classes: Sequence[str]) -> pl.Series:
+    """Classes as the training rows have them where further rows have the same numbers otherwise written (1.0 for 1)."""
+    strange = answer.drop_nulls().unique()
+    strange = strange.filter(~strange.is_in(list(classes)))
+    numbers = pl.DataFrame({"known": list(classes)}, schema={"known": pl.String})
+    numbers = numbers.with_columns(n=pl.col("known").cast(pl.Float64, strict=False))
+    numbers = numbers.drop_nulls().filter(pl.col("n").is_unique())
+    found = strange.to_frame("text").with_columns(n=pl.col("text").cast(pl.Float64, strict=False)).join(numbers, on="n")
+    same = dict(found.select("text", "known").iter_rows())
+    return answer.replace(list(same), list(same.values())) if same else answer
+
+
+def _without_lonely(classes: pl.Series, notes: dict[str, int]) -> pl.Series:
+    counts = tally(classes.drop_nulls())
+    lonely = counts.filter(pl.col("rows") == 1)["value"]
+    others = counts.height - len(lonely)
+    if not len(lonely) or others < 2 or len(lonely) > MOST_LONELY * (len(classes) - classes.null_count()):
+        return classes
+    notes[LONELY] = len(lonely)
+    return classes.set(classes.is_in(lonely.to_list()).fill_null(False), None)
+
+
+def finite_numbers(cells: pl.Series, form: str | None) -> pl.Series | None:
+    """The target as finite numbers, its text read as ``number_format`` says; None where that is None."""
+    if form is None:
+        return None
+    numbers = parse_numbers(labels(cells), form) if cells.dtype in TEXTS else cells.cast(pl.Float64)
+    return numbers.to_frame().select(pl.when(pl.first().is_finite()).then(pl.first())).to_series()
+
+
+def _whole(numbers: pl.Series) -> bool:
+    filled = numbers.drop_nulls()
+    return bool((filled == filled.round(0)).all())
+
+
+def _inferred_task(numbers: pl.Series | None, classes: pl.Series) -> Task:
+    found = classes.drop_nulls().n_unique()
+    if found <= 2:
+        return "binary"
+    if numbers is None:
+        return "multiclass"
+    rows = len(classes) - classes.null_count()
+    # whole numbers, or one number in more than one spelling: 1.1 and 1.10 are names
+    named = _whole(numbers) or found > numbers.drop_nulls().n_unique()
+    few = named and found <= FEW_VALUES and rows >= 10 * found
+    return "multiclass" if few and not _counts(numbers) else "regression"
+
+
+def _counts(numbers: pl.Series) -> bool:
+    """Whether whole numbers are counts, whose largest are so rare that a single row has them, and no names of classes."""
+    counts = tally(numbers.drop_nulls())
+    single = counts.filter(pl.col("rows") == 1)["value"]
+    return counts.height >= FEWEST_COUNTS and bool(len(single)) and bool((single > numbers.median()).all())
+
+
+def check_target(answer: pl.Series, task: Task, name: str, rows: int, cells: pl.Series | None = None) -> None:
+    """UserError where nothing can be learnt from the target. cells: of a table's target, as they were given."""
+    if not len(answer):
+        raise UserError(f"the target '{shown(name)}' is missing in all {rows:,} rows")
+    if len(answer) < MIN_ROWS:
+        raise UserError(f"only {len(answer)} of {rows:,} rows have a target ('{shown(name)}'); {MIN_ROWS} are needed")
+    counts = tally(answer)
+    if counts.height == 1:
+        raise UserError(f"the target '{shown(name)}' has one value only, '{shown(counts['value'][0], 40)}'; two are needed")
+    if task == "regression":
+        numbers = answer.to_numpy()
+        if np.ptp(numbers) < SMALLEST_SPREAD:
+            raise UserError(f"the target '{shown(name)}' has numbers whose squares are below any float; give it in another unit")
+        if np.abs(numbers).max() > LARGEST_TARGET:
+            raise UserError(f"the target '{shown(name)}' has numbers whose squares are beyond any float; give it in another unit")
+        return
+    if counts.height > MAX_CLASSES or counts.height > len(answer) / 2:
+        raise UserError(
+            f"the target '{shown(name)}' has {counts.height:,} classes in {len(answer):,} rows (at most "
+            f"{MAX_CLASSES:,}, and 2 rows for each); "
+            + (_looks(cells) or "is it an identifier, or a number for task regression?")
+        )
+    if (single := counts.filter(pl.col("rows") == 1)).height:
+        raise UserError(
+            f"class '{shown(single['value'][0], 40)}' of the target '{shown(name)}' has a single row"
+            + (f" ({single.height} classes have)" if single.height > 1 else "")
+            + "; leave such rows out, join classes, or give more rows (of numbers that are no classes: task regression)"
+        )
+
+
+def _looks(cells: pl.Series | None) -> str:
+    return "".join(looks_like_numbers(cells)) if cells is not None and cells.dtype == pl.String else ""
+
+
+def ordered_classes(answer: pl.Series) -> tuple[str, ...]:
+    """Labels in order: by number when all are numbers, else as text."""
+    found: list[str] = answer.unique().to_list()
+    try:
+        return tuple(sorted(found, key=lambda label: (float(label), label)))
+    except ValueError:
+        return tuple(sorted(found))

@@ -1,0 +1,125 @@
+"""Which rows are held out for the test, and the fingerprint of a table: both by content, not by the order of rows."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from advisor.data.tables.reading import shown
+from advisor.dataset import Task
+from advisor.errors import UserError
+
+KEY_ROWS, KEY_COLUMNS = 200_000, 8
+"""Above so many rows only so many columns decide which rows are held out (see row_keys)."""
+
+
+def held_out_rows(
+    answer: pl.Series,
+    task: Task,
+    helpers: Sequence[pl.Series],
+    keys: NDArray[np.uint64],
+    fraction: float,
+    seed: int,
+) -> NDArray[np.bool_]:
+    """Which rows are test rows."""
+    codes = answer.rank("dense").to_numpy().astype(np.int64) - 1
+    if not helpers:
+        return _random_rows(codes, task, keys, fraction)
+    cells = helpers[0]
+    values = cells.rank("dense").to_numpy().astype(np.int64) - 1
+    if values.max() == 0:
+        raise UserError(f"'{shown(cells.name)}' has one value in all rows; two are needed to hold rows out by it")
+    wanted = fraction * len(values)
+    if cells.dtype != pl.String:  # time: cut where the share of later rows is nearest to the one wanted
+        later = len(values) - np.cumsum(np.bincount(values))
+        cut = int(np.abs(later[:-1] - wanted).argmin())
+        later_rows: NDArray[np.bool_] = values > cut
+        return later_rows
+    names = cells.unique().sort().to_list()
+    order = sorted(range(len(names)), key=lambda code: hashlib.blake2b(f"{seed}:{names[code]}".encode()).digest())
+    sizes = np.bincount(values)
+    classes = np.zeros(1, np.int64) if task == "regression" else np.bincount(codes)
+    held = np.zeros(len(names), dtype=bool)
+    total = 0
+    for group in order:
+        own = np.bincount(codes[values == group], minlength=len(classes)) if task != "regression" else np.array([-1])
+        # A group stays with the training rows if a class would be lost to them, or if the share would be missed more.
+        if (classes - own > 0).all() and abs(total + sizes[group] - wanted) < abs(total - wanted):
+            held[group], total, classes = True, total + sizes[group], classes - np.maximum(own, 0)
+    if held.all() or not held.any():
+        held[:] = False
+        held[order[0]] = True
+    chosen: NDArray[np.bool_] = held[values]
+    return chosen
+
+
+def _random_rows(codes: NDArray[np.int64], task: Task, keys: NDArray[np.uint64], fraction: float) -> NDArray[np.bool_]:
+    """By row key; for classes the same share of each, as nearly as whole rows allow, never all rows of one."""
+    rows = len(codes)
+    size = min(max(round(fraction * rows), 1), rows - 1)
+    strata = np.zeros(rows, np.int64) if task == "regression" else codes
+    counts = np.bincount(strata)
+    share = counts * (size / rows)
+    take = np.minimum(np.floor(share).astype(np.int64), np.maximum(counts - 1, 0))
+    for stratum in np.argsort(take - share, kind="stable")[: max(size - int(take.sum()), 0)]:
+        take[stratum] = min(take[stratum] + 1, counts[stratum] - 1)
+    held = np.zeros(rows, dtype=bool)
+    by_stratum = np.argsort(strata.astype(np.int16 if len(counts) < 2**15 else np.int64), kind="stable")
+    for stratum, end in enumerate(np.cumsum(counts)):
+        if count := int(take[stratum]):
+            members = by_stratum[end - counts[stratum] : end]
+            own = keys[members]
+            last = np.partition(own, count - 1)[count - 1]
+            equal = members[own == last]
+            equal = equal[np.argsort(codes[equal], kind="stable")]
+            held[members[own < last]] = True
+            held[equal[: count - int((own < last).sum())]] = True
+    return held
+
+
+def row_keys(frame: pl.DataFrame, seed: int) -> NDArray[np.uint64]:
+    """A number per row, made of its content: random-looking, and the same whatever the order of rows and columns.
+
+    Equal rows have equal keys, so copies mostly land on one side. Above KEY_ROWS rows only KEY_COLUMNS columns are
+    used, numbers first; rows that agree in them are told apart by the target and then by their order.
+    """
+    kinds = {cells.name: cells.dtype for cells in frame.get_columns()}  # frame.schema is made anew at each look
+    names = sorted(kinds, key=lambda name: (not kinds[name].is_float(), kinds[name] == pl.String, name))
+    names = sorted(names[:KEY_COLUMNS] if frame.height > KEY_ROWS else names)
+    keys = np.full(frame.height, (seed * 0x9E3779B97F4A7C15 + 0x1234567) % 2**64, np.uint64)
+    for name in names:
+        keys ^= _cell_bits(frame[name])
+        keys *= np.uint64(0xBF58476D1CE4E5B9)
+        keys ^= keys >> np.uint64(31)
+    return keys
+
+
+def _cell_bits(cells: pl.Series) -> NDArray[np.uint64]:
+    """64 bits per cell that do not depend on the process, the version of polars or the other cells."""
+    if cells.dtype.is_numeric() or cells.dtype == pl.Boolean or cells.dtype.is_temporal():
+        physical = cells.to_physical().cast(pl.Float64, strict=False).fill_null(float("nan")) + 0.0  # no -0.0
+        bits = physical.to_numpy().view(np.uint64)
+        return np.asarray(bits, np.uint64)
+    texts = cells.cast(pl.String).fill_null("")
+    unique = texts.unique()
+    hashes = [zlib.crc32(data) | zlib.adler32(data) << 32 for data in (text.encode() for text in unique.to_list())]
+    return texts.replace_strict(unique, pl.Series(hashes, dtype=pl.UInt64)).to_numpy().astype(np.uint64)
+
+
+def fingerprint_of(frame: pl.DataFrame, answer: pl.Series, keys: NDArray[np.uint64]) -> str:
+    """Sums of cell bits (order does not matter, wrapping round) per column, of the target, and of the row keys."""
+    facts: list[Any] = [frame.height, answer.name, int(keys.sum(dtype=np.uint64))]
+    for cells in sorted([*frame.get_columns(), answer], key=lambda series: series.name):
+        if frame.height > KEY_ROWS and cells.dtype == pl.String:
+            own = int(cells.str.len_bytes().sum())
+        else:
+            own = int(_cell_bits(cells).sum(dtype=np.uint64))
+        facts.append([cells.name, cells.null_count(), own])
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]

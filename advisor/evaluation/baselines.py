@@ -1,0 +1,160 @@
+"""What a network has to beat, on the same rows: the majority or the mean, a linear model, boosted trees."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from advisor.dataset import Dataset, Features, Signals
+from advisor.evaluation.signal_baselines import fit_signal_baseline
+
+RARE_LEVEL = 5
+"""Levels with fewer training rows share one column of the linear model."""
+MOST_LEVELS = 100
+"""Columns that one categorical column may take in the linear model."""
+TREE_LEVELS = 255
+"""HistGradientBoosting takes at most so many levels; a column with more is given to it as a number."""
+
+SIGNAL_NUMBERS = 256
+"""Images and sequences are averaged down to about so many numbers per row before a baseline sees them."""
+
+BASELINES = ("majority or mean", "linear", "gradient boosting")
+PROBED_ITERATIONS = (1, 4)
+"""Of boosting, from whose times that of all is predicted: what is done once, and what each of them takes."""
+
+
+def expected_seconds(train: Dataset) -> float:
+    """What ``fit_baselines`` is expected to take: boosting, in proportion to its first iterations; the others take little."""
+    trees, matrix = _trees(train), _without_empty(train.features)
+    times = []
+    for iterations in PROBED_ITERATIONS:
+        begun = time.perf_counter()
+        trees.set_params(max_iter=iterations, early_stopping=False).fit(matrix, train.target)
+        times.append(time.perf_counter() - begun)
+    each = max(0.0, (times[1] - times[0]) / (PROBED_ITERATIONS[1] - PROBED_ITERATIONS[0]))
+    return times[0] + each * (int(_trees(train).max_iter) - PROBED_ITERATIONS[0])
+
+
+def fit_baselines(
+    train: Dataset, seed: int = 0, until: float | None = None
+) -> dict[str, Callable[[Features | Signals], NDArray[np.float64]]]:
+    """Each baseline fitted on all training rows, as a function: features -> probabilities or predictions.
+
+    until: on time.monotonic's clock; a baseline that is expected to take longer is left out.
+
+    Scikit-learn's estimators at their defaults: DummyClassifier or DummyRegressor, LogisticRegression or Ridge on
+    scaled and one-hot columns, HistGradientBoosting. Images and sequences are averaged down to SIGNAL_NUMBERS numbers for
+    these, and have one of their own besides (``signal_baselines``).
+    """
+    from sklearn.dummy import DummyClassifier, DummyRegressor
+    from sklearn.linear_model import LogisticRegression, Ridge
+    from sklearn.pipeline import make_pipeline
+
+    constant = DummyRegressor() if train.task == "regression" else DummyClassifier(strategy="prior")
+    linear = Ridge() if train.task == "regression" else LogisticRegression(max_iter=1000)
+    fitted = {"majority or mean": _fitted(constant, train)}
+    if until is None or time.monotonic() < until:
+        fitted["linear"] = _fitted(make_pipeline(_linear_inputs(_table_of(train.features)), linear), train)
+    if isinstance(train.features, Signals) and (until is None or time.monotonic() < until):
+        name, scores = fit_signal_baseline(train, seed)
+        fitted[name] = scores
+    if until is None or (time.monotonic() < until and time.monotonic() + expected_seconds(train) < until):
+        fitted["gradient boosting"] = _fitted(_trees(train, seed), train)
+    return fitted
+
+
+def _trees(train: Dataset, seed: int = 0) -> Any:
+    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+
+    table = _table_of(train.features)
+    first = table.numeric.shape[1]
+    as_categories = [first + j for j, own in enumerate(table.levels) if len(own) < TREE_LEVELS]
+    kind = HistGradientBoostingRegressor if train.task == "regression" else HistGradientBoostingClassifier
+    return kind(random_state=seed, categorical_features=as_categories)
+
+
+def _linear_inputs(features: Features) -> Any:
+    from sklearn.compose import ColumnTransformer
+    from sklearn.impute import SimpleImputer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+    numeric, categorical = features.numeric.shape[1], features.categorical.shape[1]
+    one_hot = OneHotEncoder(handle_unknown="ignore", min_frequency=RARE_LEVEL, max_categories=MOST_LEVELS)
+    numbers = make_pipeline(SimpleImputer(keep_empty_features=True), StandardScaler())
+    steps = [("numbers", numbers, slice(0, numeric)), ("categories", one_hot, slice(numeric, numeric + categorical))]
+    # scikit-learn refuses a step without columns
+    return ColumnTransformer([step for step, count in zip(steps, (numeric, categorical), strict=True) if count])
+
+
+def _fitted(estimator: Any, train: Dataset) -> Callable[[Features | Signals], NDArray[np.float64]]:
+    import warnings
+
+    from sklearn.exceptions import ConvergenceWarning
+
+    matrix = _matrix(train.features)
+    empty = _empty(matrix)
+
+    with warnings.catch_warnings():
+        # a linear model that stops at its iteration limit is a fair baseline still; the warning is not for the user
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        estimator.fit(np.where(empty, 0.0, matrix), train.target)
+
+    def scores(features: Features | Signals) -> NDArray[np.float64]:
+        matrix = np.where(empty, 0.0, _matrix(features))
+        if train.task == "regression":
+            return np.asarray(estimator.predict(matrix), dtype=np.float64)
+        result = np.zeros((len(features), len(train.classes)))
+        result[:, estimator.classes_] = estimator.predict_proba(matrix)
+        return result
+
+    return scores
+
+
+def _empty(matrix: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Columns without a number, on which HistGradientBoosting fails."""
+    return np.asarray(np.isnan(matrix).all(axis=0))
+
+
+def _without_empty(features: Features | Signals) -> NDArray[np.float64]:
+    matrix = _matrix(features)
+    return np.where(_empty(matrix), 0.0, matrix)
+
+
+def _matrix(features: Features | Signals) -> NDArray[np.float64]:
+    """Numbers, then category codes with what is missing or unseen as NaN."""
+    table = _table_of(features)
+    codes = table.categorical.astype(np.float64)
+    codes[codes < 0] = np.nan
+    return np.concatenate([table.numeric, codes], axis=1)
+
+
+def _table_of(features: Features | Signals) -> Features:
+    if isinstance(features, Features):
+        return features
+    numbers = averaged(features.values, SIGNAL_NUMBERS)
+    names = tuple(map(str, range(numbers.shape[1])))
+    return Features(numbers, np.zeros((len(numbers), 0), np.int32), names, (), ())
+
+
+def averaged(values: NDArray[Any], numbers: int) -> NDArray[np.float64]:
+    """Each row's channels averaged over equal windows, so few that about ``numbers`` are left; missing points apart.
+
+    values: (rows, channels, *size). Shape (rows, numbers left); NaN where a window has no point.
+    """
+    axes = values.ndim - 2
+    window = max(1, int(np.ceil((np.prod(values.shape[1:]) / numbers) ** (1 / axes))))
+    parts = [np.arange(0, n, window) for n in values.shape[2:]]
+    rows = []
+    for start in range(0, len(values), 1024):
+        block = values[start : start + 1024].astype(np.float64)
+        there = ~np.isnan(block)
+        sums, counts = np.where(there, block, 0.0), there.astype(np.float64)
+        for axis, places in enumerate(parts, start=2):
+            sums, counts = np.add.reduceat(sums, places, axis=axis), np.add.reduceat(counts, places, axis=axis)
+        rows.append(np.where(counts > 0, sums / np.maximum(counts, 1), np.nan).reshape(len(block), -1))
+    return np.concatenate(rows)

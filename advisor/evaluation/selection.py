@@ -1,0 +1,241 @@
+"""The final: who wins on rows that did not choose, by how much, and what loss to expect. Pure NumPy statistics.
+
+A contender is judged by the losses of held-out rows under splits that the search never saw. All contenders are held out
+on the same rows, so that they are compared pair by pair.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from advisor.dataset import Task
+from advisor.errors import in_words
+from advisor.training.losses import row_losses
+
+Losses = NDArray[np.float64]
+
+SIGNIFICANCE = 0.05
+"""One-sided, shared among the challengers (Bonferroni): a recommendation that is as good keeps its place in 95 %."""
+BEYOND_CHANCE = "better than {incumbent} beyond chance on rows that did not choose it"
+WITHIN_CHANCE = "an average that holds {incumbent}, and better than it on rows that did not choose it, within chance"
+BEHIND, ALONE = "no contender was better than {incumbent} beyond chance", "nothing else came into the final"
+STRETCHES = 20
+"""Of time, into which held-out rows are divided where they are later ones."""
+COVERAGE = 0.90
+RESAMPLES = 2000
+FEWEST_RESAMPLES, MAX_DRAWS = 100, 200_000_000
+"""Large tables are resampled less often, down to FEWEST_RESAMPLES: their means hardly vary, and draws take seconds."""
+MAX_RESAMPLED = 2_000_000
+"""Row draws at a time while resampling: bounds the memory on large tables."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean loss with the interval in which the mean loss of ``rows`` new rows lies with probability COVERAGE."""
+
+    mean: float
+    low: float
+    high: float
+    rows: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean paired difference to the incumbent (negative: better), its standard error, and the one-sided bounds that decide."""
+
+    mean: float
+    standard_error: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The contender that won, and each challenger's difference to the incumbent."""
+
+    winner: str
+    reason: str
+    differences: Mapping[str, Difference]
+
+
+def held_out_losses(task: Task, target: NDArray[Any], parts: Sequence[tuple[NDArray[np.int64], Losses]]) -> Losses:
+    """Losses of the held-out rows of several stacks, one after another; parts: (rows, scores) of each."""
+    return np.concatenate([row_losses(task, target[rows], scores) for rows, scores in parts])
+
+
+def constant_losses(task: Task, target: NDArray[Any], rows: Sequence[NDArray[np.int64]], classes: int) -> Losses:
+    """Losses of always predicting the class shares, or the mean, on the same held-out rows."""
+    if task == "regression":
+        scores: NDArray[np.float64] = np.full(len(target), float(np.mean(target)))
+    else:
+        shares = np.bincount(target, minlength=classes) / len(target)
+        scores = np.tile(shares, (len(target), 1))
+    return held_out_losses(task, target, [(part, scores[part]) for part in rows])
+
+
+def decide(
+    losses: Mapping[str, Losses],
+    incumbent: str,
+    constant: Losses,
+    blend: str | None = None,
+    cross_fitted: Mapping[str, Losses] | None = None,
+    blocks: NDArray[np.int64] | None = None,
+) -> Verdict:
+    """The incumbent, unless a challenger is better than it and than a constant, both beyond chance.
+
+    The second condition is for targets that nothing can predict: there a smoother model is "better" than another one
+    without either having learnt anything. Among the challengers that pass the one with the least mean loss wins.
+
+    cross_fitted: the losses at epochs that other rows chose, by default the same ones; with a constant these are compared. A
+    network that begins as a constant, stopped where its validation rows like it best, is never worse than a constant on
+    them; among networks that is an equal favour (``benchmarks/pure_noise.py``).
+
+    blend: the challenger that averages the incumbent with others. It need only have the smaller mean loss. A convex loss
+    of an average is at most the average of the losses (Jensen), so that what chance can do to a single challenger, it
+    can hardly do to this one; asking for proof would throw away what averaging nearly always gains
+    (``benchmarks/tuned.py``).
+
+    blocks: of each row, which rows are alike (``blocks_of``); None where each is a draw of its own.
+    """
+    challengers = [name for name in losses if name != incumbent]
+    chance = SIGNIFICANCE / max(1, len(challengers))
+    differences = {name: _difference(losses[name], losses[incumbent], chance, blocks) for name in challengers}
+    better = [name for name, d in differences.items() if d.high < 0 or (name == blend and d.mean < 0)]
+    honest = losses if cross_fitted is None else cross_fitted
+    informed = [name for name in better if _difference(honest[name], constant, chance, blocks).high < 0]
+    if not challengers:
+        return Verdict(incumbent, ALONE, differences)
+    if informed:
+        winner = min(informed, key=lambda name: (float(losses[name].mean()), name))
+        beyond = differences[winner].high < 0
+        reason = BEYOND_CHANCE if beyond else WITHIN_CHANCE
+        return Verdict(winner, reason.format(incumbent=in_words(incumbent)), differences)
+    if better:
+        return Verdict(incumbent, "no contender predicts better than a constant", differences)
+    return Verdict(incumbent, BEHIND.format(incumbent=in_words(incumbent)), differences)
+
+
+def blocks_of(
+    groups: NDArray[np.int64] | None, times: NDArray[np.int64] | None, rows: NDArray[np.int64]
+) -> NDArray[np.int64] | None:
+    """Which of these rows are alike: those of a group, or of a stretch of time; None where neither is known.
+
+    Rows of one time stay together; so many stretches as still leave each long beside what neighbours have in common
+    (batch means: Schmeiser 1982 finds 10 to 30 enough).
+    """
+    if groups is not None:
+        return groups[rows]
+    if times is None:
+        return None
+    _, code, counts = np.unique(times[rows], return_inverse=True, return_counts=True)
+    before = np.cumsum(counts) - counts
+    return np.asarray((before * STRETCHES // len(rows))[code], np.int64)
+
+
+def _difference(losses: Losses, others: Losses, chance: float, blocks: NDArray[np.int64] | None) -> Difference:
+    """With blocks the standard error is that of their mean, and the bound Student's with their number."""
+    paired = losses - others
+    mean = float(paired.mean())
+    if blocks is None:
+        error = float(paired.std(ddof=1) / np.sqrt(len(paired)))
+        return Difference(mean, error, mean + NormalDist().inv_cdf(1 - chance) * error)
+    number = len(np.unique(blocks))
+    if number < 2:  # of how blocks differ nothing is known: no proof, whatever the rows say
+        return Difference(mean, float(paired.std()), max(0.0, float(paired.max())))
+    error = _clustered_error(paired, blocks)
+    return Difference(mean, error, mean + _student(1 - chance, number - 1) * error)
+
+
+def _clustered_error(values: Losses, blocks: NDArray[np.int64]) -> float:
+    """The cluster-robust standard error of the mean (Liang and Zeger 1986), with the correction for few clusters."""
+    sums = np.bincount(np.unique(blocks, return_inverse=True)[1], weights=values - values.mean())
+    return float(np.sqrt((sums**2).sum() * len(sums) / (len(sums) - 1)) / len(values))
+
+
+def _student(probability: float, freedom: int) -> float:
+    from scipy.stats import t
+
+    return float(t.ppf(probability, freedom))
+
+
+def estimate(
+    losses: Losses, new_rows: int, seed: int, tail: float = 0.0, blocks: NDArray[np.int64] | None = None
+) -> Estimate:
+    """Mean loss of ``new_rows`` rows to come, by resampling the held-out rows.
+
+    Both means vary: that of the held-out rows about the truth, and that of the new rows. Each is resampled, and their
+    differences give the interval (a prediction interval by the basic bootstrap). New rows may be worse than any row
+    seen: they are drawn with one row more, as far beyond the worst as that is from the mean, or ``tail`` where that is
+    more.
+
+    blocks: which held-out rows are alike (``blocks_of``). New rows come from blocks of their own, and the interval is at least
+    Student's for the mean of these.
+    """
+    generator = np.random.default_rng(seed)
+    count, mean = len(losses), float(losses.mean())
+    worse = np.append(losses, max(2 * float(losses.max()) - mean, tail))
+    draws = np.concatenate(
+        [
+            worse[generator.integers(count + 1, size=(block, new_rows))].mean(axis=1)
+            - losses[generator.integers(count, size=(block, count))].mean(axis=1)
+            for block in _blocks(count + new_rows)
+        ]
+    )
+    low, high = np.quantile(draws, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
+    if blocks is not None and (number := len(np.unique(blocks))) > 1:
+        error = _clustered_error(losses, blocks) * math.sqrt(1 + count / new_rows)
+        far = error * _student((1 + COVERAGE) / 2, number - 1)
+        low, high = min(low, -far), max(high, far)
+    return Estimate(mean, max(0.0, mean + float(low)), mean + float(high), new_rows)
+
+
+def unseen_loss(task: Task, rows: int, classes: int) -> float:
+    """The ``tail`` of :func:`estimate`: what a certain classifier loses on a row that it is wrong about.
+
+    n rows without a mistake leave about one in n + K possible (Laplace's rule of succession, K classes).
+    """
+    return 0.0 if task == "regression" else math.log(rows + classes)
+
+
+def final_section(
+    verdict: Verdict,
+    contenders: Sequence[Mapping[str, Any]],
+    searched: Mapping[str, float | None],
+    incumbent: str,
+    failed: Mapping[str, str] | None = None,
+    *,
+    confirmed: bool = True,
+) -> dict[str, Any]:
+    """What result.json keeps of a final: each contender (with its ``name``) beside its difference and its loss in the search.
+
+    incumbent: the contender that the others had to beat; failed: those that dropped out, and why. confirmed: False where
+    the winner was not judged on splits that the search had not seen.
+    """
+    differences = verdict.differences
+    rows = [
+        {
+            **c,
+            "searched_loss": searched.get(c["name"]),
+            "difference": asdict(differences[c["name"]]) if c["name"] in differences else None,
+        }
+        for c in contenders
+    ]
+    return {
+        "winner": verdict.winner,
+        "reason": verdict.reason,
+        "incumbent": incumbent,
+        "confirmed": confirmed,
+        "contenders": rows,
+        "failed": dict(failed or {}),
+    }
+
+
+def _blocks(rows: int) -> list[int]:
+    block = max(1, min(RESAMPLES, MAX_RESAMPLED // rows))
+    return [block] * -(-min(RESAMPLES, FEWEST_RESAMPLES + MAX_DRAWS // rows) // block)

@@ -1,0 +1,256 @@
+"""What a network for series or images has to beat: fixed convolutions or histograms of gradients, with a ridge model on them.
+
+MiniRocket (Dempster, Schmidt and Webb 2021, arXiv:2012.08791): 84 fixed kernels of length 9 at several dilations; of each, the
+shares of points above some quantiles of its output are the features. Histograms of oriented gradients (Dalal and Triggs 2005).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from advisor.dataset import Dataset, Features, Signals
+
+Matrix = NDArray[np.float32]
+
+KERNELS = np.array(list(combinations(range(9), 3)))
+"""The three of nine weights that are 2; the others are -1."""
+FEATURES, MOST_DILATIONS = 9_996, 32
+"""MiniRocket's defaults."""
+FEWER_FEATURES, FEW_ROWS = 2_016, 2_000
+"""With more rows than this so many features: the ridge model's time grows with the cube of the smaller of the two."""
+MOST_ROWS = 10_000
+"""The baselines are fitted on so many rows at most, evenly spread."""
+WORK = 4e9
+"""Comparisons of a point with a quantile that a set may take; of long or many series fewer features are made."""
+ALPHAS = np.logspace(-3, 3, 10)
+"""Of the ridge model, as MiniRocket's authors choose it by leaving one row out."""
+HOG_ORIENTATIONS, HOG_CELLS = 9, 7
+"""Histograms of so many directions, in so many cells along each side."""
+CHUNK = 256
+"""Rows that are transformed at once: bounds the memory."""
+
+
+@dataclass(frozen=True)
+class MiniRocket:
+    """Fitted kernels: of each combination of a dilation and a kernel its channels, and the quantiles that it is held against.
+
+    quantiles: one array (84, features per kernel) per dilation.
+    """
+
+    dilations: NDArray[np.int64]
+    quantiles: tuple[NDArray[np.float32], ...]
+    channels: tuple[tuple[NDArray[np.int64], ...], ...]
+
+    @classmethod
+    def fit(cls, values: Matrix, features: int = FEATURES, seed: int = 0) -> MiniRocket:
+        """values: (rows, channels, points) without gaps, of at least 9 points."""
+        draw = np.random.default_rng(seed)
+        rows, channels, points = values.shape
+        dilations, counts = dilations_of(points, features)
+        fractions = np.arange(1, len(KERNELS) * counts.sum() + 1) * (np.sqrt(5) + 1) / 2 % 1  # a low-discrepancy sequence
+        most = np.log2(min(channels, 9) + 1)
+        quantiles, chosen, used = [], [], 0
+        for dilation, count in zip(dilations, counts, strict=True):
+            own = np.empty((len(KERNELS), count), np.float32)
+            of_kernels = []
+            for k, kernel in enumerate(KERNELS):
+                some = np.sort(draw.choice(channels, int(2 ** draw.uniform(0, most)), replace=False))
+                row = values[draw.integers(rows)][None, some]
+                output = _output(*_parts(row, dilation), kernel)[0]
+                own[k] = np.quantile(output, fractions[used : used + count])
+                used += count
+                of_kernels.append(some)
+            quantiles.append(own)
+            chosen.append(tuple(of_kernels))
+        return cls(dilations, tuple(quantiles), tuple(chosen))
+
+    def transform(self, values: Matrix) -> Matrix:
+        """Shape (rows, features): the shares of points at which a kernel's output is above a quantile."""
+        parts = [self._transform(values[start : start + CHUNK]) for start in range(0, len(values), CHUNK)]
+        return np.concatenate(parts) if parts else np.zeros((0, sum(q.size for q in self.quantiles)), np.float32)
+
+    def _transform(self, values: Matrix) -> Matrix:
+        found = []
+        for number, (dilation, quantiles) in enumerate(zip(self.dilations, self.quantiles, strict=True)):
+            base, shifted = _parts(values, dilation)
+            padding = 4 * dilation
+            for k, (kernel, own) in enumerate(zip(KERNELS, quantiles, strict=True)):
+                some = self.channels[number][k]
+                output = _output(base[:, some], shifted[:, :, some], kernel)
+                if (number + k) % 2:  # half of the kernels look at what needs no padding
+                    output = output[:, padding:-padding]
+                found.append(np.stack([(output > quantile).mean(axis=1, dtype=np.float32) for quantile in own], axis=1))
+        return np.concatenate(found, axis=1)
+
+
+def dilations_of(points: int, features: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The dilations for series of so many points, and the features of each kernel at each."""
+    per_kernel = max(1, features // len(KERNELS))
+    most = min(per_kernel, MOST_DILATIONS)
+    spread = np.logspace(0, np.log2((points - 1) / 8), most, base=2).astype(np.int64)
+    dilations, counts = np.unique(spread, return_counts=True)
+    counts = (counts * (per_kernel / most)).astype(np.int64)
+    for extra in range(per_kernel - int(counts.sum())):
+        counts[extra % len(counts)] += 1
+    return dilations, counts
+
+
+def _parts(values: Matrix, dilation: int) -> tuple[Matrix, Matrix]:
+    """Minus the sum over a kernel's nine places, and three times the values at each: (rows, channels, points), (9, ...)."""
+    shifted = np.zeros((9, *values.shape), np.float32)
+    points = values.shape[2]
+    for place in range(9):
+        shift = (place - 4) * int(dilation)
+        if abs(shift) < points:
+            to = slice(max(0, -shift), points - max(0, shift))
+            shifted[place, :, :, to] = values[:, :, max(0, shift) : points + min(0, shift)]
+    return -shifted.sum(axis=0), 3 * shifted
+
+
+def _output(base: Matrix, shifted: Matrix, kernel: NDArray[np.int64]) -> Matrix:
+    """The convolution with one kernel, summed over the channels: (rows, points)."""
+    return np.asarray((base + shifted[kernel[0]] + shifted[kernel[1]] + shifted[kernel[2]]).sum(axis=1))
+
+
+def whole(values: NDArray[np.floating]) -> Matrix:
+    """Series without gaps: a missing point is the one before it (at the beginning the one after), of at least 9 points."""
+    filled = np.array(values, np.float32)
+    missing = np.isnan(filled)
+    if missing.any():
+        place = np.where(missing, 0, np.arange(filled.shape[2]))
+        place = np.maximum.accumulate(place, axis=2)
+        first = np.argmax(~missing, axis=2)[..., None]
+        filled = np.nan_to_num(np.take_along_axis(filled, np.maximum(place, first), axis=2))
+    short = max(0, 9 - filled.shape[2])
+    return np.pad(filled, ((0, 0), (0, 0), (0, short)))
+
+
+def gradient_histograms(values: NDArray[np.generic]) -> Matrix:
+    """Histograms of oriented gradients of all cells: (rows, channels, height, width) -> (rows, features)."""
+    rows = [_histograms(np.asarray(values[s : s + CHUNK], np.float32)) for s in range(0, len(values), CHUNK)]
+    return np.concatenate(rows)
+
+
+def _histograms(values: Matrix) -> Matrix:
+    edges = [(0, max(0, 2 - side)) for side in values.shape[2:]]  # a gradient takes two points
+    down, across = np.gradient(np.pad(values, ((0, 0), (0, 0), *edges), mode="edge"), axis=(2, 3))
+    size = np.hypot(down, across)
+    strongest = size.argmax(axis=1)[:, None]  # of colours, the one that changes most at a place
+    down, across, size = (np.take_along_axis(one, strongest, axis=1)[:, 0] for one in (down, across, size))
+    direction = np.arctan2(down, across) % np.pi / np.pi * HOG_ORIENTATIONS
+    low = np.floor(direction).astype(int) % HOG_ORIENTATIONS
+    share = direction - np.floor(direction)
+    height, width = size.shape[1:]
+    cells = min(HOG_CELLS, height, width)
+    row_edges, column_edges = np.arange(cells) * height // cells, np.arange(cells) * width // cells
+    found = np.empty((len(values), cells, cells, HOG_ORIENTATIONS), np.float32)
+    for orientation in range(HOG_ORIENTATIONS):
+        own = size * ((low == orientation) * (1 - share) + ((low + 1) % HOG_ORIENTATIONS == orientation) * share)
+        found[..., orientation] = np.add.reduceat(np.add.reduceat(own, row_edges, axis=1), column_edges, axis=2)
+    blocks = np.stack([found[:, i : cells - 1 + i, j : cells - 1 + j] for i in (0, 1) for j in (0, 1)], axis=-1)
+    blocks = blocks if blocks.size else found[..., None]
+    blocks = blocks / (np.sqrt(np.square(blocks).sum(axis=(-2, -1), keepdims=True)) + 1e-3)
+    return np.asarray(blocks.reshape(len(values), -1), np.float32)
+
+
+@dataclass(frozen=True)
+class Ridge:
+    """A ridge model of one or several targets on scaled features, its penalty chosen by leaving one row out.
+
+    left_out: each training row's prediction by the model without it.
+    """
+
+    mean: Matrix
+    scale: Matrix
+    weights: Matrix
+    offset: NDArray[np.float64]
+    left_out: NDArray[np.float64]
+
+    @classmethod
+    def fit(cls, features: Matrix, target: NDArray[np.float64]) -> Ridge:
+        """features: (rows, features); target: (rows, outputs)."""
+        mean, scale = features.mean(axis=0), features.std(axis=0)
+        scaled = (features - mean) / np.where(scale > 0, scale, 1)
+        offset = target.mean(axis=0)
+        centred = target - offset
+        wide = scaled.shape[1] > len(scaled)
+        squares = np.asarray(scaled @ scaled.T if wide else scaled.T @ scaled, np.float64)
+        eigenvalues, vectors = np.linalg.eigh(squares)
+        kept = eigenvalues > eigenvalues[-1] * 1e-9
+        eigenvalues, vectors = eigenvalues[kept], vectors[:, kept]
+        rows = vectors if wide else scaled @ vectors / np.sqrt(eigenvalues)  # the left singular vectors
+        turned, best = rows.T @ centred, None
+        for alpha in ALPHAS * len(scaled) / 100:
+            shrunk = eigenvalues / (eigenvalues + alpha)
+            leverage = np.square(rows) @ shrunk + 1 / len(scaled)
+            left_out = target - (centred - (rows * shrunk) @ turned) / np.maximum(1 - leverage, 1e-6)[:, None]
+            error = float(np.square(left_out - target).mean())
+            if best is None or error < best[0]:
+                best = error, alpha, left_out
+        assert best is not None
+        inner = vectors * (1 / (eigenvalues + best[1]))
+        weights = scaled.T @ (inner @ (vectors.T @ centred)) if wide else inner @ (vectors.T @ (scaled.T @ centred))
+        return cls(mean, np.where(scale > 0, scale, 1), np.asarray(weights, np.float32), offset, best[2])
+
+    def predict(self, features: Matrix) -> NDArray[np.float64]:
+        """Shape (rows, outputs)."""
+        return np.asarray((features - self.mean) / self.scale @ self.weights + self.offset, np.float64)
+
+
+def fit_signal_baseline(
+    train: Dataset, seed: int = 0
+) -> tuple[str, Callable[[Features | Signals], NDArray[np.float64]]]:
+    """Its name, and a function: features -> probabilities (rows, classes) or predictions (rows,)."""
+    assert isinstance(train.features, Signals)
+    picked = np.linspace(0, len(train) - 1, min(len(train), MOST_ROWS)).astype(int)
+    values, target = train.features.values[picked], train.target[picked]
+    transform: Callable[[NDArray[Any]], Matrix] = gradient_histograms
+    name = "gradient histograms"
+    if values.ndim == 3:
+        series = whole(values)
+        most = FEATURES if len(series) <= FEW_ROWS else FEWER_FEATURES
+        affordable = int(WORK / (len(series) * series.shape[2]))
+        kernels = MiniRocket.fit(series, max(len(KERNELS), min(most, affordable)), seed)
+        name = "MiniRocket"
+
+        def transform(values: NDArray[Any]) -> Matrix:
+            return kernels.transform(whole(values))
+
+    features = transform(values)
+    if train.task == "regression":
+        center, spread = float(target.mean()), float(target.std()) or 1.0
+        model = Ridge.fit(features, ((target - center) / spread)[:, None])
+        return name, lambda new: model.predict(transform(_values(new)))[:, 0] * spread + center
+    codes = target.astype(int)
+    model = Ridge.fit(features, 2.0 * np.eye(len(train.classes))[codes] - 1)
+    sharpness = _sharpness(model.left_out, codes)
+    return name, lambda new: _shares(sharpness * model.predict(transform(_values(new))), len(codes))
+
+
+def _values(features: Features | Signals) -> NDArray[np.generic]:
+    assert isinstance(features, Signals)
+    return features.values
+
+
+def _shares(scores: NDArray[np.float64], rows: int) -> NDArray[np.float64]:
+    """Softmax, and never surer than so many training rows can tell (Laplace's rule of succession)."""
+    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+    shares = powers / powers.sum(axis=1, keepdims=True)
+    return np.asarray((rows * shares + 1) / (rows + scores.shape[1]))
+
+
+def _sharpness(left_out: NDArray[np.float64], codes: NDArray[np.int64]) -> float:
+    """The factor that makes probabilities of the ridge model's scores, by the log loss of rows that were left out."""
+    from scipy.optimize import minimize_scalar
+
+    def loss(power: float) -> float:
+        shares = _shares(np.exp(power) * left_out, len(codes))[np.arange(len(codes)), codes]
+        return float(-np.log(shares).mean())
+
+    return float(np.exp(minimize_scalar(loss, bounds=(-3, 5), method="bounded").x))

@@ -1,0 +1,270 @@
+"""What a worker runs: a configuration trained on the splits that the job names. Torch, but neither Optuna nor Ray.
+
+Torch is loaded where something is trained: a driver that only hands out trials does without those seconds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from advisor.dataset import Dataset, Signals
+from advisor.executors.base import Job
+from advisor.networks.plan import NetworkPlan, map_numbers, memory_bytes, plan_of
+from advisor.networks.plan import multiplications as multiplications_of_plan
+from advisor.search.sizing import Sizing
+from advisor.splits import Split, everything, make_splits
+from advisor.training.cost import READ, TableSize, epoch_seconds, memory, multiplications, numbers_per_row
+
+if TYPE_CHECKING:
+    from advisor.training.loop import Fitted, Prepared
+
+KEPT_PREPARATIONS = 4
+"""Transformed tables kept per worker; trials differ in few input parameters, and each entry is a copy of the table."""
+LIBRARIES = 2e8
+"""Bytes that a process holds on a GPU beside what it trains: cuBLAS's workspaces and what torch rounds up. By small tables on
+an H100; where little is predicted, what was seen would else tell of nothing but this."""
+_INPUT_PARAMETERS = ("numeric_scaling", "numeric_embedding", "numeric_embedding_bins", "one_hot_max", "time_trend", "scaling")
+"""What decides the inputs, of tables (all but the last) and of images and sequences."""
+
+
+def payload(configuration: Mapping[str, Any], *, seed: int, repeat: int, members: int, keep: bool) -> dict[str, Any]:
+    """A job: train ``members`` networks per split of this ``repeat``; it returns what memory it took on a GPU, the training
+    losses, whether it was ``cut`` short, and with ``keep`` the stack as ``fitted``.
+
+    The search adds ``micro_batch``, rows that are trained at once, and ``limited`` a time; with ``until``
+    all rows train, for so many epochs (``training.train``); with ``parts`` the first so many folds are
+    trained, and these are random ones whatever the rows' times (``of_all_times``)."""
+    return {"configuration": dict(configuration), "seed": seed, "repeat": repeat, "members": members, "keep": keep}
+
+
+def limited(job: Job, seconds: float) -> Job:
+    """The same job, that ends itself so many seconds from now with the best epoch that it has had by then.
+
+    Whatever the worker's clock says, it is never given more than ``seconds``, nor less than half of them: the wait for a
+    worker counts, and a clock that is wrong must not undo the trial.
+    """
+    return replace(job, payload={**job.payload, "seconds": seconds, "ends_at": time.time() + seconds})
+
+
+def _time_used(job: Mapping[str, Any]) -> Callable[[], float]:
+    """The share of the job's time that is gone; 0 for a job that has no limit."""
+    if "seconds" not in job:
+        return lambda: 0.0
+    begun = time.monotonic()
+    seconds = min(job["seconds"], max(job["seconds"] / 2, job["ends_at"] - time.time()))
+    return lambda: (time.monotonic() - begun) / max(seconds, 1e-9)
+
+
+def of_all_times(job: Mapping[str, Any], networks: int, rows: int) -> dict[str, Any]:
+    """The same job with about so many networks, each of which validates on a random part of the rows, whatever their times.
+
+    The parts are disjoint: as many of the configuration's folds as there are networks, ``parts``, or several networks for each.
+    """
+    configuration = job["configuration"]
+    folds = min(int(configuration["folds"]), rows)
+    members = max(1, round(networks / folds))
+    folded = {**configuration, "validation": "kfold", "folds": folds, "final_members": members}
+    return {**job, "configuration": folded, "members": members, "parts": min(networks, folds)}
+
+
+class TrainingObjective:
+    """The factory and the objective for an executor; ``shared`` is {"data": Dataset, "seed": of the splits}.
+
+    ``ranks`` may be set to the processes that share each batch of the next job, of which this is one.
+    """
+
+    def __init__(self, shared: Mapping[str, Any]) -> None:
+        import torch
+
+        from advisor.training.data_parallel import ALONE
+
+        self.data: Dataset = shared["data"]
+        self.split_seed: int = shared["seed"]
+        self.ranks = ALONE
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.train_losses: list[float] = []
+        """Of the job that is under way, or of the last one, after each epoch."""
+        self._prepared: dict[Any, Prepared] = {}
+
+    def __call__(self, job: Job) -> Generator[tuple[int, float], None, dict[str, Any]]:
+        from advisor.training.loop import train
+
+        configuration, repeat = job.payload["configuration"], job.payload["repeat"]
+        until, parts = job.payload.get("until"), job.payload.get("parts")
+        if until is not None:
+            splits = [everything(self.data)]
+        else:
+            data = self.data if parts is None else replace(self.data, times=None)
+            splits = splits_of(configuration, data, self.split_seed, repeat)[:parts]
+        # Processes that share a batch must all stop in the same step, and their clocks differ.
+        used = _time_used(job.payload if self.ranks.world == 1 else {})
+        epochs = train(
+            configuration,
+            self.data,
+            splits,
+            seed=job.payload["seed"],
+            members=job.payload["members"],
+            device=self.device,
+            prepared=self._prepare(configuration, (repeat if until is None else None, parts), splits),
+            micro_batch=job.payload.get("micro_batch"),
+            until=until,
+            used=used,
+            ranks=self.ranks,
+        )
+        self.train_losses = []
+        with _device_memory(self.device) as peak:
+            while True:
+                try:
+                    epoch = next(epochs)
+                except StopIteration as end:
+                    result = {**peak(), "train_losses": self.train_losses, "cut": used() >= 1}
+                    return {**result, "fitted": end.value} if job.payload["keep"] else result
+                self.train_losses.append(epoch.train_loss)
+                yield epoch.number, epoch.validation_loss
+
+    def _prepare(self, configuration: Mapping[str, Any], of: tuple[int | None, int | None], splits: Sequence[Split]) -> Prepared:
+        key = (*of, *(configuration.get(name) for name in _INPUT_PARAMETERS))
+        if key not in self._prepared:
+            from advisor.training.loop import prepare
+
+            while len(self._prepared) >= KEPT_PREPARATIONS:
+                del self._prepared[next(iter(self._prepared))]
+            self._prepared[key] = prepare(configuration, self.data, splits, self.device)
+        return self._prepared[key]
+
+
+@contextmanager
+def _device_memory(device: str) -> Iterator[Callable[[], dict[str, float]]]:
+    """A function that tells the most bytes a job has taken from its GPU; afterwards those that nobody uses are given back.
+
+    Other processes train on the same GPU, and torch keeps what it has once taken.
+    """
+    if device != "cuda":
+        yield dict
+        return
+    import torch
+
+    torch.cuda.reset_peak_memory_stats()
+    try:
+        yield lambda: {"peak_memory": float(torch.cuda.max_memory_reserved())}
+    finally:
+        torch.cuda.empty_cache()
+
+
+def processes_of(configuration: Mapping[str, Any], rows: int) -> int:
+    """How many processes train a trial that may span GPUs, on so many rows.
+
+    At most one to two rows of a batch: batches are nearly equal, up to a third smaller than batch_size, and half of the rows
+    may validate.
+    """
+    return max(1, min(int(configuration.get("gpus_per_trial", 1)), min(int(configuration["batch_size"]), rows // 2) // 2))
+
+
+def rows_at_once(configuration: Mapping[str, Any], rows: int, spanning: bool) -> int:
+    """Of a batch, as many as lie in one process; spanning: where several may share it."""
+    return -(-int(configuration["batch_size"]) // (processes_of(configuration, rows) if spanning else 1))
+
+
+def training_sizing(data: Dataset, *, final: bool = False, spanning: bool = False) -> Sizing:
+    """What is known of the memory of a trial, or of a stack in the final, before any has run.
+
+    spanning: processes share the batches, and each needs memory for its part. A configuration of another family has no
+    prediction (0): what does not fit is then found by halving each time.
+    """
+    size_of = _Sizes(data)
+
+    def predict(configuration: Mapping[str, Any], rows: int) -> float:
+        size, splits = size_of(configuration), _splits(configuration)
+        members = splits * _members(configuration, final)
+        if isinstance(size, NetworkPlan):
+            return LIBRARIES + memory_bytes(size, max(1, len(data.classes)), rows, members)
+        return 0.0 if size is None else LIBRARIES + memory(configuration, size, rows, members, splits)
+
+    return Sizing(lambda configuration: rows_at_once(configuration, len(data), spanning), predict)
+
+
+Work = Callable[[Mapping[str, Any]], float]
+
+
+def training_work(data: Dataset) -> tuple[Work, Work]:
+    """What an epoch of a trial, and of a stack in the final, takes (``cost.epoch_seconds``); 0 of another family."""
+    size_of = _Sizes(data)
+
+    def work(configuration: Mapping[str, Any], final: bool) -> float:
+        size = size_of(configuration)
+        if isinstance(size, NetworkPlan):
+            per_row = multiplications_of_plan(size, max(1, len(data.classes))), map_numbers(size)
+        elif size is not None:
+            per_row = multiplications(configuration, size), numbers_per_row(configuration, size)
+        else:
+            return 0.0
+        splits = _splits(configuration)
+        held_out = 1 / splits if splits > 1 else float(configuration["validation_fraction"])
+        rows = len(data) * (1 - held_out)
+        steps = rows / int(configuration["batch_size"])
+        return epoch_seconds(steps, rows * splits * _members(configuration, final), *per_row)
+
+    return lambda configuration: work(configuration, False), lambda configuration: work(configuration, True)
+
+
+class _Sizes:
+    """What a prediction starts from: the plan of a network for images or sequences, the size of a table; else None."""
+
+    def __init__(self, data: Dataset) -> None:
+        self._features = data.features
+        self._table = None if isinstance(data.features, Signals) else TableSize.of(data.features, max(1, len(data.classes)))
+
+    def __call__(self, configuration: Mapping[str, Any]) -> NetworkPlan | TableSize | None:
+        if not isinstance(self._features, Signals):
+            return self._table if configuration.keys() >= READ else None
+        channels, *size = self._features.values.shape[1:]
+        return plan_of(configuration, channels, size) if "network" in configuration else None
+
+
+def _splits(configuration: Mapping[str, Any]) -> int:
+    return int(configuration["folds"]) if configuration["validation"] == "kfold" else 1
+
+
+def _members(configuration: Mapping[str, Any], final: bool) -> int:
+    """Networks per split."""
+    return int(configuration["final_members"]) if final else 1
+
+
+def splits_of(configuration: Mapping[str, Any], data: Dataset, seed: int, repeat: int) -> list[Split]:
+    """The splits that the configuration's validation plan asks for."""
+    return make_splits(
+        data,
+        scheme=configuration["validation"],
+        folds=int(configuration["folds"]),
+        fraction=float(configuration["validation_fraction"]),
+        seed=seed,
+        repeat=repeat,
+    )
+
+
+def merged_held_out(stacks: Sequence[Fitted], *, cross_fitted: bool = False) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The rows that any of the stacks held out, ascending, and each one's mean score over the stacks that did.
+
+    One entry per row: a row that two partitions hold out is still one piece of evidence. cross_fitted: at the epochs that
+    other rows chose.
+    """
+    scores = [stack.cross_fitted if cross_fitted else stack.held_out for stack in stacks]
+    return mean_by_row([stack.held_out_rows for stack in stacks], scores)
+
+
+def mean_by_row(
+    parts: Sequence[NDArray[np.int64]], scores_of_parts: Sequence[NDArray[np.float64]]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The rows of all parts, each once and ascending, and the mean of its scores."""
+    rows, scores = np.concatenate(parts), np.concatenate(scores_of_parts)
+    unique, position, counts = np.unique(rows, return_inverse=True, return_counts=True)
+    sums = np.zeros((len(unique), *scores.shape[1:]))
+    np.add.at(sums, position, scores)
+    return unique, sums / counts.reshape(-1, *[1] * (scores.ndim - 1))

@@ -1,0 +1,47 @@
+"""The recommended network for images or sequences, layer by layer, as a page shows it. Pure: facts and a configuration in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from advisor.networks.plan import layers, map_sizes, memory_bytes, parameter_count, plan_of, receptive_field, receptive_fields
+
+
+def blueprint(configuration: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What a configuration means for inputs of the measured size; None for tables.
+
+    values: of the facts. ``layers``: name, map (per axis), channels, parameters, and the receptive field in points of the
+    input as it is stored, with ``whole`` where a unit sees all of it.
+    """
+    size = _size(values)
+    if size is None or "network" not in configuration:
+        return None
+    plan = plan_of(configuration, int(values["signal.channels"]), size)
+    outputs = int(values["classes.count"] or 1)
+    share = size[0] / plan.size[0]  # the field is counted in points of what the network sees
+    rows = [
+        {
+            "name": layer.name,
+            "map": " x ".join(map(str, after)),
+            "channels": layer.outputs,
+            "parameters": layer.parameters,
+            "field": min(round(max(field.size) * share), max(size)),
+            "whole": field.whole,
+        }
+        for layer, after, field in zip(layers(plan), map_sizes(plan), receptive_fields(plan), strict=True)
+    ]
+    return {
+        "layers": rows,
+        "size": list(size),
+        "parameters": parameter_count(plan, outputs),
+        "memory_mb": memory_bytes(plan, outputs, int(configuration["batch_size"])) / 1e6,
+        "field": round(receptive_field(plan) * share),
+        "needed": values.get("receptive.needed"),
+    }
+
+
+def _size(values: Mapping[str, Any]) -> tuple[int, ...] | None:
+    if values.get("image.side"):
+        return int(values["image.height"]), int(values["image.width"])
+    return (int(values["sequence.length"]),) if values.get("sequence.length") else None

@@ -1,0 +1,77 @@
+"""A few rows of a set of images or sequences as a page can show them: small PNG pictures, thinned series. No torch."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from advisor.dataset import Dataset, Signals
+
+PER_CLASS, MOST_CLASSES, MOST_ROWS = 3, 12, 24
+"""Examples of a class, classes, and rows of a regression or mistakes, that a page shows."""
+SIDE, POINTS, CHANNELS = 64, 120, 3
+"""Pixels of a picture's longer side, points of a series, and channels of it, that a page shows."""
+
+
+def samples(data: Dataset, seed: int) -> list[dict[str, Any]]:
+    """The first few rows of each class in a random order (always the same for a seed), or rows of a regression."""
+    order = np.random.default_rng(seed).permutation(len(data))
+    if data.task == "regression":
+        chosen = order[: min(MOST_ROWS, 3 * PER_CLASS)]
+        return [drawn(data, row) | {"label": float(data.target[row])} for row in chosen]
+    largest = np.argsort(-np.bincount(data.target, minlength=len(data.classes)), kind="stable")[:MOST_CLASSES]
+    rows = [row for code in sorted(largest.tolist()) for row in order[data.target[order] == code][:PER_CLASS]]
+    return [drawn(data, row) | {"label": data.classes[int(data.target[row])]} for row in rows]
+
+
+def mistakes(
+    data: Dataset, scores: NDArray[np.float64], chosen: NDArray[np.int64] | None, losses: NDArray[np.float64]
+) -> list[dict[str, Any]]:
+    """The rows with the largest losses: classes that were taken for others, or the numbers that are furthest off.
+
+    chosen: the class that each row was given; None for a regression. losses: (rows,).
+    """
+    order = np.argsort(-losses, kind="stable")
+    if chosen is None:
+        return [
+            drawn(data, row) | {"label": float(data.target[row]), "predicted": float(scores[row])}
+            for row in order[:PER_CLASS * 2]
+        ]
+    wrong = [row for row in order if chosen[row] != data.target[row]][:MOST_ROWS]
+    return [
+        drawn(data, row)
+        | {
+            "label": data.classes[int(data.target[row])],
+            "predicted": data.classes[int(chosen[row])],
+            "probability": float(scores[row, chosen[row]]),
+        }
+        for row in wrong
+    ]
+
+
+def drawn(data: Dataset, row: int) -> dict[str, Any]:
+    """``{"image": base64 of a PNG}`` or ``{"series": [[points of a channel], ...]}``."""
+    assert isinstance(data.features, Signals)
+    values = np.asarray(data.features.values[row])
+    return {"image": _png(values)} if values.ndim == 3 else {"series": _thinned(values)}
+
+
+def _png(values: NDArray[np.uint8]) -> str:
+    from PIL import Image
+
+    picture = Image.fromarray(np.ascontiguousarray(values.transpose(1, 2, 0).squeeze()))
+    if max(picture.size) > SIDE:
+        picture.thumbnail((SIDE, SIDE))
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG", optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def _thinned(values: NDArray[np.float32]) -> list[list[float | None]]:
+    """Every so many points of the first channels, to three digits; None where there is none."""
+    step = max(1, -(-values.shape[1] // POINTS))
+    return [[float(f"{v:.3g}") if np.isfinite(v) else None for v in channel[::step]] for channel in values[:CHANNELS]]

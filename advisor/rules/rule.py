@@ -1,0 +1,570 @@
+"""What one rule is, and reading it from a file: every field checked, every complaint one line with file and line.
+
+``docs/rules.md`` describes the format for people who write rules. Here a rule's text becomes a `Rule` whose names,
+types and values have all been checked, so that nothing later can fail on it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from advisor.errors import UserError, did_you_mean
+from advisor.kinds import Kind
+from advisor.spaces.expressions import (
+    Expression,
+    Name,
+    Scalar,
+    Template,
+    computed_text,
+    is_computed,
+    parse_condition,
+    parse_template,
+    parse_value,
+)
+from advisor.spaces.space import Parameter, Row, Space, number_hint, read_rows, shown
+from advisor.spaces.strict_yaml import Document, Key, Place
+
+Topic = Literal[
+    "architecture", "initialization", "normalization", "activation", "inputs", "optimization", "regularization",
+    "augmentation", "validation", "imbalance", "shift", "data_quality",
+]  # fmt: skip
+Strength = Literal["must", "should", "may"]
+"""What a rule may do. must: fix a searched parameter. should: narrow it. may: say where to begin, or only report."""
+Evidence = Literal["measured", "reported", "folklore"]
+"""Why to believe it. measured: by us, in evidence.yaml. reported: by the references. folklore: people say so."""
+EffectKind = Literal["set", "default", "range", "choices", "prior", "derive"]
+Confidence = Literal["low", "medium", "high"]
+"""How sure a prior is, and so how far around its value the search still looks; see PRIOR_FACTOR."""
+Severity = Literal["error", "warning", "info"]
+
+NOTES = tuple(f"N{number}" for number in range(1, 34))
+"""The items of the notes that a rule may cite."""
+NOT_FIRING = "does not fire"
+NOT_JUDGED = "cannot be judged"
+MAX_TITLE = 90
+MAX_SENTENCE = 200
+MAX_TEXT = 2000
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What a rule does to one parameter. values: one for set, default and prior, (low, high) for range, all choices."""
+
+    kind: EffectKind
+    parameter: str
+    values: tuple[Expression | Scalar, ...] = ()
+    confidence: Confidence | None = None
+    rows: tuple[Row, ...] = ()
+    given: tuple[str, ...] = ()
+    """Facts and limits that the rows of a derive use."""
+    reads: tuple[str, ...] = ()
+    """Parameters that the rows of a derive use."""
+
+
+@dataclass(frozen=True)
+class FindingEffect:
+    """What a rule reports about the data. columns: names, or an expression that gives them."""
+
+    severity: Severity
+    code: str
+    message: Template | None
+    columns: Expression | tuple[str, ...]
+    actions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """Something else that could be advised, and why it is not."""
+
+    value: Scalar
+    why_not: str
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Where a claim comes from, and the claim in one line."""
+
+    cite: str
+    url: str
+    says: str
+
+
+@dataclass(frozen=True)
+class Example:
+    """Facts that differ from a typical table, other parameters' values for derive, and what the rule must then do."""
+
+    given: Mapping[str, Any]
+    config: Mapping[str, Any]
+    expect: str | Mapping[str, Any]
+    line: int
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A checked rule. measured: its entry in evidence.yaml, when there is one. when: None means always."""
+
+    id: str
+    title: str
+    topic: Topic
+    applies_to: tuple[Kind, ...]
+    notes: tuple[str, ...]
+    strength: Strength
+    limits: Mapping[str, float]
+    when: Expression | None
+    effects: tuple[Effect, ...]
+    finding: FindingEffect | None
+    because: Template
+    why: str
+    alternatives: tuple[Alternative, ...]
+    known_problems: tuple[str, ...]
+    references: tuple[Reference, ...]
+    evidence: Evidence
+    examples: tuple[Example, ...]
+    replaces: tuple[str, ...]
+    file: str
+    line: int
+    measured: Mapping[str, Any] | None = field(default=None)
+    universal: str = ""
+    """Why the rule may hold on every table; "" for a rule that is about some of them."""
+
+    def limit_values(self) -> dict[str, float]:
+        """The limits under the names that expressions use, ``limits.rows``."""
+        return {f"limits.{name}": value for name, value in self.limits.items()}
+
+
+REQUIRED = (
+    "id", "title", "topic", "applies_to", "strength", "when", "then", "because", "why", "references", "evidence",
+    "examples",
+)  # fmt: skip
+OPTIONAL = ("notes", "limits", "alternatives", "known_problems", "replaces", "universal")
+EFFECTS = (*get_args(EffectKind), "finding")
+FINDING = ("severity", "code", "message", "columns", "actions")
+ALTERNATIVE = ("value", "why_not")
+REFERENCE = ("cite", "url", "says")
+ID = r"[a-z0-9]+(-[a-z0-9]+)+"
+CODE = r"[a-z0-9]+(-[a-z0-9]+)*"
+URL = r"https?://\S+"
+_WORD_HINT = " (YAML reads no, yes, on and off as false and true: put the word in quotes)"
+
+
+def read_rule(
+    document: Document, place: Place, facts: Mapping[str, Name], space: Space
+) -> tuple[Rule | None, list[str]]:
+    """One rule and the complaints about it; no rule when there are complaints."""
+    return _Reader(document, place, facts, space).rule()
+
+
+class _Reader:
+    """Reads one rule; collects complaints instead of stopping at the first."""
+
+    def __init__(self, document: Document, place: Place, facts: Mapping[str, Name], space: Space) -> None:
+        self.document = document
+        self.place = place
+        self.data = _at(document.data, place)
+        self.facts = facts
+        self.space = space
+        self.names: dict[str, Name] = dict(facts)
+        self.complaints: list[str] = []
+        self.effects_known = False
+
+    def complain(self, message: str, *place: Key) -> None:
+        self.complaints.append(self.document.complaint((*self.place, *place), message))
+
+    def rule(self) -> tuple[Rule | None, list[str]]:
+        if not isinstance(self.data, Mapping):
+            self.complain("a rule is a mapping with id, title, when, then, ...")
+            return None, self.complaints
+        for key in self.data:
+            if key not in REQUIRED + OPTIONAL:
+                self.complain(f"unknown field{did_you_mean(key, REQUIRED + OPTIONAL)}", key)
+        for key in (key for key in REQUIRED if key not in self.data):
+            # A misspelt field has already been complained about: one mistake, one line.
+            if not any(did_you_mean(other, [key]) for other in self.data if other not in REQUIRED + OPTIONAL):
+                self.complain(f"{key}: missing")
+        rule = self.build()
+        return (None if self.complaints else rule), self.complaints
+
+    def build(self) -> Rule | None:
+        limits = self.limits()
+        self.names |= {f"limits.{name}": Name("number") for name in limits}
+        strength = self.word("strength", Strength)
+        before = len(self.complaints)
+        effects, finding = self.then(strength)
+        # An effect that could not be read must not make its examples look wrong as well: one mistake, one line.
+        self.effects_known = len(self.complaints) == before and "then" in self.data
+        fields = {
+            "id": self.identifier(), "title": self.text("title", MAX_TITLE), "topic": self.word("topic", Topic),
+            "applies_to": self.words("applies_to", get_args(Kind)), "notes": self.words("notes", NOTES),
+            "strength": strength, "limits": limits, "when": self.when(), "effects": effects, "finding": finding,
+            "because": self.because(), "why": self.text("why", MAX_TEXT), "alternatives": self.alternatives(),
+            "known_problems": self.words("known_problems"), "references": self.references(),
+            "evidence": self.word("evidence", Evidence), "examples": self.examples(effects, finding),
+            "replaces": self.words("replaces"), "file": self.document.file,
+            "line": self.document.line(self.place) or 1, "universal": self.text("universal", MAX_SENTENCE),
+        }  # fmt: skip
+        return None if self.complaints else Rule(**fields)
+
+    # Plain fields
+
+    def identifier(self) -> str:
+        value = self.data.get("id")
+        if "id" in self.data and not (isinstance(value, str) and re.fullmatch(ID, value)):
+            self.complain(f"{shown(value)} is not like 'init-follows-activation' (small words joined by -)", "id")
+        return str(value)
+
+    def text(self, key: str, longest: int) -> str:
+        return self.text_at(longest, key) if key in self.data else ""
+
+    def text_at(self, longest: int, *place: Key) -> str:
+        value = _at(self.data, place)
+        if not isinstance(value, str) or not value.strip():
+            hint = _WORD_HINT if isinstance(value, bool) else ""
+            self.complain(f"{shown(value)} is not text{hint}", *place)
+            return ""
+        if len(value) > longest:
+            self.complain(f"longer than {longest} characters ({len(value)})", *place)
+        return " ".join(value.split())
+
+    def word(self, key: str, allowed: Any) -> Any:
+        value = self.data.get(key)
+        words = get_args(allowed)
+        if key in self.data and value not in words:
+            near = did_you_mean(value, words) if isinstance(value, str) else ""
+            self.complain(f"{shown(value)} is not one of {', '.join(words)}{near}", key)
+            return None
+        return value
+
+    def words(self, key: str, allowed: tuple[str, ...] = ()) -> tuple[str, ...]:
+        if key not in self.data:
+            return ()
+        value = self.data[key]
+        if not isinstance(value, list):
+            self.complain(f"must be a list, not {shown(value)}", key)
+            return ()
+        for index, item in enumerate(value):
+            if allowed and item not in allowed:
+                near = did_you_mean(item, allowed) if isinstance(item, str) else ""
+                self.complain(f"{shown(item)} is not one of {_few(allowed)}{near}", key, index)
+            else:
+                self.text_at(MAX_TEXT, key, index)
+        if not value and key in REQUIRED:
+            self.complain("must not be empty", key)
+        return tuple(str(item) for item in value)
+
+    def limits(self) -> dict[str, float]:
+        data = self.data.get("limits", {})
+        if not isinstance(data, Mapping):
+            self.complain("must map names to numbers", "limits")
+            return {}
+        for name, value in data.items():
+            if not name.isidentifier():
+                self.complain("a limit's name has letters, digits and _ only", "limits", name)
+            elif isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+                self.complain(f"{shown(value)} is not a number{number_hint(value)}", "limits", name)
+        return dict(data)
+
+    def when(self) -> Expression | None:
+        value = self.data.get("when")
+        if "when" not in self.data or value is True:
+            return None
+        if not isinstance(value, str):
+            self.complain(f"{shown(value)} is neither true nor a condition in text", "when")
+            return None
+        condition: Expression | None = self.parsed(lambda: parse_condition(value, self.names), "when")
+        return condition
+
+    def because(self) -> Template:
+        text = self.text("because", MAX_TEXT)
+        names = {**self.names, **self.space.names()}
+        return self.parsed(lambda: parse_template(text, names), "because") or Template("", ())
+
+    def parsed(self, parse: Any, *place: Key) -> Any:
+        try:
+            return parse()
+        except UserError as error:
+            self.complain(str(error), *place)
+            return None
+
+    # Lists of small mappings
+
+    def entries(self, key: str, wanted: tuple[str, ...]) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        """The mappings of a list that have exactly the wanted keys; complains about the others."""
+        data = self.data.get(key, [])
+        if not isinstance(data, list):
+            self.complain(f"must be a list of {{{', '.join(wanted)}}}", key)
+            return
+        for index, item in enumerate(data):
+            if not isinstance(item, Mapping):
+                self.complain(f"must be {{{', '.join(wanted)}}}", key, index)
+                continue
+            strange = [name for name in item if name not in wanted]
+            lacking = [name for name in wanted if name not in item]
+            if strange:
+                self.complain(f"unknown field{did_you_mean(strange[0], wanted)}", key, index, strange[0])
+            elif lacking:
+                self.complain(f"{lacking[0]}: missing", key, index)
+            else:
+                yield index, item
+
+    def alternatives(self) -> tuple[Alternative, ...]:
+        found = []
+        for index, item in self.entries("alternatives", ALTERNATIVE):
+            if not isinstance(item["value"], (str, int, float)):
+                self.complain(f"{shown(item['value'])} is not a word or number", "alternatives", index, "value")
+            found.append(Alternative(item["value"], self.text_at(MAX_TEXT, "alternatives", index, "why_not")))
+        return tuple(found)
+
+    def references(self) -> tuple[Reference, ...]:
+        found = []
+        for index, _ in self.entries("references", REFERENCE):
+            cite, url, says = (self.text_at(MAX_TEXT, "references", index, key) for key in REFERENCE)
+            if url and not re.fullmatch(URL, url):
+                self.complain(f"{shown(url)} is not a web address", "references", index, "url")
+            found.append(Reference(cite, url, says))
+        if self.data.get("references") == []:
+            self.complain("must not be empty: a rule says where it comes from", "references")
+        return tuple(found)
+
+    # Effects
+
+    def then(self, strength: Strength | None) -> tuple[tuple[Effect, ...], FindingEffect | None]:
+        data = self.data.get("then", {})
+        if not isinstance(data, Mapping) or ("then" in self.data and not data):
+            self.complain(f"must be a mapping with some of {', '.join(EFFECTS)}", "then")
+            return (), None
+        effects: list[Effect] = []
+        for kind, targets in data.items():
+            if kind not in EFFECTS:
+                self.complain(f"unknown effect{did_you_mean(kind, EFFECTS)}", "then", kind)
+            elif kind != "finding" and not (isinstance(targets, Mapping) and targets):
+                self.complain("must map parameters to values", "then", kind)
+            elif kind != "finding":
+                effects += [effect for name in targets if (effect := self.effect(kind, name, strength))]
+        deciding: dict[str, str] = {}
+        for effect in effects:
+            first = deciding.setdefault(effect.parameter, effect.kind)
+            if first != effect.kind and {first, effect.kind} - {"default", "range", "choices"}:
+                self.complain(f"is already given by '{first}'", "then", effect.kind, effect.parameter)
+        return tuple(effects), self.finding() if "finding" in data else None
+
+    def effect(self, kind: EffectKind, name: str, strength: Strength | None) -> Effect | None:
+        place: tuple[Key, ...] = ("then", kind, name)
+        if name not in self.space.parameters:
+            self.complain(f"unknown parameter{did_you_mean(name, self.space.parameters)}", *place)
+            return None
+        parameter = self.space[name]
+        refusal = not_fit(kind, parameter, strength)
+        if refusal:
+            self.complain(refusal, *place)
+            return None
+        value = _at(self.data, place)
+        if kind == "derive":
+            return self.derive(name, parameter)
+        if kind == "prior":
+            return self.prior(name, parameter)
+        if kind in ("range", "choices"):
+            if not isinstance(value, list) or (len(value) != 2 if kind == "range" else not value):
+                self.complain("must be [low, high]" if kind == "range" else "must be a list of choices", *place)
+                return None
+            values = [self.amount(item, parameter, *place, index) for index, item in enumerate(value)]
+            if kind == "range" and all(isinstance(item, (int, float)) for item in value) and value[0] > value[1]:
+                self.complain(f"low {shown(value[0])} is above high {shown(value[1])}", *place)
+        else:
+            values = [self.amount(value, parameter, *place)]
+        return Effect(kind, name, tuple(item for item in values if item is not None))
+
+    def amount(self, value: object, parameter: Parameter, *place: Key) -> Expression | Scalar | None:
+        """A literal that the parameter allows, or a checked expression of its kind."""
+        if isinstance(value, str) and is_computed(value):
+            expression: Expression | None = self.parsed(lambda: parse_value(computed_text(value), self.names), *place)
+            if expression is not None and expression.kind != parameter.kind.kind:
+                self.complain(f"gives a {expression.kind}; {parameter.name} is a {parameter.kind.kind}", *place)
+            return expression
+        problem = parameter.problem(value)
+        if problem is not None:
+            words = isinstance(value, bool) and parameter.kind.kind == "text"
+            self.complain(problem + (_WORD_HINT if words else ""), *place)
+            return None
+        return parameter.check(value)
+
+    def prior(self, name: str, parameter: Parameter) -> Effect | None:
+        value = self.data["then"]["prior"][name]
+        place = ("then", "prior", name)
+        if not isinstance(value, Mapping) or set(value) != {"value", "confidence"}:
+            self.complain("must be {value: ..., confidence: low, medium or high}", *place)
+            return None
+        confidence = value["confidence"]
+        if confidence not in get_args(Confidence):
+            self.complain(f"{shown(confidence)} is not low, medium or high", *place, "confidence")
+            return None
+        amount = self.amount(value["value"], parameter, *place, "value")
+        return None if amount is None else Effect("prior", name, (amount,), confidence)
+
+    def derive(self, name: str, parameter: Parameter) -> Effect | None:
+        place = ("then", "derive", name)
+        try:
+            rows = read_rows(self.document, (*self.place, *place), self.data["then"]["derive"][name])
+        except UserError as error:
+            self.complaints.append(str(error))
+            return None
+        names = {**self.names, **self.space.names()}
+        used: set[str] = set()
+        for index, row in enumerate(rows):
+            parts: list[Expression | None] = []
+            if row.condition is not None:
+                text = row.condition
+                parts.append(self.parsed(lambda text=text: parse_condition(text, names), *place, index, "if"))
+            if isinstance(row.value, str) and is_computed(row.value):
+                text = computed_text(row.value)
+                parts.append(self.parsed(lambda text=text: parse_value(text, names), *place, index))
+            else:
+                self.amount(row.value, parameter, *place, index, "else" if row.condition is None else "value")
+            used |= {word for part in parts if part is not None for word in part.names}
+        if name in used:
+            self.complain("is computed from itself", *place)
+        reads = used & set(self.space.parameters)
+        return Effect("derive", name, rows=rows, given=tuple(sorted(used - reads)), reads=tuple(sorted(reads)))
+
+    def finding(self) -> FindingEffect | None:
+        data, place = self.data["then"]["finding"], ("then", "finding")
+        if not isinstance(data, Mapping):
+            self.complain("must be {severity, code, message, columns, actions}", *place)
+            return None
+        for key in data:
+            if key not in FINDING:
+                self.complain(f"unknown field{did_you_mean(key, FINDING)}", *place, key)
+        if data.get("severity") not in get_args(Severity):
+            self.complain(f"{shown(data.get('severity'))} is not error, warning or info", *place, "severity")
+        code = data.get("code")
+        if not isinstance(code, str) or not re.fullmatch(CODE, code):
+            self.complain(f"{shown(code)} is not like 'covariate-shift'", *place, "code")
+        message = None
+        if "message" in data:
+            text = self.text_at(MAX_TEXT, *place, "message")
+            message = self.parsed(lambda: parse_template(text, self.names), *place, "message")
+        actions = data.get("actions", [])
+        if not isinstance(actions, list) or not all(isinstance(action, str) and action for action in actions):
+            self.complain("must be a list of texts", *place, "actions")
+            actions = []
+        columns = self.columns(data.get("columns", []))
+        return FindingEffect(data.get("severity", "info"), str(code), message, columns, tuple(actions))
+
+    def columns(self, data: object) -> Expression | tuple[str, ...]:
+        place = ("then", "finding", "columns")
+        if isinstance(data, str) and is_computed(data):
+            expression: Expression | None = self.parsed(lambda: parse_value(computed_text(data), self.names), *place)
+            if expression is not None and expression.kind != "list":
+                self.complain(f"gives a {expression.kind}, not a list of columns", *place)
+            return expression or ()
+        if isinstance(data, list) and all(isinstance(item, str) for item in data):
+            return tuple(data)
+        self.complain(f"{shown(data)} is neither a list of names nor an expression like '= columns.constant'", *place)
+        return ()
+
+    # Examples
+
+    def examples(self, effects: tuple[Effect, ...], finding: FindingEffect | None) -> tuple[Example, ...]:
+        data = self.data.get("examples", [])
+        if not isinstance(data, list):
+            self.complain("must be a list of {given, config, expect}", "examples")
+            return ()
+        before = len(self.complaints)
+        found = [self.example(index, item, effects, finding) for index, item in enumerate(data)]
+        examples = tuple(example for example in found if example is not None)
+        if len(self.complaints) > before or "examples" not in self.data:
+            return examples
+        if all(isinstance(example.expect, str) for example in examples):
+            self.complain("none of them fires: give one with the values to expect", "examples")
+        rows = max((len(effect.rows) for effect in effects), default=0)
+        if self.data.get("when") is True:
+            if len(examples) < rows:
+                self.complain(f"give one per row of derive ({rows}), not {len(examples)}", "examples")
+        elif all(example.expect != NOT_FIRING for example in examples):
+            self.complain(f"no near miss: give one that just fails the condition, 'expect: {NOT_FIRING}'", "examples")
+        return examples
+
+    def example(
+        self, index: int, data: object, effects: tuple[Effect, ...], finding: FindingEffect | None
+    ) -> Example | None:
+        place = ("examples", index)
+        if not isinstance(data, Mapping) or "expect" not in data:
+            self.complain("must be {given, config, expect}", *place)
+            return None
+        for key in data:
+            if key not in ("given", "config", "expect"):
+                self.complain(f"unknown field{did_you_mean(key, ('given', 'config', 'expect'))}", *place, key)
+        given, config, expect = data.get("given", {}), data.get("config", {}), data["expect"]
+        for key, value in (("given", given), ("config", config)):
+            if not isinstance(value, Mapping):
+                self.complain("must be a mapping", *place, key)
+                return None
+        for name, value in given.items():
+            self.given_fact(name, value, *place, "given", name)
+        for name, value in config.items():
+            known = name in self.space.parameters
+            problem = self.space[name].problem(value) if known else (
+                f"unknown parameter{did_you_mean(name, self.space.parameters)}"
+            )  # fmt: skip
+            if problem:
+                self.complain(problem, *place, "config", name)
+        self.expectation(expect, {effect.parameter for effect in effects} | ({"finding"} if finding else set()), *place)
+        return Example(given, config, expect, self.document.line((*self.place, *place)) or 1)
+
+    def given_fact(self, name: str, value: object, *place: Key) -> None:
+        if name not in self.facts:
+            self.complain(f"unknown fact{did_you_mean(name, self.facts)}", *place)
+            return
+        kind = self.facts[name].kind
+        if value is not None and not _is_kind(value, kind):
+            self.complain(f"{shown(value)} is not a {kind}{number_hint(value) if kind == 'number' else ''}", *place)
+
+    def expectation(self, expect: object, touched: set[str], *place: Key) -> None:
+        if isinstance(expect, str):
+            if expect not in (NOT_FIRING, NOT_JUDGED):
+                near = did_you_mean(expect, (NOT_FIRING, NOT_JUDGED))
+                self.complain(f"{shown(expect)} is neither '{NOT_FIRING}' nor '{NOT_JUDGED}' nor values{near}",
+                              *place, "expect")  # fmt: skip
+        elif not isinstance(expect, Mapping) or not expect:
+            self.complain(f"must be values, '{NOT_FIRING}' or '{NOT_JUDGED}'", *place, "expect")
+        elif self.effects_known:
+            for name in expect:
+                if name not in touched:
+                    self.complain(f"the rule does not touch it{did_you_mean(name, touched)}", *place, "expect", name)
+
+
+def not_fit(kind: EffectKind, parameter: Parameter, strength: Strength | None) -> str | None:
+    """Why an effect cannot be applied to a parameter, or None."""
+    name = parameter.name
+    if kind == "derive" and parameter.searched:
+        return "is searched, so it cannot be derived: Optuna would be told a value nobody used"
+    if kind in ("range", "choices", "prior") and not parameter.searched:
+        return f"is not searched; use set or default instead of {kind}"
+    if kind == "range" and parameter.type == "categorical":
+        return f"{name} has choices, not a range; use choices"
+    if kind == "choices" and parameter.type != "categorical":
+        return f"{name} has a range, not choices; use range"
+    if strength == "may" and kind not in ("default", "prior"):
+        return f"strength 'may' only says where to begin (default, prior); {kind} needs 'should'"
+    if kind == "set" and parameter.searched and strength == "should":
+        return "set takes a parameter out of the search, which needs strength 'must'; use default, range or prior"
+    return None
+
+
+def _is_kind(value: object, kind: str) -> bool:
+    if kind == "number":
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, {"text": str, "boolean": bool, "list": list}[kind])
+
+
+def _few(words: tuple[str, ...]) -> str:
+    return ", ".join(words) if len(words) <= 12 else f"{words[0]} to {words[-1]}"
+
+
+def _at(data: Any, place: Place) -> Any:
+    for key in place:
+        data = data[key]
+    return data

@@ -1,0 +1,60 @@
+"""Finds and loads what ships with the product: the rules and the search spaces."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, get_args
+
+from advisor.facts.schema import FACTS
+from advisor.kinds import Kind
+from advisor.rules.book import Checked, Rule, check_rules, load_profile, load_rules
+from advisor.spaces.space import Space, load_space
+
+
+def folder(name: str) -> Path:
+    """The folder ``rules`` or ``search_spaces``: inside the package in a wheel, beside it in a checkout."""
+    installed = Path(str(files("advisor"))) / f"shipped_{name}"
+    return installed if installed.is_dir() else Path(__file__).resolve().parents[2] / name
+
+
+@functools.cache  # what ships does not change while a process runs
+def base_space(kind: Kind = "table") -> Space:
+    """The base search space for one kind of data, before any rule."""
+    spaces = folder("search_spaces")
+    return load_space(spaces / f"{kind}s.yaml", spaces / "training.yaml")
+
+
+def base_spaces() -> dict[Kind, Space]:
+    """The base search spaces of all kinds of data."""
+    return {kind: base_space(kind) for kind in get_args(Kind)}
+
+
+def rules(
+    extra: Sequence[Path | str] = (), without: Sequence[str] = (), kind: Kind | None = "table"
+) -> tuple[Rule, ...]:
+    """The shipped rules and those of a person's own folders, less the ids in `without`; UserError when one is wrong.
+
+    kind: of the data that they are for; None gives all of them.
+    """
+    if not extra:
+        return _shipped_rules(tuple(without), kind)
+    return load_rules([folder("rules"), *extra], FACTS, base_spaces(), without=without, kind=kind)
+
+
+@functools.cache
+def _shipped_rules(without: tuple[str, ...], kind: Kind | None) -> tuple[Rule, ...]:
+    return load_rules([folder("rules")], FACTS, base_spaces(), without=without, kind=kind)
+
+
+def check(sources: Sequence[Path | str]) -> Checked:
+    """Check a person's own rules against the facts and parameters; the shipped rules are not looked at."""
+    return check_rules(sources, FACTS, base_spaces())
+
+
+def typical_facts(kind: Kind = "table") -> dict[str, Any]:
+    """The facts of the typical data set that the rules' examples start from; what its profile does not give is None."""
+    profile = "typical" if kind == "table" else f"typical_{kind}"
+    return {**dict.fromkeys(FACTS), **load_profile(folder("rules") / "profiles.yaml", FACTS, profile)}

@@ -1,0 +1,195 @@
+"""What a run keeps of advice: the options by which data are read, the facts, the recommendation and its rules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from advisor.errors import UserError
+from advisor.facts.schema import FACTS, Facts, damage
+from advisor.files import read_text
+from advisor.rules import shipped
+from advisor.rules.book import Rule
+from advisor.rules.provenance import ledger, read_fact, with_facts
+from advisor.rules.recommendation import Recommendation, replan
+from advisor.runs.folder import DataIdentity, RunFolder
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    import polars as pl
+
+    from advisor.data.signals.signals import SignalSet
+    from advisor.data.tables.table import Table
+
+    Source = str | Path | pl.DataFrame | pd.DataFrame | np.ndarray[Any, Any]
+    Target = str | int | pd.Series[Any] | pl.Series | np.ndarray[Any, Any] | list[Any] | None
+
+RECOMMENDATION = "recommendation.yaml"
+
+MAX_SEED = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How to read the data and which rules to apply: the options that all commands share."""
+
+    test: Any = None
+    types: Mapping[str, str] = field(default_factory=dict)
+    kind: str | None = None
+    task: str | None = None
+    id_column: str | None = None
+    time_column: str | None = None
+    group_column: str | None = None
+    channels: str | None = None
+    test_fraction: float = 0.2
+    seed: int = 0
+    rules: Sequence[str | Path] = ()
+    without: Sequence[str] = ()
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    strict: bool = False
+    join_spellings: bool | None = None
+    encoding: str | None = None
+    sheet: str | None = None
+
+    def __post_init__(self) -> None:
+        """UserError for what would be misread later; the columns, the task and the fraction are checked with the data."""
+        if not isinstance(self.seed, int) or isinstance(self.seed, bool) or not 0 <= self.seed <= MAX_SEED:
+            raise UserError(f"seed is {self.seed!r}; expected a whole number from 0 to {MAX_SEED:,}")
+        for name in ("id_column", "time_column", "group_column", "encoding", "sheet"):
+            if not isinstance(getattr(self, name), str | None):
+                what = "the name of one column" if name.endswith("_column") else "a name"
+                raise UserError(f"{name} is {getattr(self, name)!r}; expected {what}")
+        for name in ("types", "fixed"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise UserError(f"{name} is {getattr(self, name)!r}; expected NAME: VALUE pairs")
+        for name in ("rules", "without"):
+            given = getattr(self, name)
+            if not isinstance(given, list | tuple) or not all(isinstance(entry, str | Path) for entry in given):
+                raise UserError(f"{name} is {given!r}; expected a list of texts")
+
+    def to_dict(self) -> dict[str, Any]:
+        """What a recommendation keeps to read the same data again."""
+        return {
+            "test": absolute(self.test),
+            "types": dict(self.types),
+            "kind": self.kind,
+            "task": self.task,
+            "id_column": self.id_column,
+            "time_column": self.time_column,
+            "group_column": self.group_column,
+            "channels": self.channels,
+            "test_fraction": self.test_fraction,
+            "seed": self.seed,
+            "join_spellings": self.join_spellings,
+            "encoding": self.encoding,
+            "sheet": self.sheet,
+            "rules": [str(Path(folder).resolve()) for folder in self.rules],
+            "without": list(self.without),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Reading:
+        known = {**cls().to_dict(), "join_spellings": False}  # runs of before there was the option joined none
+        return cls(**{name: data.get(name, default) for name, default in known.items()})
+
+
+@dataclass(frozen=True)
+class Advice:
+    """A data set with what was measured of it and what is recommended for it."""
+
+    data: Table | SignalSet
+    facts: Facts
+    recommendation: Recommendation
+    reading: Reading
+    rules: tuple[Rule, ...]
+
+    def ledger(self) -> dict[str, dict[str, Any]]:
+        """The complete because of every parameter."""
+        base = shipped.base_space(self.recommendation.kind)
+        return ledger(self.recommendation, self.facts.values, self.rules, base)
+
+    @property
+    def identity(self) -> DataIdentity:
+        data = self.data
+        return DataIdentity(data.name, data.source, data.fingerprint, data.schema.target)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a run says without its data: what is recommended and why. rules: the book that it was made with, as it is now."""
+
+    run: RunFolder
+    file: Path
+    facts: Facts
+    recommendation: Recommendation
+    reading: Reading
+    rules: tuple[Rule, ...]
+
+    def ledger(self, parameter: str | None = None) -> dict[str, dict[str, Any]]:
+        """The complete because of every parameter, or of one alone."""
+        base = shipped.base_space(self.recommendation.kind)
+        return ledger(self.recommendation, self.facts.values, self.rules, base, parameter)
+
+
+def read_run(path: Path) -> Kept:
+    """The advice of a run (its folder or its recommendation.yaml), with the rest planned again around a person's edits."""
+    file = path / RECOMMENDATION if path.is_dir() else path
+    if path.is_dir():
+        RunFolder.open(path)  # a folder that is no run is better said so than by the file that it lacks
+    recommendation = Recommendation.from_yaml(read_text(file), shipped.base_space, str(file))
+    if not RunFolder(file.parent).facts.is_file():
+        raise UserError(f"{file} does not lie in its run folder: put it beside its facts.json, and give it again")
+    run = RunFolder.open(file.parent)
+    for name in ("source", "target", "fingerprint", "test"):
+        if not isinstance(recommendation.data.get(name), str | None):
+            raise UserError(f"{file}: data.{name} must be text, not {recommendation.data[name]!r}")
+    try:
+        reading = Reading.from_dict(recommendation.data)
+    except UserError as error:
+        raise UserError(f"{file}: data.{error}") from None
+    rules, facts = shipped.rules(reading.rules, reading.without, recommendation.kind), read_facts(run)
+    if recommendation.edited:
+        recommendation = replan(recommendation, facts.values, rules, shipped.base_space(recommendation.kind))
+    return Kept(run, file, facts, recommendation, reading, rules)
+
+
+def imagine(kept: Kept, changes: Mapping[str, str]) -> tuple[Recommendation, dict[str, Any]]:
+    """The recommendation of a run if some facts were others, and the facts that moved along with them.
+
+    changes: fact -> its value as a person writes it. Raises UserError for an unknown fact or an impossible value.
+    """
+    wanted = {name: read_fact(name, text, FACTS) for name, text in changes.items()}
+    facts, along = with_facts(kept.facts.values, wanted)
+    return replan(kept.recommendation, facts, kept.rules, shipped.base_space(kept.recommendation.kind)), along
+
+
+def check_fingerprint(kept: Kept, data: Table | SignalSet) -> None:
+    """UserError unless the data are those that the recommendation was made for."""
+    if data.fingerprint != kept.recommendation.data.get("fingerprint"):
+        raise UserError(
+            f"{kept.file} was made for other data than {data.source} holds now: run `advisor recommend` again with --out"
+        )
+
+
+def read_facts(run: RunFolder) -> Facts:
+    """The facts of a run; UserError when they are not what we wrote."""
+    try:
+        document = run.read_facts()
+        wrong = damage(document)
+        facts = Facts.from_dict(document)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise UserError(f"{run.facts} is damaged: values, sampled or columns are missing; recommend again") from None
+    if wrong:
+        raise UserError(f"{run.facts} is damaged: {wrong}; recommend again")
+    return facts
+
+
+def absolute(source: Any) -> str | None:
+    if source is None:
+        return None
+    if not isinstance(source, str | Path):
+        return None  # a frame can't be found again; the person gives it again
+    return str(Path(source).resolve()) if Path(source).exists() else str(source)

@@ -1,0 +1,340 @@
+"""The saved model: fitted stacks with the schema that reads new rows, as safetensors and JSON, never a pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+import torch
+from numpy.typing import NDArray
+
+from advisor import __version__
+from advisor.data.signals.signals import SignalSchema, read_signals
+from advisor.data.tables.reading import FileForm, read_source
+from advisor.data.tables.table import Schema, encode_new, read_frame, with_names
+from advisor.dataset import Features, Signals
+from advisor.errors import DataFormWarning, FormChange, UserError, made_by_newer
+from advisor.files import read_json
+from advisor.networks.tables import InputShape
+from advisor.runs.folder import RunFolder
+from advisor.runs.remote import here
+from advisor.training.loop import Fitted
+from advisor.training.losses import SMALLEST_PROBABILITY, row_losses
+from advisor.training.preprocessing import Preprocessor
+from advisor.training.signal_inputs import SignalPreprocessor, SignalShape
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
+
+    Rows = pl.DataFrame | pd.DataFrame | NDArray[Any] | str | Path
+
+FORMAT = 1
+DESCRIPTION, WEIGHTS, CHECKSUMS = "model.json", "weights.safetensors", "checksums.json"
+TEMPERATURE_RANGE = (0.1, 10.0)
+TEMPERATURE_DEVIATION = 0.25
+"""Standard deviation of the logarithm of the temperature beforehand. Without it, a few hundred held-out rows that happen
+to be all correct ask for boundless certainty, and one wrong row among the new ones costs more than all it gained."""
+PREPROCESSED = "preprocessor"
+TARGET_ARRAYS = ("target_mean", "target_scale", "target_range", "target_knee")
+INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
+"""A class label that 64 bits hold and that is written back as it was read."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """An ensemble of fitted stacks (folds, seeds and, where a blend won, several configurations), equally weighted.
+
+    temperature: the logarithms of the mean probabilities are divided by it (Guo et al. 2017); 1 changes nothing.
+    shares: of the classes among the training rows, where ``predict`` takes the class that stands out most against its
+    share (the best guess for balanced accuracy); without them it takes the most likely one.
+    """
+
+    schema: Schema | SignalSchema
+    stacks: tuple[Fitted, ...]
+    temperature: float = 1.0
+    shares: tuple[float, ...] = ()
+
+    def __repr__(self) -> str:
+        networks = sum(len(stack.member_split) for stack in self.stacks)
+        return f"<Model of '{self.schema.target}' ({self.schema.task}): {networks} networks>"
+
+    @property
+    def classes(self) -> NDArray[Any]:
+        """The classes in the order of ``predict_proba``'s columns, with the values and the type of the target that was given;
+        trained on a file without types, in its spelling: numbers where all are written back as they stood, else text."""
+        if self.schema.given is not None:
+            return self.schema.given.array()
+        labels = self.schema.classes
+        if labels and all(INTEGER.fullmatch(label) for label in labels):
+            return np.array([int(label) for label in labels], dtype=np.int64)
+        return np.array(labels)
+
+    def predict(
+        self, data: Rows, *, strict: bool = False, encoding: str | None = None, sheet: str | None = None
+    ) -> NDArray[Any]:
+        """One prediction per row: a class label, or a number in the target's unit. Shape (rows,), in row order.
+
+        Tables: columns are found by name (of an array by their order); further columns are ignored; levels never seen in
+        training are allowed. Images and sequences: an array, or any file or folder that they can be trained from.
+        Raises UserError when a column of the training table is missing, or when rows have another shape. Warns with
+        ``advisor.DataFormWarning`` of columns that are unlike those of the training table in form (another way of writing dates
+        or numbers, unreadable or blank cells, new categories only); strict: raises UserError for them. encoding: of a
+        text file, sheet: of a spreadsheet; by default as the training rows were read.
+        """
+        scores = self.scores(self.read(data, strict=strict, encoding=encoding, sheet=sheet))
+        return scores if self.schema.task == "regression" else self.classes[decided(scores, self.shares)]
+
+    def predict_proba(
+        self, data: Rows, *, strict: bool = False, encoding: str | None = None, sheet: str | None = None
+    ) -> NDArray[np.float64]:
+        """Class probabilities, shape (rows, classes). Raises UserError for a regression model, and as ``predict`` does."""
+        if self.schema.task == "regression":
+            raise UserError(f"the model of '{self.schema.target}' is a regression: it has no class probabilities, use predict")
+        return self.scores(self.read(data, strict=strict, encoding=encoding, sheet=sheet))
+
+    def read(
+        self, data: Rows, *, strict: bool = False, encoding: str | None = None, sheet: str | None = None
+    ) -> Features | Signals:
+        """New rows as the training rows were read; warns, or refuses, as ``predict`` does."""
+        if isinstance(self.schema, SignalSchema):
+            return read_signals(data, self.schema, self.form_of(encoding, sheet))[0]
+        frame = read_frame(_with_names_of(data, self.schema), self.schema.names, form=self.form_of(encoding, sheet))
+        features, changes = encode_new(frame, self.schema, strict=strict)
+        if changes:
+            warnings.warn(DataFormWarning.of(changes), stacklevel=3)
+        return features
+
+    def form_of(self, encoding: str | None, sheet: str | None) -> FileForm:
+        """How a file of new rows is read: as it is said, else as the training rows were."""
+        return FileForm(encoding, sheet) if encoding or sheet else self.schema.form
+
+    def scores(self, features: Features | Signals) -> NDArray[np.float64]:
+        """Probabilities (rows, classes) or predictions (rows,) for rows that are encoded already."""
+        mean = np.asarray(np.mean([stack.predict(features) for stack in self.stacks], axis=0))
+        return mean if self.schema.task == "regression" else tempered(mean, self.temperature)
+
+
+def _with_names_of(data: Any, schema: Schema) -> Any:
+    """An array of shape (rows, columns) as a frame with the names of the training rows' columns; else the data."""
+    if not (isinstance(data, np.ndarray) or hasattr(data, "toarray")):
+        return data
+    names = [column.name for column in schema.columns]
+    if schema.time_column is not None or schema.group_column is not None:
+        raise UserError("an array doesn't say which column is the time or the group: give a frame with the columns' names")
+    if data.ndim != 2 or data.shape[1] != len(names):
+        expected = f"(rows, {len(names)})"
+        raise UserError(f"X has shape {data.shape}; expected {expected}, the columns of the training rows in their order")
+    import pandas as pd
+
+    return pd.DataFrame(data.toarray() if hasattr(data, "toarray") else data, columns=names)
+
+
+def predictions(
+    model: Model, source: str | Path, *, strict: bool = False, encoding: str | None = None, sheet: str | None = None
+) -> tuple[pl.DataFrame, list[str], tuple[FormChange, ...], dict[str, str]]:
+    """What `advisor predict` writes for the rows of a source, in their order; the columns of it that are not used; what is
+    unlike the training rows in the form of the others; and what else to tell of how it was read, as code -> sentence.
+
+    ``prediction``, and for classes a ``probability_CLASS`` for each; images and sequences that have names have them first.
+    Raises UserError as ``Model.predict`` does.
+    """
+    import polars as pl
+
+    columns: dict[str, Any] = {}
+    unused: list[str] = []
+    changes: tuple[FormChange, ...] = ()
+    told: dict[str, str] = {}
+    features: Features | Signals
+    form = model.form_of(encoding, sheet)
+    if isinstance(model.schema, SignalSchema):
+        features, names = read_signals(source, model.schema, form)
+        columns |= {"name": names} if any(names) else {}
+    else:
+        read = with_names(read_source(source, form=form), model.schema.names)
+        frame, told = read.frame, read.told
+        known = {model.schema.target, model.schema.time_column, *(column.name for column in model.schema.columns)}
+        unused = [name for name in frame.columns if name not in known]
+        features, changes = encode_new(frame, model.schema, strict=strict)
+    scores = model.scores(features)
+    if model.schema.task == "regression":
+        return pl.DataFrame(columns | {"prediction": scores}), unused, changes, told
+    classes = model.classes
+    if classes.dtype == object:
+        classes = classes.astype(str)
+    columns["prediction"] = classes[decided(scores, model.shares)]
+    columns |= {f"probability_{label}": scores[:, i] for i, label in enumerate(classes.tolist())}
+    return pl.DataFrame(columns), unused, changes, told
+
+
+def decided(probabilities: NDArray[np.float64], shares: Sequence[float] = ()) -> NDArray[np.int64]:
+    """The class of each row: the most likely one, or with the classes' shares the one of the largest p / share."""
+    return np.asarray((probabilities / np.asarray(shares) if len(shares) else probabilities).argmax(axis=1), dtype=np.int64)
+
+
+def tempered(probabilities: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
+    """softmax(log p / T), row by row."""
+    logs = np.log(np.clip(probabilities, SMALLEST_PROBABILITY, 1.0)) / temperature
+    powers = np.exp(logs - logs.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def fit_temperature(probabilities: NDArray[np.float64], target: NDArray[Any]) -> float:
+    """The most probable temperature given the held-out rows (Guo et al. 2017), beforehand log-normal about 1."""
+    from scipy.optimize import minimize_scalar
+
+    def cost(log_temperature: float) -> float:
+        log_loss = row_losses("multiclass", target, tempered(probabilities, float(np.exp(log_temperature)))).sum()
+        return float(log_loss) + (log_temperature / TEMPERATURE_DEVIATION) ** 2 / 2
+
+    found = minimize_scalar(cost, bounds=np.log(TEMPERATURE_RANGE), method="bounded", options={"xatol": 1e-3})
+    return float(np.exp(found.x)) if found.fun < cost(0.0) else 1.0
+
+
+def model_files(model: Model) -> dict[str, bytes]:
+    """The model as file name -> content; the caller writes them into one folder."""
+    tensors: dict[str, NDArray[Any]] = {}
+    stacks = []
+    for number, stack in enumerate(model.stacks):
+        tensors.update({f"{number}/{name}": tensor.numpy() for name, tensor in stack.state.items()})
+        fitted: Sequence[Preprocessor | SignalPreprocessor] = stack.preprocessors
+        for split, preprocessor in enumerate(fitted):
+            arrays = preprocessor.arrays()
+            tensors.update({f"{number}/{PREPROCESSED}/{split}/{name}": array for name, array in arrays.items()})
+        tensors.update({f"{number}/{name}": getattr(stack, name) for name in TARGET_ARRAYS})
+        stacks.append(_describe(stack))
+    description = {
+        "format": FORMAT,
+        "advisor": __version__,
+        "schema": model.schema.to_dict(),
+        "temperature": model.temperature,
+        "shares": list(model.shares),
+        "stacks": stacks,
+    }
+    contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    files = {
+        DESCRIPTION: json.dumps(description, indent=1, ensure_ascii=False, allow_nan=False).encode(),
+        WEIGHTS: safetensors.numpy.save(contiguous),
+    }
+    return files | {CHECKSUMS: _checksums(files)}
+
+
+def _describe(stack: Fitted) -> dict[str, Any]:
+    return {
+        "configuration": dict(stack.configuration),
+        "task": stack.task,
+        "outputs": stack.outputs,
+        "shape": _plain(stack.shape),
+        "scaling": [p.scaling for p in stack.preprocessors],
+        "member_split": list(stack.member_split),
+        "best_epochs": list(stack.best_epochs),
+        # JSON has no infinity: the loss of a member that diverged from the start
+        "validation_losses": [loss if math.isfinite(loss) else None for loss in stack.validation_losses],
+    }
+
+
+def _plain(shape: InputShape | SignalShape) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(shape).items()}
+
+
+def _shape(plain: Mapping[str, Any]) -> InputShape | SignalShape:
+    if "channels" in plain:
+        return SignalShape(plain["channels"], tuple(plain["size"]))
+    return InputShape(plain["numeric"], plain["indicators"], tuple(plain["code_counts"]))
+
+
+def _checksums(files: Mapping[str, bytes]) -> bytes:
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
+    return json.dumps(digests | {CHECKSUMS: _digest_of(digests)}, indent=1).encode()
+
+
+def _digest_of(digests: Mapping[str, str]) -> str:
+    """The list's own checksum: without it a damaged list would put the blame on a sound file."""
+    return hashlib.sha256(json.dumps(dict(digests), sort_keys=True).encode()).hexdigest()
+
+
+def load_model(path: str | Path) -> Model:
+    """The model of a run folder or a run's URL, or of its ``model`` folder.
+
+    Raises UserError when there is none, when a file was changed or damaged since it was written, or when a newer
+    advisor wrote it.
+    """
+    folder = Path(here(path))
+    run = RunFolder(folder)
+    if run.result.is_file() and not run.model.is_dir() and "objective" in read_json(run.result):
+        raise UserError(f"{folder} was tuned with an objective of your own: its models are yours, see {run.winner}")
+    folder = folder / "model" if (folder / "model").is_dir() else folder
+    files = {name: _read(folder, name) for name in (DESCRIPTION, WEIGHTS, CHECKSUMS)}
+    stored = files.pop(CHECKSUMS)
+    if stored != _checksums(files):
+        raise UserError(f"{folder}: {_changed(stored, files)} was changed or damaged since it was written: train again")
+    description = json.loads(files[DESCRIPTION])
+    if description["format"] > FORMAT:
+        newer = made_by_newer(description["format"], FORMAT, description.get("advisor"))
+        raise UserError(f"{folder / DESCRIPTION} {newer}")
+    tensors = safetensors.numpy.load(files[WEIGHTS])
+    stacks = [_stack(entry, number, tensors) for number, entry in enumerate(description["stacks"])]
+    shares = tuple(float(share) for share in description.get("shares", ()))
+    # a table's schema has no kind: models of the first release have none
+    schema_of = SignalSchema.from_dict if "kind" in description["schema"] else Schema.from_dict
+    return Model(schema_of(description["schema"]), tuple(stacks), float(description["temperature"]), shares)
+
+
+def _read(folder: Path, name: str) -> bytes:
+    try:
+        return (folder / name).read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{folder} holds no model ('{name}' is missing): give a folder that train or tune finished") from None
+    except OSError as error:
+        raise UserError(f"cannot read {folder / name}: {error.strerror}") from None
+
+
+def _changed(stored: bytes, files: Mapping[str, bytes]) -> str:
+    """The name of the file that differs from its checksum; the list of checksums itself when no single one does."""
+    try:
+        digests = dict(json.loads(stored))
+        if digests.pop(CHECKSUMS) != _digest_of(digests):
+            return CHECKSUMS
+        wrong = [name for name, content in files.items() if digests[name] != hashlib.sha256(content).hexdigest()]
+    except (ValueError, KeyError, TypeError):
+        return CHECKSUMS
+    return " and ".join(wrong) or CHECKSUMS
+
+
+def _stack(entry: Mapping[str, Any], number: int, tensors: Mapping[str, NDArray[Any]]) -> Fitted:
+    own = {name.removeprefix(f"{number}/"): array for name, array in tensors.items() if name.startswith(f"{number}/")}
+    shape = _shape(entry["shape"])
+    kind: Any = SignalPreprocessor if isinstance(shape, SignalShape) else Preprocessor
+    preprocessors = []
+    for split, scaling in enumerate(entry["scaling"]):
+        prefix = f"{PREPROCESSED}/{split}/"
+        arrays = {name.removeprefix(prefix): own.pop(name) for name in list(own) if name.startswith(prefix)}
+        preprocessors.append(kind.from_arrays(scaling, arrays))
+    targets: dict[str, Any] = {name: own.pop(name) for name in TARGET_ARRAYS}
+    return Fitted(
+        configuration=entry["configuration"],
+        task=entry["task"],
+        outputs=entry["outputs"],
+        shape=shape,
+        preprocessors=tuple(preprocessors),
+        member_split=tuple(entry["member_split"]),
+        state={name: torch.from_numpy(np.array(array)) for name, array in own.items()},
+        **targets,
+        best_epochs=tuple(entry["best_epochs"]),
+        validation_losses=tuple(math.inf if loss is None else loss for loss in entry["validation_losses"]),
+        # held-out scores belong to the training table and are not part of a model
+        held_out_rows=np.zeros(0, dtype=np.int64),
+        held_out=np.zeros(0),
+    )
+
+

@@ -1,0 +1,68 @@
+"""The advised space as a search sees it: moved by what the curves say, and, when asked, looked at in stages.
+
+The stages follow the order of work of the notes (N24): first make it learn, then regularize and augment, then layers. What a
+stage does not look at keeps the values of the best trial so far.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from advisor.search.adaptation import ADJUSTED, adjusted
+from advisor.search.driver import CONFIGURATION, best_of, configuration_of
+from advisor.search.journal import counts
+from advisor.spaces.space import Space
+
+STAGES: tuple[tuple[str, ...], ...] = (
+    ("optimization",),
+    ("regularization", "augmentation", "inputs", "imbalance"),
+    ("architecture", "initialization"),
+)
+"""Topics that each stage looks at, each for an equal share of the trials; the last share looks at everything."""
+
+
+@dataclass(frozen=True)
+class StudySpace:
+    """``space`` searched over ``trials`` places, of which the first ``enqueued`` are given.
+
+    staged: in stages. adapt: with ranges that the curves of the trials before move. own: parameters that stay as they are.
+    """
+
+    space: Space
+    trials: int
+    enqueued: int
+    staged: bool = False
+    adapt: bool = True
+    own: frozenset[str] = frozenset()
+
+    def suggest(self, trial: Any) -> dict[str, Any]:
+        """The configuration of an Optuna trial that belongs to a study; it follows from the trials that have ended."""
+        if trial.user_attrs.get("origin", "search") != "search":
+            return self.space.suggest(trial)  # what was enqueued is given
+        ended = [other for other in trial.study.get_trials(deepcopy=False) if counts(other)]
+        space, adjustments = adjusted(self.space, ended, self.own) if self.adapt else (self.space, [])
+        topics = self.topics(len(ended)) if self.staged else None
+        names = {name for name in space.searched if topics and space[name].topic in topics}
+        if names:
+            best = best_of(ended)
+            configuration = space.suggest_some(trial, names, {} if best is None else configuration_of(best, self.space))
+        else:  # all topics, or none of these is searched here: better look at everything than at nothing
+            configuration = space.suggest(trial)
+        if adjustments:
+            trial.set_user_attr(ADJUSTED, [asdict(adjustment) for adjustment in adjustments])
+        if adjustments or names:
+            trial.set_user_attr(CONFIGURATION, configuration)
+        return configuration
+
+    def topics(self, ended: int) -> tuple[str, ...] | None:
+        """What a trial may change after so many have ended; None: everything."""
+        if ended < self.enqueued:
+            return None
+        stage = (ended - self.enqueued) * (len(STAGES) + 1) // max(1, self.trials - self.enqueued)
+        return STAGES[stage] if stage < len(STAGES) else None
+
+    def encode(self, configuration: Mapping[str, Any]) -> dict[str, Any]:
+        """As the space itself does."""
+        return self.space.encode(configuration)

@@ -1,0 +1,131 @@
+"""What training takes, predicted from the configuration: a table network's bytes on the device, and an epoch's time.
+
+Counted as the network is built and trained (``networks.py``, ``training.py``), with 4 bytes a number: good to a factor of
+2 to 3 (`tests/test_cost.py` holds it against what torch keeps), which is why what was seen corrects it
+(``sizing.Sizing``, ``pace.Pace``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from advisor.dataset import Features
+
+BYTES = 4
+READ = frozenset(
+    {"hidden_layers", "width", "numeric_embedding", "numeric_embedding_dim", "category_embedding_dim", "one_hot_max"}
+)
+"""Parameters without which there is no prediction: those of the networks for tables."""
+FREQUENCIES = 16
+"""``networks.Periodic.FREQUENCIES``, which lies behind an import of torch."""
+KEPT_BY_OPTIMIZER = {"adamw": 2, "adam": 2, "nadam": 2, "rmsprop": 2, "adagrad": 1, "adadelta": 2, "sgd": 1}
+"""Numbers that the optimizer keeps beside each weight."""
+STEP_SECONDS, MULTIPLICATION_SECONDS, NUMBER_SECONDS = 3e-3, 1.5e-10, 2e-9
+"""Of an optimizer's step, and of each multiplication and number of a row, forward and backward, rounded. On one core of 2026
+complete trials of five sets took 0.8 to 1.6 times as long, by the medians; within a set nine of ten 0.5 to 1.6 of the median."""
+KEPT_BESIDE = 3
+"""The weight itself, its gradient, and the best one so far."""
+
+
+@dataclass(frozen=True)
+class TableSize:
+    """A data set as far as memory goes. levels: of each categorical column; outputs: classes, or 1; words: columns of them."""
+
+    rows: int
+    numeric: int
+    missing: int
+    levels: tuple[int, ...]
+    outputs: int
+    words: int = 0
+
+    @classmethod
+    def of(cls, features: Features, outputs: int) -> TableSize:
+        return cls(
+            len(features),
+            features.numeric.shape[1] - len(features.words),
+            int(np.isnan(features.numeric).any(axis=0).sum()),
+            tuple(len(levels) for levels in features.levels),
+            outputs,
+            len(features.words),
+        )
+
+
+def weights(configuration: Mapping[str, Any], table: TableSize) -> int:
+    """Trained numbers of one network."""
+    inputs, total = _inputs(configuration, table), 0
+    size, codes = int(configuration["category_embedding_dim"]), _embedded(configuration, table)
+    total += sum(levels + 2 for levels in codes) * size
+    dim, kind = int(configuration["numeric_embedding_dim"]), configuration["numeric_embedding"]
+    if kind == "piecewise_linear":
+        total += table.numeric * dim * (2 + int(configuration.get("numeric_embedding_bins", 0)))
+    elif kind != "none":
+        total += table.numeric * (2 * FREQUENCIES + (FREQUENCIES + 1) * (dim - 1))
+    widths = _widths(configuration, inputs)
+    normalized = 2 if configuration.get("norm", "none") != "none" else 0
+    total += sum(before * after + after + normalized * after for before, after in pairwise(widths))
+    total += (widths[-1] + 1) * table.outputs
+    return total + ((inputs + 1) * table.outputs if configuration.get("linear_skip") else 0)
+
+
+def numbers_per_row(configuration: Mapping[str, Any], table: TableSize) -> int:
+    """Numbers that a step keeps for one row of one network until its gradients are there."""
+    inputs = _inputs(configuration, table)
+    kind, dim = configuration["numeric_embedding"], int(configuration["numeric_embedding_dim"])
+    kept = inputs + _columns(configuration, table)
+    if kind == "piecewise_linear":
+        kept += table.numeric * (int(configuration.get("numeric_embedding_bins", 0)) + dim)
+    elif kind != "none":
+        kept += table.numeric * 3 * FREQUENCIES
+    # Of each layer: its product, the activation's output; what normalization and dropout keep beside.
+    per_layer: int = 2 + 2 * (configuration.get("norm", "none") != "none") + 2 * (float(configuration.get("dropout", 0)) > 0)
+    return kept + per_layer * int(configuration["hidden_layers"]) * int(configuration["width"]) + 4 * table.outputs
+
+
+def memory(configuration: Mapping[str, Any], table: TableSize, rows: int, members: int, splits: int) -> float:
+    """Bytes: the inputs of all rows under every split, ``members`` networks, and a step with ``rows`` rows of each."""
+    data = table.rows * splits * (_columns(configuration, table) + 2 * len(_embedded(configuration, table)))
+    kept = KEPT_BESIDE + KEPT_BY_OPTIMIZER.get(str(configuration.get("optimizer")), 2)
+    networks = members * weights(configuration, table) * kept
+    step = members * rows * numbers_per_row(configuration, table)
+    return float(BYTES * (data + networks + step))
+
+
+def multiplications(configuration: Mapping[str, Any], table: TableSize) -> int:
+    """Of one row's way through the network: each weight is used once, and of an embedding one row is read."""
+    looked_up = sum(levels + 2 for levels in _embedded(configuration, table)) * int(configuration["category_embedding_dim"])
+    return weights(configuration, table) - looked_up
+
+
+def epoch_seconds(steps: float, rows: float, multiplications: int, numbers: int) -> float:
+    """Seconds of one epoch on a core of this decade; its worth is in comparisons, ``pace.Pace`` learns the scale.
+
+    rows: of all networks together. multiplications, numbers: of one row in one network; numbers are those kept for its
+    gradient.
+    """
+    return steps * STEP_SECONDS + rows * (multiplications * MULTIPLICATION_SECONDS + numbers * NUMBER_SECONDS)
+
+
+def _embedded(configuration: Mapping[str, Any], table: TableSize) -> list[int]:
+    return [levels for levels in table.levels if levels > int(configuration["one_hot_max"])]
+
+
+def _columns(configuration: Mapping[str, Any], table: TableSize) -> int:
+    """Columns of numbers and indicators."""
+    one_hot = sum(levels + 1 for levels in table.levels if levels <= int(configuration["one_hot_max"]))
+    return table.numeric + table.missing + one_hot + table.words
+
+
+def _inputs(configuration: Mapping[str, Any], table: TableSize) -> int:
+    """Width of the first layer's input."""
+    vector = 1 if configuration["numeric_embedding"] == "none" else int(configuration["numeric_embedding_dim"])
+    embedded = len(_embedded(configuration, table)) * int(configuration["category_embedding_dim"])
+    return _columns(configuration, table) + table.numeric * (vector - 1) + embedded
+
+
+def _widths(configuration: Mapping[str, Any], inputs: int) -> list[int]:
+    return [inputs] + [int(configuration["width"])] * int(configuration["hidden_layers"])

@@ -1,0 +1,206 @@
+"""Inputs for a network: fitted on training rows, applied to any rows, kept as plain arrays that can be saved.
+
+Every statistic (medians, scales, quantiles, bins, known levels) comes from the rows given to ``Preprocessor.fit``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from advisor.dataset import LATEST_SHARE, MISSING, Features
+
+Array = NDArray[Any]
+
+QUANTILES = 257
+"""Reference points of the quantile scaling; finer ones only copy noise into the scale."""
+SMOOTH_CLIP = 3.0
+"""Robustly scaled values are squashed by x / sqrt(1 + (x / 3)^2), as in RealMLP (Holzmueller et al. 2024)."""
+FIT_ROWS = 100_000
+"""Quantiles are taken from at most so many evenly spaced training rows: exact ones cost seconds and change nothing."""
+RESERVED_CODES = 2
+"""Code 0 is a level that the training rows do not have, code 1 a missing value; known levels follow."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a network reads, row by row.
+
+    numeric: float32 (rows, numeric columns), scaled, missing as 0. indicators: float32 (rows, one-hot and missing
+    columns), 0 or 1, and words of texts as they are: all those of a text together weigh as much as one number. codes:
+    int64 (rows, embedded columns), 0 for an unseen level.
+    """
+
+    numeric: NDArray[np.float32]
+    indicators: NDArray[np.float32]
+    codes: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Preprocessor:
+    """Fitted statistics. ``arrays`` is all there is to save."""
+
+    scaling: str
+    centre: Array  # (numeric,)
+    scale: Array  # (numeric,): 0 marks a column that is constant in the training rows
+    quantiles: Array  # (QUANTILES, numeric) for scaling "quantile", else (0, numeric)
+    bins: Array  # (bins + 1, numeric) edges on the scaled values, or (0, numeric)
+    missing_columns: Array  # indices of numeric columns with missing values in the training rows
+    one_hot_columns: Array  # indices of categorical columns that are one-hot encoded
+    embedded_columns: Array  # indices of categorical columns that are embedded
+    code_maps: Array  # (categorical columns, largest level count + 2): level code + 2 -> code of this preprocessor
+    code_counts: Array  # (categorical columns,): codes in use, reserved ones included
+    latest: Array = field(default_factory=lambda: np.zeros(0))  # (numeric,) values above it count as it, or (0,)
+    words: Array = field(default_factory=lambda: np.zeros(0, bool))  # (numeric and words,) which are words of texts, or (0,)
+
+    @classmethod
+    def fit(cls, features: Features, rows: Array, configuration: Mapping[str, Any]) -> Preprocessor:
+        """Statistics of ``features`` at ``rows`` as the configuration's input parameters ask for them."""
+        scaling = configuration["numeric_scaling"]
+        words = features.word_columns if features.words else np.zeros(0, bool)
+        numeric = features.numeric[rows] if not len(words) else features.numeric[np.ix_(rows, ~words)]
+        sample = numeric[:: max(1, len(rows) // FIT_ROWS)]
+        centre, scale, quantiles = _fit_scaling(sample, scaling)
+        latest = _fit_trend(features, numeric, configuration.get("time_trend", "none"), scale)
+        bins = np.zeros((0, numeric.shape[1]))
+        if configuration["numeric_embedding"] == "piecewise_linear":
+            scaled = _scale(sample, scaling, centre, scale, quantiles)
+            bins = _edges(scaled, np.isnan(sample), int(configuration["numeric_embedding_bins"]))
+        code_maps, code_counts = _fit_codes(features, rows)
+        # by the levels of the table, so that all folds of a stack encode a column the same way
+        one_hot = np.array([len(levels) for levels in features.levels], dtype=np.int64) <= int(configuration["one_hot_max"])
+        return cls(
+            scaling=scaling,
+            centre=centre,
+            scale=scale,
+            quantiles=quantiles,
+            bins=bins,
+            missing_columns=np.flatnonzero(np.isnan(numeric).any(axis=0)),
+            one_hot_columns=np.flatnonzero(one_hot),
+            embedded_columns=np.flatnonzero(~one_hot),
+            code_maps=code_maps,
+            code_counts=code_counts,
+            latest=latest,
+            words=words,
+        )
+
+    def transform(self, features: Features) -> Inputs:
+        """Every row of ``features`` as inputs. Levels that the training rows lack become code 0, or no one-hot at all."""
+        plain = features.numeric[:, ~self.words] if len(self.words) else features.numeric
+        values = np.minimum(plain, self.latest) if len(self.latest) else plain
+        numeric = _scale(values, self.scaling, self.centre, self.scale, self.quantiles)
+        blocks = [np.isnan(plain[:, self.missing_columns])]
+        codes = np.zeros((len(features), len(self.embedded_columns)), dtype=np.int64)
+        for column in self.one_hot_columns:
+            mapped = self._codes(features, column)
+            blocks.append(mapped[:, None] == np.arange(1, self.code_counts[column])[None, :])
+        for position, column in enumerate(self.embedded_columns):
+            codes[:, position] = self._codes(features, column)
+        if len(self.words):
+            blocks.append(features.numeric[:, self.words])
+        return Inputs(numeric, np.concatenate(blocks, axis=1).astype(np.float32), codes)
+
+    def _codes(self, features: Features, column: int) -> NDArray[np.int64]:
+        return np.asarray(self.code_maps[column][features.categorical[:, column] + RESERVED_CODES], dtype=np.int64)
+
+    @property
+    def embedded_counts(self) -> NDArray[np.int64]:
+        """Codes in use by each embedded column, reserved ones included."""
+        return np.asarray(self.code_counts[self.embedded_columns], dtype=np.int64)
+
+    def arrays(self) -> dict[str, Array]:
+        """The statistics as arrays by name; ``from_arrays`` takes them back."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "scaling"}
+
+    @classmethod
+    def from_arrays(cls, scaling: str, arrays: Mapping[str, Array]) -> Preprocessor:
+        return cls(scaling=scaling, **dict(arrays))
+
+
+def _fit_scaling(values: Array, scaling: str) -> tuple[Array, Array, Array]:
+    """Centre, scale and reference quantiles of each column, missing values apart; an empty column gets scale 0."""
+    columns = values.shape[1]
+    centre, scale = np.zeros(columns), np.zeros(columns)
+    quantiles = np.zeros((QUANTILES if scaling == "quantile" else 0, columns))
+    for column in range(columns):
+        present = values[:, column][~np.isnan(values[:, column])]
+        if not len(present) or present.min() == present.max():
+            centre[column] = present[0] if len(present) else 0.0
+            continue
+        centre[column], scale[column] = present.mean(), present.std()
+        if scaling == "robust":
+            low, middle, high = np.quantile(present, [0.25, 0.5, 0.75])
+            # RealMLP: a column with equal quartiles falls back to its range, else it would explode
+            centre[column] = middle
+            scale[column] = (high - low) / 1.349 if high > low else (present.max() - present.min()) / 2
+        elif scaling == "quantile":
+            quantiles[:, column] = np.quantile(present, np.linspace(0, 1, QUANTILES))
+    return centre, scale, quantiles
+
+
+def _fit_trend(features: Features, numeric: Array, how: str, scale: Array) -> Array:
+    """The value of each column above which all count as it, (numeric,), or (0,): no limit. "held" is the time from which on
+    LATEST_SHARE of the rows lie; "none" takes the columns that grow with time out, by their scale."""
+    words = set(features.words)
+    plain = [name for name in features.numeric_names if name not in words]
+    columns = [plain.index(name) for name in features.trend]
+    if how == "none":
+        scale[columns] = 0
+    if how != "held" or not columns:
+        return np.zeros(0)
+    latest = np.full(numeric.shape[1], np.inf)
+    latest[columns] = np.nanquantile(numeric[:, columns], 1 - LATEST_SHARE, axis=0, method="higher")
+    return latest
+
+
+def _scale(values: Array, scaling: str, centre: Array, scale: Array, quantiles: Array) -> NDArray[np.float32]:
+    """Scaled float32 values; missing ones and columns that are constant in the training rows become 0."""
+    if scaling == "quantile":
+        scaled = np.column_stack([_normal_scores(values[:, j], quantiles[:, j]) for j in range(values.shape[1])] or [values])
+    else:
+        with np.errstate(over="ignore", invalid="ignore"):
+            scaled = (values - centre) / np.where(scale > 0, scale, 1.0)
+        if scaling == "robust":
+            scaled = np.clip(scaled, -1e9, 1e9)  # the square must not overflow, and the limit stays SMOOTH_CLIP
+            scaled = scaled / np.sqrt(1 + np.square(scaled / SMOOTH_CLIP))
+    scaled = np.where(np.isnan(scaled) | (scale == 0), 0.0, np.clip(scaled, -1e3, 1e3))
+    return scaled.astype(np.float32)
+
+
+def _normal_scores(values: Array, references: Array) -> Array:
+    """The normal quantile of each value's rank among the references (mid-rank in ties), at most 2.7 in size."""
+    from scipy.special import ndtri
+
+    grid = np.linspace(0, 1, len(references))
+    # the mean of both directions puts a tied value in the middle of its ranks, as scikit-learn does
+    rank = 0.5 * (np.interp(values, references, grid) + 1 - np.interp(-values, -references[::-1], grid))
+    return np.asarray(ndtri(np.clip(rank, 0.0035, 0.9965)))
+
+
+def _edges(scaled: Array, missing: Array, bins: int) -> Array:
+    """Edges of ``bins`` equally full bins per column (Gorishniy et al. 2022, quantile-based bins)."""
+    edges = np.zeros((bins + 1, scaled.shape[1]))
+    for column in range(scaled.shape[1]):
+        present = scaled[~missing[:, column], column]
+        if len(present):
+            edges[:, column] = np.quantile(present, np.linspace(0, 1, bins + 1))
+    return edges
+
+
+def _fit_codes(features: Features, rows: Array) -> tuple[Array, Array]:
+    """For each categorical column the map from level code + 2 to its own code, and how many codes are in use."""
+    columns = features.categorical.shape[1]
+    widest = max((len(levels) for levels in features.levels), default=0)
+    maps = np.zeros((columns, widest + RESERVED_CODES), dtype=np.int64)
+    counts = np.full(columns, RESERVED_CODES, dtype=np.int64)
+    for column in range(columns):
+        present = np.unique(features.categorical[rows, column])
+        known = present[present >= 0]
+        maps[column, MISSING + RESERVED_CODES] = 1
+        maps[column, known + RESERVED_CODES] = np.arange(len(known)) + RESERVED_CODES
+        counts[column] += len(known)
+    return maps, counts

@@ -1,0 +1,348 @@
+"""From data to a recommendation, without training: reads, measures, applies the rules. Imports neither torch, ray nor optuna.
+
+What reads and measures tables is loaded when there is one: why, what-if and diff ask a run that is finished.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
+
+from advisor.console import told_when_slow
+from advisor.errors import UserError, did_you_mean
+from advisor.facts.schema import Facts
+from advisor.kinds import Kind
+from advisor.rules import shipped
+from advisor.rules.recommendation import Finding, Recommendation, advise
+from advisor.runs.advice import Advice, Reading, absolute, check_fingerprint, read_run
+from advisor.runs.folder import RunFolder
+from advisor.workflows.options import ReadingOptions, takes_reading_options
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    import polars as pl
+
+    from advisor.data.signals.signals import SignalSet
+    from advisor.data.tables.table import Table
+
+    Source = str | Path | pl.DataFrame | pd.DataFrame | np.ndarray[Any, Any]
+    Target = str | int | pd.Series[Any] | pl.Series | np.ndarray[Any, Any] | list[Any] | None
+
+PERIOD_CODE, TEXT_CODE = "period-columns", "text-tells-nothing"
+"""The findings whose columns are left out of the features."""
+LATER_CODE = "later-test-rows"
+"""The finding whose first column becomes the time column."""
+APART_CODE = "other-groups"
+"""The finding whose first column becomes the group column, where there is no time column."""
+SHOWN_COLUMNS = 12
+"""A message that asks for the target names at most this many columns."""
+MOST_LEFT_OUT = 0.25
+"""... unless they are more than this share of the columns: then the sides differ in all, and no column is to blame."""
+NAMES_TOLD = 5
+"""A message names so many columns."""
+TOLD_BY_RULES = {"marked_values", "glitches", "channels_last", "rows_alone_in_their_class", "test_rows_of_unseen_class"}
+TOLD_BY_RULES |= {"joined_cells", "corrupt_files", "oversized_files", "absent_files"}
+"""Notes of what was repaired that are facts, of which a rule tells whenever there are any."""
+
+
+def get_advice(source: Source, target: str | None, reading: Reading | None = None, *, findings: Sequence[Finding] = ()) -> Advice:
+    """Read, measure and recommend. Raises UserError for whatever the user can mend.
+
+    A column that alone tells test rows from training rows, and a text that tells nothing of the target, are left out (read
+    again as identifiers); one by which all test rows are later becomes the time column, one of whose groups the test rows have
+    none the group column. A type given for it in ``reading`` prevents each. findings: those made before, to be reported with
+    the rest.
+    """
+    from advisor.data.tables.columns import CODE_NAME
+    from advisor.data.tables.table import Table
+
+    reading = reading or Reading()
+    kind = _kind(source, target, reading)
+    reading = replace(reading, kind=kind)
+    space = shipped.base_space(kind)
+    # first: a misspelt rule must not cost a minute of reading
+    rules = shipped.rules(reading.rules, reading.without, kind)
+    data = _read(source, target, reading)
+    with told_when_slow(f"measuring {data!r}, which takes a while"):
+        measured = _measure(data)
+    kept = {
+        "name": data.name,
+        "source": absolute(data.source),
+        "target": data.schema.target,
+        "fingerprint": data.fingerprint,
+        **reading.to_dict(),
+    }
+    recommendation = advise(measured.values, rules, space, reading.fixed, findings=[*repairs(data), *findings], data=kept)
+    if isinstance(data, Table):
+        # as if the person had said so: the run folder keeps it, and reads the same table again
+        later = _helper_column(LATER_CODE, recommendation, reading)
+        apart = _helper_column(APART_CODE, recommendation, reading)
+        if later and apart == later and CODE_NAME.search(apart):
+            later = None  # persons who were numbered as they came
+        apart = None if later else apart
+        left_out = [name for name in _left_out(data, recommendation, reading) if name not in (later, apart)]
+        if left_out or later or apart:
+            types = {**reading.types, **dict.fromkeys(left_out, "identifier")}
+            told = {PERIOD_CODE, TEXT_CODE, LATER_CODE if later else "", APART_CODE if apart else ""}
+            carried = [finding for finding in recommendation.findings if finding.code in told or finding in findings]
+            time, group = later or reading.time_column, apart or reading.group_column
+            again = replace(reading, types=types, time_column=time, group_column=group)
+            return get_advice(source, target, again, findings=carried)
+    return Advice(data, measured, recommendation, reading, rules)
+
+
+def with_target(data: Any, target: Any) -> tuple[Any, str | None]:
+    """The data with the target among them, and its name: as scikit-learn's X and y are given, or a column by name.
+
+    A NumPy array X of shape (rows, columns) becomes a frame with the columns x0, x1, ...; y is a sequence of as many
+    values, and keeps its name where it has one (a series), else it is called target. UserError, with what is expected, for
+    anything else.
+    """
+    from advisor.data.tables.reading import column_name, column_place
+
+    if (own := column_name(data, target)) is not None:
+        return data, own
+    if isinstance(target, tuple) and len(target) == getattr(getattr(data, "columns", None), "nlevels", 1):
+        return data, "_".join(map(str, target))  # a label of several levels, and no column's
+    shape = getattr(data, "shape", None)
+    rows, is_matrix = (shape[0], len(shape) == 2) if isinstance(shape, tuple) and shape else (0, False)
+    if target is None or (isinstance(target, str | int) and not isinstance(target, bool)):
+        if target is not None and is_matrix and not hasattr(data, "columns"):
+            raise UserError("X is an array without column names: give y, the values of the target, as the second argument")
+        return data, None if target is None else str(target)
+    if not is_matrix:
+        raise UserError(
+            f"the target is a {type(target).__name__} and the data is a {type(data).__name__}: expected a frame or an array X of "
+            "shape (rows, columns) with y of shape (rows,), or data with the name of the target's column"
+        )
+    import numpy as np
+
+    if getattr(target, "ndim", 1) == 2 and target.shape[1] == 1:  # a column of one, as frames and arrays are sliced
+        target = target.iloc[:, 0] if hasattr(target, "iloc") else target[:, 0]
+    if not hasattr(target, "__len__") or getattr(target, "ndim", 1) != 1:
+        raise UserError(f"y is a {type(target).__name__} that is no list of values: expected shape (rows,), one per row of X")
+    if len(target) != rows:
+        raise UserError(f"X has {rows:,} rows and y has {len(target):,} values: give one value per row")
+    columns = getattr(data, "columns", None)
+    frame = _frame_of(data) if columns is None else data
+    label = getattr(target, "name", None)
+    label, taken = "" if label is None else label, {str(column) for column in frame.columns}
+    place = column_place(frame, label)
+    if place is not None or str(label) in taken:
+        # the series was taken out of this very frame, where it would stay as a feature that gives the target away
+        there = frame[str(label)] if place is None else frame.iloc[:, place]
+        if list(there) != list(target):
+            raise UserError(f"y is called '{label}', as is a column of X with other values: rename one of them")
+        return frame, str(label) if place is None else column_name(frame, label)
+    name = str(label) or _free_name(taken)
+    if hasattr(frame, "with_columns"):
+        import polars as pl
+
+        return frame.with_columns(pl.Series(name, target if isinstance(target, pl.Series) else np.asarray(target))), name
+    values = getattr(target, "array", None)  # by position: y may have another index than X
+    frame = frame.assign(**{name: np.asarray(target) if values is None else values})
+    return frame, column_name(frame, name)
+
+
+def _frame_of(array: Any) -> Any:
+    import numpy as np
+    import pandas as pd
+
+    dense = array.toarray() if hasattr(array, "toarray") else array  # a sparse matrix
+    return pd.DataFrame(np.asarray(dense), columns=[f"x{number}" for number in range(array.shape[1])])
+
+
+def _free_name(taken: set[str]) -> str:
+    return next(name for name in ("target", "y", *(f"target_{n}" for n in range(len(taken) + 1))) if name not in taken)
+
+
+def _kind(source: Any, target: str | None, reading: Reading) -> Kind:
+    """What the rows are; rows of a table that belong to one id are a sequence."""
+    from advisor.data.signals.signals import kind_of
+
+    return kind_of(source, reading.kind or ("sequence" if reading.id_column else None), target)
+
+
+def _no_target(source: Any, reading: Reading) -> UserError:
+    """What to say of a table without a target: its columns, or why it can't be read."""
+    from advisor.data.tables.reading import FileForm, read_source, shown
+
+    if isinstance(source, str | Path) and ":" not in str(source) and not Path(source).exists():
+        return UserError(f"{source}: there is no such file or run folder")
+    columns = read_source(source, form=FileForm(reading.encoding, reading.sheet)).frame.columns
+    some = ", ".join(shown(name, 40) for name in columns[:SHOWN_COLUMNS])
+    more = f" and {len(columns) - SHOWN_COLUMNS:,} more" if len(columns) > SHOWN_COLUMNS else ""
+    return UserError(f"say which column to predict: --target COLUMN; the columns are {some}{more}")
+
+
+def _read(source: Any, target: str | None, reading: Reading) -> Table | SignalSet:
+    from advisor.data.signals.signals import load_signals
+
+    kind = _kind(source, target, reading)
+    if kind == "table":
+        if target is None:
+            raise _no_target(source, reading)
+        if reading.channels is not None:
+            raise UserError("--channels is for arrays of sequences: a table has none")
+        return _table(source, target, reading)
+    if reading.types:
+        raise UserError("--type is for the columns of a table: images and sequences have none")
+    return load_signals(
+        source,
+        target,
+        kind=kind,
+        test=reading.test,
+        task=reading.task,  # type: ignore[arg-type]  # checked there, with a message
+        id_column=reading.id_column,
+        time_column=reading.time_column,
+        group_column=reading.group_column,
+        channels=reading.channels,
+        test_fraction=reading.test_fraction,
+        seed=reading.seed,
+        encoding=reading.encoding,
+        sheet=reading.sheet,
+    )
+
+
+def _measure(data: Table | SignalSet) -> Facts:
+    from advisor.data.tables.table import Table
+
+    if isinstance(data, Table):
+        from advisor.facts.table import measure as measure_table
+
+        return measure_table(data)
+    from advisor.facts.signals import measure_signals
+    from advisor.report.samples import samples
+
+    return replace(measure_signals(data), samples=tuple(samples(data.train, seed=0)))
+
+
+def _helper_column(code: str, recommendation: Recommendation, reading: Reading) -> str | None:
+    """The first column of a finding, unless the person gave its type, or says how rows belong together."""
+    if reading.time_column is not None or reading.group_column is not None:
+        return None
+    named = [name for finding in recommendation.findings if finding.code == code for name in finding.columns]
+    return next((name for name in named if name not in reading.types), None)
+
+
+def _left_out(table: Table, recommendation: Recommendation, reading: Reading) -> list[str]:
+    """The columns that a finding says name the period, unless they are many, and the texts that tell nothing, unless there is
+    nothing else; neither where the person gave their type.
+
+    Dates stay: their month, weekday and hour may well hold for the test rows.
+    """
+    usable = {column.name for column in table.schema.of_type("numeric", "categorical", "boolean", "datetime", "text")}
+    period = _named(recommendation, PERIOD_CODE) & {c.name for c in table.schema.of_type("numeric", "categorical", "boolean")}
+    texts = _named(recommendation, TEXT_CODE) & {column.name for column in table.schema.of_type("text")}
+    period, texts = period - set(reading.types), texts - set(reading.types)
+    dropped = period if len(period) <= MOST_LEFT_OUT * len(usable) else set()
+    return sorted(dropped | texts if usable - dropped - texts else dropped)
+
+
+def _named(recommendation: Recommendation, code: str) -> set[str]:
+    return {name for finding in recommendation.findings if finding.code == code for name in finding.columns}
+
+
+def reopen(path: Path, source: Source | None = None) -> tuple[Advice, RunFolder]:
+    """The advice of a run (its folder or its recommendation.yaml), edits honoured, with its data read again.
+
+    source: the data, when the run was made from a frame or its file has moved. Raises UserError when the data are not
+    those that the recommendation was made for.
+    """
+    kept = read_run(path)
+    file, data, reading = kept.file, kept.recommendation.data, kept.reading
+    missing = [name for name in ("source", "target", "fingerprint") if not data.get(name)]
+    if missing and source is None:
+        raise UserError(f"{file}: data.{missing[0]} is missing: the data can't be found again; give them by name")
+    again = _read(source if source is not None else str(data["source"]), str(data["target"]), reading)
+    check_fingerprint(kept, again)
+    return Advice(again, kept.facts, kept.recommendation, reading, kept.rules), kept.run
+
+
+def _table(source: Any, target: str, reading: Reading) -> Table:
+    from advisor.data.tables.table import load_table
+
+    return load_table(
+        source,
+        target,
+        test=reading.test,
+        types=reading.types,
+        task=reading.task,  # type: ignore[arg-type]  # checked there, with a message
+        time_column=reading.time_column,
+        group_column=reading.group_column,
+        test_fraction=reading.test_fraction,
+        seed=reading.seed,
+        encoding=reading.encoding,
+        sheet=reading.sheet,
+        strict=reading.strict,
+        join_spellings=reading.join_spellings,
+    )
+
+
+def repairs(data: Table | SignalSet) -> list[Finding]:
+    """What reading the data had to repair or leave out, as findings."""
+    told = [
+        Finding("info", name.replace("_", "-"), f"{name.replace('_', ' ')}: {count:,}")
+        for name, count in sorted(data.notes.items())
+        if count and name not in TOLD_BY_RULES
+    ]
+    told += [Finding("info", code, sentence) for code, sentence in sorted(data.told.items())]
+    if names := getattr(data, "ignored", ()):
+        more = f" and {len(names) - NAMES_TOLD} more" if len(names) > NAMES_TOLD else ""
+        message = f"Not used as values, for they hold texts or name the rows: {', '.join(names[:NAMES_TOLD])}{more}."
+        told.append(Finding("info", "columns-ignored", message, columns=tuple(names)))
+    return told
+
+
+@takes_reading_options
+def measure(data: Source, target: Target = None, **options: Unpack[ReadingOptions]) -> Facts:
+    """The facts of a data set: a path, ``sklearn:NAME``, ``openml:ID``, a pandas or polars frame. Trains nothing.
+
+    options: those of ``Reading`` (test, types, kind, task, id_column, time_column, group_column, channels, test_fraction,
+    seed). Raises UserError for whatever the user can mend.
+    """
+    data, target = with_target(data, target)
+    return _measure(_read(data, target, reading_of(options, data)))
+
+
+@takes_reading_options
+def recommend(data: Source, target: Target = None, **options: Unpack[ReadingOptions]) -> Recommendation:
+    """What to use, what to search, and why, in seconds and without training.
+
+    options: those of ``Reading``: test, types, kind, task, id_column, time_column, group_column, channels,
+    test_fraction, seed; strict (refuse a test table with a column unlike the training rows in form); join_spellings (True: read
+    spellings of one category or class as one, False: do not; by default where it is certain); rules (further folders of rules),
+    without (ids of rules to leave out), encoding (of text files), sheet (of
+    spreadsheets), fixed (parameter -> the value that must stand).
+
+    >>> import advisor
+    >>> rec = advisor.recommend("data.csv", target="income")  # doctest: +SKIP
+    >>> study.optimize(lambda trial: my_loss(rec.space.suggest(trial)), n_trials=50)  # doctest: +SKIP
+    """
+    data, target = with_target(data, target)
+    return get_advice(data, target, reading_of(options, data)).recommendation
+
+
+def reading_of(options: Mapping[str, Any], data: object = None) -> Reading:
+    """The options by name; UserError for one that does not exist. data: whose columns they may name as pandas has them."""
+    try:
+        return replace(Reading(), **_with_names(options, data))
+    except TypeError:
+        unknown = next(name for name in options if name not in Reading.__dataclass_fields__)
+        raise UserError(f"unknown option '{unknown}'{did_you_mean(unknown, Reading.__dataclass_fields__)}") from None
+
+
+def _with_names(options: Mapping[str, Any], data: object) -> dict[str, Any]:
+    """The options with the names of columns in place of what a pandas frame calls them."""
+    from advisor.data.tables.reading import column_name
+
+    named = dict(options)
+    for option in ("id_column", "time_column", "group_column"):
+        if (name := column_name(data, named.get(option))) is not None:
+            named[option] = name
+    if isinstance(types := named.get("types"), Mapping):
+        named["types"] = {column_name(data, label) or label: kind for label, kind in types.items()}
+    return named

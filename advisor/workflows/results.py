@@ -1,0 +1,127 @@
+"""What result.json says of a run: what it was made of, the promised loss, the test rows scored once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import optuna
+import torch
+from numpy.typing import NDArray
+
+from advisor import __version__
+from advisor.dataset import Dataset, Signals
+from advisor.errors import UserError
+from advisor.evaluation.baselines import BASELINES, fit_baselines
+from advisor.evaluation.diagnosis import diagnose
+from advisor.files import read_json, write_folder, write_json
+from advisor.report.page import write_report
+from advisor.report.samples import mistakes
+from advisor.runs.advice import Advice
+from advisor.runs.folder import RunFolder
+from advisor.runs.model import Model, decided, model_files
+from advisor.training.losses import loss_name, row_losses
+
+FORMAT = 1
+RESULT_KEYS = ("kind", "configuration", "loss", "final", "estimate", "test")
+"""What result.json holds at the least; ``search`` too when there was one."""
+
+
+def new_document(advice: Advice, kind: str) -> dict[str, Any]:
+    """The beginning of result.json. kind: train or tune."""
+    data = advice.data
+    return {
+        "format": FORMAT,
+        "advisor": __version__,
+        "kind": kind,
+        "data": {"name": data.name, "source": data.source, "target": data.schema.target, "rows": advice.facts.values["rows"]},
+        "task": data.schema.task,
+        "loss": loss_name(data.schema.task),
+        "classes": list(data.schema.classes),
+        "seed": advice.reading.seed,
+        "configuration": dict(advice.recommendation.configuration),
+        "versions": {"advisor": __version__, "torch": torch.__version__, "optuna": optuna.__version__},
+    }
+
+
+def test_results(
+    advice: Advice,
+    train: Dataset,
+    entries: Mapping[str, NDArray[np.float64]],
+    shares: Sequence[float],
+    until: float | None = None,
+) -> dict[str, Any]:
+    """The test rows, scored: the entries (name -> scores of all test rows, the winner's as "network") and the baselines.
+
+    until: see ``fit_baselines``.
+    """
+    test, ours = advice.data.dataset("test"), tuple(entries)
+    known = test.known
+    fitted = fit_baselines(train, advice.reading.seed, until)
+    baselines = {name: scores(test.features) for name, scores in fitted.items()}
+    target, entries = test.target[known], {**entries, **baselines}
+    losses = {name: row_losses(train.task, target, scores[known]) for name, scores in entries.items()}
+    results = [
+        {
+            "name": name,
+            **_scores(train.task, target, scores[known], losses[name], shares if name in ours else ()),
+            "difference_to_network": _paired(losses[name], losses["network"]),
+        }
+        for name, scores in entries.items()
+    ]
+    own = entries["network"][known]
+    chosen = None if train.task == "regression" else decided(own, shares)
+    section = {"results": results, "predictions": diagnose(train.task, len(train.classes), target, own, chosen)}
+    section["left_out"] = [name for name in BASELINES if name not in fitted]
+    if isinstance(test.features, Signals):
+        labelled = Dataset(Signals(test.features.values[known]), target, test.task, test.classes)
+        section["mistakes"] = mistakes(labelled, own, chosen, losses["network"])
+    return section
+
+
+def _paired(losses: NDArray[np.float64], others: NDArray[np.float64]) -> dict[str, float]:
+    """Mean paired difference and its standard error; of a single row, which proves nothing, the difference itself."""
+    paired = losses - others
+    error = paired.std(ddof=1) / np.sqrt(len(paired)) if len(paired) > 1 else abs(paired.mean())
+    return {"mean": float(paired.mean()), "standard_error": float(error)}
+
+
+def _scores(
+    task: str, target: NDArray[Any], scores: NDArray[np.float64], losses: NDArray[np.float64], shares: Sequence[float]
+) -> dict[str, float]:
+    """The mean loss beside what people know; shares: of the classes, where they take part in the decision."""
+    result = {"loss": float(losses.mean())}
+    if task == "regression":
+        spread = float(np.mean(np.square(target - target.mean())))
+        result["r2"] = 1 - result["loss"] / spread if spread > 0 else 0.0
+    else:
+        chosen = decided(scores, shares)
+        result["accuracy"] = float(np.mean(chosen == target))
+        result["balanced_accuracy"] = float(np.mean([np.mean(chosen[target == code] == code) for code in np.unique(target)]))
+        if task == "binary" and 0 < target.sum() < len(target):
+            from sklearn.metrics import average_precision_score
+
+            rare = int(np.bincount(target, minlength=2).argmin())
+            result["average_precision"] = float(average_precision_score(target == rare, scores[:, rare]))
+    return result
+
+
+# ------------------------------------------------------------------------------------------------- on disk
+
+
+def write_results(run: RunFolder, advice: Advice, model: Model | None, document: Mapping[str, Any]) -> None:
+    """The model where it is ours, result.json, and the report on them."""
+    if model is not None:
+        write_folder(run.model, model_files(model))
+    write_json(run.result, document)
+    write_report(run, advice.recommendation.to_dict(), advice.facts.to_dict(), advice.ledger(), document)
+
+
+def read_result(run: RunFolder) -> dict[str, Any]:
+    """result.json of a finished run; UserError when it is not what we wrote."""
+    document = read_json(run.result)
+    wanted = (*RESULT_KEYS, *(("search",) if document.get("kind") == "tune" else ()))
+    if missing := [key for key in wanted if key not in document]:
+        raise UserError(f"{run.result} is damaged: '{missing[0]}' is missing; delete it, and run the same command again")
+    return document

@@ -1,0 +1,406 @@
+"""``fit`` and ``tune`` from end to end: the one place where the knowledge and the training meet.
+
+The rest is imported inside the functions: what reads data while Ray starts, what trains after the search where that will
+do. Until the first trial runs, two seconds of importing torch here would keep the workers from a processor.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
+
+from advisor.errors import UserError, did_you_mean
+from advisor.executors.base import Executor, Factory, InProcessExecutor
+from advisor.machine import without_cuda
+from advisor.objectives.final_jobs import Stopped
+from advisor.report.progress import view
+from advisor.runs.remote import mirrored
+from advisor.search.interrupts import as_ctrl_c
+from advisor.workflows.options import ReadingOptions, takes_reading_options
+from advisor.workflows.status import begin_request, keep_request, remembered, searched_run, stopping
+
+if TYPE_CHECKING:
+    from advisor.dataset import Dataset
+    from advisor.executors.ray.executor import RayWorkers
+    from advisor.objectives.custom import OwnObjective
+    from advisor.objectives.trial import Trial
+    from advisor.runs.advice import Advice
+    from advisor.runs.folder import RunFolder
+    from advisor.runs.model import Model
+    from advisor.search.driver import Plan, SearchResult
+    from advisor.workflows.recommend import Source, Target
+    from advisor.workflows.search import Deadlines, Listener
+
+STRATEGIES = ("joint", "staged")
+GPU_SHARE = 0.25
+"""Of a GPU for a worker, where nothing else is asked for: one that trains leaves it idle between trainings and while it
+validates, and which of them train at once is decided by memory. Four on one do 1.3 to 1.9 times the trials an hour, eight
+hardly more (``benchmarks/gpu_packing.py``)."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished (or interrupted) run. ``document`` is what result.json holds; ``model`` is None when interrupted."""
+
+    folder: Path
+    document: Mapping[str, Any]
+    model: Model | None
+    interrupted: bool = False
+
+    def __repr__(self) -> str:
+        if self.interrupted:
+            return f"<RunResult {self.folder}: interrupted, no model>"
+        estimate, loss = self.document["estimate"], self.document["loss"]
+        expected = f"{loss} {estimate['mean']:.3g} expected ({estimate['low']:.3g} to {estimate['high']:.3g})"
+        return f"<RunResult {self.folder}: the {self.document['final']['winner']} won, {expected}>"
+
+
+@takes_reading_options
+@as_ctrl_c()
+def fit(
+    data: Source,
+    target: Target = None,
+    *,
+    out: str | Path | None = None,
+    progress: bool = True,
+    **options: Unpack[ReadingOptions],
+) -> RunResult:
+    """Train the recommendation alone: a model without a search. ``advisor train`` is this.
+
+    data: what ``recommend`` takes, or a run folder or its recommendation.yaml (then without target). out: the run
+    folder, or a URL of object storage (``s3://BUCKET/RUN``); by default ``runs/NAME``. progress: whether a bar (in a terminal
+    or a notebook) or a line is written to stderr. options: those of ``advisor.recommend``.
+    """
+    begun = time.monotonic()
+    from advisor.checks import throughput
+    from advisor.training.losses import loss_name
+    from advisor.workflows import final as contest
+    from advisor.workflows import results
+    from advisor.workflows import search as run_search
+    from advisor.workflows.open_run import open_run, write_advice
+
+    with view(quiet=not progress) as live:
+        advice, run = open_run(data, target, out, options)
+        with run.in_use(), mirrored(run, live.note), throughput.one_thread():
+            train = run_search.training_rows(advice)
+            write_advice(run, advice)
+            live.phase("train")
+            live.loss = loss_name(train.task)
+            document = results.new_document(advice, "train")
+            model = contest.train_alone(document, advice, train, live.epoch)
+            document["seconds"] = time.monotonic() - begun
+            results.write_results(run, advice, model, document)
+    return RunResult(run.path, document, model)
+
+
+@takes_reading_options
+@as_ctrl_c()
+def tune(
+    data: Source,
+    target: Target = None,
+    *,
+    trials: int = 40,
+    time_limit: float | None = None,
+    executor: str = "ray",
+    address: str | None = None,
+    workers: int | None = None,
+    gpus_per_worker: float | None = None,
+    trial_time_limit: float | None = None,
+    strategy: str = "joint",
+    adapt: bool = True,
+    objective: str | Callable[[Trial], Any] | None = None,
+    working_dir: str | Path | None = None,
+    storage: str | None = None,
+    out: str | Path | None = None,
+    progress: bool = True,
+    on_event: Listener | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    on_phase: Callable[[str], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
+    **options: Unpack[ReadingOptions],
+) -> RunResult:
+    """Search around the recommendation, judge the best few again, leave the winner's model.
+
+    trials: how many in all, those of an earlier call on the same run folder included; trial 0 is the recommendation,
+    trial 1 the library default. With 0, of a run that was searched, none is begun: that is ``finish``. time_limit: seconds,
+    for the search and the final together. executor: ``ray``, or ``in-process`` for debugging. address: a Ray cluster to join,
+    HOST:PORT, ray://HOST:PORT or auto. workers: how many trials at once. gpus_per_worker: the share of a GPU that each worker
+    asks Ray for; 0 trains on CPUs, and None, where Ray has GPUs, our networks for images and series on a quarter of one;
+    workers on one GPU train at once what fits its memory together, so a small share is the right one.
+    trial_time_limit: seconds after which a
+    trial is ended, and its worker replaced when it hangs. strategy: ``joint`` searches everything at once, ``staged`` first
+    what makes it learn, then what regularizes, then the layers. adapt: whether the curves of finished trials may move the
+    ranges of those that follow. objective: your own training code in place of our networks, a function of an
+    ``advisor.Trial`` or its name, package.module:function; the model is then yours, and the result has none. working_dir:
+    the folder to import it from, sent to a cluster's workers. storage: the URL of a database to keep the study in, in place
+    of the journal file; a run folder remembers it, without its password. data, target, out and options are those of ``fit``.
+    progress: whether a bar (in a terminal or a notebook) or a line per trial is written to stderr. on_event, on_phase,
+    on_note: told what happens, where we are, and what a user should know at once.
+    Ctrl-C or `advisor stop` ends the search cleanly; the same call goes on with it, ``finish`` makes a model of what is there.
+    Raises UserError for whatever the user can mend.
+    """
+    begun = time.monotonic()
+    _check_limits(trials or int(searched_run(data) is not None), time_limit, trial_time_limit, strategy)
+    objective, working_dir = remembered(data, objective, working_dir)
+    own = _own_objective(objective, working_dir)
+    if storage is not None:
+        from advisor.search.database import answers
+
+        answers(storage)  # before the run folder remembers it
+    with ExitStack() as stack:
+        live = stack.enter_context(view(quiet=not progress))
+        on_event, on_note = _both(live.event, on_event), _both(live.note, on_note)
+        on_phase = _both(live.phase, on_phase)
+        pool = _start_workers(executor, address, workers, gpus_per_worker, working_dir, own)
+        closed = stack.enter_context(_closing(pool))
+        from advisor.workflows import search as run_search
+        from advisor.workflows.open_run import open_run, write_advice
+
+        advice, run = open_run(data, target, out, options)
+        stack.enter_context(run.in_use())
+        stack.enter_context(mirrored(run, on_note))
+        stack.enter_context(nullcontext() if pool else _one_thread())
+        if trials and (finished := _finished(run, advice, trials, own)):
+            return finished
+        may_span = pool is not None and own is None and _on_gpus(pool, gpus_per_worker, address, advice)
+        train = run_search.training_rows(advice, spanning=may_span)
+        write_advice(run, advice)
+        on_phase("search")
+        runner, spanning = _runner(pool, own, advice, train, run, may_span)
+        closed.append(runner)
+        request = begin_request(run, trials, own.name if own else None, working_dir, storage, strategy)
+        stopped = stopping(run, should_stop)
+        ends = run_search.deadlines(begun, time_limit, train, bool(len(advice.data.dataset("test"))))
+        plan = run_search.plan_search(
+            advice, request, ends.final, trial_time_limit, own, train, adapt, spanning=spanning, more=trials > 0
+        )
+        if own:
+            on_event = own.watch(run, advice.recommendation, plan.make_payload, on_event, on_note)
+        from advisor.training.losses import loss_name
+
+        live.loss = "loss" if own else loss_name(train.task)
+        found = run_search.run_search(plan, runner, run, request, storage, on_event, stopped)
+        from advisor.workflows import results
+
+        document = results.new_document(advice, "tune")
+        document["search"] = run_search.search_section(found, advice, max(request.trials, len(found.trials)))
+        document["seconds"], document["time_limit"] = time.monotonic() - begun, time_limit
+        if found.interrupted:
+            return RunResult(run.path, document, None, interrupted=True)
+        on_phase("final")
+        try:
+            model = _hold_final(document, found, advice, train, runner, ends, plan, stopped, own, run, live.final)
+        except (Stopped, KeyboardInterrupt):
+            return RunResult(run.path, document, None, interrupted=True)
+        document["seconds"] = time.monotonic() - begun
+        results.write_results(run, advice, model, document)
+        if trials == 0:
+            keep_request(run, replace(request, trials=len(found.trials)))  # that is all that was wanted in the end
+        return RunResult(run.path, document, model)
+
+
+def _both(first: Callable[..., None], second: Callable[..., None] | None) -> Callable[..., None]:
+    """A function that calls both."""
+
+    def call(*arguments: Any) -> None:
+        first(*arguments)
+        if second is not None:
+            second(*arguments)
+
+    return call
+
+
+@contextmanager
+def _closing(pool: RayWorkers | None) -> Iterator[list[Executor]]:
+    """Closes the executor that is put into the list, and with it the pool; else the pool alone."""
+    runners: list[Executor] = []
+    try:
+        yield runners
+    finally:
+        for one in runners:
+            one.close()
+        if not runners and pool is not None:
+            pool.close()
+
+
+def finish(
+    run: str | Path,
+    *,
+    time_limit: float | None = None,
+    executor: str = "ray",
+    address: str | None = None,
+    workers: int | None = None,
+    gpus_per_worker: float | None = None,
+    objective: str | Callable[[Trial], Any] | None = None,
+    working_dir: str | Path | None = None,
+    storage: str | None = None,
+    progress: bool = True,
+    on_event: Listener | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    on_phase: Callable[[str], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
+) -> RunResult:
+    """The final, a model and a report from the trials that a stopped search has finished. ``advisor finish`` is this.
+
+    run: the run folder, its recommendation.yaml or its URL. time_limit: seconds, for the final. objective: only of a search
+    with a function of a program; one with a name is remembered. The others are those of ``tune``. The same search can be gone
+    on with later, by ``tune`` with more trials.
+    UserError when the run was not searched, or no trial has finished.
+    """
+    if searched_run(run) is None:
+        raise UserError(f"{run} holds no search to finish: begin one (`advisor tune`)")
+    return tune(
+        run,
+        trials=0,
+        time_limit=time_limit,
+        executor=executor,
+        address=address,
+        workers=workers,
+        gpus_per_worker=gpus_per_worker,
+        objective=objective,
+        working_dir=working_dir,
+        storage=storage,
+        progress=progress,
+        on_event=on_event,
+        should_stop=should_stop,
+        on_phase=on_phase,
+        on_note=on_note,
+    )
+
+
+def _hold_final(
+    document: dict[str, Any],
+    found: SearchResult,
+    advice: Advice,
+    train: Dataset,
+    runner: Executor,
+    ends: Deadlines,
+    plan: Plan,
+    stopped: Callable[[], bool],
+    own: OwnObjective | None,
+    run: RunFolder,
+    on_done: Callable[[int, int], None],
+) -> Model | None:
+    """The final, told in the document; its model, None with an objective of one's own."""
+    from advisor.checks import throughput
+    from advisor.workflows import final as contest
+
+    with throughput.one_thread():
+        if own:
+            contest.hold_own_final(document, found, advice, train, runner, ends, stopped, own, run, on_done)
+            return None
+        return contest.hold_final(document, found, advice, train, runner, ends, plan, stopped, on_done)
+
+
+def _finished(run: RunFolder, advice: Advice, trials: int, own: OwnObjective | None) -> RunResult | None:
+    """The run when the very search was finished before."""
+    if not (run.result.is_file() and (own or run.model.is_dir()) and run.has_search()):
+        return None
+    from advisor.workflows.results import read_result
+
+    document = read_result(run)
+    if document.get("objective", {}).get("name") != (own.name if own else None):
+        return None
+    same = document.get("configuration") == dict(advice.recommendation.configuration)
+    if document.get("kind") != "tune" or not same or len(document["search"]["trials"]) < trials:
+        return None
+    if own:
+        return RunResult(run.path, document, None)
+    from advisor.runs.model import load_model
+
+    return RunResult(run.path, document, load_model(run.model))
+
+
+def _check_limits(trials: int, time_limit: float | None, trial_time_limit: float | None, strategy: str) -> None:
+    if strategy not in STRATEGIES:
+        raise UserError(f"unknown strategy '{strategy}'{did_you_mean(strategy, STRATEGIES)}: choose joint or staged")
+    if trials < 1:
+        raise UserError(f"trials must be at least 1, not {trials}")
+    for what, seconds in (("the time limit", time_limit), ("the time limit of a trial", trial_time_limit)):
+        if seconds is not None and not seconds > 0:
+            raise UserError(f"{what} must be more than 0 seconds, not {seconds}")
+
+
+def _start_workers(
+    executor: str,
+    address: str | None,
+    workers: int | None,
+    gpus_per_worker: float | None,
+    working_dir: str | Path | None,
+    own: OwnObjective | None,
+) -> RayWorkers | None:
+    if gpus_per_worker is not None and gpus_per_worker < 0:
+        raise UserError(f"gpus_per_worker must be 0 or more, not {gpus_per_worker}")
+    if executor == "in-process":
+        if address or workers:
+            raise UserError("--executor in-process runs one trial at a time here: leave out --address and --workers")
+        return None
+    if executor != "ray":
+        raise UserError(f"unknown executor '{executor}': choose ray or in-process")
+    from advisor.executors.ray.executor import CLIENT, RayWorkers
+
+    imports = ["advisor.objectives.trial" if own else "advisor.training.loop"]
+    options: dict[str, Any] = {"gpus_per_worker": gpus_per_worker or 0, "imports": imports, "working_dir": working_dir}
+    if address is not None and address.startswith(CLIENT):
+        from advisor.executors.ray.client import ClientWorkers
+
+        pool: RayWorkers = ClientWorkers(workers, address, **options)
+    else:
+        pool = RayWorkers(workers, address, **options)
+    pool.start()
+    return pool
+
+
+def _on_gpus(pool: RayWorkers, gpus_per_worker: float | None, address: str | None, advice: Advice) -> bool:
+    """Whether the workers hold GPUs: as asked; unasked those for images and series, which rules make wider beside a GPU."""
+    if gpus_per_worker is not None:
+        return gpus_per_worker > 0
+    if advice.recommendation.kind == "table" or (address is None and without_cuda()):
+        return False
+    return pool.share_gpus(GPU_SHARE)
+
+
+def _own_objective(objective: str | Callable[[Trial], Any] | None, working_dir: str | Path | None) -> OwnObjective | None:
+    if objective is None:
+        return None
+    from advisor.objectives.custom import find
+
+    return find(objective, working_dir)
+
+
+def _one_thread() -> AbstractContextManager[None]:
+    """For trials in this process."""
+    from advisor.checks.throughput import one_thread
+
+    return one_thread()
+
+
+def _runner(
+    pool: RayWorkers | None,
+    own: OwnObjective | None,
+    advice: Advice,
+    train: Dataset,
+    run: RunFolder,
+    may_span: bool,
+) -> tuple[Executor, bool]:
+    """What runs the jobs, and whether they span GPUs, as the recommendation does where trials may."""
+    from advisor.objectives.networks import TrainingObjective, processes_of
+
+    factory: Factory = own.factory if own else TrainingObjective
+    shared = own.shared(advice, train, run) if own else {"data": train, "seed": advice.reading.seed}
+    processes = 1 if own else processes_of(advice.recommendation.configuration, len(train))
+    if processes > 1 and not may_span and advice.recommendation.provenance["gpus_per_trial"].yours:
+        raise UserError(f"gpus_per_trial {processes} needs workers with GPUs: give --gpus-per-worker 1 as well")
+    if pool and processes > 1 and may_span:
+        from advisor.objectives.multi_gpu import PER_PROCESS, SpanningObjective, spanning_shared
+
+        pool.span(processes, PER_PROCESS)
+        return pool.executor(SpanningObjective, spanning_shared(shared, processes)), True
+    if pool is None:
+        return InProcessExecutor(factory, shared), False
+    with own.sent() if own else nullcontext():
+        return pool.executor(factory, shared), False

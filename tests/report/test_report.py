@@ -1,0 +1,478 @@
+"""The report: what it shows, that data cannot run in it or steer a terminal (H1, H3), its size and sameness (H2), that a
+browser shows it without an error, a request or a scroll bar, its Markdown, and CSV that no spreadsheet runs (M5)."""
+
+import base64
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from itertools import pairwise
+
+import numpy as np
+import polars as pl
+import pytest
+
+import advisor
+from advisor.cli import main as cli
+from advisor.cli.main import _run
+from advisor.evaluation.diagnosis import calibration, diagnose, residuals
+from advisor.files import read_json
+from advisor.report.page import number, percent, render_html, render_markdown
+
+FAST = {"epochs": 6, "validation": "holdout", "batch_size": 64}
+SECTIONS = (
+    *("head", "verdict", "findings", "configuration", "reasons", "disagreements", "data", "search", "final", "curves"),
+    *("errors", "use", "reproduce"),
+)
+EVIL = (
+    *("<script>alert(1)</script>", "</script>", '" onerror="alert(1)', "{{7*7}}", "javascript:alert(1)", "a\u2028b", "\u202egnp"),
+    *("|`*_ [x](http://evil.example)", "<img src=http://evil.example/x onerror=alert(1)>", "\x1b[2J\x07\nnew line", "x" * 10_000),
+)
+TARGET = "</title><script>alert(2)</script>"
+
+
+class Page(HTMLParser):
+    """Elements with their attributes, and the text, as a browser would see them."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.text = [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+    def ids(self):
+        return [attributes["id"] for _, attributes in self.elements if "id" in attributes]
+
+
+def table(rows=120):
+    draw = np.random.default_rng(0)
+    a, b = draw.normal(size=(2, rows))
+    word = draw.choice(["u", "v", "w"], rows)
+    frame = pl.DataFrame({"a": a, "b": b, "c": word, "y": np.where(a - b > 0, "yes", "no")})
+    return frame.with_columns(pl.when(pl.int_range(rows) % 11 == 3).then(None).otherwise(pl.col("a")).alias("a"))
+
+
+def parts(run):
+    document = read_json(run / "report.json")
+    return [document[name] for name in ("recommendation", "facts", "result", "ledger")]
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory):
+    out = tmp_path_factory.mktemp("report") / "run"
+    advisor.tune(table(), "y", trials=3, executor="in-process", out=out, fixed=FAST)
+    return out
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    """A run in whose names everything is that a page or a terminal could trip over."""
+    folder = tmp_path_factory.mktemp("hostile")
+    frame = table().with_columns(*[pl.col("b").alias(name) for name in EVIL])
+    frame = frame.with_columns(
+        pl.col("c").replace({"u": EVIL[0], "v": EVIL[8]}), pl.col("y").replace({"yes": "=1+1", "no": "</script><script>"})
+    )
+    frame.rename({"y": TARGET}).write_parquet(folder / "<b>.parquet")
+    advisor.fit(str(folder / "<b>.parquet"), TARGET, out=folder / "run", fixed=FAST)
+    return folder / "run"
+
+
+# ------------------------------------------------------------------------------------------------------ what is shown
+
+
+@pytest.mark.slow
+def test_every_section_is_there_in_order(tuned):
+    page = Page((tuned / "report.html").read_text())
+    assert [name for name in page.ids() if name in SECTIONS] == list(SECTIONS)
+    levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(b - a <= 1 for a, b in pairwise(levels)), "headings in order"
+    assert all("scope" in attributes for tag, attributes in page.elements if tag == "th")
+    assert "It would be" in page.text and "Source: " in page.text, "flips and references of the ledger"
+    for words in ("expected calibration error", "Too few trials to say", "3 of 3 trials", "Confusions", "yours"):
+        assert words in page.text
+
+
+@pytest.mark.slow
+def test_the_page_without_a_ledger_has_the_reasons(tuned):
+    recommendation, facts, result, ledger = parts(tuned)
+    plain, full = (Page(render_html(recommendation, facts, result, given)) for given in (None, ledger))
+    assert plain.ids() == full.ids()
+    assert "Source: " not in plain.text
+
+
+@pytest.mark.slow
+def test_shift_of_a_column_is_shown_where_it_was_measured(tuned):
+    recommendation, facts, result, _ = parts(tuned)
+    facts["columns"][0] |= {"shift": {"psi": 0.31, "distance": 0.2, "new_level_share": 0.0}}
+    assert "shift to the rows compared: PSI 0.31, distance 0.2" in Page(render_html(recommendation, facts, result)).text
+
+
+@pytest.mark.slow
+def test_where_and_when_trials_ran_is_drawn(tuned):
+    recommendation, facts, result, _ = parts(tuned)
+    common = {"attempts": 1, "micro_batch": 64, "memory": 4e9, "peak_memory": 3e9}
+    result["search"]["packing"] = [
+        {"number": 0, "began": 0.0, "ended": 6.0, "worker": "pid 1", "device": "n1 10.0.0.1 gpu 0", **common},
+        {"number": 1, "began": 1.0, "ended": 4.0, "worker": "pid 2", "device": "n1 10.0.0.1 gpu 0", **common},
+        {"number": 2, "began": 4.0, "ended": 10.0, "worker": "pid 2", "device": "n1 10.0.0.1 gpu 0", **common},
+    ]
+    said = "in trials for 75 % of the time"
+    page = Page(render_html(recommendation, facts, result))
+    assert said in page.text and said in render_markdown(recommendation, facts, result)
+    drawn = {attributes["aria-label"] for tag, attributes in page.elements if tag == "svg" and "aria-label" in attributes}
+    assert {"Which worker ran which trial", "Memory of the GPUs"} <= drawn
+    assert "pid 2, n1 10.0.0.1 gpu 0" in page.text and "n1 10.0.0.1 gpu 0, expected" in page.text
+    del result["search"]["packing"]
+    assert "in trials for" not in Page(render_html(recommendation, facts, result)).text, "a run of before it was kept"
+
+
+@pytest.mark.slow
+def test_a_better_baseline_is_sentence_one(tuned):
+    recommendation, facts, result, _ = parts(tuned)
+    linear = next(entry for entry in result["test"]["results"] if entry["name"] == "linear")
+    linear |= {"loss": 0.0, "difference_to_network": {"mean": -1.0, "standard_error": 0.1}}
+    text = Page(render_html(recommendation, facts, result)).text
+    assert re.search(r"Verdict\s+A network is not the best tool here: the linear baseline", text)
+
+
+@pytest.mark.slow
+def test_the_report_again_in_each_format(tuned, tmp_path, capfd):
+    assert _run(["report", str(tuned)]) == 0
+    markdown = capfd.readouterr().out
+    html = (tuned / "report.html").read_text()
+    titles = re.findall(r"<h2>(.*?)</h2>", html)
+    assert re.findall(r"^## (.*)$", markdown, re.MULTILINE) == titles, "the same sections"
+    assert _run(["report", str(tuned), "--format", "html", "--out", str(tmp_path / "r.html")]) == 0
+    assert (tmp_path / "r.html").read_text() == html
+    capfd.readouterr()
+    assert _run(["report", str(tuned), "--format", "json"]) == 0
+    assert json.loads(capfd.readouterr().out) == read_json(tuned / "report.json")
+    assert _run(["report", str(tmp_path / "none")]) == 2
+
+
+# --------------------------------------------------------------------------------------------- H1: data are only text
+
+
+@pytest.mark.slow
+def test_data_make_no_element_and_no_attribute(hostile):
+    text = (hostile / "report.html").read_text()
+    page = Page(text)
+    assert [tag for tag, _ in page.elements].count("script") == 1
+    assert not {tag for tag, _ in page.elements} & {"img", "iframe", "object", "link", "form", "base", "embed"}
+    for tag, attributes in page.elements:
+        assert not any(name.startswith("on") for name in attributes), (tag, attributes)
+        for name in ("src", "href", "xlink:href", "action"):
+            value = attributes.get(name) or "#"
+            assert value.startswith("#") or (tag == "a" and value.startswith("https://")), (tag, value)
+    assert not re.search(r"url\((?!#|['\"]?#)", text)
+    assert EVIL[0] in page.text and "{{7*7}}" in page.text
+    assert not set(text) & set("\u2028\u202e\x1b\x07"), "nothing invisible"
+    assert "x" * 700 not in text
+    policy = next(a["content"] for _, a in page.elements if "default-src" in a.get("content", ""))
+    script = re.search(r"<script>(.*?)</script>", text, re.DOTALL).group(1)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy == f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'"
+
+
+@pytest.mark.slow
+def test_data_break_no_markdown_table(hostile):
+    lines = render_markdown(*parts(hostile)).splitlines()
+    assert not any("<script>" in line.replace("\\<", "") for line in lines if line[:4] != "    "), "but in a code block"
+    heads = [i for i, line in enumerate(lines) if re.fullmatch(r"\|[-:|]+\|", line)]
+    for head in heads:
+        width = len(re.findall(r"(?<!\\)\|", lines[head]))
+        for line in lines[head + 1 :]:
+            if not line.startswith("|"):
+                break
+            assert len(re.findall(r"(?<!\\)\|", line)) == width, line
+
+
+# ------------------------------------------------------------------------------------------------- H2: size, sameness
+
+
+@pytest.mark.slow
+def test_a_large_run_is_a_small_page_and_the_same_bytes(tuned, tmp_path):
+    recommendation, facts, result, ledger = parts(tuned)
+    facts["columns"] = [{**facts["columns"][i % 3], "name": f"column {i} {'x' * 10_000}"} for i in range(230)]
+    trial = {**result["search"]["trials"][0], "origin": "search"}
+    curve = [[epoch, 1 / epoch] for epoch in range(1, 101)]
+    result["search"]["trials"] = [{**trial, "number": i, "value": 1 + 1 / (i + 1), "curve": curve} for i in range(1000)]
+    placed = {"attempts": 1, "micro_batch": 64, "memory": 4e9, "peak_memory": 3e9, "device": "n1 10.0.0.1 gpu 0"}
+    result["search"]["packing"] = [
+        {"number": i, "began": float(i), "ended": i + 4.0, "worker": f"pid {i % 4}", **placed} for i in range(10_000)
+    ]
+    text = render_html(recommendation, facts, result, ledger)
+    assert len(text.encode()) < 2_000_000
+    (tmp_path / "report.json").write_text(json.dumps([recommendation, facts, result, ledger]))
+    code = (
+        "import json, sys; from advisor.report.page import render_html;"
+        "sys.stdout.buffer.write(render_html(*json.load(open(sys.argv[1]))).encode())"
+    )
+    for seed in ("1", "2"):
+        again = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path / "report.json")],
+            capture_output=True, check=True, timeout=120, env=os.environ | {"PYTHONHASHSEED": seed},
+        )  # fmt: skip
+        assert again.stdout == text.encode()
+
+
+# ----------------------------------------------------------------------------------------------------- a real browser
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """Runs a headless browser on a file: what it printed, and the URLs it asked for."""
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+    if program is None:
+        pytest.skip("there is no chromium or chrome on PATH")
+
+    def look(page, *flags, width=1200):
+        home = tmp_path_factory.mktemp("browser")
+        log = home / "net.json"
+        options = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+        more = ["--disable-component-update", "--disable-sync", f"--user-data-dir={home}", f"--log-net-log={log}"]
+        done = subprocess.run(
+            [program, *options.split(), *more, "--enable-logging=stderr", f"--window-size={width},900", *flags, page.as_uri()],
+            capture_output=True, text=True, timeout=120, check=True,
+        )  # fmt: skip
+        console = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
+        asked = [url for url in re.findall(r'"url":"([^"]*)"', log.read_text()) if url.startswith(("http", "ws", "ftp"))]
+        return done.stdout, console, [url for url in asked if "google" not in url]
+
+    return look
+
+
+MEASURE = """<script>addEventListener("load", () => {
+  const frame = document.querySelector("iframe"), inner = frame.contentDocument;
+  const open = [...inner.querySelectorAll("header, section")].map((part) => [part.id, part.getBoundingClientRect().height]);
+  document.querySelector("pre").textContent = JSON.stringify({wide: inner.documentElement.scrollWidth, parts: open,
+    script: inner.documentElement.classList.contains("js")});
+});</script>"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [360, 1600])
+@pytest.mark.parametrize("run", ["tuned", "hostile"])
+def test_a_browser_shows_it_whole(run, width, browser, request, tmp_path):
+    """In a frame of that width: a headless window is never narrower than 500 pixels."""
+    shutil.copy(request.getfixturevalue(run) / "report.html", tmp_path / "report.html")
+    frame = f'<iframe src="report.html" style="width:{width}px;height:900px;border:0"></iframe><pre></pre>'
+    (tmp_path / "look.html").write_text(f"<!doctype html><meta charset=utf-8>{frame}{MEASURE}")
+    out, console, asked = browser(
+        tmp_path / "look.html", "--allow-file-access-from-files", "--virtual-time-budget=3000", "--dump-dom", width=1700
+    )
+    assert (console, asked) == ([], [])
+    seen = json.loads(re.search(r"<pre>(.*?)</pre>", out, re.DOTALL).group(1))
+    assert seen["wide"] <= width, "no sideways scrolling"
+    assert seen["script"], "the policy lets our script run"
+    assert [name for name, height in seen["parts"] if height > 20] == list(SECTIONS)
+
+
+@pytest.mark.slow
+def test_a_browser_has_nothing_to_complain_of(hostile, browser):
+    out, console, asked = browser(hostile / "report.html", "--dump-dom")
+    assert (console, asked) == ([], [])
+    assert 'class="js"' in out
+
+
+# ---------------------------------------------------------------------------------------------------- H3: the terminal
+
+
+@pytest.mark.slow
+def test_names_stay_within_their_line(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    forged = "a\nerror: forged\r\x1b[2J\x9b31m"
+    frame = table().rename({"a": forged})
+    frame.with_columns(pl.lit("k").alias("constant\nerror: forged")).write_parquet("d.parquet")
+    assert _run(["recommend", "d.parquet", "--target", "y", "--out", "r"]) == 0
+    assert _run(["recommend", "d.parquet", "--target", forged + "?"]) == 2
+    assert _run(["report", "r"]) == 0
+    assert _run(["recommend", "d.parquet", "--target", "y", "--out", "r", "--json"]) == 0
+    out, err = capfd.readouterr()
+    assert not set(out + err) & set("\x1b\x9b\r")
+    assert not any(line.startswith("error: forged") for line in (out + err).splitlines())
+
+
+def test_one_line_is_one_line(capsys):
+    cli.echo("a\nb\x1b[0m", "c")
+    cli.say("d\u202e\ne")
+    assert capsys.readouterr() == ("a\\nb\\x1b[0m\nc\n", "d\\u202e\\ne\n")
+
+
+# ----------------------------------------------------------------------------------------------------------- M5: CSV
+
+
+def test_formulas_are_quoted_and_numbers_are_not():
+    frame = pl.DataFrame({"prediction": ["=1", "+x", "-1+1", "@x", "\tx", "\rx", "a=1", None], "probability_=1": [-1.5] * 8})
+    safe, quoted = cli.without_formulas(frame)
+    assert safe["prediction"].to_list() == ["'=1", "'+x", "'-1+1", "'@x", "'\tx", "'\rx", "a=1", None]
+    assert safe["probability_=1"].to_list() == [-1.5] * 8
+    assert quoted == 6
+    labels = pl.DataFrame({"prediction": ["-1", "+1", "-", "+", "-1.5e-3", "-5%"]})
+    assert cli.without_formulas(labels)[0].equals(labels)
+    numbers = pl.DataFrame({"prediction": [-1.5, 2.0]})
+    assert cli.without_formulas(numbers)[0].equals(numbers)
+
+
+@pytest.mark.slow
+def test_predict_quotes_unless_raw(hostile, tmp_path, capfd):
+    rows = str(hostile.parent / "<b>.parquet")
+    assert _run(["predict", str(hostile), rows]) == 0
+    safe = capfd.readouterr()
+    assert _run(["predict", str(hostile), rows, "--raw"]) == 0
+    raw = capfd.readouterr()
+    assert "\n'=1+1," in safe.out and "got a ' in front" in safe.err
+    assert "\n=1+1," in raw.out and "in front" not in raw.err
+
+
+# ------------------------------------------------------------------------------------------------ diagnosis
+
+
+def test_honest_probabilities_are_calibrated():
+    draw = np.random.default_rng(0)
+    p = draw.uniform(0, 1, 20_000)
+    target = (draw.uniform(size=20_000) < p).astype(np.int64)
+    honest, sure = (calibration(target, np.column_stack([1 - q, q])) for q in (p, np.where(p > 0.5, 1.0, 0.0)))
+    assert honest["expected_error"] < 0.02
+    assert sure["expected_error"] == pytest.approx(0.25, abs=0.02)
+    assert sum(b["rows"] for b in honest["bins"]) == 20_000
+    assert sure["bins"] == [{"rows": 20_000, "probability": 1.0, "right": pytest.approx(0.75, abs=0.02)}]
+
+
+def test_confusions_and_residuals():
+    scores = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
+    found = diagnose("binary", 2, np.array([0, 1, 1]), scores, scores.argmax(axis=1))
+    assert found["confusion"] == [[1, 0], [1, 1]]
+    assert "confusion" not in diagnose("multiclass", 30, np.array([0]), np.full((1, 30), 1 / 30), np.array([0]))
+    assert residuals(np.zeros(3), np.zeros(3)) == {"residual_quantiles": [0.0] * 5}
+    histogram = residuals(np.zeros(1000), np.linspace(-1, 1, 1000))["residual_histogram"]
+    assert len(histogram["counts"]) == 20 and sum(histogram["counts"]) == 900
+
+
+@pytest.mark.parametrize(("share", "text"), [(0.0, "0 %"), (0.0004, "< 0.1 %"), (0.123456, "12.3 %"), (1.0, "100 %")])
+def test_a_small_share_is_not_none(share, text):
+    assert percent(share) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(1340.2, "1,340"), (0.12345, "0.123"), (12, "12"), (True, "True"), (1e-7, "1e-7")])
+def test_three_digits(value, text):
+    assert number(value) == text
+
+
+def test_levels_and_the_target_are_bounded():
+    frame = table().with_columns((pl.col("c") + "z" * 5000).alias("c"))
+    facts = advisor.measure(frame, "y").to_dict()
+    assert all(len(level) <= 60 for level, _ in next(c for c in facts["columns"] if c["name"] == "c")["top"])
+    assert sum(count for _, count in facts["target"]["classes"]) == facts["values"]["rows"]
+    numbers = advisor.measure(frame.with_columns(y=pl.col("b") * 7), "y").to_dict()
+    assert len(numbers["target"]["histogram"]["counts"]) == 20
+
+
+# ------------------------------------------------------------------------------------------------------ missing parts
+
+OPTIONAL = (
+    *(("facts", "target"), ("facts", "samples"), ("facts", "columns", 0, "histogram"), ("facts", "columns", 0, "median")),
+    *(("result", "test", "results"), ("result", "test", "predictions"), ("result", "test", "predictions", "residual_histogram")),
+    ("result", "test", "left_out"),
+)
+"""Parts that a run may lack: they could not be measured or drawn, or its version did not know them."""
+
+
+def regression(y):
+    draw = np.random.default_rng(0)
+    a, b = draw.normal(size=(2, 120))
+    return pl.DataFrame({"a": a, "b": b, "y": y(a - b + 0.1 * draw.normal(size=120))})
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    out = tmp_path_factory.mktemp("regression") / "run"
+    advisor.fit(regression(lambda z: z), "y", out=out, fixed=FAST, progress=False)
+    return out
+
+
+def test_whatever_part_is_missing_the_page_is_whole(measured):
+    """Regression: a target without a histogram broke the page, and with it the run."""
+    for absent in (OPTIONAL, *([path] for path in OPTIONAL)):
+        document = read_json(measured / "report.json")
+        for path in sorted(absent, key=len, reverse=True):
+            *inner, last = path
+            place = document
+            for key in inner:
+                place = place[key]
+            place.pop(last, None)
+        recommendation, facts, result, ledger = (document[name] for name in ("recommendation", "facts", "result", "ledger"))
+        page = Page(render_html(recommendation, facts, result, ledger))
+        assert [name for name in page.ids() if name in SECTIONS] == list(SECTIONS)
+        assert ("The target" in page.text) and ("No histogram: nearly all values" in page.text) == (("facts", "target") in absent)
+        assert render_markdown(recommendation, facts, result, ledger)
+
+
+def test_no_fact_that_was_not_measured_breaks_the_page(measured):
+    recommendation, facts, result, ledger = parts(measured)
+    kept = {"rows", "rows_test", "task", "kind"}
+    facts["values"] = {name: value if name in kept else None for name, value in facts["values"].items()}
+    assert render_markdown(recommendation, facts, result, ledger) and render_html(recommendation, facts, result, ledger)
+
+
+@pytest.mark.parametrize(
+    "y",
+    [lambda z: 1e15 + 1e3 * z, lambda z: 1e-12 * z, lambda z: 1e15 * z, lambda z: np.where(np.arange(120) == 3, 5.0, 1.0)],
+    ids=["far from 0", "tiny", "huge", "all but one equal"],
+)
+def test_a_target_of_any_offset_and_scale_trains_as_well(y, measured, tmp_path):
+    run = advisor.fit(regression(y), "y", task="regression", out=tmp_path / "run", fixed=FAST, progress=False)
+    assert (tmp_path / "run" / "report.html").is_file()
+    r2, standard = (found["test"]["results"][0]["r2"] for found in (run.document, read_json(measured / "result.json")))
+    if y(np.zeros(120)).std() == 0:  # else nothing can be learnt
+        assert r2 == pytest.approx(standard, abs=0.01)
+
+
+def test_a_target_whose_squares_are_0_is_refused():
+    with pytest.raises(advisor.UserError, match="squares are below any float; give it in another unit"):
+        advisor.recommend(regression(lambda z: 1e-200 * z), "y")
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("values", "rows"), {"a": [1]}),
+        (("values", "columns.constant"), [1]),
+        (("values", "sequence.length"), "long"),
+        (("columns", 0, "missing_share"), {}),
+        (("columns", 0, "q05"), ...),
+        (("columns", 0, "distinct"), ...),
+        (("columns", 0, "histogram", "counts"), ["a"]),
+        (("columns", 0), "text"),
+        (("target", "histogram", "low"), ...),
+        (("target",), [1]),
+        (("sampled",), {"rows": 5}),
+    ],
+)
+def test_damaged_facts_are_one_line_and_no_bug(measured, tmp_path, capfd, path, value):
+    """A flipped bit in a key (...: as if it were absent), or a value of another type."""
+    shutil.copytree(measured, tmp_path / "run")
+    document = read_json(tmp_path / "run" / "facts.json")
+    *inner, last = path
+    place = document
+    for key in inner:
+        place = place[key]
+    if value is ...:
+        del place[last]
+    else:
+        place[last] = value
+    (tmp_path / "run" / "facts.json").write_text(json.dumps(document))
+    capfd.readouterr()
+    assert _run(["report", str(tmp_path / "run"), "--format", "markdown"]) == 2
+    out, err = capfd.readouterr()
+    assert out == "" and "facts.json is damaged: " in err and err.count("\n") == 1
