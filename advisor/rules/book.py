@@ -44,7 +44,7 @@ NOT_RULES = ("evidence.yaml", "profiles.yaml")
 """Files of a rule folder that hold no rules."""
 
 PRIOR_FACTOR: Mapping[Confidence, float] = {"low": 30.0, "medium": 10.0, "high": 3.0}
-"""How far a prior leaves the search open, each way, for a parameter on a log scale (rules-background.md, row 75)."""
+"""How far a prior leaves the search open, each way, for a parameter on a log scale (docs/evidence.md, range around a recommended value)."""
 PRIOR_SHARE: Mapping[Confidence, float] = {"low": 0.5, "medium": 0.25, "high": 0.1}
 """The same for a linear parameter: this share of its base range, each way; at least 1 for whole numbers."""
 

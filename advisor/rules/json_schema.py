@@ -63,7 +63,7 @@ def _fields(space: Space, facts: Mapping[str, Name]) -> dict[str, Schema]:
         "alternatives": _list(dict(zip(words.ALTERNATIVE, (SCALAR, TEXT), strict=True))),
         "known_problems": {"type": "array", "items": TEXT},
         "references": {
-            **_list(dict(zip(words.REFERENCE, (TEXT, {"type": "string", "pattern": f"^{words.URL}$"}, TEXT), strict=True))),
+            **_list(dict(zip(words.REFERENCE, (TEXT, {"type": "string", "pattern": f"^({words.URL})$"}, TEXT), strict=True))),
             "minItems": 1,
         },
         "evidence": _enum(words.Evidence),

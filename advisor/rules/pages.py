@@ -74,12 +74,17 @@ def _page(rule: Rule) -> str:
     lines += ["", "## Because", "", f"> {_prose(rule.because.text)}", "", "## Why", "", _prose(rule.why)]
     lines += _list("Alternatives", (f"{_code(_value(a.value))}: {_prose(a.why_not)}" for a in rule.alternatives))
     lines += _list("Known problems", map(_prose, rule.known_problems))
-    lines += _list("References", (f"[{_prose(r.cite)}]({r.url}): {_prose(r.says)}" for r in rule.references))
+    lines += _list("References", (f"[{_prose(r.cite)}]({_link(r.url)}): {_prose(r.says)}" for r in rule.references))
     if rule.measured is not None:
         lines += ["", "## Measured", "", *_table(("", ""), [(name, _prose(_value(v))) for name, v in rule.measured.items()])]
     lines += ["", "## Examples", "", *_table(("given", "expected"), map(_example, rule.examples))]
     lines += _list("Replaces", map(_code, rule.replaces))
     return "\n".join(lines) + "\n"
+
+
+def _link(url: str) -> str:
+    """Pages lie in docs/rules: those of docs are one folder up."""
+    return url.replace("docs/", "../", 1) if url.startswith("docs/") else url
 
 
 def _effects(rule: Rule) -> list[tuple[str, str, str]]:

@@ -147,7 +147,8 @@ ALTERNATIVE = ("value", "why_not")
 REFERENCE = ("cite", "url", "says")
 ID = r"[a-z0-9]+(-[a-z0-9]+)+"
 CODE = r"[a-z0-9]+(-[a-z0-9]+)*"
-URL = r"https?://\S+"
+URL = r"https?://\S+|docs/[a-z_]+\.md(#[a-z0-9-]+)?"
+"""A web address, or a page of the repository's own documentation."""
 _WORD_HINT = " (YAML reads no, yes, on and off as false and true: put the word in quotes)"
 
 
@@ -323,7 +324,7 @@ class _Reader:
         for index, _ in self.entries("references", REFERENCE):
             cite, url, says = (self.text_at(MAX_TEXT, "references", index, key) for key in REFERENCE)
             if url and not re.fullmatch(URL, url):
-                self.complain(f"{shown(url)} is not a web address", "references", index, "url")
+                self.complain(f"{shown(url)} is not a web address, nor docs/PAGE.md", "references", index, "url")
             found.append(Reference(cite, url, says))
         if self.data.get("references") == []:
             self.complain("must not be empty: a rule says where it comes from", "references")

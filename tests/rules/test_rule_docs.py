@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from pathlib import Path
 
 import jsonschema
@@ -35,7 +36,7 @@ def test_pages_do_not_depend_on_the_order_and_say_all_of_a_rule():
     for rule in SHIPPED:
         text = pages[f"{rule.id}.md"]
         assert f"({rule.id}.md)" in pages["README.md"]
-        assert all(reference.url in text for reference in rule.references)
+        assert all(f"({reference.url.replace('docs/', '../')})" in text for reference in rule.references)
         assert all(f"`{effect.parameter}`" in text for effect in rule.effects)
         assert ("## Alternatives" in text) == bool(rule.alternatives)
         assert text.count("\n| ") >= 7 + len(rule.examples)
@@ -134,3 +135,13 @@ def test_what_the_format_refuses_does_not_fit(place, value):
 
 def test_the_schema_is_plain_json():
     assert json.loads(json_schema.to_json(SPACE, fact_names(FACTS)))["title"] == "A rule file of advisor"
+
+
+def test_a_reference_to_our_own_documentation_names_a_page_and_a_section_that_are_there():
+    for rule in SHIPPED:
+        for reference in rule.references:
+            if reference.url.startswith("docs/"):
+                page, _, anchor = reference.url.partition("#")
+                headings = re.findall(r"^#+ (.+)$", (DOCS.parent / page).read_text(), flags=re.MULTILINE)
+                anchors = [re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings]
+                assert anchor in anchors, reference.url

@@ -137,7 +137,7 @@ MISTAKES = [
     ("why: Few rows cannot fill many units.", "why: true", "20: why: true is not text"),
     ("why_not: Too many.", "whynot: Too many.", "22: alternatives[0].whynot: unknown field (did you mean 'why_not'?)"),
     (", says: it is so", "", "25: references[0]: says: missing"),
-    ("https://example.org/x", "example.org", "25: references[0].url: 'example.org' is not a web address"),
+    ("https://example.org/x", "example.org", "25: references[0].url: 'example.org' is not a web address, nor docs/PAGE.md"),
     ("evidence: folklore", "evidence: measured", "26: evidence: 'measured' needs an entry for"),
     ("evidence: folklore", "evidence: proven", "26: evidence: 'proven' is not one of measured, reported, folklore"),
     ("{rows: 499}", "{rosw: 499}", "28: examples[0].given.rosw: unknown fact (did you mean 'rows'?)"),
