@@ -36,7 +36,7 @@ def without_cuda() -> bool:
         return True
 
 
-def differences(ours: Mapping[str, str], theirs: Mapping[str, str]) -> list[str]:
+def version_differences(ours: Mapping[str, str], theirs: Mapping[str, str]) -> list[str]:
     """In words, what differs: "torch is 2.6.0 there and 2.7.1 here"."""
     return [
         f"{name} is {theirs.get(name, 'missing')} there and {ours[name]} here"

@@ -40,7 +40,7 @@ from optuna.trial import TrialState
 from advisor.errors import UserError
 from advisor.executors.base import Began
 from advisor.executors.ray.executor import RayExecutor
-from advisor.search.driver import Ended, Plan, search
+from advisor.search.driver import Ended, SearchPlan, search
 from advisor.search.executor_contract import SHARED, PointSpace, script_factory
 
 RESULTS = Path(__file__).resolve().parent / "results" / "chaos.md"
@@ -84,7 +84,7 @@ def drive(journal, address, trials, room):
     def payload(configuration, place):
         return {"losses": losses(configuration["x"]), "seconds": SECONDS}
 
-    plan = Plan(PointSpace(), {"first": {"x": 1.0}}, trials=trials, max_epochs=EPOCHS, make_payload=payload, seed=1)
+    plan = SearchPlan(PointSpace(), {"first": {"x": 1.0}}, trials=trials, max_epochs=EPOCHS, make_payload=payload, seed=1)
     executor = Loud(script_factory, SHARED, None, address)
     if room is not None:
         # Only now: Ray's own files are larger.

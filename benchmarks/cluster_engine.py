@@ -35,7 +35,7 @@ from advisor.executors.ray.executor import RayExecutor
 from advisor.executors.simulated import Faults, SimulatedExecutor
 from advisor.rules import shipped
 from advisor.search.database import InMemory
-from advisor.search.driver import Ended, Plan, search, tpe
+from advisor.search.driver import Ended, SearchPlan, search, tpe
 from advisor.search.executor_contract import PointSpace
 from advisor.search.journal import Journal
 
@@ -83,7 +83,7 @@ def efficiency(nodes):
         assert executor.slots == nodes
         executor.worker_pids()
         busy = []
-        plan = Plan(PointSpace(), {}, trials=TRIALS_PER_NODE * nodes, max_epochs=SLEEPS)
+        plan = SearchPlan(PointSpace(), {}, trials=TRIALS_PER_NODE * nodes, max_epochs=SLEEPS)
         with on_disk() as folder:
             begun = time.monotonic()
             search(
@@ -130,7 +130,7 @@ def measure_reports():
         executor.worker_pids()
         with on_disk() as folder:
             begun, used = time.monotonic(), time.process_time()
-            result = search(Plan(PointSpace(), {}, trials=6, max_epochs=EPOCHS), executor, Path(folder) / "journal")
+            result = search(SearchPlan(PointSpace(), {}, trials=6, max_epochs=EPOCHS), executor, Path(folder) / "journal")
             seconds, used = time.monotonic() - begun, time.process_time() - used
     finally:
         executor.close()
@@ -179,7 +179,7 @@ def misfortunes():
 
 
 def random_plan(trials):
-    return Plan(
+    return SearchPlan(
         PointSpace(),
         {},
         trials=trials,

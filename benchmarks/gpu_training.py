@@ -38,7 +38,7 @@ from advisor.networks.tables import StackedLinear
 from advisor.objectives.networks import splits_of
 from advisor.splits import Split
 from advisor.training import cuda_graphs, signal_inputs
-from advisor.training.loop import Rows, build, prepare, train
+from advisor.training.loop import MemberRows, build, prepare, train
 from advisor.workflows.recommend import get_advice, reading_of
 
 HERE = Path(__file__).resolve().parent
@@ -190,7 +190,7 @@ def plain_signals(
     configuration: dict[str, Any], data: Dataset, split: Split, *, compiled: bool, stored: bool
 ) -> Iterator[None]:
     inputs = prepare(configuration, data, [split], "cpu")
-    rows = Rows(configuration, data, [split], [0], "cpu")
+    rows = MemberRows(configuration, data, [split], [0], "cpu")
     network = build(configuration, inputs, rows, torch.Generator())
     assert isinstance(network, SignalNetwork)
     net: nn.Module = plainly(network).cuda()
@@ -240,7 +240,7 @@ def plain_signals(
 
 def plain_table(configuration: dict[str, Any], data: Dataset, split: Split) -> Iterator[None]:
     inputs = prepare(configuration, data, [split], "cuda")
-    rows = Rows(configuration, data, [split], [0], "cuda")
+    rows = MemberRows(configuration, data, [split], [0], "cuda")
     net = build(configuration, inputs, rows, torch.Generator()).cuda()
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, fused=True)
     target, none = torch.from_numpy(np.asarray(data.target)).cuda(), torch.zeros(1, dtype=torch.int64)

@@ -31,7 +31,7 @@ import ray
 from advisor.executors.ray.executor import RayExecutor
 from advisor.files import GrowingFile
 from advisor.rules import shipped
-from advisor.search.driver import Plan, search
+from advisor.search.driver import SearchPlan, search
 
 EPOCHS = 5
 RESULTS = Path(__file__).resolve().parent / "results" / "trial_overhead.md"
@@ -103,7 +103,7 @@ def ours(space, trials, workers):
         executor.worker_pids()
         with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
             for count in (8, trials):
-                plan = Plan(space, {}, trials=count, max_epochs=EPOCHS, make_payload=lambda _, place: {"place": place})
+                plan = SearchPlan(space, {}, trials=count, max_epochs=EPOCHS, make_payload=lambda _, place: {"place": place})
                 watch.seconds.clear()
                 sampling = ("infer_relative_search_space", "sample_relative", "sample_independent", "after_trial")
                 with (

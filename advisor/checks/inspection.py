@@ -19,13 +19,13 @@ from torch.nn.parameter import is_lazy
 
 from advisor.checks.gradients import module_gradients
 from advisor.checks.receptive_fields import Seen, last_map, support
-from advisor.checks.tracing import FLOW, Step, Trace, left_as_it_was, trace
+from advisor.checks.tracing import FLOW, Trace, TraceStep, left_as_it_was, trace
 from advisor.errors import UserError, did_you_mean
 from advisor.executors.base import error_text
 from advisor.networks.plan import group_count
 from advisor.objectives.importing import import_own, split_name
 
-Severity = Literal["error", "warning", "info"]
+InspectionSeverity = Literal["error", "warning", "info"]
 """error: the network is wrong; warning: it will learn worse than it could; info: worth knowing."""
 
 HE = {"relu", "leaky_relu", "gelu", "silu", "mish", "elu", "celu", "relu6", "hardswish", "softplus", "prelu", "rrelu"}
@@ -50,7 +50,7 @@ BETWEEN = ("norm", "add", "dropout", "pooling", "other", "whole")
 class NetworkFinding:
     """One thing to know about a network. where: dotted names of modules; notes: those that it acts on (docs/notes.md)."""
 
-    severity: Severity
+    severity: InspectionSeverity
     code: str
     message: str
     where: tuple[str, ...]
@@ -105,7 +105,7 @@ class _Case:
     training: bool
     passed: Trace
     axes: int
-    map: tuple[Step, Seen] | None
+    map: tuple[TraceStep, Seen] | None
     reach: tuple[int, ...] | None
     numbers: dict[str, Tensor] = field(repr=False)
 
@@ -285,7 +285,7 @@ def _initialization(case: _Case) -> Iterator[NetworkFinding]:
         )  # fmt: skip
 
 
-def _activation_after(passed: Trace, step: Step) -> tuple[Step, bool] | None:
+def _activation_after(passed: Trace, step: TraceStep) -> tuple[TraceStep, bool] | None:
     """The first activation that reads a step's result, and whether a normalization stands in between."""
     waiting, seen = [(step, False)], set[int]()
     while waiting:
@@ -299,7 +299,7 @@ def _activation_after(passed: Trace, step: Step) -> tuple[Step, bool] | None:
     return None
 
 
-def _fans(weight: Tensor, step: Step) -> tuple[int, int]:
+def _fans(weight: Tensor, step: TraceStep) -> tuple[int, int]:
     """Inputs and outputs of one unit: of Linear (outputs, inputs), of convolutions (outputs, inputs, *kernel), of stacks with
     the members in front."""
     if step.function == "baddbmm":

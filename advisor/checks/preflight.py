@@ -64,7 +64,7 @@ SHARES = {"throughput": 0.2, "one-batch": 0.3, "inputs-count": 0.7, "no-leak": 0
 
 
 @dataclass(frozen=True)
-class Check:
+class PreflightCheck:
     """One result. passed: None when it could not be judged. cause and fix: of a failure, in words."""
 
     check: str
@@ -79,7 +79,7 @@ class Check:
 class Preflight:
     """All results in the order in which they were made. rows: training and validation rows that took part."""
 
-    checks: tuple[Check, ...]
+    checks: tuple[PreflightCheck, ...]
     rows: tuple[int, int]
     seconds: float
 
@@ -89,7 +89,7 @@ class Preflight:
         return not self.failed
 
     @property
-    def failed(self) -> tuple[Check, ...]:
+    def failed(self) -> tuple[PreflightCheck, ...]:
         return tuple(check for check in self.checks if check.passed is False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -132,7 +132,7 @@ def preflight(
 
 def _checks(
     subject: Subject, advice: Advice, seconds: float, begun: float, clock: Callable[[], float]
-) -> Iterator[Check]:
+) -> Iterator[PreflightCheck]:
     yield (plan := check_plan(subject))
     yield check_gradients_of_functions(subject.configuration)
     if plan.passed is False:
@@ -157,37 +157,37 @@ def _checks(
 # ------------------------------------------------------------------------------------------------- before training
 
 
-def check_plan(subject: Subject) -> Check:
+def check_plan(subject: Subject) -> PreflightCheck:
     """Whether there is such a network at all for inputs of this size."""
     features = subject.data.features
     if not isinstance(features, Signals):
-        return Check("plan", True, "the network can be built")
+        return PreflightCheck("plan", True, "the network can be built")
     channels, *size = features.values.shape[1:]
     plan = plan_of(subject.configuration, channels, size)
     reason = problem(plan, subject.outputs, int(subject.configuration["batch_size"]))
     if reason is None:
-        return Check("plan", True, "the network can be built")
+        return PreflightCheck("plan", True, "the network can be built")
     cause, _, fix = reason.partition(": ")
-    return Check("plan", False, "the network cannot be trained", {}, cause, fix)
+    return PreflightCheck("plan", False, "the network cannot be trained", {}, cause, fix)
 
 
-def check_gradients_of_functions(configuration: Mapping[str, Any]) -> Check:
+def check_gradients_of_functions(configuration: Mapping[str, Any]) -> PreflightCheck:
     """N7: activations, losses, target transforms, norms and embeddings against the definition of the derivative."""
     results = own_gradients(configuration)
     wrong = [name for name, reason in results.items() if reason is not None]
     numbers = {"checked": len(results), "wrong": wrong}
     if wrong:
-        return Check(
+        return PreflightCheck(
             "gradients-agree", False, f"{len(wrong)} of {len(results)} functions have a gradient that is no derivative", numbers,
             f"{', '.join(wrong)}: gradient and difference quotient differ in double precision",
             "this is a bug of ours or of this PyTorch: please report it, with both versions",
         )  # fmt: skip
-    return Check(
+    return PreflightCheck(
         "gradients-agree", True, f"the gradients of all {len(results)} functions agree with the difference quotient", numbers
     )
 
 
-def check_first_loss(subject: Subject) -> Check:
+def check_first_loss(subject: Subject) -> PreflightCheck:
     """The loss before training is a constant's: the class shares', or the mean's."""
     rows = subject.first_rows()
     network = subject.network().train()
@@ -197,20 +197,20 @@ def check_first_loss(subject: Subject) -> Check:
     return first_loss(loss, subject.constant_loss(rows[0].numpy()), zero=subject.configuration["output_init"] == "zero")
 
 
-def first_loss(loss: float, expected: float, *, zero: bool) -> Check:
+def first_loss(loss: float, expected: float, *, zero: bool) -> PreflightCheck:
     """Judge the loss at initialization against that of a constant; zero: whether the output layer starts at zero."""
     numbers = {"loss": loss, "constant": expected}
     words = f"before training the loss is {loss:.3g}; a constant's is {expected:.3g}"
     tolerance = ZERO_TOLERANCE if zero else DRAWN_TOLERANCE
     if loss <= expected * (1 + tolerance) + 1e-4 and (not zero or loss >= expected * (1 - tolerance) - 1e-4):
-        return Check("first-loss", True, words, numbers)
+        return PreflightCheck("first-loss", True, words, numbers)
     cause = (
         "the first outputs are not finite" if not np.isfinite(loss)
         else "the output layer should start at the class shares (or the mean) and does not" if zero
         else "the first outputs are large: training begins by unlearning them"
     )  # fmt: skip
     fix = "start the output layer at zero (--set output_init=zero), scale the inputs"
-    return Check("first-loss", False, words, numbers, cause, fix)
+    return PreflightCheck("first-loss", False, words, numbers, cause, fix)
 
 
 def first_pass(subject: Subject, network: Network | None = None) -> Trace:
@@ -229,53 +229,53 @@ def first_pass(subject: Subject, network: Network | None = None) -> Trace:
     return trace(network, *subject.inputs(rows), loss=lambda out: subject.loss(out, rows), training=True)
 
 
-def check_flow(passed: Trace) -> Iterator[Check]:
+def check_flow(passed: Trace) -> Iterator[PreflightCheck]:
     """N5 and N4: dead and saturated units, and the gradient's way from the output to the first layer."""
     activations = passed.of_kind("activation")
     known = [s.dead for s in passed.watched() if s.dead is not None]
     numbers: dict[str, Any] = {"largest_share": max(known, default=None), "layers": len(known)}
     if not known:
-        yield Check("units-alive", None, "there is no activation whose units could be watched", numbers)
+        yield PreflightCheck("units-alive", None, "there is no activation whose units could be watched", numbers)
     elif dead := passed.dead():
         step, share = max(dead, key=lambda pair: pair[1])
-        yield Check(
+        yield PreflightCheck(
             "units-alive", False, f"{share:.0%} of the units of {step.module or step.function} are 0 on every row", numbers,
             "their weights and biases never let the sum become positive: their gradient is 0, and they stay dead",
             "--set activation=leaky_relu or gelu, --set weight_init=he_normal, or a norm; scale the inputs",
         )  # fmt: skip
     else:
-        yield Check("units-alive", True, f"at most {max(known):.0%} of a layer's units are 0 on every row", numbers)
+        yield PreflightCheck("units-alive", True, f"at most {max(known):.0%} of a layer's units are 0 on every row", numbers)
     flat = passed.saturated()
     shares = [s.saturated for s in activations if s.saturated is not None]
     if flat:
         step, share = max(flat, key=lambda pair: pair[1])
-        yield Check(
+        yield PreflightCheck(
             "units-not-saturated", False, f"{share:.0%} of what {step.function} makes in {step.module} lies where it is flat",
             {"largest_share": share}, "the sums before it are too large: no gradient comes through",
             "--set weight_init=xavier_normal, --set activation=relu, or a norm; scale the inputs",
         )  # fmt: skip
     elif shares:
         words = f"at most {max(shares):.0%} of a layer is saturated"
-        yield Check("units-not-saturated", True, words, {"largest_share": max(shares)})
+        yield PreflightCheck("units-not-saturated", True, words, {"largest_share": max(shares)})
     yield _gradient_flow(passed)
 
 
-def _gradient_flow(passed: Trace) -> Check:
+def _gradient_flow(passed: Trace) -> PreflightCheck:
     flow = passed.flow()
     if flow is None:
-        return Check("gradient-flows", None, "there are fewer than two hidden layers to compare")
+        return PreflightCheck("gradient-flows", None, "there are fewer than two hidden layers to compare")
     first, last, ratio = flow
     numbers = {"ratio": ratio, "first": first.gradient, "last": last.gradient, "layers": len(passed.weighted())}
     words = f"the gradient at {first.module} is {ratio:.2g} times as large as at {last.module}"
     if 1 / FLOW <= ratio <= FLOW:
-        return Check("gradient-flows", True, words, numbers)
+        return PreflightCheck("gradient-flows", True, words, numbers)
     vanishes = ratio < 1
     changes = "smaller" if vanishes else "larger"
     cause = f"each layer makes it {changes}: the weights do not fit the activation, or there are many layers"
     fix = "--set norm=batch (channel for images and sequences), --set block=residual, a weight_init that fits the activation" + (
         "" if vanishes else ", --set gradient_clip=1"
     )
-    return Check("gradient-flows", False, words, numbers, cause, fix)
+    return PreflightCheck("gradient-flows", False, words, numbers, cause, fix)
 
 
 # ------------------------------------------------------------------------------------------------- speed and memory
@@ -310,32 +310,32 @@ def _steps(subject: Subject, network: Network) -> Callable[[int], None]:
     return step
 
 
-def check_throughput(measured: Mapping[int, float], batch_size: int) -> Check:
+def check_throughput(measured: Mapping[int, float], batch_size: int) -> PreflightCheck:
     """Where larger batches stop to be faster; rows per second by batch size in, knee and judgement out."""
     bend, best = knee(measured), max(measured.values())
     nearest = min(measured, key=lambda size: abs(size - batch_size))
     share = measured[nearest] / best
     numbers = {"rows_per_second": {size: round(rate) for size, rate in measured.items()}, "knee": bend, "batch_size": batch_size}
     words = f"the rate bends at batches of {bend} rows ({measured[bend]:,.0f} rows/s); {nearest} reach {share:.0%} of the best"
-    return Check("throughput", True, words, numbers)
+    return PreflightCheck("throughput", True, words, numbers)
 
 
-def check_memory(subject: Subject, facts: Mapping[str, Any]) -> Check:
+def check_memory(subject: Subject, facts: Mapping[str, Any]) -> PreflightCheck:
     """The largest batch that the memory bears for all folds at once: measured on a GPU, estimated on a CPU."""
     batch, members = int(subject.configuration["batch_size"]), subject.members
     on_gpu = subject.device.startswith("cuda")
     free = usable_memory(facts, gpu=on_gpu)
     if free is None:
-        return Check("memory", None, "how much memory is free was not measured")
+        return PreflightCheck("memory", None, "how much memory is free was not measured")
     needed, how = _needed(subject, members)
     most, wanted = edge(free, needed), needed(batch)
     numbers = {"edge": most, "batch_size": batch, "bytes": round(wanted), "free": round(free), "members": members, "how": how}
     words = f"{batch} rows of {members} networks take about {wanted / 1e9:.2g} GB ({how}); the edge is at {most:,} rows"
     if most >= batch:
-        return Check("memory", True, words, numbers)
+        return PreflightCheck("memory", True, words, numbers)
     cause = f"training takes about {wanted / 1e9:.2g} GB, and {free / 1e9:.2g} GB may be used"
     fix = f"--set batch_size={max(2, most)} or smaller, a smaller width, fewer folds"
-    return Check("memory", False, words, numbers, cause, fix)
+    return PreflightCheck("memory", False, words, numbers, cause, fix)
 
 
 def _needed(subject: Subject, members: int) -> tuple[Callable[[int], float], str]:
@@ -373,12 +373,12 @@ def without_help(configuration: Mapping[str, Any], data: Dataset) -> dict[str, A
     return plain | {"schedule": "constant", "warmup": 0.0}
 
 
-def check_one_batch(subject: Subject, *, deadline: float, clock: Callable[[], float]) -> Check:
+def check_one_batch(subject: Subject, *, deadline: float, clock: Callable[[], float]) -> PreflightCheck:
     """Can one batch be learnt by heart, with the optimizer and rate that are recommended."""
     rows = batch_to_learn(subject)
     target = subject.data.target[rows]
     if len(rows) < 2 or len(np.unique(target)) < 2:
-        return Check("one-batch", None, "no two training rows with different inputs and different targets")
+        return PreflightCheck("one-batch", None, "no two training rows with different inputs and different targets")
     if subject.data.classes:
         shares = np.bincount(target) / len(target)
         constant = float(-(shares[shares > 0] * np.log(shares[shares > 0])).sum())
@@ -396,15 +396,15 @@ def check_one_batch(subject: Subject, *, deadline: float, clock: Callable[[], fl
     return one_batch(losses, constant, rows=len(rows), in_time=clock() <= deadline, unit=loss_name(subject.data.task))
 
 
-def one_batch(losses: Sequence[float], constant: float, *, rows: int, in_time: bool, unit: str) -> Check:
+def one_batch(losses: Sequence[float], constant: float, *, rows: int, in_time: bool, unit: str) -> PreflightCheck:
     """Judge the losses on one batch, step by step, against a constant's; in_time: whether all steps could be made."""
     best = min((loss for loss in losses if np.isfinite(loss)), default=float("inf"))
     numbers = {"rows": rows, "steps": len(losses), "best_loss": best, "constant": constant}
     words = f"{rows} rows: the {unit} falls from {constant:.3g} (a constant's) to {best:.3g} in {len(losses)} steps"
     if best <= LEARNT * constant:
-        return Check("one-batch", True, words, numbers)
+        return PreflightCheck("one-batch", True, words, numbers)
     if not in_time:
-        return Check("one-batch", None, f"{words}, then the time was up: give more with --seconds", numbers)
+        return PreflightCheck("one-batch", None, f"{words}, then the time was up: give more with --seconds", numbers)
     if not np.isfinite(losses[-1]) or losses[-1] > 2 * constant:
         cause, fix = "the loss climbs: the learning rate is too large", "a smaller learning_rate, --set gradient_clip=1"
     elif best > 0.8 * constant:
@@ -413,7 +413,7 @@ def one_batch(losses: Sequence[float], constant: float, *, rows: int, in_time: b
     else:
         cause = "it is learnt in part: the network is too small to tell these rows apart, or the rate too small"
         fix = "more width or hidden layers (stages and blocks for images and sequences), or a larger learning_rate"
-    return Check("one-batch", False, words, numbers, cause, fix)
+    return PreflightCheck("one-batch", False, words, numbers, cause, fix)
 
 
 def batch_to_learn(subject: Subject) -> NDArray[np.int64]:
@@ -466,10 +466,10 @@ def _gain(worse: NDArray[np.float64], better: NDArray[np.float64]) -> tuple[floa
     return mean / max(float(worse.mean()), 1e-300), mean / error if error > 0 else np.sign(mean) * np.inf
 
 
-def check_inputs_count(subject: Subject, epochs: int) -> Check:
+def check_inputs_count(subject: Subject, epochs: int) -> PreflightCheck:
     """Real inputs must beat inputs that are all alike, on the same validation rows."""
     if epochs < 1:
-        return Check("inputs-count", None, "too little can be trained in the time: give more with --seconds")
+        return PreflightCheck("inputs-count", None, "too little can be trained in the time: give more with --seconds")
     real = _trained_losses(subject, subject.configuration, subject.data, epochs)
     empty = _trained_losses(subject, subject.configuration, blank(subject.data), epochs)
     gain, errors = _gain(empty, real)
@@ -478,10 +478,10 @@ def check_inputs_count(subject: Subject, epochs: int) -> Check:
     unit = loss_name(subject.data.task)
     words = f"validation {unit} {real.mean():.3g} with the inputs, {empty.mean():.3g} with blank ones, after {epochs} epochs"
     if errors > BETTER and gain > 0:
-        return Check("inputs-count", True, words, numbers)
+        return PreflightCheck("inputs-count", True, words, numbers)
     if gain > 0 and gain * (1 + BETTER / errors) > LITTLE:
-        return Check("inputs-count", None, f"{words}: too few rows to tell that from chance", numbers)
-    return Check(
+        return PreflightCheck("inputs-count", None, f"{words}: too few rows to tell that from chance", numbers)
+    return PreflightCheck(
         "inputs-count", False, words, numbers,
         "the inputs do not help yet: they say little about the target, or the network does not learn from them so soon",
         "look at the findings of `advisor recommend` (types, scaling, target); give more time with --seconds; if one-batch "
@@ -489,7 +489,7 @@ def check_inputs_count(subject: Subject, epochs: int) -> Check:
     )  # fmt: skip
 
 
-def check_no_leak(subject: Subject, *, deadline: float, clock: Callable[[], float]) -> Check:
+def check_no_leak(subject: Subject, *, deadline: float, clock: Callable[[], float]) -> PreflightCheck:
     """Labels that mean nothing cannot be learnt on validation rows, unless those rows, or copies of them, are trained on too.
 
     The validation rows that look like copies take part first: among the others they would go under.
@@ -502,7 +502,7 @@ def check_no_leak(subject: Subject, *, deadline: float, clock: Callable[[], floa
     configuration = without_help(subject.configuration, data)
     configuration |= {"batch_size": BATCH_ROWS, "epochs": BATCH_STEPS, "patience": BATCH_STEPS}
     if len(split.validation) < LEAK_FEWEST:
-        return Check("no-leak", None, f"{len(split.validation)} validation rows are too few to tell a leak from luck")
+        return PreflightCheck("no-leak", None, f"{len(split.validation)} validation rows are too few to tell a leak from luck")
     trained, validated, epochs = float("inf"), float("inf"), 0
     for epoch in train(configuration, data, [split], seed=subject.seed, device=subject.device):
         trained, validated, epochs = epoch.train_loss, epoch.validation_loss, epoch.number
@@ -511,7 +511,7 @@ def check_no_leak(subject: Subject, *, deadline: float, clock: Callable[[], floa
     return no_leak(validated, trained, constant, copies=shared, epochs=epochs)
 
 
-def no_leak(validated: float, trained: float, constant: float, *, copies: int, epochs: int) -> Check:
+def no_leak(validated: float, trained: float, constant: float, *, copies: int, epochs: int) -> PreflightCheck:
     """Judge the validation and the training loss with labels that mean nothing against a constant's; copies: how many
     validation rows have the inputs and the target of a training row."""
     numbers = {"validation": validated, "training": trained, "constant": constant, "copies": copies, "epochs": epochs}
@@ -519,11 +519,11 @@ def no_leak(validated: float, trained: float, constant: float, *, copies: int, e
     words += f"a constant's {constant:.3g}"
     if trained > LEAK * constant:
         words += ": not even the training rows were learnt in the time; give more with --seconds"
-        return Check("no-leak", None, words, numbers)
+        return PreflightCheck("no-leak", None, words, numbers)
     if validated > LEAK * constant:
-        return Check("no-leak", True, words, numbers)
+        return PreflightCheck("no-leak", True, words, numbers)
     known = f" ({copies:,})" if copies else ""
-    return Check(
+    return PreflightCheck(
         "no-leak", False, words, numbers,
         f"validation rows are among the training rows, or copies of them are{known}: the validation loss promises too much",
         "remove repeated rows, or keep rows that belong together on one side with --group-column",

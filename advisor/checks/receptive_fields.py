@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from advisor.checks.tracing import Recorder, Step, Trace, left_as_it_was
+from advisor.checks.tracing import Recorder, Trace, TraceStep, left_as_it_was
 
 AVERAGES: dict[str, Any] = {"max_pool1d": F.avg_pool1d, "max_pool2d": F.avg_pool2d, "max_pool3d": F.avg_pool3d}
 
@@ -50,7 +50,7 @@ def fields_of(trace: Trace, axes: int) -> dict[int, Seen]:
     return found
 
 
-def _after(step: Step, seen: Seen, axes: int) -> Seen | None:
+def _after(step: TraceStep, seen: Seen, axes: int) -> Seen | None:
     if step.kind in ("convolution", "pooling"):
         if len(step.kernel) != axes or "transpose" in step.function:
             return None
@@ -61,7 +61,7 @@ def _after(step: Step, seen: Seen, axes: int) -> Seen | None:
     return Seen(seen.size, seen.step, whole)
 
 
-def last_map(trace: Trace, axes: int) -> tuple[Step, Seen] | None:
+def last_map(trace: Trace, axes: int) -> tuple[TraceStep, Seen] | None:
     """The last step that still has a place for each unit, with its field; None when there is no map."""
     fields = fields_of(trace, axes)
     upstream = trace.ancestors(trace.last)

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from advisor.dataset import Dataset, Features, Signals
 from advisor.splits import Split
-from advisor.training.loop import Network, Prepared, Rows, build, prepare
+from advisor.training.loop import MemberRows, Network, Prepared, build, prepare
 
 TRAINING_ROWS, VALIDATION_ROWS = 2000, 1000
 """At most so many rows take part: enough to see whether something is learnt, few enough for a minute."""
@@ -77,8 +77,8 @@ class Subject:
         generator = torch.Generator().manual_seed(self.seed)
         return build(self.configuration, self.prepared, self._rows(members), generator).to(self.device)
 
-    def _rows(self, members: int) -> Rows:
-        return Rows(self.configuration, self.data, [self.split], [0] * members, self.device)
+    def _rows(self, members: int) -> MemberRows:
+        return MemberRows(self.configuration, self.data, [self.split], [0] * members, self.device)
 
     def inputs(self, rows: Tensor) -> list[Tensor]:
         """What the network reads of these rows (members, rows)."""

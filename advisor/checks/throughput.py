@@ -20,7 +20,7 @@ SLOWDOWN = 4
 FIRST_STEPS = {"cpu": 1, "cuda": WARM + 1}
 """Steps of a size before those that count: they allocate, and on a GPU look for algorithms and record."""
 
-Step = Callable[[int], object]
+TrainingStep = Callable[[int], object]
 """Takes a training step with a batch of so many rows."""
 Pass = Callable[[int], Tensor]
 """A batch size -> the loss of a fresh batch of so many rows, with its graph."""
@@ -38,7 +38,7 @@ def one_thread() -> Iterator[None]:
 
 
 def rates(
-    step: Step,
+    step: TrainingStep,
     *,
     seconds: float,
     sizes: Sequence[int] = BATCH_SIZES,
@@ -69,7 +69,7 @@ def rates(
     return found
 
 
-def _take(step: Step, size: int, device: str) -> None:
+def _take(step: TrainingStep, size: int, device: str) -> None:
     step(size)
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)
@@ -102,7 +102,7 @@ def kept_bytes(loss_of: Pass, rows: int, network: nn.Module) -> int:
     return sum(sizes.values())
 
 
-def device_bytes(step: Step, rows: int, device: str) -> int:
+def device_bytes(step: TrainingStep, rows: int, device: str) -> int:
     """The most that one training step had allocated on a GPU."""
     _take(step, rows, device)  # the first one makes the optimizer's moments
     torch.cuda.reset_peak_memory_stats(device)

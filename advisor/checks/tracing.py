@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-Kind = Literal[
+OperationKind = Literal[
     "linear", "convolution", "norm", "activation", "pooling", "whole", "add", "dropout", "softmax", "embedding", "other"
 ]
 """What an operation is. whole: each number of its output may depend on every position (attention, recurrence, global
@@ -52,7 +52,7 @@ then one learning rate cannot fit all layers."""
 
 
 @dataclass(eq=False)
-class Step:
+class TraceStep:
     """One operation.
 
     number: its place in the order of the pass. module: the innermost module that it stands in, by dotted name. sources: the
@@ -65,7 +65,7 @@ class Step:
     """
 
     number: int
-    kind: Kind
+    kind: OperationKind
     function: str
     module: str
     sources: tuple[int, ...]
@@ -93,39 +93,39 @@ class Trace:
     inputs: what each custom module was given, by its name. last: the step that made the output, -1 when none did.
     """
 
-    steps: tuple[Step, ...]
+    steps: tuple[TraceStep, ...]
     output: Any
     last: int
     loss: float | None
     gradients: Mapping[str, float | None]
     inputs: Mapping[str, tuple[Any, ...]] = field(repr=False)
 
-    def of_kind(self, *kinds: Kind) -> list[Step]:
+    def of_kind(self, *kinds: OperationKind) -> list[TraceStep]:
         return [step for step in self.steps if step.kind in kinds]
 
-    def weighted(self) -> list[Step]:
+    def weighted(self) -> list[TraceStep]:
         """The steps with weights that the output depends on, in order."""
         upstream = self.ancestors(self.last)
         return [s for s in self.of_kind("linear", "convolution") if s.number in upstream and s.parameter]
 
-    def dead(self) -> list[tuple[Step, float]]:
+    def dead(self) -> list[tuple[TraceStep, float]]:
         """The activations of which too many units are zero on every row (note N5), with the share."""
         found = ((s, s.dead) for s in self.watched())
         return [(s, share) for s, share in found if share and share > DEAD_SHARE]
 
-    def watched(self) -> list[Step]:
+    def watched(self) -> list[TraceStep]:
         """The activations of enough units, and of enough numbers each, for dead units to mean something."""
         return [
             s for s in self.of_kind("activation")
             if s.dead is not None and (points := _points(s)) >= FEWEST_POINTS and math.prod(s.shape) // points >= FEWEST_UNITS
         ]  # fmt: skip
 
-    def saturated(self) -> list[tuple[Step, float]]:
+    def saturated(self) -> list[tuple[TraceStep, float]]:
         """The activations that mostly work where they are flat, with the share of their numbers that lie there."""
         found = ((s, s.saturated) for s in self.of_kind("activation"))
         return [(s, share) for s, share in found if share and share > SATURATED_SHARE]
 
-    def flow(self) -> tuple[Step, Step, float] | None:
+    def flow(self) -> tuple[TraceStep, TraceStep, float] | None:
         """The first and the last hidden layer (an activation comes after it), and how many times as large the gradient is at
         the first; None where there are not two, or no gradient comes from the output layer."""
         before: set[int] = set()
@@ -148,12 +148,12 @@ class Trace:
                     waiting += self.steps[current].sources
         return found
 
-    def followers(self, number: int) -> list[Step]:
+    def followers(self, number: int) -> list[TraceStep]:
         """The steps that read a step's result themselves."""
         return [step for step in self.steps if number in step.sources]
 
 
-def _points(step: Step) -> int:
+def _points(step: TraceStep) -> int:
     """Numbers that each unit made."""
     return math.prod(step.shape) // step.shape[step.unit_axis] if step.unit_axis is not None else 0
 
@@ -246,7 +246,7 @@ class Recorder(TorchFunctionMode):
 
     def __init__(self, module: nn.Module, inputs: Sequence[Any]) -> None:
         super().__init__()
-        self.steps: list[Step] = []
+        self.steps: list[TraceStep] = []
         self.made: list[Tensor] = []
         self.inputs: dict[str, tuple[Any, ...]] = {}
         self._module = module
@@ -327,7 +327,7 @@ class Recorder(TorchFunctionMode):
     ) -> None:
         weights = [self._parameter[i] for i in before if i in self._parameter]
         out = made[0]
-        step = Step(
+        step = TraceStep(
             number=len(self.steps),
             kind=_kind(name.rstrip("_") if not name.endswith("__") else name, shape, out, len(sources), bool(weights)),
             function=name,
@@ -346,7 +346,7 @@ class Recorder(TorchFunctionMode):
             out.register_hook(lambda gradient: _keep_norm(step, gradient))  # type: ignore[no-untyped-call]
 
     def _describe(
-        self, step: Step, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Tensor, shape: tuple[int, ...]
+        self, step: TraceStep, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Tensor, shape: tuple[int, ...]
     ) -> None:
         """Geometry, units and statistics of a step."""
         if step.kind == "convolution":
@@ -379,7 +379,7 @@ class Recorder(TorchFunctionMode):
                     largest = values.abs().movedim(step.unit_axis, 0).flatten(1).amax(dim=1)
                     step.dead = float((largest <= DEAD * largest.max()).float().mean())
 
-    def _unit_axis(self, step: Step, shape: tuple[int, ...]) -> int | None:
+    def _unit_axis(self, step: TraceStep, shape: tuple[int, ...]) -> int | None:
         if step.kind == "convolution" or step.function in ("batch_norm", "group_norm", "instance_norm"):
             return 1
         if step.kind in ("linear", "embedding"):
@@ -393,15 +393,15 @@ class Recorder(TorchFunctionMode):
         return None
 
 
-def _keep_norm(step: Step, gradient: Tensor) -> None:
+def _keep_norm(step: TraceStep, gradient: Tensor) -> None:
     step.gradient = float(gradient.norm())
 
 
-def _kind(name: str, shape: tuple[int, ...], out: Tensor, sources: int, weighted: bool) -> Kind:
+def _kind(name: str, shape: tuple[int, ...], out: Tensor, sources: int, weighted: bool) -> OperationKind:
     """What the function ``name`` does to a first argument of ``shape``; weighted: whether a parameter goes in too."""
     if name in LINEAR or (name in PRODUCTS and weighted):
         return "linear"
-    kinds: list[tuple[Kind, set[str]]] = [
+    kinds: list[tuple[OperationKind, set[str]]] = [
         ("norm", NORMS), ("activation", ACTIVATIONS), ("softmax", SOFTMAX), ("dropout", DROPOUT), ("whole", WHOLE),
     ]  # fmt: skip
     for kind, names in kinds:

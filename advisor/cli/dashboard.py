@@ -24,10 +24,10 @@ def storage_of(run: RunFolder) -> BaseStorage:
     """The storage that the dashboard reads, and writes notes into. UserError when the run has no search."""
     request = read_request(run)
     if request is not None and request.storage is not None:
-        from advisor.search.database import read_study
+        from advisor.search.database import read_database_study
 
-        return read_study(request.storage, str(request.study))._storage
-    from advisor.search.journal import read_study as read_journal
+        return read_database_study(request.storage, str(request.study))._storage
+    from advisor.search.journal import read_journal_study as read_journal
     from advisor.search.journal import shared_storage
 
     read_journal(run.journal)  # says what is wrong with it in one line

@@ -23,7 +23,7 @@ from advisor.executors.ray.errors import join, tokens, wants_no_token, why_not
 from advisor.files import file_clock
 from advisor.machine import COMPARED, release
 
-State = Literal["ok", "note", "problem"]
+CheckState = Literal["ok", "note", "problem"]
 """ok: nothing to do. note: worth knowing, it works all the same. problem: searches fail, stall or mislead until it is mended."""
 
 FULLEST_DISK = 0.95
@@ -43,11 +43,11 @@ polars, in whose frames a person's own objective gets its rows."""
 
 
 @dataclass(frozen=True)
-class Check:
+class DoctorCheck:
     """One thing that was looked at: what was found, and for a note or a problem what to do."""
 
     name: str
-    state: State
+    state: CheckState
     says: str
     do: str = ""
 
@@ -155,7 +155,7 @@ def _ask(address: str) -> tuple[dict[str, Any] | None, str]:
 # --------------------------------------------------------------------------------------------------- judging
 
 
-def examine(address: str | None = None, storage: str | None = None) -> list[Check]:
+def examine(address: str | None = None, storage: str | None = None) -> list[DoctorCheck]:
     """This machine, and with ``address`` the cluster there, and with ``storage`` that database."""
     here = measure_here()
     checks = [
@@ -172,7 +172,7 @@ def examine(address: str | None = None, storage: str | None = None) -> list[Chec
     return checks
 
 
-def judge_versions(here: Mapping[str, Any]) -> Check:
+def judge_versions(here: Mapping[str, Any]) -> DoctorCheck:
     """Whether what is installed here is what our package asks for."""
     from packaging.requirements import Requirement
 
@@ -180,7 +180,7 @@ def judge_versions(here: Mapping[str, Any]) -> Check:
     try:
         wanted = [Requirement(text) for text in requires("tuning-advisor") or ()]
     except PackageNotFoundError:
-        return Check(
+        return DoctorCheck(
             "versions", "note", "tuning-advisor is not installed, it runs from its folder", "pip install tuning-advisor"
         )
     for requirement in wanted:
@@ -193,59 +193,59 @@ def judge_versions(here: Mapping[str, Any]) -> Check:
         if found == "not installed" or not requirement.specifier.contains(found, prereleases=True):
             wrong.append(f"{requirement.name} {found}, needed {requirement.specifier}")
     if wrong:
-        return Check("versions", "problem", "; ".join(wrong), "pip install -U tuning-advisor")
+        return DoctorCheck("versions", "problem", "; ".join(wrong), "pip install -U tuning-advisor")
     shown = ", ".join(f"{name} {there}" for name, there in here["versions"].items() if there)
-    return Check("versions", "ok", f"Python {here['python']}, {shown}")
+    return DoctorCheck("versions", "ok", f"Python {here['python']}, {shown}")
 
 
-def judge_machine(there: Mapping[str, Any], where: str) -> list[Check]:
+def judge_machine(there: Mapping[str, Any], where: str) -> list[DoctorCheck]:
     """Cores, disk and shared memory of a machine; where: " on HOST", or nothing for this one."""
     cores, quota, load = there["cores"], there["quota"], there["load"]
     usable = cores if quota is None else min(cores, quota)
     checks = []
     if quota is not None and math.ceil(quota) < cores:
         do = f"give --workers {max(1, int(quota))}, or start Ray with --num-cpus {max(1, int(quota))}"
-        checks.append(Check(f"cores{where}", "problem", f"{cores} cores are seen, the container may use {quota:g}", do))
+        checks.append(DoctorCheck(f"cores{where}", "problem", f"{cores} cores are seen, the container may use {quota:g}", do))
     elif load > BUSY * usable:
         do = "trials will take longer, and time limits bite earlier: fewer --workers, or wait"
-        checks.append(Check(f"cores{where}", "note", f"{load:.1f} programs want the {cores} cores", do))
+        checks.append(DoctorCheck(f"cores{where}", "note", f"{load:.1f} programs want the {cores} cores", do))
     else:
-        checks.append(Check(f"cores{where}", "ok", f"{cores} cores, load {load:.1f}"))
+        checks.append(DoctorCheck(f"cores{where}", "ok", f"{cores} cores, load {load:.1f}"))
     threads = there["threads"]
     if threads is not None and threads.isdigit() and int(threads) > cores:
         do = f"export OMP_NUM_THREADS={cores}, or leave it unset: workers get their own"
-        checks.append(Check(f"threads{where}", "problem", f"OMP_NUM_THREADS={threads} on {cores} cores", do))
+        checks.append(DoctorCheck(f"threads{where}", "problem", f"OMP_NUM_THREADS={threads} on {cores} cores", do))
     fullest = min(there["disk"].items(), key=lambda item: item[1][1])
     path, (total, free) = fullest
     used = 1 - free / total
     if used > FULLEST_DISK or free < LEAST_DISK:
         do = "free some space: from 95 % on Ray stores nothing more, and a run that cannot write ends"
-        checks.append(Check(f"disk{where}", "problem", f"{path} is {used:.0%} full, {free / 1e9:.1f} GB are left", do))
+        checks.append(DoctorCheck(f"disk{where}", "problem", f"{path} is {used:.0%} full, {free / 1e9:.1f} GB are left", do))
     else:
-        checks.append(Check(f"disk{where}", "ok", f"{free / 1e9:.0f} GB are free in {path}"))
+        checks.append(DoctorCheck(f"disk{where}", "ok", f"{free / 1e9:.0f} GB are free in {path}"))
     shared = there["shared_memory"]
     if shared is not None and shared < LEAST_SHARED_MEMORY:
         do = "start the container with more, say --shm-size=2g: Ray's object store would go to the disk"
-        checks.append(Check(f"shared memory{where}", "problem", f"/dev/shm has {shared / 2**20:.0f} MB", do))
+        checks.append(DoctorCheck(f"shared memory{where}", "problem", f"/dev/shm has {shared / 2**20:.0f} MB", do))
     return checks
 
 
-def judge_gpu(there: Mapping[str, Any], torch_sees: int, where: str = "") -> Check:
+def judge_gpu(there: Mapping[str, Any], torch_sees: int, where: str = "") -> DoctorCheck:
     """NVIDIA devices against what PyTorch sees of them."""
     gpus = there["gpus"]
     if not gpus:
-        return Check(f"GPU{where}", "ok", "none in this machine: trials run on its cores")
+        return DoctorCheck(f"GPU{where}", "ok", "none in this machine: trials run on its cores")
     if torch_sees:
         used = "trials of images and series share them, others with --gpus-per-worker"
-        return Check(f"GPU{where}", "ok", f"{torch_sees} of {gpus} seen by PyTorch: {used}")
+        return DoctorCheck(f"GPU{where}", "ok", f"{torch_sees} of {gpus} seen by PyTorch: {used}")
     if there["hidden_gpus"]:
-        return Check(f"GPU{where}", "problem", f"{gpus} hidden by CUDA_VISIBLE_DEVICES", "unset CUDA_VISIBLE_DEVICES")
+        return DoctorCheck(f"GPU{where}", "problem", f"{gpus} hidden by CUDA_VISIBLE_DEVICES", "unset CUDA_VISIBLE_DEVICES")
     torch = there["versions"]["torch"] or "not installed"
     if "+cpu" in torch or torch == "not installed":
-        return Check(
+        return DoctorCheck(
             f"GPU{where}", "problem", f"{gpus} there, PyTorch ({torch}) cannot use them", "install PyTorch's CUDA build"
         )
-    return Check(
+    return DoctorCheck(
         f"GPU{where}",
         "problem",
         f"{gpus} there, PyTorch {torch} sees none",
@@ -253,39 +253,39 @@ def judge_gpu(there: Mapping[str, Any], torch_sees: int, where: str = "") -> Che
     )
 
 
-def judge_file_clock(ahead: float | None) -> Check:
+def judge_file_clock(ahead: float | None) -> DoctorCheck:
     """Seconds by which the clock of this folder's file system is ahead of ours."""
     if ahead is None:
-        return Check("clock", "problem", f"nothing can be written in {Path.cwd()}", "work in a folder that you may write")
+        return DoctorCheck("clock", "problem", f"nothing can be written in {Path.cwd()}", "work in a folder that you may write")
     if abs(ahead) > CLOCK_SECONDS:
         do = "set both by NTP: times of runs and of files would contradict each other"
-        return Check("clock", "problem", f"the file server's clock is {ahead:+.1f} s off this machine's", do)
-    return Check("clock", "ok", f"{time.strftime('%Y-%m-%d %H:%M:%S %Z')}, the file system agrees")
+        return DoctorCheck("clock", "problem", f"the file server's clock is {ahead:+.1f} s off this machine's", do)
+    return DoctorCheck("clock", "ok", f"{time.strftime('%Y-%m-%d %H:%M:%S %Z')}, the file system agrees")
 
 
-def judge_token(found: Sequence[str]) -> Check:
+def judge_token(found: Sequence[str]) -> DoctorCheck:
     """Where a token for Ray was found."""
     if not found:
-        return Check("token", "ok", "no token for Ray is set here: clusters without authentication can be joined")
+        return DoctorCheck("token", "ok", "no token for Ray is set here: clusters without authentication can be joined")
     says = f"a token for Ray is set ({', '.join(found)}): it is shown to clusters that want one"
     if found[0].startswith("~"):
-        return Check(
+        return DoctorCheck(
             "token",
             "note",
             says,
             "`ray start --head` on this machine will ask everyone for it; remove the file if you do not want that",
         )
-    return Check("token", "ok", says)
+    return DoctorCheck("token", "ok", says)
 
 
-def judge_node(node: Mapping[str, Any], here: Mapping[str, Any]) -> list[Check]:
+def judge_node(node: Mapping[str, Any], here: Mapping[str, Any]) -> list[DoctorCheck]:
     """One node of a cluster against this machine."""
     where = f" on {node['host']}"
     if not node["alive"]:
         return []
     if "measured" not in node:
         return [
-            Check(
+            DoctorCheck(
                 f"node{where}",
                 "problem",
                 f"does not answer ({node.get('error', 'no reason given')[:200]})",
@@ -303,15 +303,15 @@ def judge_node(node: Mapping[str, Any], here: Mapping[str, Any]) -> list[Check]:
         wrong.append(f"Python {there['python']} (here {here['python']})")
     if wrong:
         checks.append(
-            Check(f"versions{where}", "problem", "; ".join(wrong), "install our wheel there with the same constraints.txt")
+            DoctorCheck(f"versions{where}", "problem", "; ".join(wrong), "install our wheel there with the same constraints.txt")
         )
     cpus = resources.get("CPU", 0)
     if cpus > there["cores"]:
         do = f"restart the node with --num-cpus {there['cores']}: trials would share cores"
-        checks.append(Check(f"threads{where}", "problem", f"offers {cpus:g} CPUs and has {there['cores']} cores", do))
+        checks.append(DoctorCheck(f"threads{where}", "problem", f"offers {cpus:g} CPUs and has {there['cores']} cores", do))
     if there["gpus"] and not resources.get("GPU"):
         checks.append(
-            Check(
+            DoctorCheck(
                 f"GPU{where}",
                 "problem",
                 f"has {there['gpus']} GPUs and offers none",
@@ -320,27 +320,27 @@ def judge_node(node: Mapping[str, Any], here: Mapping[str, Any]) -> list[Check]:
         )
     elif resources.get("GPU") and "+cpu" in (there["versions"]["torch"] or "+cpu"):
         checks.append(
-            Check(f"GPU{where}", "problem", "offers GPUs, its PyTorch cannot use them", "install PyTorch's CUDA build there")
+            DoctorCheck(f"GPU{where}", "problem", "offers GPUs, its PyTorch cannot use them", "install PyTorch's CUDA build there")
         )
     sent, back = node["between"]
     off = max(0.0, there["clock"] - back, sent - there["clock"])
     if off > CLOCK_SECONDS:
-        checks.append(Check(f"clock{where}", "problem", f"is {off:.0f} s off this machine's", "set both by NTP"))
+        checks.append(DoctorCheck(f"clock{where}", "problem", f"is {off:.0f} s off this machine's", "set both by NTP"))
     return checks
 
 
-def judge_store(used: float, there: float) -> list[Check]:
+def judge_store(used: float, there: float) -> list[DoctorCheck]:
     """The object stores of a cluster, in bytes."""
     if not there:
         return []
     says = f"{used / there:.0%} of {there / 1e9:.1f} GB are taken"
     if used > FULLEST_STORE * there:
         do = "`ray memory` names who holds it; end those jobs, or start nodes with --object-store-memory"
-        return [Check("object store", "problem", says, do)]
-    return [Check("object store", "ok", says)]
+        return [DoctorCheck("object store", "problem", says, do)]
+    return [DoctorCheck("object store", "ok", says)]
 
 
-def _cluster(address: str, here: Mapping[str, Any]) -> list[Check]:
+def _cluster(address: str, here: Mapping[str, Any]) -> list[DoctorCheck]:
     from advisor.executors.ray.executor import knock, settle_authentication
 
     try:
@@ -349,34 +349,34 @@ def _cluster(address: str, here: Mapping[str, Any]) -> list[Check]:
         says, do = str(error), ""
         if "answers at" in says:
             says, _, do = says.rpartition(": ")
-        return [Check("cluster", "problem", says, do)]
+        return [DoctorCheck("cluster", "problem", says, do)]
     if tokens() and os.environ.get("RAY_AUTH_MODE") == "token" and wants_no_token(address):
         # `probe` runs its tasks in the cluster, and would wait for them for ever.
         says = f"{address} wants no token, and RAY_AUTH_MODE is token here: our own process refuses the cluster's calls"
-        return [Check("cluster", "problem", says, "unset RAY_AUTH_MODE: then the token is shown only where one is wanted")]
+        return [DoctorCheck("cluster", "problem", says, "unset RAY_AUTH_MODE: then the token is shown only where one is wanted")]
     settle_authentication(address)
     found, said = _ask(address)
     if found is None:
-        return [Check("cluster", "problem", *why_not(address, said))]
+        return [DoctorCheck("cluster", "problem", *why_not(address, said))]
     alive = [node for node in found["nodes"] if node["alive"]]
     cpus, gpus = (sum(node["resources"].get(kind, 0) for node in alive) for kind in ("CPU", "GPU"))
     lost = len(found["nodes"]) - len(alive)
     says = f"{len(alive)} nodes, {cpus:g} CPUs, {gpus:g} GPUs" + (f"; {lost} nodes are lost" if lost else "")
-    checks = [Check("cluster", "ok", says), *judge_store(*found["store"])]
+    checks = [DoctorCheck("cluster", "ok", says), *judge_store(*found["store"])]
     for node in found["nodes"]:
         checks += judge_node(node, here)
     return checks
 
 
-def _storage(url: str) -> Check:
+def _storage(url: str) -> DoctorCheck:
     from advisor.search.database import answers, without_password
 
     try:
         answers(url)
-        return Check("storage", "ok", f"{without_password(url)} answers")
+        return DoctorCheck("storage", "ok", f"{without_password(url)} answers")
     except UserError as error:
         says, _, do = str(error).partition("): ")
-        return Check("storage", "problem", f"{says})" if do else says, do)
+        return DoctorCheck("storage", "problem", f"{says})" if do else says, do)
 
 
 def _torch_sees_gpus(here: Mapping[str, Any]) -> int:

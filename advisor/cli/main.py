@@ -448,14 +448,14 @@ def status(run: str, as_json: bool) -> None:
     """Where the search in RUN stands: who drives it, what is done, what is running, the best so far."""
     from advisor.runs.folder import RunFolder
     from advisor.runs.remote import url_or_path
-    from advisor.workflows.status import in_words, read_status
+    from advisor.workflows.status import read_status, status_in_words
 
     folder = RunFolder.open(run)
     found = read_status(folder)
     if as_json:
         echo_json({"run": url_or_path(folder), "done": found.done, **vars(found)})
     else:
-        echo(*in_words(url_or_path(folder), found))
+        echo(*status_in_words(url_or_path(folder), found))
 
 
 @cli.command()
@@ -470,7 +470,7 @@ def stop(run: str, wait: float, as_json: bool) -> None:
     from advisor.runs.folder import RunFolder
     from advisor.runs.remote import url_or_path
     from advisor.workflows.status import read_status
-    from advisor.workflows.status import stop as ask
+    from advisor.workflows.status import request_stop as ask
 
     folder = RunFolder.open(run)
     answer, name = ask(folder, wait), url_or_path(folder)
@@ -640,9 +640,9 @@ def diff(run_a: str, run_b: str, as_json: bool) -> None:
 
 def _difference(one: Recommendation, other: Recommendation, as_json: bool) -> None:
     from advisor.report.reasons import difference
-    from advisor.rules.provenance import compare, compare_findings
+    from advisor.rules.provenance import compare_findings, compare_recommendations
 
-    changes, findings = compare(one, other), compare_findings(one, other)
+    changes, findings = compare_recommendations(one, other), compare_findings(one, other)
     if as_json:
         echo_json({"parameters": [vars(change) for change in changes], "findings": findings})
     else:
@@ -713,7 +713,7 @@ def rules_check(paths: Sequence[str], as_json: bool) -> None:
     """Check rule files: every complaint is a line FILE:LINE: FIELD: what is wrong. Exit code 3 when there is one."""
     from advisor.rules import shipped
 
-    checked = shipped.check(list(paths))
+    checked = shipped.check_rule_folders(list(paths))
     if as_json:
         echo_json({"rules": len(checked.rules), "complaints": list(checked.complaints)})
     else:
@@ -796,7 +796,7 @@ def rules_docs(out: str, folders: Sequence[str]) -> None:
     """Write a page for every rule, and an index. Pages of rules that are gone are removed."""
     from advisor.rules import pages
 
-    say(f"{pages.write(_book(folders), Path(out))} pages are in {out}")
+    say(f"{pages.write_pages(_book(folders), Path(out))} pages are in {out}")
 
 
 @rules.command("schema")
@@ -815,7 +815,7 @@ def rules_schema() -> None:
 def _book(folders: Sequence[str]) -> Any:
     from advisor.rules import shipped
 
-    return shipped.rules(folders, kind=None)
+    return shipped.rule_book(folders, kind=None)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -32,7 +32,7 @@ IDLE_SECONDS = 20.0
 END_SECONDS = 5.0
 """So long a worker may take to be gone after it has closed its line."""
 
-Job = Callable[[Mapping[str, Any], IO[bytes]], Any]
+IsolatedJob = Callable[[Mapping[str, Any], IO[bytes]], Any]
 """Takes an order and a file to write to; gives what JSON can hold. Raises UserError for what the user can fix."""
 
 
@@ -162,7 +162,7 @@ def _worker(module: str, place: int) -> _Worker:
 # ------------------------------------------------------------------------------------------------------ the worker
 
 
-def serve(jobs: Mapping[str, Job]) -> None:
+def serve_jobs(jobs: Mapping[str, IsolatedJob]) -> None:
     """Answer orders on stdin, a socket, until it is closed or nobody asks any more."""
     with socket.socket(fileno=0) as line, line.makefile("rb") as orders:
         while select.select([line], [], [], IDLE_SECONDS)[0] and (words := orders.readline()):
@@ -175,7 +175,7 @@ def serve(jobs: Mapping[str, Job]) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _do(jobs: Mapping[str, Job], order: Mapping[str, Any], out: IO[bytes]) -> int:
+def _do(jobs: Mapping[str, IsolatedJob], order: Mapping[str, Any], out: IO[bytes]) -> int:
     """Do the job; its answer stands behind the bytes that it wrote, whose number is returned."""
     try:
         answer = {"answer": jobs[order["do"]](order, out)}

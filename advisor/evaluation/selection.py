@@ -56,7 +56,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class FinalVerdict:
     """The contender that won, and each challenger's difference to the incumbent."""
 
     winner: str
@@ -86,7 +86,7 @@ def decide(
     blend: str | None = None,
     cross_fitted: Mapping[str, Losses] | None = None,
     blocks: NDArray[np.int64] | None = None,
-) -> Verdict:
+) -> FinalVerdict:
     """The incumbent, unless a challenger is better than it and than a constant, both beyond chance.
 
     The second condition is for targets that nothing can predict: there a smoother model is "better" than another one
@@ -110,15 +110,15 @@ def decide(
     honest = losses if cross_fitted is None else cross_fitted
     informed = [name for name in better if _difference(honest[name], constant, chance, blocks).high < 0]
     if not challengers:
-        return Verdict(incumbent, ALONE, differences)
+        return FinalVerdict(incumbent, ALONE, differences)
     if informed:
         winner = min(informed, key=lambda name: (float(losses[name].mean()), name))
         beyond = differences[winner].high < 0
         reason = BEYOND_CHANCE if beyond else WITHIN_CHANCE
-        return Verdict(winner, reason.format(incumbent=in_words(incumbent)), differences)
+        return FinalVerdict(winner, reason.format(incumbent=in_words(incumbent)), differences)
     if better:
-        return Verdict(incumbent, "no contender predicts better than a constant", differences)
-    return Verdict(incumbent, BEHIND.format(incumbent=in_words(incumbent)), differences)
+        return FinalVerdict(incumbent, "no contender predicts better than a constant", differences)
+    return FinalVerdict(incumbent, BEHIND.format(incumbent=in_words(incumbent)), differences)
 
 
 def blocks_of(
@@ -204,7 +204,7 @@ def unseen_loss(task: Task, rows: int, classes: int) -> float:
 
 
 def final_section(
-    verdict: Verdict,
+    verdict: FinalVerdict,
     contenders: Sequence[Mapping[str, Any]],
     searched: Mapping[str, float | None],
     incumbent: str,

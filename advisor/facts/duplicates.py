@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Numbers = NDArray[np.float64]
+FloatMatrix = NDArray[np.float64]
 
 ROWS = 5000
 """The trees see so many rows, with each row all that repeat it."""
@@ -19,7 +19,7 @@ FOLDS, TREES, LEAF_ROWS = 3, 50, 3
 
 
 def disagreement(
-    keys: NDArray[Any], target: NDArray[Any], *, regression: bool, inputs: Callable[[NDArray[np.bool_]], Numbers] | None = None
+    keys: NDArray[Any], target: NDArray[Any], *, regression: bool, inputs: Callable[[NDArray[np.bool_]], FloatMatrix] | None = None
 ) -> float:
     """How much targets of rows with one key differ, as a share of what the features leave open: 0 of copies, 1 of other things.
 
@@ -55,7 +55,7 @@ def _whole_keys(key: NDArray[np.int64], sizes: NDArray[np.int64], rng: np.random
     return np.asarray(drawn[key])
 
 
-def _columns(target: NDArray[Any], regression: bool) -> Numbers:
+def _columns(target: NDArray[Any], regression: bool) -> FloatMatrix:
     if regression:
         from scipy.stats import rankdata
 
@@ -64,7 +64,7 @@ def _columns(target: NDArray[Any], regression: bool) -> Numbers:
     return np.asarray(np.eye(len(classes))[code])
 
 
-def _explained(inputs: Numbers, answers: Numbers, key: NDArray[np.int64], keys: int, rng: np.random.Generator) -> Numbers:
+def _explained(inputs: FloatMatrix, answers: FloatMatrix, key: NDArray[np.int64], keys: int, rng: np.random.Generator) -> FloatMatrix:
     """What trees predict of each row that have seen no row of its key."""
     from sklearn.ensemble import ExtraTreesRegressor
 

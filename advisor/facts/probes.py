@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from advisor.dataset import Dataset
 
-Inputs = NDArray[np.float32]
+ProbeInputs = NDArray[np.float32]
 
 INPUTS = 256
 """An image or a sequence is scaled down to about so many numbers to be compared with others."""
@@ -53,7 +53,7 @@ def in_pieces(values: NDArray[Any]) -> Iterator[NDArray[Any]]:
         yield values[start : start + size]
 
 
-def scaled_down(values: NDArray[np.uint8], side: int) -> Inputs:
+def scaled_down(values: NDArray[np.uint8], side: int) -> ProbeInputs:
     """Images (n, c, h, w) -> float32 (n, c, at most side, at most side) in 0..1, each the mean of a block of pixels."""
     parts = []
     for part in in_pieces(values):
@@ -62,18 +62,18 @@ def scaled_down(values: NDArray[np.uint8], side: int) -> Inputs:
     return np.concatenate(parts)
 
 
-def shortened(values: NDArray[np.float32], points: int) -> Inputs:
+def shortened(values: NDArray[np.float32], points: int) -> ProbeInputs:
     """Sequences (n, c, length) -> (n, c, at most points), each the mean of a stretch; a missing point is its series' mean."""
     return _blocks(_filled(values), 2, points)
 
 
-def _filled(values: NDArray[np.float32]) -> Inputs:
+def _filled(values: NDArray[np.float32]) -> ProbeInputs:
     known = ~np.isnan(values)
     mean = np.where(known, values, 0).sum(axis=2, dtype=np.float64) / np.maximum(known.sum(axis=2), 1)
     return np.where(known, values, mean[..., None]).astype(np.float32)
 
 
-def local_patterns(values: NDArray[np.float32]) -> Inputs:
+def local_patterns(values: NDArray[np.float32]) -> ProbeInputs:
     """Per random kernel (always the same ones) its largest response and the share of positive ones, anywhere in the row."""
     rng = np.random.default_rng(0)
     filled = _filled(values)
@@ -99,7 +99,7 @@ def kernel_rows(count: int, length: int) -> NDArray[np.int64]:
     return np.arange(count) if count <= most else np.sort(np.random.default_rng(0).choice(count, most, replace=False))
 
 
-def coarse(values: NDArray[Any]) -> Inputs:
+def coarse(values: NDArray[Any]) -> ProbeInputs:
     """Images in grey, or sequences, as the few numbers that a probe looks at."""
     if values.ndim == 4:
         return np.asarray(scaled_down(values, COARSE_SIDE).mean(axis=1).reshape(len(values), -1))
@@ -107,7 +107,7 @@ def coarse(values: NDArray[Any]) -> Inputs:
     return shortened(values, max(COARSE_POINTS // values.shape[1], 1)).reshape(len(values), -1)
 
 
-def _blocks(values: Inputs, axis: int, count: int) -> Inputs:
+def _blocks(values: ProbeInputs, axis: int, count: int) -> ProbeInputs:
     size = values.shape[axis]
     if size <= count:
         return values
@@ -117,7 +117,7 @@ def _blocks(values: Inputs, axis: int, count: int) -> Inputs:
     return np.asarray(sums / widths.reshape([-1 if own == axis else 1 for own in range(values.ndim)]), np.float32)
 
 
-def embedded(values: NDArray[Any]) -> Inputs:
+def embedded(values: NDArray[Any]) -> ProbeInputs:
     """Images or sequences as about INPUTS numbers a row, shape (n, inputs)."""
     channels = min(values.shape[1], INPUTS)
     each = max(INPUTS // channels, 1)
@@ -132,20 +132,20 @@ def embedded(values: NDArray[Any]) -> Inputs:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ProbeTarget:
     """The target of the probed rows: class codes with their number, or numbers (classes 0)."""
 
     target: NDArray[np.int64] | NDArray[np.float64]
     classes: int
 
 
-def answer_of(data: Dataset, rows: NDArray[np.int64]) -> Answer:
+def answer_of(data: Dataset, rows: NDArray[np.int64]) -> ProbeTarget:
     """The target of some rows; classes that none of them has are closed up."""
     own = data.target[rows]
     if data.task == "regression":
-        return Answer(own.astype(np.float64), 0)
+        return ProbeTarget(own.astype(np.float64), 0)
     found, codes = np.unique(own, return_inverse=True)
-    return Answer(codes.astype(np.int64), len(found))
+    return ProbeTarget(codes.astype(np.int64), len(found))
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ class Skill:
         return {name: skill / self.plain if self.plain else None for name, skill in self.changed.items()}
 
 
-def skill(plain: Inputs, others: Mapping[str, Inputs], answer: Answer, least: float = LEAST_SKILL) -> Skill:
+def skill(plain: ProbeInputs, others: Mapping[str, ProbeInputs], answer: ProbeTarget, least: float = LEAST_SKILL) -> Skill:
     """Cross-fitted probes of plain rows and of changed versions of them. least: skill below it is none."""
     nothing = Skill(0.0, dict.fromkeys(others, 0.0))
     if len(plain) < LEAST_ROWS or answer.classes == 1 or not np.ptp(answer.target):
@@ -180,14 +180,14 @@ def skill(plain: Inputs, others: Mapping[str, Inputs], answer: Answer, least: fl
     return Skill(best, {name: _skill(predicted[name], answer) for name in others})
 
 
-def has_skill(inputs: Inputs, answer: Answer, least: float = LEAST_SKILL) -> bool | None:
+def has_skill(inputs: ProbeInputs, answer: ProbeTarget, least: float = LEAST_SKILL) -> bool | None:
     """Whether the inputs tell of the target beyond chance, by ``least`` or more; None for too few rows."""
     if len(inputs) < LEAST_ROWS:
         return None
     return skill(inputs, {}, answer, least).plain > 0
 
 
-def _skill(predicted: NDArray[np.float64], answer: Answer) -> float:
+def _skill(predicted: NDArray[np.float64], answer: ProbeTarget) -> float:
     """0 is chance, 1 is perfect: of the mean recall of the classes, or the share of explained variance."""
     if not answer.classes:
         away = answer.target - answer.target.mean()
@@ -197,7 +197,7 @@ def _skill(predicted: NDArray[np.float64], answer: Answer) -> float:
     return float((recalls.mean() - 1 / answer.classes) / (1 - 1 / answer.classes))
 
 
-def _chance_error(answer: Answer) -> float:
+def _chance_error(answer: ProbeTarget) -> float:
     """Standard error of ``_skill`` when every class is guessed alike often."""
     if not answer.classes:
         return 1 / math.sqrt(len(answer.target))
@@ -209,7 +209,7 @@ def _chance_error(answer: Answer) -> float:
 class _Probe:
     """Linear discriminants with equal priors, or ridge regression, of standardized inputs."""
 
-    def __init__(self, inputs: Inputs, answer: Answer, rows: NDArray[np.bool_]) -> None:
+    def __init__(self, inputs: ProbeInputs, answer: ProbeTarget, rows: NDArray[np.bool_]) -> None:
         self._mean, spread = inputs.mean(axis=0, dtype=np.float64), inputs.std(axis=0, dtype=np.float64)
         self._scale = np.where(spread > 1e-6 * max(float(spread.max(initial=0)), 1e-12), spread, np.inf)
         scaled = self._scaled(inputs)
@@ -233,9 +233,9 @@ class _Probe:
         self._bias = np.where(counts > 0, -0.5 * (means * self._weights.T).sum(axis=1), -np.inf)
         self._shift = None
 
-    def _scaled(self, inputs: Inputs) -> NDArray[np.float64]:
+    def _scaled(self, inputs: ProbeInputs) -> NDArray[np.float64]:
         return np.asarray((inputs - self._mean) / self._scale, np.float64)
 
-    def predict(self, inputs: Inputs) -> NDArray[np.float64]:
+    def predict(self, inputs: ProbeInputs) -> NDArray[np.float64]:
         scores = self._scaled(inputs) @ self._weights + self._bias
         return scores[:, 0] + self._shift if self._shift is not None else scores.argmax(axis=1).astype(np.float64)

@@ -17,7 +17,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from advisor.data.tables.columns import labels
-from advisor.data.tables.table import MAX_LEVELS, Schema, Table, encode, encoded_names
+from advisor.data.tables.table import MAX_LEVELS, Table, TableSchema, encode, encoded_names
 from advisor.dataset import Features
 from advisor.facts.schema import FEWEST_TIMES, MIN_SIDE, MOST_AT_LAST, OUT_OF_RANGE, PERIOD
 
@@ -222,7 +222,7 @@ def _distance(old: Numbers, new: Numbers) -> float:
     return max(lost, float(ks_2samp(first, second, method="asymp").statistic))
 
 
-def _joint(schema: Schema, samples: Samples) -> Schema:
+def _joint(schema: TableSchema, samples: Samples) -> TableSchema:
     """The schema with the levels of both sides: by those of the training rows alone, test rows would be told by what is
     rare in both. Without the time, which tells them by its very meaning."""
     levels = {
@@ -263,7 +263,7 @@ def _comes_later(table: Table, name: str) -> bool:
     return bool(latest < test.min()) and int((train == latest).sum()) <= MOST_AT_LAST * len(train)
 
 
-def compare(old: Features, new: Features) -> dict[str, Any]:
+def compare_rows(old: Features, new: Features) -> dict[str, Any]:
     """The facts ``shift.*`` that the tests give, of any two samples of numbers alike; at least MIN_SIDE rows each.
 
     For images and sequences, which are summed up in a few numbers a row. No target is compared.
@@ -372,7 +372,7 @@ def _beyond_chance(count: int, old: int, new: int, tries: int) -> bool:
     return count * math.log(new / (old + new)) <= math.log(RANGE_CHANCE / tries)
 
 
-def _changed_constants(schema: Schema, samples: Samples) -> dict[str, float]:
+def _changed_constants(schema: TableSchema, samples: Samples) -> dict[str, float]:
     """Columns with one value in all training rows -> the share of test rows with another one, where chance does not explain it.
 
     They are no inputs, so that no test of the inputs sees them, and yet they can say that the test is of another year.

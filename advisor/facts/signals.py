@@ -30,7 +30,7 @@ from advisor.facts.probes import (
     thinned,
 )
 from advisor.facts.schema import FACTS, MIN_SIDE, Facts
-from advisor.facts.shift import compare
+from advisor.facts.shift import compare_rows
 from advisor.facts.signal_schema import SIGNAL_FACTS
 from advisor.facts.table import finite, hardware_facts, marked_facts, target_facts, target_shape
 
@@ -284,7 +284,7 @@ def _shift(data: SignalSet) -> tuple[dict[str, Any], str | None]:
     total = len(old) + len(new)
     drawn = sum(map(len, sides))
     if min(map(len, sides)) >= MIN_SIDE:
-        facts |= compare(*_summaries(*sides))
+        facts |= compare_rows(*_summaries(*sides))
     return facts, f"{drawn:,} of {total:,} rows" if drawn < total else None
 
 

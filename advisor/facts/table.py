@@ -61,7 +61,7 @@ _MEASURED_ON_SAMPLE = (
 )
 
 
-def measure(table: Table, hardware: Mapping[str, Any] | None = None) -> Facts:
+def measure_table(table: Table, hardware: Mapping[str, Any] | None = None) -> Facts:
     """Measure every fact of FACTS on the training rows.
 
     Counts (rows, missing cells, classes, duplicates, the target) are exact. Shapes of distributions are measured on

@@ -12,7 +12,7 @@ import polars as pl
 from advisor.data.tables.columns import Column, tally
 from advisor.data.tables.table import Table, column_arrays, encode
 from advisor.facts.duplicates import disagreement
-from advisor.facts.probes import Answer, has_skill
+from advisor.facts.probes import ProbeTarget, has_skill
 
 NEARLY_CONSTANT = 0.99
 """A column of which one value fills at least this share of the cells tells next to nothing."""
@@ -95,7 +95,7 @@ def _tells_nothing(sample: pl.DataFrame, column: Column, table: Table) -> bool:
     # ranks: of a heavy tail a single row would decide
     codes = part[schema.target].rank("average" if schema.task == "regression" else "dense").to_numpy()
     classes = 0 if schema.task == "regression" else int(codes.max())
-    answer = Answer(codes.astype(np.int64) - 1 if classes else codes.astype(np.float64), classes)
+    answer = ProbeTarget(codes.astype(np.int64) - 1 if classes else codes.astype(np.float64), classes)
     return has_skill(inputs, answer, least=0.0) is False
 
 

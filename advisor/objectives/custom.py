@@ -30,7 +30,7 @@ from advisor.evaluation.selection import (
     SIGNIFICANCE,
     Difference,
     Estimate,
-    Verdict,
+    FinalVerdict,
     blocks_of,
     constant_losses,
     decide,
@@ -41,11 +41,12 @@ from advisor.evaluation.selection import (
 from advisor.files import move_folders
 from advisor.objectives.final_jobs import AllFailed, Trained
 from advisor.objectives.networks import mean_by_row
-from advisor.objectives.trial import OwnTraining, Result, SignalRows, Trial, folder_of, import_objective
+from advisor.objectives.trial import ObjectiveResult, OwnTraining, SignalRows, Trial, folder_of, import_objective
 from advisor.rules.recommendation import Recommendation
 from advisor.runs.advice import Advice
 from advisor.runs.folder import RunFolder
 from advisor.search.driver import Ended, Progress, SearchEvent, Started
+from advisor.search.events import Listener
 from advisor.training.losses import loss_name, row_losses, weighted
 
 READ_BEFORE_NOTE = 3
@@ -57,7 +58,6 @@ SAME_LOSS = 0.01
 """Relative difference up to which a returned loss is taken for the mean row loss of the returned scores."""
 
 Payload = Callable[[dict[str, Any], int], Mapping[str, Any]]
-Listener = Callable[[SearchEvent, Progress], None]
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class OwnObjective:
     factory = OwnTraining
 
     @staticmethod
-    def value_of(result: Result) -> float:
+    def value_of(result: ObjectiveResult) -> float:
         """What the search is told: the loss that the objective returned, not the best that it reported."""
         return result.loss
 
@@ -131,7 +131,7 @@ class OwnObjective:
                 folder = folders.pop(event.number)
                 if event.end != "void":  # that one is run again, and goes on from there
                     move_folders(run.winner, {}, folder)
-                if isinstance(event.result, Result):
+                if isinstance(event.result, ObjectiveResult):
                     complete += 1
                     self.read.update(event.result.read)
                     if complete == READ_BEFORE_NOTE and (never := self.never_read(recommendation)):
@@ -152,7 +152,7 @@ class OwnObjective:
             return done
 
         document["objective"] = {"name": self.name}
-        tested = judge(document, replace(final, train=train), advice, data)
+        tested = judge_results(document, replace(final, train=train), advice, data)
         document["objective"] |= {"read": sorted(self.read), "never_read": self.never_read(advice.recommendation)}
         winner, incumbent = next(iter(tested)), str(document["final"]["incumbent"])
         works = {f"repeat-{repeat}": folder_of(run.checkpoints, final.payload(winner, repeat)) for repeat in trained}
@@ -316,7 +316,7 @@ class _Judged:
     test: NDArray[np.float64] | None
 
 
-def judge(
+def judge_results(
     document: dict[str, Any], final: Final, advice: Advice, data: Dataset
 ) -> Mapping[str, NDArray[np.float64] | None]:
     """Train the finalists on fresh splits, decide, complete the document; each one's scores of the test rows, winner first."""
@@ -348,12 +348,12 @@ def judge(
     return {one.name: one.test for one in sorted(judged, key=lambda one: one is not winner)}
 
 
-def not_finite(result: Result) -> str | None:
+def not_finite(result: ObjectiveResult) -> str | None:
     """Why a result of the final does not count; None when it does."""
     return None if math.isfinite(result.loss) else f"the objective returned {result.loss}"
 
 
-def _scores_fit(result: Result, data: Dataset) -> bool:
+def _scores_fit(result: ObjectiveResult, data: Dataset) -> bool:
     """Whether there are scores and the returned loss is their mean row loss: else the final must compare what was returned."""
     if result.scores is None:
         return False
@@ -366,7 +366,7 @@ def _scores_fit(result: Result, data: Dataset) -> bool:
 
 
 def _judged(
-    name: str, configuration: Mapping[str, Any], results: Sequence[Result], data: Dataset, by_row: bool
+    name: str, configuration: Mapping[str, Any], results: Sequence[ObjectiveResult], data: Dataset, by_row: bool
 ) -> _Judged:
     trainings = sum(len(result.losses) for result in results)
     tests = [result.test for result in results if result.test is not None]
@@ -378,7 +378,7 @@ def _judged(
     return _Judged(name, configuration, weighted(losses, data.weights_of(rows)), rows, trainings, test)
 
 
-def _decide_by_row(judged: Sequence[_Judged], incumbent: str, data: Dataset) -> Verdict:
+def _decide_by_row(judged: Sequence[_Judged], incumbent: str, data: Dataset) -> FinalVerdict:
     rows = judged[0].rows
     assert rows is not None
     constant = constant_losses(data.task, data.target, [rows], len(data.classes))
@@ -386,7 +386,7 @@ def _decide_by_row(judged: Sequence[_Judged], incumbent: str, data: Dataset) -> 
     return decide(losses, incumbent, weighted(constant, data.weights_of(rows)), blocks=blocks_of(data.groups, data.times, rows))
 
 
-def _decide_by_split(judged: Sequence[_Judged], incumbent: str, results: Mapping[str, Sequence[Result]]) -> Verdict:
+def _decide_by_split(judged: Sequence[_Judged], incumbent: str, results: Mapping[str, Sequence[ObjectiveResult]]) -> FinalVerdict:
     """The incumbent, unless a challenger's losses are smaller beyond chance: the corrected resampled t-test.
 
     The splits share training rows, so their losses vary together: the variance of their mean is taken as
@@ -405,12 +405,12 @@ def _decide_by_split(judged: Sequence[_Judged], incumbent: str, results: Mapping
         differences[one.name] = Difference(float(paired.mean()), error, float(paired.mean()) + quantile * error)
     better = [one for one in challengers if differences[one.name].high < 0]
     if not better:
-        return Verdict(incumbent, BEHIND.format(incumbent=in_words(incumbent)) if challengers else ALONE, differences)
+        return FinalVerdict(incumbent, BEHIND.format(incumbent=in_words(incumbent)) if challengers else ALONE, differences)
     winner = min(better, key=lambda one: (float(one.losses.mean()), one.name))
-    return Verdict(winner.name, f"better than {in_words(incumbent)} beyond chance on splits that did not choose it", differences)
+    return FinalVerdict(winner.name, f"better than {in_words(incumbent)} beyond chance on splits that did not choose it", differences)
 
 
-def _expected(winner: _Judged, advice: Advice, data: Dataset, results: Mapping[str, Sequence[Result]]) -> Estimate:
+def _expected(winner: _Judged, advice: Advice, data: Dataset, results: Mapping[str, Sequence[ObjectiveResult]]) -> Estimate:
     """The loss to expect: of the test rows from held-out rows, or of another split's rows from the splits' losses."""
     new_rows = max(1, len(advice.data.dataset("test")))
     if winner.rows is not None:

@@ -24,7 +24,7 @@ LEAST_SHARE = 0.5
 """Of what the awaited job is expected to take, that it has even when less time is left: a network of a few steps is none."""
 
 
-class Stopped(Exception):
+class FinalStopped(Exception):
     """The final was asked to stop."""
 
 
@@ -79,7 +79,7 @@ def train_finalists(
     while True:
         if stopped():
             _cancel(runner, running)
-            raise Stopped
+            raise FinalStopped
         left = math.inf if deadline is None else deadline - clock()
         awaited = next((job_id for job_id in firsts if names[job_id] not in failed), None)
         waiting = [job for job in waiting if names[job.id] not in failed]

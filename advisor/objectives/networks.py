@@ -20,7 +20,7 @@ from advisor.networks.plan import NetworkPlan, map_numbers, memory_bytes, plan_o
 from advisor.networks.plan import multiplications as multiplications_of_plan
 from advisor.search.sizing import Sizing
 from advisor.splits import Split, everything, make_splits
-from advisor.training.cost import READ, TableSize, epoch_seconds, memory, multiplications, numbers_per_row
+from advisor.training.cost import READ, TableSize, epoch_seconds, multiplications_per_row, numbers_per_row, predicted_memory
 
 if TYPE_CHECKING:
     from advisor.training.loop import Fitted, Prepared
@@ -185,7 +185,7 @@ def training_sizing(data: Dataset, *, final: bool = False, spanning: bool = Fals
         members = splits * _members(configuration, final)
         if isinstance(size, NetworkPlan):
             return LIBRARIES + memory_bytes(size, max(1, len(data.classes)), rows, members)
-        return 0.0 if size is None else LIBRARIES + memory(configuration, size, rows, members, splits)
+        return 0.0 if size is None else LIBRARIES + predicted_memory(configuration, size, rows, members, splits)
 
     return Sizing(lambda configuration: rows_at_once(configuration, len(data), spanning), predict)
 
@@ -202,7 +202,7 @@ def training_work(data: Dataset) -> tuple[Work, Work]:
         if isinstance(size, NetworkPlan):
             per_row = multiplications_of_plan(size, max(1, len(data.classes))), map_numbers(size)
         elif size is not None:
-            per_row = multiplications(configuration, size), numbers_per_row(configuration, size)
+            per_row = multiplications_per_row(configuration, size), numbers_per_row(configuration, size)
         else:
             return 0.0
         splits = _splits(configuration)

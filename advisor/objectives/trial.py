@@ -106,7 +106,7 @@ class Outcome:
     predict: Callable[[Any], Any] | None = None
 
 
-class Stopped(BaseException):
+class TrialStopped(BaseException):
     """Raised by ``Trial.report`` when the trial is pruned or the search ends. Not an Exception: let it pass."""
 
 
@@ -248,7 +248,7 @@ def folder_of(checkpoints: Path, payload: Mapping[str, Any]) -> Path:
 
 
 @dataclass(frozen=True)
-class Result:
+class ObjectiveResult:
     """What comes back from a worker: plain numbers.
 
     loss: the mean over the splits; losses, sizes: of each, and its validation rows. validation_share: validation rows per
@@ -282,7 +282,7 @@ class OwnTraining:
             import_objective(function, shared["path"]) if isinstance(function, str) else function
         )
 
-    def __call__(self, job: Job) -> Generator[tuple[int, float], None, Result]:
+    def __call__(self, job: Job) -> Generator[tuple[int, float], None, ObjectiveResult]:
         data: Dataset = self._shared["data"]
         splits = splits_of(job.payload["configuration"], data, self._shared["seed"], job.payload["repeat"])
         trials = [Trial(self._shared, job, i, (s.train, s.validation)) for i, s in enumerate(splits)]
@@ -303,7 +303,7 @@ class OwnTraining:
             shutil.rmtree(folder_of(Path(self._shared["checkpoints"]), job.payload), ignore_errors=True)
         return result
 
-    def _result(self, trials: Sequence[Trial], calls: Sequence[_Call]) -> Result:
+    def _result(self, trials: Sequence[Trial], calls: Sequence[_Call]) -> ObjectiveResult:
         outcomes = [call.outcome for call in calls]
         scores = test = None
         sizes = tuple(len(validation) for _, validation in (trial._rows for trial in trials))
@@ -315,7 +315,7 @@ class OwnTraining:
             if len(new) and all(outcome.predict is not None for outcome in outcomes):
                 predictions = [self._checked(call.predict(new), len(new), "predict") for call in calls]
                 test = np.asarray(np.mean(predictions, axis=0))
-        return Result(
+        return ObjectiveResult(
             loss=float(np.mean([outcome.loss for outcome in outcomes])),
             losses=tuple(outcome.loss for outcome in outcomes),
             sizes=sizes,
@@ -405,18 +405,18 @@ class _Call:
         self._go.acquire()
         try:
             self._said.put(_outcome(self._function(self._trial)))
-        except Stopped:
+        except TrialStopped:
             return
         except BaseException as error:  # noqa: BLE001 - handed to whoever waits in `advance`
             self._said.put(error)
 
     def _report(self, epoch: int, loss: float) -> None:
         if self._stopping:
-            raise Stopped
+            raise TrialStopped
         self._said.put((epoch, loss))
         self._go.acquire()
         if self._stopping:
-            raise Stopped
+            raise TrialStopped
 
 
 def _outcome(returned: Any) -> Outcome:

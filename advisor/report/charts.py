@@ -78,7 +78,7 @@ def packing(rows: Sequence[Mapping[str, Any]], pruned: Container[int] = ()) -> s
     return _svg(figure, "Which worker ran which trial")
 
 
-def memory(rows: Sequence[Mapping[str, Any]]) -> str:
+def memory_chart(rows: Sequence[Mapping[str, Any]]) -> str:
     """The memory of the trials on each GPU over time, in GB: as it was expected when they were packed, and as it was used."""
     drawn = _first(rows)
     devices = sorted({row["device"] for row in drawn if "gpu" in row["device"]})[:MOST_CURVES]
@@ -93,7 +93,7 @@ def memory(rows: Sequence[Mapping[str, Any]]) -> str:
             for at, change in sorted(steps):
                 total += change
                 points.append((at, total / 1e9))
-            label = f"{device}, {'expected' if name == 'memory' else 'used'}"
+            label = f"{device}, {'expected' if name == 'memory_chart' else 'used'}"
             axes.step(*zip(*points, strict=True), where="post", linestyle=style, linewidth=1.2, color=f"C{number}", label=label)
     axes.set_xlabel("seconds")
     axes.set_ylabel("GB in trials")
@@ -116,7 +116,7 @@ def bars(values: Mapping[str, float], label: str, title: str) -> str:
     return _svg(figure, title)
 
 
-def differences(rows: Sequence[tuple[str, float, float]], loss: str, reach: float) -> str:
+def difference_chart(rows: Sequence[tuple[str, float, float]], loss: str, reach: float) -> str:
     """Paired differences with their intervals about zero; rows: name, mean, standard error. reach: in standard errors."""
     if not rows:
         return ""

@@ -22,7 +22,7 @@ from advisor.rules.recommendation import FIRST_CHOICES
 if TYPE_CHECKING:
     from advisor.runs.folder import RunFolder
 
-Document = Mapping[str, Any]
+RunDocument = Mapping[str, Any]
 
 MOST_COLUMNS = 200
 CURVES_SHOWN = 5
@@ -60,7 +60,7 @@ def number(value: Any) -> str:
     return f"{value:.3g}" if value == 0 or 1e-4 <= abs(value) < 1e4 else f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e")
 
 
-def verdict(result: Document, findings: Sequence[Document]) -> list[str]:
+def verdict(result: RunDocument, findings: Sequence[RunDocument]) -> list[str]:
     """Use this, expect this, look at that: a sentence or two each. That a network is not the best tool comes first."""
     final, estimate, loss = result["final"], result["estimate"], result["loss"]
     if result["kind"] == "train":
@@ -88,7 +88,7 @@ def verdict(result: Document, findings: Sequence[Document]) -> list[str]:
     return [use, *_limits(result), expect, _look_at(findings, _reading(result))]
 
 
-def compare(difference: Document) -> str:
+def compare(difference: RunDocument) -> str:
     """Whether a mean paired difference of losses is ``better`` or ``worse`` beyond chance, or ``level``.
 
     difference: of a model to another, mean and standard_error; negative where the first has the smaller loss.
@@ -97,7 +97,7 @@ def compare(difference: Document) -> str:
     return "better" if difference["mean"] < -reach else "worse" if difference["mean"] > reach else "level"
 
 
-def _limits(result: Document) -> list[str]:
+def _limits(result: RunDocument) -> list[str]:
     """What failed in the final, and what the time limit did to it."""
     final, sentences = result["final"], []
     failed, incumbent = final.get("failed", {}), final.get("incumbent", "recommendation")
@@ -122,7 +122,7 @@ def _limits(result: Document) -> list[str]:
     return sentences
 
 
-def advice_alone(findings: Sequence[Document]) -> list[str]:
+def advice_alone(findings: Sequence[RunDocument]) -> list[str]:
     """The verdict before anything is trained."""
     return [
         "Start with the configuration below: it is what the rules make of the measured data.",
@@ -131,7 +131,7 @@ def advice_alone(findings: Sequence[Document]) -> list[str]:
     ]
 
 
-def _look_at(findings: Sequence[Document], reading: Document | None) -> str:
+def _look_at(findings: Sequence[RunDocument], reading: RunDocument | None) -> str:
     grave = [finding for finding in findings if finding["severity"] in ("error", "warning")]
     if grave:
         action = f" ({grave[0]['actions'][0]})" if grave[0]["actions"] else ""
@@ -141,7 +141,7 @@ def _look_at(findings: Sequence[Document], reading: Document | None) -> str:
     return "Nothing in the data asks for your attention first."
 
 
-def _reading(result: Document) -> Document | None:
+def _reading(result: RunDocument) -> RunDocument | None:
     """The reading of the winner's curve where it is one configuration's, else of the recommendation's."""
     if "reading" in result:
         return dict(result["reading"])
@@ -151,7 +151,7 @@ def _reading(result: Document) -> Document | None:
     return trial.get("reading") if trial else None
 
 
-def _gain(final: Document, loss: str) -> str:
+def _gain(final: RunDocument, loss: str) -> str:
     by_name = {c["name"]: c for c in final["contenders"]}
     incumbent = final.get("incumbent", "recommendation")
     winner, beaten = by_name[final["winner"]], by_name[incumbent]
@@ -180,13 +180,13 @@ def _less(loss: float, other: float) -> str:
     return f"{number(abs(other - loss))} {'less' if loss <= other else 'more'}"
 
 
-def _score(entry: Document) -> str:
+def _score(entry: RunDocument) -> str:
     if "accuracy" in entry:
         return f", accuracy {entry['accuracy']:.1%}"
     return f", R2 {entry['r2']:.3f}"
 
 
-def _against(own: Document, baselines: Sequence[Document], loss: str) -> str:
+def _against(own: RunDocument, baselines: Sequence[RunDocument], loss: str) -> str:
     best = min(baselines, key=lambda entry: entry["loss"])
     both = f"{loss} {number(best['loss'])} on the same test rows, the network {number(own['loss'])}"
     match compare(best["difference_to_network"]):
@@ -197,7 +197,7 @@ def _against(own: Document, baselines: Sequence[Document], loss: str) -> str:
     return f"The {best['name']} baseline is as good within chance, and simpler: it has {both}."
 
 
-def summary(recommendation: Document, facts: Document, width: int = 80, *, everything: bool = False) -> list[str]:
+def summary(recommendation: RunDocument, facts: RunDocument, width: int = 80, *, everything: bool = False) -> list[str]:
     """The recommendation for a terminal, in lines of at most ``width`` characters: the data, its faults, the choices.
 
     everything: a table of all choices with their reasons, by topic; else of those that matter most, and the others by name.
@@ -234,7 +234,7 @@ def summary(recommendation: Document, facts: Document, width: int = 80, *, every
     return lines if everything else [*lines, "", *_wrapped(more, width)]
 
 
-def _unused(entry: Document) -> bool:
+def _unused(entry: RunDocument) -> bool:
     return bool(entry["because"].startswith(UNUSED))
 
 
@@ -246,7 +246,7 @@ def _folded(what: str, items: Sequence[str], width: int) -> list[str]:
     return ["", *_wrapped(f"{what}: {', '.join(items)}", width, indent="  ")] if items else []
 
 
-def _table(entries: Sequence[Document], width: int) -> list[str]:
+def _table(entries: Sequence[RunDocument], width: int) -> list[str]:
     """A table of choices in plain text, as wide as asked."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
@@ -269,7 +269,7 @@ def _table(entries: Sequence[Document], width: int) -> list[str]:
     return [line.rstrip() for line in captured.get().splitlines()]
 
 
-def _inputs(values: Document) -> str:
+def _inputs(values: RunDocument) -> str:
     """What a row is: features of a table, an image, a series."""
     channels = values.get("signal.channels")
     plural = "channel" if channels == 1 else "channels"
@@ -280,7 +280,7 @@ def _inputs(values: Document) -> str:
     return f"{values['features']} features"
 
 
-def _network_lines(recommendation: Document, values: Document) -> list[str]:
+def _network_lines(recommendation: RunDocument, values: RunDocument) -> list[str]:
     network = blueprint(recommendation["configuration"], values)
     if network is None:
         return []
@@ -290,14 +290,14 @@ def _network_lines(recommendation: Document, values: Document) -> list[str]:
     ]
 
 
-def _type_counts(columns: Sequence[Document]) -> list[str]:
+def _type_counts(columns: Sequence[RunDocument]) -> list[str]:
     counts: dict[str, int] = {}
     for column in columns:
         counts[column["type"]] = counts.get(column["type"], 0) + 1
     return [f"{count} {name}" for name, count in sorted(counts.items(), key=lambda item: -item[1])] or ["none"]
 
 
-def topics(recommendation: Document, ledger: Document | None = None) -> list[tuple[str, list[dict[str, Any]]]]:
+def topics(recommendation: RunDocument, ledger: RunDocument | None = None) -> list[tuple[str, list[dict[str, Any]]]]:
     """The parameters by topic, in their order: name, value, what is still searched, because, steps, yours.
 
     ledger: adds each one's alternatives and what would flip it, and the sources of its steps.
@@ -306,7 +306,7 @@ def topics(recommendation: Document, ledger: Document | None = None) -> list[tup
     return [(topic, list(group)) for topic, group in groupby(entries, key=lambda entry: str(entry["topic"]))]
 
 
-def _entry(name: str, recommendation: Document, kept: Document) -> dict[str, Any]:
+def _entry(name: str, recommendation: RunDocument, kept: RunDocument) -> dict[str, Any]:
     provenance = recommendation["provenance"][name]
     steps = kept.get("steps", provenance["steps"])
     return {
@@ -326,7 +326,7 @@ def _entry(name: str, recommendation: Document, kept: Document) -> dict[str, Any
     }
 
 
-def _range(state: Document) -> str:
+def _range(state: RunDocument) -> str:
     if "low" in state:
         return f"{'0 or ' if state.get('zero') else ''}{number(state['low'])} to {number(state['high'])}"
     return "one of " + ", ".join(number(choice) for choice in state["choices"]) if "choices" in state else "fixed"
@@ -335,7 +335,7 @@ def _range(state: Document) -> str:
 # ---------------------------------------------------------------------------------------------------- the two pages
 
 
-def render_html(recommendation: Document, facts: Document, result: Document | None, ledger: Document | None = None) -> str:
+def render_html(recommendation: RunDocument, facts: RunDocument, result: RunDocument | None, ledger: RunDocument | None = None) -> str:
     """One self-contained page; the same bytes for the same run. Its one script sorts, filters and copies."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
@@ -367,7 +367,7 @@ def render_html(recommendation: Document, facts: Document, result: Document | No
     )
 
 
-def render_markdown(recommendation: Document, facts: Document, result: Document | None, ledger: Document | None = None) -> str:
+def render_markdown(recommendation: RunDocument, facts: RunDocument, result: RunDocument | None, ledger: RunDocument | None = None) -> str:
     """The same sections as text, for a ticket or a terminal."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -454,7 +454,7 @@ def _filters() -> dict[str, Any]:
     }
 
 
-def _view(recommendation: Document, facts: Document, result: Document | None, ledger: Document | None) -> dict[str, Any]:
+def _view(recommendation: RunDocument, facts: RunDocument, result: RunDocument | None, ledger: RunDocument | None) -> dict[str, Any]:
     """What both pages show, in the order of their sections."""
     findings = recommendation["findings"]
     columns = facts["columns"][:MOST_COLUMNS]
@@ -480,13 +480,13 @@ def _view(recommendation: Document, facts: Document, result: Document | None, le
     }
 
 
-def _configuration_yaml(recommendation: Document) -> str:
+def _configuration_yaml(recommendation: RunDocument) -> str:
     import yaml
 
     return str(yaml.safe_dump({"configuration": dict(recommendation["configuration"])}, sort_keys=False, width=120))
 
 
-def _remarks(column: Document, findings: Sequence[Document]) -> list[str]:
+def _remarks(column: RunDocument, findings: Sequence[RunDocument]) -> list[str]:
     """What there is to say of a column: how its type was found, its numbers, the test rows, the findings that name it."""
     remarks = [str(column["why"])]
     if column.get("median") is not None:
@@ -507,7 +507,7 @@ def _remarks(column: Document, findings: Sequence[Document]) -> list[str]:
     return remarks
 
 
-def _ends(result: Document | None) -> list[tuple[str, int]]:
+def _ends(result: RunDocument | None) -> list[tuple[str, int]]:
     """How many trials ended how, in the order in which they first did."""
     counts: dict[str, int] = {}
     for trial in (result or {}).get("search", {}).get("trials", ()):
@@ -515,7 +515,7 @@ def _ends(result: Document | None) -> list[tuple[str, int]]:
     return list(counts.items())
 
 
-def _shown_trials(search: Document) -> dict[str, Document]:
+def _shown_trials(search: RunDocument) -> dict[str, RunDocument]:
     """The trials whose curves are drawn: the recommendation and the best few."""
     complete = [t for t in search["trials"] if t["end"] == "complete" and t["value"] is not None]
     finished = sorted(complete, key=lambda trial: trial["value"])
@@ -523,7 +523,7 @@ def _shown_trials(search: Document) -> dict[str, Document]:
     return {t["origin"] if t["origin"] in charts.REFERENCES else f"trial {t['number']}": t for t in shown}
 
 
-def _readings(result: Document | None) -> list[tuple[str, Document]]:
+def _readings(result: RunDocument | None) -> list[tuple[str, RunDocument]]:
     """What the drawn curves say; nothing of a run that was made before curves were read."""
     if result is None:
         return []
@@ -532,7 +532,7 @@ def _readings(result: Document | None) -> list[tuple[str, Document]]:
     return [(name, trial["reading"]) for name, trial in _shown_trials(result["search"]).items() if "reading" in trial]
 
 
-def _command(recommendation: Document, result: Document | None) -> str:
+def _command(recommendation: RunDocument, result: RunDocument | None) -> str:
     """The command line that makes this run again."""
     data = recommendation["data"]
     kind = result["kind"] if result else "recommend"
@@ -558,7 +558,7 @@ def _command(recommendation: Document, result: Document | None) -> str:
     return " ".join(parts)
 
 
-def _charts(result: Document | None, facts: Document) -> dict[str, str]:
+def _charts(result: RunDocument | None, facts: RunDocument) -> dict[str, str]:
     drawn: dict[str, str] = {}
     target = facts.get("target", {})
     if "histogram" in target:
@@ -572,14 +572,14 @@ def _charts(result: Document | None, facts: Document) -> dict[str, str]:
         drawn["history"] = charts.history(search["trials"], loss)
         placed = search.get("packing", [])  # a run of before there was one has none
         drawn["packing"] = charts.packing(placed, {t["number"] for t in search["trials"] if t["end"] == "pruned"})
-        drawn["memory"] = charts.memory(placed)
+        drawn["memory"] = charts.memory_chart(placed)
         drawn["curves"] = charts.curves({name: t["curve"] for name, t in _shown_trials(search).items()}, loss)
         drawn["importances"] = charts.bars(search["importances"], "share of the loss's variation", "Parameter importances")
     compared = [(c["name"], c["difference"]) for c in result["final"]["contenders"] if c["difference"]]
     pairs = [(name, d["mean"], d["standard_error"]) for name, d in compared]
-    drawn["final"] = charts.differences(pairs, loss, BEYOND_CHANCE)
+    drawn["final"] = charts.difference_chart(pairs, loss, BEYOND_CHANCE)
     tested = [(r["name"], r["difference_to_network"]) for r in result["test"].get("results", ())[1:]]
-    drawn["test"] = charts.differences([(n, d["mean"], d["standard_error"]) for n, d in tested], loss, BEYOND_CHANCE)
+    drawn["test"] = charts.difference_chart([(n, d["mean"], d["standard_error"]) for n, d in tested], loss, BEYOND_CHANCE)
     predictions = result["test"].get("predictions", {})
     if "calibration" in predictions:
         drawn["calibration"] = charts.reliability(predictions["calibration"]["bins"])
@@ -588,7 +588,7 @@ def _charts(result: Document | None, facts: Document) -> dict[str, str]:
     return drawn
 
 
-def write_report(run: RunFolder, recommendation: Document, facts: Document, ledger: Document, result: Document | None) -> None:
+def write_report(run: RunFolder, recommendation: RunDocument, facts: RunDocument, ledger: RunDocument, result: RunDocument | None) -> None:
     """report.html and report.json of a run. Without a new result, one that the run has already stays in the report."""
     from advisor.files import FORMAT, read_json, write_json, write_text
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from advisor.report.page import measured_words, number
-from advisor.rules.provenance import Change
+from advisor.rules.provenance import ParameterDifference
 
 if TYPE_CHECKING:
     from advisor.rules.recommendation import Recommendation
@@ -45,7 +45,7 @@ def overview(recommendation: Recommendation) -> str:
     return "\n".join(f"{name:{width}}  {number(values[name]):>16}  {own.because}" for name, own in origins.items())
 
 
-def difference(changes: Sequence[Change], findings: Mapping[str, Sequence[str]]) -> str:
+def difference(changes: Sequence[ParameterDifference], findings: Mapping[str, Sequence[str]]) -> str:
     """What differs between two recommendations, parameter by parameter, with the rules on either side."""
     lines = []
     for change in changes:

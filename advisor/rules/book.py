@@ -30,12 +30,34 @@ from advisor.rules.rule import (
 )
 from advisor.spaces import expressions, strict_yaml
 from advisor.spaces.expressions import Expression, Name, Scalar
-from advisor.spaces.space import Derivation, Parameter, Space, number_hint, shown
+from advisor.spaces.space import Derivation, Parameter, Space, number_hint, shown_value
 
 __all__ = [
-    "NOT_FIRING", "NOT_JUDGED", "PRIOR_FACTOR", "PRIOR_SHARE", "Checked", "Claim", "Confidence", "Effect", "Evidence",
-    "Example", "ExampleResult", "FindingEffect", "Reference", "Rule", "Severity", "Strength", "Verdict", "check_rules",
-    "fact_names", "judge", "load_profile", "load_rules", "own_facts", "own_names", "run_examples",
+    "NOT_FIRING",
+    "NOT_JUDGED",
+    "PRIOR_FACTOR",
+    "PRIOR_SHARE",
+    "Checked",
+    "Claim",
+    "Confidence",
+    "Effect",
+    "Evidence",
+    "Example",
+    "ExampleResult",
+    "FindingEffect",
+    "Judgement",
+    "Reference",
+    "Rule",
+    "Severity",
+    "Strength",
+    "check_rules",
+    "fact_names",
+    "judge_rule",
+    "load_profile",
+    "load_rules",
+    "own_facts",
+    "own_names",
+    "run_examples",
 ]  # fmt: skip
 
 FORMAT = 1
@@ -65,7 +87,7 @@ class FactLike(Protocol):
 
 def fact_names(schema: Mapping[str, FactLike]) -> dict[str, Name]:
     """The names that conditions may use, from the schema of facts."""
-    kinds: dict[str, expressions.Kind] = {"int": "number", "float": "number", "bool": "boolean", "text": "text", "list": "list"}
+    kinds: dict[str, expressions.ValueKind] = {"int": "number", "float": "number", "bool": "boolean", "text": "text", "list": "list"}
     return {name: Name(kinds[spec.type], KNOWN_WORDS.get(name, ())) for name, spec in schema.items()}
 
 
@@ -177,7 +199,7 @@ def _files(sources: Sequence[Path | str]) -> list[Path]:
 def _read_file(
     path: Path, names: Mapping[str, Name], spaces: Mapping[Kind, Space], room: int
 ) -> tuple[list[Rule], list[str]]:
-    document = strict_yaml.read(path)
+    document = strict_yaml.read_yaml(path)
     data = document.data
     if not isinstance(data, Mapping) or not isinstance(data.get("rules"), list):
         raise document.error((), "a rule file is a mapping with 'format: 1' and a list 'rules'")
@@ -214,19 +236,19 @@ def _spaces_of(rule: Any, spaces: Mapping[Kind, Space]) -> list[Space]:
     return list(found.values()) or [next(iter(spaces.values()))]
 
 
-def _check_format(document: strict_yaml.Document) -> None:
+def _check_format(document: strict_yaml.YamlDocument) -> None:
     number = document.data.get("format")
     if isinstance(number, int) and not isinstance(number, bool) and number > FORMAT:
         raise document.error(("format",), f"{number} was made for a newer advisor; this one reads {FORMAT}")
     if number != FORMAT or isinstance(number, bool):
-        raise document.error(("format",), f"must be {FORMAT}, not {shown(number)}")
+        raise document.error(("format",), f"must be {FORMAT}, not {shown_value(number)}")
 
 
 def _evidence(path: Path) -> Mapping[str, Mapping[str, Any]]:
     """Measured effects by rule id: ``{effect, interval, sets, command}``; empty without the file."""
     if not path.exists():
         return {}
-    document = strict_yaml.read(path)
+    document = strict_yaml.read_yaml(path)
     if not isinstance(document.data, Mapping) or not isinstance(document.data.get("evidence"), Mapping):
         raise document.error((), "must be a mapping with 'format: 1' and 'evidence'")
     _check_format(document)
@@ -288,7 +310,7 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Judgement:
     """What a rule says about some facts.
 
     fires: True, False, or None when it cannot be judged. used: the facts that it looked at, with their values;
@@ -302,7 +324,7 @@ class Verdict:
     columns: tuple[str, ...] = ()
 
 
-def judge(rule: Rule, facts: Mapping[str, Any], space: Space) -> Verdict:
+def judge_rule(rule: Rule, facts: Mapping[str, Any], space: Space) -> Judgement:
     """Evaluate a rule's condition and, when it fires, its effects. Never raises, whatever the facts are.
 
     An effect whose value cannot be computed (a fact was not measured) makes the whole rule unjudged: half a piece of
@@ -321,10 +343,10 @@ def judge(rule: Rule, facts: Mapping[str, Any], space: Space) -> Verdict:
             missing.update(dict.fromkeys(result.missing))
         return result.value
 
-    def verdict(fires: bool | None, claims: Sequence[Claim] = (), columns: Sequence[str] = ()) -> Verdict:
+    def verdict(fires: bool | None, claims: Sequence[Claim] = (), columns: Sequence[str] = ()) -> Judgement:
         # a choice that the person did not make is no reason
         seen = {n: _plain(facts[n]) for n in used if n in facts and not (n.startswith("yours.") and facts[n] == "")}
-        return Verdict(fires, seen, tuple(missing), tuple(claims), tuple(columns))
+        return Judgement(fires, seen, tuple(missing), tuple(claims), tuple(columns))
 
     holds = True if rule.when is None else compute(rule.when)
     if holds is not True:
@@ -389,7 +411,7 @@ def _around(parameter: Parameter, value: Scalar, confidence: Confidence) -> tupl
 
 def load_profile(path: Path | str, schema: Mapping[str, FactLike], name: str = "typical") -> dict[str, Any]:
     """The facts of a typical table, from ``profiles.yaml``: what an example does not give is taken from here."""
-    document = strict_yaml.read(Path(path))
+    document = strict_yaml.read_yaml(Path(path))
     data = document.data
     if not isinstance(data, Mapping) or not isinstance(data.get("profiles"), Mapping):
         raise document.error((), "must be a mapping with 'format: 1' and 'profiles'")
@@ -402,7 +424,7 @@ def load_profile(path: Path | str, schema: Mapping[str, FactLike], name: str = "
         if fact not in names:
             raise document.error(("profiles", name, fact), f"unknown fact{did_you_mean(fact, names)}")
         if isinstance(value, str) and names[fact].kind != "text":
-            raise document.error(("profiles", name, fact), f"{shown(value)} is not a number{number_hint(value)}")
+            raise document.error(("profiles", name, fact), f"{shown_value(value)} is not a number{number_hint(value)}")
     return dict(profile)
 
 
@@ -437,7 +459,7 @@ def run_examples(rules: Sequence[Rule], space: Space, profile: Mapping[str, Any]
 
 
 def _got(rule: Rule, example: Example, space: Space, profile: Mapping[str, Any]) -> str | Mapping[str, Any]:
-    verdict = judge(rule, {**profile, **example.given}, space)
+    verdict = judge_rule(rule, {**profile, **example.given}, space)
     if verdict.fires is not True:
         return NOT_JUDGED if verdict.fires is None else NOT_FIRING
     wanted: Mapping[str, Any]
@@ -448,7 +470,7 @@ def _got(rule: Rule, example: Example, space: Space, profile: Mapping[str, Any])
     return {name: _outcome(rule, verdict, name, wanted[name], example, space) for name in wanted}
 
 
-def _outcome(rule: Rule, verdict: Verdict, name: str, wanted: Any, example: Example, space: Space) -> Any:
+def _outcome(rule: Rule, verdict: Judgement, name: str, wanted: Any, example: Example, space: Space) -> Any:
     """What a rule gives for one expected name: a list for a range or choices, one value for the rest."""
     if name == "finding":
         return None if rule.finding is None else rule.finding.code

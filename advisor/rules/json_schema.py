@@ -19,7 +19,7 @@ TEXT = {"type": "string", "minLength": 1, "maxLength": words.MAX_TEXT}
 COMPUTED = {"type": "string", "pattern": r"^\s*=", "description": "computed: '= min(8, rows)'"}
 SCALAR = {"type": ["string", "number", "boolean"]}
 
-Schema = dict[str, Any]
+JsonSchema = dict[str, Any]
 
 
 def to_json(space: Space, facts: Mapping[str, Name]) -> str:
@@ -27,7 +27,7 @@ def to_json(space: Space, facts: Mapping[str, Name]) -> str:
     return json.dumps(schema(space, facts), indent=1, ensure_ascii=False) + "\n"
 
 
-def schema(space: Space, facts: Mapping[str, Name]) -> Schema:
+def schema(space: Space, facts: Mapping[str, Name]) -> JsonSchema:
     """The schema of a rule file. facts: the names that examples may give, with their kinds."""
     fields = _fields(space, facts)
     # by the lists that rule_format goes by: a field that it gets and we lack is a KeyError in the first test
@@ -40,9 +40,9 @@ def schema(space: Space, facts: Mapping[str, Name]) -> Schema:
     }
 
 
-def _fields(space: Space, facts: Mapping[str, Name]) -> dict[str, Schema]:
+def _fields(space: Space, facts: Mapping[str, Name]) -> dict[str, JsonSchema]:
     given = {name: _fact(known) for name, known in facts.items()}
-    outcomes: dict[str, Schema] = {name: {} for name in space.parameters} | {"finding": {"type": "string"}}
+    outcomes: dict[str, JsonSchema] = {name: {} for name in space.parameters} | {"finding": {"type": "string"}}
     example = {
         "given": _object(given),
         "config": _object({name: _literal(parameter) for name, parameter in space.parameters.items()}),
@@ -73,7 +73,7 @@ def _fields(space: Space, facts: Mapping[str, Name]) -> dict[str, Schema]:
     }
 
 
-def _effect(kind: str, space: Space) -> Schema:
+def _effect(kind: str, space: Space) -> JsonSchema:
     if kind == "finding":
         finding = {
             "severity": _enum(words.Severity),
@@ -89,7 +89,7 @@ def _effect(kind: str, space: Space) -> Schema:
     return _object({parameter.name: _amounts(effect, parameter) for parameter in fit}, least=1)
 
 
-def _amounts(kind: words.EffectKind, parameter: Parameter) -> Schema:
+def _amounts(kind: words.EffectKind, parameter: Parameter) -> JsonSchema:
     """What an effect of this kind gives a parameter."""
     amount = {"anyOf": [_literal(parameter), COMPUTED]}
     described = {"description": parameter.meaning}
@@ -107,27 +107,27 @@ def _amounts(kind: words.EffectKind, parameter: Parameter) -> Schema:
     return {**amount, **described}
 
 
-def _literal(parameter: Parameter) -> Schema:
+def _literal(parameter: Parameter) -> JsonSchema:
     if parameter.type == "categorical":
         return {"enum": list(parameter.choices)}
     number = {"type": "integer" if parameter.type == "int" else "number", "minimum": parameter.low, "maximum": parameter.high}
     return {"anyOf": [{"const": 0}, number]} if parameter.zero else number
 
 
-def _fact(known: Name) -> Schema:
+def _fact(known: Name) -> JsonSchema:
     kind = {"number": "number", "text": "string", "boolean": "boolean", "list": "array"}[known.kind]
     return {"type": [kind, "null"]}
 
 
-def _enum(literal: Any) -> Schema:
+def _enum(literal: Any) -> JsonSchema:
     return {"enum": list(get_args(literal))}
 
 
-def _list(fields: Mapping[str, Any]) -> Schema:
+def _list(fields: Mapping[str, Any]) -> JsonSchema:
     return {"type": "array", "items": _object(fields, tuple(fields))}
 
 
-def _object(fields: Mapping[str, Any], required: tuple[str, ...] = (), least: int = 0) -> Schema:
+def _object(fields: Mapping[str, Any], required: tuple[str, ...] = (), least: int = 0) -> JsonSchema:
     """A mapping with these fields and no others: a misspelt one is the mistake that an editor can show best."""
-    result: Schema = {"type": "object", "properties": dict(fields), "additionalProperties": False}
+    result: JsonSchema = {"type": "object", "properties": dict(fields), "additionalProperties": False}
     return result | ({"required": list(required)} if required else {}) | ({"minProperties": least} if least else {})

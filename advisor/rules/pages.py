@@ -22,7 +22,7 @@ def pages(rules: Sequence[Rule]) -> dict[str, str]:
     return {INDEX: _index(ordered)} | {f"{rule.id}.md": _page(rule) for rule in ordered}
 
 
-def write(rules: Sequence[Rule], folder: Path) -> int:
+def write_pages(rules: Sequence[Rule], folder: Path) -> int:
     """Write all pages; pages that we wrote for rules that are gone are removed, other files stay. The number of pages.
 
     UserError when the folder cannot be written.

@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from advisor.errors import UserError, did_you_mean
-from advisor.rules.book import KNOWN_WORDS, FactLike, Rule, Verdict, judge, own_facts
-from advisor.rules.recommendation import Plan, Recommendation, own_values
-from advisor.rules.resolution import State, searched
+from advisor.rules.book import KNOWN_WORDS, FactLike, Judgement, Rule, judge_rule, own_facts
+from advisor.rules.recommendation import AdvicePlan, Recommendation, own_values
+from advisor.rules.resolution import ParameterState, searched_range
 from advisor.spaces.expressions import Expression
 from advisor.spaces.space import Space
 
@@ -47,12 +47,12 @@ class Flip:
 
 
 @dataclass(frozen=True)
-class Change:
+class ParameterDifference:
     """One parameter in two recommendations. Each side: its state, and the rules that moved it."""
 
     parameter: str
-    one: State
-    other: State
+    one: ParameterState
+    other: ParameterState
     rules_one: tuple[str, ...]
     rules_other: tuple[str, ...]
 
@@ -163,8 +163,8 @@ class _Replanner:
         self._base = base
         self._fixed = own_values(recommendation)
         self._facts = {**facts, **own_facts(self._fixed, base)}
-        self._verdicts = {rule.id: judge(rule, self._facts, base) for rule in rules}
-        self._engine = Plan(rules, self._verdicts, base, self._fixed, {})
+        self._verdicts = {rule.id: judge_rule(rule, self._facts, base) for rule in rules}
+        self._engine = AdvicePlan(rules, self._verdicts, base, self._fixed, {})
         self._changed: dict[tuple[str, Any], dict[str, tuple[Any, tuple[str, ...]]]] = {}
         self.readers: dict[str, list[Rule]] = {}
         # a derived parameter follows others: any rule may move it
@@ -213,7 +213,7 @@ class _Replanner:
         key = (fact, value)
         if key not in self._changed:
             facts = {**self._facts, fact: value}
-            changed = {rule.id: judge(rule, facts, self._base) for rule in self.readers[fact]}
+            changed = {rule.id: judge_rule(rule, facts, self._base) for rule in self.readers[fact]}
             self._changed[key] = self._engine.moved({i: v for i, v in changed.items() if not _alike(v, self._verdicts[i])})
         return self._changed[key]
 
@@ -233,7 +233,7 @@ class _Replanner:
         return beyond
 
 
-def _alike(one: Verdict, other: Verdict) -> bool:
+def _alike(one: Judgement, other: Judgement) -> bool:
     return one.fires == other.fires and one.claims == other.claims
 
 
@@ -325,14 +325,14 @@ def with_facts(facts: Mapping[str, Any], changes: Mapping[str, Any]) -> tuple[di
     return {**new, **along}, along
 
 
-def compare(one: Recommendation, other: Recommendation) -> list[Change]:
+def compare_recommendations(one: Recommendation, other: Recommendation) -> list[ParameterDifference]:
     """The parameters whose value or search differs, in the order of the space."""
     changes = []
     for name, before in one.provenance.items():
         after = other.provenance.get(name)
         if after is not None and _state(one, name) != _state(other, name):
             rules = (tuple(dict.fromkeys(s.rule for s in p.steps if s.rule)) for p in (before, after))
-            changes.append(Change(name, _state(one, name), _state(other, name), *rules))
+            changes.append(ParameterDifference(name, _state(one, name), _state(other, name), *rules))
     return changes
 
 
@@ -348,4 +348,4 @@ def compare_findings(one: Recommendation, other: Recommendation) -> dict[str, li
 def _state(recommendation: Recommendation, name: str) -> dict[str, Any]:
     """The value that stands, and what is searched around it."""
     parameter = recommendation.space[name]
-    return {"value": recommendation.configuration[name], **(searched(parameter) or {})}
+    return {"value": recommendation.configuration[name], **(searched_range(parameter) or {})}

@@ -12,14 +12,22 @@ from typing import Any
 from advisor.kinds import Kind
 from advisor.rules import recommendation_file
 from advisor.rules import resolution as combination
-from advisor.rules.book import Rule, Severity, Verdict, judge, own_facts
+from advisor.rules.book import Judgement, Rule, Severity, judge_rule, own_facts
 from advisor.rules.recommendation_file import own_range
-from advisor.rules.resolution import Combined, Contradiction, State, Step, Wish, state
+from advisor.rules.resolution import Combined, Contradiction, ParameterState, ProvenanceStep, Wish, state
 from advisor.spaces.expressions import Template
-from advisor.spaces.space import Derivation, Parameter, Space, shown
+from advisor.spaces.space import Derivation, Parameter, Space, shown_value
 
 __all__ = [
-    "Contradiction", "Finding", "Plan", "Provenance", "Recommendation", "Step", "Unjudged", "advise", "library_default",
+    "AdvicePlan",
+    "Contradiction",
+    "Finding",
+    "Provenance",
+    "ProvenanceStep",
+    "Recommendation",
+    "Unjudged",
+    "advise",
+    "library_default",
 ]  # fmt: skip
 
 
@@ -57,14 +65,14 @@ class Provenance:
 
     topic: str
     meaning: str
-    base: State
-    steps: tuple[Step, ...]
-    final: State
+    base: ParameterState
+    steps: tuple[ProvenanceStep, ...]
+    final: ParameterState
     because: str
     yours: bool = False
 
     def __repr__(self) -> str:
-        return f"<{self.topic}: {shown(self.final.get('value'))}, {len(self.steps)} steps: {self.because}>"
+        return f"<{self.topic}: {shown_value(self.final.get('value'))}, {len(self.steps)} steps: {self.because}>"
 
 
 @dataclass(frozen=True)
@@ -113,7 +121,7 @@ class Recommendation:
 
     def to_yaml(self) -> str:
         """The text of ``recommendation.yaml``: same recommendation, same bytes."""
-        return recommendation_file.write(self.to_dict())
+        return recommendation_file.write_recommendation(self.to_dict())
 
     @classmethod
     def from_yaml(
@@ -127,7 +135,7 @@ class Recommendation:
         name, for errors.
         Raises UserError, one line with file and line, for whatever does not fit.
         """
-        read = recommendation_file.read(text, base, source)
+        read = recommendation_file.read_recommendation(text, base, source)
         base = read.base
         findings = tuple(Finding(**item) for item in read.findings)
         unjudged = tuple(Unjudged(**item) for item in read.unjudged)
@@ -165,9 +173,9 @@ def advise(
     """
     ordered = sorted(rules, key=lambda rule: rule.id)
     facts = {**facts, **own_facts(fixed or {}, space)}
-    verdicts = {rule.id: judge(rule, facts, space) for rule in ordered}
+    verdicts = {rule.id: judge_rule(rule, facts, space) for rule in ordered}
     fired = [rule for rule in ordered if verdicts[rule.id].fires]
-    plan = Plan(ordered, verdicts, space, fixed or {}, limited or {})
+    plan = AdvicePlan(ordered, verdicts, space, fixed or {}, limited or {})
     combined, configuration = plan.combined, plan.configuration
     mine = {*plan.fixed, *plan.limited}
     contradictions = [item for name in combined for item in (*plan.overruled(name), *combined[name].contradictions)]
@@ -201,7 +209,7 @@ def library_default(recommendation: Recommendation, base: Space) -> dict[str, An
     return base.complete({name: recommendation.configuration[name] for name in kept})
 
 
-class Plan:
+class AdvicePlan:
     """What the claims of all rules together make of every parameter, before anything is put into words.
 
     verdicts: by rule id, of the rules that may claim something. fixed, limited: the person's own values, and parameters
@@ -211,7 +219,7 @@ class Plan:
     def __init__(
         self,
         rules: Sequence[Rule],
-        verdicts: Mapping[str, Verdict],
+        verdicts: Mapping[str, Judgement],
         base: Space,
         fixed: Mapping[str, Any],
         limited: Mapping[str, Parameter],
@@ -224,7 +232,7 @@ class Plan:
         self.space = self._space(self.combined)
         self.configuration = self.space.complete({})
 
-    def moved(self, changed: Mapping[str, Verdict]) -> dict[str, tuple[Any, tuple[str, ...]]]:
+    def moved(self, changed: Mapping[str, Judgement]) -> dict[str, tuple[Any, tuple[str, ...]]]:
         """The parameters that get another value when some rules say something else, with it and the rules that act on it.
 
         Cheaper than a plan of its own.
@@ -250,7 +258,7 @@ class Plan:
     def _value(self, name: str) -> tuple[Any, Derivation | None]:
         return self._alone[name].parameter.default, self._alone[name].derivation
 
-    def _combine(self, name: str, verdicts: Mapping[str, Verdict]) -> Combined:
+    def _combine(self, name: str, verdicts: Mapping[str, Judgement]) -> Combined:
         one = combination.combine(self._base[name], self._wishes(name, verdicts))
         if name in self.fixed:
             own = self._base[name].fixed(self.fixed[name])
@@ -260,7 +268,7 @@ class Plan:
             return one
         return combination.yours(own, one, _yours(own))
 
-    def _wishes(self, name: str, verdicts: Mapping[str, Verdict]) -> list[Wish]:
+    def _wishes(self, name: str, verdicts: Mapping[str, Judgement]) -> list[Wish]:
         return [
             Wish(rule, claim)
             for rule in self._rules if verdicts[rule.id].fires
@@ -297,7 +305,7 @@ def own_values(recommendation: Recommendation) -> dict[str, Any]:
 def _yours(parameter: Parameter) -> str:
     if parameter.searched:
         return f"You limited the search of {parameter.name} to {parameter.allowed()}."
-    return f"You set {parameter.name} to {shown(parameter.default)}; it is not searched."
+    return f"You set {parameter.name} to {shown_value(parameter.default)}; it is not searched."
 
 
 def _known(rule: Rule, facts: Mapping[str, Any], configuration: Mapping[str, Any]) -> dict[str, Any]:
@@ -313,7 +321,7 @@ def _provenance(
     one: Combined,
     configuration: Mapping[str, Any],
     texts: Mapping[str, str],
-    verdicts: Mapping[str, Verdict],
+    verdicts: Mapping[str, Judgement],
     mine: bool,
 ) -> Provenance:
     value = configuration[base.name]
@@ -325,14 +333,14 @@ def _provenance(
     return Provenance(base.topic, base.meaning, state(base), steps, final, _reason(base, steps), mine)
 
 
-def _reason(parameter: Parameter, steps: Sequence[Step]) -> str:
+def _reason(parameter: Parameter, steps: Sequence[ProvenanceStep]) -> str:
     """The sentences of the steps in order, each once; the person's own word alone where there is one."""
     own = [step.because for step in steps if step.effect == "yours"]
     sentences = own or list(dict.fromkeys(step.because for step in steps))
     return " ".join(sentences) if sentences else f"The base of the search space: {parameter.meaning}."
 
 
-def _finding(rule: Rule, verdict: Verdict, facts: Mapping[str, Any], texts: Mapping[str, str]) -> Finding:
+def _finding(rule: Rule, verdict: Judgement, facts: Mapping[str, Any], texts: Mapping[str, str]) -> Finding:
     effect = rule.finding
     assert effect is not None
     message: Template | None = effect.message
@@ -354,7 +362,7 @@ def _with_edits(
         if name in read.edited:
             old, after = provenance[name], state(read.space[name])
             because = _yours(read.space[name])
-            step = Step("", "your own value", "", "", (), "yours", old.final, after, because)
+            step = ProvenanceStep("", "your own value", "", "", (), "yours", old.final, after, because)
             result[name] = replace(old, steps=(*old.steps, step), final=after, because=because, yours=True)
     return result
 
@@ -370,7 +378,7 @@ def _up_to_date(
             rule, after = space.derivations[name].rule, {"value": configuration[name]}
             because = f"Computed again after your changes: {name} is {configuration[name]}."
             last = next((step for step in reversed(old.steps) if step.rule == rule), None)
-            blank = Step(rule, "", "", "", (), "derive", old.final, after, because)
+            blank = ProvenanceStep(rule, "", "", "", (), "derive", old.final, after, because)
             step = blank if last is None else replace(last, before=old.final, after=after, because=because)
             result[name] = replace(old, steps=(*old.steps, step), final=after, because=because)
     return result

@@ -15,10 +15,10 @@ from advisor import __version__
 from advisor.errors import UserError, did_you_mean, made_by_newer
 from advisor.kinds import Kind
 from advisor.rules.book import Severity
-from advisor.rules.resolution import Contradiction, DecidedBy, Side, Step, searched
+from advisor.rules.resolution import Contradiction, DecidedBy, ProvenanceStep, Side, searched_range
 from advisor.spaces import strict_yaml
-from advisor.spaces.space import Parameter, Space, number_hint, read_derivation, shown
-from advisor.spaces.strict_yaml import Document, Key, Place
+from advisor.spaces.space import Parameter, Space, number_hint, read_derivation, shown_value
+from advisor.spaces.strict_yaml import Key, YamlDocument, YamlPath
 
 FORMAT = 1
 MAX_BYTES = 20_000_000
@@ -67,7 +67,7 @@ _Dumper.add_representer(_Flow, _flow_mapping)
 _Dumper.add_representer(_FlowList, _flow_list)
 
 
-def write(sections: Mapping[str, Any]) -> str:
+def write_recommendation(sections: Mapping[str, Any]) -> str:
     """YAML text of a recommendation's plain data."""
     document = {"format": FORMAT, "advisor": __version__, **{name: _readable(sections[name]) for name in _SECTIONS}}
     text: str = yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
@@ -91,7 +91,7 @@ def _readable(value: Any, depth: int = 0) -> Any:
 
 def space_section(space: Space) -> dict[str, Any]:
     """What is searched, by parameter: ``{low, high}`` (``zero: true`` when 0 is allowed beside it) or ``{choices}``."""
-    return {name: searched(space[name]) for name in space.searched}
+    return {name: searched_range(space[name]) for name in space.searched}
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class Read:
     contradictions: tuple[Contradiction, ...]
 
 
-def read(text: str, bases: Space | Callable[[Any], Space], source: str) -> Read:
+def read_recommendation(text: str, bases: Space | Callable[[Any], Space], source: str) -> Read:
     """Read a recommendation file; UserError in one line, with file and line, for whatever does not fit.
 
     bases: the base space, or a function from the kind of data (``data.kind``, a table where it is not given) to it.
@@ -121,11 +121,11 @@ def read(text: str, bases: Space | Callable[[Any], Space], source: str) -> Read:
     if isinstance(number, int) and not isinstance(number, bool) and number > FORMAT:
         raise document.error(("format",), made_by_newer(number, FORMAT, data.get("advisor")))
     if number != FORMAT or isinstance(number, bool):
-        raise document.error(("format",), f"must be {FORMAT}, not {shown(number)}")
+        raise document.error(("format",), f"must be {FORMAT}, not {shown_value(number)}")
     _keys(document, (), ("format", "advisor", *_SECTIONS))
     kind = _mapping(document, ("data",)).get("kind", "table")
     if kind not in get_args(Kind):
-        raise document.error(("data", "kind"), f"{shown(kind)} is not one of {', '.join(get_args(Kind))}")
+        raise document.error(("data", "kind"), f"{shown_value(kind)} is not one of {', '.join(get_args(Kind))}")
     base = _known_then(document, bases if isinstance(bases, Space) else bases(kind))
     provenance = _named(document, "provenance", base, _PROVENANCE)
     findings = _several(document, "findings", _FINDING)
@@ -137,13 +137,13 @@ def read(text: str, bases: Space | Callable[[Any], Space], source: str) -> Read:
     )
 
 
-def _known_then(document: Document, base: Space) -> Space:
+def _known_then(document: YamlDocument, base: Space) -> Space:
     """The base without what was added after the file was written."""
     known = {*_mapping(document, ("provenance",)), *_mapping(document, ("configuration",))}
     return base.without(LATER - known)
 
 
-def _keys(document: Document, place: Place, wanted: tuple[str, ...], optional: tuple[str, ...] = ()) -> None:
+def _keys(document: YamlDocument, place: YamlPath, wanted: tuple[str, ...], optional: tuple[str, ...] = ()) -> None:
     """Exactly the wanted keys, or an error that suggests what was meant."""
     data = _mapping(document, place)
     for key in data:
@@ -154,28 +154,28 @@ def _keys(document: Document, place: Place, wanted: tuple[str, ...], optional: t
             raise document.error(place, f"'{key}' is missing")
 
 
-def _at(document: Document, place: Place) -> Any:
+def _at(document: YamlDocument, place: YamlPath) -> Any:
     value = document.data
     for key in place:
         value = value[key]
     return value
 
 
-def _mapping(document: Document, place: Place) -> Mapping[str, Any]:
+def _mapping(document: YamlDocument, place: YamlPath) -> Mapping[str, Any]:
     value = _at(document, place)
     if not isinstance(value, Mapping):
-        raise document.error(place, f"must be a mapping, not {shown(value)}")
+        raise document.error(place, f"must be a mapping, not {shown_value(value)}")
     return value
 
 
-Reader = Callable[[Document, Place], Any]
+Reader = Callable[[YamlDocument, YamlPath], Any]
 
 
 def _of(kind: type, word: str) -> Reader:
-    def check(document: Document, place: Place) -> Any:
+    def check(document: YamlDocument, place: YamlPath) -> Any:
         value = _at(document, place)
         if not isinstance(value, kind):
-            raise document.error(place, f"must be {word}, not {shown(value)}")
+            raise document.error(place, f"must be {word}, not {shown_value(value)}")
         return value
 
     return check
@@ -185,44 +185,44 @@ _text = _of(str, "text")
 _flag = _of(bool, "true or false")
 
 
-def _words(document: Document, place: Place) -> tuple[str, ...]:
+def _words(document: YamlDocument, place: YamlPath) -> tuple[str, ...]:
     return tuple(_text(document, (*place, index)) for index in range(len(_list(document, place))))
 
 
-def _list(document: Document, place: Place) -> list[Any]:
+def _list(document: YamlDocument, place: YamlPath) -> list[Any]:
     value = _at(document, place)
     if not isinstance(value, list):
-        raise document.error(place, f"must be a list, not {shown(value)}")
+        raise document.error(place, f"must be a list, not {shown_value(value)}")
     return value
 
 
 def _one_of(words: tuple[str, ...]) -> Reader:
-    def check(document: Document, place: Place) -> Any:
+    def check(document: YamlDocument, place: YamlPath) -> Any:
         value = _at(document, place)
         if value not in words:
-            raise document.error(place, f"{shown(value)} is not one of {', '.join(words)}")
+            raise document.error(place, f"{shown_value(value)} is not one of {', '.join(words)}")
         return value
 
     return check
 
 
-def _anything(document: Document, place: Place) -> Any:
+def _anything(document: YamlDocument, place: YamlPath) -> Any:
     return _at(document, place)
 
 
-def _state(document: Document, place: Place) -> Mapping[str, Any]:
+def _state(document: YamlDocument, place: YamlPath) -> Mapping[str, Any]:
     value = _mapping(document, place)
     _keys(document, place, ("value",), ("low", "high", "zero", "choices"))
     return value
 
 
-def _record(document: Document, place: Place, fields: Mapping[str, Reader]) -> dict[str, Any]:
+def _record(document: YamlDocument, place: YamlPath, fields: Mapping[str, Reader]) -> dict[str, Any]:
     _keys(document, place, tuple(fields))
     return {name: read_field(document, (*place, name)) for name, read_field in fields.items()}
 
 
 def _records(fields: Mapping[str, Reader], make: Callable[..., Any]) -> Reader:
-    def check(document: Document, place: Place) -> Any:
+    def check(document: YamlDocument, place: YamlPath) -> Any:
         count = len(_list(document, place))
         return tuple(make(**_record(document, (*place, index), fields)) for index in range(count))
 
@@ -234,7 +234,7 @@ _STEP: Mapping[str, Reader] = {
     "before": _state, "after": _state, "because": _text, "facts": _mapping,
 }  # fmt: skip
 _PROVENANCE: Mapping[str, Reader] = {
-    "topic": _text, "meaning": _text, "base": _state, "steps": _records(_STEP, Step), "final": _state,
+    "topic": _text, "meaning": _text, "base": _state, "steps": _records(_STEP, ProvenanceStep), "final": _state,
     "because": _text, "yours": _flag,
 }  # fmt: skip
 _FINDING: Mapping[str, Reader] = {
@@ -250,19 +250,19 @@ _CONTRADICTION: Mapping[str, Reader] = {
 }  # fmt: skip
 
 
-def _several(document: Document, section: str, fields: Mapping[str, Reader]) -> tuple[dict[str, Any], ...]:
+def _several(document: YamlDocument, section: str, fields: Mapping[str, Reader]) -> tuple[dict[str, Any], ...]:
     return tuple(_record(document, (section, index), fields) for index in range(len(_list(document, (section,)))))
 
 
 def _named(
-    document: Document, section: str, base: Space, fields: Mapping[str, Reader]
+    document: YamlDocument, section: str, base: Space, fields: Mapping[str, Reader]
 ) -> dict[str, dict[str, Any]]:
     _keys(document, (section,), tuple(base.parameters))
     return {name: _record(document, (section, name), fields) for name in base.parameters}
 
 
 def _space(
-    document: Document, base: Space, provenance: Mapping[str, Mapping[str, Any]]
+    document: YamlDocument, base: Space, provenance: Mapping[str, Mapping[str, Any]]
 ) -> tuple[Space, set[str]]:
     """The space that the file describes, edits included, and the names of what was edited."""
     _keys(document, ("configuration",), tuple(base.parameters))
@@ -290,7 +290,7 @@ def _space(
                 edited.add(name)
             parameters.append(parameter.fixed(value))
         else:
-            if searched(wanted) != recorded:
+            if searched_range(wanted) != recorded:
                 edited.add(name)
             parameters.append(own_range(wanted, value))
     for name in derivations:
@@ -313,7 +313,7 @@ def own_range(wanted: Parameter, value: Any) -> Parameter:
     return wanted if wanted.type == "categorical" else replace(wanted, default=wanted.nearest(value))
 
 
-def _value(document: Document, place: Place, parameter: Parameter) -> Any:
+def _value(document: YamlDocument, place: YamlPath, parameter: Parameter) -> Any:
     value = _at(document, place)
     problem = parameter.problem(value)
     if problem is not None:
@@ -321,7 +321,7 @@ def _value(document: Document, place: Place, parameter: Parameter) -> Any:
     return parameter.check(value)
 
 
-def _range(document: Document, place: Place, parameter: Parameter) -> Parameter:
+def _range(document: YamlDocument, place: YamlPath, parameter: Parameter) -> Parameter:
     """The base parameter cut to what the file says is searched, which must lie inside the base."""
     if not parameter.searched:
         raise document.error(place, "is never searched; set its value under configuration")
@@ -333,7 +333,7 @@ def _range(document: Document, place: Place, parameter: Parameter) -> Parameter:
             raise document.error((*place, "choices"), "must not be empty; take the parameter out of space instead")
         for index in range(len(choices)):
             _value(document, (*place, "choices", index), parameter)
-        if len({shown(choice) for choice in choices}) < len(choices):
+        if len({shown_value(choice) for choice in choices}) < len(choices):
             raise document.error((*place, "choices"), "a choice is given twice")
         return parameter.restricted(choices)
     _keys(document, place, ("low", "high"), ("zero",))
@@ -343,13 +343,13 @@ def _range(document: Document, place: Place, parameter: Parameter) -> Parameter:
     low = _bound(document, (*place, "low"), parameter)
     high = _bound(document, (*place, "high"), parameter)
     if low > high:
-        raise document.error((*place, "low"), f"{shown(low)} is above high {shown(high)}")
+        raise document.error((*place, "low"), f"{shown_value(low)} is above high {shown_value(high)}")
     return parameter.narrowed(low, high, keep_zero=zero)
 
 
-def _bound(document: Document, place: tuple[Key, ...], parameter: Parameter) -> Any:
+def _bound(document: YamlDocument, place: tuple[Key, ...], parameter: Parameter) -> Any:
     value = _at(document, place)
     if isinstance(value, str):
-        raise document.error(place, f"{shown(value)} is not a number{number_hint(value)}")
+        raise document.error(place, f"{shown_value(value)} is not a number{number_hint(value)}")
     return _value(document, place, parameter)
 

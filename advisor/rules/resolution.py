@@ -27,12 +27,12 @@ DecidedBy = Literal["strength", "evidence", "undecided", "yours"]
 _STRENGTH: Mapping[Strength, int] = {"must": 2, "should": 1, "may": 0}
 _EVIDENCE: Mapping[Evidence, int] = {"measured": 2, "reported": 1, "folklore": 0}
 
-State = Mapping[str, Any]
+ParameterState = Mapping[str, Any]
 """A parameter at one moment: ``{value}``, and while it is searched ``low, high`` (and ``zero``) or ``choices``."""
 
 
 @dataclass(frozen=True)
-class Step:
+class ProvenanceStep:
     """One rule's (or the person's) doing to one parameter. facts: those that its rule looked at, with their values.
 
     effect: set, default, prior, derive, range, choices; clip (the value did not fit a narrowed range); inactive (no
@@ -45,8 +45,8 @@ class Step:
     evidence: str
     notes: tuple[str, ...]
     effect: str
-    before: State
-    after: State
+    before: ParameterState
+    after: ParameterState
     because: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
 
@@ -103,17 +103,17 @@ class Combined:
 
     parameter: Parameter
     derivation: Derivation | None
-    steps: tuple[Step, ...]
+    steps: tuple[ProvenanceStep, ...]
     contradictions: tuple[Contradiction, ...]
 
 
 def state(parameter: Parameter) -> dict[str, Any]:
     """What of a parameter a step changes: its value and, while it is searched, what is searched."""
     result: dict[str, Any] = {"value": parameter.default}
-    return result | (searched(parameter) or {})
+    return result | (searched_range(parameter) or {})
 
 
-def searched(parameter: Parameter) -> dict[str, Any] | None:
+def searched_range(parameter: Parameter) -> dict[str, Any] | None:
     """What is searched of a parameter; None when it is not searched."""
     if not parameter.searched:
         return None
@@ -148,7 +148,7 @@ def combine(base: Parameter, wishes: Iterable[Wish]) -> Combined:
 
 def yours(parameter: Parameter, combined: Combined, because: str) -> Combined:
     """The same parameter with a person's own value or range, which beats every rule."""
-    step = Step("", "your own value", "", "", (), "yours", state(combined.parameter), state(parameter), because)
+    step = ProvenanceStep("", "your own value", "", "", (), "yours", state(combined.parameter), state(parameter), because)
     return Combined(parameter, None, (*combined.steps, step), combined.contradictions)
 
 
@@ -160,7 +160,7 @@ def without_unused(space: Space, combined: Mapping[str, Combined]) -> dict[str, 
         if current.searched and current.when is not None and not _reachable(space, combined, current.when):
             after = space[name].fixed(current.default)
             because = f"Not used and not searched: it only matters when {current.when}."
-            step = Step("", "not used", "", "", (), "inactive", state(current), state(after), because)
+            step = ProvenanceStep("", "not used", "", "", (), "inactive", state(current), state(after), because)
             result[name] = replace(one, parameter=after, steps=(*one.steps, step))
     return result
 
@@ -268,7 +268,7 @@ def _allows(parameter: Parameter, value: Scalar | None) -> bool:
     return parameter.problem(value) is None
 
 
-def _apply_values(base: Parameter, winners: Sequence[Wish]) -> tuple[Parameter, list[Step]]:
+def _apply_values(base: Parameter, winners: Sequence[Wish]) -> tuple[Parameter, list[ProvenanceStep]]:
     current = base
     steps = []
     for wish in winners:
@@ -281,7 +281,7 @@ def _apply_values(base: Parameter, winners: Sequence[Wish]) -> tuple[Parameter, 
     return current, steps
 
 
-def _apply_limit(current: Parameter, wish: Wish) -> tuple[Parameter, list[Step]]:
+def _apply_limit(current: Parameter, wish: Wish) -> tuple[Parameter, list[ProvenanceStep]]:
     """The parameter after one limit; clipping its value is a step of its own."""
     before = state(current)
     kind = "choices" if wish.claim.kind == "choices" else "range"
@@ -295,12 +295,12 @@ def _apply_limit(current: Parameter, wish: Wish) -> tuple[Parameter, list[Step]]
     return after, steps
 
 
-def _step(wish: Wish, effect: str, before: State, after: State) -> Step:
+def _step(wish: Wish, effect: str, before: ParameterState, after: ParameterState) -> ProvenanceStep:
     rule = wish.rule
-    return Step(rule.id, rule.title, rule.strength, rule.evidence, rule.notes, effect, before, after)
+    return ProvenanceStep(rule.id, rule.title, rule.strength, rule.evidence, rule.notes, effect, before, after)
 
 
-def with_reason(step: Step, because: str, facts: Mapping[str, Any], value: object) -> Step:
+def with_reason(step: ProvenanceStep, because: str, facts: Mapping[str, Any], value: object) -> ProvenanceStep:
     """A step with its sentence and facts; a derived parameter's value is only known at the end."""
     after = {"value": value} if step.effect == "derive" else step.after
     return replace(step, because=because, facts=facts, after=after)

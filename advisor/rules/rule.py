@@ -25,8 +25,8 @@ from advisor.spaces.expressions import (
     parse_template,
     parse_value,
 )
-from advisor.spaces.space import Parameter, Row, Space, number_hint, read_rows, shown
-from advisor.spaces.strict_yaml import Document, Key, Place
+from advisor.spaces.space import Parameter, Row, Space, number_hint, read_rows, shown_value
+from advisor.spaces.strict_yaml import Key, YamlDocument, YamlPath
 
 Topic = Literal[
     "architecture", "initialization", "normalization", "activation", "inputs", "optimization", "regularization",
@@ -153,7 +153,7 @@ _WORD_HINT = " (YAML reads no, yes, on and off as false and true: put the word i
 
 
 def read_rule(
-    document: Document, place: Place, facts: Mapping[str, Name], space: Space
+    document: YamlDocument, place: YamlPath, facts: Mapping[str, Name], space: Space
 ) -> tuple[Rule | None, list[str]]:
     """One rule and the complaints about it; no rule when there are complaints."""
     return _Reader(document, place, facts, space).rule()
@@ -162,7 +162,7 @@ def read_rule(
 class _Reader:
     """Reads one rule; collects complaints instead of stopping at the first."""
 
-    def __init__(self, document: Document, place: Place, facts: Mapping[str, Name], space: Space) -> None:
+    def __init__(self, document: YamlDocument, place: YamlPath, facts: Mapping[str, Name], space: Space) -> None:
         self.document = document
         self.place = place
         self.data = _at(document.data, place)
@@ -214,7 +214,7 @@ class _Reader:
     def identifier(self) -> str:
         value = self.data.get("id")
         if "id" in self.data and not (isinstance(value, str) and re.fullmatch(ID, value)):
-            self.complain(f"{shown(value)} is not like 'init-follows-activation' (small words joined by -)", "id")
+            self.complain(f"{shown_value(value)} is not like 'init-follows-activation' (small words joined by -)", "id")
         return str(value)
 
     def text(self, key: str, longest: int) -> str:
@@ -224,7 +224,7 @@ class _Reader:
         value = _at(self.data, place)
         if not isinstance(value, str) or not value.strip():
             hint = _WORD_HINT if isinstance(value, bool) else ""
-            self.complain(f"{shown(value)} is not text{hint}", *place)
+            self.complain(f"{shown_value(value)} is not text{hint}", *place)
             return ""
         if len(value) > longest:
             self.complain(f"longer than {longest} characters ({len(value)})", *place)
@@ -235,7 +235,7 @@ class _Reader:
         words = get_args(allowed)
         if key in self.data and value not in words:
             near = did_you_mean(value, words) if isinstance(value, str) else ""
-            self.complain(f"{shown(value)} is not one of {', '.join(words)}{near}", key)
+            self.complain(f"{shown_value(value)} is not one of {', '.join(words)}{near}", key)
             return None
         return value
 
@@ -244,12 +244,12 @@ class _Reader:
             return ()
         value = self.data[key]
         if not isinstance(value, list):
-            self.complain(f"must be a list, not {shown(value)}", key)
+            self.complain(f"must be a list, not {shown_value(value)}", key)
             return ()
         for index, item in enumerate(value):
             if allowed and item not in allowed:
                 near = did_you_mean(item, allowed) if isinstance(item, str) else ""
-                self.complain(f"{shown(item)} is not one of {_few(allowed)}{near}", key, index)
+                self.complain(f"{shown_value(item)} is not one of {_few(allowed)}{near}", key, index)
             else:
                 self.text_at(MAX_TEXT, key, index)
         if not value and key in REQUIRED:
@@ -265,7 +265,7 @@ class _Reader:
             if not name.isidentifier():
                 self.complain("a limit's name has letters, digits and _ only", "limits", name)
             elif isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-                self.complain(f"{shown(value)} is not a number{number_hint(value)}", "limits", name)
+                self.complain(f"{shown_value(value)} is not a number{number_hint(value)}", "limits", name)
         return dict(data)
 
     def when(self) -> Expression | None:
@@ -273,7 +273,7 @@ class _Reader:
         if "when" not in self.data or value is True:
             return None
         if not isinstance(value, str):
-            self.complain(f"{shown(value)} is neither true nor a condition in text", "when")
+            self.complain(f"{shown_value(value)} is neither true nor a condition in text", "when")
             return None
         condition: Expression | None = self.parsed(lambda: parse_condition(value, self.names), "when")
         return condition
@@ -315,7 +315,7 @@ class _Reader:
         found = []
         for index, item in self.entries("alternatives", ALTERNATIVE):
             if not isinstance(item["value"], (str, int, float)):
-                self.complain(f"{shown(item['value'])} is not a word or number", "alternatives", index, "value")
+                self.complain(f"{shown_value(item['value'])} is not a word or number", "alternatives", index, "value")
             found.append(Alternative(item["value"], self.text_at(MAX_TEXT, "alternatives", index, "why_not")))
         return tuple(found)
 
@@ -324,7 +324,7 @@ class _Reader:
         for index, _ in self.entries("references", REFERENCE):
             cite, url, says = (self.text_at(MAX_TEXT, "references", index, key) for key in REFERENCE)
             if url and not re.fullmatch(URL, url):
-                self.complain(f"{shown(url)} is not a web address, nor docs/PAGE.md", "references", index, "url")
+                self.complain(f"{shown_value(url)} is not a web address, nor docs/PAGE.md", "references", index, "url")
             found.append(Reference(cite, url, says))
         if self.data.get("references") == []:
             self.complain("must not be empty: a rule says where it comes from", "references")
@@ -373,7 +373,7 @@ class _Reader:
                 return None
             values = [self.amount(item, parameter, *place, index) for index, item in enumerate(value)]
             if kind == "range" and all(isinstance(item, (int, float)) for item in value) and value[0] > value[1]:
-                self.complain(f"low {shown(value[0])} is above high {shown(value[1])}", *place)
+                self.complain(f"low {shown_value(value[0])} is above high {shown_value(value[1])}", *place)
         else:
             values = [self.amount(value, parameter, *place)]
         return Effect(kind, name, tuple(item for item in values if item is not None))
@@ -400,7 +400,7 @@ class _Reader:
             return None
         confidence = value["confidence"]
         if confidence not in get_args(Confidence):
-            self.complain(f"{shown(confidence)} is not low, medium or high", *place, "confidence")
+            self.complain(f"{shown_value(confidence)} is not low, medium or high", *place, "confidence")
             return None
         amount = self.amount(value["value"], parameter, *place, "value")
         return None if amount is None else Effect("prior", name, (amount,), confidence)
@@ -439,10 +439,10 @@ class _Reader:
             if key not in FINDING:
                 self.complain(f"unknown field{did_you_mean(key, FINDING)}", *place, key)
         if data.get("severity") not in get_args(Severity):
-            self.complain(f"{shown(data.get('severity'))} is not error, warning or info", *place, "severity")
+            self.complain(f"{shown_value(data.get('severity'))} is not error, warning or info", *place, "severity")
         code = data.get("code")
         if not isinstance(code, str) or not re.fullmatch(CODE, code):
-            self.complain(f"{shown(code)} is not like 'covariate-shift'", *place, "code")
+            self.complain(f"{shown_value(code)} is not like 'covariate-shift'", *place, "code")
         message = None
         if "message" in data:
             text = self.text_at(MAX_TEXT, *place, "message")
@@ -463,7 +463,7 @@ class _Reader:
             return expression or ()
         if isinstance(data, list) and all(isinstance(item, str) for item in data):
             return tuple(data)
-        self.complain(f"{shown(data)} is neither a list of names nor an expression like '= columns.constant'", *place)
+        self.complain(f"{shown_value(data)} is neither a list of names nor an expression like '= columns.constant'", *place)
         return ()
 
     # Examples
@@ -521,13 +521,13 @@ class _Reader:
             return
         kind = self.facts[name].kind
         if value is not None and not _is_kind(value, kind):
-            self.complain(f"{shown(value)} is not a {kind}{number_hint(value) if kind == 'number' else ''}", *place)
+            self.complain(f"{shown_value(value)} is not a {kind}{number_hint(value) if kind == 'number' else ''}", *place)
 
     def expectation(self, expect: object, touched: set[str], *place: Key) -> None:
         if isinstance(expect, str):
             if expect not in (NOT_FIRING, NOT_JUDGED):
                 near = did_you_mean(expect, (NOT_FIRING, NOT_JUDGED))
-                self.complain(f"{shown(expect)} is neither '{NOT_FIRING}' nor '{NOT_JUDGED}' nor values{near}",
+                self.complain(f"{shown_value(expect)} is neither '{NOT_FIRING}' nor '{NOT_JUDGED}' nor values{near}",
                               *place, "expect")  # fmt: skip
         elif not isinstance(expect, Mapping) or not expect:
             self.complain(f"must be values, '{NOT_FIRING}' or '{NOT_JUDGED}'", *place, "expect")
@@ -565,7 +565,7 @@ def _few(words: tuple[str, ...]) -> str:
     return ", ".join(words) if len(words) <= 12 else f"{words[0]} to {words[-1]}"
 
 
-def _at(data: Any, place: Place) -> Any:
+def _at(data: Any, place: YamlPath) -> Any:
     for key in place:
         data = data[key]
     return data

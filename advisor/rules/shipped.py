@@ -32,7 +32,7 @@ def base_spaces() -> dict[Kind, Space]:
     return {kind: base_space(kind) for kind in get_args(Kind)}
 
 
-def rules(
+def rule_book(
     extra: Sequence[Path | str] = (), without: Sequence[str] = (), kind: Kind | None = "table"
 ) -> tuple[Rule, ...]:
     """The shipped rules and those of a person's own folders, less the ids in `without`; UserError when one is wrong.
@@ -49,7 +49,7 @@ def _shipped_rules(without: tuple[str, ...], kind: Kind | None) -> tuple[Rule, .
     return load_rules([folder("rules")], FACTS, base_spaces(), without=without, kind=kind)
 
 
-def check(sources: Sequence[Path | str]) -> Checked:
+def check_rule_folders(sources: Sequence[Path | str]) -> Checked:
     """Check a person's own rules against the facts and parameters; the shipped rules are not looked at."""
     return check_rules(sources, FACTS, base_spaces())
 

@@ -33,7 +33,7 @@ MAX_SEED = 2**31 - 1
 
 
 @dataclass(frozen=True)
-class Reading:
+class AdviceOptions:
     """How to read the data and which rules to apply: the options that all commands share."""
 
     test: Any = None
@@ -91,7 +91,7 @@ class Reading:
         }
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Reading:
+    def from_dict(cls, data: Mapping[str, Any]) -> AdviceOptions:
         known = {**cls().to_dict(), "join_spellings": False}  # runs of before there was the option joined none
         return cls(**{name: data.get(name, default) for name, default in known.items()})
 
@@ -103,7 +103,7 @@ class Advice:
     data: Table | SignalSet
     facts: Facts
     recommendation: Recommendation
-    reading: Reading
+    reading: AdviceOptions
     rules: tuple[Rule, ...]
 
     def ledger(self) -> dict[str, dict[str, Any]]:
@@ -125,7 +125,7 @@ class Kept:
     file: Path
     facts: Facts
     recommendation: Recommendation
-    reading: Reading
+    reading: AdviceOptions
     rules: tuple[Rule, ...]
 
     def ledger(self, parameter: str | None = None) -> dict[str, dict[str, Any]]:
@@ -147,10 +147,10 @@ def read_run(path: Path) -> Kept:
         if not isinstance(recommendation.data.get(name), str | None):
             raise UserError(f"{file}: data.{name} must be text, not {recommendation.data[name]!r}")
     try:
-        reading = Reading.from_dict(recommendation.data)
+        reading = AdviceOptions.from_dict(recommendation.data)
     except UserError as error:
         raise UserError(f"{file}: data.{error}") from None
-    rules, facts = shipped.rules(reading.rules, reading.without, recommendation.kind), read_facts(run)
+    rules, facts = shipped.rule_book(reading.rules, reading.without, recommendation.kind), read_facts(run)
     if recommendation.edited:
         recommendation = replan(recommendation, facts.values, rules, shipped.base_space(recommendation.kind))
     return Kept(run, file, facts, recommendation, reading, rules)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from advisor import __version__
 from advisor.data.signals.signals import SignalSchema, read_signals
 from advisor.data.tables.reading import FileForm, read_source
-from advisor.data.tables.table import Schema, encode_new, read_frame, with_names
+from advisor.data.tables.table import TableSchema, encode_new, read_frame, with_names
 from advisor.dataset import Features, Signals
 from advisor.errors import DataFormWarning, FormChange, UserError, made_by_newer
 from advisor.files import read_json
@@ -60,7 +60,7 @@ class Model:
     share (the best guess for balanced accuracy); without them it takes the most likely one.
     """
 
-    schema: Schema | SignalSchema
+    schema: TableSchema | SignalSchema
     stacks: tuple[Fitted, ...]
     temperature: float = 1.0
     shares: tuple[float, ...] = ()
@@ -125,7 +125,7 @@ class Model:
         return mean if self.schema.task == "regression" else tempered(mean, self.temperature)
 
 
-def _with_names_of(data: Any, schema: Schema) -> Any:
+def _with_names_of(data: Any, schema: TableSchema) -> Any:
     """An array of shape (rows, columns) as a frame with the names of the training rows' columns; else the data."""
     if not (isinstance(data, np.ndarray) or hasattr(data, "toarray")):
         return data
@@ -286,7 +286,7 @@ def load_model(path: str | Path) -> Model:
     stacks = [_stack(entry, number, tensors) for number, entry in enumerate(description["stacks"])]
     shares = tuple(float(share) for share in description.get("shares", ()))
     # a table's schema has no kind: models of the first release have none
-    schema_of = SignalSchema.from_dict if "kind" in description["schema"] else Schema.from_dict
+    schema_of = SignalSchema.from_dict if "kind" in description["schema"] else TableSchema.from_dict
     return Model(schema_of(description["schema"]), tuple(stacks), float(description["temperature"]), shares)
 
 

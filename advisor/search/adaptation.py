@@ -9,7 +9,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from advisor.search.curves import Change, Reading, advice_of, asks_for, read_curve
+from advisor.search.curves import CurveDiagnosis, RangeChange, advice_of, asks_for, read_curve
 from advisor.search.driver import CONFIGURATION, TRAIN_LOSSES, best_of, end_of
 from advisor.search.journal import counts
 from advisor.spaces.space import Parameter, Space
@@ -35,7 +35,7 @@ class Adjustment:
     words: str
 
 
-def read_trial(trial: FrozenTrial) -> Reading:
+def read_trial(trial: FrozenTrial) -> CurveDiagnosis:
     """What its curve says; of a pruned trial, what it said up to there. With the training losses, where they are kept."""
     points, end = sorted(trial.intermediate_values.items()), end_of(trial)
     losses = [value for _, value in points]
@@ -77,7 +77,7 @@ def value_in(trial: FrozenTrial, parameter: str) -> float | None:
     return value if isinstance(value, int | float) and not isinstance(value, bool) and value > 0 else None
 
 
-def _moved(parameter: Parameter, change: Change, values: Sequence[float], best: float | None) -> Parameter | None:
+def _moved(parameter: Parameter, change: RangeChange, values: Sequence[float], best: float | None) -> Parameter | None:
     """The parameter with the range that the change asks for; None where nothing can be moved."""
     if parameter.type == "categorical" or parameter.low is None or parameter.high is None:
         return None

@@ -36,7 +36,7 @@ SHARE = 1 / 3
 
 
 @dataclass(frozen=True)
-class Reading:
+class CurveDiagnosis:
     """shape, and what it means in one sentence. epoch: where the validation loss was least. ended: how the training ended."""
 
     shape: Shape
@@ -46,7 +46,7 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Change:
+class RangeChange:
     """A change of the search space for the trials that follow: move ``parameter``'s range ``direction``.
 
     share: of the readings that say so. words: why, in one sentence.
@@ -64,7 +64,7 @@ def read_curve(
     *,
     planned: int | None = None,
     pruned: bool = False,
-) -> Reading:
+) -> CurveDiagnosis:
     """The reading of validation losses, the first epoch first. Compared with the curve's own drop, so it has no unit.
 
     train_losses: of the same epochs and in the same unit, where they are known; they tell under-fitting from the rest.
@@ -81,7 +81,7 @@ def read_curve(
         words += f"; pruned after epoch {len(losses)} because others were better by then: what was still to come is not known"
     elif ended == "early" and shape != "diverging":
         words += f"; stopped at epoch {len(losses)} of {planned} because it was finished"
-    return Reading(shape, epoch, words, ended)
+    return CurveDiagnosis(shape, epoch, words, ended)
 
 
 def _read(losses: Sequence[float], train_losses: Sequence[float] | None) -> tuple[Shape, int, str]:
@@ -171,7 +171,7 @@ MEANINGS: Mapping[Shape, Sequence[tuple[str, Direction, str]]] = {
 """What a shape asks for: parameter, direction, because."""
 
 
-def advice_of(readings: Sequence[Reading]) -> list[Change]:
+def advice_of(readings: Sequence[CurveDiagnosis]) -> list[RangeChange]:
     """What many curves ask of the trials that follow, the change with the largest share first.
 
     A parameter is moved when at least FEWEST_READINGS curves, and a third of those that can be read, ask for it, and twice as
@@ -191,15 +191,15 @@ def advice_of(readings: Sequence[Reading]) -> list[Change]:
             continue
         because = max(sorted(set(said)), key=said.count)
         words = f"move {parameter} {direction}: in {len(said)} of {len(readable)} trials {because}"
-        changes.append(Change(parameter, direction, share, words))
+        changes.append(RangeChange(parameter, direction, share, words))
     return sorted(changes, key=lambda change: (-change.share, change.parameter))
 
 
-def asks_for(reading: Reading, change: Change) -> bool:
+def asks_for(reading: CurveDiagnosis, change: RangeChange) -> bool:
     """Whether this curve is one of those that ask for the change."""
     asked = ((parameter, direction) for parameter, direction, _ in MEANINGS.get(reading.shape, ()))
     return _speaks(reading) and (change.parameter, change.direction) in asked
 
 
-def _speaks(reading: Reading) -> bool:
+def _speaks(reading: CurveDiagnosis) -> bool:
     return reading.shape != "short" and not (reading.ended == "pruned" and reading.shape in ("slow", "improving"))

@@ -60,7 +60,7 @@ def checked_url(text: str) -> URL:
     if name not in DRIVERS:
         raise UserError(f"the storage is a '{name}' database{did_you_mean(name, DRIVERS)}: expected {forms}")
     if not url.database:
-        raise UserError(f"the storage {shown(url)} names no database: expected {forms}")
+        raise UserError(f"the storage {shown_url(url)} names no database: expected {forms}")
     modules, extra = DRIVERS[name]
     if driver:
         return url
@@ -70,7 +70,7 @@ def checked_url(text: str) -> URL:
     return url.set(drivername=f"{name}+{_DIALECTS[installed[0]]}")
 
 
-def shown(url: URL) -> str:
+def shown_url(url: URL) -> str:
     """The URL as it may be written down: without its password, and without our choice of driver."""
     from sqlalchemy.engine import URL as Plain
 
@@ -80,7 +80,7 @@ def shown(url: URL) -> str:
 
 def without_password(text: str) -> str:
     """``shown`` of a URL in text. UserError when it is none."""
-    return shown(checked_url(text))
+    return shown_url(checked_url(text))
 
 
 def answers(text: str) -> None:
@@ -252,7 +252,7 @@ class Database:
         _engine(self.study).dispose()
 
 
-def read_study(text: str, name: str) -> optuna.Study:
+def read_database_study(text: str, name: str) -> optuna.Study:
     """The study, for reading. UserError when the database does not answer or has no such study."""
     url = checked_url(text)
     storage = _storage(url)
@@ -260,7 +260,7 @@ def read_study(text: str, name: str) -> optuna.Study:
         try:
             return optuna.load_study(storage=storage, study_name=name)
         except KeyError:
-            raise UserError(f"the database {shown(url)} has no study '{name}': was it deleted?") from None
+            raise UserError(f"the database {shown_url(url)} has no study '{name}': was it deleted?") from None
 
 
 @contextlib.contextmanager
@@ -271,7 +271,7 @@ def failures(url: URL | str) -> Iterator[None]:
     try:
         yield
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-        where = shown(checked_url(url) if isinstance(url, str) else url)
+        where = shown_url(checked_url(url) if isinstance(url, str) else url)
         raise UserError(
             f"the database {where} does not work ({_reason(error)}): what it has taken is kept; mend it, and give the same "
             "command again"
@@ -294,7 +294,7 @@ def _storage(url: URL) -> _Patient:
         try:
             return _Patient(url.render_as_string(hide_password=False), engine_kwargs=options)
         except RuntimeError as error:
-            raise UserError(f"the database {shown(url)} holds studies of another Optuna ({_reason(error)})") from None
+            raise UserError(f"the database {shown_url(url)} holds studies of another Optuna ({_reason(error)})") from None
 
 
 def _options(url: URL) -> dict[str, Any]:
@@ -317,7 +317,7 @@ def _knock(url: URL, options: dict[str, Any]) -> None:
             pass
         engine.dispose()
     except (SQLAlchemyError, ImportError) as error:
-        raise UserError(f"no database answers at {shown(url)} ({_reason(error)}): is it running, and may you use it?") from error
+        raise UserError(f"no database answers at {shown_url(url)} ({_reason(error)}): is it running, and may you use it?") from error
 
 
 def _engine(study: optuna.Study) -> Any:
@@ -347,7 +347,7 @@ def _take_lease(url: URL, study: optuna.Study) -> Connection | None:
     if connection.execute(asked).scalar():
         return connection
     connection.close()
-    raise UserError(f"the study '{study.study_name}' in {shown(url)} is in use by {_holder(study)}: wait, or stop it")
+    raise UserError(f"the study '{study.study_name}' in {shown_url(url)} is in use by {_holder(study)}: wait, or stop it")
 
 
 def _holder(study: optuna.Study) -> str:

@@ -34,7 +34,7 @@ from advisor.search.events import Started as Started
 from advisor.search.interrupts import interrupts
 from advisor.search.journal import PLACE, VOID, Journal, agree, counts
 from advisor.search.pace import Pace
-from advisor.search.pruning import MedianOfBests
+from advisor.search.pruning import MedianStopping
 from advisor.search.sizing import Sizing
 
 KEPT_EPOCHS = 200
@@ -152,7 +152,7 @@ def packing_of(trials: Iterable[FrozenTrial]) -> list[dict[str, Any]]:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SearchPlan:
     """What to search and how long.
 
     enqueue: origin -> configuration, run first, in this order, and never pruned; one outside the space runs too, but the
@@ -205,7 +205,7 @@ class Plan:
 
 
 def search(
-    plan: Plan,
+    plan: SearchPlan,
     executor: Executor,
     store: Path | Callable[[], StudyStore],
     *,
@@ -270,7 +270,7 @@ class _Driver:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: SearchPlan,
         executor: Executor,
         journal: StudyStore,
         on_event: Callable[[SearchEvent, Progress], None] | None,
@@ -286,7 +286,7 @@ class _Driver:
         self._running: dict[str, _Running] = {}
         self._again: list[_Running] = []
         self._aside: dict[str, int] = {}
-        self._median = MedianOfBests(plan.max_epochs)
+        self._median = MedianStopping(plan.max_epochs)
         self._every = math.ceil(plan.max_epochs / KEPT_EPOCHS)
         self._best: tuple[float, int] | None = None
         self._worst: float | None = None

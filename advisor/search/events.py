@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -63,3 +63,7 @@ class Progress:
     best_value: float | None
     seconds: float
     seconds_left: float | None
+
+
+Listener = Callable[[SearchEvent, Progress], None]
+"""Told every event of a search, and where it stands."""

@@ -37,7 +37,7 @@ from advisor.executors.base import (
     Objective,
     Reported,
 )
-from advisor.search.driver import Plan, SearchResult, end_of, search
+from advisor.search.driver import SearchPlan, SearchResult, end_of, search
 from advisor.search.sizing import Sizing
 
 SHARED: Mapping[str, NDArray[np.float64]] = {"weights": np.arange(1000.0)}
@@ -122,7 +122,7 @@ def study(executor: Executor, journal: Path, **changes: Mapping[str, Any]) -> Se
         losses = [configuration["x"] ** 2 + 1 / epoch for epoch in (1, 2)]  # too few to be pruned
         return {"place": place, "losses": losses, "batch_size": 64, **changes.get(f"p{place}", {})}
 
-    plan = Plan(
+    plan = SearchPlan(
         PointSpace(),
         {"recommendation": {"x": 1.0}},
         trials=12,

@@ -269,7 +269,7 @@ def close_leftovers(study: optuna.Study, together: Callable[[], contextlib.Abstr
     return [trial.number for trial in left]
 
 
-def read_study(path: Path) -> optuna.Study:
+def read_journal_study(path: Path) -> optuna.Study:
     """The study in a journal, for reading: the file is not touched. UserError when it is missing or damaged."""
     path = path.resolve()
     if not path.is_file():

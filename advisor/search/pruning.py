@@ -13,7 +13,7 @@ PRUNE_AFTER_EPOCHS = 3
 """... and never fewer epochs than this: the first losses are mostly the initialization's."""
 
 
-class MedianOfBests:
+class MedianStopping:
     """A trial's best loss so far against the median of the complete trials' best by the same epoch.
 
     Unlike Optuna's MedianPruner a trial that stopped early keeps its place in the comparison after its last epoch:

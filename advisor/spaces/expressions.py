@@ -29,7 +29,7 @@ from simpleeval import SimpleEval
 
 from advisor.errors import UserError, did_you_mean
 
-Kind = Literal["number", "text", "boolean", "list"]
+ValueKind = Literal["number", "text", "boolean", "list"]
 """What a name or an expression stands for."""
 Scalar = bool | int | float | str
 
@@ -43,12 +43,12 @@ MAX_EXPONENT = 10
 class Name:
     """What is known of a name before it has a value: its kind, and its possible values when they are few."""
 
-    kind: Kind
+    kind: ValueKind
     choices: tuple[Scalar, ...] = ()
 
 
 @dataclass(frozen=True)
-class Result:
+class Evaluation:
     """The answer of an expression. value: None is unknown. used, missing: names in the order they were met."""
 
     value: Any
@@ -61,16 +61,16 @@ class Expression:
     """A checked expression; make one with `parse_condition` or `parse_value`."""
 
     text: str
-    kind: Kind
+    kind: ValueKind
     names: Mapping[str, Name]
     tree: ast.expr = field(repr=False, compare=False)
 
-    def evaluate(self, values: Mapping[str, Any]) -> Result:
+    def evaluate(self, values: Mapping[str, Any]) -> Evaluation:
         """The value for these facts (flat, ``{"classes.imbalance": 3.0}``), with None for unknown. Never raises."""
         evaluator = _Evaluator(self.names, values)
         value = evaluator.answer(self.tree)
         missing = tuple(evaluator.missing)
-        return Result(value, tuple(name for name in evaluator.used if name not in evaluator.missing), missing)
+        return Evaluation(value, tuple(name for name in evaluator.used if name not in evaluator.missing), missing)
 
 
 @dataclass(frozen=True)
@@ -247,8 +247,8 @@ class _Checker:
         self.names = names
         self.seen: dict[str, None] = {}
 
-    def kind(self, node: ast.expr) -> Kind:
-        handlers: dict[type[ast.expr], Callable[[Any], Kind]] = {
+    def kind(self, node: ast.expr) -> ValueKind:
+        handlers: dict[type[ast.expr], Callable[[Any], ValueKind]] = {
             ast.Constant: self._constant,
             ast.Name: self._name,
             ast.Attribute: self._name,
@@ -264,7 +264,7 @@ class _Checker:
             raise UserError(f"'{_source(node)}' is not allowed in an expression")
         return handler(node)
 
-    def _constant(self, node: ast.Constant) -> Kind:
+    def _constant(self, node: ast.Constant) -> ValueKind:
         value = node.value
         if isinstance(value, bool):
             return "boolean"
@@ -278,7 +278,7 @@ class _Checker:
             raise UserError("None is not allowed: what was not measured makes a condition unknown by itself")
         raise UserError(f"'{_source(node)}' is not allowed in an expression")
 
-    def _name(self, node: ast.expr) -> Kind:
+    def _name(self, node: ast.expr) -> ValueKind:
         name = _dotted(node)
         if name in _TRUTH:
             return "boolean"
@@ -287,17 +287,17 @@ class _Checker:
         self.seen[name] = None
         return self.names[name].kind
 
-    def _expect(self, node: ast.expr, wanted: Kind, where: str) -> None:
+    def _expect(self, node: ast.expr, wanted: ValueKind, where: str) -> None:
         kind = self.kind(node)
         if kind != wanted:
             raise UserError(f"'{_source(node)}' is a {kind}; {where} takes a {wanted}")
 
-    def _logic(self, node: ast.BoolOp) -> Kind:
+    def _logic(self, node: ast.BoolOp) -> ValueKind:
         for value in node.values:
             self._expect(value, "boolean", "'and'" if isinstance(node.op, ast.And) else "'or'")
         return "boolean"
 
-    def _unary(self, node: ast.UnaryOp) -> Kind:
+    def _unary(self, node: ast.UnaryOp) -> ValueKind:
         if isinstance(node.op, ast.Not):
             self._expect(node.operand, "boolean", "'not'")
             return "boolean"
@@ -306,7 +306,7 @@ class _Checker:
         self._expect(node.operand, "number", "a sign")
         return "number"
 
-    def _arithmetic(self, node: ast.BinOp) -> Kind:
+    def _arithmetic(self, node: ast.BinOp) -> ValueKind:
         if type(node.op) not in _ARITHMETIC:
             raise UserError(f"the operator in '{_source(node)}' is not allowed")
         self._expect(node.left, "number", "arithmetic")
@@ -317,7 +317,7 @@ class _Checker:
                 raise UserError(f"an exponent must be a plain number from -{MAX_EXPONENT} to {MAX_EXPONENT}")
         return "number"
 
-    def _comparison(self, node: ast.Compare) -> Kind:
+    def _comparison(self, node: ast.Compare) -> ValueKind:
         sides = [node.left, *node.comparators]
         if not any(isinstance(part, (ast.Name, ast.Attribute)) for side in sides for part in ast.walk(side)):
             raise UserError(f"'{_source(node)}' compares nothing that is known of the data")
@@ -362,7 +362,7 @@ class _Checker:
             allowed = ", ".join(str(choice) for choice in choices)
             raise UserError(f"'{_dotted(name)}' is never '{written}'; it is one of {allowed}{near}")
 
-    def _call(self, node: ast.Call) -> Kind:
+    def _call(self, node: ast.Call) -> ValueKind:
         if not isinstance(node.func, ast.Name) or node.func.id not in _FUNCTIONS:
             name = _source(node.func)
             known = ", ".join(_FUNCTIONS)
@@ -374,7 +374,7 @@ class _Checker:
             self._expect(argument, "number", node.func.id)
         return "number"
 
-    def _choice(self, node: ast.IfExp) -> Kind:
+    def _choice(self, node: ast.IfExp) -> ValueKind:
         self._expect(node.test, "boolean", "'if'")
         kind = self.kind(node.body)
         if self.kind(node.orelse) != kind:
@@ -474,7 +474,7 @@ def _safely(function: Callable[..., Any], *arguments: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def _of_kind(value: Any, kind: Kind) -> Any:
+def _of_kind(value: Any, kind: ValueKind) -> Any:
     """The value as a plain one of its kind, or None when it is not of that kind."""
     if kind == "boolean":
         return value if isinstance(value, bool) else None

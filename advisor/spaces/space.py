@@ -19,13 +19,22 @@ from typing import Any, Literal, Protocol, get_args
 
 from advisor.errors import UserError, did_you_mean
 from advisor.spaces import strict_yaml
-from advisor.spaces.expressions import Expression, Kind, Name, Scalar, computed_text, is_computed, parse_condition, parse_value
+from advisor.spaces.expressions import (
+    Expression,
+    Name,
+    Scalar,
+    ValueKind,
+    computed_text,
+    is_computed,
+    parse_condition,
+    parse_value,
+)
 
 ParameterType = Literal["int", "float", "categorical"]
 FORMAT = 1
 
 
-class Trial(Protocol):
+class SuggestingTrial(Protocol):
     """What `Space.suggest` needs of a trial; an optuna.Trial has it."""
 
     def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
@@ -85,15 +94,15 @@ class Parameter:
         for name in ("low", "high"):
             bound = getattr(self, name)
             if not _is_number(bound, self.type):
-                raise UserError(f"{name} must be {_a_number(self.type)}, not {shown(bound)}")
+                raise UserError(f"{name} must be {_a_number(self.type)}, not {shown_value(bound)}")
             object.__setattr__(self, name, float(bound) if self.type == "float" else bound)
         assert self.low is not None and self.high is not None
         if self.low > self.high:
-            raise UserError(f"low {shown(self.low)} is above high {shown(self.high)}")
+            raise UserError(f"low {shown_value(self.low)} is above high {shown_value(self.high)}")
         if self.log and self.low <= 0:
-            raise UserError(f"low must be above 0 with log, not {shown(self.low)}")
+            raise UserError(f"low must be above 0 with log, not {shown_value(self.low)}")
         if self.zero and self.low <= 0:
-            raise UserError(f"low must be above 0 with zero, not {shown(self.low)}")
+            raise UserError(f"low must be above 0 with zero, not {shown_value(self.low)}")
         if self.type == "float" and isinstance(self.default, int) and not isinstance(self.default, bool):
             object.__setattr__(self, "default", float(self.default))
 
@@ -103,13 +112,13 @@ class Parameter:
             if any(type(value) is type(choice) and value == choice for choice in self.choices):
                 return None
             near = did_you_mean(str(value), [str(choice) for choice in self.choices]) if isinstance(value, str) else ""
-            return f"{shown(value)} is not one of {_listed(self.choices)}{near}"
+            return f"{shown_value(value)} is not one of {_listed(self.choices)}{near}"
         if not _is_number(value, self.type):
-            return f"{shown(value)} is not {_a_number(self.type)}{number_hint(value)}; allowed is {self.allowed()}"
+            return f"{shown_value(value)} is not {_a_number(self.type)}{number_hint(value)}; allowed is {self.allowed()}"
         assert isinstance(value, (int, float)) and self.low is not None and self.high is not None
         if self.low <= value <= self.high or (self.zero and value == 0):
             return None
-        return f"{shown(value)} is outside {self.allowed()}"
+        return f"{shown_value(value)} is outside {self.allowed()}"
 
     def check(self, value: object, what: str = "") -> Scalar:
         """The value in the parameter's own number type; UserError when it is not allowed."""
@@ -122,7 +131,7 @@ class Parameter:
         """The allowed values in words: ``0 or 0.0001 to 1``, ``one of relu, tanh``."""
         if self.type == "categorical":
             return f"one of {_listed(self.choices)}"
-        span = shown(self.low) if self.low == self.high else f"{shown(self.low)} to {shown(self.high)}"
+        span = shown_value(self.low) if self.low == self.high else f"{shown_value(self.low)} to {shown_value(self.high)}"
         return f"0 or {span}" if self.zero else span
 
     def nearest(self, value: Any) -> Scalar:
@@ -191,7 +200,7 @@ class Parameter:
         if self.type != "categorical":
             return Name("number")
         first = self.choices[0]
-        kind: Kind = "boolean" if isinstance(first, bool) else "text" if isinstance(first, str) else "number"
+        kind: ValueKind = "boolean" if isinstance(first, bool) else "text" if isinstance(first, str) else "number"
         return Name(kind, () if kind == "boolean" else self.choices)
 
     def to_dict(self) -> dict[str, Any]:
@@ -204,7 +213,7 @@ class Parameter:
         return result
 
 
-def shown(value: object) -> str:
+def shown_value(value: object) -> str:
     """A value as a person writes it: ``true``, ``0.003``, ``'text'``."""
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -350,11 +359,11 @@ class Space:
         """The names that a trial may be asked for (some only under their condition)."""
         return tuple(name for name, item in self.parameters.items() if item.searched and name not in self.derivations)
 
-    def suggest(self, trial: Trial) -> dict[str, Any]:
+    def suggest(self, trial: SuggestingTrial) -> dict[str, Any]:
         """A whole configuration, derived parameters included; asks `trial` for what is searched and active."""
         return self._walk(lambda parameter: _ask(trial, parameter))
 
-    def suggest_some(self, trial: Trial, names: Container[str], rest: Mapping[str, Any]) -> dict[str, Any]:
+    def suggest_some(self, trial: SuggestingTrial, names: Container[str], rest: Mapping[str, Any]) -> dict[str, Any]:
         """As ``suggest``, but only ``names`` are asked for; the others take their values from ``rest``, where they fit."""
 
         def choose(parameter: Parameter) -> Scalar:
@@ -399,7 +408,7 @@ class Space:
         possible = self._walk(lambda parameter: configuration[parameter.name])
         for name, value in possible.items():
             if configuration[name] != value:
-                given, possible_one = shown(configuration[name]), shown(value)
+                given, possible_one = shown_value(configuration[name]), shown_value(value)
                 raise UserError(f"{name}: {given} is not possible, only {possible_one}: it {self._why_not_free(name)}")
 
     def _why_not_free(self, name: str) -> str:
@@ -474,7 +483,7 @@ class Space:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Space:
         """The space that `to_dict` wrote."""
-        return _read(strict_yaml.Document("space", data))
+        return _read(strict_yaml.YamlDocument("space", data))
 
     def _walk(self, choose: Callable[[Parameter], Any], keep_fixed: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """A configuration in which `choose(parameter)` gives what is searched and active, the space the rest.
@@ -532,7 +541,7 @@ class Space:
         return tuple(order)
 
 
-def _kind_of(value: Any) -> Kind:
+def _kind_of(value: Any) -> ValueKind:
     if isinstance(value, bool):
         return "boolean"
     return "text" if isinstance(value, str) else "list" if isinstance(value, (list, tuple)) else "number"
@@ -545,7 +554,7 @@ def _parsed(what: str, text: str, names: Mapping[str, Name], *, condition: bool)
         raise UserError(f"{what}: {error}") from None
 
 
-def _ask(trial: Trial, parameter: Parameter) -> Scalar:
+def _ask(trial: SuggestingTrial, parameter: Parameter) -> Scalar:
     name = parameter.name
     if parameter.type == "categorical":
         choice: Scalar = trial.suggest_categorical(name, list(parameter.choices))
@@ -564,7 +573,7 @@ def load_space(*paths: Path | str) -> Space:
     parameters: dict[str, Parameter] = {}
     derivations: dict[str, Derivation] = {}
     for path in paths:
-        space = _read(strict_yaml.read(Path(path)))
+        space = _read(strict_yaml.read_yaml(Path(path)))
         for name, parameter in space.parameters.items():
             if name in parameters:
                 raise UserError(f"{path}: {name}: another file of this space has a parameter of that name")
@@ -599,7 +608,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 }  # fmt: skip
 
 
-def _read(document: strict_yaml.Document) -> Space:
+def _read(document: strict_yaml.YamlDocument) -> Space:
     data = document.data
     if not isinstance(data, Mapping):
         raise document.error((), "a search space is a mapping with format and parameters")
@@ -607,7 +616,7 @@ def _read(document: strict_yaml.Document) -> Space:
         if key not in ("format", "parameters", "derivations"):
             raise document.error((key,), f"unknown key{did_you_mean(key, ('format', 'parameters', 'derivations'))}")
     if data.get("format") != FORMAT:
-        raise document.error(("format",), f"must be {FORMAT}, not {shown(data.get('format'))}")
+        raise document.error(("format",), f"must be {FORMAT}, not {shown_value(data.get('format'))}")
     if not isinstance(data.get("parameters"), Mapping) or not data["parameters"]:
         raise document.error(("parameters",), "must map names to parameters")
     parameters = {name: _read_parameter(document, name, item) for name, item in data["parameters"].items()}
@@ -623,7 +632,7 @@ def _read(document: strict_yaml.Document) -> Space:
         raise document.error(place, str(error), "") from None
 
 
-def _read_parameter(document: strict_yaml.Document, name: str, data: Any) -> Parameter:
+def _read_parameter(document: strict_yaml.YamlDocument, name: str, data: Any) -> Parameter:
     place = ("parameters", name)
     if not name.isidentifier():
         raise document.error(place, "a parameter's name has letters, digits and _ only")
@@ -634,7 +643,7 @@ def _read_parameter(document: strict_yaml.Document, name: str, data: Any) -> Par
             raise document.error((*place, key), f"unknown key{did_you_mean(key, _TYPES)}")
         wanted = _TYPES[key]
         if not isinstance(value, wanted) or (isinstance(value, bool) and key in ("low", "high")):
-            raise document.error((*place, key), f"{shown(value)} is of the wrong type{number_hint(value)}")
+            raise document.error((*place, key), f"{shown_value(value)} is of the wrong type{number_hint(value)}")
     for key in ("type", "default"):
         if key not in data:
             raise document.error(place, f"{key} is missing")
@@ -647,7 +656,7 @@ def _read_parameter(document: strict_yaml.Document, name: str, data: Any) -> Par
         raise document.error(place, str(error)) from None
 
 
-def read_derivation(document: strict_yaml.Document, place: strict_yaml.Place, data: Any) -> Derivation:
+def read_derivation(document: strict_yaml.YamlDocument, place: strict_yaml.YamlPath, data: Any) -> Derivation:
     """A derivation from plain data: ``{rows: [{if, value}, ..., {else}], given, rule}``."""
     if not isinstance(data, Mapping) or set(data) - {"rows", "given", "rule"}:
         raise document.error(place, "must be a mapping with rows, given and rule")
@@ -657,7 +666,7 @@ def read_derivation(document: strict_yaml.Document, place: strict_yaml.Place, da
     return Derivation(read_rows(document, (*place, "rows"), data.get("rows")), dict(given), rule)
 
 
-def read_rows(document: strict_yaml.Document, place: strict_yaml.Place, data: Any) -> tuple[Row, ...]:
+def read_rows(document: strict_yaml.YamlDocument, place: strict_yaml.YamlPath, data: Any) -> tuple[Row, ...]:
     """The rows of a decision list: ``{if: ..., value: ...}``, the last one ``{else: ...}``."""
     if not isinstance(data, list) or not data:
         raise document.error(place, "must be a list of {if: ..., value: ...} that ends with {else: ...}")
@@ -670,8 +679,8 @@ def read_rows(document: strict_yaml.Document, place: strict_yaml.Place, data: An
             raise document.error((*place, index), what)
         condition, value = row.get("if"), row["else"] if last else row["value"]
         if not isinstance(value, (bool, int, float, str)):
-            raise document.error((*place, index), f"{shown(value)} is not a word, number or boolean")
+            raise document.error((*place, index), f"{shown_value(value)} is not a word, number or boolean")
         if condition is not None and not isinstance(condition, str):
-            raise document.error((*place, index), f"the condition {shown(condition)} is not text; quote it")
+            raise document.error((*place, index), f"the condition {shown_value(condition)} is not text; quote it")
         rows.append(Row(condition, value))
     return tuple(rows)

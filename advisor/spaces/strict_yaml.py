@@ -20,7 +20,7 @@ MAX_BYTES = 1_000_000
 MAX_DEPTH = 30
 
 Key = str | int
-Place = tuple[Key, ...]
+YamlPath = tuple[Key, ...]
 """The way to a value inside a document: keys of mappings and indices of lists."""
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -28,35 +28,35 @@ _TAG = "tag:yaml.org,2002:"
 
 
 @dataclass(frozen=True)
-class Document:
+class YamlDocument:
     """Plain data (dict, list, str, int, float, bool, None) and where each value stands in its file."""
 
     file: str
     data: Any
-    lines: Mapping[Place, int] = field(default_factory=dict)
+    lines: Mapping[YamlPath, int] = field(default_factory=dict)
     skip: int = 0
     """How many leading keys to leave out where a complaint names a field (``rules[3].when`` -> ``when``)."""
 
-    def line(self, place: Place) -> int | None:
+    def line(self, place: YamlPath) -> int | None:
         """The line (from 1) of the value at `place`, or of the nearest thing around it."""
         for end in range(len(place), -1, -1):
             if place[:end] in self.lines:
                 return self.lines[place[:end]]
         return None
 
-    def complaint(self, place: Place, message: str, name: str | None = None) -> str:
+    def complaint(self, place: YamlPath, message: str, name: str | None = None) -> str:
         """``FILE:LINE: FIELD: MESSAGE``; `name` replaces the field's own name."""
         line = self.line(place)
         where = self.file if line is None else f"{self.file}:{line}"
         shown = field_name(place[self.skip :]) if name is None else name
         return f"{where}: {shown}: {message}" if shown else f"{where}: {message}"
 
-    def error(self, place: Place, message: str, name: str | None = None) -> UserError:
+    def error(self, place: YamlPath, message: str, name: str | None = None) -> UserError:
         """The same as an exception to raise."""
         return UserError(self.complaint(place, message, name))
 
 
-def field_name(place: Place) -> str:
+def field_name(place: YamlPath) -> str:
     """``('then', 'set', 'folds')`` as ``then.set.folds``, list indices in brackets."""
     text = ""
     for key in place:
@@ -65,7 +65,7 @@ def field_name(place: Place) -> str:
     return text
 
 
-def read(path: Path) -> Document:
+def read_yaml(path: Path) -> YamlDocument:
     """Read a YAML file; UserError when it is missing, unreadable, too large or not plain YAML."""
     try:
         if not path.is_file():
@@ -81,7 +81,7 @@ def read(path: Path) -> Document:
         raise UserError(f"{path}: not UTF-8 text (byte {error.start})") from None
 
 
-def parse(text: str, file: str, max_bytes: int = MAX_BYTES) -> Document:
+def parse(text: str, file: str, max_bytes: int = MAX_BYTES) -> YamlDocument:
     """Read YAML text; `file` is the name that errors show. UserError for anything that is not plain YAML."""
     if len(text.encode("utf-8", "surrogatepass")) > max_bytes:
         raise UserError(f"{file}: larger than {max_bytes:,} bytes")
@@ -96,9 +96,9 @@ def parse(text: str, file: str, max_bytes: int = MAX_BYTES) -> Document:
         raise UserError(f"{file}: not YAML: {str(error).splitlines()[0]}") from None
     except RecursionError:
         raise UserError(f"{file}: nested too deeply") from None
-    lines: dict[Place, int] = {}
+    lines: dict[YamlPath, int] = {}
     data = None if node is None else _plain(node, (), lines, file)
-    return Document(file, data, lines)
+    return YamlDocument(file, data, lines)
 
 
 def _hint(problem: str) -> str:
@@ -128,7 +128,7 @@ def _look_before_reading(text: str, file: str) -> None:
                 raise UserError(f"{file}:{line}: a second document begins here (---); one per file")
 
 
-def _plain(node: yaml.Node, place: Place, lines: dict[Place, int], file: str) -> Any:
+def _plain(node: yaml.Node, place: YamlPath, lines: dict[YamlPath, int], file: str) -> Any:
     lines.setdefault(place, node.start_mark.line + 1)
     if isinstance(node, yaml.SequenceNode):
         return [_plain(child, (*place, index), lines, file) for index, child in enumerate(node.value)]
@@ -137,7 +137,7 @@ def _plain(node: yaml.Node, place: Place, lines: dict[Place, int], file: str) ->
     return _scalar(node, file)
 
 
-def _mapping(node: yaml.MappingNode, place: Place, lines: dict[Place, int], file: str) -> dict[str, Any]:
+def _mapping(node: yaml.MappingNode, place: YamlPath, lines: dict[YamlPath, int], file: str) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key_node, value_node in node.value:
         line = key_node.start_mark.line + 1

@@ -86,7 +86,7 @@ def numbers_per_row(configuration: Mapping[str, Any], table: TableSize) -> int:
     return kept + per_layer * int(configuration["hidden_layers"]) * int(configuration["width"]) + 4 * table.outputs
 
 
-def memory(configuration: Mapping[str, Any], table: TableSize, rows: int, members: int, splits: int) -> float:
+def predicted_memory(configuration: Mapping[str, Any], table: TableSize, rows: int, members: int, splits: int) -> float:
     """Bytes: the inputs of all rows under every split, ``members`` networks, and a step with ``rows`` rows of each."""
     data = table.rows * splits * (_columns(configuration, table) + 2 * len(_embedded(configuration, table)))
     kept = KEPT_BESIDE + KEPT_BY_OPTIMIZER.get(str(configuration.get("optimizer")), 2)
@@ -95,19 +95,19 @@ def memory(configuration: Mapping[str, Any], table: TableSize, rows: int, member
     return float(BYTES * (data + networks + step))
 
 
-def multiplications(configuration: Mapping[str, Any], table: TableSize) -> int:
+def multiplications_per_row(configuration: Mapping[str, Any], table: TableSize) -> int:
     """Of one row's way through the network: each weight is used once, and of an embedding one row is read."""
     looked_up = sum(levels + 2 for levels in _embedded(configuration, table)) * int(configuration["category_embedding_dim"])
     return weights(configuration, table) - looked_up
 
 
-def epoch_seconds(steps: float, rows: float, multiplications: int, numbers: int) -> float:
+def epoch_seconds(steps: float, rows: float, multiplications_per_row: int, numbers: int) -> float:
     """Seconds of one epoch on a core of this decade; its worth is in comparisons, ``pace.Pace`` learns the scale.
 
     rows: of all networks together. multiplications, numbers: of one row in one network; numbers are those kept for its
     gradient.
     """
-    return steps * STEP_SECONDS + rows * (multiplications * MULTIPLICATION_SECONDS + numbers * NUMBER_SECONDS)
+    return steps * STEP_SECONDS + rows * (multiplications_per_row * MULTIPLICATION_SECONDS + numbers * NUMBER_SECONDS)
 
 
 def _embedded(configuration: Mapping[str, Any], table: TableSize) -> list[int]:

@@ -247,7 +247,7 @@ def train(
     generator = torch.Generator().manual_seed(seed)
     noise_seed = int(torch.randint(2**62, (), generator=generator)) + ranks.rank
     noise = torch.Generator(device).manual_seed(noise_seed)
-    rows = Rows(c, data, splits, member_split, device, micro_batch, ranks)
+    rows = MemberRows(c, data, splits, member_split, device, micro_batch, ranks)
     rows.find_neighbours(prepared)
     network = build(c, prepared, rows, generator).to(device)
     forward, optimizer = pass_and_optimizer(network, c, noise, ranks, recorded=micro_batch is None)
@@ -313,7 +313,7 @@ def _train_head(
     configuration: Mapping[str, Any],
     network: Network,
     prepared: Prepared,
-    rows: Rows,
+    rows: MemberRows,
     best: _Best,
     steps: int,
     epochs: range,
@@ -366,7 +366,7 @@ def _cosine(start: float, end: float, done: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * done)) / 2
 
 
-class Rows:
+class MemberRows:
     """Which rows each member trains and validates on, and the targets as the network sees them."""
 
     def __init__(
@@ -545,7 +545,7 @@ class Rows:
                 yield batch, network(*self.inputs(prepared, batch))
 
 
-def build(configuration: Mapping[str, Any], prepared: Prepared, rows: Rows, generator: torch.Generator) -> Network:
+def build(configuration: Mapping[str, Any], prepared: Prepared, rows: MemberRows, generator: torch.Generator) -> Network:
     """The network as training begins with it, on the CPU; where its output layer starts at zero, at the class shares."""
     members_per_split = len(rows.train) // len(prepared.preprocessors)
     bins = None

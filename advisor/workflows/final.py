@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from advisor.dataset import Dataset
 from advisor.evaluation.selection import (
     Estimate,
-    Verdict,
+    FinalVerdict,
     blocks_of,
     constant_losses,
     decide,
@@ -32,7 +32,7 @@ from advisor.runs.advice import Advice
 from advisor.runs.folder import RunFolder
 from advisor.runs.model import Model, fit_temperature, tempered
 from advisor.search.curves import read_curve
-from advisor.search.driver import Plan, SearchResult, configuration_of
+from advisor.search.driver import SearchPlan, SearchResult, configuration_of
 from advisor.search.sizing import Sizing
 from advisor.training.loop import Fitted
 from advisor.training.losses import row_losses, weighted
@@ -75,7 +75,7 @@ def train_alone(
     contender = _contender(RECOMMENDED, [configuration], [fitted], train)
     trained = objective.train_losses if len(objective.train_losses) == len(curve) else None  # else it diverged
     document |= {"curve": curve, "reading": asdict(read_curve(curve, trained))}
-    document["final"] = final_section(Verdict(RECOMMENDED, "it was trained alone", {}), [_as_row(contender)], {}, RECOMMENDED)
+    document["final"] = final_section(FinalVerdict(RECOMMENDED, "it was trained alone", {}), [_as_row(contender)], {}, RECOMMENDED)
     [final] = _on_all_rows([contender], advice, train, lambda jobs: [_run_here(objective, job)[1] for job in jobs], [fitted])
     return _complete(document, advice, final, final, train)
 
@@ -101,7 +101,7 @@ def hold_final(
     train: Dataset,
     runner: Executor,
     ends: Deadlines,
-    plan: Plan,
+    plan: SearchPlan,
     stopped: Callable[[], bool],
     on_done: Callable[[int, int], None],
 ) -> Model:
@@ -163,7 +163,7 @@ def _unconfirmed(
     searched: Mapping[str, float | None],
 ) -> Model:
     """The recommendation's trial as the model: there is no time to judge anything again."""
-    verdict = Verdict(RECOMMENDED, "the time limit left no time for a final", {})
+    verdict = FinalVerdict(RECOMMENDED, "the time limit left no time for a final", {})
     document["final"] = final_section(verdict, [_as_row(contender)], searched, RECOMMENDED, confirmed=False)
     run = _runs(runner, sizing, stopped)
     left = math.inf if ends.final is None else ends.final - time.monotonic()

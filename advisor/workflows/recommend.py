@@ -16,7 +16,7 @@ from advisor.facts.schema import Facts
 from advisor.kinds import Kind
 from advisor.rules import shipped
 from advisor.rules.recommendation import Finding, Recommendation, advise
-from advisor.runs.advice import Advice, Reading, absolute, check_fingerprint, read_run
+from advisor.runs.advice import Advice, AdviceOptions, absolute, check_fingerprint, read_run
 from advisor.runs.folder import RunFolder
 from advisor.workflows.options import ReadingOptions, takes_reading_options
 
@@ -48,7 +48,7 @@ TOLD_BY_RULES |= {"joined_cells", "corrupt_files", "oversized_files", "absent_fi
 """Notes of what was repaired that are facts, of which a rule tells whenever there are any."""
 
 
-def get_advice(source: Source, target: str | None, reading: Reading | None = None, *, findings: Sequence[Finding] = ()) -> Advice:
+def get_advice(source: Source, target: str | None, reading: AdviceOptions | None = None, *, findings: Sequence[Finding] = ()) -> Advice:
     """Read, measure and recommend. Raises UserError for whatever the user can mend.
 
     A column that alone tells test rows from training rows, and a text that tells nothing of the target, are left out (read
@@ -59,12 +59,12 @@ def get_advice(source: Source, target: str | None, reading: Reading | None = Non
     from advisor.data.tables.columns import CODE_NAME
     from advisor.data.tables.table import Table
 
-    reading = reading or Reading()
+    reading = reading or AdviceOptions()
     kind = _kind(source, target, reading)
     reading = replace(reading, kind=kind)
     space = shipped.base_space(kind)
     # first: a misspelt rule must not cost a minute of reading
-    rules = shipped.rules(reading.rules, reading.without, kind)
+    rules = shipped.rule_book(reading.rules, reading.without, kind)
     data = _read(source, target, reading)
     with told_when_slow(f"measuring {data!r}, which takes a while"):
         measured = _measure(data)
@@ -159,14 +159,14 @@ def _free_name(taken: set[str]) -> str:
     return next(name for name in ("target", "y", *(f"target_{n}" for n in range(len(taken) + 1))) if name not in taken)
 
 
-def _kind(source: Any, target: str | None, reading: Reading) -> Kind:
+def _kind(source: Any, target: str | None, reading: AdviceOptions) -> Kind:
     """What the rows are; rows of a table that belong to one id are a sequence."""
     from advisor.data.signals.signals import kind_of
 
     return kind_of(source, reading.kind or ("sequence" if reading.id_column else None), target)
 
 
-def _no_target(source: Any, reading: Reading) -> UserError:
+def _no_target(source: Any, reading: AdviceOptions) -> UserError:
     """What to say of a table without a target: its columns, or why it can't be read."""
     from advisor.data.tables.reading import FileForm, read_source, shown
 
@@ -178,7 +178,7 @@ def _no_target(source: Any, reading: Reading) -> UserError:
     return UserError(f"say which column to predict: --target COLUMN; the columns are {some}{more}")
 
 
-def _read(source: Any, target: str | None, reading: Reading) -> Table | SignalSet:
+def _read(source: Any, target: str | None, reading: AdviceOptions) -> Table | SignalSet:
     from advisor.data.signals.signals import load_signals
 
     kind = _kind(source, target, reading)
@@ -211,7 +211,7 @@ def _measure(data: Table | SignalSet) -> Facts:
     from advisor.data.tables.table import Table
 
     if isinstance(data, Table):
-        from advisor.facts.table import measure as measure_table
+        from advisor.facts.table import measure_table
 
         return measure_table(data)
     from advisor.facts.signals import measure_signals
@@ -220,7 +220,7 @@ def _measure(data: Table | SignalSet) -> Facts:
     return replace(measure_signals(data), samples=tuple(samples(data.train, seed=0)))
 
 
-def _helper_column(code: str, recommendation: Recommendation, reading: Reading) -> str | None:
+def _helper_column(code: str, recommendation: Recommendation, reading: AdviceOptions) -> str | None:
     """The first column of a finding, unless the person gave its type, or says how rows belong together."""
     if reading.time_column is not None or reading.group_column is not None:
         return None
@@ -228,7 +228,7 @@ def _helper_column(code: str, recommendation: Recommendation, reading: Reading) 
     return next((name for name in named if name not in reading.types), None)
 
 
-def _left_out(table: Table, recommendation: Recommendation, reading: Reading) -> list[str]:
+def _left_out(table: Table, recommendation: Recommendation, reading: AdviceOptions) -> list[str]:
     """The columns that a finding says name the period, unless they are many, and the texts that tell nothing, unless there is
     nothing else; neither where the person gave their type.
 
@@ -262,7 +262,7 @@ def reopen(path: Path, source: Source | None = None) -> tuple[Advice, RunFolder]
     return Advice(again, kept.facts, kept.recommendation, reading, kept.rules), kept.run
 
 
-def _table(source: Any, target: str, reading: Reading) -> Table:
+def _table(source: Any, target: str, reading: AdviceOptions) -> Table:
     from advisor.data.tables.table import load_table
 
     return load_table(
@@ -326,13 +326,13 @@ def recommend(data: Source, target: Target = None, **options: Unpack[ReadingOpti
     return get_advice(data, target, reading_of(options, data)).recommendation
 
 
-def reading_of(options: Mapping[str, Any], data: object = None) -> Reading:
+def reading_of(options: Mapping[str, Any], data: object = None) -> AdviceOptions:
     """The options by name; UserError for one that does not exist. data: whose columns they may name as pandas has them."""
     try:
-        return replace(Reading(), **_with_names(options, data))
+        return replace(AdviceOptions(), **_with_names(options, data))
     except TypeError:
-        unknown = next(name for name in options if name not in Reading.__dataclass_fields__)
-        raise UserError(f"unknown option '{unknown}'{did_you_mean(unknown, Reading.__dataclass_fields__)}") from None
+        unknown = next(name for name in options if name not in AdviceOptions.__dataclass_fields__)
+        raise UserError(f"unknown option '{unknown}'{did_you_mean(unknown, AdviceOptions.__dataclass_fields__)}") from None
 
 
 def _with_names(options: Mapping[str, Any], data: object) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from advisor.data.signals.signals import kind_of
 from advisor.errors import UserError
 from advisor.kinds import Kind
 from advisor.rules import shipped
-from advisor.rules.book import Rule, judge, own_facts
-from advisor.runs.advice import Advice, Reading
+from advisor.rules.book import Rule, judge_rule, own_facts
+from advisor.runs.advice import Advice, AdviceOptions
 from advisor.spaces import strict_yaml
 from advisor.workflows.recommend import get_advice
 
@@ -151,7 +151,7 @@ def cover(paths: Sequence[Path | str], target: str | None = None, rules: Sequenc
 
     rules: further folders of rules. UserError for a wrong rule, or when no set at all can be read.
     """
-    book = shipped.rules(rules, kind=None)
+    book = shipped.rule_book(rules, kind=None)
     sets: list[Covered] = []
     failed: list[str] = []
     for path in map(Path, paths):
@@ -166,7 +166,7 @@ def cover(paths: Sequence[Path | str], target: str | None = None, rules: Sequenc
         for place in places:
             try:
                 one = _data_set(place, target)
-                reading = Reading(test=one.test, task=one.task, rules=list(rules))
+                reading = AdviceOptions(test=one.test, task=one.task, rules=list(rules))
                 sets.append(_covered(one.name, get_advice(one.train, one.target, reading)))
             except UserError as error:
                 failed.append(str(error) if str(place) in str(error) else f"{place}: {error}")
@@ -220,7 +220,7 @@ def _meta(file: Path, *, needed: bool) -> dict[str, Any]:
     """What stands beside a table: target, and task when it is given."""
     if not file.exists() and not needed:
         return {}
-    document = strict_yaml.read(file)
+    document = strict_yaml.read_yaml(file)
     if not isinstance(document.data, dict):
         raise document.error((), "must be a mapping with 'target'")
     return document.data
@@ -231,7 +231,7 @@ def _covered(name: str, advice: Advice) -> Covered:
     recommendation = advice.recommendation
     base = shipped.base_space(recommendation.kind)
     facts = {**advice.facts.values, **own_facts({}, base)}
-    verdicts = {rule.id: judge(rule, facts, base) for rule in advice.rules}
+    verdicts = {rule.id: judge_rule(rule, facts, base) for rule in advice.rules}
     # what was found at first may have changed how the table is read, and with it the facts
     found = {finding.rule for finding in recommendation.findings}
     problems = []

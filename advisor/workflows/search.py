@@ -31,15 +31,22 @@ from advisor.runs.folder import RunFolder
 from advisor.search.adaptation import ADJUSTED, read_trial
 from advisor.search.curves import advice_of
 from advisor.search.database import Database, failures
-from advisor.search.driver import Plan, Progress, SearchEvent, SearchResult, configuration_of, end_of, packing_of, ranking, search
+from advisor.search.driver import (
+    SearchPlan,
+    SearchResult,
+    configuration_of,
+    end_of,
+    packing_of,
+    ranking,
+    search,
+)
+from advisor.search.events import Listener
 from advisor.search.journal import new_study
 from advisor.search.pace import Pace
 from advisor.search.study_space import StudySpace
 from advisor.spaces.space import Space
 from advisor.splits import make_splits
 from advisor.workflows.status import SearchRequest
-
-Listener = Callable[[SearchEvent, Progress], None]
 
 RECOMMENDED, DEFAULT = "recommendation", "library default"
 SEARCH_SHARE = 0.7
@@ -125,7 +132,7 @@ def plan_search(
     *,
     spanning: bool = False,
     more: bool = True,
-) -> Plan:
+) -> SearchPlan:
     """What the search of this run is to do; the first two trials are the recommendation and the library default.
 
     deadline: of the search and the final together, on time.monotonic's clock. spanning: see ``training_sizing``. more: False
@@ -143,7 +150,7 @@ def plan_search(
     work = None if own else training_work(train)
     # Where later rows validate, more: on the latest split, on all rows, and as often again on rows of all times.
     partitions = len(FINAL_REPEATS) + (2 + len(FINAL_REPEATS)) * (own is None and latest_validate(train))
-    return Plan(
+    return SearchPlan(
         space=space,
         enqueue=enqueue,
         trials=request.trials,
@@ -192,7 +199,7 @@ def _reserve(
     return max(min(least, (1 - LEAST_SEARCH_SHARE) * time_limit), min(whole, (1 - SEARCH_SHARE) * time_limit))
 
 
-def final_seconds(plan: Plan, train: Dataset) -> Callable[[Job], float]:
+def final_seconds(plan: SearchPlan, train: Dataset) -> Callable[[Job], float]:
     """What a job of the final, with its number of networks, is expected to take, in seconds, after what the trials took; 0
     where nothing is known."""
     of_trial, of_final = training_work(train)
@@ -212,7 +219,7 @@ def latest_validate(train: Dataset) -> bool:
 
 
 def run_search(
-    plan: Plan,
+    plan: SearchPlan,
     runner: Executor,
     run: RunFolder,
     request: SearchRequest,

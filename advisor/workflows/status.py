@@ -21,7 +21,7 @@ from advisor.runs.remote import Remote, here
 if TYPE_CHECKING:
     import optuna
 
-State = Literal["running", "stopping", "finished", "interrupted", "not searched"]
+SearchState = Literal["running", "stopping", "finished", "interrupted", "not searched"]
 """running: a driver holds the run. stopping: ... and was asked to stop. finished: there is a result with all trials asked
 for. interrupted: a search was begun, and nobody drives it. not searched: no search was begun."""
 
@@ -51,7 +51,7 @@ class Status:
     seconds_left: of the search, when its trials go on taking what they took; None while nobody drives it, it was
     asked to stop, or none has ended."""
 
-    state: State
+    state: SearchState
     driver: dict[str, Any] | None
     trials: int | None
     ends: dict[str, int]
@@ -156,12 +156,12 @@ def study_of(run: RunFolder) -> optuna.Study:
     """The run's study, for reading, from its database or its journal. UserError when there is none."""
     request = read_request(run)
     if request is not None and request.storage is not None:
-        from advisor.search.database import read_study as read_database
+        from advisor.search.database import read_database_study as read_database
 
         return read_database(request.storage, str(request.study))
-    from advisor.search.journal import read_study
+    from advisor.search.journal import read_journal_study
 
-    return read_study(run.journal)
+    return read_journal_study(run.journal)
 
 
 def read_status(run: RunFolder) -> Status:
@@ -191,7 +191,7 @@ def read_status(run: RunFolder) -> Status:
             best = {"number": first.number, "value": first.value, "origin": first.user_attrs.get("origin", "search")}
     asked = request.trials if request else result.get("search", {}).get("requested")
     done = sum(count for end, count in ends.items() if end != "void")
-    state: State = "not searched"
+    state: SearchState = "not searched"
     if driver is not None:
         state = "stopping" if run.stop_request.exists() else "running"
     elif run.has_search():
@@ -203,7 +203,7 @@ def read_status(run: RunFolder) -> Status:
     return Status(state, driver, asked, ends, best, running, left, final.get("winner"), storage)
 
 
-def in_words(run: str, status: Status) -> list[str]:
+def status_in_words(run: str, status: Status) -> list[str]:
     """The status for a terminal, and the next command. run: its folder or URL."""
     lines = [f"{run}: {status.state}"]
     if status.driver:
@@ -233,7 +233,7 @@ def in_words(run: str, status: Status) -> list[str]:
     return [*lines, f"next:    {step.get(status.state, f'advisor tune {run}')}"]
 
 
-def stop(
+def request_stop(
     run: RunFolder,
     wait: float,
     clock: Callable[[], float] = time.monotonic,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from advisor.errors import UserError, did_you_mean
 from advisor.executors.base import Executor, Factory, InProcessExecutor
 from advisor.machine import without_cuda
-from advisor.objectives.final_jobs import Stopped
+from advisor.objectives.final_jobs import FinalStopped
 from advisor.report.progress import view
 from advisor.runs.remote import mirrored
 from advisor.search.interrupts import as_ctrl_c
@@ -31,9 +31,10 @@ if TYPE_CHECKING:
     from advisor.runs.advice import Advice
     from advisor.runs.folder import RunFolder
     from advisor.runs.model import Model
-    from advisor.search.driver import Plan, SearchResult
+    from advisor.search.driver import SearchPlan, SearchResult
+    from advisor.search.events import Listener
     from advisor.workflows.recommend import Source, Target
-    from advisor.workflows.search import Deadlines, Listener
+    from advisor.workflows.search import Deadlines
 
 STRATEGIES = ("joint", "staged")
 GPU_SHARE = 0.25
@@ -194,7 +195,7 @@ def tune(
         on_phase("final")
         try:
             model = _hold_final(document, found, advice, train, runner, ends, plan, stopped, own, run, live.final)
-        except (Stopped, KeyboardInterrupt):
+        except (FinalStopped, KeyboardInterrupt):
             return RunResult(run.path, document, None, interrupted=True)
         document["seconds"] = time.monotonic() - begun
         results.write_results(run, advice, model, document)
@@ -279,7 +280,7 @@ def _hold_final(
     train: Dataset,
     runner: Executor,
     ends: Deadlines,
-    plan: Plan,
+    plan: SearchPlan,
     stopped: Callable[[], bool],
     own: OwnObjective | None,
     run: RunFolder,

@@ -30,7 +30,7 @@ from advisor.checks.subject import Subject, blank, contents, copies, meaningless
 from advisor.checks.throughput import edge, kept_bytes, knee, rates
 from advisor.cli import main as cli
 from advisor.errors import UserError
-from advisor.runs.advice import Reading
+from advisor.runs.advice import AdviceOptions
 from advisor.splits import Split
 from advisor.workflows.recommend import get_advice
 
@@ -77,7 +77,7 @@ def sources(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def advices(sources):
-    return {kind: get_advice(source, target, Reading(fixed=SMALL.get(kind, {}))) for kind, (source, target) in sources.items()}
+    return {kind: get_advice(source, target, AdviceOptions(fixed=SMALL.get(kind, {}))) for kind, (source, target) in sources.items()}
 
 
 SMALL = {"image": {"width": 8}, "sequence": {"width": 8}}
@@ -450,7 +450,7 @@ def test_a_squeezed_target_is_the_one_that_training_sees(tmp_path):
     draw = np.random.default_rng(0)
     amount = np.where(draw.random(300) < 0.6, 0.0, np.exp(draw.normal(3, 2, 300)))
     frame = pl.DataFrame({"x": np.log1p(amount) + draw.normal(0, 0.1, 300), "y": amount})
-    subject = subject_of(get_advice(frame, "y", Reading(fixed={"target_transform": "log"})))
+    subject = subject_of(get_advice(frame, "y", AdviceOptions(fixed={"target_transform": "log"})))
     seen = subject.target.numpy()
     trained = subject.data.target[subject.split.train]
     knee = np.abs(trained).max()

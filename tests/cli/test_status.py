@@ -20,7 +20,7 @@ from advisor.cli.main import _run
 from advisor.files import write_json
 from advisor.runs.folder import RunFolder
 from advisor.workflows import status
-from advisor.workflows.status import read_status, stop
+from advisor.workflows.status import read_status, request_stop
 
 PLAN = {"epochs": 2, "validation": "holdout", "batch_size": 64}
 
@@ -140,9 +140,9 @@ def test_a_driver_of_another_machine_is_believed_and_asked(here, capfd):
     now = iter(range(100))
     assert "run has not stopped within 0.01 s" in says("stop run --wait 0.01", capfd, code=3)
     assert "asked to stop" in says("stop run --wait 0", capfd)
-    assert stop(run, wait=5, clock=lambda: next(now), sleep=lambda seconds: None) == "asked"
+    assert request_stop(run, wait=5, clock=lambda: next(now), sleep=lambda seconds: None) == "asked"
     assert run.stop_request.is_file() and read_status(run).state == "stopping"
-    assert stop(run, wait=5, clock=lambda: next(now), sleep=lambda seconds: run.lock.write_text("")) == "stopped"
+    assert request_stop(run, wait=5, clock=lambda: next(now), sleep=lambda seconds: run.lock.write_text("")) == "stopped"
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": 1}', "\xff"])

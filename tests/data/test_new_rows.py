@@ -12,7 +12,7 @@ import pytest
 
 import advisor
 from advisor.cli.main import _run
-from advisor.data.tables.table import Schema, encode_new, load_table, read_frame
+from advisor.data.tables.table import TableSchema, encode_new, load_table, read_frame
 from advisor.errors import FormChange, UserError
 
 ROWS = 300
@@ -37,7 +37,7 @@ def training_rows():
 
 
 ROWS_READ = training_rows()
-SCHEMA = Schema.from_dict(json.loads(json.dumps(load_table(ROWS_READ, "y").schema.to_dict())))
+SCHEMA = TableSchema.from_dict(json.loads(json.dumps(load_table(ROWS_READ, "y").schema.to_dict())))
 DATES = [datetime.date.fromisoformat(text) for text in ROWS_READ["date"]]
 
 

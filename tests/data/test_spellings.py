@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import advisor
 from advisor.cli.main import _run
 from advisor.data.tables.spellings import joins, respelled
-from advisor.data.tables.table import Schema, encode_new, load_table
+from advisor.data.tables.table import TableSchema, encode_new, load_table
 
 FAST = {"epochs": 2, "validation": "holdout", "batch_size": 64}
 
@@ -84,7 +84,7 @@ def test_a_test_table_of_the_uci_kind_is_scored_and_told():
 def test_new_rows_are_read_as_the_training_rows_were():
     for join, told in ((None, 1), (False, 1)):
         schema = load_table(table(), "y", join_spellings=join).schema
-        schema = Schema.from_dict(json.loads(json.dumps(schema.to_dict())))
+        schema = TableSchema.from_dict(json.loads(json.dumps(schema.to_dict())))
         features, changes = encode_new(table(40, 2).with_columns(town=pl.lit("PARIS ")), schema)
         assert [change.kind for change in changes] == ["spelling" if join is None else "unseen"] * told
         code = features.categorical[:, 0]

@@ -23,10 +23,10 @@ from hypothesis import strategies as st
 from advisor.cli.main import _run
 from advisor.data.tables import columns, reading
 from advisor.data.tables.reading import FileForm
-from advisor.data.tables.table import Schema, encode, load_table, read_frame
+from advisor.data.tables.table import TableSchema, encode, load_table, read_frame
 from advisor.dataset import MISSING, UNSEEN
 from advisor.errors import UserError
-from advisor.runs.advice import Reading
+from advisor.runs.advice import AdviceOptions
 from advisor.workflows.recommend import get_advice
 
 ROWS = 40
@@ -493,7 +493,7 @@ def test_a_row_that_is_alone_in_its_class_is_left_out_and_told(cells, asked, cla
     assert table.train.height + table.test.height == sum(str(cell) in classes for cell in cells)
     lonely, missing = (len([cell for cell in set(cells) if cell is not None]) - len(classes), cells.count(None))
     assert table.notes == {"rows_alone_in_their_class": lonely} | ({"rows_without_target": missing} if missing else {})
-    (told,) = [finding for finding in get_advice(frame, "y", Reading(task=asked)).recommendation.findings
+    (told,) = [finding for finding in get_advice(frame, "y", AdviceOptions(task=asked)).recommendation.findings
                if finding.code == "rows-alone-in-their-class"]  # fmt: skip
     assert told.severity == "warning" and f"classes: {lonely}." in told.message
 
@@ -719,7 +719,7 @@ def test_limits_are_read_at_the_limit_and_keep_their_side():
     column = table.schema.columns[1]
     assert (column.type, column.limits) == ("numeric", True)
     assert "9 of 132 numbers are limits such as '<0.3'" in table.told["numbers-at-a-limit"]
-    for rows in (table.dataset("train").features, encode(frame.drop("y"), Schema.from_dict(table.schema.to_dict()))):
+    for rows in (table.dataset("train").features, encode(frame.drop("y"), TableSchema.from_dict(table.schema.to_dict()))):
         numbers = dict(zip(rows.numeric_names, rows.numeric.T, strict=True))
         assert set(np.unique(numbers["x.side"])) == {-1.0, 0.0, 1.0}
         assert set(numbers["x"][numbers["x.side"] == -1]) == {0.3, 4.5}
@@ -872,7 +872,7 @@ def test_numbers_that_mark_missing_cells_are_missing(numbers, marks):
         table = load_table(data, "y")
         marked = sum(value in marks for value in values)
         assert table.schema.columns[-1].missing == marks and table.notes["marked_values"] == marked
-        assert Schema.from_dict(json.loads(json.dumps(table.schema.to_dict()))) == table.schema
+        assert TableSchema.from_dict(json.loads(json.dumps(table.schema.to_dict()))) == table.schema
         assert np.isnan(encode(data, table.schema).numeric).sum() == marked
         assert load_table(data, "y", types={"x": "numeric"}).notes == {}, "a person's word counts"
 
@@ -886,7 +886,7 @@ def test_a_target_with_units_is_a_quantity(form):
     assert table.schema.task == "regression"
     assert sorted(table.dataset("train").target) == [1000 + n * 1.5 for n in range(100)]
     assert list(table.dataset("test").target) == list(range(20))
-    again = Schema.from_dict(json.loads(json.dumps(table.schema.to_dict())))
+    again = TableSchema.from_dict(json.loads(json.dumps(table.schema.to_dict())))
     assert again == table.schema and again.target_format
     stars = data.with_columns(y=pl.Series([f"{n % 5} stars" for n in range(100)]))
     assert load_table(stars, "y").schema.task == "multiclass", "few whole ones are levels"
@@ -1091,7 +1091,7 @@ def test_the_time_becomes_its_days_and_what_comes_round_in_it_twice(times, parts
 def test_a_time_that_is_a_number_is_one_input_and_must_be_there_to_predict():
     data = timed(step=list(range(1000)))
     schema = load_table(data, "y", time_column="step").schema
-    assert schema.time_parts == ("step",) and Schema.from_dict(json.loads(json.dumps(schema.to_dict()))) == schema
+    assert schema.time_parts == ("step",) and TableSchema.from_dict(json.loads(json.dumps(schema.to_dict()))) == schema
     with pytest.raises(UserError, match="no column 'step'"):
         encode(data.drop("step"), schema)
 
@@ -1106,7 +1106,7 @@ def test_a_test_table_without_the_time_makes_no_input_of_it():
 def test_a_schema_of_before_the_time_was_an_input_is_read():
     old = load_table(timed(step=list(range(1000))), "y", time_column="step").schema.to_dict()
     del old["time"], old["time_parts"]
-    assert Schema.from_dict(old).time_parts == ()
+    assert TableSchema.from_dict(old).time_parts == ()
 
 
 def test_rows_of_one_time_are_not_parted():
@@ -1175,7 +1175,7 @@ def test_a_text_is_told_by_the_words_that_some_rows_have():
     data = pl.DataFrame({"a": draw.normal(size=200), "remark": remarks, "y": ["u", "v"] * 100})
     table = load_table(data.with_columns(remark=pl.when(pl.int_range(200) != 7).then("remark")), "y")
     assert table.schema.words == {"remark": ("and", "leak", "noise", "rust")}
-    schema = Schema.from_dict(json.loads(json.dumps(table.schema.to_dict())))
+    schema = TableSchema.from_dict(json.loads(json.dumps(table.schema.to_dict())))
     assert schema == table.schema
     features = encode(pl.DataFrame({"a": [1.0] * 4, "remark": ["a LEAK, rust!", "nothing", None, "noise"]}), schema)
     assert features.words == tuple(f"remark.word.{word}" for word in ("and", "leak", "noise", "rust"))
@@ -1188,13 +1188,13 @@ def test_models_of_before_words_were_chosen_hash_them():
     table = load_table(rich(), "y")
     old = dict(table.schema.to_dict())
     del old["words"]
-    features = encode(rich(), Schema.from_dict(old))
+    features = encode(rich(), TableSchema.from_dict(old))
     assert sum(name.startswith("remark.word") for name in features.numeric_names) == 32 and not features.words
 
 
 def test_encoding_does_not_depend_on_order_other_columns_or_the_reader(tmp_path):
     data = rich()
-    schema = Schema.from_dict(load_table(data, "y").schema.to_dict())
+    schema = TableSchema.from_dict(load_table(data, "y").schema.to_dict())
     assert schema == load_table(data, "y").schema
     want = encode(data, schema)
     shuffled = data.select(reversed(data.columns)).with_columns(more=pl.lit(1)).drop("y", "id", "fixed")
@@ -1263,7 +1263,7 @@ def survives(path, content):
             one_line(error)
             continue
         assert len(table.dataset("train")) and len(table.dataset("test"))
-        assert Schema.from_dict(table.schema.to_dict()) == table.schema
+        assert TableSchema.from_dict(table.schema.to_dict()) == table.schema
         features = encode(frame, table.schema)
         assert len(features) == frame.height and not np.isinf(features.numeric).any()
 

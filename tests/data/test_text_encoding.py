@@ -11,7 +11,7 @@ import advisor
 from advisor.cli.main import _run
 from advisor.data.signals.ucr_files import read_archive
 from advisor.data.tables.reading import FileForm, read_source
-from advisor.data.tables.table import Schema, load_table, read_frame
+from advisor.data.tables.table import TableSchema, load_table, read_frame
 from advisor.data.tables.text_encoding import CANDIDATES, find_encoding
 from advisor.errors import UserError
 
@@ -88,7 +88,7 @@ def test_who_names_the_encoding_is_believed(tmp_path):
 @pytest.mark.parametrize("new", ["gbk", "utf-8"])
 def test_new_rows_are_read_as_the_training_rows_were(tmp_path, new):
     """A single cell is too little to tell an encoding by."""
-    schema = Schema.from_dict(load_table(write(tmp_path / "t.csv", table(WORDS["gb18030"]), "gbk"), "y").schema.to_dict())
+    schema = TableSchema.from_dict(load_table(write(tmp_path / "t.csv", table(WORDS["gb18030"]), "gbk"), "y").schema.to_dict())
     rows = table(["男"], 2)
     assert read_frame(write(tmp_path / "new.csv", rows, new), form=schema.form).equals(rows)
 

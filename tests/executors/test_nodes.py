@@ -20,8 +20,8 @@ from advisor.executors.base import ENDS, Began, Job
 from advisor.executors.ray import executor as ray_executor
 from advisor.executors.ray.executor import CLUSTER_SECONDS, RayExecutor, RayWorkers
 from advisor.executors.ray.packing import Packing
-from advisor.machine import differences, versions
-from advisor.search.driver import EpochDone, Plan, end_of, search
+from advisor.machine import version_differences, versions
+from advisor.search.driver import EpochDone, SearchPlan, end_of, search
 from advisor.search.executor_contract import LIMIT, SHARED, events_of, script_factory
 
 TRIALS = 14
@@ -51,7 +51,7 @@ def drive(folder):
             cluster.remove_node(nodes[0], allow_graceful=False)
             nodes.append(None)
 
-    plan = Plan(ToySpace(), ENQUEUE, trials=TRIALS, max_epochs=6, make_payload=payload, seed=1)
+    plan = SearchPlan(ToySpace(), ENQUEUE, trials=TRIALS, max_epochs=6, make_payload=payload, seed=1)
     search(plan, executor, Path(folder) / "study.journal", on_event=listen)
     executor.submit(Job("last", {"forever": True, "seconds": 0.05}))
     deadline = time.monotonic() + LIMIT
@@ -157,8 +157,8 @@ def test_a_cluster_that_changes(tmp_path):
 
 def test_versions_that_differ_are_named():
     here = {"python": "3.11", "torch": "2.7.1", "ray": "2.60.0"}
-    assert differences(here, here) == []
-    assert differences(here, {"python": "3.11", "torch": "2.6.0"}) == [
+    assert version_differences(here, here) == []
+    assert version_differences(here, {"python": "3.11", "torch": "2.6.0"}) == [
         "torch is 2.6.0 there and 2.7.1 here",
         "ray is missing there and 2.60.0 here",
     ]

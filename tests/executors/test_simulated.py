@@ -13,7 +13,7 @@ from advisor.errors import UserError
 from advisor.executors.base import ENDS, InProcessExecutor, Job, Reported
 from advisor.executors.simulated import Faults, SimulatedExecutor
 from advisor.search.database import InMemory
-from advisor.search.driver import Ended, Plan, end_of, search
+from advisor.search.driver import Ended, SearchPlan, end_of, search
 from advisor.search.executor_contract import SHARED, script_factory
 from advisor.search.sizing import Sizing
 
@@ -22,7 +22,7 @@ EVERYTHING = Faults(death=0.01, hang=0.002, delay=0.5, duplicate=0.1, overtaken=
 
 def plan(trials, **changes):
     settings = {"space": ToySpace(), "enqueue": ENQUEUE, "max_epochs": 6, "make_payload": toy_payload, "seed": 2}
-    return Plan(trials=trials, **{**settings, **changes})
+    return SearchPlan(trials=trials, **{**settings, **changes})
 
 
 def simulated(slots=4, **options):
@@ -242,7 +242,7 @@ def test_what_does_not_fit_is_made_smaller_and_the_limit_is_learned(tmp_path):
     assert [found[place].user_attrs.get("attempts", 1) for place in range(3)] == [3, 1, 1]
     assert open_plainly(tmp_path / "j").user_attrs["memory_limit"] == 50.0
     later, executor = sized(30, calls)
-    search(Plan(**{**vars(later), "trials": 8}), executor, tmp_path / "j")
+    search(SearchPlan(**{**vars(later), "trials": 8}), executor, tmp_path / "j")
     assert calls[-2:] == [(6, 25), (7, 25)]
 
 

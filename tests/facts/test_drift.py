@@ -10,7 +10,7 @@ from test_shift import frame
 
 from advisor.dataset import LATEST_SHARE, Features
 from advisor.facts.time_trend import AHEAD, CUTS, FIRST_CUT, held_to_none
-from advisor.runs.advice import Reading
+from advisor.runs.advice import AdviceOptions
 from advisor.workflows.recommend import get_advice
 
 
@@ -84,7 +84,7 @@ def test_the_time_is_held_where_that_would_have_paid(way, trend):
     data, when = frame(700), np.arange(700) // 35
     level = 0.5 * when if way == "drifts" else 5 * np.sin(2 * np.pi * when / 10)
     data = data.with_columns(y=pl.Series(np.random.default_rng(0).normal(size=700) + level), t=pl.Series(when))
-    advice = get_advice(data, "y", Reading(time_column="t"))
+    advice = get_advice(data, "y", AdviceOptions(time_column="t"))
     ratio = advice.facts.values["time.held_to_none"]
     assert (ratio < 1) == (way == "drifts")
     recommendation = advice.recommendation
@@ -96,4 +96,4 @@ def test_the_time_is_held_where_that_would_have_paid(way, trend):
 
 
 def test_a_table_without_a_time_has_no_ratio():
-    assert get_advice(frame(100), "y", Reading()).facts.values["time.held_to_none"] is None
+    assert get_advice(frame(100), "y", AdviceOptions()).facts.values["time.held_to_none"] is None

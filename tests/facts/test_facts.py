@@ -13,7 +13,7 @@ from advisor.data.tables.spellings import repeated_spellings
 from advisor.data.tables.table import load_table
 from advisor.errors import UserError
 from advisor.facts.schema import FACTS, Facts
-from advisor.facts.table import SAMPLE_ROWS, measure
+from advisor.facts.table import SAMPLE_ROWS, measure_table
 
 MACHINE = {"cores": 4, "memory.gb": 16.0, "memory.available_gb": 8.0, "gpu.count": 1, "gpu.memory_gb": 24.0}
 
@@ -76,7 +76,7 @@ def loaded(request):
 
 @pytest.fixture
 def facts(loaded):
-    return measure(loaded, MACHINE).values
+    return measure_table(loaded, MACHINE).values
 
 
 def test_counts_of_rows_and_columns(loaded, facts):
@@ -148,7 +148,7 @@ def test_levels(facts):
 
 def test_regression_target():
     loaded = table(target="z")
-    values, facts = rows_of(loaded, "z"), measure(loaded, MACHINE).values
+    values, facts = rows_of(loaded, "z"), measure_table(loaded, MACHINE).values
     mean, spread = statistics.fmean(values), statistics.pstdev(values)
     assert facts["target.mean"] == pytest.approx(mean)
     assert facts["target.std"] == pytest.approx(spread)
@@ -165,7 +165,7 @@ def test_duplicates_and_conflicts():
     data = pl.DataFrame({"a": rng.integers(0, 6, 80), "b": rng.choice(["u", "v"], 80).tolist(), "id": np.arange(80)})
     data = data.with_columns(y=pl.Series(rng.choice(["p", "q"], 80).tolist()))
     loaded = load_table(data, "y")
-    facts = measure(loaded, MACHINE).values
+    facts = measure_table(loaded, MACHINE).values
     rows = loaded.train.select("a", "b").rows()
     answers: dict[tuple, set] = {}
     for row, answer in zip(rows, loaded.train["y"], strict=True):
@@ -177,7 +177,7 @@ def test_duplicates_and_conflicts():
 def test_high_cardinality_and_encoded_width():
     rng = np.random.default_rng(2)
     data = pl.DataFrame({"many": [f"v{i}" for i in rng.integers(0, 70, 900)], "x": rng.normal(size=900)})
-    facts = measure(load_table(data.with_columns(y=pl.Series(rng.normal(size=900))), "y"), MACHINE).values
+    facts = measure_table(load_table(data.with_columns(y=pl.Series(rng.normal(size=900))), "y"), MACHINE).values
     assert facts["cardinality.max"] == 70 and facts["columns.high_cardinality"] == ["many"]
     assert facts["encoded_width"] == 1 + 8 and facts["encoded_width.one_hot"] == 1 + 70
 
@@ -189,9 +189,9 @@ def test_a_leaked_copy_of_the_target_is_found_and_nothing_else_is(target):
         copy = data["y"].replace_strict({"a": 3.5, "b": -1.0}) + pl.Series(np.random.default_rng(0).uniform(size=300))
     else:
         copy = data["z"].log() * 7
-    facts = measure(table(data.with_columns(copy.alias("leak")), target), MACHINE).values
+    facts = measure_table(table(data.with_columns(copy.alias("leak")), target), MACHINE).values
     assert facts["columns.leaking"] == ["leak"] and facts["leak.columns"] == 1
-    assert measure(table(data, target), MACHINE).values["leak.columns"] == 0
+    assert measure_table(table(data, target), MACHINE).values["leak.columns"] == 0
 
 
 def test_repairs_are_counted():
@@ -199,7 +199,7 @@ def test_repairs_are_counted():
     numbers[3], numbers[5], numbers[7] = "n/a", "inf", "?"
     answers = ["u", "v"] * 20
     answers[0] = ""
-    facts = measure(load_table(pl.DataFrame({"a": numbers, "y": answers}), "y"), MACHINE).values
+    facts = measure_table(load_table(pl.DataFrame({"a": numbers, "y": answers}), "y"), MACHINE).values
     assert (facts["infinite.values"], facts["junk.values"], facts["rows_without_target"]) == (1, 2, 1)
 
 
@@ -207,42 +207,42 @@ def test_spellings_of_one_level_are_counted():
     towns = ["New York", "new-york ", "NEW  YORK", "Boston", "Ｂoston", "N.Y."] * 20
     answers = ["yes", "Yes", "no", "n o"] * 30
     data = pl.DataFrame({"town": towns, "y": answers, "a": range(120)})
-    facts = measure(load_table(data, "y", join_spellings=False)).values
+    facts = measure_table(load_table(data, "y", join_spellings=False)).values
     assert (facts["spellings.levels"], facts["columns.spellings"], facts["spellings.classes"]) == (3, ["town"], 1)
-    facts = measure(load_table(data, "y")).values
+    facts = measure_table(load_table(data, "y")).values
     assert (facts["spellings.levels"], facts["columns.spellings"], facts["spellings.classes"]) == (2, ["town"], 0)
     assert facts["columns.spellings_joined"] == ["town", "y"] and facts["spellings.joined"] == 2
-    clean = measure(table()).values
+    clean = measure_table(table()).values
     assert (clean["spellings.levels"], clean["columns.spellings"], clean["spellings.classes"]) == (0, [], 0)
 
 
 def test_marks_of_missing_cells_are_named():
     data = frame().with_columns(age=pl.Series([20.0, 60.0, 999.0] * 20), income=pl.Series([5.0, -999.0, 9e4] * 20))
-    facts = measure(table(data)).values
+    facts = measure_table(table(data)).values
     assert facts["columns.marked"] == ["age", "income"] and facts["marked.values"] == 40
     assert facts["marked.marks"] == ["age: 999", "income: -999"]
 
 
 def test_time_order():
     data = frame().with_columns(day=pl.date_range(pl.date(2024, 1, 1), pl.date(2024, 2, 29), eager=True))
-    assert measure(table(data), MACHINE).values["time_ordered"] is True
-    assert measure(table(data.sample(fraction=1, shuffle=True, seed=1)), MACHINE).values["time_ordered"] is False
-    assert measure(table(data.drop("day")), MACHINE).values["time_ordered"] is None
-    facts = measure(table(data, time_column="day"), MACHINE).values
+    assert measure_table(table(data), MACHINE).values["time_ordered"] is True
+    assert measure_table(table(data.sample(fraction=1, shuffle=True, seed=1)), MACHINE).values["time_ordered"] is False
+    assert measure_table(table(data.drop("day")), MACHINE).values["time_ordered"] is None
+    facts = measure_table(table(data, time_column="day"), MACHINE).values
     assert facts["has_time"] is True and facts["time_ordered"] is True and facts["features.datetime"] == 0
 
 
 def test_groups_are_counted():
     data = frame().with_columns(group=pl.Series(np.arange(60) // 6))
     loaded = table(data, group_column="group")
-    facts = measure(loaded, MACHINE).values
+    facts = measure_table(loaded, MACHINE).values
     assert facts["has_groups"] is True and facts["groups.count"] == len(set(loaded.train["group"])) == 8
 
 
 def test_every_fact_is_there_with_its_type_and_survives_json():
     types = {"int": int, "float": float, "bool": bool, "text": str, "list": list}
     for target in ("y", "z"):
-        measured = measure(table(target=target), MACHINE)
+        measured = measure_table(table(target=target), MACHINE)
         assert list(measured.values) == list(FACTS)
         for name, spec in FACTS.items():
             value = measured.values[name]
@@ -261,7 +261,7 @@ def test_the_schema_is_fit_for_an_expression_language():
 def test_numbers_at_the_limits_leave_no_infinity_behind():
     data = pl.DataFrame({"a": [1e308, -1e308, 0.0, 5e-324] * 10, "b": [1e-300] * 20 + [3e-300] * 20, "c": [1.0, 2.0] * 20})
     data = data.with_columns(y=pl.Series([1e100, -1e100, 1.5, 2.5] * 10), d=pl.lit(None, pl.Float64))
-    json.dumps(measure(load_table(data, "y", task="regression"), MACHINE).to_dict(), allow_nan=False)
+    json.dumps(measure_table(load_table(data, "y", task="regression"), MACHINE).to_dict(), allow_nan=False)
 
 
 def test_the_test_target_is_never_looked_at():
@@ -270,14 +270,14 @@ def test_the_test_target_is_never_looked_at():
     for target in ("y", "z"):
         first = table(train, target, test=test)
         second = table(train, target, test=other)
-        assert measure(first, MACHINE) == measure(second, MACHINE)
+        assert measure_table(first, MACHINE) == measure_table(second, MACHINE)
         assert first.fingerprint == second.fingerprint
 
 
 def test_the_order_of_columns_does_not_matter():
     data = frame()
-    first = measure(table(data), MACHINE)
-    second = measure(table(data.select(reversed(data.columns))), MACHINE)
+    first = measure_table(table(data), MACHINE)
+    second = measure_table(table(data.select(reversed(data.columns))), MACHINE)
     assert first.values == second.values
 
 
@@ -286,18 +286,18 @@ def test_a_sample_says_so_and_is_near():
     rows = 3 * SAMPLE_ROWS
     data = pl.DataFrame({"a": rng.gamma(2.0, size=rows), "b": rng.normal(size=rows), "y": rng.choice(["u", "v"], rows)})
     loaded = load_table(data, "y")
-    measured = measure(loaded, MACHINE)
+    measured = measure_table(loaded, MACHINE)
     assert measured.sampled["skew.max"] == f"{SAMPLE_ROWS:,} of {loaded.train.height:,} rows"
     assert "missing.share" not in measured.sampled and "classes.count" not in measured.sampled
     assert set(measured.sampled) <= set(FACTS)
     assert "judged on" in measured.columns[0]["why"] and "features.numeric" in measured.sampled
     # The skewness of a gamma(2) sample of this size has a standard error of about 0.04.
     assert measured.values["skew.max"] == pytest.approx(naive_skew(rows_of(loaded, "a")), abs=0.2)
-    assert measure(table(), MACHINE).sampled == {}
+    assert measure_table(table(), MACHINE).sampled == {}
 
 
 def test_columns_are_described():
-    described = {column["name"]: column for column in measure(table(), MACHINE).columns}
+    described = {column["name"]: column for column in measure_table(table(), MACHINE).columns}
     values = sorted(rows_of(table(), "plain"))
     plain = described["plain"]
     assert (plain["minimum"], plain["maximum"]) == (values[0], values[-1])
@@ -310,13 +310,13 @@ def test_columns_are_described():
 
 
 def test_the_machine_is_measured_and_can_be_overruled():
-    measured = measure(table()).values
+    measured = measure_table(table()).values
     assert measured["cores"] >= 1 and measured["gpu.count"] >= 0
     assert 0 < measured["memory.available_gb"] <= measured["memory.gb"]
-    assert {name: measure(table(), MACHINE).values[name] for name in MACHINE} == MACHINE
-    assert measure(table(), {"cores": 99}).values["cores"] == 99
+    assert {name: measure_table(table(), MACHINE).values[name] for name in MACHINE} == MACHINE
+    assert measure_table(table(), {"cores": 99}).values["cores"] == 99
     with pytest.raises(UserError, match=r"unknown 'core' \(did you mean 'cores'\?\)"):
-        measure(table(), {"core": 1})
+        measure_table(table(), {"core": 1})
 
 
 def test_gpus_are_asked_of_nvidia_smi(tmp_path, monkeypatch):
@@ -326,18 +326,18 @@ def test_gpus_are_asked_of_nvidia_smi(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr("advisor.facts.table.without_cuda", lambda: True)
-    assert measure(table()).values["gpu.count"] == 0  # a build for CPUs uses none of them
+    assert measure_table(table()).values["gpu.count"] == 0  # a build for CPUs uses none of them
     monkeypatch.setattr("advisor.facts.table.without_cuda", lambda: False)
-    measured = measure(table()).values
+    measured = measure_table(table()).values
     assert measured["gpu.count"] == 2 and measured["gpu.memory_gb"] == pytest.approx(8.589934592)
     for chosen, count in {"": 0, "-1": 0, "0": 1, "1,0": 2, "0,7,1": 1, "GPU-8932f937": 1}.items():
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
-        assert measure(table()).values["gpu.count"] == count, chosen
+        assert measure_table(table()).values["gpu.count"] == count, chosen
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    assert measure(table()).values["gpu.memory_gb"] == pytest.approx(25.769803776)
+    assert measure_table(table()).values["gpu.memory_gb"] == pytest.approx(25.769803776)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     program.write_text("#!/bin/sh\necho no devices >&2\nexit 9\n")
-    assert measure(table()).values["gpu.count"] == 0
+    assert measure_table(table()).values["gpu.count"] == 0
 
 
 @pytest.mark.parametrize(

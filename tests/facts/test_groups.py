@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 import advisor
-from advisor.runs.advice import Reading
+from advisor.runs.advice import AdviceOptions
 from advisor.workflows.recommend import get_advice
 
 
@@ -83,7 +83,7 @@ def test_rows_that_stand_together_are_not_taken_for_one_thing():
 @pytest.mark.parametrize("name", [lambda n: n * 7 % 41 + 100, lambda n: f"P{n:03d}"])
 def test_groups_of_which_the_test_rows_have_none_are_held_out_whole(name):
     train, test = parted(panel(name=name))
-    advice = get_advice(train, "y", Reading(test=test))
+    advice = get_advice(train, "y", AdviceOptions(test=test))
     (finding,) = [finding for finding in advice.recommendation.findings if finding.code == "other-groups"]
     assert finding.columns == ("person",)
     assert advice.recommendation.data["group_column"] == "person"
@@ -95,7 +95,7 @@ def test_groups_of_which_the_test_rows_have_none_are_held_out_whole(name):
 @pytest.mark.parametrize("options", [{"types": {"person": "categorical"}}, {"without": ["test-rows-of-other-groups"]}])
 def test_a_person_can_say_no_to_the_groups(options):
     train, test = parted(panel(name=lambda n: f"P{n:03d}"))
-    advice = get_advice(train, "y", Reading(test=test, **options))
+    advice = get_advice(train, "y", AdviceOptions(test=test, **options))
     assert advice.recommendation.data["group_column"] is None and advice.data.dataset("train").groups is None
     assert "other-groups" not in codes(advice.recommendation)
 
@@ -104,9 +104,9 @@ def test_the_coarsest_groups_are_taken_and_a_time_goes_before():
     rows = panel(100, 6, name=lambda n: f"P{n:03d}").with_columns(site="S" + pl.col("person").str.slice(1, 2))
     train, test = parted(rows, "site")
     assert measured(train, test)["columns.groups_apart"] == ["site", "person"]
-    assert get_advice(train, "y", Reading(test=test)).recommendation.data["group_column"] == "site"
+    assert get_advice(train, "y", AdviceOptions(test=test)).recommendation.data["group_column"] == "site"
     yearly = [part.with_columns(year=first + pl.int_range(pl.len()) % 4) for part, first in ((train, 2000), (test, 2010))]
-    advice = get_advice(yearly[0], "y", Reading(test=yearly[1]))
+    advice = get_advice(yearly[0], "y", AdviceOptions(test=yearly[1]))
     assert advice.recommendation.data["time_column"] == "year" and advice.recommendation.data["group_column"] is None
     assert "later-test-rows" in codes(advice.recommendation) and "other-groups" not in codes(advice.recommendation)
 
@@ -118,7 +118,7 @@ def test_the_coarsest_groups_are_taken_and_a_time_goes_before():
 def test_persons_numbered_as_they_came_are_groups_where_the_name_says_so(column, helper, code):
     rows = panel(name=lambda n: 1900 + n).rename({"person": column})
     train, test = rows.filter(pl.col(column) < 1930), rows.filter(pl.col(column) >= 1930)
-    advised = get_advice(train, "y", Reading(test=test)).recommendation
+    advised = get_advice(train, "y", AdviceOptions(test=test)).recommendation
     assert advised.data[helper] == column
     assert codes(advised) & {"other-groups", "later-test-rows"} == {code}
 

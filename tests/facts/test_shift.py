@@ -16,7 +16,7 @@ from advisor.errors import UserError
 from advisor.facts.schema import FACTS
 from advisor.facts.shift import likeness_to_test
 from advisor.rules.shipped import base_space
-from advisor.runs.advice import Reading
+from advisor.runs.advice import AdviceOptions
 from advisor.workflows.recommend import get_advice
 
 
@@ -160,22 +160,22 @@ def test_new_levels_values_out_of_range_and_period_columns_are_reported():
 def test_a_column_that_names_the_period_is_left_out_unless_the_person_keeps_it():
     train = frame(year=2000 + pl.int_range(300) // 100)
     test = frame(seed=1, year=1997 + pl.int_range(300) // 100)
-    advice = get_advice(train, "y", Reading(test=test))
+    advice = get_advice(train, "y", AdviceOptions(test=test))
     (finding,) = [finding for finding in advice.recommendation.findings if finding.code == "period-columns"]
     assert finding.columns == ("year",) and "--type COLUMN=numeric" in finding.actions[0]
     assert advice.recommendation.data["types"] == {"year": "identifier"}
     assert "year" not in advice.data.dataset("train").features.numeric_names
     assert advice.facts.values["columns.period"] == [] and advice.facts.values["shift.detected"] is False
-    kept = get_advice(train, "y", Reading(test=test, types={"year": "numeric"}))
+    kept = get_advice(train, "y", AdviceOptions(test=test, types={"year": "numeric"}))
     assert "year" in kept.data.dataset("train").features.numeric_names and "period-columns" in findings(kept.recommendation)
-    without = get_advice(train, "y", Reading(test=test, without=["columns-that-name-the-period"]))
+    without = get_advice(train, "y", AdviceOptions(test=test, without=["columns-that-name-the-period"]))
     assert "year" in without.data.dataset("train").features.numeric_names
 
 
 def test_a_column_by_which_the_test_rows_are_later_orders_the_validation_unless_the_person_prevents_it():
     rows = 700
     train, test = frame(rows, year=2000 + pl.int_range(rows) // 100), frame(300, seed=1, year=pl.lit(2007))
-    advice = get_advice(train, "y", Reading(test=test))
+    advice = get_advice(train, "y", AdviceOptions(test=test))
     assert advice.reading.time_column == advice.recommendation.data["time_column"] == "year"
     assert advice.data.dataset("train").times is not None
     assert advice.data.dataset("train").features.trend == ("year",)
@@ -185,19 +185,19 @@ def test_a_column_by_which_the_test_rows_are_later_orders_the_validation_unless_
     configuration = advice.recommendation.configuration
     assert (configuration["validation"], configuration["final_members"]) == ("holdout", 5)
     assert configuration["time_trend"] == "none" and advice.recommendation.space["time_trend"].choices == ("none", "held")
-    for kept in (Reading(test=test, types={"year": "numeric"}), Reading(test=test, without=["test-rows-are-later"])):
+    for kept in (AdviceOptions(test=test, types={"year": "numeric"}), AdviceOptions(test=test, without=["test-rows-are-later"])):
         assert get_advice(train, "y", kept).reading.time_column is None
-    own = get_advice(train.with_columns(t=pl.int_range(rows)), "y", Reading(test=test.with_columns(t=pl.lit(0)), time_column="t"))
+    own = get_advice(train.with_columns(t=pl.int_range(rows)), "y", AdviceOptions(test=test.with_columns(t=pl.lit(0)), time_column="t"))
     assert own.reading.time_column == "t", "a person's own stays"
     steep = frame(rows, year=2000 + (pl.int_range(rows) >= 100).cast(int) + (pl.int_range(rows) >= 200).cast(int))
-    assert get_advice(steep, "y", Reading(test=test)).reading.time_column is None, "most rows would validate"
+    assert get_advice(steep, "y", AdviceOptions(test=test)).reading.time_column is None, "most rows would validate"
     few = frame(rows, year=2000 + pl.int_range(rows) // 400)
-    assert get_advice(few, "y", Reading(test=test)).reading.time_column is None, "two years are no order to split"
+    assert get_advice(few, "y", AdviceOptions(test=test)).reading.time_column is None, "two years are no order to split"
 
 
 def test_the_plan_weighs_validation_by_likeness_when_the_rows_differ_and_overlap():
     train, test = frame(800), frame(400, seed=1).with_columns(x0=pl.col("x0") + 1.2)
-    advice = get_advice(train, "y", Reading(test=test))
+    advice = get_advice(train, "y", AdviceOptions(test=test))
     recommendation = advice.recommendation
     assert recommendation.configuration["validation_weights"] == "like_test"
     assert recommendation.provenance["validation_weights"].steps[-1].rule == "validate-like-the-test-rows"

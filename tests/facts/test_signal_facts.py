@@ -18,7 +18,7 @@ from advisor.facts import table as table_facts
 from advisor.facts.schema import FACTS, Facts
 from advisor.facts.signal_schema import SIGNAL_FACTS
 from advisor.facts.signals import measure_signals
-from advisor.runs.advice import Reading
+from advisor.runs.advice import AdviceOptions
 from advisor.workflows.recommend import get_advice
 
 HARDWARE = {"cores": 4, "memory.gb": 16.0, "memory.available_gb": 8.0, "gpu.count": 0, "gpu.memory_gb": None}
@@ -53,7 +53,7 @@ def test_every_fact_has_a_value_or_may_have_none():
 def test_tables_have_none_of_them_but_the_order_of_columns():
     own = {row[0] for row in SIGNAL_FACTS}
     frame = pl.DataFrame({"a": range(50), "b": RNG.normal(size=50), "y": ["u", "v"] * 25})
-    values = table_facts.measure(load_table(frame, "y"), HARDWARE).values
+    values = table_facts.measure_table(load_table(frame, "y"), HARDWARE).values
     assert own < set(FACTS) and all(values[name] is None for name in own)
 
 
@@ -314,7 +314,7 @@ def test_marks_glitches_axes_and_lonely_rows_are_facts_that_rules_tell():
     assert facts["marked.values"] == 27 and facts["columns.marked"] == ["channel 2"]
     assert facts["marked.marks"] == ["channel 2: -999"]
     assert facts["sequence.glitches"] == facts["rows_alone_in_their_class"] == 1 and facts["sequence.channels_last"]
-    told = [finding.code for finding in get_advice(dirty, None, Reading(kind="sequence")).recommendation.findings]
+    told = [finding.code for finding in get_advice(dirty, None, AdviceOptions(kind="sequence")).recommendation.findings]
     for code in ("marked-missing", "glitches", "channels-last", "rows-alone-in-their-class"):
         assert told.count(code) == 1
     assert "marked-values" not in told  # the count alone, beside what the rule says
@@ -360,7 +360,7 @@ def test_the_order_of_columns_is_told_from_a_shuffled_one():
     for columns in (range(24), order, range(12)):
         frame = pl.DataFrame({f"c{at}": walk[:, own] for at, own in enumerate(columns)} | {"y": ["u", "v"] * 150})
         table = load_table(frame, "y")
-        found.append(table_facts.measure(table, HARDWARE).values["columns.order_correlation"])
+        found.append(table_facts.measure_table(table, HARDWARE).values["columns.order_correlation"])
         if found[-1] is not None:
             matrix = abs(np.corrcoef(table.train.drop("y").to_numpy().T))
             pairs = [matrix[i, j] for i in range(24) for j in range(i)]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import advisor
 from advisor.facts.duplicates import disagreement
-from advisor.runs.advice import Reading
+from advisor.runs.advice import AdviceOptions
 from advisor.runs.model import load_model
 from advisor.workflows.recommend import get_advice
 
@@ -169,10 +169,10 @@ def test_a_text_that_tells_nothing_is_left_out_unless_the_person_keeps_it(task):
     assert {c.name: c.type for c in advice.data.schema.columns}["remark"] == "identifier"
     (finding,) = [found for found in advice.recommendation.findings if found.code == "text-tells-nothing"]
     assert finding.columns == ("remark",) and "--type COLUMN=text" in finding.actions[0]
-    kept = get_advice(frame, "y", Reading(types={"remark": "text"}))
+    kept = get_advice(frame, "y", AdviceOptions(types={"remark": "text"}))
     assert {c.name: c.type for c in kept.data.schema.columns}["remark"] == "text"
     assert kept.facts.values["columns.text_tells_nothing"] == ["remark"]
-    without = get_advice(frame, "y", Reading(without=["text-that-tells-nothing"]))
+    without = get_advice(frame, "y", AdviceOptions(without=["text-that-tells-nothing"]))
     assert {c.name: c.type for c in without.data.schema.columns}["remark"] == "text"
     alone = get_advice(frame.select("remark", "y"), "y")  # there is nothing else
     assert {c.name: c.type for c in alone.data.schema.columns}["remark"] == "text"

@@ -25,9 +25,9 @@ from advisor.dataset import Dataset, Signals
 from advisor.errors import UserError
 from advisor.executors.base import Cancelled, Failed, Finished, InProcessExecutor, Job, Reported
 from advisor.files import read_json
-from advisor.objectives.custom import Final, find, judge
+from advisor.objectives.custom import Final, find, judge_results
 from advisor.objectives.final_jobs import Trained
-from advisor.objectives.trial import Configuration, OwnTraining, Result, SignalRows, import_objective
+from advisor.objectives.trial import Configuration, ObjectiveResult, OwnTraining, SignalRows, import_objective
 from advisor.report.page import verdict
 from advisor.workflows.recommend import get_advice
 
@@ -483,7 +483,7 @@ def test_the_best_configuration_wins_split_by_split_when_it_is_better_beyond_cha
 
     def result(losses):
         losses = tuple(losses)
-        return Result(float(np.mean(losses)), losses, (16,) * len(losses), 0.25, np.arange(16 * len(losses)), None, None, ())
+        return ObjectiveResult(float(np.mean(losses)), losses, (16,) * len(losses), 0.25, np.arange(16 * len(losses)), None, None, ())
 
     noise = np.random.default_rng(0).normal(0, 0.02, 10)
     data, advice = load_table(table(160), "y"), get_advice(table(160), "y")
@@ -496,7 +496,7 @@ def test_the_best_configuration_wins_split_by_split_when_it_is_better_beyond_cha
         document = {"objective": {}}
         entries = {name: {"learning_rate": 0.1} for name in own}
         final = Final(entries, {}, (1, 2), lambda repeats, names: Trained(own, {}), lambda name, repeat: {}, lambda scores: {})
-        judge(document, final, advice, data.dataset("train"))
+        judge_results(document, final, advice, data.dataset("train"))
         return document["final"]["winner"]
 
     assert winner(0.1, 0.01) == "trial 3"

@@ -13,12 +13,12 @@ from advisor.cli.main import _run
 from advisor.errors import UserError
 from advisor.facts.schema import FACTS
 from advisor.rules import shipped
-from advisor.rules.provenance import compare, compare_findings, ledger, read_fact, with_facts
+from advisor.rules.provenance import compare_findings, compare_recommendations, ledger, read_fact, with_facts
 from advisor.rules.recommendation import advise
 from advisor.runs.advice import imagine, read_run
 from advisor.workflows import search as run_search
 
-BASE, RULES, TYPICAL = shipped.base_space(), shipped.rules(), shipped.typical_facts()
+BASE, RULES, TYPICAL = shipped.base_space(), shipped.rule_book(), shipped.typical_facts()
 REC = advise(TYPICAL, RULES, BASE)
 LEDGER = ledger(REC, TYPICAL, RULES, BASE)
 
@@ -200,7 +200,7 @@ def test_diff_of_two_runs_names_parameters_and_rules(run, tmp_path, capsys):
 
 
 def test_a_difference_with_itself_is_empty_and_findings_are_compared():
-    assert compare(REC, REC) == []
+    assert compare_recommendations(REC, REC) == []
     few = advise({**TYPICAL, "rows": 150}, RULES, BASE)
     assert any("150" in message for message in compare_findings(REC, few)["new"])
     assert compare_findings(few, REC)["gone"] == compare_findings(REC, few)["new"]

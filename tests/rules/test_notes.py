@@ -22,7 +22,7 @@ def test_every_note_is_quoted_once():
 @pytest.mark.parametrize("note", SECTIONS)
 def test_what_a_note_links_to_acts_on_it(note):
     text = SECTIONS[note]
-    book = {rule.id: rule for rule in shipped.rules(kind=None)}
+    book = {rule.id: rule for rule in shipped.rule_book(kind=None)}
     linked = re.findall(r"\[([^\]]+)\]\(rules/([^)]+)\.md\)", text)
     listed = re.search(r"Checks: ([^.]*)\.", text)
     checks = re.findall(r"`([a-z-]+)`", listed[1]) if listed else []

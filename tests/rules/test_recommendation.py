@@ -23,7 +23,7 @@ from advisor.spaces.space import Parameter, Space
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 BASE = knowledge.base_space()
-SHIPPED = knowledge.rules()
+SHIPPED = knowledge.rule_book()
 TYPICAL = knowledge.typical_facts()
 
 
@@ -321,7 +321,7 @@ def test_the_same_facts_give_the_same_bytes_in_any_process():
     program = (
         "from advisor import knowledge\nfrom advisor.rules.recommendation import advise\n"
         "facts = knowledge.typical_facts() | {'rows': 9000, 'columns.constant': ['x', 'y'], 'features.constant': 2}\n"
-        "print(advise(facts, knowledge.rules(), knowledge.base_space()).to_yaml())\n"
+        "print(advise(facts, knowledge.rule_book(), knowledge.base_space()).to_yaml())\n"
         "import sys; assert not {'torch', 'ray', 'optuna', 'sklearn'} & set(sys.modules)\n"
     )
     outputs = set()

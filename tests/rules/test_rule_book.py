@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from advisor.data.tables.table import load_table
 from advisor.facts.schema import FACTS
 from advisor.facts.signal_schema import SIGNAL_FACTS
-from advisor.facts.table import measure
+from advisor.facts.table import measure_table
 from advisor.rules import shipped
-from advisor.rules.book import KNOWN_WORDS, NOT_FIRING, NOT_JUDGED, judge, own_facts, own_names
+from advisor.rules.book import KNOWN_WORDS, NOT_FIRING, NOT_JUDGED, judge_rule, own_facts, own_names
 from advisor.rules.recommendation import advise
 from advisor.spaces.expressions import Expression
 
 BASE = shipped.base_space()
-SHIPPED = shipped.rules()
+SHIPPED = shipped.rule_book()
 TYPICAL = shipped.typical_facts()
 HARDWARE = {"cores": 4, "memory.gb": 16.0, "memory.available_gb": 8.0, "gpu.count": 1, "gpu.memory_gb": 24.0}
 
@@ -66,7 +66,7 @@ def test_a_rule_does_on_its_examples_what_it_says_whatever_else_is_true(facts):
         for example in rule.examples:
             own = {**own_facts({}, BASE), **TYPICAL, **example.given}
             looked_at = {name: own[name] for name in names_of(rule)}
-            assert judge(rule, {**facts, **looked_at}, BASE).fires is expected(example), (rule.id, example.line)
+            assert judge_rule(rule, {**facts, **looked_at}, BASE).fires is expected(example), (rule.id, example.line)
 
 
 @pytest.mark.parametrize("rule", SHIPPED, ids=lambda rule: rule.id)
@@ -92,7 +92,7 @@ def test_every_value_has_a_because_that_names_only_what_there_is(facts, fixed):
     rec = advise(facts, SHIPPED, BASE, fixed)
     book = {rule.id: rule for rule in SHIPPED}
     seen = {**facts, **own_facts(fixed, BASE)}
-    verdicts = {rule.id: judge(rule, seen, BASE) for rule in SHIPPED}
+    verdicts = {rule.id: judge_rule(rule, seen, BASE) for rule in SHIPPED}
     assert set(rec.provenance) == set(rec.configuration) == set(BASE.parameters)
     rec.space.validate(rec.configuration)
     for name, origin in rec.provenance.items():
@@ -358,7 +358,7 @@ def test_every_fact_is_what_a_naive_count_says(seed, rows, task, timed, apart):
     # a test table of clean rows, so that repairs are those of the training table
     test = raw.filter(pl.col("y").is_not_null())[10:30] if apart else None
     table = load_table(raw, "y", test=test, task=task, time_column=time, group_column="group" if grouped else None)
-    measured, naive = measure(table, HARDWARE).values, again(table, raw, test)
+    measured, naive = measure_table(table, HARDWARE).values, again(table, raw, test)
     assert naive.keys() == FACTS.keys() - HARDWARE.keys() - ELSEWHERE
     near = measured["duplicates.near_test_share"]
     assert measured["duplicates.test_share"] <= near <= 1

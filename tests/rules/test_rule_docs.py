@@ -19,7 +19,7 @@ from advisor.spaces.space import union
 
 DOCS = Path(__file__).parents[2] / "docs"
 SPACE = union(shipped.base_spaces().values())
-SHIPPED = shipped.rules(kind=None)
+SHIPPED = shipped.rule_book(kind=None)
 SCHEMA = json_schema.schema(SPACE, {**fact_names(FACTS), **own_names(shipped.base_spaces())})
 CHECKER = jsonschema.Draft202012Validator(SCHEMA)
 FILES = [file for file in sorted(shipped.folder("rules").glob("*.yaml")) if file.name not in NOT_RULES]

@@ -10,10 +10,10 @@ import yaml
 from advisor.errors import UserError
 from advisor.facts.schema import FACTS
 from advisor.rules import shipped
-from advisor.rules.book import PRIOR_FACTOR, check_rules, judge, load_profile, load_rules, run_examples
+from advisor.rules.book import PRIOR_FACTOR, check_rules, judge_rule, load_profile, load_rules, run_examples
 
 SPACE = shipped.base_space()
-SHIPPED = shipped.rules()
+SHIPPED = shipped.rule_book()
 TYPICAL = shipped.typical_facts()
 RESULTS = run_examples(SHIPPED, SPACE, TYPICAL)
 
@@ -242,7 +242,7 @@ def pack(folder, name="mine.yaml", **changes):
 
 def test_a_folder_of_ones_own_adds_to_the_shipped_rules_and_without_takes_away(tmp_path):
     own = pack(tmp_path / "mine")
-    rules = shipped.rules([own], without=["monitor-validation-loss"])
+    rules = shipped.rule_book([own], without=["monitor-validation-loss"])
     ids = [rule.id for rule in rules]
     assert "narrow-nets-for-few-rows" in ids and "monitor-validation-loss" not in ids
     assert ids == sorted(ids) and len(ids) == len(SHIPPED)
@@ -250,16 +250,16 @@ def test_a_folder_of_ones_own_adds_to_the_shipped_rules_and_without_takes_away(t
 
 def test_an_unknown_id_in_without_gets_a_suggestion():
     with pytest.raises(UserError, match=r"no rule 'monitor-validation-los' .did you mean 'monitor-validation-loss'"):
-        shipped.rules(without=["monitor-validation-los"])
+        shipped.rule_book(without=["monitor-validation-los"])
 
 
 def test_a_rule_replaces_another(tmp_path):
     text = {"  strength: should": "  strength: should\n  replaces: [monitor-validation-loss]"}
-    rules = shipped.rules([pack(tmp_path / "mine", **text)])
+    rules = shipped.rule_book([pack(tmp_path / "mine", **text)])
     assert "monitor-validation-loss" not in [rule.id for rule in rules]
     with pytest.raises(UserError, match="it was replaced by 'narrow-nets-for-few-rows'"):
         text = {"  strength: should": "  strength: should\n  replaces: [old-name]"}
-        shipped.rules([pack(tmp_path / "mine", **text)], without=["old-name"])
+        shipped.rule_book([pack(tmp_path / "mine", **text)], without=["old-name"])
 
 
 def test_rules_that_replace_each_other_and_ids_used_twice_are_refused(tmp_path, monkeypatch):
@@ -285,7 +285,7 @@ def test_rules_for_other_kinds_of_data_are_left_out(tmp_path):
 
 def test_what_is_said_to_be_measured_is_of_a_rule_that_is_there():
     entries = yaml.safe_load((shipped.folder("rules") / "evidence.yaml").read_text())["evidence"]
-    assert entries.keys() <= {rule.id for rule in shipped.rules(kind=None)}
+    assert entries.keys() <= {rule.id for rule in shipped.rule_book(kind=None)}
     assert all(entry["sets"] >= 4 and "benchmarks/" in entry["command"] for entry in entries.values())
 
 
@@ -368,9 +368,9 @@ def test_a_link_to_nowhere_and_a_pipe_are_refused(tmp_path):
 def test_an_effect_that_cannot_be_computed_makes_the_rule_unjudged(tmp_path):
     own = pack(tmp_path / "mine", **{"default: {width: 32}": "default: {width: '= 16 * classes.count'}"})
     (rule,) = load_rules([own], FACTS, SPACE)
-    verdict = judge(rule, {**TYPICAL, "rows": 10, "classes.count": None}, SPACE)
+    verdict = judge_rule(rule, {**TYPICAL, "rows": 10, "classes.count": None}, SPACE)
     assert (verdict.fires, verdict.missing, verdict.claims) == (None, ("classes.count",), ())
-    verdict = judge(rule, {**TYPICAL, "rows": 10, "classes.count": 3}, SPACE)
+    verdict = judge_rule(rule, {**TYPICAL, "rows": 10, "classes.count": 3}, SPACE)
     assert [claim.value for claim in verdict.claims] == [48, None]
     assert verdict.used["classes.count"] == 3
 
@@ -380,7 +380,7 @@ def test_a_prior_narrows_by_its_confidence(tmp_path):
         prior = f"prior: {{learning_rate: {{value: 0.01, confidence: {confidence}}}}}"
         own = pack(tmp_path / "mine", **{"default: {width: 32}": prior})
         (rule,) = load_rules([own], FACTS, SPACE)
-        claim = judge(rule, {**TYPICAL, "rows": 10}, SPACE).claims[0]
+        claim = judge_rule(rule, {**TYPICAL, "rows": 10}, SPACE).claims[0]
         assert (claim.value, claim.low, claim.high) == pytest.approx((0.01, 0.01 / factor, 0.01 * factor))
 
 
@@ -395,7 +395,7 @@ def test_every_example_in_the_documentation_is_a_rule_whose_examples_hold(tmp_pa
     for number, block in enumerate(packs):
         path = tmp_path / f"doc{number}.yaml"
         path.write_text(block)
-        result = shipped.check([path])
+        result = shipped.check_rule_folders([path])
         assert result.complaints == ()
         for item in run_examples(result.rules, SPACE, TYPICAL):
             assert item.passed, item
@@ -409,4 +409,4 @@ def test_the_documentation_shows_complaints_as_they_are(tmp_path, monkeypatch):
     for old, new, line in re.findall(r"\| `([^`]+)` \| `([^`]+)` \| `(my-rules[^`]+)` \|", text):
         assert old in rule
         Path("my-rules/widths.yaml").write_text(rule.replace(old, new, 1))
-        assert shipped.check(["my-rules"]).complaints == (line,)
+        assert shipped.check_rule_folders(["my-rules"]).complaints == (line,)

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import advisor
-from advisor.data.tables.table import Column, Schema, encode, load_table, read_frame
+from advisor.data.tables.table import Column, TableSchema, encode, load_table, read_frame
 from advisor.errors import UserError
 from advisor.rules import shipped
 from advisor.runs.model import Model, fit_temperature, load_model, model_files, tempered
@@ -239,7 +239,7 @@ def test_an_ensemble_is_the_mean_of_its_stacks(models):
 
 
 def schema(*classes):
-    return Schema((Column("x", "numeric", "numbers"),), "y", "multiclass", classes, {})
+    return TableSchema((Column("x", "numeric", "numbers"),), "y", "multiclass", classes, {})
 
 
 @pytest.mark.parametrize(

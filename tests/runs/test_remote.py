@@ -21,7 +21,7 @@ from advisor.files import read_json, write_text
 from advisor.runs import remote
 from advisor.runs.folder import RunFolder
 from advisor.runs.remote import Remote, here, mirrored
-from advisor.workflows.status import stop
+from advisor.workflows.status import request_stop
 
 
 class Shelf(MemoryFileSystem):
@@ -357,7 +357,7 @@ def test_another_machine_can_ask_it_to_stop(url, machine):
     with run.in_use(), mirrored(run):
         machine("two")
         other = RunFolder(here(url, new=True))
-        thread = threading.Thread(target=lambda: answers.append(stop(other, wait=30)))
+        thread = threading.Thread(target=lambda: answers.append(request_stop(other, wait=30)))
         thread.start()
         wait_for(run.stop_request.exists)
         machine("one")

@@ -11,7 +11,7 @@ from optuna.trial import FixedTrial, TrialState, create_trial
 from advisor.executors.base import InProcessExecutor
 from advisor.rules import shipped
 from advisor.search.adaptation import ADJUSTED, adjusted
-from advisor.search.driver import CONFIGURATION, Plan, search
+from advisor.search.driver import CONFIGURATION, SearchPlan, search
 from advisor.search.journal import PLACE
 from advisor.search.study_space import StudySpace
 from advisor.spaces.space import Parameter, Space
@@ -138,7 +138,7 @@ def run(path, trials, adapt=True, stop_after=None):
     start = {"recommendation": SPACE.complete({})}
     done = []
     executor = InProcessExecutor(diverges_above, None)
-    plan = Plan(space, start, trials, 12, seed=3)
+    plan = SearchPlan(space, start, trials, 12, seed=3)
     result = search(
         plan, executor, path, on_event=lambda event, progress: done.append(progress.done),
         should_stop=lambda: stop_after is not None and bool(done) and done[-1] >= stop_after,

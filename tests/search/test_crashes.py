@@ -29,9 +29,9 @@ from optuna.trial import TrialState
 from advisor.errors import UserError
 from advisor.executors.base import InProcessExecutor
 from advisor.executors.ray.executor import RayExecutor
-from advisor.search.driver import Ended, EpochDone, Plan, search
+from advisor.search.driver import Ended, EpochDone, SearchPlan, search
 from advisor.search.executor_contract import LIMIT, SHARED, script_factory
-from advisor.search.journal import Journal, counts, read_study
+from advisor.search.journal import Journal, counts, read_journal_study
 
 TRIALS = 30
 
@@ -40,7 +40,7 @@ def run_search(journal, trials=TRIALS, executor="in process", seconds=0.0, epoch
     def payload(configuration, place):
         return {**toy_payload(configuration, place), "losses": toy_losses(configuration, epochs), "seconds": seconds}
 
-    plan = Plan(ToySpace(), ENQUEUE, trials=trials, max_epochs=6, make_payload=payload, seed=1)
+    plan = SearchPlan(ToySpace(), ENQUEUE, trials=trials, max_epochs=6, make_payload=payload, seed=1)
     if executor == "ray":
         import contracts
         import ray
@@ -101,7 +101,7 @@ def kill_after(driver, lines, wait):
 
 
 def assert_acknowledged_is_there(journal, acknowledged):
-    there = {trial.number: trial for trial in read_study(journal).trials if counts(trial)}
+    there = {trial.number: trial for trial in read_journal_study(journal).trials if counts(trial)}
     for trial in acknowledged:
         assert there[trial["number"]].user_attrs["place"] == trial["place"]
         assert there[trial["number"]].value == trial["value"]
@@ -169,7 +169,7 @@ def test_ctrl_c_ends_in_order_and_can_be_resumed(request, tmp_path, executor):
 def asked(journal):
     """Whether a trial has begun; a driver that has just made the file has no study in it yet."""
     try:
-        return bool(read_study(journal).trials)
+        return bool(read_journal_study(journal).trials)
     except UserError:
         return False
 
@@ -221,13 +221,13 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
 
 def test_reading_changes_nothing(tmp_path):
     with pytest.raises(UserError, match="does not exist: run `advisor tune` first"):
-        read_study(tmp_path / "study.journal")
+        read_journal_study(tmp_path / "study.journal")
     assert list(tmp_path.iterdir()) == []
     run_search(tmp_path / "study.journal", trials=3)
     with (tmp_path / "study.journal").open("ab") as file:
         file.write(b'{"op_code"')
     before = (tmp_path / "study.journal").read_bytes()
-    study = read_study(tmp_path / "study.journal")
+    study = read_journal_study(tmp_path / "study.journal")
     assert len(study.trials) == 3
     with pytest.raises(RuntimeError, match="opened for reading"):
         study.set_user_attr("a", 1)
@@ -317,7 +317,7 @@ def test_a_journal_with_a_flipped_bit_is_named_or_harmless(small, in_memory):
 )
 def test_what_is_no_journal_is_one_line(tmp_path, content, line):
     (tmp_path / "study.journal").write_bytes(content)
-    for opening in (lambda path: run_search(path, trials=1), read_study):
+    for opening in (lambda path: run_search(path, trials=1), read_journal_study):
         with pytest.raises(UserError, match=f"damaged at line {line}"):
             opening(tmp_path / "study.journal")
     assert (tmp_path / "study.journal").read_bytes() == content
@@ -335,7 +335,7 @@ def test_a_note_from_the_dashboard_is_welcome(tmp_path):
     run_search(journal, trials=3)
     open_plainly(journal).set_user_attr("note", "written by someone else")
     run_search(journal, trials=4)
-    assert read_study(journal).user_attrs["note"] == "written by someone else"
+    assert read_journal_study(journal).user_attrs["note"] == "written by someone else"
     assert_run_is_sound(journal, 4)
 
 
@@ -370,7 +370,7 @@ def test_a_trial_that_was_enqueued_and_never_asked_for_is_closed_soundly(tmp_pat
     journal.study.enqueue_trial({"kind": "a", "x": 1.0})
     journal.close()
     run_search(tmp_path / "study.journal", trials=2)
-    assert len(read_study(tmp_path / "study.journal").trials) == 3
+    assert len(read_journal_study(tmp_path / "study.journal").trials) == 3
     assert_run_is_sound(tmp_path / "study.journal", 2)
 
 
@@ -387,7 +387,7 @@ def test_trials_left_open_are_closed_before_the_first_ask(tmp_path):
     trials = open_plainly(tmp_path / "study.journal").trials
     assert [trial.user_attrs.get("void") for trial in trials] == [None, None, "its driver died", "its driver died", None]
     assert_run_is_sound(tmp_path / "study.journal", 3)
-    assert len(read_study(tmp_path / "study.journal").trials) == 5, "and it can be opened again: found by 200 kills"
+    assert len(read_journal_study(tmp_path / "study.journal").trials) == 5, "and it can be opened again: found by 200 kills"
     run_search(tmp_path / "study.journal", trials=4)
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from advisor.rules.shipped import base_spaces
-from advisor.search.curves import MEANINGS, Change, Reading, advice_of, read_curve
+from advisor.search.curves import MEANINGS, CurveDiagnosis, RangeChange, advice_of, read_curve
 
 NAN = float("nan")
 
@@ -73,7 +73,7 @@ def test_losses_must_go_together():
 
 
 def readings(**counts):
-    return [Reading(name.replace("_", "-"), 3, "words") for name, count in counts.items() for _ in range(count)]
+    return [CurveDiagnosis(name.replace("_", "-"), 3, "words") for name, count in counts.items() for _ in range(count)]
 
 
 @pytest.mark.parametrize(
@@ -99,10 +99,10 @@ def test_curves_become_changes(counts, changes):
 
 
 def test_a_pruned_curve_says_nothing_of_its_end():
-    cut = [Reading("improving", 5, "words", "pruned")] * 9
+    cut = [CurveDiagnosis("improving", 5, "words", "pruned")] * 9
     assert advice_of(cut) == []
     assert [c.parameter for c in advice_of([*cut, *readings(improving=3)])] == ["epochs"]
-    assert advice_of([Reading("diverging", 5, "words", "pruned")] * 3)
+    assert advice_of([CurveDiagnosis("diverging", 5, "words", "pruned")] * 3)
 
 
 def test_what_is_moved_is_a_parameter_of_every_kind_of_data():
@@ -114,7 +114,7 @@ def test_what_is_moved_is_a_parameter_of_every_kind_of_data():
 numbers = st.floats(min_value=-1e6, max_value=1e6) | st.sampled_from([NAN, math.inf, -math.inf])
 shapes = st.sampled_from(["short", "plateau", *MEANINGS])
 ends = st.sampled_from(["", "full", "early", "pruned"])
-some_readings = st.lists(st.builds(Reading, shapes, st.integers(0, 99), st.just("words"), ends), max_size=20)
+some_readings = st.lists(st.builds(CurveDiagnosis, shapes, st.integers(0, 99), st.just("words"), ends), max_size=20)
 
 
 @given(st.lists(st.tuples(numbers, numbers), max_size=40), st.booleans(), st.none() | st.integers(1, 50), st.booleans())
@@ -143,7 +143,7 @@ def test_the_order_of_trials_changes_nothing(given_readings, random):
 def test_no_parameter_is_moved_both_ways(given_readings):
     changes = advice_of(given_readings)
     assert len({change.parameter for change in changes}) == len(changes)
-    assert all(isinstance(change, Change) and 1 / 3 <= change.share <= 1 for change in changes)
+    assert all(isinstance(change, RangeChange) and 1 / 3 <= change.share <= 1 for change in changes)
 
 
 @given(some_readings, st.integers(1, 50))

@@ -25,15 +25,15 @@ from advisor.errors import UserError
 from advisor.executors.base import Cancelled, Failed, Finished, InProcessExecutor, Reported
 from advisor.executors.ray.executor import RayExecutor
 from advisor.search import driver as search_module
-from advisor.search.driver import Ended, EpochDone, Plan, Started, end_of, search
+from advisor.search.driver import Ended, EpochDone, SearchPlan, Started, end_of, search
 from advisor.search.executor_contract import SHARED, script_factory
-from advisor.search.journal import Journal, read_study, shared_storage
+from advisor.search.journal import Journal, read_journal_study, shared_storage
 from advisor.search.pace import Pace
 
 
 def plan(trials=8, **changes):
     settings = {"space": ToySpace(), "enqueue": ENQUEUE, "trials": trials, "max_epochs": 6, "make_payload": toy_payload}
-    return Plan(**{**settings, **changes})
+    return SearchPlan(**{**settings, **changes})
 
 
 def in_process():
@@ -195,7 +195,7 @@ def test_a_running_trials_curve_can_be_watched(tmp_path):
     def listen(event, progress):
         clock[0] += 1.0
         if isinstance(event, EpochDone):
-            seen.append(len(read_study(tmp_path / "j").trials[0].intermediate_values))
+            seen.append(len(read_journal_study(tmp_path / "j").trials[0].intermediate_values))
 
     search(plan(1), in_process(), tmp_path / "j", on_event=listen, clock=lambda: clock[0])
     assert seen[-1] > 1

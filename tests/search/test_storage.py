@@ -18,7 +18,7 @@ import advisor
 from advisor.cli.main import _run
 from advisor.errors import UserError
 from advisor.search import database as storage
-from advisor.search.database import Database, checked_url, read_study, without_password
+from advisor.search.database import Database, checked_url, read_database_study, without_password
 
 PLAN = {"epochs": 2, "validation": "holdout", "batch_size": 64}
 PASSWORD = "se/cret@1"
@@ -230,7 +230,7 @@ def test_killed_on_a_database_it_goes_on(here, server):
         os.killpg(process.pid, signal.SIGKILL)
     request = json.loads(Path("run/search.json").read_text())
     assert PASSWORD not in json.dumps(request) and request["storage"] == without_password(server.url)
-    kept = read_study(server.url, request["study"]).trials
+    kept = read_database_study(server.url, request["study"]).trials
     assert sum(trial.state.is_finished() for trial in kept) >= 2
     environment = {**os.environ, server.variable: PASSWORD}  # the run folder knows the rest
     done = subprocess.run(
@@ -240,7 +240,7 @@ def test_killed_on_a_database_it_goes_on(here, server):
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert len(document["search"]["trials"]) == 4
-    states = [trial.state for trial in read_study(server.url, request["study"]).trials]
+    states = [trial.state for trial in read_database_study(server.url, request["study"]).trials]
     assert TrialState.RUNNING not in states and TrialState.WAITING not in states
     assert all(PASSWORD not in path.read_text(errors="ignore") for path in Path("run").rglob("*") if path.is_file())
 
@@ -274,7 +274,7 @@ def test_a_database_that_restarts_is_waited_for(server, monkeypatch):
     trial.report(0.5, 1)
     database.study.tell(trial, 0.25)
     assert len(pauses) >= 2
-    assert [t.value for t in read_study(server.url, "restarted").trials] == [0.25]
+    assert [t.value for t in read_database_study(server.url, "restarted").trials] == [0.25]
     server.stop()
     monkeypatch.setattr(storage, "PATIENCE_SECONDS", -1.0)
     with pytest.raises(UserError, match="does not work"), storage.failures(server.url):

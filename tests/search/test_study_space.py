@@ -13,7 +13,7 @@ from advisor.rules.recommendation import advise
 from advisor.search.journal import PLACE
 from advisor.search.study_space import STAGES, StudySpace
 
-REC = advise(shipped.typical_facts(), shipped.rules(), shipped.base_space())
+REC = advise(shipped.typical_facts(), shipped.rule_book(), shipped.base_space())
 STAGED = StudySpace(REC.space, trials=42, enqueued=2, staged=True, adapt=False)
 
 

@@ -6,7 +6,7 @@ from test_training import RANDOM, blobs, folds, mixed
 
 from advisor.networks.tables import TableNetwork
 from advisor.objectives.networks import training_work
-from advisor.training.cost import BYTES, TableSize, memory, multiplications, numbers_per_row, weights
+from advisor.training.cost import BYTES, TableSize, multiplications_per_row, numbers_per_row, predicted_memory, weights
 from advisor.training.loop import prepare, train
 from advisor.training.preprocessing import Preprocessor
 
@@ -61,20 +61,20 @@ def test_the_prediction_is_near_what_torch_keeps(changes, data):
 
 def test_memory_grows_with_what_it_should():
     table = TableSize(1000, 10, 2, (3, 40), 2)
-    base = memory(RANDOM, table, 100, 5, 5)
-    assert memory(RANDOM, table, 200, 5, 5) > base
-    assert memory(RANDOM, table, 100, 10, 5) > base
-    assert memory({**RANDOM, "width": 10 * RANDOM["width"]}, table, 100, 5, 5) > base
-    assert memory({**RANDOM, "optimizer": "sgd"}, table, 100, 5, 5) < memory({**RANDOM, "optimizer": "adamw"}, table, 100, 5, 5)
+    base = predicted_memory(RANDOM, table, 100, 5, 5)
+    assert predicted_memory(RANDOM, table, 200, 5, 5) > base
+    assert predicted_memory(RANDOM, table, 100, 10, 5) > base
+    assert predicted_memory({**RANDOM, "width": 10 * RANDOM["width"]}, table, 100, 5, 5) > base
+    assert predicted_memory({**RANDOM, "optimizer": "sgd"}, table, 100, 5, 5) < predicted_memory({**RANDOM, "optimizer": "adamw"}, table, 100, 5, 5)
 
 
 @pytest.mark.parametrize("changes", CONFIGURATIONS)
 def test_multiplications_are_those_of_the_weights_that_a_row_meets(changes):
     configuration = {**RANDOM, "norm": "none", "dropout": 0.0, "linear_skip": False, **changes}
     few, many = (TableSize(1000, 10, 2, (levels,), 2) for levels in (200, 20_000))
-    assert multiplications(configuration, few) <= weights(configuration, few)
+    assert multiplications_per_row(configuration, few) <= weights(configuration, few)
     if configuration["one_hot_max"] < 200:  # an embedding is looked up, however many levels it has
-        assert multiplications(configuration, few) == multiplications(configuration, many) > 0
+        assert multiplications_per_row(configuration, few) == multiplications_per_row(configuration, many) > 0
 
 
 def test_an_epochs_work_grows_with_what_it_should():

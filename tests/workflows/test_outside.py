@@ -136,7 +136,7 @@ def test_ctrl_c_while_reading_is_exit_code_130(here, monkeypatch, capfd):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(measurement, "measure", interrupted)
+    monkeypatch.setattr(measurement, "measure_table", interrupted)
     assert _run(["recommend", "d.csv", "--target", "y"]) == 130
     out, err = capfd.readouterr()
     assert (out, err.strip().count("\n")) == ("", 0)
@@ -279,7 +279,7 @@ def test_a_bug_is_one_line_with_the_traceback_kept(here, monkeypatch, capfd):
     def broken(*_, **__):
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(measurement, "measure", broken)
+    monkeypatch.setattr(measurement, "measure_table", broken)
     assert _run(["recommend", "d.csv", "--target", "y"]) == 1
     out, err = capfd.readouterr()
     assert (out, err.count("\n")) == ("", 1)

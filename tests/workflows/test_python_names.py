@@ -19,7 +19,7 @@ import pytest
 import advisor
 from advisor.cli.main import cli
 from advisor.data.tables.table import load_table
-from advisor.runs.advice import Reading
+from advisor.runs.advice import AdviceOptions
 from advisor.workflows.options import DEFAULTS, ReadingOptions
 
 
@@ -80,9 +80,9 @@ def test_without_a_target_the_columns_are_named(call, read, frame, tmp_path, mon
 
 def test_the_public_names_are_found_and_show_their_keywords(frame):
     assert set(dir(advisor)) == set(advisor.__all__) and {"recommend", "tune", "load_model"} <= set(dir(advisor))
-    fields = set(Reading.__dataclass_fields__)
+    fields = set(AdviceOptions.__dataclass_fields__)
     assert fields == set(ReadingOptions.__annotations__)
-    assert {name: getattr(Reading(), name) for name in DEFAULTS} == dict(DEFAULTS)
+    assert {name: getattr(AdviceOptions(), name) for name in DEFAULTS} == dict(DEFAULTS)
     for function in (advisor.measure, advisor.recommend, advisor.fit, advisor.tune):
         assert fields <= set(inspect.signature(function).parameters)
         assert not any(p.kind is p.VAR_KEYWORD for p in inspect.signature(function).parameters.values())

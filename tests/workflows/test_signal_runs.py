@@ -298,7 +298,7 @@ def test_batches_below_sixteen_rows_get_group_normalization(here):
 @pytest.mark.parametrize("rows", [20, 300, 1000, 5000, 60_000])
 def test_the_advice_for_images_of_any_size_can_be_trained(rows, gpus):
     """N25: no corner of the narrowed space is without a map, and the field covers what the task is likely to need."""
-    space, rules, typical = shipped.base_space("image"), shipped.rules(kind="image"), shipped.typical_facts("image")
+    space, rules, typical = shipped.base_space("image"), shipped.rule_book(kind="image"), shipped.typical_facts("image")
     for side in SIZES:
         needed = max(3.0, 0.75 * side)
         facts = {
@@ -315,7 +315,7 @@ def test_the_advice_for_images_of_any_size_can_be_trained(rows, gpus):
 
 @pytest.mark.parametrize("rows", [20, 300, 1500, 30_000])
 def test_the_advice_for_series_of_any_length_can_be_trained(rows):
-    space, rules = shipped.base_space("sequence"), shipped.rules(kind="sequence")
+    space, rules = shipped.base_space("sequence"), shipped.rule_book(kind="sequence")
     for length in LENGTHS:
         needed = 0.5 * length
         facts = {

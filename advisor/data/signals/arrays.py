@@ -17,7 +17,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from advisor.data.signals.pixels import BYTE, MOST_CHANNELS, MOST_SIDE, bits_of, brought_to, byte_scale, capped, on_white
-from advisor.data.signals.rows import ArrayValues, Found, Request, Rows, padded, regular, without_infinities
+from advisor.data.signals.rows import ArrayValues, Found, RawRows, Request, padded, regular, without_infinities
 from advisor.data.tables.reading import available_memory, shown
 from advisor.errors import UserError, did_you_mean
 from advisor.kinds import Kind
@@ -37,7 +37,7 @@ SMALLEST_SQUARE = 8
 
 
 @dataclass(frozen=True)
-class Header:
+class ArrayHeader:
     """What the header of one array says."""
 
     shape: tuple[int, ...]
@@ -283,7 +283,7 @@ class _Arranged:
         channels_last: bool,
         bits: int,
         notes: dict[str, int],
-    ) -> Rows:
+    ) -> RawRows:
         array = self.arrays[values]
         if not array.ndim or not array.size:
             raise UserError(f"{self.origin}: '{shown(values)}' has shape {array.shape}; expected rows of values")
@@ -293,14 +293,14 @@ class _Arranged:
         own_groups = None if groups is None else self._per_row(groups, len(array), values).cast(pl.String).fill_null("")
         where = f"{self.origin}: '{shown(values)}'"
         if self.kind == "image":
-            return Rows(ArrayValues(as_images(array, where, self.request.like, bits)), cells, own_groups)
+            return RawRows(ArrayValues(as_images(array, where, self.request.like, bits)), cells, own_groups)
         sequences, infinite = as_sequences(np.swapaxes(array, 1, 2) if channels_last and array.ndim == 3 else array, where)
         if lengths is not None:
             ends = self._per_row(lengths, len(array), values).to_numpy()
             sequences = sequences.copy()
             sequences[np.broadcast_to(np.arange(sequences.shape[2]) >= ends[:, None, None], sequences.shape)] = np.nan
         notes["infinite_values"] = notes.get("infinite_values", 0) + infinite
-        return Rows(ArrayValues(sequences), cells, own_groups)
+        return RawRows(ArrayValues(sequences), cells, own_groups)
 
     def _per_row(self, name: str, rows: int, values: str) -> pl.Series:
         """One cell per row, from an array of shape (rows,) or (rows, 1)."""
@@ -321,7 +321,7 @@ class _Arranged:
             flat = flat.astype(np.float32)
         return pl.Series(_spelled(name), flat.tolist() if flat.dtype.kind == "U" else np.ascontiguousarray(flat))
 
-    def _common_shape(self, parts: Sequence[Rows]) -> tuple[int, ...]:
+    def _common_shape(self, parts: Sequence[RawRows]) -> tuple[int, ...]:
         shapes = [part.values.array.shape[1:] for part in parts if isinstance(part.values, ArrayValues)]
         if self.kind == "image" and len(set(shapes)) > 1:
             raise UserError(f"{self.origin}: training and test images have shapes {shapes[0]} and {shapes[1]}; expected one")
@@ -367,7 +367,7 @@ def _dense_codes(array: NDArray[Any]) -> bool:
     return int(array.min()) >= 0 and int(array.max()) < 2 * distinct and distinct * 5 <= array.size and distinct <= 1000
 
 
-def _joined(parts: Sequence[Rows]) -> Rows:
+def _joined(parts: Sequence[RawRows]) -> RawRows:
     """Training and validation rows as one."""
     if len(parts) == 1:
         return parts[0]
@@ -381,7 +381,7 @@ def _joined(parts: Sequence[Rows]) -> Rows:
         arrays = [with_length(array, longest) for array in arrays]
     answer = _appended([part.answer for part in parts])
     groups = _appended([part.groups for part in parts])
-    return Rows(ArrayValues(np.concatenate(arrays)), answer, groups)
+    return RawRows(ArrayValues(np.concatenate(arrays)), answer, groups)
 
 
 def _appended(columns: Sequence[pl.Series | None]) -> pl.Series | None:
@@ -571,9 +571,9 @@ def _damage_named(path: Path, text: str) -> Iterator[None]:
         raise UserError(f"{text} is damaged or no {kind} file ({shown(error, 120)}); save or fetch it again") from error
 
 
-def _headers(path: Path, text: str) -> dict[str, Header]:
+def _headers(path: Path, text: str) -> dict[str, ArrayHeader]:
     """Array name -> its header; UserError for objects, which could only be unpickled."""
-    found: dict[str, Header] = {}
+    found: dict[str, ArrayHeader] = {}
     with _damage_named(path, text):
         if path.suffix.lower() == ".npy":
             with path.open("rb") as file:
@@ -593,14 +593,14 @@ def _headers(path: Path, text: str) -> dict[str, Header]:
     return found
 
 
-def _header(file: IO[bytes]) -> Header:
+def _header(file: IO[bytes]) -> ArrayHeader:
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(file)
-    return Header(tuple(shape), dtype)
+    return ArrayHeader(tuple(shape), dtype)
 
 
-def _bounded(headers: Mapping[str, Header], text: str, request: Request) -> None:
+def _bounded(headers: Mapping[str, ArrayHeader], text: str, request: Request) -> None:
     total = sum(header.bytes for header in headers.values())
     limit = min(request.max_bytes, available_memory() // 3)  # as read, in its order of axes, divided
     if total > limit:

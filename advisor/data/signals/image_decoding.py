@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advisor.data import isolation
-from advisor.data.signals.image_worker import Header
+from advisor.data.signals.image_worker import ImageHeader
 from advisor.data.tables.reading import available_memory, shown
 from advisor.errors import UserError
 from advisor.files import cache_folder
@@ -66,9 +66,9 @@ class FileValues:
         return values[: int(readable.sum())], readable
 
 
-def headers(files: Sequence[Path]) -> list[Header]:
+def headers(files: Sequence[Path]) -> list[ImageHeader]:
     """What each file's header says, in order."""
-    return [Header(*found) for chunk in _each_chunk("header", files, {}) for found in chunk[0]]
+    return [ImageHeader(*found) for chunk in _each_chunk("header", files, {}) for found in chunk[0]]
 
 
 def _fill(values: NDArray[np.uint8], files: Sequence[Path], shape: tuple[int, ...], bits: int) -> NDArray[np.bool_]:
@@ -184,7 +184,7 @@ def _answer(job: dict[str, Any], place: int, limit: int) -> tuple[list[Any], byt
             return answer.value, answer.content()
     except (isolation.WorkerDied, MemoryError):
         if len(job["files"]) == 1:
-            return [list(Header("corrupt")) if job["do"] == "header" else False], b""
+            return [list(ImageHeader("corrupt")) if job["do"] == "header" else False], b""
     alone = [_answer(job | {"files": [file]}, place, limit) for file in job["files"]]
     return [found for ones, _ in alone for found in ones], b"".join(content for _, content in alone)
 

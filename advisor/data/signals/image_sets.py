@@ -16,7 +16,7 @@ from advisor.data.signals.image_decoding import FileValues, headers
 from advisor.data.signals.image_paths import SUFFIXES, ImagePaths
 from advisor.data.signals.pixel_tables import named_pixels, read_pixels
 from advisor.data.signals.pixels import BYTE, common_size
-from advisor.data.signals.rows import Found, Request, Rows, quoted
+from advisor.data.signals.rows import Found, RawRows, Request, quoted
 from advisor.data.tables.reading import first_rows, read_source, shown
 from advisor.errors import UserError, did_you_mean
 
@@ -124,7 +124,7 @@ def _found(
     ).noting(notes)  # fmt: skip
 
 
-def _readable(listed: _Listed, origin: str, request: Request, notes: dict[str, int]) -> Rows:
+def _readable(listed: _Listed, origin: str, request: Request, notes: dict[str, int]) -> RawRows:
     """The files whose headers can be read."""
     found = headers(listed.files)
     good = [position for position, own in enumerate(found) if not own.problem]
@@ -152,7 +152,7 @@ def _readable(listed: _Listed, origin: str, request: Request, notes: dict[str, i
     labels, groups = (None if column is None else column.gather(rows) for column in (listed.labels, listed.groups))
     bits = request.bits if request.bits > BYTE else max(own.bits for own in known)
     values = FileValues(tuple(listed.files[position] for position in good), shape, bits, keys)
-    return Rows(values, labels, groups, tuple(listed.names[position] for position in good), lost)
+    return RawRows(values, labels, groups, tuple(listed.names[position] for position in good), lost)
 
 
 # ---------------------------------------------------------------------------------------------------------- folders

@@ -28,7 +28,7 @@ _GREY = {"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N", "F"}
 _ORIENTATION = 0x0112
 
 
-class Header(NamedTuple):
+class ImageHeader(NamedTuple):
     """What is known of an image file, without decoding it where its values are bytes. problem: "" or why it cannot be read
     ("corrupt", "oversized"); channels: 1 (grey) or 3; height, width: as it is shown, its EXIF orientation heeded; key: of its
     content; bits: those that its values need, at least 8."""
@@ -41,7 +41,7 @@ class Header(NamedTuple):
     bits: int = BYTE
 
 
-def header(file: str) -> Header:
+def header(file: str) -> ImageHeader:
     """Reads the beginning of a file; never raises."""
     try:
         with Path(file).open("rb") as stream:
@@ -55,14 +55,14 @@ def header(file: str) -> Header:
                 turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
                 width, height = image.size
                 if width * height > MOST_PIXELS:
-                    return Header("oversized")
+                    return ImageHeader("oversized")
                 bits = bits_of(np.asarray(image).max(initial=0)) if image.mode.startswith("I") or image.mode == "F" else BYTE
             width, height = (height, width) if turned else (width, height)
-            return Header("", 1 if image.mode in _GREY else 3, height, width, int.from_bytes(digest, "little"), bits)
+            return ImageHeader("", 1 if image.mode in _GREY else 3, height, width, int.from_bytes(digest, "little"), bits)
     except Image.DecompressionBombError:
-        return Header("oversized")
+        return ImageHeader("oversized")
     except Exception:  # noqa: BLE001  Pillow's readers raise anything on damaged files, from SyntaxError to KeyError
-        return Header("corrupt")
+        return ImageHeader("corrupt")
 
 
 def decode(file: str, shape: tuple[int, ...], bits: int) -> NDArray[np.uint8] | None:
@@ -121,7 +121,7 @@ def _on_white(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(white, image).convert("L" if grey else "RGB")
 
 
-def read_headers(order: Mapping[str, Any], out: IO[bytes]) -> list[Header]:
+def read_headers(order: Mapping[str, Any], out: IO[bytes]) -> list[ImageHeader]:
     """The headers of order's files."""
     return [header(file) for file in order["files"]]
 
@@ -140,4 +140,4 @@ def decode_all(order: Mapping[str, Any], out: IO[bytes]) -> list[bool]:
 JOBS = {"header": read_headers, "decode": decode_all}
 
 if __name__ == "__main__":
-    isolation.serve(JOBS)
+    isolation.serve_jobs(JOBS)

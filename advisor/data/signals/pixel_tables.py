@@ -10,7 +10,7 @@ import polars as pl
 
 from advisor.data.signals.arrays import as_images, bits_of_array, square_side
 from advisor.data.signals.pixels import BYTE
-from advisor.data.signals.rows import ArrayValues, Found, Request, Rows
+from advisor.data.signals.rows import ArrayValues, Found, RawRows, Request
 from advisor.data.tables.columns import number_format
 from advisor.data.tables.reading import shown
 from advisor.data.tables.target import finite_numbers
@@ -63,7 +63,7 @@ def read_pixels(frame: pl.DataFrame, name: str, origin: str, request: Request) -
     answer = frame[request.target] if request.needs_target and request.target is not None else None
     return Found(
         "image", name, origin, str(request.target), images.shape[1:],
-        Rows(ArrayValues(images), answer, groups, () if ids is None else tuple(ids.to_list())),
+        RawRows(ArrayValues(images), answer, groups, () if ids is None else tuple(ids.to_list())),
         group_column=None if groups is None else request.group_column,
         columns=columns, id_column=request.id_column, bits=bits,
         ignored=tuple(column for column in frame.columns if column not in beside and column not in cells),

@@ -69,7 +69,7 @@ class ArrayValues:
 
 
 @dataclass(frozen=True)
-class Rows:
+class RawRows:
     """Rows as they were read. answer: their target cells; groups: their groups as text; each None where there is none.
 
     names: the file's name or id of each row, "" where it has none. lost: of files that are no rows, by the note that counts them.
@@ -102,8 +102,8 @@ class Found:
     origin: str
     target: str
     shape: tuple[int, ...]
-    train: Rows
-    test: Rows | None = None
+    train: RawRows
+    test: RawRows | None = None
     task: Task | None = None
     classification: bool = False
     group_column: str | None = None

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from advisor.data.signals.rows import ArrayValues, Found, Request, Rows, padded, without_infinities
+from advisor.data.signals.rows import ArrayValues, Found, RawRows, Request, padded, without_infinities
 from advisor.data.signals.ucr_files import Archived, archive_pair, read_archive
 from advisor.data.tables.columns import Column, conform, how_many, infer, number_format, read_as, unreadable
 from advisor.data.tables.reading import available_memory, read_source, shown
@@ -60,13 +60,13 @@ def _from_archive(path: Path, request: Request) -> Found:
     return replace(found, classification=not read.regression).noting(notes)
 
 
-def _archived_rows(read: Archived, notes: dict[str, int]) -> Rows:
+def _archived_rows(read: Archived, notes: dict[str, int]) -> RawRows:
     values, infinite = without_infinities(padded(read.series, len(read.series[0])))
     notes["infinite_values"] = notes.get("infinite_values", 0) + infinite
     answer = None
     if read.labelled:
         answer = pl.Series(read.target, [label or None for label in read.labels], dtype=pl.String)
-    return Rows(ArrayValues(values), answer)
+    return RawRows(ArrayValues(values), answer)
 
 
 # ----------------------------------------------------------------------------------------------------------- tables
@@ -153,7 +153,7 @@ def _empty_or_yes_and_no(cells: pl.Series, named: bool) -> pl.Series | None:
 
 def _wide(frame: pl.DataFrame, numbers: NDArray[np.float32], columns: tuple[str, ...], request: Request) -> Found:
     """Every column a point in time."""
-    rows = Rows(
+    rows = RawRows(
         ArrayValues(numbers[:, None]),
         frame[request.target] if request.needs_target and request.target is not None else None,
         None if request.group_column is None else _texts(frame, request.group_column),
@@ -211,7 +211,7 @@ def _long(
         groups = _constant_per_id(frame, request.group_column, names, members, origin).cast(pl.String).fill_null("")
     return Found(
         "sequence", "", "", str(request.target), (len(columns), longest),
-        Rows(ArrayValues(values), answer, groups, names),
+        RawRows(ArrayValues(values), answer, groups, names),
         group_column=None if groups is None else request.group_column,
         columns=columns, id_column=request.id_column, order_column=request.time_column,
     )  # fmt: skip

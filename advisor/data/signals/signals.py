@@ -16,7 +16,7 @@ from advisor.data.signals import arrays, image_sets, series_tables
 from advisor.data.signals.arrays import check_kind, with_length
 from advisor.data.signals.cleaning import Cleaning
 from advisor.data.signals.image_paths import SUFFIXES
-from advisor.data.signals.rows import ArrayValues, Found, Request, Rows, lengths_of, quoted
+from advisor.data.signals.rows import ArrayValues, Found, RawRows, Request, lengths_of, quoted
 from advisor.data.signals.ucr_files import archive_pair
 from advisor.data.tables.columns import labels, number_format
 from advisor.data.tables.reading import MAX_BYTES, FileForm, shown
@@ -37,7 +37,7 @@ from advisor.kinds import Kind
 
 __all__ = ["SignalSchema", "SignalSet", "kind_of", "load_signals", "read_signals"]
 
-Answer = tuple[Task, pl.Series]
+TargetColumn = tuple[Task, pl.Series]
 
 
 @dataclass(frozen=True)
@@ -290,7 +290,7 @@ def _read(source: object, kind: Kind, request: Request) -> Found:
 # ---------------------------------------------------------------------------------------------------------- target
 
 
-def _target(found: Found, task: Task | None, notes: dict[str, int]) -> Answer:
+def _target(found: Found, task: Task | None, notes: dict[str, int]) -> TargetColumn:
     """The task and the training rows' target."""
     cells = found.train.answer
     if cells is None:
@@ -303,7 +303,7 @@ def _target(found: Found, task: Task | None, notes: dict[str, int]) -> Answer:
     return chosen, answer
 
 
-def _usable(rows: Rows, answer: pl.Series, notes: dict[str, int]) -> NDArray[np.int64]:
+def _usable(rows: RawRows, answer: pl.Series, notes: dict[str, int]) -> NDArray[np.int64]:
     """The rows that have a target and, of sequences, at least one point."""
     filled = answer.is_not_null().to_numpy()
     if lost := int((~filled).sum()) - notes.get(LONELY, 0):
@@ -319,7 +319,7 @@ def _usable(rows: Rows, answer: pl.Series, notes: dict[str, int]) -> NDArray[np.
 
 
 def _test_target(
-    rows: Rows, task: Task, classes: tuple[str, ...], name: str, notes: dict[str, int]
+    rows: RawRows, task: Task, classes: tuple[str, ...], name: str, notes: dict[str, int]
 ) -> tuple[pl.Series, NDArray[np.int64]]:
     """The given test rows' target as the training rows' was read, and which rows have one that can be scored."""
     if rows.answer is None:
@@ -363,7 +363,7 @@ class _Part:
     corrupt: tuple[str, ...] = ()
 
 
-def _decoded(rows: Rows, chosen: NDArray[np.int64], answer: pl.Series, notes: dict[str, int]) -> _Part:
+def _decoded(rows: RawRows, chosen: NDArray[np.int64], answer: pl.Series, notes: dict[str, int]) -> _Part:
     """The chosen rows with their values; those that cannot be read are left out and counted."""
     values, readable = rows.values.take(chosen)
     corrupt = tuple(rows.names[row] for row in chosen[~readable].tolist())
@@ -382,7 +382,7 @@ def _lost(*parts: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
     return {note: files for note, files in joined.items() if files}
 
 
-def _with_gaps(rows: Rows, cleaning: Cleaning, notes: dict[str, int]) -> Rows:
+def _with_gaps(rows: RawRows, cleaning: Cleaning, notes: dict[str, int]) -> RawRows:
     """Rows of sequences with missing points for what is no measurement, which is counted."""
     if not isinstance(rows.values, ArrayValues):
         return rows

@@ -25,7 +25,7 @@ LEAST_CELLS = 4
 """A text file of fewer numbers in its first line than a label and three points is none of the archive's."""
 HEAD_BYTES = 1 << 20
 MOST_LABEL = 200
-Series = NDArray[np.float32]
+ArchiveSeries = NDArray[np.float32]
 
 
 @dataclass
@@ -40,7 +40,7 @@ class Archived:
     classes: tuple[str, ...] = ()
     regression: bool = False
     labelled: bool = False
-    series: list[Series] = field(default_factory=list)
+    series: list[ArchiveSeries] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
 
 
@@ -133,7 +133,7 @@ class _Lines:
         return UserError(f"{self.text}, line {self.number:,}: {what}")
 
 
-def _numbers(cells: str, lines: _Lines) -> Series:
+def _numbers(cells: str, lines: _Lines) -> ArchiveSeries:
     """Comma-separated numbers, ? and empty cells missing, beyond float32 missing too."""
     parts = cells.split(",")
     try:
@@ -258,7 +258,7 @@ def _split_timed(line: str) -> list[str]:
     return re.split(r":(?![^(]*\))", line)
 
 
-def _timed(part: str, lines: _Lines) -> Series:
+def _timed(part: str, lines: _Lines) -> ArchiveSeries:
     """(time,value) pairs -> the values; they stand in the order of time in this format."""
     pairs = re.findall(r"\(([^()]*),([^(),]*)\)", part)
     rest = re.sub(r"\([^()]*,[^(),]*\)", "", part)
@@ -267,7 +267,7 @@ def _timed(part: str, lines: _Lines) -> Series:
     return _numbers(",".join(value for _, value in pairs), lines)
 
 
-def _stacked(channels: Sequence[Series]) -> Series:
+def _stacked(channels: Sequence[ArchiveSeries]) -> ArchiveSeries:
     """Channels of one row as (channels, longest), NaN past the end of a shorter one."""
     longest = max(len(channel) for channel in channels)
     values = np.full((len(channels), longest), np.nan, np.float32)
@@ -366,7 +366,7 @@ def _fields(text: str) -> list[str]:
         return [cell.strip(" \t'\"") for cell in text.split(",")]
 
 
-def _plain_row(line: str, labelled: bool, points: int, lines: _Lines) -> tuple[str, Series]:
+def _plain_row(line: str, labelled: bool, points: int, lines: _Lines) -> tuple[str, ArchiveSeries]:
     cells, label = line, ""
     if labelled:
         cells, comma, label = line.rpartition(",")
@@ -379,7 +379,7 @@ def _plain_row(line: str, labelled: bool, points: int, lines: _Lines) -> tuple[s
     return label, numbers[None]
 
 
-def _relational_row(line: str, labelled: bool, lines: _Lines) -> tuple[str, Series]:
+def _relational_row(line: str, labelled: bool, lines: _Lines) -> tuple[str, ArchiveSeries]:
     match = re.match(r"""(['"])(.*)\1\s*(?:,(.*))?$""", line)
     if match is None or (match[3] is None) == labelled:
         raise lines.wrong("expected a quoted series, channels with \\n between them, then a comma and the label")

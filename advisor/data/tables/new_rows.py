@@ -32,7 +32,7 @@ from advisor.data.tables.spellings import replaced, respelled
 from advisor.errors import FormChange, UserError
 
 if TYPE_CHECKING:
-    from advisor.data.tables.table import Schema
+    from advisor.data.tables.table import TableSchema
 
 BY_CHANCE = 0.01
 """Cells that are missing or unknown are told where rows like the training rows would have so many with less than this chance."""
@@ -81,7 +81,7 @@ def usual(cells: pl.Series, read: pl.Series, column: Column, levels: Sequence[st
     return Usual(stored_as(cells.dtype), len(read), read.null_count(), int(_unread(cells, read).sum()) if text else 0, rare)
 
 
-def read_new(frame: pl.DataFrame, schema: Schema, *, strict: bool = False) -> tuple[pl.DataFrame, tuple[FormChange, ...]]:
+def read_new(frame: pl.DataFrame, schema: TableSchema, *, strict: bool = False) -> tuple[pl.DataFrame, tuple[FormChange, ...]]:
     """The columns that the schema knows, conformed, and what was found in them that is unlike the training rows.
 
     Absent columns are left out. strict: UserError in place of the latter.
@@ -102,7 +102,7 @@ def read_new(frame: pl.DataFrame, schema: Schema, *, strict: bool = False) -> tu
     return pl.DataFrame(series), tuple(changes)
 
 
-def read_column(cells: pl.Series, column: Column, schema: Schema) -> tuple[pl.Series, list[FormChange]]:
+def read_column(cells: pl.Series, column: Column, schema: TableSchema) -> tuple[pl.Series, list[FormChange]]:
     """One column, conformed, and what is unlike the training rows in it."""
     known = schema.usual.get(column.name)
     if column.type in ("identifier", "constant"):
@@ -326,7 +326,7 @@ def _values(texts: pl.Series, form: str, column: Column) -> pl.Series:
 # ---------------------------------------------------------------------------------------------------- categories
 
 
-def _categories(read: pl.Series, column: Column, schema: Schema, known: Usual | None) -> tuple[pl.Series, list[FormChange]]:
+def _categories(read: pl.Series, column: Column, schema: TableSchema, known: Usual | None) -> tuple[pl.Series, list[FormChange]]:
     """Categories that no training row has: another spelling of one that has, or new."""
     levels = schema.levels[column.name]
     read, respelt = known_spelling(read, levels, schema, column.name)
@@ -345,7 +345,7 @@ def _categories(read: pl.Series, column: Column, schema: Schema, known: Usual | 
 
 
 def known_spelling(
-    texts: pl.Series, levels: Sequence[str], schema: Schema, name: str
+    texts: pl.Series, levels: Sequence[str], schema: TableSchema, name: str
 ) -> tuple[pl.Series, list[FormChange]]:
     """Categories or classes, each as the training rows spell it: those that they spell so too without a word, others told."""
     read = replaced(texts, schema.spellings.get(name, {}))

@@ -54,7 +54,7 @@ from advisor.errors import FormChange, UserError, did_you_mean
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Column", "ColumnType", "Schema", "Table", "encode", "load_table", "read_frame"]
+__all__ = ["Column", "ColumnType", "Table", "TableSchema", "encode", "load_table", "read_frame"]
 
 NAMES: tuple[ColumnType, ...] = ("categorical", "identifier", "text")
 """The types whose cells are no quantities."""
@@ -75,7 +75,7 @@ ROUNDS = 2
 
 
 @dataclass(frozen=True)
-class Schema:
+class TableSchema:
     """All that is needed to read new rows in the same way.
 
     classes: labels in code order, () for regression. levels: categorical column -> sorted levels of the training
@@ -134,7 +134,7 @@ class Schema:
         }
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Schema:
+    def from_dict(cls, data: Mapping[str, Any]) -> TableSchema:
         """The schema that ``to_dict`` wrote."""
         return cls(
             columns=tuple(Column(**column) for column in data["columns"]),
@@ -171,7 +171,7 @@ class Table:
     name: str
     source: str
     fingerprint: str
-    schema: Schema
+    schema: TableSchema
     train: pl.DataFrame
     test: pl.DataFrame
     notes: dict[str, int]
@@ -286,7 +286,7 @@ def load_table(
     levels = _levels(train, columns)
     words = {column.name: _frequent_words(train[column.name]) for column in columns if column.type == "text"}
     had = _usual(frame, None if held is None else ~held, train, columns if time is None else (*columns, time), levels)
-    schema = Schema(
+    schema = TableSchema(
         columns, target, chosen, classes, levels, group_column, time_column, time, parts, form, words, had, spellings,
         join_spellings, read.encoding, read.sheet, _class_values(read, target, classes, keys_of_rows) if classes else None,
     )  # fmt: skip
@@ -393,7 +393,7 @@ def _absent(role: str, name: str, read: Source) -> str:
 
 
 def _test_rows(
-    given: Source, schema: Schema, notes: dict[str, int], *, strict: bool
+    given: Source, schema: TableSchema, notes: dict[str, int], *, strict: bool
 ) -> tuple[pl.DataFrame, tuple[FormChange, ...]]:
     """The test table, read by the schema of the training rows, and what is unlike them in it."""
     needed = [column.name for column in schema.columns if column.type not in ("identifier", "constant")]
@@ -596,7 +596,7 @@ def _time_parts(times: pl.Series, time: Column) -> tuple[str, ...]:
 # ---------------------------------------------------------------------------------------------------------- arrays
 
 
-def encode(frame: pl.DataFrame, schema: Schema) -> Features:
+def encode(frame: pl.DataFrame, schema: TableSchema) -> Features:
     """Rows -> arrays: columns are looked up by name, extra ones are ignored, unseen levels become UNSEEN.
 
     numeric holds, in the order of the columns: numbers as they are, booleans as 0/1, a date as days since 1970, year,
@@ -633,7 +633,7 @@ def encode(frame: pl.DataFrame, schema: Schema) -> Features:
     return Features(numbers, categorical, tuple(numeric), tuple(codes), levels, schema.time_parts[-1:], words)
 
 
-def encode_new(frame: pl.DataFrame, schema: Schema, *, strict: bool = False) -> tuple[Features, tuple[FormChange, ...]]:
+def encode_new(frame: pl.DataFrame, schema: TableSchema, *, strict: bool = False) -> tuple[Features, tuple[FormChange, ...]]:
     """New rows -> arrays, as ``encode`` makes them, and what is unlike the training rows in their form (see ``new_rows``)."""
     frame = with_unique_names(frame)
     _needed(frame, schema)
@@ -641,7 +641,7 @@ def encode_new(frame: pl.DataFrame, schema: Schema, *, strict: bool = False) -> 
     return encode(read, schema), changes
 
 
-def _needed(frame: pl.DataFrame, schema: Schema) -> list[Column]:
+def _needed(frame: pl.DataFrame, schema: TableSchema) -> list[Column]:
     """The columns that reach the network; UserError naming those that the frame lacks."""
     used = [column for column in schema.columns if column.type not in ("identifier", "constant")]
     needed = used if schema.time is None else [*used, schema.time]

@@ -114,4 +114,4 @@ def read_sheet(order: Mapping[str, Any], out: IO[bytes]) -> dict[str, Any]:
 JOBS = {"parquet": read_parquet, "sheet": read_sheet}
 
 if __name__ == "__main__":
-    isolation.serve(JOBS)
+    isolation.serve_jobs(JOBS)

@@ -16,7 +16,7 @@ from typing import Any
 from advisor.errors import UserError
 from advisor.executors.base import Event, Executor, Factory, Job
 from advisor.executors.ray.executor import RayExecutor, RayWorkers
-from advisor.machine import differences, versions
+from advisor.machine import version_differences, versions
 
 NOT_CONNECTED = "Ray Client is not connected"
 """In a plain Exception: how Ray answers every call after it has given up a connection, half a minute after that was lost."""
@@ -31,7 +31,7 @@ class _Bridge:
 
     def start(self, driver: dict[str, str]) -> None:
         """Start the workers; driver: its versions. Not in ``__init__``: what that raises arrives as an actor that died."""
-        if differing := differences(driver, versions()):
+        if differing := version_differences(driver, versions()):
             raise UserError(f"the cluster runs other versions: {'; '.join(differing)}: install the same there")
         self._workers.wait()
 

@@ -46,8 +46,8 @@ from advisor.executors.base import (
 )
 from advisor.executors.ray.errors import core_log, join, tokens, wants_no_token, why_not
 from advisor.executors.ray.packing import Packing
-from advisor.executors.ray.threads import limit, one_thread
-from advisor.machine import differences, versions
+from advisor.executors.ray.threads import limit, one_blas_thread
+from advisor.machine import version_differences, versions
 
 CLIENT = "ray://"
 """How an address begins that is a Ray Client's (``ray_client.py``)."""
@@ -197,7 +197,7 @@ class RayWorkers:
         if self._thread is None:
             settle_authentication(self._address)
             self._began = time.monotonic()
-            self._computing.enter_context(one_thread())  # until Ray is there: it forks this process
+            self._computing.enter_context(one_blas_thread())  # until Ray is there: it forks this process
             self._thread = threading.Thread(target=self._live, name="ray-start", daemon=True)
             self._thread.start()
 
@@ -635,7 +635,7 @@ class RayExecutor(Executor):
             self._renew(slot)
             return
         self._failed_starts = 0
-        if differing := differences(versions(), identity.versions):
+        if differing := version_differences(versions(), identity.versions):
             if not self._served:
                 raise UserError(
                     f"a worker on {identity.address} runs other versions: {'; '.join(differing)}: install the same there"

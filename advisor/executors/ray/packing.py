@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TypeVar
 
-Place = TypeVar("Place")
+DeviceSlot = TypeVar("DeviceSlot")
 
 
 class Packing:
@@ -23,7 +23,7 @@ class Packing:
         self._capacity[device] = capacity
         self._needs.setdefault(device, {})
 
-    def choose(self, places: Iterable[tuple[Place, str]], need: float) -> Place | None:
+    def choose(self, places: Iterable[tuple[DeviceSlot, str]], need: float) -> DeviceSlot | None:
         """Of the free places, each on a device, the one that leaves least room; None while none has enough.
 
         The fullest that fits, so that large jobs find an empty one. A device with no job on it takes any: a job that is

@@ -34,7 +34,7 @@ def limit(threads: int) -> None:
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
+def one_blas_thread() -> Iterator[None]:
     """One thread for what is loaded and for what is loaded meanwhile; afterwards as many as there would have been.
 
     To be entered and left in the same thread: OpenMP keeps the number for each.
