@@ -39,9 +39,21 @@ _HOMES = {
     "UserError": "advisor.errors",
 }
 __all__ = [
-    "DataFormWarning", "Outcome", "SignalRows", "Trial", "UserError", "__version__", "finish", "fit", "image_root", "inspect",
-    "load_model", "measure", "recommend", "tune",
-]  # fmt: skip
+    "DataFormWarning",
+    "Outcome",
+    "SignalRows",
+    "Trial",
+    "UserError",
+    "__version__",
+    "finish",
+    "fit",
+    "image_root",
+    "inspect",
+    "load_model",
+    "measure",
+    "recommend",
+    "tune",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,5 @@
-"""Typed arrays: what the data layer hands to the training layer. NumPy only, so a worker needs no table library."""
+"""Typed arrays: what the data layer hands to the training layer. NumPy only, so
+a worker needs no table library."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ UNSEEN = -2
 LARGEST = 1e30
 """Trees take 32-bit numbers, up to 3e38; a sum of them must not overflow either."""
 LATEST_SHARE = 0.05
-"""The latest of the training rows, so many, count as of one time: a last year of few rows has a level by chance."""
+"""The latest of the training rows, so many, count as of one time: a last year of
+few rows has a level by chance."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -28,8 +30,10 @@ class Features:
     """The features of some rows, before any statistic has been fitted.
 
     numeric: float64, shape (rows, numeric columns); NaN is missing, no infinities.
-    categorical: int32, shape (rows, categorical columns); an index into ``levels[column]``, MISSING or UNSEEN.
-    levels: per categorical column its level texts, sorted, so that codes keep their order whatever rows are used.
+    categorical: int32, shape (rows, categorical columns); an index into
+        ``levels[column]``, MISSING or UNSEEN.
+    levels: per categorical column its level texts, sorted, so that codes keep
+        their order whatever rows are used.
     trend: the numeric columns that grow with time, so that new rows lie beyond the training rows.
     words: the numeric columns that are words of texts, whose squares add up to 1 in a row.
     """
@@ -46,7 +50,9 @@ class Features:
         if self.numeric.shape != (len(self.categorical), len(self.numeric_names)):
             raise ValueError(f"numeric has shape {self.numeric.shape} for {len(self.numeric_names)} names")
         if self.categorical.shape != (len(self.numeric), len(self.categorical_names)):
-            raise ValueError(f"categorical has shape {self.categorical.shape} for {len(self.categorical_names)} names")
+            raise ValueError(
+                f"categorical has shape {self.categorical.shape} for {len(self.categorical_names)} names"
+            )
         if len(self.levels) != len(self.categorical_names):
             raise ValueError("levels and categorical_names differ in length")
 
@@ -60,7 +66,8 @@ class Features:
         return np.array([name in words for name in self.numeric_names], dtype=bool)
 
     def for_trees(self) -> NDArray[np.float64]:
-        """All columns as numbers, shape (rows, columns): what 32 bits cannot hold stays the largest, codes as they are."""
+        """All columns as numbers, shape (rows, columns): what 32 bits cannot hold
+        stays the largest, codes as they are."""
         numbers = np.clip(self.numeric, -LARGEST, LARGEST)
         return np.concatenate([numbers, self.categorical.astype(np.float64)], axis=1)
 
@@ -73,15 +80,18 @@ class Features:
 class Signals:
     """Images or sequences of some rows, before any statistic has been fitted.
 
-    values: images as uint8, shape (rows, channels, height, width); sequences as float32, shape (rows, channels, length),
-    where NaN is a missing point or one past the end of a shorter sequence. They may lie in a file (``np.memmap``).
+    values: images as uint8, shape (rows, channels, height, width); sequences as float32, shape (rows,
+        channels, length), where NaN is a missing point or one past the end of a shorter sequence.
+        They may lie in a file (``np.memmap``).
     """
 
     values: NDArray[Any]
 
     def __post_init__(self) -> None:
         if (self.values.ndim, self.values.dtype.name) not in ((4, "uint8"), (3, "float32")):
-            raise ValueError(f"{self.values.dtype} of {self.values.ndim} dimensions is neither images nor sequences")
+            raise ValueError(
+                f"{self.values.dtype} of {self.values.ndim} dimensions is neither images nor sequences"
+            )
 
     @property
     def kind(self) -> Kind:
@@ -99,10 +109,12 @@ class Signals:
 class Dataset:
     """Features (a table's) or signals with their target, in row order.
 
-    target: int64 class codes (an index into ``classes``) for classification, float64 for regression; shape (rows,).
+    target: int64 class codes (an index into ``classes``) for classification,
+        float64 for regression; shape (rows,).
     classes: the class labels as text, in code order; empty for regression.
     groups, times: per row a group code / a time rank when the user named such a column, else None.
-    weights: how much each row counts when it validates, positive with mean 1; None: all alike. Training ignores them.
+    weights: how much each row counts when it validates, positive with mean 1;
+        None: all alike. Training ignores them.
     """
 
     features: Features | Signals

@@ -23,9 +23,11 @@ class UserError(Exception):
 class FormChange:
     """A column of new rows whose cells are unlike those of the training rows in form.
 
-    kind: format (another way of writing), type (stored as something else), unreadable, unseen (categories that no training row
-    has), spelling, blank (no cell at all). cells: how many of the rows. example: one of them as it stands there. read: whether
-    they were read nevertheless; else they are taken as missing, or as an unknown category.
+    kind: format (another way of writing), type (stored as something else), unreadable, unseen (categories
+        that no training row has), spelling, blank (no cell at all).
+    cells: how many of the rows.
+    example: one of them as it stands there.
+    read: whether they were read nevertheless; else they are taken as missing, or as an unknown category.
     """
 
     column: str
@@ -39,13 +41,22 @@ class FormChange:
     @property
     def short(self) -> str:
         """The column, and what is so of how many cells, in a few words."""
-        what = {"format": "in another form", "type": "of another type", "unreadable": "unreadable", "unseen": "of new categories"}
+        what = {
+            "format": "in another form",
+            "type": "of another type",
+            "unreadable": "unreadable",
+            "unseen": "of new categories",
+        }
         what |= {"spelling": "spelled otherwise", "blank": "missing"}
-        return f"{self.column}: {self.cells:,} of {self.rows:,} cells {what[self.kind]}{'' if self.read else ', not read'}"
+        return (
+            f"{self.column}: {self.cells:,} of {self.rows:,} cells "
+            f"{what[self.kind]}{'' if self.read else ', not read'}"
+        )
 
 
 class DataFormWarning(UserWarning):
-    """New rows hold columns that are unlike those of the training rows in form. changes: what was found, column by column.
+    """New rows hold columns that are unlike those of the training rows in form.
+    changes: what was found, column by column.
 
     Made again from its message alone, as pickle and pytest-xdist do, it has no changes.
     """
@@ -60,7 +71,8 @@ class DataFormWarning(UserWarning):
 
 
 def shown(text: object, limit: int = 80) -> str:
-    """Text for a message: control characters escaped (a file cannot steer the terminal), cut in the middle."""
+    """Text for a message: control characters escaped (a file cannot steer the
+    terminal), cut in the middle."""
     clean = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
     return clean if len(clean) <= limit else f"{clean[: limit // 2]}…{clean[-limit // 3 :]}"
 
@@ -72,11 +84,15 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str:
 
 
 def made_by_newer(number: int, reads: int, made_by: object) -> str:
-    """What is wrong with a file of format ``number``, made by an advisor of version ``made_by`` (None where it doesn't say)."""
+    """What is wrong with a file of format ``number``, made by an advisor of version
+    ``made_by`` (None where it doesn't say)."""
     from advisor import __version__
 
     maker = f"advisor {made_by:.40}" if isinstance(made_by, str) and made_by else "a newer advisor"
-    return f"was made by {maker} (format {number}), this is {__version__}, which reads up to {reads}: update tuning-advisor"
+    return (
+        f"was made by {maker} (format {number}), this is {__version__}, which reads up to {reads}: "
+        "update tuning-advisor"
+    )
 
 
 def in_words(contender: str) -> str:

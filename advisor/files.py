@@ -1,8 +1,9 @@
 """Files that are replaced whole, or grow by whole records: the only code in the package that writes files.
 
-Every file is written beside, flushed to the disk and renamed over the old one. So after a crash or a full disk a reader
-finds the old content or the new one, never half of it. The one file that grows instead, Optuna's journal, goes through
-:class:`GrowingFile`, which takes a record back when it could not be written whole.
+Every file is written beside, flushed to the disk and renamed over the old one. So after a crash
+or a full disk a reader finds the old content or the new one, never half of it. The one file
+that grows instead, Optuna's journal, goes through :class:`GrowingFile`, which takes a record
+back when it could not be written whole.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ def is_temporary(name: str) -> bool:
 
 
 def read_text(path: Path, limit: int = MAX_TEXT_BYTES) -> str:
-    """The text of a file. UserError when it is missing, a folder, not UTF-8 or larger than ``limit`` bytes."""
+    """The text of a file. UserError when it is missing, a folder, not UTF-8 or
+    larger than ``limit`` bytes."""
     try:
         with path.open("rb") as file:
             content = file.read(limit + 1)
@@ -65,7 +67,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def check_format(number: object, path: Path, made_by: object = None) -> None:
-    """UserError when ``number``, the format that ``path`` names, is none or is newer than ours; made_by: whose it is."""
+    """UserError when ``number``, the format that ``path`` names, is none or is newer than ours;
+    made_by: whose it is."""
     if isinstance(number, bool) or not isinstance(number, int) or number < 1:
         raise UserError(f"{path} is damaged: its format number is {number!r}, expected {FORMAT}")
     if number > FORMAT:
@@ -109,15 +112,16 @@ def write_text(path: Path, content: str) -> None:
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Replace ``path`` by ``document``, whole or not at all. NaN and infinity are refused: they are not JSON."""
+    """Replace ``path`` by ``document``, whole or not at all. NaN and infinity
+    are refused: they are not JSON."""
     write_text(path, json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
     """Replace the folder ``path`` by one that holds exactly ``files`` (name -> content).
 
-    All of it is on the disk before the old folder moves aside; a crash between the two renames is mended when the
-    run's lease is next taken.
+    All of it is on the disk before the old folder moves aside; a crash between the two renames is
+    mended when the run's lease is next taken.
     """
     suffix = f"{TEMPORARY}{secrets.token_hex(4)}"
     fresh, old = path.with_name(f".{path.name}{suffix}"), path.with_name(f".{path.name}.old{TEMPORARY}")
@@ -138,9 +142,11 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
 
 
 def move_folders(target: Path, folders: Mapping[str, Path], rest: Path) -> None:
-    """Replace the folder ``target`` by one that holds ``folders`` under their new names, then remove ``rest``.
+    """Replace the folder ``target`` by one that holds ``folders`` under their
+    new names, then remove ``rest``.
 
-    Folders that are not there are left out; ``target`` is not made for none. A UserError when the disk refuses.
+    Folders that are not there are left out; ``target`` is not made for none. A
+    UserError when the disk refuses.
     """
     try:
         there = {name: folder for name, folder in folders.items() if folder.is_dir()}
@@ -183,7 +189,8 @@ def _sync_folder(path: Path) -> None:
 
 
 def file_clock(folder: Path) -> float | None:
-    """Seconds by which the clock of the folder's file system is ahead of ours; None where nothing can be written."""
+    """Seconds by which the clock of the folder's file system is ahead of ours;
+    None where nothing can be written."""
     try:
         before = time.time()
         with tempfile.NamedTemporaryFile(dir=folder, prefix=TEMPORARY) as file:
@@ -199,8 +206,8 @@ def file_clock(folder: Path) -> float | None:
 class GrowingFile:
     """A file that only grows, one whole record at a time, shared by processes through the kernel's lock.
 
-    Order of calls: ``lock``, any number of ``append`` and ``cut_torn_end``, ``unlock``; ``close`` at the end. What was
-    appended survives the death of the process; after ``sync`` it survives a power loss.
+    Order of calls: ``lock``, any number of ``append`` and ``cut_torn_end``, ``unlock``; ``close`` at the end.
+    What was appended survives the death of the process; after ``sync`` it survives a power loss.
     """
 
     def __init__(self, path: Path) -> None:
@@ -276,4 +283,6 @@ def cache_folder() -> Path:
     try:
         return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "advisor"
     except RuntimeError as error:
-        raise UserError("there is no home directory for the cache; name a place with XDG_CACHE_HOME") from error
+        raise UserError(
+            "there is no home directory for the cache; name a place with XDG_CACHE_HOME"
+        ) from error

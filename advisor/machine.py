@@ -1,4 +1,5 @@
-"""Which programs a process runs, so that a worker that differs from the driver is found before the first trial."""
+"""Which programs a process runs, so that a worker that differs from the driver
+is found before the first trial."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ def release(version: str) -> str:
 
 
 def versions() -> dict[str, str]:
-    """This process's, without importing anything. What is not installed is not there; builds (``+cpu``) are left out."""
+    """This process's, without importing anything. What is not installed is not
+    there; builds (``+cpu``) are left out."""
     found = {"python": ".".join(platform.python_version_tuple()[:2]), "advisor": __version__}
     for name in COMPARED:
         try:

@@ -42,8 +42,8 @@ def make_splits(
     """Splits of the rows of ``data`` for one repeat.
 
     kfold: ``folds`` splits whose validation rows are disjoint; another ``repeat`` is another partition.
-    holdout: one split with about ``fraction`` of the rows for validation; repeats have disjoint validation rows as
-    long as rows last.
+    holdout: one split with about ``fraction`` of the rows for validation; repeats have disjoint
+    validation rows as long as rows last.
 
     | the data has | kfold | holdout |
     |---|---|---|
@@ -51,12 +51,14 @@ def make_splits(
     | groups | whole groups, folds of about equal size; at most as many folds as groups | whole groups |
     | times | rolling origin: fold i trains on all rows before it | the latest rows; repeats go back in time |
 
-    Groups go before times. Rows of one time are never parted. Fewer folds come back when there are too few groups or
-    times for all of them. UserError for folds, fraction or data that allow no split at all.
+    Groups go before times. Rows of one time are never parted. Fewer folds come back when there are too few
+    groups or times for all of them. UserError for folds, fraction or data that allow no split at all.
     """
     rows = len(data)
     if rows < 2:
-        raise UserError(f"{rows} rows cannot be split into training and validation rows; at least 2 are needed")
+        raise UserError(
+            f"{rows} rows cannot be split into training and validation rows; at least 2 are needed"
+        )
     if scheme == "kfold" and not 2 <= folds <= rows:
         raise UserError(f"folds is {folds}; expected a number from 2 to the number of rows ({rows})")
     if scheme == "holdout" and not 0.0 < fraction < 1.0:
@@ -107,7 +109,8 @@ def _group_splits(
     names, codes = np.unique(groups, return_inverse=True)
     if len(names) < 2:
         raise UserError(
-            "all training rows belong to one group; two are needed to validate on whole groups: give rows of more groups, "
+            "all training rows belong to one group; two are needed to validate on whole groups: give rows "
+            "of more groups, "
             "test rows of your own, or no group column"
         )
     if scheme == "kfold":
@@ -122,7 +125,8 @@ def _group_splits(
 
 
 def _folds_of_groups(data: Dataset, codes: Indices, folds: int, rng: np.random.Generator) -> Indices:
-    """A fold for each group: in random order, each goes where its classes are rarest so far; no fold stays empty."""
+    """A fold for each group: in random order, each goes where its classes are
+    rarest so far; no fold stays empty."""
     groups = int(codes.max()) + 1
     labels = np.zeros(len(codes), np.int64) if data.task == "regression" else data.target.astype(np.int64)
     classes = int(labels.max()) + 1
@@ -138,7 +142,9 @@ def _folds_of_groups(data: Dataset, codes: Indices, folds: int, rng: np.random.G
     return fold
 
 
-def _time_splits(times: NDArray[np.int64], scheme: str, folds: int, fraction: float, repeat: int) -> list[Split]:
+def _time_splits(
+    times: NDArray[np.int64], scheme: str, folds: int, fraction: float, repeat: int
+) -> list[Split]:
     order = np.argsort(times, kind="stable")
     starts = np.flatnonzero(np.diff(times[order], prepend=times[order[0]] - 1))  # where a new time begins
     rows = len(times)
@@ -147,7 +153,9 @@ def _time_splits(times: NDArray[np.int64], scheme: str, folds: int, fraction: fl
     edges = np.append(starts, rows)
     if scheme == "kfold":
         size = rows / (folds + 1)
-        wanted: NDArray[np.float64] = np.asarray((np.arange(1, folds + 2) - _offset(repeat)) * size, np.float64)
+        wanted: NDArray[np.float64] = np.asarray(
+            (np.arange(1, folds + 2) - _offset(repeat)) * size, np.float64
+        )
         cuts = np.unique(_snapped(edges, wanted))
         cuts = cuts if len(cuts) > 1 else edges[-2:]
     else:

@@ -3,10 +3,11 @@
     python benchmarks/answers.py                  # 7 rounds; results/answers.md
     python benchmarks/answers.py --rounds 20      # goes on from there
 
-Two runs of `advisor recommend` in a temporary folder are asked, on data that a dependency ships. In each round every command
-runs once, in a process of its own, in an order that changes. What it must reach: 0.5 s beyond start-up, by the median of the
-differences within a round. The processor's seconds stand beside the clock's: on a busy machine only they can be compared.
-Every round is kept at once, and a second call goes on from there.
+Two runs of `advisor recommend` in a temporary folder are asked, on data that a dependency ships. In
+each round every command runs once, in a process of its own, in an order that changes. What it must
+reach: 0.5 s beyond start-up, by the median of the differences within a round. The processor's seconds
+stand beside the clock's: on a busy machine only they can be compared. Every round is kept at once,
+and a second call goes on from there.
 """
 
 from __future__ import annotations
@@ -47,9 +48,14 @@ def advisor(arguments: list[str], folder: Path) -> tuple[float, float]:
 
 
 def table_of(rounds: list[dict[str, tuple[float, float]]]) -> str:
-    lines = ["| command | median s | ratio to `--help` | beyond start-up: s | processor s | limit | met |", "|" + "---|" * 7]
+    lines = [
+        "| command | median s | ratio to `--help` | beyond start-up: s | processor s | limit | met |",
+        "|" + "---|" * 7,
+    ]
     for name in COMMANDS:
-        clock, processor = (statistics.median(row[name][i] - row[START_UP][i] for row in rounds) for i in (0, 1))
+        clock, processor = (
+            statistics.median(row[name][i] - row[START_UP][i] for row in rounds) for i in (0, 1)
+        )
         ratio = statistics.median(row[name][0] / row[START_UP][0] for row in rounds)
         verdict = "| | |" if name == START_UP else f"| {LIMIT} | {'yes' if clock <= LIMIT else 'no'} |"
         seconds = statistics.median(row[name][0] for row in rounds)
@@ -58,7 +64,9 @@ def table_of(rounds: list[dict[str, tuple[float, float]]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
@@ -67,7 +75,10 @@ def main() -> None:
     rounds = kept(results)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for run, source, target in (("a", "sklearn:breast_cancer", "target"), ("b", "sklearn:wine", "target")):
+        for run, source, target in (
+            ("a", "sklearn:breast_cancer", "target"),
+            ("b", "sklearn:wine", "target"),
+        ):
             advisor(["recommend", source, "--target", target, "--out", run], folder)
         while len(rounds) < arguments.rounds:
             names = random.Random(len(rounds)).sample(sorted(COMMANDS), len(COMMANDS))

@@ -1,16 +1,18 @@
-"""Kill workers, nodes, the driver and the storage of a study at random; after each, nothing is lost and nothing double.
+"""Kill workers, nodes, the driver and the storage of a study at random; after
+each, nothing is lost and nothing double.
 
     python benchmarks/chaos.py [--kills 200] [--trials 60] [--seed 0] [--kinds worker,node,driver,storage]
-                               [--address HOST:PORT]     # a Ray that is there, instead of a cluster of our own
+                               [--address HOST:PORT] # a Ray that is there, instead of a cluster of our own
 
-worker: SIGKILL of a worker's process. node: a node of two workers is gone at once, and another joins. driver: SIGKILL of
-the process that searches; the next goes on with the same journal. storage: by turns a torn write (the driver is killed
-in the middle of a record), and a disk that is full after some hundred bytes.
+worker: SIGKILL of a worker's process. node: a node of two workers is gone at once, and another joins. driver:
+SIGKILL of the process that searches; the next goes on with the same journal. storage: by turns a torn write
+(the driver is killed in the middle of a record), and a disk that is full after some hundred bytes.
 
-The study is fixed: 60 trials, each a quarter of a second; when it is finished, the next begins. What a driver has said is
-done must be in the journal, with its value, after every kill; a finished study has every place of its budget once, with
-the value that its parameters give, and no trial left open; workers are gone when their driver is. Ends with an
-AssertionError at the first that is not so; else prints a line for benchmarks/results/chaos.md.
+The study is fixed: 60 trials, each a quarter of a second; when it is finished, the next begins. What a
+driver has said is done must be in the journal, with its value, after every kill; a finished study has
+every place of its budget once, with the value that its parameters give, and no trial left open; workers
+are gone when their driver is. Ends with an AssertionError at the first that is not so; else prints a
+line for benchmarks/results/chaos.md.
 """
 
 import argparse
@@ -84,7 +86,9 @@ def drive(journal, address, trials, room):
     def payload(configuration, place):
         return {"losses": losses(configuration["x"]), "seconds": SECONDS}
 
-    plan = SearchPlan(PointSpace(), {"first": {"x": 1.0}}, trials=trials, max_epochs=EPOCHS, make_payload=payload, seed=1)
+    plan = SearchPlan(
+        PointSpace(), {"first": {"x": 1.0}}, trials=trials, max_epochs=EPOCHS, make_payload=payload, seed=1
+    )
     executor = Loud(script_factory, SHARED, None, address)
     if room is not None:
         # Only now: Ray's own files are larger.
@@ -108,7 +112,16 @@ class Driver:
     """A driver's process, and what it has said."""
 
     def __init__(self, journal, address, trials, room=None):
-        command = [sys.executable, __file__, "--drive", str(journal), "--address", address, "--trials", str(trials)]
+        command = [
+            sys.executable,
+            __file__,
+            "--drive",
+            str(journal),
+            "--address",
+            address,
+            "--trials",
+            str(trials),
+        ]
         command += [] if room is None else ["--room", str(room)]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.said, self.workers, self.errors = [], set(), []
@@ -172,7 +185,8 @@ class Supervisor:
         return self.cluster.address
 
     def _join(self):
-        """Another node. Ray gives one 30 seconds to come up, which a machine with other work may not keep to."""
+        """Another node. Ray gives one 30 seconds to come up, which a machine
+        with other work may not keep to."""
         for _ in range(10):
             try:
                 self.nodes.append(self.cluster.add_node(num_cpus=2))
@@ -238,7 +252,9 @@ class Supervisor:
     def collect(self):
         """After a driver's end: what it said is in the journal."""
         for document in self.driver.said:
-            assert document["number"] not in self.said or self.said[document["number"]] == document, "told twice"
+            assert document["number"] not in self.said or self.said[document["number"]] == document, (
+                "told twice"
+            )
             self.said[document["number"]] = document
         self.workers |= self.driver.workers
         self.driver = None
@@ -309,7 +325,9 @@ def check(journal, budget):
     trials = load(journal)
     assert all(trial.state.is_finished() for trial in trials), "a trial is left open"
     counted = [trial for trial in trials if "void" not in trial.user_attrs]
-    assert sorted(trial.user_attrs["place"] for trial in counted) == list(range(budget)), "the budget is not met once"
+    assert sorted(trial.user_attrs["place"] for trial in counted) == list(range(budget)), (
+        "the budget is not met once"
+    )
     for trial in counted:
         if trial.state == TrialState.COMPLETE:
             assert trial.value == min(losses(trial.params["x"]))
@@ -318,7 +336,9 @@ def check(journal, budget):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--trials", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
@@ -341,8 +361,10 @@ def main():
             supervisor.close()
     kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(supervisor.kills.items()))
     line = (
-        f"- {date.today()}, seed {arguments.seed}: {supervisor.kills.total()} kills ({kinds}) over {supervisor.studies} "
-        f"studies of {arguments.trials} trials and {supervisor.starts} drivers in {time.monotonic() - begun:.0f} s: "
+        f"- {date.today()}, seed {arguments.seed}: {supervisor.kills.total()} kills ({kinds}) over "
+        f"{supervisor.studies} "
+        f"studies of {arguments.trials} trials and {supervisor.starts} drivers in "
+        f"{time.monotonic() - begun:.0f} s: "
         "nothing lost, nothing double, every budget met"
     )
     print(line)

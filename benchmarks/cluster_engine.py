@@ -1,17 +1,19 @@
 """The engine under load: nodes, reports, a long study, and the time to the first trial.
 
-    python benchmarks/cluster_engine.py [efficiency] [reports] [simulated] [study] [start]     # all, when none is named
+    python benchmarks/cluster_engine.py [efficiency] [reports] [simulated]
+    [study] [start] # all, when none is named
 
-efficiency: a cluster of 1, 2, 4 and 8 nodes on this machine, one worker each, and trials that sleep: the share of the
-workers' time that was spent in trials. Must reach: 0.95.
+efficiency: a cluster of 1, 2, 4 and 8 nodes on this machine, one worker each, and trials that sleep: the
+share of the workers' time that was spent in trials. Must reach: 0.95.
 reports: two workers that report epochs as fast as they can. Must reach: 1,000 a second.
-simulated: 1,000 trials on the simulated clock with every fault, the study in memory and in a journal: the least CPU of
-some repetitions by turns, since what else runs here only adds to it. Must reach: 1 s.
-study: 10,000 trials on the simulated clock, with deaths, delays and repetitions: seconds, and the driver's memory every
-1,000 trials. Must reach: memory flat. Beside it, what TPE takes for one question in so long a study.
-start: from the command to the end of the first trial's first epoch, beside `ray.init` and one actor that imports torch,
-each in fresh processes by turns. Must reach: 1.3 times.
-Appends a Markdown table to benchmarks/results/cluster_engine.md.
+simulated: 1,000 trials on the simulated clock with every fault, the study in memory and in a journal: the
+least CPU of some repetitions by turns, since what else runs here only adds to it. Must reach: 1 s.
+study: 10,000 trials on the simulated clock, with deaths, delays and repetitions: seconds,
+and the driver's memory every 1,000 trials. Must reach: memory flat. Beside it, what TPE
+takes for one question in so long a study.
+start: from the command to the end of the first trial's first epoch, beside `ray.init` and one actor that
+imports torch, each in fresh processes by turns. Must reach: 1.3 times. Appends a Markdown table to
+benchmarks/results/cluster_engine.md.
 """
 
 import argparse
@@ -90,7 +92,9 @@ def efficiency(nodes):
                 plan,
                 executor,
                 Path(folder) / "journal",
-                on_event=lambda event, progress: busy.append(event.result) if isinstance(event, Ended) else None,
+                on_event=lambda event, progress: (
+                    busy.append(event.result) if isinstance(event, Ended) else None
+                ),
             )
             seconds = time.monotonic() - begun
         return sum(busy) / (nodes * seconds), seconds
@@ -130,7 +134,9 @@ def measure_reports():
         executor.worker_pids()
         with on_disk() as folder:
             begun, used = time.monotonic(), time.process_time()
-            result = search(SearchPlan(PointSpace(), {}, trials=6, max_epochs=EPOCHS), executor, Path(folder) / "journal")
+            result = search(
+                SearchPlan(PointSpace(), {}, trials=6, max_epochs=EPOCHS), executor, Path(folder) / "journal"
+            )
             seconds, used = time.monotonic() - begun, time.process_time() - used
     finally:
         executor.close()
@@ -193,13 +199,18 @@ def measure_simulated(repetitions=7):
     taken = {"in memory": [], "in a journal": []}
     with on_disk() as folder:
         for number in range(repetitions):
-            for name, store in (("in memory", InMemory), ("in a journal", Path(folder) / f"journal-{number}")):
+            for name, store in (
+                ("in memory", InMemory),
+                ("in a journal", Path(folder) / f"journal-{number}"),
+            ):
                 executor, begun = misfortunes(), time.process_time()
                 result = search(random_plan(1000), executor, store, clock=executor.clock)
                 taken[name].append(time.process_time() - begun)
                 assert len(result.trials) == 1000
     rows = [("1,000 trials, the study", "least CPU, s", "median CPU, s", "of")]
-    rows += [(name, f"{min(one):.2f}", f"{statistics.median(one):.2f}", repetitions) for name, one in taken.items()]
+    rows += [
+        (name, f"{min(one):.2f}", f"{statistics.median(one):.2f}", repetitions) for name, one in taken.items()
+    ]
     return table(*rows)
 
 
@@ -231,9 +242,10 @@ def measure_study():
     counts = ", ".join(f"{result.number_of(end)} {end}" for end in ("complete", "pruned", "set aside"))
     return (
         table(*rows)
-        + f"\n\n{counts}; {executor.clock() / 3600:.1f} simulated hours; the journal has {size:.1f} MB and opens in "
-        + f"{opened:.1f} s. TPE takes {1000 * asking:.0f} ms for a question of one float among {LONG:,} trials; "
-        + wide_space_asking()
+        + f"\n\n{counts}; {executor.clock() / 3600:.1f} simulated hours; the journal has {size:.1f} MB and "
+        "opens in "
+        + f"{opened:.1f} s. TPE takes {1000 * asking:.0f} ms for a question of one float among {LONG:,} "
+        "trials; " + wide_space_asking()
     )
 
 
@@ -303,9 +315,12 @@ def measure_start(repetitions=7):
         data = Path(folder) / "data.csv"
         values = draw.normal(size=(2000, 10))
         lines = [",".join([*(f"x{i}" for i in range(10)), "y"])]
-        lines += [",".join([*(f"{value:.4f}" for value in row), "ab"[int(row[0] + row[1] > 0)]]) for row in values]
+        lines += [
+            ",".join([*(f"{value:.4f}" for value in row), "ab"[int(row[0] + row[1] > 0)]]) for row in values
+        ]
         data.write_text("\n".join(lines) + "\n")
-        # A pair that does not count: the first start after an installation compiles modules and reads them from the disk.
+        # A pair that does not count: the first start after an installation compiles
+        # modules and reads them from the disk.
         for number in range(1 + repetitions):
             pair = seconds_to_ready(BARE), seconds_to_ready(OURS, str(data), f"{folder}/run-{number}")
             if number:
@@ -313,8 +328,17 @@ def measure_start(repetitions=7):
                 ours.append(pair[1])
     ratio = statistics.median(one / other for one, other in zip(ours, bare, strict=True))
     rows = [("", "median, s", "of", "ratio (median of pairs)")]
-    rows.append(("`ray.init` and an actor that imports torch", f"{statistics.median(bare):.1f}", repetitions, ""))
-    rows.append(("`tune` on 2,000 rows, to the first epoch", f"{statistics.median(ours):.1f}", repetitions, f"{ratio:.2f}"))
+    rows.append(
+        ("`ray.init` and an actor that imports torch", f"{statistics.median(bare):.1f}", repetitions, "")
+    )
+    rows.append(
+        (
+            "`tune` on 2,000 rows, to the first epoch",
+            f"{statistics.median(ours):.1f}",
+            repetitions,
+            f"{ratio:.2f}",
+        )
+    )
     return table(*rows)
 
 
@@ -328,14 +352,19 @@ PARTS = {
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []])
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     for name in arguments.parts or PARTS:
         text = PARTS[name]()
         load = os.getloadavg()[0]
-        section = f"## {name}, {date.today()}, {platform.machine()}, {os.cpu_count()} cores, load {load:.1f}\n\n{text}\n"
+        section = (
+            f"## {name}, {date.today()}, {platform.machine()}, {os.cpu_count()} cores, load "
+            f"{load:.1f}\n\n{text}\n"
+        )
         print(section)
         RESULTS.parent.mkdir(exist_ok=True)
         known = RESULTS.read_text("utf-8") if RESULTS.exists() else "# The engine under load\n"

@@ -1,10 +1,12 @@
-"""What a trial takes of a GPU's memory beside what is predicted of it, for configurations drawn from the recommended space.
+"""What a trial takes of a GPU's memory beside what is predicted of it, for
+configurations drawn from the recommended space.
 
     python benchmarks/gpu_memory.py                  # needs an NVIDIA GPU; made data
     python benchmarks/gpu_memory.py --kinds series --configurations 50
 
-reserved: the most that PyTorch held (what others on the GPU cannot have); allocated: the most that was in use. Both without and
-with recorded steps (``advisor/recorded.py``). Every finished (kind, configuration) is kept at once.
+reserved: the most that PyTorch held (what others on the GPU cannot have); allocated: the most
+that was in use. Both without and with recorded steps (``advisor/recorded.py``). Every finished
+(kind, configuration) is kept at once.
 """
 
 from __future__ import annotations
@@ -60,8 +62,15 @@ def measure(kind: str, number: int, count: int) -> dict[str, Any]:
     data, configurations = drawn(kind, count)
     configuration = configurations[number]
     train = objective.TrainingObjective({"data": data, "seed": 0})
-    row: dict[str, Any] = {"kind": kind, "configuration": number, "of": count, "gpu": torch.cuda.get_device_name()}
-    row["predicted"] = objective.training_sizing(data).predict(configuration, int(configuration["batch_size"]))
+    row: dict[str, Any] = {
+        "kind": kind,
+        "configuration": number,
+        "of": count,
+        "gpu": torch.cuda.get_device_name(),
+    }
+    row["predicted"] = objective.training_sizing(data).predict(
+        configuration, int(configuration["batch_size"])
+    )
     row["network"] = configuration.get("network", "dense")
     for way, warm in WARM.items():
         cuda_graphs.WARM = warm
@@ -70,7 +79,10 @@ def measure(kind: str, number: int, count: int) -> dict[str, Any]:
         torch.cuda.reset_peak_memory_stats()
         for _ in train(Job("one", objective.payload(configuration, seed=0, repeat=0, members=1, keep=False))):
             pass
-        row[way] = {"reserved": torch.cuda.max_memory_reserved(), "allocated": torch.cuda.max_memory_allocated()}
+        row[way] = {
+            "reserved": torch.cuda.max_memory_reserved(),
+            "allocated": torch.cuda.max_memory_allocated(),
+        }
     return row
 
 
@@ -82,16 +94,22 @@ def table_of(rows: list[dict[str, Any]]) -> str:
         ratios = {
             "reserved / predicted": [row["recorded"]["reserved"] / row["predicted"] for row in some],
             "allocated / predicted": [row["recorded"]["allocated"] / row["predicted"] for row in some],
-            "reserved, recorded / not": [row["recorded"]["reserved"] / row["not recorded"]["reserved"] for row in some],
+            "reserved, recorded / not": [
+                row["recorded"]["reserved"] / row["not recorded"]["reserved"] for row in some
+            ],
         }
         for what, values in ratios.items():
             low, middle, high = np.quantile(values, (0, 0.5, 1))
-            lines.append(f"| {kind} | {network} | {len(some)} | {what} | {low:.2f} | {middle:.2f} | {high:.2f} |")
+            lines.append(
+                f"| {kind} | {network} | {len(some)} | {what} | {low:.2f} | {middle:.2f} | {high:.2f} |"
+            )
     return "\n".join([*lines, "", f"On {', '.join(sorted({row['gpu'] for row in rows}))}."])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kinds", nargs="*", default=list(KINDS), choices=KINDS)
     parser.add_argument("--configurations", type=int, default=24)
     parser.add_argument("--results", type=Path, default=HERE / "results" / "gpu_memory.jsonl")
@@ -100,7 +118,14 @@ def main() -> None:
         raise SystemExit("no GPU that PyTorch can use")
     count = arguments.configurations
     todo = itertools.product(arguments.kinds, range(count), [count])
-    go_on(arguments.results, "Memory of a trial on a GPU", ("kind", "configuration", "of"), todo, measure, table_of)
+    go_on(
+        arguments.results,
+        "Memory of a trial on a GPU",
+        ("kind", "configuration", "of"),
+        todo,
+        measure,
+        table_of,
+    )
 
 
 if __name__ == "__main__":

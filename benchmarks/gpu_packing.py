@@ -1,10 +1,12 @@
-"""Trials that share a GPU: how many an hour with 1, 2, 4 and 8 workers on it, and the memory expected of them and taken.
+"""Trials that share a GPU: how many an hour with 1, 2, 4 and 8 workers on it, and
+the memory expected of them and taken.
 
     python benchmarks/gpu_packing.py                  # needs an NVIDIA GPU and Ray; made data
     python benchmarks/gpu_packing.py --workers 1 8 --kinds table --trials 24
 
-Each run is `advisor tune` of the recommended space, with the epochs fixed so that every run trains as long. Counted from the
-beginning of the first trial to the end of the last. Every finished (kind, workers) is kept at once.
+Each run is `advisor tune` of the recommended space, with the epochs fixed so that every run
+trains as long. Counted from the beginning of the first trial to the end of the last. Every
+finished (kind, workers) is kept at once.
 """
 
 from __future__ import annotations
@@ -38,9 +40,15 @@ def measure(kind: str, workers: int, trials: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         source, target = made(f"small {kind}", Path(folder))
         run = advisor.tune(
-            source, target, out=Path(folder) / "run", trials=trials, workers=workers, gpus_per_worker=1 / workers,
-            fixed=FIXED, seed=0,
-        )  # fmt: skip
+            source,
+            target,
+            out=Path(folder) / "run",
+            trials=trials,
+            workers=workers,
+            gpus_per_worker=1 / workers,
+            fixed=FIXED,
+            seed=0,
+        )
         placed = run.document["search"]["packing"]
     seconds = max(row["ended"] for row in placed) - min(row["began"] for row in placed)
     known = [row for row in placed if row["peak_memory"]]
@@ -59,23 +67,31 @@ def measure(kind: str, workers: int, trials: int) -> dict[str, Any]:
 
 
 def table_of(rows: list[dict[str, Any]]) -> str:
-    head = "| kind | workers | trials | s | trials an hour | of one worker's | a trial s | most GB | used / expected |"
+    head = (
+        "| kind | workers | trials | s | trials an hour | of one worker's | a trial s | most GB | used / "
+        "expected |"
+    )
     lines = [head, "|" + "---|" * 9]
     for row in sorted(rows, key=lambda row: (row["kind"], row["workers"])):
         like = (row["kind"], 1, row["trials"])
         alone = next((r for r in rows if (r["kind"], r["workers"], r["trials"]) == like), row)
         peak = "" if row["peak"] is None else f"{row['peak'] / 1e9:.2f}"
-        share = "" if row["used_of_expected"] is None else " ".join(f"{q:.2f}" for q in row["used_of_expected"])
+        share = (
+            "" if row["used_of_expected"] is None else " ".join(f"{q:.2f}" for q in row["used_of_expected"])
+        )
         lines.append(
             f"| {row['kind']} | {row['workers']} | {row['trials']} | {row['seconds']:.1f} "
-            f"| {3600 * row['trials'] / row['seconds']:,.0f} | {alone['seconds'] / row['seconds']:.2f} | {row['trial']:.2f} "
+            f"| {3600 * row['trials'] / row['seconds']:,.0f} | {alone['seconds'] / row['seconds']:.2f} | "
+            f"{row['trial']:.2f} "
             f"| {peak} | {share} |"
         )
     return "\n".join([*lines, "", f"On {rows[0]['gpu']}." if rows else ""])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kinds", nargs="*", default=["images", "series", "table"])
     parser.add_argument("--workers", nargs="*", type=int, default=[1, 2, 4, 8])
     parser.add_argument("--trials", type=int, default=24)
@@ -83,8 +99,13 @@ def main() -> None:
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
         raise SystemExit("no GPU that PyTorch can use")
-    todo = ((kind, workers, arguments.trials) for kind, workers in itertools.product(arguments.kinds, arguments.workers))
-    go_on(arguments.results, "Trials that share a GPU", ("kind", "workers", "trials"), todo, measure, table_of)
+    todo = (
+        (kind, workers, arguments.trials)
+        for kind, workers in itertools.product(arguments.kinds, arguments.workers)
+    )
+    go_on(
+        arguments.results, "Trials that share a GPU", ("kind", "workers", "trials"), todo, measure, table_of
+    )
 
 
 if __name__ == "__main__":

@@ -1,17 +1,19 @@
 """How fast our training is on a GPU, in rows per second, beside a plain PyTorch loop over the same network.
 
-    python benchmarks/gpu_training.py                     # needs an NVIDIA GPU; made data, whose labels mean nothing
-    python benchmarks/gpu_training.py --cases digits series --ways plain ours
+    python benchmarks/gpu_training.py # needs an NVIDIA GPU; made data, whose labels mean nothing python
+    benchmarks/gpu_training.py --cases digits series --ways plain ours
 
-plain: nn.Conv2d, nn.BatchNorm2d and nn.Linear in place of our stacked layers, channels last, autocast to bfloat16, fused
-AdamW, gradients clipped where the advice says so, the rows in the GPU's memory (those of `stored` in the host's: a DataLoader
-of four processes, pinned), and a validation after each epoch, in batches of the same size. ours: ``advisor.training.loop.train``
-with what the rules recommend for such data beside a GPU, without changes to the images and not compiled. eager: the same
-without recording steps (``advisor/recorded.py``); full: in full precision; compiled: with torch.compile; changed: with the
-changes to the rows that the rules recommend. The folds of a table: ours trains them as one stack, plain one after the other.
+plain: nn.Conv2d, nn.BatchNorm2d and nn.Linear in place of our stacked layers, channels last, autocast
+to bfloat16, fused AdamW, gradients clipped where the advice says so, the rows in the GPU's memory
+(those of `stored` in the host's: a DataLoader of four processes, pinned), and a validation after each
+epoch, in batches of the same size. ours: ``advisor.training.loop.train`` with what the rules recommend
+for such data beside a GPU, without changes to the images and not compiled. eager: the same without
+recording steps (``advisor/recorded.py``); full: in full precision; compiled: with torch.compile;
+changed: with the changes to the rows that the rules recommend. The folds of a table: ours trains them
+as one stack, plain one after the other.
 
-The first epoch warms up (its excess is what compiling takes); the others count. Rates are compared within a session: a
-machine and an hour. Every finished (session, case, way) is kept at once.
+The first epoch warms up (its excess is what compiling takes); the others count. Rates are compared within a
+session: a machine and an hour. Every finished (session, case, way) is kept at once.
 """
 
 from __future__ import annotations
@@ -68,7 +70,10 @@ def made(case: str, folder: Path) -> tuple[Path, str | None]:
     labels = draw.integers(0, 10, shape[0])
     if kind == "table":
         numbers = draw.normal(size=shape)
-        text = "\n".join(",".join(f"{x:.4f}" for x in row) + f",c{label}" for row, label in zip(numbers, labels, strict=True))
+        text = "\n".join(
+            ",".join(f"{x:.4f}" for x in row) + f",c{label}"
+            for row, label in zip(numbers, labels, strict=True)
+        )
         file = folder / "rows.csv"
         file.write_text(",".join([f"x{j}" for j in range(shape[1])] + ["y"]) + "\n" + text + "\n")
         return file, "y"
@@ -104,7 +109,11 @@ def timed(epochs: Iterator[Any], rows: int) -> dict[str, float]:
         torch.cuda.synchronize()
         times.append(time.perf_counter())
     seconds = np.diff(times)
-    return {"first": float(seconds[0]), "seconds": float(seconds[1:].mean()), "rows_per_second": rows / float(seconds[1:].mean())}
+    return {
+        "first": float(seconds[0]),
+        "seconds": float(seconds[1:].mean()),
+        "rows_per_second": rows / float(seconds[1:].mean()),
+    }
 
 
 def ours(case: str, way: str) -> dict[str, float]:
@@ -120,7 +129,7 @@ def ours(case: str, way: str) -> dict[str, float]:
     return timed(epochs, sum(len(split.train) for split in splits))
 
 
-# ---------------------------------------------------------------------------------------------------- the plain loop
+# --------------------------------------------------------------------------------------------- the plain loop
 
 
 def plainly(module: nn.Module) -> nn.Module:
@@ -131,9 +140,15 @@ def plainly(module: nn.Module) -> nn.Module:
         made = {1: nn.Conv1d, 2: nn.Conv2d}[len(module.stride)]
         out, into, *kernel = module.weight.shape[1:]
         return made(
-            into * module.groups, out, tuple(kernel), module.stride, module.padding, module.dilation, module.groups,
+            into * module.groups,
+            out,
+            tuple(kernel),
+            module.stride,
+            module.padding,
+            module.dilation,
+            module.groups,
             bias=module.bias is not None,
-        )  # fmt: skip
+        )
     if isinstance(module, StackedMapNorm) and module.kind == "batch":
         return PlainNorm(module.scale.shape[1])
     if isinstance(module, StackedLinear):
@@ -180,7 +195,9 @@ def plain(case: str, way: str) -> dict[str, float]:
         if CASES[case][0] == "table":
             epochs = plain_table(configuration, data, split)
         else:
-            epochs = plain_signals(configuration, data, split, compiled="compiled" in way, stored=case == "stored")
+            epochs = plain_signals(
+                configuration, data, split, compiled="compiled" in way, stored=case == "stored"
+            )
         runs.append(timed(epochs, len(split.train)))
     seconds, rows = sum(run["seconds"] for run in runs), sum(len(split.train) for split in splits)
     return {"first": sum(run["first"] for run in runs), "seconds": seconds, "rows_per_second": rows / seconds}
@@ -212,7 +229,9 @@ def plain_signals(
         if not stored:
             yield from ((values[part], target[part]) for part in parts)
             return
-        loader = torch.utils.data.DataLoader(Batches(values, target, parts), batch_size=None, num_workers=4, pin_memory=True)
+        loader = torch.utils.data.DataLoader(
+            Batches(values, target, parts), batch_size=None, num_workers=4, pin_memory=True
+        )
         for x, y in loader:
             yield x.cuda(non_blocking=True), y.cuda(non_blocking=True)
 
@@ -233,7 +252,9 @@ def plain_signals(
             optimizer.step()
         net.eval()
         with torch.no_grad():
-            total = sum(float(F.cross_entropy(outputs(x).float(), y, reduction="sum")) for x, y in batches(validation))
+            total = sum(
+                float(F.cross_entropy(outputs(x).float(), y, reduction="sum")) for x, y in batches(validation)
+            )
         assert np.isfinite(total)
         yield
 
@@ -257,13 +278,16 @@ def plain_table(configuration: dict[str, Any], data: Dataset, split: Split) -> I
         with torch.no_grad():
             parts = validation.split(8192)
             total = sum(
-                float(F.cross_entropy(net(*inputs.inputs(p[None], none.cuda()))[0], target[p], reduction="sum")) for p in parts
+                float(
+                    F.cross_entropy(net(*inputs.inputs(p[None], none.cuda()))[0], target[p], reduction="sum")
+                )
+                for p in parts
             )
         assert np.isfinite(total)
         yield
 
 
-# ---------------------------------------------------------------------------------------------------- the table
+# -------------------------------------------------------------------------------------------------- the table
 
 
 def measure(session: str, case: str, way: str) -> dict[str, Any]:
@@ -272,30 +296,46 @@ def measure(session: str, case: str, way: str) -> dict[str, Any]:
     found = plain(case, way) if way.startswith("plain") else ours(case, way)
     found["memory"] = (torch.cuda.max_memory_allocated() - before) / 1e9
     torch.cuda.empty_cache()
-    known = {"session": session, "case": case, "way": way, "torch": torch.__version__, "took": time.perf_counter() - begun}
+    known = {
+        "session": session,
+        "case": case,
+        "way": way,
+        "torch": torch.__version__,
+        "took": time.perf_counter() - begun,
+    }
     return known | {"device": torch.cuda.get_device_name(), **found}
 
 
 def table_of(rows: list[dict[str, Any]]) -> str:
-    lines = ["| session | case | way | rows/s | of plain | first epoch s | others s | GB | GPU |", "|" + "---|" * 9]
+    lines = [
+        "| session | case | way | rows/s | of plain | first epoch s | others s | GB | GPU |",
+        "|" + "---|" * 9,
+    ]
     for session, case in itertools.product(sorted({row["session"] for row in rows}), CASES):
         own = {row["way"]: row for row in rows if (row["session"], row["case"]) == (session, case)}
         for way in (way for way in WAYS if way in own):
             row = own[way]
-            ratio = f"{row['rows_per_second'] / own['plain']['rows_per_second']:.2f}" if "plain" in own else ""
+            ratio = (
+                f"{row['rows_per_second'] / own['plain']['rows_per_second']:.2f}" if "plain" in own else ""
+            )
             memory = f"{row['memory']:.2f}" if "memory" in row else ""
             lines.append(
-                f"| {session} | {case} | {way} | {row['rows_per_second']:,.0f} | {ratio} | {row['first']:.2f} "
+                f"| {session} | {case} | {way} | {row['rows_per_second']:,.0f} | {ratio} | "
+                f"{row['first']:.2f} "
                 f"| {row['seconds']:.3f} | {memory} | {row['device']} |"
             )
     return "\n".join(lines)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--cases", nargs="*", default=list(CASES), choices=list(CASES))
     parser.add_argument("--ways", nargs="*", default=list(WAYS), choices=WAYS)
-    parser.add_argument("--session", default=date.today().isoformat(), help="a name for this machine and hour")
+    parser.add_argument(
+        "--session", default=date.today().isoformat(), help="a name for this machine and hour"
+    )
     parser.add_argument("--results", type=Path, default=HERE / "results" / "gpu_training.jsonl")
     arguments = parser.parse_args()
     if not torch.cuda.is_available():

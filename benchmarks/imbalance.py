@@ -1,10 +1,12 @@
 """The advised treatment of rare classes against none, and every treatment that training offers.
 
-    python benchmarks/imbalance.py               # all imbalanced sets of ../shared/data/tables, 3 seeds, advised against none
-    python benchmarks/imbalance.py --treatments  # each treatment too, on a part of the training rows (no test row is read)
+    python benchmarks/imbalance.py # all imbalanced sets of ../shared/data/tables, 3 seeds,
+    advised against none python benchmarks/imbalance.py --treatments # each treatment too, on a
+    part of the training rows (no test row is read)
 
-Each run is `fit` (no search) on the same rows with the same seed. "none" is class_balance none with the most likely class
-predicted. Every finished (set, seed, treatment) is kept at once, and a second call goes on from there.
+Each run is `fit` (no search) on the same rows with the same seed. "none" is class_balance none
+with the most likely class predicted. Every finished (set, seed, treatment) is kept at once,
+and a second call goes on from there.
 """
 
 from __future__ import annotations
@@ -23,7 +25,16 @@ from resumable import go_on
 import advisor
 
 HERE = Path(__file__).resolve().parent
-SETS = ["yeast4", "attrition", "page-blocks0", "abalone19", "mlc-churn", "default-islr", "nass-cds", "mpls-stops"]
+SETS = [
+    "yeast4",
+    "attrition",
+    "page-blocks0",
+    "abalone19",
+    "mlc-churn",
+    "default-islr",
+    "nass-cds",
+    "mpls-stops",
+]
 TREATMENTS = ["reweight", "focal", "oversample", "noise", "smote", "balanced_head"]
 NONE = {"class_balance": "none", "decision": "most_likely"}
 MEASURES = ("loss", "balanced_accuracy", "average_precision", "accuracy")
@@ -31,7 +42,9 @@ MEASURES = ("loss", "balanced_accuracy", "average_precision", "accuracy")
 
 def measure(folder: Path, seed: int, treatment: str, development: bool) -> dict:
     target = yaml.safe_load((folder / "meta.yaml").read_text())["target"]
-    fixed = {"none": NONE, "advised": {}}.get(treatment, {"class_balance": treatment, "decision": "most_likely"})
+    fixed = {"none": NONE, "advised": {}}.get(
+        treatment, {"class_balance": treatment, "decision": "most_likely"}
+    )
     with tempfile.TemporaryDirectory() as out:
         train, test = folder / "train.csv", folder / "test.csv"
         if development:
@@ -53,9 +66,12 @@ def measure(folder: Path, seed: int, treatment: str, development: bool) -> dict:
 
 
 def table_of(rows: list[dict]) -> str:
-    """Per treatment the paired differences to none: mean over the sets of the mean over seeds, with its standard error."""
+    """Per treatment the paired differences to none: mean over the sets of the mean
+    over seeds, with its standard error."""
     found = {(row["set"], row["seed"], row["treatment"]): row for row in rows}
-    lines = ["| set | treatment | seeds | log loss / none | balanced accuracy - none | average precision - none |"]
+    lines = [
+        "| set | treatment | seeds | log loss / none | balanced accuracy - none | average precision - none |"
+    ]
     lines.append("|" + "---|" * 6)
     overall: dict[str, list[tuple[float, float, float]]] = {}
     for treatment in dict.fromkeys(row["treatment"] for row in rows if row["treatment"] != "none"):
@@ -63,17 +79,23 @@ def table_of(rows: list[dict]) -> str:
             pairs = [
                 (row, found[name, row["seed"], "none"])
                 for row in rows
-                if row["set"] == name and row["treatment"] == treatment and (name, row["seed"], "none") in found
+                if row["set"] == name
+                and row["treatment"] == treatment
+                and (name, row["seed"], "none") in found
             ]
             if not pairs:
                 continue
             ratio = float(np.exp(np.mean([np.log(own["loss"] / none["loss"]) for own, none in pairs])))
             balanced, precision = (
-                float(np.mean([own[key] - none[key] for own, none in pairs])) if pairs[0][0][key] is not None else np.nan
+                float(np.mean([own[key] - none[key] for own, none in pairs]))
+                if pairs[0][0][key] is not None
+                else np.nan
                 for key in ("balanced_accuracy", "average_precision")
             )
             overall.setdefault(treatment, []).append((ratio, balanced, precision))
-            lines.append(f"| {name} | {treatment} | {len(pairs)} | {ratio:.3f} | {balanced:+.3f} | {precision:+.3f} |")
+            lines.append(
+                f"| {name} | {treatment} | {len(pairs)} | {ratio:.3f} | {balanced:+.3f} | {precision:+.3f} |"
+            )
     lines.append("")
     for treatment, values in overall.items():
         ratios, balanced, precision = (np.array(column) for column in zip(*values, strict=True))
@@ -87,18 +109,24 @@ def table_of(rows: list[dict]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, default=HERE.parent.parent / "shared" / "data" / "tables")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--sets", nargs="*", default=SETS)
-    parser.add_argument("--treatments", action="store_true", help="every treatment, on parts of the training rows alone")
+    parser.add_argument(
+        "--treatments", action="store_true", help="every treatment, on parts of the training rows alone"
+    )
     arguments = parser.parse_args()
     data, parts = arguments.data, arguments.treatments
     go_on(
         HERE / "results" / ("imbalance_treatments.jsonl" if parts else "imbalance.jsonl"),
         "Rare classes: treatments against none",
         ("seed", "set", "treatment"),
-        itertools.product(range(arguments.seeds), arguments.sets, ["none", *(TREATMENTS if parts else ["advised"])]),
+        itertools.product(
+            range(arguments.seeds), arguments.sets, ["none", *(TREATMENTS if parts else ["advised"])]
+        ),
         lambda seed, name, treatment: measure(data / name, seed, treatment, parts),
         table_of,
     )

@@ -2,9 +2,10 @@
 
     python benchmarks/recommend_speed.py [--rows 1000000] [--repeats 3]
 
-Makes a table of 20 float, 5 integer and 5 text columns and a target in a temporary folder, as CSV and as Parquet, and
-times each step in a process of its own: the imports apart, the best of the repeats, and the peak of resident memory.
-What it must reach: on CSV at most 1.5 times polars' read_csv plus 2 s, within 3 GB; on Parquet 3 s.
+Makes a table of 20 float, 5 integer and 5 text columns and a target in a temporary folder, as CSV
+and as Parquet, and times each step in a process of its own: the imports apart, the best of the
+repeats, and the peak of resident memory. What it must reach: on CSV at most 1.5 times polars'
+read_csv plus 2 s, within 3 GB; on Parquet 3 s.
 """
 
 import argparse

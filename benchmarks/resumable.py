@@ -1,4 +1,5 @@
-"""A benchmark as cases of which each is measured once: what is finished is kept at once, and a second call goes on from there."""
+"""A benchmark as cases of which each is measured once: what is finished is kept at once, and
+a second call goes on from there."""
 
 from __future__ import annotations
 
@@ -28,9 +29,11 @@ def go_on(
     measure: Callable[..., Row],
     table_of: Callable[[list[Row]], str],
 ) -> None:
-    """Measure what of ``todo`` is not in ``results`` (JSON lines) yet; the table goes beside it as Markdown, and to stdout.
+    """Measure what of ``todo`` is not in ``results`` (JSON lines) yet; the table goes
+    beside it as Markdown, and to stdout.
 
-    case: the fields of a row that say which case it is, in the order of a tuple of ``todo``, ``measure``'s arguments.
+    case: the fields of a row that say which case it is, in the order of a tuple
+        of ``todo``, ``measure``'s arguments.
     """
     results.parent.mkdir(exist_ok=True)
     rows = kept(results)

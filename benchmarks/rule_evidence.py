@@ -1,12 +1,13 @@
 """What each rule for tables is worth: the recommendation trained with all rules, and with one left out.
 
-    python benchmarks/rule_evidence.py                     # 250 and 1,000 rows of 8 sets of ../shared/data/tables, one draw
-    python benchmarks/rule_evidence.py --rules embed-numbers clip-the-gradient --draws 3
-    python benchmarks/rule_evidence.py --write             # rules/evidence.yaml anew, from what is measured
+    python benchmarks/rule_evidence.py # 250 and 1,000 rows of 8 sets of ../shared/data/tables, one draw
+    python benchmarks/rule_evidence.py --rules embed-numbers clip-the-gradient --draws 3 python
+    benchmarks/rule_evidence.py --write # rules/evidence.yaml anew, from what is measured
 
-A rule is measured where it changes a value of the configuration. The training rows are drawn from larger sets and 1,500
-others test, as in small_tables.py; no test part is read. Every finished (set, rows, draw, rule) is kept at once, and a second
-call goes on from there. The effect of a rule is the geometric mean over sets of test loss with it / without it.
+A rule is measured where it changes a value of the configuration. The training rows are drawn from larger
+sets and 1,500 others test, as in small_tables.py; no test part is read. Every finished (set, rows, draw,
+rule) is kept at once, and a second call goes on from there. The effect of a rule is the geometric mean over
+sets of test loss with it / without it.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ NOT_MEASURED = (
     *("squared-error-for-numbers", "monitor-validation-loss"),
     *("eight-folds-for-tiny-tables", "five-folds-for-small-tables"),
 )
-"""They say what the loss is and how it is judged, or make the final model of several networks: another question."""
+"""They say what the loss is and how it is judged, or make the final model of
+several networks: another question."""
 FEWEST_SETS = 4
 EVIDENCE = HERE.parent / "rules" / "evidence.yaml"
 
@@ -44,7 +46,14 @@ def trained(folder: Path, rows: int, draw: int, without: Sequence[str]) -> dict[
         run = advisor.fit(train, target, test=test, seed=draw, without=list(without), out=Path(out) / "run")
     loss = next(entry["loss"] for entry in run.document["test"]["results"] if entry["name"] == "network")
     seconds = time.monotonic() - begun
-    return {"set": folder.name, "rows": rows, "draw": draw, "without": list(without), "loss": loss, "seconds": seconds}
+    return {
+        "set": folder.name,
+        "rows": rows,
+        "draw": draw,
+        "without": list(without),
+        "loss": loss,
+        "seconds": seconds,
+    }
 
 
 def rules_that_matter(folder: Path, rows: int, draw: int) -> list[str]:
@@ -74,7 +83,11 @@ def summary(by_set: dict[str, float]) -> tuple[float, float, float]:
     """Geometric mean of the ratios, and two standard errors over the sets either way."""
     values = np.array(list(by_set.values()))
     error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.inf
-    return float(np.exp(values.mean())), float(np.exp(values.mean() - 2 * error)), float(np.exp(values.mean() + 2 * error))
+    return (
+        float(np.exp(values.mean())),
+        float(np.exp(values.mean() - 2 * error)),
+        float(np.exp(values.mean() + 2 * error)),
+    )
 
 
 def table_of(found: list[dict[str, Any]]) -> str:
@@ -82,8 +95,16 @@ def table_of(found: list[dict[str, Any]]) -> str:
     for name, by_set in sorted(effects(found).items(), key=lambda item: summary(item[1])[0]):
         mean, low, high = summary(by_set)
         lower = sum(value < 0 for value in by_set.values())
-        lines.append(f"| {name} | {len(by_set)} | {mean:.3f} | {low:.3f} to {high:.3f} | {lower} of {len(by_set)} |")
-    return "\n".join([*lines, "", "Below 1: the rule lowers the test loss. Intervals are two standard errors over the sets."])
+        lines.append(
+            f"| {name} | {len(by_set)} | {mean:.3f} | {low:.3f} to {high:.3f} | {lower} of {len(by_set)} |"
+        )
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "Below 1: the rule lowers the test loss. Intervals are two standard errors over the sets.",
+        ]
+    )
 
 
 def evidence_of(found: list[dict[str, Any]]) -> dict[str, Any]:
@@ -107,13 +128,17 @@ def write_evidence(found: list[dict[str, Any]]) -> None:
     kept = yaml.safe_load(EVIDENCE.read_text())["evidence"] if EVIDENCE.exists() else {}
     kept = {name: entry for name, entry in kept.items() if "rule_evidence.py" not in entry["command"]}
     head = "# Measured effects of rules, by id: shown with the rule wherever it is.\n"
-    head += "# Made by benchmarks/rule_evidence.py --write; entries with another command are kept as they are.\n"
+    head += (
+        "# Made by benchmarks/rule_evidence.py --write; entries with another command are kept as they are.\n"
+    )
     entries = dict(sorted({**evidence_of(found), **kept}.items()))
     EVIDENCE.write_text(head + yaml.safe_dump({"format": 1, "evidence": entries}, sort_keys=False, width=130))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, default=HERE.parent.parent / "shared" / "data" / "tables")
     parser.add_argument("--draws", type=int, default=1)
     parser.add_argument("--rows", type=int, nargs="*", default=ROWS)
@@ -132,7 +157,10 @@ def main() -> None:
             for name in arguments.sets:
                 folder = arguments.data / name
                 rules = rules_that_matter(folder, rows, draw)
-                for without in [[], *([rule] for rule in rules if not arguments.rules or rule in arguments.rules)]:
+                for without in [
+                    [],
+                    *([rule] for rule in rules if not arguments.rules or rule in arguments.rules),
+                ]:
                     if (name, rows, draw, *without) in done:
                         continue
                     found.append(trained(folder, rows, draw, without))

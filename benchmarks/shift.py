@@ -1,13 +1,14 @@
 """Planted shifts: false alarms and power of the detector, against each single test at the same 5 %.
 
-    python benchmarks/shift.py                         # repetitions in turn, until stopped or --repetitions are done
-    python benchmarks/shift.py --seconds 300           # ... or so many seconds have passed
-    python benchmarks/shift.py --shifts none           # ... of these shifts alone: false alarms need more than power
-    python benchmarks/shift.py --natural               # which development sets have test rows that look different
+    python benchmarks/shift.py # repetitions in turn, until stopped or --repetitions are done python
+    benchmarks/shift.py --seconds 300 # ... or so many seconds have passed python benchmarks/shift.py --shifts
+    none # ... of these shifts alone: false alarms need more than power python benchmarks/shift.py --natural #
+    which development sets have test rows that look different
 
-20 correlated Gaussian columns. Single tests: Kolmogorov-Smirnov with Bonferroni (a chi-squared test joins it for the new
-level), and held-out accuracy (half of the rows, binomial) of a logistic and a forest domain classifier. Every finished
-repetition is kept in results/shift.jsonl at once and a second call goes on; the tables are in results/shift.md.
+20 correlated Gaussian columns. Single tests: Kolmogorov-Smirnov with Bonferroni (a chi-squared test joins
+it for the new level), and held-out accuracy (half of the rows, binomial) of a logistic and a forest
+domain classifier. Every finished repetition is kept in results/shift.jsonl at once and a second call goes
+on; the tables are in results/shift.md.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ def covariance() -> np.ndarray:
 
 
 def sides(shift: str, rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Two samples; of "new level" the last column is a category code, of which the second side has a new one in 2 %."""
+    """Two samples; of "new level" the last column is a category code, of which the
+    second side has a new one in 2 %."""
     rng = np.random.default_rng([seed, rows, SHIFTS.index(shift)])
     root = np.linalg.cholesky(covariance() + 1e-9 * np.eye(WIDTH))
     old, new = (rng.normal(size=(rows, WIDTH)) @ root.T for _ in range(2))
@@ -88,7 +90,9 @@ def singles(old: np.ndarray, new: np.ndarray, shift: str, seed: int) -> dict[str
 def table_of(side: np.ndarray, shift: str) -> pl.DataFrame:
     data = pl.DataFrame({f"x{j}": side[:, j] for j in range(WIDTH)} | {"y": np.arange(len(side)) % 2})
     if shift == "new level":
-        data = data.with_columns(pl.format("level{}", pl.col(f"x{WIDTH - 1}").cast(pl.Int64)).alias(f"x{WIDTH - 1}"))
+        data = data.with_columns(
+            pl.format("level{}", pl.col(f"x{WIDTH - 1}").cast(pl.Int64)).alias(f"x{WIDTH - 1}")
+        )
     return data
 
 
@@ -99,11 +103,21 @@ def repetition(shift: str, rows: int, seed: int) -> dict:
     values = measure_shift(table)[0]
     seconds = time.monotonic() - begun
     found = {"advisor": values["shift.detected"], "tests": values["shift.tests"], "auc": values["shift.auc"]}
-    return {"shift": shift, "rows": rows, "seed": seed, "seconds": seconds, **found, **singles(old, new, shift, seed)}
+    return {
+        "shift": shift,
+        "rows": rows,
+        "seed": seed,
+        "seconds": seconds,
+        **found,
+        **singles(old, new, shift, seed),
+    }
 
 
 def planted_table(rows: list[dict]) -> str:
-    lines = ["| shift | rows | repetitions | advisor | KS | logistic | forest | bar | met | s |", "|" + "---|" * 10]
+    lines = [
+        "| shift | rows | repetitions | advisor | KS | logistic | forest | bar | met | s |",
+        "|" + "---|" * 10,
+    ]
     for shift in SHIFTS:
         for size in SIZES:
             own = [row for row in rows if row["shift"] == shift and row["rows"] == size]
@@ -117,7 +131,8 @@ def planted_table(rows: list[dict]) -> str:
             seconds = np.median([row["seconds"] for row in own])
             sign = "at most" if none else "at least"
             lines.append(
-                f"| {shift} | {size} | {len(own)} | {rates} | {sign} {bar:.2f} | {'yes' if met else 'no'} | {seconds:.1f} |"
+                f"| {shift} | {size} | {len(own)} | {rates} | {sign} {bar:.2f} | {'yes' if met else 'no'} | "
+                f"{seconds:.1f} |"
             )
     return "\n".join(lines)
 
@@ -128,13 +143,30 @@ def natural(folder: Path) -> dict:
     table = load_table(folder / "train.csv", meta["target"], test=folder / "test.csv")
     begun = time.monotonic()
     values = measure_shift(table)[0]
-    names = ("detected", "tests", "auc", "auc_low", "auc_high", "max_psi", "overlap", "new_level_share", "out_of_range_share")
-    row = {"set": folder.name, "said": "shift" in json.dumps(meta, default=str), "seconds": time.monotonic() - begun}
+    names = (
+        "detected",
+        "tests",
+        "auc",
+        "auc_low",
+        "auc_high",
+        "max_psi",
+        "overlap",
+        "new_level_share",
+        "out_of_range_share",
+    )
+    row = {
+        "set": folder.name,
+        "said": "shift" in json.dumps(meta, default=str),
+        "seconds": time.monotonic() - begun,
+    }
     return row | {name: values[f"shift.{name}"] for name in names} | {"period": values["columns.period"]}
 
 
 def natural_table(rows: list[dict]) -> str:
-    lines = ["| set | split said to shift | detected | by | AUC (95 %) | PSI | overlap | period columns | s |", "|" + "---|" * 9]
+    lines = [
+        "| set | split said to shift | detected | by | AUC (95 %) | PSI | overlap | period columns | s |",
+        "|" + "---|" * 9,
+    ]
     for row in sorted(rows, key=lambda row: (not row["said"], row["set"])):
         area = f"{row['auc']:.3f} ({row['auc_low']:.3f} to {row['auc_high']:.3f})"
         lines.append(
@@ -148,14 +180,19 @@ def natural_table(rows: list[dict]) -> str:
 def report() -> str:
     parts = ["# Shift"]
     if rows := kept(RESULTS):
-        parts.append(f"## Planted shifts\n\nRates of alarms, single tests at {LEVEL:.0%} each.\n\n{planted_table(rows)}")
+        parts.append(
+            f"## Planted shifts\n\nRates of alarms, single tests at {LEVEL:.0%} "
+            f"each.\n\n{planted_table(rows)}"
+        )
     if rows := kept(NATURAL):
         parts.append(f"## Development sets, features of train.csv against test.csv\n\n{natural_table(rows)}")
     return "\n\n".join(parts) + "\n"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repetitions", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=float("inf"))
     parser.add_argument("--sizes", type=int, nargs="*", default=list(SIZES))
@@ -172,7 +209,9 @@ def main() -> None:
                 keep(NATURAL, natural(folder))
     else:
         done = {(row["shift"], row["rows"], row["seed"]) for row in kept(RESULTS)}
-        todo = ((s, n, r) for r in range(arguments.repetitions) for n in arguments.sizes for s in arguments.shifts)
+        todo = (
+            (s, n, r) for r in range(arguments.repetitions) for n in arguments.sizes for s in arguments.shifts
+        )
         for case in todo:
             if case not in done and time.monotonic() < end:
                 keep(RESULTS, repetition(*case))

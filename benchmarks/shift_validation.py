@@ -1,15 +1,17 @@
 """Which validation leads to the lower test loss where the test rows are later or otherwise different?
 
-    python benchmarks/shift_validation.py              # sets of ../shared/data with a natural shift, 3 seeds, 20 trials
-    python benchmarks/shift_validation.py --trials 0   # the recommendation alone, without a search
-    python benchmarks/shift_validation.py --trials 0 --sets made-demand --ways random "later, no time" "later, held" "later, open"
+    python benchmarks/shift_validation.py # sets of ../shared/data with a natural shift, 3 seeds, 20
+    trials python benchmarks/shift_validation.py --trials 0 # the recommendation alone, without a
+    search python benchmarks/shift_validation.py --trials 0 --sets made-demand --ways random "later,
+    no time" "later, held" "later, open"
 
-Paired by seed, `tune` (or `fit`) with: random rows validating; random rows weighed by their likeness to the test rows
-(validation_weights=like_test); the latest rows (--time-column), after which the model is trained again. "random", "like
-test" and "later, no time" do not read the time, so that they differ in what validates alone. "random, time a feature" and
-"later, open" read it as a number, "later, held" never as later than the latest one trained on; "advised" is what the rules say:
-the latest rows, and the time held or not as the training rows say. Of watch the test rows are of other persons: "advised" keeps
-whole persons together, "random" does not know them. Every finished run is kept at once, and a second call goes on from there.
+Paired by seed, `tune` (or `fit`) with: random rows validating; random rows weighed by their likeness to the
+test rows (validation_weights=like_test); the latest rows (--time-column), after which the model is trained
+again. "random", "like test" and "later, no time" do not read the time, so that they differ in what validates
+alone. "random, time a feature" and "later, open" read it as a number, "later, held" never as later than the
+latest one trained on; "advised" is what the rules say: the latest rows, and the time held or not as the
+training rows say. Of watch the test rows are of other persons: "advised" keeps whole persons together,
+"random" does not know them. Every finished run is kept at once, and a second call goes on from there.
 """
 
 from __future__ import annotations
@@ -55,7 +57,15 @@ def make_demand(folder: Path) -> None:
     weekend = np.isin((days.astype(int) + 2) % 7, (5, 6))  # the first of January 2025 was a Wednesday
     temperature = 10 + 10 * np.sin(2 * np.pi * days / 365) + draw.normal(0, 2, rows)
     rain = draw.random(rows) < 0.2
-    y = 100 + 0.08 * days + 30 * np.sin(2 * np.pi * days) - 20 * weekend + temperature - 10 * rain + draw.normal(0, 3, rows)
+    y = (
+        100
+        + 0.08 * days
+        + 30 * np.sin(2 * np.pi * days)
+        - 20 * weekend
+        + temperature
+        - 10 * rain
+        + draw.normal(0, 3, rows)
+    )
     lines = [f"{s},{t:.2f},{r:d},{v:.2f}" for s, t, r, v in zip(stamp, temperature, rain, y, strict=True)]
     for name, part in (("train", lines[: rows * 4 // 5]), ("test", lines[rows * 4 // 5 :])):
         (folder / f"{name}.csv").write_text("\n".join(["stamp,temperature,rain,demand", *part]) + "\n")
@@ -79,7 +89,10 @@ def grouped_source(folder: Path, way: str, out: Path) -> tuple[Path, None, dict]
     if way == "advised":
         return folder / "data.npz", None, {}
     arrays = dict(np.load(folder / "data.npz"))
-    np.savez(out / "data.npz", **{name: array for name, array in arrays.items() if not name.startswith(GROUPED[folder.name])})
+    np.savez(
+        out / "data.npz",
+        **{name: array for name, array in arrays.items() if not name.startswith(GROUPED[folder.name])},
+    )
     return out / "data.npz", None, {}
 
 
@@ -87,7 +100,9 @@ def measure(folder: Path, seed: int, trials: int, way: str) -> dict:
     begun = time.monotonic()
     with tempfile.TemporaryDirectory() as out:
         grouped = folder.name in GROUPED
-        source, target, options = grouped_source(folder, way, Path(out)) if grouped else table_source(folder, way)
+        source, target, options = (
+            grouped_source(folder, way, Path(out)) if grouped else table_source(folder, way)
+        )
         options |= {"out": Path(out) / "run", "seed": seed, **WAYS[way]}
         if trials:
             run = advisor.tune(source, target, trials=trials, executor="in-process", **options)
@@ -105,17 +120,23 @@ def measure(folder: Path, seed: int, trials: int, way: str) -> dict:
         "covered": estimate["low"] <= loss <= estimate["high"],
         "seconds": time.monotonic() - begun,
         "winner": final["winner"],
-        "contenders": {c["name"]: {key: c[key] for key in ("held_out_loss", "difference")} for c in final["contenders"]},
+        "contenders": {
+            c["name"]: {key: c[key] for key in ("held_out_loss", "difference")} for c in final["contenders"]
+        },
         "test_losses": {result["name"]: result["loss"] for result in results},
     }
 
 
 def table_of(rows: list[dict]) -> str:
-    lines = ["| set | trials | seeds | way | test loss / random | lower in | promised / test loss | covered |"]
+    lines = [
+        "| set | trials | seeds | way | test loss / random | lower in | promised / test loss | covered |"
+    ]
     lines.append("|" + "---|" * 8)
     found = {(row["set"], row["trials"], row["way"], row["seed"]): row for row in rows}
     means: dict[tuple[int, str], list[float]] = {}
-    for name, trials in sorted({(row["set"], row["trials"]) for row in rows}, key=lambda key: (key[1], key[0])):
+    for name, trials in sorted(
+        {(row["set"], row["trials"]) for row in rows}, key=lambda key: (key[1], key[0])
+    ):
         for way in WAYS:
             pairs = [
                 (row, found[name, trials, "random", seed])
@@ -129,18 +150,24 @@ def table_of(rows: list[dict]) -> str:
                 means.setdefault((trials, way), []).append(float(logs.mean()))
             kept = np.exp(np.mean(np.log([row["promised"] / row["loss"] for row, _ in pairs])))
             lines.append(
-                f"| {name} | {trials} | {len(pairs)} | {way} | {np.exp(logs.mean()):.3f} | {(logs < 0).sum()} of {len(logs)} "
+                f"| {name} | {trials} | {len(pairs)} | {way} | {np.exp(logs.mean()):.3f} | "
+                f"{(logs < 0).sum()} of {len(logs)} "
                 f"| {kept:.2f} | {sum(row['covered'] for row, _ in pairs)} of {len(pairs)} |"
             )
     lines.append("")
     for (trials, way), logs in sorted(means.items()):
         mean, lower = np.exp(np.mean(logs)), (np.array(logs) < 0).sum()
-        lines.append(f"{trials} trials, {way} / random: geometric mean {mean:.3f} over {len(logs)} sets, lower on {lower}.")
+        lines.append(
+            f"{trials} trials, {way} / random: geometric mean {mean:.3f} over {len(logs)} sets, lower on "
+            f"{lower}."
+        )
     return "\n".join(lines)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, default=HERE.parent.parent / "shared" / "data")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--trials", type=int, default=20)

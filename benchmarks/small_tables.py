@@ -1,11 +1,14 @@
-"""Small tables with enough test rows to judge by: 250 training rows drawn from larger sets, 1,500 others to test on.
+"""Small tables with enough test rows to judge by: 250 training rows drawn from
+larger sets, 1,500 others to test on.
 
-    python benchmarks/small_tables.py                                    # 12 sets of ../shared/data/tables, 2 draws each
-    python benchmarks/small_tables.py --variant numeric_embedding=none   # the same with a value fixed, beside what is kept
+    python benchmarks/small_tables.py # 12 sets of ../shared/data/tables, 2 draws
+    each python benchmarks/small_tables.py --variant numeric_embedding=none # the
+    same with a value fixed, beside what is kept
 
-Sets that are small themselves leave 45 to 60 test rows, where a model is better or worse by luck. All rows are of train.csv; no
-test part is read. Network (the recommendation, trained), linear model and gradient boosting on the same rows. Every finished
-(set, draw, variant) is kept at once, and a second call goes on from there.
+Sets that are small themselves leave 45 to 60 test rows, where a model is better or worse by luck.
+All rows are of train.csv; no test part is read. Network (the recommendation, trained), linear
+model and gradient boosting on the same rows. Every finished (set, draw, variant) is kept at once,
+and a second call goes on from there.
 """
 
 from __future__ import annotations
@@ -25,7 +28,18 @@ from resumable import go_on
 import advisor
 
 HERE = Path(__file__).resolve().parent
-SETS = ["vehicle", "oj", "cells", "phoneme", "contraceptive", "spambase", "mlc-churn", "segment", "concrete", "deliveries"]
+SETS = [
+    "vehicle",
+    "oj",
+    "cells",
+    "phoneme",
+    "contraceptive",
+    "spambase",
+    "mlc-churn",
+    "segment",
+    "concrete",
+    "deliveries",
+]
 SETS += ["cps-wages-9204", "medexp"]
 ROWS, TEST_ROWS = 250, 1500
 ADVISED = "as recommended"
@@ -41,21 +55,34 @@ def drawn(folder: Path, draw: int, rows: int = ROWS) -> tuple[pl.DataFrame, pl.D
 
 def measure(folder: Path, draw: int, variant: str) -> dict[str, Any]:
     train, test, target = drawn(folder, draw)
-    fixed = {} if variant == ADVISED else {k: yaml.safe_load(v) for k, _, v in (p.partition("=") for p in variant.split())}
+    fixed = (
+        {}
+        if variant == ADVISED
+        else {k: yaml.safe_load(v) for k, _, v in (p.partition("=") for p in variant.split())}
+    )
     begun = time.monotonic()
     with tempfile.TemporaryDirectory() as out:
         run = advisor.fit(train, target, test=test, seed=draw, fixed=fixed, out=Path(out) / "run")
     losses = {entry["name"]: entry["loss"] for entry in run.document["test"]["results"]}
     row: dict[str, Any] = {"set": folder.name, "draw": draw, "variant": variant, "network": losses["network"]}
     return row | {
-        "linear": losses["linear"], "boosting": losses["gradient boosting"], "seconds": time.monotonic() - begun
-    }  # fmt: skip
+        "linear": losses["linear"],
+        "boosting": losses["gradient boosting"],
+        "seconds": time.monotonic() - begun,
+    }
 
 
 def table_of(rows: list[dict[str, Any]]) -> str:
     variants = list(dict.fromkeys(row["variant"] for row in rows))
     found = {(row["set"], row["draw"], row["variant"]): row for row in rows}
-    heads = ["set", "draws", "network", "network / linear", "network / boosting", *(f"{v} / advised" for v in variants[1:])]
+    heads = [
+        "set",
+        "draws",
+        "network",
+        "network / linear",
+        "network / boosting",
+        *(f"{v} / advised" for v in variants[1:]),
+    ]
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     sums: dict[str, list[float]] = {head: [] for head in heads[3:]}
     for name in dict.fromkeys(row["set"] for row in rows):
@@ -63,10 +90,15 @@ def table_of(rows: list[dict[str, Any]]) -> str:
         cells = [name, str(len(own)), f"{np.mean([row['network'] for row in own]):.4g}"]
         for head in heads[3:]:
             other = head.removeprefix("network / ") if head.startswith("network / ") else None
-            pairs = [(r["network"], r[other]) for r in own] if other else [
-                (found[name, r["draw"], head.removesuffix(" / advised")]["network"], r["network"])
-                for r in own if (name, r["draw"], head.removesuffix(" / advised")) in found
-            ]  # fmt: skip
+            pairs = (
+                [(r["network"], r[other]) for r in own]
+                if other
+                else [
+                    (found[name, r["draw"], head.removesuffix(" / advised")]["network"], r["network"])
+                    for r in own
+                    if (name, r["draw"], head.removesuffix(" / advised")) in found
+                ]
+            )
             ratio = float(np.exp(np.mean([np.log(a / b) for a, b in pairs]))) if pairs else float("nan")
             sums[head].append(ratio)
             cells.append(f"{ratio:.3f}")
@@ -74,12 +106,17 @@ def table_of(rows: list[dict[str, Any]]) -> str:
     lines.append("")
     for head, ratios in sums.items():
         mean = np.exp(np.nanmean(np.log(ratios)))
-        lines.append(f"{head}: geometric mean {mean:.3f}, at most 1 on {np.sum(np.array(ratios) <= 1)} of {len(ratios)} sets.")
+        lines.append(
+            f"{head}: geometric mean {mean:.3f}, at most 1 on {np.sum(np.array(ratios) <= 1)} of "
+            f"{len(ratios)} sets."
+        )
     return "\n".join(lines)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, default=HERE.parent.parent / "shared" / "data" / "tables")
     parser.add_argument("--draws", type=int, default=2)
     parser.add_argument("--sets", nargs="*", default=SETS)

@@ -1,11 +1,13 @@
-"""Starts of Ray beside heavy products, as a run makes them: Ray starts in a thread while the data are measured.
+"""Starts of Ray beside heavy products, as a run makes them: Ray starts in a
+thread while the data are measured.
 
     python benchmarks/starts.py [--starts 50]
 
-Ray forks its processes from Python, and OpenBLAS ends its threads before a fork: a product that is under way on them waits
-for ever (advisor.executors.ray.threads). Each start is a fresh process in which NumPy multiplies on all cores until Ray is there, then
-loads SciPy and scikit-learn and goes on until a worker has done a job. Must reach: all of them end. Prints one line for
-each start that did not, and a line in the end: starts, those that hung, products, median seconds of a start.
+Ray forks its processes from Python, and OpenBLAS ends its threads before a fork: a product that is under way
+on them waits for ever (advisor.executors.ray.threads). Each start is a fresh process in which NumPy
+multiplies on all cores until Ray is there, then loads SciPy and scikit-learn and goes on until a worker has
+done a job. Must reach: all of them end. Prints one line for each start that did not, and a line in the end:
+starts, those that hung, products, median seconds of a start.
 """
 
 import argparse
@@ -46,7 +48,9 @@ LIMIT = 180
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--starts", type=int, default=50)
     arguments = parser.parse_args()
     threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -56,7 +60,12 @@ def main():
         begun = time.monotonic()
         try:
             done = subprocess.run(
-                [sys.executable, "-c", START], env=environment, capture_output=True, text=True, timeout=LIMIT, check=True
+                [sys.executable, "-c", START],
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=LIMIT,
+                check=True,
             )
         except subprocess.TimeoutExpired:
             hung += 1
@@ -65,7 +74,10 @@ def main():
         products += int(done.stdout)
         took.append(time.monotonic() - begun)
     seconds = f"{statistics.median(took):.1f}" if took else "-"
-    print(f"{arguments.starts} starts, {hung} hung, {products:,} products beside them, {seconds} s each (median)")
+    print(
+        f"{arguments.starts} starts, {hung} hung, {products:,} products beside them, {seconds} s each "
+        "(median)"
+    )
     sys.exit(1 if hung else 0)
 
 

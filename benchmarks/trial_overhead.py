@@ -1,13 +1,14 @@
-"""What a trial costs beside its training: our loop on warm Ray actors, and Ray Tune with OptunaSearch and ASHA.
+"""What a trial costs beside its training: our loop on warm Ray actors, and Ray
+Tune with OptunaSearch and ASHA.
 
     python benchmarks/trial_overhead.py [--trials 40] [--workers 2]
     # Ray Tune needs: .venv/bin/pip install -c constraints.txt "ray[tune]"
 
-The objective imports torch and reports five numbers, so all that is left is overhead. All runners use one Ray, whose
-start is counted apart, and the same number of CPUs, one per trial. Our sampler's time is measured inside the same
-search and taken off for the column "beside the sampler"; the parts of the rest are measured there too. Prints a
-Markdown table with ratios and appends it to benchmarks/results/trial_overhead.md.
-What it must reach: at most 10 ms a trial beside training and sampler, on warm workers with the data shared once.
+The objective imports torch and reports five numbers, so all that is left is overhead. All runners use one
+Ray, whose start is counted apart, and the same number of CPUs, one per trial. Our sampler's time is measured
+inside the same search and taken off for the column "beside the sampler"; the parts of the rest are measured
+there too. Prints a Markdown table with ratios and appends it to benchmarks/results/trial_overhead.md. What it
+must reach: at most 10 ms a trial beside training and sampler, on warm workers with the data shared once.
 """
 
 import argparse
@@ -103,9 +104,16 @@ def ours(space, trials, workers):
         executor.worker_pids()
         with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
             for count in (8, trials):
-                plan = SearchPlan(space, {}, trials=count, max_epochs=EPOCHS, make_payload=lambda _, place: {"place": place})
+                plan = SearchPlan(
+                    space, {}, trials=count, max_epochs=EPOCHS, make_payload=lambda _, place: {"place": place}
+                )
                 watch.seconds.clear()
-                sampling = ("infer_relative_search_space", "sample_relative", "sample_independent", "after_trial")
+                sampling = (
+                    "infer_relative_search_space",
+                    "sample_relative",
+                    "sample_independent",
+                    "after_trial",
+                )
                 with (
                     watch.on("sampler", optuna.samplers.TPESampler, "__init__", *sampling),
                     watch.on("disk", GrowingFile, "append", "sync"),
@@ -178,29 +186,41 @@ def report(trials, workers, start, ours_runs, tune_runs):
     ]
     for name, seconds, parts in ours_runs:
         each, sampler = 1000 * seconds / trials, 1000 * parts["sampler"] / trials
-        lines.append(f"| {name} | {each:.1f} | {sampler:.1f} | {each - sampler:.1f} | {seconds / trials / base:.1f} |")
+        lines.append(
+            f"| {name} | {each:.1f} | {sampler:.1f} | {each - sampler:.1f} | {seconds / trials / base:.1f} |"
+        )
     for name, seconds in tune_runs:
         lines.append(f"| {name} | {1000 * seconds / trials:.1f} | | | {seconds / trials / base:.1f} |")
     lines += ["", "Where our time goes, ms per trial (poll is mostly waiting for the workers):", ""]
     for name, seconds, parts in ours_runs:
         rest = seconds - sum(parts.values())
         shown = {**parts, "the rest: Optuna's journal in memory, our loop": rest}
-        lines.append(f"- {name}: " + ", ".join(f"{what} {1000 * value / trials:.1f}" for what, value in shown.items()))
+        lines.append(
+            f"- {name}: " + ", ".join(f"{what} {1000 * value / trials:.1f}" for what, value in shown.items())
+        )
     return "\n".join(lines) + "\n"
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--trials", type=int, default=40)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--without-default", action="store_true", help="Leave out Ray Tune at its defaults, which takes longest.")
+    parser.add_argument(
+        "--without-default",
+        action="store_true",
+        help="Leave out Ray Tune at its defaults, which takes longest.",
+    )
     arguments = parser.parse_args()
     trials, workers = arguments.trials, arguments.workers
     warnings.simplefilter("ignore")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
 
     begun = time.perf_counter()
-    ray.init(address="local", num_cpus=workers, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    ray.init(
+        address="local", num_cpus=workers, include_dashboard=False, logging_level="ERROR", log_to_driver=False
+    )
     start = time.perf_counter() - begun
     try:
         ours_runs = [

@@ -1,10 +1,10 @@
 """40 trials against the recommendation, and whether the promised interval holds the test loss.
 
-    python benchmarks/tuned.py                 # 10 small sets of ../shared/data/tables, 3 seeds, 40 trials each
+    python benchmarks/tuned.py # 10 small sets of ../shared/data/tables, 3 seeds, 40 trials each
 
-For each set and seed: `tune` on Ray, and `fit` (the recommendation alone) on the same training rows; both are judged on
-the same test rows. Differences are given in standard errors, over the seeds and over the test rows. Every finished (set,
-seed) is kept at once, and a second call goes on from there.
+For each set and seed: `tune` on Ray, and `fit` (the recommendation alone) on the same training rows; both are
+judged on the same test rows. Differences are given in standard errors, over the seeds and over the test rows.
+Every finished (set, seed) is kept at once, and a second call goes on from there.
 """
 
 from __future__ import annotations
@@ -24,7 +24,18 @@ from resumable import go_on
 import advisor
 
 HERE = Path(__file__).resolve().parent
-SETS = ["wine", "sonar", "hitters", "diabetes", "vehicle", "concrete", "german", "oj", "yeast4", "contraceptive"]
+SETS = [
+    "wine",
+    "sonar",
+    "hitters",
+    "diabetes",
+    "vehicle",
+    "concrete",
+    "german",
+    "oj",
+    "yeast4",
+    "contraceptive",
+]
 
 
 def measure(folder: Path, seed: int, trials: int) -> dict:
@@ -32,7 +43,9 @@ def measure(folder: Path, seed: int, trials: int) -> dict:
     options = {"test": folder / "test.csv", "seed": seed}
     with tempfile.TemporaryDirectory() as out:
         begun = time.monotonic()
-        searched = advisor.tune(folder / "train.csv", target, trials=trials, out=Path(out) / "tuned", **options)
+        searched = advisor.tune(
+            folder / "train.csv", target, trials=trials, out=Path(out) / "tuned", **options
+        )
         seconds = time.monotonic() - begun
         fitted = advisor.fit(folder / "train.csv", target, out=Path(out) / "alone", **options)
         by_row = losses_of(searched.model, folder / "test.csv") - losses_of(fitted.model, folder / "test.csv")
@@ -60,12 +73,17 @@ def losses_of(model: Any, path: Path) -> np.ndarray:
     target = frame[model.schema.target]
     if model.schema.task == "regression":
         return np.square(model.predict(frame) - target.to_numpy())
-    codes = target.cast(pl.String).replace_strict({str(label): code for code, label in enumerate(model.classes)})
+    codes = target.cast(pl.String).replace_strict(
+        {str(label): code for code, label in enumerate(model.classes)}
+    )
     return -np.log(np.clip(model.predict_proba(frame)[np.arange(len(codes)), codes.to_numpy()], 1e-12, 1))
 
 
 def table_of(rows: list[dict]) -> str:
-    lines = ["| set | runs | tuned | recommendation | tuned / rec. | s.e. over seeds | s.e. over rows | winners | s |"]
+    lines = [
+        "| set | runs | tuned | recommendation | tuned / rec. | s.e. over seeds | s.e. over rows | winners "
+        "| s |"
+    ]
     lines.append("|" + "---|" * 9)
     better = worse = worse_by_seeds = 0
     for name in sorted({row["set"] for row in rows}):
@@ -81,8 +99,10 @@ def table_of(rows: list[dict]) -> str:
         worse_by_seeds += bool(difference > 2 * over_seeds)
         winners = ", ".join(row["winner"] for row in own)
         lines.append(
-            f"| {name} | {len(own)} | {tuned.mean():.4g} | {advised.mean():.4g} | {tuned.mean() / advised.mean():.3f} "
-            f"| {difference / over_seeds if over_seeds else 0:.1f} | {difference / over_rows:.1f} | {winners} "
+            f"| {name} | {len(own)} | {tuned.mean():.4g} | {advised.mean():.4g} | "
+            f"{tuned.mean() / advised.mean():.3f} "
+            f"| {difference / over_seeds if over_seeds else 0:.1f} | {difference / over_rows:.1f} | "
+            f"{winners} "
             f"| {np.mean([r['seconds'] for r in own]):.0f} |"
         )
     sets = len({row["set"] for row in rows})
@@ -91,16 +111,20 @@ def table_of(rows: list[dict]) -> str:
         [
             *lines,
             "",
-            f"{sets} sets, {len(rows)} runs. Tuned is better on {better} of {sets} sets, worse beyond two standard errors "
+            f"{sets} sets, {len(rows)} runs. Tuned is better on {better} of {sets} sets, worse beyond two "
+            "standard errors "
             f"on {worse} (of the seeds alone: on {worse_by_seeds}). "
             f"Geometric mean of tuned / recommendation {np.exp(np.mean(np.log(ratios))):.3f}.",
-            f"The 90 % interval covered the winner's test loss in {np.mean([r['covered'] for r in rows]):.0%} of runs.",
+            "The 90 % interval covered the winner's test loss in "
+            f"{np.mean([r['covered'] for r in rows]):.0%} of runs.",
         ]
     )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, default=HERE.parent.parent / "shared" / "data" / "tables")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--trials", type=int, default=40)

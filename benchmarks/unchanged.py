@@ -5,10 +5,11 @@
     python benchmarks/unchanged.py record after.jsonl                          # the product as it stands here
     python benchmarks/unchanged.py compare before.jsonl after.jsonl
 
-A recording runs only the command line, so it works with any layout of the code. For every data set it keeps what was
-measured, the recommendation (values, ranges, findings, provenance) and, for those of at most ``--search-rows`` training rows,
-the result of a search of 12 trials of 3 epochs in one process: each trial's configuration and losses epoch by epoch (which
-the folds and the seeds decide), the final and the test. Finished sets are kept; a second call goes on from there.
+A recording runs only the command line, so it works with any layout of the code. For every data set it keeps
+what was measured, the recommendation (values, ranges, findings, provenance) and, for those of at most
+``--search-rows`` training rows, the result of a search of 12 trials of 3 epochs in one process: each trial's
+configuration and losses epoch by epoch (which the folds and the seeds decide), the final and the test.
+Finished sets are kept; a second call goes on from there.
 """
 
 from __future__ import annotations
@@ -30,9 +31,21 @@ from resumable import keep, kept
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 SKLEARN = ["iris", "wine", "breast_cancer", "digits", "diabetes"]
 VOLATILE = {
-    "advisor", "versions", "seconds", "took", "when", "begun", "ended", "pace", "rate", "driver", "made", "host", "pid",
+    "advisor",
+    "versions",
+    "seconds",
+    "took",
+    "when",
+    "begun",
+    "ended",
+    "pace",
+    "rate",
+    "driver",
+    "made",
+    "host",
+    "pid",
     "packing",
-}  # fmt: skip
+}
 """Keys of what a machine and a moment decide; left out on both sides."""
 
 
@@ -73,9 +86,15 @@ def run(arguments: list[str], timeout: float) -> str:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-m", "advisor.cli.main.main" if nested() else "advisor.cli.main", *arguments],
-        capture_output=True, text=True, env=environment, timeout=timeout, check=False,
-    )  # fmt: skip
-    return f"{done.returncode}" if done.returncode == 0 else f"{done.returncode}: {done.stderr.strip()[-300:]}"
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=timeout,
+        check=False,
+    )
+    return (
+        f"{done.returncode}" if done.returncode == 0 else f"{done.returncode}: {done.stderr.strip()[-300:]}"
+    )
 
 
 def nested() -> bool:
@@ -88,7 +107,10 @@ def nested() -> bool:
 def record_one(name: str, arguments: list[str], search_rows: int, timeout: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "run"
-        row: dict[str, Any] = {"set": name, "recommend": run(["recommend", *arguments, "--out", str(out)], timeout)}
+        row: dict[str, Any] = {
+            "set": name,
+            "recommend": run(["recommend", *arguments, "--out", str(out)], timeout),
+        }
         if not (out / "facts.json").exists():
             return row
         facts = json.loads((out / "facts.json").read_text())["values"]
@@ -140,7 +162,9 @@ def compare(before: Path, after: Path) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     verbs = parser.add_subparsers(dest="verb", required=True)
     recording = verbs.add_parser("record")
     recording.add_argument("results", type=Path)

@@ -1,10 +1,11 @@
 """Zero trials: the recommendation, trained, against scikit-learn's MLP and linear model at their defaults.
 
-    python benchmarks/zero_trials.py                    # every set of ../shared/data/tables, test parts, 3 seeds
-    python benchmarks/zero_trials.py --dev --seeds 1    # only training parts, for developing a rule
+    python benchmarks/zero_trials.py # every set of ../shared/data/tables, test parts, 3 seeds python
+    benchmarks/zero_trials.py --dev --seeds 1 # only training parts, for developing a rule
 
-Test loss (log loss or mean squared error) of the same test rows for all. Every finished (set, seed) is kept in the
-results file at once, and a second call goes on from there; the table is printed, and written beside it as Markdown.
+Test loss (log loss or mean squared error) of the same test rows for all. Every finished (set,
+seed) is kept in the results file at once, and a second call goes on from there; the table is
+printed, and written beside it as Markdown.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ SMALL_ROWS = 600
 
 
 def sklearn_mlp(table, seed: int) -> tuple[float, float]:
-    """Test loss and seconds of MLPClassifier or MLPRegressor at defaults, on imputed, scaled and one-hot inputs."""
+    """Test loss and seconds of MLPClassifier or MLPRegressor at defaults, on
+    imputed, scaled and one-hot inputs."""
     from sklearn.neural_network import MLPClassifier, MLPRegressor
     from sklearn.pipeline import make_pipeline
 
@@ -81,12 +83,19 @@ def geometric(values) -> float:
 
 
 def table_of(rows: list[dict]) -> str:
-    lines = ["| set | rows | task | network | MLP | linear | boosting | network / MLP | network / linear | s | MLP s |"]
+    lines = [
+        "| set | rows | task | network | MLP | linear | boosting | network / MLP | network / linear | s | "
+        "MLP s |"
+    ]
     lines.append("|" + "---|" * 11)
     means = []
     for name in sorted({row["set"] for row in rows}):
         own = [row for row in rows if row["set"] == name]
-        mean = {key: float(np.mean([row[key] for row in own])) for key in own[0] if not isinstance(own[0][key], str)}
+        mean = {
+            key: float(np.mean([row[key] for row in own]))
+            for key in own[0]
+            if not isinstance(own[0][key], str)
+        }
         mean["set"] = name
         means.append(mean)
         numbers = " | ".join(f"{mean[key]:.4g}" for key in ("network", "mlp", "linear", "boosting"))
@@ -99,7 +108,8 @@ def table_of(rows: list[dict]) -> str:
     small = [m["network"] / m["linear"] for m in means if m["rows"] < SMALL_ROWS]
     lines += [
         "",
-        f"{len(means)} sets, {len(rows)} runs. Network / MLP: geometric mean {geometric(ratio):.3f}, better on "
+        f"{len(means)} sets, {len(rows)} runs. Network / MLP: geometric mean {geometric(ratio):.3f}, better "
+        "on "
         f"{sum(r < 1 for r in ratio)} of {len(ratio)} sets.",
     ]
     if small:
@@ -109,25 +119,34 @@ def table_of(rows: list[dict]) -> str:
         )
     boosted = [m["network"] / m["boosting"] for m in means]
     lines.append(f"Network / gradient boosting: geometric mean {geometric(boosted):.3f}.")
-    lines.append(f"The 90 % interval covered the test loss in {np.mean([row['covered'] for row in rows]):.0%} of runs.")
+    lines.append(
+        f"The 90 % interval covered the test loss in {np.mean([row['covered'] for row in rows]):.0%} of runs."
+    )
     return "\n".join(lines)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, default=HERE.parent.parent / "shared" / "data" / "tables")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--dev", action="store_true", help="hold rows out of the training part; never read a test part")
+    parser.add_argument(
+        "--dev", action="store_true", help="hold rows out of the training part; never read a test part"
+    )
     parser.add_argument("--sets", nargs="*", help="only these")
     parser.add_argument("--results", type=Path)
     arguments = parser.parse_args()
     folders = {f.name: f for f in arguments.data.iterdir() if f.is_dir()}
     by_size = sorted(folders, key=lambda name: (folders[name] / "train.csv").stat().st_size)
     go_on(
-        arguments.results or HERE / "results" / ("zero_trials_dev.jsonl" if arguments.dev else "zero_trials.jsonl"),
+        arguments.results
+        or HERE / "results" / ("zero_trials_dev.jsonl" if arguments.dev else "zero_trials.jsonl"),
         "Zero trials",
         ("seed", "set"),
-        itertools.product(range(arguments.seeds), [name for name in by_size if name in (arguments.sets or folders)]),
+        itertools.product(
+            range(arguments.seeds), [name for name in by_size if name in (arguments.sets or folders)]
+        ),
         lambda seed, name: measure(folders[name], seed, arguments.dev),
         table_of,
     )

@@ -1,12 +1,14 @@
-"""One trial on several GPUs or machines: DistributedDataParallel through Ray Train, pruned like any other trial.
+"""One trial on several GPUs or machines: DistributedDataParallel through Ray
+Train, pruned like any other trial.
 
     pip install 'ray[train]'
     advisor tune data.csv --target y --address HEAD:6379 --workers 1 --set validation=holdout \
       --working-dir examples --objective distributed_network:objective
 
-``--workers`` trials run at once. Each holds a core for itself and asks Ray for PROCESSES processes more, with a GPU each where
-the cluster has some; without --set validation=holdout the folds of a small table would do so all at once. Ray Train takes some
-20 s to start a trial's processes: for trials of minutes. On two cores, to see it work: CORES_PER_PROCESS=0.5.
+``--workers`` trials run at once. Each holds a core for itself and asks Ray for PROCESSES processes more,
+with a GPU each where the cluster has some; without --set validation=holdout the folds of a small table would
+do so all at once. Ray Train takes some 20 s to start a trial's processes: for trials of minutes. On two
+cores, to see it work: CORES_PER_PROCESS=0.5.
 """
 
 from __future__ import annotations
@@ -46,7 +48,9 @@ def train(config: dict[str, Any]) -> None:
     c, device = config["configuration"], train_torch.get_device()
     x, y, x_held, y_held = (torch.from_numpy(np.array(part)).to(device) for part in ray.get(config["rows"]))
     rank, world = ray.train.get_context().get_world_rank(), ray.train.get_context().get_world_size()
-    torch.manual_seed(config["seed"])  # the same in all: they begin with the same weights, and draw the same batches
+    torch.manual_seed(
+        config["seed"]
+    )  # the same in all: they begin with the same weights, and draw the same batches
     net = train_torch.prepare_model(network(x.shape[1], config["outputs"], c))
     optimizer = torch.optim.AdamW(net.parameters(), lr=c["learning_rate"], weight_decay=c["weight_decay"])
     for epoch in range(1, c["epochs"] + 1):
@@ -54,7 +58,8 @@ def train(config: dict[str, Any]) -> None:
         for batch in torch.randperm(len(x)).split(max(world, c["batch_size"])):
             own = batch[rank::world].to(device)
             optimizer.zero_grad()
-            # A sum over the batch's length: what the processes average is then the gradient of the whole batch.
+            # A sum over the batch's length: what the processes average is then
+            # the gradient of the whole batch.
             loss = nn.functional.cross_entropy(net(x[own]), y[own], reduction="sum") * world / len(batch)
             loss.backward()
             optimizer.step()
@@ -64,7 +69,9 @@ def train(config: dict[str, Any]) -> None:
             plain.eval()
             with torch.no_grad():
                 held = nn.functional.cross_entropy(plain(x_held), y_held).item()
-            config["said"].put((epoch, held, {name: tensor.cpu() for name, tensor in plain.state_dict().items()}))
+            config["said"].put(
+                (epoch, held, {name: tensor.cpu() for name, tensor in plain.state_dict().items()})
+            )
             go_on[0] = config["heard"].get()
         if world > 1:
             torch.distributed.broadcast(go_on, 0)
@@ -73,21 +80,29 @@ def train(config: dict[str, Any]) -> None:
 
 
 def objective(trial: advisor.Trial) -> advisor.Outcome:
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # Ray Train's processes need not find this file
+    ray.cloudpickle.register_pickle_by_value(
+        sys.modules[__name__]
+    )  # Ray Train's processes need not find this file
     c = {name: trial.configuration[name] for name in READ}
     parts = [(trial.inputs(rows), trial.answers(rows)) for rows in (trial.train, trial.validation)]
     said, heard = Queue(actor_options={"num_cpus": 0}), Queue(actor_options={"num_cpus": 0})
     trainer = TorchTrainer(
         train,
         train_loop_config={
-            "configuration": c, "seed": trial.seed, "outputs": len(trial.classes),
-            "rows": ray.put([array for part in parts for array in part]), "said": said, "heard": heard,
+            "configuration": c,
+            "seed": trial.seed,
+            "outputs": len(trial.classes),
+            "rows": ray.put([array for part in parts for array in part]),
+            "said": said,
+            "heard": heard,
         },
         scaling_config=ScalingConfig(
-            num_workers=PROCESSES, use_gpu=ray.cluster_resources().get("GPU", 0) > 0, resources_per_worker={"CPU": CORES}
+            num_workers=PROCESSES,
+            use_gpu=ray.cluster_resources().get("GPU", 0) > 0,
+            resources_per_worker={"CPU": CORES},
         ),
         run_config=RunConfig(storage_path=str(trial.folder)),
-    )  # fmt: skip
+    )
     best, weights = float("inf"), {}
     with ThreadPoolExecutor(1) as pool:
         fitted = pool.submit(trainer.fit)

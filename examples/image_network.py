@@ -1,6 +1,8 @@
-"""A small convolutional network of one's own on images, trained batch by batch; sequences go the same way with nn.Conv1d.
+"""A small convolutional network of one's own on images, trained batch by batch;
+sequences go the same way with nn.Conv1d.
 
-    advisor tune sklearn:digits --kind image --target target --working-dir examples --objective image_network:objective
+advisor tune sklearn:digits --kind image --target target --working-dir examples
+--objective image_network:objective
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ def network(channels: int, outputs: int, trial: advisor.Trial) -> nn.Sequential:
         convolution = nn.Conv2d(channels, width, c["kernel"], padding="same", bias=False)
         layers += [convolution, nn.BatchNorm2d(width), nn.ReLU(), nn.MaxPool2d(2, ceil_mode=True)]
         channels = width
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(c["dropout"]), nn.Linear(channels, outputs))
+    return nn.Sequential(
+        *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(c["dropout"]), nn.Linear(channels, outputs)
+    )
 
 
 def objective(trial: advisor.Trial) -> advisor.Outcome:

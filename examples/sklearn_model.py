@@ -1,6 +1,7 @@
 """A scikit-learn model as an objective: it has no epochs to report, and returns its validation loss.
 
-    advisor tune sklearn:breast_cancer --target target --trials 20 --working-dir examples --objective sklearn_model:objective
+advisor tune sklearn:breast_cancer --target target --trials 20 --working-dir
+examples --objective sklearn_model:objective
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
-"""A plain PyTorch loop as an objective: pruned between epochs, resumed from its checkpoint, confirmed on fresh splits.
+"""A plain PyTorch loop as an objective: pruned between epochs, resumed from its
+checkpoint, confirmed on fresh splits.
 
-    advisor tune sklearn:breast_cancer --target target --trials 20 --working-dir examples --objective torch_loop:objective
+advisor tune sklearn:breast_cancer --target target --trials 20 --working-dir
+examples --objective torch_loop:objective
 """
 
 from __future__ import annotations
@@ -19,7 +21,11 @@ def network(inputs: int, outputs: int, trial: advisor.Trial) -> nn.Sequential:
     c = trial.configuration
     layers: list[nn.Module] = []
     for _ in range(c["hidden_layers"]):
-        layers += [nn.Linear(inputs, c["width"]), ACTIVATIONS.get(c["activation"], nn.ReLU)(), nn.Dropout(c["dropout"])]
+        layers += [
+            nn.Linear(inputs, c["width"]),
+            ACTIVATIONS.get(c["activation"], nn.ReLU)(),
+            nn.Dropout(c["dropout"]),
+        ]
         inputs = c["width"]
     return nn.Sequential(*layers, nn.Linear(inputs, outputs))
 
@@ -28,7 +34,10 @@ def objective(trial: advisor.Trial) -> advisor.Outcome:
     c = trial.configuration
     torch.manual_seed(trial.seed)
     x, y = torch.from_numpy(trial.inputs(trial.train)), torch.from_numpy(trial.answers(trial.train))
-    x_held, y_held = torch.from_numpy(trial.inputs(trial.validation)), torch.from_numpy(trial.answers(trial.validation))
+    x_held, y_held = (
+        torch.from_numpy(trial.inputs(trial.validation)),
+        torch.from_numpy(trial.answers(trial.validation)),
+    )
     net = network(x.shape[1], len(trial.classes), trial)
     optimizer = torch.optim.AdamW(net.parameters(), lr=c["learning_rate"], weight_decay=c["weight_decay"])
     state = trial.folder / "state.pt"
@@ -50,7 +59,13 @@ def objective(trial: advisor.Trial) -> advisor.Outcome:
         if loss < best:
             best, weights = loss, {name: value.clone() for name, value in net.state_dict().items()}
         torch.save(
-            {"epoch": epoch, "best": best, "weights": weights, "net": net.state_dict(), "optimizer": optimizer.state_dict()},
+            {
+                "epoch": epoch,
+                "best": best,
+                "weights": weights,
+                "net": net.state_dict(),
+                "optimizer": optimizer.state_dict(),
+            },
             state,
         )
         trial.report(epoch, loss)  # the trial may end here

@@ -1,4 +1,5 @@
-"""The executors' contract behind a Ray Client; `test_doctor.py` runs this file with the ADDRESS of a cluster of its own.
+"""The executors' contract behind a Ray Client; `test_doctor.py` runs this file with
+the ADDRESS of a cluster of its own.
 
 A process of its own, because a process that has a client is none of the cluster, and the other tests' is.
 """
@@ -17,8 +18,12 @@ from advisor.search.executor_contract import SHARED, ExecutorContract, script_fa
 
 @pytest.fixture(scope="module")
 def client_executor():
-    """Made although the head could not serve the first connection: the process it starts for each dies now and then."""
-    init, unserved = ray.init, [ConnectionAbortedError("RuntimeError: Starting Ray client server failed. See")]
+    """Made although the head could not serve the first connection: the process it
+    starts for each dies now and then."""
+    init, unserved = (
+        ray.init,
+        [ConnectionAbortedError("RuntimeError: Starting Ray client server failed. See")],
+    )
 
     def first_fails(**options):
         if unserved:
@@ -40,13 +45,17 @@ def client_executor():
 
 def test_other_versions_on_the_cluster_are_named(monkeypatch):
     monkeypatch.setattr(ray_client, "versions", lambda: {**versions(), "torch": "1.0"})
-    with pytest.raises(UserError, match=r"the cluster runs other versions: .*torch.*: install the same there"):
+    with pytest.raises(
+        UserError, match=r"the cluster runs other versions: .*torch.*: install the same there"
+    ):
         ClientExecutor(script_factory, SHARED, ClientWorkers(1, os.environ["ADDRESS"]))
 
 
 def test_no_room_on_the_cluster_is_one_line():
     with pytest.raises(UserError, match="the Ray cluster has no room for a worker with 1000 CPU"):
-        ClientExecutor(script_factory, SHARED, ClientWorkers(None, os.environ["ADDRESS"], cpus_per_worker=1000))
+        ClientExecutor(
+            script_factory, SHARED, ClientWorkers(None, os.environ["ADDRESS"], cpus_per_worker=1000)
+        )
 
 
 class TestClientExecutor(ExecutorContract):

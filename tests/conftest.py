@@ -1,4 +1,5 @@
-"""What all tests share: an empty home, no tokens, quiet libraries, and one local Ray for the whole session."""
+"""What all tests share: an empty home, no tokens, quiet libraries, and one local
+Ray for the whole session."""
 
 import os
 import signal
@@ -8,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-# Before anything imports ray: it reads these once. An empty home, so that no test sees or leaves anything in the real
-# one; authentication off, so that one test's token cannot break another's cluster.
+# Before anything imports ray: it reads these once. An empty home, so that no test sees or leaves anything in
+# the real one; authentication off, so that one test's token cannot break another's cluster.
 _home = tempfile.TemporaryDirectory(prefix="advisor-home-")
 os.environ["HOME"] = _home.name
 # What several tests share (contracts.py) is found by the programs and workers that they start, too.
@@ -25,7 +26,8 @@ for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
 
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[str]:
-    """The address of one local Ray; executors made without an address use it as well, and leave it running."""
+    """The address of one local Ray; executors made without an address use it as
+    well, and leave it running."""
     import contracts
     import ray
 

@@ -32,7 +32,9 @@ ENQUEUE = {
 
 
 def toy_losses(configuration, epochs=6):
-    return [(configuration["x"] - 1) ** 2 + configuration.get("y", 1.0) / e + 10 / e for e in range(1, epochs + 1)]
+    return [
+        (configuration["x"] - 1) ** 2 + configuration.get("y", 1.0) / e + 10 / e for e in range(1, epochs + 1)
+    ]
 
 
 def toy_payload(configuration, place):

@@ -1,4 +1,5 @@
-"""Ways to give images or sequences wrongly, as a table: what lies in a folder, what is asked, a word of the complaint.
+"""Ways to give images or sequences wrongly, as a table: what lies in a folder,
+what is asked, a word of the complaint.
 
 Each is one line that says what to mend. ``options`` are those of ``load_signals``.
 """
@@ -21,7 +22,8 @@ RNG = np.random.default_rng(0)
 
 @dataclass(frozen=True)
 class Mistake:
-    """options: of load_signals; says: what the message must have."""
+    """options: of load_signals;
+    says: what the message must have."""
 
     name: str
     source: str
@@ -53,7 +55,12 @@ def bomb(path: Path) -> None:
         return len(body).to_bytes(4, "big") + name + body + zlib.crc32(name + body).to_bytes(4, "big")
 
     header = (60_000).to_bytes(4, "big") * 2 + bytes([8, 2, 0, 0, 0])
-    content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+    content = (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b"\0" * 100))
+        + chunk(b"IEND", b"")
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
 
@@ -69,7 +76,9 @@ def text(content: str, name: str) -> Prepare:
 def declared(here: Path) -> None:
     """An .npz of which the header of X declares a terabyte."""
     header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (10**6, 1000, 1000)})
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "|u1", "fortran_order": False, "shape": (10**6, 1000, 1000)}
+    )
     with zipfile.ZipFile(here / "x.npz", "w") as archive:
         archive.writestr("X.npy", header.getvalue())
 
@@ -106,7 +115,9 @@ def long(here: Path, **columns: Any) -> None:
 
 
 def test_in_channels(here: Path) -> None:
-    np.savez(here / "x.npz", X_train=SERIES, y_train=CODES, X_test=RNG.normal(size=(9, 3, 20)), y_test=CODES[:9])
+    np.savez(
+        here / "x.npz", X_train=SERIES, y_train=CODES, X_test=RNG.normal(size=(9, 3, 20)), y_test=CODES[:9]
+    )
 
 
 IMAGES = RNG.integers(0, 256, (20, 6, 7), np.uint8)
@@ -205,7 +216,8 @@ MISTAKES = [
     Mistake("@end missing", "x.arff", "is not numeric", text(RELATIONAL.replace("@end series\n", ""), "x.arff")),
     Mistake("a type that is none", "x.arff", "has the type", text(RELATIONAL.replace("t1 numeric", "t1 date"), "x.arff")),
     Mistake("too few values in a row", "x.arff", "declares",
-            text("@relation x\n@attribute a numeric\n@attribute b numeric\n@attribute class {u,v}\n@data\n1,u\n", "x.arff")),
+            text("@relation x\n@attribute a numeric\n@attribute b numeric\n@attribute class "
+                 "{u,v}\n@data\n1,u\n", "x.arff")),
     Mistake("a folder of two problems", "set", "one pair",
             lambda h: [(h / "set").mkdir(), *(text(TS + ROWS, f"set/{n}_TRAIN.ts")(h) for n in "xy")], {"kind": "sequence"}),
     Mistake("an id column misspelt", "x.csv", "did you mean 'id'", long, LONG | {"id_column": "idd"}),

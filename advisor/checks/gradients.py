@@ -1,4 +1,5 @@
-"""Whether a function's gradient agrees with the definition of the derivative (note N7), in double precision."""
+"""Whether a function's gradient agrees with the definition of the derivative
+(note N7), in double precision."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ JITTER = 1e-3
 
 
 def gradient_problem(function: Callable[..., Tensor], *inputs: Tensor) -> str | None:
-    """Why the gradient of ``function`` by its float64 ``inputs`` is not its derivative, in one line; None when it is.
+    """Why the gradient of ``function`` by its float64 ``inputs`` is not its
+    derivative, in one line; None when it is.
 
     Two points are tried: at a kink no difference quotient is right. Whatever the function raises is raised.
     """
@@ -37,12 +39,21 @@ def gradient_problem(function: Callable[..., Tensor], *inputs: Tensor) -> str | 
     told: str | None = None
     for distance in (0.0, JITTER):
         points = [
-            (i.detach() + distance * torch.randn(i.shape, generator=generator, dtype=i.dtype)).requires_grad_() for i in inputs
+            (
+                i.detach() + distance * torch.randn(i.shape, generator=generator, dtype=i.dtype)
+            ).requires_grad_()
+            for i in inputs
         ]
         with torch.random.fork_rng(devices=[]):
             try:
                 torch.autograd.gradcheck(
-                    function, points, eps=STEP, atol=ABSOLUTE, rtol=RELATIVE, fast_mode=fast, check_undefined_grad=False
+                    function,
+                    points,
+                    eps=STEP,
+                    atol=ABSOLUTE,
+                    rtol=RELATIVE,
+                    fast_mode=fast,
+                    check_undefined_grad=False,
                 )
             except GradcheckError as error:
                 told = next(line for line in str(error).splitlines() if line.strip())
@@ -52,9 +63,13 @@ def gradient_problem(function: Callable[..., Tensor], *inputs: Tensor) -> str | 
 
 
 def own_gradients(configuration: Mapping[str, Any] | None = None) -> dict[str, str | None]:
-    """``gradient_problem`` of every function that this package defines: activations, losses, target transforms, norms,
-    embeddings. configuration: with a treatment of classes whose loss is checked too."""
-    return {name: gradient_problem(function, *points) for name, (function, points) in _own(configuration or {}).items()}
+    """``gradient_problem`` of every function that this package defines: activations, losses,
+    target transforms, norms, embeddings.
+    configuration: with a treatment of classes whose loss is checked too."""
+    return {
+        name: gradient_problem(function, *points)
+        for name, (function, points) in _own(configuration or {}).items()
+    }
 
 
 def _own(configuration: Mapping[str, Any]) -> dict[str, tuple[Callable[..., Tensor], Sequence[Tensor]]]:
@@ -71,7 +86,9 @@ def _own(configuration: Mapping[str, Any]) -> dict[str, tuple[Callable[..., Tens
 
     target = torch.tensor([[0, 1, 2, 0, 1], [2, 2, 0, 1, 0]])
     counts = torch.tensor([[60, 30, 10], [50, 30, 20]])
-    kinds = dict.fromkeys(("focal", "reweight", "oversample", str(configuration.get("class_balance", "none"))))
+    kinds = dict.fromkeys(
+        ("focal", "reweight", "oversample", str(configuration.get("class_balance", "none")))
+    )
     common = {"balance_strength": 0.5, "focal_gamma": 2.0, "balance_noise": 0.1, **configuration}
     for kind in kinds:
         balance = ClassBalance({**common, "class_balance": kind}, counts, "cpu")
@@ -97,9 +114,9 @@ def _loss(balance: ClassBalance, target: Tensor) -> Callable[[Tensor], Tensor]:
 def module_gradients(module: nn.Module, *inputs: Any, rows: int = 2) -> dict[str, str | None]:
     """``gradient_problem`` of each module without submodules that is not PyTorch's own, by its dotted name.
 
-    Checked in evaluation mode on the first ``rows`` of what it is given in a pass, by inputs and parameters, on a copy in
-    float64. The network as a whole is checked (under the name "") when none of these fails and a custom
-    ``autograd.Function`` takes part elsewhere. What cannot be computed in float64 says so in its line.
+    Checked in evaluation mode on the first ``rows`` of what it is given in a pass, by inputs and parameters,
+    on a copy in float64. The network as a whole is checked (under the name "") when none of these fails and a
+    custom ``autograd.Function`` takes part elsewhere. What cannot be computed in float64 says so in its line.
     """
     passed = trace(module, *(_first(i, rows) for i in inputs))
     with left_as_it_was(module, training=False):
@@ -151,7 +168,9 @@ def _has_custom_function(module: nn.Module, inputs: Sequence[Any], rows: int) ->
         out = module(*given)
     except (RuntimeError, TypeError, ValueError):
         return False
-    waiting = [t.grad_fn for t in ([out] if isinstance(out, Tensor) else out) if isinstance(t, Tensor) and t.grad_fn]
+    waiting = [
+        t.grad_fn for t in ([out] if isinstance(out, Tensor) else out) if isinstance(t, Tensor) and t.grad_fn
+    ]
     seen: set[Any] = set()
     while waiting:
         node = waiting.pop()

@@ -28,11 +28,25 @@ from advisor.objectives.importing import import_own, split_name
 InspectionSeverity = Literal["error", "warning", "info"]
 """error: the network is wrong; warning: it will learn worse than it could; info: worth knowing."""
 
-HE = {"relu", "leaky_relu", "gelu", "silu", "mish", "elu", "celu", "relu6", "hardswish", "softplus", "prelu", "rrelu"}
+HE = {
+    "relu",
+    "leaky_relu",
+    "gelu",
+    "silu",
+    "mish",
+    "elu",
+    "celu",
+    "relu6",
+    "hardswish",
+    "softplus",
+    "prelu",
+    "rrelu",
+}
 XAVIER = {"tanh", "sigmoid", "softsign", "hardtanh", "hardsigmoid"}
 LECUN = {"selu"}
 INIT_FACTOR = 2.0
-"""A variance is off when it is more than so many times too large or too small, beyond what the draw itself does."""
+"""A variance is off when it is more than so many times too large or too small,
+beyond what the draw itself does."""
 SMALL_BATCH = 16
 """Rows below which batch normalization loses a lot (note N4; Wu and He 2018)."""
 PARAMETERS_PER_ROW = 1000
@@ -48,7 +62,9 @@ BETWEEN = ("norm", "add", "dropout", "pooling", "other", "whole")
 
 @dataclass(frozen=True)
 class NetworkFinding:
-    """One thing to know about a network. where: dotted names of modules; notes: those that it acts on (docs/notes.md)."""
+    """One thing to know about a network.
+    where: dotted names of modules;
+    notes: those that it acts on (docs/notes.md)."""
 
     severity: InspectionSeverity
     code: str
@@ -60,8 +76,10 @@ class NetworkFinding:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was found, the gravest first. layers: per weighted layer its module, operation, output shape, the root mean square
-    of its output and the norm of the loss's gradient by it. receptive_field: of the last map, input points per axis."""
+    """What was found, the gravest first.
+    layers: per weighted layer its module, operation, output shape, the root mean square of its output and
+        the norm of the loss's gradient by it.
+    receptive_field: of the last map, input points per axis."""
 
     findings: tuple[NetworkFinding, ...]
     parameters: int
@@ -82,7 +100,8 @@ class Inspection:
         seen = "" if self.receptive_field is None else f", receptive field {_by(self.receptive_field)}"
         lines = [f"{self.parameters:,} parameters, {len(self.layers)} layers with weights{seen}"]
         for finding in self.findings:
-            where = f" [{', '.join(name or 'the network' for name in finding.where[:4])}{' ...' if finding.where[4:] else ''}]"
+            names = ", ".join(name or "the network" for name in finding.where[:4])
+            where = f" [{names}{' ...' if finding.where[4:] else ''}]"
             lines.append(f"{finding.severity}: {finding.code}{where if finding.where else ''}")
             lines.append(f"  {finding.message}")
             notes = f" ({', '.join(finding.notes)})" if finding.notes else ""
@@ -119,18 +138,23 @@ def inspect(
     batch_size: int | None = None,
     field_needed: float | None = None,
 ) -> Inspection:
-    """Trace ``module`` on ``input`` and say what the rules would: initialization, dead units, receptive field, and so on.
+    """Trace ``module`` on ``input`` and say what the rules would: initialization,
+    dead units, receptive field, and so on.
 
-    input: a batch as the module takes it in training (a tensor or array, rows first, or a tuple of several); its scale is
-    looked at. target: the batch's classes (integers) or numbers; without it the output's loss is a random projection.
-    rows: how many the module will be trained on. batch_size: in training; by default the rows of ``input``.
+    input: a batch as the module takes it in training (a tensor or array, rows first, or a tuple
+        of several); its scale is looked at.
+    target: the batch's classes (integers) or numbers; without it the output's loss is a random projection.
+    rows: how many the module will be trained on.
+    batch_size: in training; by default the rows of ``input``.
     field_needed: input points that the task is likely to need; by default half of the input.
     UserError when the module does not take the input.
     """
     if not isinstance(module, nn.Module):
         raise UserError(f"inspect takes a torch.nn.Module, not {type(module).__name__}")
     if any(is_lazy(p) for p in module.parameters()):
-        raise UserError(f"{type(module).__name__} has lazy layers without weights yet: pass one batch through it first")
+        raise UserError(
+            f"{type(module).__name__} has lazy layers without weights yet: pass one batch through it first"
+        )
     inputs = _inputs(input, module)
     goal = None if target is None else torch.as_tensor(target).to(inputs[0].device)
     if goal is not None and len(goal) != len(inputs[0]):
@@ -143,16 +167,31 @@ def inspect(
         arithmetic = tuple(min(s, n) for s, n in zip(seen[1].size, inputs[0].shape[2:], strict=True))
         reached = support(module, seen[0].number, *inputs) or arithmetic
     case = _Case(
-        module, inputs, goal, rows, batch_size or len(inputs[0]), field_needed, training, passed, axes, seen, reached,
+        module,
+        inputs,
+        goal,
+        rows,
+        batch_size or len(inputs[0]),
+        field_needed,
+        training,
+        passed,
+        axes,
+        seen,
+        reached,
         dict(module.named_parameters()),
-    )  # fmt: skip
+    )
     order = {"error": 0, "warning": 1, "info": 2}
     findings = sorted((f for check in CHECKS for f in check(case)), key=lambda f: order[f.severity])
     layers = [
-        {"module": s.module, "operation": s.function, "shape": s.shape, "root_mean_square": s.root_mean_square,
-         "gradient": s.gradient}
+        {
+            "module": s.module,
+            "operation": s.function,
+            "shape": s.shape,
+            "root_mean_square": s.root_mean_square,
+            "gradient": s.gradient,
+        }
         for s in case.passed.weighted()
-    ]  # fmt: skip
+    ]
     count = sum(p.numel() for p in module.parameters())
     return Inspection(tuple(findings), count, tuple(inputs[0].shape), reached, tuple(layers))
 
@@ -164,11 +203,15 @@ def load_module(name: str) -> nn.Module:
     """
     parts = split_name(name)
     if parts is None:
-        raise UserError(f"--module {name}: write package.module:factory, the factory a function that returns a Module")
+        raise UserError(
+            f"--module {name}: write package.module:factory, the factory a function that returns a Module"
+        )
     package, attribute = parts
     home = import_own(package, str(Path.cwd()), f"--module {name}")
     if not hasattr(home, attribute):
-        raise UserError(f"--module {name}: {package} has no '{attribute}'{did_you_mean(attribute, dir(home))}")
+        raise UserError(
+            f"--module {name}: {package} has no '{attribute}'{did_you_mean(attribute, dir(home))}"
+        )
     made = getattr(home, attribute)
     if callable(made) and not isinstance(made, nn.Module):
         try:
@@ -202,7 +245,9 @@ def _inputs(given: Any, module: nn.Module) -> tuple[Any, ...]:
         _placed(torch.as_tensor(v), weight) if isinstance(v, Tensor | np.ndarray) else v for v in values
     )
     if not inputs or not isinstance(inputs[0], Tensor) or inputs[0].dim() < 1 or not inputs[0].numel():
-        raise UserError("the input must be a tensor or array with at least one row, or a tuple that begins with one")
+        raise UserError(
+            "the input must be a tensor or array with at least one row, or a tuple that begins with one"
+        )
     return inputs
 
 
@@ -225,17 +270,27 @@ def _traced(module: nn.Module, inputs: tuple[Any, ...], target: Tensor | None) -
 
 
 def _loss(output: Any, target: Tensor | None) -> Tensor:
-    out = next((o for o in (output if isinstance(output, tuple | list) else [output]) if isinstance(o, Tensor)), None)
+    out = next(
+        (o for o in (output if isinstance(output, tuple | list) else [output]) if isinstance(o, Tensor)), None
+    )
     if out is None or not out.is_floating_point():
-        raise UserError("the module's output is no tensor of numbers: return one, or a tuple that begins with one")
+        raise UserError(
+            "the module's output is no tensor of numbers: return one, or a tuple that begins with one"
+        )
     if target is None:
-        return (out * torch.randn(out.shape, generator=torch.Generator().manual_seed(0)).to(out)).sum() / len(out)
+        return (out * torch.randn(out.shape, generator=torch.Generator().manual_seed(0)).to(out)).sum() / len(
+            out
+        )
     if target.is_floating_point():
         if out.numel() != target.numel():
-            raise UserError(f"the output has shape {_by(out.shape)} and the target {_by(target.shape)}: they must agree")
+            raise UserError(
+                f"the output has shape {_by(out.shape)} and the target {_by(target.shape)}: they must agree"
+            )
         return F.mse_loss(out.reshape(target.shape), target.to(out))
     if out.dim() < 2 or int(target.max()) >= out.shape[1] or int(target.min()) < 0:
-        raise UserError(f"the output has shape {_by(out.shape)}: {int(target.max()) + 1} classes need as many columns")
+        raise UserError(
+            f"the output has shape {_by(out.shape)}: {int(target.max()) + 1} classes need as many columns"
+        )
     return F.cross_entropy(out, target.long())
 
 
@@ -247,7 +302,8 @@ def _by(shape: Sequence[int]) -> str:
 
 
 def _initialization(case: _Case) -> Iterator[NetworkFinding]:
-    """N22 and N31: the variance of each weight against the one that keeps the signal's size under its activation."""
+    """N22 and N31: the variance of each weight against the one that keeps the
+    signal's size under its activation."""
     wrong: dict[str, list[tuple[str, float]]] = {}
     for step in case.passed.weighted():
         found = _activation_after(case.passed, step)
@@ -270,19 +326,27 @@ def _initialization(case: _Case) -> Iterator[NetworkFinding]:
             wrong.setdefault(function, []).append((step.module or step.parameter, ratio))
     for function, layers in wrong.items():
         middle = float(np.median([ratio for _, ratio in layers]))
-        law, call = ("He's", "kaiming_normal_(layer.weight, nonlinearity='relu')") if function in HE else (
-            ("Glorot's", "xavier_normal_(layer.weight)") if function in XAVIER
-            else ("LeCun's", "kaiming_normal_(layer.weight, nonlinearity='linear')")
-        )  # fmt: skip
+        law, call = (
+            ("He's", "kaiming_normal_(layer.weight, nonlinearity='relu')")
+            if function in HE
+            else (
+                ("Glorot's", "xavier_normal_(layer.weight)")
+                if function in XAVIER
+                else ("LeCun's", "kaiming_normal_(layer.weight, nonlinearity='linear')")
+            )
+        )
         yield NetworkFinding(
-            "warning", "initialization",
-            f"{len(layers)} layer{'s' * (len(layers) > 1)} before {function} {'have' if len(layers) > 1 else 'has'} weights with "
+            "warning",
+            "initialization",
+            f"{len(layers)} layer{'s' * (len(layers) > 1)} before {function} "
+            f"{'have' if len(layers) > 1 else 'has'} weights with "
             f"{middle:.2g} times {law} variance and no normalization in between: the signal "
             f"{'shrinks' if middle < 1 else 'grows'} from layer to layer",
             tuple(name for name, _ in layers),
-            f"draw them by torch.nn.init.{call}, with biases of 0 (a network that is trained already is past this)",
+            f"draw them by torch.nn.init.{call}, with biases of 0 (a network that is trained already is "
+            "past this)",
             ("N22", "N31"),
-        )  # fmt: skip
+        )
 
 
 def _activation_after(passed: Trace, step: TraceStep) -> tuple[TraceStep, bool] | None:
@@ -300,8 +364,8 @@ def _activation_after(passed: Trace, step: TraceStep) -> tuple[TraceStep, bool] 
 
 
 def _fans(weight: Tensor, step: TraceStep) -> tuple[int, int]:
-    """Inputs and outputs of one unit: of Linear (outputs, inputs), of convolutions (outputs, inputs, *kernel), of stacks with
-    the members in front."""
+    """Inputs and outputs of one unit: of Linear (outputs, inputs), of convolutions (outputs, inputs,
+    *kernel), of stacks with the members in front."""
     if step.function == "baddbmm":
         return weight.shape[-2], weight.shape[-1]
     shape = weight.shape[1:] if step.kernel and weight.dim() > len(step.kernel) + 2 else weight.shape
@@ -315,25 +379,30 @@ def _units(case: _Case) -> Iterator[NetworkFinding]:
     if dead:
         worst = max(dead, key=lambda pair: pair[1])
         yield NetworkFinding(
-            "warning", "dead-units",
+            "warning",
+            "dead-units",
             f"{worst[1]:.0%} of the units after {worst[0].module or worst[0].function} are 0 on all "
             f"{case.inputs[0].shape[0]} rows: their gradient is 0 too, and they stay so",
             tuple(s.module for s, _ in dead),
-            "initialize biases at 0 and weights by He's law, normalize before the activation, take leaky ReLU or GELU, "
+            "initialize biases at 0 and weights by He's law, normalize before the activation, take leaky "
+            "ReLU or GELU, "
             "or a smaller learning rate",
             ("N5", "N27"),
-        )  # fmt: skip
+        )
     flat = case.passed.saturated()
     if flat:
         worst = max(flat, key=lambda pair: pair[1])
         yield NetworkFinding(
-            "warning", "saturated-units",
-            f"{worst[1]:.0%} of what {worst[0].function} makes in {worst[0].module or 'the network'} lies where it is flat: "
+            "warning",
+            "saturated-units",
+            f"{worst[1]:.0%} of what {worst[0].function} makes in {worst[0].module or 'the network'} lies "
+            "where it is flat: "
             "hardly any gradient comes through",
             tuple(s.module for s, _ in flat),
-            "draw the weights before it by Glorot's law (xavier_normal_), scale the inputs to mean 0 and deviation 1",
+            "draw the weights before it by Glorot's law (xavier_normal_), scale the inputs to mean 0 and "
+            "deviation 1",
             ("N27", "N31"),
-        )  # fmt: skip
+        )
 
 
 def _flow(case: _Case) -> Iterator[NetworkFinding]:
@@ -344,13 +413,15 @@ def _flow(case: _Case) -> Iterator[NetworkFinding]:
     first, last, ratio = flow
     vanishes = ratio < 1
     yield NetworkFinding(
-        "warning", "gradient-vanishes" if vanishes else "gradient-explodes",
-        f"the gradient at {first.module or first.parameter} is {ratio:.2g} times as large as at {last.module or last.parameter}",
+        "warning",
+        "gradient-vanishes" if vanishes else "gradient-explodes",
+        f"the gradient at {first.module or first.parameter} is {ratio:.2g} times as large as at "
+        f"{last.module or last.parameter}",
         (first.module, last.module),
-        "normalize inside the hidden layers, initialize by the activation that follows, add residual connections"
-        + ("" if vanishes else ", clip the gradient"),
+        "normalize inside the hidden layers, initialize by the activation that follows, add residual "
+        "connections" + ("" if vanishes else ", clip the gradient"),
         ("N4", "N22"),
-    )  # fmt: skip
+    )
 
 
 def _receptive_field(case: _Case) -> Iterator[NetworkFinding]:
@@ -366,13 +437,14 @@ def _receptive_field(case: _Case) -> Iterator[NetworkFinding]:
     why = f"the task is likely to need {needed:.0f}" if case.field_needed else "less than half"
     name = case.map[0].module or case.map[0].function
     yield NetworkFinding(
-        "warning", "receptive-field-small",
+        "warning",
+        "receptive-field-small",
         f"a unit of the last map ({name}) sees {_by(reach_of)} of {_by(size)} points: {why}; "
         "patterns beyond that are only counted, never seen whole",
         (case.map[0].module,),
         "pool or stride early, deepen, take larger or 1 x N kernels, or dilate the later convolutions",
         ("N20", "N23", "N25"),
-    )  # fmt: skip
+    )
 
 
 def _pooling(case: _Case) -> Iterator[NetworkFinding]:
@@ -388,13 +460,15 @@ def _pooling(case: _Case) -> Iterator[NetworkFinding]:
     if before <= len(convolutions) / 2:
         return
     yield NetworkFinding(
-        "warning", "late-pooling",
-        f"{before} of {len(convolutions)} convolutions work on the full {_by(case.inputs[0].shape[2:])} points before the map is "
+        "warning",
+        "late-pooling",
+        f"{before} of {len(convolutions)} convolutions work on the full {_by(case.inputs[0].shape[2:])} "
+        "points before the map is "
         "first made smaller: most of the computation goes into small receptive fields",
         (halves[0].module,),
         "pool or stride after the first convolutions, and less often later",
         ("N21",),
-    )  # fmt: skip
+    )
 
 
 def _normalization(case: _Case) -> Iterator[NetworkFinding]:
@@ -406,37 +480,48 @@ def _normalization(case: _Case) -> Iterator[NetworkFinding]:
     if case.batch_size < SMALL_BATCH:
         channels = batch[-1].shape[1] if len(batch[-1].shape) > 1 else 1
         yield NetworkFinding(
-            "warning", "batch-norm-small-batch",
+            "warning",
+            "batch-norm-small-batch",
             f"batch normalization estimates mean and variance from {case.batch_size} rows"
-            + (" (those of the input: say batch_size where training has more)" if case.batch_size == len(case.inputs[0]) else "")
+            + (
+                " (those of the input: say batch_size where training has more)"
+                if case.batch_size == len(case.inputs[0])
+                else ""
+            )
             + ("" if case.training else "; in training mode the network does not take so few"),
             where,
-            f"take batches of at least {SMALL_BATCH} rows, or nn.GroupNorm({group_count(channels)}, {channels})",
+            f"take batches of at least {SMALL_BATCH} rows, or nn.GroupNorm({group_count(channels)}, "
+            f"{channels})",
             ("N4",),
-        )  # fmt: skip
+        )
     idle = [
-        s for s in case.passed.weighted()
+        s
+        for s in case.passed.weighted()
         if s.bias and (after := case.passed.followers(s.number)) and all(a in batch for a in after)
-    ]  # fmt: skip
+    ]
     if idle:
         yield NetworkFinding(
-            "info", "bias-before-batch-norm",
-            f"{len(idle)} layer{'s' * (len(idle) > 1)} with a bias before batch normalization, which takes the mean away again",
+            "info",
+            "bias-before-batch-norm",
+            f"{len(idle)} layer{'s' * (len(idle) > 1)} with a bias before batch normalization, which takes "
+            "the mean away again",
             tuple(s.module for s in idle),
             "bias=False there",
             ("N4",),
-        )  # fmt: skip
+        )
     dropped = [s for s in case.passed.of_kind("dropout") if s.probability > 0]
     ahead = [d for d in dropped if any(d.number in case.passed.ancestors(b.number) for b in batch)]
     if ahead:
         yield NetworkFinding(
-            "warning", "dropout-before-batch-norm",
-            "dropout changes the variance in training and not in use: the statistics of the batch normalization after it fit "
+            "warning",
+            "dropout-before-batch-norm",
+            "dropout changes the variance in training and not in use: the statistics of the batch "
+            "normalization after it fit "
             "neither (Li et al. 2019)",
             tuple(d.module for d in ahead),
             "drop after the last batch normalization alone, before the output layer",
             ("N4",),
-        )  # fmt: skip
+        )
 
 
 def _residual(case: _Case) -> Iterator[NetworkFinding]:
@@ -450,12 +535,15 @@ def _residual(case: _Case) -> Iterator[NetworkFinding]:
             bare.append(weights[-1].module or step.module)
     if bare:
         yield NetworkFinding(
-            "warning", "residual-without-norm",
-            f"{len(bare)} residual branch{'es' * (len(bare) > 1)} without normalization: each adds its variance to the stream",
+            "warning",
+            "residual-without-norm",
+            f"{len(bare)} residual branch{'es' * (len(bare) > 1)} without normalization: each adds its "
+            "variance to the stream",
             tuple(bare),
-            "put batch normalization (group or layer for small batches) inside each branch; start its last scale at 0",
+            "put batch normalization (group or layer for small batches) inside each branch; start its last "
+            "scale at 0",
             ("N30",),
-        )  # fmt: skip
+        )
 
 
 def _size(case: _Case) -> Iterator[NetworkFinding]:
@@ -463,21 +551,24 @@ def _size(case: _Case) -> Iterator[NetworkFinding]:
     count = sum(p.numel() for p in case.module.parameters() if p.requires_grad)
     if case.rows and count > PARAMETERS_PER_ROW * case.rows:
         yield NetworkFinding(
-            "warning", "many-parameters-for-the-rows",
+            "warning",
+            "many-parameters-for-the-rows",
             f"{count:,} parameters for {case.rows:,} training rows, {count / case.rows:,.0f} for each",
             (),
-            "narrow the layers before you take any away; else dropout, weight decay, augmentation, early stopping",
+            "narrow the layers before you take any away; else dropout, weight decay, augmentation, early "
+            "stopping",
             ("N19", "N28"),
-        )  # fmt: skip
+        )
     unused = [name for name, gradient in case.passed.gradients.items() if gradient is None]
     if unused:
         yield NetworkFinding(
-            "warning", "unused-parameters",
+            "warning",
+            "unused-parameters",
             f"{len(unused)} parameters take no part in the output: no gradient reaches them",
             tuple(unused),
             "use them in forward, or take them away",
             (),
-        )  # fmt: skip
+        )
 
 
 def _scale(case: _Case) -> Iterator[NetworkFinding]:
@@ -487,9 +578,13 @@ def _scale(case: _Case) -> Iterator[NetworkFinding]:
         return
     if not torch.isfinite(x).all():
         yield NetworkFinding(
-            "error", "input-not-finite", "the input has missing or infinite numbers, and the output will too", (),
-            "impute them, or add a mask as a further channel", ("N32",),
-        )  # fmt: skip
+            "error",
+            "input-not-finite",
+            "the input has missing or infinite numbers, and the output will too",
+            (),
+            "impute them, or add a mask as a further channel",
+            ("N32",),
+        )
         return
     readers = case.passed.followers(-1)
     if len(x) < 2 or (readers and all(s.kind in ("norm", "embedding") for s in readers)):
@@ -501,13 +596,15 @@ def _scale(case: _Case) -> Iterator[NetworkFinding]:
     if off.any():
         worst = int(((mean.abs() + deviation) * off).argmax())
         yield NetworkFinding(
-            "warning", "unscaled-inputs",
-            f"{int(off.sum())} of {len(off)} {'channels' if x.dim() > 2 else 'columns'} of the input are far from mean 0 and "
+            "warning",
+            "unscaled-inputs",
+            f"{int(off.sum())} of {len(off)} {'channels' if x.dim() > 2 else 'columns'} of the input are "
+            "far from mean 0 and "
             f"deviation 1; number {worst} has {mean[worst]:.3g} and {deviation[worst]:.3g}",
             (),
             "subtract the mean and divide by the deviation of the training rows, or normalize first thing",
             ("N31", "N32"),
-        )  # fmt: skip
+        )
 
 
 def _output(case: _Case) -> Iterator[NetworkFinding]:
@@ -515,9 +612,13 @@ def _output(case: _Case) -> Iterator[NetworkFinding]:
     out = next((o for o in _flat(case.passed.output) if isinstance(o, Tensor)), None)
     if out is not None and torch.isfinite(case.inputs[0].float()).all() and not torch.isfinite(out).all():
         yield NetworkFinding(
-            "error", "output-not-finite", "the output is not finite for a finite input", (),
-            "look for a logarithm, a root or a quotient of what may be 0, and for exploding layers", ("N4",),
-        )  # fmt: skip
+            "error",
+            "output-not-finite",
+            "the output is not finite for a finite input",
+            (),
+            "look for a logarithm, a root or a quotient of what may be 0, and for exploding layers",
+            ("N4",),
+        )
     last = case.passed.last
     while last >= 0 and case.passed.steps[last].kind == "other" and len(case.passed.steps[last].sources) == 1:
         last = case.passed.steps[last].sources[0]
@@ -526,13 +627,15 @@ def _output(case: _Case) -> Iterator[NetworkFinding]:
         return
     classes = case.target is not None and not case.target.is_floating_point()
     yield NetworkFinding(
-        "error" if classes else "warning", "softmax-before-cross-entropy",
-        "the output is a softmax already; nn.CrossEntropyLoss takes logits and would do it again: gradients shrink and the loss "
+        "error" if classes else "warning",
+        "softmax-before-cross-entropy",
+        "the output is a softmax already; nn.CrossEntropyLoss takes logits and would do it again: gradients "
+        "shrink and the loss "
         f"cannot fall below {_least_double_softmax(end.shape[-1]):.2f}",
         (end.module,),
         "return the logits, and apply softmax where probabilities are wanted",
         ("N1",),
-    )  # fmt: skip
+    )
 
 
 def _least_double_softmax(classes: int) -> float:
@@ -563,13 +666,15 @@ def _linear_pairs(case: _Case) -> Iterator[NetworkFinding]:
                 waiting += case.passed.followers(after.number)
     if found:
         yield NetworkFinding(
-            "warning", "no-activation-between",
-            f"{len(found)} linear layer{'s' * (len(found) > 1)} right after another, with no activation in between: together "
+            "warning",
+            "no-activation-between",
+            f"{len(found)} linear layer{'s' * (len(found) > 1)} right after another, with no activation in "
+            "between: together "
             "they can do no more than one",
             tuple(found),
             "put an activation between them, or make them one",
             ("N5", "N27"),
-        )  # fmt: skip
+        )
 
 
 def _mixing(case: _Case) -> Iterator[NetworkFinding]:
@@ -586,12 +691,14 @@ def _mixing(case: _Case) -> Iterator[NetworkFinding]:
         (gradient,) = torch.autograd.grad((out[0] * weights).sum(), watched, allow_unused=True)
     if gradient is not None and gradient[1:].any():
         yield NetworkFinding(
-            "warning", "rows-mixed",
+            "warning",
+            "rows-mixed",
             "the output of one row depends on other rows, in evaluation mode too",
             (),
-            "look for a view, reshape or transpose that puts rows into another axis; a recurrent layer may need batch_first=True",
+            "look for a view, reshape or transpose that puts rows into another axis; a recurrent layer may "
+            "need batch_first=True",
             (),
-        )  # fmt: skip
+        )
 
 
 def _derivatives(case: _Case) -> Iterator[NetworkFinding]:
@@ -603,16 +710,29 @@ def _derivatives(case: _Case) -> Iterator[NetworkFinding]:
             continue
         unknown = problem.startswith("cannot be")
         yield NetworkFinding(
-            "info" if unknown else "error", "gradient-not-checked" if unknown else "gradient-wrong",
+            "info" if unknown else "error",
+            "gradient-not-checked" if unknown else "gradient-wrong",
             f"the gradient of {name or type(case.module).__name__} "
-            + (problem if unknown else "is not its derivative by the difference quotient in double precision"),
+            + (
+                problem if unknown else "is not its derivative by the difference quotient in double precision"
+            ),
             (name,),
             "keep the dtype of what comes in" if unknown else "mend its backward, or leave it to autograd",
             ("N7",),
-        )  # fmt: skip
+        )
 
 
 CHECKS: tuple[Callable[[_Case], Iterator[NetworkFinding]], ...] = (
-    *(_scale, _output, _derivatives, _initialization, _units, _flow, _linear_pairs, _receptive_field, _pooling),
+    *(
+        _scale,
+        _output,
+        _derivatives,
+        _initialization,
+        _units,
+        _flow,
+        _linear_pairs,
+        _receptive_field,
+        _pooling,
+    ),
     *(_normalization, _residual, _size, _mixing),
 )

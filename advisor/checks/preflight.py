@@ -1,6 +1,8 @@
-"""The pre-flight (note N24, first make it learn): is the recommendation ready to be trained, within about a minute.
+"""The pre-flight (note N24, first make it learn): is the recommendation ready to
+be trained, within about a minute.
 
-Each check provokes what would go wrong later: at the start, on one batch, against inputs and labels that mean nothing.
+Each check provokes what would go wrong later: at the start, on one batch, against
+inputs and labels that mean nothing.
 """
 
 from __future__ import annotations
@@ -46,13 +48,15 @@ OVERHEAD = 1.5
 FEWEST_ROWS = 100
 """Fewer than these say nothing about what can be learnt."""
 ZERO_TOLERANCE, DRAWN_TOLERANCE = 0.01, 0.5
-"""By how much the first loss may exceed a constant's, where the output layer starts at zero and where it is drawn."""
+"""By how much the first loss may exceed a constant's, where the output layer
+starts at zero and where it is drawn."""
 BETTER = 2.0
 """Standard errors by which real inputs must beat blank ones."""
 LITTLE = 0.05
 """Share of its loss by which real inputs at least should beat blank ones; less, for sure, is a failure."""
 LEAK = 0.5
-"""Share of a constant's loss: with labels that mean nothing, validation rows get there only when they are known."""
+"""Share of a constant's loss: with labels that mean nothing, validation rows get
+there only when they are known."""
 COPIES_SHARE = 0.01
 """Of the validation rows: fewer copies change no loss that anybody would notice."""
 LEAK_FEWEST = 6
@@ -65,7 +69,8 @@ SHARES = {"throughput": 0.2, "one-batch": 0.3, "inputs-count": 0.7, "no-leak": 0
 
 @dataclass(frozen=True)
 class PreflightCheck:
-    """One result. passed: None when it could not be judged. cause and fix: of a failure, in words."""
+    """One result.
+    passed: None when it could not be judged. cause and fix: of a failure, in words."""
 
     check: str
     passed: bool | None
@@ -77,7 +82,8 @@ class PreflightCheck:
 
 @dataclass(frozen=True)
 class Preflight:
-    """All results in the order in which they were made. rows: training and validation rows that took part."""
+    """All results in the order in which they were made.
+    rows: training and validation rows that took part."""
 
     checks: tuple[PreflightCheck, ...]
     rows: tuple[int, int]
@@ -105,17 +111,26 @@ class Preflight:
             if check.passed is False:
                 lines += [f"{'':12}{'cause':{width}}  {check.cause}", f"{'':12}{'fix':{width}}  {check.fix}"]
         rows = f"{self.rows[0]:,} training and {self.rows[1]:,} validation rows"
-        end = f"{len(self.failed)} of {len(self.checks)} checks failed" if self.failed else "nothing speaks against training"
+        end = (
+            f"{len(self.failed)} of {len(self.checks)} checks failed"
+            if self.failed
+            else "nothing speaks against training"
+        )
         return "\n".join([*lines, f"{end} ({rows}, {self.seconds:.0f} s)"])
 
 
 def preflight(
-    advice: Advice, *, seconds: float = 60.0, device: str | None = None, clock: Callable[[], float] = time.monotonic
+    advice: Advice,
+    *,
+    seconds: float = 60.0,
+    device: str | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Preflight:
     """Check a recommendation on its training rows within about ``seconds``; nothing is written.
 
-    device: by default a GPU where there is one. clock: seconds, for the budget and the rates.
-    UserError for a budget that is none, or data that cannot be split.
+    device: by default a GPU where there is one.
+    clock: seconds, for the budget and the rates. UserError for a budget that is
+        none, or data that cannot be split.
     """
     if not seconds > 0:
         raise UserError(f"the time budget must be more than 0 seconds, not {seconds}")
@@ -127,7 +142,9 @@ def preflight(
         first = splits_of(configuration, data, seed, 0)[0]
         subject = Subject.of(configuration, data, first, seed=seed, device=device)
         checks = list(_checks(subject, advice, seconds, begun, clock))
-    return Preflight(tuple(checks), (len(subject.split.train), len(subject.split.validation)), clock() - begun)
+    return Preflight(
+        tuple(checks), (len(subject.split.train), len(subject.split.validation)), clock() - begun
+    )
 
 
 def _checks(
@@ -150,11 +167,15 @@ def _checks(
     yield check_memory(subject, advice.facts.values)
     yield check_one_batch(subject, deadline=clock() + SHARES["one-batch"] * seconds, clock=clock)
     left = seconds - (clock() - begun)
-    yield check_inputs_count(*affordable(subject, alone[batch], left * SHARES["inputs-count"] / 2))  # it trains twice
-    yield check_no_leak(subject, deadline=max(begun + seconds, clock() + SHARES["no-leak"] * left), clock=clock)
+    yield check_inputs_count(
+        *affordable(subject, alone[batch], left * SHARES["inputs-count"] / 2)
+    )  # it trains twice
+    yield check_no_leak(
+        subject, deadline=max(begun + seconds, clock() + SHARES["no-leak"] * left), clock=clock
+    )
 
 
-# ------------------------------------------------------------------------------------------------- before training
+# -------------------------------------------------------------------------------------------- before training
 
 
 def check_plan(subject: Subject) -> PreflightCheck:
@@ -172,18 +193,23 @@ def check_plan(subject: Subject) -> PreflightCheck:
 
 
 def check_gradients_of_functions(configuration: Mapping[str, Any]) -> PreflightCheck:
-    """N7: activations, losses, target transforms, norms and embeddings against the definition of the derivative."""
+    """N7: activations, losses, target transforms, norms and embeddings against
+    the definition of the derivative."""
     results = own_gradients(configuration)
     wrong = [name for name, reason in results.items() if reason is not None]
     numbers = {"checked": len(results), "wrong": wrong}
     if wrong:
         return PreflightCheck(
-            "gradients-agree", False, f"{len(wrong)} of {len(results)} functions have a gradient that is no derivative", numbers,
+            "gradients-agree", False, f"{len(wrong)} of {len(results)} functions have a gradient that is no "
+                                      "derivative", numbers,
             f"{', '.join(wrong)}: gradient and difference quotient differ in double precision",
             "this is a bug of ours or of this PyTorch: please report it, with both versions",
         )  # fmt: skip
     return PreflightCheck(
-        "gradients-agree", True, f"the gradients of all {len(results)} functions agree with the difference quotient", numbers
+        "gradients-agree",
+        True,
+        f"the gradients of all {len(results)} functions agree with the difference quotient",
+        numbers,
     )
 
 
@@ -194,11 +220,14 @@ def check_first_loss(subject: Subject) -> PreflightCheck:
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(subject.seed)
         loss = float(subject.loss(network(*subject.inputs(rows)), rows))
-    return first_loss(loss, subject.constant_loss(rows[0].numpy()), zero=subject.configuration["output_init"] == "zero")
+    return first_loss(
+        loss, subject.constant_loss(rows[0].numpy()), zero=subject.configuration["output_init"] == "zero"
+    )
 
 
 def first_loss(loss: float, expected: float, *, zero: bool) -> PreflightCheck:
-    """Judge the loss at initialization against that of a constant; zero: whether the output layer starts at zero."""
+    """Judge the loss at initialization against that of a constant;
+    zero: whether the output layer starts at zero."""
     numbers = {"loss": loss, "constant": expected}
     words = f"before training the loss is {loss:.3g}; a constant's is {expected:.3g}"
     tolerance = ZERO_TOLERANCE if zero else DRAWN_TOLERANCE
@@ -214,7 +243,8 @@ def first_loss(loss: float, expected: float, *, zero: bool) -> PreflightCheck:
 
 
 def first_pass(subject: Subject, network: Network | None = None) -> Trace:
-    """One pass and its gradients, with what starts at zero drawn: else no gradient would come through at first."""
+    """One pass and its gradients, with what starts at zero drawn: else no
+    gradient would come through at first."""
     network = copy.deepcopy(network or subject.network())
     generator = torch.Generator().manual_seed(subject.seed)
     with torch.no_grad():
@@ -235,22 +265,29 @@ def check_flow(passed: Trace) -> Iterator[PreflightCheck]:
     known = [s.dead for s in passed.watched() if s.dead is not None]
     numbers: dict[str, Any] = {"largest_share": max(known, default=None), "layers": len(known)}
     if not known:
-        yield PreflightCheck("units-alive", None, "there is no activation whose units could be watched", numbers)
+        yield PreflightCheck(
+            "units-alive", None, "there is no activation whose units could be watched", numbers
+        )
     elif dead := passed.dead():
         step, share = max(dead, key=lambda pair: pair[1])
         yield PreflightCheck(
-            "units-alive", False, f"{share:.0%} of the units of {step.module or step.function} are 0 on every row", numbers,
-            "their weights and biases never let the sum become positive: their gradient is 0, and they stay dead",
+            "units-alive", False, f"{share:.0%} of the units of {step.module or step.function} are 0 on "
+                                  "every row", numbers,
+            "their weights and biases never let the sum become positive: their gradient is 0, and they stay "
+            "dead",
             "--set activation=leaky_relu or gelu, --set weight_init=he_normal, or a norm; scale the inputs",
         )  # fmt: skip
     else:
-        yield PreflightCheck("units-alive", True, f"at most {max(known):.0%} of a layer's units are 0 on every row", numbers)
+        yield PreflightCheck(
+            "units-alive", True, f"at most {max(known):.0%} of a layer's units are 0 on every row", numbers
+        )
     flat = passed.saturated()
     shares = [s.saturated for s in activations if s.saturated is not None]
     if flat:
         step, share = max(flat, key=lambda pair: pair[1])
         yield PreflightCheck(
-            "units-not-saturated", False, f"{share:.0%} of what {step.function} makes in {step.module} lies where it is flat",
+            "units-not-saturated", False, f"{share:.0%} of what {step.function} makes in {step.module} lies "
+                                          "where it is flat",
             {"largest_share": share}, "the sums before it are too large: no gradient comes through",
             "--set weight_init=xavier_normal, --set activation=relu, or a norm; scale the inputs",
         )  # fmt: skip
@@ -265,23 +302,31 @@ def _gradient_flow(passed: Trace) -> PreflightCheck:
     if flow is None:
         return PreflightCheck("gradient-flows", None, "there are fewer than two hidden layers to compare")
     first, last, ratio = flow
-    numbers = {"ratio": ratio, "first": first.gradient, "last": last.gradient, "layers": len(passed.weighted())}
+    numbers = {
+        "ratio": ratio,
+        "first": first.gradient,
+        "last": last.gradient,
+        "layers": len(passed.weighted()),
+    }
     words = f"the gradient at {first.module} is {ratio:.2g} times as large as at {last.module}"
     if 1 / FLOW <= ratio <= FLOW:
         return PreflightCheck("gradient-flows", True, words, numbers)
     vanishes = ratio < 1
     changes = "smaller" if vanishes else "larger"
     cause = f"each layer makes it {changes}: the weights do not fit the activation, or there are many layers"
-    fix = "--set norm=batch (channel for images and sequences), --set block=residual, a weight_init that fits the activation" + (
-        "" if vanishes else ", --set gradient_clip=1"
+    fix = (
+        "--set norm=batch (channel for images and sequences), --set block=residual, a weight_init that fits "
+        "the activation" + ("" if vanishes else ", --set gradient_clip=1")
     )
     return PreflightCheck("gradient-flows", False, words, numbers, cause, fix)
 
 
-# ------------------------------------------------------------------------------------------------- speed and memory
+# ------------------------------------------------------------------------------------------- speed and memory
 
 
-def _losses(subject: Subject, network: Network, forward: Callable[..., Tensor] | None = None) -> Callable[[int], Tensor]:
+def _losses(
+    subject: Subject, network: Network, forward: Callable[..., Tensor] | None = None
+) -> Callable[[int], Tensor]:
     """The loss of a batch of any size, of random training rows, for each of the members at once.
 
     forward: the pass through the network, where it is not just its call.
@@ -297,7 +342,8 @@ def _losses(subject: Subject, network: Network, forward: Callable[..., Tensor] |
 
 
 def _steps(subject: Subject, network: Network) -> Callable[[int], None]:
-    """What takes steps as training does, but for a compiler's minute, and at a rate at which the weights hardly move."""
+    """What takes steps as training does, but for a compiler's minute, and at a rate
+    at which the weights hardly move."""
     noise = torch.Generator(subject.device).manual_seed(subject.seed)
     forward, optimizer = pass_and_optimizer(network, {**subject.configuration, "compiled": False}, noise)
     loss_of = _losses(subject, network, forward)
@@ -315,13 +361,21 @@ def check_throughput(measured: Mapping[int, float], batch_size: int) -> Prefligh
     bend, best = knee(measured), max(measured.values())
     nearest = min(measured, key=lambda size: abs(size - batch_size))
     share = measured[nearest] / best
-    numbers = {"rows_per_second": {size: round(rate) for size, rate in measured.items()}, "knee": bend, "batch_size": batch_size}
-    words = f"the rate bends at batches of {bend} rows ({measured[bend]:,.0f} rows/s); {nearest} reach {share:.0%} of the best"
+    numbers = {
+        "rows_per_second": {size: round(rate) for size, rate in measured.items()},
+        "knee": bend,
+        "batch_size": batch_size,
+    }
+    words = (
+        f"the rate bends at batches of {bend} rows ({measured[bend]:,.0f} rows/s); {nearest} reach "
+        f"{share:.0%} of the best"
+    )
     return PreflightCheck("throughput", True, words, numbers)
 
 
 def check_memory(subject: Subject, facts: Mapping[str, Any]) -> PreflightCheck:
-    """The largest batch that the memory bears for all folds at once: measured on a GPU, estimated on a CPU."""
+    """The largest batch that the memory bears for all folds at once: measured on
+    a GPU, estimated on a CPU."""
     batch, members = int(subject.configuration["batch_size"]), subject.members
     on_gpu = subject.device.startswith("cuda")
     free = usable_memory(facts, gpu=on_gpu)
@@ -329,8 +383,18 @@ def check_memory(subject: Subject, facts: Mapping[str, Any]) -> PreflightCheck:
         return PreflightCheck("memory", None, "how much memory is free was not measured")
     needed, how = _needed(subject, members)
     most, wanted = edge(free, needed), needed(batch)
-    numbers = {"edge": most, "batch_size": batch, "bytes": round(wanted), "free": round(free), "members": members, "how": how}
-    words = f"{batch} rows of {members} networks take about {wanted / 1e9:.2g} GB ({how}); the edge is at {most:,} rows"
+    numbers = {
+        "edge": most,
+        "batch_size": batch,
+        "bytes": round(wanted),
+        "free": round(free),
+        "members": members,
+        "how": how,
+    }
+    words = (
+        f"{batch} rows of {members} networks take about {wanted / 1e9:.2g} GB ({how}); the edge is at "
+        f"{most:,} rows"
+    )
     if most >= batch:
         return PreflightCheck("memory", True, words, numbers)
     cause = f"training takes about {wanted / 1e9:.2g} GB, and {free / 1e9:.2g} GB may be used"
@@ -348,20 +412,25 @@ def _needed(subject: Subject, members: int) -> tuple[Callable[[int], float], str
     if isinstance(subject.prepared, SignalInputs):
         shape = subject.prepared.shape
         plan = plan_of(subject.configuration, shape.channels, shape.size)
-        return lambda rows: float(memory_bytes(plan, subject.outputs, rows, members)), "estimated from the plan"
+        return lambda rows: float(
+            memory_bytes(plan, subject.outputs, rows, members)
+        ), "estimated from the plan"
     network = subject.network()
     loss_of = _losses(subject, network)
-    weights = 4 * sum(p.numel() * p.element_size() for p in network.parameters())  # with gradient and AdamW's two moments
+    weights = 4 * sum(
+        p.numel() * p.element_size() for p in network.parameters()
+    )  # with gradient and AdamW's two moments
     kept = [kept_bytes(loss_of, rows, network) for rows in (BATCH_ROWS, 2 * BATCH_ROWS)]
     slope = (kept[1] - kept[0]) / BATCH_ROWS
     return lambda rows: members * (weights + slope * rows), "counted in one pass"
 
 
-# ------------------------------------------------------------------------------------------------- training a little
+# ------------------------------------------------------------------------------------------ training a little
 
 
 def without_help(configuration: Mapping[str, Any], data: Dataset) -> dict[str, Any]:
-    """The configuration with all that keeps a network from learning rows by heart switched off, and a constant rate."""
+    """The configuration with all that keeps a network from learning rows by heart
+    switched off, and a constant rate."""
     kind = data.features.kind if isinstance(data.features, Signals) else "table"
     plain = dict(configuration)
     for name, parameter in shipped.base_space(kind).parameters.items():
@@ -378,7 +447,9 @@ def check_one_batch(subject: Subject, *, deadline: float, clock: Callable[[], fl
     rows = batch_to_learn(subject)
     target = subject.data.target[rows]
     if len(rows) < 2 or len(np.unique(target)) < 2:
-        return PreflightCheck("one-batch", None, "no two training rows with different inputs and different targets")
+        return PreflightCheck(
+            "one-batch", None, "no two training rows with different inputs and different targets"
+        )
     if subject.data.classes:
         shares = np.bincount(target) / len(target)
         constant = float(-(shares[shares > 0] * np.log(shares[shares > 0])).sum())
@@ -389,30 +460,53 @@ def check_one_batch(subject: Subject, *, deadline: float, clock: Callable[[], fl
     configuration = without_help(subject.configuration, subject.data)
     configuration |= {"batch_size": len(rows), "epochs": BATCH_STEPS, "patience": BATCH_STEPS}
     losses: list[float] = []
-    for epoch in train(configuration, batch, [Split(everyone, everyone)], seed=subject.seed, device=subject.device):
+    for epoch in train(
+        configuration, batch, [Split(everyone, everyone)], seed=subject.seed, device=subject.device
+    ):
         losses.append(epoch.validation_loss)
         if losses[-1] <= LEARNT * constant or clock() > deadline:
             break
-    return one_batch(losses, constant, rows=len(rows), in_time=clock() <= deadline, unit=loss_name(subject.data.task))
+    return one_batch(
+        losses, constant, rows=len(rows), in_time=clock() <= deadline, unit=loss_name(subject.data.task)
+    )
 
 
-def one_batch(losses: Sequence[float], constant: float, *, rows: int, in_time: bool, unit: str) -> PreflightCheck:
-    """Judge the losses on one batch, step by step, against a constant's; in_time: whether all steps could be made."""
+def one_batch(
+    losses: Sequence[float], constant: float, *, rows: int, in_time: bool, unit: str
+) -> PreflightCheck:
+    """Judge the losses on one batch, step by step, against a constant's;
+    in_time: whether all steps could be made."""
     best = min((loss for loss in losses if np.isfinite(loss)), default=float("inf"))
     numbers = {"rows": rows, "steps": len(losses), "best_loss": best, "constant": constant}
-    words = f"{rows} rows: the {unit} falls from {constant:.3g} (a constant's) to {best:.3g} in {len(losses)} steps"
+    words = (
+        f"{rows} rows: the {unit} falls from {constant:.3g} (a constant's) to {best:.3g} in "
+        f"{len(losses)} steps"
+    )
     if best <= LEARNT * constant:
         return PreflightCheck("one-batch", True, words, numbers)
     if not in_time:
-        return PreflightCheck("one-batch", None, f"{words}, then the time was up: give more with --seconds", numbers)
+        return PreflightCheck(
+            "one-batch", None, f"{words}, then the time was up: give more with --seconds", numbers
+        )
     if not np.isfinite(losses[-1]) or losses[-1] > 2 * constant:
-        cause, fix = "the loss climbs: the learning rate is too large", "a smaller learning_rate, --set gradient_clip=1"
+        cause, fix = (
+            "the loss climbs: the learning rate is too large",
+            "a smaller learning_rate, --set gradient_clip=1",
+        )
     elif best > 0.8 * constant:
-        cause = "hardly anything is learnt: the rate is far too small, or no gradient reaches the weights (see above)"
+        cause = (
+            "hardly anything is learnt: the rate is far too small, or no gradient reaches the weights "
+            "(see above)"
+        )
         fix = "a larger learning_rate; a weight_init that fits the activation"
     else:
-        cause = "it is learnt in part: the network is too small to tell these rows apart, or the rate too small"
-        fix = "more width or hidden layers (stages and blocks for images and sequences), or a larger learning_rate"
+        cause = (
+            "it is learnt in part: the network is too small to tell these rows apart, or the rate too small"
+        )
+        fix = (
+            "more width or hidden layers (stages and blocks for images and sequences), or a larger "
+            "learning_rate"
+        )
     return PreflightCheck("one-batch", False, words, numbers, cause, fix)
 
 
@@ -431,8 +525,9 @@ def batch_to_learn(subject: Subject) -> NDArray[np.int64]:
 
 
 def affordable(subject: Subject, rate: float, seconds: float) -> tuple[Subject, int]:
-    """What fits into ``seconds`` at ``rate`` training rows per second, validation and all: the subject, with fewer rows where
-    FEWEST_EPOCHS would not fit else, and the epochs, at most MOST_EPOCHS; 0 when so little fits that nothing can be learnt."""
+    """What fits into ``seconds`` at ``rate`` training rows per second, validation and all: the subject,
+    with fewer rows where FEWEST_EPOCHS would not fit else, and the epochs, at most MOST_EPOCHS; 0 when so
+    little fits that nothing can be learnt."""
     rows = len(subject.split.train) + len(subject.split.validation)
     passes = seconds * rate / (OVERHEAD * rows)
     if passes >= FEWEST_EPOCHS:
@@ -469,28 +564,38 @@ def _gain(worse: NDArray[np.float64], better: NDArray[np.float64]) -> tuple[floa
 def check_inputs_count(subject: Subject, epochs: int) -> PreflightCheck:
     """Real inputs must beat inputs that are all alike, on the same validation rows."""
     if epochs < 1:
-        return PreflightCheck("inputs-count", None, "too little can be trained in the time: give more with --seconds")
+        return PreflightCheck(
+            "inputs-count", None, "too little can be trained in the time: give more with --seconds"
+        )
     real = _trained_losses(subject, subject.configuration, subject.data, epochs)
     empty = _trained_losses(subject, subject.configuration, blank(subject.data), epochs)
     gain, errors = _gain(empty, real)
     numbers = {"real": float(real.mean()), "blank": float(empty.mean()), "standard_errors": errors}
     numbers |= {"epochs": epochs, "rows": len(subject.split.train)}
     unit = loss_name(subject.data.task)
-    words = f"validation {unit} {real.mean():.3g} with the inputs, {empty.mean():.3g} with blank ones, after {epochs} epochs"
+    words = (
+        f"validation {unit} {real.mean():.3g} with the inputs, {empty.mean():.3g} with blank ones, "
+        f"after {epochs} epochs"
+    )
     if errors > BETTER and gain > 0:
         return PreflightCheck("inputs-count", True, words, numbers)
     if gain > 0 and gain * (1 + BETTER / errors) > LITTLE:
-        return PreflightCheck("inputs-count", None, f"{words}: too few rows to tell that from chance", numbers)
+        return PreflightCheck(
+            "inputs-count", None, f"{words}: too few rows to tell that from chance", numbers
+        )
     return PreflightCheck(
         "inputs-count", False, words, numbers,
-        "the inputs do not help yet: they say little about the target, or the network does not learn from them so soon",
-        "look at the findings of `advisor recommend` (types, scaling, target); give more time with --seconds; if one-batch "
+        "the inputs do not help yet: they say little about the target, or the network does not learn from "
+        "them so soon",
+        "look at the findings of `advisor recommend` (types, scaling, target); give more time with "
+        "--seconds; if one-batch "
         "failed too, mend that first",
     )  # fmt: skip
 
 
 def check_no_leak(subject: Subject, *, deadline: float, clock: Callable[[], float]) -> PreflightCheck:
-    """Labels that mean nothing cannot be learnt on validation rows, unless those rows, or copies of them, are trained on too.
+    """Labels that mean nothing cannot be learnt on validation rows, unless those rows,
+    or copies of them, are trained on too.
 
     The validation rows that look like copies take part first: among the others they would go under.
     """
@@ -502,7 +607,9 @@ def check_no_leak(subject: Subject, *, deadline: float, clock: Callable[[], floa
     configuration = without_help(subject.configuration, data)
     configuration |= {"batch_size": BATCH_ROWS, "epochs": BATCH_STEPS, "patience": BATCH_STEPS}
     if len(split.validation) < LEAK_FEWEST:
-        return PreflightCheck("no-leak", None, f"{len(split.validation)} validation rows are too few to tell a leak from luck")
+        return PreflightCheck(
+            "no-leak", None, f"{len(split.validation)} validation rows are too few to tell a leak from luck"
+        )
     trained, validated, epochs = float("inf"), float("inf"), 0
     for epoch in train(configuration, data, [split], seed=subject.seed, device=subject.device):
         trained, validated, epochs = epoch.train_loss, epoch.validation_loss, epoch.number
@@ -512,10 +619,18 @@ def check_no_leak(subject: Subject, *, deadline: float, clock: Callable[[], floa
 
 
 def no_leak(validated: float, trained: float, constant: float, *, copies: int, epochs: int) -> PreflightCheck:
-    """Judge the validation and the training loss with labels that mean nothing against a constant's; copies: how many
-    validation rows have the inputs and the target of a training row."""
-    numbers = {"validation": validated, "training": trained, "constant": constant, "copies": copies, "epochs": epochs}
-    words = f"labels that mean nothing: loss {validated:.3g} on validation rows, {trained:.3g} on training rows, "
+    """Judge the validation and the training loss with labels that mean nothing against a constant's;
+    copies: how many validation rows have the inputs and the target of a training row."""
+    numbers = {
+        "validation": validated,
+        "training": trained,
+        "constant": constant,
+        "copies": copies,
+        "epochs": epochs,
+    }
+    words = (
+        f"labels that mean nothing: loss {validated:.3g} on validation rows, {trained:.3g} on training rows, "
+    )
     words += f"a constant's {constant:.3g}"
     if trained > LEAK * constant:
         words += ": not even the training rows were learnt in the time; give more with --seconds"
@@ -525,13 +640,15 @@ def no_leak(validated: float, trained: float, constant: float, *, copies: int, e
     known = f" ({copies:,})" if copies else ""
     return PreflightCheck(
         "no-leak", False, words, numbers,
-        f"validation rows are among the training rows, or copies of them are{known}: the validation loss promises too much",
+        f"validation rows are among the training rows, or copies of them are{known}: the validation loss "
+        "promises too much",
         "remove repeated rows, or keep rows that belong together on one side with --group-column",
     )  # fmt: skip
 
 
 def leak_rows(subject: Subject) -> tuple[Split, int]:
-    """Few training rows that can be learnt by heart soon, few validation rows, and how many of all those are copies.
+    """Few training rows that can be learnt by heart soon, few validation rows,
+    and how many of all those are copies.
 
     Copies come first on either side, where there are so many that they matter.
     """
@@ -547,6 +664,4 @@ def leak_rows(subject: Subject) -> tuple[Split, int]:
     return Split(np.sort(training), np.sort(validation)), int(shared.sum())
 
 
-# ------------------------------------------------------------------------------------------------- from the command line
-
-
+# -------------------------------------------------------------------------------------- from the command line

@@ -1,4 +1,5 @@
-"""What a unit of a network's last map sees of the input: by arithmetic over a traced pass, and by the gradient's support."""
+"""What a unit of a network's last map sees of the input: by arithmetic over a traced
+pass, and by the gradient's support."""
 
 from __future__ import annotations
 
@@ -13,12 +14,17 @@ from torch.nn import functional as F
 
 from advisor.checks.tracing import Recorder, Trace, TraceStep, left_as_it_was
 
-AVERAGES: dict[str, Any] = {"max_pool1d": F.avg_pool1d, "max_pool2d": F.avg_pool2d, "max_pool3d": F.avg_pool3d}
+AVERAGES: dict[str, Any] = {
+    "max_pool1d": F.avg_pool1d,
+    "max_pool2d": F.avg_pool2d,
+    "max_pool3d": F.avg_pool3d,
+}
 
 
 @dataclass(frozen=True)
 class Seen:
-    """After a step: how many points of the input one unit sees per axis, and the input points between two neighbours.
+    """After a step: how many points of the input one unit sees per axis, and the
+    input points between two neighbours.
 
     whole: it may see all of the input (attention, recurrence, global pooling, a matrix over a flattened map).
     """
@@ -31,8 +37,8 @@ class Seen:
 def fields_of(trace: Trace, axes: int) -> dict[int, Seen]:
     """Each step's receptive field, by its number; steps after what the arithmetic does not know are left out.
 
-    axes: of the input beside rows and channels. r grows by (kernel - 1) x dilation x step, the step by the stride (Araujo et
-    al. 2019); where paths meet, the largest counts (notes N20 and N25).
+    axes: of the input beside rows and channels. r grows by (kernel - 1) x dilation x step, the step by the
+        stride (Araujo et al. 2019); where paths meet, the largest counts (notes N20 and N25).
     """
     found = {-1: Seen((1,) * axes, (1.0,) * axes, False)}
     for step in trace.steps:
@@ -68,18 +74,21 @@ def last_map(trace: Trace, axes: int) -> tuple[TraceStep, Seen] | None:
     maps = [
         (step, fields[step.number])
         for step in trace.steps
-        if step.number in upstream and step.number in fields and len(step.shape) == axes + 2
+        if step.number in upstream
+        and step.number in fields
+        and len(step.shape) == axes + 2
         and not fields[step.number].whole
-    ]  # fmt: skip
+    ]
     return maps[-1] if maps and any(step.kind == "convolution" for step, _ in maps) else None
 
 
 def support(module: nn.Module, number: int, *inputs: Tensor) -> tuple[int, ...] | None:
     """Input points per axis that the gradient of a step's middle unit reaches: what it really can see.
 
-    Measured on a copy without what would hide or spread it: non-linearities pass all, normalization does nothing, maximum
-    pooling takes means, weights that are all zero are drawn. number: the step's, from a trace of the same inputs. None when
-    the copy takes another way, or the input cannot have a gradient.
+    Measured on a copy without what would hide or spread it: non-linearities pass all, normalization does
+    nothing, maximum pooling takes means, weights that are all zero are drawn.
+    number: the step's, from a trace of the same inputs. None when the copy takes another way,
+        or the input cannot have a gradient.
     """
     try:
         straight = copy.deepcopy(module).float()
@@ -94,7 +103,9 @@ def support(module: nn.Module, number: int, *inputs: Tensor) -> tuple[int, ...] 
     with left_as_it_was(straight, training=False), torch.enable_grad():
         recorder = _Straight(straight, (x, *inputs[1:]))
         with recorder.hooks(), recorder:
-            straight(x, *(i[:1] if isinstance(i, Tensor) and len(i) == len(inputs[0]) else i for i in inputs[1:]))
+            straight(
+                x, *(i[:1] if isinstance(i, Tensor) and len(i) == len(inputs[0]) else i for i in inputs[1:])
+            )
         if number >= len(recorder.made) or recorder.made[number].dim() != x.dim():
             return None
         out = recorder.made[number]
@@ -123,7 +134,9 @@ class _Straight(Recorder):
         if name in self.POINTWISE:
             return kwargs.get("input", args[0] if args else None)
         if name in AVERAGES:
-            window = [kwargs.get(key, args[i + 1] if len(args) > i + 1 else default)
-                      for i, (key, default) in enumerate((("kernel_size", 1), ("stride", None), ("padding", 0)))]  # fmt: skip
+            window = [
+                kwargs.get(key, args[i + 1] if len(args) > i + 1 else default)
+                for i, (key, default) in enumerate((("kernel_size", 1), ("stride", None), ("padding", 0)))
+            ]
             return AVERAGES[name](kwargs.get("input", args[0] if args else None), *window)
         return super().call(func, args, kwargs)

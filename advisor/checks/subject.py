@@ -1,4 +1,5 @@
-"""What the pre-flight looks at: a configuration, some of the rows that it is for, and the network that training begins with."""
+"""What the pre-flight looks at: a configuration, some of the rows that it is for, and the
+network that training begins with."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ COPIES_AGREE = 0.95
 
 @dataclass(frozen=True)
 class Subject:
-    """A configuration, the rows that take part and one split of them; ``network`` makes the network that training begins with."""
+    """A configuration, the rows that take part and one split of them; ``network`` makes the
+    network that training begins with."""
 
     configuration: Mapping[str, Any]
     data: Dataset
@@ -86,7 +88,8 @@ class Subject:
 
     @cached_property
     def target(self) -> Tensor:
-        """Class codes, or the target as the network sees it: squeezed where that is asked for, then standardized."""
+        """Class codes, or the target as the network sees it: squeezed where that
+        is asked for, then standardized."""
         rows = self._rows(1)
         return rows.target if self.data.classes else rows.standardized(rows.target)[0].float()
 
@@ -117,7 +120,9 @@ def some_rows(data: Dataset, rows: NDArray[np.int64]) -> Dataset:
     if isinstance(data.features, Signals):
         features = Signals(np.ascontiguousarray(data.features.values[rows]))
     else:
-        features = replace(data.features, numeric=data.features.numeric[rows], categorical=data.features.categorical[rows])
+        features = replace(
+            data.features, numeric=data.features.numeric[rows], categorical=data.features.categorical[rows]
+        )
     return replace(
         data,
         features=features,
@@ -136,7 +141,8 @@ def blank(data: Dataset) -> Dataset:
 def copies(data: Dataset) -> NDArray[np.int64]:
     """A number for each row, the same for copies of one: equal inputs, and targets that agree.
 
-    Where targets of equal inputs often do not agree, the inputs just take few values, and each row is one of its own.
+    Where targets of equal inputs often do not agree, the inputs just take few
+    values, and each row is one of its own.
     """
     _, first, which = np.unique(contents(data), return_index=True, return_inverse=True)
     which = np.asarray(which.reshape(-1), dtype=np.int64)
@@ -148,7 +154,8 @@ def copies(data: Dataset) -> NDArray[np.int64]:
 
 
 def meaningless(data: Dataset, seed: int) -> Dataset:
-    """The same rows with targets drawn at random, the same for copies: all classes alike, or a bell of the target's width.
+    """The same rows with targets drawn at random, the same for copies: all classes
+    alike, or a bell of the target's width.
 
     Whatever then helps on validation rows has got there from training rows.
     """
@@ -156,12 +163,17 @@ def meaningless(data: Dataset, seed: int) -> Dataset:
     generator = np.random.default_rng([seed, 7])
     if data.classes:
         return replace(data, target=generator.integers(0, len(data.classes), which.max() + 1)[which])
-    return replace(data, target=generator.normal(0.0, float(np.std(data.target)) or 1.0, which.max() + 1)[which])
+    return replace(
+        data, target=generator.normal(0.0, float(np.std(data.target)) or 1.0, which.max() + 1)[which]
+    )
 
 
 def contents(data: Dataset) -> NDArray[Any]:
     """A digest of each row's inputs: equal for equal rows."""
     f = data.features
     parts: list[NDArray[Any]] = [f.values] if isinstance(f, Signals) else [f.numeric, f.categorical]
-    digests = [hashlib.blake2b(b"".join(p[i].tobytes() for p in parts), digest_size=8).digest() for i in range(len(data))]
+    digests = [
+        hashlib.blake2b(b"".join(p[i].tobytes() for p in parts), digest_size=8).digest()
+        for i in range(len(data))
+    ]
     return np.frombuffer(b"".join(digests), dtype=np.uint64)

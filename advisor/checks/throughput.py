@@ -111,7 +111,8 @@ def device_bytes(step: TrainingStep, rows: int, device: str) -> int:
 
 
 def edge(free: float, needed: Callable[[int], float]) -> int:
-    """The largest batch whose ``needed`` bytes, about linear in the rows, are at most ``free``; 0 when none fits.
+    """The largest batch whose ``needed`` bytes, about linear in the rows, are at
+    most ``free``; 0 when none fits.
 
     >>> edge(1000, lambda rows: 100 + 9 * rows)
     100

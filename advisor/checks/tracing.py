@@ -1,8 +1,9 @@
-"""What a network does on one batch, watched from outside: each operation, where it stands, what it makes, what feeds it.
+"""What a network does on one batch, watched from outside: each operation, where it
+stands, what it makes, what feeds it.
 
-Operations are seen as PyTorch dispatches them (a function mode), so functions count as modules do: ``F.relu`` in a forward
-is an activation like ``nn.ReLU``. Hooks name the module that an operation stands in. Nothing stays behind: hooks, training
-mode, buffers, gradients and random state are as they were.
+Operations are seen as PyTorch dispatches them (a function mode), so functions count as modules do: ``F.relu``
+in a forward is an activation like ``nn.ReLU``. Hooks name the module that an operation stands in. Nothing
+stays behind: hooks, training mode, buffers, gradients and random state are as they were.
 """
 
 from __future__ import annotations
@@ -18,50 +19,95 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 OperationKind = Literal[
-    "linear", "convolution", "norm", "activation", "pooling", "whole", "add", "dropout", "softmax", "embedding", "other"
+    "linear",
+    "convolution",
+    "norm",
+    "activation",
+    "pooling",
+    "whole",
+    "add",
+    "dropout",
+    "softmax",
+    "embedding",
+    "other",
 ]
-"""What an operation is. whole: each number of its output may depend on every position (attention, recurrence, global
-pooling). pooling: with windows. add: of two results; other: what changes neither (views, products, ...)."""
+"""What an operation is. whole: each number of its output may depend on every position
+(attention, recurrence, global pooling). pooling: with windows. add: of two results; other: what
+changes neither (views, products, ...)."""
 
 LINEAR = {"linear", "baddbmm", "addmm", "bilinear"}
 PRODUCTS = {"matmul", "bmm", "mm", "einsum", "__matmul__", "__rmatmul__"}
 NORMS = {"batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm", "local_response_norm"}
 ACTIVATIONS = {
-    *("relu", "leaky_relu", "sigmoid", "tanh", "gelu", "silu", "mish", "selu", "elu", "celu", "hardtanh", "relu6"),
+    *(
+        "relu",
+        "leaky_relu",
+        "sigmoid",
+        "tanh",
+        "gelu",
+        "silu",
+        "mish",
+        "selu",
+        "elu",
+        "celu",
+        "hardtanh",
+        "relu6",
+    ),
     *("hardswish", "hardsigmoid", "softplus", "prelu", "rrelu", "threshold", "softsign", "logsigmoid"),
 }
 SOFTMAX = {"softmax", "log_softmax", "_softmax", "_log_softmax"}
-DROPOUT = {"dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout", "feature_dropout"}
-WHOLE = {"gru", "lstm", "rnn_tanh", "rnn_relu", "multi_head_attention_forward", "scaled_dot_product_attention"}
+DROPOUT = {
+    "dropout",
+    "dropout1d",
+    "dropout2d",
+    "dropout3d",
+    "alpha_dropout",
+    "feature_alpha_dropout",
+    "feature_dropout",
+}
+WHOLE = {
+    "gru",
+    "lstm",
+    "rnn_tanh",
+    "rnn_relu",
+    "multi_head_attention_forward",
+    "scaled_dot_product_attention",
+}
 ADDITIONS = {"add", "__add__", "__iadd__", "__radd__"}
 REDUCTIONS = {"mean", "sum", "amax", "max", "logsumexp", "amin"}
 SATURATED = {"tanh": (-0.99, 0.99), "sigmoid": (0.01, 0.99)}
-"""Outputs beyond these are where the function is flat: less than 2 % (tanh) or 4 % (sigmoid) of its steepest slope."""
+"""Outputs beyond these are where the function is flat: less than 2 % (tanh) or 4
+% (sigmoid) of its steepest slope."""
 DEAD = 1e-7
-"""A unit is dead when no row gets more than this share of the layer's largest output out of it: zero but for rounding."""
+"""A unit is dead when no row gets more than this share of the layer's largest output
+out of it: zero but for rounding."""
 
 DEAD_SHARE, SATURATED_SHARE = 0.2, 0.3
 """Shares of a layer from which on they are a finding."""
 FEWEST_POINTS = 16
 """Rows times positions that a unit must have seen before it is called dead."""
 FEWEST_UNITS = 16
-"""A layer of fewer (the narrow middle of squeeze-and-excitation) may begin with most of them at zero and be none the worse."""
+"""A layer of fewer (the narrow middle of squeeze-and-excitation) may begin with most of
+them at zero and be none the worse."""
 FLOW = 1e3
-"""Times that the gradient may grow or shrink between the first and the last hidden layer; float32 with Adam bears more, but
-then one learning rate cannot fit all layers."""
+"""Times that the gradient may grow or shrink between the first and the last hidden layer; float32 with Adam
+bears more, but then one learning rate cannot fit all layers."""
 
 
 @dataclass(eq=False)
 class TraceStep:
     """One operation.
 
-    number: its place in the order of the pass. module: the innermost module that it stands in, by dotted name. sources: the
-    numbers of the steps whose results it reads; -1 is the network's input. parameter: the name of its weight. kernel,
-    stride, dilation: per axis, of convolutions and pooling windows. unit_axis: the axis of ``shape`` that counts units or
-    channels, None where views have mixed it up.
-    mean, deviation, root_mean_square: of all its numbers. dead: the share of its units that are zero on every row;
-    saturated: the share of its numbers on the flat parts; both for activations. gradient: the Euclidean norm of the loss's
-    gradient by its result, None without a loss.
+    number: its place in the order of the pass.
+    module: the innermost module that it stands in, by dotted name.
+    sources: the numbers of the steps whose results it reads; -1 is the network's input.
+    parameter: the name of its weight. kernel,
+    stride, dilation: per axis, of convolutions and pooling windows.
+    unit_axis: the axis of ``shape`` that counts units or channels, None where views have mixed it up.
+    mean, deviation, root_mean_square: of all its numbers.
+    dead: the share of its units that are zero on every row;
+    saturated: the share of its numbers on the flat parts; both for activations.
+    gradient: the Euclidean norm of the loss's gradient by its result, None without a loss.
     """
 
     number: int
@@ -88,9 +134,11 @@ class TraceStep:
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """One pass. gradients: the norm of the loss's gradient by each parameter, None for one that the loss does not reach.
+    """One pass.
+    gradients: the norm of the loss's gradient by each parameter, None for one that the loss does not reach.
 
-    inputs: what each custom module was given, by its name. last: the step that made the output, -1 when none did.
+    inputs: what each custom module was given, by its name.
+    last: the step that made the output, -1 when none did.
     """
 
     steps: tuple[TraceStep, ...]
@@ -116,18 +164,22 @@ class Trace:
     def watched(self) -> list[TraceStep]:
         """The activations of enough units, and of enough numbers each, for dead units to mean something."""
         return [
-            s for s in self.of_kind("activation")
-            if s.dead is not None and (points := _points(s)) >= FEWEST_POINTS and math.prod(s.shape) // points >= FEWEST_UNITS
-        ]  # fmt: skip
+            s
+            for s in self.of_kind("activation")
+            if s.dead is not None
+            and (points := _points(s)) >= FEWEST_POINTS
+            and math.prod(s.shape) // points >= FEWEST_UNITS
+        ]
 
     def saturated(self) -> list[tuple[TraceStep, float]]:
-        """The activations that mostly work where they are flat, with the share of their numbers that lie there."""
+        """The activations that mostly work where they are flat, with the share
+        of their numbers that lie there."""
         found = ((s, s.saturated) for s in self.of_kind("activation"))
         return [(s, share) for s, share in found if share and share > SATURATED_SHARE]
 
     def flow(self) -> tuple[TraceStep, TraceStep, float] | None:
-        """The first and the last hidden layer (an activation comes after it), and how many times as large the gradient is at
-        the first; None where there are not two, or no gradient comes from the output layer."""
+        """The first and the last hidden layer (an activation comes after it), and how many times as large the
+        gradient is at the first; None where there are not two, or no gradient comes from the output layer."""
         before: set[int] = set()
         for step in self.of_kind("activation"):
             before |= self.ancestors(step.number)
@@ -137,7 +189,8 @@ class Trace:
         return hidden[0], hidden[-1], (hidden[0].gradient or 0.0) / hidden[-1].gradient
 
     def ancestors(self, number: int) -> set[int]:
-        """The numbers of all steps that a step's result depends on, its own among them, and -1 for the input."""
+        """The numbers of all steps that a step's result depends on, its own
+        among them, and -1 for the input."""
         found: set[int] = set()
         waiting = [number]
         while waiting:
@@ -164,7 +217,8 @@ def trace(
     loss: Callable[[Any], Tensor] | None = None,
     training: bool = False,
 ) -> Trace:
-    """Watch one pass of ``module(*inputs)``, and with ``loss`` (of the output) the gradients of one backward pass.
+    """Watch one pass of ``module(*inputs)``, and with ``loss`` (of the output)
+    the gradients of one backward pass.
 
     training: whether in training mode. Whatever the module raises is raised.
     """
@@ -220,7 +274,11 @@ def _detached(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.detach()
     if isinstance(value, tuple | list):
-        return type(value)(_detached(v) for v in value) if type(value) in (tuple, list) else tuple(map(_detached, value))
+        return (
+            type(value)(_detached(v) for v in value)
+            if type(value) in (tuple, list)
+            else tuple(map(_detached, value))
+        )
     return value
 
 
@@ -237,7 +295,8 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 
 class Recorder(TorchFunctionMode):
-    """Sees every function of PyTorch that the pass calls, and tells by the identity of tensors what feeds what.
+    """Sees every function of PyTorch that the pass calls, and tells by the
+    identity of tensors what feeds what.
 
     made: the result of each step.
     """
@@ -273,7 +332,9 @@ class Recorder(TorchFunctionMode):
             self._stack.append(name)
             if is_custom(module):
                 with torch._C.DisableTorchFunction():  # the next operation may work in place: a copy
-                    self.inputs.setdefault(name, tuple(a.clone() if isinstance(a, Tensor) else a for a in _detached(arguments)))
+                    self.inputs.setdefault(
+                        name, tuple(a.clone() if isinstance(a, Tensor) else a for a in _detached(arguments))
+                    )
 
         return enter
 
@@ -329,7 +390,9 @@ class Recorder(TorchFunctionMode):
         out = made[0]
         step = TraceStep(
             number=len(self.steps),
-            kind=_kind(name.rstrip("_") if not name.endswith("__") else name, shape, out, len(sources), bool(weights)),
+            kind=_kind(
+                name.rstrip("_") if not name.endswith("__") else name, shape, out, len(sources), bool(weights)
+            ),
             function=name,
             module=self._stack[-1],
             sources=sources,
@@ -346,7 +409,12 @@ class Recorder(TorchFunctionMode):
             out.register_hook(lambda gradient: _keep_norm(step, gradient))  # type: ignore[no-untyped-call]
 
     def _describe(
-        self, step: TraceStep, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Tensor, shape: tuple[int, ...]
+        self,
+        step: TraceStep,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        out: Tensor,
+        shape: tuple[int, ...],
     ) -> None:
         """Geometry, units and statistics of a step."""
         if step.kind == "convolution":
@@ -354,8 +422,12 @@ class Recorder(TorchFunctionMode):
             axes = weight.dim() - 2 if isinstance(weight, Tensor) else 0
             step.kernel = tuple(weight.shape[2:]) if isinstance(weight, Tensor) else ()
             transposed = "transpose" in step.function
-            step.stride = (1,) * axes if transposed else _per_axis(_argument(args, kwargs, 3, "stride", 1), axes)
-            step.dilation = (1,) * axes if transposed else _per_axis(_argument(args, kwargs, 5, "dilation", 1), axes)
+            step.stride = (
+                (1,) * axes if transposed else _per_axis(_argument(args, kwargs, 3, "stride", 1), axes)
+            )
+            step.dilation = (
+                (1,) * axes if transposed else _per_axis(_argument(args, kwargs, 5, "dilation", 1), axes)
+            )
         elif step.kind == "pooling":
             axes = int(step.function.rstrip("_")[-2])
             step.kernel = _per_axis(_argument(args, kwargs, 1, "kernel_size", 1), axes)
@@ -363,7 +435,9 @@ class Recorder(TorchFunctionMode):
             step.dilation = (1,) * axes
         elif step.kind == "dropout":
             step.probability = float(_argument(args, kwargs, 1, "p", 0.5))
-        step.negative_slope = float(_argument(args, kwargs, 1, "negative_slope", 0.01)) if "leaky" in step.function else 0.0
+        step.negative_slope = (
+            float(_argument(args, kwargs, 1, "negative_slope", 0.01)) if "leaky" in step.function else 0.0
+        )
         step.unit_axis = self._unit_axis(step, shape)
         if not out.is_floating_point() or not out.numel():
             return
@@ -384,7 +458,13 @@ class Recorder(TorchFunctionMode):
             return 1
         if step.kind in ("linear", "embedding"):
             return len(step.shape) - 1
-        same_axes = len(step.shape) == len(shape) and step.function not in ("transpose", "permute", "movedim", "mT", "t")
+        same_axes = len(step.shape) == len(shape) and step.function not in (
+            "transpose",
+            "permute",
+            "movedim",
+            "mT",
+            "t",
+        )
         before = step.sources[0]
         if same_axes and before >= 0:
             return self.steps[before].unit_axis
@@ -398,12 +478,17 @@ def _keep_norm(step: TraceStep, gradient: Tensor) -> None:
 
 
 def _kind(name: str, shape: tuple[int, ...], out: Tensor, sources: int, weighted: bool) -> OperationKind:
-    """What the function ``name`` does to a first argument of ``shape``; weighted: whether a parameter goes in too."""
+    """What the function ``name`` does to a first argument of ``shape``;
+    weighted: whether a parameter goes in too."""
     if name in LINEAR or (name in PRODUCTS and weighted):
         return "linear"
     kinds: list[tuple[OperationKind, set[str]]] = [
-        ("norm", NORMS), ("activation", ACTIVATIONS), ("softmax", SOFTMAX), ("dropout", DROPOUT), ("whole", WHOLE),
-    ]  # fmt: skip
+        ("norm", NORMS),
+        ("activation", ACTIVATIONS),
+        ("softmax", SOFTMAX),
+        ("dropout", DROPOUT),
+        ("whole", WHOLE),
+    ]
     for kind, names in kinds:
         if name in names:
             return kind
@@ -411,7 +496,9 @@ def _kind(name: str, shape: tuple[int, ...], out: Tensor, sources: int, weighted
         return "convolution"
     if "pool" in name:
         adaptive = name.startswith("adaptive")
-        return "whole" if adaptive and all(n == 1 for n in out.shape[2:]) else "other" if adaptive else "pooling"
+        return (
+            "whole" if adaptive and all(n == 1 for n in out.shape[2:]) else "other" if adaptive else "pooling"
+        )
     if name in REDUCTIONS and len(shape) >= 3 and all(n == 1 for n in out.shape[2:]):
         return "whole"
     if name in PRODUCTS:
@@ -421,7 +508,9 @@ def _kind(name: str, shape: tuple[int, ...], out: Tensor, sources: int, weighted
     return "add" if name in ADDITIONS and sources == 2 else "other"
 
 
-def _argument(args: tuple[Any, ...], kwargs: Mapping[str, Any], position: int, name: str, default: Any) -> Any:
+def _argument(
+    args: tuple[Any, ...], kwargs: Mapping[str, Any], position: int, name: str, default: Any
+) -> Any:
     return kwargs.get(name, args[position] if len(args) > position else default)
 
 

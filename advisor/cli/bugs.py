@@ -15,7 +15,8 @@ VERSIONS_OF = ("tuning-advisor", "torch", "optuna", "ray", "polars", "numpy", "s
 
 
 def save_traceback(error: BaseException) -> Path:
-    """Write the traceback with versions and command line into the run folder that the error names, else a temporary one."""
+    """Write the traceback with versions and command line into the run folder that the
+    error names, else a temporary one."""
     folder = getattr(error, "run_folder", None) or tempfile.mkdtemp(prefix="advisor-bug-")
     path = Path(folder) / "error.log"
     lines = [" ".join(sys.argv), f"python {platform.python_version()} on {platform.platform()}"]

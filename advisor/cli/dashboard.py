@@ -47,4 +47,6 @@ def serve(run: RunFolder, host: str, port: int, ready: Callable[[], None] = lamb
     try:
         optuna_dashboard.run_server(storage, host=host, port=port)
     except OSError as error:
-        raise UserError(f"the dashboard cannot listen at {host}:{port} ({error.strerror}): give another --port") from error
+        raise UserError(
+            f"the dashboard cannot listen at {host}:{port} ({error.strerror}): give another --port"
+        ) from error

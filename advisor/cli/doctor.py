@@ -1,7 +1,7 @@
 """What is wrong with this machine or a Ray cluster, in words, and what to do about it.
 
-Measuring and judging are apart: ``measure_here`` and ``probe`` bring plain numbers, the ``judge_`` functions make of them
-what a person reads.
+Measuring and judging are apart: ``measure_here`` and ``probe`` bring plain numbers, the ``judge_``
+functions make of them what a person reads.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from advisor.files import file_clock
 from advisor.machine import COMPARED, release
 
 CheckState = Literal["ok", "note", "problem"]
-"""ok: nothing to do. note: worth knowing, it works all the same. problem: searches fail, stall or mislead until it is mended."""
+"""ok: nothing to do. note: worth knowing, it works all the same. problem: searches fail,
+stall or mislead until it is mended."""
 
 FULLEST_DISK = 0.95
 """Above this share Ray refuses to spill objects (its ``local_fs_capacity_threshold``)."""
@@ -38,8 +39,8 @@ CLOCK_SECONDS = 2.0
 PROBE_SECONDS = 120.0
 PACKAGES = ("tuning-advisor", "ray", "optuna", "torch", "polars", "numpy")
 MUST_AGREE = ("tuning-advisor", *COMPARED, "polars")
-"""Packages whose versions a worker and its driver must share: those that the executor asks for before the first trial, and
-polars, in whose frames a person's own objective gets its rows."""
+"""Packages whose versions a worker and its driver must share: those that the executor asks for before the
+first trial, and polars, in whose frames a person's own objective gets its rows."""
 
 
 @dataclass(frozen=True)
@@ -52,15 +53,17 @@ class DoctorCheck:
     do: str = ""
 
 
-# --------------------------------------------------------------------------------------------------- measuring
+# -------------------------------------------------------------------------------------------------- measuring
 
 
 def measure_here() -> dict[str, Any]:
     """This machine in numbers. Works without our package, for it also runs as a task on a cluster's nodes.
 
-    cores: usable; quota: cores that a container's limit leaves, or None; load: processes that wanted to run in the last
-    minute; disk: path -> [bytes in all, free]; shared_memory: bytes free in /dev/shm, or None; gpus: NVIDIA devices;
-    clock: seconds since 1970; versions: of PACKAGES, None for one that is missing; threads: OMP_NUM_THREADS, or None.
+    cores: usable; quota: cores that a container's limit leaves, or None; load: processes that wanted
+    to run in the last minute; disk: path -> [bytes in all, free]; shared_memory: bytes free in
+    /dev/shm, or None; gpus: NVIDIA devices;
+    clock: seconds since 1970; versions: of PACKAGES, None for one that is
+    missing; threads: OMP_NUM_THREADS, or None.
     """
     import importlib.metadata as metadata
     import os
@@ -73,7 +76,8 @@ def measure_here() -> dict[str, Any]:
 
     quota = None
     try:
-        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:  # noqa: PTH123 - runs where only the standard library is
+        # runs where only the standard library is
+        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:  # noqa: PTH123
             allowed, period = file.read().split()
         quota = None if allowed == "max" else int(allowed) / int(period)
     except (OSError, ValueError):
@@ -107,7 +111,8 @@ def measure_here() -> dict[str, Any]:
 
 
 def probe(address: str) -> None:
-    """Join the cluster and print one JSON document: its nodes, measured. For a process of its own, see ``_ask``."""
+    """Join the cluster and print one JSON document: its nodes, measured. For a
+    process of its own, see ``_ask``."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -126,7 +131,8 @@ def probe(address: str) -> None:
                 entry["error"] = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             entry["between"] = [sent, time.time()]
         nodes.append(entry)
-    print(json.dumps({"nodes": nodes, "store": _store_used()}))  # noqa: T201 - the answer to the process that asked
+    # the answer to the process that asked
+    print(json.dumps({"nodes": nodes, "store": _store_used()}))  # noqa: T201
 
 
 def _store_used() -> list[float]:
@@ -139,9 +145,14 @@ def _store_used() -> list[float]:
 
 
 def _ask(address: str) -> tuple[dict[str, Any] | None, str]:
-    """What ``probe`` found, or None; and everything else that it said. In a process of its own: Ray reads its token once,
-    and tells why it was refused only in a line of its log."""
-    command = [sys.executable, "-c", "import sys; from advisor.cli.doctor import probe; probe(sys.argv[1])", address]
+    """What ``probe`` found, or None; and everything else that it said. In a process of its own: Ray reads its
+    token once, and tells why it was refused only in a line of its log."""
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; from advisor.cli.doctor import probe; probe(sys.argv[1])",
+        address,
+    ]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_SECONDS, check=False)
     except subprocess.TimeoutExpired:
@@ -181,7 +192,10 @@ def judge_versions(here: Mapping[str, Any]) -> DoctorCheck:
         wanted = [Requirement(text) for text in requires("tuning-advisor") or ()]
     except PackageNotFoundError:
         return DoctorCheck(
-            "versions", "note", "tuning-advisor is not installed, it runs from its folder", "pip install tuning-advisor"
+            "versions",
+            "note",
+            "tuning-advisor is not installed, it runs from its folder",
+            "pip install tuning-advisor",
         )
     for requirement in wanted:
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
@@ -199,13 +213,18 @@ def judge_versions(here: Mapping[str, Any]) -> DoctorCheck:
 
 
 def judge_machine(there: Mapping[str, Any], where: str) -> list[DoctorCheck]:
-    """Cores, disk and shared memory of a machine; where: " on HOST", or nothing for this one."""
+    """Cores, disk and shared memory of a machine;
+    where: " on HOST", or nothing for this one."""
     cores, quota, load = there["cores"], there["quota"], there["load"]
     usable = cores if quota is None else min(cores, quota)
     checks = []
     if quota is not None and math.ceil(quota) < cores:
         do = f"give --workers {max(1, int(quota))}, or start Ray with --num-cpus {max(1, int(quota))}"
-        checks.append(DoctorCheck(f"cores{where}", "problem", f"{cores} cores are seen, the container may use {quota:g}", do))
+        checks.append(
+            DoctorCheck(
+                f"cores{where}", "problem", f"{cores} cores are seen, the container may use {quota:g}", do
+            )
+        )
     elif load > BUSY * usable:
         do = "trials will take longer, and time limits bite earlier: fewer --workers, or wait"
         checks.append(DoctorCheck(f"cores{where}", "note", f"{load:.1f} programs want the {cores} cores", do))
@@ -214,19 +233,27 @@ def judge_machine(there: Mapping[str, Any], where: str) -> list[DoctorCheck]:
     threads = there["threads"]
     if threads is not None and threads.isdigit() and int(threads) > cores:
         do = f"export OMP_NUM_THREADS={cores}, or leave it unset: workers get their own"
-        checks.append(DoctorCheck(f"threads{where}", "problem", f"OMP_NUM_THREADS={threads} on {cores} cores", do))
+        checks.append(
+            DoctorCheck(f"threads{where}", "problem", f"OMP_NUM_THREADS={threads} on {cores} cores", do)
+        )
     fullest = min(there["disk"].items(), key=lambda item: item[1][1])
     path, (total, free) = fullest
     used = 1 - free / total
     if used > FULLEST_DISK or free < LEAST_DISK:
         do = "free some space: from 95 % on Ray stores nothing more, and a run that cannot write ends"
-        checks.append(DoctorCheck(f"disk{where}", "problem", f"{path} is {used:.0%} full, {free / 1e9:.1f} GB are left", do))
+        checks.append(
+            DoctorCheck(
+                f"disk{where}", "problem", f"{path} is {used:.0%} full, {free / 1e9:.1f} GB are left", do
+            )
+        )
     else:
         checks.append(DoctorCheck(f"disk{where}", "ok", f"{free / 1e9:.0f} GB are free in {path}"))
     shared = there["shared_memory"]
     if shared is not None and shared < LEAST_SHARED_MEMORY:
         do = "start the container with more, say --shm-size=2g: Ray's object store would go to the disk"
-        checks.append(DoctorCheck(f"shared memory{where}", "problem", f"/dev/shm has {shared / 2**20:.0f} MB", do))
+        checks.append(
+            DoctorCheck(f"shared memory{where}", "problem", f"/dev/shm has {shared / 2**20:.0f} MB", do)
+        )
     return checks
 
 
@@ -239,11 +266,16 @@ def judge_gpu(there: Mapping[str, Any], torch_sees: int, where: str = "") -> Doc
         used = "trials of images and series share them, others with --gpus-per-worker"
         return DoctorCheck(f"GPU{where}", "ok", f"{torch_sees} of {gpus} seen by PyTorch: {used}")
     if there["hidden_gpus"]:
-        return DoctorCheck(f"GPU{where}", "problem", f"{gpus} hidden by CUDA_VISIBLE_DEVICES", "unset CUDA_VISIBLE_DEVICES")
+        return DoctorCheck(
+            f"GPU{where}", "problem", f"{gpus} hidden by CUDA_VISIBLE_DEVICES", "unset CUDA_VISIBLE_DEVICES"
+        )
     torch = there["versions"]["torch"] or "not installed"
     if "+cpu" in torch or torch == "not installed":
         return DoctorCheck(
-            f"GPU{where}", "problem", f"{gpus} there, PyTorch ({torch}) cannot use them", "install PyTorch's CUDA build"
+            f"GPU{where}",
+            "problem",
+            f"{gpus} there, PyTorch ({torch}) cannot use them",
+            "install PyTorch's CUDA build",
         )
     return DoctorCheck(
         f"GPU{where}",
@@ -256,24 +288,34 @@ def judge_gpu(there: Mapping[str, Any], torch_sees: int, where: str = "") -> Doc
 def judge_file_clock(ahead: float | None) -> DoctorCheck:
     """Seconds by which the clock of this folder's file system is ahead of ours."""
     if ahead is None:
-        return DoctorCheck("clock", "problem", f"nothing can be written in {Path.cwd()}", "work in a folder that you may write")
+        return DoctorCheck(
+            "clock",
+            "problem",
+            f"nothing can be written in {Path.cwd()}",
+            "work in a folder that you may write",
+        )
     if abs(ahead) > CLOCK_SECONDS:
         do = "set both by NTP: times of runs and of files would contradict each other"
-        return DoctorCheck("clock", "problem", f"the file server's clock is {ahead:+.1f} s off this machine's", do)
+        return DoctorCheck(
+            "clock", "problem", f"the file server's clock is {ahead:+.1f} s off this machine's", do
+        )
     return DoctorCheck("clock", "ok", f"{time.strftime('%Y-%m-%d %H:%M:%S %Z')}, the file system agrees")
 
 
 def judge_token(found: Sequence[str]) -> DoctorCheck:
     """Where a token for Ray was found."""
     if not found:
-        return DoctorCheck("token", "ok", "no token for Ray is set here: clusters without authentication can be joined")
+        return DoctorCheck(
+            "token", "ok", "no token for Ray is set here: clusters without authentication can be joined"
+        )
     says = f"a token for Ray is set ({', '.join(found)}): it is shown to clusters that want one"
     if found[0].startswith("~"):
         return DoctorCheck(
             "token",
             "note",
             says,
-            "`ray start --head` on this machine will ask everyone for it; remove the file if you do not want that",
+            "`ray start --head` on this machine will ask everyone for it; remove the file if you do not "
+            "want that",
         )
     return DoctorCheck("token", "ok", says)
 
@@ -303,12 +345,21 @@ def judge_node(node: Mapping[str, Any], here: Mapping[str, Any]) -> list[DoctorC
         wrong.append(f"Python {there['python']} (here {here['python']})")
     if wrong:
         checks.append(
-            DoctorCheck(f"versions{where}", "problem", "; ".join(wrong), "install our wheel there with the same constraints.txt")
+            DoctorCheck(
+                f"versions{where}",
+                "problem",
+                "; ".join(wrong),
+                "install our wheel there with the same constraints.txt",
+            )
         )
     cpus = resources.get("CPU", 0)
     if cpus > there["cores"]:
         do = f"restart the node with --num-cpus {there['cores']}: trials would share cores"
-        checks.append(DoctorCheck(f"threads{where}", "problem", f"offers {cpus:g} CPUs and has {there['cores']} cores", do))
+        checks.append(
+            DoctorCheck(
+                f"threads{where}", "problem", f"offers {cpus:g} CPUs and has {there['cores']} cores", do
+            )
+        )
     if there["gpus"] and not resources.get("GPU"):
         checks.append(
             DoctorCheck(
@@ -320,12 +371,19 @@ def judge_node(node: Mapping[str, Any], here: Mapping[str, Any]) -> list[DoctorC
         )
     elif resources.get("GPU") and "+cpu" in (there["versions"]["torch"] or "+cpu"):
         checks.append(
-            DoctorCheck(f"GPU{where}", "problem", "offers GPUs, its PyTorch cannot use them", "install PyTorch's CUDA build there")
+            DoctorCheck(
+                f"GPU{where}",
+                "problem",
+                "offers GPUs, its PyTorch cannot use them",
+                "install PyTorch's CUDA build there",
+            )
         )
     sent, back = node["between"]
     off = max(0.0, there["clock"] - back, sent - there["clock"])
     if off > CLOCK_SECONDS:
-        checks.append(DoctorCheck(f"clock{where}", "problem", f"is {off:.0f} s off this machine's", "set both by NTP"))
+        checks.append(
+            DoctorCheck(f"clock{where}", "problem", f"is {off:.0f} s off this machine's", "set both by NTP")
+        )
     return checks
 
 
@@ -352,8 +410,18 @@ def _cluster(address: str, here: Mapping[str, Any]) -> list[DoctorCheck]:
         return [DoctorCheck("cluster", "problem", says, do)]
     if tokens() and os.environ.get("RAY_AUTH_MODE") == "token" and wants_no_token(address):
         # `probe` runs its tasks in the cluster, and would wait for them for ever.
-        says = f"{address} wants no token, and RAY_AUTH_MODE is token here: our own process refuses the cluster's calls"
-        return [DoctorCheck("cluster", "problem", says, "unset RAY_AUTH_MODE: then the token is shown only where one is wanted")]
+        says = (
+            f"{address} wants no token, and RAY_AUTH_MODE is token here: our own process refuses the "
+            "cluster's calls"
+        )
+        return [
+            DoctorCheck(
+                "cluster",
+                "problem",
+                says,
+                "unset RAY_AUTH_MODE: then the token is shown only where one is wanted",
+            )
+        ]
     settle_authentication(address)
     found, said = _ask(address)
     if found is None:

@@ -1,6 +1,8 @@
-"""The command line: parse, call the public names, print. Results on stdout, everything about how it went on stderr.
+"""The command line: parse, call the public names, print. Results on stdout,
+everything about how it went on stderr.
 
-Exit codes: 0 done; 1 a bug of ours; 2 something the user can mend; 3 a check failed; 130 interrupted, can be resumed.
+Exit codes: 0 done; 1 a bug of ours; 2 something the user can mend; 3 a check
+failed; 130 interrupted, can be resumed.
 """
 
 from __future__ import annotations
@@ -49,7 +51,8 @@ EXAMPLES = """\b
 
 @contextmanager
 def stdout_kept(as_json: bool) -> Iterator[None]:
-    """Where stdout is for one JSON document, what a person's own code prints meanwhile goes to stderr, from C as well."""
+    """Where stdout is for one JSON document, what a person's own code prints
+    meanwhile goes to stderr, from C as well."""
     if not as_json or sys.stdout is None or sys.stderr is None:
         yield
         return
@@ -120,35 +123,71 @@ def _only_under(context: click.Context, parameter: click.Parameter, value: str |
 
 def image_root_option(command: Callable[..., Any]) -> Callable[..., Any]:
     says = "A table may name no image file outside of this folder; for servers."
-    return click.option("--image-root", metavar="DIR", expose_value=False, callback=_only_under, help=says)(command)
+    return click.option("--image-root", metavar="DIR", expose_value=False, callback=_only_under, help=says)(
+        command
+    )
 
 
 def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say how to read the data and which rules to apply; the same for every command that reads data."""
+    """The options that say how to read the data and which rules to apply; the same
+    for every command that reads data."""
     options: list[Callable[[Callable[..., Any]], Callable[..., Any]]] = [
         click.option("--target", help="The column to predict."),
         click.option("--test", metavar="FILE", help="A table of test rows; else a part is held out."),
-        click.option("--type", "types", multiple=True, metavar="COLUMN=TYPE", callback=pairs, help="Override a type."),
-        click.option("--encoding", metavar="NAME", help="Of text files that are not in Unicode; else found out."),
+        click.option(
+            "--type", "types", multiple=True, metavar="COLUMN=TYPE", callback=pairs, help="Override a type."
+        ),
+        click.option(
+            "--encoding", metavar="NAME", help="Of text files that are not in Unicode; else found out."
+        ),
         click.option("--sheet", metavar="NAME", help="Of a spreadsheet; else the first that holds a table."),
         click.option("--kind", type=Choice(KINDS), help="What the rows are; else inferred from the data."),
         click.option("--task", type=Choice(TASKS), help="What to learn; else inferred from the target."),
         click.option("--id-column", help="Sequences in a long table: the column that names the sequence."),
-        click.option("--time-column", help="Hold out and validate on the latest rows by this column; the time of a sequence."),
-        click.option("--channels", type=Choice(("first", "last")), help="Arrays of sequences: where they are; else found out."),
+        click.option(
+            "--time-column",
+            help="Hold out and validate on the latest rows by this column; the time of a sequence.",
+        ),
+        click.option(
+            "--channels",
+            type=Choice(("first", "last")),
+            help="Arrays of sequences: where they are; else found out.",
+        ),
         click.option("--group-column", help="Keep rows with the same value of this column together."),
-        click.option("--strict", is_flag=True, help="Refuse a test table with a column unlike the training rows in form."),
+        click.option(
+            "--strict",
+            is_flag=True,
+            help="Refuse a test table with a column unlike the training rows in form.",
+        ),
         click.option(
             "--join-spellings/--keep-spellings",
             default=None,
-            help="Read Yes, YES and yes. as one category or class, or as three; by default joined where that is certain.",
+            help="Read Yes, YES and yes. as one category or class, or as three; by default joined where "
+            "that is certain.",
         ),
-        click.option("--test-fraction", type=float, default=0.2, show_default=True, help="Share of rows held out."),
-        click.option("--seed", type=int, default=0, show_default=True, help="Of every random choice, from the rows held out on."),
+        click.option(
+            "--test-fraction", type=float, default=0.2, show_default=True, help="Share of rows held out."
+        ),
+        click.option(
+            "--seed",
+            type=int,
+            default=0,
+            show_default=True,
+            help="Of every random choice, from the rows held out on.",
+        ),
         click.option("--rules", multiple=True, metavar="DIR", help="A further folder of rules; repeatable."),
         click.option("--without", multiple=True, metavar="ID", help="Leave out a rule; repeatable."),
-        click.option("--set", "fixed", multiple=True, metavar="PARAMETER=VALUE", callback=fixed_values, help="Your own value."),
-        click.option("--out", metavar="DIR", help="The run folder, or its URL (s3://BUCKET/RUN); by default runs/NAME."),
+        click.option(
+            "--set",
+            "fixed",
+            multiple=True,
+            metavar="PARAMETER=VALUE",
+            callback=fixed_values,
+            help="Your own value.",
+        ),
+        click.option(
+            "--out", metavar="DIR", help="The run folder, or its URL (s3://BUCKET/RUN); by default runs/NAME."
+        ),
         image_root_option,
         json_option,
     ]
@@ -158,9 +197,12 @@ def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def running_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say where trials and the final run, and for how long; the same for every command that runs them."""
+    """The options that say where trials and the final run, and for how long; the same
+    for every command that runs them."""
     options: list[Callable[[Callable[..., Any]], Callable[..., Any]]] = [
-        click.option("--time-limit", type=float, metavar="SECONDS", help="For the search and the final together."),
+        click.option(
+            "--time-limit", type=float, metavar="SECONDS", help="For the search and the final together."
+        ),
         click.option(
             "--executor",
             type=Choice(("ray", "in-process")),
@@ -169,18 +211,31 @@ def running_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="in-process is for debugging.",
         ),
         click.option(
-            "--address", metavar="ADDRESS", help="A Ray cluster: HOST:PORT, ray://HOST:PORT or auto; else one is started here."
+            "--address",
+            metavar="ADDRESS",
+            help="A Ray cluster: HOST:PORT, ray://HOST:PORT or auto; else one is started here.",
         ),
         click.option("--workers", type=int, help="Trials at once; by default one per core."),
         click.option(
             "--gpus-per-worker",
             type=float,
             metavar="SHARE",
-            help="Of a GPU for each trial, 0 for none; by default a quarter for images and series where there are GPUs.",
+            help="Of a GPU for each trial, 0 for none; by default a quarter for images and series where "
+            "there are GPUs.",
         ),
-        click.option("--objective", metavar="MODULE:FUNCTION", help="Your own training code in place of our networks."),
-        click.option("--working-dir", metavar="DIR", help="Where its code lies, by default here; sent to a cluster's workers."),
-        click.option("--storage", metavar="URL", help="A database for the study: postgresql://, mysql:// or sqlite:///FILE."),
+        click.option(
+            "--objective", metavar="MODULE:FUNCTION", help="Your own training code in place of our networks."
+        ),
+        click.option(
+            "--working-dir",
+            metavar="DIR",
+            help="Where its code lies, by default here; sent to a cluster's workers.",
+        ),
+        click.option(
+            "--storage",
+            metavar="URL",
+            help="A database for the study: postgresql://, mysql:// or sqlite:///FILE.",
+        ),
         click.option("--quiet", is_flag=True, help="No progress on stderr."),
     ]
     for option in reversed(options):
@@ -200,7 +255,9 @@ def _local(context: click.Context, parameter: click.Parameter, value: str) -> st
 
 
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    return click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, nothing else.")(command)
+    return click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, nothing else.")(
+        command
+    )
 
 
 def given(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -224,7 +281,8 @@ class Commands(click.Group):
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     help=f"Advice before you tune a neural network, and the tuning.\n\n{EXAMPLES}",
-    epilog="Exit codes: 0 done, 1 our bug, 2 something you can mend, 3 a check failed, 130 interrupted (resumable).",
+    epilog="Exit codes: 0 done, 1 our bug, 2 something you can mend, 3 a check failed, 130 interrupted "
+    "(resumable).",
 )
 @click.version_option(__version__, prog_name="advisor")
 def cli() -> None:
@@ -233,15 +291,17 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("data")
-@click.option("--all", "everything", is_flag=True, help="Every choice with its reason, not only those that matter most.")
+@click.option(
+    "--all", "everything", is_flag=True, help="Every choice with its reason, not only those that matter most."
+)
 @reading_options
 def recommend(
     data: str, everything: bool, as_json: bool, out: str | None, target: str | None, **options: Any
 ) -> None:
     """What to use, what to search, and why: in seconds, without training.
 
-    DATA is a CSV or Parquet file, sklearn:NAME or openml:ID; a folder of images with a folder for each class; or an .npz,
-    .npy, .ts or .arff file of images or sequences.
+    DATA is a CSV or Parquet file, sklearn:NAME or openml:ID; a folder of images with a folder for each class;
+    or an .npz, .npy, .ts or .arff file of images or sequences.
     """
     from advisor.report.page import summary, write_report
     from advisor.runs.remote import mirrored, url_or_path
@@ -252,7 +312,9 @@ def recommend(
         write_advice(run, advice)
         write_report(run, advice.recommendation.to_dict(), advice.facts.to_dict(), advice.ledger(), None)
     if as_json:
-        echo_json({"run": url_or_path(run), "facts": dict(advice.facts.values), **advice.recommendation.to_dict()})
+        echo_json(
+            {"run": url_or_path(run), "facts": dict(advice.facts.values), **advice.recommendation.to_dict()}
+        )
         return
     width = shutil.get_terminal_size((DEFAULT_WIDTH, 24)).columns
     echo(*summary(advice.recommendation.to_dict(), advice.facts.to_dict(), width, everything=everything))
@@ -272,13 +334,26 @@ def train(data: str, quiet: bool, as_json: bool, out: str | None, target: str | 
 
 @cli.command()
 @click.argument("data")
-@click.option("--trials", type=int, default=40, show_default=True, help="How many in all, earlier ones included.")
-@running_options
-@click.option("--trial-time-limit", type=float, metavar="SECONDS", help="End a trial, also one that hangs, after so long.")
 @click.option(
-    "--strategy", type=Choice(("joint", "staged")), default="joint", show_default=True, help="staged: first learn, then layers."
+    "--trials", type=int, default=40, show_default=True, help="How many in all, earlier ones included."
 )
-@click.option("--keep-ranges", is_flag=True, help="Search the advised ranges to the end, whatever learning curves say.")
+@running_options
+@click.option(
+    "--trial-time-limit",
+    type=float,
+    metavar="SECONDS",
+    help="End a trial, also one that hangs, after so long.",
+)
+@click.option(
+    "--strategy",
+    type=Choice(("joint", "staged")),
+    default="joint",
+    show_default=True,
+    help="staged: first learn, then layers.",
+)
+@click.option(
+    "--keep-ranges", is_flag=True, help="Search the advised ranges to the end, whatever learning curves say."
+)
 @reading_options
 def tune(
     data: str,
@@ -300,7 +375,8 @@ def tune(
     target: str | None,
     **options: Any,
 ) -> None:
-    """Search around the recommendation on Ray; leave a model and a report. The same command goes on with a run.
+    """Search around the recommendation on Ray; leave a model and a report. The
+    same command goes on with a run.
 
     DATA as for recommend, or a run folder, or its (edited) recommendation.yaml.
     """
@@ -348,7 +424,8 @@ def finish(run: str, quiet: bool, as_json: bool, **options: Any) -> None:
 
 
 def _leave_interrupted(result: RunResult, trials: int | None) -> None:
-    """Where a search was stopped, say what can be done with it, and leave. trials: that were asked for, where any were."""
+    """Where a search was stopped, say what can be done with it, and leave.
+    trials: that were asked for, where any were."""
     if not result.interrupted:
         return
     from advisor.runs.folder import RunFolder
@@ -364,9 +441,18 @@ def _leave_interrupted(result: RunResult, trials: int | None) -> None:
 
 @cli.command()
 @click.argument("data", required=False)
-@click.option("--module", "factory", metavar="PACKAGE.MODULE:FACTORY", help="Your own network in place of the recommended one.")
-@click.option("--input-shape", metavar="1,28,28", help="With --module: the shape of one row, in place of DATA.")
-@click.option("--batch-size", type=int, default=32, show_default=True, help="With --input-shape: rows in training.")
+@click.option(
+    "--module",
+    "factory",
+    metavar="PACKAGE.MODULE:FACTORY",
+    help="Your own network in place of the recommended one.",
+)
+@click.option(
+    "--input-shape", metavar="1,28,28", help="With --module: the shape of one row, in place of DATA."
+)
+@click.option(
+    "--batch-size", type=int, default=32, show_default=True, help="With --input-shape: rows in training."
+)
 @click.option("--seconds", type=float, default=60, show_default=True, help="For all checks together, about.")
 @reading_options
 def check(
@@ -380,10 +466,12 @@ def check(
     target: str | None,
     **options: Any,
 ) -> None:
-    """Check before you train, in about a minute: does the recommendation for DATA learn at all, and nothing it should not?
+    """Check before you train, in about a minute: does the recommendation for DATA
+    learn at all, and nothing it should not?
 
-    DATA as for recommend, or a run folder. With --module your own network is looked at, on a batch of DATA or on random
-    numbers. Exit code 3 when a check fails or the network has an error; warnings and notes leave it at 0.
+    DATA as for recommend, or a run folder. With --module your own network is looked at, on a
+    batch of DATA or on random numbers. Exit code 3 when a check fails or the network has an
+    error; warnings and notes leave it at 0.
     """
     from advisor.workflows.check import check_module, check_recommendation
 
@@ -391,7 +479,9 @@ def check(
         with stdout_kept(as_json):
             result: Any = check_module(factory, data, input_shape, batch_size, target, out, given(options))
     elif data is None or input_shape is not None:
-        raise UserError("say what to check: DATA, or --module PACKAGE.MODULE:FACTORY with DATA or --input-shape")
+        raise UserError(
+            "say what to check: DATA, or --module PACKAGE.MODULE:FACTORY with DATA or --input-shape"
+        )
     else:
         result = check_recommendation(data, target, out, given(options), seconds=seconds)
     if as_json:
@@ -416,16 +506,23 @@ def _show(result: RunResult, as_json: bool) -> None:
         echo(sentence)
     step = f"advisor predict {url_or_path(run)} NEW_ROWS.csv --out predictions.csv"
     if own := result.document.get("objective"):
-        step = f"the models are yours: {run.winner}" if own["kept"] else "train your model with the winner's configuration"
+        step = (
+            f"the models are yours: {run.winner}"
+            if own["kept"]
+            else "train your model with the winner's configuration"
+        )
     echo("", f"report: {run.report_html}", f"next:   {step}")
 
 
 @cli.command()
-@click.option("--address", metavar="ADDRESS", help="A Ray cluster to look at too: HOST:PORT, ray://HOST:PORT or auto.")
+@click.option(
+    "--address", metavar="ADDRESS", help="A Ray cluster to look at too: HOST:PORT, ray://HOST:PORT or auto."
+)
 @click.option("--storage", metavar="URL", help="A database to look at too.")
 @json_option
 def doctor(address: str | None, storage: str | None, as_json: bool) -> None:
-    """What is wrong with this machine or a cluster, and what to do. Exit code 3 when something has to be mended."""
+    """What is wrong with this machine or a cluster, and what to do. Exit code 3
+    when something has to be mended."""
     from advisor.cli.doctor import examine
 
     checks = examine(address, storage)
@@ -436,7 +533,11 @@ def doctor(address: str | None, storage: str | None, as_json: bool) -> None:
         marks = {"ok": "ok     ", "note": "note   ", "problem": "PROBLEM"}
         for check in checks:
             echo(f"{marks[check.state]} {check.name}: {check.says}{f' -> {check.do}' if check.do else ''}")
-        say("nothing has to be mended" if not wrong else f"to be mended: {', '.join(check.name for check in wrong)}")
+        say(
+            "nothing has to be mended"
+            if not wrong
+            else f"to be mended: {', '.join(check.name for check in wrong)}"
+        )
     if wrong:
         raise click.exceptions.Exit(EXIT_CHECK)
 
@@ -460,10 +561,13 @@ def status(run: str, as_json: bool) -> None:
 
 @cli.command()
 @run_argument("run")
-@click.option("--wait", type=float, default=60, show_default=True, metavar="SECONDS", help="For it to end; 0 only asks.")
+@click.option(
+    "--wait", type=float, default=60, show_default=True, metavar="SECONDS", help="For it to end; 0 only asks."
+)
 @json_option
 def stop(run: str, wait: float, as_json: bool) -> None:
-    """Stop the search in RUN, from another terminal or machine. What is finished is kept; `advisor tune RUN` goes on.
+    """Stop the search in RUN, from another terminal or machine. What is finished
+    is kept; `advisor tune RUN` goes on.
 
     Exit code 3 when it has not stopped within --wait.
     """
@@ -485,13 +589,21 @@ def stop(run: str, wait: float, as_json: bool) -> None:
     elif answer != "asked" or not wait:
         echo(words[answer])
     if answer == "asked" and wait:
-        say(f"{name} has not stopped within {wait:g} s: it does at its trials' next epoch, see advisor status {name}")
+        say(
+            f"{name} has not stopped within {wait:g} s: it does at its trials' next epoch, see advisor "
+            f"status {name}"
+        )
         raise click.exceptions.Exit(EXIT_CHECK)
 
 
 @cli.command()
 @run_argument("run")
-@click.option("--host", default="localhost", show_default=True, help="Where to listen; others can see it only if you say so.")
+@click.option(
+    "--host",
+    default="localhost",
+    show_default=True,
+    help="Where to listen; others can see it only if you say so.",
+)
 @click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True)
 def dashboard(run: str, host: str, port: int) -> None:
     """Open optuna-dashboard on the study of RUN, also while it is searched. Ctrl-C ends it."""
@@ -506,16 +618,30 @@ def dashboard(run: str, host: str, port: int) -> None:
 @run_argument("run")
 @click.argument("rows")
 @click.option("--out", metavar="FILE", help="Where to write the CSV; by default stdout.")
-@click.option("--raw", is_flag=True, help="Leave texts as they are that a spreadsheet would take for a formula.")
-@click.option("--strict", is_flag=True, help="Refuse rows with a column that is unlike the training rows in form.")
+@click.option(
+    "--raw", is_flag=True, help="Leave texts as they are that a spreadsheet would take for a formula."
+)
+@click.option(
+    "--strict", is_flag=True, help="Refuse rows with a column that is unlike the training rows in form."
+)
 @click.option("--encoding", metavar="NAME", help="Of a text file; else as in training, or found out.")
-@click.option("--sheet", metavar="NAME", help="Of a spreadsheet; else as in training, or the first that holds a table.")
+@click.option(
+    "--sheet", metavar="NAME", help="Of a spreadsheet; else as in training, or the first that holds a table."
+)
 @image_root_option
 @json_option
 def predict(
-    run: str, rows: str, out: str | None, raw: bool, strict: bool, encoding: str | None, sheet: str | None, as_json: bool
+    run: str,
+    rows: str,
+    out: str | None,
+    raw: bool,
+    strict: bool,
+    encoding: str | None,
+    sheet: str | None,
+    as_json: bool,
 ) -> None:
-    """Predict ROWS (like the training ones: a table, a folder of images, a file of series) with the model of RUN.
+    """Predict ROWS (like the training ones: a table, a folder of images, a file
+    of series) with the model of RUN.
 
     The result is a CSV with a column prediction.
     """
@@ -525,20 +651,33 @@ def predict(
     from advisor.runs.model import predictions
     from advisor.runs.remote import url_or_path
 
-    table, extra, changes, read = predictions(load_model(run), rows, strict=strict, encoding=encoding, sheet=sheet)
+    table, extra, changes, read = predictions(
+        load_model(run), rows, strict=strict, encoding=encoding, sheet=sheet
+    )
     if extra:
-        say(f"note: {len(extra)} columns of {rows} are not used: {', '.join(extra[:5])}{' ...' if extra[5:] else ''}")
+        say(
+            f"note: {len(extra)} columns of {rows} are not used: "
+            f"{', '.join(extra[:5])}{' ...' if extra[5:] else ''}"
+        )
     for change in changes:
         say(f"note: {change.message}")
     for sentence in read.values():
         say(f"note: {sentence}")
     if as_json:
         name = url_or_path(RunFolder(Path(run)))
-        told = {"run": name, "rows": table.height, "out": out, "changes": [vars(change) for change in changes], "reading": read}
+        told = {
+            "run": name,
+            "rows": table.height,
+            "out": out,
+            "changes": [vars(change) for change in changes],
+            "reading": read,
+        }
         echo_json({**told, "predictions": table.to_dicts() if not out else None})
     written, quoted = (table, 0) if raw else without_formulas(table)
     if quoted and (out or not as_json):
-        say(f"note: {quoted:,} texts begin like a formula and got a ' in front; --raw leaves them as they are")
+        say(
+            f"note: {quoted:,} texts begin like a formula and got a ' in front; --raw leaves them as they are"
+        )
     if out:
         write_bytes(Path(out), written.write_csv().encode())
         if not as_json:
@@ -548,7 +687,8 @@ def predict(
 
 
 def without_formulas(table: pl.DataFrame) -> tuple[pl.DataFrame, int]:
-    """The table with a ' before each text (headers too) that a spreadsheet would run, and how many there were.
+    """The table with a ' before each text (headers too) that a spreadsheet would
+    run, and how many there were.
 
     Numbers are no texts: a negative one stays a number.
     """
@@ -557,15 +697,21 @@ def without_formulas(table: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     texts = [pl.col(name) for name, kind in table.schema.items() if kind == pl.String]
     begins = [text.str.contains(FORMULA) & ~text.str.contains(NUMBER_OR_SIGN) for text in texts]
     quoted = sum(table.select(*(one.sum() for one in begins)).row(0)) if texts else 0
-    quotes = (pl.when(one).then(pl.lit("'") + text).otherwise(text) for one, text in zip(begins, texts, strict=True))
-    safe = table.with_columns(*(quote.alias(text.meta.output_name()) for quote, text in zip(quotes, texts, strict=True)))
+    quotes = (
+        pl.when(one).then(pl.lit("'") + text).otherwise(text) for one, text in zip(begins, texts, strict=True)
+    )
+    safe = table.with_columns(
+        *(quote.alias(text.meta.output_name()) for quote, text in zip(quotes, texts, strict=True))
+    )
     names = {name: f"'{name}" for name in table.columns if name.startswith(("=", "+", "-", "@", "\t", "\r"))}
     return safe.rename(names), quoted + len(names)
 
 
 @cli.command()
 @run_argument("run")
-@click.option("--format", "form", type=click.Choice(["html", "markdown", "json"]), default="markdown", show_default=True)
+@click.option(
+    "--format", "form", type=click.Choice(["html", "markdown", "json"]), default="markdown", show_default=True
+)
 @click.option("--out", metavar="FILE", help="Where to write it; by default stdout.")
 def report(run: str, form: str, out: str | None) -> None:
     """The report of RUN again, from its files: as HTML, Markdown or JSON."""
@@ -594,14 +740,17 @@ def report(run: str, form: str, out: str | None) -> None:
 @click.argument("parameter", required=False)
 @json_option
 def why(run: str, parameter: str | None, as_json: bool) -> None:
-    """Why a PARAMETER has its value, or in a line each why all have theirs. RUN is a folder or its recommendation.yaml."""
+    """Why a PARAMETER has its value, or in a line each why all have theirs. RUN is a
+    folder or its recommendation.yaml."""
     from advisor.report.reasons import overview, paragraph
     from advisor.runs.advice import read_run
 
     kept = read_run(Path(run))
     known = kept.recommendation.provenance
     if parameter is not None and parameter not in known:
-        raise UserError(f"there is no parameter '{parameter}'{did_you_mean(parameter, known)}: see `advisor why {run}`")
+        raise UserError(
+            f"there is no parameter '{parameter}'{did_you_mean(parameter, known)}: see `advisor why {run}`"
+        )
     if parameter is None and not as_json:
         echo(*overview(kept.recommendation).splitlines())
         return
@@ -614,7 +763,9 @@ def why(run: str, parameter: str | None, as_json: bool) -> None:
 
 @cli.command("what-if")
 @run_argument("run")
-@click.option("--set", "changes", multiple=True, required=True, metavar="FACT=VALUE", callback=pairs, help="Repeatable.")
+@click.option(
+    "--set", "changes", multiple=True, required=True, metavar="FACT=VALUE", callback=pairs, help="Repeatable."
+)
 @json_option
 def what_if(run: str, changes: Mapping[str, str], as_json: bool) -> None:
     """What would be recommended if some facts were others: `--set rows=1000000 --set gpu.memory_gb=8`."""
@@ -651,7 +802,9 @@ def _difference(one: Recommendation, other: Recommendation, as_json: bool) -> No
 
 def wrapped(text: str) -> str:
     """A paragraph in lines that a terminal shows whole."""
-    return textwrap.fill(text, width=min(100, shutil.get_terminal_size((100, 24)).columns), break_long_words=False)
+    return textwrap.fill(
+        text, width=min(100, shutil.get_terminal_size((100, 24)).columns), break_long_words=False
+    )
 
 
 @cli.group()
@@ -668,7 +821,9 @@ def rules_list(topic: str | None, folders: Sequence[str], as_json: bool) -> None
     book = _book(folders)
     topics = sorted({rule.topic for rule in book})
     if topic and topic not in topics:
-        raise UserError(f"no rule has the topic '{topic}'{did_you_mean(topic, topics)}; there are {', '.join(topics)}")
+        raise UserError(
+            f"no rule has the topic '{topic}'{did_you_mean(topic, topics)}; there are {', '.join(topics)}"
+        )
     chosen = [rule for rule in book if topic in (None, rule.topic)]
     keys = ("id", "title", "topic", "strength", "evidence", "notes")
     if as_json:
@@ -687,11 +842,16 @@ def rules_show(rule_id: str, folders: Sequence[str], as_json: bool) -> None:
     """All that a rule says: what, why, when, sources."""
     book = {rule.id: rule for rule in _book(folders)}
     if rule_id not in book:
-        raise UserError(f"there is no rule '{rule_id}'{did_you_mean(rule_id, book)}: see `advisor rules list`")
+        raise UserError(
+            f"there is no rule '{rule_id}'{did_you_mean(rule_id, book)}: see `advisor rules list`"
+        )
     rule = book[rule_id]
     when = "always" if rule.when is None else rule.when.text
     if as_json:
-        simple = {k: getattr(rule, k) for k in ("id", "title", "topic", "strength", "evidence", "notes", "why", "limits")}
+        simple = {
+            k: getattr(rule, k)
+            for k in ("id", "title", "topic", "strength", "evidence", "notes", "why", "limits")
+        }
         references = [vars(reference) for reference in rule.references]
         echo_json({**simple, "when": when, "because": rule.because.text, "references": references})
         return
@@ -700,7 +860,11 @@ def rules_show(rule_id: str, folders: Sequence[str], as_json: bool) -> None:
     from advisor.report.page import measured_words
 
     told = f"; measured: {measured_words(rule.measured)}" if rule.measured else ""
-    lines += [f"strength  {rule.strength}", f"evidence  {rule.evidence}{told}", f"notes     {', '.join(rule.notes) or '-'}"]
+    lines += [
+        f"strength  {rule.strength}",
+        f"evidence  {rule.evidence}{told}",
+        f"notes     {', '.join(rule.notes) or '-'}",
+    ]
     lines += [f"not       {alternative.value}: {alternative.why_not}" for alternative in rule.alternatives]
     lines += [f"source    {reference.cite}: {reference.says}" for reference in rule.references]
     echo(*lines)
@@ -710,7 +874,8 @@ def rules_show(rule_id: str, folders: Sequence[str], as_json: bool) -> None:
 @click.argument("paths", nargs=-1, required=True)
 @json_option
 def rules_check(paths: Sequence[str], as_json: bool) -> None:
-    """Check rule files: every complaint is a line FILE:LINE: FIELD: what is wrong. Exit code 3 when there is one."""
+    """Check rule files: every complaint is a line FILE:LINE: FIELD: what is
+    wrong. Exit code 3 when there is one."""
     from advisor.rules import shipped
 
     checked = shipped.check_rule_folders(list(paths))
@@ -738,7 +903,9 @@ def rules_test(paths: Sequence[str], as_json: bool) -> None:
     results = [
         result
         for kind, space in spaces.items()
-        for result in run_examples([r for r in book if kind in r.applies_to], space, shipped.typical_facts(kind))
+        for result in run_examples(
+            [r for r in book if kind in r.applies_to], space, shipped.typical_facts(kind)
+        )
     ]
     failed = [result for result in results if not result.passed]
     if as_json:
@@ -768,13 +935,17 @@ def rules_facts(as_json: bool) -> None:
 @rules.command("coverage")
 @click.argument("paths", nargs=-1, required=True)
 @click.option("--target", help="The column to predict, where no meta.yaml names it.")
-@click.option("--rules", "folders", multiple=True, metavar="DIR", help="A further folder of rules; repeatable.")
+@click.option(
+    "--rules", "folders", multiple=True, metavar="DIR", help="A further folder of rules; repeatable."
+)
 @json_option
 def rules_coverage(paths: Sequence[str], target: str | None, folders: Sequence[str], as_json: bool) -> None:
-    """Which rules fire on the data sets in PATHS, which never do, and which fire everywhere without saying why.
+    """Which rules fire on the data sets in PATHS, which never do, and which fire
+    everywhere without saying why.
 
-    A data set is a folder with train.csv and meta.yaml (target: NAME), a folder of such folders, or a CSV or Parquet file
-    with --target. Exit code 3 when a rule fires on all of at least 5 sets and has no `universal`.
+    A data set is a folder with train.csv and meta.yaml (target: NAME), a folder of such
+    folders, or a CSV or Parquet file with --target. Exit code 3 when a rule fires on all of at
+    least 5 sets and has no `universal`.
     """
     from advisor.workflows.rule_coverage import cover
 
@@ -791,7 +962,9 @@ def rules_coverage(paths: Sequence[str], target: str | None, folders: Sequence[s
 
 @rules.command("docs")
 @click.option("--out", metavar="DIR", default="docs/rules", show_default=True, help="Where the pages go.")
-@click.option("--rules", "folders", multiple=True, metavar="DIR", help="A further folder of rules; repeatable.")
+@click.option(
+    "--rules", "folders", multiple=True, metavar="DIR", help="A further folder of rules; repeatable."
+)
 def rules_docs(out: str, folders: Sequence[str]) -> None:
     """Write a page for every rule, and an index. Pages of rules that are gone are removed."""
     from advisor.rules import pages
@@ -848,8 +1021,11 @@ def _run(arguments: Sequence[str] | None) -> int:
             return _report_bug(error)
         if error.filename is None:
             _leave_stdout()
-        return _complain(f"{'cannot write the output' if error.filename is None else error.filename}: {error.strerror}")
-    except Exception as error:  # noqa: BLE001  # the last line of defence: a bug of ours is one line, not a traceback
+        return _complain(
+            f"{'cannot write the output' if error.filename is None else error.filename}: {error.strerror}"
+        )
+    # the last line of defence: a bug of ours is one line, not a traceback
+    except Exception as error:  # noqa: BLE001
         return _report_bug(error)
 
 

@@ -1,7 +1,9 @@
-"""Reading in a process of its own: a damaged or hostile file may end that process, or take all the memory that it is allowed.
+"""Reading in a process of its own: a damaged or hostile file may end that process, or
+take all the memory that it is allowed.
 
-The worker is a plain child (``python -m MODULE``), started when it is first needed and used again; it ends by itself when it
-is no longer asked. What it reads comes back in a file that is in memory only, which the caller maps.
+The worker is a plain child (``python -m MODULE``), started when it is first needed and used
+again; it ends by itself when it is no longer asked. What it reads comes back in a file that is
+in memory only, which the caller maps.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ END_SECONDS = 5.0
 """So long a worker may take to be gone after it has closed its line."""
 
 IsolatedJob = Callable[[Mapping[str, Any], IO[bytes]], Any]
-"""Takes an order and a file to write to; gives what JSON can hold. Raises UserError for what the user can fix."""
+"""Takes an order and a file to write to; gives what JSON can hold. Raises
+UserError for what the user can fix."""
 
 
 class WorkerDied(Exception):
@@ -42,7 +45,8 @@ class WorkerDied(Exception):
 
 @dataclass(frozen=True)
 class Answer:
-    """What a job gave, and the file that it wrote: its descriptor (open within ``answered``) and its size in bytes."""
+    """What a job gave, and the file that it wrote: its descriptor (open within
+    ``answered``) and its size in bytes."""
 
     value: Any
     file: int
@@ -60,15 +64,19 @@ class Answer:
 def answered(module: str, order: Mapping[str, Any], limit: int, place: int = 0) -> Iterator[Answer]:
     """What a worker of ``module``, which has a table of JOBS, answers to an order.
 
-    order: ``do`` names the job. limit: bytes of memory that the job may take. place: which of the module's workers; one does one
-    order at a time. Where no worker can be started this process does the job. Raises UserError as the job does, MemoryError
-    where the limit was not enough, WorkerDied where the worker ended.
+    order: ``do`` names the job.
+    limit: bytes of memory that the job may take.
+    place: which of the module's workers; one does one order at a time. Where no worker can be started
+        this process does the job. Raises UserError as the job does, MemoryError where the limit was not
+        enough, WorkerDied where the worker ended.
     """
     order = {**order, "limit": limit}
     with _lock(module, place):
         file, size = _worker(module, place).ask(order) or _here(module, order)
     try:
-        answer = json.loads(os.pread(file, os.fstat(file).st_size - size, size))  # it stands behind what was written
+        answer = json.loads(
+            os.pread(file, os.fstat(file).st_size - size, size)
+        )  # it stands behind what was written
         if "error" in answer:
             raise UserError(answer["error"])
         if "memory" in answer:
@@ -112,7 +120,8 @@ class _Worker:
         return self.pid == os.getpid() and self._child.poll() is None
 
     def ask(self, order: Mapping[str, Any]) -> tuple[int, int] | None:
-        """The descriptor of what was written, and its size: there the answer begins. None where no worker could be started."""
+        """The descriptor of what was written, and its size: there the answer begins. None
+        where no worker could be started."""
         try:
             self._line.sendall(json.dumps(order).encode() + b"\n")
             words, files, _, _ = socket.recv_fds(self._line, 64, 1)
@@ -159,7 +168,7 @@ def _worker(module: str, place: int) -> _Worker:
     return worker
 
 
-# ------------------------------------------------------------------------------------------------------ the worker
+# ------------------------------------------------------------------------------------------------- the worker
 
 
 def serve_jobs(jobs: Mapping[str, IsolatedJob]) -> None:

@@ -28,7 +28,8 @@ PROBED_ITERATIONS = (1, 4)
 
 
 def expected_seconds(train: Dataset) -> float:
-    """What ``fit_baselines`` is expected to take: boosting, in proportion to its first iterations; the others take little."""
+    """What ``fit_baselines`` is expected to take: boosting, in proportion to its first
+    iterations; the others take little."""
     trees, matrix = _trees(train), _without_empty(train.features)
     times = []
     for iterations in PROBED_ITERATIONS:
@@ -46,9 +47,9 @@ def fit_baselines(
 
     until: on time.monotonic's clock; a baseline that is expected to take longer is left out.
 
-    Scikit-learn's estimators at their defaults: DummyClassifier or DummyRegressor, LogisticRegression or Ridge on
-    scaled and one-hot columns, HistGradientBoosting. Images and sequences are averaged down to SIGNAL_NUMBERS numbers for
-    these, and have one of their own besides (``signal_baselines``).
+    Scikit-learn's estimators at their defaults: DummyClassifier or DummyRegressor, LogisticRegression or
+    Ridge on scaled and one-hot columns, HistGradientBoosting. Images and sequences are averaged down to
+    SIGNAL_NUMBERS numbers for these, and have one of their own besides (``signal_baselines``).
     """
     from sklearn.dummy import DummyClassifier, DummyRegressor
     from sklearn.linear_model import LogisticRegression, Ridge
@@ -86,9 +87,14 @@ def _linear_inputs(features: Features) -> Any:
     numeric, categorical = features.numeric.shape[1], features.categorical.shape[1]
     one_hot = OneHotEncoder(handle_unknown="ignore", min_frequency=RARE_LEVEL, max_categories=MOST_LEVELS)
     numbers = make_pipeline(SimpleImputer(keep_empty_features=True), StandardScaler())
-    steps = [("numbers", numbers, slice(0, numeric)), ("categories", one_hot, slice(numeric, numeric + categorical))]
+    steps = [
+        ("numbers", numbers, slice(0, numeric)),
+        ("categories", one_hot, slice(numeric, numeric + categorical)),
+    ]
     # scikit-learn refuses a step without columns
-    return ColumnTransformer([step for step, count in zip(steps, (numeric, categorical), strict=True) if count])
+    return ColumnTransformer(
+        [step for step, count in zip(steps, (numeric, categorical), strict=True) if count]
+    )
 
 
 def _fitted(estimator: Any, train: Dataset) -> Callable[[Features | Signals], NDArray[np.float64]]:
@@ -100,7 +106,8 @@ def _fitted(estimator: Any, train: Dataset) -> Callable[[Features | Signals], ND
     empty = _empty(matrix)
 
     with warnings.catch_warnings():
-        # a linear model that stops at its iteration limit is a fair baseline still; the warning is not for the user
+        # a linear model that stops at its iteration limit is a fair baseline
+        # still; the warning is not for the user
         warnings.simplefilter("ignore", ConvergenceWarning)
         estimator.fit(np.where(empty, 0.0, matrix), train.target)
 
@@ -142,7 +149,8 @@ def _table_of(features: Features | Signals) -> Features:
 
 
 def averaged(values: NDArray[Any], numbers: int) -> NDArray[np.float64]:
-    """Each row's channels averaged over equal windows, so few that about ``numbers`` are left; missing points apart.
+    """Each row's channels averaged over equal windows, so few that about
+    ``numbers`` are left; missing points apart.
 
     values: (rows, channels, *size). Shape (rows, numbers left); NaN where a window has no point.
     """
@@ -155,6 +163,9 @@ def averaged(values: NDArray[Any], numbers: int) -> NDArray[np.float64]:
         there = ~np.isnan(block)
         sums, counts = np.where(there, block, 0.0), there.astype(np.float64)
         for axis, places in enumerate(parts, start=2):
-            sums, counts = np.add.reduceat(sums, places, axis=axis), np.add.reduceat(counts, places, axis=axis)
+            sums, counts = (
+                np.add.reduceat(sums, places, axis=axis),
+                np.add.reduceat(counts, places, axis=axis),
+            )
         rows.append(np.where(counts > 0, sums / np.maximum(counts, 1), np.nan).reshape(len(block), -1))
     return np.concatenate(rows)

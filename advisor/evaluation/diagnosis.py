@@ -1,4 +1,5 @@
-"""Where predictions are wrong: confusions and calibration of classes, residuals of numbers. Pure NumPy, bounded sizes."""
+"""Where predictions are wrong: confusions and calibration of classes, residuals of
+numbers. Pure NumPy, bounded sizes."""
 
 from __future__ import annotations
 
@@ -14,9 +15,14 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 def diagnose(
-    task: str, classes: int, target: NDArray[Any], scores: NDArray[np.float64], chosen: NDArray[np.int64] | None
+    task: str,
+    classes: int,
+    target: NDArray[Any],
+    scores: NDArray[np.float64],
+    chosen: NDArray[np.int64] | None,
 ) -> dict[str, Any]:
-    """What the report draws of the test rows. chosen: the class that each row was given; None for a regression."""
+    """What the report draws of the test rows.
+    chosen: the class that each row was given; None for a regression."""
     if task == "regression":
         return residuals(target, scores)
     assert chosen is not None
@@ -29,7 +35,8 @@ def diagnose(
 
 
 def calibration(target: NDArray[Any], scores: NDArray[np.float64]) -> dict[str, Any]:
-    """Reliability of the probability that each row's most likely class got: bins of equal width, and their mean gap.
+    """Reliability of the probability that each row's most likely class got: bins
+    of equal width, and their mean gap.
 
     expected_error: the mean over rows of |share that was right - probability| of the row's bin.
     """
@@ -40,7 +47,8 @@ def calibration(target: NDArray[Any], scores: NDArray[np.float64]) -> dict[str, 
     said, was = (np.bincount(place, weights=values, minlength=BINS) for values in (probability, right))
     filled = np.flatnonzero(rows)
     bins = [
-        {"rows": int(rows[i]), "probability": float(said[i] / rows[i]), "right": float(was[i] / rows[i])} for i in filled
+        {"rows": int(rows[i]), "probability": float(said[i] / rows[i]), "right": float(was[i] / rows[i])}
+        for i in filled
     ]
     error = sum(b["rows"] * abs(b["right"] - b["probability"]) for b in bins) / max(1, len(target))
     return {"bins": bins, "expected_error": float(error)}

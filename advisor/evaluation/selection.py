@@ -1,7 +1,8 @@
-"""The final: who wins on rows that did not choose, by how much, and what loss to expect. Pure NumPy statistics.
+"""The final: who wins on rows that did not choose, by how much, and what loss to
+expect. Pure NumPy statistics.
 
-A contender is judged by the losses of held-out rows under splits that the search never saw. All contenders are held out
-on the same rows, so that they are compared pair by pair.
+A contender is judged by the losses of held-out rows under splits that the search never saw. All contenders
+are held out on the same rows, so that they are compared pair by pair.
 """
 
 from __future__ import annotations
@@ -22,23 +23,28 @@ from advisor.training.losses import row_losses
 Losses = NDArray[np.float64]
 
 SIGNIFICANCE = 0.05
-"""One-sided, shared among the challengers (Bonferroni): a recommendation that is as good keeps its place in 95 %."""
+"""One-sided, shared among the challengers (Bonferroni): a recommendation that is
+as good keeps its place in 95 %."""
 BEYOND_CHANCE = "better than {incumbent} beyond chance on rows that did not choose it"
-WITHIN_CHANCE = "an average that holds {incumbent}, and better than it on rows that did not choose it, within chance"
+WITHIN_CHANCE = (
+    "an average that holds {incumbent}, and better than it on rows that did not choose it, within chance"
+)
 BEHIND, ALONE = "no contender was better than {incumbent} beyond chance", "nothing else came into the final"
 STRETCHES = 20
 """Of time, into which held-out rows are divided where they are later ones."""
 COVERAGE = 0.90
 RESAMPLES = 2000
 FEWEST_RESAMPLES, MAX_DRAWS = 100, 200_000_000
-"""Large tables are resampled less often, down to FEWEST_RESAMPLES: their means hardly vary, and draws take seconds."""
+"""Large tables are resampled less often, down to FEWEST_RESAMPLES: their means
+hardly vary, and draws take seconds."""
 MAX_RESAMPLED = 2_000_000
 """Row draws at a time while resampling: bounds the memory on large tables."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean loss with the interval in which the mean loss of ``rows`` new rows lies with probability COVERAGE."""
+    """A mean loss with the interval in which the mean loss of ``rows`` new rows
+    lies with probability COVERAGE."""
 
     mean: float
     low: float
@@ -48,7 +54,8 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean paired difference to the incumbent (negative: better), its standard error, and the one-sided bounds that decide."""
+    """Mean paired difference to the incumbent (negative: better), its standard error, and
+    the one-sided bounds that decide."""
 
     mean: float
     standard_error: float
@@ -64,12 +71,17 @@ class FinalVerdict:
     differences: Mapping[str, Difference]
 
 
-def held_out_losses(task: Task, target: NDArray[Any], parts: Sequence[tuple[NDArray[np.int64], Losses]]) -> Losses:
-    """Losses of the held-out rows of several stacks, one after another; parts: (rows, scores) of each."""
+def held_out_losses(
+    task: Task, target: NDArray[Any], parts: Sequence[tuple[NDArray[np.int64], Losses]]
+) -> Losses:
+    """Losses of the held-out rows of several stacks, one after another;
+    parts: (rows, scores) of each."""
     return np.concatenate([row_losses(task, target[rows], scores) for rows, scores in parts])
 
 
-def constant_losses(task: Task, target: NDArray[Any], rows: Sequence[NDArray[np.int64]], classes: int) -> Losses:
+def constant_losses(
+    task: Task, target: NDArray[Any], rows: Sequence[NDArray[np.int64]], classes: int
+) -> Losses:
     """Losses of always predicting the class shares, or the mean, on the same held-out rows."""
     if task == "regression":
         scores: NDArray[np.float64] = np.full(len(target), float(np.mean(target)))
@@ -89,17 +101,19 @@ def decide(
 ) -> FinalVerdict:
     """The incumbent, unless a challenger is better than it and than a constant, both beyond chance.
 
-    The second condition is for targets that nothing can predict: there a smoother model is "better" than another one
-    without either having learnt anything. Among the challengers that pass the one with the least mean loss wins.
+    The second condition is for targets that nothing can predict: there a smoother model is
+    "better" than another one without either having learnt anything. Among the challengers that
+    pass the one with the least mean loss wins.
 
-    cross_fitted: the losses at epochs that other rows chose, by default the same ones; with a constant these are compared. A
-    network that begins as a constant, stopped where its validation rows like it best, is never worse than a constant on
-    them; among networks that is an equal favour (``benchmarks/pure_noise.py``).
+    cross_fitted: the losses at epochs that other rows chose, by default the same ones; with a
+        constant these are compared. A network that begins as a constant, stopped where its validation
+        rows like it best, is never worse than a constant on them; among networks that is an equal
+        favour (``benchmarks/pure_noise.py``).
 
-    blend: the challenger that averages the incumbent with others. It need only have the smaller mean loss. A convex loss
-    of an average is at most the average of the losses (Jensen), so that what chance can do to a single challenger, it
-    can hardly do to this one; asking for proof would throw away what averaging nearly always gains
-    (``benchmarks/tuned.py``).
+    blend: the challenger that averages the incumbent with others. It need only have the smaller mean loss. A
+        convex loss of an average is at most the average of the losses (Jensen), so that what chance can do to
+        a single challenger, it can hardly do to this one; asking for proof would throw away what averaging
+        nearly always gains (``benchmarks/tuned.py``).
 
     blocks: of each row, which rows are alike (``blocks_of``); None where each is a draw of its own.
     """
@@ -126,8 +140,8 @@ def blocks_of(
 ) -> NDArray[np.int64] | None:
     """Which of these rows are alike: those of a group, or of a stretch of time; None where neither is known.
 
-    Rows of one time stay together; so many stretches as still leave each long beside what neighbours have in common
-    (batch means: Schmeiser 1982 finds 10 to 30 enough).
+    Rows of one time stay together; so many stretches as still leave each long beside what neighbours have in
+    common (batch means: Schmeiser 1982 finds 10 to 30 enough).
     """
     if groups is not None:
         return groups[rows]
@@ -138,7 +152,9 @@ def blocks_of(
     return np.asarray((before * STRETCHES // len(rows))[code], np.int64)
 
 
-def _difference(losses: Losses, others: Losses, chance: float, blocks: NDArray[np.int64] | None) -> Difference:
+def _difference(
+    losses: Losses, others: Losses, chance: float, blocks: NDArray[np.int64] | None
+) -> Difference:
     """With blocks the standard error is that of their mean, and the bound Student's with their number."""
     paired = losses - others
     mean = float(paired.mean())
@@ -153,7 +169,8 @@ def _difference(losses: Losses, others: Losses, chance: float, blocks: NDArray[n
 
 
 def _clustered_error(values: Losses, blocks: NDArray[np.int64]) -> float:
-    """The cluster-robust standard error of the mean (Liang and Zeger 1986), with the correction for few clusters."""
+    """The cluster-robust standard error of the mean (Liang and Zeger 1986), with
+    the correction for few clusters."""
     sums = np.bincount(np.unique(blocks, return_inverse=True)[1], weights=values - values.mean())
     return float(np.sqrt((sums**2).sum() * len(sums) / (len(sums) - 1)) / len(values))
 
@@ -169,13 +186,14 @@ def estimate(
 ) -> Estimate:
     """Mean loss of ``new_rows`` rows to come, by resampling the held-out rows.
 
-    Both means vary: that of the held-out rows about the truth, and that of the new rows. Each is resampled, and their
-    differences give the interval (a prediction interval by the basic bootstrap). New rows may be worse than any row
-    seen: they are drawn with one row more, as far beyond the worst as that is from the mean, or ``tail`` where that is
-    more.
+    Both means vary: that of the held-out rows about the truth, and that of the new rows. Each is
+    resampled, and their differences give the interval (a prediction interval by the basic
+    bootstrap). New rows may be worse than any row
+    seen: they are drawn with one row more, as far beyond the worst as that is from the
+    mean, or ``tail`` where that is more.
 
-    blocks: which held-out rows are alike (``blocks_of``). New rows come from blocks of their own, and the interval is at least
-    Student's for the mean of these.
+    blocks: which held-out rows are alike (``blocks_of``). New rows come from blocks of their own, and the
+        interval is at least Student's for the mean of these.
     """
     generator = np.random.default_rng(seed)
     count, mean = len(losses), float(losses.mean())
@@ -212,10 +230,12 @@ def final_section(
     *,
     confirmed: bool = True,
 ) -> dict[str, Any]:
-    """What result.json keeps of a final: each contender (with its ``name``) beside its difference and its loss in the search.
+    """What result.json keeps of a final: each contender (with its ``name``) beside its
+    difference and its loss in the search.
 
-    incumbent: the contender that the others had to beat; failed: those that dropped out, and why. confirmed: False where
-    the winner was not judged on splits that the search had not seen.
+    incumbent: the contender that the others had to beat;
+    failed: those that dropped out, and why.
+    confirmed: False where the winner was not judged on splits that the search had not seen.
     """
     differences = verdict.differences
     rows = [

@@ -1,7 +1,9 @@
-"""What a network for series or images has to beat: fixed convolutions or histograms of gradients, with a ridge model on them.
+"""What a network for series or images has to beat: fixed convolutions or histograms of
+gradients, with a ridge model on them.
 
-MiniRocket (Dempster, Schmidt and Webb 2021, arXiv:2012.08791): 84 fixed kernels of length 9 at several dilations; of each, the
-shares of points above some quantiles of its output are the features. Histograms of oriented gradients (Dalal and Triggs 2005).
+MiniRocket (Dempster, Schmidt and Webb 2021, arXiv:2012.08791): 84 fixed kernels of length 9 at several
+dilations; of each, the shares of points above some quantiles of its output are the features. Histograms of
+oriented gradients (Dalal and Triggs 2005).
 """
 
 from __future__ import annotations
@@ -23,11 +25,13 @@ KERNELS = np.array(list(combinations(range(9), 3)))
 FEATURES, MOST_DILATIONS = 9_996, 32
 """MiniRocket's defaults."""
 FEWER_FEATURES, FEW_ROWS = 2_016, 2_000
-"""With more rows than this so many features: the ridge model's time grows with the cube of the smaller of the two."""
+"""With more rows than this so many features: the ridge model's time grows with
+the cube of the smaller of the two."""
 MOST_ROWS = 10_000
 """The baselines are fitted on so many rows at most, evenly spread."""
 WORK = 4e9
-"""Comparisons of a point with a quantile that a set may take; of long or many series fewer features are made."""
+"""Comparisons of a point with a quantile that a set may take; of long or many
+series fewer features are made."""
 ALPHAS = np.logspace(-3, 3, 10)
 """Of the ridge model, as MiniRocket's authors choose it by leaving one row out."""
 HOG_ORIENTATIONS, HOG_CELLS = 9, 7
@@ -38,7 +42,8 @@ CHUNK = 256
 
 @dataclass(frozen=True)
 class MiniRocket:
-    """Fitted kernels: of each combination of a dilation and a kernel its channels, and the quantiles that it is held against.
+    """Fitted kernels: of each combination of a dilation and a kernel its channels, and
+    the quantiles that it is held against.
 
     quantiles: one array (84, features per kernel) per dilation.
     """
@@ -53,7 +58,9 @@ class MiniRocket:
         draw = np.random.default_rng(seed)
         rows, channels, points = values.shape
         dilations, counts = dilations_of(points, features)
-        fractions = np.arange(1, len(KERNELS) * counts.sum() + 1) * (np.sqrt(5) + 1) / 2 % 1  # a low-discrepancy sequence
+        fractions = (
+            np.arange(1, len(KERNELS) * counts.sum() + 1) * (np.sqrt(5) + 1) / 2 % 1
+        )  # a low-discrepancy sequence
         most = np.log2(min(channels, 9) + 1)
         quantiles, chosen, used = [], [], 0
         for dilation, count in zip(dilations, counts, strict=True):
@@ -73,7 +80,9 @@ class MiniRocket:
     def transform(self, values: Matrix) -> Matrix:
         """Shape (rows, features): the shares of points at which a kernel's output is above a quantile."""
         parts = [self._transform(values[start : start + CHUNK]) for start in range(0, len(values), CHUNK)]
-        return np.concatenate(parts) if parts else np.zeros((0, sum(q.size for q in self.quantiles)), np.float32)
+        return (
+            np.concatenate(parts) if parts else np.zeros((0, sum(q.size for q in self.quantiles)), np.float32)
+        )
 
     def _transform(self, values: Matrix) -> Matrix:
         found = []
@@ -85,7 +94,9 @@ class MiniRocket:
                 output = _output(base[:, some], shifted[:, :, some], kernel)
                 if (number + k) % 2:  # half of the kernels look at what needs no padding
                     output = output[:, padding:-padding]
-                found.append(np.stack([(output > quantile).mean(axis=1, dtype=np.float32) for quantile in own], axis=1))
+                found.append(
+                    np.stack([(output > quantile).mean(axis=1, dtype=np.float32) for quantile in own], axis=1)
+                )
         return np.concatenate(found, axis=1)
 
 
@@ -102,7 +113,8 @@ def dilations_of(points: int, features: int) -> tuple[NDArray[np.int64], NDArray
 
 
 def _parts(values: Matrix, dilation: int) -> tuple[Matrix, Matrix]:
-    """Minus the sum over a kernel's nine places, and three times the values at each: (rows, channels, points), (9, ...)."""
+    """Minus the sum over a kernel's nine places, and three times the values at each:
+    (rows, channels, points), (9, ...)."""
     shifted = np.zeros((9, *values.shape), np.float32)
     points = values.shape[2]
     for place in range(9):
@@ -119,7 +131,8 @@ def _output(base: Matrix, shifted: Matrix, kernel: NDArray[np.int64]) -> Matrix:
 
 
 def whole(values: NDArray[np.floating]) -> Matrix:
-    """Series without gaps: a missing point is the one before it (at the beginning the one after), of at least 9 points."""
+    """Series without gaps: a missing point is the one before it (at the beginning the
+    one after), of at least 9 points."""
     filled = np.array(values, np.float32)
     missing = np.isnan(filled)
     if missing.any():
@@ -151,9 +164,15 @@ def _histograms(values: Matrix) -> Matrix:
     row_edges, column_edges = np.arange(cells) * height // cells, np.arange(cells) * width // cells
     found = np.empty((len(values), cells, cells, HOG_ORIENTATIONS), np.float32)
     for orientation in range(HOG_ORIENTATIONS):
-        own = size * ((low == orientation) * (1 - share) + ((low + 1) % HOG_ORIENTATIONS == orientation) * share)
-        found[..., orientation] = np.add.reduceat(np.add.reduceat(own, row_edges, axis=1), column_edges, axis=2)
-    blocks = np.stack([found[:, i : cells - 1 + i, j : cells - 1 + j] for i in (0, 1) for j in (0, 1)], axis=-1)
+        own = size * (
+            (low == orientation) * (1 - share) + ((low + 1) % HOG_ORIENTATIONS == orientation) * share
+        )
+        found[..., orientation] = np.add.reduceat(
+            np.add.reduceat(own, row_edges, axis=1), column_edges, axis=2
+        )
+    blocks = np.stack(
+        [found[:, i : cells - 1 + i, j : cells - 1 + j] for i in (0, 1) for j in (0, 1)], axis=-1
+    )
     blocks = blocks if blocks.size else found[..., None]
     blocks = blocks / (np.sqrt(np.square(blocks).sum(axis=(-2, -1), keepdims=True)) + 1e-3)
     return np.asarray(blocks.reshape(len(values), -1), np.float32)
@@ -174,7 +193,8 @@ class Ridge:
 
     @classmethod
     def fit(cls, features: Matrix, target: NDArray[np.float64]) -> Ridge:
-        """features: (rows, features); target: (rows, outputs)."""
+        """features: (rows, features);
+        target: (rows, outputs)."""
         mean, scale = features.mean(axis=0), features.std(axis=0)
         scaled = (features - mean) / np.where(scale > 0, scale, 1)
         offset = target.mean(axis=0)
@@ -195,7 +215,9 @@ class Ridge:
                 best = error, alpha, left_out
         assert best is not None
         inner = vectors * (1 / (eigenvalues + best[1]))
-        weights = scaled.T @ (inner @ (vectors.T @ centred)) if wide else inner @ (vectors.T @ (scaled.T @ centred))
+        weights = (
+            scaled.T @ (inner @ (vectors.T @ centred)) if wide else inner @ (vectors.T @ (scaled.T @ centred))
+        )
         return cls(mean, np.where(scale > 0, scale, 1), np.asarray(weights, np.float32), offset, best[2])
 
     def predict(self, features: Matrix) -> NDArray[np.float64]:
@@ -246,7 +268,8 @@ def _shares(scores: NDArray[np.float64], rows: int) -> NDArray[np.float64]:
 
 
 def _sharpness(left_out: NDArray[np.float64], codes: NDArray[np.int64]) -> float:
-    """The factor that makes probabilities of the ridge model's scores, by the log loss of rows that were left out."""
+    """The factor that makes probabilities of the ridge model's scores, by the
+    log loss of rows that were left out."""
     from scipy.optimize import minimize_scalar
 
     def loss(power: float) -> float:

@@ -1,7 +1,8 @@
 """Where jobs run: the Executor protocol and the executor that runs them in this process.
 
-A job is a piece of plain data; an objective turns it into a generator of ``(epoch, loss)`` whose return value is the
-job's result. Training as a generator is what makes a job stoppable everywhere: it ends at its next ``yield``.
+A job is a piece of plain data; an objective turns it into a generator of ``(epoch, loss)`` whose
+return value is the job's result. Training as a generator is what makes a job stoppable
+everywhere: it ends at its next ``yield``.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from typing import Any, Literal, Protocol
 class Job:
     """Something to run. ``id`` is unique among the jobs of an executor; ``payload`` is plain, picklable data.
 
-    memory: bytes of a worker's device that the job is expected to need; 0 is not known. An executor that shares devices
-    packs jobs by it. time_limit: seconds from its beginning until it is ended; None is no limit.
+    memory: bytes of a worker's device that the job is expected to need; 0 is not known. An executor
+        that shares devices packs jobs by it.
+    time_limit: seconds from its beginning until it is ended; None is no limit.
     """
 
     id: str
@@ -30,17 +32,19 @@ class Job:
 Objective = Callable[[Job], Generator[tuple[int, float], None, Any]]
 """Yields (epoch, loss) and returns the result."""
 Factory = Callable[[Any], Objective]
-"""Called once per worker with what all jobs share (arrays in it may be read-only); importable on the workers."""
+"""Called once per worker with what all jobs share (arrays in it may be
+read-only); importable on the workers."""
 
 Cause = Literal["error", "worker died", "node lost", "out of memory", "time limit"]
-"""Why a job failed. error: the objective raised. worker died: the process that ran it is gone, and the job may be why.
-node lost: the machine is gone with it, which says nothing about the job. out of memory: of a GPU or the host; a smaller
-job may work. time limit: it was under way for longer than its ``time_limit``."""
+"""Why a job failed. error: the objective raised. worker died: the process that ran it is gone, and the job
+may be why. node lost: the machine is gone with it, which says nothing about the job. out of memory: of a GPU
+or the host; a smaller job may work. time limit: it was under way for longer than its ``time_limit``."""
 
 
 @dataclass(frozen=True)
 class Began:
-    """A worker has taken the job. ``worker`` names it for people; ``device`` is the GPU or the node that it trains on."""
+    """A worker has taken the job. ``worker`` names it for people; ``device`` is the
+    GPU or the node that it trains on."""
 
     job_id: str
     worker: str
@@ -66,7 +70,8 @@ class Finished:
 
 @dataclass(frozen=True)
 class Failed:
-    """The job ended without a result, for a ``cause``; ``error`` is one line, ``traceback`` empty when there is none."""
+    """The job ended without a result, for a ``cause``; ``error`` is one line,
+    ``traceback`` empty when there is none."""
 
     job_id: str
     error: str
@@ -84,7 +89,8 @@ class Cancelled:
 DEATHS = 2
 """A job is run again after its worker died; after so many deaths it is the job that kills it."""
 ATTEMPTS = 20
-"""However a job ends without an end of its own (nodes that are lost, memory that is too small): so often and no more."""
+"""However a job ends without an end of its own (nodes that are lost, memory that is
+too small): so often and no more."""
 
 Event = Began | Reported | Finished | Failed | Cancelled
 ENDS = (Finished, Failed, Cancelled)
@@ -94,21 +100,20 @@ ENDS = (Finished, Failed, Cancelled)
 class Executor(Protocol):
     """Runs jobs and tells what becomes of them.
 
-    Order of calls: ``submit`` up to ``slots`` jobs; ``poll`` until each of them has ended; ``submit`` more when one
-    has; ``close`` once, also after an exception. In the life of a job: Began once a worker has it (a job may wait for
-    one), any number of Reported in the order of its epochs, then exactly one of Finished, Failed and Cancelled, and
-    nothing after that. Jobs are independent: their events come in any order.
+    Order of calls: ``submit`` up to ``slots`` jobs; ``poll`` until each of them has ended; ``submit`` more
+    when one has; ``close`` once, also after an exception. In the life of a job: Began once a worker has it (a
+    job may wait for one), any number of Reported in the order of its epochs, then exactly one of Finished,
+    Failed and Cancelled, and nothing after that. Jobs are independent: their events come in any order.
 
-    ========================================  ==============================================================
-    ``submit(a)``, ``poll``, ``poll``, …      Began(a), Reported(a, 1), Reported(a, 2), …, Finished(a)
-    ``submit(a)``, ``cancel(a)``, ``poll``…   Cancelled(a); or Finished(a) when it was faster
-    ``cancel`` of an ended or unknown job     nothing happens
-    ``poll`` while nothing is submitted       an empty list, at once
-    a worker dies in ``a``                    Failed(a, cause "worker died"); the worker is replaced
-    a node is gone, and ``a`` with it         Failed(a, cause "node lost"); ``slots`` may be fewer from then on
-    ``a`` raises for want of memory           Failed(a, cause "out of memory")
-    ``a`` runs for ``a.time_limit`` seconds   Failed(a, cause "time limit"); a worker that hangs in it is replaced
-    ========================================  ==============================================================
+    ======================================== ==============================================================
+    ``submit(a)``, ``poll``, ``poll``, … Began(a), Reported(a, 1), Reported(a, 2), …, Finished(a)
+    ``submit(a)``, ``cancel(a)``, ``poll``… Cancelled(a); or Finished(a) when it was faster ``cancel`` of an
+    ended or unknown job nothing happens ``poll`` while nothing is submitted an empty list, at once a worker
+    dies in ``a`` Failed(a, cause "worker died"); the worker is replaced a node is gone, and ``a`` with it
+    Failed(a, cause "node lost"); ``slots`` may be fewer from then on ``a`` raises for want of memory
+    Failed(a, cause "out of memory") ``a`` runs for ``a.time_limit`` seconds Failed(a, cause "time limit"); a
+    worker that hangs in it is replaced ========================================
+    ==============================================================
 
     ``advisor.search.executor_contract.ExecutorContract`` tests all of this on any executor.
     """
@@ -121,10 +126,12 @@ class Executor(Protocol):
         """Start a job. ValueError when ``slots`` jobs are under way or the id is in use."""
 
     def wish(self, jobs: int) -> None:
-        """How many jobs could be under way if there were slots for them: where machines can be got, they are asked for."""
+        """How many jobs could be under way if there were slots for them: where
+        machines can be got, they are asked for."""
 
     def poll(self, timeout: float) -> list[Event]:
-        """Wait up to ``timeout`` seconds for the first event; then all that are there. Waits too while ``slots`` is 0."""
+        """Wait up to ``timeout`` seconds for the first event; then all that are
+        there. Waits too while ``slots`` is 0."""
 
     def cancel(self, job_id: str) -> None:
         """Ask a job to end at its next epoch. Returns at once."""
@@ -151,7 +158,9 @@ def failure(job_id: str, error: BaseException, traceback: str = "") -> Failed:
     """What an exception of an objective is for its job."""
     if isinstance(error, Lost):
         return Failed(job_id, " ".join(str(error).split()), traceback, error.cause)
-    return Failed(job_id, error_text(error), traceback, "out of memory" if is_out_of_memory(error) else "error")
+    return Failed(
+        job_id, error_text(error), traceback, "out of memory" if is_out_of_memory(error) else "error"
+    )
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -199,7 +208,8 @@ class InProcessExecutor:
                 self._epochs, self._began = self._objective(job), self._clock()
                 events.append(Began(job.id, "this process", "this machine"))
             events.append(self._step(job))
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a user's objective raises is the job's end, not ours
+        # whatever a user's objective raises is the job's end, not ours
+        except (Exception, SystemExit) as error:  # noqa: BLE001
             events.append(failure(job.id, error, traceback.format_exc()))
         if isinstance(events[-1], ENDS):
             self._job = self._epochs = None
@@ -222,7 +232,8 @@ class InProcessExecutor:
         if self._epochs is not None:
             try:
                 self._epochs.close()
-            except (Exception, SystemExit):  # noqa: BLE001 - what an objective raises while it is being stopped changes nothing
+            # what an objective raises while it is being stopped changes nothing
+            except (Exception, SystemExit):  # noqa: BLE001
                 return
 
     def cancel(self, job_id: str) -> None:

@@ -1,7 +1,8 @@
-"""An executor on a simulated clock: hours of a cluster with its misfortunes, in a second and the same every time.
+"""An executor on a simulated clock: hours of a cluster with its misfortunes, in
+a second and the same every time.
 
-Objectives really run, epoch by epoch, in this process; only time is made up. What a search does when workers die, nodes
-are slow or messages come late, twice or in another order can so be tried a thousand times.
+Objectives really run, epoch by epoch, in this process; only time is made up. What a search does when workers
+die, nodes are slow or messages come late, twice or in another order can so be tried a thousand times.
 """
 
 from __future__ import annotations
@@ -14,7 +15,19 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any
 
-from advisor.executors.base import ENDS, Began, Cancelled, Event, Factory, Failed, Finished, Job, Reported, failure, over_time
+from advisor.executors.base import (
+    ENDS,
+    Began,
+    Cancelled,
+    Event,
+    Factory,
+    Failed,
+    Finished,
+    Job,
+    Reported,
+    failure,
+    over_time,
+)
 
 CANCEL_SECONDS = 10.0
 """A cancelled job that hangs has its worker replaced after so long, as on Ray."""
@@ -24,9 +37,11 @@ CANCEL_SECONDS = 10.0
 class Faults:
     """What goes wrong, each a chance in [0, 1] unless it says otherwise.
 
-    death: that the worker dies in an epoch. hang: that a job never ends an epoch again, asked once an epoch.
-    delay: mean seconds by which an event is told late (exponential). duplicate: that an event is told again later, up to
-    ten delays after, ends too. overtaken: that a report is told after those that follow it, but before the job's end.
+    death: that the worker dies in an epoch.
+    hang: that a job never ends an epoch again, asked once an epoch.
+    delay: mean seconds by which an event is told late (exponential).
+    duplicate: that an event is told again later, up to ten delays after, ends too.
+    overtaken: that a report is told after those that follow it, but before the job's end.
     """
 
     death: float = 0.0
@@ -45,8 +60,8 @@ class Faults:
 
 @dataclass
 class _Work:
-    """A job under way. ``told_at``, ``overtaken_at``: when the last of its events so far is told, of those in order and
-    of those that were overtaken; the end comes after both."""
+    """A job under way. ``told_at``, ``overtaken_at``: when the last of its events so far is told, of those in
+    order and of those that were overtaken; the end comes after both."""
 
     job: Job
     worker: int
@@ -59,10 +74,11 @@ class _Work:
 
 
 class SimulatedExecutor:
-    """``slots`` workers on a clock of their own, ``clock()``, which goes on only in ``poll``. Give it to ``search``, too.
+    """``slots`` workers on a clock of their own, ``clock()``, which goes on only in
+    ``poll``. Give it to ``search``, too.
 
-    seconds: of an epoch, (job, epoch) -> seconds; by default 1. dies: (job, epoch) -> does its worker die there? The
-    same seed, jobs and calls give the same events.
+    seconds: of an epoch, (job, epoch) -> seconds; by default 1. dies: (job, epoch) -> does its worker die
+    there? The same seed, jobs and calls give the same events.
     """
 
     def __init__(
@@ -165,7 +181,8 @@ class SimulatedExecutor:
         except StopIteration as stop:
             self._end(work, Finished(job.id, stop.value))
             return
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever an objective raises is the job's end, not ours
+        # whatever an objective raises is the job's end, not ours
+        except (Exception, SystemExit) as error:  # noqa: BLE001
             self._end(work, failure(job.id, error, traceback.format_exc()))
             return
         work.epoch += 1
@@ -177,13 +194,15 @@ class SimulatedExecutor:
         if work.epochs is not None:
             try:
                 work.epochs.close()
-            except (Exception, SystemExit):  # noqa: BLE001 - what an objective raises while it is being stopped changes nothing
+            # what an objective raises while it is being stopped changes nothing
+            except (Exception, SystemExit):  # noqa: BLE001
                 work.epochs = None
         if event is not None:
             self._tell(work, event)
 
     def _tell(self, work: _Work, event: Event) -> None:
-        """Deliver an event: late, and perhaps again; in order within a job, but for a report that is overtaken."""
+        """Deliver an event: late, and perhaps again; in order within a job, but
+        for a report that is overtaken."""
         faults, at = self._faults, max(self._now, work.told_at)
         if faults.delay:
             at = max(at, self._now + self._random.expovariate(1 / faults.delay))

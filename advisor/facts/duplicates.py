@@ -1,4 +1,5 @@
-"""Rows with the same features: copies of one thing, or different things that look alike? Their targets tell."""
+"""Rows with the same features: copies of one thing, or different things that
+look alike? Their targets tell."""
 
 from __future__ import annotations
 
@@ -15,19 +16,26 @@ ROWS = 5000
 FEWEST_TWINS = 10
 """Of fewer repeated rows nothing is said where there are more rows than these."""
 FOLDS, TREES, LEAF_ROWS = 3, 50, 3
-"""Extremely randomized trees (Geurts et al. 2006), small leaves: what features explain of a target must not be called copying."""
+"""Extremely randomized trees (Geurts et al. 2006), small leaves: what features explain of a
+target must not be called copying."""
 
 
 def disagreement(
-    keys: NDArray[Any], target: NDArray[Any], *, regression: bool, inputs: Callable[[NDArray[np.bool_]], FloatMatrix] | None = None
+    keys: NDArray[Any],
+    target: NDArray[Any],
+    *,
+    regression: bool,
+    inputs: Callable[[NDArray[np.bool_]], FloatMatrix] | None = None,
 ) -> float:
-    """How much targets of rows with one key differ, as a share of what the features leave open: 0 of copies, 1 of other things.
+    """How much targets of rows with one key differ, as a share of what the features leave
+    open: 0 of copies, 1 of other things.
 
-    keys, target: of the rows; target holds numbers, of which the ranks are taken (a heavy tail would decide alone), or classes,
-    of which each is a column of 0 and 1. inputs: a mask of rows -> their features, shape (rows, columns); what they leave open
-    are the squared errors of trees that have not seen a row of the key, or, where these are smaller (few keys tell nothing of
-    another one) or there are no inputs, the squared distances from the mean of all. 0 where no row repeats an earlier one
-    (fewer than FEWEST_TWINS of over ROWS), or all targets are the same.
+    keys, target: of the rows; target holds numbers, of which the ranks are taken (a heavy tail would decide
+        alone), or classes, of which each is a column of 0 and 1.
+    inputs: a mask of rows -> their features, shape (rows, columns); what they leave open are the squared
+        errors of trees that have not seen a row of the key, or, where these are smaller (few keys tell
+        nothing of another one) or there are no inputs, the squared distances from the mean of all. 0 where no
+        row repeats an earlier one (fewer than FEWEST_TWINS of over ROWS), or all targets are the same.
     """
     _, key, sizes = np.unique(keys, return_inverse=True, return_counts=True)
     if len(key) - len(sizes) < (FEWEST_TWINS if len(key) > ROWS else 1):
@@ -47,7 +55,9 @@ def disagreement(
     return within / left if left > 0 else 0.0
 
 
-def _whole_keys(key: NDArray[np.int64], sizes: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.bool_]:
+def _whole_keys(
+    key: NDArray[np.int64], sizes: NDArray[np.int64], rng: np.random.Generator
+) -> NDArray[np.bool_]:
     """The rows of keys drawn at random, about ROWS together; at least of one key."""
     order = rng.permutation(len(sizes))
     drawn = np.zeros(len(sizes), dtype=bool)
@@ -64,7 +74,9 @@ def _columns(target: NDArray[Any], regression: bool) -> FloatMatrix:
     return np.asarray(np.eye(len(classes))[code])
 
 
-def _explained(inputs: FloatMatrix, answers: FloatMatrix, key: NDArray[np.int64], keys: int, rng: np.random.Generator) -> FloatMatrix:
+def _explained(
+    inputs: FloatMatrix, answers: FloatMatrix, key: NDArray[np.int64], keys: int, rng: np.random.Generator
+) -> FloatMatrix:
     """What trees predict of each row that have seen no row of its key."""
     from sklearn.ensemble import ExtraTreesRegressor
 

@@ -1,4 +1,5 @@
-"""Rows that belong together: columns that name things (a person, a site, a machine) of which each has several rows.
+"""Rows that belong together: columns that name things (a person, a site, a
+machine) of which each has several rows.
 
 Where rows to come are of new things, a random split asks of a model what it has seen, and promises too much.
 """
@@ -17,51 +18,63 @@ from advisor.data.tables.columns import ASKED, CODE_NAME
 from advisor.data.tables.table import Table
 
 FEWEST_APART, FEWEST_THINGS = 5, 10
-"""A column names groups of which test rows have none, or things, from so many values among the training rows on: fewer can be
-other than each other by chance, and folds of whole groups need some."""
+"""A column names groups of which test rows have none, or things, from so many values among the training rows
+on: fewer can be other than each other by chance, and folds of whole groups need some."""
 RECURRING = 0.9
-"""... and this share of the training rows shares its value with another row, two rows to a value on average."""
+"""... and this share of the training rows shares its value with another row, two
+rows to a value on average."""
 KNOWN = 0.01
 """At most this share of the test rows has a value that a training row has."""
 MOST_MISSING = 0.1
 ROWS, ROWS_OF_EACH = 100_000, 100
-"""Of so many rows at most: drawn at random where a value has so many rows on average, else of values drawn at random."""
+"""Of so many rows at most: drawn at random where a value has so many rows on
+average, else of values drawn at random."""
 PAIRS = 1000
 """Pairs of rows of one thing, drawn at random, in which other columns are compared."""
 FIXED, VARIED = 0.99, 0.8
-"""A column belongs to the thing when it agrees in this share of such pairs, and in at most that share of any two rows."""
+"""A column belongs to the thing when it agrees in this share of such pairs, and in
+at most that share of any two rows."""
 FEWEST_FIXED = 2
 """One such column is a hierarchy (a town in a county) as often as a thing."""
 NEARLY = 0.1
 """Numbers nearly agree in rows of one thing that differ by less than this share of what any two rows do."""
 NEAR = 0.5
-"""A column that differs by less than this share of what any two rows do where a number differs by one step is computed from it
-(an hour from a time of day), and does not belong to what the number names."""
+"""A column that differs by less than this share of what any two rows do where a number differs by one step is
+computed from it (an hour from a time of day), and does not belong to what the number names."""
 
 
 @dataclass(frozen=True)
 class _Named:
-    """Rows by the value that they have in a column. rows: in random order; codes: of their values, -1 where missing."""
+    """Rows by the value that they have in a column.
+    rows: in random order;
+    codes: of their values, -1 where missing."""
 
     rows: NDArray[np.int64]
     codes: NDArray[np.int64]
 
 
 def measure_groups(table: Table, leaking: Sequence[str] = ()) -> dict[str, Any]:
-    """The facts ``groups.apart``, ``columns.groups_apart``, ``groups.things``, ``columns.things`` and ``columns.of_things``.
+    """The facts ``groups.apart``, ``columns.groups_apart``, ``groups.things``,
+    ``columns.things`` and ``columns.of_things``.
 
-    Nothing where a group column was named. Things are looked for where no test table says what rows to come are of. leaking:
-    columns that give the target away; a category whose rows agree in the target alone is one of these, and no thing.
+    Nothing where a group column was named. Things are looked for where no test
+    table says what rows to come are of.
+    leaking: columns that give the target away; a category whose rows agree in the target
+        alone is one of these, and no thing.
     """
     facts: dict[str, Any] = {"groups.apart": 0, "groups.things": 0}
     facts |= {"columns.groups_apart": [], "columns.things": [], "columns.of_things": []}
     if table.schema.group_column is not None:
         return facts
-    named = {name: found for name in _candidates(table) if (found := _recurring(table.train[name])) is not None}
+    named = {
+        name: found for name in _candidates(table) if (found := _recurring(table.train[name])) is not None
+    }
     values = {name: table.train[name].drop_nulls().n_unique() for name in named}
     if table.test_origin == "file":
         apart = [name for name, found in named.items() if _apart(table, name, found)]
-        apart.sort(key=lambda name: (values[name], name))  # the coarsest first: what it holds apart, all others do
+        apart.sort(
+            key=lambda name: (values[name], name)
+        )  # the coarsest first: what it holds apart, all others do
         return facts | {"groups.apart": len(apart), "columns.groups_apart": apart}
     many = {name: found for name, found in named.items() if values[name] >= FEWEST_THINGS}
     things = {name: of for name, found in many.items() if (of := _shared(table, name, found))}
@@ -70,8 +83,14 @@ def measure_groups(table: Table, leaking: Sequence[str] = ()) -> dict[str, Any]:
     if not things:
         return facts
     # of several names of one thing, the one that says so
-    best = max(things, key=lambda name: (len(things[name]), CODE_NAME.search(name) is not None, -values[name], name))
-    return facts | {"groups.things": values[best], "columns.things": [best], "columns.of_things": things[best]}
+    best = max(
+        things, key=lambda name: (len(things[name]), CODE_NAME.search(name) is not None, -values[name], name)
+    )
+    return facts | {
+        "groups.things": values[best],
+        "columns.things": [best],
+        "columns.of_things": things[best],
+    }
 
 
 def _candidates(table: Table) -> list[str]:
@@ -91,8 +110,12 @@ def _recurring(cells: pl.Series) -> _Named | None:
     values, filled = cells.drop_nulls().n_unique(), len(cells) - cells.null_count()
     if cells.null_count() > MOST_MISSING * len(cells) or values < FEWEST_APART or 2 * values > filled:
         return None
-    rows = np.random.default_rng(0).permutation(len(cells))  # rows that stand together are alike for other reasons
-    if len(cells) > ROWS and len(cells) <= ROWS_OF_EACH * values:  # whole values: of a part of the rows few would recur
+    rows = np.random.default_rng(0).permutation(
+        len(cells)
+    )  # rows that stand together are alike for other reasons
+    if (
+        len(cells) > ROWS and len(cells) <= ROWS_OF_EACH * values
+    ):  # whole values: of a part of the rows few would recur
         kept = (cells.hash(seed=0) % -(-len(cells) // ROWS) == 0).to_numpy()
         rows = rows[kept[rows]]
     rows = rows[:ROWS]
@@ -102,7 +125,8 @@ def _recurring(cells: pl.Series) -> _Named | None:
 
 
 def _apart(table: Table, name: str, named: _Named) -> bool:
-    """Whether the test rows have none of the values of the training rows; numbers that only go on do so as things alone."""
+    """Whether the test rows have none of the values of the training rows; numbers that
+    only go on do so as things alone."""
     train, test = table.train[name].drop_nulls(), table.test[name].drop_nulls()
     if not len(test) or test.len() < (1 - MOST_MISSING) * table.test.height:
         return False
@@ -112,12 +136,14 @@ def _apart(table: Table, name: str, named: _Named) -> bool:
         return True
     lowest, highest = float(train.min()), float(train.max())  # type: ignore[arg-type]
     inside = bool(((test > lowest) & (test < highest)).any())
-    return inside or bool(_fixed(table, name, named, fewest=1))  # else a time, or a size, in which they lie beyond
+    return inside or bool(
+        _fixed(table, name, named, fewest=1)
+    )  # else a time, or a size, in which they lie beyond
 
 
 def _shared(table: Table, name: str, named: _Named) -> list[str]:
-    """What rows of one value of this column have in common, and any two have not: at least FEWEST_FIXED columns that are equal or
-    nearly so, or the target; else []."""
+    """What rows of one value of this column have in common, and any two have not: at least FEWEST_FIXED
+    columns that are equal or nearly so, or the target; else []."""
     target = table.schema.target
     found = [*_fixed(table, name, named, fewest=1), *_near(table, name, named)]
     answer = [target] if _belongs(table.train[target], table.train[name], _pairs(named)) else []
@@ -125,7 +151,8 @@ def _shared(table: Table, name: str, named: _Named) -> list[str]:
 
 
 def _fixed(table: Table, name: str, named: _Named, fewest: int = FEWEST_FIXED) -> list[str]:
-    """The columns that agree in rows of one value of this one, and not in any two; [] where they are under ``fewest``.
+    """The columns that agree in rows of one value of this one, and not in any
+    two; [] where they are under ``fewest``.
 
     Without those that name the same things, and so agree nowhere else.
     """
@@ -135,7 +162,8 @@ def _fixed(table: Table, name: str, named: _Named, fewest: int = FEWEST_FIXED) -
     found = [
         other
         for other in _others(table, name)
-        if _belongs(cells := table.train[other], table.train[name], pairs) and not _same_things(cells[rows], codes)
+        if _belongs(cells := table.train[other], table.train[name], pairs)
+        and not _same_things(cells[rows], codes)
     ]
     return sorted(found) if len(found) >= fewest else []
 
@@ -175,14 +203,19 @@ def _pairs(named: _Named) -> _Pairs:
 
 def _others(table: Table, name: str) -> list[str]:
     unused = ("identifier", "constant")
-    return [column.name for column in table.schema.columns if column.name != name and column.type not in unused]
+    return [
+        column.name for column in table.schema.columns if column.name != name and column.type not in unused
+    ]
 
 
 def _belongs(cells: pl.Series, names: pl.Series, pairs: _Pairs) -> bool:
-    """Whether cells agree in rows of one name, and not in any two; nor are they computed from names that are numbers."""
+    """Whether cells agree in rows of one name, and not in any two; nor are they
+    computed from names that are numbers."""
     if _agreement(cells, *pairs.same) < FIXED or _agreement(cells, *pairs.any_two) > VARIED:
         return False
-    return not (names.dtype.is_numeric() and _distance(cells, *pairs.step) < NEAR * _distance(cells, *pairs.any_two))
+    return not (
+        names.dtype.is_numeric() and _distance(cells, *pairs.step) < NEAR * _distance(cells, *pairs.any_two)
+    )
 
 
 def _agreement(cells: pl.Series, left: NDArray[np.int64], right: NDArray[np.int64]) -> float:

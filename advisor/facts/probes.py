@@ -1,10 +1,11 @@
-"""Questions that a simple classifier answers: may an image be mirrored, does the scale of a series carry the class.
+"""Questions that a simple classifier answers: may an image be mirrored, does the
+scale of a series carry the class.
 
-Each is cross-fitted on at most a few thousand rows with linear discriminants (ridge regression for numbers) over at most a
-few hundred inputs, by NumPy alone. Images are scaled down to 8 x 8: finer ones tempt the probe to lean on what happens to
-be on one side. Sequences are also seen through random kernels, which know local patterns wherever they are (Dempster et
-al. 2020, ROCKET): on MNIST-1D their skill is 0.9, that of the points alone 0.25, too little to tell a series from its
-reverse.
+Each is cross-fitted on at most a few thousand rows with linear discriminants (ridge regression for numbers)
+over at most a few hundred inputs, by NumPy alone. Images are scaled down to 8 x 8: finer ones tempt the probe
+to lean on what happens to be on one side. Sequences are also seen through random kernels, which know local
+patterns wherever they are (Dempster et al. 2020, ROCKET): on MNIST-1D their skill is 0.9, that of the points
+alone 0.25, too little to tell a series from its reverse.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ KERNELS, KERNEL_POINTS, KERNEL_CELLS = 100, 7, 150_000
 """Random kernels, their length, and the cells of one channel that they are laid over."""
 FOLDS = 3
 SHRINKAGE = 0.5
-"""Share of the mean variance in the covariance within classes (Friedman 1989): fewer rows than inputs are usual here."""
+"""Share of the mean variance in the covariance within classes (Friedman 1989):
+fewer rows than inputs are usual here."""
 CHANCE_Z = 2.33
 """A classifier has skill only when it is better than chance by so many standard errors (one-sided 1 %)."""
 LEAST_SKILL = 0.1
@@ -39,7 +41,8 @@ LEAST_ROWS = 20
 
 
 def thinned(values: NDArray[Any]) -> NDArray[Any]:
-    """A view of images with every n-th pixel, so many that no side has twice FINE_SIDE or more; sequences as they are."""
+    """A view of images with every n-th pixel, so many that no side has twice
+    FINE_SIDE or more; sequences as they are."""
     if values.ndim == 3:
         return values
     down, across = (max(side // FINE_SIDE, 1) for side in values.shape[2:])
@@ -54,7 +57,8 @@ def in_pieces(values: NDArray[Any]) -> Iterator[NDArray[Any]]:
 
 
 def scaled_down(values: NDArray[np.uint8], side: int) -> ProbeInputs:
-    """Images (n, c, h, w) -> float32 (n, c, at most side, at most side) in 0..1, each the mean of a block of pixels."""
+    """Images (n, c, h, w) -> float32 (n, c, at most side, at most side) in 0..1,
+    each the mean of a block of pixels."""
     parts = []
     for part in in_pieces(values):
         block = part.astype(np.float32) / np.float32(255)
@@ -63,7 +67,8 @@ def scaled_down(values: NDArray[np.uint8], side: int) -> ProbeInputs:
 
 
 def shortened(values: NDArray[np.float32], points: int) -> ProbeInputs:
-    """Sequences (n, c, length) -> (n, c, at most points), each the mean of a stretch; a missing point is its series' mean."""
+    """Sequences (n, c, length) -> (n, c, at most points), each the mean of a stretch; a
+    missing point is its series' mean."""
     return _blocks(_filled(values), 2, points)
 
 
@@ -74,7 +79,8 @@ def _filled(values: NDArray[np.float32]) -> ProbeInputs:
 
 
 def local_patterns(values: NDArray[np.float32]) -> ProbeInputs:
-    """Per random kernel (always the same ones) its largest response and the share of positive ones, anywhere in the row."""
+    """Per random kernel (always the same ones) its largest response and the share of
+    positive ones, anywhere in the row."""
     rng = np.random.default_rng(0)
     filled = _filled(values)
     length = filled.shape[2]
@@ -87,16 +93,26 @@ def local_patterns(values: NDArray[np.float32]) -> ProbeInputs:
         dilation = int(widest ** rng.random())
         channel = filled[:, rng.integers(filled.shape[1])]
         reach = length - (size - 1) * dilation
-        steps = (weight * channel[:, at * dilation : at * dilation + reach] for at, weight in enumerate(weights.tolist()))
+        steps = (
+            weight * channel[:, at * dilation : at * dilation + reach]
+            for at, weight in enumerate(weights.tolist())
+        )
         response = sum(steps, np.zeros((len(filled), reach), np.float32))
-        features[:, 2 * kernel], features[:, 2 * kernel + 1] = response.max(axis=1), (response > 0).mean(axis=1)
+        features[:, 2 * kernel], features[:, 2 * kernel + 1] = (
+            response.max(axis=1),
+            (response > 0).mean(axis=1),
+        )
     return features
 
 
 def kernel_rows(count: int, length: int) -> NDArray[np.int64]:
     """Which of so many rows the kernels are laid over."""
     most = max(KERNEL_CELLS // max(length, 1), 200)
-    return np.arange(count) if count <= most else np.sort(np.random.default_rng(0).choice(count, most, replace=False))
+    return (
+        np.arange(count)
+        if count <= most
+        else np.sort(np.random.default_rng(0).choice(count, most, replace=False))
+    )
 
 
 def coarse(values: NDArray[Any]) -> ProbeInputs:
@@ -114,7 +130,9 @@ def _blocks(values: ProbeInputs, axis: int, count: int) -> ProbeInputs:
     starts = np.arange(count) * size // count
     widths = np.diff(np.append(starts, size)).astype(np.float32)
     sums = np.add.reduceat(values, starts, axis=axis)
-    return np.asarray(sums / widths.reshape([-1 if own == axis else 1 for own in range(values.ndim)]), np.float32)
+    return np.asarray(
+        sums / widths.reshape([-1 if own == axis else 1 for own in range(values.ndim)]), np.float32
+    )
 
 
 def embedded(values: NDArray[Any]) -> ProbeInputs:
@@ -128,7 +146,7 @@ def embedded(values: NDArray[Any]) -> ProbeInputs:
     return small.reshape(len(values), -1)
 
 
-# --------------------------------------------------------------------------------------------------------- probes
+# ----------------------------------------------------------------------------------------------------- probes
 
 
 @dataclass(frozen=True)
@@ -150,8 +168,8 @@ def answer_of(data: Dataset, rows: NDArray[np.int64]) -> ProbeTarget:
 
 @dataclass(frozen=True)
 class Skill:
-    """plain: of probes on plain rows that they were not fitted on, 0 where it is not beyond chance; changed: of the same probes
-    on changed versions of these rows."""
+    """plain: of probes on plain rows that they were not fitted on, 0 where it is not beyond chance;
+    changed: of the same probes on changed versions of these rows."""
 
     plain: float
     changed: Mapping[str, float]
@@ -161,8 +179,11 @@ class Skill:
         return {name: skill / self.plain if self.plain else None for name, skill in self.changed.items()}
 
 
-def skill(plain: ProbeInputs, others: Mapping[str, ProbeInputs], answer: ProbeTarget, least: float = LEAST_SKILL) -> Skill:
-    """Cross-fitted probes of plain rows and of changed versions of them. least: skill below it is none."""
+def skill(
+    plain: ProbeInputs, others: Mapping[str, ProbeInputs], answer: ProbeTarget, least: float = LEAST_SKILL
+) -> Skill:
+    """Cross-fitted probes of plain rows and of changed versions of them.
+    least: skill below it is none."""
     nothing = Skill(0.0, dict.fromkeys(others, 0.0))
     if len(plain) < LEAST_ROWS or answer.classes == 1 or not np.ptp(answer.target):
         return nothing
@@ -219,7 +240,9 @@ class _Probe:
             self._shift: float | None = float(target.mean())
             squares = scaled.T @ scaled
             ridge = SHRINKAGE * np.trace(squares) / width + 1e-6
-            self._weights = np.linalg.solve(squares + ridge * np.eye(width), scaled.T @ (target - self._shift))[:, None]
+            self._weights = np.linalg.solve(
+                squares + ridge * np.eye(width), scaled.T @ (target - self._shift)
+            )[:, None]
             self._bias = np.zeros(1)
             return
         counts = np.bincount(target.astype(np.int64), minlength=answer.classes)
@@ -238,4 +261,8 @@ class _Probe:
 
     def predict(self, inputs: ProbeInputs) -> NDArray[np.float64]:
         scores = self._scaled(inputs) @ self._weights + self._bias
-        return scores[:, 0] + self._shift if self._shift is not None else scores.argmax(axis=1).astype(np.float64)
+        return (
+            scores[:, 0] + self._shift
+            if self._shift is not None
+            else scores.argmax(axis=1).astype(np.float64)
+        )

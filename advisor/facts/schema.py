@@ -1,7 +1,7 @@
 """The schema of facts: what is measured of a table and of the machine (by ``measurement``).
 
-A rule's condition may look at nothing but the names in ``FACTS``. ``None`` means "not measured" or "does not apply",
-never zero. No library of arrays or tables is loaded here: a question to a finished run needs none.
+A rule's condition may look at nothing but the names in ``FACTS``. ``None`` means "not measured" or "does not
+apply", never zero. No library of arrays or tables is loaded here: a question to a finished run needs none.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ CORRELATED = 0.95
 MIN_SIDE = 20
 """With fewer rows on a side nothing can be told of a shift beyond new levels and values out of range."""
 PERIOD = 0.95
-"""A column whose distributions are so far apart (Kolmogorov-Smirnov, or total variation) only names the part."""
+"""A column whose distributions are so far apart (Kolmogorov-Smirnov, or total
+variation) only names the part."""
 FEWEST_TIMES, MOST_AT_LAST = 3, 0.4
-"""A column puts the training rows in an order of time when it has so many values or more there, and the last one on no more
-than this share of the rows: these validate, and the rest must be enough to train on."""
+"""A column puts the training rows in an order of time when it has so many values or more there, and the last
+one on no more than this share of the rows: these validate, and the rest must be enough to train on."""
 OUT_OF_RANGE = 0.01
 """A column with more than this share of its new cells beyond the training rows' range is named."""
 
@@ -56,7 +57,13 @@ FACTS: Mapping[str, FactSpec] = MappingProxyType(
         ("rows_without_target", "int", "rows", "rows left out because their target is missing", 3),
         ("rows_alone_in_their_class", "int", "rows", "rows left out because their class has no other row", 1),
         ("rows_per_feature", "float", "rows per column", "rows / features.used", 50.0, "nullable"),
-        ("features", "int", "columns", "feature columns, the unused ones (identifier, constant) included", 20),
+        (
+            "features",
+            "int",
+            "columns",
+            "feature columns, the unused ones (identifier, constant) included",
+            20,
+        ),
         ("features.used", "int", "columns", "feature columns that reach the network", 18),
         ("features.numeric", "int", "columns", "numeric feature columns", 10),
         ("features.categorical", "int", "columns", "categorical feature columns", 6),
@@ -68,17 +75,25 @@ FACTS: Mapping[str, FactSpec] = MappingProxyType(
             "time.held_to_none",
             "float",
             "ratio",
-            "squared error of linear models that hold the time at the latest / without it, on the rows after earlier cuts",
+            "squared error of linear models that hold the time at the latest / without it, on the rows "
+            "after earlier cuts",
             0.96,
             "nullable",
         ),
         ("features.identifier", "int", "columns", "columns that only number or name the rows; not used", 1),
-        ("features.constant", "int", "columns", "columns with one content in every row, not used; channels with one value", 1),
+        (
+            "features.constant",
+            "int",
+            "columns",
+            "columns with one content in every row, not used; channels with one value",
+            1,
+        ),
         (
             "encoded_width",
             "int",
             "inputs",
-            "network inputs at the base defaults: numeric arrays, one-hot up to 9 levels, else 8 embedding inputs",
+            "network inputs at the base defaults: numeric arrays, one-hot up to 9 levels, else 8 embedding "
+            "inputs",
             40,
         ),
         ("encoded_width.one_hot", "int", "inputs", "network inputs if every category were one-hot", 160),
@@ -102,10 +117,31 @@ FACTS: Mapping[str, FactSpec] = MappingProxyType(
             "nullable",
         ),
         ("classes.count", "int", "classes", "classes of the target; None for regression", 2, "nullable"),
-        ("classes.imbalance", "float", "ratio", "rows of the largest class / rows of the smallest", 4.5, "nullable"),
+        (
+            "classes.imbalance",
+            "float",
+            "ratio",
+            "rows of the largest class / rows of the smallest",
+            4.5,
+            "nullable",
+        ),
         ("classes.smallest", "int", "rows", "training rows of the smallest class", 180, "nullable"),
-        ("classes.entropy", "float", "0..1", "entropy of the class shares / entropy of equal shares", 0.68, "nullable"),
-        ("target.mean", "float", "target units", "mean of the training target (regression)", 12.5, "nullable"),
+        (
+            "classes.entropy",
+            "float",
+            "0..1",
+            "entropy of the class shares / entropy of equal shares",
+            0.68,
+            "nullable",
+        ),
+        (
+            "target.mean",
+            "float",
+            "target units",
+            "mean of the training target (regression)",
+            12.5,
+            "nullable",
+        ),
         (
             "target.std",
             "float",
@@ -115,19 +151,64 @@ FACTS: Mapping[str, FactSpec] = MappingProxyType(
             "nullable",
         ),
         ("target.skew", "float", "", "skewness of the training target (regression)", 0.4, "nullable"),
-        ("target.kurtosis", "float", "", "excess kurtosis of the training target, 0 for a normal one", 1.2, "nullable"),
-        ("target.distinct", "int", "values", "distinct values of the training target (regression)", 900, "nullable"),
-        ("target.zero_share", "float", "share", "share of zeros in the training target (regression)", 0.0, "nullable"),
+        (
+            "target.kurtosis",
+            "float",
+            "",
+            "excess kurtosis of the training target, 0 for a normal one",
+            1.2,
+            "nullable",
+        ),
+        (
+            "target.distinct",
+            "int",
+            "values",
+            "distinct values of the training target (regression)",
+            900,
+            "nullable",
+        ),
+        (
+            "target.zero_share",
+            "float",
+            "share",
+            "share of zeros in the training target (regression)",
+            0.0,
+            "nullable",
+        ),
         ("target.minimum", "float", "target units", "smallest training target (regression)", 0.5, "nullable"),
         ("missing.share", "float", "share", "missing cells / all cells of the feature columns", 0.02),
         ("missing.columns", "int", "columns", "feature columns with at least one missing cell", 3),
-        ("missing.max_column_share", "float", "share", "share missing in the column where it is largest", 0.2),
-        ("missing.mostly_columns", "int", "columns", "feature columns with more than half of the cells missing", 0),
+        (
+            "missing.max_column_share",
+            "float",
+            "share",
+            "share missing in the column where it is largest",
+            0.2,
+        ),
+        (
+            "missing.mostly_columns",
+            "int",
+            "columns",
+            "feature columns with more than half of the cells missing",
+            0,
+        ),
         ("cardinality.max", "int", "levels", "levels of the categorical column with most", 30, "nullable"),
-        ("cardinality.high_columns", "int", "columns", f"categorical columns with over {HIGH_CARDINALITY} levels", 0),
+        (
+            "cardinality.high_columns",
+            "int",
+            "columns",
+            f"categorical columns with over {HIGH_CARDINALITY} levels",
+            0,
+        ),
         ("skew.max", "float", "", "largest absolute skewness of a numeric column", 3.0, "nullable"),
         ("skew.median", "float", "", "median absolute skewness of the numeric columns", 0.6, "nullable"),
-        ("skew.heavy_columns", "int", "columns", f"numeric columns with absolute skewness over {HEAVY_SKEW:g}", 1),
+        (
+            "skew.heavy_columns",
+            "int",
+            "columns",
+            f"numeric columns with absolute skewness over {HEAVY_SKEW:g}",
+            1,
+        ),
         (
             "outliers.share",
             "float",
@@ -153,27 +234,42 @@ FACTS: Mapping[str, FactSpec] = MappingProxyType(
             "nullable",
         ),
         ("duplicates.share", "float", "share", "rows whose features repeat an earlier row exactly", 0.0),
-        ("duplicates.conflicting_share", "float", "share", "rows with a twin (same features) of another target", 0.0),
-        ("duplicates.test_share", "float", "share", "test rows whose features repeat a training row exactly", 0.0),
+        (
+            "duplicates.conflicting_share",
+            "float",
+            "share",
+            "rows with a twin (same features) of another target",
+            0.0,
+        ),
+        (
+            "duplicates.test_share",
+            "float",
+            "share",
+            "test rows whose features repeat a training row exactly",
+            0.0,
+        ),
         (
             "duplicates.disagreement",
             "float",
             "ratio",
-            "how far targets of rows with the same features differ, of what features leave open: 0 copies, or none repeat",
+            "how far targets of rows with the same features differ, of what features leave open: 0 copies, "
+            "or none repeat",
             0.0,
         ),
         (
             "duplicates.test_disagreement",
             "float",
             "ratio",
-            "the same of test rows and the training rows that they repeat, by the targets of both; for what is said of them only",
+            "the same of test rows and the training rows that they repeat, by the targets of both; for what "
+            "is said of them only",
             0.0,
         ),
         (
             "duplicates.near_test_share",
             "float",
             "share",
-            "test rows whose features agree with a training row to three digits; not looked for in over 100,000 rows",
+            "test rows whose features agree with a training row to three digits; not looked for in over "
+            "100,000 rows",
             0.0,
             "nullable",
         ),
@@ -181,29 +277,85 @@ FACTS: Mapping[str, FactSpec] = MappingProxyType(
             "duplicates.near_disagreement",
             "float",
             "ratio",
-            "the same of test rows that agree with a training row to three digits; of images and sequences, of exact repeats",
+            "the same of test rows that agree with a training row to three digits; of images and sequences, "
+            "of exact repeats",
             0.0,
             "nullable",
         ),
-        ("test.unseen_class_rows", "int", "rows", "test rows left out since no training row has their class", 0),
-        ("test.unlike_columns", "int", "columns", "columns of the test table that are in another form than the training rows", 0),
+        (
+            "test.unseen_class_rows",
+            "int",
+            "rows",
+            "test rows left out since no training row has their class",
+            0,
+        ),
+        (
+            "test.unlike_columns",
+            "int",
+            "columns",
+            "columns of the test table that are in another form than the training rows",
+            0,
+        ),
         ("columns.unlike_training", "list", "names", "these columns", []),
-        ("test.unlike_cells", "list", "texts", "each of them, and how many cells", ["date: 250 of 250 cells in another form"]),
-        ("groups.apart", "int", "columns", "columns whose values recur in training rows, none of which the test table has", 0),
+        (
+            "test.unlike_cells",
+            "list",
+            "texts",
+            "each of them, and how many cells",
+            ["date: 250 of 250 cells in another form"],
+        ),
+        (
+            "groups.apart",
+            "int",
+            "columns",
+            "columns whose values recur in training rows, none of which the test table has",
+            0,
+        ),
         ("columns.groups_apart", "list", "names", "these columns, the coarsest first", []),
-        ("groups.things", "int", "things", "of the column in whose rows others, or the target, (nearly) agree", 0),
-        ("columns.things", "list", "names", "this column; not looked for with a test table or a group column", []),
+        (
+            "groups.things",
+            "int",
+            "things",
+            "of the column in whose rows others, or the target, (nearly) agree",
+            0,
+        ),
+        (
+            "columns.things",
+            "list",
+            "names",
+            "this column; not looked for with a test table or a group column",
+            [],
+        ),
         ("columns.of_things", "list", "names", "the other columns", []),
-        ("nearly_constant.columns", "int", "columns", "columns in which one value fills 99 % of the filled cells", 0),
-        ("columns.nearly_constant", "list", "names", "columns in which one value fills 99 % of the filled cells", []),
-        ("text.tells_nothing", "int", "columns", "free texts whose words tell a linear probe nothing of the target", 0),
+        (
+            "nearly_constant.columns",
+            "int",
+            "columns",
+            "columns in which one value fills 99 % of the filled cells",
+            0,
+        ),
+        (
+            "columns.nearly_constant",
+            "list",
+            "names",
+            "columns in which one value fills 99 % of the filled cells",
+            [],
+        ),
+        (
+            "text.tells_nothing",
+            "int",
+            "columns",
+            "free texts whose words tell a linear probe nothing of the target",
+            0,
+        ),
         ("columns.text_tells_nothing", "list", "names", "these columns", []),
         ("leak.columns", "int", "columns", "feature columns that alone give the target away", 0),
         (
             "shift.compared_with",
             "text",
             "",
-            "test (a test table), time (later with earlier training rows), groups (half of them with the rest) or nothing",
+            "test (a test table), time (later with earlier training rows), groups (half of them with the "
+            "rest) or nothing",
             "test",
         ),
         ("shift.rows", "int", "rows", "rows compared, both sides together", 10000, "nullable"),
@@ -211,7 +363,8 @@ FACTS: Mapping[str, FactSpec] = MappingProxyType(
             "shift.detected",
             "bool",
             "",
-            f"a test of equal features alarmed, 5 % false alarms in all; None below {MIN_SIDE} rows on a side",
+            "a test of equal features alarmed, 5 % false alarms in all; "
+            f"None below {MIN_SIDE} rows on a side",
             True,
             "nullable",
         ),
@@ -220,13 +373,21 @@ FACTS: Mapping[str, FactSpec] = MappingProxyType(
             "shift.auc",
             "float",
             "0..1",
-            "how well randomized trees tell the two sides apart on rows that they did not see; 0.5 is not at all",
+            "how well randomized trees tell the two sides apart on rows that they did not see; 0.5 is not "
+            "at all",
             0.72,
             "nullable",
         ),
         ("shift.auc_low", "float", "0..1", "lower end of the 95 % interval of shift.auc", 0.7, "nullable"),
         ("shift.auc_high", "float", "0..1", "upper end of the 95 % interval of shift.auc", 0.74, "nullable"),
-        ("shift.max_psi", "float", "nats", "largest population stability index of a column", 0.31, "nullable"),
+        (
+            "shift.max_psi",
+            "float",
+            "nats",
+            "largest population stability index of a column",
+            0.31,
+            "nullable",
+        ),
         (
             "shift.max_distance",
             "float",
@@ -243,7 +404,13 @@ FACTS: Mapping[str, FactSpec] = MappingProxyType(
             0.6,
             "nullable",
         ),
-        ("shift.test_groups", "int", "groups", "groups of the test rows where a side has too few to test, else 0", 1),
+        (
+            "shift.test_groups",
+            "int",
+            "groups",
+            "groups of the test rows where a side has too few to test, else 0",
+            1,
+        ),
         (
             "shift.group_distance",
             "float",
@@ -256,14 +423,29 @@ FACTS: Mapping[str, FactSpec] = MappingProxyType(
             "shift.group_share",
             "float",
             "share",
-            "then the share of sets of as many training groups that lie as far from the rest; None where there are too few",
+            "then the share of sets of as many training groups that lie as far from the rest; None where "
+            "there are too few",
             0.3,
             "nullable",
         ),
         ("shift.groups_far", "bool", "", "whether that is at most 5 %", False),
         ("shift.period_columns", "int", "columns", "columns that alone tell the sides apart", 0, "nullable"),
-        ("shift.later_columns", "int", "columns", "columns whose test values all come after the training rows'", 0, "nullable"),
-        ("shift.new_level_share", "float", "share", "rows with a new level, in the column with most", 0.02, "nullable"),
+        (
+            "shift.later_columns",
+            "int",
+            "columns",
+            "columns whose test values all come after the training rows'",
+            0,
+            "nullable",
+        ),
+        (
+            "shift.new_level_share",
+            "float",
+            "share",
+            "rows with a new level, in the column with most",
+            0.02,
+            "nullable",
+        ),
         (
             "shift.out_of_range_share",
             "float",
@@ -284,27 +466,77 @@ FACTS: Mapping[str, FactSpec] = MappingProxyType(
             "shift.target_distance",
             "float",
             "0..1",
-            "distance of the training target along time or groups; None with a test table, whose target is not looked at",
+            "distance of the training target along time or groups; None with a test table, whose target is "
+            "not looked at",
             0.1,
             "nullable",
         ),
-        ("shift.target_detected", "bool", "", "the training target differs along time or groups", False, "nullable"),
+        (
+            "shift.target_detected",
+            "bool",
+            "",
+            "the training target differs along time or groups",
+            False,
+            "nullable",
+        ),
         ("infinite.values", "int", "cells", "infinite numbers, read as missing", 0),
         ("junk.values", "int", "cells", "unreadable text in numeric or date columns, read as missing", 0),
-        ("marked.values", "int", "cells", "numbers that mark missing cells or points, such as -999, read as missing", 0),
-        ("marked.marks", "list", "texts", "each column or channel with such numbers, and which", ["income: -999"]),
+        (
+            "marked.values",
+            "int",
+            "cells",
+            "numbers that mark missing cells or points, such as -999, read as missing",
+            0,
+        ),
+        (
+            "marked.marks",
+            "list",
+            "texts",
+            "each column or channel with such numbers, and which",
+            ["income: -999"],
+        ),
         ("columns.marked", "list", "names", "numeric columns, or channels, with such numbers", ["income"]),
-        ("spellings.joined", "int", "spellings", "spellings of levels and classes that were read as another one", 0),
+        (
+            "spellings.joined",
+            "int",
+            "spellings",
+            "spellings of levels and classes that were read as another one",
+            0,
+        ),
         ("spellings.joined_cells", "int", "cells", "cells with these", 0),
-        ("spellings.joined_as", "list", "texts", "each of them, and as which it was read", ["city: 'new york' as 'New York'"]),
-        ("columns.spellings_joined", "list", "names", "columns with such spellings, the target too", ["city"]),
-        ("spellings.levels", "int", "levels", "levels that repeat another of their column in a different spelling", 0),
+        (
+            "spellings.joined_as",
+            "list",
+            "texts",
+            "each of them, and as which it was read",
+            ["city: 'new york' as 'New York'"],
+        ),
+        (
+            "columns.spellings_joined",
+            "list",
+            "names",
+            "columns with such spellings, the target too",
+            ["city"],
+        ),
+        (
+            "spellings.levels",
+            "int",
+            "levels",
+            "levels that repeat another of their column in a different spelling",
+            0,
+        ),
         ("columns.spellings", "list", "names", "categorical columns with such levels", []),
         ("spellings.classes", "int", "classes", "classes that repeat another in a different spelling", 0),
         ("columns.constant", "list", "names", "the constant columns or channels", ["version"]),
         ("columns.identifier", "list", "names", "the identifier columns", ["id"]),
         ("columns.mostly_missing", "list", "names", "columns with more than half of the cells missing", []),
-        ("columns.high_cardinality", "list", "names", f"categorical columns with over {HIGH_CARDINALITY} levels", []),
+        (
+            "columns.high_cardinality",
+            "list",
+            "names",
+            f"categorical columns with over {HIGH_CARDINALITY} levels",
+            [],
+        ),
         (
             "columns.heavy_tailed",
             "list",
@@ -312,12 +544,36 @@ FACTS: Mapping[str, FactSpec] = MappingProxyType(
             f"numeric columns with absolute skewness over {HEAVY_SKEW:g}",
             ["fee"],
         ),
-        ("columns.correlated", "list", "names", "numeric columns that nearly repeat one earlier in the alphabet", []),
+        (
+            "columns.correlated",
+            "list",
+            "names",
+            "numeric columns that nearly repeat one earlier in the alphabet",
+            [],
+        ),
         ("columns.leaking", "list", "names", "columns that alone give the target away", []),
-        ("columns.shifted", "list", "names", "columns whose own distribution differs between the sides", ["age"]),
+        (
+            "columns.shifted",
+            "list",
+            "names",
+            "columns whose own distribution differs between the sides",
+            ["age"],
+        ),
         ("columns.period", "list", "names", f"shifted columns with a distance of at least {PERIOD:g}", []),
-        ("columns.later", "list", "names", "of these, those whose test values all come after the training rows'", []),
-        ("columns.new_levels", "list", "names", "categorical columns with a level that no training row has", []),
+        (
+            "columns.later",
+            "list",
+            "names",
+            "of these, those whose test values all come after the training rows'",
+            [],
+        ),
+        (
+            "columns.new_levels",
+            "list",
+            "names",
+            "categorical columns with a level that no training row has",
+            [],
+        ),
         (
             "columns.out_of_range",
             "list",
@@ -325,8 +581,20 @@ FACTS: Mapping[str, FactSpec] = MappingProxyType(
             f"columns with over {OUT_OF_RANGE:.0%} of the numbers beyond the training rows' range",
             [],
         ),
-        ("columns.farthest", "list", "texts", "where groups are too few to test: columns by their distance", ["age (0.40)"]),
-        ("columns.changed", "list", "names", "constant columns with another value in test rows than in all training rows", []),
+        (
+            "columns.farthest",
+            "list",
+            "texts",
+            "where groups are too few to test: columns by their distance",
+            ["age (0.40)"],
+        ),
+        (
+            "columns.changed",
+            "list",
+            "names",
+            "constant columns with another value in test rows than in all training rows",
+            [],
+        ),
         ("cores", "int", "cores", "processor cores that this process may use", 8),
         ("memory.gb", "float", "GB", "memory of the machine (or of its container)", 32.0, "nullable"),
         ("memory.available_gb", "float", "GB", "memory that is free for this process now", 20.0, "nullable"),
@@ -338,7 +606,8 @@ FACTS: Mapping[str, FactSpec] = MappingProxyType(
 
 
 def damage(document: Mapping[str, Any]) -> str | None:
-    """What is not of its type in facts that ``Facts.to_dict`` wrote; None when all is. What is absent is no damage."""
+    """What is not of its type in facts that ``Facts.to_dict`` wrote; None when
+    all is. What is absent is no damage."""
     for name, value in document["values"].items():
         if name not in FACTS:
             return f"there is no fact '{name}'"
@@ -349,7 +618,11 @@ def damage(document: Mapping[str, Any]) -> str | None:
     for column in document["columns"]:
         if not _is_column(column):
             return "a column lacks what was measured of it, or holds something else"
-    return None if _is_shape(document.get("target", {})) else "the target holds something else than classes or a histogram"
+    return (
+        None
+        if _is_shape(document.get("target", {}))
+        else "the target holds something else than classes or a histogram"
+    )
 
 
 def _is_number(value: Any) -> bool:
@@ -366,7 +639,8 @@ _IS: Mapping[str, Callable[[Any], bool]] = {
 
 
 def _is_column(column: Mapping[str, Any]) -> bool:
-    """name, type, why, missing_share and distinct; of numbers quantiles and a histogram, of dates two texts, of words a list."""
+    """name, type, why, missing_share and distinct; of numbers quantiles and a histogram, of
+    dates two texts, of words a list."""
     texts = all(isinstance(column.get(name), str) for name in ("name", "type", "why"))
     distinct = column.get("distinct", "")  # there, if only as None
     counted = _is_number(column.get("missing_share")) and (distinct is None or _is_number(distinct))
@@ -374,19 +648,23 @@ def _is_column(column: Mapping[str, Any]) -> bool:
     quantiles = median is None or all(_is_number(column.get(name)) for name in ("median", "q05", "q95"))
     outliers = column.get("outliers") is None or _is_number(column["outliers"])
     shift = column.get("shift") or {}
-    effects = isinstance(shift, Mapping) and not any(isinstance(value, list | Mapping) for value in shift.values())
+    effects = isinstance(shift, Mapping) and not any(
+        isinstance(value, list | Mapping) for value in shift.values()
+    )
     return texts and counted and quantiles and outliers and effects and _is_shape(column)
 
 
 def _is_shape(measured: Mapping[str, Any]) -> bool:
-    """Whether a histogram, and the counts or shares of classes or levels, are what they should be where there are any."""
+    """Whether a histogram, and the counts or shares of classes or levels, are what
+    they should be where there are any."""
     histogram = measured.get("histogram", {"low": 0, "high": 1, "counts": []})
     if not (isinstance(histogram, Mapping) and isinstance(histogram.get("counts"), list)):
         return False
     numbers = [histogram.get("low"), histogram.get("high"), *histogram["counts"]]
     pairs = [measured.get("classes", []), measured.get("top", [])]
     return all(map(_is_number, numbers)) and all(
-        isinstance(several, list) and all(isinstance(one, list) and len(one) == 2 and _is_number(one[1]) for one in several)
+        isinstance(several, list)
+        and all(isinstance(one, list) and len(one) == 2 and _is_number(one[1]) for one in several)
         for several in pairs
     )
 
@@ -395,9 +673,11 @@ def _is_shape(measured: Mapping[str, Any]) -> bool:
 class Facts:
     """Measured facts.
 
-    values: every name of FACTS -> its value, or None. sampled: fact name -> on how many rows it was measured, such
-    as "10,000 of 1,000,000 rows". columns: one mapping per feature column for the report. target: the same of the
-    target, its classes with their counts or its histogram. samples: a few images or series, for the report.
+    values: every name of FACTS -> its value, or None.
+    sampled: fact name -> on how many rows it was measured, such as "10,000 of 1,000,000 rows".
+    columns: one mapping per feature column for the report.
+    target: the same of the target, its classes with their counts or its histogram.
+    samples: a few images or series, for the report.
     """
 
     values: Mapping[str, Any]
@@ -414,7 +694,12 @@ class Facts:
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able dictionary; ``from_dict`` reads it back."""
         columns = [dict(c) for c in self.columns]
-        plain = {"values": dict(self.values), "sampled": dict(self.sampled), "columns": columns, "target": dict(self.target)}
+        plain = {
+            "values": dict(self.values),
+            "sampled": dict(self.sampled),
+            "columns": columns,
+            "target": dict(self.target),
+        }
         return plain | ({"samples": [dict(sample) for sample in self.samples]} if self.samples else {})
 
     @classmethod
@@ -422,4 +707,6 @@ class Facts:
         """The facts that ``to_dict`` wrote."""
         columns = tuple(dict(column) for column in data["columns"])
         samples = tuple(dict(sample) for sample in data.get("samples", ()))
-        return cls(dict(data["values"]), dict(data["sampled"]), columns, dict(data.get("target", {})), samples)
+        return cls(
+            dict(data["values"]), dict(data["sampled"]), columns, dict(data.get("target", {})), samples
+        )

@@ -1,8 +1,9 @@
 """Do the rows to come look like the training rows? Two samples of features, compared; note N33.
 
-Every test is blind somewhere: column by column one never sees a correlation that is gone, means never see a variance,
-trees lose a weak shift that is spread over all columns. So several are run, and ALPHA is divided among them: all alarms
-together are at most 5 % where nothing has shifted. The target of the test rows is read nowhere.
+Every test is blind somewhere: column by column one never sees a correlation that is gone, means
+never see a variance, trees lose a weak shift that is spread over all columns. So several are run,
+and ALPHA is divided among them: all alarms together are at most 5 % where nothing has shifted. The
+target of the test rows is read nowhere.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ Numbers = NDArray[np.float64]
 Against = Literal["test", "time", "groups"]
 
 ALPHA: Mapping[str, float] = {"columns": 0.015, "moments": 0.02, "trees": 0.01, "target": 0.005}
-"""The false alarms that each test may make (Bonferroni): 5 % in all. ``target`` is compared along time and groups only; with a
-test table its share goes to levels that the test rows alone have."""
+"""The false alarms that each test may make (Bonferroni): 5 % in all. ``target`` is compared along time and
+groups only; with a test table its share goes to levels that the test rows alone have."""
 SIDE_ROWS = 5000
 """So many rows of each side are compared, drawn at random, always the same ones."""
 PERMUTATIONS = 499
@@ -38,19 +39,20 @@ ONE_HOT_LEVELS = 10
 FOLDS = 3
 """Cross-fitting of the domain classifier: each row is judged by trees that did not see it."""
 TREES, LEAF_ROWS = 50, 10
-"""Extremely randomized trees (Geurts et al. 2006), on one thread: boosting waits for its threads on a busy machine."""
+"""Extremely randomized trees (Geurts et al. 2006), on one thread: boosting waits
+for its threads on a busy machine."""
 CROSS_FITTED = 2.0
-"""Variance of the cross-fitted statistic over that of independent rows: each pair of rows counts twice, once with
-either of them in training (exact for a classifier that is a mean over a kernel)."""
+"""Variance of the cross-fitted statistic over that of independent rows: each pair of rows counts twice, once
+with either of them in training (exact for a classifier that is a mean over a kernel)."""
 CONFIDENCE_Z = 1.96
 BINS = 10
 """Bins for PSI and Jensen-Shannon: tenths of the training rows, and one for missing cells (Siddiqi 2006)."""
 RANGE_CHANCE = 0.005
-"""Cells beyond one end of the range, or unlike a constant, count only where equal distributions leave so many with less than
-this chance in any column (Bonferroni)."""
+"""Cells beyond one end of the range, or unlike a constant, count only where equal distributions leave so many
+with less than this chance in any column (Bonferroni)."""
 GROUP_SETS, GROUP_COLUMNS = 40, 60
-"""Where the groups are too few for a test, so many sets of training groups are compared with the rest, in so many columns of a
-kind at most, drawn at random."""
+"""Where the groups are too few for a test, so many sets of training groups are compared with the rest, in so
+many columns of a kind at most, drawn at random."""
 GROUPS_FAR = 0.05
 """Test groups are far off where at most this share of the sets is as far."""
 MAX_WEIGHT = 10.0
@@ -70,7 +72,8 @@ class Samples:
 
 @dataclass(frozen=True)
 class Domain:
-    """The domain classifier: its cross-validated AUC with a 95 % interval, p, and the old rows' density ratios.
+    """The domain classifier: its cross-validated AUC with a 95 % interval, p,
+    and the old rows' density ratios.
 
     calibration: log-odds of a row being new, as a line in the log-odds that the trees give (Platt 1999).
     """
@@ -87,8 +90,9 @@ class Domain:
 def measure_shift(table: Table) -> tuple[dict[str, Any], dict[str, dict[str, Any]], str | None]:
     """Values of the facts ``shift.*``, per column its effect sizes, and on how many rows (None: on all).
 
-    Compared are the training rows with the rows of a given test table; else, within the training rows, the later half
-    with the earlier one (time column), or half of the groups with the rest (group column); else nothing.
+    Compared are the training rows with the rows of a given test table; else, within the
+    training rows, the later half with the earlier one (time column), or half of the groups with
+    the rest (group column); else nothing.
     """
     samples = _samples(table)
     if samples is None:
@@ -97,20 +101,37 @@ def measure_shift(table: Table) -> tuple[dict[str, Any], dict[str, dict[str, Any
     old, new = encode(samples.old, schema), encode(samples.new, schema)
     total, drawn = samples.rows + samples.new_rows, len(old) + len(new)
     columns = dict(_effects(table, old, new))
-    values: dict[str, Any] = {name: [] for name in _LISTS} | _ENOUGH_GROUPS | {
-        "shift.compared_with": samples.against,
-        "shift.rows": len(old) + len(new),
-        "columns.new_levels": sorted(name for name, e in columns.items() if e.get("new_level_share", 0) > 0),
-        "columns.out_of_range": sorted(
-            name for name, e in columns.items() if e.get("out_of_range_share", 0) > OUT_OF_RANGE
-        ),
-        "shift.new_level_share": max((e.get("new_level_share", 0.0) for e in columns.values()), default=0.0),
-        "shift.out_of_range_share": max((e.get("out_of_range_share", 0.0) for e in columns.values()), default=0.0),
-    }
+    values: dict[str, Any] = (
+        {name: [] for name in _LISTS}
+        | _ENOUGH_GROUPS
+        | {
+            "shift.compared_with": samples.against,
+            "shift.rows": len(old) + len(new),
+            "columns.new_levels": sorted(
+                name for name, e in columns.items() if e.get("new_level_share", 0) > 0
+            ),
+            "columns.out_of_range": sorted(
+                name for name, e in columns.items() if e.get("out_of_range_share", 0) > OUT_OF_RANGE
+            ),
+            "shift.new_level_share": max(
+                (e.get("new_level_share", 0.0) for e in columns.values()), default=0.0
+            ),
+            "shift.out_of_range_share": max(
+                (e.get("out_of_range_share", 0.0) for e in columns.values()), default=0.0
+            ),
+        }
+    )
     if samples.against == "test":
         changed = _changed_constants(table.schema, samples)
-        values |= {"columns.changed": sorted(changed), "shift.changed_share": max(changed.values(), default=0.0)}
-    if (group := schema.group_column) is not None and samples.against == "test" and group in samples.new.columns:
+        values |= {
+            "columns.changed": sorted(changed),
+            "shift.changed_share": max(changed.values(), default=0.0),
+        }
+    if (
+        (group := schema.group_column) is not None
+        and samples.against == "test"
+        and group in samples.new.columns
+    ):
         every = old, new
         old, new = (encode(_one_of_each(side, group), schema) for side in (samples.old, samples.new))
         if min(len(old), len(new)) < MIN_SIDE:
@@ -130,8 +151,8 @@ _LISTS = (
 def likeness_to_test(table: Table) -> Numbers | None:
     """Per training row how much more likely it is among the test rows than among the training rows; mean 1.
 
-    The density ratio of the domain classifier, cross-fitted for the rows that it was fitted on, clipped. None when no
-    test table was given or a side has fewer than MIN_SIDE rows.
+    The density ratio of the domain classifier, cross-fitted for the rows that it was fitted on, clipped. None
+    when no test table was given or a side has fewer than MIN_SIDE rows.
     """
     samples = _samples(table)
     if samples is None or samples.against != "test" or min(samples.old.height, samples.new.height) < MIN_SIDE:
@@ -154,7 +175,9 @@ def _samples(table: Table) -> Samples | None:
     if schema.time_column is not None:
         times = train[schema.time_column].rank("dense")
         middle = times.median()
-        later = times > middle if (times > middle).any() else times >= middle  # rows of one time are never parted
+        later = (
+            times > middle if (times > middle).any() else times >= middle
+        )  # rows of one time are never parted
         return _sampled("time", train.filter(~later), train.filter(later)) if not later.all() else None
     if schema.group_column is not None:
         groups = train[schema.group_column]
@@ -166,17 +189,20 @@ def _samples(table: Table) -> Samples | None:
 
 
 def _one_of_each(frame: pl.DataFrame, group: str) -> pl.DataFrame:
-    """A row of each group, drawn at random: the tests take rows for independent, and those of a group tell it, not its side."""
+    """A row of each group, drawn at random: the tests take rows for independent, and those
+    of a group tell it, not its side."""
     return frame.sample(fraction=1.0, shuffle=True, seed=0).unique(group, keep="first", maintain_order=True)
 
 
 def _between_groups(
     old: Features, new: Features, groups: pl.Series, tested: int, columns: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """How far the test rows of too few groups for a test lie from the training rows, beside as many training groups and the rest.
+    """How far the test rows of too few groups for a test lie from the training rows, beside
+    as many training groups and the rest.
 
-    groups: those of the old rows. The share of sets of training groups that lie as far is a permutation test over groups, if a
-    coarse one; there is none where the training rows have no more groups than the test rows.
+    groups: those of the old rows. The share of sets of training groups that lie as far is a
+        permutation test over groups, if a coarse one; there is none where the training rows
+        have no more groups than the test rows.
     """
     rng = np.random.default_rng(0)
     numeric, categorical = (_some(rng, side.shape[1]) for side in (old.numeric, old.categorical))
@@ -194,7 +220,9 @@ def _between_groups(
         sets = singles if tested == 1 else [rng.permutation(len(names))[:tested] for _ in range(GROUP_SETS)]
         masks = [groups.is_in(names[list(chosen)].to_list()).to_numpy() for chosen in sets]
         as_far = sum(
-            apart(old.numeric[~mask], old.numeric[mask], (old.categorical[~mask], old.categorical[mask])) >= own for mask in masks
+            apart(old.numeric[~mask], old.numeric[mask], (old.categorical[~mask], old.categorical[mask]))
+            >= own
+            for mask in masks
         )
         share = (1 + as_far) / (1 + len(masks))
     farthest = sorted(columns, key=lambda name: (-columns[name]["distance"], name))
@@ -212,7 +240,8 @@ def _some(rng: np.random.Generator, count: int) -> NDArray[np.int64]:
 
 
 def _distance(old: Numbers, new: Numbers) -> float:
-    """Kolmogorov-Smirnov of the filled cells, or how many more are missing on a side where that is larger; 0..1."""
+    """Kolmogorov-Smirnov of the filled cells, or how many more are missing on a
+    side where that is larger; 0..1."""
     from scipy.stats import ks_2samp
 
     first, second = old[np.isfinite(old)], new[np.isfinite(new)]
@@ -223,10 +252,12 @@ def _distance(old: Numbers, new: Numbers) -> float:
 
 
 def _joint(schema: TableSchema, samples: Samples) -> TableSchema:
-    """The schema with the levels of both sides: by those of the training rows alone, test rows would be told by what is
-    rare in both. Without the time, which tells them by its very meaning."""
+    """The schema with the levels of both sides: by those of the training rows alone, test rows would be told
+    by what is rare in both. Without the time, which tells them by its very meaning."""
     levels = {
-        name: tuple(sorted({*samples.old[name].drop_nulls().unique(), *samples.new[name].drop_nulls().unique()}))
+        name: tuple(
+            sorted({*samples.old[name].drop_nulls().unique(), *samples.new[name].drop_nulls().unique()})
+        )
         for name in schema.levels
     }
     return replace(schema, levels=levels, time=None, time_parts=())
@@ -255,28 +286,43 @@ def _tested(
 
 
 def _comes_later(table: Table, name: str) -> bool:
-    """Whether every test value of the column is beyond every training value, by which these can be split too."""
+    """Whether every test value of the column is beyond every training value, by
+    which these can be split too."""
     train, test = table.train[name].drop_nulls(), table.test[name].drop_nulls()
-    if not (train.dtype.is_numeric() or train.dtype.is_temporal()) or not len(test) or train.n_unique() < FEWEST_TIMES:
+    if (
+        not (train.dtype.is_numeric() or train.dtype.is_temporal())
+        or not len(test)
+        or train.n_unique() < FEWEST_TIMES
+    ):
         return False
     latest: Any = train.max()
     return bool(latest < test.min()) and int((train == latest).sum()) <= MOST_AT_LAST * len(train)
 
 
 def compare_rows(old: Features, new: Features) -> dict[str, Any]:
-    """The facts ``shift.*`` that the tests give, of any two samples of numbers alike; at least MIN_SIDE rows each.
+    """The facts ``shift.*`` that the tests give, of any two samples of numbers
+    alike; at least MIN_SIDE rows each.
 
     For images and sequences, which are summed up in a few numbers a row. No target is compared.
     """
     names = old.numeric_names
-    columns = {name: _numeric_effect(old.numeric[:, at], new.numeric[:, at], len(names)) for at, name in enumerate(names)}
+    columns = {
+        name: _numeric_effect(old.numeric[:, at], new.numeric[:, at], len(names))
+        for at, name in enumerate(names)
+    }
     return _judged(old, new, columns, dict(zip(names, names, strict=True)), "test") | {
-        "shift.out_of_range_share": max((effect["out_of_range_share"] for effect in columns.values()), default=0.0)
+        "shift.out_of_range_share": max(
+            (effect["out_of_range_share"] for effect in columns.values()), default=0.0
+        )
     }
 
 
 def _judged(
-    old: Features, new: Features, columns: Mapping[str, Mapping[str, Any]], names: Mapping[str, str], against: Against
+    old: Features,
+    new: Features,
+    columns: Mapping[str, Mapping[str, Any]],
+    names: Mapping[str, str],
+    against: Against,
 ) -> dict[str, Any]:
     """names: that of an array -> that of its column."""
     marginal = list(_marginal(old, new))
@@ -329,11 +375,12 @@ def _target_shift(table: Table, samples: Samples) -> tuple[float, float]:
     return _total_variation(counts), _chi_squared(counts)
 
 
-# ------------------------------------------------------------------------------------------------- column by column
+# ------------------------------------------------------------------------------------------- column by column
 
 
 def _effects(table: Table, old: Features, new: Features) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Per column: psi, jensen_shannon (bits), distance (KS or total variation, 0..1), new levels, out of range.
+    """Per column: psi, jensen_shannon (bits), distance (KS or total variation,
+    0..1), new levels, out of range.
 
     Of a column that became several arrays (a date, a text) each is the largest.
     """
@@ -346,8 +393,16 @@ def _effects(table: Table, old: Features, new: Features) -> Iterator[tuple[str, 
     for position, name in enumerate(old.categorical_names):
         codes = new.categorical[:, position]
         counts = _counts(old.categorical[:, position], codes)
-        effect = {"psi": _psi(counts), "jensen_shannon": _jensen_shannon(counts), "distance": _total_variation(counts)}
-        known = set(table.schema.levels[name]) if len(table.schema.levels[name]) < MAX_LEVELS else set(old.levels[position])
+        effect = {
+            "psi": _psi(counts),
+            "jensen_shannon": _jensen_shannon(counts),
+            "distance": _total_variation(counts),
+        }
+        known = (
+            set(table.schema.levels[name])
+            if len(table.schema.levels[name]) < MAX_LEVELS
+            else set(old.levels[position])
+        )
         fresh = np.array([level not in known for level in old.levels[position]], dtype=bool)
         found[name] = effect | {"new_level_share": float(fresh[codes[codes >= 0]].sum()) / max(len(codes), 1)}
     yield from found.items()
@@ -358,7 +413,9 @@ def _numeric_effect(old: Numbers, new: Numbers, columns: int) -> dict[str, float
     effect = {"psi": 0.0, "jensen_shannon": 0.0, "distance": _distance(old, new), "out_of_range_share": 0.0}
     if len(first) and len(second):
         below, above = int((second < first.min()).sum()), int((second > first.max()).sum())
-        beyond = sum(count for count in (below, above) if _beyond_chance(count, len(first), len(second), 2 * columns))
+        beyond = sum(
+            count for count in (below, above) if _beyond_chance(count, len(first), len(second), 2 * columns)
+        )
         effect["out_of_range_share"] = beyond / len(second)
     edges = np.unique(np.quantile(first, np.linspace(0, 1, BINS + 1)[1:-1])) if len(first) else np.empty(0)
     # NaN sorts behind every edge: missing cells get a bin of their own
@@ -368,14 +425,17 @@ def _numeric_effect(old: Numbers, new: Numbers, columns: int) -> dict[str, float
 
 
 def _beyond_chance(count: int, old: int, new: int, tries: int) -> bool:
-    """Whether so many rows, picked by their values, are all new ones too seldom: with a chance of (new / all) ** count."""
+    """Whether so many rows, picked by their values, are all new ones too seldom: with
+    a chance of (new / all) ** count."""
     return count * math.log(new / (old + new)) <= math.log(RANGE_CHANCE / tries)
 
 
 def _changed_constants(schema: TableSchema, samples: Samples) -> dict[str, float]:
-    """Columns with one value in all training rows -> the share of test rows with another one, where chance does not explain it.
+    """Columns with one value in all training rows -> the share of test rows with another
+    one, where chance does not explain it.
 
-    They are no inputs, so that no test of the inputs sees them, and yet they can say that the test is of another year.
+    They are no inputs, so that no test of the inputs sees them, and yet they can
+    say that the test is of another year.
     """
     found = {}
     constant = schema.of_type("constant")
@@ -390,7 +450,8 @@ def _changed_constants(schema: TableSchema, samples: Samples) -> dict[str, float
 
 
 def _marginal(old: Features, new: Features) -> Iterator[tuple[str, float]]:
-    """p of each array: Kolmogorov-Smirnov of the filled cells, chi-squared of levels and of what is missing."""
+    """p of each array: Kolmogorov-Smirnov of the filled cells, chi-squared of
+    levels and of what is missing."""
     from scipy.stats import ks_2samp
 
     for position, name in enumerate(old.numeric_names):
@@ -407,9 +468,9 @@ def _marginal(old: Features, new: Features) -> Iterator[tuple[str, float]]:
 def _levels_on_one_side(old: Features, new: Features) -> float:
     """p of the most frequent level that new rows alone have, over all categorical columns.
 
-    Were the rows shuffled, a level of c rows would fall to the new side whole with a chance of at most (share of new
-    rows) ** c. The chances of all levels that are at least as frequent are added up (a union bound), which holds however
-    many rare ones there are.
+    Were the rows shuffled, a level of c rows would fall to the new side whole with a chance of at most (share
+    of new rows) ** c. The chances of all levels that are at least as frequent are added up (a union bound),
+    which holds however many rare ones there are.
     """
     share = len(new) / (len(old) + len(new))
     chances = [1.0]
@@ -430,7 +491,8 @@ def _counts(old: NDArray[Any], new: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def _chi_squared(counts: NDArray[np.int64]) -> float:
-    """p of equal shares; values expected under 5 times on a side are counted as one (Cochran 1954), or left out.
+    """p of equal shares; values expected under 5 times on a side are counted as
+    one (Cochran 1954), or left out.
 
     Of two by two the exact one (Fisher).
     """
@@ -449,7 +511,8 @@ def _chi_squared(counts: NDArray[np.int64]) -> float:
 
 
 def _shares(counts: NDArray[np.int64]) -> Numbers:
-    """Half a row is added to each value: neither an empty bin nor an empty side makes a logarithm infinite."""
+    """Half a row is added to each value: neither an empty bin nor an empty side
+    makes a logarithm infinite."""
     return np.asarray((counts + 0.5) / (counts + 0.5).sum(axis=1, keepdims=True))
 
 
@@ -470,16 +533,17 @@ def _total_variation(counts: NDArray[np.int64]) -> float:
     return float(np.abs(shares[0] - shares[1]).sum() / 2)
 
 
-# --------------------------------------------------------------------------------------------------------- moments
+# ---------------------------------------------------------------------------------------------------- moments
 
 
 def _moments(old: Features, new: Features) -> float:
     """p of equal means, equal squares and equal products of the inputs, by shuffling which side a row is on.
 
-    Inputs are normal scores, so outliers do not decide. Three statistics, each the squared length of a difference of
-    means: of the whitened inputs (Hotelling's T-squared, the score test of a linear domain classifier), of their squares,
-    of their pairwise products. The smallest of the three ranks is compared with the same of every shuffle: exact whatever
-    the inputs' distribution.
+    Inputs are normal scores, so outliers do not decide. Three statistics, each
+    the squared length of a difference of
+    means: of the whitened inputs (Hotelling's T-squared, the score test of a linear domain classifier), of
+    their squares, of their pairwise products. The smallest of the three ranks is compared with the same of
+    every shuffle: exact whatever the inputs' distribution.
     """
     inputs = _standardized(np.concatenate([_normal_scores(old, new), _indicators(old, new)], axis=1))
     if not inputs.shape[1]:
@@ -496,7 +560,9 @@ def _moments(old: Features, new: Features) -> float:
     statistics = np.stack([np.square(block.T @ sides).sum(axis=0) for block in blocks if block.shape[1]])
     # rank p of every column of labels, the true one among them; ties count against it
     ordered = np.sort(statistics, axis=1)
-    above = [len(own) - np.searchsorted(order, own, "left") for order, own in zip(ordered, statistics, strict=True)]
+    above = [
+        len(own) - np.searchsorted(order, own, "left") for order, own in zip(ordered, statistics, strict=True)
+    ]
     smallest = np.min(above, axis=0)
     return float((smallest <= smallest[0]).mean())
 
@@ -516,7 +582,10 @@ def _normal_scores(old: Features, new: Features) -> NDArray[np.float32]:
 
 def _indicators(old: Features, new: Features) -> NDArray[np.float32]:
     """What is missing, and the most frequent levels, as columns of 0 and 1."""
-    numbers, codes = np.concatenate([old.numeric, new.numeric]), np.concatenate([old.categorical, new.categorical])
+    numbers, codes = (
+        np.concatenate([old.numeric, new.numeric]),
+        np.concatenate([old.categorical, new.categorical]),
+    )
     columns = [~np.isfinite(numbers)]
     for position in range(codes.shape[1]):
         values, counts = np.unique(codes[:, position], return_counts=True)
@@ -536,18 +605,21 @@ def _standardized(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
 def _components(matrix: NDArray[np.float32], count: int, *, whiten: bool) -> NDArray[np.float32]:
     """The first principal components of both sides together, each with deviation 1 when ``whiten``."""
     values, vectors = np.linalg.eigh(matrix.T @ matrix / len(matrix))
-    kept = np.flatnonzero(values > 1e-4)[::-1][:count]  # directions that do not vary but for rounding are left out
+    kept = np.flatnonzero(values > 1e-4)[::-1][
+        :count
+    ]  # directions that do not vary but for rounding are left out
     scale = np.sqrt(values[kept]) if whiten else 1.0
     return np.asarray(matrix @ (vectors[:, kept] / scale).astype(np.float32))
 
 
-# -------------------------------------------------------------------------------------------------- domain classifier
+# ------------------------------------------------------------------------------------------ domain classifier
 
 
 def _domain(old: Features, new: Features) -> Domain:
     """Randomized trees that tell the sides apart, cross-fitted; the AUC is the mean over the folds.
 
-    p is that of the Mann-Whitney statistic with its variance times CROSS_FITTED; the interval is DeLong's with the same.
+    p is that of the Mann-Whitney statistic with its variance times CROSS_FITTED;
+    the interval is DeLong's with the same.
     """
     from scipy.stats import norm
     from sklearn.ensemble import ExtraTreesClassifier

@@ -1,7 +1,8 @@
-"""The facts that images and sequences have and tables have not, and one that says whether a table's columns have an order.
+"""The facts that images and sequences have and tables have not, and one that says
+whether a table's columns have an order.
 
-Rows of (name, type, unit, meaning, example, "nullable"), as ``facts.FACTS`` takes them; all are None for tables, the last
-one for images and sequences.
+Rows of (name, type, unit, meaning, example, "nullable"), as ``facts.FACTS`` takes them; all are None for
+tables, the last one for images and sequences.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ _ROWS: tuple[tuple[Any, ...], ...] = (
         "image.brightness_shift",
         "float",
         "deviations",
-        "mean brightness of given test images less that of training images, in standard deviations between training images",
+        "mean brightness of given test images less that of training images, in standard deviations between "
+        "training images",
         0.1,
     ),
     (
@@ -41,7 +43,8 @@ _ROWS: tuple[tuple[Any, ...], ...] = (
         "sequence.period",
         "int",
         "points",
-        "dominant period: the first high peak of the mean autocorrelation, found in one half of the rows and there beyond "
+        "dominant period: the first high peak of the mean autocorrelation, found in one half of the rows "
+        "and there beyond "
         "chance (1 in 1,000) in the other; None where there is none",
         24,
     ),
@@ -63,10 +66,17 @@ _ROWS: tuple[tuple[Any, ...], ...] = (
         "sequence.places_lead",
         "float",
         "-1..1",
-        "skill above chance of a linear classifier of the points in their places less that of one of patterns wherever they lie",
+        "skill above chance of a linear classifier of the points in their places less that of one of "
+        "patterns wherever they lie",
         -0.2,
     ),
-    ("sequence.glitches", "int", "points", "single points far beyond all others of their channel, read as missing", 0),
+    (
+        "sequence.glitches",
+        "int",
+        "points",
+        "single points far beyond all others of their channel, read as missing",
+        0,
+    ),
     (
         "sequence.channels_last",
         "bool",
@@ -78,7 +88,8 @@ _ROWS: tuple[tuple[Any, ...], ...] = (
         "receptive.needed",
         "int",
         "pixels or points",
-        "what a unit must see of the input: the extent of the object, of what differs between classes; two periods or eight "
+        "what a unit must see of the input: the extent of the object, of what differs between classes; two "
+        "periods or eight "
         "correlation lengths; at most the whole side or length",
         20,
     ),
@@ -86,7 +97,8 @@ _ROWS: tuple[tuple[Any, ...], ...] = (
         "flip.horizontal",
         "float",
         "ratio",
-        "skill above chance of a linear classifier on images mirrored left to right / on plain ones; None without skill",
+        "skill above chance of a linear classifier on images mirrored left to right / on plain ones; None "
+        "without skill",
         0.3,
     ),
     ("flip.vertical", "float", "ratio", "the same on images turned upside down", 0.2),
@@ -97,7 +109,8 @@ _ROWS: tuple[tuple[Any, ...], ...] = (
         "columns.order_correlation",
         "float",
         "-1..1",
-        "mean absolute correlation of neighbouring numeric columns less that in random order; None below 16 columns",
+        "mean absolute correlation of neighbouring numeric columns less that in random order; None below 16 "
+        "columns",
         0.05,
     ),
 )

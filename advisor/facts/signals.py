@@ -39,13 +39,14 @@ __all__ = ["SIGNAL_FACTS", "measure_signals"]
 SAMPLE_ROWS, SAMPLE_CELLS, FEWEST = 5000, 30_000_000, 200
 """Rows are drawn, always the same ones, for all that is no count: so many, fewer where rows are large."""
 KEY_BYTES = 2 * 10**9
-"""Repeated rows are looked for by a hash of each; of a larger set in so many bytes of rows drawn at random."""
+"""Repeated rows are looked for by a hash of each; of a larger set in so many
+bytes of rows drawn at random."""
 NEAR_TEST, NEAR_PAIRS = 2000, 10**8
 """Nearly repeated rows: so many test rows at most, and so many pairs."""
 NEAR_IMAGE, NEAR_SEQUENCE = 0.1, 0.01
-"""Two rows are nearly the same when their scaled-down versions differ by at most this share of their own variation. Of 1,000
-MNIST digits, half differ by over 0.04 from themselves saved as JPEG (quality 75) and 1 in 100 by under 0.2 from the nearest
-other one."""
+"""Two rows are nearly the same when their scaled-down versions differ by at most this share of their own
+variation. Of 1,000 MNIST digits, half differ by over 0.04 from themselves saved as JPEG (quality 75) and 1 in
+100 by under 0.2 from the nearest other one."""
 COMPONENTS = 8
 """Principal components of the scaled-down rows that are compared between test and training rows."""
 EXTENT = 0.9
@@ -59,14 +60,15 @@ PERIOD_ROWS = 10
 AUTOCORRELATION_CELLS = 2**22
 """The autocorrelation is that of so many cells at most: its transforms take fifty times their memory."""
 PERIODS, CORRELATION_LENGTHS = 2, 8
-"""What a unit must see of a sequence: a second period, to know that there is one; a pattern of four pieces, each as long
-as points are correlated to either side."""
+"""What a unit must see of a sequence: a second period, to know that there is one; a pattern of four pieces,
+each as long as points are correlated to either side."""
 
 
 def measure_signals(data: SignalSet, hardware: Mapping[str, Any] | None = None) -> Facts:
     """Measure every fact of FACTS on a set of images or sequences; those of columns are zero or None.
 
-    Counts are exact; shapes, shift and probes are measured on a sample, and ``Facts.sampled`` says on how many rows.
+    Counts are exact; shapes, shift and probes are measured on a sample, and
+    ``Facts.sampled`` says on how many rows.
     hardware: as for ``facts.measure``. UserError for an unknown name in it.
     """
     train, schema = data.train, data.schema
@@ -99,20 +101,31 @@ def _sampled(data: SignalSet, rows: int, measured: Sequence[str]) -> dict[str, s
         part = f"{rows:,} of {total:,} rows" + (" at a part of the pixels" if few else "")
         sampled |= dict.fromkeys(measured, part)
     if values.ndim == 3 and (probed := len(kernel_rows(rows, values.shape[2]))) < total:
-        sampled |= dict.fromkeys(("flip.reversed", "flip.sign", "sequence.places_lead"), f"{probed:,} of {total:,} rows")
+        sampled |= dict.fromkeys(
+            ("flip.reversed", "flip.sign", "sequence.places_lead"), f"{probed:,} of {total:,} rows"
+        )
     if values.ndim == 3 and (correlated := _correlated_rows(rows, values)) < total:
         names = ("sequence.period", "sequence.correlation_length", "receptive.needed")
         sampled |= dict.fromkeys(names, f"{correlated:,} of {total:,} rows")
     if (pairs := _pairs(data)) is not None:
         sampled["duplicates.near_test_share"] = pairs
     if (hashed := _hashed_rows(values)) < total:
-        counted = [name for name in FACTS if name.startswith("duplicates.") and name != "duplicates.near_test_share"]
+        counted = [
+            name for name in FACTS if name.startswith("duplicates.") and name != "duplicates.near_test_share"
+        ]
         sampled |= dict.fromkeys(counted, f"{hashed:,} of {total:,} rows")
     return sampled
 
 
 _EXACT = {
-    *("image.height", "image.width", "image.side", "image.sizes", "missing.share", "missing.max_column_share"),
+    *(
+        "image.height",
+        "image.width",
+        "image.side",
+        "image.sizes",
+        "missing.share",
+        "missing.max_column_share",
+    ),
     *("sequence.length", "sequence.length_min", "sequence.length_median", "sequence.unequal"),
     *("sequence.glitches", "sequence.channels_last"),
 }
@@ -126,7 +139,9 @@ def _values(data: Dataset) -> NDArray[Any]:
 
 def _drawn(count: int, values: NDArray[Any], most: int | None = None) -> NDArray[np.int64]:
     """Which rows are measured: all, or a sample drawn at random, in order."""
-    size = min(SAMPLE_ROWS if most is None else most, max(SAMPLE_CELLS // int(np.prod(values.shape[1:])), FEWEST))
+    size = min(
+        SAMPLE_ROWS if most is None else most, max(SAMPLE_CELLS // int(np.prod(values.shape[1:])), FEWEST)
+    )
     if count <= size:
         return np.arange(count)
     return np.sort(np.random.default_rng(0).choice(count, size, replace=False))
@@ -144,7 +159,9 @@ def _shape_facts(data: SignalSet) -> dict[str, Any]:
     groups = data.train.groups
     none = {name: 0 for name, spec in FACTS.items() if not spec.nullable and spec.type == "int"}
     shares = {name: 0.0 for name, spec in FACTS.items() if not spec.nullable and spec.type == "float"}
-    lists: dict[str, Any] = {name: [] for name, spec in FACTS.items() if not spec.nullable and spec.type == "list"}
+    lists: dict[str, Any] = {
+        name: [] for name, spec in FACTS.items() if not spec.nullable and spec.type == "list"
+    }
     return {
         **none,
         **shares,
@@ -163,10 +180,14 @@ def _shape_facts(data: SignalSet) -> dict[str, Any]:
         "test.unseen_class_rows": notes.get("test_rows_of_unseen_class", 0),
         "infinite.values": notes.get("infinite_values", 0),
         "marked.values": notes.get("marked_values", 0),
-        **marked_facts([pair for pair in zip(_channel_names(schema), schema.cleaning.marks, strict=False) if pair[1]]),
+        **marked_facts(
+            [pair for pair in zip(_channel_names(schema), schema.cleaning.marks, strict=False) if pair[1]]
+        ),
         "signal.channels": schema.channels,
         "signal.values": values,
-        "signal.missing_files": sum(notes.get(f"{what}_files", 0) for what in ("corrupt", "oversized", "absent")),
+        "signal.missing_files": sum(
+            notes.get(f"{what}_files", 0) for what in ("corrupt", "oversized", "absent")
+        ),
         "signal.missing_names": sorted({name for names in data.lost.values() for name in names}),
     }
 
@@ -176,7 +197,9 @@ def _constant_channels(data: SignalSet, values: NDArray[Any]) -> dict[str, Any]:
     constant = []
     for channel, name in enumerate(_channel_names(data.schema)):
         part = values[:, channel]
-        if np.fmin.reduce(part[:FEWEST], axis=None) < np.fmax.reduce(part[:FEWEST], axis=None):  # most vary in the first rows
+        if np.fmin.reduce(part[:FEWEST], axis=None) < np.fmax.reduce(
+            part[:FEWEST], axis=None
+        ):  # most vary in the first rows
             continue
         if not np.fmin.reduce(part, axis=None) < np.fmax.reduce(part, axis=None):
             constant.append(name)
@@ -189,7 +212,7 @@ def _channel_names(schema: SignalSchema) -> Sequence[str]:
     return [f"channel {number}" for number in range(1, schema.channels + 1)]
 
 
-# ------------------------------------------------------------------------------------------------------ duplicates
+# ------------------------------------------------------------------------------------------------- duplicates
 
 
 def _hashed_rows(values: NDArray[Any]) -> int:
@@ -239,7 +262,10 @@ def _pairs(data: SignalSet) -> str | None:
     train, test = _near_rows(data)
     if len(train) == len(data.train) and len(test) == len(data.test):
         return None
-    return f"{len(test):,} of {len(data.test):,} test rows against {len(train):,} of {len(data.train):,} training rows"
+    return (
+        f"{len(test):,} of {len(data.test):,} test rows against {len(train):,} of {len(data.train):,} "
+        "training rows"
+    )
 
 
 def _near_duplicates(data: SignalSet) -> dict[str, Any]:
@@ -247,8 +273,12 @@ def _near_duplicates(data: SignalSet) -> dict[str, Any]:
     rows = _near_rows(data)
     parts = [thinned(_values(part))[own] for part, own in zip((data.train, data.test), rows, strict=True)]
     train, test = map(embedded, parts)
-    centre = train.mean(axis=0, dtype=np.float64)  # far from the origin the squares would lose their last digits
-    spread = max(float(np.abs(train - centre).max(initial=0)), float(np.abs(test - centre).max(initial=0))) or 1.0  # or overflow
+    centre = train.mean(
+        axis=0, dtype=np.float64
+    )  # far from the origin the squares would lose their last digits
+    spread = (
+        max(float(np.abs(train - centre).max(initial=0)), float(np.abs(test - centre).max(initial=0))) or 1.0
+    )  # or overflow
     limit = NEAR_IMAGE if data.schema.kind == "image" else NEAR_SEQUENCE
     variation = (test / spread).var(axis=1, dtype=np.float64) * test.shape[1]
     train, test = (((side - centre) / spread).astype(np.float32) for side in (train, test))
@@ -262,11 +292,12 @@ def _near_duplicates(data: SignalSet) -> dict[str, Any]:
     return {"duplicates.near_test_share": float((exact | (near & (variation > 0))).mean())}
 
 
-# ----------------------------------------------------------------------------------------------------------- shift
+# ------------------------------------------------------------------------------------------------------ shift
 
 
 def _shift(data: SignalSet) -> tuple[dict[str, Any], str | None]:
-    """The facts ``shift.*`` of brightness (level), contrast (spread) and a few components, and on how many rows."""
+    """The facts ``shift.*`` of brightness (level), contrast (spread) and a few
+    components, and on how many rows."""
     nothing: dict[str, Any] = {"shift.compared_with": "nothing", "shift.tests": []}
     values = thinned(_values(data.train))
     groups = data.train.groups
@@ -319,7 +350,11 @@ def _summaries(old: NDArray[Any], new: NDArray[Any]) -> tuple[Features, Features
     small = np.concatenate([embedded(old), embedded(new)]).astype(np.float64)
     small -= small.mean(axis=0)
     variances, directions = np.linalg.eigh(small.T @ small / len(small))
-    kept = [place for place in range(len(variances))[::-1][:COMPONENTS] if variances[place] > 1e-9 * variances[-1] > 0]
+    kept = [
+        place
+        for place in range(len(variances))[::-1][:COMPONENTS]
+        if variances[place] > 1e-9 * variances[-1] > 0
+    ]
     columns += list((small @ directions[:, kept]).T)
     whole = np.stack(columns, axis=1)
     names = (*names, *(f"component {number}" for number in range(1, len(kept) + 1)))
@@ -328,7 +363,7 @@ def _summaries(old: NDArray[Any], new: NDArray[Any]) -> tuple[Features, Features
     return both.part(slice(0, len(old))), both.part(slice(len(old), None))
 
 
-# ---------------------------------------------------------------------------------------------------------- images
+# ----------------------------------------------------------------------------------------------------- images
 
 
 def _image_facts(data: SignalSet, sample: NDArray[Any], rows: NDArray[np.int64]) -> dict[str, Any]:
@@ -353,9 +388,9 @@ def _image_facts(data: SignalSet, sample: NDArray[Any], rows: NDArray[np.int64])
 def _extent(data: SignalSet, sample: NDArray[Any], rows: NDArray[np.int64]) -> int:
     """Pixels that hold EXTENT of what differs between classes, or of the object itself, whichever is less.
 
-    Where objects lie anywhere, what differs between the classes' mean images is spread over the side, and the object's own
-    extent counts; where the image is all texture both are the side: an upper bound. The object is what differs from the
-    mean of the image's border.
+    Where objects lie anywhere, what differs between the classes' mean images is spread over the side, and the
+    object's own extent counts; where the image is all texture both are the side: an upper bound. The object
+    is what differs from the mean of the image's border.
     """
     small = scaled_down(sample, EXTENT_CELLS).mean(axis=1)
     border = np.concatenate([small[:, 0], small[:, -1], small[:, :, 0], small[:, :, -1]], axis=1).mean(axis=1)
@@ -387,7 +422,7 @@ def _middle(energy: NDArray[Any]) -> NDArray[np.float64]:
     return np.asarray(np.where(total[:, 0] > 0, cells, energy.shape[1]), np.float64)
 
 
-# ------------------------------------------------------------------------------------------------------- sequences
+# -------------------------------------------------------------------------------------------------- sequences
 
 
 def _sequence_facts(data: SignalSet, sample: NDArray[Any], rows: NDArray[np.int64]) -> dict[str, Any]:
@@ -395,7 +430,9 @@ def _sequence_facts(data: SignalSet, sample: NDArray[Any], rows: NDArray[np.int6
     lengths = lengths_of(values)
     points = int(lengths.sum()) * channels
     missing = int(sum(np.isnan(values[at : at + 1024]).sum() for at in range(0, len(values), 1024)))
-    missing -= int((length - lengths).sum()) * channels  # past the end of a shorter sequence nothing is missing
+    missing -= (
+        int((length - lengths).sum()) * channels
+    )  # past the end of a shorter sequence nothing is missing
     correlations = _autocorrelations(sample)
     period, decay = _period(correlations), _correlation_length(correlations, length)
     wanted = max(PERIODS * (period or 0), CORRELATION_LENGTHS * decay)
@@ -417,13 +454,14 @@ def _sequence_facts(data: SignalSet, sample: NDArray[Any], rows: NDArray[np.int6
 
 
 def _by_probes(data: SignalSet, sample: NDArray[Any], rows: NDArray[np.int64]) -> dict[str, float | None]:
-    """Which of two probes has more skill on plain rows, that of the points of the coarse series in their places or that of
-    local patterns wherever they lie; and by it, what may be turned."""
+    """Which of two probes has more skill on plain rows, that of the points of the coarse series in their
+    places or that of local patterns wherever they lie; and by it, what may be turned."""
     chosen = kernel_rows(len(sample), sample.shape[2])
     sample, answer = sample[chosen], answer_of(data.train, rows[chosen])
     versions = {"flip.reversed": _reversed(sample), "flip.sign": -sample}
     places, patterns = (
-        skill(see(sample), {name: see(changed) for name, changed in versions.items()}, answer) for see in (coarse, local_patterns)
+        skill(see(sample), {name: see(changed) for name, changed in versions.items()}, answer)
+        for see in (coarse, local_patterns)
     )
     better = max(places, patterns, key=lambda probe: probe.plain)
     return {"sequence.places_lead": places.plain - patterns.plain, **better.shares()}
@@ -454,10 +492,12 @@ def _correlated_rows(count: int, values: NDArray[Any]) -> int:
 
 
 def _autocorrelations(values: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Per row the mean autocorrelation of its channels at lags 0 .. half the length; NaN where fewer than half of the pairs
-    or no variation are there. Each series has its linear trend taken away."""
+    """Per row the mean autocorrelation of its channels at lags 0 .. half the length; NaN where fewer than
+    half of the pairs or no variation are there. Each series has its linear trend taken away."""
     count = _correlated_rows(len(values), values)
-    values = values[np.linspace(0, len(values) - 1, count).astype(np.int64)] if count < len(values) else values
+    values = (
+        values[np.linspace(0, len(values) - 1, count).astype(np.int64)] if count < len(values) else values
+    )
     length = values.shape[2]
     known = ~np.isnan(values)
     weights = known.astype(np.float64)
@@ -467,7 +507,9 @@ def _autocorrelations(values: NDArray[np.float32]) -> NDArray[np.float64]:
     away = weights * (places - centre)
     filled = np.where(known, values, 0).astype(np.float64)
     mean = filled.sum(axis=2, keepdims=True) / total
-    slope = (away * filled).sum(axis=2, keepdims=True) / np.maximum((away**2).sum(axis=2, keepdims=True), 1e-12)
+    slope = (away * filled).sum(axis=2, keepdims=True) / np.maximum(
+        (away**2).sum(axis=2, keepdims=True), 1e-12
+    )
     rest = np.where(known, filled - mean - slope * away, 0)
     size = 1 << (2 * length - 1).bit_length()
     half = length // 2 + 1

@@ -1,6 +1,7 @@
 """Measures the facts of a table and of the machine.
 
-The target of the test rows is looked at in one place, which tells whether they are copies of training rows (``traps``).
+The target of the test rows is looked at in one place, which tells whether they are
+copies of training rows (``traps``).
 """
 
 from __future__ import annotations
@@ -54,7 +55,14 @@ GPU_SECONDS = 5.0
 
 _HARDWARE = ("cores", "memory.gb", "memory.available_gb", "gpu.count", "gpu.memory_gb")
 _MEASURED_ON_SAMPLE = (
-    *("skew.max", "skew.median", "skew.heavy_columns", "outliers.share", "scale.ratio", "correlated.pairs_share"),
+    *(
+        "skew.max",
+        "skew.median",
+        "skew.heavy_columns",
+        "outliers.share",
+        "scale.ratio",
+        "correlated.pairs_share",
+    ),
     *("leak.columns", "columns.heavy_tailed", "columns.correlated", "columns.leaking"),
     *("nearly_constant.columns", "columns.nearly_constant", "columns.order_correlation"),
     *("text.tells_nothing", "columns.text_tells_nothing", "time.held_to_none"),
@@ -64,10 +72,10 @@ _MEASURED_ON_SAMPLE = (
 def measure_table(table: Table, hardware: Mapping[str, Any] | None = None) -> Facts:
     """Measure every fact of FACTS on the training rows.
 
-    Counts (rows, missing cells, classes, duplicates, the target) are exact. Shapes of distributions are measured on
-    at most SAMPLE_ROWS rows; ``Facts.sampled`` says which and on how many. hardware: fact name -> value instead of
-    what this machine says (``cores``, ``memory.gb``, ``memory.available_gb``, ``gpu.count``, ``gpu.memory_gb``).
-    UserError for any other name.
+    Counts (rows, missing cells, classes, duplicates, the target) are exact. Shapes of distributions are
+    measured on at most SAMPLE_ROWS rows; ``Facts.sampled`` says which and on how many.
+    hardware: fact name -> value instead of what this machine says (``cores``, ``memory.gb``,
+        ``memory.available_gb``, ``gpu.count``, ``gpu.memory_gb``). UserError for any other name.
     """
     schema, train = table.schema, table.train
     sample = _sample(train, len(schema.columns))
@@ -123,7 +131,9 @@ def _sampled(table: Table, rows: int, numeric: int, shift: Mapping[str, str]) ->
         sampled |= dict.fromkeys(_MEASURED_ON_SAMPLE, f"{rows:,} of {total:,} rows")
     if numeric > CORRELATED_COLUMNS:
         part = f"{CORRELATED_COLUMNS} of {numeric:,} numeric columns, {rows:,} of {total:,} rows"
-        sampled |= dict.fromkeys(("correlated.pairs_share", "columns.correlated", "columns.order_correlation"), part)
+        sampled |= dict.fromkeys(
+            ("correlated.pairs_share", "columns.correlated", "columns.order_correlation"), part
+        )
     return {name: sampled[name] for name in FACTS if name in sampled}
 
 
@@ -131,7 +141,8 @@ def _shape_facts(table: Table) -> dict[str, Any]:
     schema, rows = table.schema, table.train.height
     used = [column for column in schema.columns if column.type not in ("identifier", "constant")]
     arrays = len(schema.of_type("numeric", "boolean")) + sum(
-        len(encoded_names(column, schema.words.get(column.name))) for column in schema.of_type("datetime", "text")
+        len(encoded_names(column, schema.words.get(column.name)))
+        for column in schema.of_type("datetime", "text")
     )
     arrays += len(schema.time_parts)
     levels = [len(schema.levels[column.name]) for column in schema.of_type("categorical")]
@@ -149,7 +160,9 @@ def _shape_facts(table: Table) -> dict[str, Any]:
         "task": schema.task,
         "test.origin": table.test_origin,
         "has_groups": has_groups,
-        "groups.count": table.train[schema.group_column].n_unique() if schema.group_column is not None else None,
+        "groups.count": table.train[schema.group_column].n_unique()
+        if schema.group_column is not None
+        else None,
         "has_time": schema.time_column is not None,
         "time.inputs": len(schema.time_parts),
         "time_ordered": _time_ordered(table),
@@ -157,7 +170,9 @@ def _shape_facts(table: Table) -> dict[str, Any]:
         "junk.values": table.notes.get("junk_values", 0),
         "marked.values": table.notes.get("marked_values", 0),
     }
-    facts |= marked_facts(sorted((column.name, column.missing) for column in schema.columns if column.missing))
+    facts |= marked_facts(
+        sorted((column.name, column.missing) for column in schema.columns if column.missing)
+    )
     facts |= {f"features.{kind}": len(schema.of_type(kind)) for kind in get_args(ColumnType)}
     for kind in ("constant", "identifier"):
         facts[f"columns.{kind}"] = sorted(column.name for column in schema.columns if column.type == kind)
@@ -169,7 +184,9 @@ def _held_to_none(table: Table, sample: pl.DataFrame) -> float | None:
         return None
     data = replace(table, train=sample).dataset("train")
     assert data.times is not None and isinstance(data.features, Features)
-    target = np.eye(len(data.classes))[data.target] if data.classes else data.target[:, None].astype(np.float64)
+    target = (
+        np.eye(len(data.classes))[data.target] if data.classes else data.target[:, None].astype(np.float64)
+    )
     return held_to_none(data.features, data.times, target)
 
 
@@ -200,7 +217,9 @@ def target_facts(answer: pl.Series, task: Task) -> dict[str, Any]:
             "classes.count": len(counts),
             "classes.imbalance": float(counts.max() / counts.min()),
             "classes.smallest": int(counts.min()),
-            "classes.entropy": float(-(shares * np.log(shares)).sum() / np.log(len(counts))) if several else 0.0,
+            "classes.entropy": float(-(shares * np.log(shares)).sum() / np.log(len(counts)))
+            if several
+            else 0.0,
         }
     values = answer.to_numpy()
     moments = _moments(values)
@@ -247,7 +266,9 @@ def _joined_facts(table: Table) -> dict[str, Any]:
     return {
         "spellings.joined": sum(map(len, joined.values())),
         "spellings.joined_cells": table.notes.get("joined_cells", 0),
-        "spellings.joined_as": [f"{name}: '{one}' as '{kept}'" for name in sorted(joined) for one, kept in joined[name].items()],
+        "spellings.joined_as": [
+            f"{name}: '{one}' as '{kept}'" for name in sorted(joined) for one, kept in joined[name].items()
+        ],
         "columns.spellings_joined": sorted(joined),
     }
 
@@ -257,7 +278,7 @@ def _level_count(table: Table, name: str) -> int:
     return known if known < MAX_LEVELS else table.train[name].drop_nulls().n_unique()
 
 
-# -------------------------------------------------------------------------------------------------- distributions
+# ---------------------------------------------------------------------------------------------- distributions
 
 
 @dataclass(frozen=True)
@@ -294,7 +315,15 @@ def finite(value: float) -> float | None:
     return value if np.isfinite(value) else None
 
 
-_QUANTILES = {"minimum": 0.0, "q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95, "maximum": 1.0}
+_QUANTILES = {
+    "minimum": 0.0,
+    "q05": 0.05,
+    "q25": 0.25,
+    "median": 0.5,
+    "q75": 0.75,
+    "q95": 0.95,
+    "maximum": 1.0,
+}
 
 
 def _numeric(column: Column, cells: pl.Series) -> dict[str, Any]:
@@ -312,7 +341,9 @@ def _numeric(column: Column, cells: pl.Series) -> dict[str, Any]:
         spread = quantiles[4] - quantiles[2]
         if 0 < spread < np.inf:
             low, high = quantiles[2] - 3 * spread, quantiles[4] + 3 * spread
-            facts["outliers"] = int(np.searchsorted(values, low) + len(values) - np.searchsorted(values, high, "right"))
+            facts["outliers"] = int(
+                np.searchsorted(values, low) + len(values) - np.searchsorted(values, high, "right")
+            )
         if histogram := _histogram(values, float(quantiles[1]), float(quantiles[5])):
             facts["histogram"] = histogram
     return facts
@@ -362,7 +393,8 @@ def _distribution_facts(numeric: Sequence[Mapping[str, Any]], sample: pl.DataFra
 
 
 def _correlated(names: Sequence[str], sample: pl.DataFrame) -> tuple[float | None, list[str]]:
-    """Share of strongly correlated pairs (missing cells at the column's mean), and the later name of each pair."""
+    """Share of strongly correlated pairs (missing cells at the column's mean),
+    and the later name of each pair."""
     names = names[:CORRELATED_COLUMNS]
     if len(names) < 2:
         return None, []
@@ -384,7 +416,8 @@ def _correlations(names: Sequence[str], sample: pl.DataFrame) -> NDArray[np.floa
 
 
 def _order_correlation(table: Table, sample: pl.DataFrame) -> float | None:
-    """Mean absolute correlation of neighbouring numeric columns, less the mean of all pairs: what a random order has."""
+    """Mean absolute correlation of neighbouring numeric columns, less the mean of
+    all pairs: what a random order has."""
     names = [column.name for column in table.schema.of_type("numeric")]
     names = [name for name in names if sample[name].null_count() < sample.height][:CORRELATED_COLUMNS]
     if len(names) < ORDERED_COLUMNS:
@@ -402,7 +435,9 @@ def _duplicate_facts(table: Table) -> dict[str, Any]:
     distinct = hashes.n_unique()
     conflicting = 0
     if distinct < rows:
-        twins = pl.DataFrame({"row": hashes, "answer": table.train[schema.target]}).filter(hashes.is_duplicated())
+        twins = pl.DataFrame({"row": hashes, "answer": table.train[schema.target]}).filter(
+            hashes.is_duplicated()
+        )
         groups = twins.group_by("row").agg(pl.len(), pl.col("answer").n_unique())
         conflicting = int(groups.filter(pl.col("answer") > 1)["len"].sum())
     return {"duplicates.share": 1 - distinct / rows, "duplicates.conflicting_share": conflicting / rows}
@@ -411,9 +446,10 @@ def _duplicate_facts(table: Table) -> dict[str, Any]:
 def _leaks(cells: pl.Series, kind: ColumnType, answer: pl.Series, table: Table) -> bool:
     """Whether this column alone gives the target away.
 
-    Regression: a numeric column whose ranks correlate over 0.999 with the target's. Classes: knowing the column's
-    value leaves at most 1 % of the mistakes that guessing the largest class makes; of more than LEAK_BINS different
-    numbers, those of one class must also lie side by side. A column of any kind does that is filled, or empty, for one class.
+    Regression: a numeric column whose ranks correlate over 0.999 with the target's. Classes: knowing the
+    column's value leaves at most 1 % of the mistakes that guessing the largest class makes; of more than
+    LEAK_BINS different numbers, those of one class must also lie side by side. A column of any kind does
+    that is filled, or empty, for one class.
     """
     both = cells.is_not_null()
     used = kind not in ("identifier", "constant") and table.schema.task != "regression"
@@ -435,7 +471,8 @@ def _leaks(cells: pl.Series, kind: ColumnType, answer: pl.Series, table: Table) 
 
 
 def _of_one_class(part: pl.Series, answer: pl.Series) -> bool:
-    """Whether these rows are all of one class, but for 1 % of the others that chance would put there, and half of that class."""
+    """Whether these rows are all of one class, but for 1 % of the others that chance would
+    put there, and half of that class."""
     if len(part) < LEAK_ROWS:
         return False
     label, own = tally(part).row(0)
@@ -452,7 +489,9 @@ def _separates(cells: pl.Series, answer: pl.Series, *, ordered: bool) -> bool:
     classes = int(codes.max()) + 1
     pairs, rows = np.unique(values * classes + codes, return_counts=True)
     begins = np.flatnonzero(np.diff(pairs // classes, prepend=-1))
-    best = np.maximum.reduceat(rows * classes + pairs % classes, begins)  # of each value; of equal ones the last class
+    best = np.maximum.reduceat(
+        rows * classes + pairs % classes, begins
+    )  # of each value; of equal ones the last class
     largest = int(np.bincount(codes).max())
     if len(cells) - int((best // classes).sum()) > 0.01 * (len(cells) - largest):
         return False
@@ -477,7 +516,10 @@ def _column_facts(
     cells, rows = sample[column.name], table.train.height
     partial = sample.height < rows
     facts: dict[str, Any] = {"name": column.name, "type": column.type, "why": column.why}
-    facts |= {"missing_share": missing[column.name] / rows, "sampled_rows": sample.height if partial else None}
+    facts |= {
+        "missing_share": missing[column.name] / rows,
+        "sampled_rows": sample.height if partial else None,
+    }
     if column.type == "categorical":
         facts |= {"distinct": _level_count(table, column.name), "distinct_sampled": False}
     else:
@@ -490,20 +532,26 @@ def _column_facts(
         dates = table.train[column.name].cast(pl.Datetime("us"))
         facts |= {"minimum": str(dates.min()), "maximum": str(dates.max())}
         moments = cells.cast(pl.Datetime("us")).drop_nulls().cast(pl.Int64).to_numpy().astype(np.float64)
-        facts |= {"histogram": histogram} if (histogram := _histogram(moments, moments.min(), moments.max())) else {}
+        facts |= (
+            {"histogram": histogram}
+            if (histogram := _histogram(moments, moments.min(), moments.max()))
+            else {}
+        )
     elif column.type == "numeric":
         facts |= {key: value for key, value in numeric[column.name].items() if key not in ("name", "values")}
     return facts
 
 
-# ------------------------------------------------------------------------------------------------------- hardware
+# --------------------------------------------------------------------------------------------------- hardware
 
 
 def hardware_facts(given: Mapping[str, Any]) -> dict[str, Any]:
     """The facts of the machine; UserError for a name in ``given`` that is none of them."""
     for name in given:
         if name not in _HARDWARE:
-            raise UserError(f"hardware: unknown '{name}'{did_you_mean(name, _HARDWARE)}; expected {', '.join(_HARDWARE)}")
+            raise UserError(
+                f"hardware: unknown '{name}'{did_you_mean(name, _HARDWARE)}; expected {', '.join(_HARDWARE)}"
+            )
     facts: dict[str, Any] = {}
     if not {"cores"} <= set(given):
         facts["cores"] = _cores()
@@ -524,7 +572,8 @@ def _cores() -> int:
 
 
 def _visible(sizes: list[float]) -> list[float]:
-    """What CUDA_VISIBLE_DEVICES leaves of all GPUs: numbers up to the first that is none, or names, which are only counted."""
+    """What CUDA_VISIBLE_DEVICES leaves of all GPUs: numbers up to the first that is none,
+    or names, which are only counted."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is None:
         return sizes

@@ -1,4 +1,5 @@
-"""Whether holding the time at the latest ones pays: tried on cuts through the training rows, with linear models."""
+"""Whether holding the time at the latest ones pays: tried on cuts through the
+training rows, with linear models."""
 
 from __future__ import annotations
 
@@ -12,18 +13,21 @@ from advisor.dataset import LATEST_SHARE, Features
 Array = NDArray[np.float64]
 
 CUTS, FIRST_CUT, AHEAD = 8, 1 / 3, 0.25
-"""So many cuts between times, about equally spread over the rows from this share of them on; after each, a quarter as many rows
-as lie before it are foretold, as the latest fifth of all is where it validates."""
+"""So many cuts between times, about equally spread over the rows from this share of them on; after each, a
+quarter as many rows as lie before it are foretold, as the latest fifth of all is where it validates."""
 COLUMNS, LEVELS, CLIP = 300, 10, 3.0
-"""The models read so many columns, those that vary most with the target: numbers clipped at so many standard deviations, and
-of each category its commonest levels."""
+"""The models read so many columns, those that vary most with the target: numbers clipped at so many standard
+deviations, and of each category its commonest levels."""
 
 
 def held_to_none(features: Features, times: NDArray[np.int64], target: Array) -> float | None:
-    """The squared error, on the rows that follow cuts, of ridge regressions that read the time / of those that do not.
+    """The squared error, on the rows that follow cuts, of ridge regressions that
+    read the time / of those that do not.
 
-    Rows after a cut are read as of the latest times before it (``time_trend`` "held"). times: (rows,), in any order. target:
-    (rows, numbers), a regression target or 0 and 1 for each class. None: all rows are of one time, or nothing errs.
+    Rows after a cut are read as of the latest times before it (``time_trend`` "held").
+    times: (rows,), in any order.
+    target: (rows, numbers), a regression target or 0 and 1 for each class. None: all
+        rows are of one time, or nothing errs.
     """
     order = np.argsort(times, kind="stable")
     rows, columns, target = len(order), _columns(features, target)[order], target[order]
@@ -41,10 +45,14 @@ def held_to_none(features: Features, times: NDArray[np.int64], target: Array) ->
 
 
 def _errors(columns: Array, moments: Array, target: Array, cut: int) -> tuple[float, float]:
-    """The mean squared errors of the rows from ``cut`` on, with the moments and without; models of the rows before it."""
+    """The mean squared errors of the rows from ``cut`` on, with the moments and
+    without; models of the rows before it."""
     answers = target - target[:cut].mean(axis=0)
     inputs = np.hstack([columns - columns[:cut].mean(axis=0), moments])
-    squares, products = inputs[:cut].T @ inputs[:cut] + np.eye(inputs.shape[1]), inputs[:cut].T @ answers[:cut]
+    squares, products = (
+        inputs[:cut].T @ inputs[:cut] + np.eye(inputs.shape[1]),
+        inputs[:cut].T @ answers[:cut],
+    )
 
     def error(width: int) -> float:
         weights = np.linalg.solve(squares[:width, :width], products[:width])
@@ -54,7 +62,8 @@ def _errors(columns: Array, moments: Array, target: Array, cut: int) -> tuple[fl
 
 
 def _held(moments: Array, cut: int) -> Array:
-    """The time's columns, at most those of the latest rows before the cut, standardized by the rows before it."""
+    """The time's columns, at most those of the latest rows before the cut,
+    standardized by the rows before it."""
     if np.isnan(moments).any():  # a time that is missing is the earliest there is
         moments = np.where(np.isnan(moments), np.nanmin(moments, axis=0), moments)
     latest = np.quantile(moments[:cut], 1 - LATEST_SHARE, axis=0, method="higher")
@@ -63,7 +72,8 @@ def _held(moments: Array, cut: int) -> Array:
 
 
 def _columns(features: Features, target: Array) -> Array:
-    """What is read beside the time, (rows, columns): standardized numbers, the mean where they are missing, and levels."""
+    """What is read beside the time, (rows, columns): standardized numbers, the mean
+    where they are missing, and levels."""
     numbers = features.numeric[:, [name not in features.trend for name in features.numeric_names]]
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a column may be empty

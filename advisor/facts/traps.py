@@ -1,4 +1,5 @@
-"""What makes an estimate look better than it is, or a column useless: rows that train and test, columns of one value."""
+"""What makes an estimate look better than it is, or a column useless: rows that
+train and test, columns of one value."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ from advisor.facts.probes import ProbeTarget, has_skill
 NEARLY_CONSTANT = 0.99
 """A column of which one value fills at least this share of the cells tells next to nothing."""
 NEAR_ROWS = 100_000
-"""Rows that differ by rounding alone are looked for in tables of at most so many rows: it takes a second per million."""
+"""Rows that differ by rounding alone are looked for in tables of at most so many
+rows: it takes a second per million."""
 DIGITS = 3
 """Significant digits in which numbers must agree for two rows to be nearly the same."""
 
@@ -26,8 +28,9 @@ TEXT_ROWS = 5000
 
 
 def measure_traps(table: Table, sample: pl.DataFrame) -> dict[str, Any]:
-    """The facts of test rows that repeat training rows, exactly or nearly, ``test.unseen_class_rows``, and those of nearly
-    constant columns and of free text that tells nothing. sample: training rows, for the columns."""
+    """The facts of test rows that repeat training rows, exactly or nearly, ``test.unseen_class_rows``, and
+    those of nearly constant columns and of free text that tells nothing.
+    sample: training rows, for the columns."""
     schema = table.schema
     used = [column.name for column in schema.columns if column.type not in ("identifier", "constant")]
     dumb = sorted(column.name for column in schema.of_type("text") if _tells_nothing(sample, column, table))
@@ -45,9 +48,11 @@ def measure_traps(table: Table, sample: pl.DataFrame) -> dict[str, Any]:
 
 
 def _twins(table: Table, used: Sequence[str]) -> dict[str, Any]:
-    """The facts of rows that repeat others, exactly or nearly, beyond those that are counted in ``measurement``.
+    """The facts of rows that repeat others, exactly or nearly, beyond those that
+    are counted in ``measurement``.
 
-    Whether test rows are copies of training rows is told by their own targets, and decides nothing but what is said of them.
+    Whether test rows are copies of training rows is told by their own targets, and
+    decides nothing but what is said of them.
     """
     there = set(table.test.columns)
     train, test = (part.select(name for name in used if name in there) for part in (table.train, table.test))
@@ -67,7 +72,8 @@ def _twins(table: Table, used: Sequence[str]) -> dict[str, Any]:
 
 
 def _disagreement(table: Table, train: pl.DataFrame, test: pl.DataFrame) -> float:
-    """Of training rows that are equal in ``train``; of test rows with the training rows that they repeat, where there are any."""
+    """Of training rows that are equal in ``train``; of test rows with the training rows that
+    they repeat, where there are any."""
     schema = replace(table.schema, time=None, time_parts=())  # by their times equal rows could be told apart
     keys, tested = train.hash_rows(seed=0), test.hash_rows(seed=0)
     there = set(table.test.columns)
@@ -75,7 +81,9 @@ def _disagreement(table: Table, train: pl.DataFrame, test: pl.DataFrame) -> floa
     rows = table.train.select(columns)
     if test.height:
         repeated, repeating = keys.is_in(tested.unique().implode()), tested.is_in(keys.unique().implode())
-        rows = pl.concat([rows.filter(repeated), table.test.select(columns).filter(repeating)], how="vertical_relaxed")
+        rows = pl.concat(
+            [rows.filter(repeated), table.test.select(columns).filter(repeating)], how="vertical_relaxed"
+        )
         keys = pl.concat([keys.filter(repeated), tested.filter(repeating)])
     if not rows.height:
         return 0.0
@@ -88,7 +96,8 @@ def _disagreement(table: Table, train: pl.DataFrame, test: pl.DataFrame) -> floa
 
 
 def _tells_nothing(sample: pl.DataFrame, column: Column, table: Table) -> bool:
-    """Whether a linear probe of a text's words says no more of the target in rows it has not seen than chance does."""
+    """Whether a linear probe of a text's words says no more of the target in rows
+    it has not seen than chance does."""
     schema, part = table.schema, sample.gather_every(max(1, -(-sample.height // TEXT_ROWS)))
     arrays = column_arrays(part[column.name], column, schema.words.get(column.name))
     inputs = np.nan_to_num(np.column_stack(list(arrays.values()))).astype(np.float32)

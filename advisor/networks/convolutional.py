@@ -1,7 +1,9 @@
-"""Networks for images and sequences, built from a plan; several of one shape stacked, as those for tables are.
+"""Networks for images and sequences, built from a plan; several of one shape
+stacked, as those for tables are.
 
-Every weight has a leading member dimension. The members' channels lie side by side in one map, (rows, members x channels,
-*size), and every convolution has a group for each member: one call trains all folds, and no member sees another's numbers.
+Every weight has a leading member dimension. The members' channels lie side by side in one map, (rows,
+members x channels, *size), and every convolution has a group for each member: one call trains all folds,
+and no member sees another's numbers.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ POOLING: dict[str, dict[int, Any]] = {
 
 
 class StackedConvolution(nn.Module):
-    """(rows, members x inputs, *size) -> (rows, members x outputs, *size / stride), "same" padding, odd kernels.
+    """(rows, members x inputs, *size) -> (rows, members x outputs, *size /
+    stride), "same" padding, odd kernels.
 
     kernel, stride: per axis. groups: of one member's channels (its own inputs make it depthwise).
     """
@@ -68,14 +71,18 @@ class StackedConvolution(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         bias = None if self.bias is None else self.bias.flatten()
         groups, weight = self.members * self.groups, self.weight.flatten(0, 1)
-        out: Tensor = CONVOLUTION[len(self.stride)](x, weight, bias, self.stride, self.padding, self.dilation, groups)
+        out: Tensor = CONVOLUTION[len(self.stride)](
+            x, weight, bias, self.stride, self.padding, self.dilation, groups
+        )
         return out
 
 
 class StackedMapNorm(nn.Module):
     """Batch, group or layer normalization of the maps of several members, with an affine map for each."""
 
-    def __init__(self, members: int, channels: int, kind: str, momentum: float = 0.1, epsilon: float = 1e-5) -> None:
+    def __init__(
+        self, members: int, channels: int, kind: str, momentum: float = 0.1, epsilon: float = 1e-5
+    ) -> None:
         super().__init__()
         self.kind, self.momentum, self.epsilon = kind, momentum, epsilon
         self.groups = members * (group_count(channels) if kind == "group" else 1)
@@ -109,14 +116,22 @@ class _Parts:
         self.plan, self.members, self.generator = plan, members, generator
 
     def convolution(
-        self, inputs: int, outputs: int, kernel: int | Sequence[int], *, stride: int | Sequence[int] = 1, **more: Any
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int | Sequence[int],
+        *,
+        stride: int | Sequence[int] = 1,
+        **more: Any,
     ) -> StackedConvolution:
         axes = self.plan.axes
         area = (kernel,) * axes if isinstance(kernel, int) else kernel
         steps = (stride,) * axes if isinstance(stride, int) else stride
         more = {"bias": self.plan.norm == "none", **more}
         how = self.plan.weight_init
-        return StackedConvolution(self.members, inputs, outputs, area, how, self.generator, stride=steps, **more)
+        return StackedConvolution(
+            self.members, inputs, outputs, area, how, self.generator, stride=steps, **more
+        )
 
     def norm(self, channels: int) -> nn.Module:
         kind = self.plan.norm
@@ -137,7 +152,8 @@ class _Activation(nn.Module):
 
 
 class Squeeze(nn.Module):
-    """Squeeze-and-excitation (Hu et al. 2018): each channel is scaled by what the means of all channels say."""
+    """Squeeze-and-excitation (Hu et al. 2018): each channel is scaled by what
+    the means of all channels say."""
 
     def __init__(self, parts: _Parts, channels: int, narrow: int) -> None:
         super().__init__()
@@ -173,9 +189,11 @@ class PlainBlock(nn.Sequential):
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions whose result is added to the input (He et al. 2016), normalized inside the branch (note N30).
+    """Two convolutions whose result is added to the input (He et al. 2016),
+    normalized inside the branch (note N30).
 
-    The branch's last normalization starts at zero, so that the block starts as the identity (Goyal et al. 2017).
+    The branch's last normalization starts at zero, so that the block starts as
+    the identity (Goyal et al. 2017).
     """
 
     def __init__(self, parts: _Parts, block: BlockPlan) -> None:
@@ -200,13 +218,18 @@ class ResidualBlock(nn.Module):
 
 
 class InvertedBlock(nn.Module):
-    """EfficientNet's block (Tan and Le 2019): expand, convolve each channel by itself, squeeze, project, add."""
+    """EfficientNet's block (Tan and Le 2019): expand, convolve each channel by
+    itself, squeeze, project, add."""
 
     def __init__(self, parts: _Parts, block: BlockPlan) -> None:
         super().__init__()
         middle, steps = block.inputs * block.expansion, list[nn.Module]()
         if block.expansion != 1:
-            steps += [parts.convolution(block.inputs, middle, 1), parts.norm(middle), _Activation(parts.plan.activation)]
+            steps += [
+                parts.convolution(block.inputs, middle, 1),
+                parts.norm(middle),
+                _Activation(parts.plan.activation),
+            ]
         depthwise = parts.convolution(middle, middle, block.kernel, stride=block.stride, groups=middle)
         steps += [depthwise, parts.norm(middle), _Activation(parts.plan.activation)]
         if block.squeeze:
@@ -228,17 +251,23 @@ class InceptionBlock(nn.Module):
         self.members = parts.members
         width = block.outputs // 4
         narrow = BOTTLENECK if block.inputs > 1 else 1
-        self.bottleneck = parts.convolution(block.inputs, narrow, 1, bias=False) if block.inputs > 1 else nn.Identity()
+        self.bottleneck = (
+            parts.convolution(block.inputs, narrow, 1, bias=False) if block.inputs > 1 else nn.Identity()
+        )
         self.paths = nn.ModuleList(
             parts.convolution(narrow, width, k, bias=False) for k in inception_kernels(block.kernel)
         )
         self.pooled = parts.convolution(block.inputs, width, 1, bias=False)
-        self.bias = nn.Parameter(torch.zeros(parts.members, block.outputs)) if parts.plan.norm == "none" else None
+        self.bias = (
+            nn.Parameter(torch.zeros(parts.members, block.outputs)) if parts.plan.norm == "none" else None
+        )
         self.norm = parts.norm(block.outputs)
         self.activation = _Activation(parts.plan.activation)
         self.shortcut: nn.Module | None = None
         if block.shortcut:
-            self.shortcut = nn.Sequential(parts.convolution(block.shortcut, block.outputs, 1), parts.norm(block.outputs))
+            self.shortcut = nn.Sequential(
+                parts.convolution(block.shortcut, block.outputs, 1), parts.norm(block.outputs)
+            )
 
     def forward(self, x: Tensor, entry: Tensor) -> Tensor:
         narrowed = self.bottleneck(x)
@@ -268,7 +297,10 @@ class MixerBlock(nn.Module):
         self.token_norm = StackedNorm(parts.members, width, "layer")
         self.token_in, self.token_out = parts.linear(tokens, over_tokens), parts.linear(over_tokens, tokens)
         self.channel_norm = StackedNorm(parts.members, width, "layer")
-        self.channel_in, self.channel_out = parts.linear(width, over_channels), parts.linear(over_channels, width)
+        self.channel_in, self.channel_out = (
+            parts.linear(width, over_channels),
+            parts.linear(over_channels, width),
+        )
         self.activation = _Activation(parts.plan.activation)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -292,7 +324,9 @@ class RecurrentBlock(nn.Module):
         self._shape = [gru]  # in a list: no submodule, whose weights would be trained and saved
         bound = hidden**-0.5
         for name, weight in gru.named_parameters():
-            drawn = torch.empty(parts.members, *weight.shape).uniform_(-bound, bound, generator=parts.generator)
+            drawn = torch.empty(parts.members, *weight.shape).uniform_(
+                -bound, bound, generator=parts.generator
+            )
             self.register_parameter(name, nn.Parameter(drawn))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -315,7 +349,8 @@ BLOCKS: dict[str, Any] = {
 
 
 def with_ramp(x: Tensor) -> Tensor:
-    """(members, rows, channels, length) with one more channel, which rises from -1 to 1 (CoordConv, Liu et al. 2018)."""
+    """(members, rows, channels, length) with one more channel, which rises from -1
+    to 1 (CoordConv, Liu et al. 2018)."""
     ramp = torch.linspace(-1, 1, x.shape[3], device=x.device, dtype=x.dtype)
     return torch.cat([x, ramp.expand(*x.shape[:2], 1, -1)], dim=2)
 
@@ -323,8 +358,8 @@ def with_ramp(x: Tensor) -> Tensor:
 class SignalNetwork(nn.Module):
     """Stem, blocks, head and output layer of a plan; ``members`` independent networks in one.
 
-    outputs: classes, or 1 for regression. prior: (members, outputs), the output bias at the start when the plan's
-    ``zero_output`` holds: the logarithms of the class shares.
+    outputs: classes, or 1 for regression. prior: (members, outputs), the output bias at the start when the
+    plan's ``zero_output`` holds: the logarithms of the class shares.
     """
 
     def __init__(
@@ -339,7 +374,8 @@ class SignalNetwork(nn.Module):
         super().__init__()
         self.plan, self.members, self.channels_last = plan, members, False
         self.compiled: Callable[[SignalNetwork, Tensor], Tensor] | None = None
-        """``features``, compiled, for training: dropout's generator, which only the rest knows, cannot be compiled."""
+        """``features``, compiled, for training: dropout's generator, which only
+        the rest knows, cannot be compiled."""
         parts = _Parts(plan, members, generator)
         self.stem: nn.Module = nn.Identity()
         if plan.patch:
@@ -433,7 +469,10 @@ class SignalNetwork(nn.Module):
         return list(self.head.parameters())
 
     def decayed(self) -> list[nn.Parameter]:
-        """The weights that L1 and L2 penalties act on: kernels and matrices, neither biases nor normalization."""
+        """The weights that L1 and L2 penalties act on: kernels and matrices,
+        neither biases nor normalization."""
         matrices = [m.weight for m in self.modules() if isinstance(m, StackedConvolution | StackedLinear)]
         recurrent = [m for m in self.modules() if isinstance(m, RecurrentBlock)]
-        return matrices + [w for m in recurrent for name, w in m.named_parameters() if name.startswith("weight")]
+        return matrices + [
+            w for m in recurrent for name, w in m.named_parameters() if name.startswith("weight")
+        ]

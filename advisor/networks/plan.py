@@ -1,10 +1,13 @@
-"""The plan of a network for images or sequences, as data: blocks, geometry, receptive field, parameters, memory.
+"""The plan of a network for images or sequences, as data: blocks, geometry,
+receptive field, parameters, memory.
 
-A configuration and the shape of the input give a ``NetworkPlan``; ``signal_networks`` builds it, the report draws it, and a
-plan that cannot work is refused before anything is trained. Pure arithmetic: no torch, no NumPy.
+A configuration and the shape of the input give a ``NetworkPlan``; ``signal_networks`` builds
+it, the report draws it, and a plan that cannot work is refused before anything is trained.
+Pure arithmetic: no torch, no NumPy.
 
-Geometry is per axis and the same for every axis, except that images may be higher than wide. Convolutions have odd kernels
-and "same" padding, so an axis of n becomes ceil(n / stride); pooling by 2 makes it floor(n / 2).
+Geometry is per axis and the same for every axis, except that images may be higher than
+wide. Convolutions have odd kernels and "same" padding, so an axis of n becomes ceil(n /
+stride); pooling by 2 makes it floor(n / 2).
 """
 
 from __future__ import annotations
@@ -33,7 +36,8 @@ B0_STEM, B0_HEAD = 32, 1280
 DEPTH_BASE, WIDTH_BASE, RESOLUTION_BASE = 1.2, 1.1, 1.15
 """Compound scaling: depth 1.2^phi, width 1.1^phi, resolution 1.15^phi (equation 3 of the same paper)."""
 SMALLEST_MAP = 2
-"""EfficientNet keeps at least so many points per axis: strides beyond that are left out, the earliest first."""
+"""EfficientNet keeps at least so many points per axis: strides beyond that are
+left out, the earliest first."""
 SQUEEZE = 4
 """Squeeze-and-excitation narrows to a quarter of the block's input channels, as in EfficientNet."""
 BOTTLENECK = 32
@@ -47,7 +51,8 @@ MOST_GROUPS = 32
 TRAINING_COPIES = 4
 """Memory of a weight in training: itself, its gradient and two moments of Adam."""
 ACTIVATION_COPIES, NORM_COPIES = 1.5, 1.0
-"""Each layer's outputs are kept for the backward pass, with their gradients in part; and once more before a normalization."""
+"""Each layer's outputs are kept for the backward pass, with their gradients in part; and
+once more before a normalization."""
 BYTES = 4
 MEMORY_SHARE = 0.8
 """Share of the free memory that one training may be expected to take; the estimate is no promise."""
@@ -58,9 +63,12 @@ PASS_BYTES = 256 * 2**20
 class Layer:
     """One step of the widest path from input to output, as far as geometry goes.
 
-    kernel, stride: per axis. outputs: channels. parameters: of the whole step, those of its branches included.
+    kernel, stride: per axis.
+    outputs: channels.
+    parameters: of the whole step, those of its branches included.
     inner: channels of the maps on the way to its outputs, which training keeps as well.
-    whole: its units see the whole input (attention over all tokens, recurrence, squeeze-and-excitation, global pooling).
+    whole: its units see the whole input (attention over all tokens, recurrence,
+        squeeze-and-excitation, global pooling).
     """
 
     name: str
@@ -78,8 +86,9 @@ class Layer:
 class BlockPlan:
     """One block: ``kind`` says how its convolutions are arranged (see ``signal_networks``).
 
-    pool: "" or the pooling that follows the block and halves the map. expansion and squeeze are for inverted blocks and,
-    squeeze, for residual ones. factorised: k x 1 and 1 x k instead of k x k (note N23), images only.
+    pool: "" or the pooling that follows the block and halves the map. expansion and squeeze are for inverted
+        blocks and, squeeze, for residual ones.
+    factorised: k x 1 and 1 x k instead of k x k (note N23), images only.
     """
 
     kind: BlockKind
@@ -100,9 +109,11 @@ class BlockPlan:
 class NetworkPlan:
     """All that is needed to build one network, apart from random numbers.
 
-    channels, size: of the input, after ``resolution`` (height and width, or length). stem: channels after the first convolution,
-    0 without one. patch: side of a mixer's patches. head: how the last map becomes a vector. ramp: whether the network adds a
-    channel to its input that says how far along the series each point lies.
+    channels, size: of the input, after ``resolution`` (height and width, or length).
+    stem: channels after the first convolution, 0 without one.
+    patch: side of a mixer's patches.
+    head: how the last map becomes a vector.
+    ramp: whether the network adds a channel to its input that says how far along the series each point lies.
     """
 
     channels: int
@@ -137,9 +148,11 @@ class NetworkPlan:
 
 
 def plan_of(configuration: Mapping[str, Any], channels: int, size: Sequence[int]) -> NetworkPlan:
-    """The network that a configuration of ``search_spaces/images.yaml`` or ``sequences.yaml`` means for such inputs.
+    """The network that a configuration of ``search_spaces/images.yaml`` or
+    ``sequences.yaml`` means for such inputs.
 
-    channels, size: of one input (height and width, or length). ValueError for a network that there is none of.
+    channels, size: of one input (height and width, or length). ValueError for a
+        network that there is none of.
     """
     make = {
         "convolutional": _convolutional,
@@ -149,7 +162,11 @@ def plan_of(configuration: Mapping[str, Any], channels: int, size: Sequence[int]
         "recurrent": _recurrent,
     }
     name = configuration["network"]
-    if name not in make or (len(size) == 2 and name in ("inception", "recurrent")) or (len(size) == 1 and name == "efficientnet"):
+    if (
+        name not in make
+        or (len(size) == 2 and name in ("inception", "recurrent"))
+        or (len(size) == 1 and name == "efficientnet")
+    ):
         raise ValueError(f"there is no {name} network for inputs of {len(size)} axes")
     share = float(configuration["resolution"])
     return make[name](configuration, channels, tuple(max(1, round(n * share)) for n in size))
@@ -157,8 +174,13 @@ def plan_of(configuration: Mapping[str, Any], channels: int, size: Sequence[int]
 
 def _planned(c: Mapping[str, Any], channels: int, size: tuple[int, ...], **own: Any) -> NetworkPlan:
     common: dict[str, Any] = {
-        "stem": 0, "stem_kernel": 1, "stem_stride": 1, "head": c["head"], "head_width": 0, "norm": c["norm_layer"],
-    }  # fmt: skip
+        "stem": 0,
+        "stem_kernel": 1,
+        "stem_stride": 1,
+        "head": c["head"],
+        "head_width": 0,
+        "norm": c["norm_layer"],
+    }
     return NetworkPlan(
         channels=channels,
         size=size,
@@ -172,13 +194,17 @@ def _planned(c: Mapping[str, Any], channels: int, size: tuple[int, ...], **own: 
 
 
 def _has_ramp(c: Mapping[str, Any]) -> bool:
-    return bool(c.get("position", "none") == "ramp")  # images and the models of earlier versions have no such parameter
+    return bool(
+        c.get("position", "none") == "ramp"
+    )  # images and the models of earlier versions have no such parameter
 
 
 def blocks_per_stage(stages: int, blocks: int, place: str) -> tuple[int, ...]:
-    """``blocks`` in each of the stages on average; placed "late", the first stages have few and the last have most.
+    """``blocks`` in each of the stages on average; placed "late", the first
+    stages have few and the last have most.
 
-    Pooling then comes often in the early layers (note N21) and the receptive field grows toward the end (N20).
+    Pooling then comes often in the early layers (note N21) and the receptive
+    field grows toward the end (N20).
 
     >>> blocks_per_stage(3, 2, "late"), blocks_per_stage(3, 2, "even")
     ((1, 2, 3), (2, 2, 2))
@@ -212,7 +238,13 @@ def _convolutional(c: Mapping[str, Any], channels: int, size: tuple[int, ...]) -
             )
             inputs = outputs
     return _planned(
-        c, channels, size, stem=stem, stem_kernel=kernel, stem_stride=int(c["stem_stride"]), blocks=tuple(blocks)
+        c,
+        channels,
+        size,
+        stem=stem,
+        stem_kernel=kernel,
+        stem_stride=int(c["stem_stride"]),
+        blocks=tuple(blocks),
     )
 
 
@@ -232,16 +264,25 @@ def _efficientnet(c: Mapping[str, Any], channels: int, size: tuple[int, ...]) ->
         outputs = _rounded(width * wider)
         for number in range(math.ceil(repeats * DEPTH_BASE**phi)):
             first = stride if number == 0 else 1
-            blocks.append(BlockPlan("inverted", inputs, outputs, kernel, first, expansion=expansion, squeeze=True))
+            blocks.append(
+                BlockPlan("inverted", inputs, outputs, kernel, first, expansion=expansion, squeeze=True)
+            )
             inputs = outputs
     return _planned(
-        c, channels, scaled, stem=stem, stem_kernel=3, stem_stride=strides[0], blocks=tuple(blocks),
+        c,
+        channels,
+        scaled,
+        stem=stem,
+        stem_kernel=3,
+        stem_stride=strides[0],
+        blocks=tuple(blocks),
         head_width=_rounded(B0_HEAD * wider),
-    )  # fmt: skip
+    )
 
 
 def _rounded(width: float, divisor: int = 8) -> int:
-    """The multiple of 8 next to a width, never less than 90 % of it (as in the EfficientNet reference code)."""
+    """The multiple of 8 next to a width, never less than 90 % of it (as in the
+    EfficientNet reference code)."""
     rounded = max(divisor, int(width + divisor / 2) // divisor * divisor)
     return rounded if rounded >= 0.9 * width else rounded + divisor
 
@@ -250,8 +291,16 @@ def _mixer(c: Mapping[str, Any], channels: int, size: tuple[int, ...]) -> Networ
     width, patch = int(c["width"]), int(c["patch"])
     blocks = tuple(BlockPlan("mixer", width, width, 1) for _ in range(int(c["mixer_layers"])))
     return _planned(
-        c, channels, size, stem=width, stem_kernel=patch, stem_stride=patch, blocks=blocks, patch=patch, norm="layer",
-    )  # fmt: skip
+        c,
+        channels,
+        size,
+        stem=width,
+        stem_kernel=patch,
+        stem_stride=patch,
+        blocks=blocks,
+        patch=patch,
+        norm="layer",
+    )
 
 
 def _inception(c: Mapping[str, Any], channels: int, size: tuple[int, ...]) -> NetworkPlan:
@@ -275,16 +324,19 @@ def _recurrent(c: Mapping[str, Any], channels: int, size: tuple[int, ...]) -> Ne
     return _planned(c, channels, size, blocks=blocks, norm="none")
 
 
-# ---------------------------------------------------------------------------------------------------- geometry
+# --------------------------------------------------------------------------------------------------- geometry
 
 
 def layers(plan: NetworkPlan) -> tuple[Layer, ...]:
-    """Every step of the path with the largest receptive field, in order, with all parameters but the output layer's."""
+    """Every step of the path with the largest receptive field, in order, with all
+    parameters but the output layer's."""
     found: list[Layer] = []
     axes = plan.axes
     if plan.stem:
         convolution = _kernel_parameters(plan.inputs, plan.stem, plan.stem_kernel, axes)
-        norm = plan.stem if plan.patch else _norm_parameters(plan, plan.stem)  # a patch's convolution has a bias
+        norm = (
+            plan.stem if plan.patch else _norm_parameters(plan, plan.stem)
+        )  # a patch's convolution has a bias
         found.append(_layer("stem", plan.stem_kernel, plan.stem_stride, plan.stem, convolution + norm, axes))
     for number, block in enumerate(plan.blocks, 1):
         found += _block_layers(plan, block, f"block {number}")
@@ -298,7 +350,9 @@ def layers(plan: NetworkPlan) -> tuple[Layer, ...]:
     return tuple(found)
 
 
-def _layer(name: str, kernel: int, stride: int, outputs: int, parameters: int, axes: int, **more: Any) -> Layer:
+def _layer(
+    name: str, kernel: int, stride: int, outputs: int, parameters: int, axes: int, **more: Any
+) -> Layer:
     return Layer(name, (kernel,) * axes, (stride,) * axes, outputs, parameters, **more)
 
 
@@ -328,13 +382,20 @@ def _convolution(plan: NetworkPlan, block: BlockPlan, name: str, inputs: int, st
     if not block.factorised:
         parameters = _kernel_parameters(inputs, block.outputs, k, axes) + norm
         return [_layer(name, k, stride, block.outputs, parameters, axes, dilation=block.dilation)]
-    first = Layer(f"{name}, {k} x 1", (k, 1), (stride, 1), block.outputs, inputs * block.outputs * k, block.dilation)
-    second = Layer(f"{name}, 1 x {k}", (1, k), (1, stride), block.outputs, block.outputs**2 * k + norm, block.dilation)
+    first = Layer(
+        f"{name}, {k} x 1", (k, 1), (stride, 1), block.outputs, inputs * block.outputs * k, block.dilation
+    )
+    second = Layer(
+        f"{name}, 1 x {k}", (1, k), (1, stride), block.outputs, block.outputs**2 * k + norm, block.dilation
+    )
     return [first, second]
 
 
 def _plain_layers(plan: NetworkPlan, block: BlockPlan, name: str) -> list[Layer]:
-    return [*_convolution(plan, block, name, block.inputs, block.stride), *_squeezed(plan, block, name, block.outputs)]
+    return [
+        *_convolution(plan, block, name, block.inputs, block.stride),
+        *_squeezed(plan, block, name, block.outputs),
+    ]
 
 
 def _residual_layers(plan: NetworkPlan, block: BlockPlan, name: str) -> list[Layer]:
@@ -344,7 +405,9 @@ def _residual_layers(plan: NetworkPlan, block: BlockPlan, name: str) -> list[Lay
     if block.inputs != block.outputs or block.stride != 1:
         shortcut = block.inputs * block.outputs + _norm_parameters(plan, block.outputs)
     last = second[-1]
-    second[-1] = Layer(last.name, last.kernel, last.stride, last.outputs, last.parameters + shortcut, last.dilation)
+    second[-1] = Layer(
+        last.name, last.kernel, last.stride, last.outputs, last.parameters + shortcut, last.dilation
+    )
     return [*first, *second, *_squeezed(plan, block, name, block.outputs)]
 
 
@@ -367,7 +430,9 @@ def _inverted_layers(plan: NetworkPlan, block: BlockPlan, name: str) -> list[Lay
     if block.expansion != 1:
         expanded = block.inputs * middle + _norm_parameters(plan, middle)
         found.append(_layer(f"{name}, expansion", 1, 1, middle, expanded, axes))
-    depthwise = _kernel_parameters(middle, middle, block.kernel, axes, groups=middle) + _norm_parameters(plan, middle)
+    depthwise = _kernel_parameters(middle, middle, block.kernel, axes, groups=middle) + _norm_parameters(
+        plan, middle
+    )
     found.append(_layer(f"{name}, depthwise", block.kernel, block.stride, middle, depthwise, axes))
     found += _squeezed(plan, block, name, middle)
     projected = middle * block.outputs + _norm_parameters(plan, block.outputs)
@@ -375,7 +440,8 @@ def _inverted_layers(plan: NetworkPlan, block: BlockPlan, name: str) -> list[Lay
 
 
 def inception_kernels(kernel: int) -> tuple[int, int, int]:
-    """Three odd kernels: the given one, about half and about a quarter of it (40, 20, 10 in the paper, made odd)."""
+    """Three odd kernels: the given one, about half and about a quarter of it
+    (40, 20, 10 in the paper, made odd)."""
     return kernel, kernel // 2 | 1, max(3, kernel // 4 | 1)
 
 
@@ -405,7 +471,8 @@ def _mixer_layers(plan: NetworkPlan, block: BlockPlan, name: str) -> list[Layer]
 
 
 def mixer_widths(width: int) -> tuple[int, int]:
-    """Hidden widths of the token and the channel MLP: half and four times the width, as in Mixer-S/16 and B/16."""
+    """Hidden widths of the token and the channel MLP: half and four times the
+    width, as in Mixer-S/16 and B/16."""
     return width // 2, 4 * width
 
 
@@ -429,7 +496,8 @@ def map_sizes(plan: NetworkPlan) -> tuple[tuple[int, ...], ...]:
 class Field:
     """The receptive field after a layer: how many points of the input one of its units sees, per axis.
 
-    step: input points between two neighbouring units. whole: it sees all of the input, whatever the arithmetic says.
+    step: input points between two neighbouring units.
+    whole: it sees all of the input, whatever the arithmetic says.
     """
 
     layer: str
@@ -439,10 +507,11 @@ class Field:
 
 
 def receptive_fields(plan: NetworkPlan) -> tuple[Field, ...]:
-    """Exact, layer by layer (notes N20 and N25): r grows by (kernel - 1) x dilation x step, the step by the stride.
+    """Exact, layer by layer (notes N20 and N25): r grows by (kernel - 1) x
+    dilation x step, the step by the stride.
 
-    (Araujo et al. 2019, Computing Receptive Fields of Convolutional Neural Networks.) A residual block's field is that of
-    its longest path. It may exceed the input: then a unit in the middle sees all of it.
+    (Araujo et al. 2019, Computing Receptive Fields of Convolutional Neural Networks.) A residual block's
+    field is that of its longest path. It may exceed the input: then a unit in the middle sees all of it.
     """
     size, step = (1,) * plan.axes, (1,) * plan.axes
     whole, found = False, []
@@ -488,7 +557,8 @@ def head_inputs(plan: NetworkPlan) -> int:
 
 
 def memory_bytes(plan: NetworkPlan, outputs: int, batch_size: int, members: int = 1) -> int:
-    """What training takes, estimated: weights with gradient and moments, and the maps that the backward pass needs."""
+    """What training takes, estimated: weights with gradient and moments, and the
+    maps that the backward pass needs."""
     copies = ACTIVATION_COPIES + (NORM_COPIES if plan.norm != "none" else 0.0)
     kept = (map_numbers(plan) * copies + plan.inputs * math.prod(plan.size)) * batch_size
     return int(BYTES * members * (kept + TRAINING_COPIES * parameter_count(plan, outputs)))
@@ -511,23 +581,29 @@ def problem(
         if min(size) < 1:
             shown = " x ".join(map(str, plan.size))
             return (
-                f"after {layer.name} nothing is left of an input of {shown}: take fewer stages, a smaller stem_stride or a "
+                f"after {layer.name} nothing is left of an input of {shown}: take fewer stages, a smaller "
+                "stem_stride or a "
                 "smaller patch"
             )
     if plan.norm == "batch" and batch_size < 2:
-        return "batch normalization cannot be trained on batches of one row: take a larger batch_size or norm layer"
+        return (
+            "batch normalization cannot be trained on batches of one row: take a larger batch_size or "
+            "norm layer"
+        )
     if memory is not None:
         needed = memory_bytes(plan, outputs, batch_size, members)
         if needed > memory:
             return (
-                f"training it takes about {needed / 1e9:.1f} GB and {memory / 1e9:.1f} GB are free: take a smaller "
+                f"training it takes about {needed / 1e9:.1f} GB and {memory / 1e9:.1f} GB are free: take a "
+                "smaller "
                 "batch_size or width"
             )
     return None
 
 
 def rows_per_pass(plan: NetworkPlan, members: int = 1) -> int:
-    """Rows that one pass without gradients takes at a time, so that its two largest maps stay within PASS_BYTES."""
+    """Rows that one pass without gradients takes at a time, so that its two
+    largest maps stay within PASS_BYTES."""
     sizes = zip(layers(plan), map_sizes(plan), strict=True)
     largest = max((layer.outputs * reduce(lambda a, b: a * b, size, 1) for layer, size in sizes), default=1)
     return max(1, PASS_BYTES // (2 * BYTES * members * max(1, largest)))

@@ -1,7 +1,8 @@
 """Networks for tables, several of one shape stacked: every weight has a leading member dimension.
 
-A stack trains K folds or seeds in one batched matrix product per layer, 1.2 to 4 times faster than one by one on a CPU.
-The members never exchange anything: member m's output and gradient depend on member m's weights and rows alone.
+A stack trains K folds or seeds in one batched matrix product per layer, 1.2 to 4 times faster
+than one by one on a CPU. The members never exchange anything: member m's output and gradient
+depend on member m's weights and rows alone.
 """
 
 from __future__ import annotations
@@ -32,17 +33,22 @@ ACTIVATIONS = {
 
 @dataclass(frozen=True)
 class InputShape:
-    """What the preprocessing hands over: column counts, and the embedding rows that each embedded column needs."""
+    """What the preprocessing hands over: column counts, and the embedding rows
+    that each embedded column needs."""
 
     numeric: int
     indicators: int
     code_counts: tuple[int, ...]
 
 
-def initialize(weight: Tensor, how: str, generator: torch.Generator, fans: tuple[int, int] | None = None) -> None:
-    """Fill a (members, fan_in, fan_out) weight in place, or one of any shape with its (fan_in, fan_out) given.
+def initialize(
+    weight: Tensor, how: str, generator: torch.Generator, fans: tuple[int, int] | None = None
+) -> None:
+    """Fill a (members, fan_in, fan_out) weight in place, or one of any shape
+    with its (fan_in, fan_out) given.
 
-    he: variance 2 / fan_in (He et al. 2015); xavier: 2 / (fan_in + fan_out) (Glorot and Bengio 2010); lecun: 1 / fan_in;
+    he: variance 2 / fan_in (He et al. 2015); xavier: 2 / (fan_in + fan_out) (Glorot
+    and Bengio 2010); lecun: 1 / fan_in;
     torch_default: what ``nn.Linear`` does, uniform within 1 / sqrt(fan_in), so a variance of 1 / (3 fan_in).
     """
     fan_in, fan_out = fans or (weight.shape[-2], weight.shape[-1])
@@ -79,7 +85,9 @@ class StackedLinear(nn.Module):
 class StackedNorm(nn.Module):
     """Batch or layer normalization of (members, rows, width) with an affine map per member."""
 
-    def __init__(self, members: int, width: int, kind: str, momentum: float = 0.1, epsilon: float = 1e-5) -> None:
+    def __init__(
+        self, members: int, width: int, kind: str, momentum: float = 0.1, epsilon: float = 1e-5
+    ) -> None:
         super().__init__()
         self.kind, self.momentum, self.epsilon = kind, momentum, epsilon
         self.scale = nn.Parameter(torch.ones(members, 1, width))
@@ -104,12 +112,15 @@ class StackedNorm(nn.Module):
 
 
 class StackedEmbedding(nn.Module):
-    """Codes (members, rows, columns) -> (members, rows, columns * size); code 0, an unseen level, is the zero vector."""
+    """Codes (members, rows, columns) -> (members, rows, columns * size); code 0, an
+    unseen level, is the zero vector."""
 
     def __init__(self, members: int, counts: tuple[int, ...], size: int, generator: torch.Generator) -> None:
         super().__init__()
         self.rows = sum(counts)
-        self.weight = nn.Parameter(torch.empty(members, self.rows, size).normal_(0.0, 1 / math.sqrt(size), generator=generator))
+        self.weight = nn.Parameter(
+            torch.empty(members, self.rows, size).normal_(0.0, 1 / math.sqrt(size), generator=generator)
+        )
         offsets = torch.tensor([0, *counts[:-1]]).cumsum(0)
         self.offsets: Tensor
         self.starts: Tensor
@@ -135,8 +146,12 @@ class PiecewiseLinear(nn.Module):
         self.width: Tensor
         self.register_buffer("left", bins[:, :-1].transpose(1, 2).unsqueeze(1).contiguous())
         # equal neighbouring edges make a bin of no width: with this floor it becomes a step at that value
-        self.register_buffer("width", (bins[:, 1:] - bins[:, :-1]).transpose(1, 2).unsqueeze(1).clamp(min=1e-6))
-        self.linear = nn.Parameter(torch.empty(members, 1, columns, size).uniform_(-1, 1, generator=generator))
+        self.register_buffer(
+            "width", (bins[:, 1:] - bins[:, :-1]).transpose(1, 2).unsqueeze(1).clamp(min=1e-6)
+        )
+        self.linear = nn.Parameter(
+            torch.empty(members, 1, columns, size).uniform_(-1, 1, generator=generator)
+        )
         self.bias = nn.Parameter(torch.empty(members, 1, columns, size).uniform_(-1, 1, generator=generator))
         self.weight = nn.Parameter(torch.zeros(members, columns, edges - 1, size))
 
@@ -151,14 +166,24 @@ class Periodic(nn.Module):
 
     FREQUENCIES = 16
 
-    def __init__(self, members: int, columns: int, size: int, sigma: float, generator: torch.Generator) -> None:
+    def __init__(
+        self, members: int, columns: int, size: int, sigma: float, generator: torch.Generator
+    ) -> None:
         super().__init__()
         k = self.FREQUENCIES
-        self.frequency = nn.Parameter(torch.empty(members, 1, columns, k).normal_(0.0, sigma, generator=generator))
-        self.phase = nn.Parameter(torch.empty(members, 1, columns, k).uniform_(-math.pi, math.pi, generator=generator))
+        self.frequency = nn.Parameter(
+            torch.empty(members, 1, columns, k).normal_(0.0, sigma, generator=generator)
+        )
+        self.phase = nn.Parameter(
+            torch.empty(members, 1, columns, k).uniform_(-math.pi, math.pi, generator=generator)
+        )
         bound = 1 / math.sqrt(k)
-        self.weight = nn.Parameter(torch.empty(members, columns, k, size - 1).uniform_(-bound, bound, generator=generator))
-        self.bias = nn.Parameter(torch.empty(members, 1, columns, size - 1).uniform_(-bound, bound, generator=generator))
+        self.weight = nn.Parameter(
+            torch.empty(members, columns, k, size - 1).uniform_(-bound, bound, generator=generator)
+        )
+        self.bias = nn.Parameter(
+            torch.empty(members, 1, columns, size - 1).uniform_(-bound, bound, generator=generator)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         wave = torch.cos(2 * math.pi * self.frequency * x.unsqueeze(-1) + self.phase)
@@ -167,10 +192,12 @@ class Periodic(nn.Module):
 
 
 class ColumnScale(nn.Module):
-    """A learned factor per input column, 1 at the start: columns that tell nothing can be turned down as a whole.
+    """A learned factor per input column, 1 at the start: columns that tell
+    nothing can be turned down as a whole.
 
-    The scaling layer of RealMLP (Holzmueller et al. 2024), with one factor for all inputs that stand for one column.
-    counts and sizes: of each part of the inputs, in their order, its columns and the inputs that stand for one of them.
+    The scaling layer of RealMLP (Holzmueller et al. 2024), with one factor for all inputs that
+    stand for one column. counts and sizes: of each part of the inputs, in their order, its columns
+    and the inputs that stand for one of them.
     """
 
     def __init__(self, members: int, counts: tuple[int, ...], sizes: tuple[int, ...]) -> None:
@@ -181,14 +208,22 @@ class ColumnScale(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         parts = zip(torch.split(self.factor, list(self.counts), dim=2), self.sizes, strict=True)
         # not by an index: its gradient adds up in no fixed order on a GPU
-        return x * torch.cat([part.unsqueeze(-1).expand(-1, -1, -1, size).flatten(2) for part, size in parts], dim=2)
+        return x * torch.cat(
+            [part.unsqueeze(-1).expand(-1, -1, -1, size).flatten(2) for part, size in parts], dim=2
+        )
 
 
 class Block(nn.Module):
-    """Linear, normalization, activation, dropout; a residual block normalizes first and adds its input (He et al. 2016)."""
+    """Linear, normalization, activation, dropout; a residual block normalizes first
+    and adds its input (He et al. 2016)."""
 
     def __init__(
-        self, members: int, inputs: int, width: int, configuration: Mapping[str, Any], generator: torch.Generator
+        self,
+        members: int,
+        inputs: int,
+        width: int,
+        configuration: Mapping[str, Any],
+        generator: torch.Generator,
     ) -> None:
         super().__init__()
         self.residual = configuration["block"] == "residual" and inputs == width
@@ -219,8 +254,8 @@ class TableNetwork(nn.Module):
 
     configuration: the architecture, initialization and input parameters of ``search_spaces/tables.yaml``.
     bins: (members, bins + 1, numeric columns) when the numeric embedding is piecewise linear.
-    prior: (members, outputs), the head's bias at the start when ``output_init`` is zero: the logarithms of the class
-    shares, so that the first loss is that of the class shares.
+    prior: (members, outputs), the head's bias at the start when ``output_init`` is zero: the logarithms of
+    the class shares, so that the first loss is that of the class shares.
     """
 
     def __init__(
@@ -253,27 +288,36 @@ class TableNetwork(nn.Module):
         counts = (shape.numeric, shape.indicators, len(shape.code_counts))
         sizes = (number_size, 1, category_size)
         inputs = sum(count * size for count, size in zip(counts, sizes, strict=True))
-        scaled = inputs and configuration.get("column_scale_rate", 0)  # runs begun before there was such a rate have none
+        scaled = inputs and configuration.get(
+            "column_scale_rate", 0
+        )  # runs begun before there was such a rate have none
         self.scale = ColumnScale(members, counts, sizes) if scaled else None
 
         widths = [inputs] + [int(configuration["width"])] * int(configuration["hidden_layers"])
         self.blocks = nn.ModuleList(
-            Block(members, before, after, configuration, generator)
-            for before, after in pairwise(widths)
+            Block(members, before, after, configuration, generator) for before, after in pairwise(widths)
         )
         zero = configuration["output_init"] == "zero"
-        self.head = StackedLinear(members, widths[-1], outputs, "zero" if zero else configuration["weight_init"], generator)
+        self.head = StackedLinear(
+            members, widths[-1], outputs, "zero" if zero else configuration["weight_init"], generator
+        )
         if zero and prior is not None:
             with torch.no_grad():
                 self.head.bias.copy_(prior.unsqueeze(1))
-        self.skip = StackedLinear(members, inputs, outputs, "zero", generator) if configuration["linear_skip"] else None
+        self.skip = (
+            StackedLinear(members, inputs, outputs, "zero", generator)
+            if configuration["linear_skip"]
+            else None
+        )
 
     def forward(
         self, numeric: Tensor, indicators: Tensor, codes: Tensor, noise: torch.Generator | None = None
     ) -> Tensor:
-        """(members, rows, columns) of each kind -> (members, rows, outputs): logits, or the standardized target.
+        """(members, rows, columns) of each kind -> (members, rows, outputs):
+        logits, or the standardized target.
 
-        noise: what dropout draws from in training mode, a generator on the inputs' device; None is torch's global one.
+        noise: what dropout draws from in training mode, a generator on the
+            inputs' device; None is torch's global one.
         """
         parts = [numeric if self.numbers is None else self.numbers(numeric), indicators]
         if self.categories is not None:
@@ -292,9 +336,11 @@ class TableNetwork(nn.Module):
         return max(1, EVALUATION_ROWS // self.head.weight.shape[0])
 
     def head_parameters(self) -> list[nn.Parameter]:
-        """The classifier on top: the output layer, and the linear path beside the hidden layers where there is one."""
+        """The classifier on top: the output layer, and the linear path beside the
+        hidden layers where there is one."""
         return [*self.head.parameters(), *([] if self.skip is None else self.skip.parameters())]
 
     def decayed(self) -> list[nn.Parameter]:
-        """The weights that L1 and L2 penalties act on: matrices, neither biases nor normalization nor embeddings of numbers."""
+        """The weights that L1 and L2 penalties act on: matrices, neither biases nor
+        normalization nor embeddings of numbers."""
         return [module.weight for module in self.modules() if isinstance(module, StackedLinear)]

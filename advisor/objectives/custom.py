@@ -1,7 +1,8 @@
 """Tuning a person's own training function: what the workers get, what is kept of it, and its final.
 
-The search is the same as for our networks; only the final differs, because the models are the person's: a contender is
-judged by the held-out scores that the objective returns, or by the losses that it returns, split by split.
+The search is the same as for our networks; only the final differs, because the models are the
+person's: a contender is judged by the held-out scores that the objective returns, or by the
+losses that it returns, split by split.
 """
 
 from __future__ import annotations
@@ -41,7 +42,14 @@ from advisor.evaluation.selection import (
 from advisor.files import move_folders
 from advisor.objectives.final_jobs import AllFailed, Trained
 from advisor.objectives.networks import mean_by_row
-from advisor.objectives.trial import ObjectiveResult, OwnTraining, SignalRows, Trial, folder_of, import_objective
+from advisor.objectives.trial import (
+    ObjectiveResult,
+    OwnTraining,
+    SignalRows,
+    Trial,
+    folder_of,
+    import_objective,
+)
 from advisor.rules.recommendation import Recommendation
 from advisor.runs.advice import Advice
 from advisor.runs.folder import RunFolder
@@ -82,9 +90,12 @@ class Final:
 
 @dataclass
 class OwnObjective:
-    """An objective under tuning. name: module:function. function: itself, or its name where a worker can import it.
+    """An objective under tuning.
+    name: module:function.
+    function: itself, or its name where a worker can import it.
 
-    path: the folder that the module is imported from, None when it needs none. read: parameters read so far.
+    path: the folder that the module is imported from, None when it needs none.
+    read: parameters read so far.
     """
 
     name: str
@@ -114,11 +125,17 @@ class OwnObjective:
         }
 
     def watch(
-        self, run: RunFolder, recommendation: Recommendation, payload: Payload, tell: Listener | None, note: Callable[[str], None]
+        self,
+        run: RunFolder,
+        recommendation: Recommendation,
+        payload: Payload,
+        tell: Listener | None,
+        note: Callable[[str], None],
     ) -> Listener:
         """A listener that notes which parameters are read, and removes the checkpoints of trials that ended.
 
-        note: told once, after READ_BEFORE_NOTE complete trials, which searched parameters none of them has read.
+        note: told once, after READ_BEFORE_NOTE complete trials, which searched
+            parameters none of them has read.
         """
         folders: dict[int, Path] = {}
         complete = 0
@@ -126,7 +143,9 @@ class OwnObjective:
         def listen(event: SearchEvent, progress: Progress) -> None:
             nonlocal complete
             if isinstance(event, Started):
-                folders[event.number] = folder_of(run.checkpoints, payload(dict(event.configuration), event.place))
+                folders[event.number] = folder_of(
+                    run.checkpoints, payload(dict(event.configuration), event.place)
+                )
             elif isinstance(event, Ended):
                 folder = folders.pop(event.number)
                 if event.end != "void":  # that one is run again, and goes on from there
@@ -141,8 +160,11 @@ class OwnObjective:
 
         return listen
 
-    def finish(self, document: dict[str, Any], final: Final, advice: Advice, data: Dataset, run: RunFolder) -> None:
-        """Judge the finalists and complete the document; what the winner saved in the final goes to RUN/winner."""
+    def finish(
+        self, document: dict[str, Any], final: Final, advice: Advice, data: Dataset, run: RunFolder
+    ) -> None:
+        """Judge the finalists and complete the document; what the winner saved
+        in the final goes to RUN/winner."""
         trained: list[int] = []
 
         def train(repeats: Sequence[int], names: Sequence[str]) -> Trained:
@@ -153,9 +175,15 @@ class OwnObjective:
 
         document["objective"] = {"name": self.name}
         tested = judge_results(document, replace(final, train=train), advice, data)
-        document["objective"] |= {"read": sorted(self.read), "never_read": self.never_read(advice.recommendation)}
+        document["objective"] |= {
+            "read": sorted(self.read),
+            "never_read": self.never_read(advice.recommendation),
+        }
         winner, incumbent = next(iter(tested)), str(document["final"]["incumbent"])
-        works = {f"repeat-{repeat}": folder_of(run.checkpoints, final.payload(winner, repeat)) for repeat in trained}
+        works = {
+            f"repeat-{repeat}": folder_of(run.checkpoints, final.payload(winner, repeat))
+            for repeat in trained
+        }
         move_folders(run.winner, works, run.checkpoints)
         document["objective"]["kept"] = run.winner.is_dir()
         scores = {"network": tested[winner]} | ({incumbent: tested[incumbent]} if winner != incumbent else {})
@@ -166,7 +194,8 @@ class OwnObjective:
 
     @contextmanager
     def sent(self) -> Iterator[None]:
-        """While it is sent to workers: what of it cannot be is one line, in place of a dump of the data beside it."""
+        """While it is sent to workers: what of it cannot be is one line, in
+        place of a dump of the data beside it."""
         try:
             yield
         except UserError:
@@ -174,11 +203,14 @@ class OwnObjective:
         except Exception as error:
             import ray  # pickled as Ray will; nothing of ours is ever unpickled
 
-            what = None if isinstance(self.function, str) else unsendable(self.function, ray.cloudpickle.dumps)
+            what = (
+                None if isinstance(self.function, str) else unsendable(self.function, ray.cloudpickle.dumps)
+            )
             if what is None:
                 raise
             raise UserError(
-                f"the objective {self.name} cannot be sent to a worker, for {what}: make that inside the function, or put the "
+                f"the objective {self.name} cannot be sent to a worker, for {what}: make that inside the "
+                "function, or put the "
                 "function into a module and give its name, package.module:function"
             ) from error
 
@@ -204,7 +236,8 @@ def searched(recommendation: Recommendation) -> Iterable[str]:
 def never_read_words(never: Sequence[str], of: int) -> str:
     more = f" and {len(never) - NAMES_IN_NOTE} more" if len(never) > NAMES_IN_NOTE else ""
     return (
-        f"the objective never read {len(never)} of {of} searched parameters: {', '.join(never[:NAMES_IN_NOTE])}{more}; "
+        f"the objective never read {len(never)} of {of} searched parameters: "
+        f"{', '.join(never[:NAMES_IN_NOTE])}{more}; "
         "the search varies them for nothing: read them from trial.configuration, or fix them with --set"
     )
 
@@ -212,21 +245,36 @@ def never_read_words(never: Sequence[str], of: int) -> str:
 def find(objective: str | Callable[[Trial], Any], working_dir: str | Path | None) -> OwnObjective:
     """The objective by name or as it is. UserError when the folder or the function is not there.
 
-    working_dir: the folder to import from; by default the current one. A function that a worker could not import (of the
-    main program, a notebook, inside another function) travels as it is.
+    working_dir: the folder to import from; by default the current one. A function that a worker could not
+        import (of the main program, a notebook, inside another function) travels as it is.
     """
     if working_dir is not None and not Path(working_dir).is_dir():
         raise UserError(f"the working folder {working_dir} is not a folder")
     path = str(Path(working_dir or ".").resolve())
     if isinstance(objective, str):
         function = import_objective(objective, path)
-        return OwnObjective(objective, objective, _folder_of_module(objective, path) if callable(function) else path)
+        return OwnObjective(
+            objective, objective, _folder_of_module(objective, path) if callable(function) else path
+        )
     if not callable(objective):
-        raise UserError(f"objective is a {type(objective).__name__}: give a function of a trial, or package.module:function")
-    module, name = getattr(objective, "__module__", None), getattr(objective, "__qualname__", type(objective).__qualname__)
+        raise UserError(
+            f"objective is a {type(objective).__name__}: give a function of a trial, or "
+            "package.module:function"
+        )
+    module, name = (
+        getattr(objective, "__module__", None),
+        getattr(objective, "__qualname__", type(objective).__qualname__),
+    )
     full = f"{module}:{name}"
-    importable = isinstance(module, str) and module != "__main__" and name.isidentifier() and _is(objective, module, name)
-    return OwnObjective(full, full if importable else objective, _folder_of_module(full, path) if importable else None)
+    importable = (
+        isinstance(module, str)
+        and module != "__main__"
+        and name.isidentifier()
+        and _is(objective, module, name)
+    )
+    return OwnObjective(
+        full, full if importable else objective, _folder_of_module(full, path) if importable else None
+    )
 
 
 def _is(objective: Any, module: str, name: str) -> bool:
@@ -244,11 +292,12 @@ def _folder_of_module(name: str, default: str) -> str:
     return str(folder.parents[levels - 1] if levels else folder)
 
 
-# ----------------------------------------------------------------------------------------- what cannot go to a worker
+# --------------------------------------------------------------------------------- what cannot go to a worker
 
 
 def unsendable(objective: Any, dumps: Callable[[Any], bytes]) -> str | None:
-    """What in a function (or an object that is called) cannot be sent to a worker, by name and type; None when all can.
+    """What in a function (or an object that is called) cannot be sent to a worker,
+    by name and type; None when all can.
 
     dumps: pickles, and raises where it cannot. Where several things cannot, it is the first and innermost.
     """
@@ -275,9 +324,14 @@ def _can(dumps: Callable[[Any], bytes], thing: Any) -> bool:
 
 
 def _parts(thing: Any, path: str) -> Iterable[tuple[str, Any]]:
-    """What is pickled with a thing, by name: of a function what it uses from outside, of an object its attributes and methods."""
+    """What is pickled with a thing, by name: of a function what it uses from outside, of an
+    object its attributes and methods."""
     if isinstance(thing, functools.partial):
-        yield from [(path, thing.func), *((f"{path}[{i}]", one) for i, one in enumerate(thing.args)), *thing.keywords.items()]
+        yield from [
+            (path, thing.func),
+            *((f"{path}[{i}]", one) for i, one in enumerate(thing.args)),
+            *thing.keywords.items(),
+        ]
     elif isinstance(thing, MethodType):
         yield from [(path or "self", thing.__self__), (path, thing.__func__)]
     elif isinstance(thing, FunctionType):
@@ -301,7 +355,7 @@ def _global_names(code: CodeType) -> list[str]:
     return [*code.co_names, *(name for one in inner for name in _global_names(one))]
 
 
-# ------------------------------------------------------------------------------------------------------- the final
+# -------------------------------------------------------------------------------------------------- the final
 
 
 @dataclass(frozen=True)
@@ -319,7 +373,8 @@ class _Judged:
 def judge_results(
     document: dict[str, Any], final: Final, advice: Advice, data: Dataset
 ) -> Mapping[str, NDArray[np.float64] | None]:
-    """Train the finalists on fresh splits, decide, complete the document; each one's scores of the test rows, winner first."""
+    """Train the finalists on fresh splits, decide, complete the document; each one's
+    scores of the test rows, winner first."""
     trained = final.train(final.repeats, tuple(final.entries))
     results, failed = {name: list(own) for name, own in trained.results.items()}, dict(trained.failed)
     incumbent = next(iter(results))
@@ -336,13 +391,19 @@ def judge_results(
             failed |= more.failed
             results = {name: own for name, own in results.items() if name not in failed}
             incumbent = next(iter(results))
-        if more.results.keys() == results.keys():  # else the time limit left some out: all keep as many splits
+        if (
+            more.results.keys() == results.keys()
+        ):  # else the time limit left some out: all keep as many splits
             results = {name: own + more.results[name] for name, own in results.items()}
     judged = [_judged(name, final.entries[name], own, data, by_row) for name, own in results.items()]
-    verdict = _decide_by_row(judged, incumbent, data) if by_row else _decide_by_split(judged, incumbent, results)
+    verdict = (
+        _decide_by_row(judged, incumbent, data) if by_row else _decide_by_split(judged, incumbent, results)
+    )
     winner = next(one for one in judged if one.name == verdict.winner)
     document["loss"] = loss_name(data.task) if by_row else "validation loss"
-    document["final"] = final_section(verdict, [_as_row(one) for one in judged], final.searched, incumbent, failed)
+    document["final"] = final_section(
+        verdict, [_as_row(one) for one in judged], final.searched, incumbent, failed
+    )
     document["estimate"] = asdict(_expected(winner, advice, data, results))
     document["objective"]["compared"] = "row by row" if by_row else "split by split"
     return {one.name: one.test for one in sorted(judged, key=lambda one: one is not winner)}
@@ -354,7 +415,8 @@ def not_finite(result: ObjectiveResult) -> str | None:
 
 
 def _scores_fit(result: ObjectiveResult, data: Dataset) -> bool:
-    """Whether there are scores and the returned loss is their mean row loss: else the final must compare what was returned."""
+    """Whether there are scores and the returned loss is their mean row loss: else the
+    final must compare what was returned."""
     if result.scores is None:
         return False
     ends = np.cumsum([0, *result.sizes])
@@ -366,13 +428,19 @@ def _scores_fit(result: ObjectiveResult, data: Dataset) -> bool:
 
 
 def _judged(
-    name: str, configuration: Mapping[str, Any], results: Sequence[ObjectiveResult], data: Dataset, by_row: bool
+    name: str,
+    configuration: Mapping[str, Any],
+    results: Sequence[ObjectiveResult],
+    data: Dataset,
+    by_row: bool,
 ) -> _Judged:
     trainings = sum(len(result.losses) for result in results)
     tests = [result.test for result in results if result.test is not None]
     test = np.asarray(np.mean(tests, axis=0)) if len(tests) == len(results) else None
     if not by_row:
-        return _Judged(name, configuration, np.concatenate([r.losses for r in results]), None, trainings, test)
+        return _Judged(
+            name, configuration, np.concatenate([r.losses for r in results]), None, trainings, test
+        )
     rows, scores = mean_by_row([r.rows for r in results], [r.scores for r in results if r.scores is not None])
     losses = row_losses(data.task, data.target[rows], scores)
     return _Judged(name, configuration, weighted(losses, data.weights_of(rows)), rows, trainings, test)
@@ -383,10 +451,17 @@ def _decide_by_row(judged: Sequence[_Judged], incumbent: str, data: Dataset) -> 
     assert rows is not None
     constant = constant_losses(data.task, data.target, [rows], len(data.classes))
     losses = {one.name: one.losses for one in judged}
-    return decide(losses, incumbent, weighted(constant, data.weights_of(rows)), blocks=blocks_of(data.groups, data.times, rows))
+    return decide(
+        losses,
+        incumbent,
+        weighted(constant, data.weights_of(rows)),
+        blocks=blocks_of(data.groups, data.times, rows),
+    )
 
 
-def _decide_by_split(judged: Sequence[_Judged], incumbent: str, results: Mapping[str, Sequence[ObjectiveResult]]) -> FinalVerdict:
+def _decide_by_split(
+    judged: Sequence[_Judged], incumbent: str, results: Mapping[str, Sequence[ObjectiveResult]]
+) -> FinalVerdict:
     """The incumbent, unless a challenger's losses are smaller beyond chance: the corrected resampled t-test.
 
     The splits share training rows, so their losses vary together: the variance of their mean is taken as
@@ -402,16 +477,27 @@ def _decide_by_split(judged: Sequence[_Judged], incumbent: str, results: Mapping
         paired = one.losses - reference.losses
         error = float(paired.std(ddof=1) * math.sqrt(1 / len(paired) + ratio))
         quantile = float(t.ppf(1 - SIGNIFICANCE / len(challengers), len(paired) - 1))
-        differences[one.name] = Difference(float(paired.mean()), error, float(paired.mean()) + quantile * error)
+        differences[one.name] = Difference(
+            float(paired.mean()), error, float(paired.mean()) + quantile * error
+        )
     better = [one for one in challengers if differences[one.name].high < 0]
     if not better:
-        return FinalVerdict(incumbent, BEHIND.format(incumbent=in_words(incumbent)) if challengers else ALONE, differences)
+        return FinalVerdict(
+            incumbent, BEHIND.format(incumbent=in_words(incumbent)) if challengers else ALONE, differences
+        )
     winner = min(better, key=lambda one: (float(one.losses.mean()), one.name))
-    return FinalVerdict(winner.name, f"better than {in_words(incumbent)} beyond chance on splits that did not choose it", differences)
+    return FinalVerdict(
+        winner.name,
+        f"better than {in_words(incumbent)} beyond chance on splits that did not choose it",
+        differences,
+    )
 
 
-def _expected(winner: _Judged, advice: Advice, data: Dataset, results: Mapping[str, Sequence[ObjectiveResult]]) -> Estimate:
-    """The loss to expect: of the test rows from held-out rows, or of another split's rows from the splits' losses."""
+def _expected(
+    winner: _Judged, advice: Advice, data: Dataset, results: Mapping[str, Sequence[ObjectiveResult]]
+) -> Estimate:
+    """The loss to expect: of the test rows from held-out rows, or of another
+    split's rows from the splits' losses."""
     new_rows = max(1, len(advice.data.dataset("test")))
     if winner.rows is not None:
         tail = unseen_loss(data.task, len(winner.losses), len(data.classes))
@@ -420,7 +506,9 @@ def _expected(winner: _Judged, advice: Advice, data: Dataset, results: Mapping[s
     from scipy.stats import t
 
     losses = winner.losses
-    half = float(t.ppf((1 + COVERAGE) / 2, len(losses) - 1) * losses.std(ddof=1) * math.sqrt(1 + 1 / len(losses)))
+    half = float(
+        t.ppf((1 + COVERAGE) / 2, len(losses) - 1) * losses.std(ddof=1) * math.sqrt(1 + 1 / len(losses))
+    )
     mean = float(losses.mean())
     rows = int(np.mean([size for result in results[winner.name] for size in result.sizes]))
     return Estimate(mean, mean - half, mean + half, rows)

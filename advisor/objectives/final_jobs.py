@@ -15,13 +15,15 @@ from advisor.executors.base import ATTEMPTS, DEATHS, ENDS, Executor, Failed, Fin
 from advisor.search.sizing import Sizing
 
 FINALISTS = 3
-"""Best trials that meet the recommendation in the final; more would cost time and a stricter test for each."""
+"""Best trials that meet the recommendation in the final; more would cost time
+and a stricter test for each."""
 FINAL_REPEATS = (1, 2)
-"""Fresh partitions in the final; the search used number 0. Two halve the luck of the draw, and their networks are one
-ensemble."""
+"""Fresh partitions in the final; the search used number 0. Two halve the luck of the draw,
+and their networks are one ensemble."""
 POLL_SECONDS = 0.5
 LEAST_SHARE = 0.5
-"""Of what the awaited job is expected to take, that it has even when less time is left: a network of a few steps is none."""
+"""Of what the awaited job is expected to take, that it has even when less time is left:
+a network of a few steps is none."""
 
 
 class FinalStopped(Exception):
@@ -57,21 +59,26 @@ def train_finalists(
     problem: Callable[[Any], str | None] = lambda result: None,
     on_done: Callable[[int, int], None] = lambda done, trainings: None,
 ) -> Trained:
-    """The results of each entry's jobs; each entry has as many jobs. The first job of every entry is trained before the
-    second of any.
+    """The results of each entry's jobs; each entry has as many jobs. The first job of every entry
+    is trained before the second of any.
 
-    An entry of which any job failed for a reason of its own is out, whichever it is; AllFailed when all are. Past the
-    deadline only the first job of the first entry that is not out is still waited for: then entries without a result are
-    out, and of the others those count that all of them have. Other jobs are not begun when they are expected to outlast it.
-    Payloads hold a ``configuration``; a job that is out of memory is run again with ``micro_batch``, as ``sizing`` says.
+    An entry of which any job failed for a reason of its own is out, whichever it is; AllFailed when all are.
+    Past the deadline only the first job of the first entry that is not out is still waited for: then entries
+    without a result are out, and of the others those count that all of them have. Other jobs are not begun
+    when they are expected to outlast it. Payloads hold a ``configuration``; a job that is out of memory is
+    run again with ``micro_batch``, as ``sizing`` says.
 
-    expects: seconds that a job takes; 0 where nothing is known. limited: a job that ends itself after so many seconds with
-    the best that it has by then; by default jobs cannot. problem: why a result does not count, such as a loss that is not
+    expects: seconds that a job takes; 0 where nothing is known.
+    limited: a job that ends itself after so many seconds with the best that it
+        has by then; by default jobs cannot.
+    problem: why a result does not count, such as a loss that is not
     finite: then the job has failed.
     on_done: told how many of how many jobs have ended. Raises Stopped when ``stopped`` says so.
     """
     names = {job.id: name for name, jobs in entries.items() for job in jobs}
-    in_order = [_sized(job, sizing, None) for round_of in zip(*entries.values(), strict=True) for job in round_of]
+    in_order = [
+        _sized(job, sizing, None) for round_of in zip(*entries.values(), strict=True) for job in round_of
+    ]
     firsts = {job.id: _sized(job, sizing, None) for jobs in entries.values() for job in jobs[:1]}
     waiting = in_order[::-1]
     running, results, attempts = dict[str, Job](), dict[str, Any](), Counter[str]()
@@ -146,4 +153,6 @@ def _sized(job: Job, sizing: Sizing | None, micro_batch: int | None) -> Job:
         return job
     configuration = job.payload["configuration"]
     rows = micro_batch or sizing.micro_batch(configuration)
-    return replace(job, payload={**job.payload, "micro_batch": rows}, memory=sizing.memory(configuration, rows))
+    return replace(
+        job, payload={**job.payload, "micro_batch": rows}, memory=sizing.memory(configuration, rows)
+    )

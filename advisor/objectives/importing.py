@@ -23,7 +23,8 @@ def split_name(name: str) -> tuple[str, str] | None:
 
 
 class OwnFolder:
-    """The folder that a person's code works in: it may change it (``os.chdir``), and ours stays what it was."""
+    """The folder that a person's code works in: it may change it (``os.chdir``),
+    and ours stays what it was."""
 
     def __init__(self) -> None:
         self._theirs: str | None = None
@@ -54,8 +55,8 @@ def _working_folder() -> str | None:
 def import_own(module: str, folder: str | None, what: str, cure: str = "") -> ModuleType:
     """Import a person's module; a ``folder`` is looked in first, and stays on sys.path.
 
-    UserError, beginning with ``what``, when there is none (then with a ``cure``), or when it raises or exits as it is
-    imported (then with the line that did).
+    UserError, beginning with ``what``, when there is none (then with a ``cure``), or when it raises or exits
+    as it is imported (then with the line that did).
     """
     if folder is not None and folder not in sys.path and Path(folder).is_dir():
         sys.path.insert(0, folder)
@@ -65,7 +66,9 @@ def import_own(module: str, folder: str | None, what: str, cure: str = "") -> Mo
             return importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is not None and module.startswith(error.name):
-            raise UserError(f"{what}: there is no module '{error.name}' in {folder or 'sys.path'}{cure}") from None
+            raise UserError(
+                f"{what}: there is no module '{error.name}' in {folder or 'sys.path'}{cure}"
+            ) from None
         raise UserError(f"{what} cannot be imported: {error}{_where(error)}") from error
     except (Exception, SystemExit) as error:  # a person's own code may raise anything while it is imported
         raise UserError(f"{what} cannot be imported: {error_text(error)}{_where(error)}") from error

@@ -1,8 +1,10 @@
-"""Trials that span GPUs: a worker that holds none and steers processes, one to a GPU, that share its batches (``ranks.py``).
+"""Trials that span GPUs: a worker that holds none and steers processes, one to a GPU,
+that share its batches (``ranks.py``).
 
-The processes are Ray actors that the worker owns: they outlive a trial, so that the next one begins at once, and they end
-with the worker, however that ends. (Ray Train, which does the same for one training, needs 14 to 20 s on two cores to start
-each, and where no dashboard runs the GPUs of a trial whose worker was killed stay taken until the driver ends: Ray 2.60.)
+The processes are Ray actors that the worker owns: they outlive a trial, so that the next one begins at once,
+and they end with the worker, however that ends. (Ray Train, which does the same for one training, needs 14 to
+20 s on two cores to start each, and where no dashboard runs the GPUs of a trial whose worker was killed stay
+taken until the driver ends: Ray 2.60.)
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from advisor.objectives.networks import TrainingObjective, processes_of
 PER_PROCESS = {"CPU": 1.0, "GPU": 1.0}
 """What a process asks Ray for."""
 SECONDS_OF_DYING = 5.0
-"""So long we look whether an error of one process is for want of another, and a process gone for want of its node."""
+"""So long we look whether an error of one process is for want of another, and a
+process gone for want of its node."""
 
 
 def spanning_shared(shared: Mapping[str, Any], processes: int) -> dict[str, Any]:
@@ -57,13 +60,17 @@ class SpanningObjective:
             raise
 
     def _start(self, wanted: int) -> None:
-        """Make what is missing of so many processes, each in its place of the placement group that we are in."""
+        """Make what is missing of so many processes, each in its place of the
+        placement group that we are in."""
         import ray
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
         make = ray.remote(num_cpus=PER_PROCESS["CPU"], num_gpus=PER_PROCESS["GPU"])(_Process)
         group, have = ray.util.get_current_placement_group(), len(self._processes)
-        places = [PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=n) for n in range(have, wanted)]
+        places = [
+            PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=n)
+            for n in range(have, wanted)
+        ]
         self._processes += [make.options(scheduling_strategy=place).remote() for place in places]
         self._nodes += self._all([one.prepare.remote(self._shared) for one in self._processes[have:]])
 
@@ -92,7 +99,9 @@ class SpanningObjective:
         import ray
 
         nodes, lost = set(self._nodes), False
-        deadline = time.monotonic() + SECONDS_OF_DYING  # a node's processes are gone before Ray has noticed that it is
+        deadline = (
+            time.monotonic() + SECONDS_OF_DYING
+        )  # a node's processes are gone before Ray has noticed that it is
         while not lost and time.monotonic() < deadline:
             lost = not nodes <= {node["NodeID"] for node in ray.nodes() if node["Alive"]}
             time.sleep(SECONDS_OF_DYING / 20)
@@ -111,7 +120,8 @@ class SpanningObjective:
 
 
 class _Process:
-    """What runs in an actor. For each trial: ``listen`` (the first process), ``begin``, ``step`` until a result; or ``drop``."""
+    """What runs in an actor. For each trial: ``listen`` (the first process), ``begin``,
+    ``step`` until a result; or ``drop``."""
 
     def __init__(self) -> None:
         self._objective: TrainingObjective
@@ -149,7 +159,8 @@ class _Process:
         self._steps = self._objective(job)
 
     def step(self) -> tuple[str, Any]:
-        """("epoch", (number, loss)), or ("result", what the objective returned), which only the first process sends."""
+        """("epoch", (number, loss)), or ("result", what the objective returned),
+        which only the first process sends."""
         assert self._steps is not None
         try:
             return "epoch", next(self._steps)

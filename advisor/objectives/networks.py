@@ -1,4 +1,5 @@
-"""What a worker runs: a configuration trained on the splits that the job names. Torch, but neither Optuna nor Ray.
+"""What a worker runs: a configuration trained on the splits that the job names.
+Torch, but neither Optuna nor Ray.
 
 Torch is loaded where something is trained: a driver that only hands out trials does without those seconds.
 """
@@ -20,35 +21,58 @@ from advisor.networks.plan import NetworkPlan, map_numbers, memory_bytes, plan_o
 from advisor.networks.plan import multiplications as multiplications_of_plan
 from advisor.search.sizing import Sizing
 from advisor.splits import Split, everything, make_splits
-from advisor.training.cost import READ, TableSize, epoch_seconds, multiplications_per_row, numbers_per_row, predicted_memory
+from advisor.training.cost import (
+    READ,
+    TableSize,
+    epoch_seconds,
+    multiplications_per_row,
+    numbers_per_row,
+    predicted_memory,
+)
 
 if TYPE_CHECKING:
     from advisor.training.loop import Fitted, Prepared
 
 KEPT_PREPARATIONS = 4
-"""Transformed tables kept per worker; trials differ in few input parameters, and each entry is a copy of the table."""
+"""Transformed tables kept per worker; trials differ in few input parameters, and
+each entry is a copy of the table."""
 LIBRARIES = 2e8
-"""Bytes that a process holds on a GPU beside what it trains: cuBLAS's workspaces and what torch rounds up. By small tables on
-an H100; where little is predicted, what was seen would else tell of nothing but this."""
-_INPUT_PARAMETERS = ("numeric_scaling", "numeric_embedding", "numeric_embedding_bins", "one_hot_max", "time_trend", "scaling")
+"""Bytes that a process holds on a GPU beside what it trains: cuBLAS's workspaces and what torch rounds up. By
+small tables on an H100; where little is predicted, what was seen would else tell of nothing but this."""
+_INPUT_PARAMETERS = (
+    "numeric_scaling",
+    "numeric_embedding",
+    "numeric_embedding_bins",
+    "one_hot_max",
+    "time_trend",
+    "scaling",
+)
 """What decides the inputs, of tables (all but the last) and of images and sequences."""
 
 
-def payload(configuration: Mapping[str, Any], *, seed: int, repeat: int, members: int, keep: bool) -> dict[str, Any]:
-    """A job: train ``members`` networks per split of this ``repeat``; it returns what memory it took on a GPU, the training
-    losses, whether it was ``cut`` short, and with ``keep`` the stack as ``fitted``.
+def payload(
+    configuration: Mapping[str, Any], *, seed: int, repeat: int, members: int, keep: bool
+) -> dict[str, Any]:
+    """A job: train ``members`` networks per split of this ``repeat``; it returns what memory it took on a
+    GPU, the training losses, whether it was ``cut`` short, and with ``keep`` the stack as ``fitted``.
 
     The search adds ``micro_batch``, rows that are trained at once, and ``limited`` a time; with ``until``
     all rows train, for so many epochs (``training.train``); with ``parts`` the first so many folds are
     trained, and these are random ones whatever the rows' times (``of_all_times``)."""
-    return {"configuration": dict(configuration), "seed": seed, "repeat": repeat, "members": members, "keep": keep}
+    return {
+        "configuration": dict(configuration),
+        "seed": seed,
+        "repeat": repeat,
+        "members": members,
+        "keep": keep,
+    }
 
 
 def limited(job: Job, seconds: float) -> Job:
     """The same job, that ends itself so many seconds from now with the best epoch that it has had by then.
 
-    Whatever the worker's clock says, it is never given more than ``seconds``, nor less than half of them: the wait for a
-    worker counts, and a clock that is wrong must not undo the trial.
+    Whatever the worker's clock says, it is never given more than ``seconds``, nor less than half of them: the
+    wait for a worker counts, and a clock that is wrong must not undo the trial.
     """
     return replace(job, payload={**job.payload, "seconds": seconds, "ends_at": time.time() + seconds})
 
@@ -63,9 +87,11 @@ def _time_used(job: Mapping[str, Any]) -> Callable[[], float]:
 
 
 def of_all_times(job: Mapping[str, Any], networks: int, rows: int) -> dict[str, Any]:
-    """The same job with about so many networks, each of which validates on a random part of the rows, whatever their times.
+    """The same job with about so many networks, each of which validates on a random
+    part of the rows, whatever their times.
 
-    The parts are disjoint: as many of the configuration's folds as there are networks, ``parts``, or several networks for each.
+    The parts are disjoint: as many of the configuration's folds as there are networks,
+    ``parts``, or several networks for each.
     """
     configuration = job["configuration"]
     folds = min(int(configuration["folds"]), rows)
@@ -129,7 +155,9 @@ class TrainingObjective:
                 self.train_losses.append(epoch.train_loss)
                 yield epoch.number, epoch.validation_loss
 
-    def _prepare(self, configuration: Mapping[str, Any], of: tuple[int | None, int | None], splits: Sequence[Split]) -> Prepared:
+    def _prepare(
+        self, configuration: Mapping[str, Any], of: tuple[int | None, int | None], splits: Sequence[Split]
+    ) -> Prepared:
         key = (*of, *(configuration.get(name) for name in _INPUT_PARAMETERS))
         if key not in self._prepared:
             from advisor.training.loop import prepare
@@ -142,7 +170,8 @@ class TrainingObjective:
 
 @contextmanager
 def _device_memory(device: str) -> Iterator[Callable[[], dict[str, float]]]:
-    """A function that tells the most bytes a job has taken from its GPU; afterwards those that nobody uses are given back.
+    """A function that tells the most bytes a job has taken from its GPU; afterwards
+    those that nobody uses are given back.
 
     Other processes train on the same GPU, and torch keeps what it has once taken.
     """
@@ -161,22 +190,28 @@ def _device_memory(device: str) -> Iterator[Callable[[], dict[str, float]]]:
 def processes_of(configuration: Mapping[str, Any], rows: int) -> int:
     """How many processes train a trial that may span GPUs, on so many rows.
 
-    At most one to two rows of a batch: batches are nearly equal, up to a third smaller than batch_size, and half of the rows
-    may validate.
+    At most one to two rows of a batch: batches are nearly equal, up to a third smaller than
+    batch_size, and half of the rows may validate.
     """
-    return max(1, min(int(configuration.get("gpus_per_trial", 1)), min(int(configuration["batch_size"]), rows // 2) // 2))
+    return max(
+        1,
+        min(
+            int(configuration.get("gpus_per_trial", 1)), min(int(configuration["batch_size"]), rows // 2) // 2
+        ),
+    )
 
 
 def rows_at_once(configuration: Mapping[str, Any], rows: int, spanning: bool) -> int:
-    """Of a batch, as many as lie in one process; spanning: where several may share it."""
+    """Of a batch, as many as lie in one process;
+    spanning: where several may share it."""
     return -(-int(configuration["batch_size"]) // (processes_of(configuration, rows) if spanning else 1))
 
 
 def training_sizing(data: Dataset, *, final: bool = False, spanning: bool = False) -> Sizing:
     """What is known of the memory of a trial, or of a stack in the final, before any has run.
 
-    spanning: processes share the batches, and each needs memory for its part. A configuration of another family has no
-    prediction (0): what does not fit is then found by halving each time.
+    spanning: processes share the batches, and each needs memory for its part. A configuration of another
+        family has no prediction (0): what does not fit is then found by halving each time.
     """
     size_of = _Sizes(data)
 
@@ -185,7 +220,9 @@ def training_sizing(data: Dataset, *, final: bool = False, spanning: bool = Fals
         members = splits * _members(configuration, final)
         if isinstance(size, NetworkPlan):
             return LIBRARIES + memory_bytes(size, max(1, len(data.classes)), rows, members)
-        return 0.0 if size is None else LIBRARIES + predicted_memory(configuration, size, rows, members, splits)
+        return (
+            0.0 if size is None else LIBRARIES + predicted_memory(configuration, size, rows, members, splits)
+        )
 
     return Sizing(lambda configuration: rows_at_once(configuration, len(data), spanning), predict)
 
@@ -194,7 +231,8 @@ Work = Callable[[Mapping[str, Any]], float]
 
 
 def training_work(data: Dataset) -> tuple[Work, Work]:
-    """What an epoch of a trial, and of a stack in the final, takes (``cost.epoch_seconds``); 0 of another family."""
+    """What an epoch of a trial, and of a stack in the final, takes
+    (``cost.epoch_seconds``); 0 of another family."""
     size_of = _Sizes(data)
 
     def work(configuration: Mapping[str, Any], final: bool) -> float:
@@ -215,11 +253,16 @@ def training_work(data: Dataset) -> tuple[Work, Work]:
 
 
 class _Sizes:
-    """What a prediction starts from: the plan of a network for images or sequences, the size of a table; else None."""
+    """What a prediction starts from: the plan of a network for images or
+    sequences, the size of a table; else None."""
 
     def __init__(self, data: Dataset) -> None:
         self._features = data.features
-        self._table = None if isinstance(data.features, Signals) else TableSize.of(data.features, max(1, len(data.classes)))
+        self._table = (
+            None
+            if isinstance(data.features, Signals)
+            else TableSize.of(data.features, max(1, len(data.classes)))
+        )
 
     def __call__(self, configuration: Mapping[str, Any]) -> NetworkPlan | TableSize | None:
         if not isinstance(self._features, Signals):
@@ -249,11 +292,14 @@ def splits_of(configuration: Mapping[str, Any], data: Dataset, seed: int, repeat
     )
 
 
-def merged_held_out(stacks: Sequence[Fitted], *, cross_fitted: bool = False) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The rows that any of the stacks held out, ascending, and each one's mean score over the stacks that did.
+def merged_held_out(
+    stacks: Sequence[Fitted], *, cross_fitted: bool = False
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The rows that any of the stacks held out, ascending, and each one's mean
+    score over the stacks that did.
 
-    One entry per row: a row that two partitions hold out is still one piece of evidence. cross_fitted: at the epochs that
-    other rows chose.
+    One entry per row: a row that two partitions hold out is still one piece of evidence.
+    cross_fitted: at the epochs that other rows chose.
     """
     scores = [stack.cross_fitted if cross_fitted else stack.held_out for stack in stacks]
     return mean_by_row([stack.held_out_rows for stack in stacks], scores)

@@ -1,7 +1,9 @@
-"""What a person's own objective is given (:class:`Trial`) and may return (:class:`Outcome`), and how a worker runs it.
+"""What a person's own objective is given (:class:`Trial`) and may return
+(:class:`Outcome`), and how a worker runs it.
 
-The objective is an ordinary function that calls ``trial.report`` once per epoch; an executor wants a generator of epochs.
-So each call runs in a thread of its own that stands still between two reports: only one of them runs at any time.
+The objective is an ordinary function that calls ``trial.report`` once per epoch; an executor wants
+a generator of epochs. So each call runs in a thread of its own that stands still between two
+reports: only one of them runs at any time.
 """
 
 from __future__ import annotations
@@ -42,7 +44,8 @@ Array = NDArray[Any]
 
 
 class SignalRows:
-    """Some rows of images or sequences, read when they are asked for: ``len(rows)``, ``rows[indices]``, ``rows[a:b]``."""
+    """Some rows of images or sequences, read when they are asked for: ``len(rows)``,
+    ``rows[indices]``, ``rows[a:b]``."""
 
     def __init__(self, signals: Signals, chosen: Array, target: Array | None = None) -> None:
         self._signals, self._chosen, self._target = signals, chosen, target
@@ -55,21 +58,22 @@ class SignalRows:
 
     @property
     def values(self) -> Array:
-        """As they were read: images uint8 (rows, channels, height, width); sequences float32 (rows, channels, length), NaN
-        where a point is missing or a sequence has ended."""
+        """As they were read: images uint8 (rows, channels, height, width); sequences float32 (rows, channels,
+        length), NaN where a point is missing or a sequence has ended."""
         return self._signals.values[self._chosen]
 
     @property
     def target(self) -> Array:
-        """Class codes int64 or numbers float64, (rows,). ValueError where the target is not to be seen: of test rows."""
+        """Class codes int64 or numbers float64, (rows,). ValueError where the
+        target is not to be seen: of test rows."""
         if self._target is None:
             raise ValueError("these rows have no target: the test rows are scored, not looked at")
         return self._target[self._chosen]
 
 
-
 class Configuration(Mapping[str, Any]):
-    """A trial's parameters by name. Remembers which were read, in :attr:`read`; going through all of them reads all."""
+    """A trial's parameters by name. Remembers which were read, in :attr:`read`;
+    going through all of them reads all."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self._values = dict(values)
@@ -96,9 +100,11 @@ class Configuration(Mapping[str, Any]):
 class Outcome:
     """What an objective returns when it can say more than the validation loss.
 
-    loss: the validation loss, lower is better. scores: of the rows of ``trial.validation`` in their order: class
-    probabilities (rows, classes), or predictions (rows,) for regression; the final then compares row by row. predict:
-    rows (without their target) -> scores of those rows; the final then scores the test rows with it, in the worker.
+    loss: the validation loss, lower is better.
+    scores: of the rows of ``trial.validation`` in their order: class probabilities (rows, classes), or
+        predictions (rows,) for regression; the final then compares row by row.
+    predict: rows (without their target) -> scores of those rows; the final then scores
+        the test rows with it, in the worker.
     """
 
     loss: float
@@ -107,17 +113,18 @@ class Outcome:
 
 
 class TrialStopped(BaseException):
-    """Raised by ``Trial.report`` when the trial is pruned or the search ends. Not an Exception: let it pass."""
+    """Raised by ``Trial.report`` when the trial is pruned or the search ends.
+    Not an Exception: let it pass."""
 
 
 class Trial:
     """One configuration on one split of the data.
 
-    configuration: the parameters. train, validation: a table's rows as polars frames, the target column included; those of
-    images and sequences as SignalRows. target, task, classes: its name; binary, multiclass or regression; the labels in
-    code order, () for regression. seed: of this trial, for whatever is random in it. device: "cuda" where the worker has a
-    GPU, else "cpu". final: whether this is the final on fresh splits, where ``Outcome.scores`` and ``Outcome.predict`` are
-    looked at.
+    configuration: the parameters. train, validation: a table's rows as polars frames, the target column
+    included; those of images and sequences as SignalRows. target, task, classes: its name; binary, multiclass
+    or regression; the labels in code order, () for regression. seed: of this trial, for whatever is random in
+    it. device: "cuda" where the worker has a GPU, else "cpu". final: whether this is the final on fresh
+    splits, where ``Outcome.scores`` and ``Outcome.predict`` are looked at.
     """
 
     def __init__(self, shared: Mapping[str, Any], job: Job, split: int, rows: tuple[Array, Array]) -> None:
@@ -152,32 +159,38 @@ class Trial:
     def folder(self) -> Path:
         """A folder of this trial's own, made when it is first asked for.
 
-        What lies in it is there again when the same trial is run again, after its worker died or the search was
-        interrupted: save the state here and look for it first. It goes away when the trial has ended; of the final,
-        the winner's is kept in the run's folder ``winner``. It survives its machine only on a file system that all share.
+        What lies in it is there again when the same trial is run again, after
+        its worker died or the search was
+        interrupted: save the state here and look for it first. It goes away when the trial has ended;
+        of the final, the winner's is kept in the run's folder ``winner``. It survives its machine
+        only on a file system that all share.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         return self._folder
 
     def report(self, epoch: int, loss: float) -> None:
-        """Tell the validation loss of an epoch: 1, 2, 3 and so on. Returns, or ends the trial here when it is pruned.
+        """Tell the validation loss of an epoch: 1, 2, 3 and so on. Returns, or
+        ends the trial here when it is pruned.
 
-        ValueError when the epoch is not a whole number above the last one, or the loss is not a number. A loss that is
-        not finite ends the trial as diverged.
+        ValueError when the epoch is not a whole number above the last one, or the loss is not a number. A
+        loss that is not finite ends the trial as diverged.
         """
         if isinstance(epoch, bool) or not isinstance(epoch, int | np.integer) or epoch <= self._last_epoch:
-            raise ValueError(f"report(epoch={epoch!r}): epochs are whole numbers that grow, the last was {self._last_epoch}")
+            raise ValueError(
+                f"report(epoch={epoch!r}): epochs are whole numbers that grow, the last was "
+                f"{self._last_epoch}"
+            )
         self._last_epoch = int(epoch)
         self._say(int(epoch), checked_loss(loss, "report was given"))
 
     def inputs(self, rows: pl.DataFrame | SignalRows) -> NDArray[np.float32]:
         """``rows`` as numbers without gaps, float32; all statistics are of this trial's training rows.
 
-        A table's, (rows, columns): numbers, dates and texts scaled as ``numeric_scaling`` says, missing ones as 0 with a
-        column that marks them; categories one-hot. A category with more than MOST_LEVELS levels is left out: encode it
-        from the frame. Images (rows, channels, height, width) and sequences (rows, channels, length), scaled as ``scaling``
-        says; where points are missing in training sequences, these are filled, 0 at the ends, and a last channel is 1 where
-        a sequence has points.
+        A table's, (rows, columns): numbers, dates and texts scaled as ``numeric_scaling`` says, missing ones
+        as 0 with a column that marks them; categories one-hot. A category with more than MOST_LEVELS levels
+        is left out: encode it from the frame. Images (rows, channels, height, width) and sequences (rows,
+        channels, length), scaled as ``scaling`` says; where points are missing in training sequences, these
+        are filled, 0 at the ends, and a last channel is 1 where a sequence has points.
         """
         if isinstance(rows, SignalRows):
             return self._signal_inputs(rows)
@@ -185,7 +198,8 @@ class Trial:
         return np.concatenate([inputs.numeric, inputs.indicators], axis=1)
 
     def answers(self, rows: pl.DataFrame | SignalRows) -> Array:
-        """The target of ``rows``: int64 codes into ``classes``, or float64 numbers for regression; shape (rows,)."""
+        """The target of ``rows``: int64 codes into ``classes``, or float64
+        numbers for regression; shape (rows,)."""
         if isinstance(rows, SignalRows):
             return rows.target
         target = rows[self.target]
@@ -236,7 +250,9 @@ def checked_loss(loss: object, who: str) -> float:
     if hasattr(loss, "item") and getattr(loss, "ndim", 1) == 0:
         loss = loss.item()  # a number in a NumPy or torch scalar
     if isinstance(loss, bool) or not isinstance(loss, Real):
-        raise ValueError(f"{who} {loss!r:.60} ({type(loss).__name__}): expected the validation loss, one number")
+        raise ValueError(
+            f"{who} {loss!r:.60} ({type(loss).__name__}): expected the validation loss, one number"
+        )
     return float(loss)
 
 
@@ -251,9 +267,12 @@ def folder_of(checkpoints: Path, payload: Mapping[str, Any]) -> Path:
 class ObjectiveResult:
     """What comes back from a worker: plain numbers.
 
-    loss: the mean over the splits; losses, sizes: of each, and its validation rows. validation_share: validation rows per
-    training row, mean over the splits. rows, scores: all held-out rows, split after split, and their scores, None unless
-    all splits gave scores. test: mean scores of the test rows over the splits, or None. read: the parameters that were read.
+    loss: the mean over the splits;
+    losses, sizes: of each, and its validation rows.
+    validation_share: validation rows per training row, mean over the splits.
+    rows, scores: all held-out rows, split after split, and their scores, None unless all splits gave scores.
+    test: mean scores of the test rows over the splits, or None.
+    read: the parameters that were read.
     """
 
     loss: float
@@ -269,10 +288,11 @@ class ObjectiveResult:
 class OwnTraining:
     """The factory and the objective for an executor.
 
-    shared: "function" (the objective, or its name package.module:function with the "path" to import it from), "data",
-    "frame" (a table's training rows, None of images and sequences), "schema", "test" (the test rows without target: a
-    frame or SignalRows), "seed" (of the splits), "checkpoints" (a folder). The objective is called once per split of the
-    validation plan; the splits advance together, epoch by epoch, so that what is reported is the mean of all of them.
+    shared: "function" (the objective, or its name package.module:function with the "path" to import it from),
+    "data", "frame" (a table's training rows, None of images and sequences), "schema", "test" (the test rows
+    without target: a frame or SignalRows), "seed" (of the splits), "checkpoints" (a folder). The objective is
+    called once per split of the validation plan; the splits advance together, epoch by epoch, so that what is
+    reported is the mean of all of them.
     """
 
     def __init__(self, shared: Mapping[str, Any]) -> None:
@@ -319,7 +339,9 @@ class OwnTraining:
             loss=float(np.mean([outcome.loss for outcome in outcomes])),
             losses=tuple(outcome.loss for outcome in outcomes),
             sizes=sizes,
-            validation_share=float(np.mean([len(held) / len(rest) for rest, held in (trial._rows for trial in trials)])),
+            validation_share=float(
+                np.mean([len(held) / len(rest) for rest, held in (trial._rows for trial in trials)])
+            ),
             rows=np.concatenate([trial._rows[1] for trial in trials]),
             scores=scores,
             test=test,
@@ -327,7 +349,8 @@ class OwnTraining:
         )
 
     def _checked(self, scores: Any, rows: int, name: str) -> NDArray[np.float64]:
-        """Scores as an array; ValueError unless they are finite, of the right shape, and probabilities where they must be."""
+        """Scores as an array; ValueError unless they are finite, of the right shape, and
+        probabilities where they must be."""
         classes = len(self._shared["schema"].classes)
         shape = (rows, classes) if classes else (rows,)
         array = np.asarray(scores, dtype=np.float64)
@@ -336,12 +359,15 @@ class OwnTraining:
         if not np.isfinite(array).all():
             raise ValueError(f"Outcome.{name} holds numbers that are not finite")
         if classes and (array.min(initial=0.0) < 0 or np.abs(array.sum(axis=1) - 1).max(initial=0.0) > 1e-3):
-            raise ValueError(f"Outcome.{name} holds no probabilities: each row must be at least 0 and sum to 1")
+            raise ValueError(
+                f"Outcome.{name} holds no probabilities: each row must be at least 0 and sum to 1"
+            )
         return array
 
 
 def _together(calls: Sequence[_Call]) -> Generator[tuple[int, float], None, None]:
-    """Advance all calls by a report each and yield the mean of their latest losses, until all have returned."""
+    """Advance all calls by a report each and yield the mean of their latest
+    losses, until all have returned."""
     epoch = 0
     while any(call.active for call in calls):
         reported = 0
@@ -425,11 +451,12 @@ def _outcome(returned: Any) -> Outcome:
     return Outcome(checked_loss(returned, "the objective returned"))
 
 
-# ------------------------------------------------------------------------------------------------------- finding it
+# ------------------------------------------------------------------------------------------------- finding it
 
 
 def import_objective(name: str, path: str | None) -> Callable[[Trial], Any]:
-    """The function of that name, package.module:function. path: a folder to look in first; stays on sys.path.
+    """The function of that name, package.module:function.
+    path: a folder to look in first; stays on sys.path.
 
     UserError when the name has another form, the module cannot be imported or has no such function.
     """

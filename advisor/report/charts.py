@@ -14,7 +14,8 @@ from typing import Any
 MOST_CURVES = 8
 MOST_BARS = 12
 MOST_WORKERS, MOST_PLACED = 48, 500
-"""Workers, and trials in the order in which they began, that the charts of a search on a cluster draw: a page has 2 MB."""
+"""Workers, and trials in the order in which they began, that the charts of a search
+on a cluster draw: a page has 2 MB."""
 REFERENCES = ("recommendation", "library default")
 """Origins of the trials that every chart names; the others go by number."""
 _INK = "#010203"
@@ -23,7 +24,8 @@ _ACCENT, _MUTED = "#3b76c4", "#9a9a9a"
 
 
 def history(trials: Sequence[Mapping[str, Any]], loss: str) -> str:
-    """Value of each finished trial in order, the best so far, and the recommendation and the default as lines."""
+    """Value of each finished trial in order, the best so far, and the
+    recommendation and the default as lines."""
     done = [(t["number"], t["value"]) for t in trials if t["value"] is not None and t["end"] == "complete"]
     if not done:
         return ""
@@ -60,7 +62,8 @@ def curves(lines: Mapping[str, Sequence[tuple[float, float]]], loss: str) -> str
 
 
 def packing(rows: Sequence[Mapping[str, Any]], pruned: Container[int] = ()) -> str:
-    """Which worker ran which trial when, a row for each worker, those of one device together; pruned trials in grey."""
+    """Which worker ran which trial when, a row for each worker, those of one
+    device together; pruned trials in grey."""
     drawn = _first(rows)
     places = sorted({(row["device"], row["worker"]) for row in drawn})[:MOST_WORKERS]
     if not places:
@@ -74,12 +77,15 @@ def packing(rows: Sequence[Mapping[str, Any]], pruned: Container[int] = ()) -> s
             axes.plot([row["ended"]] * 2, [at - 0.35, at + 0.35], linewidth=0.6, color=_INK)
     axes.set_yticks(range(len(places)), [f"{worker}, {device}" for device, worker in places])
     axes.invert_yaxis()
-    axes.set_xlabel("seconds (grey: pruned)" + (f"; the first {MOST_PLACED} trials" if len(rows) > MOST_PLACED else ""))
+    axes.set_xlabel(
+        "seconds (grey: pruned)" + (f"; the first {MOST_PLACED} trials" if len(rows) > MOST_PLACED else "")
+    )
     return _svg(figure, "Which worker ran which trial")
 
 
 def memory_chart(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The memory of the trials on each GPU over time, in GB: as it was expected when they were packed, and as it was used."""
+    """The memory of the trials on each GPU over time, in GB: as it was expected when
+    they were packed, and as it was used."""
     drawn = _first(rows)
     devices = sorted({row["device"] for row in drawn if "gpu" in row["device"]})[:MOST_CURVES]
     if not devices:
@@ -88,13 +94,22 @@ def memory_chart(rows: Sequence[Mapping[str, Any]]) -> str:
     for number, device in enumerate(devices):
         own = [row for row in drawn if row["device"] == device]
         for name, style in (("memory", "-"), ("peak_memory", ":")):
-            steps = [(row["began"], row[name] or 0) for row in own] + [(row["ended"], -(row[name] or 0)) for row in own]
+            steps = [(row["began"], row[name] or 0) for row in own] + [
+                (row["ended"], -(row[name] or 0)) for row in own
+            ]
             total, points = 0.0, [(0.0, 0.0)]
             for at, change in sorted(steps):
                 total += change
                 points.append((at, total / 1e9))
             label = f"{device}, {'expected' if name == 'memory_chart' else 'used'}"
-            axes.step(*zip(*points, strict=True), where="post", linestyle=style, linewidth=1.2, color=f"C{number}", label=label)
+            axes.step(
+                *zip(*points, strict=True),
+                where="post",
+                linestyle=style,
+                linewidth=1.2,
+                color=f"C{number}",
+                label=label,
+            )
     axes.set_xlabel("seconds")
     axes.set_ylabel("GB in trials")
     axes.legend(frameon=False, fontsize=8, loc="upper right")
@@ -117,7 +132,9 @@ def bars(values: Mapping[str, float], label: str, title: str) -> str:
 
 
 def difference_chart(rows: Sequence[tuple[str, float, float]], loss: str, reach: float) -> str:
-    """Paired differences with their intervals about zero; rows: name, mean, standard error. reach: in standard errors."""
+    """Paired differences with their intervals about zero;
+    rows: name, mean, standard error.
+    reach: in standard errors."""
     if not rows:
         return ""
     figure, axes = _figure(height=1.1 + 0.32 * len(rows))
@@ -132,14 +149,19 @@ def difference_chart(rows: Sequence[tuple[str, float, float]], loss: str, reach:
 
 
 def reliability(bins: Sequence[Mapping[str, Any]]) -> str:
-    """How often predictions were right against the probability that they were given; the area says how many rows."""
+    """How often predictions were right against the probability that they were
+    given; the area says how many rows."""
     if not bins:
         return ""
     figure, axes = _figure()
     most = max(b["rows"] for b in bins)
-    axes.plot([0, 1], [0, 1], linestyle="--", linewidth=1, color=_MUTED, label="what was said is what happens")
+    axes.plot(
+        [0, 1], [0, 1], linestyle="--", linewidth=1, color=_MUTED, label="what was said is what happens"
+    )
     sizes = [12 + 140 * b["rows"] / most for b in bins]
-    axes.scatter([b["probability"] for b in bins], [b["right"] for b in bins], s=sizes, color=_ACCENT, alpha=0.8)
+    axes.scatter(
+        [b["probability"] for b in bins], [b["right"] for b in bins], s=sizes, color=_ACCENT, alpha=0.8
+    )
     axes.plot([b["probability"] for b in bins], [b["right"] for b in bins], linewidth=1, color=_ACCENT)
     axes.set(xlim=(min(b["probability"] for b in bins) - 0.05, 1.02), ylim=(-0.03, 1.05))
     axes.set_xlabel("probability of the predicted class")
@@ -160,7 +182,8 @@ def histogram(data: Mapping[str, Any], label: str, title: str) -> str:
 
 
 def fields(rows: Sequence[Mapping[str, Any]], needed: float | None, length: int) -> str:
-    """The receptive field of each layer as a bar, with the input and what the task is likely to need as lines."""
+    """The receptive field of each layer as a bar, with the input and what the
+    task is likely to need as lines."""
     if not rows:
         return ""
     figure, axes = _figure(height=0.9 + 0.2 * len(rows))
@@ -179,7 +202,8 @@ def fields(rows: Sequence[Mapping[str, Any]], needed: float | None, length: int)
 
 
 def lines(series: Sequence[Sequence[float | None]]) -> str:
-    """A series as small as a picture, a line for each channel; drawn by hand, for there are dozens of them."""
+    """A series as small as a picture, a line for each channel; drawn by hand,
+    for there are dozens of them."""
     there = [point for channel in series for point in channel if point is not None] or [0.0]
     low, width, height, spread = min(there), 120, 48, max(there) - min(there) or 1.0
     paths = []
@@ -204,7 +228,10 @@ def spark(counts: Sequence[float]) -> str:
     width = 100 / len(counts)
     tops = [(i * width, 24 - 23 * count / most) for i, count in enumerate(counts) if count]
     bars_ = "".join(f"M{left:.4g} 24V{top:.3g}H{left + 0.85 * width:.4g}V24Z" for left, top in tops)
-    return f'<svg class="spark" viewBox="0 0 100 24" preserveAspectRatio="none" aria-hidden="true"><path d="{bars_}"/></svg>'
+    return (
+        f'<svg class="spark" viewBox="0 0 100 24" preserveAspectRatio="none" aria-hidden="true"><path '
+        f'd="{bars_}"/></svg>'
+    )
 
 
 def _figure(height: float = 3.0) -> tuple[Any, Any]:
@@ -224,7 +251,8 @@ def _figure(height: float = 3.0) -> tuple[Any, Any]:
 
 @lru_cache
 def _keep_out_of_the_home() -> tempfile.TemporaryDirectory[str] | None:
-    """matplotlib keeps a list of fonts in the home, unless it is told of another place: ours goes with the process."""
+    """matplotlib keeps a list of fonts in the home, unless it is told of another
+    place: ours goes with the process."""
     if "MPLCONFIGDIR" in os.environ or (Path.home() / ".cache" / "matplotlib").is_dir():
         return None
     place = tempfile.TemporaryDirectory(prefix="advisor-matplotlib-")
@@ -237,7 +265,12 @@ def _svg(figure: Any, title: str) -> str:
     import matplotlib
 
     buffer = io.StringIO()
-    settings = {"svg.fonttype": "none", "svg.hashsalt": "advisor", "text.parse_math": False, "text.color": _INK}
+    settings = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": "advisor",
+        "text.parse_math": False,
+        "text.color": _INK,
+    }
     with matplotlib.rc_context(settings):
         for legend in (a.get_legend() for a in figure.axes):
             for text in legend.get_texts() if legend else ():

@@ -1,18 +1,27 @@
-"""The recommended network for images or sequences, layer by layer, as a page shows it. Pure: facts and a configuration in."""
+"""The recommended network for images or sequences, layer by layer, as a page shows it.
+Pure: facts and a configuration in."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from advisor.networks.plan import layers, map_sizes, memory_bytes, parameter_count, plan_of, receptive_field, receptive_fields
+from advisor.networks.plan import (
+    layers,
+    map_sizes,
+    memory_bytes,
+    parameter_count,
+    plan_of,
+    receptive_field,
+    receptive_fields,
+)
 
 
 def blueprint(configuration: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any] | None:
     """What a configuration means for inputs of the measured size; None for tables.
 
-    values: of the facts. ``layers``: name, map (per axis), channels, parameters, and the receptive field in points of the
-    input as it is stored, with ``whole`` where a unit sees all of it.
+    values: of the facts. ``layers``: name, map (per axis), channels, parameters, and the receptive field in
+        points of the input as it is stored, with ``whole`` where a unit sees all of it.
     """
     size = _size(values)
     if size is None or "network" not in configuration:

@@ -27,7 +27,8 @@ RunDocument = Mapping[str, Any]
 MOST_COLUMNS = 200
 CURVES_SHOWN = 5
 MOST_TEXT, MOST_NAME, NAMES_SHOWN = 600, 60, 8
-"""Characters of a text and of a name, and names of a list, that are shown: a page of hostile names stays a page."""
+"""Characters of a text and of a name, and names of a list, that are shown: a
+page of hostile names stays a page."""
 SEVERITIES = {"error": "!!", "warning": "! ", "info": "- "}
 SHIFT_EFFECTS = {
     "psi": "PSI",
@@ -39,14 +40,25 @@ SHIFT_EFFECTS = {
 UNUSED = "Not used and not searched"
 """How the because of a parameter begins that the configuration does not read."""
 CHARTS = (
-    *("target", "fields", "history", "packing", "memory", "curves", "importances", "final", "test", "calibration"),
+    *(
+        "target",
+        "fields",
+        "history",
+        "packing",
+        "memory",
+        "curves",
+        "importances",
+        "final",
+        "test",
+        "calibration",
+    ),
     "residuals",
 )
 """All that the page may draw."""
 NOT_A_NETWORK = "A network is not the best tool here"
 BEYOND_CHANCE = 1.645
-"""Standard errors by which one must be ahead of the other on the same rows (one-sided 5 %) before any text calls it better
-or worse."""
+"""Standard errors by which one must be ahead of the other on the same rows (one-sided 5 %) before
+any text calls it better or worse."""
 TIME_TOLERANCE, TIME_SLACK = 0.1, 10.0
 """Share of a time limit, and seconds, by which it may be exceeded before the verdict says so."""
 
@@ -57,11 +69,16 @@ def number(value: Any) -> str:
         return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
     if 1000 <= abs(value) < 1e4:
         return f"{float(f'{value:.3g}'):,.0f}"
-    return f"{value:.3g}" if value == 0 or 1e-4 <= abs(value) < 1e4 else f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e")
+    return (
+        f"{value:.3g}"
+        if value == 0 or 1e-4 <= abs(value) < 1e4
+        else f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e")
+    )
 
 
 def verdict(result: RunDocument, findings: Sequence[RunDocument]) -> list[str]:
-    """Use this, expect this, look at that: a sentence or two each. That a network is not the best tool comes first."""
+    """Use this, expect this, look at that: a sentence or two each. That a network
+    is not the best tool comes first."""
     final, estimate, loss = result["final"], result["estimate"], result["loss"]
     if result["kind"] == "train":
         held_out = number(final["contenders"][0]["held_out_loss"])
@@ -69,7 +86,10 @@ def verdict(result: RunDocument, findings: Sequence[RunDocument]) -> list[str]:
     else:
         use = _gain(final, loss)
     interval = f"{number(estimate['low'])} to {number(estimate['high'])}"
-    expect = f"Expect {loss} {number(estimate['mean'])} on {estimate['rows']:,} new rows like these (90 % interval {interval})."
+    expect = (
+        f"Expect {loss} {number(estimate['mean'])} on {estimate['rows']:,} new rows like these (90 % "
+        f"interval {interval})."
+    )
     test = result["test"]
     if test.get("results"):
         own, *others = test["results"]
@@ -82,9 +102,14 @@ def verdict(result: RunDocument, findings: Sequence[RunDocument]) -> list[str]:
         use = f"{compared} {use}" if compared.startswith(NOT_A_NETWORK) else f"{use} {compared}"
         advised = next((o for o in others if o["name"] == incumbent), None)
         if advised and compare(advised["difference_to_network"]) == "better":
-            use += f" On the test rows {in_words(incumbent)} alone was better: {loss} {number(advised['loss'])}."
+            use += (
+                f" On the test rows {in_words(incumbent)} alone was better: {loss} {number(advised['loss'])}."
+            )
         elif advised and advised["loss"] < own["loss"]:
-            use += f" On the test rows {in_words(incumbent)} alone has {loss} {number(advised['loss'])}, lower within chance."
+            use += (
+                f" On the test rows {in_words(incumbent)} alone has {loss} {number(advised['loss'])}, "
+                "lower within chance."
+            )
     return [use, *_limits(result), expect, _look_at(findings, _reading(result))]
 
 
@@ -107,18 +132,27 @@ def _limits(result: RunDocument) -> list[str]:
             f"The best of the search, {in_words(incumbent)}, took its place as the one to beat."
         )
     if not final.get("confirmed", True):
-        sentences.append("The model was not confirmed on fresh splits: the time limit left no time for a final.")
+        sentences.append(
+            "The model was not confirmed on fresh splits: the time limit left no time for a final."
+        )
     if fewer := final.get("fewer_networks"):
         trained, wanted = fewer
-        sentences.append(f"For the time limit, the final trained {trained} network{'s' * (trained > 1)} per split, not {wanted}.")
+        sentences.append(
+            f"For the time limit, the final trained {trained} network{'s' * (trained > 1)} per split, not "
+            f"{wanted}."
+        )
     if final.get("without_latest_rows"):
-        sentences.append("The model has not seen the latest rows: training it again on all rows failed, or took too long.")
+        sentences.append(
+            "The model has not seen the latest rows: training it again on all rows failed, or took too long."
+        )
     if left_out := result["test"].get("left_out"):
         sentences.append(f"Left out, for the time limit: the {' and the '.join(left_out)} baseline.")
     limit = result.get("time_limit")
     if limit and result["seconds"] > (1 + TIME_TOLERANCE) * limit + TIME_SLACK:
         over = result["seconds"] - limit
-        sentences.append(f"It took {result['seconds']:,.0f} s, {over:,.0f} s more than the time limit of {limit:,.0f} s.")
+        sentences.append(
+            f"It took {result['seconds']:,.0f} s, {over:,.0f} s more than the time limit of {limit:,.0f} s."
+        )
     return sentences
 
 
@@ -126,7 +160,8 @@ def advice_alone(findings: Sequence[RunDocument]) -> list[str]:
     """The verdict before anything is trained."""
     return [
         "Start with the configuration below: it is what the rules make of the measured data.",
-        "Nothing was trained yet, so no loss is promised; `advisor tune RUN` searches around it and measures one.",
+        "Nothing was trained yet, so no loss is promised; `advisor tune RUN` searches around it and "
+        "measures one.",
         _look_at(findings, None),
     ]
 
@@ -163,7 +198,10 @@ def _gain(final: RunDocument, loss: str) -> str:
             f"with {loss} {number(beaten['held_out_loss'])} on held-out rows."
         )
     if winner is beaten:
-        return f"Use {in_words(incumbent)} ({final['reason']}): {loss} {number(beaten['held_out_loss'])} on held-out rows."
+        return (
+            f"Use {in_words(incumbent)} ({final['reason']}): {loss} {number(beaten['held_out_loss'])} on "
+            "held-out rows."
+        )
     difference = winner["difference"]
     chance = "beyond" if difference.get("high", 0.0) < 0 else "within"
     return (
@@ -174,7 +212,8 @@ def _gain(final: RunDocument, loss: str) -> str:
 
 
 def _less(loss: float, other: float) -> str:
-    """By how much a loss is below another; a share only where losses are positive (a likelihood's may be negative)."""
+    """By how much a loss is below another; a share only where losses are positive
+    (a likelihood's may be negative)."""
     if loss > 0 and other > 0:
         return f"{1 - loss / other:.1%} less" if loss <= other else f"{loss / other - 1:.1%} more"
     return f"{number(abs(other - loss))} {'less' if loss <= other else 'more'}"
@@ -197,10 +236,14 @@ def _against(own: RunDocument, baselines: Sequence[RunDocument], loss: str) -> s
     return f"The {best['name']} baseline is as good within chance, and simpler: it has {both}."
 
 
-def summary(recommendation: RunDocument, facts: RunDocument, width: int = 80, *, everything: bool = False) -> list[str]:
-    """The recommendation for a terminal, in lines of at most ``width`` characters: the data, its faults, the choices.
+def summary(
+    recommendation: RunDocument, facts: RunDocument, width: int = 80, *, everything: bool = False
+) -> list[str]:
+    """The recommendation for a terminal, in lines of at most ``width``
+    characters: the data, its faults, the choices.
 
-    everything: a table of all choices with their reasons, by topic; else of those that matter most, and the others by name.
+    everything: a table of all choices with their reasons, by topic; else of those that
+        matter most, and the others by name.
     """
     values, data = facts["values"], recommendation["data"]
     head = [
@@ -285,7 +328,8 @@ def _network_lines(recommendation: RunDocument, values: RunDocument) -> list[str
     if network is None:
         return []
     return [
-        f"network: {network['parameters']:,} weights in {len(network['layers'])} layers, about {network['memory_mb']:,.0f} MB in "
+        f"network: {network['parameters']:,} weights in {len(network['layers'])} layers, about "
+        f"{network['memory_mb']:,.0f} MB in "
         f"training; its last units see {network['field']} of {max(network['size'])} points"
     ]
 
@@ -294,15 +338,21 @@ def _type_counts(columns: Sequence[RunDocument]) -> list[str]:
     counts: dict[str, int] = {}
     for column in columns:
         counts[column["type"]] = counts.get(column["type"], 0) + 1
-    return [f"{count} {name}" for name, count in sorted(counts.items(), key=lambda item: -item[1])] or ["none"]
+    return [f"{count} {name}" for name, count in sorted(counts.items(), key=lambda item: -item[1])] or [
+        "none"
+    ]
 
 
-def topics(recommendation: RunDocument, ledger: RunDocument | None = None) -> list[tuple[str, list[dict[str, Any]]]]:
+def topics(
+    recommendation: RunDocument, ledger: RunDocument | None = None
+) -> list[tuple[str, list[dict[str, Any]]]]:
     """The parameters by topic, in their order: name, value, what is still searched, because, steps, yours.
 
     ledger: adds each one's alternatives and what would flip it, and the sources of its steps.
     """
-    entries = [_entry(name, recommendation, (ledger or {}).get(name, {})) for name in recommendation["provenance"]]
+    entries = [
+        _entry(name, recommendation, (ledger or {}).get(name, {})) for name in recommendation["provenance"]
+    ]
     return [(topic, list(group)) for topic, group in groupby(entries, key=lambda entry: str(entry["topic"]))]
 
 
@@ -329,13 +379,22 @@ def _entry(name: str, recommendation: RunDocument, kept: RunDocument) -> dict[st
 def _range(state: RunDocument) -> str:
     if "low" in state:
         return f"{'0 or ' if state.get('zero') else ''}{number(state['low'])} to {number(state['high'])}"
-    return "one of " + ", ".join(number(choice) for choice in state["choices"]) if "choices" in state else "fixed"
+    return (
+        "one of " + ", ".join(number(choice) for choice in state["choices"])
+        if "choices" in state
+        else "fixed"
+    )
 
 
-# ---------------------------------------------------------------------------------------------------- the two pages
+# ---------------------------------------------------------------------------------------------- the two pages
 
 
-def render_html(recommendation: RunDocument, facts: RunDocument, result: RunDocument | None, ledger: RunDocument | None = None) -> str:
+def render_html(
+    recommendation: RunDocument,
+    facts: RunDocument,
+    result: RunDocument | None,
+    ledger: RunDocument | None = None,
+) -> str:
     """One self-contained page; the same bytes for the same run. Its one script sorts, filters and copies."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
@@ -367,7 +426,12 @@ def render_html(recommendation: RunDocument, facts: RunDocument, result: RunDocu
     )
 
 
-def render_markdown(recommendation: RunDocument, facts: RunDocument, result: RunDocument | None, ledger: RunDocument | None = None) -> str:
+def render_markdown(
+    recommendation: RunDocument,
+    facts: RunDocument,
+    result: RunDocument | None,
+    ledger: RunDocument | None = None,
+) -> str:
     """The same sections as text, for a ticket or a terminal."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -399,7 +463,9 @@ def _markdown(value: Any) -> Any:
 
 def _shown(text: str) -> str:
     """Text of the data as a page shows it: bounded, and nothing invisible that turns a line round."""
-    clean = "".join(c if c.isprintable() or c in "\n\u00a0" else repr(c)[1:-1] for c in _middle(text, MOST_TEXT))
+    clean = "".join(
+        c if c.isprintable() or c in "\n\u00a0" else repr(c)[1:-1] for c in _middle(text, MOST_TEXT)
+    )
     return clean
 
 
@@ -424,7 +490,9 @@ def percent(share: float) -> str:
 def _words(value: Any) -> str:
     """A fact or a wish in a sentence."""
     if isinstance(value, list | tuple):
-        return f"{len(value)} names" if len(value) > 2 else " to ".join(number(item) for item in value) or "none"
+        return (
+            f"{len(value)} names" if len(value) > 2 else " to ".join(number(item) for item in value) or "none"
+        )
     return "not measured" if value is None else number(value)
 
 
@@ -434,10 +502,15 @@ def measured_words(measured: Mapping[str, Any]) -> str:
 
 
 def busy_share(packing: Sequence[Mapping[str, Any]]) -> float:
-    """The share of the workers' time that was spent in trials, from the first one's beginning to the last one's end."""
+    """The share of the workers' time that was spent in trials, from the first
+    one's beginning to the last one's end."""
     workers = {(row["device"], row["worker"]) for row in packing}
     span = max(row["ended"] for row in packing) - min(row["began"] for row in packing)
-    return float(sum(row["ended"] - row["began"] for row in packing) / (len(workers) * span)) if span > 0 else 1.0
+    return (
+        float(sum(row["ended"] - row["began"] for row in packing) / (len(workers) * span))
+        if span > 0
+        else 1.0
+    )
 
 
 def _filters() -> dict[str, Any]:
@@ -454,7 +527,9 @@ def _filters() -> dict[str, Any]:
     }
 
 
-def _view(recommendation: RunDocument, facts: RunDocument, result: RunDocument | None, ledger: RunDocument | None) -> dict[str, Any]:
+def _view(
+    recommendation: RunDocument, facts: RunDocument, result: RunDocument | None, ledger: RunDocument | None
+) -> dict[str, Any]:
     """What both pages show, in the order of their sections."""
     findings = recommendation["findings"]
     columns = facts["columns"][:MOST_COLUMNS]
@@ -463,7 +538,9 @@ def _view(recommendation: RunDocument, facts: RunDocument, result: RunDocument |
         "facts": facts,
         "inputs": _inputs(facts["values"]),
         # with an own objective it is not the advised network that was trained
-        "network": None if "objective" in (result or {}) else blueprint(recommendation["configuration"], facts["values"]),
+        "network": None
+        if "objective" in (result or {})
+        else blueprint(recommendation["configuration"], facts["values"]),
         "samples": facts.get("samples", ()),
         "mistakes": (result or {}).get("test", {}).get("mistakes", ()),
         "result": result,
@@ -483,22 +560,32 @@ def _view(recommendation: RunDocument, facts: RunDocument, result: RunDocument |
 def _configuration_yaml(recommendation: RunDocument) -> str:
     import yaml
 
-    return str(yaml.safe_dump({"configuration": dict(recommendation["configuration"])}, sort_keys=False, width=120))
+    return str(
+        yaml.safe_dump({"configuration": dict(recommendation["configuration"])}, sort_keys=False, width=120)
+    )
 
 
 def _remarks(column: RunDocument, findings: Sequence[RunDocument]) -> list[str]:
-    """What there is to say of a column: how its type was found, its numbers, the test rows, the findings that name it."""
+    """What there is to say of a column: how its type was found, its numbers, the
+    test rows, the findings that name it."""
     remarks = [str(column["why"])]
     if column.get("median") is not None:
-        remarks.append(f"median {number(column['median'])}, 90 % within {number(column['q05'])} to {number(column['q95'])}")
+        remarks.append(
+            f"median {number(column['median'])}, 90 % within {number(column['q05'])} to "
+            f"{number(column['q95'])}"
+        )
     elif column.get("minimum") is not None:
         remarks.append(f"{column['minimum']} to {column['maximum']}")
     if column.get("outliers"):
         remarks.append(f"{number(column['outliers'])} far outliers")
     if column.get("top"):
-        remarks.append(", ".join(f"{_middle(str(level), 24)} {percent(share)}" for level, share in column["top"][:4]))
+        remarks.append(
+            ", ".join(f"{_middle(str(level), 24)} {percent(share)}" for level, share in column["top"][:4])
+        )
     effects = column.get("shift") or {}
-    measured = [f"{word} {number(effects[name])}" for name, word in SHIFT_EFFECTS.items() if effects.get(name)]
+    measured = [
+        f"{word} {number(effects[name])}" for name, word in SHIFT_EFFECTS.items() if effects.get(name)
+    ]
     if measured:
         remarks.append(f"shift to the rows compared: {', '.join(measured)}")
     named = [finding["code"] for finding in findings if column["name"] in finding["columns"]]
@@ -529,18 +616,31 @@ def _readings(result: RunDocument | None) -> list[tuple[str, RunDocument]]:
         return []
     if "search" not in result:
         return [("recommendation", result["reading"])] if "reading" in result else []
-    return [(name, trial["reading"]) for name, trial in _shown_trials(result["search"]).items() if "reading" in trial]
+    return [
+        (name, trial["reading"])
+        for name, trial in _shown_trials(result["search"]).items()
+        if "reading" in trial
+    ]
 
 
 def _command(recommendation: RunDocument, result: RunDocument | None) -> str:
     """The command line that makes this run again."""
     data = recommendation["data"]
     kind = result["kind"] if result else "recommend"
-    parts = ["advisor", kind, shlex.quote(_shown(data.get("source") or "DATA")), "--target", shlex.quote(_shown(data["target"]))]
+    parts = [
+        "advisor",
+        kind,
+        shlex.quote(_shown(data.get("source") or "DATA")),
+        "--target",
+        shlex.quote(_shown(data["target"])),
+    ]
     for option in ("test", "kind", "task", "id_column", "time_column", "group_column", "channels"):
         if data.get(option):
             parts += [f"--{option.replace('_', '-')}", shlex.quote(_shown(str(data[option])))]
-    parts += [f"--type {shlex.quote(_shown(f'{name}={kind_}'))}" for name, kind_ in (data.get("types") or {}).items()]
+    parts += [
+        f"--type {shlex.quote(_shown(f'{name}={kind_}'))}"
+        for name, kind_ in (data.get("types") or {}).items()
+    ]
     parts += [f"--rules {shlex.quote(_shown(folder))}" for folder in data.get("rules") or ()]
     parts += [f"--without {shlex.quote(rule)}" for rule in data.get("without") or ()]
     origins = recommendation["provenance"].items()
@@ -571,25 +671,40 @@ def _charts(result: RunDocument | None, facts: RunDocument) -> dict[str, str]:
     else:
         drawn["history"] = charts.history(search["trials"], loss)
         placed = search.get("packing", [])  # a run of before there was one has none
-        drawn["packing"] = charts.packing(placed, {t["number"] for t in search["trials"] if t["end"] == "pruned"})
+        drawn["packing"] = charts.packing(
+            placed, {t["number"] for t in search["trials"] if t["end"] == "pruned"}
+        )
         drawn["memory"] = charts.memory_chart(placed)
         drawn["curves"] = charts.curves({name: t["curve"] for name, t in _shown_trials(search).items()}, loss)
-        drawn["importances"] = charts.bars(search["importances"], "share of the loss's variation", "Parameter importances")
+        drawn["importances"] = charts.bars(
+            search["importances"], "share of the loss's variation", "Parameter importances"
+        )
     compared = [(c["name"], c["difference"]) for c in result["final"]["contenders"] if c["difference"]]
     pairs = [(name, d["mean"], d["standard_error"]) for name, d in compared]
     drawn["final"] = charts.difference_chart(pairs, loss, BEYOND_CHANCE)
     tested = [(r["name"], r["difference_to_network"]) for r in result["test"].get("results", ())[1:]]
-    drawn["test"] = charts.difference_chart([(n, d["mean"], d["standard_error"]) for n, d in tested], loss, BEYOND_CHANCE)
+    drawn["test"] = charts.difference_chart(
+        [(n, d["mean"], d["standard_error"]) for n, d in tested], loss, BEYOND_CHANCE
+    )
     predictions = result["test"].get("predictions", {})
     if "calibration" in predictions:
         drawn["calibration"] = charts.reliability(predictions["calibration"]["bins"])
     if "residual_histogram" in predictions:
-        drawn["residuals"] = charts.histogram(predictions["residual_histogram"], "prediction minus truth", "Residuals")
+        drawn["residuals"] = charts.histogram(
+            predictions["residual_histogram"], "prediction minus truth", "Residuals"
+        )
     return drawn
 
 
-def write_report(run: RunFolder, recommendation: RunDocument, facts: RunDocument, ledger: RunDocument, result: RunDocument | None) -> None:
-    """report.html and report.json of a run. Without a new result, one that the run has already stays in the report."""
+def write_report(
+    run: RunFolder,
+    recommendation: RunDocument,
+    facts: RunDocument,
+    ledger: RunDocument,
+    result: RunDocument | None,
+) -> None:
+    """report.html and report.json of a run. Without a new result, one that the
+    run has already stays in the report."""
     from advisor.files import FORMAT, read_json, write_json, write_text
 
     if result is None and run.result.is_file():

@@ -1,4 +1,5 @@
-"""What a user sees while a search runs: a bar in a terminal or a notebook, plain lines elsewhere. All of it on stderr."""
+"""What a user sees while a search runs: a bar in a terminal or a notebook, plain
+lines elsewhere. All of it on stderr."""
 
 from __future__ import annotations
 
@@ -24,8 +25,9 @@ PHASES = {
 class PlainView:
     """A line per finished trial.
 
-    Order of calls: ``phase("search")`` when the data are read, ``event`` for each event of the search, ``phase("final")``,
-    ``final`` after each of its trainings; without a search ``phase("train")``, ``epoch`` after each; ``note`` at any time.
+    Order of calls: ``phase("search")`` when the data are read, ``event`` for each event of the search,
+    ``phase("final")``, ``final`` after each of its trainings; without a search ``phase("train")``,
+    ``epoch`` after each; ``note`` at any time.
     """
 
     loss = "loss"
@@ -38,7 +40,11 @@ class PlainView:
         value, origin = getattr(event, "value", None), getattr(event, "origin", "search")
         named = f"trial {event.number}" + (f" ({origin})" if origin != "search" else "")
         reached = "" if value is None else f", {self.loss} {value:.4g}"
-        best = "none yet" if progress.best_value is None else f"{progress.best_value:.4g} (trial {progress.best_number})"
+        best = (
+            "none yet"
+            if progress.best_value is None
+            else f"{progress.best_value:.4g} (trial {progress.best_number})"
+        )
         reason = f": {event.reason}" if end in ("failed", "set aside") else ""  # type: ignore[union-attr]
         self.line(f"{named}: {end}{reached}{reason}; {progress.done} of {progress.trials} done, best {best}")
 
@@ -47,7 +53,8 @@ class PlainView:
             self.line(PHASES[name])
 
     def epoch(self, done: int, epochs: int, loss: float) -> None:
-        """So many of at most so many epochs have been trained; loss: of the last, on the validating rows."""
+        """So many of at most so many epochs have been trained;
+        loss: of the last, on the validating rows."""
 
     def final(self, done: int, trainings: int) -> None:
         """So many of the final's trainings have ended."""
@@ -65,7 +72,8 @@ class QuietView(PlainView):
 
 
 class BarView(PlainView):
-    """A progress bar with the best so far, what is running, and the time left; finished trials scroll by above it."""
+    """A progress bar with the best so far, what is running, and the time left;
+    finished trials scroll by above it."""
 
     def __init__(self, bar: Any) -> None:
         self._bar = bar
@@ -76,7 +84,10 @@ class BarView(PlainView):
         running = ", ".join(f"{t.number} (epoch {t.epoch})" for t in progress.running)
         best = "" if progress.best_value is None else f"best {self.loss} {progress.best_value:.4g}"
         self._bar.update(
-            self._task, total=progress.trials, completed=progress.done, description=f"{best}  running {running or '-'}"
+            self._task,
+            total=progress.trials,
+            completed=progress.done,
+            description=f"{best}  running {running or '-'}",
         )
 
     def phase(self, name: str) -> None:
@@ -87,7 +98,9 @@ class BarView(PlainView):
             self._task = self._bar.add_task(PHASES[name].partition(":")[0], total=None)
 
     def epoch(self, done: int, epochs: int, loss: float) -> None:
-        self._bar.update(self._task, total=epochs, completed=done, description=f"training, {self.loss} {loss:.4g}")
+        self._bar.update(
+            self._task, total=epochs, completed=done, description=f"training, {self.loss} {loss:.4g}"
+        )
 
     def final(self, done: int, trainings: int) -> None:
         self._bar.update(self._task, total=trainings, completed=done)
@@ -103,10 +116,19 @@ def view(*, quiet: bool) -> Iterator[PlainView]:
         yield QuietView()
     elif sys.stderr.isatty() or _in_notebook():
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
 
         columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-        with Progress(TextColumn("{task.description}", markup=False), *columns, console=Console(stderr=True)) as bar:
+        with Progress(
+            TextColumn("{task.description}", markup=False), *columns, console=Console(stderr=True)
+        ) as bar:
             yield BarView(bar)
     else:
         yield PlainView()

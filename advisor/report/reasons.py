@@ -1,4 +1,5 @@
-"""The ledger in sentences: one parameter as a paragraph, all of them as a list, two recommendations as a difference."""
+"""The ledger in sentences: one parameter as a paragraph, all of them as a list,
+two recommendations as a difference."""
 
 from __future__ import annotations
 
@@ -22,8 +23,12 @@ SIDES = {
 
 
 def paragraph(entry: Entry) -> str:
-    """Why a parameter has its value: the base, every step with its facts and sources, what was rejected, what flips it."""
-    sentences = [f"{entry['parameter']} is {number(entry['value'])} ({entry['meaning']}){_searched(entry['searched'])}."]
+    """Why a parameter has its value: the base, every step with its facts and sources,
+    what was rejected, what flips it."""
+    sentences = [
+        f"{entry['parameter']} is {number(entry['value'])} "
+        f"({entry['meaning']}){_searched(entry['searched'])}."
+    ]
     sentences.append(f"The base space has {_state(entry['base'])}.")
     for rule, steps in _by_rule(entry["steps"]):
         sentences.append(_step(rule, steps))
@@ -32,17 +37,22 @@ def paragraph(entry: Entry) -> str:
     for other in entry["alternatives"]:
         sentences.append(f"Not {number(other['value'])}: {_ended(other['why_not'])}")
     for item in entry["contradictions"]:
-        wants = " against ".join(f"{side['rule'] or 'you'} ({_wanted(side['wants'])})" for side in item["sides"])
+        wants = " against ".join(
+            f"{side['rule'] or 'you'} ({_wanted(side['wants'])})" for side in item["sides"]
+        )
         sentences.append(f"The rules disagree here, {wants}: {SIDES[item['decided_by']]}.")
     sentences.append(_flips(entry))
     return " ".join(sentences)
 
 
 def overview(recommendation: Recommendation) -> str:
-    """One line for each parameter: its value and why. What would flip it is not told, so it is not looked for."""
+    """One line for each parameter: its value and why. What would flip it is not
+    told, so it is not looked for."""
     values, origins = recommendation.configuration, recommendation.provenance
     width = max(len(name) for name in origins)
-    return "\n".join(f"{name:{width}}  {number(values[name]):>16}  {own.because}" for name, own in origins.items())
+    return "\n".join(
+        f"{name:{width}}  {number(values[name]):>16}  {own.because}" for name, own in origins.items()
+    )
 
 
 def difference(changes: Sequence[ParameterDifference], findings: Mapping[str, Sequence[str]]) -> str:
@@ -53,7 +63,9 @@ def difference(changes: Sequence[ParameterDifference], findings: Mapping[str, Se
         gone = [rule for rule in change.rules_one if rule not in change.rules_other]
         new = [rule for rule in change.rules_other if rule not in change.rules_one]
         if gone or new:
-            lines.append("    " + "; ".join([f"no longer {rule}" for rule in gone] + [f"now {rule}" for rule in new]))
+            lines.append(
+                "    " + "; ".join([f"no longer {rule}" for rule in gone] + [f"now {rule}" for rule in new])
+            )
     lines += [f"no longer found: {message}" for message in findings["gone"]]
     lines += [f"now found: {message}" for message in findings["new"]]
     return "\n".join(lines) if lines else "Nothing differs: the same configuration, search and findings."
@@ -71,17 +83,30 @@ def _step(rule: Entry, steps: Sequence[Entry]) -> str:
     if not rule["rule"]:
         return _ended(rule["because"])
     because = next((step["because"] for step in steps if step["because"]), rule["title"])
-    facts = ", ".join(f"{name} = {_fact(value)}" for name, value in rule["facts"].items()) or "it always holds"
-    grade = [f"rule {rule['rule']}", rule["strength"], rule["evidence"], *([", ".join(rule["notes"])] if rule["notes"] else [])]
+    facts = (
+        ", ".join(f"{name} = {_fact(value)}" for name, value in rule["facts"].items()) or "it always holds"
+    )
+    grade = [
+        f"rule {rule['rule']}",
+        rule["strength"],
+        rule["evidence"],
+        *([", ".join(rule["notes"])] if rule["notes"] else []),
+    ]
     sources = "; ".join(f"{r['cite']}: {r['says']}" for r in rule["references"])
     if rule["measured"]:
         sources += f"; measured here: {measured_words(rule['measured'])}"
     moved = _moved(steps[0]["before"], steps[-1]["after"])
-    return f"{_ended(because)} [{'; '.join(grade)}; {facts}]{moved}" + (f" Source: {_ended(sources)}" if sources else "")
+    return f"{_ended(because)} [{'; '.join(grade)}; {facts}]{moved}" + (
+        f" Source: {_ended(sources)}" if sources else ""
+    )
 
 
 def _moved(before: Entry, after: Entry) -> str:
-    return f" This moved it from {_state(before)} to {_state(after)}." if before != after else " This agrees with what stood."
+    return (
+        f" This moved it from {_state(before)} to {_state(after)}."
+        if before != after
+        else " This agrees with what stood."
+    )
 
 
 def _flips(entry: Entry) -> str:

@@ -1,4 +1,5 @@
-"""A few rows of a set of images or sequences as a page can show them: small PNG pictures, thinned series. No torch."""
+"""A few rows of a set of images or sequences as a page can show them: small PNG
+pictures, thinned series. No torch."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ SIDE, POINTS, CHANNELS = 64, 120, 3
 
 
 def samples(data: Dataset, seed: int) -> list[dict[str, Any]]:
-    """The first few rows of each class in a random order (always the same for a seed), or rows of a regression."""
+    """The first few rows of each class in a random order (always the same for a
+    seed), or rows of a regression."""
     order = np.random.default_rng(seed).permutation(len(data))
     if data.task == "regression":
         chosen = order[: min(MOST_ROWS, 3 * PER_CLASS)]
@@ -31,15 +33,17 @@ def samples(data: Dataset, seed: int) -> list[dict[str, Any]]:
 def mistakes(
     data: Dataset, scores: NDArray[np.float64], chosen: NDArray[np.int64] | None, losses: NDArray[np.float64]
 ) -> list[dict[str, Any]]:
-    """The rows with the largest losses: classes that were taken for others, or the numbers that are furthest off.
+    """The rows with the largest losses: classes that were taken for others, or
+    the numbers that are furthest off.
 
-    chosen: the class that each row was given; None for a regression. losses: (rows,).
+    chosen: the class that each row was given; None for a regression.
+    losses: (rows,).
     """
     order = np.argsort(-losses, kind="stable")
     if chosen is None:
         return [
             drawn(data, row) | {"label": float(data.target[row]), "predicted": float(scores[row])}
-            for row in order[:PER_CLASS * 2]
+            for row in order[: PER_CLASS * 2]
         ]
     wrong = [row for row in order if chosen[row] != data.target[row]][:MOST_ROWS]
     return [
@@ -74,4 +78,7 @@ def _png(values: NDArray[np.uint8]) -> str:
 def _thinned(values: NDArray[np.float32]) -> list[list[float | None]]:
     """Every so many points of the first channels, to three digits; None where there is none."""
     step = max(1, -(-values.shape[1] // POINTS))
-    return [[float(f"{v:.3g}") if np.isfinite(v) else None for v in channel[::step]] for channel in values[:CHANNELS]]
+    return [
+        [float(f"{v:.3g}") if np.isfinite(v) else None for v in channel[::step]]
+        for channel in values[:CHANNELS]
+    ]

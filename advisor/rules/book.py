@@ -66,7 +66,8 @@ NOT_RULES = ("evidence.yaml", "profiles.yaml")
 """Files of a rule folder that hold no rules."""
 
 PRIOR_FACTOR: Mapping[Confidence, float] = {"low": 30.0, "medium": 10.0, "high": 3.0}
-"""How far a prior leaves the search open, each way, for a parameter on a log scale (docs/evidence.md, range around a recommended value)."""
+"""How far a prior leaves the search open, each way, for a parameter on a log scale (docs/evidence.md,
+range around a recommended value)."""
 PRIOR_SHARE: Mapping[Confidence, float] = {"low": 0.5, "medium": 0.25, "high": 0.1}
 """The same for a linear parameter: this share of its base range, each way; at least 1 for whole numbers."""
 
@@ -74,7 +75,8 @@ KNOWN_WORDS: Mapping[str, tuple[str, ...]] = {
     "task": ("binary", "multiclass", "regression"),
     "test.origin": ("file", "held-out"),
 }
-"""Facts that are one of few words, so that a misspelt word in a condition is found when the rule is loaded."""
+"""Facts that are one of few words, so that a misspelt word in a condition is
+found when the rule is loaded."""
 
 
 class FactLike(Protocol):
@@ -87,7 +89,13 @@ class FactLike(Protocol):
 
 def fact_names(schema: Mapping[str, FactLike]) -> dict[str, Name]:
     """The names that conditions may use, from the schema of facts."""
-    kinds: dict[str, expressions.ValueKind] = {"int": "number", "float": "number", "bool": "boolean", "text": "text", "list": "list"}
+    kinds: dict[str, expressions.ValueKind] = {
+        "int": "number",
+        "float": "number",
+        "bool": "boolean",
+        "text": "text",
+        "list": "list",
+    }
     return {name: Name(kinds[spec.type], KNOWN_WORDS.get(name, ())) for name, spec in schema.items()}
 
 
@@ -100,14 +108,17 @@ def _by_kind(spaces: Spaces) -> Mapping[Kind, Space]:
 
 
 def own_names(spaces: Spaces) -> dict[str, Name]:
-    """``yours.PARAMETER`` for each parameter that is one of some words: the person's own choice, "" without one.
+    """``yours.PARAMETER`` for each parameter that is one of some words: the
+    person's own choice, "" without one.
 
     So a rule can fit the rest to what a person fixed (the learning rate to the optimizer).
     """
     choices: dict[str, dict[Scalar, None]] = {}
     for space in _by_kind(spaces).values():
         for name, parameter in space.parameters.items():
-            if parameter.type == "categorical" and all(isinstance(choice, str) for choice in parameter.choices):
+            if parameter.type == "categorical" and all(
+                isinstance(choice, str) for choice in parameter.choices
+            ):
                 choices.setdefault(name, {"": None}).update(dict.fromkeys(parameter.choices))
     return {f"yours.{name}": Name("text", tuple(words)) for name, words in choices.items()}
 
@@ -135,13 +146,16 @@ def load_rules(
 ) -> tuple[Rule, ...]:
     """The rules of some folders or files, sorted by id; UserError with the first complaint when there is any.
 
-    A rule that another one `replaces` is left out, and so are the ids in `without` (UserError for an unknown one) and
-    rules for other kinds of data (kind None takes all). The order of sources and files does not matter.
+    A rule that another one `replaces` is left out, and so are the ids in `without`
+    (UserError for an unknown one) and rules for other kinds of data (kind None takes all).
+    The order of sources and files does not matter.
     """
     checked = check_rules(sources, schema, spaces)
     if checked.complaints:
         more = len(checked.complaints) - 1
-        raise UserError(checked.complaints[0] + (f" (and {more} more: see 'advisor rules check')" if more else ""))
+        raise UserError(
+            checked.complaints[0] + (f" (and {more} more: see 'advisor rules check')" if more else "")
+        )
     replaced = {old: rule.id for rule in checked.rules for old in rule.replaces}
     known = [rule.id for rule in checked.rules]
     for name in without:
@@ -149,15 +163,19 @@ def load_rules(
             by = f"; it was replaced by '{replaced[name]}'" if name in replaced else did_you_mean(name, known)
             raise UserError(f"--without: there is no rule '{name}'{by}")
     gone = {*replaced, *without}
-    return tuple(rule for rule in checked.rules if rule.id not in gone and (kind is None or kind in rule.applies_to))
+    return tuple(
+        rule for rule in checked.rules if rule.id not in gone and (kind is None or kind in rule.applies_to)
+    )
 
 
 def check_rules(sources: Sequence[Path | str], schema: Mapping[str, FactLike], spaces: Spaces) -> Checked:
-    """Read and check all rules of some folders or files; complaints are collected, nothing is raised for a rule.
+    """Read and check all rules of some folders or files; complaints are
+    collected, nothing is raised for a rule.
 
     A rule may only name parameters that every kind of data has which it applies to.
 
-    UserError for a source that is not there, holds no rule file, or holds more than anyone can have written by hand.
+    UserError for a source that is not there, holds no rule file, or holds more
+    than anyone can have written by hand.
     """
     by_kind = _by_kind(spaces)
     names = {**fact_names(schema), **own_names(spaces)}
@@ -229,7 +247,8 @@ def _read_file(
 
 
 def _spaces_of(rule: Any, spaces: Mapping[Kind, Space]) -> list[Space]:
-    """The different spaces that a rule must fit; some space where it does not say, which is complained about there."""
+    """The different spaces that a rule must fit; some space where it does not
+    say, which is complained about there."""
     named = rule.get("applies_to") if isinstance(rule, Mapping) else None
     kinds = [kind for kind in named if kind in get_args(Kind)] if isinstance(named, list) else []
     found = {id(spaces[kind]): spaces[kind] for kind in kinds if kind in spaces}
@@ -265,11 +284,15 @@ def _clashes(rules: Sequence[Rule]) -> list[str]:
     for rule in rules:
         other = first.setdefault(rule.id, rule)
         if other is not rule:
-            complaints.append(f"{rule.file}:{rule.line}: id: '{rule.id}' is taken by {other.file}:{other.line}")
+            complaints.append(
+                f"{rule.file}:{rule.line}: id: '{rule.id}' is taken by {other.file}:{other.line}"
+            )
     for rule in rules:
         for old in rule.replaces:
             if old == rule.id or (old in first and rule.id in first[old].replaces):
-                complaints.append(f"{rule.file}:{rule.line}: replaces: '{old}' and '{rule.id}' replace each other")
+                complaints.append(
+                    f"{rule.file}:{rule.line}: replaces: '{old}' and '{rule.id}' replace each other"
+                )
     return complaints
 
 
@@ -286,7 +309,8 @@ def _circles(rules: Sequence[Rule], space: Space) -> list[str]:
         for name in ready:
             del needs[name]
     return [
-        f"{sources[name].file}:{sources[name].line}: then.derive.{name}: depends on itself through {', '.join(others)}"
+        f"{sources[name].file}:{sources[name].line}: then.derive.{name}: depends on itself through "
+        f"{', '.join(others)}"
         for name in sorted(needs)
         if name in sources and (others := sorted(needs[name] & set(needs)))
     ][:1]
@@ -296,7 +320,9 @@ def _circles(rules: Sequence[Rule], space: Space) -> list[str]:
 class Claim:
     """What a fired rule wants of one parameter, in numbers.
 
-    value: for set, default and prior. low, high: for range, and for a prior of a number. choices: for choices.
+    value: for set, default and prior.
+    low, high: for range, and for a prior of a number.
+    choices: for choices.
     """
 
     kind: EffectKind
@@ -313,8 +339,10 @@ class Claim:
 class Judgement:
     """What a rule says about some facts.
 
-    fires: True, False, or None when it cannot be judged. used: the facts that it looked at, with their values;
-    missing: those that were not measured. columns: of its finding.
+    fires: True, False, or None when it cannot be judged.
+    used: the facts that it looked at, with their values;
+    missing: those that were not measured.
+    columns: of its finding.
     """
 
     fires: bool | None
@@ -327,8 +355,8 @@ class Judgement:
 def judge_rule(rule: Rule, facts: Mapping[str, Any], space: Space) -> Judgement:
     """Evaluate a rule's condition and, when it fires, its effects. Never raises, whatever the facts are.
 
-    An effect whose value cannot be computed (a fact was not measured) makes the whole rule unjudged: half a piece of
-    advice is none.
+    An effect whose value cannot be computed (a fact was not measured) makes the whole rule
+    unjudged: half a piece of advice is none.
     """
     values = {**dict.fromkeys(_own_names_in(rule), ""), **facts, **rule.limit_values()}
     used: dict[str, None] = {}
@@ -345,7 +373,11 @@ def judge_rule(rule: Rule, facts: Mapping[str, Any], space: Space) -> Judgement:
 
     def verdict(fires: bool | None, claims: Sequence[Claim] = (), columns: Sequence[str] = ()) -> Judgement:
         # a choice that the person did not make is no reason
-        seen = {n: _plain(facts[n]) for n in used if n in facts and not (n.startswith("yours.") and facts[n] == "")}
+        seen = {
+            n: _plain(facts[n])
+            for n in used
+            if n in facts and not (n.startswith("yours.") and facts[n] == "")
+        }
         return Judgement(fires, seen, tuple(missing), tuple(claims), tuple(columns))
 
     holds = True if rule.when is None else compute(rule.when)
@@ -372,8 +404,14 @@ def judge_rule(rule: Rule, facts: Mapping[str, Any], space: Space) -> Judgement:
 
 def _own_names_in(rule: Rule) -> list[str]:
     """The ``yours.`` names that a rule looks at: without a person's choice they are "", never unknown."""
-    expressions = [value for effect in rule.effects for value in effect.values if isinstance(value, Expression)]
-    read = {name for expression in [*expressions, *([rule.when] if rule.when else [])] for name in expression.names}
+    expressions = [
+        value for effect in rule.effects for value in effect.values if isinstance(value, Expression)
+    ]
+    read = {
+        name
+        for expression in [*expressions, *([rule.when] if rule.when else [])]
+        for name in expression.names
+    }
     return [name for name in read if name.startswith("yours.")]
 
 
@@ -381,7 +419,9 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _claim(effect: Effect, amounts: list[Any], values: Mapping[str, Any], parameter: Parameter, rule: str) -> Claim:
+def _claim(
+    effect: Effect, amounts: list[Any], values: Mapping[str, Any], parameter: Parameter, rule: str
+) -> Claim:
     kind, name = effect.kind, effect.parameter
     if kind == "derive":
         given = {fact: values[fact] for fact in effect.given}
@@ -398,7 +438,8 @@ def _claim(effect: Effect, amounts: list[Any], values: Mapping[str, Any], parame
 
 
 def _around(parameter: Parameter, value: Scalar, confidence: Confidence) -> tuple[float | None, float | None]:
-    """The range around a prior's value; (None, None) where there is nothing to narrow: words, or a value of 0."""
+    """The range around a prior's value; (None, None) where there is nothing to
+    narrow: words, or a value of 0."""
     if parameter.type == "categorical" or isinstance(value, str) or (parameter.zero and value == 0):
         return None, None
     if parameter.log:
@@ -410,7 +451,8 @@ def _around(parameter: Parameter, value: Scalar, confidence: Confidence) -> tupl
 
 
 def load_profile(path: Path | str, schema: Mapping[str, FactLike], name: str = "typical") -> dict[str, Any]:
-    """The facts of a typical table, from ``profiles.yaml``: what an example does not give is taken from here."""
+    """The facts of a typical table, from ``profiles.yaml``: what an example does
+    not give is taken from here."""
     document = strict_yaml.read_yaml(Path(path))
     data = document.data
     if not isinstance(data, Mapping) or not isinstance(data.get("profiles"), Mapping):
@@ -424,7 +466,9 @@ def load_profile(path: Path | str, schema: Mapping[str, FactLike], name: str = "
         if fact not in names:
             raise document.error(("profiles", name, fact), f"unknown fact{did_you_mean(fact, names)}")
         if isinstance(value, str) and names[fact].kind != "text":
-            raise document.error(("profiles", name, fact), f"{shown_value(value)} is not a number{number_hint(value)}")
+            raise document.error(
+                ("profiles", name, fact), f"{shown_value(value)} is not a number{number_hint(value)}"
+            )
     return dict(profile)
 
 
@@ -442,8 +486,11 @@ class ExampleResult:
     line: int
 
 
-def run_examples(rules: Sequence[Rule], space: Space, profile: Mapping[str, Any]) -> tuple[ExampleResult, ...]:
-    """Run the examples of some rules, each rule by itself on the base space; `profile` has the facts not given.
+def run_examples(
+    rules: Sequence[Rule], space: Space, profile: Mapping[str, Any]
+) -> tuple[ExampleResult, ...]:
+    """Run the examples of some rules, each rule by itself on the base space;
+    `profile` has the facts not given.
 
     A rule for several kinds of data is run once with the space and the profile of each.
     """
@@ -453,7 +500,9 @@ def run_examples(rules: Sequence[Rule], space: Space, profile: Mapping[str, Any]
             got = _got(rule, example, space, profile)
             passed = _same(example.expect, got)
             results.append(
-                ExampleResult(rule.id, number, example.given, example.expect, got, passed, rule.file, example.line)
+                ExampleResult(
+                    rule.id, number, example.given, example.expect, got, passed, rule.file, example.line
+                )
             )
     return tuple(results)
 
@@ -464,7 +513,9 @@ def _got(rule: Rule, example: Example, space: Space, profile: Mapping[str, Any])
         return NOT_JUDGED if verdict.fires is None else NOT_FIRING
     wanted: Mapping[str, Any]
     if isinstance(example.expect, str):
-        wanted = {claim.parameter: None for claim in verdict.claims} | ({"finding": None} if rule.finding else {})
+        wanted = {claim.parameter: None for claim in verdict.claims} | (
+            {"finding": None} if rule.finding else {}
+        )
     else:
         wanted = example.expect
     return {name: _outcome(rule, verdict, name, wanted[name], example, space) for name in wanted}
@@ -494,7 +545,12 @@ def _same(expected: Any, got: Any) -> bool:
         return expected.keys() == got.keys() and all(_same(expected[key], got[key]) for key in expected)
     if isinstance(expected, list) and isinstance(got, list):
         return len(expected) == len(got) and all(map(_same, expected, got))
-    if isinstance(expected, bool) or isinstance(got, bool) or isinstance(expected, str) or isinstance(got, str):
+    if (
+        isinstance(expected, bool)
+        or isinstance(got, bool)
+        or isinstance(expected, str)
+        or isinstance(got, str)
+    ):
         return type(expected) is type(got) and bool(expected == got)
     if isinstance(expected, (int, float)) and isinstance(got, (int, float)):
         return math.isclose(expected, got, rel_tol=1e-6, abs_tol=1e-12)

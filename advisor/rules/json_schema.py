@@ -28,21 +28,27 @@ def to_json(space: Space, facts: Mapping[str, Name]) -> str:
 
 
 def schema(space: Space, facts: Mapping[str, Name]) -> JsonSchema:
-    """The schema of a rule file. facts: the names that examples may give, with their kinds."""
+    """The schema of a rule file.
+    facts: the names that examples may give, with their kinds."""
     fields = _fields(space, facts)
     # by the lists that rule_format goes by: a field that it gets and we lack is a KeyError in the first test
     rule = _object({name: fields[name] for name in (*words.REQUIRED, *words.OPTIONAL)}, words.REQUIRED)
     return {
         "$schema": DRAFT,
         "title": "A rule file of advisor",
-        **_object({"format": {"const": 1}, "rules": {"type": "array", "items": {"$ref": "#/$defs/rule"}}}, ("format", "rules")),
+        **_object(
+            {"format": {"const": 1}, "rules": {"type": "array", "items": {"$ref": "#/$defs/rule"}}},
+            ("format", "rules"),
+        ),
         "$defs": {"rule": rule},
     }
 
 
 def _fields(space: Space, facts: Mapping[str, Name]) -> dict[str, JsonSchema]:
     given = {name: _fact(known) for name, known in facts.items()}
-    outcomes: dict[str, JsonSchema] = {name: {} for name in space.parameters} | {"finding": {"type": "string"}}
+    outcomes: dict[str, JsonSchema] = {name: {} for name in space.parameters} | {
+        "finding": {"type": "string"}
+    }
     example = {
         "given": _object(given),
         "config": _object({name: _literal(parameter) for name, parameter in space.parameters.items()}),
@@ -63,7 +69,15 @@ def _fields(space: Space, facts: Mapping[str, Name]) -> dict[str, JsonSchema]:
         "alternatives": _list(dict(zip(words.ALTERNATIVE, (SCALAR, TEXT), strict=True))),
         "known_problems": {"type": "array", "items": TEXT},
         "references": {
-            **_list(dict(zip(words.REFERENCE, (TEXT, {"type": "string", "pattern": f"^({words.URL})$"}, TEXT), strict=True))),
+            **_list(
+                dict(
+                    zip(
+                        words.REFERENCE,
+                        (TEXT, {"type": "string", "pattern": f"^({words.URL})$"}, TEXT),
+                        strict=True,
+                    )
+                )
+            ),
             "minItems": 1,
         },
         "evidence": _enum(words.Evidence),
@@ -85,7 +99,11 @@ def _effect(kind: str, space: Space) -> JsonSchema:
         return _object({name: finding[name] for name in words.FINDING}, ("severity", "code"))
     effect: words.EffectKind = kind  # type: ignore[assignment]  # one of EFFECTS that is no finding
     # strength is another field: what the strongest rule may do is allowed here
-    fit = [parameter for parameter in space.parameters.values() if words.not_fit(effect, parameter, "must") is None]
+    fit = [
+        parameter
+        for parameter in space.parameters.values()
+        if words.not_fit(effect, parameter, "must") is None
+    ]
     return _object({parameter.name: _amounts(effect, parameter) for parameter in fit}, least=1)
 
 
@@ -110,7 +128,11 @@ def _amounts(kind: words.EffectKind, parameter: Parameter) -> JsonSchema:
 def _literal(parameter: Parameter) -> JsonSchema:
     if parameter.type == "categorical":
         return {"enum": list(parameter.choices)}
-    number = {"type": "integer" if parameter.type == "int" else "number", "minimum": parameter.low, "maximum": parameter.high}
+    number = {
+        "type": "integer" if parameter.type == "int" else "number",
+        "minimum": parameter.low,
+        "maximum": parameter.high,
+    }
     return {"anyOf": [{"const": 0}, number]} if parameter.zero else number
 
 
@@ -128,6 +150,11 @@ def _list(fields: Mapping[str, Any]) -> JsonSchema:
 
 
 def _object(fields: Mapping[str, Any], required: tuple[str, ...] = (), least: int = 0) -> JsonSchema:
-    """A mapping with these fields and no others: a misspelt one is the mistake that an editor can show best."""
+    """A mapping with these fields and no others: a misspelt one is the mistake
+    that an editor can show best."""
     result: JsonSchema = {"type": "object", "properties": dict(fields), "additionalProperties": False}
-    return result | ({"required": list(required)} if required else {}) | ({"minProperties": least} if least else {})
+    return (
+        result
+        | ({"required": list(required)} if required else {})
+        | ({"minProperties": least} if least else {})
+    )

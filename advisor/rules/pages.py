@@ -1,4 +1,5 @@
-"""The rule book as pages to read: one per rule and an index. Same rules, same bytes; nothing is measured or judged."""
+"""The rule book as pages to read: one per rule and an index. Same rules, same
+bytes; nothing is measured or judged."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ def pages(rules: Sequence[Rule]) -> dict[str, str]:
 
 
 def write_pages(rules: Sequence[Rule], folder: Path) -> int:
-    """Write all pages; pages that we wrote for rules that are gone are removed, other files stay. The number of pages.
+    """Write all pages; pages that we wrote for rules that are gone are removed,
+    other files stay. The number of pages.
 
     UserError when the folder cannot be written.
     """
@@ -42,7 +44,9 @@ def write_pages(rules: Sequence[Rule], folder: Path) -> int:
 
 def _index(rules: Sequence[Rule]) -> str:
     lines = [MARK, "# The rules", ""]
-    lines.append(f"{len(rules)} rules by topic. `advisor rules show ID` prints one; [how to write them](../rules.md).")
+    lines.append(
+        f"{len(rules)} rules by topic. `advisor rules show ID` prints one; [how to write them](../rules.md)."
+    )
     for topic in sorted({rule.topic for rule in rules}):
         lines += ["", f"## {_words(topic)}", ""]
         rows = [
@@ -67,16 +71,30 @@ def _page(rule: Rule) -> str:
     lines += _table(("", ""), facts)
     lines += ["", "## When", "", _code("always" if rule.when is None else rule.when.text)]
     if rule.limits:
-        lines += ["", *_table(("limit", "value"), [(_code(f"limits.{k}"), _code(_value(v))) for k, v in rule.limits.items()])]
+        lines += [
+            "",
+            *_table(
+                ("limit", "value"), [(_code(f"limits.{k}"), _code(_value(v))) for k, v in rule.limits.items()]
+            ),
+        ]
     if rule.universal:
         lines += ["", f"Why it may hold on every table: {_prose(rule.universal)}"]
     lines += ["", "## Then", "", *_table(("effect", "on", "value"), _effects(rule))]
     lines += ["", "## Because", "", f"> {_prose(rule.because.text)}", "", "## Why", "", _prose(rule.why)]
-    lines += _list("Alternatives", (f"{_code(_value(a.value))}: {_prose(a.why_not)}" for a in rule.alternatives))
+    lines += _list(
+        "Alternatives", (f"{_code(_value(a.value))}: {_prose(a.why_not)}" for a in rule.alternatives)
+    )
     lines += _list("Known problems", map(_prose, rule.known_problems))
-    lines += _list("References", (f"[{_prose(r.cite)}]({_link(r.url)}): {_prose(r.says)}" for r in rule.references))
+    lines += _list(
+        "References", (f"[{_prose(r.cite)}]({_link(r.url)}): {_prose(r.says)}" for r in rule.references)
+    )
     if rule.measured is not None:
-        lines += ["", "## Measured", "", *_table(("", ""), [(name, _prose(_value(v))) for name, v in rule.measured.items()])]
+        lines += [
+            "",
+            "## Measured",
+            "",
+            *_table(("", ""), [(name, _prose(_value(v))) for name, v in rule.measured.items()]),
+        ]
     lines += ["", "## Examples", "", *_table(("given", "expected"), map(_example, rule.examples))]
     lines += _list("Replaces", map(_code, rule.replaces))
     return "\n".join(lines) + "\n"
@@ -96,7 +114,11 @@ def _effects(rule: Rule) -> list[tuple[str, str, str]]:
         told: list[str] = [found.severity]
         if found.message is not None:
             told.append(_prose(found.message.text))
-        if columns := found.columns.text if isinstance(found.columns, Expression) else ", ".join(found.columns):
+        if (
+            columns := found.columns.text
+            if isinstance(found.columns, Expression)
+            else ", ".join(found.columns)
+        ):
             told.append(f"columns {_code(columns)}")
         told += [f"action: {_prose(action)}" for action in found.actions]
         rows.append(("finding", _code(found.code), "; ".join(told)))
@@ -118,9 +140,17 @@ def _effect(effect: Effect) -> list[str]:
 
 
 def _example(example: Example) -> tuple[str, str]:
-    given = [f"{name} = {_value(value)}" for part in (example.given, example.config) for name, value in part.items()]
+    given = [
+        f"{name} = {_value(value)}"
+        for part in (example.given, example.config)
+        for name, value in part.items()
+    ]
     expect = example.expect
-    told = expect if isinstance(expect, str) else ", ".join(f"{name}: {_value(value)}" for name, value in expect.items())
+    told = (
+        expect
+        if isinstance(expect, str)
+        else ", ".join(f"{name}: {_value(value)}" for name, value in expect.items())
+    )
     return (_code(", ".join(given)) if given else "a typical table", _code(told))
 
 

@@ -1,6 +1,8 @@
-"""Why every value is what it is, what would change it, and how two recommendations differ. Pure, like the engine.
+"""Why every value is what it is, what would change it, and how two
+recommendations differ. Pure, like the engine.
 
-The ledger is the one source of ``advisor why``, of the report's reasons and of their JSON. A flip is found by the engine
+The ledger is the one source of ``advisor why``, of the report's reasons and of
+their JSON. A flip is found by the engine
 itself: facts are moved, one at a time, and the recommendation is made again.
 """
 
@@ -22,20 +24,23 @@ from advisor.spaces.space import Space
 FLIPS = 3
 """Flips kept for each parameter, the nearest ones, each of another fact."""
 GRID = tuple(4.0**k for k in range(1, 6))
-"""Factors by which a number is moved both ways when no number in a rule says where its condition turns over."""
+"""Factors by which a number is moved both ways when no number in a rule says
+where its condition turns over."""
 HALVINGS = 40
 """Bisections between two values of a fact: more than a double between 1 and 1e9 needs to three digits."""
 CLOSE = 1e-3
 """Relative width at which a bisection of fractions stops."""
 OTHER_WORD = math.log(1000)
-"""Distance of another word or truth value, in the unit of numbers (a logarithm of their ratio): after any near number."""
+"""Distance of another word or truth value, in the unit of numbers (a logarithm of
+their ratio): after any near number."""
 
 
 @dataclass(frozen=True)
 class Flip:
     """The nearest change of one fact, all others kept, that gives a parameter another value.
 
-    now, at: the fact's value, and where the recommendation turns over. value: what the parameter would be there.
+    now, at: the fact's value, and where the recommendation turns over.
+    value: what the parameter would be there.
     rules: those that would act on it then.
     """
 
@@ -57,7 +62,7 @@ class ParameterDifference:
     rules_other: tuple[str, ...]
 
 
-# --------------------------------------------------------------------------------------------------- the ledger
+# ------------------------------------------------------------------------------------------------- the ledger
 
 
 def ledger(
@@ -69,8 +74,9 @@ def ledger(
 ) -> dict[str, dict[str, Any]]:
     """The complete because of every parameter (or of one alone), as plain data.
 
-    facts: those that the recommendation was made of. rules: the same rule book; what it does not hold any more is left
-    out. base: the search space before any rule.
+    facts: those that the recommendation was made of.
+    rules: the same rule book; what it does not hold any more is left out.
+    base: the search space before any rule.
     """
     book = {rule.id: rule for rule in rules}
     turns = flips(recommendation, facts, rules, base, parameter)
@@ -93,7 +99,9 @@ def ledger(
             "steps": [
                 {
                     **_plain(asdict(step)),
-                    "references": [asdict(r) for r in book[step.rule].references] if step.rule in book else [],
+                    "references": [asdict(r) for r in book[step.rule].references]
+                    if step.rule in book
+                    else [],
                     "measured": _plain(book[step.rule].measured) if step.rule in book else None,
                 }
                 for step in origin.steps
@@ -119,7 +127,7 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-# --------------------------------------------------------------------------------------------------- what would flip it
+# ----------------------------------------------------------------------------------------- what would flip it
 
 
 def flips(
@@ -129,8 +137,8 @@ def flips(
     base: Space,
     parameter: str | None = None,
 ) -> dict[str, tuple[Flip, ...]]:
-    """For each parameter (or for one alone) the nearest changes of single facts that give it another value; at most FLIPS,
-    nearest first.
+    """For each parameter (or for one alone) the nearest changes of single facts that give it another
+    value; at most FLIPS, nearest first.
 
     A fact that was not measured is not moved, and what the person fixed does not flip.
     """
@@ -177,7 +185,8 @@ class _Replanner:
                     self.readers.setdefault(fact, []).append(rule)
 
     def edges(self, fact: str) -> dict[str, Any]:
-        """Parameter -> the value of the fact, nearest to the one now, at which the parameter gets another value."""
+        """Parameter -> the value of the fact, nearest to the one now, at which
+        the parameter gets another value."""
         now = self._facts[fact]
         nearest: dict[str, Any] = {}
         for side in self._candidates(fact):
@@ -193,7 +202,8 @@ class _Replanner:
         return nearest
 
     def _candidates(self, fact: str) -> list[list[Any]]:
-        """Values worth a try, below and above, nearest first: beside the rules' own numbers, and some far ones."""
+        """Values worth a try, below and above, nearest first: beside the rules'
+        own numbers, and some far ones."""
         now = self._facts[fact]
         if isinstance(now, bool):
             return [[not now]]
@@ -203,18 +213,25 @@ class _Replanner:
             return []
         whole = isinstance(now, int)
         marks = {float(number) for rule in self.readers[fact] for number in _numbers_of(rule, fact)}
-        marks |= {mark + sign * (1 if whole else CLOSE * max(abs(mark), CLOSE)) for mark in marks for sign in (-1, 1)}
+        marks |= {
+            mark + sign * (1 if whole else CLOSE * max(abs(mark), CLOSE))
+            for mark in marks
+            for sign in (-1, 1)
+        }
         marks |= {now * factor for factor in GRID} | {now / factor for factor in GRID}
         values = {round(mark) if whole else mark for mark in marks if mark >= 0}
         return [sorted((v for v in values if v < now), reverse=True), sorted(v for v in values if v > now)]
 
     def moved(self, fact: str, value: Any) -> dict[str, tuple[Any, tuple[str, ...]]]:
-        """The parameters that get another value when the fact is moved there, with it and the rules that then act."""
+        """The parameters that get another value when the fact is moved there,
+        with it and the rules that then act."""
         key = (fact, value)
         if key not in self._changed:
             facts = {**self._facts, fact: value}
             changed = {rule.id: judge_rule(rule, facts, self._base) for rule in self.readers[fact]}
-            self._changed[key] = self._engine.moved({i: v for i, v in changed.items() if not _alike(v, self._verdicts[i])})
+            self._changed[key] = self._engine.moved(
+                {i: v for i, v in changed.items() if not _alike(v, self._verdicts[i])}
+            )
         return self._changed[key]
 
     def _edge(self, fact: str, inside: Any, beyond: Any, name: str) -> Any:
@@ -271,11 +288,12 @@ def _distance(now: Any, at: Any) -> float:
     return abs(math.log(at / now))
 
 
-# --------------------------------------------------------------------------------------------------- what if, and differences
+# ----------------------------------------------------------------------------------- what if, and differences
 
 
 def read_fact(name: str, text: str, schema: Mapping[str, FactLike]) -> Any:
-    """The value of a fact as a person writes it (``1000000``, ``0.5``, ``true``, ``none``); UserError when it is none."""
+    """The value of a fact as a person writes it (``1000000``, ``0.5``, ``true``,
+    ``none``); UserError when it is none."""
     if name not in schema:
         raise UserError(f"there is no fact '{name}'{did_you_mean(name, schema)}: see `advisor rules facts`")
     kind, clean = schema[name].type, text.strip()
@@ -286,7 +304,9 @@ def read_fact(name: str, text: str, schema: Mapping[str, FactLike]) -> Any:
     if kind == "text":
         words = KNOWN_WORDS.get(name, ())
         if words and clean not in words:
-            raise UserError(f"fact {name} is one of {', '.join(words)}, not '{clean}'{did_you_mean(clean, words)}")
+            raise UserError(
+                f"fact {name} is one of {', '.join(words)}, not '{clean}'{did_you_mean(clean, words)}"
+            )
         return clean
     if kind == "list":
         return [word.strip() for word in clean.split(",") if word.strip()]
@@ -307,8 +327,8 @@ def _article(kind: str) -> str:
 def with_facts(facts: Mapping[str, Any], changes: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The facts with some changed, and what else had to move with them so that they still fit together.
 
-    More rows are more rows per column and, with the same shares, more rows of the rarest class; memory of a GPU needs
-    a GPU, and without one there is none.
+    More rows are more rows per column and, with the same shares, more rows of the rarest class; memory of a
+    GPU needs a GPU, and without one there is none.
     """
     new = {**facts, **changes}
     old_rows, rows, used = facts.get("rows"), new.get("rows"), new.get("features.used")

@@ -28,7 +28,7 @@ __all__ = [
     "Unjudged",
     "advise",
     "library_default",
-]  # fmt: skip
+]
 
 
 FIRST_CHOICES = ("network", "hidden_layers", "width", "learning_rate", "weight_decay", "validation")
@@ -37,7 +37,8 @@ FIRST_CHOICES = ("network", "hidden_layers", "width", "learning_rate", "weight_d
 
 @dataclass(frozen=True)
 class Finding:
-    """Something about the data that a person should know. rule: the rule that says so, or "" when none does."""
+    """Something about the data that a person should know.
+    rule: the rule that says so, or "" when none does."""
 
     severity: Severity
     code: str
@@ -49,7 +50,8 @@ class Finding:
 
 @dataclass(frozen=True)
 class Unjudged:
-    """A rule that could not be judged, and the facts that were not measured (none: a value could not be computed)."""
+    """A rule that could not be judged, and the facts that were not measured
+    (none: a value could not be computed)."""
 
     rule: str
     title: str
@@ -72,14 +74,18 @@ class Provenance:
     yours: bool = False
 
     def __repr__(self) -> str:
-        return f"<{self.topic}: {shown_value(self.final.get('value'))}, {len(self.steps)} steps: {self.because}>"
+        return (
+            f"<{self.topic}: {shown_value(self.final.get('value'))}, {len(self.steps)} steps: {self.because}>"
+        )
 
 
 @dataclass(frozen=True)
 class Recommendation:
     """What to use, what to search, and why.
 
-    configuration: a value for every parameter. space: narrowed around it. provenance: one entry per parameter.
+    configuration: a value for every parameter.
+    space: narrowed around it.
+    provenance: one entry per parameter.
     data: whatever the caller needs to find its data again; carried along, never looked at.
     """
 
@@ -94,10 +100,13 @@ class Recommendation:
     """What a person changed in the file since it was written; not part of the file."""
 
     def __repr__(self) -> str:
-        chosen = ", ".join(f"{name} {self.configuration[name]}" for name in FIRST_CHOICES if name in self.configuration)
+        chosen = ", ".join(
+            f"{name} {self.configuration[name]}" for name in FIRST_CHOICES if name in self.configuration
+        )
         searched = sum("low" in p.final or "choices" in p.final for p in self.provenance.values())
         return (
-            f"<Recommendation for '{self.data.get('name', '?')}': {chosen}; {searched} of {len(self.configuration)} parameters "
+            f"<Recommendation for '{self.data.get('name', '?')}': {chosen}; {searched} of "
+            f"{len(self.configuration)} parameters "
             f"searched, {len(self.findings)} findings>"
         )
 
@@ -129,11 +138,12 @@ class Recommendation:
     ) -> Recommendation:
         """Read what `to_yaml` wrote and a person may have edited.
 
-        A value that was changed under `configuration` is fixed and leaves the search; a range that was changed under
-        `space` is searched instead of the advised one. Both are marked as the person's own in the provenance.
-        base: the search space that bounds every edit, or a function from the kind of data to it. source: the file's
-        name, for errors.
-        Raises UserError, one line with file and line, for whatever does not fit.
+        A value that was changed under `configuration` is fixed and leaves the search; a range
+        that was changed under `space` is searched instead of the advised one. Both are marked
+        as the person's own in the provenance.
+        base: the search space that bounds every edit, or a function from the kind of data to it.
+        source: the file's name, for errors. Raises UserError, one line with file
+            and line, for whatever does not fit.
         """
         read = recommendation_file.read_recommendation(text, base, source)
         base = read.base
@@ -143,9 +153,15 @@ class Recommendation:
         edited = _with_edits(provenance, base, read)
         configuration = read.space.complete({})
         return cls(
-            configuration, read.space, findings, _up_to_date(edited, configuration, read.space), unjudged,
-            read.contradictions, read.data, read.edited,
-        )  # fmt: skip
+            configuration,
+            read.space,
+            findings,
+            _up_to_date(edited, configuration, read.space),
+            unjudged,
+            read.contradictions,
+            read.data,
+            read.edited,
+        )
 
 
 def _listed(value: Any) -> Any:
@@ -167,9 +183,11 @@ def advise(
 ) -> Recommendation:
     """A recommendation for these facts (``Facts.values``); the order of rules does not matter.
 
-    fixed: the person's own values; they beat every rule and leave the search. UserError when one is not allowed.
+    fixed: the person's own values; they beat every rule and leave the search.
+        UserError when one is not allowed.
     limited: parameters with the person's own range or choices, searched instead of the advised ones.
-    findings: those made elsewhere, to be reported with the rules' own. data: kept in the recommendation as it is.
+    findings: those made elsewhere, to be reported with the rules' own.
+    data: kept in the recommendation as it is.
     """
     ordered = sorted(rules, key=lambda rule: rule.id)
     facts = {**facts, **own_facts(fixed or {}, space)}
@@ -178,7 +196,9 @@ def advise(
     plan = AdvicePlan(ordered, verdicts, space, fixed or {}, limited or {})
     combined, configuration = plan.combined, plan.configuration
     mine = {*plan.fixed, *plan.limited}
-    contradictions = [item for name in combined for item in (*plan.overruled(name), *combined[name].contradictions)]
+    contradictions = [
+        item for name in combined for item in (*plan.overruled(name), *combined[name].contradictions)
+    ]
     texts = {rule.id: _because(rule, facts, configuration) for rule in fired}
     provenance = {
         name: _provenance(space[name], one, configuration, texts, verdicts, name in mine)
@@ -186,11 +206,19 @@ def advise(
     }
     unjudged = tuple(
         Unjudged(rule.id, rule.title, verdicts[rule.id].missing)
-        for rule in ordered if verdicts[rule.id].fires is None
-    )  # fmt: skip
+        for rule in ordered
+        if verdicts[rule.id].fires is None
+    )
     own = [_finding(rule, verdicts[rule.id], facts, texts) for rule in fired if rule.finding]
-    found = _sorted([*dict.fromkeys(findings), *(one for one in own if not any(_covers(other, one) for other in findings))])
-    return Recommendation(configuration, plan.space, found, provenance, unjudged, tuple(contradictions), dict(data or {}))
+    found = _sorted(
+        [
+            *dict.fromkeys(findings),
+            *(one for one in own if not any(_covers(other, one) for other in findings)),
+        ]
+    )
+    return Recommendation(
+        configuration, plan.space, found, provenance, unjudged, tuple(contradictions), dict(data or {})
+    )
 
 
 def _covers(one: Finding, other: Finding) -> bool:
@@ -199,21 +227,26 @@ def _covers(one: Finding, other: Finding) -> bool:
 
 
 def library_default(recommendation: Recommendation, base: Space) -> dict[str, Any]:
-    """What a person gets who stacks a library's defaults: the base space, trained and judged by the same plan.
+    """What a person gets who stacks a library's defaults: the base space,
+    trained and judged by the same plan.
 
     Values that the person fixed stand here too.
     """
     searched, provenance = recommendation.space.searched, recommendation.provenance
     base = base.without(base.parameters.keys() - provenance.keys())  # a run of an earlier version knows fewer
-    kept = (n for n, p in base.parameters.items() if p.topic == "plan" or (provenance[n].yours and n not in searched))
+    kept = (
+        n
+        for n, p in base.parameters.items()
+        if p.topic == "plan" or (provenance[n].yours and n not in searched)
+    )
     return base.complete({name: recommendation.configuration[name] for name in kept})
 
 
 class AdvicePlan:
     """What the claims of all rules together make of every parameter, before anything is put into words.
 
-    verdicts: by rule id, of the rules that may claim something. fixed, limited: the person's own values, and parameters
-    with the person's own ranges; they beat every rule.
+    verdicts: by rule id, of the rules that may claim something. fixed, limited: the person's own values, and
+    parameters with the person's own ranges; they beat every rule.
     """
 
     def __init__(
@@ -233,21 +266,28 @@ class AdvicePlan:
         self.configuration = self.space.complete({})
 
     def moved(self, changed: Mapping[str, Judgement]) -> dict[str, tuple[Any, tuple[str, ...]]]:
-        """The parameters that get another value when some rules say something else, with it and the rules that act on it.
+        """The parameters that get another value when some rules say something else,
+        with it and the rules that act on it.
 
         Cheaper than a plan of its own.
         """
         verdicts = {**self._verdicts, **changed}
-        touched = {claim.parameter for id in changed for v in (self._verdicts[id], changed[id]) for claim in v.claims}
+        touched = {
+            claim.parameter for id in changed for v in (self._verdicts[id], changed[id]) for claim in v.claims
+        }
         new = {name: self._combine(name, verdicts) for name in sorted(touched)}
         if all((one.parameter.default, one.derivation) == self._value(name) for name, one in new.items()):
             return {}
         # what is searched matters only for values that are out of use, and those are what they were
         configuration = self._space({**self._alone, **new}).complete({})
         return {
-            name: (configuration[name], tuple(dict.fromkeys(wish.rule.id for wish in self._wishes(name, verdicts))))
-            for name, value in self.configuration.items() if configuration[name] != value
-        }  # fmt: skip
+            name: (
+                configuration[name],
+                tuple(dict.fromkeys(wish.rule.id for wish in self._wishes(name, verdicts))),
+            )
+            for name, value in self.configuration.items()
+            if configuration[name] != value
+        }
 
     def overruled(self, name: str) -> tuple[Contradiction, ...]:
         """The rules that the person's own value of a parameter goes against."""
@@ -271,17 +311,23 @@ class AdvicePlan:
     def _wishes(self, name: str, verdicts: Mapping[str, Judgement]) -> list[Wish]:
         return [
             Wish(rule, claim)
-            for rule in self._rules if verdicts[rule.id].fires
-            for claim in verdicts[rule.id].claims if claim.parameter == name
-        ]  # fmt: skip
+            for rule in self._rules
+            if verdicts[rule.id].fires
+            for claim in verdicts[rule.id].claims
+            if claim.parameter == name
+        ]
 
     def _space(self, combined: Mapping[str, Combined]) -> Space:
         derivations: dict[str, Derivation | None] = dict.fromkeys((*self.fixed, *self.limited))
         derivations |= {name: one.derivation for name, one in combined.items() if one.derivation is not None}
-        return self._base.with_parameters(*(one.parameter for one in combined.values()), derivations=derivations)
+        return self._base.with_parameters(
+            *(one.parameter for one in combined.values()), derivations=derivations
+        )
 
 
-def replan(recommendation: Recommendation, facts: Mapping[str, Any], rules: Sequence[Rule], base: Space) -> Recommendation:
+def replan(
+    recommendation: Recommendation, facts: Mapping[str, Any], rules: Sequence[Rule], base: Space
+) -> Recommendation:
     """The recommendation made again around the person's own values and ranges, which stay."""
     space, provenance = recommendation.space, recommendation.provenance
     yours = [name for name, origin in provenance.items() if origin.yours]
@@ -299,7 +345,11 @@ def replan(recommendation: Recommendation, facts: Mapping[str, Any], rules: Sequ
 def own_values(recommendation: Recommendation) -> dict[str, Any]:
     """The values that the person fixed."""
     fixed = (name for name, origin in recommendation.provenance.items() if origin.yours)
-    return {name: recommendation.configuration[name] for name in fixed if name not in recommendation.space.searched}
+    return {
+        name: recommendation.configuration[name]
+        for name in fixed
+        if name not in recommendation.space.searched
+    }
 
 
 def _yours(parameter: Parameter) -> str:
@@ -326,9 +376,11 @@ def _provenance(
 ) -> Provenance:
     value = configuration[base.name]
     steps = tuple(
-        combination.with_reason(step, texts[step.rule], verdicts[step.rule].used, value) if step.rule else step
+        combination.with_reason(step, texts[step.rule], verdicts[step.rule].used, value)
+        if step.rule
+        else step
         for step in one.steps
-    )  # fmt: skip
+    )
     final = {**state(one.parameter), "value": value}
     return Provenance(base.topic, base.meaning, state(base), steps, final, _reason(base, steps), mine)
 
@@ -350,7 +402,9 @@ def _finding(rule: Rule, verdict: Judgement, facts: Mapping[str, Any], texts: Ma
 
 def _sorted(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     order = {"error": 0, "warning": 1, "info": 2}
-    return tuple(sorted(findings, key=lambda item: (order[item.severity], item.code, item.rule, item.message)))
+    return tuple(
+        sorted(findings, key=lambda item: (order[item.severity], item.code, item.rule, item.message))
+    )
 
 
 def _with_edits(

@@ -30,11 +30,21 @@ LATER = frozenset({"time_trend", "gpus_per_trial", "position", "column_scale_rat
 HEADER = """\
 # What the advisor recommends, and why. You may edit it and hand it back: advisor tune RUN/recommendation.yaml
 # A value that you change under `configuration` is used in every trial and leaves the search.
-# A range or list of choices that you change under `space` is searched instead of the advised one; a parameter that
-# you take out of `space` stays at its value. Numbers are written 1.0e-3, not 1e-3 (which YAML reads as text).
+# A range or list of choices that you change under `space` is searched instead of the advised one;
+# a parameter that you take out of `space` stays at its value.
+# Numbers are written 1.0e-3, not 1e-3 (which YAML reads as text).
 """
 
-_SECTIONS = ("data", "configuration", "space", "derived", "findings", "provenance", "unjudged", "contradictions")
+_SECTIONS = (
+    "data",
+    "configuration",
+    "space",
+    "derived",
+    "findings",
+    "provenance",
+    "unjudged",
+    "contradictions",
+)
 
 
 class _Flow(dict[str, Any]):
@@ -69,7 +79,11 @@ _Dumper.add_representer(_FlowList, _flow_list)
 
 def write_recommendation(sections: Mapping[str, Any]) -> str:
     """YAML text of a recommendation's plain data."""
-    document = {"format": FORMAT, "advisor": __version__, **{name: _readable(sections[name]) for name in _SECTIONS}}
+    document = {
+        "format": FORMAT,
+        "advisor": __version__,
+        **{name: _readable(sections[name]) for name in _SECTIONS},
+    }
     text: str = yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
     return HEADER + text
 
@@ -81,7 +95,9 @@ def _readable(value: Any, depth: int = 0) -> Any:
         return value.encode("utf-8", "replace").decode("utf-8")
     if isinstance(value, Mapping):
         items = {str(name): _readable(item, depth + 1) for name, item in value.items()}
-        nested = any(isinstance(item, (dict, list)) and not isinstance(item, _FlowList) for item in items.values())
+        nested = any(
+            isinstance(item, (dict, list)) and not isinstance(item, _FlowList) for item in items.values()
+        )
         return items if depth == 0 or nested or len(items) > 4 else _Flow(items)
     if isinstance(value, (list, tuple)):
         entries = [_readable(item, depth + 1) for item in value]
@@ -90,7 +106,8 @@ def _readable(value: Any, depth: int = 0) -> Any:
 
 
 def space_section(space: Space) -> dict[str, Any]:
-    """What is searched, by parameter: ``{low, high}`` (``zero: true`` when 0 is allowed beside it) or ``{choices}``."""
+    """What is searched, by parameter: ``{low, high}`` (``zero: true`` when 0 is
+    allowed beside it) or ``{choices}``."""
     return {name: searched_range(space[name]) for name in space.searched}
 
 
@@ -111,7 +128,8 @@ class Read:
 def read_recommendation(text: str, bases: Space | Callable[[Any], Space], source: str) -> Read:
     """Read a recommendation file; UserError in one line, with file and line, for whatever does not fit.
 
-    bases: the base space, or a function from the kind of data (``data.kind``, a table where it is not given) to it.
+    bases: the base space, or a function from the kind of data (``data.kind``, a
+        table where it is not given) to it.
     """
     document = strict_yaml.parse(text, source, MAX_BYTES)
     data = document.data
@@ -125,15 +143,26 @@ def read_recommendation(text: str, bases: Space | Callable[[Any], Space], source
     _keys(document, (), ("format", "advisor", *_SECTIONS))
     kind = _mapping(document, ("data",)).get("kind", "table")
     if kind not in get_args(Kind):
-        raise document.error(("data", "kind"), f"{shown_value(kind)} is not one of {', '.join(get_args(Kind))}")
+        raise document.error(
+            ("data", "kind"), f"{shown_value(kind)} is not one of {', '.join(get_args(Kind))}"
+        )
     base = _known_then(document, bases if isinstance(bases, Space) else bases(kind))
     provenance = _named(document, "provenance", base, _PROVENANCE)
     findings = _several(document, "findings", _FINDING)
     unjudged = _several(document, "unjudged", _UNJUDGED)
-    contradictions = tuple(Contradiction(**item) for item in _several(document, "contradictions", _CONTRADICTION))
+    contradictions = tuple(
+        Contradiction(**item) for item in _several(document, "contradictions", _CONTRADICTION)
+    )
     space, edited = _space(document, base, provenance)
     return Read(
-        _mapping(document, ("data",)), base, space, frozenset(edited), findings, provenance, unjudged, contradictions
+        _mapping(document, ("data",)),
+        base,
+        space,
+        frozenset(edited),
+        findings,
+        provenance,
+        unjudged,
+        contradictions,
     )
 
 
@@ -143,7 +172,9 @@ def _known_then(document: YamlDocument, base: Space) -> Space:
     return base.without(LATER - known)
 
 
-def _keys(document: YamlDocument, place: YamlPath, wanted: tuple[str, ...], optional: tuple[str, ...] = ()) -> None:
+def _keys(
+    document: YamlDocument, place: YamlPath, wanted: tuple[str, ...], optional: tuple[str, ...] = ()
+) -> None:
     """Exactly the wanted keys, or an error that suggests what was meant."""
     data = _mapping(document, place)
     for key in data:
@@ -230,28 +261,56 @@ def _records(fields: Mapping[str, Reader], make: Callable[..., Any]) -> Reader:
 
 
 _STEP: Mapping[str, Reader] = {
-    "rule": _text, "title": _text, "strength": _text, "evidence": _text, "notes": _words, "effect": _text,
-    "before": _state, "after": _state, "because": _text, "facts": _mapping,
-}  # fmt: skip
-_PROVENANCE: Mapping[str, Reader] = {
-    "topic": _text, "meaning": _text, "base": _state, "steps": _records(_STEP, ProvenanceStep), "final": _state,
-    "because": _text, "yours": _flag,
-}  # fmt: skip
-_FINDING: Mapping[str, Reader] = {
-    "severity": _one_of(get_args(Severity)), "code": _text, "message": _text, "columns": _words, "actions": _words,
     "rule": _text,
-}  # fmt: skip
+    "title": _text,
+    "strength": _text,
+    "evidence": _text,
+    "notes": _words,
+    "effect": _text,
+    "before": _state,
+    "after": _state,
+    "because": _text,
+    "facts": _mapping,
+}
+_PROVENANCE: Mapping[str, Reader] = {
+    "topic": _text,
+    "meaning": _text,
+    "base": _state,
+    "steps": _records(_STEP, ProvenanceStep),
+    "final": _state,
+    "because": _text,
+    "yours": _flag,
+}
+_FINDING: Mapping[str, Reader] = {
+    "severity": _one_of(get_args(Severity)),
+    "code": _text,
+    "message": _text,
+    "columns": _words,
+    "actions": _words,
+    "rule": _text,
+}
 _UNJUDGED: Mapping[str, Reader] = {"rule": _text, "title": _text, "missing": _words}
 _SIDE: Mapping[str, Reader] = {
-    "rule": _text, "strength": _text, "evidence": _text, "effect": _text, "wants": _anything,
-}  # fmt: skip
+    "rule": _text,
+    "strength": _text,
+    "evidence": _text,
+    "effect": _text,
+    "wants": _anything,
+}
 _CONTRADICTION: Mapping[str, Reader] = {
-    "parameter": _text, "sides": _records(_SIDE, Side), "kept": _words, "decided_by": _one_of(get_args(DecidedBy)),
-}  # fmt: skip
+    "parameter": _text,
+    "sides": _records(_SIDE, Side),
+    "kept": _words,
+    "decided_by": _one_of(get_args(DecidedBy)),
+}
 
 
-def _several(document: YamlDocument, section: str, fields: Mapping[str, Reader]) -> tuple[dict[str, Any], ...]:
-    return tuple(_record(document, (section, index), fields) for index in range(len(_list(document, (section,)))))
+def _several(
+    document: YamlDocument, section: str, fields: Mapping[str, Reader]
+) -> tuple[dict[str, Any], ...]:
+    return tuple(
+        _record(document, (section, index), fields) for index in range(len(_list(document, (section,))))
+    )
 
 
 def _named(
@@ -330,7 +389,9 @@ def _range(document: YamlDocument, place: YamlPath, parameter: Parameter) -> Par
         _keys(document, place, ("choices",))
         choices = _list(document, (*place, "choices"))
         if not choices:
-            raise document.error((*place, "choices"), "must not be empty; take the parameter out of space instead")
+            raise document.error(
+                (*place, "choices"), "must not be empty; take the parameter out of space instead"
+            )
         for index in range(len(choices)):
             _value(document, (*place, "choices", index), parameter)
         if len({shown_value(choice) for choice in choices}) < len(choices):
@@ -352,4 +413,3 @@ def _bound(document: YamlDocument, place: tuple[Key, ...], parameter: Parameter)
     if isinstance(value, str):
         raise document.error(place, f"{shown_value(value)} is not a number{number_hint(value)}")
     return _value(document, place, parameter)
-

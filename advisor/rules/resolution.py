@@ -1,8 +1,10 @@
 """What several rules together make of one parameter: order-independent, and nothing resolved in silence.
 
-1. Values (set, default, prior, derive): the highest rank decides, where rank is strength (must, should, may) and then
+1. Values (set, default, prior, derive): the highest rank decides, where rank is
+strength (must, should, may) and then
    evidence (measured, reported, folklore). Different values of one rank decide nothing: the base stays.
-2. Ranges and choices (a decided prior's range and a decided set among them) are intersected, rank by rank. What leaves
+2. Ranges and choices (a decided prior's range and a decided set among them) are
+intersected, rank by rank. What leaves
    nothing of the ranks above is dropped; what contradicts itself within a rank is dropped together.
 3. A value outside what is left is clipped.
 
@@ -28,15 +30,17 @@ _STRENGTH: Mapping[Strength, int] = {"must": 2, "should": 1, "may": 0}
 _EVIDENCE: Mapping[Evidence, int] = {"measured": 2, "reported": 1, "folklore": 0}
 
 ParameterState = Mapping[str, Any]
-"""A parameter at one moment: ``{value}``, and while it is searched ``low, high`` (and ``zero``) or ``choices``."""
+"""A parameter at one moment: ``{value}``, and while it is searched ``low, high``
+(and ``zero``) or ``choices``."""
 
 
 @dataclass(frozen=True)
 class ProvenanceStep:
-    """One rule's (or the person's) doing to one parameter. facts: those that its rule looked at, with their values.
+    """One rule's (or the person's) doing to one parameter.
+    facts: those that its rule looked at, with their values.
 
-    effect: set, default, prior, derive, range, choices; clip (the value did not fit a narrowed range); inactive (no
-    choice that is left makes use of the parameter); yours.
+    effect: set, default, prior, derive, range, choices; clip (the value did not fit a narrowed range);
+        inactive (no choice that is left makes use of the parameter); yours.
     """
 
     rule: str
@@ -64,7 +68,8 @@ class Side:
 
 @dataclass(frozen=True)
 class Contradiction:
-    """Rules that want different things of a parameter. kept: the rules that had their way, none when undecided."""
+    """Rules that want different things of a parameter.
+    kept: the rules that had their way, none when undecided."""
 
     parameter: str
     sides: tuple[Side, ...]
@@ -126,7 +131,9 @@ def searched_range(parameter: Parameter) -> dict[str, Any] | None:
 def combine(base: Parameter, wishes: Iterable[Wish]) -> Combined:
     """Apply the claims of all fired rules to one parameter, whatever their order."""
     ordered = sorted(wishes, key=lambda wish: (-wish.rank[0], -wish.rank[1], wish.rule.id, wish.claim.kind))
-    winners, contradictions = _decide([wish for wish in ordered if wish.claim.kind not in ("range", "choices")], base)
+    winners, contradictions = _decide(
+        [wish for wish in ordered if wish.claim.kind not in ("range", "choices")], base
+    )
     limiting = [
         wish for wish in ordered
         if wish.claim.kind in ("range", "choices")
@@ -148,25 +155,31 @@ def combine(base: Parameter, wishes: Iterable[Wish]) -> Combined:
 
 def yours(parameter: Parameter, combined: Combined, because: str) -> Combined:
     """The same parameter with a person's own value or range, which beats every rule."""
-    step = ProvenanceStep("", "your own value", "", "", (), "yours", state(combined.parameter), state(parameter), because)
+    step = ProvenanceStep(
+        "", "your own value", "", "", (), "yours", state(combined.parameter), state(parameter), because
+    )
     return Combined(parameter, None, (*combined.steps, step), combined.contradictions)
 
 
 def without_unused(space: Space, combined: Mapping[str, Combined]) -> dict[str, Combined]:
-    """Takes out of the search what no choice that is left makes use of (the momentum, when only Adam is left)."""
+    """Takes out of the search what no choice that is left makes use of (the
+    momentum, when only Adam is left)."""
     result = dict(combined)
     for name, one in combined.items():
         current = one.parameter
         if current.searched and current.when is not None and not _reachable(space, combined, current.when):
             after = space[name].fixed(current.default)
             because = f"Not used and not searched: it only matters when {current.when}."
-            step = ProvenanceStep("", "not used", "", "", (), "inactive", state(current), state(after), because)
+            step = ProvenanceStep(
+                "", "not used", "", "", (), "inactive", state(current), state(after), because
+            )
             result[name] = replace(one, parameter=after, steps=(*one.steps, step))
     return result
 
 
 def _reachable(space: Space, combined: Mapping[str, Combined], when: str) -> bool:
-    """Whether some combination of the words that are left makes a condition true; True when it reads numbers."""
+    """Whether some combination of the words that are left makes a condition
+    true; True when it reads numbers."""
     condition = parse_condition(when, space.names())
     read = [combined[name].parameter for name in condition.names]
     if any(item.type != "categorical" or combined[item.name].derivation is not None for item in read):
@@ -182,7 +195,8 @@ def overruled(base: Parameter, wishes: Iterable[Wish], value: object) -> tuple[C
     found = []
     for wish in sorted(wishes, key=lambda wish: (wish.rule.id, wish.claim.kind)):
         against = (wish.claim.kind == "set" and wish.claim.value != value) or (
-            wish.claim.kind in ("range", "choices") and _cut(base.with_default(value).fixed(value), wish) is None
+            wish.claim.kind in ("range", "choices")
+            and _cut(base.with_default(value).fixed(value), wish) is None
         )
         if against:
             mine = Side("", "", "", "yours", value)
@@ -242,11 +256,13 @@ def _intersect(limiting: Sequence[Wish], base: Parameter) -> tuple[list[Wish], l
 
 
 def _cut(parameter: Parameter, wish: Wish) -> Parameter | None:
-    """What a limit leaves of a parameter (for one at a fixed value: all of it or nothing); None for nothing."""
+    """What a limit leaves of a parameter (for one at a fixed value: all of it or
+    nothing); None for nothing."""
     claim = wish.claim
     if claim.kind == "set":
         return parameter.fixed(claim.value) if _allows(parameter, claim.value) else None
-    # A fixed parameter still carries its range, so the limit is tried on that and the value looked up in the result.
+    # A fixed parameter still carries its range, so the limit is tried on that and
+    # the value looked up in the result.
     fixed = not parameter.searched
     try:
         if claim.kind == "choices":
@@ -297,10 +313,14 @@ def _apply_limit(current: Parameter, wish: Wish) -> tuple[Parameter, list[Proven
 
 def _step(wish: Wish, effect: str, before: ParameterState, after: ParameterState) -> ProvenanceStep:
     rule = wish.rule
-    return ProvenanceStep(rule.id, rule.title, rule.strength, rule.evidence, rule.notes, effect, before, after)
+    return ProvenanceStep(
+        rule.id, rule.title, rule.strength, rule.evidence, rule.notes, effect, before, after
+    )
 
 
-def with_reason(step: ProvenanceStep, because: str, facts: Mapping[str, Any], value: object) -> ProvenanceStep:
+def with_reason(
+    step: ProvenanceStep, because: str, facts: Mapping[str, Any], value: object
+) -> ProvenanceStep:
     """A step with its sentence and facts; a derived parameter's value is only known at the end."""
     after = {"value": value} if step.effect == "derive" else step.after
     return replace(step, because=because, facts=facts, after=after)

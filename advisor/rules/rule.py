@@ -1,7 +1,8 @@
-"""What one rule is, and reading it from a file: every field checked, every complaint one line with file and line.
+"""What one rule is, and reading it from a file: every field checked, every
+complaint one line with file and line.
 
-``docs/rules.md`` describes the format for people who write rules. Here a rule's text becomes a `Rule` whose names,
-types and values have all been checked, so that nothing later can fail on it.
+``docs/rules.md`` describes the format for people who write rules. Here a rule's text becomes a `Rule` whose
+names, types and values have all been checked, so that nothing later can fail on it.
 """
 
 from __future__ import annotations
@@ -29,13 +30,25 @@ from advisor.spaces.space import Parameter, Row, Space, number_hint, read_rows, 
 from advisor.spaces.strict_yaml import Key, YamlDocument, YamlPath
 
 Topic = Literal[
-    "architecture", "initialization", "normalization", "activation", "inputs", "optimization", "regularization",
-    "augmentation", "validation", "imbalance", "shift", "data_quality",
-]  # fmt: skip
+    "architecture",
+    "initialization",
+    "normalization",
+    "activation",
+    "inputs",
+    "optimization",
+    "regularization",
+    "augmentation",
+    "validation",
+    "imbalance",
+    "shift",
+    "data_quality",
+]
 Strength = Literal["must", "should", "may"]
-"""What a rule may do. must: fix a searched parameter. should: narrow it. may: say where to begin, or only report."""
+"""What a rule may do. must: fix a searched parameter. should: narrow it. may:
+say where to begin, or only report."""
 Evidence = Literal["measured", "reported", "folklore"]
-"""Why to believe it. measured: by us, in evidence.yaml. reported: by the references. folklore: people say so."""
+"""Why to believe it. measured: by us, in evidence.yaml. reported: by the
+references. folklore: people say so."""
 EffectKind = Literal["set", "default", "range", "choices", "prior", "derive"]
 Confidence = Literal["low", "medium", "high"]
 """How sure a prior is, and so how far around its value the search still looks; see PRIOR_FACTOR."""
@@ -52,7 +65,8 @@ MAX_TEXT = 2000
 
 @dataclass(frozen=True)
 class Effect:
-    """What a rule does to one parameter. values: one for set, default and prior, (low, high) for range, all choices."""
+    """What a rule does to one parameter.
+    values: one for set, default and prior, (low, high) for range, all choices."""
 
     kind: EffectKind
     parameter: str
@@ -67,7 +81,8 @@ class Effect:
 
 @dataclass(frozen=True)
 class FindingEffect:
-    """What a rule reports about the data. columns: names, or an expression that gives them."""
+    """What a rule reports about the data.
+    columns: names, or an expression that gives them."""
 
     severity: Severity
     code: str
@@ -95,7 +110,8 @@ class Reference:
 
 @dataclass(frozen=True)
 class Example:
-    """Facts that differ from a typical table, other parameters' values for derive, and what the rule must then do."""
+    """Facts that differ from a typical table, other parameters' values for
+    derive, and what the rule must then do."""
 
     given: Mapping[str, Any]
     config: Mapping[str, Any]
@@ -105,7 +121,9 @@ class Example:
 
 @dataclass(frozen=True)
 class Rule:
-    """A checked rule. measured: its entry in evidence.yaml, when there is one. when: None means always."""
+    """A checked rule.
+    measured: its entry in evidence.yaml, when there is one.
+    when: None means always."""
 
     id: str
     title: str
@@ -137,9 +155,19 @@ class Rule:
 
 
 REQUIRED = (
-    "id", "title", "topic", "applies_to", "strength", "when", "then", "because", "why", "references", "evidence",
+    "id",
+    "title",
+    "topic",
+    "applies_to",
+    "strength",
+    "when",
+    "then",
+    "because",
+    "why",
+    "references",
+    "evidence",
     "examples",
-)  # fmt: skip
+)
 OPTIONAL = ("notes", "limits", "alternatives", "known_problems", "replaces", "universal")
 EFFECTS = (*get_args(EffectKind), "finding")
 FINDING = ("severity", "code", "message", "columns", "actions")
@@ -162,7 +190,9 @@ def read_rule(
 class _Reader:
     """Reads one rule; collects complaints instead of stopping at the first."""
 
-    def __init__(self, document: YamlDocument, place: YamlPath, facts: Mapping[str, Name], space: Space) -> None:
+    def __init__(
+        self, document: YamlDocument, place: YamlPath, facts: Mapping[str, Name], space: Space
+    ) -> None:
         self.document = document
         self.place = place
         self.data = _at(document.data, place)
@@ -195,18 +225,32 @@ class _Reader:
         strength = self.word("strength", Strength)
         before = len(self.complaints)
         effects, finding = self.then(strength)
-        # An effect that could not be read must not make its examples look wrong as well: one mistake, one line.
+        # An effect that could not be read must not make its examples look wrong
+        # as well: one mistake, one line.
         self.effects_known = len(self.complaints) == before and "then" in self.data
         fields = {
-            "id": self.identifier(), "title": self.text("title", MAX_TITLE), "topic": self.word("topic", Topic),
-            "applies_to": self.words("applies_to", get_args(Kind)), "notes": self.words("notes", NOTES),
-            "strength": strength, "limits": limits, "when": self.when(), "effects": effects, "finding": finding,
-            "because": self.because(), "why": self.text("why", MAX_TEXT), "alternatives": self.alternatives(),
-            "known_problems": self.words("known_problems"), "references": self.references(),
-            "evidence": self.word("evidence", Evidence), "examples": self.examples(effects, finding),
-            "replaces": self.words("replaces"), "file": self.document.file,
-            "line": self.document.line(self.place) or 1, "universal": self.text("universal", MAX_SENTENCE),
-        }  # fmt: skip
+            "id": self.identifier(),
+            "title": self.text("title", MAX_TITLE),
+            "topic": self.word("topic", Topic),
+            "applies_to": self.words("applies_to", get_args(Kind)),
+            "notes": self.words("notes", NOTES),
+            "strength": strength,
+            "limits": limits,
+            "when": self.when(),
+            "effects": effects,
+            "finding": finding,
+            "because": self.because(),
+            "why": self.text("why", MAX_TEXT),
+            "alternatives": self.alternatives(),
+            "known_problems": self.words("known_problems"),
+            "references": self.references(),
+            "evidence": self.word("evidence", Evidence),
+            "examples": self.examples(effects, finding),
+            "replaces": self.words("replaces"),
+            "file": self.document.file,
+            "line": self.document.line(self.place) or 1,
+            "universal": self.text("universal", MAX_SENTENCE),
+        }
         return None if self.complaints else Rule(**fields)
 
     # Plain fields
@@ -214,7 +258,9 @@ class _Reader:
     def identifier(self) -> str:
         value = self.data.get("id")
         if "id" in self.data and not (isinstance(value, str) and re.fullmatch(ID, value)):
-            self.complain(f"{shown_value(value)} is not like 'init-follows-activation' (small words joined by -)", "id")
+            self.complain(
+                f"{shown_value(value)} is not like 'init-follows-activation' (small words joined by -)", "id"
+            )
         return str(value)
 
     def text(self, key: str, longest: int) -> str:
@@ -315,7 +361,9 @@ class _Reader:
         found = []
         for index, item in self.entries("alternatives", ALTERNATIVE):
             if not isinstance(item["value"], (str, int, float)):
-                self.complain(f"{shown_value(item['value'])} is not a word or number", "alternatives", index, "value")
+                self.complain(
+                    f"{shown_value(item['value'])} is not a word or number", "alternatives", index, "value"
+                )
             found.append(Alternative(item["value"], self.text_at(MAX_TEXT, "alternatives", index, "why_not")))
         return tuple(found)
 
@@ -324,7 +372,9 @@ class _Reader:
         for index, _ in self.entries("references", REFERENCE):
             cite, url, says = (self.text_at(MAX_TEXT, "references", index, key) for key in REFERENCE)
             if url and not re.fullmatch(URL, url):
-                self.complain(f"{shown_value(url)} is not a web address, nor docs/PAGE.md", "references", index, "url")
+                self.complain(
+                    f"{shown_value(url)} is not a web address, nor docs/PAGE.md", "references", index, "url"
+                )
             found.append(Reference(cite, url, says))
         if self.data.get("references") == []:
             self.complain("must not be empty: a rule says where it comes from", "references")
@@ -369,10 +419,16 @@ class _Reader:
             return self.prior(name, parameter)
         if kind in ("range", "choices"):
             if not isinstance(value, list) or (len(value) != 2 if kind == "range" else not value):
-                self.complain("must be [low, high]" if kind == "range" else "must be a list of choices", *place)
+                self.complain(
+                    "must be [low, high]" if kind == "range" else "must be a list of choices", *place
+                )
                 return None
             values = [self.amount(item, parameter, *place, index) for index, item in enumerate(value)]
-            if kind == "range" and all(isinstance(item, (int, float)) for item in value) and value[0] > value[1]:
+            if (
+                kind == "range"
+                and all(isinstance(item, (int, float)) for item in value)
+                and value[0] > value[1]
+            ):
                 self.complain(f"low {shown_value(value[0])} is above high {shown_value(value[1])}", *place)
         else:
             values = [self.amount(value, parameter, *place)]
@@ -381,9 +437,13 @@ class _Reader:
     def amount(self, value: object, parameter: Parameter, *place: Key) -> Expression | Scalar | None:
         """A literal that the parameter allows, or a checked expression of its kind."""
         if isinstance(value, str) and is_computed(value):
-            expression: Expression | None = self.parsed(lambda: parse_value(computed_text(value), self.names), *place)
+            expression: Expression | None = self.parsed(
+                lambda: parse_value(computed_text(value), self.names), *place
+            )
             if expression is not None and expression.kind != parameter.kind.kind:
-                self.complain(f"gives a {expression.kind}; {parameter.name} is a {parameter.kind.kind}", *place)
+                self.complain(
+                    f"gives a {expression.kind}; {parameter.name} is a {parameter.kind.kind}", *place
+                )
             return expression
         problem = parameter.problem(value)
         if problem is not None:
@@ -428,7 +488,9 @@ class _Reader:
         if name in used:
             self.complain("is computed from itself", *place)
         reads = used & set(self.space.parameters)
-        return Effect("derive", name, rows=rows, given=tuple(sorted(used - reads)), reads=tuple(sorted(reads)))
+        return Effect(
+            "derive", name, rows=rows, given=tuple(sorted(used - reads)), reads=tuple(sorted(reads))
+        )
 
     def finding(self) -> FindingEffect | None:
         data, place = self.data["then"]["finding"], ("then", "finding")
@@ -439,7 +501,9 @@ class _Reader:
             if key not in FINDING:
                 self.complain(f"unknown field{did_you_mean(key, FINDING)}", *place, key)
         if data.get("severity") not in get_args(Severity):
-            self.complain(f"{shown_value(data.get('severity'))} is not error, warning or info", *place, "severity")
+            self.complain(
+                f"{shown_value(data.get('severity'))} is not error, warning or info", *place, "severity"
+            )
         code = data.get("code")
         if not isinstance(code, str) or not re.fullmatch(CODE, code):
             self.complain(f"{shown_value(code)} is not like 'covariate-shift'", *place, "code")
@@ -457,13 +521,18 @@ class _Reader:
     def columns(self, data: object) -> Expression | tuple[str, ...]:
         place = ("then", "finding", "columns")
         if isinstance(data, str) and is_computed(data):
-            expression: Expression | None = self.parsed(lambda: parse_value(computed_text(data), self.names), *place)
+            expression: Expression | None = self.parsed(
+                lambda: parse_value(computed_text(data), self.names), *place
+            )
             if expression is not None and expression.kind != "list":
                 self.complain(f"gives a {expression.kind}, not a list of columns", *place)
             return expression or ()
         if isinstance(data, list) and all(isinstance(item, str) for item in data):
             return tuple(data)
-        self.complain(f"{shown_value(data)} is neither a list of names nor an expression like '= columns.constant'", *place)
+        self.complain(
+            f"{shown_value(data)} is neither a list of names nor an expression like '= columns.constant'",
+            *place,
+        )
         return ()
 
     # Examples
@@ -485,7 +554,9 @@ class _Reader:
             if len(examples) < rows:
                 self.complain(f"give one per row of derive ({rows}), not {len(examples)}", "examples")
         elif all(example.expect != NOT_FIRING for example in examples):
-            self.complain(f"no near miss: give one that just fails the condition, 'expect: {NOT_FIRING}'", "examples")
+            self.complain(
+                f"no near miss: give one that just fails the condition, 'expect: {NOT_FIRING}'", "examples"
+            )
         return examples
 
     def example(
@@ -507,12 +578,16 @@ class _Reader:
             self.given_fact(name, value, *place, "given", name)
         for name, value in config.items():
             known = name in self.space.parameters
-            problem = self.space[name].problem(value) if known else (
-                f"unknown parameter{did_you_mean(name, self.space.parameters)}"
-            )  # fmt: skip
+            problem = (
+                self.space[name].problem(value)
+                if known
+                else (f"unknown parameter{did_you_mean(name, self.space.parameters)}")
+            )
             if problem:
                 self.complain(problem, *place, "config", name)
-        self.expectation(expect, {effect.parameter for effect in effects} | ({"finding"} if finding else set()), *place)
+        self.expectation(
+            expect, {effect.parameter for effect in effects} | ({"finding"} if finding else set()), *place
+        )
         return Example(given, config, expect, self.document.line((*self.place, *place)) or 1)
 
     def given_fact(self, name: str, value: object, *place: Key) -> None:
@@ -521,20 +596,28 @@ class _Reader:
             return
         kind = self.facts[name].kind
         if value is not None and not _is_kind(value, kind):
-            self.complain(f"{shown_value(value)} is not a {kind}{number_hint(value) if kind == 'number' else ''}", *place)
+            self.complain(
+                f"{shown_value(value)} is not a {kind}{number_hint(value) if kind == 'number' else ''}",
+                *place,
+            )
 
     def expectation(self, expect: object, touched: set[str], *place: Key) -> None:
         if isinstance(expect, str):
             if expect not in (NOT_FIRING, NOT_JUDGED):
                 near = did_you_mean(expect, (NOT_FIRING, NOT_JUDGED))
-                self.complain(f"{shown_value(expect)} is neither '{NOT_FIRING}' nor '{NOT_JUDGED}' nor values{near}",
-                              *place, "expect")  # fmt: skip
+                self.complain(
+                    f"{shown_value(expect)} is neither '{NOT_FIRING}' nor '{NOT_JUDGED}' nor values{near}",
+                    *place,
+                    "expect",
+                )
         elif not isinstance(expect, Mapping) or not expect:
             self.complain(f"must be values, '{NOT_FIRING}' or '{NOT_JUDGED}'", *place, "expect")
         elif self.effects_known:
             for name in expect:
                 if name not in touched:
-                    self.complain(f"the rule does not touch it{did_you_mean(name, touched)}", *place, "expect", name)
+                    self.complain(
+                        f"the rule does not touch it{did_you_mean(name, touched)}", *place, "expect", name
+                    )
 
 
 def not_fit(kind: EffectKind, parameter: Parameter, strength: Strength | None) -> str | None:
@@ -551,7 +634,10 @@ def not_fit(kind: EffectKind, parameter: Parameter, strength: Strength | None) -
     if strength == "may" and kind not in ("default", "prior"):
         return f"strength 'may' only says where to begin (default, prior); {kind} needs 'should'"
     if kind == "set" and parameter.searched and strength == "should":
-        return "set takes a parameter out of the search, which needs strength 'must'; use default, range or prior"
+        return (
+            "set takes a parameter out of the search, which needs strength 'must'; use default, range or "
+            "prior"
+        )
     return None
 
 

@@ -35,7 +35,8 @@ def base_spaces() -> dict[Kind, Space]:
 def rule_book(
     extra: Sequence[Path | str] = (), without: Sequence[str] = (), kind: Kind | None = "table"
 ) -> tuple[Rule, ...]:
-    """The shipped rules and those of a person's own folders, less the ids in `without`; UserError when one is wrong.
+    """The shipped rules and those of a person's own folders, less the ids in
+    `without`; UserError when one is wrong.
 
     kind: of the data that they are for; None gives all of them.
     """
@@ -55,6 +56,7 @@ def check_rule_folders(sources: Sequence[Path | str]) -> Checked:
 
 
 def typical_facts(kind: Kind = "table") -> dict[str, Any]:
-    """The facts of the typical data set that the rules' examples start from; what its profile does not give is None."""
+    """The facts of the typical data set that the rules' examples start from; what
+    its profile does not give is None."""
     profile = "typical" if kind == "table" else f"typical_{kind}"
     return {**dict.fromkeys(FACTS), **load_profile(folder("rules") / "profiles.yaml", FACTS, profile)}

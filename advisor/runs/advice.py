@@ -1,4 +1,5 @@
-"""What a run keeps of advice: the options by which data are read, the facts, the recommendation and its rules."""
+"""What a run keeps of advice: the options by which data are read, the facts, the
+recommendation and its rules."""
 
 from __future__ import annotations
 
@@ -55,7 +56,8 @@ class AdviceOptions:
     sheet: str | None = None
 
     def __post_init__(self) -> None:
-        """UserError for what would be misread later; the columns, the task and the fraction are checked with the data."""
+        """UserError for what would be misread later; the columns, the task and the
+        fraction are checked with the data."""
         if not isinstance(self.seed, int) or isinstance(self.seed, bool) or not 0 <= self.seed <= MAX_SEED:
             raise UserError(f"seed is {self.seed!r}; expected a whole number from 0 to {MAX_SEED:,}")
         for name in ("id_column", "time_column", "group_column", "encoding", "sheet"):
@@ -67,7 +69,9 @@ class AdviceOptions:
                 raise UserError(f"{name} is {getattr(self, name)!r}; expected NAME: VALUE pairs")
         for name in ("rules", "without"):
             given = getattr(self, name)
-            if not isinstance(given, list | tuple) or not all(isinstance(entry, str | Path) for entry in given):
+            if not isinstance(given, list | tuple) or not all(
+                isinstance(entry, str | Path) for entry in given
+            ):
                 raise UserError(f"{name} is {given!r}; expected a list of texts")
 
     def to_dict(self) -> dict[str, Any]:
@@ -92,7 +96,10 @@ class AdviceOptions:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> AdviceOptions:
-        known = {**cls().to_dict(), "join_spellings": False}  # runs of before there was the option joined none
+        known = {
+            **cls().to_dict(),
+            "join_spellings": False,
+        }  # runs of before there was the option joined none
         return cls(**{name: data.get(name, default) for name, default in known.items()})
 
 
@@ -119,7 +126,8 @@ class Advice:
 
 @dataclass(frozen=True)
 class Kept:
-    """What a run says without its data: what is recommended and why. rules: the book that it was made with, as it is now."""
+    """What a run says without its data: what is recommended and why.
+    rules: the book that it was made with, as it is now."""
 
     run: RunFolder
     file: Path
@@ -135,13 +143,16 @@ class Kept:
 
 
 def read_run(path: Path) -> Kept:
-    """The advice of a run (its folder or its recommendation.yaml), with the rest planned again around a person's edits."""
+    """The advice of a run (its folder or its recommendation.yaml), with the rest
+    planned again around a person's edits."""
     file = path / RECOMMENDATION if path.is_dir() else path
     if path.is_dir():
         RunFolder.open(path)  # a folder that is no run is better said so than by the file that it lacks
     recommendation = Recommendation.from_yaml(read_text(file), shipped.base_space, str(file))
     if not RunFolder(file.parent).facts.is_file():
-        raise UserError(f"{file} does not lie in its run folder: put it beside its facts.json, and give it again")
+        raise UserError(
+            f"{file} does not lie in its run folder: put it beside its facts.json, and give it again"
+        )
     run = RunFolder.open(file.parent)
     for name in ("source", "target", "fingerprint", "test"):
         if not isinstance(recommendation.data.get(name), str | None):
@@ -159,7 +170,8 @@ def read_run(path: Path) -> Kept:
 def imagine(kept: Kept, changes: Mapping[str, str]) -> tuple[Recommendation, dict[str, Any]]:
     """The recommendation of a run if some facts were others, and the facts that moved along with them.
 
-    changes: fact -> its value as a person writes it. Raises UserError for an unknown fact or an impossible value.
+    changes: fact -> its value as a person writes it. Raises UserError for an
+        unknown fact or an impossible value.
     """
     wanted = {name: read_fact(name, text, FACTS) for name, text in changes.items()}
     facts, along = with_facts(kept.facts.values, wanted)
@@ -170,7 +182,8 @@ def check_fingerprint(kept: Kept, data: Table | SignalSet) -> None:
     """UserError unless the data are those that the recommendation was made for."""
     if data.fingerprint != kept.recommendation.data.get("fingerprint"):
         raise UserError(
-            f"{kept.file} was made for other data than {data.source} holds now: run `advisor recommend` again with --out"
+            f"{kept.file} was made for other data than {data.source} holds now: run `advisor recommend` "
+            "again with --out"
         )
 
 
@@ -181,7 +194,9 @@ def read_facts(run: RunFolder) -> Facts:
         wrong = damage(document)
         facts = Facts.from_dict(document)
     except (AttributeError, KeyError, TypeError, ValueError):
-        raise UserError(f"{run.facts} is damaged: values, sampled or columns are missing; recommend again") from None
+        raise UserError(
+            f"{run.facts} is damaged: values, sampled or columns are missing; recommend again"
+        ) from None
     if wrong:
         raise UserError(f"{run.facts} is damaged: {wrong}; recommend again")
     return facts

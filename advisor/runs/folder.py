@@ -1,8 +1,10 @@
-"""The run folder: the only code that knows file names inside RUN, and the only code in the package that writes files.
+"""The run folder: the only code that knows file names inside RUN, and the only
+code in the package that writes files.
 
-Every file is replaced whole: written beside, flushed to the disk, renamed over the old one. So after a crash or a full
-disk a reader finds the old content or the new one, never half of it. The one file that grows instead, Optuna's journal,
-goes through :class:`GrowingFile`, which takes a record back when it could not be written whole.
+Every file is replaced whole: written beside, flushed to the disk, renamed over the old one. So
+after a crash or a full disk a reader finds the old content or the new one, never half of it. The
+one file that grows instead, Optuna's journal, goes through :class:`GrowingFile`, which takes a
+record back when it could not be written whole.
 """
 
 from __future__ import annotations
@@ -134,14 +136,18 @@ class RunFolder:
         """An existing run. UserError when there is none, or only half of one."""
         run = cls(Path(path))
         if not run.path.exists():
-            raise UserError(f"{run.path} does not exist: give a folder that `advisor recommend` or `tune` made")
+            raise UserError(
+                f"{run.path} does not exist: give a folder that `advisor recommend` or `tune` made"
+            )
         if not run.path.is_dir():
             raise UserError(f"{run.path} is a file: give the folder of a run")
         missing = [file.name for file in (run.facts, run.recommendation) if not file.is_file()]
         if len(missing) == 2:
             raise UserError(f"{run.path} is not a run: it has neither facts.json nor recommendation.yaml")
         if missing:
-            raise UserError(f"{run.path} is half a run: {missing[0]} is missing; run `advisor recommend` again")
+            raise UserError(
+                f"{run.path} is half a run: {missing[0]} is missing; run `advisor recommend` again"
+            )
         run.read_facts()
         return run
 
@@ -183,8 +189,8 @@ class RunFolder:
     def in_use(self) -> Iterator[Self]:
         """Create the folder where it is missing and hold its lease.
 
-        A folder that this call created goes away again when the block fails before anything of value was written, so
-        that a misspelt target leaves no half of a run behind.
+        A folder that this call created goes away again when the block fails before anything of value was
+        written, so that a misspelt target leaves no half of a run behind.
         """
         created = _make_folders(self.path)
         try:
@@ -231,8 +237,8 @@ class RunFolder:
     def driver(self) -> dict[str, Any] | None:
         """Who holds the lease: {"pid", "host", "since"}, or None.
 
-        Another host's lock is not ours to see: in a folder that both see its text is believed, which a killed driver may
-        have left behind; of a run in object storage see ``Remote.refresh_driver``.
+        Another host's lock is not ours to see: in a folder that both see its text is believed, which a killed
+        driver may have left behind; of a run in object storage see ``Remote.refresh_driver``.
         """
         return self._holder() or self._holder_elsewhere()
 
@@ -266,28 +272,40 @@ class RunFolder:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"{self.path} is in use by {_holder(handle)}: wait until it ends, or stop it") from None
+            raise UserError(
+                f"{self.path} is in use by {_holder(handle)}: wait until it ends, or stop it"
+            ) from None
         except OSError as error:
             raise UserError(
-                f"{self.path} is on a file system without working locks ({error.strerror}): put the run on a local disk"
+                f"{self.path} is on a file system without working locks ({error.strerror}): put the run on "
+                "a local disk"
             ) from error
 
     def _tidy(self) -> None:
-        """Remove what a killed driver left half-written. Only under the lease: nobody else is writing here."""
+        """Remove what a killed driver left half-written. Only under the lease:
+        nobody else is writing here."""
         self.stop_request.unlink(missing_ok=True)  # it was for the driver before us
         restore_folder(self.model)
         for leftover in self.path.glob(f".*{TEMPORARY}*"):
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
 
     def _has_results(self) -> bool:
-        results = (self.recommendation, self.journal, self.result, self.model, self.report_html, self.report_json)
+        results = (
+            self.recommendation,
+            self.journal,
+            self.result,
+            self.model,
+            self.report_html,
+            self.report_json,
+        )
         return any(file.exists() for file in results)
 
 
 def choose_run_folder(out: str | Path | None, identity: DataIdentity, base: Path = Path("runs")) -> RunFolder:
     """The folder for a run on this data: ``out``, or ``base/NAME``, or the next free ``base/NAME-2``.
 
-    A folder with a run on other data is never taken: passed over when we choose, a UserError when ``out`` says it.
+    A folder with a run on other data is never taken: passed over when we choose,
+    a UserError when ``out`` says it.
     """
     if out is not None:
         run = RunFolder(Path(out))
@@ -321,12 +339,15 @@ def _obstacle(run: RunFolder, identity: DataIdentity) -> str | None:
             return None
         return f"holds a run on other data ('{there.name}', target '{there.target}')"
     ours = (run.lock.name, run.remote.name, run.driver_elsewhere.name)
-    strangers = [entry.name for entry in run.path.iterdir() if entry.name not in ours and not is_temporary(entry.name)]
+    strangers = [
+        entry.name for entry in run.path.iterdir() if entry.name not in ours and not is_temporary(entry.name)
+    ]
     return f"is not a run and is not empty (it holds '{min(strangers)}')" if strangers else None
 
 
 def _folder_name(name: str) -> str:
-    """A data set's name as a folder: no separators, no leading dots, bounded (file systems stop at 255 bytes)."""
+    """A data set's name as a folder: no separators, no leading dots, bounded
+    (file systems stop at 255 bytes)."""
     words = re.sub(r"[^\w.+-]+", "-", name).strip("-.")[:60].strip("-.")
     return words or "run"
 
@@ -360,5 +381,3 @@ def _make_folders(path: Path) -> list[Path]:
 
 
 # ---------------------------------------------------------------------- writing
-
-

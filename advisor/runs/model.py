@@ -1,4 +1,5 @@
-"""The saved model: fitted stacks with the schema that reads new rows, as safetensors and JSON, never a pickle."""
+"""The saved model: fitted stacks with the schema that reads new rows, as
+safetensors and JSON, never a pickle."""
 
 from __future__ import annotations
 
@@ -43,8 +44,9 @@ FORMAT = 1
 DESCRIPTION, WEIGHTS, CHECKSUMS = "model.json", "weights.safetensors", "checksums.json"
 TEMPERATURE_RANGE = (0.1, 10.0)
 TEMPERATURE_DEVIATION = 0.25
-"""Standard deviation of the logarithm of the temperature beforehand. Without it, a few hundred held-out rows that happen
-to be all correct ask for boundless certainty, and one wrong row among the new ones costs more than all it gained."""
+"""Standard deviation of the logarithm of the temperature beforehand. Without it, a few hundred
+held-out rows that happen to be all correct ask for boundless certainty, and one wrong row among the
+new ones costs more than all it gained."""
 PREPROCESSED = "preprocessor"
 TARGET_ARRAYS = ("target_mean", "target_scale", "target_range", "target_knee")
 INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
@@ -53,11 +55,13 @@ INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
 
 @dataclass(frozen=True)
 class Model:
-    """An ensemble of fitted stacks (folds, seeds and, where a blend won, several configurations), equally weighted.
+    """An ensemble of fitted stacks (folds, seeds and, where a blend won, several
+    configurations), equally weighted.
 
-    temperature: the logarithms of the mean probabilities are divided by it (Guo et al. 2017); 1 changes nothing.
-    shares: of the classes among the training rows, where ``predict`` takes the class that stands out most against its
-    share (the best guess for balanced accuracy); without them it takes the most likely one.
+    temperature: the logarithms of the mean probabilities are divided by it (Guo
+        et al. 2017); 1 changes nothing.
+    shares: of the classes among the training rows, where ``predict`` takes the class that stands out most
+        against its share (the best guess for balanced accuracy); without them it takes the most likely one.
     """
 
     schema: TableSchema | SignalSchema
@@ -71,8 +75,9 @@ class Model:
 
     @property
     def classes(self) -> NDArray[Any]:
-        """The classes in the order of ``predict_proba``'s columns, with the values and the type of the target that was given;
-        trained on a file without types, in its spelling: numbers where all are written back as they stood, else text."""
+        """The classes in the order of ``predict_proba``'s columns, with the values and the type of the
+        target that was given; trained on a file without types, in its spelling: numbers where all are
+        written back as they stood, else text."""
         if self.schema.given is not None:
             return self.schema.given.array()
         labels = self.schema.classes
@@ -83,14 +88,17 @@ class Model:
     def predict(
         self, data: Rows, *, strict: bool = False, encoding: str | None = None, sheet: str | None = None
     ) -> NDArray[Any]:
-        """One prediction per row: a class label, or a number in the target's unit. Shape (rows,), in row order.
+        """One prediction per row: a class label, or a number in the target's
+        unit. Shape (rows,), in row order.
 
-        Tables: columns are found by name (of an array by their order); further columns are ignored; levels never seen in
-        training are allowed. Images and sequences: an array, or any file or folder that they can be trained from.
-        Raises UserError when a column of the training table is missing, or when rows have another shape. Warns with
-        ``advisor.DataFormWarning`` of columns that are unlike those of the training table in form (another way of writing dates
-        or numbers, unreadable or blank cells, new categories only); strict: raises UserError for them. encoding: of a
-        text file, sheet: of a spreadsheet; by default as the training rows were read.
+        Tables: columns are found by name (of an array by their order); further columns are ignored;
+        levels never seen in training are allowed. Images and sequences: an array, or any file or folder
+        that they can be trained from. Raises UserError when a column of the training table is missing,
+        or when rows have another shape. Warns with ``advisor.DataFormWarning`` of columns that are
+        unlike those of the training table in form (another way of writing dates or numbers, unreadable
+        or blank cells, new categories only);
+        strict: raises UserError for them.
+        encoding: of a text file, sheet: of a spreadsheet; by default as the training rows were read.
         """
         scores = self.scores(self.read(data, strict=strict, encoding=encoding, sheet=sheet))
         return scores if self.schema.task == "regression" else self.classes[decided(scores, self.shares)]
@@ -98,9 +106,13 @@ class Model:
     def predict_proba(
         self, data: Rows, *, strict: bool = False, encoding: str | None = None, sheet: str | None = None
     ) -> NDArray[np.float64]:
-        """Class probabilities, shape (rows, classes). Raises UserError for a regression model, and as ``predict`` does."""
+        """Class probabilities, shape (rows, classes). Raises UserError for a
+        regression model, and as ``predict`` does."""
         if self.schema.task == "regression":
-            raise UserError(f"the model of '{self.schema.target}' is a regression: it has no class probabilities, use predict")
+            raise UserError(
+                f"the model of '{self.schema.target}' is a regression: it has no class probabilities, use "
+                "predict"
+            )
         return self.scores(self.read(data, strict=strict, encoding=encoding, sheet=sheet))
 
     def read(
@@ -109,7 +121,9 @@ class Model:
         """New rows as the training rows were read; warns, or refuses, as ``predict`` does."""
         if isinstance(self.schema, SignalSchema):
             return read_signals(data, self.schema, self.form_of(encoding, sheet))[0]
-        frame = read_frame(_with_names_of(data, self.schema), self.schema.names, form=self.form_of(encoding, sheet))
+        frame = read_frame(
+            _with_names_of(data, self.schema), self.schema.names, form=self.form_of(encoding, sheet)
+        )
         features, changes = encode_new(frame, self.schema, strict=strict)
         if changes:
             warnings.warn(DataFormWarning.of(changes), stacklevel=3)
@@ -126,28 +140,39 @@ class Model:
 
 
 def _with_names_of(data: Any, schema: TableSchema) -> Any:
-    """An array of shape (rows, columns) as a frame with the names of the training rows' columns; else the data."""
+    """An array of shape (rows, columns) as a frame with the names of the
+    training rows' columns; else the data."""
     if not (isinstance(data, np.ndarray) or hasattr(data, "toarray")):
         return data
     names = [column.name for column in schema.columns]
     if schema.time_column is not None or schema.group_column is not None:
-        raise UserError("an array doesn't say which column is the time or the group: give a frame with the columns' names")
+        raise UserError(
+            "an array doesn't say which column is the time or the group: give a frame with the columns' names"
+        )
     if data.ndim != 2 or data.shape[1] != len(names):
         expected = f"(rows, {len(names)})"
-        raise UserError(f"X has shape {data.shape}; expected {expected}, the columns of the training rows in their order")
+        raise UserError(
+            f"X has shape {data.shape}; expected {expected}, the columns of the training rows in their order"
+        )
     import pandas as pd
 
     return pd.DataFrame(data.toarray() if hasattr(data, "toarray") else data, columns=names)
 
 
 def predictions(
-    model: Model, source: str | Path, *, strict: bool = False, encoding: str | None = None, sheet: str | None = None
+    model: Model,
+    source: str | Path,
+    *,
+    strict: bool = False,
+    encoding: str | None = None,
+    sheet: str | None = None,
 ) -> tuple[pl.DataFrame, list[str], tuple[FormChange, ...], dict[str, str]]:
-    """What `advisor predict` writes for the rows of a source, in their order; the columns of it that are not used; what is
-    unlike the training rows in the form of the others; and what else to tell of how it was read, as code -> sentence.
+    """What `advisor predict` writes for the rows of a source, in their order; the columns of it that
+    are not used; what is unlike the training rows in the form of the others; and what else to tell of
+    how it was read, as code -> sentence.
 
-    ``prediction``, and for classes a ``probability_CLASS`` for each; images and sequences that have names have them first.
-    Raises UserError as ``Model.predict`` does.
+    ``prediction``, and for classes a ``probability_CLASS`` for each; images and sequences that have names
+    have them first. Raises UserError as ``Model.predict`` does.
     """
     import polars as pl
 
@@ -163,7 +188,11 @@ def predictions(
     else:
         read = with_names(read_source(source, form=form), model.schema.names)
         frame, told = read.frame, read.told
-        known = {model.schema.target, model.schema.time_column, *(column.name for column in model.schema.columns)}
+        known = {
+            model.schema.target,
+            model.schema.time_column,
+            *(column.name for column in model.schema.columns),
+        }
         unused = [name for name in frame.columns if name not in known]
         features, changes = encode_new(frame, model.schema, strict=strict)
     scores = model.scores(features)
@@ -178,8 +207,11 @@ def predictions(
 
 
 def decided(probabilities: NDArray[np.float64], shares: Sequence[float] = ()) -> NDArray[np.int64]:
-    """The class of each row: the most likely one, or with the classes' shares the one of the largest p / share."""
-    return np.asarray((probabilities / np.asarray(shares) if len(shares) else probabilities).argmax(axis=1), dtype=np.int64)
+    """The class of each row: the most likely one, or with the classes' shares
+    the one of the largest p / share."""
+    return np.asarray(
+        (probabilities / np.asarray(shares) if len(shares) else probabilities).argmax(axis=1), dtype=np.int64
+    )
 
 
 def tempered(probabilities: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
@@ -190,11 +222,14 @@ def tempered(probabilities: NDArray[np.float64], temperature: float) -> NDArray[
 
 
 def fit_temperature(probabilities: NDArray[np.float64], target: NDArray[Any]) -> float:
-    """The most probable temperature given the held-out rows (Guo et al. 2017), beforehand log-normal about 1."""
+    """The most probable temperature given the held-out rows (Guo et al. 2017),
+    beforehand log-normal about 1."""
     from scipy.optimize import minimize_scalar
 
     def cost(log_temperature: float) -> float:
-        log_loss = row_losses("multiclass", target, tempered(probabilities, float(np.exp(log_temperature)))).sum()
+        log_loss = row_losses(
+            "multiclass", target, tempered(probabilities, float(np.exp(log_temperature)))
+        ).sum()
         return float(log_loss) + (log_temperature / TEMPERATURE_DEVIATION) ** 2 / 2
 
     found = minimize_scalar(cost, bounds=np.log(TEMPERATURE_RANGE), method="bounded", options={"xatol": 1e-3})
@@ -210,7 +245,9 @@ def model_files(model: Model) -> dict[str, bytes]:
         fitted: Sequence[Preprocessor | SignalPreprocessor] = stack.preprocessors
         for split, preprocessor in enumerate(fitted):
             arrays = preprocessor.arrays()
-            tensors.update({f"{number}/{PREPROCESSED}/{split}/{name}": array for name, array in arrays.items()})
+            tensors.update(
+                {f"{number}/{PREPROCESSED}/{split}/{name}": array for name, array in arrays.items()}
+            )
         tensors.update({f"{number}/{name}": getattr(stack, name) for name in TARGET_ARRAYS})
         stacks.append(_describe(stack))
     description = {
@@ -266,18 +303,22 @@ def _digest_of(digests: Mapping[str, str]) -> str:
 def load_model(path: str | Path) -> Model:
     """The model of a run folder or a run's URL, or of its ``model`` folder.
 
-    Raises UserError when there is none, when a file was changed or damaged since it was written, or when a newer
-    advisor wrote it.
+    Raises UserError when there is none, when a file was changed or damaged since it was
+    written, or when a newer advisor wrote it.
     """
     folder = Path(here(path))
     run = RunFolder(folder)
     if run.result.is_file() and not run.model.is_dir() and "objective" in read_json(run.result):
-        raise UserError(f"{folder} was tuned with an objective of your own: its models are yours, see {run.winner}")
+        raise UserError(
+            f"{folder} was tuned with an objective of your own: its models are yours, see {run.winner}"
+        )
     folder = folder / "model" if (folder / "model").is_dir() else folder
     files = {name: _read(folder, name) for name in (DESCRIPTION, WEIGHTS, CHECKSUMS)}
     stored = files.pop(CHECKSUMS)
     if stored != _checksums(files):
-        raise UserError(f"{folder}: {_changed(stored, files)} was changed or damaged since it was written: train again")
+        raise UserError(
+            f"{folder}: {_changed(stored, files)} was changed or damaged since it was written: train again"
+        )
     description = json.loads(files[DESCRIPTION])
     if description["format"] > FORMAT:
         newer = made_by_newer(description["format"], FORMAT, description.get("advisor"))
@@ -294,25 +335,34 @@ def _read(folder: Path, name: str) -> bytes:
     try:
         return (folder / name).read_bytes()
     except FileNotFoundError:
-        raise UserError(f"{folder} holds no model ('{name}' is missing): give a folder that train or tune finished") from None
+        raise UserError(
+            f"{folder} holds no model ('{name}' is missing): give a folder that train or tune finished"
+        ) from None
     except OSError as error:
         raise UserError(f"cannot read {folder / name}: {error.strerror}") from None
 
 
 def _changed(stored: bytes, files: Mapping[str, bytes]) -> str:
-    """The name of the file that differs from its checksum; the list of checksums itself when no single one does."""
+    """The name of the file that differs from its checksum; the list of checksums
+    itself when no single one does."""
     try:
         digests = dict(json.loads(stored))
         if digests.pop(CHECKSUMS) != _digest_of(digests):
             return CHECKSUMS
-        wrong = [name for name, content in files.items() if digests[name] != hashlib.sha256(content).hexdigest()]
+        wrong = [
+            name for name, content in files.items() if digests[name] != hashlib.sha256(content).hexdigest()
+        ]
     except (ValueError, KeyError, TypeError):
         return CHECKSUMS
     return " and ".join(wrong) or CHECKSUMS
 
 
 def _stack(entry: Mapping[str, Any], number: int, tensors: Mapping[str, NDArray[Any]]) -> Fitted:
-    own = {name.removeprefix(f"{number}/"): array for name, array in tensors.items() if name.startswith(f"{number}/")}
+    own = {
+        name.removeprefix(f"{number}/"): array
+        for name, array in tensors.items()
+        if name.startswith(f"{number}/")
+    }
     shape = _shape(entry["shape"])
     kind: Any = SignalPreprocessor if isinstance(shape, SignalShape) else Preprocessor
     preprocessors = []
@@ -336,5 +386,3 @@ def _stack(entry: Mapping[str, Any], number: int, tensors: Mapping[str, NDArray[
         held_out_rows=np.zeros(0, dtype=np.int64),
         held_out=np.zeros(0),
     )
-
-

@@ -1,10 +1,13 @@
-"""Runs in object storage (``s3://``, ``gs://`` and whatever else fsspec knows): a working copy here, and what keeps it alike.
+"""Runs in object storage (``s3://``, ``gs://`` and whatever else fsspec knows): a
+working copy here, and what keeps it alike.
 
-A run is a local folder for everything else in the program. One that was given as a URL lies in the cache folder, remembers
-its URL, and is copied there while it is in use, every few seconds and at the end. Whoever names the URL elsewhere gets a copy.
+A run is a local folder for everything else in the program. One that was given as a URL lies in the cache
+folder, remembers its URL, and is copied there while it is in use, every few seconds and at the end. Whoever
+names the URL elsewhere gets a copy.
 
-Object storage has no locks. Who drives a run says so in ``URL/lock`` and renews it; a second driver that sees it renewed is
-refused, and one that finds its own replaced stops. That takes seconds, where the lease of a local folder takes none.
+Object storage has no locks. Who drives a run says so in ``URL/lock`` and renews it; a second driver
+that sees it renewed is refused, and one that finds its own replaced stops. That takes seconds, where
+the lease of a local folder takes none.
 """
 
 from __future__ import annotations
@@ -35,8 +38,9 @@ SILENT_SECONDS = 3 * BEAT_SECONDS
 LOOK_SECONDS = 0.5
 """How often a lease that may be dead is looked at."""
 RENEWED = "renewed"
-"""In a lease: when its driver's clock said that it renewed it, in whole milliseconds since 1970. Always as many digits: where a
-URL is a folder, two drivers that begin at once write into one file, and the longer text would stick out behind the shorter."""
+"""In a lease: when its driver's clock said that it renewed it, in whole milliseconds since 1970. Always as
+many digits: where a URL is a folder, two drivers that begin at once write into one file, and the longer text
+would stick out behind the shorter."""
 
 
 def is_url(place: object) -> bool:
@@ -44,10 +48,11 @@ def is_url(place: object) -> bool:
 
 
 def here(place: Any, *, new: bool = False) -> Any:
-    """A place of a run in this machine's folders: the folder itself; for a URL its working copy, brought up to date.
+    """A place of a run in this machine's folders: the folder itself; for a URL
+    its working copy, brought up to date.
 
-    What is no URL is returned as it is. new: a run may begin there. UserError for a URL that no file system answers for, or
-    that holds no run.
+    What is no URL is returned as it is.
+    new: a run may begin there. UserError for a URL that no file system answers for, or that holds no run.
     """
     if not is_url(place):
         return place
@@ -61,7 +66,8 @@ def url_or_path(run: RunFolder) -> str:
 
 @contextlib.contextmanager
 def mirrored(run: RunFolder, on_note: Callable[[str], None] = lambda note: None) -> Iterator[None]:
-    """While a run is in use here: its URL's lease, and its files copied there. Nothing for a run without a URL.
+    """While a run is in use here: its URL's lease, and its files copied there.
+    Nothing for a run without a URL.
 
     on_note: told when it takes a while, because another driver has left its lease.
     UserError when another machine drives the run, takes it over, or what is new cannot be copied in the end.
@@ -76,7 +82,8 @@ def mirrored(run: RunFolder, on_note: Callable[[str], None] = lambda note: None)
 
 @dataclass
 class Remote:
-    """One run's URL and its working copy. known: file -> (what it was here, what it was there) when both were last alike."""
+    """One run's URL and its working copy.
+    known: file -> (what it was here, what it was there) when both were last alike."""
 
     url: str
     run: RunFolder
@@ -106,7 +113,8 @@ class Remote:
     def checked_out(self, *, new: bool) -> Path:
         """The working copy, with what is new there; as it is where a driver on this machine works in it.
 
-        UserError, before anything is copied, where something else than a run is, or nothing and no new one may begin.
+        UserError, before anything is copied, where something else than a run is,
+        or nothing and no new one may begin.
         """
         if not self._driven_here():
             with self._talking():
@@ -119,7 +127,8 @@ class Remote:
     def pull(self, *, beside_others: bool = False) -> None:
         """Take over what has changed there since both were last alike; what is new here alone stays.
 
-        beside_others: without a lease, so it ends where a driver begins here, whose files must not be replaced under it.
+        beside_others: without a lease, so it ends where a driver begins here, whose
+            files must not be replaced under it.
         """
         self.files.invalidate_cache()
         there = {name: self._stamp_there(name) for name in self._names_there()}
@@ -136,7 +145,8 @@ class Remote:
         self._keep()
 
     def push(self) -> None:
-        """Copy what has changed here since both were last alike, oldest first: what was written last is the newest there too."""
+        """Copy what has changed here since both were last alike, oldest first: what was
+        written last is the newest there too."""
         found = {name: path.stat() for name, path in self._files_here()}
         changed = False
         for name in sorted(found, key=lambda name: found[name].st_mtime_ns):
@@ -163,7 +173,8 @@ class Remote:
             self._put(self.run.stop_request.name, self.run.stop_request.read_bytes())
 
     def refresh_driver(self) -> None:
-        """Who drives it on another machine, as it is known there; of a lease that was not renewed lately it waits to see it."""
+        """Who drives it on another machine, as it is known there; of a lease that was not
+        renewed lately it waits to see it."""
         with self._talking():
             self.files.invalidate_cache()
             holder = self._holder()
@@ -187,7 +198,9 @@ class Remote:
         if any(self.files.exists(self._there(file.name)) for file in (run.facts, run.recommendation)):
             return
         if not new:
-            raise UserError(f"{self.url} holds no run: give the URL of one, or bring the data here and give the file")
+            raise UserError(
+                f"{self.url} holds no run: give the URL of one, or bring the data here and give the file"
+            )
         try:
             found = self.files.ls(self.root, detail=False)
         except FileNotFoundError:
@@ -195,7 +208,8 @@ class Remote:
         names = (PurePosixPath(str(path)).name for path in found)
         if strangers := [name for name in names if name not in (run.lock.name, run.stop_request.name)]:
             raise UserError(
-                f"{self.url} is not a run and is not empty (it holds '{min(strangers)}'): choose another place"
+                f"{self.url} is not a run and is not empty (it holds '{min(strangers)}'): choose another "
+                "place"
             )
 
     def _names_there(self) -> list[str]:
@@ -203,7 +217,11 @@ class Remote:
             found = self.files.find(self.root)
         except FileNotFoundError:
             return []
-        return [name for name in (str(path)[len(self.root) :].strip("/") for path in found) if name and self._is_copied(name)]
+        return [
+            name
+            for name in (str(path)[len(self.root) :].strip("/") for path in found)
+            if name and self._is_copied(name)
+        ]
 
     def _files_here(self) -> Iterator[tuple[str, Path]]:
         for path in sorted(self.run.path.rglob("*")):
@@ -214,7 +232,10 @@ class Remote:
     def _is_copied(self, name: str) -> bool:
         """Not what is of one machine alone: the lease, a request to stop, checkpoints of trials under way."""
         run, parts = self.run, PurePosixPath(name).parts
-        own = {path.name for path in (run.lock, run.stop_request, run.remote, run.driver_elsewhere, run.checkpoints)}
+        own = {
+            path.name
+            for path in (run.lock, run.stop_request, run.remote, run.driver_elsewhere, run.checkpoints)
+        }
         return parts[0] not in own and ".." not in parts and not any(map(is_temporary, parts))
 
     def _path(self, name: str) -> Path:
@@ -232,7 +253,10 @@ class Remote:
         return str(self.files.ukey(self._there(name)))
 
     def _keep(self) -> None:
-        write_json(self.run.remote, {"format": FORMAT, "url": self.url, "files": {k: list(v) for k, v in self.known.items()}})
+        write_json(
+            self.run.remote,
+            {"format": FORMAT, "url": self.url, "files": {k: list(v) for k, v in self.known.items()}},
+        )
 
     # ------------------------------------------------------------------ the lease
 
@@ -251,7 +275,9 @@ class Remote:
         except BaseException:
             over.set()
             thread.join()
-            with contextlib.suppress(UserError):  # what went wrong in the block is said, and what there is was tried
+            with contextlib.suppress(
+                UserError
+            ):  # what went wrong in the block is said, and what there is was tried
                 self._finish()
             raise
         over.set()
@@ -260,7 +286,10 @@ class Remote:
 
     def _copy_until(self, over: threading.Event) -> None:
         while not over.wait(BEAT_SECONDS):
-            with contextlib.suppress(UserError), self._talking():  # it may answer again; if not, the end says so
+            with (
+                contextlib.suppress(UserError),
+                self._talking(),
+            ):  # it may answer again; if not, the end says so
                 if not self._beat():
                     return
                 self.push()
@@ -281,7 +310,10 @@ class Remote:
     def _take(self, on_note: Callable[[str], None]) -> None:
         holder = self._holder()
         if holder is not None and not _is_dead(holder):
-            on_note(f"{self.url} was last driven by {_words(holder)}: if it is silent for {SILENT_SECONDS:g} s, it is gone")
+            on_note(
+                f"{self.url} was last driven by {_words(holder)}: if it is silent for {SILENT_SECONDS:g} s, "
+                "it is gone"
+            )
             again = self._renewed(holder)
             if again is not None:
                 raise self._taken(again)
@@ -290,11 +322,14 @@ class Remote:
         time.sleep(LOOK_SECONDS)
         self.files.invalidate_cache()
         holder = self._holder()
-        if holder is None or holder.get("token") != self._me["token"]:  # two began at once, and the other wrote last
+        if (
+            holder is None or holder.get("token") != self._me["token"]
+        ):  # two began at once, and the other wrote last
             raise self._taken(holder or {})
 
     def _renewed(self, holder: dict[str, Any]) -> dict[str, Any] | None:
-        """The lease as soon as it is another than it was; None when it is given back, or silent for SILENT_SECONDS."""
+        """The lease as soon as it is another than it was; None when it is given
+        back, or silent for SILENT_SECONDS."""
         begun = time.monotonic()
         while time.monotonic() - begun < SILENT_SECONDS:
             time.sleep(LOOK_SECONDS)
@@ -312,10 +347,13 @@ class Remote:
                     self._remove(self.run.stop_request.name)
                     self._remove(self.run.lock.name)
         except UserError as error:
-            raise UserError(f"{error}; the run is whole in {self.run.path}, and going on with that folder copies it") from error
+            raise UserError(
+                f"{error}; the run is whole in {self.run.path}, and going on with that folder copies it"
+            ) from error
         if self._lost is not None:
             raise UserError(
-                f"{self.url} was taken over by {_words(self._lost)}: what was finished here since is in {self.run.path} alone"
+                f"{self.url} was taken over by {_words(self._lost)}: what was finished here since is in "
+                f"{self.run.path} alone"
             )
 
     def _holder(self) -> dict[str, Any] | None:
@@ -327,7 +365,10 @@ class Remote:
 
     def _say_holder(self) -> None:
         self._beats += 1
-        self._put(self.run.lock.name, json.dumps({**self._me, "beat": self._beats, RENEWED: int(1000 * time.time())}).encode())
+        self._put(
+            self.run.lock.name,
+            json.dumps({**self._me, "beat": self._beats, RENEWED: int(1000 * time.time())}).encode(),
+        )
 
     def _put(self, name: str, content: bytes) -> None:
         there = self._there(name)
@@ -338,7 +379,8 @@ class Remote:
             self.files.pipe_file(there, content)
 
     def _make_folders(self, there: str) -> None:
-        """The folders above a file; never a bucket, the first of a path without a root: its name may be misspelt."""
+        """The folders above a file; never a bucket, the first of a path without
+        a root: its name may be misspelt."""
         folders = [*reversed(PurePosixPath(there).parents)][1:]
         for folder in folders if there.startswith("/") else folders[1:]:
             with contextlib.suppress(FileExistsError):
@@ -349,7 +391,9 @@ class Remote:
             self.files.rm_file(self._there(name))
 
     def _taken(self, holder: dict[str, Any]) -> UserError:
-        return UserError(f"{self.url} is in use by {_words(holder)}: wait until it ends, or `advisor stop {self.url}`")
+        return UserError(
+            f"{self.url} is in use by {_words(holder)}: wait until it ends, or `advisor stop {self.url}`"
+        )
 
     @contextlib.contextmanager
     def _talking(self) -> Iterator[None]:
@@ -380,12 +424,15 @@ def _working_copy(url: str) -> Path:
 
 
 def _url_of(run: RunFolder) -> str | None:
-    """The URL of a working copy; None for any other folder, also for a copy of one that lies elsewhere: it is not kept alike."""
+    """The URL of a working copy; None for any other folder, also for a copy of one that
+    lies elsewhere: it is not kept alike."""
     if not run.remote.is_file():
         return None
     url = read_json(run.remote).get("url")
     if not is_url(url):
-        raise UserError(f"{run.remote} is damaged: it names no URL; remove the folder, and give the URL again")
+        raise UserError(
+            f"{run.remote} is damaged: it names no URL; remove the folder, and give the URL again"
+        )
     return str(url) if run.path.resolve() == _working_copy(str(url)).resolve() else None
 
 
@@ -395,7 +442,8 @@ def _known_of(run: RunFolder) -> dict[str, tuple[str, str]]:
         return {name: (str(here), str(there)) for name, (here, there) in files.items()}  # type: ignore[union-attr]
     except (AttributeError, TypeError, ValueError):
         raise UserError(
-            f"{run.remote} is damaged: it does not say what was copied; remove the folder, and give the URL again"
+            f"{run.remote} is damaged: it does not say what was copied; remove the folder, and give the URL "
+            "again"
         ) from None
 
 
@@ -404,22 +452,32 @@ def _file_system(url: str) -> tuple[Any, str]:
 
     if urlsplit(url).password is not None:
         raise UserError(
-            "the URL holds a password, which would be written down with it: leave it out; a key, or the storage's own "
+            "the URL holds a password, which would be written down with it: leave it out; a key, or the "
+            "storage's own "
             "settings, can speak for you"
         )
 
     if url.startswith("memory://"):
         raise UserError(f"{url} is gone when this process ends: give s3://BUCKET/RUN, or a folder")
     if url.startswith(("http://", "https://")):
-        raise UserError(f"{url}: nothing can be kept there; give s3://BUCKET/RUN, or bring the data here and give the file")
+        raise UserError(
+            f"{url}: nothing can be kept there; give s3://BUCKET/RUN, or bring the data here and give the "
+            "file"
+        )
     try:
         files, root = fsspec.core.url_to_fs(url)
     except ImportError as error:
         raise UserError(f"{url}: {error}") from error
-    except (TypeError, AttributeError, NotImplementedError) as error:  # one that lies in another, and a URL says not in which
+    except (
+        TypeError,
+        AttributeError,
+        NotImplementedError,
+    ) as error:  # one that lies in another, and a URL says not in which
         raise _unfit(url) from error
     except ValueError as error:
-        raise UserError(f"{url} is in no file system that fsspec knows ({error}): give s3://BUCKET/RUN, or a folder") from error
+        raise UserError(
+            f"{url} is in no file system that fsspec knows ({error}): give s3://BUCKET/RUN, or a folder"
+        ) from error
     except Exception as error:  # some reach out for their server already
         raise _silent(url, error) from error
     return files, str(root).rstrip("/")

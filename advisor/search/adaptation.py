@@ -24,7 +24,8 @@ MORE_EPOCHS = 1.5
 
 @dataclass(frozen=True)
 class Adjustment:
-    """A range that was moved for a trial: [low, high] of what may be proposed, low = high for a value that is no search's.
+    """A range that was moved for a trial: [low, high] of what may be proposed, low =
+    high for a value that is no search's.
 
     words: why, in one sentence.
     """
@@ -36,32 +37,47 @@ class Adjustment:
 
 
 def read_trial(trial: FrozenTrial) -> CurveDiagnosis:
-    """What its curve says; of a pruned trial, what it said up to there. With the training losses, where they are kept."""
+    """What its curve says; of a pruned trial, what it said up to there. With the
+    training losses, where they are kept."""
     points, end = sorted(trial.intermediate_values.items()), end_of(trial)
     losses = [value for _, value in points]
     if end == "diverged":
         return read_curve([*losses, math.inf])  # the loss that ended it is not kept
     trained = trial.user_attrs.get(TRAIN_LOSSES, ())
     known = len(trained) >= max((epoch for epoch, _ in points), default=math.inf)
-    return read_curve(losses, [trained[epoch - 1] for epoch, _ in points] if known else None, pruned=end == "pruned")
+    return read_curve(
+        losses, [trained[epoch - 1] for epoch, _ in points] if known else None, pruned=end == "pruned"
+    )
 
 
-def adjusted(space: Space, trials: Sequence[FrozenTrial], own: Container[str] = ()) -> tuple[Space, list[Adjustment]]:
+def adjusted(
+    space: Space, trials: Sequence[FrozenTrial], own: Container[str] = ()
+) -> tuple[Space, list[Adjustment]]:
     """The space for the next trial, and what was moved in it because of the curves of the latest ``trials``.
 
-    own: parameters that a person has fixed; they stay. A range loses at most its half (of its logarithm, where it is
-    searched so), only on the side where the trials lie that say so, and never the value of the best trial.
+    own: parameters that a person has fixed; they stay. A range loses at most its half (of its
+        logarithm, where it is searched so), only on the side where the trials lie that say so,
+        and never the value of the best trial.
     """
     latest = sorted(filter(counts, trials), key=lambda trial: trial.number)[-WINDOW:]
     readings = [read_trial(trial) for trial in latest]
     best = best_of(trials)
     adjustments = []
     for change in advice_of(readings):
-        if change.parameter in own or change.parameter not in space.parameters or change.parameter in space.derivations:
+        if (
+            change.parameter in own
+            or change.parameter not in space.parameters
+            or change.parameter in space.derivations
+        ):
             continue
         asking = [trial for trial, reading in zip(latest, readings, strict=True) if asks_for(reading, change)]
         values = [value for trial in asking if (value := value_in(trial, change.parameter)) is not None]
-        moved = _moved(space[change.parameter], change, values, None if best is None else value_in(best, change.parameter))
+        moved = _moved(
+            space[change.parameter],
+            change,
+            values,
+            None if best is None else value_in(best, change.parameter),
+        )
         if moved is None:
             continue
         space = space.with_parameters(moved)
@@ -77,7 +93,9 @@ def value_in(trial: FrozenTrial, parameter: str) -> float | None:
     return value if isinstance(value, int | float) and not isinstance(value, bool) and value > 0 else None
 
 
-def _moved(parameter: Parameter, change: RangeChange, values: Sequence[float], best: float | None) -> Parameter | None:
+def _moved(
+    parameter: Parameter, change: RangeChange, values: Sequence[float], best: float | None
+) -> Parameter | None:
     """The parameter with the range that the change asks for; None where nothing can be moved."""
     if parameter.type == "categorical" or parameter.low is None or parameter.high is None:
         return None

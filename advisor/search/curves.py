@@ -1,4 +1,5 @@
-"""What learning curves say (note N26): one in words, several as changes of the search space. Pure: numbers in, data out."""
+"""What learning curves say (note N26): one in words, several as changes of the search
+space. Pure: numbers in, data out."""
 
 from __future__ import annotations
 
@@ -8,14 +9,16 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Literal
 
-Shape = Literal["short", "diverging", "over-fitting", "under-fitting", "slow", "improving", "noisy", "plateau"]
-"""short: too few epochs to read. diverging: not finite, or worse than at the start. over-fitting: the validation loss rises
-again. under-fitting: levelled off while even the training loss stays high. slow: falls in a straight line, no knee yet: the
-rate is too low. improving: flattens, but was still falling at the end. noisy: jumps as much as it learns. plateau: levelled
-off; nothing to mend."""
+Shape = Literal[
+    "short", "diverging", "over-fitting", "under-fitting", "slow", "improving", "noisy", "plateau"
+]
+"""short: too few epochs to read. diverging: not finite, or worse than at the start. over-fitting: the
+validation loss rises again. under-fitting: levelled off while even the training loss stays high. slow: falls
+in a straight line, no knee yet: the rate is too low. improving: flattens, but was still falling at the end.
+noisy: jumps as much as it learns. plateau: levelled off; nothing to mend."""
 End = Literal["", "full", "early", "pruned"]
-"""full: all planned epochs were run. early: stopped because it was finished (patience). pruned: because others were better,
-so what was still to come is not known. "": it was not said."""
+"""full: all planned epochs were run. early: stopped because it was finished (patience). pruned: because
+others were better, so what was still to come is not known. "": it was not said."""
 Direction = Literal["up", "down"]
 
 FEWEST = 5
@@ -23,11 +26,13 @@ FEWEST = 5
 RISE = 0.1
 """Part of the curve's whole drop that must be lost again, or still be won, before we speak of it."""
 NOISY = 0.5
-"""Median jump between neighbours, as a part of the whole drop, from which the curve is noise more than learning."""
+"""Median jump between neighbours, as a part of the whole drop, from which the
+curve is noise more than learning."""
 STRAIGHT = 0.75
 """A curve has no knee when its second half wins at least this share of what its first half wins."""
 HIGH = 0.7
-"""The training loss stays high when it ends above this share of its first value, without a gap to the validation loss."""
+"""The training loss stays high when it ends above this share of its first value,
+without a gap to the validation loss."""
 GAP = 0.1
 """Training and validation loss are alike when they differ by less than this share of the validation loss."""
 FEWEST_READINGS = 3
@@ -37,7 +42,9 @@ SHARE = 1 / 3
 
 @dataclass(frozen=True)
 class CurveDiagnosis:
-    """shape, and what it means in one sentence. epoch: where the validation loss was least. ended: how the training ended."""
+    """shape, and what it means in one sentence.
+    epoch: where the validation loss was least.
+    ended: how the training ended."""
 
     shape: Shape
     epoch: int
@@ -49,7 +56,8 @@ class CurveDiagnosis:
 class RangeChange:
     """A change of the search space for the trials that follow: move ``parameter``'s range ``direction``.
 
-    share: of the readings that say so. words: why, in one sentence.
+    share: of the readings that say so.
+    words: why, in one sentence.
     """
 
     parameter: str
@@ -65,20 +73,28 @@ def read_curve(
     planned: int | None = None,
     pruned: bool = False,
 ) -> CurveDiagnosis:
-    """The reading of validation losses, the first epoch first. Compared with the curve's own drop, so it has no unit.
+    """The reading of validation losses, the first epoch first. Compared with the
+    curve's own drop, so it has no unit.
 
-    train_losses: of the same epochs and in the same unit, where they are known; they tell under-fitting from the rest.
-    planned: epochs that the configuration asked for; pruned: whether the search ended the training.
-    ValueError when there are not as many training losses as validation losses.
+    train_losses: of the same epochs and in the same unit, where they are known;
+        they tell under-fitting from the rest.
+    planned: epochs that the configuration asked for;
+    pruned: whether the search ended the training. ValueError when there are not as many
+        training losses as validation losses.
     """
     if train_losses is not None and len(train_losses) != len(losses):
         raise ValueError(f"{len(train_losses)} training losses for {len(losses)} validation losses")
-    ended: End = "pruned" if pruned else "" if planned is None else "early" if len(losses) < planned else "full"
+    ended: End = (
+        "pruned" if pruned else "" if planned is None else "early" if len(losses) < planned else "full"
+    )
     shape, epoch, words = _read(losses, train_losses)
     if shape == "short" and ended != "pruned":
         ended = ""
     if ended == "pruned":
-        words += f"; pruned after epoch {len(losses)} because others were better by then: what was still to come is not known"
+        words += (
+            f"; pruned after epoch {len(losses)} because others were better by then: "
+            "what was still to come is not known"
+        )
     elif ended == "early" and shape != "diverging":
         words += f"; stopped at epoch {len(losses)} of {planned} because it was finished"
     return CurveDiagnosis(shape, epoch, words, ended)
@@ -88,7 +104,9 @@ def _read(losses: Sequence[float], train_losses: Sequence[float] | None) -> tupl
     if not losses:
         return "short", 0, "no finite loss was reported"
     for name, values in (("", losses), ("training loss ", train_losses or ())):
-        if (first := next((i for i, loss in enumerate(values, start=1) if not math.isfinite(loss)), None)) is not None:
+        if (
+            first := next((i for i, loss in enumerate(values, start=1) if not math.isfinite(loss)), None)
+        ) is not None:
             return "diverging", first, f"{name}diverged at epoch {first}: try a smaller learning rate"
     best = min(range(len(losses)), key=lambda i: losses[i])
     epoch, count = best + 1, len(losses)
@@ -98,8 +116,16 @@ def _read(losses: Sequence[float], train_losses: Sequence[float] | None) -> tupl
     tail = median(losses[-max(1, count // 5) :])  # one bad last epoch is no trend
     if tail > losses[0] + RISE * abs(losses[0]):
         if train_losses is not None and train_losses[-1] < train_losses[0]:
-            return "over-fitting", epoch, f"over-fits from epoch {epoch} on: the training loss falls while this one climbs"
-        return "diverging", epoch, "ended worse than it began: the learning rate is too large, or the data changed"
+            return (
+                "over-fitting",
+                epoch,
+                f"over-fits from epoch {epoch} on: the training loss falls while this one climbs",
+            )
+        return (
+            "diverging",
+            epoch,
+            "ended worse than it began: the learning rate is too large, or the data changed",
+        )
     under = train_losses is not None and _under_fits(losses, train_losses)
     if drop <= 0:
         if under:
@@ -109,10 +135,18 @@ def _read(losses: Sequence[float], train_losses: Sequence[float] | None) -> tupl
     if jumps > NOISY * drop:
         return "noisy", epoch, "jumps as much as it learns: try a larger batch or a smaller learning rate"
     if tail - losses[best] > RISE * drop:
-        return "over-fitting", epoch, f"over-fits from epoch {epoch} on; the weights of epoch {epoch} were kept"
+        return (
+            "over-fitting",
+            epoch,
+            f"over-fits from epoch {epoch} on; the weights of epoch {epoch} were kept",
+        )
     if _still_falling(losses, best, drop):
         if _straight(losses):
-            return "slow", epoch, "fell in a straight line to the end, with no knee: try a larger learning rate"
+            return (
+                "slow",
+                epoch,
+                "fell in a straight line to the end, with no knee: try a larger learning rate",
+            )
         return "improving", epoch, "was still improving at the end: more epochs may help"
     if under:
         return "under-fitting", epoch, UNDER
@@ -120,7 +154,8 @@ def _read(losses: Sequence[float], train_losses: Sequence[float] | None) -> tupl
 
 
 UNDER = (
-    "levelled off with the training loss as high: not even the training rows are fitted; try a larger network or less "
+    "levelled off with the training loss as high: not even the training rows are fitted; try a larger "
+    "network or less "
     "regularization, unless the inputs say no more"
 )
 
@@ -133,7 +168,8 @@ def _still_falling(losses: Sequence[float], best: int, drop: float) -> bool:
 
 
 def _straight(losses: Sequence[float]) -> bool:
-    """Whether the second half wins about as much as the first: the middles of the thirds keep single epochs from deciding."""
+    """Whether the second half wins about as much as the first: the middles of the thirds
+    keep single epochs from deciding."""
     third = max(1, len(losses) // 3)
     first, middle, last = median(losses[:third]), median(losses[third:-third]), median(losses[-third:])
     return middle - last >= STRAIGHT * (first - middle) > 0
@@ -174,9 +210,9 @@ MEANINGS: Mapping[Shape, Sequence[tuple[str, Direction, str]]] = {
 def advice_of(readings: Sequence[CurveDiagnosis]) -> list[RangeChange]:
     """What many curves ask of the trials that follow, the change with the largest share first.
 
-    A parameter is moved when at least FEWEST_READINGS curves, and a third of those that can be read, ask for it, and twice as
-    many as ask for the contrary. A pruned curve says nothing of its end: neither that it was slow nor that it was still
-    falling. The order of the readings does not matter.
+    A parameter is moved when at least FEWEST_READINGS curves, and a third of those that can be read, ask for
+    it, and twice as many as ask for the contrary. A pruned curve says nothing of its end: neither that it was
+    slow nor that it was still falling. The order of the readings does not matter.
     """
     readable = [reading for reading in readings if _speaks(reading)]
     votes: dict[tuple[str, Direction], list[str]] = {}
@@ -202,4 +238,6 @@ def asks_for(reading: CurveDiagnosis, change: RangeChange) -> bool:
 
 
 def _speaks(reading: CurveDiagnosis) -> bool:
-    return reading.shape != "short" and not (reading.ended == "pruned" and reading.shape in ("slow", "improving"))
+    return reading.shape != "short" and not (
+        reading.ended == "pruned" and reading.shape in ("slow", "improving")
+    )

@@ -1,7 +1,9 @@
-"""A run's study in a database, for teams: PostgreSQL or MySQL (or an SQLite file) in place of the journal; or in memory.
+"""A run's study in a database, for teams: PostgreSQL or MySQL (or an SQLite file)
+in place of the journal; or in memory.
 
-The same surface as :class:`advisor.search.journal.Journal`. What is added to Optuna's storage: a database that does not answer is
-waited for, a lease that the database itself releases when its driver dies, and messages in one line.
+The same surface as :class:`advisor.search.journal.Journal`. What is added to Optuna's storage: a
+database that does not answer is waited for, a lease that the database itself releases when its
+driver dies, and messages in one line.
 """
 
 from __future__ import annotations
@@ -43,11 +45,18 @@ DRIVERS = {
     "sqlite": (("sqlite3",), None),
 }
 """Database -> the Python modules that can speak to it, best first, and our extra that installs the first."""
-_DIALECTS = {"psycopg": "psycopg", "psycopg2": "psycopg2", "pymysql": "pymysql", "MySQLdb": "mysqldb", "sqlite3": "pysqlite"}
+_DIALECTS = {
+    "psycopg": "psycopg",
+    "psycopg2": "psycopg2",
+    "pymysql": "pymysql",
+    "MySQLdb": "mysqldb",
+    "sqlite3": "pysqlite",
+}
 
 
 def checked_url(text: str) -> URL:
-    """The URL with the Python driver that is installed. UserError for what is no database's URL, or has no driver."""
+    """The URL with the Python driver that is installed. UserError for what is no
+    database's URL, or has no driver."""
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
@@ -86,7 +95,11 @@ def without_password(text: str) -> str:
 def answers(text: str) -> None:
     """UserError when the database does not answer, or does not let us in."""
     url = checked_url(text)
-    if url.drivername.startswith("sqlite") and (file := Path(str(url.database))).parent.is_dir() and not file.exists():
+    if (
+        url.drivername.startswith("sqlite")
+        and (file := Path(str(url.database))).parent.is_dir()
+        and not file.exists()
+    ):
         return  # to knock would make it
     _knock(url, _options(url))
 
@@ -114,7 +127,8 @@ class _Patient(RDBStorage):
             try:
                 return super(_Patient, self).set_trial_state_values(trial_id, state, values)
             except optuna.exceptions.UpdateFinishedTrialError:
-                # The connection broke after the commit and before its answer: it was we who finished the trial.
+                # The connection broke after the commit and before its answer: it
+                # was we who finished the trial.
                 if again:
                     return True
                 raise
@@ -162,7 +176,8 @@ def _is_away(error: BaseException) -> bool:
 
 
 class InMemory:
-    """A study that ends with the process, for searches that nobody resumes (simulations). See Journal for the calls."""
+    """A study that ends with the process, for searches that nobody resumes
+    (simulations). See Journal for the calls."""
 
     def __init__(self) -> None:
         self.study = new_study()
@@ -175,7 +190,8 @@ class InMemory:
         """Nothing lasts here."""
 
     def close_leftovers(self) -> list[int]:
-        """End trials that an earlier search on this study left open; their numbers. They do not count into the budget."""
+        """End trials that an earlier search on this study left open; their numbers.
+        They do not count into the budget."""
         return close_leftovers(self.study, self.together)
 
     def close(self) -> None:
@@ -183,9 +199,12 @@ class InMemory:
 
 
 class Database:
-    """One run's study in a database, open for one driver. See :class:`advisor.search.journal.Journal` for the order of calls."""
+    """One run's study in a database, open for one driver. See
+    :class:`advisor.search.journal.Journal` for the order of calls."""
 
-    def __init__(self, study: optuna.Study, lease: Connection | None, url: URL, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, study: optuna.Study, lease: Connection | None, url: URL, clock: Callable[[], float]
+    ) -> None:
         self.study, self._lease, self._url, self._clock = study, lease, url, clock
         self._looked = clock()
         self._is_ours = True
@@ -205,11 +224,13 @@ class Database:
         return cls(study, lease, url, clock)
 
     def together(self) -> contextlib.AbstractContextManager[None]:
-        """Nothing: the database takes each record by itself. A trial's end is its last, so that half an end is none."""
+        """Nothing: the database takes each record by itself. A trial's end is its
+        last, so that half an end is none."""
         return contextlib.nullcontext()
 
     def sync(self) -> None:
-        """What a database has taken lasts. But its restart releases the lease: now and then that is looked at, and mended.
+        """What a database has taken lasts. But its restart releases the lease: now
+        and then that is looked at, and mended.
 
         UserError when another driver has taken it meanwhile.
         """
@@ -229,7 +250,9 @@ class Database:
                 lease.invalidate()
                 lease.close()
         self._is_ours = False
-        self.study._storage.get_study_user_attrs(self.study._study_id)  # waits until the database is there again
+        self.study._storage.get_study_user_attrs(
+            self.study._study_id
+        )  # waits until the database is there again
         self._lease = _take_lease(self._url, self.study)
         self._is_ours = True
         _say_holder(self.study)
@@ -273,7 +296,8 @@ def failures(url: URL | str) -> Iterator[None]:
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
         where = shown_url(checked_url(url) if isinstance(url, str) else url)
         raise UserError(
-            f"the database {where} does not work ({_reason(error)}): what it has taken is kept; mend it, and give the same "
+            f"the database {where} does not work ({_reason(error)}): what it has taken is kept; mend it, "
+            "and give the same "
             "command again"
         ) from error
 
@@ -294,7 +318,9 @@ def _storage(url: URL) -> _Patient:
         try:
             return _Patient(url.render_as_string(hide_password=False), engine_kwargs=options)
         except RuntimeError as error:
-            raise UserError(f"the database {shown_url(url)} holds studies of another Optuna ({_reason(error)})") from None
+            raise UserError(
+                f"the database {shown_url(url)} holds studies of another Optuna ({_reason(error)})"
+            ) from None
 
 
 def _options(url: URL) -> dict[str, Any]:
@@ -317,7 +343,9 @@ def _knock(url: URL, options: dict[str, Any]) -> None:
             pass
         engine.dispose()
     except (SQLAlchemyError, ImportError) as error:
-        raise UserError(f"no database answers at {shown_url(url)} ({_reason(error)}): is it running, and may you use it?") from error
+        raise UserError(
+            f"no database answers at {shown_url(url)} ({_reason(error)}): is it running, and may you use it?"
+        ) from error
 
 
 def _engine(study: optuna.Study) -> Any:
@@ -326,12 +354,17 @@ def _engine(study: optuna.Study) -> Any:
 
 
 def _say_holder(study: optuna.Study) -> None:
-    holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": datetime.now(UTC).isoformat("T", "seconds")}
+    holder = {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "since": datetime.now(UTC).isoformat("T", "seconds"),
+    }
     study.set_user_attr(HOLDER, json.dumps(holder))
 
 
 def _take_lease(url: URL, study: optuna.Study) -> Connection | None:
-    """A lock that the database releases when its connection ends, however that ends; None where a file is the database."""
+    """A lock that the database releases when its connection ends, however that ends;
+    None where a file is the database."""
     from sqlalchemy import text
 
     kind, key = url.drivername.partition("+")[0], zlib.crc32(f"advisor/{study.study_name}".encode())
@@ -347,7 +380,9 @@ def _take_lease(url: URL, study: optuna.Study) -> Connection | None:
     if connection.execute(asked).scalar():
         return connection
     connection.close()
-    raise UserError(f"the study '{study.study_name}' in {shown_url(url)} is in use by {_holder(study)}: wait, or stop it")
+    raise UserError(
+        f"the study '{study.study_name}' in {shown_url(url)} is in use by {_holder(study)}: wait, or stop it"
+    )
 
 
 def _holder(study: optuna.Study) -> str:

@@ -1,9 +1,9 @@
 """The search: Optuna asks, an executor runs, Optuna is told. Knows numbers and names, nothing of models.
 
-The budget is a row of places, 0 to trials - 1. A trial takes a place when it ends for a reason of its own (complete,
-pruned, failed, set aside); a trial that ended because the driver died, was interrupted or ran out of time is *void* and
-gives its place back. The sampler is seeded by place, so a resumed run asks again what the uninterrupted one would have
-asked, and the budget is met exactly however often a run is killed.
+The budget is a row of places, 0 to trials - 1. A trial takes a place when it ends for a reason of its own
+(complete, pruned, failed, set aside); a trial that ended because the driver died, was interrupted or ran out
+of time is *void* and gives its place back. The sampler is seeded by place, so a resumed run asks again what
+the uninterrupted one would have asked, and the budget is met exactly however often a run is killed.
 """
 
 from __future__ import annotations
@@ -38,27 +38,35 @@ from advisor.search.pruning import MedianStopping
 from advisor.search.sizing import Sizing
 
 KEPT_EPOCHS = 200
-"""A learning curve is thinned to so many points: more make the journal grow and nobody sees the difference."""
+"""A learning curve is thinned to so many points: more make the journal grow and
+nobody sees the difference."""
 REFUSALS = 20
 """Proposals in a row that cannot be run before the place is given up: the space is then nearly empty."""
 RESERVE_SHARE = 0.01
-"""After each such share of the time limit it is asked again how much of it the rest will need: not after each of many trials."""
+"""After each such share of the time limit it is asked again how much of it the rest will
+need: not after each of many trials."""
 FAILURES_TO_STOP = 3
-"""When so many trials have failed and none has worked, it is the set-up that is wrong and the rest would fail too."""
+"""When so many trials have failed and none has worked, it is the set-up that is
+wrong and the rest would fail too."""
 DIVERGED_LOSS = 1e6
-"""The value of a diverged trial when no trial has reported a finite loss yet: worse than any, and finite for TPE."""
+"""The value of a diverged trial when no trial has reported a finite loss yet:
+worse than any, and finite for TPE."""
 CONFIGURATION = "configuration"
 """Trial attribute: the whole configuration, where the parameters are not all of it."""
 TRAIN_LOSSES = "train_losses"
-"""Trial attribute: the training loss after each epoch, where the objective tells it; the same in its result."""
+"""Trial attribute: the training loss after each epoch, where the objective tells
+it; the same in its result."""
 CUT = "cut"
-"""Trial attribute, and in the objective's result: the time limit ended the trial, at its best epoch so far."""
+"""Trial attribute, and in the objective's result: the time limit ended the
+trial, at its best epoch so far."""
 FIRST_TRIAL_SHARE = 0.9
-"""Of the time limit, after which the first trial ends itself: what comes after the search takes some time as well."""
+"""Of the time limit, after which the first trial ends itself: what comes after
+the search takes some time as well."""
 MEMORY_LIMIT = "memory_limit"
 """Study attribute: the smallest predicted memory that did not fit (``Sizing.limit``)."""
 SECONDS_BETWEEN_CURVES = 2.0
-"""How often the curve of a running trial goes to the journal: often enough to watch it in optuna-dashboard."""
+"""How often the curve of a running trial goes to the journal: often enough to
+watch it in optuna-dashboard."""
 SECONDS_OF_POLLING = 0.2
 """Longest wait for an event: Ctrl-C, the deadline and ``should_stop`` are looked at in between."""
 
@@ -74,7 +82,8 @@ class SearchSpace(Protocol):
 
 
 class StudyStore(Protocol):
-    """Where the study is kept (``advisor.search.journal.Journal``, ``advisor.search.database.Database``); see Journal for the methods."""
+    """Where the study is kept (``advisor.search.journal.Journal``,
+    ``advisor.search.database.Database``); see Journal for the methods."""
 
     study: optuna.Study
 
@@ -118,7 +127,8 @@ def end_of(trial: FrozenTrial) -> TrialEnd:
 
 
 def best_of(trials: Iterable[FrozenTrial]) -> FrozenTrial | None:
-    """The complete trial with the least value, of equals the earlier; None when none is complete and finite."""
+    """The complete trial with the least value, of equals the earlier; None when
+    none is complete and finite."""
     return min(filter(_is_success, trials), key=_order, default=None)
 
 
@@ -134,9 +144,11 @@ def configuration_of(trial: FrozenTrial, space: SearchSpace) -> dict[str, Any]:
 
 
 def packing_of(trials: Iterable[FrozenTrial]) -> list[dict[str, Any]]:
-    """Which trial ran where and when: seconds since the first was asked for, and bytes of the device, expected and used.
+    """Which trial ran where and when: seconds since the first was asked for, and
+    bytes of the device, expected and used.
 
-    Read from the attributes that the search keeps. A trial that was run again is where it ran last. None is not known.
+    Read from the attributes that the search keeps. A trial that was run again is
+    where it ran last. None is not known.
     """
     placed = [trial for trial in trials if trial.datetime_start is not None and "device" in trial.user_attrs]
     first = min((trial.datetime_start for trial in placed if trial.datetime_start), default=None)
@@ -147,7 +159,15 @@ def packing_of(trials: Iterable[FrozenTrial]) -> list[dict[str, Any]]:
         asked = (trial.datetime_start - first).total_seconds()
         row = {name: known.get(name) for name in ("worker", "device", "memory", "peak_memory", "micro_batch")}
         began, ended = round(asked + known["waited"], 3), round(asked + known["seconds"], 3)
-        rows.append({"number": trial.number, "began": began, "ended": ended, "attempts": known.get("attempts", 1), **row})
+        rows.append(
+            {
+                "number": trial.number,
+                "began": began,
+                "ended": ended,
+                "attempts": known.get("attempts", 1),
+                **row,
+            }
+        )
     return rows
 
 
@@ -155,21 +175,27 @@ def packing_of(trials: Iterable[FrozenTrial]) -> list[dict[str, Any]]:
 class SearchPlan:
     """What to search and how long.
 
-    enqueue: origin -> configuration, run first, in this order, and never pruned; one outside the space runs too, but the
-    sampler does not learn from it.
+    enqueue: origin -> configuration, run first, in this order, and never pruned; one outside the space runs
+        too, but the sampler does not learn from it.
     space_text: a fingerprint or text of the space; a journal made with another one is refused.
     seed: None takes the seed that the journal was begun with, or 0.
-    trial_time_limit: seconds that one trial may take: then it is pruned, or set aside when it has reported nothing.
-    make_payload: (configuration, place) -> the payload of the job; place, not number, so that a resumed run repeats it.
-    sampler: seed -> the sampler that asks for one place. sizing: what is known of memory; with it, a trial that was out
-    of memory is run again with ``micro_batch`` (rows at once) in its payload, and its result may be a mapping with
-    ``peak_memory`` (bytes) and ``train_losses`` (after each epoch; kept with the trial). None takes the end for the trial's own.
-    refuse: why a configuration cannot be run at all, or None: then nothing is run, no place is taken, and another is asked.
-    pace: what is known of time; with a time limit, no trial is begun that is expected to outlast it. reserve: (trials that
-    count, slots) -> seconds of the time limit that are kept for what comes after the search.
-    value_of: what the objective returned -> the value of a complete trial, finite; None: the best loss that it reported.
-    limited: a job that ends itself after so many seconds with the best that it has by then; so the first trial ends within
-    the time limit. None where jobs cannot: then the first is waited for.
+    trial_time_limit: seconds that one trial may take: then it is pruned, or set
+        aside when it has reported nothing.
+    make_payload: (configuration, place) -> the payload of the job; place, not
+        number, so that a resumed run repeats it.
+    sampler: seed -> the sampler that asks for one place.
+    sizing: what is known of memory; with it, a trial that was out of memory is run again with ``micro_batch``
+        (rows at once) in its payload, and its result may be a mapping with ``peak_memory`` (bytes) and
+        ``train_losses`` (after each epoch; kept with the trial). None takes the end for the trial's own.
+    refuse: why a configuration cannot be run at all, or None: then nothing is run, no
+        place is taken, and another is asked.
+    pace: what is known of time; with a time limit, no trial is begun that is expected to outlast it.
+    reserve: (trials that count, slots) -> seconds of the time limit that are
+        kept for what comes after the search.
+    value_of: what the objective returned -> the value of a complete trial, finite;
+        None: the best loss that it reported.
+    limited: a job that ends itself after so many seconds with the best that it has by then; so the first
+        trial ends within the time limit. None where jobs cannot: then the first is waited for.
     more: False begins no trial: the search is what the journal holds.
     """
 
@@ -201,7 +227,9 @@ class SearchPlan:
         if self.time_limit is not None and not self.time_limit >= 0:
             raise UserError(f"the time limit must be 0 seconds or more, not {self.time_limit}")
         if self.trial_time_limit is not None and not self.trial_time_limit > 0:
-            raise UserError(f"the time limit of a trial must be more than 0 seconds, not {self.trial_time_limit}")
+            raise UserError(
+                f"the time limit of a trial must be more than 0 seconds, not {self.trial_time_limit}"
+            )
 
 
 def search(
@@ -213,11 +241,13 @@ def search(
     should_stop: Callable[[], bool] | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> SearchResult:
-    """Run the plan to its end, or go on with a journal that has trials. store: the journal's file, or what opens a store.
+    """Run the plan to its end, or go on with a journal that has trials.
+    store: the journal's file, or what opens a store.
 
-    Ctrl-C once (or ``should_stop``) ends the running trials and returns with ``interrupted``; twice raises
-    KeyboardInterrupt at once, and the journal can still be resumed. UserError when the journal is damaged or of another
-    space or seed, and when the first trials all fail. On return the executor is open, with nothing running in it.
+    Ctrl-C once (or ``should_stop``) ends the running trials and returns with ``interrupted``; twice
+    raises KeyboardInterrupt at once, and the journal can still be resumed. UserError when the journal
+    is damaged or of another space or seed, and when the first trials all fail. On return the executor
+    is open, with nothing running in it.
     """
     journal: StudyStore = Journal.open(store) if isinstance(store, Path) else store()
     try:
@@ -363,8 +393,11 @@ class _Driver:
             bisect.insort(self._free, place)
             return
         except ValueError as error:
-            # Optuna refuses, say, a categorical whose choices differ from the journal's: a space that was changed.
-            raise UserError(f"the search space does not fit the journal's trials ({error}): use a new run") from error
+            # Optuna refuses, say, a categorical whose choices differ from the
+            # journal's: a space that was changed.
+            raise UserError(
+                f"the search space does not fit the journal's trials ({error}): use a new run"
+            ) from error
         payload = self._plan.make_payload(configuration, place)
         running = _Running(trial, place, origin, configuration, payload, self._clock())
         if self._plan.sizing is not None:
@@ -382,9 +415,11 @@ class _Driver:
             self._set_aside(running, f"the configuration is that of trial {same}, which was set aside")
 
     def _ask_possible(self, place: int, origin: str) -> tuple[optuna.Trial, dict[str, Any], str | None]:
-        """A trial that nothing speaks against; what is refused takes no place, unless it was enqueued or REFUSALS were.
+        """A trial that nothing speaks against; what is refused takes no place,
+        unless it was enqueued or REFUSALS were.
 
-        Raises _Outlasted when nothing was proposed that can be run and would be complete in the time that is left.
+        Raises _Outlasted when nothing was proposed that can be run and would be
+        complete in the time that is left.
         """
         outlasted = False
         for attempt in range(REFUSALS):
@@ -397,19 +432,25 @@ class _Driver:
                 if refused is None:
                     # Failed, and not infeasible: with another time limit it may be the best.
                     outlasted = True
-                    trial.set_user_attr(VOID, f"it is expected to take {needed:.3g} s, and {left:.3g} s are left")
+                    trial.set_user_attr(
+                        VOID, f"it is expected to take {needed:.3g} s, and {left:.3g} s are left"
+                    )
                     self._study.tell(trial, state=TrialState.FAIL)
                 else:
-                    # Complete and infeasible, not failed: of failed trials a sampler learns nothing, and asks there again.
+                    # Complete and infeasible, not failed: of failed trials a sampler
+                    # learns nothing, and asks there again.
                     trial.set_user_attr(VOID, f"refused: {refused}")
                     trial.set_constraint("refused", 1.0)
                     self._study.tell(trial, DIVERGED_LOSS if self._worst is None else self._worst)
         if outlasted:
             raise _Outlasted
-        return *self._ask(place, origin, REFUSALS), f"{REFUSALS} proposals could not be trained, the last: {refused}"
+        return *self._ask(
+            place, origin, REFUSALS
+        ), f"{REFUSALS} proposals could not be trained, the last: {refused}"
 
     def _ask(self, place: int, origin: str, attempt: int) -> tuple[optuna.Trial, dict[str, Any]]:
-        # A sampler per place, not one that runs on: after a restart its state would not be the uninterrupted one's.
+        # A sampler per place, not one that runs on: after a restart its state
+        # would not be the uninterrupted one's.
         again = f"/{attempt}" if attempt else ""
         self._study.sampler = self._plan.sampler(zlib.crc32(f"{self._seed}/{place}{again}".encode()))
         attributes: dict[str, Any] = {PLACE: place, "origin": origin}
@@ -426,15 +467,17 @@ class _Driver:
                 trial.set_user_attr(name, value)
             outside = wanted is not None and asked is None
             configuration = dict(wanted or {}) if outside else self._plan.space.suggest(trial)
-        # Read back: what Optuna has against a parameter it says when it reads the record, and that must be here.
+        # Read back: what Optuna has against a parameter it says when it reads
+        # the record, and that must be here.
         self._study._storage.get_trial(trial._trial_id)
         return trial, configuration
 
     def _encoded(self, configuration: Mapping[str, Any]) -> dict[str, Any] | None:
         """What to enqueue; None for a configuration outside the space.
 
-        Optuna would take a value outside its range with a mere warning, and then model a place that the search cannot
-        reach. Such a trial runs with its configuration in an attribute and no parameters: the sampler learns nothing.
+        Optuna would take a value outside its range with a mere warning, and then model a place that
+        the search cannot reach. Such a trial runs with its configuration in an attribute and no
+        parameters: the sampler learns nothing.
         """
         try:
             return self._plan.space.encode(configuration)
@@ -446,7 +489,12 @@ class _Driver:
         if sizing is not None:
             running.memory = sizing.memory(running.configuration, running.micro_batch)
             payload = {**payload, "micro_batch": running.micro_batch}
-        job = Job(f"trial-{running.trial.number}.{running.attempt}", payload, running.memory, self._plan.trial_time_limit)
+        job = Job(
+            f"trial-{running.trial.number}.{running.attempt}",
+            payload,
+            running.memory,
+            self._plan.trial_time_limit,
+        )
         limit = self._plan.time_limit
         if running.place == 0 and limit is not None and self._plan.limited is not None:
             job = self._plan.limited(job, max(0.0, self._begun + FIRST_TRIAL_SHARE * limit - self._clock()))
@@ -531,7 +579,13 @@ class _Driver:
                 self._end(running, "void", "interrupted")
                 return
             running.attempt += 1
-            running.epoch, running.best, running.last, running.curve, running.unwritten = 0, math.inf, None, {}, {}
+            running.epoch, running.best, running.last, running.curve, running.unwritten = (
+                0,
+                math.inf,
+                None,
+                {},
+                {},
+            )
             self._again.append(running)
         elif event.cause == "error":
             self._failures += 1
@@ -567,21 +621,27 @@ class _Driver:
 
     # ------------------------------------------------------------------ tell
 
-    def _end(self, running: _Running, end: TrialEnd, reason: str, result: Any = None, *, details: str = "") -> None:
-        """Tell a trial's end, once. Its slot may still be taken until the executor says that the job is over."""
+    def _end(
+        self, running: _Running, end: TrialEnd, reason: str, result: Any = None, *, details: str = ""
+    ) -> None:
+        """Tell a trial's end, once. Its slot may still be taken until the
+        executor says that the job is over."""
         running.told = True
         trial = running.trial
         if running.last is not None:
-            # The last epoch is what Optuna takes for a pruned trial's value, the best one is a complete trial's.
+            # The last epoch is what Optuna takes for a pruned trial's value, the
+            # best one is a complete trial's.
             self._keep(running, *running.last)
             if math.isfinite(running.best):
                 self._keep(running, running.best_epoch, running.best)
         self._write_curve(running, self._clock())
         self._see(running.curve)
         value = self._value(running, end)
-        state = {"complete": TrialState.COMPLETE, "diverged": TrialState.COMPLETE, "pruned": TrialState.PRUNED}.get(
-            end, TrialState.FAIL
-        )
+        state = {
+            "complete": TrialState.COMPLETE,
+            "diverged": TrialState.COMPLETE,
+            "pruned": TrialState.PRUNED,
+        }.get(end, TrialState.FAIL)
         # One write: a crash leaves the trial RUNNING or ended with all that belongs to it.
         with self._journal.together():
             for name, attribute in self._attributes(running, end, reason, details).items():
@@ -591,20 +651,25 @@ class _Driver:
             self._study.tell(trial, value if state == TrialState.COMPLETE else None, state=state)
         if end == "void":
             bisect.insort(self._free, running.place)
-            self._tell_listener(Ended(trial.number, running.place, end, None, reason, False, origin=running.origin))
+            self._tell_listener(
+                Ended(trial.number, running.place, end, None, reason, False, origin=running.origin)
+            )
             return
         self._done_here += 1
         if end == "complete" and not running.cut:
             seconds = self._clock() - running.started - running.waited
             self._plan.pace.took(running.configuration, running.epoch, seconds)
         is_best = self._learn(end, value, trial.number, running.curve)
-        self._tell_listener(Ended(trial.number, running.place, end, value, reason, is_best, result, running.origin))
+        self._tell_listener(
+            Ended(trial.number, running.place, end, value, reason, is_best, result, running.origin)
+        )
 
     def _value(self, running: _Running, end: TrialEnd) -> float | None:
         if end == "complete":
             return running.best if running.returned is None else running.returned
         if end == "diverged":
-            # The worst loss seen, not a constant: a value far off would squash every other in plots and importances.
+            # The worst loss seen, not a constant: a value far off would squash
+            # every other in plots and importances.
             return DIVERGED_LOSS if self._worst is None else self._worst
         return running.last[1] if end == "pruned" and running.last is not None else None
 
@@ -617,7 +682,11 @@ class _Driver:
             attributes["attempts"] = running.attempt
         if running.micro_batch is not None:
             attributes["micro_batch"] = running.micro_batch
-        attributes |= {name: round(getattr(running, name)) for name in ("memory", "peak_memory") if getattr(running, name)}
+        attributes |= {
+            name: round(getattr(running, name))
+            for name in ("memory", "peak_memory")
+            if getattr(running, name)
+        }
         if running.worker is not None:
             attributes |= {
                 "worker": running.worker.worker,
@@ -647,7 +716,8 @@ class _Driver:
         running.unwritten, running.written_at = {}, now
 
     def _see(self, curve: Mapping[int, float]) -> None:
-        """Remember the worst loss, of the kept epochs only: a resumed run knows no others and must decide alike."""
+        """Remember the worst loss, of the kept epochs only: a resumed run knows
+        no others and must decide alike."""
         worst = [*curve.values(), *([] if self._worst is None else [self._worst])]
         self._worst = max(worst, default=None)
 
@@ -686,7 +756,11 @@ class _Driver:
             self._stop_for_failures()
 
     def _stop_for_failures(self) -> None:
-        failed = [trial for trial in self._study.get_trials(deepcopy=False) if end_of(trial) in ("failed", "set aside")]
+        failed = [
+            trial
+            for trial in self._study.get_trials(deepcopy=False)
+            if end_of(trial) in ("failed", "set aside")
+        ]
         reason = failed[-1].user_attrs.get("reason", "no reason given")
         raise UserError(f"all of the first {self._failures} trials failed, the last with {reason}")
 
@@ -703,14 +777,18 @@ class _Driver:
             self._see(trial.intermediate_values)
             self._learn(end_of(trial), trial.value, trial.number, trial.intermediate_values)
             if end_of(trial) == "set aside":
-                self._aside.setdefault(_identity(trial.params or trial.user_attrs.get(CONFIGURATION, {})), trial.number)
+                self._aside.setdefault(
+                    _identity(trial.params or trial.user_attrs.get(CONFIGURATION, {})), trial.number
+                )
         return [place for place in range(self._plan.trials) if place not in taken] if self._plan.more else []
 
     def _result(self, interrupted: bool, timed_out: bool) -> SearchResult:
         trials = sorted(filter(counts, self._study.get_trials(deepcopy=False)), key=_place)
         best = best_of(trials)
         seconds = self._clock() - self._begun
-        return SearchResult(tuple(trials), best, interrupted, timed_out and bool(self._free), seconds, self._first)
+        return SearchResult(
+            tuple(trials), best, interrupted, timed_out and bool(self._free), seconds, self._first
+        )
 
     def _tell_listener(self, event: SearchEvent) -> None:
         if self._on_event is not None:
@@ -739,7 +817,8 @@ class _Driver:
 def tpe(seed: int) -> optuna.samplers.TPESampler:
     """The sampler by default: a joint model of all parameters, conditional ones within their branch."""
     with warnings.catch_warnings():
-        # group=True keeps conditional parameters in the joint model; that it is experimental is known and accepted.
+        # group=True keeps conditional parameters in the joint model; that it is
+        # experimental is known and accepted.
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return optuna.samplers.TPESampler(multivariate=True, group=True, seed=seed)
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 TrialEnd = Literal["complete", "pruned", "diverged", "failed", "set aside", "void"]
-"""complete: trained to its end, also by early stopping. pruned: stopped for being behind. diverged: a loss was not
-finite. failed: the objective raised. set aside: its worker died DEATHS times, or that of the same configuration before;
-or it was too large for the memory row by row; or it met its time limit before its first epoch. void: does not count."""
+"""complete: trained to its end, also by early stopping. pruned: stopped for being behind. diverged: a loss
+was not finite. failed: the objective raised. set aside: its worker died DEATHS times, or that of the same
+configuration before; or it was too large for the memory row by row; or it met its time limit before its
+first epoch. void: does not count."""
 
 
 @dataclass(frozen=True)

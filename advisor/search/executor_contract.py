@@ -1,4 +1,5 @@
-"""What every executor must do, as tests: for an executor of your own, subclass :class:`ExecutorContract` under pytest.
+"""What every executor must do, as tests: for an executor of your own, subclass
+:class:`ExecutorContract` under pytest.
 
     from advisor.search.executor_contract import SHARED, ExecutorContract, script_factory
 
@@ -9,7 +10,8 @@
             yield executor
             executor.close()
 
-Where it cannot do a thing (end a job that hangs, outlive one that kills its process), say so by the class attributes.
+Where it cannot do a thing (end a job that hangs, outlive one that kills its
+process), say so by the class attributes.
 """
 
 from __future__ import annotations
@@ -50,16 +52,20 @@ HANGING = 3600.0
 def script_factory(shared: Mapping[str, NDArray[np.float64]]) -> Objective:
     """An objective that does what its payload says.
 
-    losses: yielded one by one. seconds: slept before each. forever: go on without end. raise_at, memory_at, exit_at,
-    hang_at: the epoch at which it raises, is out of memory, kills its process or sleeps for an hour. rows_limit: it is
-    out of memory when ``micro_batch`` (or ``batch_size``) is more. size: of the array in the result. mark: a file that
-    gets a line when the objective is closed before its end, or ends.
+    losses: yielded one by one. seconds: slept before each. forever: go on
+    without end. raise_at, memory_at, exit_at,
+    hang_at: the epoch at which it raises, is out of memory, kills its process or sleeps for an hour.
+    rows_limit: it is out of memory when ``micro_batch`` (or ``batch_size``) is more. size: of the array in
+    the result. mark: a file that gets a line when the objective is closed before its end, or ends.
     """
 
     def objective(job: Job) -> Generator[tuple[int, float], None, Any]:
         payload = job.payload
         losses, epoch = payload.get("losses", []), 0
-        if "rows_limit" in payload and (payload.get("micro_batch") or payload["batch_size"]) > payload["rows_limit"]:
+        if (
+            "rows_limit" in payload
+            and (payload.get("micro_batch") or payload["batch_size"]) > payload["rows_limit"]
+        ):
             raise MemoryError("the device is full")
         try:
             while payload.get("forever") or epoch < len(losses):
@@ -71,7 +77,11 @@ def script_factory(shared: Mapping[str, NDArray[np.float64]]) -> Objective:
             if "mark" in payload:
                 with Path(payload["mark"]).open("a") as file:
                     file.write("closed\n")
-        return {"sum": float(shared["weights"].sum()), "array": np.full(payload.get("size", 3), 7.0), "pid": os.getpid()}
+        return {
+            "sum": float(shared["weights"].sum()),
+            "array": np.full(payload.get("size", 3), 7.0),
+            "pid": os.getpid(),
+        }
 
     return objective
 
@@ -116,7 +126,8 @@ class PointSpace:
 
 
 def study(executor: Executor, journal: Path, **changes: Mapping[str, Any]) -> SearchResult:
-    """12 trials whose parameters and losses depend on their place alone; changes: to the payload, p3={...}."""
+    """12 trials whose parameters and losses depend on their place alone;
+    changes: to the payload, p3={...}."""
 
     def payload(configuration: dict[str, Any], place: int) -> Mapping[str, Any]:
         losses = [configuration["x"] ** 2 + 1 / epoch for epoch in (1, 2)]  # too few to be pruned
@@ -288,16 +299,24 @@ class ExecutorContract:
 
     def test_a_study_is_the_same_everywhere(self, executor: Executor, tmp_path: Path) -> None:
         """The same trials with the same ends and values as in this process, whatever runs them."""
-        changes: dict[str, Any] = {"p3": {"losses": [1.0, float("nan")]}, "p4": {"raise_at": 2}, "p5": {"rows_limit": 16}}
+        changes: dict[str, Any] = {
+            "p3": {"losses": [1.0, float("nan")]},
+            "p4": {"raise_at": 2},
+            "p5": {"rows_limit": 16},
+        }
         here = study(InProcessExecutor(script_factory, SHARED), tmp_path / "here", **changes)
         there = study(executor, tmp_path / "there", **changes)
         # The value of a diverged trial is the worst loss so far, which depends on who was first.
-        alike = [[row if row[1] != "diverged" else row[:3] for row in ends(result)] for result in (here, there)]
+        alike = [
+            [row if row[1] != "diverged" else row[:3] for row in ends(result)] for result in (here, there)
+        ]
         assert alike[0] == alike[1]
         assert [row[1] for row in ends(there)[3:6]] == ["diverged", "failed", "complete"]
         assert there.trials[5].user_attrs["micro_batch"] == 16
 
-    def test_a_configuration_that_kills_its_worker_is_set_aside(self, executor: Executor, tmp_path: Path) -> None:
+    def test_a_configuration_that_kills_its_worker_is_set_aside(
+        self, executor: Executor, tmp_path: Path
+    ) -> None:
         if not self.outlives_its_workers:
             return
         result = study(executor, tmp_path / "journal", p2={"exit_at": 1}, p7={"exit_at": 2})

@@ -1,5 +1,5 @@
-"""Ctrl-C as a wish that is looked at between two steps. TERM (Slurm, Kubernetes, ``kill``) and HUP (the terminal was closed)
-mean the same."""
+"""Ctrl-C as a wish that is looked at between two steps. TERM (Slurm, Kubernetes, ``kill``) and HUP (the
+terminal was closed) mean the same."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ _Handler = Callable[[int, FrameType | None], None]
 
 @contextmanager
 def interrupts() -> Iterator[threading.Event]:
-    """The first such signal sets the event, the second is a KeyboardInterrupt. In other threads it is not ours to take."""
+    """The first such signal sets the event, the second is a KeyboardInterrupt. In
+    other threads it is not ours to take."""
     asked = threading.Event()
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -43,10 +44,13 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _of_others() -> list[signal.Signals]:
-    """TERM and HUP, unless the program handles them itself or ignores them (``nohup``). ``ray.init`` sets one that exits."""
+    """TERM and HUP, unless the program handles them itself or ignores them (``nohup``).
+    ``ray.init`` sets one that exits."""
 
     def is_free(handler: object) -> bool:
-        return handler in (signal.SIG_DFL, _interrupt) or str(getattr(handler, "__module__", "")).startswith("ray.")
+        return handler in (signal.SIG_DFL, _interrupt) or str(getattr(handler, "__module__", "")).startswith(
+            "ray."
+        )
 
     return [one for one in (signal.SIGTERM, signal.SIGHUP) if is_free(signal.getsignal(one))]
 
@@ -66,7 +70,8 @@ def _handled(handle: _Handler, *signals: signal.Signals) -> Iterator[None]:
 
 
 def _leave_terminal(number: int) -> None:
-    """After HUP, where stdout or stderr is a terminal that is gone, write nowhere: each line would be an error."""
+    """After HUP, where stdout or stderr is a terminal that is gone, write
+    nowhere: each line would be an error."""
     for stream in (1, 2) if number == signal.SIGHUP else ():
         try:
             termios.tcgetattr(stream)

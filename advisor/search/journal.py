@@ -2,12 +2,16 @@
 
 The file is Optuna's own format and opens with plain Optuna and optuna-dashboard. What is added here:
 
-* a lock that the kernel releases when its holder dies (Optuna's default leaves a link behind: 30 s of waiting, for ever
+* a lock that the kernel releases when its holder dies (Optuna's default leaves a
+link behind: 30 s of waiting, for ever
   with a relative path);
 * a torn last line (full disk, power loss) is cut off before Optuna appends to it, and kept beside;
-* every line carries a checksum, so a damaged line is named instead of believed (Optuna ignores the extra key);
-* one write per group of records, and one wait for the disk after trials have ended (Optuna waits at every record);
-* trials that a dead driver left RUNNING are closed before the sampler sees them: it would avoid the region they are in.
+* every line carries a checksum, so a damaged line is named instead of believed
+(Optuna ignores the extra key);
+* one write per group of records, and one wait for the disk after trials have
+ended (Optuna waits at every record);
+* trials that a dead driver left RUNNING are closed before the sampler sees them:
+it would avoid the region they are in.
 """
 
 from __future__ import annotations
@@ -36,7 +40,8 @@ STUDY_NAME = "search"
 FORMAT = 1
 """Format of the attributes that the search keeps in the study."""
 VOID = "void"
-"""User attribute of a trial that does not count into the budget; its text says why (its driver died, Ctrl-C)."""
+"""User attribute of a trial that does not count into the budget; its text says
+why (its driver died, Ctrl-C)."""
 PLACE = "place"
 """User attribute: which place of the budget the trial takes."""
 DRIVER_DIED = "its driver died"
@@ -80,7 +85,8 @@ class _Backend(_CountingBackend):
         self._group: list[dict[str, Any]] | None = None
         self._known = (-1, -1)  # records read, and the bytes that they take
         self.unsynced = False
-        # The resolved path: Optuna's own lock waits for ever on a relative one, and a later chdir would lose the file.
+        # The resolved path: Optuna's own lock waits for ever on a relative one, and
+        # a later chdir would lose the file.
         super().__init__(str(file.path), lock_obj=self._own_lock)
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
@@ -96,8 +102,8 @@ class _Backend(_CountingBackend):
         self.unsynced = self.unsynced or any(map(_must_last, logs))
 
     def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
-        # Optuna reads before and after everything it does, and opens the file for it: here nothing is read when nothing is
-        # new, and what is new through the handle that is open.
+        # Optuna reads before and after everything it does, and opens the file for it: here nothing is read
+        # when nothing is new, and what is new through the handle that is open.
         number, offset = self._known
         if log_number_from != number:
             number = log_number_from
@@ -124,7 +130,8 @@ class _Backend(_CountingBackend):
             yield
             logs = self._group
         finally:
-            # Also after an exception: records of a group that failed half-way must not be written by the next one.
+            # Also after an exception: records of a group that failed half-way
+            # must not be written by the next one.
             self._group = None
         if logs:
             self.append_logs(logs)
@@ -143,7 +150,8 @@ def _must_last(log: dict[str, Any]) -> bool:
 class _Storage(JournalStorage):
     """Optuna's storage, which looks for trials that are open without going through all that have ended.
 
-    Optuna does so at every question, for trials that somebody enqueued: in a study of 10,000 that is most of the time.
+    Optuna does so at every question, for trials that somebody enqueued: in a
+    study of 10,000 that is most of the time.
     """
 
     _ended = 0  # the first so many trials have
@@ -195,14 +203,15 @@ class Journal:
             raise
 
     def together(self) -> contextlib.AbstractContextManager[None]:
-        """Records of the block are written at its end, in one piece; until then a reader does not see them."""
+        """Records of the block are written at its end, in one piece; until then
+        a reader does not see them."""
         return self._backend.together()
 
     def sync(self) -> None:
         """Wait for the disk if a trial has ended since the last time.
 
-        A kill loses nothing that was written, only a power loss does; so this is for results, not for the parameters of
-        a trial in flight, and it can wait until the workers have their next jobs.
+        A kill loses nothing that was written, only a power loss does; so this is for results, not for the
+        parameters of a trial in flight, and it can wait until the workers have their next jobs.
         """
         if self._backend.unsynced:
             self._file.sync()
@@ -220,7 +229,8 @@ class Journal:
 
 
 def new_study(**options: Any) -> optuna.Study:
-    """``optuna.create_study`` of losses, without Optuna's announcement on stderr, in the middle of our live view."""
+    """``optuna.create_study`` of losses, without Optuna's announcement on
+    stderr, in the middle of our live view."""
     log = logging.getLogger("optuna")
     level = log.level
     log.setLevel(max(level, logging.WARNING))
@@ -233,7 +243,8 @@ def new_study(**options: Any) -> optuna.Study:
 def agree(study: optuna.Study, space_text: str, seed: int | None) -> int:
     """Write what the search is into a new study, or hold it against an old one's; the seed.
 
-    seed: None takes the study's, or 0 in a new one. UserError when the study is of another space, seed or program.
+    seed: None takes the study's, or 0 in a new one. UserError when the study is
+        of another space, seed or program.
     """
     kept = study.user_attrs
     if not kept.get("advisor_format"):
@@ -248,21 +259,28 @@ def agree(study: optuna.Study, space_text: str, seed: int | None) -> int:
     if kept["advisor_format"] > FORMAT:
         raise UserError(f"the study {made_by_newer(kept['advisor_format'], FORMAT, kept.get('advisor'))}")
     if kept.get("space") != space_text:
-        raise UserError("the search space differs from what this run was begun with, or the objective: use a new run (--out)")
+        raise UserError(
+            "the search space differs from what this run was begun with, or the objective: use a new run "
+            "(--out)"
+        )
     if seed is not None and seed != kept.get("seed"):
         raise UserError(f"this run has seed {kept.get('seed')}, not {seed}: give that one, or use a new run")
     return int(kept["seed"])
 
 
-def close_leftovers(study: optuna.Study, together: Callable[[], contextlib.AbstractContextManager[None]]) -> list[int]:
-    """End the trials that are still open, each within ``together``; their numbers. They do not count into the budget."""
+def close_leftovers(
+    study: optuna.Study, together: Callable[[], contextlib.AbstractContextManager[None]]
+) -> list[int]:
+    """End the trials that are still open, each within ``together``; their numbers.
+    They do not count into the budget."""
     storage = study._storage
     left = [trial for trial in study.get_trials(deepcopy=False) if not trial.state.is_finished()]
     for trial in left:
         with together():
             storage.set_trial_user_attr(trial._trial_id, VOID, DRIVER_DIED)
-            # Through the storage: `tell` refuses a trial that was enqueued and never asked for. Such a one is begun first:
-            # Optuna calls a trial that ended without having begun invalid, and so the whole journal would look damaged.
+            # Through the storage: `tell` refuses a trial that was enqueued and never asked for. Such a
+            # one is begun first: Optuna calls a trial that ended without having begun invalid, and so
+            # the whole journal would look damaged.
             if trial.state == TrialState.WAITING:
                 storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
             storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
@@ -270,7 +288,8 @@ def close_leftovers(study: optuna.Study, together: Callable[[], contextlib.Abstr
 
 
 def read_journal_study(path: Path) -> optuna.Study:
-    """The study in a journal, for reading: the file is not touched. UserError when it is missing or damaged."""
+    """The study in a journal, for reading: the file is not touched. UserError
+    when it is missing or damaged."""
     path = path.resolve()
     if not path.is_file():
         raise UserError(f"{path} does not exist: run `advisor tune` first")
@@ -279,7 +298,8 @@ def read_journal_study(path: Path) -> optuna.Study:
 
 
 def shared_storage(path: Path) -> JournalStorage:
-    """The journal as a storage beside its driver's, for a program that also writes (notes in optuna-dashboard)."""
+    """The journal as a storage beside its driver's, for a program that also
+    writes (notes in optuna-dashboard)."""
     file = GrowingFile(path)
     return JournalStorage(JournalFileBackend(str(file.path), lock_obj=_FileLock(file)))
 
@@ -298,7 +318,8 @@ class _NoWriting(BaseJournalFileLock):
 
 
 def check_lines(path: Path) -> None:
-    """UserError that names the first damaged line. A last line without its newline is not looked at: it is torn."""
+    """UserError that names the first damaged line. A last line without its
+    newline is not looked at: it is torn."""
     try:
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
@@ -333,7 +354,9 @@ def _load(backend: _CountingBackend, path: Path, *, create: bool) -> optuna.Stud
         if create and not names:
             return new_study(storage=storage, study_name=STUDY_NAME)
         if STUDY_NAME not in names:
-            raise UserError(f"{path} holds no study of ours: give the journal of a run that `advisor tune` made")
+            raise UserError(
+                f"{path} holds no study of ours: give the journal of a run that `advisor tune` made"
+            )
         study = optuna.load_study(storage=storage, study_name=STUDY_NAME)
         for trial in study.get_trials(deepcopy=False):
             _check_trial(trial)

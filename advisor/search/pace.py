@@ -1,4 +1,5 @@
-"""How long a trial takes: predicted from its configuration, in the proportion that was seen. As ``sizing`` for memory."""
+"""How long a trial takes: predicted from its configuration, in the proportion that
+was seen. As ``sizing`` for memory."""
 
 from __future__ import annotations
 
@@ -12,8 +13,9 @@ from typing import Any
 class Pace:
     """One search's knowledge of time.
 
-    work: of a configuration, what an epoch takes; comparable between configurations, and 0 where nothing is known. shortest:
-    seconds of the fastest complete trial; 0 until one was seen.
+    work: of a configuration, what an epoch takes; comparable between
+        configurations, and 0 where nothing is known.
+    shortest: seconds of the fastest complete trial; 0 until one was seen.
     """
 
     work: Callable[[Mapping[str, Any]], float] = lambda configuration: 0.0

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 PRUNE_AFTER_TRIALS = 5
 """Complete trials before the first is pruned: a median of fewer moves by its own half with every trial."""
 PRUNE_AFTER_SHARE = 0.15
-"""Share of the epochs that every trial may use: warm-up and one-cycle schedules are behind by design up to there."""
+"""Share of the epochs that every trial may use: warm-up and one-cycle schedules
+are behind by design up to there."""
 PRUNE_AFTER_EPOCHS = 3
 """... and never fewer epochs than this: the first losses are mostly the initialization's."""
 
@@ -16,9 +17,9 @@ PRUNE_AFTER_EPOCHS = 3
 class MedianStopping:
     """A trial's best loss so far against the median of the complete trials' best by the same epoch.
 
-    Unlike Optuna's MedianPruner a trial that stopped early keeps its place in the comparison after its last epoch:
-    otherwise late epochs would be compared with slow learners only. Built from the thinned curves in the journal, so a
-    resumed run decides alike.
+    Unlike Optuna's MedianPruner a trial that stopped early keeps its place in the comparison after its last
+    epoch: otherwise late epochs would be compared with slow learners only. Built from the thinned curves in
+    the journal, so a resumed run decides alike.
     """
 
     def __init__(self, max_epochs: int) -> None:
@@ -41,7 +42,8 @@ class MedianStopping:
         if epoch < self._first or len(self._curves) < PRUNE_AFTER_TRIALS:
             return False
         if epoch not in self._medians:
-            # Kept until the next trial ends: thousands of curves are looked through once an epoch, not once a report.
+            # Kept until the next trial ends: thousands of curves are looked
+            # through once an epoch, not once a report.
             others = sorted(_best_by(curve, epoch) for curve in self._curves)
             self._medians[epoch] = others[len(others) // 2]
         return best > self._medians[epoch]

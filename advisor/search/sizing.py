@@ -1,7 +1,8 @@
-"""How many rows a trial trains at once, so that it fits: predicted, then learned from what did not fit and what was used.
+"""How many rows a trial trains at once, so that it fits: predicted, then learned
+from what did not fit and what was used.
 
-A batch that is too large for the memory is trained in micro-batches whose gradients are added up: the same effective
-batch, in less memory and more time. Knows numbers, not networks.
+A batch that is too large for the memory is trained in micro-batches whose gradients are added up: the same
+effective batch, in less memory and more time. Knows numbers, not networks.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from typing import Any
 class Sizing:
     """One search's knowledge of memory.
 
-    batch_size: of a configuration, in rows. predict: (configuration, rows at once) -> bytes; it must grow with the rows,
-    and be comparable between configurations; 0 where nothing is known, and then no limit is learned. limit: the smallest
-    prediction that did not fit; infinite until one has not. ratio: the largest use seen over its prediction; 1 until a
-    use was seen.
+    batch_size: of a configuration, in rows.
+    predict: (configuration, rows at once) -> bytes; it must grow with the rows, and be comparable between
+        configurations; 0 where nothing is known, and then no limit is learned.
+    limit: the smallest prediction that did not fit; infinite until one has not.
+    ratio: the largest use seen over its prediction; 1 until a use was seen.
     """
 
     batch_size: Callable[[Mapping[str, Any]], int]
@@ -36,7 +38,8 @@ class Sizing:
         return None if rows == whole else rows
 
     def smaller(self, configuration: Mapping[str, Any], micro_batch: int | None) -> int | None:
-        """Learn that so many rows at once did not fit; how many to try next, or None when it was a single row."""
+        """Learn that so many rows at once did not fit; how many to try next, or
+        None when it was a single row."""
         rows = micro_batch or max(1, self.batch_size(configuration))
         predicted = self.predict(configuration, rows)
         if predicted > 0:
@@ -51,7 +54,8 @@ class Sizing:
         return self.ratio * self.predict(configuration, rows)
 
     def used(self, configuration: Mapping[str, Any], micro_batch: int | None, peak: float) -> None:
-        """Learn from the bytes that a trial used at most. The largest ratio counts: a guess too low costs a trial."""
+        """Learn from the bytes that a trial used at most. The largest ratio
+        counts: a guess too low costs a trial."""
         rows = micro_batch or max(1, self.batch_size(configuration))
         predicted = self.predict(configuration, rows)
         if peak > 0 and predicted > 0:

@@ -1,7 +1,7 @@
 """The advised space as a search sees it: moved by what the curves say, and, when asked, looked at in stages.
 
-The stages follow the order of work of the notes (N24): first make it learn, then regularize and augment, then layers. What a
-stage does not look at keeps the values of the best trial so far.
+The stages follow the order of work of the notes (N24): first make it learn, then regularize and augment, then
+layers. What a stage does not look at keeps the values of the best trial so far.
 """
 
 from __future__ import annotations
@@ -20,14 +20,17 @@ STAGES: tuple[tuple[str, ...], ...] = (
     ("regularization", "augmentation", "inputs", "imbalance"),
     ("architecture", "initialization"),
 )
-"""Topics that each stage looks at, each for an equal share of the trials; the last share looks at everything."""
+"""Topics that each stage looks at, each for an equal share of the trials; the
+last share looks at everything."""
 
 
 @dataclass(frozen=True)
 class StudySpace:
     """``space`` searched over ``trials`` places, of which the first ``enqueued`` are given.
 
-    staged: in stages. adapt: with ranges that the curves of the trials before move. own: parameters that stay as they are.
+    staged: in stages.
+    adapt: with ranges that the curves of the trials before move.
+    own: parameters that stay as they are.
     """
 
     space: Space
@@ -38,7 +41,8 @@ class StudySpace:
     own: frozenset[str] = frozenset()
 
     def suggest(self, trial: Any) -> dict[str, Any]:
-        """The configuration of an Optuna trial that belongs to a study; it follows from the trials that have ended."""
+        """The configuration of an Optuna trial that belongs to a study; it
+        follows from the trials that have ended."""
         if trial.user_attrs.get("origin", "search") != "search":
             return self.space.suggest(trial)  # what was enqueued is given
         ended = [other for other in trial.study.get_trials(deepcopy=False) if counts(other)]
@@ -47,7 +51,9 @@ class StudySpace:
         names = {name for name in space.searched if topics and space[name].topic in topics}
         if names:
             best = best_of(ended)
-            configuration = space.suggest_some(trial, names, {} if best is None else configuration_of(best, self.space))
+            configuration = space.suggest_some(
+                trial, names, {} if best is None else configuration_of(best, self.space)
+            )
         else:  # all topics, or none of these is searched here: better look at everything than at nothing
             configuration = space.suggest(trial)
         if adjustments:

@@ -1,4 +1,5 @@
 """The language of knowledge: strict YAML, expressions, parameters and search spaces.
 
-Knows how a condition is judged and a space narrowed. Must never know which rules there are, or what a parameter does.
+Knows how a condition is judged and a space narrowed. Must never know which rules
+there are, or what a parameter does.
 """

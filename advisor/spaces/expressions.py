@@ -1,4 +1,5 @@
-"""Conditions, values and sentences over named facts: checked once when loaded, evaluated with true, false, unknown.
+"""Conditions, values and sentences over named facts: checked once when loaded,
+evaluated with true, false, unknown.
 
 Three kinds of text, all parsed once and all checked against the names that may occur in them:
 
@@ -6,10 +7,11 @@ Three kinds of text, all parsed once and all checked against the names that may 
 * a value, the part after the ``=`` in ``'= 4 * sqrt(rows)'``, is a number, word or list, or unknown;
 * a template, ``"{rows} rows, ratio {classes.imbalance:.1f}"``, becomes a sentence.
 
-A fact that is None, NaN or of another type than its schema says counts as not measured, and whatever depends on it is
-unknown in Kleene's logic: ``false and unknown`` is false, ``true or unknown`` is true. Arithmetic that has no answer
-(a division by zero, the logarithm of 0, an overflow) is unknown too: evaluation never raises.
-simpleeval walks the tree; dotted names are looked up whole, so nothing here ever reaches an attribute of an object.
+A fact that is None, NaN or of another type than its schema says counts as not measured, and whatever
+depends on it is unknown in Kleene's logic: ``false and unknown`` is false, ``true or unknown`` is true.
+Arithmetic that has no answer (a division by zero, the logarithm of 0, an overflow) is unknown too:
+evaluation never raises. simpleeval walks the tree; dotted names are looked up whole, so nothing here
+ever reaches an attribute of an object.
 """
 
 from __future__ import annotations
@@ -49,7 +51,9 @@ class Name:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The answer of an expression. value: None is unknown. used, missing: names in the order they were met."""
+    """The answer of an expression.
+    value: None is unknown.
+    used, missing: names in the order they were met."""
 
     value: Any
     used: tuple[str, ...] = ()
@@ -66,11 +70,14 @@ class Expression:
     tree: ast.expr = field(repr=False, compare=False)
 
     def evaluate(self, values: Mapping[str, Any]) -> Evaluation:
-        """The value for these facts (flat, ``{"classes.imbalance": 3.0}``), with None for unknown. Never raises."""
+        """The value for these facts (flat, ``{"classes.imbalance": 3.0}``), with
+        None for unknown. Never raises."""
         evaluator = _Evaluator(self.names, values)
         value = evaluator.answer(self.tree)
         missing = tuple(evaluator.missing)
-        return Evaluation(value, tuple(name for name in evaluator.used if name not in evaluator.missing), missing)
+        return Evaluation(
+            value, tuple(name for name in evaluator.used if name not in evaluator.missing), missing
+        )
 
 
 @dataclass(frozen=True)
@@ -102,7 +109,8 @@ def parse_condition(text: str, names: Mapping[str, Name]) -> Expression:
 
 
 def parse_value(text: str, names: Mapping[str, Name]) -> Expression:
-    """Check an expression of any kind; UserError (without a place) when it is malformed or names something unknown."""
+    """Check an expression of any kind; UserError (without a place) when it is
+    malformed or names something unknown."""
     text = " ".join(text.split()) if len(text) <= MAX_LENGTH else text
     checker = _Checker(names)
     tree = _tree(text)
@@ -168,7 +176,9 @@ def _shown(value: Any, form: str) -> str:
         return str(value)[:200]
 
 
-@functools.lru_cache(4096)  # every narrowed space and every replanning parses the same few hundred texts again
+@functools.lru_cache(
+    4096
+)  # every narrowed space and every replanning parses the same few hundred texts again
 def _tree(text: str) -> ast.expr:
     if len(text) > MAX_LENGTH:
         raise UserError(f"longer than {MAX_LENGTH} characters")
@@ -337,7 +347,9 @@ class _Checker:
                 if not isinstance(item, ast.Constant) and _number(item) is None:
                     raise UserError(f"'{_source(item)}' in a list must be a plain number or text")
                 if self.kind(item) != kind:
-                    raise UserError(f"'{_source(item)}' is a {self.kind(item)}, but '{_source(left)}' is a {kind}")
+                    raise UserError(
+                        f"'{_source(item)}' is a {self.kind(item)}, but '{_source(left)}' is a {kind}"
+                    )
                 self._known_value(left, item)
         elif self.kind(right) != "list":
             raise UserError(f"'in' needs a list on its right, and '{_source(right)}' is none")
@@ -345,7 +357,9 @@ class _Checker:
     def _pair(self, left: ast.expr, sign: ast.cmpop, right: ast.expr) -> None:
         one, two = self.kind(left), self.kind(right)
         if one != two:
-            raise UserError(f"'{_source(left)}' is a {one} and '{_source(right)}' is a {two}: they cannot be compared")
+            raise UserError(
+                f"'{_source(left)}' is a {one} and '{_source(right)}' is a {two}: they cannot be compared"
+            )
         if one == "list" or (one != "number" and not isinstance(sign, _EQUALITY)):
             raise UserError(f"'{_source(left)}' is a {one}: {'use in' if one == 'list' else 'use == or !='}")
         self._known_value(left, right)
@@ -392,7 +406,11 @@ def _number(node: ast.expr) -> float | None:
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.UAdd)):
         inner = _number(node.operand)
         return None if inner is None else -inner if isinstance(node.op, ast.USub) else inner
-    if isinstance(node, ast.Constant) and isinstance(node.value, (int, float)) and not isinstance(node.value, bool):
+    if (
+        isinstance(node, ast.Constant)
+        and isinstance(node.value, (int, float))
+        and not isinstance(node.value, bool)
+    ):
         return node.value
     return None
 
@@ -439,7 +457,9 @@ class _Evaluator(SimpleEval):  # type: ignore[misc]  # simpleeval ships no types
         value = self._eval(node.operand)
         if value is None:
             return None
-        return not value if isinstance(node.op, ast.Not) else -value if isinstance(node.op, ast.USub) else value
+        return (
+            not value if isinstance(node.op, ast.Not) else -value if isinstance(node.op, ast.USub) else value
+        )
 
     def _eval_binop(self, node: ast.BinOp) -> Any:
         return _safely(_ARITHMETIC[type(node.op)], self._eval(node.left), self._eval(node.right))

@@ -1,12 +1,14 @@
-"""Parameters and search spaces: load, narrow, suggest, encode. A trial is any object with Optuna's ``suggest_*``.
+"""Parameters and search spaces: load, narrow, suggest, encode. A trial is any
+object with Optuna's ``suggest_*``.
 
-A configuration is a dict with a value for every parameter of a space. Which of them Optuna is asked for depends on
-the others, in this order for each parameter:
+A configuration is a dict with a value for every parameter of a space. Which of them Optuna is asked for
+depends on the others, in this order for each parameter:
 
 * derived (a decision list computes it): computed, never asked;
 * inactive (its `when` is not true): keeps its default, never asked;
 * not searched (a plan setting, or fixed): keeps its default, never asked;
-* otherwise asked. With `zero` the first question is the categorical "NAME.on", and NAME only follows when that is true.
+* otherwise asked. With `zero` the first question is the categorical "NAME.on", and
+NAME only follows when that is true.
 """
 
 from __future__ import annotations
@@ -111,10 +113,17 @@ class Parameter:
         if self.type == "categorical":
             if any(type(value) is type(choice) and value == choice for choice in self.choices):
                 return None
-            near = did_you_mean(str(value), [str(choice) for choice in self.choices]) if isinstance(value, str) else ""
+            near = (
+                did_you_mean(str(value), [str(choice) for choice in self.choices])
+                if isinstance(value, str)
+                else ""
+            )
             return f"{shown_value(value)} is not one of {_listed(self.choices)}{near}"
         if not _is_number(value, self.type):
-            return f"{shown_value(value)} is not {_a_number(self.type)}{number_hint(value)}; allowed is {self.allowed()}"
+            return (
+                f"{shown_value(value)} is not {_a_number(self.type)}{number_hint(value)}; allowed is "
+                f"{self.allowed()}"
+            )
         assert isinstance(value, (int, float)) and self.low is not None and self.high is not None
         if self.low <= value <= self.high or (self.zero and value == 0):
             return None
@@ -131,7 +140,11 @@ class Parameter:
         """The allowed values in words: ``0 or 0.0001 to 1``, ``one of relu, tanh``."""
         if self.type == "categorical":
             return f"one of {_listed(self.choices)}"
-        span = shown_value(self.low) if self.low == self.high else f"{shown_value(self.low)} to {shown_value(self.high)}"
+        span = (
+            shown_value(self.low)
+            if self.low == self.high
+            else f"{shown_value(self.low)} to {shown_value(self.high)}"
+        )
         return f"0 or {span}" if self.zero else span
 
     def nearest(self, value: Any) -> Scalar:
@@ -173,7 +186,8 @@ class Parameter:
         return replace(narrow, default=default, searched=self.searched and not single)
 
     def restricted(self, choices: Iterable[Scalar]) -> Parameter:
-        """Only these choices, in the parameter's own order; a default that is gone becomes the first one left.
+        """Only these choices, in the parameter's own order; a default that is
+        gone becomes the first one left.
 
         UserError when nothing is left.
         """
@@ -200,7 +214,9 @@ class Parameter:
         if self.type != "categorical":
             return Name("number")
         first = self.choices[0]
-        kind: ValueKind = "boolean" if isinstance(first, bool) else "text" if isinstance(first, str) else "number"
+        kind: ValueKind = (
+            "boolean" if isinstance(first, bool) else "text" if isinstance(first, str) else "number"
+        )
         return Name(kind, () if kind == "boolean" else self.choices)
 
     def to_dict(self) -> dict[str, Any]:
@@ -257,7 +273,8 @@ def number_hint(value: object) -> str:
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a decision list: `value` when `condition` is true; a row without a condition always matches."""
+    """One row of a decision list: `value` when `condition` is true; a row
+    without a condition always matches."""
 
     condition: str | None
     value: Scalar
@@ -265,9 +282,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Derivation:
-    """Computes one parameter from others: the first row whose condition is true decides, else the default stays.
+    """Computes one parameter from others: the first row whose condition is true
+    decides, else the default stays.
 
-    given: numbers and words that the rows use besides parameters (facts and limits of the rule), with their values.
+    given: numbers and words that the rows use besides parameters (facts and
+        limits of the rule), with their values.
     """
 
     rows: tuple[Row, ...]
@@ -311,7 +330,8 @@ class _Computed:
 
 @dataclass(frozen=True)
 class Space:
-    """Parameters by name, and the decision lists that compute some of them; UserError when they do not fit together.
+    """Parameters by name, and the decision lists that compute some of them;
+    UserError when they do not fit together.
 
     The defaults of all parameters (derived ones computed) are one configuration, ``space.complete({})``.
     """
@@ -329,13 +349,16 @@ class Space:
         for name, parameter in self.parameters.items():
             if name != parameter.name:
                 raise UserError(f"{name}: its parameter is called '{parameter.name}'")
-        # words are checked where the base space is loaded: in a narrowed space some of them are no longer choices
+        # words are checked where the base space is loaded: in a narrowed space
+        # some of them are no longer choices
         names = {name: Name(known.kind) for name, known in self.names().items()}
         conditions: dict[str, Expression] = {}
         for name, parameter in self.parameters.items():
             if parameter.when is not None:
                 conditions[name] = _parsed(f"{name}: when", parameter.when, names, condition=True)
-        computed = {name: self._compute(name, derivation, names) for name, derivation in self.derivations.items()}
+        computed = {
+            name: self._compute(name, derivation, names) for name, derivation in self.derivations.items()
+        }
         object.__setattr__(self, "_conditions", conditions)
         object.__setattr__(self, "_computed", computed)
         object.__setattr__(self, "_order", self._sorted(conditions, computed))
@@ -357,14 +380,20 @@ class Space:
     @property
     def searched(self) -> tuple[str, ...]:
         """The names that a trial may be asked for (some only under their condition)."""
-        return tuple(name for name, item in self.parameters.items() if item.searched and name not in self.derivations)
+        return tuple(
+            name for name, item in self.parameters.items() if item.searched and name not in self.derivations
+        )
 
     def suggest(self, trial: SuggestingTrial) -> dict[str, Any]:
-        """A whole configuration, derived parameters included; asks `trial` for what is searched and active."""
+        """A whole configuration, derived parameters included; asks `trial` for
+        what is searched and active."""
         return self._walk(lambda parameter: _ask(trial, parameter))
 
-    def suggest_some(self, trial: SuggestingTrial, names: Container[str], rest: Mapping[str, Any]) -> dict[str, Any]:
-        """As ``suggest``, but only ``names`` are asked for; the others take their values from ``rest``, where they fit."""
+    def suggest_some(
+        self, trial: SuggestingTrial, names: Container[str], rest: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """As ``suggest``, but only ``names`` are asked for; the others take their
+        values from ``rest``, where they fit."""
 
         def choose(parameter: Parameter) -> Scalar:
             if parameter.name in names:
@@ -384,7 +413,8 @@ class Space:
         return self._walk(lambda parameter: given.get(parameter.name, parameter.default), given)
 
     def nearest(self, configuration: Mapping[str, Any]) -> dict[str, Any]:
-        """The configuration of this space next to one of another: clipped ranges, defaults for choices that are gone.
+        """The configuration of this space next to one of another: clipped
+        ranges, defaults for choices that are gone.
 
         What is not searched here keeps the value it has here, so the result can always be encoded.
         """
@@ -409,7 +439,9 @@ class Space:
         for name, value in possible.items():
             if configuration[name] != value:
                 given, possible_one = shown_value(configuration[name]), shown_value(value)
-                raise UserError(f"{name}: {given} is not possible, only {possible_one}: it {self._why_not_free(name)}")
+                raise UserError(
+                    f"{name}: {given} is not possible, only {possible_one}: it {self._why_not_free(name)}"
+                )
 
     def _why_not_free(self, name: str) -> str:
         if name in self.derivations:
@@ -419,7 +451,8 @@ class Space:
         return f"is not used unless {self.parameters[name].when}"
 
     def encode(self, configuration: Mapping[str, Any]) -> dict[str, Any]:
-        """What to give to ``study.enqueue_trial`` so that `suggest` returns this configuration; validates it first."""
+        """What to give to ``study.enqueue_trial`` so that `suggest` returns this
+        configuration; validates it first."""
         self.validate(configuration)
         asked: dict[str, Any] = {}
 
@@ -460,9 +493,12 @@ class Space:
         return self.with_parameters(self[name].restricted(choices))
 
     def fixed(self, values: Mapping[str, Any]) -> Space:
-        """A space in which these parameters have these values in every configuration; derived ones stop being so."""
+        """A space in which these parameters have these values in every
+        configuration; derived ones stop being so."""
         dropped: dict[str, Derivation | None] = {name: None for name in values}
-        return self.with_parameters(*(self[name].fixed(value) for name, value in values.items()), derivations=dropped)
+        return self.with_parameters(
+            *(self[name].fixed(value) for name, value in values.items()), derivations=dropped
+        )
 
     def with_default(self, name: str, value: object) -> Space:
         """A space in which one parameter has another default."""
@@ -485,7 +521,9 @@ class Space:
         """The space that `to_dict` wrote."""
         return _read(strict_yaml.YamlDocument("space", data))
 
-    def _walk(self, choose: Callable[[Parameter], Any], keep_fixed: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def _walk(
+        self, choose: Callable[[Parameter], Any], keep_fixed: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
         """A configuration in which `choose(parameter)` gives what is searched and active, the space the rest.
 
         keep_fixed: values that also replace the defaults of parameters that are not searched.
@@ -507,7 +545,9 @@ class Space:
     def _compute(self, name: str, derivation: Derivation, names: Mapping[str, Name]) -> _Computed:
         parameter = self[name]
         if parameter.searched:
-            raise UserError(f"{name}: is searched, so it cannot be derived: Optuna would be told a value nobody used")
+            raise UserError(
+                f"{name}: is searched, so it cannot be derived: Optuna would be told a value nobody used"
+            )
         if not derivation.rows:
             raise UserError(f"{name}: derivation without rows")
         known = {**{key: Name(_kind_of(value)) for key, value in derivation.given.items()}, **names}
@@ -518,14 +558,19 @@ class Space:
             if isinstance(row.value, str) and is_computed(row.value):
                 value = _parsed(what, computed_text(row.value), known, condition=False)
                 if value.kind != parameter.kind.kind:
-                    raise UserError(f"{what}: '{row.value}' is a {value.kind}, '{name}' a {parameter.kind.kind}")
+                    raise UserError(
+                        f"{what}: '{row.value}' is a {value.kind}, '{name}' a {parameter.kind.kind}"
+                    )
                 rows.append((condition, value))
             else:
                 rows.append((condition, parameter.check(row.value)))
         return _Computed(tuple(rows), derivation.given)
 
-    def _sorted(self, conditions: Mapping[str, Expression], computed: Mapping[str, _Computed]) -> tuple[str, ...]:
-        """Every parameter after those that its condition or derivation reads; otherwise in the order given."""
+    def _sorted(
+        self, conditions: Mapping[str, Expression], computed: Mapping[str, _Computed]
+    ) -> tuple[str, ...]:
+        """Every parameter after those that its condition or derivation reads;
+        otherwise in the order given."""
         needs: dict[str, set[str]] = {name: set() for name in self.parameters}
         for name, condition in conditions.items():
             needs[name] |= set(condition.names)
@@ -569,7 +614,8 @@ def _ask(trial: SuggestingTrial, parameter: Parameter) -> Scalar:
 
 
 def load_space(*paths: Path | str) -> Space:
-    """Read a search space from YAML files, one after the other; UserError with file and line when something is wrong."""
+    """Read a search space from YAML files, one after the other; UserError with file
+    and line when something is wrong."""
     parameters: dict[str, Parameter] = {}
     derivations: dict[str, Derivation] = {}
     for path in paths:
@@ -585,19 +631,24 @@ def load_space(*paths: Path | str) -> Space:
 
 
 def union(spaces: Iterable[Space]) -> Space:
-    """Every parameter that any of the spaces has; one that several have allows all that it does in any of them."""
+    """Every parameter that any of the spaces has; one that several have allows
+    all that it does in any of them."""
     parameters: dict[str, Parameter] = {}
     for space in spaces:
         for name, other in space.parameters.items():
             mine = parameters.get(name, other)
             if mine.type == "categorical":
-                parameters[name] = replace(mine, choices=tuple(dict.fromkeys((*mine.choices, *other.choices))))
+                parameters[name] = replace(
+                    mine, choices=tuple(dict.fromkeys((*mine.choices, *other.choices)))
+                )
             else:
                 assert mine.low is not None and other.low is not None
                 assert mine.high is not None and other.high is not None
                 low, high = min(mine.low, other.low), max(mine.high, other.high)
                 searched = mine.searched or other.searched
-                parameters[name] = replace(mine, low=low, high=high, zero=mine.zero or other.zero, searched=searched)
+                parameters[name] = replace(
+                    mine, low=low, high=high, zero=mine.zero or other.zero, searched=searched
+                )
     return Space(parameters)
 
 
@@ -614,7 +665,9 @@ def _read(document: strict_yaml.YamlDocument) -> Space:
         raise document.error((), "a search space is a mapping with format and parameters")
     for key in data:
         if key not in ("format", "parameters", "derivations"):
-            raise document.error((key,), f"unknown key{did_you_mean(key, ('format', 'parameters', 'derivations'))}")
+            raise document.error(
+                (key,), f"unknown key{did_you_mean(key, ('format', 'parameters', 'derivations'))}"
+            )
     if data.get("format") != FORMAT:
         raise document.error(("format",), f"must be {FORMAT}, not {shown_value(data.get('format'))}")
     if not isinstance(data.get("parameters"), Mapping) or not data["parameters"]:
@@ -623,7 +676,9 @@ def _read(document: strict_yaml.YamlDocument) -> Space:
     derivations = data.get("derivations", {})
     if not isinstance(derivations, Mapping):
         raise document.error(("derivations",), "must map names to decision lists")
-    lists = {name: read_derivation(document, ("derivations", name), item) for name, item in derivations.items()}
+    lists = {
+        name: read_derivation(document, ("derivations", name), item) for name, item in derivations.items()
+    }
     try:
         return Space(parameters, lists)
     except UserError as error:
@@ -643,7 +698,9 @@ def _read_parameter(document: strict_yaml.YamlDocument, name: str, data: Any) ->
             raise document.error((*place, key), f"unknown key{did_you_mean(key, _TYPES)}")
         wanted = _TYPES[key]
         if not isinstance(value, wanted) or (isinstance(value, bool) and key in ("low", "high")):
-            raise document.error((*place, key), f"{shown_value(value)} is of the wrong type{number_hint(value)}")
+            raise document.error(
+                (*place, key), f"{shown_value(value)} is of the wrong type{number_hint(value)}"
+            )
     for key in ("type", "default"):
         if key not in data:
             raise document.error(place, f"{key} is missing")
@@ -681,6 +738,8 @@ def read_rows(document: strict_yaml.YamlDocument, place: strict_yaml.YamlPath, d
         if not isinstance(value, (bool, int, float, str)):
             raise document.error((*place, index), f"{shown_value(value)} is not a word, number or boolean")
         if condition is not None and not isinstance(condition, str):
-            raise document.error((*place, index), f"the condition {shown_value(condition)} is not text; quote it")
+            raise document.error(
+                (*place, index), f"the condition {shown_value(condition)} is not text; quote it"
+            )
         rows.append(Row(condition, value))
     return tuple(rows)

@@ -1,8 +1,8 @@
 """YAML read strictly: plain data, a line number for every value, and no surprises.
 
-Refused, each with one line that names file and line: repeated keys (YAML lets the last one win in silence), aliases
-and anchors (396 bytes of them unfold to 9**9 values), tags, dates, numbers that YAML 1.1 reads in base 8 or 60,
-more than a megabyte, and nesting deeper than any of our formats needs.
+Refused, each with one line that names file and line: repeated keys (YAML lets the last one win in silence),
+aliases and anchors (396 bytes of them unfold to 9**9 values), tags, dates, numbers that YAML 1.1 reads in
+base 8 or 60, more than a megabyte, and nesting deeper than any of our formats needs.
 """
 
 from __future__ import annotations
@@ -91,7 +91,9 @@ def parse(text: str, file: str, max_bytes: int = MAX_BYTES) -> YamlDocument:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{file}:{mark.line + 1}" if mark else file
-        raise UserError(f"{where}: not YAML: {error.problem or error.context}{_hint(str(error.problem))}") from None
+        raise UserError(
+            f"{where}: not YAML: {error.problem or error.context}{_hint(str(error.problem))}"
+        ) from None
     except (yaml.YAMLError, UnicodeError, ValueError) as error:
         raise UserError(f"{file}: not YAML: {str(error).splitlines()[0]}") from None
     except RecursionError:
@@ -102,7 +104,11 @@ def parse(text: str, file: str, max_bytes: int = MAX_BYTES) -> YamlDocument:
 
 
 def _hint(problem: str) -> str:
-    return " (quote the whole value)" if "mapping values are not allowed" in problem or "<scalar>" in problem else ""
+    return (
+        " (quote the whole value)"
+        if "mapping values are not allowed" in problem or "<scalar>" in problem
+        else ""
+    )
 
 
 def _look_before_reading(text: str, file: str) -> None:
@@ -137,7 +143,9 @@ def _plain(node: yaml.Node, place: YamlPath, lines: dict[YamlPath, int], file: s
     return _scalar(node, file)
 
 
-def _mapping(node: yaml.MappingNode, place: YamlPath, lines: dict[YamlPath, int], file: str) -> dict[str, Any]:
+def _mapping(
+    node: yaml.MappingNode, place: YamlPath, lines: dict[YamlPath, int], file: str
+) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key_node, value_node in node.value:
         line = key_node.start_mark.line + 1
@@ -154,7 +162,13 @@ def _mapping(node: yaml.MappingNode, place: YamlPath, lines: dict[YamlPath, int]
 
 
 def _kind_of(node: yaml.Node) -> str:
-    words = {"bool": "a boolean", "int": "a number", "float": "a number", "null": "nothing", "timestamp": "a date"}
+    words = {
+        "bool": "a boolean",
+        "int": "a number",
+        "float": "a number",
+        "null": "nothing",
+        "timestamp": "a date",
+    }
     return words.get(node.tag.removeprefix(_TAG), "something else than text")
 
 
@@ -170,7 +184,9 @@ def _scalar(node: yaml.Node, file: str) -> Any:
         raise UserError(f"{file}:{line}: {text[:40]} is read as {_kind_of(node)}; put it in quotes")
     digits = text.lstrip("+-").replace("_", "")
     if ":" in text or (kind == "int" and digits[:1] == "0" and len(digits) > 1):
-        raise UserError(f"{file}:{line}: {text[:40]} would be read in base 8, 16 or 60; write it decimal or in quotes")
+        raise UserError(
+            f"{file}:{line}: {text[:40]} would be read in base 8, 16 or 60; write it decimal or in quotes"
+        )
     try:
         return int(text.replace("_", "")) if kind == "int" else _float(text)
     except ValueError:

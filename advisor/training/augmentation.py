@@ -1,7 +1,8 @@
 """Changes to images and sequences in training that leave their meaning as it is, and mixing of rows.
 
-Which of them a data set allows is for the facts and rules to say (a mirrored 2 is no 2); here they are only done. All work on
-scaled inputs of several members, (members, rows, channels, *size), and draw from the generator that is handed in.
+Which of them a data set allows is for the facts and rules to say (a mirrored 2 is no 2); here they are
+only done. All work on scaled inputs of several members, (members, rows, channels, *size), and draw
+from the generator that is handed in.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class Mix:
-    """Mixup (Zhang et al. 2018): row i was mixed with row ``partner[i]``; ``share`` (members,) of it is its own."""
+    """Mixup (Zhang et al. 2018): row i was mixed with row ``partner[i]``;
+    ``share`` (members,) of it is its own."""
 
     share: Tensor
     partner: Tensor
@@ -62,7 +64,8 @@ def _uniform(rows: int, reach: float, x: Tensor, generator: torch.Generator) -> 
 
 
 def _images(x: Tensor, c: Mapping[str, Any], generator: torch.Generator) -> Tensor:
-    """Mirrored, moved, turned and zoomed in one resampling; brighter or darker, with more or less contrast."""
+    """Mirrored, moved, turned and zoomed in one resampling; brighter or darker,
+    with more or less contrast."""
     rows = len(x)
     flip, shift, angle, zoom = c["flip"], float(c["shift"]), float(c["rotation"]), float(c["zoom"])
     if flip in ("horizontal", "both"):
@@ -111,7 +114,8 @@ def _chosen(rows: int, x: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _cut_out(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """A window of ``share`` of each axis is set to 0, the mean (DeVries and Taylor 2017); its centre lies anywhere."""
+    """A window of ``share`` of each axis is set to 0, the mean (DeVries and
+    Taylor 2017); its centre lies anywhere."""
     outside = torch.zeros(len(x), *[1] * (x.dim() - 1), dtype=torch.bool, device=x.device)
     for axis in range(2, x.dim()):
         length = x.shape[axis]

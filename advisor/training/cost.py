@@ -1,8 +1,9 @@
-"""What training takes, predicted from the configuration: a table network's bytes on the device, and an epoch's time.
+"""What training takes, predicted from the configuration: a table network's bytes
+on the device, and an epoch's time.
 
-Counted as the network is built and trained (``networks.py``, ``training.py``), with 4 bytes a number: good to a factor of
-2 to 3 (`tests/test_cost.py` holds it against what torch keeps), which is why what was seen corrects it
-(``sizing.Sizing``, ``pace.Pace``).
+Counted as the network is built and trained (``networks.py``, ``training.py``), with 4 bytes a number: good to
+a factor of 2 to 3 (`tests/test_cost.py` holds it against what torch keeps), which is why what was seen
+corrects it (``sizing.Sizing``, ``pace.Pace``).
 """
 
 from __future__ import annotations
@@ -18,7 +19,14 @@ from advisor.dataset import Features
 
 BYTES = 4
 READ = frozenset(
-    {"hidden_layers", "width", "numeric_embedding", "numeric_embedding_dim", "category_embedding_dim", "one_hot_max"}
+    {
+        "hidden_layers",
+        "width",
+        "numeric_embedding",
+        "numeric_embedding_dim",
+        "category_embedding_dim",
+        "one_hot_max",
+    }
 )
 """Parameters without which there is no prediction: those of the networks for tables."""
 FREQUENCIES = 16
@@ -26,15 +34,19 @@ FREQUENCIES = 16
 KEPT_BY_OPTIMIZER = {"adamw": 2, "adam": 2, "nadam": 2, "rmsprop": 2, "adagrad": 1, "adadelta": 2, "sgd": 1}
 """Numbers that the optimizer keeps beside each weight."""
 STEP_SECONDS, MULTIPLICATION_SECONDS, NUMBER_SECONDS = 3e-3, 1.5e-10, 2e-9
-"""Of an optimizer's step, and of each multiplication and number of a row, forward and backward, rounded. On one core of 2026
-complete trials of five sets took 0.8 to 1.6 times as long, by the medians; within a set nine of ten 0.5 to 1.6 of the median."""
+"""Of an optimizer's step, and of each multiplication and number of a row, forward and backward, rounded. On
+one core of 2026 complete trials of five sets took 0.8 to 1.6 times as long, by the medians; within a set
+nine of ten 0.5 to 1.6 of the median."""
 KEPT_BESIDE = 3
 """The weight itself, its gradient, and the best one so far."""
 
 
 @dataclass(frozen=True)
 class TableSize:
-    """A data set as far as memory goes. levels: of each categorical column; outputs: classes, or 1; words: columns of them."""
+    """A data set as far as memory goes.
+    levels: of each categorical column;
+    outputs: classes, or 1;
+    words: columns of them."""
 
     rows: int
     numeric: int
@@ -82,12 +94,23 @@ def numbers_per_row(configuration: Mapping[str, Any], table: TableSize) -> int:
     elif kind != "none":
         kept += table.numeric * 3 * FREQUENCIES
     # Of each layer: its product, the activation's output; what normalization and dropout keep beside.
-    per_layer: int = 2 + 2 * (configuration.get("norm", "none") != "none") + 2 * (float(configuration.get("dropout", 0)) > 0)
-    return kept + per_layer * int(configuration["hidden_layers"]) * int(configuration["width"]) + 4 * table.outputs
+    per_layer: int = (
+        2
+        + 2 * (configuration.get("norm", "none") != "none")
+        + 2 * (float(configuration.get("dropout", 0)) > 0)
+    )
+    return (
+        kept
+        + per_layer * int(configuration["hidden_layers"]) * int(configuration["width"])
+        + 4 * table.outputs
+    )
 
 
-def predicted_memory(configuration: Mapping[str, Any], table: TableSize, rows: int, members: int, splits: int) -> float:
-    """Bytes: the inputs of all rows under every split, ``members`` networks, and a step with ``rows`` rows of each."""
+def predicted_memory(
+    configuration: Mapping[str, Any], table: TableSize, rows: int, members: int, splits: int
+) -> float:
+    """Bytes: the inputs of all rows under every split, ``members`` networks, and
+    a step with ``rows`` rows of each."""
     data = table.rows * splits * (_columns(configuration, table) + 2 * len(_embedded(configuration, table)))
     kept = KEPT_BESIDE + KEPT_BY_OPTIMIZER.get(str(configuration.get("optimizer")), 2)
     networks = members * weights(configuration, table) * kept
@@ -97,17 +120,22 @@ def predicted_memory(configuration: Mapping[str, Any], table: TableSize, rows: i
 
 def multiplications_per_row(configuration: Mapping[str, Any], table: TableSize) -> int:
     """Of one row's way through the network: each weight is used once, and of an embedding one row is read."""
-    looked_up = sum(levels + 2 for levels in _embedded(configuration, table)) * int(configuration["category_embedding_dim"])
+    looked_up = sum(levels + 2 for levels in _embedded(configuration, table)) * int(
+        configuration["category_embedding_dim"]
+    )
     return weights(configuration, table) - looked_up
 
 
 def epoch_seconds(steps: float, rows: float, multiplications_per_row: int, numbers: int) -> float:
-    """Seconds of one epoch on a core of this decade; its worth is in comparisons, ``pace.Pace`` learns the scale.
+    """Seconds of one epoch on a core of this decade; its worth is in
+    comparisons, ``pace.Pace`` learns the scale.
 
-    rows: of all networks together. multiplications, numbers: of one row in one network; numbers are those kept for its
-    gradient.
+    rows: of all networks together. multiplications, numbers: of one row in one network;
+        numbers are those kept for its gradient.
     """
-    return steps * STEP_SECONDS + rows * (multiplications_per_row * MULTIPLICATION_SECONDS + numbers * NUMBER_SECONDS)
+    return steps * STEP_SECONDS + rows * (
+        multiplications_per_row * MULTIPLICATION_SECONDS + numbers * NUMBER_SECONDS
+    )
 
 
 def _embedded(configuration: Mapping[str, Any], table: TableSize) -> list[int]:
@@ -122,7 +150,9 @@ def _columns(configuration: Mapping[str, Any], table: TableSize) -> int:
 
 def _inputs(configuration: Mapping[str, Any], table: TableSize) -> int:
     """Width of the first layer's input."""
-    vector = 1 if configuration["numeric_embedding"] == "none" else int(configuration["numeric_embedding_dim"])
+    vector = (
+        1 if configuration["numeric_embedding"] == "none" else int(configuration["numeric_embedding_dim"])
+    )
     embedded = len(_embedded(configuration, table)) * int(configuration["category_embedding_dim"])
     return _columns(configuration, table) + table.numeric * (vector - 1) + embedded
 

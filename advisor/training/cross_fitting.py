@@ -1,9 +1,10 @@
 """Held-out outputs at epochs that the rows did not choose themselves.
 
-Training keeps each network at its best epoch, as its validation rows see it. Scored at that epoch, the same rows look better
-than new rows will: the best of many epochs is best by luck too, and on a fold of ten rows that is much (an output that
-starts at the class shares can then never lose to them, whatever the target). So the rows of a fold are parted, and each
-part is scored at the epoch that the other parts chose: cross-fitting of the one thing that validation rows decide.
+Training keeps each network at its best epoch, as its validation rows see it. Scored at that epoch, the same
+rows look better than new rows will: the best of many epochs is best by luck too, and on a fold of ten rows
+that is much (an output that starts at the class shares can then never lose to them, whatever the target). So
+the rows of a fold are parted, and each part is scored at the epoch that the other parts chose: cross-fitting
+of the one thing that validation rows decide.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ PARTS = 5
 
 
 class HeldOut:
-    """Follows the training of a stack; weight (members, columns): of each validating row in its member's loss, 0 is none."""
+    """Follows the training of a stack; weight (members, columns): of each validating
+    row in its member's loss, 0 is none."""
 
     def __init__(self, weight: Tensor) -> None:
         members, columns = weight.shape
@@ -29,7 +31,8 @@ class HeldOut:
         self._out: Tensor | None = None
 
     def update(self, losses: Tensor, out: Tensor, going: Tensor) -> None:
-        """After an epoch: losses (members, columns) and outputs (members, columns, outputs) of the validating rows.
+        """After an epoch: losses (members, columns) and outputs (members,
+        columns, outputs) of the validating rows.
 
         going (members,): who still trains; what a stopped member does after its time must not matter.
         """

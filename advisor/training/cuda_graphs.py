@@ -1,8 +1,8 @@
 """Steps of training that are recorded on a GPU and replayed (CUDA graphs).
 
-A small network's step there is some hundred kernels of microseconds each, and launching them one by one from Python takes
-several milliseconds. A recording is launched as a whole. It reads and writes the same memory each time: what is handed in is
-copied there, and gradients lie at the same places in every step.
+A small network's step there is some hundred kernels of microseconds each, and launching them one by one from
+Python takes several milliseconds. A recording is launched as a whole. It reads and writes the same memory
+each time: what is handed in is copied there, and gradients lie at the same places in every step.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 WARM = 2
-"""Calls that run as ever before one is recorded: in them libraries set themselves up, and what cannot be done at all fails."""
+"""Calls that run as ever before one is recorded: in them libraries set themselves up, and
+what cannot be done at all fails."""
 
 
 @functools.cache
 def _stream(device: torch.device) -> torch.cuda.Stream:
-    """The one on which all is recorded: for each stream that ever multiplied, cuBLAS keeps 64 MB until the process ends."""
+    """The one on which all is recorded: for each stream that ever multiplied, cuBLAS
+    keeps 64 MB until the process ends."""
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
@@ -34,7 +36,9 @@ def _recording(graph: torch.cuda.CUDAGraph, pool: Any, stream: torch.cuda.Stream
         with torch.cuda.graph(graph, pool=pool, stream=stream):
             yield
     except RuntimeError as error:
-        torch.cuda.set_stream(before)  # a recording that fails leaves its own, and generators that take it to go on
+        torch.cuda.set_stream(
+            before
+        )  # a recording that fails leaves its own, and generators that take it to go on
         _mend(torch.cuda.default_generators[before.device_index])
         first = error.__context__
         if isinstance(first, torch.OutOfMemoryError):
@@ -50,23 +54,32 @@ def _mend(generator: torch.Generator) -> None:
 class RecordedPass:
     """A network's pass in training, called with its inputs; the way back fills the parameters' ``grad``.
 
-    It is recorded for each shape of the inputs, but for WARM calls at the beginning (of each shape only where it is compiled
-    anew: what such calls take lies beside the memory of the recordings before); what cannot be recorded runs as ever. The
-    gradients of one call are gone with the next: they cannot be added up over several. OutOfMemoryError where recording needs
-    more memory than there is.
+    It is recorded for each shape of the inputs, but for WARM calls at the beginning (of
+    each shape only where it is compiled
+    anew: what such calls take lies beside the memory of the recordings before); what cannot be recorded runs
+    as ever. The gradients of one call are gone with the next: they cannot be added up over several.
+    OutOfMemoryError where recording needs more memory than there is.
     """
 
     def __init__(
-        self, forward: Callable[..., Tensor], network: nn.Module, noise: torch.Generator, *, compiled: bool = False
+        self,
+        forward: Callable[..., Tensor],
+        network: nn.Module,
+        noise: torch.Generator,
+        *,
+        compiled: bool = False,
     ) -> None:
-        """noise: the generator that ``forward`` draws from. compiled: its first call with a shape compiles."""
+        """noise: the generator that ``forward`` draws from.
+        compiled: its first call with a shape compiles."""
         self.forward, self.noise = forward, noise
         self.parameters = [p for p in network.parameters() if p.requires_grad]
         self.gradients = [torch.empty_like(p) for p in self.parameters]
         self.pool, self.stream = torch.cuda.graph_pool_handle(), _stream(noise.device)
         self.recordable = True
         self._compiled, self._calls, self._passes = compiled, Counter[Any](), dict[Any, _Pass]()
-        self._tie = torch.zeros((), device=noise.device, requires_grad=True)  # nothing else that goes in has a gradient
+        self._tie = torch.zeros(
+            (), device=noise.device, requires_grad=True
+        )  # nothing else that goes in has a gradient
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         kind = tuple(part.shape for part in inputs)
@@ -80,7 +93,8 @@ class RecordedPass:
         return out
 
     def _aside(self, inputs: Sequence[Tensor]) -> Tensor:
-        """As ever, but on the stream of the recordings: what autograd keeps of the parameters stays with a stream."""
+        """As ever, but on the stream of the recordings: what autograd keeps of
+        the parameters stays with a stream."""
         main = torch.cuda.current_stream()
         self.stream.wait_stream(main)
         with torch.cuda.stream(self.stream):
@@ -89,7 +103,8 @@ class RecordedPass:
         return out
 
     def _record(self, kind: Any, inputs: Sequence[Tensor]) -> None:
-        torch.cuda.empty_cache()  # a recording takes memory of its own: what the calls before it took would lie idle
+        # a recording takes memory of its own: what the calls before it took would lie idle
+        torch.cuda.empty_cache()
         try:
             self._passes[kind] = _Pass(self, inputs)
         except torch.OutOfMemoryError:
@@ -105,7 +120,9 @@ class RecordedPass:
 
     def replayed(self) -> bool:
         """Whether the gradients there are come from a recording."""
-        return all(p.grad is None or p.grad is own for p, own in zip(self.parameters, self.gradients, strict=True))
+        return all(
+            p.grad is None or p.grad is own for p, own in zip(self.parameters, self.gradients, strict=True)
+        )
 
 
 class _Pass:
@@ -152,8 +169,9 @@ class RecordedStep:
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self, step: Callable[[float | Tensor], None], rate: float) -> None:
-        """step: the same in each call; it takes the rate as a number, or as a tensor on the device. (It is not kept: it holds
-        the optimizer, which holds this, and memory of the device must not wait for a garbage collection.)"""
+        """step: the same in each call; it takes the rate as a number, or as a tensor on the
+        device. (It is not kept: it holds the optimizer, which holds this, and memory of the device
+        must not wait for a garbage collection.)"""
         if self._calls < WARM or not self._pass.replayed():
             self._calls += 1
             step(rate)

@@ -1,8 +1,8 @@
 """The processes that share every batch of one training: data parallel, by torch.distributed.
 
-Each process trains on its part of a batch and the gradients are averaged, so that they are those of the whole batch: the
-configuration means what it means in one process. All draw the same batches from the same seed and judge the same validation
-losses, so that they stop in the same epoch without asking each other.
+Each process trains on its part of a batch and the gradients are averaged, so that they are those of the whole
+batch: the configuration means what it means in one process. All draw the same batches from the same seed and
+judge the same validation losses, so that they stop in the same epoch without asking each other.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Ranks:
-    """Which of the ``world`` processes this is; with more than one, torch.distributed has been initialised."""
+    """Which of the ``world`` processes this is; with more than one,
+    torch.distributed has been initialised."""
 
     rank: int = 0
     world: int = 1

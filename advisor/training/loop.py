@@ -1,7 +1,8 @@
-"""One configuration on some splits: losses epoch by epoch, then the fitted stack. The loop stands whole in ``train``.
+"""One configuration on some splits: losses epoch by epoch, then the fitted
+stack. The loop stands whole in ``train``.
 
-Nothing here assumes that it owns the process: configuration, data, seed and device are arguments, no global random
-generator is read or seeded, and no thread count is set.
+Nothing here assumes that it owns the process: configuration, data, seed and device are arguments, no global
+random generator is read or seeded, and no thread count is set.
 """
 
 from __future__ import annotations
@@ -34,22 +35,25 @@ from advisor.training.preprocessing import Inputs, Preprocessor
 from advisor.training.signal_inputs import SignalInputs, SignalPreprocessor, SignalShape, prepare_signals
 
 HEAD_SHARE = 0.1
-"""Share of the epochs in which balanced_head trains the head alone; about that of Kang et al. 2020 (10 beside 90)."""
+"""Share of the epochs in which balanced_head trains the head alone; about that
+of Kang et al. 2020 (10 beside 90)."""
 LARGEST_POWER = 50.0
 """No target is e^50 times its own median; a diverging network may say so."""
 RECORDED = frozenset({"adam", "adamw"})
-"""Optimizers whose step can be recorded on a GPU; the others read the learning rate, or count steps, on the host."""
+"""Optimizers whose step can be recorded on a GPU; the others read the learning
+rate, or count steps, on the host."""
 RMS_SMOOTHING = 0.99
 ONE_CYCLE_RISE = 0.3
-"""Share of the steps in which one_cycle rises to its peak, from peak / 25; it ends at peak / 10,000 (Smith 2018)."""
+"""Share of the steps in which one_cycle rises to its peak, from peak / 25; it
+ends at peak / 10,000 (Smith 2018)."""
 
 
 @dataclass(frozen=True)
 class Epoch:
     """Mean losses over the members after an epoch; ``number`` counts from 1.
 
-    Classification: cross-entropy in nats, the training loss with label smoothing. Regression: squared error in the
-    target's unit squared; the training loss in that of the squeezed target, where it is squeezed.
+    Classification: cross-entropy in nats, the training loss with label smoothing. Regression: squared error
+    in the target's unit squared; the training loss in that of the squeezed target, where it is squeezed.
     """
 
     number: int
@@ -74,9 +78,13 @@ class TableInputs:
         return self.numeric.device
 
     def inputs(self, batch: Tensor, member_split: Tensor) -> list[Tensor]:
-        """Row numbers (members, rows) and each member's split -> what the network reads, each (members, rows, columns)."""
+        """Row numbers (members, rows) and each member's split -> what the network
+        reads, each (members, rows, columns)."""
         index = (batch.to(self.place) + member_split.to(self.place).unsqueeze(1) * self.rows).flatten()
-        return [t.index_select(0, index).view(*batch.shape, -1) for t in (self.numeric, self.indicators, self.codes)]
+        return [
+            t.index_select(0, index).view(*batch.shape, -1)
+            for t in (self.numeric, self.indicators, self.codes)
+        ]
 
 
 Prepared = TableInputs | SignalInputs
@@ -87,12 +95,14 @@ Network = TableNetwork | SignalNetwork
 class Fitted:
     """A trained stack: the weights of each member at its own best epoch.
 
-    validation_losses: each member's loss at that epoch. held_out_rows, held_out: the rows that validated, and for each
-    the mean over the members that did not train on it: class probabilities (rows, classes), or predictions (rows,).
-    cross_fitted: the same, but each member at the epoch that other validating rows chose (``held_out.py``). phases: for how
-    many epochs the whole of each member, and then its head alone, had been trained at its best epoch. A loaded model has none
-    of these.
-    target_knee: see ``squeezed``; target_mean and target_scale are those of the squeezed target, target_range of the plain.
+    validation_losses: each member's loss at that epoch.
+    held_out_rows, held_out: the rows that validated, and for each the mean over the members that did not
+        train on it: class probabilities (rows, classes), or predictions (rows,).
+    cross_fitted: the same, but each member at the epoch that other validating rows chose (``held_out.py``).
+    phases: for how many epochs the whole of each member, and then its head alone, had been trained at its
+        best epoch. A loaded model has none of these.
+    target_knee: see ``squeezed``; target_mean and target_scale are those of the
+        squeezed target, target_range of the plain.
     """
 
     configuration: Mapping[str, Any]
@@ -114,7 +124,8 @@ class Fitted:
     phases: tuple[tuple[int, int], ...] = ()
 
     def predict(self, features: Features | Signals, device: str = "cpu") -> NDArray[np.float64]:
-        """Mean over the members: class probabilities (rows, classes), or predictions (rows,) in the target's unit."""
+        """Mean over the members: class probabilities (rows, classes), or
+        predictions (rows,) in the target's unit."""
         network = self._network(device)
         shape = (len(features), self.outputs) if self.task != "regression" else (len(features),)
         result, per_pass = np.zeros(shape), network.rows_per_pass
@@ -151,7 +162,9 @@ class Fitted:
         return network.to(device).eval()
 
     def _scores(self, out: Tensor) -> NDArray[np.float64]:
-        return scores(out, self.task, self.target_mean, self.target_scale, self.target_range, self.target_knee)
+        return scores(
+            out, self.task, self.target_mean, self.target_scale, self.target_range, self.target_knee
+        )
 
 
 def scores(
@@ -162,8 +175,8 @@ def scores(
     limits: NDArray[np.float64],
     knee: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Network outputs (members, rows, outputs) as probabilities, or as predictions within the range of each member's
-    training target, limits (members, 2)."""
+    """Network outputs (members, rows, outputs) as probabilities, or as predictions within the range of each
+    member's training target, limits (members, 2)."""
     if task != "regression":
         return out.double().softmax(dim=2).cpu().numpy()
     values = out[:, :, 0].double().cpu() * torch.from_numpy(scale)[:, None] + torch.from_numpy(mean)[:, None]
@@ -172,8 +185,11 @@ def scores(
 
 
 def squeezed(values: Tensor, knee: Tensor) -> Tensor:
-    """sign(y) log(1 + |y| / knee): about linear below the knee, a logarithm far above it; the values alone for a knee of 0."""
-    return torch.where(knee > 0, values.sign() * (values.abs() / torch.where(knee > 0, knee, 1.0)).log1p(), values)
+    """sign(y) log(1 + |y| / knee): about linear below the knee, a logarithm far above it;
+    the values alone for a knee of 0."""
+    return torch.where(
+        knee > 0, values.sign() * (values.abs() / torch.where(knee > 0, knee, 1.0)).log1p(), values
+    )
 
 
 def stretched(values: Tensor, knee: Tensor) -> Tensor:
@@ -181,7 +197,9 @@ def stretched(values: Tensor, knee: Tensor) -> Tensor:
     return torch.where(knee > 0, values.sign() * knee * values.abs().clamp(max=LARGEST_POWER).expm1(), values)
 
 
-def prepare(configuration: Mapping[str, Any], data: Dataset, splits: Sequence[Split], device: str = "cpu") -> Prepared:
+def prepare(
+    configuration: Mapping[str, Any], data: Dataset, splits: Sequence[Split], device: str = "cpu"
+) -> Prepared:
     """Fit each split's preprocessing on its training rows and transform all rows with it.
 
     UserError for a treatment of rare classes that such data do not allow.
@@ -189,7 +207,8 @@ def prepare(configuration: Mapping[str, Any], data: Dataset, splits: Sequence[Sp
     if isinstance(data.features, Signals):
         if configuration["class_balance"] in SYNTHETIC:
             raise UserError(
-                f"class_balance {configuration['class_balance']} makes up rows of a table; for images and sequences take "
+                f"class_balance {configuration['class_balance']} makes up rows of a table; for images and "
+                "sequences take "
                 "oversample, which draws rows that augmentation then changes"
             )
         return prepare_signals(configuration, data.features, splits, device)
@@ -206,7 +225,8 @@ def prepare(configuration: Mapping[str, Any], data: Dataset, splits: Sequence[Sp
 
 
 def _stack(inputs: Sequence[Inputs], shape: InputShape) -> tuple[Tensor, Tensor, Tensor]:
-    """The splits' inputs one after another; a split that knows fewer levels has its one-hot columns padded with zeros."""
+    """The splits' inputs one after another; a split that knows fewer levels has its
+    one-hot columns padded with zeros."""
     padded = [np.pad(i.indicators, ((0, 0), (0, shape.indicators - i.indicators.shape[1]))) for i in inputs]
     numeric = torch.from_numpy(np.concatenate([i.numeric for i in inputs]))
     codes = torch.from_numpy(np.concatenate([i.codes for i in inputs]))
@@ -229,17 +249,21 @@ def train(
 ) -> Generator[Epoch, None, Fitted]:
     """Train ``members`` networks per split, all at once; yields after every epoch, returns the fitted stack.
 
-    prepared: the result of ``prepare`` for the same data, splits and input parameters, when the caller keeps it.
-    micro_batch: rows of a step that are in memory at once; their gradients are added up, so the batch stays what it is.
-    (Batch normalization then sees the micro-batch, and chance draws in another order.) None is the whole batch.
-    A member whose validation loss has not improved for ``patience`` epochs has stopped; training ends with the last one.
-    until: instead of that, so many epochs of the plan, and so many of the head alone where the plan has them (see
-    ``Fitted.phases``), and the last weights are kept: the validating rows then choose nothing, and may be training rows
-    (``splits.everything``).
-    used: the share of the time for this training that is gone. From 1 on it ends with the step under way, and each member
-    keeps its best epoch, of which the last may be a part of one; the schedule is never behind it.
-    ranks: the processes that share the batches; each calls this with the same arguments and returns the same stack.
-    UserError when there are more of them than a batch has rows. (Batch normalization sees a process's part of the batch.)
+    prepared: the result of ``prepare`` for the same data, splits and input
+        parameters, when the caller keeps it.
+    micro_batch: rows of a step that are in memory at once; their gradients are added up, so the batch stays
+        what it is. (Batch normalization then sees the micro-batch, and chance draws in another order.) None
+        is the whole batch. A member whose validation loss has not improved for ``patience`` epochs has
+        stopped; training ends with the last one.
+    until: instead of that, so many epochs of the plan, and so many of the head alone where the plan has them
+        (see ``Fitted.phases``), and the last weights are kept: the validating rows then choose nothing, and
+        may be training rows (``splits.everything``).
+    used: the share of the time for this training that is gone. From 1 on it ends with the step
+        under way, and each member keeps its best epoch, of which the last may be a part of
+        one; the schedule is never behind it.
+    ranks: the processes that share the batches; each calls this with the same arguments and returns the
+        same stack. UserError when there are more of them than a batch has rows. (Batch normalization
+        sees a process's part of the batch.)
     """
     c = configuration
     prepared = prepared or prepare(c, data, splits, device)
@@ -263,7 +287,9 @@ def train(
     for epoch in range(1, (whole if until is None else min(whole, until[0])) + 1):
         network.train()
         train_loss = torch.zeros((), device=device)
-        for step, batch in enumerate(rows.batches(steps, generator, prepared.place), start=(epoch - 1) * steps):
+        for step, batch in enumerate(
+            rows.batches(steps, generator, prepared.place), start=(epoch - 1) * steps
+        ):
             optimizer.zero_grad()
             for part, share in rows.parts(batch):
                 inputs, mix = rows.training_inputs(prepared, part, changes)
@@ -320,7 +346,8 @@ def _train_head(
     generator: torch.Generator,
     used: Callable[[], float],
 ) -> Generator[Epoch, None, None]:
-    """Train the head once more on balanced rows, all below it fixed (note N18); ``best`` keeps what validates better."""
+    """Train the head once more on balanced rows, all below it fixed (note N18);
+    ``best`` keeps what validates better."""
     assert rows.balance is not None
     network.load_state_dict(best.state)
     rows.balance = rows.balance.of_the_head()
@@ -395,8 +422,13 @@ class MemberRows:
             trained = [values[splits[s].train] for s in member_split]
             self.range = np.array([(own.min(), own.max()) for own in trained])
             if configuration["target_transform"] == "log":
-                self.knee = np.array([float(np.median(np.abs(own))) or float(np.abs(own).max()) for own in trained])
-            seen = [squeezed(torch.from_numpy(o), torch.tensor(k)).numpy() for o, k in zip(trained, self.knee, strict=True)]
+                self.knee = np.array(
+                    [float(np.median(np.abs(own))) or float(np.abs(own).max()) for own in trained]
+                )
+            seen = [
+                squeezed(torch.from_numpy(o), torch.tensor(k)).numpy()
+                for o, k in zip(trained, self.knee, strict=True)
+            ]
             self.mean = np.array([own.mean() for own in seen])
             deviation = np.array([own.std() for own in seen])
             self.scale = np.where(deviation > 0, deviation, 1.0)
@@ -404,7 +436,8 @@ class MemberRows:
         self._mean, self._scale, self._knee = (torch.from_numpy(a).to(device)[:, None] for a in arrays)
         self.unit = self._scale.squeeze(1).square()  # of a member's training loss; 1 for classification
         widest = max(self.ranks.world, *(len(splits[s].validation) for s in member_split))
-        # members validate on equally many columns, processes on one at least; the padding repeats row 0 with weight 0
+        # members validate on equally many columns, processes on one at least; the
+        # padding repeats row 0 with weight 0
         self.validation = torch.zeros(members, widest, dtype=torch.int64)
         self.weight = torch.zeros(members, widest, dtype=torch.float64)
         for m, s in enumerate(member_split):
@@ -423,7 +456,8 @@ class MemberRows:
         return torch.stack([torch.bincount(self.target.cpu()[t], minlength=self.outputs) for t in self.train])
 
     def prior(self) -> Tensor | None:
-        """Logarithms of each member's class shares, with one row added to each class; nothing for regression."""
+        """Logarithms of each member's class shares, with one row added to each
+        class; nothing for regression."""
         if not self.classification:
             return None
         counts = self._counts()
@@ -433,10 +467,11 @@ class MemberRows:
         return max(1, round(max(len(t) for t in self.train) / batch_size))
 
     def batches(self, steps: int, generator: torch.Generator, place: torch.device) -> Sequence[Tensor]:
-        """Row numbers (members, batch) of each step, on ``place``: a fresh permutation per member, cut into nearly equal batches.
+        """Row numbers (members, batch) of each step, on ``place``: a fresh permutation per
+        member, cut into nearly equal batches.
 
-        Equal batches instead of a small last one: batch normalization of a single row is undefined. A member with fewer
-        rows than the largest goes on with its first ones.
+        Equal batches instead of a small last one: batch normalization of a single row is undefined. A member
+        with fewer rows than the largest goes on with its first ones.
         """
         length = max(len(t) for t in self.train)
         orders = []
@@ -449,14 +484,17 @@ class MemberRows:
         return torch.stack(orders).to(place).tensor_split(steps, dim=1)
 
     def parts(self, batch: Tensor) -> list[tuple[Tensor, float]]:
-        """Nearly equal pieces (members, rows) of at most ``micro_batch`` rows, with each one's share of the batch.
+        """Nearly equal pieces (members, rows) of at most ``micro_batch`` rows,
+        with each one's share of the batch.
 
-        With several processes those of this one's part, as many as in any other (their gradients are averaged piece by piece),
-        and the share is so many times as large as a mean over the processes takes from it.
+        With several processes those of this one's part, as many as in any other (their gradients are averaged
+        piece by piece), and the share is so many times as large as a mean over the processes takes from it.
         """
         rows, world = batch.shape[1], self.ranks.world
         if rows < world:
-            raise UserError(f"a batch of {rows} rows cannot be shared by {world} processes: take a larger batch_size")
+            raise UserError(
+                f"a batch of {rows} rows cannot be shared by {world} processes: take a larger batch_size"
+            )
         most = -(-rows // world)
         pieces = 1 if self.micro_batch is None else min(-(-most // self.micro_batch), rows // world)
         own = self.ranks.share(batch).tensor_split(pieces, dim=1)
@@ -474,7 +512,8 @@ class MemberRows:
     def training_inputs(
         self, prepared: Prepared, batch: Tensor, generator: torch.Generator
     ) -> tuple[list[Tensor], Mix | None]:
-        """What the network reads in a step of training, with rows made up, changed or mixed as the configuration asks."""
+        """What the network reads in a step of training, with rows made up, changed
+        or mixed as the configuration asks."""
         if isinstance(prepared, SignalInputs):
             return prepared.training_inputs(batch, self.member_split, self._configuration, generator)
         inputs = self.inputs(prepared, batch)
@@ -483,11 +522,15 @@ class MemberRows:
         target, start = self.target[batch.to(self.device)], self.member_split.unsqueeze(1) * self.rows
         return self.balance.synthesize(inputs, batch, target, prepared.numeric, start, generator), None
 
-    def loss(self, out: Tensor, batch: Tensor, mix: Mix | None = None, label_smoothing: float = 0.0) -> Tensor:
+    def loss(
+        self, out: Tensor, batch: Tensor, mix: Mix | None = None, label_smoothing: float = 0.0
+    ) -> Tensor:
         """Mean loss of each member; regression in units of the standardized target."""
         if mix is not None:
             own = self.loss(out, batch, label_smoothing=label_smoothing)
-            return mix.loss(own, self.loss(out, batch[:, mix.partner.to(batch.device)], label_smoothing=label_smoothing))
+            return mix.loss(
+                own, self.loss(out, batch[:, mix.partner.to(batch.device)], label_smoothing=label_smoothing)
+            )
         target = self.target[batch.to(self.device)]
         if self.balance is not None:
             return self.balance.losses(out, target, label_smoothing).mean(dim=1)
@@ -498,7 +541,8 @@ class MemberRows:
         return (squeezed(target, self._knee) - self._mean) / self._scale
 
     def validate(self, network: Network, prepared: Prepared, going: Tensor) -> Tensor:
-        """Validation loss of each member, in the target's unit squared for regression; what is not finite counts as inf.
+        """Validation loss of each member, in the target's unit squared for
+        regression; what is not finite counts as inf.
 
         going (members,): who still trains.
         """
@@ -507,7 +551,9 @@ class MemberRows:
         for batch, out in self._evaluate(network, prepared):
             target = self.target[batch.to(self.device)]
             if self.classification:
-                losses = F.cross_entropy(out.flatten(0, 1), target.flatten(), reduction="none").view(target.shape)
+                losses = F.cross_entropy(out.flatten(0, 1), target.flatten(), reduction="none").view(
+                    target.shape
+                )
             else:
                 values = stretched(out[:, :, 0].double() * self._scale + self._mean, self._knee)
                 losses = (values - target).square()
@@ -521,8 +567,8 @@ class MemberRows:
     def held_out(
         self, network: Network, prepared: Prepared
     ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-        """The validating rows in ascending order, and for each the mean score of the members that validated on it: of this
-        network, and at the epochs that other validating rows chose."""
+        """The validating rows in ascending order, and for each the mean score of the members that validated
+        on it: of this network, and at the epochs that other validating rows chose."""
         network.eval()
         out = self.ranks.gathered([part.cpu() for _, part in self._evaluate(network, prepared)])
         real, counts = self.weight.numpy() > 0, np.zeros(self.rows)
@@ -545,8 +591,11 @@ class MemberRows:
                 yield batch, network(*self.inputs(prepared, batch))
 
 
-def build(configuration: Mapping[str, Any], prepared: Prepared, rows: MemberRows, generator: torch.Generator) -> Network:
-    """The network as training begins with it, on the CPU; where its output layer starts at zero, at the class shares."""
+def build(
+    configuration: Mapping[str, Any], prepared: Prepared, rows: MemberRows, generator: torch.Generator
+) -> Network:
+    """The network as training begins with it, on the CPU; where its output layer
+    starts at zero, at the class shares."""
     members_per_split = len(rows.train) // len(prepared.preprocessors)
     bins = None
     if isinstance(prepared, TableInputs) and configuration["numeric_embedding"] == "piecewise_linear":
@@ -564,7 +613,12 @@ def build(configuration: Mapping[str, Any], prepared: Prepared, rows: MemberRows
 
 
 def pass_and_optimizer(
-    network: Network, configuration: Mapping[str, Any], noise: torch.Generator, ranks: Ranks = ALONE, *, recorded: bool = True
+    network: Network,
+    configuration: Mapping[str, Any],
+    noise: torch.Generator,
+    ranks: Ranks = ALONE,
+    *,
+    recorded: bool = True,
 ) -> tuple[Callable[..., Tensor], Optimizer]:
     """A training's pass through the network, called with its inputs, and its optimizer.
 
@@ -588,7 +642,8 @@ def _forward_of(
     if configuration.get("memory_format") == "channels_last" and isinstance(network, SignalNetwork):
         network.channels_last = True
     if configuration.get("compiled") and isinstance(network, SignalNetwork):
-        torch.compiler.reset()  # else the networks of earlier trials count against the number of recompilations
+        # else the networks of earlier trials count against the number of recompilations
+        torch.compiler.reset()
         network.compiled = torch.compile(SignalNetwork.features)
     parallel: Callable[..., Tensor] = ranks.parallel(network)
     half = configuration.get("precision") == "mixed"
@@ -614,11 +669,14 @@ def _network_of(
     if isinstance(shape, SignalShape):
         plan = plan_of(configuration, shape.channels, shape.size)
         return SignalNetwork(plan, outputs, members=members, generator=generator, prior=prior)
-    return TableNetwork(configuration, shape, outputs, members=members, generator=generator, bins=bins, prior=prior)
+    return TableNetwork(
+        configuration, shape, outputs, members=members, generator=generator, bins=bins, prior=prior
+    )
 
 
 class Optimizer:
-    """A torch optimizer with what it lacks: a decoupled L2 for all but Adam, a proximal L1, clipping member by member."""
+    """A torch optimizer with what it lacks: a decoupled L2 for all but Adam, a
+    proximal L1, clipping member by member."""
 
     def __init__(
         self,
@@ -635,7 +693,9 @@ class Optimizer:
         self.clip, self.l1 = float(c["gradient_clip"]), float(c["l1"])
         self.decay = 0.0 if name == "adam" else float(c["weight_decay"])
         betas, momentum = (0.9, float(c["beta2"])), float(c["momentum"])
-        groups = self._groups(network, float(c["weight_decay"]) if name == "adam" else 0.0, float(c.get("column_scale_rate", 0)))
+        groups = self._groups(
+            network, float(c["weight_decay"]) if name == "adam" else 0.0, float(c.get("column_scale_rate", 0))
+        )
         # the rate is set before every step; foreach and fused variants differ in speed alone
         make = {
             "adamw": lambda: torch.optim.AdamW(groups, betas=betas, weight_decay=0.0, fused=True),
@@ -644,7 +704,9 @@ class Optimizer:
             "rmsprop": lambda: torch.optim.RMSprop(groups, alpha=RMS_SMOOTHING, momentum=momentum),
             "adagrad": lambda: torch.optim.Adagrad(groups),
             "adadelta": lambda: torch.optim.Adadelta(groups),
-            "sgd": lambda: torch.optim.SGD(groups, lr=1.0, momentum=momentum, nesterov=momentum > 0, fused=True),
+            "sgd": lambda: torch.optim.SGD(
+                groups, lr=1.0, momentum=momentum, nesterov=momentum > 0, fused=True
+            ),
         }
         with _without_dynamo():
             self.optimizer: torch.optim.Optimizer = make[name]()  # type: ignore[no-untyped-call]
@@ -652,7 +714,8 @@ class Optimizer:
         self._recorded = RecordedStep(recorded) if recorded and name in RECORDED else None
 
     def _groups(self, network: Network, l2: float, scale_rate: float) -> list[dict[str, Any]]:
-        """Adam's classic L2, added to the gradient, on the penalized weights only; factors of columns learn faster."""
+        """Adam's classic L2, added to the gradient, on the penalized weights
+        only; factors of columns learn faster."""
         penalized = {id(p) for p in self.decayed} if l2 else set()
         scales = {id(m.factor) for m in network.modules() if isinstance(m, ColumnScale)}
         of_group = [
@@ -674,7 +737,8 @@ class Optimizer:
             self._recorded(self._apply, rate)
 
     def _apply(self, rate: float | Tensor) -> None:
-        """The step itself; rate: a tensor where it is recorded."""
+        """The step itself;
+        rate: a tensor where it is recorded."""
         if self.clip:
             self._clip()
         for group in self.optimizer.param_groups:
@@ -683,13 +747,15 @@ class Optimizer:
         with torch.no_grad():
             self._step(self.optimizer)
             if self.decay:
-                torch._foreach_mul_([*self.decayed], 1 - rate * self.decay)  # type: ignore[arg-type]  # or a number
+                # or a number
+                torch._foreach_mul_([*self.decayed], 1 - rate * self.decay)  # type: ignore[arg-type]
             if self.l1:
                 for weight in self.decayed:
                     weight.copy_(weight.sign() * (weight.abs() - rate * self.l1).clamp_(min=0.0))
 
     def _clip(self) -> None:
-        """Scale each member's gradient to a norm of at most ``clip``: one norm over the stack would couple the members."""
+        """Scale each member's gradient to a norm of at most ``clip``: one norm over
+        the stack would couple the members."""
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         norms = torch.stack([g.flatten(1).square().sum(dim=1) for g in gradients]).sum(dim=0).sqrt()
         factor = (self.clip / (norms + 1e-12)).clamp(max=1.0)
@@ -701,10 +767,10 @@ class Optimizer:
 def _without_dynamo() -> Iterator[None]:
     """Optimizers are made without loading torch._dynamo, which takes a process 1.3 s and 80 MB.
 
-    Every method of ``torch.optim.Optimizer`` loads it when it is first called, to hide itself from torch.compile; we compile
-    no optimizer. Of ``step`` we call what it wraps, in place of ``zero_grad`` stands a line of ours, and for
-    ``add_param_group`` we put beside the function, while we make an optimizer, what torch would keep there
-    (torch/_compile.py). A torch that does all this otherwise loads it as ever.
+    Every method of ``torch.optim.Optimizer`` loads it when it is first called, to hide itself from
+    torch.compile; we compile no optimizer. Of ``step`` we call what it wraps, in place of ``zero_grad``
+    stands a line of ours, and for ``add_param_group`` we put beside the function, while we make an optimizer,
+    what torch would keep there (torch/_compile.py). A torch that does all this otherwise loads it as ever.
     """
     plain = getattr(torch.optim.Optimizer.add_param_group, "__wrapped__", None)
     if plain is None or hasattr(plain, "__dynamo_disable"):

@@ -10,14 +10,15 @@ from numpy.typing import NDArray
 from advisor.dataset import Task
 
 SMALLEST_PROBABILITY = 1e-12
-"""Probabilities are not taken below this: a single certain and wrong prediction would make every mean infinite."""
+"""Probabilities are not taken below this: a single certain and wrong prediction
+would make every mean infinite."""
 
 
 def row_losses(task: Task, target: NDArray[Any], scores: NDArray[np.float64]) -> NDArray[np.float64]:
     """Loss of each row, shape (rows,).
 
-    Classification: ``target`` holds class codes, ``scores`` probabilities (rows, classes); nats. Regression: ``scores``
-    holds predictions (rows,); the target's unit squared.
+    Classification: ``target`` holds class codes, ``scores`` probabilities (rows, classes); nats. Regression:
+    ``scores`` holds predictions (rows,); the target's unit squared.
     """
     if task == "regression":
         return np.asarray(np.square(scores - target), dtype=np.float64)

@@ -1,6 +1,7 @@
 """Inputs for a network: fitted on training rows, applied to any rows, kept as plain arrays that can be saved.
 
-Every statistic (medians, scales, quantiles, bins, known levels) comes from the rows given to ``Preprocessor.fit``.
+Every statistic (medians, scales, quantiles, bins, known levels) comes from the
+rows given to ``Preprocessor.fit``.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ QUANTILES = 257
 SMOOTH_CLIP = 3.0
 """Robustly scaled values are squashed by x / sqrt(1 + (x / 3)^2), as in RealMLP (Holzmueller et al. 2024)."""
 FIT_ROWS = 100_000
-"""Quantiles are taken from at most so many evenly spaced training rows: exact ones cost seconds and change nothing."""
+"""Quantiles are taken from at most so many evenly spaced training rows: exact
+ones cost seconds and change nothing."""
 RESERVED_CODES = 2
 """Code 0 is a level that the training rows do not have, code 1 a missing value; known levels follow."""
 
@@ -30,9 +32,10 @@ RESERVED_CODES = 2
 class Inputs:
     """What a network reads, row by row.
 
-    numeric: float32 (rows, numeric columns), scaled, missing as 0. indicators: float32 (rows, one-hot and missing
-    columns), 0 or 1, and words of texts as they are: all those of a text together weigh as much as one number. codes:
-    int64 (rows, embedded columns), 0 for an unseen level.
+    numeric: float32 (rows, numeric columns), scaled, missing as 0.
+    indicators: float32 (rows, one-hot and missing columns), 0 or 1, and words of texts as they are: all those
+        of a text together weigh as much as one number.
+    codes: int64 (rows, embedded columns), 0 for an unseen level.
     """
 
     numeric: NDArray[np.float32]
@@ -52,10 +55,16 @@ class Preprocessor:
     missing_columns: Array  # indices of numeric columns with missing values in the training rows
     one_hot_columns: Array  # indices of categorical columns that are one-hot encoded
     embedded_columns: Array  # indices of categorical columns that are embedded
-    code_maps: Array  # (categorical columns, largest level count + 2): level code + 2 -> code of this preprocessor
+    code_maps: (
+        Array  # (categorical columns, largest level count + 2): level code + 2 -> code of this preprocessor
+    )
     code_counts: Array  # (categorical columns,): codes in use, reserved ones included
-    latest: Array = field(default_factory=lambda: np.zeros(0))  # (numeric,) values above it count as it, or (0,)
-    words: Array = field(default_factory=lambda: np.zeros(0, bool))  # (numeric and words,) which are words of texts, or (0,)
+    latest: Array = field(
+        default_factory=lambda: np.zeros(0)
+    )  # (numeric,) values above it count as it, or (0,)
+    words: Array = field(
+        default_factory=lambda: np.zeros(0, bool)
+    )  # (numeric and words,) which are words of texts, or (0,)
 
     @classmethod
     def fit(cls, features: Features, rows: Array, configuration: Mapping[str, Any]) -> Preprocessor:
@@ -72,7 +81,9 @@ class Preprocessor:
             bins = _edges(scaled, np.isnan(sample), int(configuration["numeric_embedding_bins"]))
         code_maps, code_counts = _fit_codes(features, rows)
         # by the levels of the table, so that all folds of a stack encode a column the same way
-        one_hot = np.array([len(levels) for levels in features.levels], dtype=np.int64) <= int(configuration["one_hot_max"])
+        one_hot = np.array([len(levels) for levels in features.levels], dtype=np.int64) <= int(
+            configuration["one_hot_max"]
+        )
         return cls(
             scaling=scaling,
             centre=centre,
@@ -89,7 +100,8 @@ class Preprocessor:
         )
 
     def transform(self, features: Features) -> Inputs:
-        """Every row of ``features`` as inputs. Levels that the training rows lack become code 0, or no one-hot at all."""
+        """Every row of ``features`` as inputs. Levels that the training rows lack
+        become code 0, or no one-hot at all."""
         plain = features.numeric[:, ~self.words] if len(self.words) else features.numeric
         values = np.minimum(plain, self.latest) if len(self.latest) else plain
         numeric = _scale(values, self.scaling, self.centre, self.scale, self.quantiles)
@@ -105,7 +117,9 @@ class Preprocessor:
         return Inputs(numeric, np.concatenate(blocks, axis=1).astype(np.float32), codes)
 
     def _codes(self, features: Features, column: int) -> NDArray[np.int64]:
-        return np.asarray(self.code_maps[column][features.categorical[:, column] + RESERVED_CODES], dtype=np.int64)
+        return np.asarray(
+            self.code_maps[column][features.categorical[:, column] + RESERVED_CODES], dtype=np.int64
+        )
 
     @property
     def embedded_counts(self) -> NDArray[np.int64]:
@@ -122,7 +136,8 @@ class Preprocessor:
 
 
 def _fit_scaling(values: Array, scaling: str) -> tuple[Array, Array, Array]:
-    """Centre, scale and reference quantiles of each column, missing values apart; an empty column gets scale 0."""
+    """Centre, scale and reference quantiles of each column, missing values
+    apart; an empty column gets scale 0."""
     columns = values.shape[1]
     centre, scale = np.zeros(columns), np.zeros(columns)
     quantiles = np.zeros((QUANTILES if scaling == "quantile" else 0, columns))
@@ -143,8 +158,9 @@ def _fit_scaling(values: Array, scaling: str) -> tuple[Array, Array, Array]:
 
 
 def _fit_trend(features: Features, numeric: Array, how: str, scale: Array) -> Array:
-    """The value of each column above which all count as it, (numeric,), or (0,): no limit. "held" is the time from which on
-    LATEST_SHARE of the rows lie; "none" takes the columns that grow with time out, by their scale."""
+    """The value of each column above which all count as it, (numeric,), or (0,): no limit.
+    "held" is the time from which on LATEST_SHARE of the rows lie; "none" takes the columns that
+    grow with time out, by their scale."""
     words = set(features.words)
     plain = [name for name in features.numeric_names if name not in words]
     columns = [plain.index(name) for name in features.trend]
@@ -160,19 +176,24 @@ def _fit_trend(features: Features, numeric: Array, how: str, scale: Array) -> Ar
 def _scale(values: Array, scaling: str, centre: Array, scale: Array, quantiles: Array) -> NDArray[np.float32]:
     """Scaled float32 values; missing ones and columns that are constant in the training rows become 0."""
     if scaling == "quantile":
-        scaled = np.column_stack([_normal_scores(values[:, j], quantiles[:, j]) for j in range(values.shape[1])] or [values])
+        scaled = np.column_stack(
+            [_normal_scores(values[:, j], quantiles[:, j]) for j in range(values.shape[1])] or [values]
+        )
     else:
         with np.errstate(over="ignore", invalid="ignore"):
             scaled = (values - centre) / np.where(scale > 0, scale, 1.0)
         if scaling == "robust":
-            scaled = np.clip(scaled, -1e9, 1e9)  # the square must not overflow, and the limit stays SMOOTH_CLIP
+            scaled = np.clip(
+                scaled, -1e9, 1e9
+            )  # the square must not overflow, and the limit stays SMOOTH_CLIP
             scaled = scaled / np.sqrt(1 + np.square(scaled / SMOOTH_CLIP))
     scaled = np.where(np.isnan(scaled) | (scale == 0), 0.0, np.clip(scaled, -1e3, 1e3))
     return scaled.astype(np.float32)
 
 
 def _normal_scores(values: Array, references: Array) -> Array:
-    """The normal quantile of each value's rank among the references (mid-rank in ties), at most 2.7 in size."""
+    """The normal quantile of each value's rank among the references (mid-rank in
+    ties), at most 2.7 in size."""
     from scipy.special import ndtri
 
     grid = np.linspace(0, 1, len(references))
@@ -192,7 +213,8 @@ def _edges(scaled: Array, missing: Array, bins: int) -> Array:
 
 
 def _fit_codes(features: Features, rows: Array) -> tuple[Array, Array]:
-    """For each categorical column the map from level code + 2 to its own code, and how many codes are in use."""
+    """For each categorical column the map from level code + 2 to its own code,
+    and how many codes are in use."""
     columns = features.categorical.shape[1]
     widest = max((len(levels) for levels in features.levels), default=0)
     maps = np.zeros((columns, widest + RESERVED_CODES), dtype=np.int64)

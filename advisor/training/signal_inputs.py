@@ -25,7 +25,8 @@ SMALLEST_SCALE = 1e-6
 
 @dataclass(frozen=True)
 class SignalShape:
-    """One input of the network: channels (the mask of missing points is one) and height and width, or length."""
+    """One input of the network: channels (the mask of missing points is one) and
+    height and width, or length."""
 
     channels: int
     size: tuple[int, ...]
@@ -33,9 +34,11 @@ class SignalShape:
 
 @dataclass(frozen=True)
 class SignalPreprocessor:
-    """Fitted statistics. scaling: "channel" (of all training rows) or "instance" (of each row by itself).
+    """Fitted statistics.
+    scaling: "channel" (of all training rows) or "instance" (of each row by itself).
 
-    mean, scale: (channels,). masked: (1,), whether a channel is added that is 1 where a sequence has points.
+    mean, scale: (channels,).
+    masked: (1,), whether a channel is added that is 1 where a sequence has points.
     """
 
     scaling: str
@@ -44,7 +47,9 @@ class SignalPreprocessor:
     masked: NDArray[np.int64]
 
     @classmethod
-    def fit(cls, signals: Signals, rows: NDArray[np.int64], configuration: Mapping[str, Any], masked: bool) -> SignalPreprocessor:
+    def fit(
+        cls, signals: Signals, rows: NDArray[np.int64], configuration: Mapping[str, Any], masked: bool
+    ) -> SignalPreprocessor:
         """Mean and deviation of each channel over ``rows``, missing points apart."""
         cells = int(np.prod(signals.values.shape[1:]))
         part = signals.values[rows[:: max(1, len(rows) * cells // FIT_CELLS)]].astype(np.float32)
@@ -53,7 +58,9 @@ class SignalPreprocessor:
             warnings.simplefilter("ignore", RuntimeWarning)  # a channel without any point: 0 and 1 below
             mean, scale = np.nanmean(part, axis=axes), np.nanstd(part, axis=axes)
         scale = np.where(np.isfinite(scale) & (scale > SMALLEST_SCALE), scale, 1.0)
-        return cls(configuration["scaling"], np.nan_to_num(mean), scale.astype(np.float32), np.array([int(masked)]))
+        return cls(
+            configuration["scaling"], np.nan_to_num(mean), scale.astype(np.float32), np.array([int(masked)])
+        )
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The statistics as arrays by name; ``from_arrays`` takes them back."""
@@ -67,7 +74,9 @@ class SignalPreprocessor:
 class SignalInputs:
     """The rows of a data set under every split's own statistics; scaled when they are asked for."""
 
-    def __init__(self, preprocessors: Sequence[SignalPreprocessor], signals: Signals, device: str = "cpu") -> None:
+    def __init__(
+        self, preprocessors: Sequence[SignalPreprocessor], signals: Signals, device: str = "cpu"
+    ) -> None:
         self.preprocessors, self.device = tuple(preprocessors), device
         values = interpolated(signals.values) if signals.kind == "sequence" else signals.values
         with warnings.catch_warnings():
@@ -90,8 +99,11 @@ class SignalInputs:
         return len(self.values)
 
     def inputs(self, batch: Tensor, member_split: Tensor) -> list[Tensor]:
-        """Row numbers (members, rows) and each member's split -> scaled inputs (members, rows, channels, *size)."""
-        raw = self.values.index_select(0, batch.flatten().to(self.values.device)).to(self.device, non_blocking=True)
+        """Row numbers (members, rows) and each member's split -> scaled inputs
+        (members, rows, channels, *size)."""
+        raw = self.values.index_select(0, batch.flatten().to(self.values.device)).to(
+            self.device, non_blocking=True
+        )
         x = raw.float().view(*batch.shape, *raw.shape[1:])
         shape = (len(batch), 1, -1, *[1] * (x.dim() - 3))
         if self.preprocessors[0].scaling == "instance":
@@ -106,7 +118,11 @@ class SignalInputs:
         return [torch.cat([x, there.to(x).mean(dim=2, keepdim=True)], dim=2) if self.masked else x]
 
     def training_inputs(
-        self, batch: Tensor, member_split: Tensor, configuration: Mapping[str, Any], generator: torch.Generator
+        self,
+        batch: Tensor,
+        member_split: Tensor,
+        configuration: Mapping[str, Any],
+        generator: torch.Generator,
     ) -> tuple[list[Tensor], Mix | None]:
         """The inputs of a batch, changed as the configuration asks, and how rows were mixed."""
         x = augmented(self.inputs(batch, member_split)[0], configuration, generator)
@@ -129,7 +145,8 @@ def _by_itself(x: Tensor) -> Tensor:
 
 
 def interpolated(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Missing points between two that are there, filled on the straight line; those at the ends stay missing."""
+    """Missing points between two that are there, filled on the straight line;
+    those at the ends stay missing."""
     missing = np.isnan(values)
     if not missing.any():
         return values

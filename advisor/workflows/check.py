@@ -39,7 +39,8 @@ def advice_for(
 def check_recommendation(
     data: str, target: str | None, out: str | None, options: Mapping[str, Any], *, seconds: float
 ) -> Preflight:
-    """``preflight`` of the recommendation for some data, or of a run's; kept in the run folder where ``out`` names one."""
+    """``preflight`` of the recommendation for some data, or of a run's; kept in the
+    run folder where ``out`` names one."""
     advice, run = advice_for(data, target, out, options)
     result = preflight(advice, seconds=seconds)
     if run is not None:
@@ -71,8 +72,8 @@ def check_module(
 def inspect_for(module: nn.Module, advice: Advice) -> Inspection:
     """``inspect`` on a batch of a data set's training rows, prepared as recommended.
 
-    The module gets numbers alone: images or series (rows, channels, *size) scaled, a table (rows, columns) with categories
-    one-hot. UserError when it does not take them.
+    The module gets numbers alone: images or series (rows, channels, *size) scaled, a table (rows, columns)
+    with categories one-hot. UserError when it does not take them.
     """
     # ten thousand levels at most: a column of more is no category
     plain = dict(advice.recommendation.configuration) | {"one_hot_max": 10_000, "numeric_embedding": "none"}

@@ -1,4 +1,5 @@
-"""The final of our own networks: the recommendation and the best few of the search, trained again on fresh splits."""
+"""The final of our own networks: the recommendation and the best few of the
+search, trained again on fresh splits."""
 
 from __future__ import annotations
 
@@ -26,7 +27,14 @@ from advisor.evaluation.selection import (
 from advisor.executors.base import Executor, Job
 from advisor.objectives.custom import Final, OwnObjective, not_finite
 from advisor.objectives.final_jobs import FINAL_REPEATS, FINALISTS, AllFailed, train_finalists
-from advisor.objectives.networks import TrainingObjective, limited, merged_held_out, of_all_times, payload, training_sizing
+from advisor.objectives.networks import (
+    TrainingObjective,
+    limited,
+    merged_held_out,
+    of_all_times,
+    payload,
+    training_sizing,
+)
 from advisor.rules.recommendation import Recommendation
 from advisor.runs.advice import Advice
 from advisor.runs.folder import RunFolder
@@ -37,18 +45,28 @@ from advisor.search.sizing import Sizing
 from advisor.training.loop import Fitted
 from advisor.training.losses import row_losses, weighted
 from advisor.workflows.results import test_results
-from advisor.workflows.search import DEFAULT, FINAL_MARGIN, RECOMMENDED, Deadlines, final_seconds, latest_validate
+from advisor.workflows.search import (
+    DEFAULT,
+    FINAL_MARGIN,
+    RECOMMENDED,
+    Deadlines,
+    final_seconds,
+    latest_validate,
+)
 
 BLEND = "blend"
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A configuration in the final, with its stacks and their held-out scores; a blend has the stacks of several.
+    """A configuration in the final, with its stacks and their held-out scores; a
+    blend has the stacks of several.
 
-    scores: before the temperature, as the model averages them; losses: after it, as the model predicts. cross_fitted: the
-    scores at epochs that other rows chose; cross_fitted_losses: theirs, after a temperature of their own. epochs_on_all_rows:
-    of each configuration, where its stacks were trained after the judging.
+    scores: before the temperature, as the model averages them;
+    losses: after it, as the model predicts.
+    cross_fitted: the scores at epochs that other rows chose;
+    cross_fitted_losses: theirs, after a temperature of their own.
+    epochs_on_all_rows: of each configuration, where its stacks were trained after the judging.
     """
 
     name: str
@@ -71,12 +89,20 @@ def train_alone(
     members = int(configuration["final_members"])
     job = Job(RECOMMENDED, payload(configuration, seed=seed, repeat=0, members=members, keep=True))
     objective = TrainingObjective({"data": train, "seed": seed})
-    curve, fitted = _run_here(objective, job, lambda epoch, loss: on_epoch(epoch, int(configuration["epochs"]), loss))
+    curve, fitted = _run_here(
+        objective, job, lambda epoch, loss: on_epoch(epoch, int(configuration["epochs"]), loss)
+    )
     contender = _contender(RECOMMENDED, [configuration], [fitted], train)
-    trained = objective.train_losses if len(objective.train_losses) == len(curve) else None  # else it diverged
+    trained = (
+        objective.train_losses if len(objective.train_losses) == len(curve) else None
+    )  # else it diverged
     document |= {"curve": curve, "reading": asdict(read_curve(curve, trained))}
-    document["final"] = final_section(FinalVerdict(RECOMMENDED, "it was trained alone", {}), [_as_row(contender)], {}, RECOMMENDED)
-    [final] = _on_all_rows([contender], advice, train, lambda jobs: [_run_here(objective, job)[1] for job in jobs], [fitted])
+    document["final"] = final_section(
+        FinalVerdict(RECOMMENDED, "it was trained alone", {}), [_as_row(contender)], {}, RECOMMENDED
+    )
+    [final] = _on_all_rows(
+        [contender], advice, train, lambda jobs: [_run_here(objective, job)[1] for job in jobs], [fitted]
+    )
     return _complete(document, advice, final, final, train)
 
 
@@ -107,29 +133,45 @@ def hold_final(
 ) -> Model:
     """Train the recommendation and the best few again on fresh splits, decide, and complete the document.
 
-    The first of them that comes through with a finite loss is the one to beat: the recommendation, or where that fails
-    the best of the search. Where the time limit leaves no time for all networks, fewer are trained of each; where it leaves
-    none for any final, the recommendation's own trial is the model, and nothing is confirmed.
+    The first of them that comes through with a finite loss is the one to beat: the recommendation, or
+    where that fails the best of the search. Where the time limit leaves no time for all networks,
+    fewer are trained of each; where it leaves none for any final, the recommendation's own trial is
+    the model, and nothing is confirmed.
     """
     entries, searched = _finalists(found, advice.recommendation)
     larger = _for_final(plan.sizing, train)
     expects = final_seconds(plan, train)
     left = math.inf if ends.final is None else ends.final - time.monotonic()
     jobs, fewer = _that_fit(entries, advice.reading.seed, expects, left, runner.slots)
-    if found.first is not None and (found.first["cut"] or expects(jobs[RECOMMENDED][0]) > left) and left < math.inf:
+    if (
+        found.first is not None
+        and (found.first["cut"] or expects(jobs[RECOMMENDED][0]) > left)
+        and left < math.inf
+    ):
         first = _contender(RECOMMENDED, [advice.recommendation.configuration], [found.first["fitted"]], train)
         if _is_finite(first):
-            return _unconfirmed(document, first, advice, train, runner, ends, larger, stopped, expects, searched)
+            return _unconfirmed(
+                document, first, advice, train, runner, ends, larger, stopped, expects, searched
+            )
 
     def problem(result: Mapping[str, Any]) -> str | None:
         one = _contender("", [result["fitted"].configuration], [result["fitted"]], train)
         return None if _is_finite(one) else "its loss on the held-out rows is not finite"
 
     trained = train_finalists(
-        jobs, runner, ends.final, larger, stopped, expects=expects, limited=limited, problem=problem, on_done=on_done
+        jobs,
+        runner,
+        ends.final,
+        larger,
+        stopped,
+        expects=expects,
+        limited=limited,
+        problem=problem,
+        on_done=on_done,
     )
     contenders = [
-        _contender(name, [entries[name]], [result["fitted"] for result in own], train) for name, own in trained.results.items()
+        _contender(name, [entries[name]], [result["fitted"] for result in own], train)
+        for name, own in trained.results.items()
     ]
     incumbent = contenders[0]
     if len(contenders) > 1:
@@ -146,7 +188,9 @@ def hold_final(
     winner = next(c for c in contenders if c.name == verdict.winner)
     both = [incumbent] if winner is incumbent else [incumbent, winner]
     left = math.inf if ends.final is None else ends.final - time.monotonic()
-    final = _on_all_rows(both, advice, train, _runs(runner, larger, stopped), expects=expects, left=left * max(1, runner.slots))
+    final = _on_all_rows(
+        both, advice, train, _runs(runner, larger, stopped), expects=expects, left=left * max(1, runner.slots)
+    )
     return _complete(document, advice, final[-1], final[0], train, ends.baselines)
 
 
@@ -167,7 +211,9 @@ def _unconfirmed(
     document["final"] = final_section(verdict, [_as_row(contender)], searched, RECOMMENDED, confirmed=False)
     run = _runs(runner, sizing, stopped)
     left = math.inf if ends.final is None else ends.final - time.monotonic()
-    [final] = _on_all_rows([contender], advice, train, run, contender.stacks, expects=expects, left=left * max(1, runner.slots))
+    [final] = _on_all_rows(
+        [contender], advice, train, run, contender.stacks, expects=expects, left=left * max(1, runner.slots)
+    )
     return _complete(document, advice, final, final, train, ends.baselines)
 
 
@@ -199,18 +245,21 @@ def _on_all_rows(
 ) -> list[Contender]:
     """The contenders with the stacks that they predict with: those that were judged, or ones trained again.
 
-    Where later rows validate, what was judged has never seen the latest ones, and those resemble the rows to come most. So
-    each configuration is trained again in two ways, whose predictions are averaged: on all rows, for as many epochs as were
-    best on the latest split (which the partitions of a final leave to the search); and by about as many networks as were
-    judged, of which each keeps its best epoch as a random part of the rows sees it. The first are trained as long as later rows
-    want, but keep their last weights, good or bad; the second keep good ones, but no later rows say when to stop. latest: the
-    stacks of the latest split, where the caller has them. What is judged stays as it is where the trainings are expected to
-    take longer than what is ``left`` (seconds of all workers together).
+    Where later rows validate, what was judged has never seen the latest ones, and those resemble the rows to
+    come most. So each configuration is trained again in two ways, whose predictions are averaged: on all
+    rows, for as many epochs as were best on the latest split (which the partitions of a final leave to the
+    search); and by about as many networks as were judged, of which each keeps its best epoch as a random part
+    of the rows sees it. The first are trained as long as later rows want, but keep their last weights, good
+    or bad; the second keep good ones, but no later rows say when to stop.
+    latest: the stacks of the latest split, where the caller has them. What is judged stays as it is where the
+        trainings are expected to take longer than what is ``left`` (seconds of all workers together).
     """
     if not latest_validate(train):
         return list(contenders)
     # A blend holds the recommendation, which is then trained once.
-    payloads = {_key(c): _final_payload(c, advice.reading.seed, 0) for one in contenders for c in one.configurations}
+    payloads = {
+        _key(c): _final_payload(c, advice.reading.seed, 0) for one in contenders for c in one.configurations
+    }
     trainings = 1 + (latest is None) + len(contenders[0].stacks)
     if trainings * sum(expects(Job("", own)) for own in payloads.values()) > left:
         return list(contenders)
@@ -223,7 +272,9 @@ def _on_all_rows(
     def final(contender: Contender) -> Contender:
         pairs = [fitted[_key(c)] for c in contender.configurations]
         epochs = tuple(on_all_rows.best_epochs[0] for on_all_rows, _ in pairs)
-        return replace(contender, stacks=tuple(stack for pair in pairs for stack in pair), epochs_on_all_rows=epochs)
+        return replace(
+            contender, stacks=tuple(stack for pair in pairs for stack in pair), epochs_on_all_rows=epochs
+        )
 
     return [final(contender) for contender in contenders]
 
@@ -235,9 +286,12 @@ def _trained_again(
     partitions: int,
     rows: int,
 ) -> dict[str, tuple[Fitted, Fitted]]:
-    """Of each configuration: the stack of all rows, and the one of rows of all times. partitions: on which it was judged."""
+    """Of each configuration: the stack of all rows, and the one of rows of all times.
+    partitions: on which it was judged."""
     if latest is None:
-        latest = run([Job(f"on the latest rows/{number}", own) for number, own in enumerate(payloads.values())])
+        latest = run(
+            [Job(f"on the latest rows/{number}", own) for number, own in enumerate(payloads.values())]
+        )
     jobs = []
     for number, (own, stack) in enumerate(zip(payloads.values(), latest, strict=True)):
         networks = len(stack.member_split)
@@ -255,7 +309,8 @@ def _key(configuration: Mapping[str, Any]) -> str:
 
 
 def _epochs_of_latest(stack: Fitted) -> tuple[int, int]:
-    """The medians of the epochs that were best on the stack's last split: of the whole network, and of its head alone."""
+    """The medians of the epochs that were best on the stack's last split: of the
+    whole network, and of its head alone."""
     last = max(stack.member_split)
     phases = [phases for phases, split in zip(stack.phases, stack.member_split, strict=True) if split == last]
     whole, head = (round(float(median)) for median in np.median(phases, axis=0))
@@ -263,11 +318,17 @@ def _epochs_of_latest(stack: Fitted) -> tuple[int, int]:
 
 
 def _that_fit(
-    entries: Mapping[str, Mapping[str, Any]], seed: int, expects: Callable[[Job], float], left: float, slots: int
+    entries: Mapping[str, Mapping[str, Any]],
+    seed: int,
+    expects: Callable[[Job], float],
+    left: float,
+    slots: int,
 ) -> tuple[dict[str, list[Job]], list[int] | None]:
-    """The final's jobs, and [networks per split, those wanted] where ``left`` seconds leave no time for all that are wanted.
+    """The final's jobs, and [networks per split, those wanted] where ``left`` seconds
+    leave no time for all that are wanted.
 
-    As many as let the first two entries, one of which is the recommendation, be judged on the first partition; at least one.
+    As many as let the first two entries, one of which is the recommendation, be judged
+    on the first partition; at least one.
     """
     wanted = max(int(configuration["final_members"]) for configuration in entries.values())
     for members in range(wanted, 0, -1):
@@ -347,7 +408,9 @@ def _finalists(
     return entries, searched
 
 
-def _final_payload(configuration: Mapping[str, Any], seed: int, repeat: int, most: int | None = None) -> dict[str, Any]:
+def _final_payload(
+    configuration: Mapping[str, Any], seed: int, repeat: int, most: int | None = None
+) -> dict[str, Any]:
     members = int(configuration["final_members"])
     members = members if most is None else min(members, most)
     return payload(configuration, seed=seed + 1000 + repeat, repeat=repeat, members=members, keep=True)
@@ -387,10 +450,15 @@ def judged(
     warm = train.task != "regression" and configurations[0]["calibration"] == "temperature"
     temperatures = [fit_temperature(own, target) if warm else 1.0 for own in (scores, cross_fitted)]
     losses = [
-        weighted(row_losses(train.task, target, tempered(own, temperature) if warm else own), train.weights_of(rows))
+        weighted(
+            row_losses(train.task, target, tempered(own, temperature) if warm else own),
+            train.weights_of(rows),
+        )
         for own, temperature in zip((scores, cross_fitted), temperatures, strict=True)
     ]
-    return Contender(name, configurations, stacks, rows, scores, temperatures[0], losses[0], cross_fitted, losses[1])
+    return Contender(
+        name, configurations, stacks, rows, scores, temperatures[0], losses[0], cross_fitted, losses[1]
+    )
 
 
 def _as_row(contender: Contender) -> dict[str, Any]:

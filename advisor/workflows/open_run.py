@@ -1,4 +1,5 @@
-"""Opening a run: the advice and the folder for some data, or for a run that is there already. No torch, ray, optuna."""
+"""Opening a run: the advice and the folder for some data, or for a run that is
+there already. No torch, ray, optuna."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ DATA_SUFFIXES = (".csv", ".tsv", ".parquet", ".xlsx", ".npz", ".npy")
 def open_run(
     data: Source, target: Target, out: str | Path | None, options: Mapping[str, Any]
 ) -> tuple[Advice, RunFolder]:
-    """The advice and the run folder for some data, or for a run that is there already; a run's place may be a URL."""
+    """The advice and the run folder for some data, or for a run that is there
+    already; a run's place may be a URL."""
     data, target = with_target(data, target)
     data, out = here(data), here(out, new=True)
     if isinstance(data, str | Path) and is_run(data):
@@ -47,18 +49,25 @@ def open_run(
         kept = read_run(run.recommendation)
         check_fingerprint(kept, advice.data)
         asked_alike = kept.reading.to_dict() == advice.reading.to_dict()
-        if asked_alike and (not advice.reading.fixed or _same_plan(kept.recommendation, advice.recommendation)):
+        if asked_alike and (
+            not advice.reading.fixed or _same_plan(kept.recommendation, advice.recommendation)
+        ):
             return Advice(advice.data, kept.facts, kept.recommendation, kept.reading, kept.rules), run
         if run.has_search():
-            raise UserError(f"{run.path} holds a search with other options: give the same ones, or another --out")
+            raise UserError(
+                f"{run.path} holds a search with other options: give the same ones, or another --out"
+            )
         provenance = kept.recommendation.provenance
         if lost := [name for name, p in provenance.items() if p.yours and name not in advice.reading.fixed]:
-            raise UserError(f"{run.recommendation} has your own {', '.join(lost)}: --set them too, or give another --out")
+            raise UserError(
+                f"{run.recommendation} has your own {', '.join(lost)}: --set them too, or give another --out"
+            )
     return advice, run
 
 
 def _folder_for(advice: Advice, out: str | Path | None) -> RunFolder:
-    """As ``choose_run_folder``; where the folder's run was begun with other options on this source, these are named."""
+    """As ``choose_run_folder``; where the folder's run was begun with other
+    options on this source, these are named."""
     try:
         return choose_run_folder(out, advice.identity)
     except UserError:
@@ -69,9 +78,14 @@ def _folder_for(advice: Advice, out: str | Path | None) -> RunFolder:
         if (there.source, there.target) != (advice.identity.source, advice.identity.target):
             raise
         kept, given = read_run(run.recommendation).reading.to_dict(), advice.reading.to_dict()
-        if not (other := [name for name in kept if kept[name] != given[name] and name not in ("rules", "without")]):
+        if not (
+            other := [name for name in kept if kept[name] != given[name] and name not in ("rules", "without")]
+        ):
             raise
-        options = ", ".join(f"--{name.replace('_', '-')} {_as_text(kept[name])}, not {_as_text(given[name])}" for name in other)
+        options = ", ".join(
+            f"--{name.replace('_', '-')} {_as_text(kept[name])}, not {_as_text(given[name])}"
+            for name in other
+        )
         begun = f"--out {out} holds a run that was begun with {options}"
         raise UserError(f"{begun}: give the same, or choose another folder") from None
 
@@ -90,7 +104,9 @@ def is_run(data: str | Path) -> bool:
 
 def _holds_images(folder: Path) -> bool:
     """Whether a folder is a set of images, or of series in files of their archive."""
-    return archive_pair(folder) is not None or any(path.suffix.lower() in SUFFIXES for path in folder.rglob("*"))
+    return archive_pair(folder) is not None or any(
+        path.suffix.lower() in SUFFIXES for path in folder.rglob("*")
+    )
 
 
 def _refuse_empty(folder: Path) -> None:
@@ -99,18 +115,26 @@ def _refuse_empty(folder: Path) -> None:
     if run.facts.exists() or run.recommendation.exists():
         return
     files = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in DATA_SUFFIXES)
-    found = f"it has {', '.join(shown(name, 40) for name in files[:4])}: give one of these" if files else "give a file, or a run"
+    found = (
+        f"it has {', '.join(shown(name, 40) for name in files[:4])}: give one of these"
+        if files
+        else "give a file, or a run"
+    )
     raise UserError(
-        f"{shown(folder, 200)} is not a run (it has neither facts.json nor recommendation.yaml) and no data: it has no image "
+        f"{shown(folder, 200)} is not a run (it has neither facts.json nor recommendation.yaml) and no "
+        "data: it has no image "
         f"files and no pair of NAME_TRAIN.ts and NAME_TEST.ts; {found}"
     )
 
 
 def write_advice(run: RunFolder, advice: Advice) -> None:
-    """facts.json and recommendation.yaml of a run; a file that says the same already is left as it is, edits and all."""
+    """facts.json and recommendation.yaml of a run; a file that says the same
+    already is left as it is, edits and all."""
     run.write_facts(advice.facts.to_dict(), advice.identity)
     if run.recommendation.is_file():
-        there = Recommendation.from_yaml(read_text(run.recommendation), shipped.base_space, str(run.recommendation))
+        there = Recommendation.from_yaml(
+            read_text(run.recommendation), shipped.base_space, str(run.recommendation)
+        )
         if there.data == advice.recommendation.data and _same_plan(there, advice.recommendation):
             return
     write_text(run.recommendation, advice.recommendation.to_yaml())

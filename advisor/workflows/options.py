@@ -1,4 +1,5 @@
-"""The options of the public functions that read data: their names, types and defaults, as help and editors show them."""
+"""The options of the public functions that read data: their names, types and
+defaults, as help and editors show them."""
 
 from __future__ import annotations
 
@@ -12,8 +13,8 @@ Label = str | int | tuple[Any, ...]
 
 
 class ReadingOptions(TypedDict, total=False):
-    """The keywords of ``measure``, ``recommend``, ``fit`` and ``tune`` that say how to read the data, and by which rules to
-    advise; the fields of ``advice.Reading``."""
+    """The keywords of ``measure``, ``recommend``, ``fit`` and ``tune`` that say how to read the data, and by
+    which rules to advise; the fields of ``advice.Reading``."""
 
     test: Any
     types: Mapping[Label, str]

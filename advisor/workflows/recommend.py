@@ -1,4 +1,5 @@
-"""From data to a recommendation, without training: reads, measures, applies the rules. Imports neither torch, ray nor optuna.
+"""From data to a recommendation, without training: reads, measures, applies the rules.
+Imports neither torch, ray nor optuna.
 
 What reads and measures tables is loaded when there is one: why, what-if and diff ask a run that is finished.
 """
@@ -40,21 +41,34 @@ APART_CODE = "other-groups"
 SHOWN_COLUMNS = 12
 """A message that asks for the target names at most this many columns."""
 MOST_LEFT_OUT = 0.25
-"""... unless they are more than this share of the columns: then the sides differ in all, and no column is to blame."""
+"""... unless they are more than this share of the columns: then the sides differ
+in all, and no column is to blame."""
 NAMES_TOLD = 5
 """A message names so many columns."""
-TOLD_BY_RULES = {"marked_values", "glitches", "channels_last", "rows_alone_in_their_class", "test_rows_of_unseen_class"}
+TOLD_BY_RULES = {
+    "marked_values",
+    "glitches",
+    "channels_last",
+    "rows_alone_in_their_class",
+    "test_rows_of_unseen_class",
+}
 TOLD_BY_RULES |= {"joined_cells", "corrupt_files", "oversized_files", "absent_files"}
 """Notes of what was repaired that are facts, of which a rule tells whenever there are any."""
 
 
-def get_advice(source: Source, target: str | None, reading: AdviceOptions | None = None, *, findings: Sequence[Finding] = ()) -> Advice:
+def get_advice(
+    source: Source,
+    target: str | None,
+    reading: AdviceOptions | None = None,
+    *,
+    findings: Sequence[Finding] = (),
+) -> Advice:
     """Read, measure and recommend. Raises UserError for whatever the user can mend.
 
-    A column that alone tells test rows from training rows, and a text that tells nothing of the target, are left out (read
-    again as identifiers); one by which all test rows are later becomes the time column, one of whose groups the test rows have
-    none the group column. A type given for it in ``reading`` prevents each. findings: those made before, to be reported with
-    the rest.
+    A column that alone tells test rows from training rows, and a text that tells nothing of the target, are
+    left out (read again as identifiers); one by which all test rows are later becomes the time column, one of
+    whose groups the test rows have none the group column. A type given for it in ``reading`` prevents each.
+    findings: those made before, to be reported with the rest.
     """
     from advisor.data.tables.columns import CODE_NAME
     from advisor.data.tables.table import Table
@@ -75,7 +89,9 @@ def get_advice(source: Source, target: str | None, reading: AdviceOptions | None
         "fingerprint": data.fingerprint,
         **reading.to_dict(),
     }
-    recommendation = advise(measured.values, rules, space, reading.fixed, findings=[*repairs(data), *findings], data=kept)
+    recommendation = advise(
+        measured.values, rules, space, reading.fixed, findings=[*repairs(data), *findings], data=kept
+    )
     if isinstance(data, Table):
         # as if the person had said so: the run folder keeps it, and reads the same table again
         later = _helper_column(LATER_CODE, recommendation, reading)
@@ -87,7 +103,9 @@ def get_advice(source: Source, target: str | None, reading: AdviceOptions | None
         if left_out or later or apart:
             types = {**reading.types, **dict.fromkeys(left_out, "identifier")}
             told = {PERIOD_CODE, TEXT_CODE, LATER_CODE if later else "", APART_CODE if apart else ""}
-            carried = [finding for finding in recommendation.findings if finding.code in told or finding in findings]
+            carried = [
+                finding for finding in recommendation.findings if finding.code in told or finding in findings
+            ]
             time, group = later or reading.time_column, apart or reading.group_column
             again = replace(reading, types=types, time_column=time, group_column=group)
             return get_advice(source, target, again, findings=carried)
@@ -95,11 +113,12 @@ def get_advice(source: Source, target: str | None, reading: AdviceOptions | None
 
 
 def with_target(data: Any, target: Any) -> tuple[Any, str | None]:
-    """The data with the target among them, and its name: as scikit-learn's X and y are given, or a column by name.
+    """The data with the target among them, and its name: as scikit-learn's X and
+    y are given, or a column by name.
 
-    A NumPy array X of shape (rows, columns) becomes a frame with the columns x0, x1, ...; y is a sequence of as many
-    values, and keeps its name where it has one (a series), else it is called target. UserError, with what is expected, for
-    anything else.
+    A NumPy array X of shape (rows, columns) becomes a frame with the columns x0, x1, ...; y is a sequence of
+    as many values, and keeps its name where it has one (a series), else it is called target. UserError, with
+    what is expected, for anything else.
     """
     from advisor.data.tables.reading import column_name, column_place
 
@@ -111,19 +130,27 @@ def with_target(data: Any, target: Any) -> tuple[Any, str | None]:
     rows, is_matrix = (shape[0], len(shape) == 2) if isinstance(shape, tuple) and shape else (0, False)
     if target is None or (isinstance(target, str | int) and not isinstance(target, bool)):
         if target is not None and is_matrix and not hasattr(data, "columns"):
-            raise UserError("X is an array without column names: give y, the values of the target, as the second argument")
+            raise UserError(
+                "X is an array without column names: give y, the values of the target, as the second argument"
+            )
         return data, None if target is None else str(target)
     if not is_matrix:
         raise UserError(
-            f"the target is a {type(target).__name__} and the data is a {type(data).__name__}: expected a frame or an array X of "
+            f"the target is a {type(target).__name__} and the data is a {type(data).__name__}: expected a "
+            "frame or an array X of "
             "shape (rows, columns) with y of shape (rows,), or data with the name of the target's column"
         )
     import numpy as np
 
-    if getattr(target, "ndim", 1) == 2 and target.shape[1] == 1:  # a column of one, as frames and arrays are sliced
+    if (
+        getattr(target, "ndim", 1) == 2 and target.shape[1] == 1
+    ):  # a column of one, as frames and arrays are sliced
         target = target.iloc[:, 0] if hasattr(target, "iloc") else target[:, 0]
     if not hasattr(target, "__len__") or getattr(target, "ndim", 1) != 1:
-        raise UserError(f"y is a {type(target).__name__} that is no list of values: expected shape (rows,), one per row of X")
+        raise UserError(
+            f"y is a {type(target).__name__} that is no list of values: expected shape (rows,), one per row "
+            "of X"
+        )
     if len(target) != rows:
         raise UserError(f"X has {rows:,} rows and y has {len(target):,} values: give one value per row")
     columns = getattr(data, "columns", None)
@@ -132,16 +159,21 @@ def with_target(data: Any, target: Any) -> tuple[Any, str | None]:
     label, taken = "" if label is None else label, {str(column) for column in frame.columns}
     place = column_place(frame, label)
     if place is not None or str(label) in taken:
-        # the series was taken out of this very frame, where it would stay as a feature that gives the target away
+        # the series was taken out of this very frame, where it would stay as a
+        # feature that gives the target away
         there = frame[str(label)] if place is None else frame.iloc[:, place]
         if list(there) != list(target):
-            raise UserError(f"y is called '{label}', as is a column of X with other values: rename one of them")
+            raise UserError(
+                f"y is called '{label}', as is a column of X with other values: rename one of them"
+            )
         return frame, str(label) if place is None else column_name(frame, label)
     name = str(label) or _free_name(taken)
     if hasattr(frame, "with_columns"):
         import polars as pl
 
-        return frame.with_columns(pl.Series(name, target if isinstance(target, pl.Series) else np.asarray(target))), name
+        return frame.with_columns(
+            pl.Series(name, target if isinstance(target, pl.Series) else np.asarray(target))
+        ), name
     values = getattr(target, "array", None)  # by position: y may have another index than X
     frame = frame.assign(**{name: np.asarray(target) if values is None else values})
     return frame, column_name(frame, name)
@@ -156,7 +188,9 @@ def _frame_of(array: Any) -> Any:
 
 
 def _free_name(taken: set[str]) -> str:
-    return next(name for name in ("target", "y", *(f"target_{n}" for n in range(len(taken) + 1))) if name not in taken)
+    return next(
+        name for name in ("target", "y", *(f"target_{n}" for n in range(len(taken) + 1))) if name not in taken
+    )
 
 
 def _kind(source: Any, target: str | None, reading: AdviceOptions) -> Kind:
@@ -229,13 +263,18 @@ def _helper_column(code: str, recommendation: Recommendation, reading: AdviceOpt
 
 
 def _left_out(table: Table, recommendation: Recommendation, reading: AdviceOptions) -> list[str]:
-    """The columns that a finding says name the period, unless they are many, and the texts that tell nothing, unless there is
-    nothing else; neither where the person gave their type.
+    """The columns that a finding says name the period, unless they are many, and the texts that tell nothing,
+    unless there is nothing else; neither where the person gave their type.
 
     Dates stay: their month, weekday and hour may well hold for the test rows.
     """
-    usable = {column.name for column in table.schema.of_type("numeric", "categorical", "boolean", "datetime", "text")}
-    period = _named(recommendation, PERIOD_CODE) & {c.name for c in table.schema.of_type("numeric", "categorical", "boolean")}
+    usable = {
+        column.name
+        for column in table.schema.of_type("numeric", "categorical", "boolean", "datetime", "text")
+    }
+    period = _named(recommendation, PERIOD_CODE) & {
+        c.name for c in table.schema.of_type("numeric", "categorical", "boolean")
+    }
     texts = _named(recommendation, TEXT_CODE) & {column.name for column in table.schema.of_type("text")}
     period, texts = period - set(reading.types), texts - set(reading.types)
     dropped = period if len(period) <= MOST_LEFT_OUT * len(usable) else set()
@@ -249,14 +288,16 @@ def _named(recommendation: Recommendation, code: str) -> set[str]:
 def reopen(path: Path, source: Source | None = None) -> tuple[Advice, RunFolder]:
     """The advice of a run (its folder or its recommendation.yaml), edits honoured, with its data read again.
 
-    source: the data, when the run was made from a frame or its file has moved. Raises UserError when the data are not
-    those that the recommendation was made for.
+    source: the data, when the run was made from a frame or its file has moved. Raises UserError when the data
+        are not those that the recommendation was made for.
     """
     kept = read_run(path)
     file, data, reading = kept.file, kept.recommendation.data, kept.reading
     missing = [name for name in ("source", "target", "fingerprint") if not data.get(name)]
     if missing and source is None:
-        raise UserError(f"{file}: data.{missing[0]} is missing: the data can't be found again; give them by name")
+        raise UserError(
+            f"{file}: data.{missing[0]} is missing: the data can't be found again; give them by name"
+        )
     again = _read(source if source is not None else str(data["source"]), str(data["target"]), reading)
     check_fingerprint(kept, again)
     return Advice(again, kept.facts, kept.recommendation, reading, kept.rules), kept.run
@@ -292,17 +333,21 @@ def repairs(data: Table | SignalSet) -> list[Finding]:
     told += [Finding("info", code, sentence) for code, sentence in sorted(data.told.items())]
     if names := getattr(data, "ignored", ()):
         more = f" and {len(names) - NAMES_TOLD} more" if len(names) > NAMES_TOLD else ""
-        message = f"Not used as values, for they hold texts or name the rows: {', '.join(names[:NAMES_TOLD])}{more}."
+        message = (
+            f"Not used as values, for they hold texts or name the rows: "
+            f"{', '.join(names[:NAMES_TOLD])}{more}."
+        )
         told.append(Finding("info", "columns-ignored", message, columns=tuple(names)))
     return told
 
 
 @takes_reading_options
 def measure(data: Source, target: Target = None, **options: Unpack[ReadingOptions]) -> Facts:
-    """The facts of a data set: a path, ``sklearn:NAME``, ``openml:ID``, a pandas or polars frame. Trains nothing.
+    """The facts of a data set: a path, ``sklearn:NAME``, ``openml:ID``, a pandas
+    or polars frame. Trains nothing.
 
-    options: those of ``Reading`` (test, types, kind, task, id_column, time_column, group_column, channels, test_fraction,
-    seed). Raises UserError for whatever the user can mend.
+    options: those of ``Reading`` (test, types, kind, task, id_column, time_column, group_column, channels,
+    test_fraction, seed). Raises UserError for whatever the user can mend.
     """
     data, target = with_target(data, target)
     return _measure(_read(data, target, reading_of(options, data)))
@@ -313,10 +358,10 @@ def recommend(data: Source, target: Target = None, **options: Unpack[ReadingOpti
     """What to use, what to search, and why, in seconds and without training.
 
     options: those of ``Reading``: test, types, kind, task, id_column, time_column, group_column, channels,
-    test_fraction, seed; strict (refuse a test table with a column unlike the training rows in form); join_spellings (True: read
-    spellings of one category or class as one, False: do not; by default where it is certain); rules (further folders of rules),
-    without (ids of rules to leave out), encoding (of text files), sheet (of
-    spreadsheets), fixed (parameter -> the value that must stand).
+    test_fraction, seed; strict (refuse a test table with a column unlike the training rows in form);
+    join_spellings (True: read spellings of one category or class as one, False: do not; by default where it
+    is certain); rules (further folders of rules), without (ids of rules to leave out), encoding (of text
+    files), sheet (of spreadsheets), fixed (parameter -> the value that must stand).
 
     >>> import advisor
     >>> rec = advisor.recommend("data.csv", target="income")  # doctest: +SKIP
@@ -327,12 +372,15 @@ def recommend(data: Source, target: Target = None, **options: Unpack[ReadingOpti
 
 
 def reading_of(options: Mapping[str, Any], data: object = None) -> AdviceOptions:
-    """The options by name; UserError for one that does not exist. data: whose columns they may name as pandas has them."""
+    """The options by name; UserError for one that does not exist.
+    data: whose columns they may name as pandas has them."""
     try:
         return replace(AdviceOptions(), **_with_names(options, data))
     except TypeError:
         unknown = next(name for name in options if name not in AdviceOptions.__dataclass_fields__)
-        raise UserError(f"unknown option '{unknown}'{did_you_mean(unknown, AdviceOptions.__dataclass_fields__)}") from None
+        raise UserError(
+            f"unknown option '{unknown}'{did_you_mean(unknown, AdviceOptions.__dataclass_fields__)}"
+        ) from None
 
 
 def _with_names(options: Mapping[str, Any], data: object) -> dict[str, Any]:

@@ -29,13 +29,19 @@ RESULT_KEYS = ("kind", "configuration", "loss", "final", "estimate", "test")
 
 
 def new_document(advice: Advice, kind: str) -> dict[str, Any]:
-    """The beginning of result.json. kind: train or tune."""
+    """The beginning of result.json.
+    kind: train or tune."""
     data = advice.data
     return {
         "format": FORMAT,
         "advisor": __version__,
         "kind": kind,
-        "data": {"name": data.name, "source": data.source, "target": data.schema.target, "rows": advice.facts.values["rows"]},
+        "data": {
+            "name": data.name,
+            "source": data.source,
+            "target": data.schema.target,
+            "rows": advice.facts.values["rows"],
+        },
         "task": data.schema.task,
         "loss": loss_name(data.schema.task),
         "classes": list(data.schema.classes),
@@ -52,7 +58,8 @@ def test_results(
     shares: Sequence[float],
     until: float | None = None,
 ) -> dict[str, Any]:
-    """The test rows, scored: the entries (name -> scores of all test rows, the winner's as "network") and the baselines.
+    """The test rows, scored: the entries (name -> scores of all test rows, the
+    winner's as "network") and the baselines.
 
     until: see ``fit_baselines``.
     """
@@ -72,7 +79,10 @@ def test_results(
     ]
     own = entries["network"][known]
     chosen = None if train.task == "regression" else decided(own, shares)
-    section = {"results": results, "predictions": diagnose(train.task, len(train.classes), target, own, chosen)}
+    section = {
+        "results": results,
+        "predictions": diagnose(train.task, len(train.classes), target, own, chosen),
+    }
     section["left_out"] = [name for name in BASELINES if name not in fitted]
     if isinstance(test.features, Signals):
         labelled = Dataset(Signals(test.features.values[known]), target, test.task, test.classes)
@@ -81,16 +91,22 @@ def test_results(
 
 
 def _paired(losses: NDArray[np.float64], others: NDArray[np.float64]) -> dict[str, float]:
-    """Mean paired difference and its standard error; of a single row, which proves nothing, the difference itself."""
+    """Mean paired difference and its standard error; of a single row, which
+    proves nothing, the difference itself."""
     paired = losses - others
     error = paired.std(ddof=1) / np.sqrt(len(paired)) if len(paired) > 1 else abs(paired.mean())
     return {"mean": float(paired.mean()), "standard_error": float(error)}
 
 
 def _scores(
-    task: str, target: NDArray[Any], scores: NDArray[np.float64], losses: NDArray[np.float64], shares: Sequence[float]
+    task: str,
+    target: NDArray[Any],
+    scores: NDArray[np.float64],
+    losses: NDArray[np.float64],
+    shares: Sequence[float],
 ) -> dict[str, float]:
-    """The mean loss beside what people know; shares: of the classes, where they take part in the decision."""
+    """The mean loss beside what people know;
+    shares: of the classes, where they take part in the decision."""
     result = {"loss": float(losses.mean())}
     if task == "regression":
         spread = float(np.mean(np.square(target - target.mean())))
@@ -98,7 +114,9 @@ def _scores(
     else:
         chosen = decided(scores, shares)
         result["accuracy"] = float(np.mean(chosen == target))
-        result["balanced_accuracy"] = float(np.mean([np.mean(chosen[target == code] == code) for code in np.unique(target)]))
+        result["balanced_accuracy"] = float(
+            np.mean([np.mean(chosen[target == code] == code) for code in np.unique(target)])
+        )
         if task == "binary" and 0 < target.sum() < len(target):
             from sklearn.metrics import average_precision_score
 
@@ -123,5 +141,7 @@ def read_result(run: RunFolder) -> dict[str, Any]:
     document = read_json(run.result)
     wanted = (*RESULT_KEYS, *(("search",) if document.get("kind") == "tune" else ()))
     if missing := [key for key in wanted if key not in document]:
-        raise UserError(f"{run.result} is damaged: '{missing[0]}' is missing; delete it, and run the same command again")
+        raise UserError(
+            f"{run.result} is damaged: '{missing[0]}' is missing; delete it, and run the same command again"
+        )
     return document

@@ -1,4 +1,5 @@
-"""Which rules fire on which data sets, and which parameters no rule ever touches: is the rule book fit for real tables?
+"""Which rules fire on which data sets, and which parameters no rule ever touches:
+is the rule book fit for real tables?
 
 Reads and judges, trains nothing. The target of a test table is never looked at.
 """
@@ -23,12 +24,15 @@ ENOUGH_SETS = 5
 """A rule that fires on all of fewer sets may do so by chance; from here on it must say why it does."""
 TABLES = (".csv", ".parquet")
 IN_FOLDER = ("train.csv", "data.npz", "*_TRAIN.ts", "train")
-"""What a data set's folder holds beside meta.yaml: a table, arrays, series, or a folder for each class of images."""
+"""What a data set's folder holds beside meta.yaml: a table, arrays, series, or a
+folder for each class of images."""
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set to be judged. task: None when it is to be inferred from the target; target: None where files say it."""
+    """A data set to be judged.
+    task: None when it is to be inferred from the target;
+    target: None where files say it."""
 
     name: str
     train: Path
@@ -39,7 +43,8 @@ class DataSet:
 
 @dataclass(frozen=True)
 class Covered:
-    """What the rule book says about one data set: ids of rules, names of parameters, and what is wrong with the advice."""
+    """What the rule book says about one data set: ids of rules, names of parameters,
+    and what is wrong with the advice."""
 
     name: str
     kind: Kind
@@ -51,7 +56,8 @@ class Covered:
 
 @dataclass(frozen=True)
 class Coverage:
-    """A rule book over some data sets. failed: one line for each set that could not be read."""
+    """A rule book over some data sets.
+    failed: one line for each set that could not be read."""
 
     rules: tuple[Rule, ...]
     sets: tuple[Covered, ...]
@@ -73,8 +79,13 @@ class Coverage:
 
     @property
     def unexplained(self) -> tuple[str, ...]:
-        """The rules that fire on all of enough sets and do not say why: what always holds is no advice for a case."""
-        return tuple(r.id for r in self.rules if self._always(r) and len(self._met(r)) >= ENOUGH_SETS and not r.universal)
+        """The rules that fire on all of enough sets and do not say why: what
+        always holds is no advice for a case."""
+        return tuple(
+            r.id
+            for r in self.rules
+            if self._always(r) and len(self._met(r)) >= ENOUGH_SETS and not r.universal
+        )
 
     def _met(self, rule: Rule) -> list[Covered]:
         """The sets of a kind that the rule is for."""
@@ -146,7 +157,9 @@ class Coverage:
         return "\n".join([*lines, *(f"{what}: {', '.join(names) or 'none'}" for what, names in lists)])
 
 
-def cover(paths: Sequence[Path | str], target: str | None = None, rules: Sequence[Path | str] = ()) -> Coverage:
+def cover(
+    paths: Sequence[Path | str], target: str | None = None, rules: Sequence[Path | str] = ()
+) -> Coverage:
     """Judge the rule book on data sets: files (with `target`), data set folders, or folders of such folders.
 
     rules: further folders of rules. UserError for a wrong rule, or when no set at all can be read.
@@ -174,7 +187,9 @@ def cover(paths: Sequence[Path | str], target: str | None = None, rules: Sequenc
         raise UserError(f"no data set could be read: {failed[0] if failed else 'none was named'}")
     kinds = {one.kind for one in sets}
     names = dict.fromkeys(name for kind in kinds for name in shipped.base_space(kind).parameters)
-    return Coverage(tuple(r for r in book if kinds & {*r.applies_to}), tuple(sets), tuple(failed), tuple(sorted(names)))
+    return Coverage(
+        tuple(r for r in book if kinds & {*r.applies_to}), tuple(sets), tuple(failed), tuple(sorted(names))
+    )
 
 
 def _places(path: Path) -> Iterator[Path]:
@@ -213,7 +228,9 @@ def _data_set(place: Path, target: str | None) -> DataSet:
     if not isinstance(wanted, str):
         raise UserError(f"{place / 'meta.yaml'}: target: must be the name of a column")
     test = place / "test.csv"
-    return DataSet(place.resolve().name, place / "train.csv", wanted, test if test.exists() else None, meta.get("task"))
+    return DataSet(
+        place.resolve().name, place / "train.csv", wanted, test if test.exists() else None, meta.get("task")
+    )
 
 
 def _meta(file: Path, *, needed: bool) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""The search of a run: what may be trained on its rows, the plan, where its study is kept, and what is kept of its trials."""
+"""The search of a run: what may be trained on its rows, the plan, where its study is
+kept, and what is kept of its trials."""
 
 from __future__ import annotations
 
@@ -50,15 +51,17 @@ from advisor.workflows.status import SearchRequest
 
 RECOMMENDED, DEFAULT = "recommendation", "library default"
 SEARCH_SHARE = 0.7
-"""Share of the time limit that the search may use until the recommendation's trial has shown what the final will take."""
+"""Share of the time limit that the search may use until the recommendation's trial
+has shown what the final will take."""
 LEAST_SEARCH_SHARE = 0.4
-"""Share that the search has in any case: a final without its last finalists is better than one without a search. More than
-1 - SEARCH_SHARE is kept for the final's first partition only, without which the search would be in vain: the others are worth
-less than more trials (``benchmarks/time_limit.py``)."""
+"""Share that the search has in any case: a final without its last finalists is better than one without a
+search. More than 1 - SEARCH_SHARE is kept for the final's first partition only, without which the search
+would be in vain: the others are worth less than more trials (``benchmarks/time_limit.py``)."""
 FINAL_MARGIN = 1.2
 """Kept for the final: so many times what it is expected to take."""
 BASELINES_SHARE = 0.2
-"""Of a time limit, at most kept for the baselines after the final: where they would take more, they are left out."""
+"""Of a time limit, at most kept for the baselines after the final: where they
+would take more, they are left out."""
 IMPORTANCE_TRIALS = 10
 """With fewer complete trials an importance is noise."""
 
@@ -76,7 +79,9 @@ def training_rows(advice: Advice, *, spanning: bool = False) -> Dataset:
     if plan["validation_weights"] == "like_test":
         likeness = likeness_to_test(advice.data) if isinstance(advice.data, Table) else None
         if likeness is None:
-            raise UserError(f"validation_weights like_test needs a test table (--test) of at least {MIN_SIDE} rows")
+            raise UserError(
+                f"validation_weights like_test needs a test table (--test) of at least {MIN_SIDE} rows"
+            )
         train = replace(train, weights=likeness)
     if reason := refusal(plan, train, advice.facts.values, spanning=spanning):
         raise UserError(f"the recommendation cannot be trained: {reason}")
@@ -93,12 +98,17 @@ def training_rows(advice: Advice, *, spanning: bool = False) -> Dataset:
 def refusal(
     configuration: Mapping[str, Any], train: Dataset, facts: Mapping[str, Any], *, spanning: bool = False
 ) -> str | None:
-    """Why a configuration cannot be trained on such rows and such a machine; None when nothing speaks against it."""
+    """Why a configuration cannot be trained on such rows and such a machine;
+    None when nothing speaks against it."""
     if not isinstance(train.features, Signals):
         return None
     channels, *size = train.features.values.shape[1:]
     plan = plan_of(configuration, channels, size)
-    members = int(configuration["folds"]) if configuration["validation"] == "kfold" else int(configuration["final_members"])
+    members = (
+        int(configuration["folds"])
+        if configuration["validation"] == "kfold"
+        else int(configuration["final_members"])
+    )
     memory = usable_memory(facts, gpu=bool(facts["gpu.count"]))
     rows = rows_at_once(configuration, len(train), spanning)
     return problem(plan, max(1, len(train.classes)), rows, members=members, memory=memory)
@@ -106,14 +116,16 @@ def refusal(
 
 @dataclass(frozen=True)
 class Deadlines:
-    """When search and final are to have ended, and when what follows, on time.monotonic's clock; None without a time limit."""
+    """When search and final are to have ended, and when what follows, on time.monotonic's
+    clock; None without a time limit."""
 
     final: float | None
     baselines: float | None
 
 
 def deadlines(begun: float, time_limit: float | None, train: Dataset, tested: bool) -> Deadlines:
-    """Of a run that began then. tested: whether there are test rows, to which the baselines are fitted."""
+    """Of a run that began then.
+    tested: whether there are test rows, to which the baselines are fitted."""
     if time_limit is None:
         return Deadlines(None, None)
     kept = expected_seconds(train) if tested else 0.0
@@ -133,10 +145,12 @@ def plan_search(
     spanning: bool = False,
     more: bool = True,
 ) -> SearchPlan:
-    """What the search of this run is to do; the first two trials are the recommendation and the library default.
+    """What the search of this run is to do; the first two trials are the
+    recommendation and the library default.
 
-    deadline: of the search and the final together, on time.monotonic's clock. spanning: see ``training_sizing``. more: False
-    begins no trial.
+    deadline: of the search and the final together, on time.monotonic's clock.
+    spanning: see ``training_sizing``.
+    more: False begins no trial.
     """
     time_limit = None if deadline is None else max(0.0, deadline - time.monotonic())
     recommendation, seed = advice.recommendation, advice.reading.seed
@@ -148,24 +162,33 @@ def plan_search(
         recommendation.space, request.trials, len(enqueue), staged=staged, adapt=adapt, own=own_values
     )
     work = None if own else training_work(train)
-    # Where later rows validate, more: on the latest split, on all rows, and as often again on rows of all times.
+    # Where later rows validate, more: on the latest split, on all rows, and as
+    # often again on rows of all times.
     partitions = len(FINAL_REPEATS) + (2 + len(FINAL_REPEATS)) * (own is None and latest_validate(train))
     return SearchPlan(
         space=space,
         enqueue=enqueue,
         trials=request.trials,
         max_epochs=int(configuration["epochs"]),
-        space_text=repr(recommendation.space.to_dict()) + (f" for {own.name}" if own else "") + " in stages" * staged,
+        space_text=repr(recommendation.space.to_dict())
+        + (f" for {own.name}" if own else "")
+        + " in stages" * staged,
         seed=seed,
         time_limit=time_limit,
         trial_time_limit=trial_time_limit,
         make_payload=lambda asked, place: payload(
             # the first trial's networks are the model where the time limit leaves none for a final
-            asked, seed=seed + place, repeat=0, members=1, keep=place == 0 and time_limit is not None and own is None
+            asked,
+            seed=seed + place,
+            repeat=0,
+            members=1,
+            keep=place == 0 and time_limit is not None and own is None,
         ),
         sizing=None if own else training_sizing(train, spanning=spanning),
         pace=Pace(work[0]) if work else Pace(),
-        reserve=lambda trials, slots: _reserve(trials, slots, time_limit or 0.0, partitions, work, recommendation.space),
+        reserve=lambda trials, slots: _reserve(
+            trials, slots, time_limit or 0.0, partitions, work, recommendation.space
+        ),
         refuse=lambda asked: None if own else refusal(asked, train, advice.facts.values, spanning=spanning),
         value_of=own.value_of if own else None,
         limited=None if own else limited,
@@ -174,25 +197,35 @@ def plan_search(
 
 
 def _reserve(
-    trials: Sequence[FrozenTrial], slots: int, time_limit: float, partitions: int, work: tuple[Work, Work] | None, space: Space
+    trials: Sequence[FrozenTrial],
+    slots: int,
+    time_limit: float,
+    partitions: int,
+    work: tuple[Work, Work] | None,
+    space: Space,
 ) -> float:
     """Seconds to keep for the final, as its contenders took in the search.
 
-    partitions: on which each is trained. work: of an epoch in the search and in the final; None with an objective of one's
-    own, which takes as long in both.
+    partitions: on which each is trained.
+    work: of an epoch in the search and in the final; None with an objective of
+        one's own, which takes as long in both.
     """
     ranked = ranking(trials)
     recommended = next((trial for trial in ranked if trial.user_attrs.get("origin") == RECOMMENDED), None)
     if recommended is None:
         return (1 - SEARCH_SHARE) * time_limit
     contenders = [recommended, *(trial for trial in ranked if trial is not recommended)][: 1 + FINALISTS]
-    seconds: list[float] = [trial.user_attrs.get("seconds", 0.0) - trial.user_attrs.get("waited", 0.0) for trial in contenders]
+    seconds: list[float] = [
+        trial.user_attrs.get("seconds", 0.0) - trial.user_attrs.get("waited", 0.0) for trial in contenders
+    ]
     if work is not None:
         of_trial, of_final = work
         for position, trial in enumerate(contenders):
             configuration = configuration_of(trial, space)
             known = of_trial(configuration)
-            seconds[position] *= of_final(configuration) / known if known else int(configuration["final_members"])
+            seconds[position] *= (
+                of_final(configuration) / known if known else int(configuration["final_members"])
+            )
     # On several workers the last job may begin when the others are through.
     first, rest = sum(seconds) / max(1, slots), max(seconds) * (1 - 1 / max(1, slots))
     least, whole = (FINAL_MARGIN * (rounds * first + rest) for rounds in (1, partitions))
@@ -200,8 +233,8 @@ def _reserve(
 
 
 def final_seconds(plan: SearchPlan, train: Dataset) -> Callable[[Job], float]:
-    """What a job of the final, with its number of networks, is expected to take, in seconds, after what the trials took; 0
-    where nothing is known."""
+    """What a job of the final, with its number of networks, is expected to take, in seconds, after what the
+    trials took; 0 where nothing is known."""
     of_trial, of_final = training_work(train)
 
     def expects(job: Job) -> float:
@@ -233,7 +266,9 @@ def run_search(
     else:
         url, name = storage or request.storage, str(request.study)
         with failures(url):
-            found = search(plan, runner, lambda: Database.open(url, name), on_event=on_event, should_stop=should_stop)
+            found = search(
+                plan, runner, lambda: Database.open(url, name), on_event=on_event, should_stop=should_stop
+            )
     if not plan.more and not found.trials:
         raise UserError(f"no trial of {run.path} has finished: go on with it (`advisor tune`)")
     return found
@@ -258,7 +293,9 @@ def search_section(found: SearchResult, advice: Advice, requested: int) -> dict[
         "trials": trials,
         "timed_out": found.timed_out,
         "seconds": found.seconds,
-        "curve_advice": [asdict(change) for change in advice_of([read_trial(trial) for trial in found.trials])],
+        "curve_advice": [
+            asdict(change) for change in advice_of([read_trial(trial) for trial in found.trials])
+        ],
         "adjustments": _adjustments(found.trials),
         "packing": packing_of(found.trials),
         "importances": _importances(found),
@@ -266,7 +303,8 @@ def search_section(found: SearchResult, advice: Advice, requested: int) -> dict[
 
 
 def _adjustments(trials: Sequence[FrozenTrial]) -> list[dict[str, Any]]:
-    """Every range that the curves moved, as it was in the last trial that it was moved for, with the first and the last one."""
+    """Every range that the curves moved, as it was in the last trial that it was moved
+    for, with the first and the last one."""
     found: dict[str, dict[str, Any]] = {}
     for trial in sorted(trials, key=lambda trial: trial.number):
         for moved in trial.user_attrs.get(ADJUSTED, ()):
@@ -282,7 +320,8 @@ def _importances(found: SearchResult) -> dict[str, float]:
     study = new_study()  # of its own: the run's journal is closed by now
     study.add_trials(ranked)
     with warnings.catch_warnings():
-        # one warning per parameter with few trials in its best region; the report says that these are estimates
+        # one warning per parameter with few trials in its best region; the
+        # report says that these are estimates
         warnings.simplefilter("ignore", UserWarning)
         named = optuna.importance.get_param_importances(study)
     return {name: float(value) for name, value in named.items() if math.isfinite(value)}

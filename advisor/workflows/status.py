@@ -22,18 +22,20 @@ if TYPE_CHECKING:
     import optuna
 
 SearchState = Literal["running", "stopping", "finished", "interrupted", "not searched"]
-"""running: a driver holds the run. stopping: ... and was asked to stop. finished: there is a result with all trials asked
-for. interrupted: a search was begun, and nobody drives it. not searched: no search was begun."""
+"""running: a driver holds the run. stopping: ... and was asked to stop. finished: there is a result with all
+trials asked for. interrupted: a search was begun, and nobody drives it. not searched: no search was begun."""
 
 POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
 class SearchRequest:
-    """What `advisor tune` was asked for last. storage: the database's URL without its password; None is the journal.
+    """What `advisor tune` was asked for last.
+    storage: the database's URL without its password; None is the journal.
 
-    study: the study's name in the database. objective, working_dir: of a person's own training code. strategy: None in runs
-    of 0.1.0, which did not keep it.
+    study: the study's name in the database.
+    objective, working_dir: of a person's own training code.
+    strategy: None in runs of 0.1.0, which did not keep it.
     """
 
     trials: int
@@ -46,10 +48,12 @@ class SearchRequest:
 
 @dataclass(frozen=True)
 class Status:
-    """driver: {"pid", "host", "since"} of who runs it. ends: how many finished trials ended how. best: number, value and
-    origin of the best complete trial. running: number, origin, last written epoch and loss of each trial under way.
-    seconds_left: of the search, when its trials go on taking what they took; None while nobody drives it, it was
-    asked to stop, or none has ended."""
+    """driver: {"pid", "host", "since"} of who runs it.
+    ends: how many finished trials ended how.
+    best: number, value and origin of the best complete trial.
+    running: number, origin, last written epoch and loss of each trial under way.
+    seconds_left: of the search, when its trials go on taking what they took; None while nobody drives it, it
+        was asked to stop, or none has ended."""
 
     state: SearchState
     driver: dict[str, Any] | None
@@ -76,7 +80,9 @@ def read_request(run: RunFolder) -> SearchRequest | None:
     kinds: dict[str, Any] = {"trials": int} | dict.fromkeys(optional, str | None)
     wrong = [name for name, kind in kinds.items() if not isinstance(document.get(name), kind)]
     if wrong:
-        raise UserError(f"{run.search} is damaged: '{wrong[0]}' is {document.get(wrong[0])!r}; mend it, or use a new run")
+        raise UserError(
+            f"{run.search} is damaged: '{wrong[0]}' is {document.get(wrong[0])!r}; mend it, or use a new run"
+        )
     return SearchRequest(document["trials"], **{name: document.get(name) for name in optional})
 
 
@@ -88,8 +94,8 @@ def begin_request(
     storage: str | None,
     strategy: str = "joint",
 ) -> SearchRequest:
-    """Settle and keep what a search is asked for; only under the run's lease. trials: 0 is as many as before, and then the
-    strategy is the one before, too.
+    """Settle and keep what a search is asked for; only under the run's lease.
+    trials: 0 is as many as before, and then the strategy is the one before, too.
 
     UserError when the study of a search that was begun would have to move, or its objective to change.
     """
@@ -103,9 +109,14 @@ def begin_request(
     wanted = None if storage is None else without_password(storage)
     if kept is not None and kept.objective != objective:
         names = [f"the objective {name}" if name else "our networks" for name in (kept.objective, objective)]
-        raise UserError(f"{run.path} was searched with {names[0]}, not with {names[1]}: use a new run (--out)")
+        raise UserError(
+            f"{run.path} was searched with {names[0]}, not with {names[1]}: use a new run (--out)"
+        )
     if kept is not None and wanted not in (None, kept.storage):
-        raise UserError(f"the study of {run.path} is in {kept.storage or run.journal}: leave --storage out, or use a new run")
+        raise UserError(
+            f"the study of {run.path} is in {kept.storage or run.journal}: leave --storage out, or use a "
+            "new run"
+        )
     where, study = wanted, f"{run.path.name}-{secrets.token_hex(4)}" if wanted else None
     if kept is not None:
         where, study = kept.storage, kept.study
@@ -139,7 +150,9 @@ def searched_run(data: Any) -> RunFolder | None:
     return run if run.has_search() else None
 
 
-def remembered(data: Any, objective: Any | None, working_dir: str | Path | None) -> tuple[Any | None, str | Path | None]:
+def remembered(
+    data: Any, objective: Any | None, working_dir: str | Path | None
+) -> tuple[Any | None, str | Path | None]:
     """The objective and its folder, those of a run that is gone on with where none is given."""
     run = searched_run(data) if objective is None else None
     if run is None:
@@ -148,7 +161,10 @@ def remembered(data: Any, objective: Any | None, working_dir: str | Path | None)
     if kept is None or kept.objective is None:
         return None, working_dir
     if kept.objective.startswith("__main__:") or "<" in kept.objective:
-        raise UserError(f"{run.path} was searched with a function of a program ({kept.objective}): give the objective again")
+        raise UserError(
+            f"{run.path} was searched with a function of a program ({kept.objective}): give the objective "
+            "again"
+        )
     return kept.objective, working_dir if working_dir is not None else kept.working_dir
 
 
@@ -188,14 +204,22 @@ def read_status(run: RunFolder) -> Status:
         complete = [trial for trial in trials if trial.state.is_finished() and end_of(trial) == "complete"]
         if complete:
             first = min(complete, key=lambda trial: (trial.value, trial.number))
-            best = {"number": first.number, "value": first.value, "origin": first.user_attrs.get("origin", "search")}
+            best = {
+                "number": first.number,
+                "value": first.value,
+                "origin": first.user_attrs.get("origin", "search"),
+            }
     asked = request.trials if request else result.get("search", {}).get("requested")
     done = sum(count for end, count in ends.items() if end != "void")
     state: SearchState = "not searched"
     if driver is not None:
         state = "stopping" if run.stop_request.exists() else "running"
     elif run.has_search():
-        state = "finished" if result.get("kind") == "tune" and asked is not None and done >= asked else "interrupted"
+        state = (
+            "finished"
+            if result.get("kind") == "tune" and asked is not None and done >= asked
+            else "interrupted"
+        )
     left = None
     if state == "running" and asked is not None and took:
         left = max(0, asked - done) * sum(took) / len(took) / max(1, len(running))
@@ -204,20 +228,31 @@ def read_status(run: RunFolder) -> Status:
 
 
 def status_in_words(run: str, status: Status) -> list[str]:
-    """The status for a terminal, and the next command. run: its folder or URL."""
+    """The status for a terminal, and the next command.
+    run: its folder or URL."""
     lines = [f"{run}: {status.state}"]
     if status.driver:
-        lines[0] += f", by process {status.driver['pid']} on {status.driver['host']} since {status.driver['since']}"
+        lines[0] += (
+            f", by process {status.driver['pid']} on {status.driver['host']} since {status.driver['since']}"
+        )
     if status.trials is not None or status.ends:
         ends = ", ".join(f"{count} {end}" for end, count in status.ends.items() if end != "void") or "none"
-        lines.append(f"trials:  {status.done} of {'?' if status.trials is None else status.trials} done ({ends})")
+        lines.append(
+            f"trials:  {status.done} of {'?' if status.trials is None else status.trials} done ({ends})"
+        )
     if status.best:
-        lines.append(f"best:    {status.best['value']:.4g} (trial {status.best['number']}, {status.best['origin']})")
+        lines.append(
+            f"best:    {status.best['value']:.4g} (trial {status.best['number']}, {status.best['origin']})"
+        )
     for one in status.running:
         loss = "" if one["loss"] is None else f", loss {one['loss']:.4g}"
         lines.append(f"running: trial {one['number']} ({one['origin']}), epoch {one['epoch']}{loss}")
     if status.seconds_left is not None:
-        search = f"about {timedelta(seconds=round(status.seconds_left))} of search, then " if status.seconds_left else ""
+        search = (
+            f"about {timedelta(seconds=round(status.seconds_left))} of search, then "
+            if status.seconds_left
+            else ""
+        )
         lines.append(f"left:    {search}the final")
     if status.winner:
         lines.append(f"winner:  {status.winner}")
@@ -227,7 +262,8 @@ def status_in_words(run: str, status: Status) -> list[str]:
     step = {
         "running": f"advisor stop {run}",
         "stopping": f"advisor status {run}",
-        "interrupted": f"advisor tune {run}{asked}" + (f", or with what is there: advisor finish {run}" if status.done else ""),
+        "interrupted": f"advisor tune {run}{asked}"
+        + (f", or with what is there: advisor finish {run}" if status.done else ""),
         "finished": f"advisor report {run}",
     }
     return [*lines, f"next:    {step.get(status.state, f'advisor tune {run}')}"]
@@ -241,8 +277,8 @@ def request_stop(
 ) -> Literal["nobody", "stopped", "asked"]:
     """Ask whoever drives the run to stop, and wait up to ``wait`` seconds for it.
 
-    nobody: nothing runs there. stopped: it has ended; what was finished is kept, and `advisor tune` goes on with it. asked:
-    it has not ended yet; it does at its trials' next epoch.
+    nobody: nothing runs there. stopped: it has ended; what was finished is kept, and `advisor tune` goes on
+    with it. asked: it has not ended yet; it does at its trials' next epoch.
     """
     driver = run.driver()
     if driver is None:

@@ -1,7 +1,8 @@
 """``fit`` and ``tune`` from end to end: the one place where the knowledge and the training meet.
 
-The rest is imported inside the functions: what reads data while Ray starts, what trains after the search where that will
-do. Until the first trial runs, two seconds of importing torch here would keep the workers from a processor.
+The rest is imported inside the functions: what reads data while Ray starts, what trains after
+the search where that will do. Until the first trial runs, two seconds of importing torch here
+would keep the workers from a processor.
 """
 
 from __future__ import annotations
@@ -38,14 +39,15 @@ if TYPE_CHECKING:
 
 STRATEGIES = ("joint", "staged")
 GPU_SHARE = 0.25
-"""Of a GPU for a worker, where nothing else is asked for: one that trains leaves it idle between trainings and while it
-validates, and which of them train at once is decided by memory. Four on one do 1.3 to 1.9 times the trials an hour, eight
-hardly more (``benchmarks/gpu_packing.py``)."""
+"""Of a GPU for a worker, where nothing else is asked for: one that trains leaves it idle between trainings
+and while it validates, and which of them train at once is decided by memory. Four on one do 1.3 to 1.9 times
+the trials an hour, eight hardly more (``benchmarks/gpu_packing.py``)."""
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """A finished (or interrupted) run. ``document`` is what result.json holds; ``model`` is None when interrupted."""
+    """A finished (or interrupted) run. ``document`` is what result.json holds;
+    ``model`` is None when interrupted."""
 
     folder: Path
     document: Mapping[str, Any]
@@ -72,9 +74,10 @@ def fit(
 ) -> RunResult:
     """Train the recommendation alone: a model without a search. ``advisor train`` is this.
 
-    data: what ``recommend`` takes, or a run folder or its recommendation.yaml (then without target). out: the run
-    folder, or a URL of object storage (``s3://BUCKET/RUN``); by default ``runs/NAME``. progress: whether a bar (in a terminal
-    or a notebook) or a line is written to stderr. options: those of ``advisor.recommend``.
+    data: what ``recommend`` takes, or a run folder or its recommendation.yaml (then without target).
+    out: the run folder, or a URL of object storage (``s3://BUCKET/RUN``); by default ``runs/NAME``.
+    progress: whether a bar (in a terminal or a notebook) or a line is written to stderr.
+        options: those of ``advisor.recommend``.
     """
     begun = time.monotonic()
     from advisor.checks import throughput
@@ -126,23 +129,30 @@ def tune(
 ) -> RunResult:
     """Search around the recommendation, judge the best few again, leave the winner's model.
 
-    trials: how many in all, those of an earlier call on the same run folder included; trial 0 is the recommendation,
-    trial 1 the library default. With 0, of a run that was searched, none is begun: that is ``finish``. time_limit: seconds,
-    for the search and the final together. executor: ``ray``, or ``in-process`` for debugging. address: a Ray cluster to join,
-    HOST:PORT, ray://HOST:PORT or auto. workers: how many trials at once. gpus_per_worker: the share of a GPU that each worker
-    asks Ray for; 0 trains on CPUs, and None, where Ray has GPUs, our networks for images and series on a quarter of one;
-    workers on one GPU train at once what fits its memory together, so a small share is the right one.
-    trial_time_limit: seconds after which a
-    trial is ended, and its worker replaced when it hangs. strategy: ``joint`` searches everything at once, ``staged`` first
-    what makes it learn, then what regularizes, then the layers. adapt: whether the curves of finished trials may move the
-    ranges of those that follow. objective: your own training code in place of our networks, a function of an
-    ``advisor.Trial`` or its name, package.module:function; the model is then yours, and the result has none. working_dir:
-    the folder to import it from, sent to a cluster's workers. storage: the URL of a database to keep the study in, in place
-    of the journal file; a run folder remembers it, without its password. data, target, out and options are those of ``fit``.
-    progress: whether a bar (in a terminal or a notebook) or a line per trial is written to stderr. on_event, on_phase,
-    on_note: told what happens, where we are, and what a user should know at once.
-    Ctrl-C or `advisor stop` ends the search cleanly; the same call goes on with it, ``finish`` makes a model of what is there.
-    Raises UserError for whatever the user can mend.
+    trials: how many in all, those of an earlier call on the same run folder included; trial 0
+        is the recommendation, trial 1 the library default. With 0, of a run that was
+        searched, none is begun: that is ``finish``.
+    time_limit: seconds, for the search and the final together.
+    executor: ``ray``, or ``in-process`` for debugging.
+    address: a Ray cluster to join, HOST:PORT, ray://HOST:PORT or auto.
+    workers: how many trials at once.
+    gpus_per_worker: the share of a GPU that each worker asks Ray for; 0 trains on CPUs, and None, where Ray
+        has GPUs, our networks for images and series on a quarter of one; workers on one GPU train at once
+        what fits its memory together, so a small share is the right one.
+    trial_time_limit: seconds after which a trial is ended, and its worker replaced when it hangs.
+    strategy: ``joint`` searches everything at once, ``staged`` first what makes it learn,
+        then what regularizes, then the layers.
+    adapt: whether the curves of finished trials may move the ranges of those that follow.
+    objective: your own training code in place of our networks, a function of an ``advisor.Trial`` or its
+        name, package.module:function; the model is then yours, and the result has none.
+    working_dir: the folder to import it from, sent to a cluster's workers.
+    storage: the URL of a database to keep the study in, in place of the journal file; a run folder remembers
+        it, without its password. data, target, out and options are those of ``fit``.
+    progress: whether a bar (in a terminal or a notebook) or a line per trial is
+        written to stderr. on_event, on_phase,
+    on_note: told what happens, where we are, and what a user should know at once. Ctrl-C or `advisor stop`
+        ends the search cleanly; the same call goes on with it, ``finish`` makes a model of what is there.
+        Raises UserError for whatever the user can mend.
     """
     begun = time.monotonic()
     _check_limits(trials or int(searched_run(data) is not None), time_limit, trial_time_limit, strategy)
@@ -177,7 +187,15 @@ def tune(
         stopped = stopping(run, should_stop)
         ends = run_search.deadlines(begun, time_limit, train, bool(len(advice.data.dataset("test"))))
         plan = run_search.plan_search(
-            advice, request, ends.final, trial_time_limit, own, train, adapt, spanning=spanning, more=trials > 0
+            advice,
+            request,
+            ends.final,
+            trial_time_limit,
+            own,
+            train,
+            adapt,
+            spanning=spanning,
+            more=trials > 0,
         )
         if own:
             on_event = own.watch(run, advice.recommendation, plan.make_payload, on_event, on_note)
@@ -194,13 +212,17 @@ def tune(
             return RunResult(run.path, document, None, interrupted=True)
         on_phase("final")
         try:
-            model = _hold_final(document, found, advice, train, runner, ends, plan, stopped, own, run, live.final)
+            model = _hold_final(
+                document, found, advice, train, runner, ends, plan, stopped, own, run, live.final
+            )
         except (FinalStopped, KeyboardInterrupt):
             return RunResult(run.path, document, None, interrupted=True)
         document["seconds"] = time.monotonic() - begun
         results.write_results(run, advice, model, document)
         if trials == 0:
-            keep_request(run, replace(request, trials=len(found.trials)))  # that is all that was wanted in the end
+            keep_request(
+                run, replace(request, trials=len(found.trials))
+            )  # that is all that was wanted in the end
         return RunResult(run.path, document, model)
 
 
@@ -245,12 +267,14 @@ def finish(
     on_phase: Callable[[str], None] | None = None,
     on_note: Callable[[str], None] | None = None,
 ) -> RunResult:
-    """The final, a model and a report from the trials that a stopped search has finished. ``advisor finish`` is this.
+    """The final, a model and a report from the trials that a stopped search has
+    finished. ``advisor finish`` is this.
 
-    run: the run folder, its recommendation.yaml or its URL. time_limit: seconds, for the final. objective: only of a search
-    with a function of a program; one with a name is remembered. The others are those of ``tune``. The same search can be gone
-    on with later, by ``tune`` with more trials.
-    UserError when the run was not searched, or no trial has finished.
+    run: the run folder, its recommendation.yaml or its URL.
+    time_limit: seconds, for the final.
+    objective: only of a search with a function of a program; one with a name is remembered. The others are
+        those of ``tune``. The same search can be gone on with later, by ``tune`` with more trials. UserError
+        when the run was not searched, or no trial has finished.
     """
     if searched_run(run) is None:
         raise UserError(f"{run} holds no search to finish: begin one (`advisor tune`)")
@@ -316,9 +340,13 @@ def _finished(run: RunFolder, advice: Advice, trials: int, own: OwnObjective | N
     return RunResult(run.path, document, load_model(run.model))
 
 
-def _check_limits(trials: int, time_limit: float | None, trial_time_limit: float | None, strategy: str) -> None:
+def _check_limits(
+    trials: int, time_limit: float | None, trial_time_limit: float | None, strategy: str
+) -> None:
     if strategy not in STRATEGIES:
-        raise UserError(f"unknown strategy '{strategy}'{did_you_mean(strategy, STRATEGIES)}: choose joint or staged")
+        raise UserError(
+            f"unknown strategy '{strategy}'{did_you_mean(strategy, STRATEGIES)}: choose joint or staged"
+        )
     if trials < 1:
         raise UserError(f"trials must be at least 1, not {trials}")
     for what, seconds in (("the time limit", time_limit), ("the time limit of a trial", trial_time_limit)):
@@ -338,14 +366,20 @@ def _start_workers(
         raise UserError(f"gpus_per_worker must be 0 or more, not {gpus_per_worker}")
     if executor == "in-process":
         if address or workers:
-            raise UserError("--executor in-process runs one trial at a time here: leave out --address and --workers")
+            raise UserError(
+                "--executor in-process runs one trial at a time here: leave out --address and --workers"
+            )
         return None
     if executor != "ray":
         raise UserError(f"unknown executor '{executor}': choose ray or in-process")
     from advisor.executors.ray.executor import CLIENT, RayWorkers
 
     imports = ["advisor.objectives.trial" if own else "advisor.training.loop"]
-    options: dict[str, Any] = {"gpus_per_worker": gpus_per_worker or 0, "imports": imports, "working_dir": working_dir}
+    options: dict[str, Any] = {
+        "gpus_per_worker": gpus_per_worker or 0,
+        "imports": imports,
+        "working_dir": working_dir,
+    }
     if address is not None and address.startswith(CLIENT):
         from advisor.executors.ray.client import ClientWorkers
 
@@ -357,7 +391,8 @@ def _start_workers(
 
 
 def _on_gpus(pool: RayWorkers, gpus_per_worker: float | None, address: str | None, advice: Advice) -> bool:
-    """Whether the workers hold GPUs: as asked; unasked those for images and series, which rules make wider beside a GPU."""
+    """Whether the workers hold GPUs: as asked; unasked those for images and series,
+    which rules make wider beside a GPU."""
     if gpus_per_worker is not None:
         return gpus_per_worker > 0
     if advice.recommendation.kind == "table" or (address is None and without_cuda()):
@@ -365,7 +400,9 @@ def _on_gpus(pool: RayWorkers, gpus_per_worker: float | None, address: str | Non
     return pool.share_gpus(GPU_SHARE)
 
 
-def _own_objective(objective: str | Callable[[Trial], Any] | None, working_dir: str | Path | None) -> OwnObjective | None:
+def _own_objective(
+    objective: str | Callable[[Trial], Any] | None, working_dir: str | Path | None
+) -> OwnObjective | None:
     if objective is None:
         return None
     from advisor.objectives.custom import find
@@ -395,7 +432,9 @@ def _runner(
     shared = own.shared(advice, train, run) if own else {"data": train, "seed": advice.reading.seed}
     processes = 1 if own else processes_of(advice.recommendation.configuration, len(train))
     if processes > 1 and not may_span and advice.recommendation.provenance["gpus_per_trial"].yours:
-        raise UserError(f"gpus_per_trial {processes} needs workers with GPUs: give --gpus-per-worker 1 as well")
+        raise UserError(
+            f"gpus_per_trial {processes} needs workers with GPUs: give --gpus-per-worker 1 as well"
+        )
     if pool and processes > 1 and may_span:
         from advisor.objectives.multi_gpu import PER_PROCESS, SpanningObjective, spanning_shared
 

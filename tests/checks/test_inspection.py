@@ -96,7 +96,12 @@ def test_recurrent_and_attention_networks_pass():
     assert codes(Gru(), series, torch.arange(32) % 2) == set()
     layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True, norm_first=True)
     found = codes(nn.Sequential(nn.Linear(3, 16), layer), series)
-    assert not found & {"residual-without-norm", "rows-mixed", "receptive-field-small", "no-activation-between"}
+    assert not found & {
+        "residual-without-norm",
+        "rows-mixed",
+        "receptive-field-small",
+        "no-activation-between",
+    }
 
 
 def test_the_network_is_afterwards_as_it_was():
@@ -129,7 +134,9 @@ def test_library_initialization_before_relu_is_a_sixth_of_hes(activation):
 
 def test_initialization_follows_the_activation():
     tanh = mlp(20, 256, 256, 2, activation=nn.Tanh)
-    assert "initialization" in codes(he(copy.deepcopy(tanh)), ROWS) | codes(nn.Sequential(*tanh).requires_grad_(), ROWS)
+    assert "initialization" in codes(he(copy.deepcopy(tanh)), ROWS) | codes(
+        nn.Sequential(*tanh).requires_grad_(), ROWS
+    )
     for part in tanh:
         if isinstance(part, nn.Linear):
             nn.init.xavier_normal_(part.weight)
@@ -189,7 +196,9 @@ def test_a_small_receptive_field():
     finding = next(f for f in advisor.inspect(narrow, IMAGES).findings if f.code == "receptive-field-small")
     assert "5 x 5 of 28 x 28" in finding.message and "N25" in finding.notes
     assert "receptive-field-small" not in codes(narrow, IMAGES, field_needed=5)
-    wide = network(nn.Conv2d(1, 8, 7, stride=2, padding=3), nn.ReLU(), nn.Conv2d(8, 8, 7, padding=3), nn.ReLU())
+    wide = network(
+        nn.Conv2d(1, 8, 7, stride=2, padding=3), nn.ReLU(), nn.Conv2d(8, 8, 7, padding=3), nn.ReLU()
+    )
     assert "receptive-field-small" not in codes(wide, IMAGES)
     assert "receptive-field-small" in codes(wide, IMAGES, field_needed=25)
 
@@ -197,12 +206,27 @@ def test_a_small_receptive_field():
 @pytest.mark.parametrize(
     "layers",
     [
-        [nn.Conv1d(2, 4, 5, padding=2), nn.ReLU(), nn.MaxPool1d(2), nn.Conv1d(4, 4, 3, dilation=4, padding=4), nn.ReLU()],
-        [nn.Conv1d(2, 4, 3, stride=2), nn.BatchNorm1d(4), nn.ReLU(inplace=True), nn.AvgPool1d(3, 2), nn.Conv1d(4, 4, 7)],
+        [
+            nn.Conv1d(2, 4, 5, padding=2),
+            nn.ReLU(),
+            nn.MaxPool1d(2),
+            nn.Conv1d(4, 4, 3, dilation=4, padding=4),
+            nn.ReLU(),
+        ],
+        [
+            nn.Conv1d(2, 4, 3, stride=2),
+            nn.BatchNorm1d(4),
+            nn.ReLU(inplace=True),
+            nn.AvgPool1d(3, 2),
+            nn.Conv1d(4, 4, 7),
+        ],
     ],
 )
 def test_the_arithmetic_of_receptive_fields_is_the_gradients_support(layers):
-    network, series = nn.Sequential(*layers, nn.AdaptiveMaxPool1d(1), nn.Flatten(), nn.Linear(4, 2)), torch.randn(3, 2, 200)
+    network, series = (
+        nn.Sequential(*layers, nn.AdaptiveMaxPool1d(1), nn.Flatten(), nn.Linear(4, 2)),
+        torch.randn(3, 2, 200),
+    )
     passed = trace(network, series)
     step, seen = last_map(passed, 1)
     assert not seen.whole
@@ -212,7 +236,9 @@ def test_the_arithmetic_of_receptive_fields_is_the_gradients_support(layers):
 
 def test_late_pooling():
     def convolutions(count):
-        return [part for n in range(count) for part in (nn.Conv2d(1 if n == 0 else 8, 8, 3, padding=1), nn.ReLU())]
+        return [
+            part for n in range(count) for part in (nn.Conv2d(1 if n == 0 else 8, 8, 3, padding=1), nn.ReLU())
+        ]
 
     late = nn.Sequential(*convolutions(4), nn.MaxPool2d(4), nn.Flatten(), nn.Linear(8 * 49, 2))
     assert "late-pooling" in codes(late, IMAGES)
@@ -223,7 +249,9 @@ def test_late_pooling():
 
 def test_batch_normalization_of_few_rows():
     network, target = sound_image_network(), torch.arange(4)
-    finding = next(f for f in advisor.inspect(network, IMAGES[:4], target).findings if f.code == "batch-norm-small-batch")
+    finding = next(
+        f for f in advisor.inspect(network, IMAGES[:4], target).findings if f.code == "batch-norm-small-batch"
+    )
     assert "4 rows" in finding.message and "nn.GroupNorm(4, 32)" in finding.fix and finding.notes == ("N4",)
     assert "batch-norm-small-batch" not in codes(network, IMAGES[:4], target, batch_size=64)
     assert "batch-norm-small-batch" in codes(network, IMAGES, batch_size=8)
@@ -244,7 +272,9 @@ def test_what_stands_before_batch_normalization():
         nn.ReLU(), nn.Linear(32, 2),
     )  # fmt: skip
     found = {f.code: f for f in advisor.inspect(network, ROWS).findings}
-    assert found["bias-before-batch-norm"].where == ("0",) and found["bias-before-batch-norm"].severity == "info"
+    assert (
+        found["bias-before-batch-norm"].where == ("0",) and found["bias-before-batch-norm"].severity == "info"
+    )
     assert found["dropout-before-batch-norm"].where == ("3",)
 
 
@@ -253,7 +283,9 @@ def test_softmax_before_cross_entropy():
     found = advisor.inspect(network, ROWS, torch.arange(64) % 3)
     assert found.findings[0].code == "softmax-before-cross-entropy" and found.findings[0].severity == "error"
     assert not found.passed
-    assert "softmax-before-cross-entropy" not in codes(nn.Sequential(*network[:-1], nn.LogSoftmax(dim=1)), ROWS)
+    assert "softmax-before-cross-entropy" not in codes(
+        nn.Sequential(*network[:-1], nn.LogSoftmax(dim=1)), ROWS
+    )
 
 
 def test_parameters_against_rows():
@@ -330,7 +362,11 @@ def test_a_gradient_that_is_no_derivative(monkeypatch):
     assert not {"gradient-wrong"} & (codes(network, ROWS) | codes(Inside(), ROWS))
     monkeypatch.setattr(_Square, "factor", 1.0)
     finding = advisor.inspect(network, ROWS).findings[0]
-    assert (finding.code, finding.severity, finding.where) == ("gradient-wrong", "error", ("1",)) and finding.notes == ("N7",)
+    assert (finding.code, finding.severity, finding.where) == (
+        "gradient-wrong",
+        "error",
+        ("1",),
+    ) and finding.notes == ("N7",)
     assert "gradient-wrong" in codes(Inside(), ROWS)
 
 
@@ -376,7 +412,11 @@ def test_what_cannot_be_inspected_is_one_clear_line(module, input, target, said)
         ("raise SystemExit(3)", "own_model:make", "own_model:make cannot be imported: SystemExit: 3"),
         ("1 +", "own_model:make", "SyntaxError"),
         ("def make(): pass", "own_model:maek", r"did you mean 'make'\?"),
-        ("def make(): raise ValueError('no weights')", "own_model:make", r"make\(\) raised ValueError: no weights"),
+        (
+            "def make(): raise ValueError('no weights')",
+            "own_model:make",
+            r"make\(\) raised ValueError: no weights",
+        ),
         ("def make(): return 3", "own_model:make", "made a int: expected a torch.nn.Module"),
     ],
 )

@@ -44,7 +44,9 @@ def clock():
 def columns(rows=300, seed=0):
     draw = np.random.default_rng(seed)
     x = draw.normal(size=(rows, 4))
-    return pl.DataFrame({f"x{i}": x[:, i] for i in range(4)} | {"y": np.where(x[:, 0] + x[:, 1] > 0, "yes", "no")})
+    return pl.DataFrame(
+        {f"x{i}": x[:, i] for i in range(4)} | {"y": np.where(x[:, 0] + x[:, 1] > 0, "yes", "no")}
+    )
 
 
 def image_file(folder, rows=120, side=8):
@@ -64,7 +66,11 @@ def series_file(folder, rows=120, length=32):
     label = np.arange(rows) % 2
     time, phase = np.arange(length), draw.uniform(0, 6, rows)
     wave = np.sin(time[None] * np.where(label == 1, 0.9, 0.3)[:, None] + phase[:, None])
-    np.savez(folder / "series.npz", X=(wave + 0.2 * draw.normal(size=wave.shape)).astype(np.float32)[:, None], y=label)
+    np.savez(
+        folder / "series.npz",
+        X=(wave + 0.2 * draw.normal(size=wave.shape)).astype(np.float32)[:, None],
+        y=label,
+    )
     return folder / "series.npz"
 
 
@@ -72,12 +78,19 @@ def series_file(folder, rows=120, length=32):
 def sources(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     columns().write_csv(folder / "table.csv")
-    return {"table": (folder / "table.csv", "y"), "image": (image_file(folder), None), "sequence": (series_file(folder), None)}
+    return {
+        "table": (folder / "table.csv", "y"),
+        "image": (image_file(folder), None),
+        "sequence": (series_file(folder), None),
+    }
 
 
 @pytest.fixture(scope="module")
 def advices(sources):
-    return {kind: get_advice(source, target, AdviceOptions(fixed=SMALL.get(kind, {}))) for kind, (source, target) in sources.items()}
+    return {
+        kind: get_advice(source, target, AdviceOptions(fixed=SMALL.get(kind, {})))
+        for kind, (source, target) in sources.items()
+    }
 
 
 SMALL = {"image": {"width": 8}, "sequence": {"width": 8}}
@@ -104,13 +117,24 @@ def by_name(checks):
 
 @pytest.mark.parametrize("kind", ["table", "image", "sequence"])
 def test_a_sound_recommendation_passes_every_check(advices, kind):
-    # each look at the clock takes a fifth of a second, so that few steps are timed however fast the machine is
+    # each look at the clock takes a fifth of a second, so that few steps are
+    # timed however fast the machine is
     looks = count()
     found = preflight(advices[kind], seconds=60, clock=lambda: next(looks) * 0.2)
     assert found.passed, str(found)
     checks = by_name(found.checks)
-    assert {"plan", "gradients-agree", "first-loss", "units-alive", "gradient-flows", "throughput", "memory"} <= checks.keys()
-    assert all(checks[name].passed for name in ("one-batch", "inputs-count", "no-leak", "first-loss", "units-alive"))
+    assert {
+        "plan",
+        "gradients-agree",
+        "first-loss",
+        "units-alive",
+        "gradient-flows",
+        "throughput",
+        "memory",
+    } <= checks.keys()
+    assert all(
+        checks[name].passed for name in ("one-batch", "inputs-count", "no-leak", "first-loss", "units-alive")
+    )
     assert checks["throughput"].numbers["knee"] in checks["throughput"].numbers["rows_per_second"]
     assert checks["memory"].numbers["edge"] > checks["memory"].numbers["batch_size"]
     assert "nothing speaks against training" in str(found)
@@ -119,8 +143,16 @@ def test_a_sound_recommendation_passes_every_check(advices, kind):
 
 def test_an_output_layer_that_is_drawn_large_begins_with_a_wrong_loss(table):
     assert check_first_loss(subject_of(table)).passed
-    assert check_first_loss(subject_of(table, output_init="same", weight_init="torch_default", linear_skip=False)).passed
-    wide = {"output_init": "same", "weight_init": "he_normal", "hidden_layers": 2, "activation": "relu", "norm": "none"}
+    assert check_first_loss(
+        subject_of(table, output_init="same", weight_init="torch_default", linear_skip=False)
+    ).passed
+    wide = {
+        "output_init": "same",
+        "weight_init": "he_normal",
+        "hidden_layers": 2,
+        "activation": "relu",
+        "norm": "none",
+    }
     found = check_first_loss(subject_of(table, **wide, width=256, numeric_embedding="none"))
     assert found.passed is False and "unlearning" in found.cause and "output_init=zero" in found.fix
 
@@ -132,7 +164,9 @@ def test_the_first_loss_of_a_regression_is_the_variance_of_the_target():
 
 
 def test_the_first_loss_of_rare_classes_is_that_of_their_shares():
-    frame = columns(600).with_columns(y=pl.when(pl.col("x0") > 1.3).then(pl.lit("rare")).otherwise(pl.lit("common")))
+    frame = columns(600).with_columns(
+        y=pl.when(pl.col("x0") > 1.3).then(pl.lit("rare")).otherwise(pl.lit("common"))
+    )
     found = check_first_loss(subject_of(get_advice(frame, "y")))
     assert found.passed and found.numbers["loss"] < 0.5 < np.log(2)
 
@@ -158,7 +192,9 @@ def test_every_family_of_networks_begins_healthy(advices, kind, changes):
 
 
 def test_dead_units_fail(table):
-    subject = subject_of(table, activation="relu", hidden_layers=2, norm="none", numeric_embedding="none", width=64)
+    subject = subject_of(
+        table, activation="relu", hidden_layers=2, norm="none", numeric_embedding="none", width=64
+    )
     assert by_name(check_flow(first_pass(subject)))["units-alive"].passed
     network = subject.network()
     with torch.no_grad():
@@ -189,7 +225,9 @@ def test_saturated_tanh_fails(table):
     ],
 )
 def test_the_gradient_must_reach_the_first_layer(table, changes, passed):
-    subject = subject_of(table, **{"hidden_layers": 8, "norm": "none", "numeric_embedding": "none", "width": 32, **changes})
+    subject = subject_of(
+        table, **{"hidden_layers": 8, "norm": "none", "numeric_embedding": "none", "width": 32, **changes}
+    )
     found = by_name(check_flow(first_pass(subject)))["gradient-flows"]
     assert found.passed is passed, found
     assert passed or "smaller" in found.cause
@@ -230,7 +268,11 @@ def test_what_hinders_learning_by_heart_is_off(advices):
         plain = without_help(advice.recommendation.configuration, advice.data.dataset("train"))
         for name in ("dropout", "weight_decay", "l1", "mixup", "cutout", "shift", "rotation"):
             assert plain.get(name, 0.0) == 0.0
-        assert plain["class_balance"] == "none" and plain.get("flip", "none") == "none" and plain["schedule"] == "constant"
+        assert (
+            plain["class_balance"] == "none"
+            and plain.get("flip", "none") == "none"
+            and plain["schedule"] == "constant"
+        )
 
 
 def test_inputs_that_say_nothing_fail():
@@ -277,7 +319,9 @@ def test_a_leak_cannot_be_judged_before_the_training_rows_are_learnt(table):
 def test_inputs_of_few_values_are_no_copies():
     draw = np.random.default_rng(0)
     x = draw.integers(0, 3, (400, 3))
-    frame = pl.DataFrame({f"x{i}": x[:, i].astype(str) for i in range(3)} | {"y": x[:, 0] + draw.normal(size=400)})
+    frame = pl.DataFrame(
+        {f"x{i}": x[:, i].astype(str) for i in range(3)} | {"y": x[:, 0] + draw.normal(size=400)}
+    )
     data = get_advice(frame, "y").data.dataset("train")
     assert len(np.unique(contents(data))) <= 27
     assert len(np.unique(copies(data))) == len(data) == len(np.unique(meaningless(data, 0).target))
@@ -434,7 +478,10 @@ def test_check_of_ones_own_network(sources, here):
         ((), "say what to check"),
         (("nothing.csv", "--target", "y"), "nothing.csv"),
         (("--module", "check_factories:sound"), "give either DATA or --input-shape"),
-        (("--module", "check_factories:sound", "--input-shape", "4", "--batch-size", "0"), "--batch-size must be at least 1"),
+        (
+            ("--module", "check_factories:sound", "--input-shape", "4", "--batch-size", "0"),
+            "--batch-size must be at least 1",
+        ),
         (("--module", "check_factories:sound", "--input-shape", "5"), "does not take an input of 32 x 5"),
         (("--module", "check_factories:other", "--input-shape", "4"), "has no 'other'"),
         (("--input-shape", "4"), "say what to check"),
@@ -456,4 +503,6 @@ def test_a_squeezed_target_is_the_one_that_training_sees(tmp_path):
     knee = np.abs(trained).max()
     squeezed = np.sign(trained) * np.log1p(np.abs(trained) / knee)
     assert np.median(np.abs(trained)) == 0
-    np.testing.assert_allclose(seen[subject.split.train], (squeezed - squeezed.mean()) / squeezed.std(), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        seen[subject.split.train], (squeezed - squeezed.mean()) / squeezed.std(), rtol=1e-4, atol=1e-4
+    )

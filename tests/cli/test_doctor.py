@@ -80,7 +80,11 @@ def test_a_busy_machine_is_a_note():
     [
         ({"gpus": 2}, 2, "2 of 2 seen by PyTorch"),
         ({"gpus": 2, "hidden_gpus": True}, 0, "hidden by CUDA_VISIBLE_DEVICES"),
-        ({"gpus": 2, "versions": VERSIONS | {"torch": "2.13.0+cpu"}}, 0, "PyTorch (2.13.0+cpu) cannot use them"),
+        (
+            {"gpus": 2, "versions": VERSIONS | {"torch": "2.13.0+cpu"}},
+            0,
+            "PyTorch (2.13.0+cpu) cannot use them",
+        ),
         ({"gpus": 2}, 0, "sees none"),
     ],
 )
@@ -95,19 +99,29 @@ def test_gpus_that_are_not_seen_are_said(change, sees, says):
     [
         ({"versions": VERSIONS | {"ray": "1.9"}}, {}, "ray 1.9 (here 2)"),
         ({"versions": VERSIONS | {"tuning-advisor": None}}, {}, "tuning-advisor is missing (here 1)"),
-        ({"versions": VERSIONS | {"torch": "2.12.0"}}, {}, "torch 2.12.0 (here 2.13.0)"),  # the executor refuses it too
+        (
+            {"versions": VERSIONS | {"torch": "2.12.0"}},
+            {},
+            "torch 2.12.0 (here 2.13.0)",
+        ),  # the executor refuses it too
         ({"versions": VERSIONS | {"polars": "2"}}, {}, "polars 2 (here 1)"),
         ({"python": "3.12.1"}, {}, "Python 3.12.1 (here 3.11.7)"),
         ({}, {"resources": {"CPU": 64.0}}, "offers 64 CPUs and has 8 cores"),
         ({"gpus": 4}, {}, "has 4 GPUs and offers none"),
-        ({"versions": VERSIONS | {"torch": "1+cpu"}}, {"resources": {"CPU": 8.0, "GPU": 1.0}}, "its PyTorch cannot use them"),
+        (
+            {"versions": VERSIONS | {"torch": "1+cpu"}},
+            {"resources": {"CPU": 8.0, "GPU": 1.0}},
+            "its PyTorch cannot use them",
+        ),
         ({"clock": 1060.0}, {}, "is 60 s off"),
         ({"clock": 900.0}, {}, "is 100 s off"),
     ],
 )
 def test_what_is_wrong_with_a_node_is_said(measured, node, says):
     checks = judge_node(NODE | {"measured": WELL | measured} | node, WELL)
-    assert any(check.state == "problem" and says in check.says and "n1" in check.name for check in checks), checks
+    assert any(check.state == "problem" and says in check.says and "n1" in check.name for check in checks), (
+        checks
+    )
 
 
 def test_another_build_of_the_same_version_is_fine():
@@ -125,18 +139,42 @@ def test_a_full_store_an_odd_clock_and_tokens():
     assert judge_store(95e9, 100e9)[0].says == "95% of 100.0 GB are taken"
     assert judge_store(95e9, 100e9)[0].state == "problem"
     assert judge_file_clock(None).state == judge_file_clock(-9.0).state == "problem"
-    assert [judge_token(found).state for found in ([], ["RAY_AUTH_TOKEN"], ["~/.ray/auth_token"])] == ["ok", "ok", "note"]
+    assert [judge_token(found).state for found in ([], ["RAY_AUTH_TOKEN"], ["~/.ray/auth_token"])] == [
+        "ok",
+        "ok",
+        "note",
+    ]
 
 
 @pytest.mark.parametrize(
     ("said", "token", "what"),
     [
         ("... Unauthenticated: RPC error: InvalidAuthToken: ...", "x", "h:1 refuses our token"),
-        ("... Unauthenticated: RPC error: InvalidAuthToken: ...", "", "h:1 wants a token, and none is set here"),
-        ("Token authentication is enabled but no authentication token was found.", "", "RAY_AUTH_MODE is token"),
-        ("Version mismatch: the cluster has\n    Ray: 2.9\n    Python: 3.9", "", "h:1 has other versions (Ray: 2.9 Python: 3.9)"),
-        ("ConnectionError: Could not find any running Ray instance.", "", "no Ray cluster was started on this machine"),
-        ("RuntimeError: Starting Ray client server failed. See", "", "h:1 cannot start the process that serves a client"),
+        (
+            "... Unauthenticated: RPC error: InvalidAuthToken: ...",
+            "",
+            "h:1 wants a token, and none is set here",
+        ),
+        (
+            "Token authentication is enabled but no authentication token was found.",
+            "",
+            "RAY_AUTH_MODE is token",
+        ),
+        (
+            "Version mismatch: the cluster has\n    Ray: 2.9\n    Python: 3.9",
+            "",
+            "h:1 has other versions (Ray: 2.9 Python: 3.9)",
+        ),
+        (
+            "ConnectionError: Could not find any running Ray instance.",
+            "",
+            "no Ray cluster was started on this machine",
+        ),
+        (
+            "RuntimeError: Starting Ray client server failed. See",
+            "",
+            "h:1 cannot start the process that serves a client",
+        ),
         ("", "", "h:1 listens, and could not be joined (no answer)"),
     ],
 )
@@ -166,7 +204,10 @@ def test_the_command_says_it_in_words_and_in_json(tmp_path, monkeypatch, capfd):
     out, _ = capfd.readouterr()
     document = json.loads(out)
     assert not document["healthy"] and "secret" not in out
-    assert {check["name"] for check in document["checks"] if check["state"] == "problem"} == {"cores", "storage"}
+    assert {check["name"] for check in document["checks"] if check["state"] == "problem"} == {
+        "cores",
+        "storage",
+    }
 
 
 def test_this_machine_can_be_measured():
@@ -189,12 +230,13 @@ def test_an_address_where_no_cluster_is(address, says, capfd):
     assert line.startswith("PROBLEM cluster: ") and says in line
 
 
-# ------------------------------------------------------------------------------------------------ a real cluster
+# --------------------------------------------------------------------------------------------- a real cluster
 
 
 @contextlib.contextmanager
 def started_by_someone_else(home, mode):
-    """`ray start --head` with RAY_AUTH_MODE = mode, in a home with a token and on ports of its own; (address, client's)."""
+    """`ray start --head` with RAY_AUTH_MODE = mode, in a home with a token and on
+    ports of its own; (address, client's)."""
     (home / ".ray").mkdir()
     (home / ".ray" / "auth_token").write_text("0123456789abcdef" * 2)
     (home / ".ray" / "auth_token").chmod(0o600)
@@ -202,7 +244,14 @@ def started_by_someone_else(home, mode):
         for one in (probe, other):
             one.bind(("127.0.0.1", 0))
         port, client = (one.getsockname()[1] for one in (probe, other))
-    command = [str(Path(sys.executable).with_name("ray")), "start", "--head", f"--port={port}", "--num-cpus=2", "--block"]
+    command = [
+        str(Path(sys.executable).with_name("ray")),
+        "start",
+        "--head",
+        f"--port={port}",
+        "--num-cpus=2",
+        "--block",
+    ]
     command += ["--include-dashboard=false", "--disable-usage-stats", f"--ray-client-server-port={client}"]
     environment = {**os.environ, "HOME": str(home), "RAY_AUTH_MODE": mode}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -210,7 +259,10 @@ def started_by_someone_else(home, mode):
     try:
         for _ in range(600):
             with socket.socket() as knock, socket.socket() as client_knock:
-                if knock.connect_ex(("127.0.0.1", port)) == 0 and client_knock.connect_ex(("127.0.0.1", client)) == 0:
+                if (
+                    knock.connect_ex(("127.0.0.1", port)) == 0
+                    and client_knock.connect_ex(("127.0.0.1", client)) == 0
+                ):
                     break
             time.sleep(0.1)
         yield f"127.0.0.1:{port}", f"ray://127.0.0.1:{client}"
@@ -242,14 +294,29 @@ def outside(command, folder, home, **environment):
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["head", "client"])
 def test_a_cluster_of_someone_else_is_joined_with_its_token(cluster, way, tmp_path):
-    """The objective's code is sent; the token is found; afterwards the cluster is still there, and without our actors."""
+    """The objective's code is sent; the token is found; afterwards the cluster is
+    still there, and without our actors."""
     head, client, home = cluster
     address = head if way == "head" else client
     (tmp_path / "code").mkdir()
-    (tmp_path / "code" / "mine_sent.py").write_text("def f(trial):\n    return trial.configuration['learning_rate']\n")
+    (tmp_path / "code" / "mine_sent.py").write_text(
+        "def f(trial):\n    return trial.configuration['learning_rate']\n"
+    )
     rows = [f"{i % 7},{(i * 5) % 11},{'yes' if (i % 7) + (i * 5) % 11 > 8 else 'no'}" for i in range(80)]
     (tmp_path / "d.csv").write_text("a,b,y\n" + "\n".join(rows) + "\n")
-    command = ["tune", "d.csv", "--target", "y", "--trials", "3", "--address", address, "--out", "run", "--json"]
+    command = [
+        "tune",
+        "d.csv",
+        "--target",
+        "y",
+        "--trials",
+        "3",
+        "--address",
+        address,
+        "--out",
+        "run",
+        "--json",
+    ]
     command += ["--objective", "mine_sent:f", "--working-dir", "code", "--set", "validation=holdout"]
     done = outside(command, tmp_path, home)
     assert done.returncode == 0, done.stderr
@@ -274,7 +341,17 @@ def test_a_token_that_lies_about_is_not_shown_where_none_is_wanted(tmp_path):
     """A driver with a token refuses the calls of a cluster without, which then drops its workers."""
     home = tmp_path / "home"
     home.mkdir()
-    command = ["tune", "sklearn:wine", "--target", "target", "--trials", "2", "--set", "validation=holdout", "--quiet"]
+    command = [
+        "tune",
+        "sklearn:wine",
+        "--target",
+        "target",
+        "--trials",
+        "2",
+        "--set",
+        "validation=holdout",
+        "--quiet",
+    ]
     with started_by_someone_else(home, "disabled") as (address, _):
         done = outside([*command, "--address", address], tmp_path, home)
         assert (done.returncode, done.stderr) == (0, "")

@@ -1,4 +1,5 @@
-"""The README is true (L6): its commands run as they stand there, its Python too, and the files that it names are made."""
+"""The README is true (L6): its commands run as they stand there, its Python too, and
+the files that it names are made."""
 
 import re
 import shlex
@@ -14,9 +15,13 @@ from advisor.cli.main import _run
 README = Path(__file__).resolve().parents[2] / "README.md"
 QUICK = ["--set", "epochs=2", "--set", "validation=holdout"]
 ON_HAND = ("data.csv", "runs/data", "runs/a", "list")
-"""What a command must speak of to be run; of the others, which name a person's own files, the help is asked for after all
-their options, so that these exist."""
-IN_SMALL = {"check": ["--seconds", "20"], "train": QUICK, "tune": [*QUICK, "--trials", "2", "--executor", "in-process"]}
+"""What a command must speak of to be run; of the others, which name a person's own files, the help is asked
+for after all their options, so that these exist."""
+IN_SMALL = {
+    "check": ["--seconds", "20"],
+    "train": QUICK,
+    "tune": [*QUICK, "--trials", "2", "--executor", "in-process"],
+}
 """What is added to a command so that it ends in seconds; a later option overrides an earlier one."""
 
 
@@ -40,7 +45,9 @@ def here(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_every_command_of_the_readme_runs_and_makes_what_it_names(here, capfd):
-    lines = [line.partition("#")[0] for language, text in blocks() if not language for line in text.splitlines()]
+    lines = [
+        line.partition("#")[0] for language, text in blocks() if not language for line in text.splitlines()
+    ]
     parts = [part.strip() for line in lines for part in line.split(";")]
     commands = [shlex.split(part)[1:] for part in parts if part.startswith("advisor ")]
     expected = {"recommend", "train", "tune", "check", "predict", "why", "what-if", "diff", "report", "rules"}
@@ -68,7 +75,11 @@ def test_the_python_of_the_readme_runs(here):
     program = next(text for language, text in blocks() if language == "python" and "import advisor" in text)
     small = 'trials=2, executor="in-process", fixed={"epochs": 2}'
     assert program.count("trials=40") == 1
-    names = {"frame": here, "new_rows": here.drop("income").head(3), "train_my_way": lambda configuration: configuration["width"]}
+    names = {
+        "frame": here,
+        "new_rows": here.drop("income").head(3),
+        "train_my_way": lambda configuration: configuration["width"],
+    }
     exec(compile(program.replace("trials=40", small), "README.md", "exec"), names)
     assert names["model"].predict(names["new_rows"]).shape == (3,)
     assert names["rec"].findings is not None

@@ -40,7 +40,19 @@ def says(command, capfd, code=0):
 
 
 def start(*options):
-    command = [sys.executable, "-m", "advisor", "tune", "d.csv", "--target", "y", "--executor", "in-process", "--out", "run"]
+    command = [
+        sys.executable,
+        "-m",
+        "advisor",
+        "tune",
+        "d.csv",
+        "--target",
+        "y",
+        "--executor",
+        "in-process",
+        "--out",
+        "run",
+    ]
     command += ["--set", "epochs=60", "--set", "validation=holdout", *options]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
@@ -68,7 +80,12 @@ def test_status_and_stop_from_outside(here, capfd):
         assert instead == "or make a model of what is there: advisor finish run"
         assert process.wait(60) == 130
     found = json.loads(says("status run --json", capfd))
-    assert found["state"] == "interrupted" and found["driver"] is None and found["done"] >= 2 and found["running"] == []
+    assert (
+        found["state"] == "interrupted"
+        and found["driver"] is None
+        and found["done"] >= 2
+        and found["running"] == []
+    )
     assert found["seconds_left"] is None
     assert not Path("run/stop").exists()
     assert says("stop run", capfd) == "nothing runs in run\n"
@@ -78,7 +95,11 @@ def test_status_and_stop_from_outside(here, capfd):
     assert result.model is not None and Path("run/report.html").is_file()
     assert len(result.document["search"]["trials"]) == done and result.document["search"]["requested"] == 500
     text = says("status run", capfd)
-    assert text.startswith("run: finished\n") and f"trials:  {done} of {done} done" in text and "winner:  " in text
+    assert (
+        text.startswith("run: finished\n")
+        and f"trials:  {done} of {done} done" in text
+        and "winner:  " in text
+    )
 
 
 @pytest.mark.slow
@@ -111,9 +132,18 @@ def test_a_staged_search_is_finished_and_gone_on_with(here, capfd):
     """Once a trial has ended; the strategy is known, and later the search goes on as it was begun."""
     options = {"out": "run", "executor": "in-process", "fixed": PLAN, "strategy": "staged"}
     ended = []
-    first = advisor.tune("d.csv", "y", trials=4, on_event=lambda *_: ended.append(_), should_stop=lambda: bool(ended), **options)
+    first = advisor.tune(
+        "d.csv",
+        "y",
+        trials=4,
+        on_event=lambda *_: ended.append(_),
+        should_stop=lambda: bool(ended),
+        **options,
+    )
     assert first.interrupted and first.document["search"]["trials"] == []
-    assert "no trial of run has finished: go on with it" in says("finish run --executor in-process", capfd, code=2)
+    assert "no trial of run has finished: go on with it" in says(
+        "finish run --executor in-process", capfd, code=2
+    )
     advisor.tune("d.csv", "y", trials=1, **options)
     says("finish run --executor in-process --quiet", capfd)
     assert read_status(RunFolder(Path("run"))).state == "finished"
@@ -142,7 +172,10 @@ def test_a_driver_of_another_machine_is_believed_and_asked(here, capfd):
     assert "asked to stop" in says("stop run --wait 0", capfd)
     assert request_stop(run, wait=5, clock=lambda: next(now), sleep=lambda seconds: None) == "asked"
     assert run.stop_request.is_file() and read_status(run).state == "stopping"
-    assert request_stop(run, wait=5, clock=lambda: next(now), sleep=lambda seconds: run.lock.write_text("")) == "stopped"
+    assert (
+        request_stop(run, wait=5, clock=lambda: next(now), sleep=lambda seconds: run.lock.write_text(""))
+        == "stopped"
+    )
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": 1}', "\xff"])
@@ -153,7 +186,9 @@ def test_an_empty_or_odd_lock_is_nobodys(text, here):
 
 
 @pytest.mark.parametrize("command", ["status", "stop", "dashboard"])
-@pytest.mark.parametrize(("folder", "word"), [("nowhere", "does not exist"), ("d.csv", "is a file"), (".", "is not a run")])
+@pytest.mark.parametrize(
+    ("folder", "word"), [("nowhere", "does not exist"), ("d.csv", "is a file"), (".", "is not a run")]
+)
 def test_what_is_no_run_is_one_line(command, folder, word, here, capfd):
     err = says(f"{command} {folder}", capfd, code=2)
     assert err.count("\n") == 1 and word in err
@@ -167,7 +202,7 @@ def test_a_damaged_request_is_named(damage, here, capfd):
     assert "search.json" in says("status run", capfd, code=2)
 
 
-# ------------------------------------------------------------------------------------------------ the dashboard
+# ---------------------------------------------------------------------------------------------- the dashboard
 
 
 def test_the_dashboard_that_is_not_installed_is_one_line(here, capfd, monkeypatch):

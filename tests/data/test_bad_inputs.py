@@ -1,5 +1,5 @@
-"""Ways to get it wrong (promise D1): each ends in one line on stderr that says what to mend, in exit code 2, with an
-empty stdout, and leaves nothing behind: no run folder, no changed file.
+"""Ways to get it wrong (promise D1): each ends in one line on stderr that says what to mend, in exit code 2,
+with an empty stdout, and leaves nothing behind: no run folder, no changed file.
 
 The list follows section 4.4 of the study of reliability: files, columns, targets, options, rules, edited
 recommendations, run folders. All run in this process; a few run again as real processes.
@@ -44,7 +44,9 @@ def rows(count: int = 60) -> str:
     lines = []
     for _ in range(count):
         a, b = draw.gauss(0, 1), draw.gauss(0, 1)
-        lines.append(f"{a:.4f},{b:.4f},{draw.choice('uvw')},{'yes' if a + b + draw.gauss(0, 0.5) > 0 else 'no'}")
+        lines.append(
+            f"{a:.4f},{b:.4f},{draw.choice('uvw')},{'yes' if a + b + draw.gauss(0, 0.5) > 0 else 'no'}"
+        )
     return "\n".join(["a,b,c,y", *lines]) + "\n"
 
 
@@ -59,7 +61,9 @@ def column(values: object, name: str = "y") -> Prepare:
 
     def prepare(here: Path) -> None:
         frame = pl.read_csv(here / "d.csv")
-        frame = frame.with_columns(pl.Series(name, [cells[i % len(cells)] for i in range(frame.height)], strict=False))
+        frame = frame.with_columns(
+            pl.Series(name, [cells[i % len(cells)] for i in range(frame.height)], strict=False)
+        )
         frame.write_csv(here / "x.csv")
 
     return prepare
@@ -310,7 +314,8 @@ EDITS = [
     Case("range upside down", RUN, "is above high", edited("^  width: {.*", "  width: {low: 64, high: 32}"), True),
     Case("range of nothing", RUN, "width", edited("^  width: {.*", "  width: 64"), True),
     Case("choice that is none", RUN, "rely", edited("^  activation: {.*", "  activation: {choices: [rely]}"), True),
-    Case("search of a plan setting", RUN, "never searched", edited("^space:", "space:\n  epochs: {low: 1, high: 9}"), True),
+    Case("search of a plan setting", RUN, "never searched", edited("^space:", "space:\n  epochs: {low: 1, "
+                                                                              "high: 9}"), True),
     Case("newer format", RUN, "update tuning-advisor", edited("^format: 1", "format: 2"), True),
     Case("no format", RUN, "not a recommendation", edited("^format: 1\n", ""), True),
     Case("cut in half", RUN, "recommendation.yaml", cut("recommendation.yaml", 5000), True),
@@ -386,7 +391,15 @@ RUNS = [
     Case("journal is a folder", RUN, "study.journal", lambda here: (here / "run" / "study.journal").mkdir(), True),
 ]  # fmt: skip
 
-GROUPS = {"file": FILES, "column": COLUMNS, "target": TARGETS, "option": OPTIONS, "rules": RULES, "edit": EDITS, "run": RUNS}
+GROUPS = {
+    "file": FILES,
+    "column": COLUMNS,
+    "target": TARGETS,
+    "option": OPTIONS,
+    "rules": RULES,
+    "edit": EDITS,
+    "run": RUNS,
+}
 CASES = [pytest.param(case, id=f"{group}: {case.name}") for group, cases in GROUPS.items() for case in cases]
 
 
@@ -427,7 +440,9 @@ def contents(folder: Path) -> dict[str, object]:
 
 def one_line(stderr: str, says: str) -> bool:
     """Whether stderr is a single complaint with that word."""
-    return stderr.count("\n") == 1 and stderr.startswith("error: ") and stderr.endswith("\n") and says in stderr
+    return (
+        stderr.count("\n") == 1 and stderr.startswith("error: ") and stderr.endswith("\n") and says in stderr
+    )
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -1,4 +1,5 @@
-"""Files that lie, or that end or fill the process that reads them: each is one line, or is read well within bounded memory."""
+"""Files that lie, or that end or fill the process that reads them: each is one line, or
+is read well within bounded memory."""
 
 import re
 import struct
@@ -48,16 +49,23 @@ def changed(path, part, change):
 def test_a_cell_far_from_the_others_costs_nothing_and_is_told(tmp_path, far, honest):
     path = book(tmp_path / "x.xlsx", far)
     if not honest:
-        changed(path, "sheet1.xml", lambda xml: re.sub(rb'<dimension ref="[^"]*"/>', b'<dimension ref="A1:E61"/>', xml))
+        changed(
+            path,
+            "sheet1.xml",
+            lambda xml: re.sub(rb'<dimension ref="[^"]*"/>', b'<dimension ref="A1:E61"/>', xml),
+        )
     read = read_source(path)
     plain = read_source(book(tmp_path / "plain.xlsx"))
     assert read.frame.width == 6 and read.frame.height == ROWS + (far[0] > ROWS) and not plain.told
-    assert read.frame.head(ROWS).select(plain.frame.columns).cast(pl.String).equals(plain.frame.cast(pl.String))
+    assert (
+        read.frame.head(ROWS).select(plain.frame.columns).cast(pl.String).equals(plain.frame.cast(pl.String))
+    )
     assert "Sheet 'data': its cells reach to" in read.told["far-cells"]
 
 
 def lying(path, sheet, declared=1000):
-    """The archive with the packed bytes of a sheet, of which its directory says that they unpack to ``declared`` bytes."""
+    """The archive with the packed bytes of a sheet, of which its directory says that
+    they unpack to ``declared`` bytes."""
     with zipfile.ZipFile(path) as archive:
         parts = {entry.filename: archive.read(entry.filename) for entry in archive.infolist()}
     whole, directory = bytearray(), bytearray()
@@ -67,7 +75,9 @@ def lying(path, sheet, declared=1000):
         if name.endswith("sheet1.xml"):
             packed, size = sheet, declared
         sizes = (0, len(packed), size, len(name), 0)
-        directory += struct.pack("<IHHHHHHIIIHHHHHII", 0x02014B50, 20, 20, 0, 8, 0, 0, *sizes, 0, 0, 0, 0, len(whole))
+        directory += struct.pack(
+            "<IHHHHHHIIIHHHHHII", 0x02014B50, 20, 20, 0, 8, 0, 0, *sizes, 0, 0, 0, 0, len(whole)
+        )
         directory += name.encode()
         whole += struct.pack("<IHHHHHIIIHH", 0x04034B50, 20, 0, 8, 0, 0, *sizes) + name.encode() + packed
     end = struct.pack("<IHHHHIIH", 0x06054B50, 0, 0, len(parts), len(parts), len(directory), len(whole), 0)
@@ -76,7 +86,9 @@ def lying(path, sheet, declared=1000):
 
 def test_a_sheet_is_counted_as_it_is_unpacked(tmp_path):
     packer = zlib.compressobj(9, wbits=-15)
-    packed = packer.compress(b'<worksheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"><sheetData>')
+    packed = packer.compress(
+        b'<worksheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"><sheetData>'
+    )
     for _ in range(100):
         packed += packer.compress(b"<row><c><v>1</v></c></row>" * 40_000)
     path = book(tmp_path / "x.xlsx")
@@ -87,19 +99,30 @@ def test_a_sheet_is_counted_as_it_is_unpacked(tmp_path):
 
 def document(path, *rows):
     """An OpenDocument spreadsheet of these rows of XML."""
-    spaces = "".join(f' xmlns:{name}="urn:oasis:names:tc:opendocument:xmlns:{name}:1.0"' for name in ("office", "table", "text"))
+    spaces = "".join(
+        f' xmlns:{name}="urn:oasis:names:tc:opendocument:xmlns:{name}:1.0"'
+        for name in ("office", "table", "text")
+    )
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("mimetype", "application/vnd.oasis.opendocument.spreadsheet")
         space = 'xmlns:manifest="urn:oasis:names:tc:opendocument:xmlns:manifest:1.0"'
         archive.writestr("META-INF/manifest.xml", f"<manifest:manifest {space}/>")
-        body = f'<office:body><office:spreadsheet><table:table table:name="S">{"".join(rows)}</table:table></office:spreadsheet>'
-        archive.writestr("content.xml", f"<office:document-content{spaces}>{body}</office:body></office:document-content>")
+        body = (
+            f"<office:body><office:spreadsheet><table:table "
+            f'table:name="S">{"".join(rows)}</table:table></office:spreadsheet>'
+        )
+        archive.writestr(
+            "content.xml", f"<office:document-content{spaces}>{body}</office:body></office:document-content>"
+        )
     return path
 
 
 def cells(*texts, repeated=1):
     more = f' table:number-columns-repeated="{repeated}"' if repeated > 1 else ""
-    return "".join(f'<table:table-cell{more} office:value-type="string"><text:p>{t}</text:p></table:table-cell>' for t in texts)
+    return "".join(
+        f'<table:table-cell{more} office:value-type="string"><text:p>{t}</text:p></table:table-cell>'
+        for t in texts
+    )
 
 
 def test_repeated_rows_of_an_opendocument(tmp_path):
@@ -109,9 +132,14 @@ def test_repeated_rows_of_an_opendocument(tmp_path):
     gap = f'<table:table-row table:number-rows-repeated="1048514">{empty}</table:table-row>'
     plain = read_source(document(tmp_path / "a.ods", *table, gap))
     assert plain.frame.shape == (ROWS, 2) and not plain.told
-    read = read_source(document(tmp_path / "b.ods", *table, gap, f"<table:table-row>{empty}{cells('x')}</table:table-row>"))
+    read = read_source(
+        document(tmp_path / "b.ods", *table, gap, f"<table:table-row>{empty}{cells('x')}</table:table-row>")
+    )
     assert read.frame.shape == (ROWS + 1, 3) and "behind many empty rows" in read.told["far-cells"]
-    same = f'<table:table-row table:number-rows-repeated="1048514">{cells("1", repeated=16384)}</table:table-row>'
+    same = (
+        f"<table:table-row "
+        f'table:number-rows-repeated="1048514">{cells("1", repeated=16384)}</table:table-row>'
+    )
     with pytest.raises(UserError, match="cannot be read as a spreadsheet"):
         read_source(document(tmp_path / "c.ods", *table, same))
 
@@ -173,7 +201,9 @@ def test_an_image_that_ends_its_reader_is_one_of_many(tmp_path, monkeypatch):
     monkeypatch.setattr(isolation, "answered", dying)
     found = image_decoding.headers(files)
     assert [header.problem for header in found] == ["", "corrupt", ""]
-    values, readable = image_decoding.FileValues(tuple(files), (1, 8, 8), 8, None).take(pl.arange(0, 3, eager=True).to_numpy())
+    values, readable = image_decoding.FileValues(tuple(files), (1, 8, 8), 8, None).take(
+        pl.arange(0, 3, eager=True).to_numpy()
+    )
     assert readable.tolist() == [True, False, True] and (values == 9).all() and values.shape == (2, 1, 8, 8)
 
 
@@ -183,5 +213,7 @@ def test_where_no_worker_can_be_started_this_process_reads(tmp_path):
         "import sys; sys.executable = '/bin/false'; from advisor.data.tables.reading import read_source; "
         "print(read_source(sys.argv[1]).frame.height)"
     )
-    run = subprocess.run([sys.executable, "-c", program, tmp_path / "x.xlsx"], capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", program, tmp_path / "x.xlsx"], capture_output=True, text=True, check=True
+    )
     assert run.stdout == f"{ROWS}\n"

@@ -31,10 +31,16 @@ def parts(data):
 def test_a_folder_per_class(tmp_path):
     root = folders(tmp_path, "ab", 10)
     data = load_signals(root)
-    assert data.schema.shape == (3, 12, 10) and data.schema.classes == ("a", "b") and data.schema.target == "class"
+    assert (
+        data.schema.shape == (3, 12, 10)
+        and data.schema.classes == ("a", "b")
+        and data.schema.target == "class"
+    )
     assert (data.rows, len(data.test), data.name, data.notes) == (16, 4, "set", {})
     for name, (row, label) in parts(data).items():
-        assert name.startswith(label) and (np.moveaxis(row, 0, 2) == np.asarray(Image.open(root / name))).all()
+        assert (
+            name.startswith(label) and (np.moveaxis(row, 0, 2) == np.asarray(Image.open(root / name))).all()
+        )
 
 
 def test_parts_of_a_folder(tmp_path):
@@ -80,9 +86,16 @@ def test_what_is_no_image_is_ignored_and_what_is_damaged_left_out(tmp_path):
     bomb(root / "b" / "bomb.png")
     data = load_signals(root)
     assert data.notes == {"files_ignored": 6, "corrupt_files": 3, "oversized_files": 1}
-    assert data.lost == {"corrupt_files": ("a/1.png", "b/1.png", "b/2.png"), "oversized_files": ("b/bomb.png",)}
+    assert data.lost == {
+        "corrupt_files": ("a/1.png", "b/1.png", "b/2.png"),
+        "oversized_files": ("b/bomb.png",),
+    }
     names = {*data.train_names, *data.test_names}
-    assert len(names) == 18 and "b/inside.png" in names and not names & {"a/1.png", "b/1.png", "b/2.png", "b/bomb.png"}
+    assert (
+        len(names) == 18
+        and "b/inside.png" in names
+        and not names & {"a/1.png", "b/1.png", "b/2.png", "b/bomb.png"}
+    )
     with pytest.raises(UserError, match=r"2.png|1.png"):
         read_signals(root, data.schema)
 
@@ -97,12 +110,16 @@ def test_damaged_images_are_named_once_some_in_the_text_and_all_in_the_json(tmp_
     (finding,) = (f for f in document["findings"] if f["code"] == "corrupt-files")
     assert finding["message"].startswith("12 image files") and "a/0.png" in finding["message"]
     assert finding["message"].count(".png") <= 10
-    assert sorted(document["facts"]["signal.missing_names"]) == sorted(f"a/{number}.png" for number in range(12))
+    assert sorted(document["facts"]["signal.missing_names"]) == sorted(
+        f"a/{number}.png" for number in range(12)
+    )
 
 
 def test_a_file_is_judged_by_its_content_and_postscript_is_never_run(tmp_path):
     root = folders(tmp_path, "ab", 10)
-    (root / "a" / "script.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n")
+    (root / "a" / "script.png").write_bytes(
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
+    )
     (root / "a" / "0.png").rename(root / "a" / "0.jpg")
     data = load_signals(root)
     assert data.notes == {"corrupt_files": 1} and "a/0.jpg" in {*data.train_names, *data.test_names}
@@ -152,7 +169,11 @@ def test_a_scanner_s_twelve_bits_are_told_from_sixteen(tmp_path):
             high = 4095 if part == "train" else 500
             Image.fromarray(draw.integers(0, high + 1, (9, 8), np.uint16)).save(file)
     data = load_signals(tmp_path / "set")
-    assert data.schema.bits == 12 and data.train.features.values.max() == 255 and data.test.features.values.max() == 31
+    assert (
+        data.schema.bits == 12
+        and data.train.features.values.max() == 255
+        and data.test.features.values.max() == 31
+    )
     assert read_signals(tmp_path / "set" / "test", data.schema)[0].values.max() == 31
 
 
@@ -175,7 +196,9 @@ def test_mixed_sizes_and_colours_are_brought_together(tmp_path):
     tall = next(row for name, (row, _) in parts(data).items() if "tall0" in name)
     assert (tall == tall[:1]).all()  # grey
     bars = np.concatenate([tall[0, :, :8], tall[0, :, 12:]], axis=1)
-    assert (bars == bars[0, 0]).all() and tall[0, :, 8:12].std() > 0  # its aspect is kept: a third of ten pixels wide
+    assert (bars == bars[0, 0]).all() and tall[
+        0, :, 8:12
+    ].std() > 0  # its aspect is kept: a third of ten pixels wide
 
 
 def test_large_images_are_brought_to_224_pixels(tmp_path):
@@ -192,7 +215,9 @@ def test_a_table_of_paths(tmp_path):
     root = folders(tmp_path, "ab", 10, root="pictures")
     paths = [f"pictures/{label}/{row}.png" for label in "ab" for row in range(10)]
     labels = ["a"] * 10 + ["b"] * 10
-    frame = pl.DataFrame({"note": ["n"] * 20, "file": paths, "id": range(20), "y": labels, "g": np.arange(20) // 2})
+    frame = pl.DataFrame(
+        {"note": ["n"] * 20, "file": paths, "id": range(20), "y": labels, "g": np.arange(20) // 2}
+    )
     frame = pl.concat([frame, frame[:2].with_columns(file=pl.Series(["pictures/gone.png", None]))])
     frame.write_csv(tmp_path / "t.csv")
     frame.write_parquet(tmp_path / "t.parquet")
@@ -200,10 +225,17 @@ def test_a_table_of_paths(tmp_path):
     for name in ("t.csv", "t.parquet"):
         assert kind_of(tmp_path / name) == "image"
         data = load_signals(tmp_path / name, "y", id_column="id")
-        assert data.schema.columns == ("file",) and data.notes == {"absent_files": 2} and data.schema.target == "y"
+        assert (
+            data.schema.columns == ("file",)
+            and data.notes == {"absent_files": 2}
+            and data.schema.target == "y"
+        )
         read.append(data.fingerprint)
         for name_of_row, (row, label) in parts(data).items():
-            assert (np.moveaxis(row, 0, 2) == np.asarray(Image.open(root / label / f"{int(name_of_row) % 10}.png"))).all()
+            assert (
+                np.moveaxis(row, 0, 2)
+                == np.asarray(Image.open(root / label / f"{int(name_of_row) % 10}.png"))
+            ).all()
     assert read[0] == read[1]
     grouped = load_signals(tmp_path / "t.csv", "y", group_column="g")
     assert grouped.schema.group_column == "g" and grouped.train.groups is not None
@@ -249,7 +281,9 @@ def test_a_name_in_two_folders_is_of_the_one_that_is_called_like_the_table(tmp_p
     frame.write_csv(tmp_path / "labels.csv")
     with pytest.raises(UserError, match=r"lies in .*test_images and in .*train_images"):
         load_signals(tmp_path / "labels.csv", "label", kind="image")
-    assert kind_of(tmp_path / "labels.csv") == "table", "an id is no file's name because some folder has a file of that name"
+    assert kind_of(tmp_path / "labels.csv") == "table", (
+        "an id is no file's name because some folder has a file of that name"
+    )
 
 
 def test_a_table_beside_images_that_it_does_not_name_is_a_table(tmp_path):
@@ -264,14 +298,22 @@ def test_a_table_beside_images_that_it_does_not_name_is_a_table(tmp_path):
 def test_a_column_for_each_pixel(tmp_path, spell):
     draw = np.random.default_rng(0)
     pixels_of = draw.integers(0, 256, (40, 8, 8))
-    names = [f"{place // 8 + 1}x{place % 8 + 1}" if spell == "x" else spell.format(place) for place in range(64)]
-    frame = pl.DataFrame({"label": np.arange(40) % 2} | dict(zip(names, pixels_of.reshape(40, 64).T, strict=True)))
+    names = [
+        f"{place // 8 + 1}x{place % 8 + 1}" if spell == "x" else spell.format(place) for place in range(64)
+    ]
+    frame = pl.DataFrame(
+        {"label": np.arange(40) % 2} | dict(zip(names, pixels_of.reshape(40, 64).T, strict=True))
+    )
     frame.write_csv(tmp_path / "train.csv")
     frame.write_parquet(tmp_path / "train.parquet")
     for source in (tmp_path / "train.csv", tmp_path / "train.parquet", frame, frame.to_pandas()):
         assert kind_of(source) == "image" and kind_of(source, "table") == "table"
         data = load_signals(source, "label", id_column=None)
-        assert data.schema.shape == (1, 8, 8) and data.schema.columns == tuple(names) and data.schema.classes == ("0", "1")
+        assert (
+            data.schema.shape == (1, 8, 8)
+            and data.schema.columns == tuple(names)
+            and data.schema.classes == ("0", "1")
+        )
         both = np.concatenate([data.train.features.values, data.test.features.values])[:, 0]
         assert sorted(map(bytes, both)) == sorted(map(bytes, pixels_of.astype(np.uint8)))
     values, _ = read_signals(frame.drop("label").select(reversed(names)), data.schema)  # found by their names
@@ -301,17 +343,22 @@ def test_a_frame_of_paths(tmp_path):
     root = folders(tmp_path, "ab", 10)
     paths = [str(root / label / f"{row}.png") for label in "ab" for row in range(10)]
     frame = pl.DataFrame({"file": paths, "y": [0.5] * 10 + [2.5] * 10})
-    assert kind_of(frame) == kind_of(pd.DataFrame(frame.to_dict(as_series=False))) == "table", "unless images are asked for"
+    assert kind_of(frame) == kind_of(pd.DataFrame(frame.to_dict(as_series=False))) == "table", (
+        "unless images are asked for"
+    )
     assert load_signals(frame, "y", kind="image", task="regression").schema.task == "regression"
 
 
 def test_cells_are_no_file_names_because_such_files_lie_near(tmp_path, monkeypatch):
-    """A target of digits in a folder that holds exif/up/0.jpg and exif/down/0.jpg; a text that names a picture; the target."""
+    """A target of digits in a folder that holds exif/up/0.jpg and exif/down/0.jpg; a text
+    that names a picture; the target."""
     monkeypatch.chdir(tmp_path)
     for place in ("up", "down"):
         for number in range(12):
             picture(tmp_path / "exif" / place / f"{number}.png", seed=number)
-    digits = pl.DataFrame({"y": [str(row % 12) for row in range(48)], "x": [row % 7 / 4 for row in range(48)]})
+    digits = pl.DataFrame(
+        {"y": [str(row % 12) for row in range(48)], "x": [row % 7 / 4 for row in range(48)]}
+    )
     digits.write_csv("t.csv")
     unique = pl.DataFrame({"n": [str(row) for row in range(12)], "y": [0, 1] * 6})
     unique.write_csv("n.csv")
@@ -324,7 +371,9 @@ def test_cells_are_no_file_names_because_such_files_lie_near(tmp_path, monkeypat
     assert advisor.recommend(digits, "y").kind == "table"
 
 
-@pytest.mark.parametrize("spell", ["{}/secret/0.png", "../secret/0.png", "inside/../../secret/0.png", "link/0.png", "linked.png"])
+@pytest.mark.parametrize(
+    "spell", ["{}/secret/0.png", "../secret/0.png", "inside/../../secret/0.png", "link/0.png", "linked.png"]
+)
 def test_a_table_names_no_image_outside_of_the_image_root(tmp_path, spell):
     picture(tmp_path / "secret" / "0.png")
     root = tmp_path / "root"
@@ -398,12 +447,15 @@ def test_many_workers_read_what_one_reads(large, monkeypatch):
 def test_a_program_without_a_main_guard_and_workers_that_cannot_start(large, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
-        "import os, sys\nprint('once')\nos.sched_getaffinity = lambda pid: {0, 1}\nfrom advisor.data.signals.signals import load_signals\n"
+        "import os, sys\nprint('once')\nos.sched_getaffinity = lambda pid: {0, 1}\nfrom "
+        "advisor.data.signals.signals import load_signals\n"
         "if sys.argv[2:]: sys.executable = '/bin/false'\n"
         "print(load_signals(sys.argv[1]).rows)\n"
     )
     for more in ([], ["broken"]):
-        run = subprocess.run([sys.executable, script, large, *more], capture_output=True, text=True, timeout=120, check=True)
+        run = subprocess.run(
+            [sys.executable, script, large, *more], capture_output=True, text=True, timeout=120, check=True
+        )
         words = run.stdout.split()
         assert words[0] == "once" and len(words) == 2 and int(words[1]) > 280
 
@@ -421,7 +473,9 @@ def test_a_set_larger_than_a_third_of_memory_is_kept_in_a_file(tmp_path, monkeyp
     for _ in range(2):
         mapped = load_signals(root)
         assert isinstance(mapped.train.features.values, np.memmap)
-        assert (mapped.train.features.values == plain.train.features.values).all() and mapped.notes == plain.notes
+        assert (
+            mapped.train.features.values == plain.train.features.values
+        ).all() and mapped.notes == plain.notes
     assert len(decoded) == 2  # the training and the test part, once each
     kept = sorted((tmp_path / "cache" / "advisor").iterdir())
     assert all(not folder.name.endswith(".partial") for folder in kept)
@@ -466,5 +520,11 @@ def test_a_cache_that_breaks_off_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_a_worker_loads_no_heavy_library():
-    program = "import sys, advisor.data.signals.image_worker; print([m for m in ('polars', 'pandas', 'sklearn', 'torch') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "[]\n"
+    program = (
+        "import sys, advisor.data.signals.image_worker; print([m for m in ('polars', 'pandas', "
+        "'sklearn', 'torch') if m in sys.modules])"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+        == "[]\n"
+    )

@@ -1,4 +1,5 @@
-"""Names stay names: classes come back as they were given, and no name goes through a float: a class is its text."""
+"""Names stay names: classes come back as they were given, and no name goes
+through a float: a class is its text."""
 
 import numpy as np
 import pandas as pd
@@ -57,7 +58,10 @@ def test_labels_of_a_frame_come_back_with_its_values_and_type(kind, numbers, tmp
     for model in (run.model, advisor.load_model(tmp_path / "run")):
         predicted = model.predict(data)
         assert predicted.dtype == (plain.dtype if plain.dtype.kind != "U" else object)
-        assert all(label in given_values and type(label) in map(type, given_values) for label in model.classes.tolist())
+        assert all(
+            label in given_values and type(label) in map(type, given_values)
+            for label in model.classes.tolist()
+        )
         assert set(predicted.tolist()) <= given_values
 
 
@@ -65,7 +69,10 @@ def test_polars_frames_and_arrays_of_labels_too(numbers, tmp_path):
     on = hit(numbers)
     data = pl.DataFrame({"a": numbers[:, 0], "y": on})
     assert load_table(data, "y").schema.given.array().tolist() == [False, True]
-    assert load_table(data.with_columns(y=pl.Series(on).cast(pl.UInt8)), "y").schema.given.array().dtype == np.uint8
+    assert (
+        load_table(data.with_columns(y=pl.Series(on).cast(pl.UInt8)), "y").schema.given.array().dtype
+        == np.uint8
+    )
     data.write_parquet(tmp_path / "data.parquet")
     assert load_table(tmp_path / "data.parquet", "y").schema.given.dtype == "bool"
     images = np.random.default_rng(0).integers(0, 255, (80, 8, 8)).astype(np.uint8)
@@ -125,7 +132,10 @@ def test_predictions_of_a_csv_are_spelled_as_there(numbers, tmp_path, capsys):
 )
 def test_a_test_table_may_write_the_same_numbers_otherwise(train, test, numbers, tmp_path):
     on = hit(numbers)
-    tables = [written(tmp_path, numbers, np.where(on, *cells), f"{name}.csv") for name, cells in (("a", train), ("b", test))]
+    tables = [
+        written(tmp_path, numbers, np.where(on, *cells), f"{name}.csv")
+        for name, cells in (("a", train), ("b", test))
+    ]
     table = load_table(tables[0], "y", test=tables[1])
     assert table.test.height == ROWS and table.test["y"].n_unique() == 2
 
@@ -149,11 +159,18 @@ def test_long_identifiers_are_names_whatever_a_float_makes_of_them(last, numbers
 
 @pytest.mark.parametrize("source", ["pandas", "polars", "parquet"])
 def test_a_declared_category_stays_one_even_of_digits(source, numbers, tmp_path):
-    digits, whole = pd.Categorical([str(i % 4) for i in range(ROWS)]), pd.Categorical([i % 5 for i in range(ROWS)])
+    digits, whole = (
+        pd.Categorical([str(i % 4) for i in range(ROWS)]),
+        pd.Categorical([i % 5 for i in range(ROWS)]),
+    )
     data = frame(numbers, hit(numbers), c=digits, i=whole)
     if source == "parquet":
         data.to_parquet(tmp_path / "data.parquet", row_group_size=50)
-    given_data = {"pandas": data, "polars": pl.from_pandas(data.drop(columns="i")), "parquet": tmp_path / "data.parquet"}[source]
+    given_data = {
+        "pandas": data,
+        "polars": pl.from_pandas(data.drop(columns="i")),
+        "parquet": tmp_path / "data.parquet",
+    }[source]
     types = {column.name: column.type for column in load_table(given_data, "y").schema.columns}
     assert types.pop("c") == "categorical" and types.pop("i", "categorical") == "categorical"
     many = data.assign(y=pd.Categorical([str(i % 7) for i in range(ROWS)]))

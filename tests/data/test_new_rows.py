@@ -1,4 +1,5 @@
-"""New rows whose columns stand in another form than the training rows': read again where that is certain, and told."""
+"""New rows whose columns stand in another form than the training rows': read
+again where that is certain, and told."""
 
 import datetime
 import json
@@ -24,7 +25,10 @@ def training_rows():
     hours = draw.integers(0, 24, ROWS)
     return pl.DataFrame(
         {
-            "date": [str(datetime.date(2019, 1, 1) + datetime.timedelta(days=int(day))) for day in draw.integers(0, 1000, ROWS)],
+            "date": [
+                str(datetime.date(2019, 1, 1) + datetime.timedelta(days=int(day)))
+                for day in draw.integers(0, 1000, ROWS)
+            ],
             "size": np.round(np.abs(draw.normal(size=ROWS)) + 0.001, 3),
             "city": draw.choice(["A", "B", "C"], ROWS).tolist(),
             "flag": draw.choice(["yes", "no"], ROWS).tolist(),
@@ -123,7 +127,9 @@ def test_what_the_training_rows_have_too_is_nothing_to_tell():
     assert not encode_new(two, SCHEMA)[1], "half of the training cells are missing"
     towns = ROWS_READ.with_columns(city=pl.Series([f"town {n % 280}" for n in range(ROWS)]))
     schema = load_table(towns, "y", types={"city": "categorical"}).schema
-    assert not encode_new(towns.with_columns(city=pl.lit("elsewhere")).head(1), schema)[1], "new towns are usual"
+    assert not encode_new(towns.with_columns(city=pl.lit("elsewhere")).head(1), schema)[1], (
+        "new towns are usual"
+    )
 
 
 def test_a_timedelta_is_a_number_from_a_frame_from_parquet_and_from_text(tmp_path):
@@ -155,7 +161,9 @@ def test_the_command_line_and_python_tell_of_it(tmp_path, monkeypatch, capfd):
     assert answers[0]["predictions"] == answers[1]["predictions"]
     with pytest.warns(advisor.DataFormWarning) as record:
         advisor.load_model("run").predict("other.csv")
-    assert [change.column for change in record[0].message.changes] == ["date"] and record[0].filename == __file__
+    assert [change.column for change in record[0].message.changes] == ["date"] and record[
+        0
+    ].filename == __file__
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         advisor.load_model("run").predict("rows.csv", strict=True)
@@ -164,8 +172,14 @@ def test_the_command_line_and_python_tell_of_it(tmp_path, monkeypatch, capfd):
 
 
 def test_a_test_table_is_read_alike():
-    other = ROWS_READ.with_columns(date=pl.Series(as_dates("%d.%m.%Y")), size=pl.col("size").cast(pl.String) + " mm")
-    (finding,) = (f for f in advisor.recommend(ROWS_READ, "y", test=other).findings if f.code == "test-columns-in-another-form")
+    other = ROWS_READ.with_columns(
+        date=pl.Series(as_dates("%d.%m.%Y")), size=pl.col("size").cast(pl.String) + " mm"
+    )
+    (finding,) = (
+        f
+        for f in advisor.recommend(ROWS_READ, "y", test=other).findings
+        if f.code == "test-columns-in-another-form"
+    )
     assert finding.columns == ("date", "size") and "300 of 300" in finding.message
     table = load_table(ROWS_READ, "y", test=other)
     assert table.test["date"].equals(table.train["date"])

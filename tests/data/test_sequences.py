@@ -58,11 +58,15 @@ def test_what_was_written_is_read(tmp_path, made, form):
     found = read_archive(tmp_path / form[0], MAX)
     assert found.labels == labels and found.classes == ("1", "b", "c-d") and found.labelled
     for row, own in zip(rows, found.series, strict=True):
-        expected = np.array([[math.nan if value is None else value for value in channel] for channel in row], np.float32)
+        expected = np.array(
+            [[math.nan if value is None else value for value in channel] for channel in row], np.float32
+        )
         assert np.array_equal(own, expected, equal_nan=True)
 
 
-@pytest.mark.parametrize(("name", "mark"), [("Toy_TRAIN.tsv", "\t"), ("Toy_TRAIN.txt", "  "), ("toy_train.txt", ",")])
+@pytest.mark.parametrize(
+    ("name", "mark"), [("Toy_TRAIN.tsv", "\t"), ("Toy_TRAIN.txt", "  "), ("toy_train.txt", ",")]
+)
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.lists(FLOATS, min_size=3, max_size=6), min_size=1, max_size=6), st.data())
 def test_a_label_and_points_in_a_line(tmp_path, name, mark, rows, data):
@@ -71,9 +75,16 @@ def test_a_label_and_points_in_a_line(tmp_path, name, mark, rows, data):
     rows[0] = [0.0 if value is None else value for value in rows[0]]
     written = [data.draw(st.sampled_from([label, f"{float(label):.7e}"])) for label in labels]
     cells = [["NaN" if value is None else repr(value) for value in row] for row in rows]
-    (tmp_path / name).write_text("\n".join(mark.join([label, *row]) for label, row in zip(written, cells, strict=True)) + "\n")
+    (tmp_path / name).write_text(
+        "\n".join(mark.join([label, *row]) for label, row in zip(written, cells, strict=True)) + "\n"
+    )
     found = read_archive(tmp_path / name, MAX)
-    assert found.labels == labels and found.labelled and not found.regression and kind_of(tmp_path / name) == "sequence"
+    assert (
+        found.labels == labels
+        and found.labelled
+        and not found.regression
+        and kind_of(tmp_path / name) == "sequence"
+    )
     for row, own in zip(rows, found.series, strict=True):
         expected = np.array([[math.nan if value is None else value for value in row]], np.float32)
         assert np.array_equal(own, expected, equal_nan=True)
@@ -93,7 +104,12 @@ def test_the_richest_of_a_folder_s_formats_is_read_and_its_test_rows(tmp_path):
     for part, count in (("TRAIN", 12), ("TEST", 4)):
         (tmp_path / f"Toy_{part}.txt").write_text("".join(line.format(row % 2) for row in range(count)))
     data = load_signals(tmp_path)
-    assert (data.rows, len(data.test), data.schema.target, data.schema.classes) == (12, 4, "class", ("0", "1"))
+    assert (data.rows, len(data.test), data.schema.target, data.schema.classes) == (
+        12,
+        4,
+        "class",
+        ("0", "1"),
+    )
     assert read_signals(tmp_path / "Toy_TEST.txt", data.schema)[0].values.shape == (4, 1, 3)
     rows = "".join(f"1,2,3:{'u' if row % 2 else 'v'}\n" for row in range(12))
     (tmp_path / "Toy_TRAIN.ts").write_text("@classLabel true u v\n@data\n" + rows)
@@ -136,7 +152,9 @@ def judged(path: Path, content: bytes) -> None:
         assert len({row.shape[0] for row in found.series}) == 1
 
 
-def ts(count=24, channels=1, header="@classLabel true u v", label=lambda row: "uv"[row % 2], length=lambda row: 6):
+def ts(
+    count=24, channels=1, header="@classLabel true u v", label=lambda row: "uv"[row % 2], length=lambda row: 6
+):
     rng = np.random.default_rng(count)
     head = f"@problemName p\n@timestamps false\n@dimensions {channels}\n{header}\n@data\n"
     lines = []
@@ -184,7 +202,9 @@ def test_numbers_as_targets(tmp_path):
 def test_points_with_times(tmp_path):
     row = "(2024-01-01 10:00:00,{0}),(2024-01-01 11:00:00,?):(1,2.5),(2,{0}):{1}\n"
     rows = "".join(row.format(at, "uv"[at % 2]) for at in range(20))
-    (tmp_path / "t.ts").write_text("@problemName t\n@timeStamps true\n@univariate false\n@classLabel true u v\n@data\n" + rows)
+    (tmp_path / "t.ts").write_text(
+        "@problemName t\n@timeStamps true\n@univariate false\n@classLabel true u v\n@data\n" + rows
+    )
     data = load_signals(tmp_path / "t.ts")
     assert data.schema.shape == (2, 2) and data.schema.missing
     first = data.train.features.values[0]
@@ -197,11 +217,14 @@ def test_plain_arff_has_a_point_per_attribute(tmp_path):
         + "".join(f"{row},?,{row % 2 + 1}\n" for row in range(20))
     )
     data = load_signals(tmp_path / "p.arff")
-    assert data.schema.target == "target" and data.schema.classes == ("1", "2") and data.schema.shape == (1, 1)
+    assert (
+        data.schema.target == "target" and data.schema.classes == ("1", "2") and data.schema.shape == (1, 1)
+    )
 
 
 def frame(ids=30, points=6, seed=0):
-    """A long table in random order, with sequences of 3 to ``points`` points, and the sequences themselves."""
+    """A long table in random order, with sequences of 3 to ``points`` points,
+    and the sequences themselves."""
     rng = np.random.default_rng(seed)
     rows, made = [], {}
     for own in range(ids):
@@ -255,7 +278,10 @@ def test_a_wide_table_has_a_point_per_column():
     named = load_signals(table, "y", kind="sequence", id_column="name")
     by_name = dict(zip([*named.train_names, *named.test_names],
                        np.concatenate([named.train.features.values, named.test.features.values])[:, 0], strict=True))  # fmt: skip
-    assert all(np.array_equal(by_name[f"n{row}"], values[row].astype(np.float32), equal_nan=True) for row in range(40))
+    assert all(
+        np.array_equal(by_name[f"n{row}"], values[row].astype(np.float32), equal_nan=True)
+        for row in range(40)
+    )
     reordered = table.select(reversed(table.columns)).drop("y", "name")
     new = read_signals(reordered, named.schema)[0].values
     assert np.array_equal(new[:, 0], values.astype(np.float32), equal_nan=True)

@@ -1,4 +1,5 @@
-"""What images and sequences have in common: arrays, division, schema, new rows, and all the ways to get it wrong."""
+"""What images and sequences have in common: arrays, division, schema, new rows,
+and all the ways to get it wrong."""
 
 import json
 import random
@@ -35,7 +36,11 @@ def some(kind="sequence", rows=60, seed=0):
     """Values, three classes and groups of four rows."""
     rng = np.random.default_rng(seed)
     shape = (rows, 5, 6, 3) if kind == "image" else (rows, 2, 9)
-    values = rng.integers(0, 256, shape, np.uint8) if kind == "image" else rng.normal(size=shape).astype(np.float32)
+    values = (
+        rng.integers(0, 256, shape, np.uint8)
+        if kind == "image"
+        else rng.normal(size=shape).astype(np.float32)
+    )
     return values, np.array(["low", "mid", "top"])[np.arange(rows) % 3], np.arange(rows) // 4
 
 
@@ -45,12 +50,16 @@ def test_each_row_keeps_its_values_and_its_label(kind):
     data = load_signals({"X": values, "y": labels})
     assert kind_of({"X": values}) == data.schema.kind == kind
     expected = np.moveaxis(values, 3, 1) if kind == "image" else values
-    by_content = {row.tobytes(): label for row, label in zip(np.ascontiguousarray(expected), labels, strict=True)}
+    by_content = {
+        row.tobytes(): label for row, label in zip(np.ascontiguousarray(expected), labels, strict=True)
+    }
     seen = []
     for part in ("train", "test"):
         own = data.dataset(part)
         seen += [row.tobytes() for row in own.features.values]
-        assert [own.classes[code] for code in own.target] == [by_content[row.tobytes()] for row in own.features.values]
+        assert [own.classes[code] for code in own.target] == [
+            by_content[row.tobytes()] for row in own.features.values
+        ]
     assert sorted(seen) == sorted(by_content)
     assert (data.rows, len(data.test), data.test_origin) == (48, 12, "held-out")
     assert data.train_names == ("",) * 48 and data.notes == {}
@@ -62,7 +71,10 @@ def test_each_row_keeps_its_values_and_its_label(kind):
 def test_what_is_held_out_depends_on_content_and_seed_alone(seed, kind):
     values, labels, _ = some(kind)
     order = np.random.default_rng(seed).permutation(len(values))
-    one, other = load_signals({"X": values, "y": labels}), load_signals({"X": values[order], "y": labels[order]})
+    one, other = (
+        load_signals({"X": values, "y": labels}),
+        load_signals({"X": values[order], "y": labels[order]}),
+    )
     assert one.fingerprint == other.fingerprint
     held = [sorted(row.tobytes() for row in data.test.features.values) for data in (one, other)]
     assert held[0] == held[1]
@@ -76,7 +88,10 @@ def test_the_fingerprint_sees_values_and_labels():
     changed, swapped = values.copy(), labels.copy()
     changed[3, 1, 2] += 1
     swapped[[0, 1]] = swapped[[1, 0]]
-    prints = {load_signals({"X": v, "y": y}).fingerprint for v, y in ((values, labels), (changed, labels), (values, swapped))}
+    prints = {
+        load_signals({"X": v, "y": y}).fingerprint
+        for v, y in ((values, labels), (changed, labels), (values, swapped))
+    }
     assert len(prints) == 3 and all(len(found) == 32 for found in prints)
 
 
@@ -110,7 +125,9 @@ def test_arrays_saved_without_names_are_told_by_their_dimensions(tmp_path):
     values, labels, _ = some()
     np.savez(tmp_path / "two.npz", values, labels)
     assert load_signals(tmp_path / "two.npz").schema.target == "y"
-    np.savez(tmp_path / "split.npz", values[:40], values[40:], labels[:40], labels[40:])  # as train_test_split returns them
+    np.savez(
+        tmp_path / "split.npz", values[:40], values[40:], labels[:40], labels[40:]
+    )  # as train_test_split returns them
     data = load_signals(tmp_path / "split.npz")
     assert (data.rows, len(data.test)) == (40, 20) and (data.train.features.values == values[:40]).all()
     for arrays in ((values, labels[:40]), (values, values), (labels, values, labels)):
@@ -135,14 +152,17 @@ def test_series_of_unequal_lengths_in_a_list():
     data = load_signals({"X": rows, "y": np.arange(40) % 2})
     assert data.schema.shape == (2, 8) and data.schema.missing and kind_of({"X": rows}) == "sequence"
     assert load_signals({"X": [row[0] for row in rows], "y": np.arange(40) % 2}).schema.shape == (1, 8)
-    assert load_signals({"X": np.array([row[0] for row in rows], dtype=object), "y": np.arange(40) % 2}).schema.shape == (1, 8)
+    assert load_signals(
+        {"X": np.array([row[0] for row in rows], dtype=object), "y": np.arange(40) % 2}
+    ).schema.shape == (1, 8)
     for odd in ([*rows, np.zeros((3, 5))], [*rows, "text"], [*rows, np.zeros((2, 2, 2))]):
         with pytest.raises(UserError, match="holds Python objects"):
             load_signals({"X": odd, "y": np.arange(41) % 2})
 
 
 def walks(rows=80, channels=3, points=40, alike=0.0, seed=0):
-    """Random walks; alike: the share that all channels have in common."""
+    """Random walks;
+    alike: the share that all channels have in common."""
     draw = np.random.default_rng(seed)
     own, common = (draw.normal(size=(rows, count, points)).cumsum(2) for count in (channels, 1))
     return ((1 - alike) * own + alike * common).astype(np.float32)
@@ -156,10 +176,17 @@ def test_the_axis_of_points_is_found(channels, points, alike, seed):
     labels = np.arange(200) % 2
     first, last = (load_signals({"X": array, "y": labels}) for array in (values, values.swapaxes(1, 2)))
     assert first.schema.shape == last.schema.shape == (channels, points)
-    assert first.fingerprint == last.fingerprint and "channels_last" not in first.notes and last.notes["channels_last"] == 1
+    assert (
+        first.fingerprint == last.fingerprint
+        and "channels_last" not in first.notes
+        and last.notes["channels_last"] == 1
+    )
     assert read_signals(values.swapaxes(1, 2)[:5], last.schema)[0].values.shape == (5, channels, points)
     schema = SignalSchema.from_dict(json.loads(json.dumps(last.schema.to_dict())))
-    assert schema.channels_last and not SignalSchema.from_dict(_without(schema.to_dict(), "channels_last")).channels_last
+    assert (
+        schema.channels_last
+        and not SignalSchema.from_dict(_without(schema.to_dict(), "channels_last")).channels_last
+    )
 
 
 def _without(document, name):
@@ -175,8 +202,13 @@ def test_numbers_that_mark_missing_points_are_missing(mark):
     with_marks[:, 1][holes], with_nan[:, 1][holes] = mark, np.nan
     labels = np.arange(60) % 2
     marked, known = (load_signals({"X": array, "y": labels}) for array in (with_marks, with_nan))
-    assert marked.fingerprint == known.fingerprint and marked.notes == {"marked_values": int(holes.sum())} | known.notes
-    assert marked.schema.cleaning.marks == ((), (float(np.float32(mark)),)) and not known.schema.cleaning.marks
+    assert (
+        marked.fingerprint == known.fingerprint
+        and marked.notes == {"marked_values": int(holes.sum())} | known.notes
+    )
+    assert (
+        marked.schema.cleaning.marks == ((), (float(np.float32(mark)),)) and not known.schema.cleaning.marks
+    )
     assert marked.schema.missing
     assert SignalSchema.from_dict(json.loads(json.dumps(marked.schema.to_dict()))) == marked.schema
     new = read_signals(with_marks[:9], marked.schema)[0].values
@@ -193,7 +225,10 @@ def test_tiny_and_huge_units_are_taken_out(unit):
     small = values.copy()
     small[:, 1] *= np.float32(unit)
     data = load_signals({"X": small, "y": labels})
-    assert data.schema.cleaning.units == (1.0, unit) and not load_signals({"X": values, "y": labels}).schema.cleaning.units
+    assert (
+        data.schema.cleaning.units == (1.0, unit)
+        and not load_signals({"X": values, "y": labels}).schema.cleaning.units
+    )
     assert SignalSchema.from_dict(json.loads(json.dumps(data.schema.to_dict()))) == data.schema
     assert np.allclose(read_signals(small[:9], data.schema)[0].values, values[:9], rtol=1e-5)
     spread = data.train.features.values[:, 1].std()
@@ -220,7 +255,10 @@ def test_rows_of_the_bytes_of_a_square_are_images():
     squares = np.random.default_rng(0).integers(0, 256, (40, 64), np.uint8)
     labels = np.arange(40) % 2
     data = load_signals({"X": squares, "y": labels})
-    assert data.schema.shape == (1, 8, 8) and kind_of({"X": squares[:, :63]}) == kind_of({"X": squares * 1.0}) == "sequence"
+    assert (
+        data.schema.shape == (1, 8, 8)
+        and kind_of({"X": squares[:, :63]}) == kind_of({"X": squares * 1.0}) == "sequence"
+    )
     assert data.fingerprint == load_signals({"X": squares.reshape(40, 8, 8), "y": labels}).fingerprint
     assert load_signals({"X": squares * 1.0, "y": labels}, kind="image").schema.shape == (1, 8, 8)
     assert (read_signals(squares[:5], data.schema)[0].values == squares[:5].reshape(5, 1, 8, 8)).all()
@@ -232,7 +270,9 @@ def test_noise_stands_as_it_is_said_to_and_the_person_decides():
     assert load_signals({"X": values, "y": labels}, channels="last").schema.shape == (4, 30)
     turned = {"X": walks().swapaxes(1, 2), "y": np.arange(80) % 2}
     assert load_signals(turned, channels="first").schema.shape == (40, 3)
-    tested = load_signals(turned, test={"X": walks(20, seed=1), "y": np.arange(20) % 2})  # the test rows stand otherwise
+    tested = load_signals(
+        turned, test={"X": walks(20, seed=1), "y": np.arange(20) % 2}
+    )  # the test rows stand otherwise
     assert tested.test.features.values.shape == (20, 3, 40)
 
 
@@ -253,7 +293,10 @@ def test_npy_files_find_their_labels(tmp_path):
     for part, rows in (("train", slice(0, 40)), ("test", slice(40, None))):
         np.save(tmp_path / f"X_{part}.npy", values[rows])
         np.save(tmp_path / f"y_{part}.npy", labels[rows])
-    assert (load_signals(tmp_path / "X_train.npy").rows, len(load_signals(tmp_path / "X_train.npy").test)) == (40, 20)
+    assert (
+        load_signals(tmp_path / "X_train.npy").rows,
+        len(load_signals(tmp_path / "X_train.npy").test),
+    ) == (40, 20)
 
 
 def test_whole_groups_are_held_out():
@@ -279,7 +322,11 @@ def test_the_task_follows_from_the_labels(labels, task):
 def test_a_row_alone_in_its_class_is_left_out():
     values, _, _ = some()
     data = load_signals({"X": values, "y": ["u", "v", "v"] * 19 + ["u", "v", "lonely"]})
-    assert data.schema.task == "binary" and data.notes == {"rows_alone_in_their_class": 1} and data.rows + len(data.test) == 59
+    assert (
+        data.schema.task == "binary"
+        and data.notes == {"rows_alone_in_their_class": 1}
+        and data.rows + len(data.test) == 59
+    )
 
 
 def test_rows_without_a_target_are_left_out():
@@ -305,8 +352,13 @@ def test_twelve_of_sixteen_bits_fill_a_byte_and_new_images_are_scaled_as_the_tra
     deep = draw.integers(0, 4096, (40, 8, 9, 1), np.uint16)
     deep[0, 0, 0, 0], deep[1:20] = 4095, deep[1:20] // 4
     data = load_signals({"X": deep, "y": np.arange(40) % 2})
-    assert data.schema.bits == 12 and max(data.train.features.values.max(), data.test.features.values.max()) == 255
-    dark = read_signals(deep[1:20].astype(np.int64), data.schema)[0].values  # no pixel needs more than ten bits
+    assert (
+        data.schema.bits == 12
+        and max(data.train.features.values.max(), data.test.features.values.max()) == 255
+    )
+    dark = read_signals(deep[1:20].astype(np.int64), data.schema)[
+        0
+    ].values  # no pixel needs more than ten bits
     assert (dark == np.rint(deep[1:20, None, :, :, 0] * (255 / 4095))).all()
     brighter = read_signals(np.full((3, 8, 9, 1), 60000), data.schema)[0].values
     assert (brighter == 255).all()
@@ -391,7 +443,14 @@ def test_kinds_are_told_from_headers_and_names(tmp_path):
     folders(tmp_path)
     np.save(tmp_path / "c.npy", np.zeros((3, 28, 28)))
     assert kind_of(tmp_path / "c.npy") == "image"
-    kinds = {"a.npz": "sequence", "b.npy": "image", "t.csv": "table", "set": "image", "x.ts": "sequence", "x.arff": "sequence"}
+    kinds = {
+        "a.npz": "sequence",
+        "b.npy": "image",
+        "t.csv": "table",
+        "set": "image",
+        "x.ts": "sequence",
+        "x.arff": "sequence",
+    }
     assert {name: kind_of(str(tmp_path / name)) for name in kinds} == kinds
     assert kind_of(tmp_path / "t.csv", "sequence") == "sequence" and kind_of("sklearn:digits") == "table"
     assert kind_of(pl.DataFrame({"a": [1]})) == "table" and kind_of(Path("nowhere.csv")) == "table"

@@ -35,7 +35,13 @@ def datasets(draw):
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
-@given(datasets(), st.sampled_from(["kfold", "holdout"]), st.integers(2, 7), st.floats(0.05, 0.5), st.integers(0, 9))
+@given(
+    datasets(),
+    st.sampled_from(["kfold", "holdout"]),
+    st.integers(2, 7),
+    st.floats(0.05, 0.5),
+    st.integers(0, 9),
+)
 def test_validation_rows_never_train(data, scheme, folds, fraction, repeat):
     if scheme == "kfold" and folds > len(data):
         folds = len(data)

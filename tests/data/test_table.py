@@ -58,7 +58,7 @@ def csv_text(frame, separator=","):
     return frame.write_csv(separator=separator)
 
 
-# --------------------------------------------------------------------------------------------------------- reading
+# ---------------------------------------------------------------------------------------------------- reading
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
@@ -68,7 +68,9 @@ def test_delimiters_and_encodings_read_the_same(tmp_path, separator, encoding):
     path = write(tmp_path / "data.csv", csv_text(data, separator).encode(encoding))
     assert read_frame(path).equals(data)
     table = load_table(path, "y")
-    assert table.notes == {} and ("read as Windows-1252" in table.told.get("encoding", "")) == (encoding == "latin-1")
+    assert table.notes == {} and ("read as Windows-1252" in table.told.get("encoding", "")) == (
+        encoding == "latin-1"
+    )
 
 
 def test_a_single_byte_file_is_read_as_windows_writes_it(tmp_path):
@@ -81,7 +83,12 @@ def test_a_single_byte_file_is_read_as_windows_writes_it(tmp_path):
     assert "\x81" in read_frame(path, form=FileForm("latin-1"))["c"].to_list(), "who asks for it"
 
 
-TITLES = [("Report\n", 1), ("Report\n\nSource: the office\n", 2), ("Report,,\n,,\n", 2), ('"Two\nlines"\n', 2)]
+TITLES = [
+    ("Report\n", 1),
+    ("Report\n\nSource: the office\n", 2),
+    ("Report,,\n,,\n", 2),
+    ('"Two\nlines"\n', 2),
+]
 
 
 @pytest.mark.parametrize(("title", "lines"), TITLES)
@@ -101,9 +108,13 @@ def test_a_remark_behind_a_bar_above_the_header(tmp_path):
     data = plain()
     path = write(tmp_path / "adult.test", "|1x3 Cross validator\n" + csv_text(data))
     assert read_frame(path).equals(data)
-    assert load_table(data, "y", test=path).test.height == ROWS and load_table(path, "y").notes == {"lines_above_header": 1}
+    assert load_table(data, "y", test=path).test.height == ROWS and load_table(path, "y").notes == {
+        "lines_above_header": 1
+    }
     path.write_text("|1x3 Cross validator\n" + csv_text(data).partition("\n")[2])
-    with pytest.raises(UserError, match="looks like data: put the header line of the training table above it"):
+    with pytest.raises(
+        UserError, match="looks like data: put the header line of the training table above it"
+    ):
         load_table(data, "y", test=path)
     index = write(tmp_path / "index.csv", "|x\n" + "".join(f"{row}|{row / 2}\n" for row in range(20)))
     assert read_frame(index).columns == ["column_1", "x"], "a first column without a name"
@@ -134,13 +145,22 @@ def test_the_sheet_of_a_workbook(cover, tmp_path, capfd):
     )
     more = load_table(cover, "y", sheet="More")
     assert more.train["a"].min() >= 100 and more.schema.form.sheet == "More"
-    assert read_frame(cover, form=more.schema.form)["a"].min() >= 100, "new rows come from the sheet of that name"
+    assert read_frame(cover, form=more.schema.form)["a"].min() >= 100, (
+        "new rows come from the sheet of that name"
+    )
     assert read_frame(cover, form=FileForm(sheet="Gone", remembered=True)).height == ROWS
-    with pytest.raises(UserError, match=r"no sheet 'Mor' \(did you mean 'More'\?\); its sheets are 'Cover', 'Data', 'More'"):
+    with pytest.raises(
+        UserError, match=r"no sheet 'Mor' \(did you mean 'More'\?\); its sheets are 'Cover', 'Data', 'More'"
+    ):
         load_table(cover, "y", sheet="Mor")
-    with pytest.raises(UserError, match=r"no target 'z'.*The sheet 'Data' was read; not read: 'Cover', 'More'"):
+    with pytest.raises(
+        UserError, match=r"no target 'z'.*The sheet 'Data' was read; not read: 'Cover', 'More'"
+    ):
         load_table(cover, "z")
-    assert _run(["recommend", str(cover), "--target", "y", "--sheet", "More", "--out", str(tmp_path / "run")]) == 0
+    assert (
+        _run(["recommend", str(cover), "--target", "y", "--sheet", "More", "--out", str(tmp_path / "run")])
+        == 0
+    )
     assert "sheet: More" in (tmp_path / "run" / "recommendation.yaml").read_text()
 
 
@@ -185,7 +205,9 @@ def book(tmp_path):
             sheet.write(0, 0, "Sales, as of May")
             sheet.write_row(2, 0, ["when", "amount", "code", "y", "at"])
             for row in range(ROWS):
-                sheet.write_datetime(3 + row, 0, datetime.datetime(2024, 1, 1) + datetime.timedelta(days=row), day)
+                sheet.write_datetime(
+                    3 + row, 0, datetime.datetime(2024, 1, 1) + datetime.timedelta(days=row), day
+                )
                 sheet.write(3 + row, 1, row / 4 if row % 5 else None)
                 sheet.write_string(3 + row, 2, f"00{row % 7}")
                 sheet.write(3 + row, 3, "a, b" if row % 2 else 'c "d"')
@@ -201,7 +223,12 @@ def test_a_spreadsheet_is_read_like_a_file(book):
     assert frame["when"][0] in ("2024-01-01", datetime.date(2024, 1, 1)) and frame["code"][1] == "001"
     assert frame["amount"].cast(pl.Float64).to_list()[:3] == [None, 0.25, 0.5]
     table = load_table(path, "y")
-    assert types_of(table) == {"when": "datetime", "amount": "numeric", "code": "categorical", "at": "numeric"}
+    assert types_of(table) == {
+        "when": "datetime",
+        "amount": "numeric",
+        "code": "categorical",
+        "at": "numeric",
+    }
     assert encode(frame[:2], table.schema).numeric[:, -1].tolist() == [0.5, 1.5], "hours"
     assert table.schema.classes == ("a, b", 'c "d"') and table.name == "data"
     assert table.notes == {"lines_above_header": 1}
@@ -240,7 +267,9 @@ def test_gzip_parquet_and_frames_read_the_same(tmp_path):
     tables = [load_table(source, "y") for source in sources]
     for table in tables:
         assert table.train.equals(tables[0].train) and table.test.equals(tables[0].test)
-        assert replace(table.schema, given=None) == replace(tables[0].schema, given=None)  # pandas has texts as objects
+        assert replace(table.schema, given=None) == replace(
+            tables[0].schema, given=None
+        )  # pandas has texts as objects
         assert table.fingerprint == tables[0].fingerprint
     assert [table.name for table in tables] == ["data-frame"] * 2 + ["data"] * 3
     assert tables[2].source == str(tmp_path / "data.parquet")
@@ -294,7 +323,11 @@ def test_names_become_unique_and_usable():
 
 def test_odd_names_work_to_the_end(tmp_path):
     data = plain()
-    for names in (["rows", "value", "label"], ["=1+1", "<script>", "\x1b[31mred"], ["\N{SNOWMAN}" * 500, "len", "cell"]):
+    for names in (
+        ["rows", "value", "label"],
+        ["=1+1", "<script>", "\x1b[31mred"],
+        ["\N{SNOWMAN}" * 500, "len", "cell"],
+    ):
         renamed = data.rename(dict(zip(data.columns, names, strict=True)))
         table = load_table(renamed, names[-1])
         assert len(table.dataset("train")) + len(table.dataset("test")) == ROWS
@@ -335,7 +368,7 @@ def test_bundled_sets(name, task, columns):
     assert table.schema.task == task and len(table.schema.columns) == columns and table.name == name
 
 
-# ------------------------------------------------------------------------------------------------------- bad input
+# -------------------------------------------------------------------------------------------------- bad input
 
 
 def bad_files(folder):
@@ -491,8 +524,13 @@ def test_a_row_that_is_alone_in_its_class_is_left_out_and_told(cells, asked, cla
     table = load_table(frame, "y", task=asked)
     assert table.schema.classes == classes
     assert table.train.height + table.test.height == sum(str(cell) in classes for cell in cells)
-    lonely, missing = (len([cell for cell in set(cells) if cell is not None]) - len(classes), cells.count(None))
-    assert table.notes == {"rows_alone_in_their_class": lonely} | ({"rows_without_target": missing} if missing else {})
+    lonely, missing = (
+        len([cell for cell in set(cells) if cell is not None]) - len(classes),
+        cells.count(None),
+    )
+    assert table.notes == {"rows_alone_in_their_class": lonely} | (
+        {"rows_without_target": missing} if missing else {}
+    )
     (told,) = [finding for finding in get_advice(frame, "y", AdviceOptions(task=asked)).recommendation.findings
                if finding.code == "rows-alone-in-their-class"]  # fmt: skip
     assert told.severity == "warning" and f"classes: {lonely}." in told.message
@@ -553,9 +591,13 @@ def test_counts_whose_largest_a_single_row_has_are_numbers_not_classes(values, t
     assert load_table(data, "y").schema.task == task
 
 
-@pytest.mark.parametrize(("columns", "options", "said"), BAD_REQUESTS, ids=[said[:30] for *_, said in BAD_REQUESTS])
+@pytest.mark.parametrize(
+    ("columns", "options", "said"), BAD_REQUESTS, ids=[said[:30] for *_, said in BAD_REQUESTS]
+)
 def test_bad_requests_end_in_one_line(columns, options, said):
-    data = plain().with_columns(**{name: pl.Series(v) if v is not None else pl.lit(None) for name, v in columns.items()})
+    data = plain().with_columns(
+        **{name: pl.Series(v) if v is not None else pl.lit(None) for name, v in columns.items()}
+    )
     with pytest.raises(UserError) as caught:
         load_table(data, **{"target": "y"} | options)
     assert said in one_line(caught.value)
@@ -593,7 +635,10 @@ def test_a_gzip_bomb_is_refused_within_bounded_memory(tmp_path):
         "except Exception as error: print(type(error).__name__, error)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "bomb.csv.gz")], capture_output=True, text=True, check=False
+        [sys.executable, "-c", code, str(tmp_path / "bomb.csv.gz")],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.stdout.startswith("UserError"), done.stdout + done.stderr
     assert "unpacks to more than" in done.stdout
@@ -623,10 +668,13 @@ def test_openml_without_a_network_is_one_line(monkeypatch):
     assert socket.getdefaulttimeout() == before
 
 
-# ----------------------------------------------------------------------------------------------------------- types
+# ------------------------------------------------------------------------------------------------------ types
 
 UUIDS = [f"{n:08x}-aaaa" for n in np.random.default_rng(3).integers(0, 2**31, ROWS)]
-SENTENCES = [f"the {n}th parcel came {word} than expected" for n, word in zip(range(ROWS), ["later", "sooner"] * 20, strict=True)]
+SENTENCES = [
+    f"the {n}th parcel came {word} than expected"
+    for n, word in zip(range(ROWS), ["later", "sooner"] * 20, strict=True)
+]
 WHOLE = np.random.default_rng(1).integers(0, 9, ROWS).tolist()
 
 
@@ -719,7 +767,10 @@ def test_limits_are_read_at_the_limit_and_keep_their_side():
     column = table.schema.columns[1]
     assert (column.type, column.limits) == ("numeric", True)
     assert "9 of 132 numbers are limits such as '<0.3'" in table.told["numbers-at-a-limit"]
-    for rows in (table.dataset("train").features, encode(frame.drop("y"), TableSchema.from_dict(table.schema.to_dict()))):
+    for rows in (
+        table.dataset("train").features,
+        encode(frame.drop("y"), TableSchema.from_dict(table.schema.to_dict())),
+    ):
         numbers = dict(zip(rows.numeric_names, rows.numeric.T, strict=True))
         assert set(np.unique(numbers["x.side"])) == {-1.0, 0.0, 1.0}
         assert set(numbers["x"][numbers["x.side"] == -1]) == {0.3, 4.5}
@@ -728,7 +779,11 @@ def test_limits_are_read_at_the_limit_and_keep_their_side():
 
 
 def test_limits_of_amounts_have_a_side_and_a_single_limit_is_told():
-    amounts = [*(f"\u20ac{n}K" for n in range(100, 160)), *(f"\u20ac{n / 10:.1f}M" for n in range(10, 55)), *["<\u20ac50K"] * 15]
+    amounts = [
+        *(f"\u20ac{n}K" for n in range(100, 160)),
+        *(f"\u20ac{n / 10:.1f}M" for n in range(10, 55)),
+        *["<\u20ac50K"] * 15,
+    ]
     single = [*(f"{n}.5" for n in range(119)), "<0.3"]
     table = load_table(plain(120).with_columns(amount=pl.Series(amounts), x=pl.Series(single)), "y")
     amount = next(column for column in table.schema.columns if column.name == "amount")
@@ -749,7 +804,9 @@ def test_a_target_with_limits_is_a_number_and_told():
     assert "drawn towards it" in table.told["target-at-a-limit"]
 
 
-@pytest.mark.parametrize("values", [["<18", "18", ">65"], ["<=50K", ">50K"], ["1", "2", "3+"], ["<1", "1", "2", "3", ">=4"]])
+@pytest.mark.parametrize(
+    "values", [["<18", "18", ">65"], ["<=50K", ">50K"], ["1", "2", "3+"], ["<1", "1", "2", "3", ">=4"]]
+)
 def test_names_of_ranges_are_no_limits(values):
     assert typed(values * 40).type == "categorical"
 
@@ -759,7 +816,10 @@ def test_names_of_ranges_are_no_limits(values):
     [
         ([f"${n}.5" for n in range(60)] + [f"€{n}" for n in range(60)], r"several currencies \(\$, €\)"),
         ([f"{n}.5" for n in range(90)] + ["soon"] * 30, r"75% of its cells\), but for 'soon' \(30\)"),
-        ([f"{n}.5%" for n in range(60)] + [f"0.{n}" for n in range(10, 70)], "per cents beside fractions such as '0"),
+        (
+            [f"{n}.5%" for n in range(60)] + [f"0.{n}" for n in range(10, 70)],
+            "per cents beside fractions such as '0",
+        ),
     ],
 )
 def test_what_looks_like_numbers_is_told_with_the_cells_that_prevent_it(values, says):
@@ -777,7 +837,11 @@ def test_a_number_is_read_as_it_was_written(number, style):
     size = abs(number)
     negative = style.endswith("-") or style.startswith("(")
     text = style.format(size)
-    [form] = [f for f in columns.number_forms(pl.Series([text])) if f.startswith(".") and (f[1:] or "kg" not in text)][-1:]
+    [form] = [
+        f
+        for f in columns.number_forms(pl.Series([text]))
+        if f.startswith(".") and (f[1:] or "kg" not in text)
+    ][-1:]
     assert columns.parse_numbers(pl.Series([text]), form)[0] == pytest.approx(-size if negative else size)
 
 
@@ -807,7 +871,14 @@ def test_a_column_of_numbers_in_one_style_is_read_as_it_was_written(numbers, min
     assert read.to_list() == pytest.approx(numbers * 3)
 
 
-OTHER_SCALES = [("${}", "\u20ac{}"), ("{} kg", "{} g"), ("CHF {}", "GBP {}"), ("{}%", "0.{}"), ("{}MB", "{}GB"), ("{}", "x{}")]
+OTHER_SCALES = [
+    ("${}", "\u20ac{}"),
+    ("{} kg", "{} g"),
+    ("CHF {}", "GBP {}"),
+    ("{}%", "0.{}"),
+    ("{}MB", "{}GB"),
+    ("{}", "x{}"),
+]
 
 
 @settings(max_examples=30, deadline=None)
@@ -818,13 +889,21 @@ def test_a_column_that_is_asked_to_be_numeric_reads_one_scale(styles, which):
     assert len({one for one, there in zip(which, read, strict=True) if there}) <= 1
 
 
-@pytest.mark.parametrize("values", [["3-5", "5-12"], ["A12", "B13"], ["12:3", "4:5"], ["25:10", "26:00"], ["Model 2000", "X"]])
+@pytest.mark.parametrize(
+    "values", [["3-5", "5-12"], ["A12", "B13"], ["12:3", "4:5"], ["25:10", "26:00"], ["Model 2000", "X"]]
+)
 def test_what_only_looks_like_a_number_stays_text(values):
     assert typed(values * 40).type == "categorical"
 
 
 @pytest.mark.parametrize(
-    "values", [["2024-01", "2023-12"], ["01/2024", "12/2023"], ["Jan 2024", "Dec 2023"], ["January 2024", "December 2023"]]
+    "values",
+    [
+        ["2024-01", "2023-12"],
+        ["01/2024", "12/2023"],
+        ["Jan 2024", "Dec 2023"],
+        ["January 2024", "December 2023"],
+    ],
 )
 def test_months_without_a_day_are_their_first(values):
     column = typed(values * 40)
@@ -941,7 +1020,7 @@ def test_types_do_not_depend_on_the_order_of_columns_or_on_the_test_rows():
     assert load_table(data, "y", test=test).schema == load_table(data, "y", test=test.head(5)).schema
 
 
-# ------------------------------------------------------------------------------------------------------------ tasks
+# ------------------------------------------------------------------------------------------------------ tasks
 
 
 @pytest.mark.parametrize(
@@ -980,7 +1059,7 @@ def test_rows_without_a_target_are_left_out_and_counted():
     assert table.notes["rows_without_target"] == 5 and len(table.train) + len(table.test) == ROWS - 5
 
 
-# --------------------------------------------------------------------------------------------------------- hold-out
+# --------------------------------------------------------------------------------------------------- hold-out
 
 
 def numbered(rows, **more):
@@ -1008,12 +1087,17 @@ def test_the_hold_out_follows_the_seed_and_the_content_not_the_order(target):
 
 def test_the_hold_out_is_the_same_in_another_process():
     code = (
-        "import sys; from advisor.data.tables.table import load_table; table = load_table('sklearn:wine', 'target', seed=3);"
+        "import sys; from advisor.data.tables.table import load_table; table = load_table('sklearn:wine', "
+        "'target', seed=3);"
         "print(table.fingerprint, sorted(table.test['alcohol'].to_list()))"
     )
     here = load_table("sklearn:wine", "target", seed=3)
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ | {"PYTHONHASHSEED": "7"}
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"PYTHONHASHSEED": "7"},
     )
     assert done.stdout.strip() == f"{here.fingerprint} {sorted(here.test['alcohol'].to_list())}"
 
@@ -1021,7 +1105,9 @@ def test_the_hold_out_is_the_same_in_another_process():
 def test_large_tables_hold_out_by_content_too():
     rows = 210_000
     rng = np.random.default_rng(0)
-    data = pl.DataFrame({f"x{n}": rng.normal(size=rows) for n in range(10)} | {"y": rng.choice(["u", "v"], rows)})
+    data = pl.DataFrame(
+        {f"x{n}": rng.normal(size=rows) for n in range(10)} | {"y": rng.choice(["u", "v"], rows)}
+    )
     first, again = load_table(data, "y"), load_table(data.reverse(), "y")
     assert set(first.test["x9"]) == set(again.test["x9"]) and first.fingerprint == again.fingerprint
 
@@ -1030,7 +1116,9 @@ def test_the_fingerprint_notices_a_changed_cell():
     data = numbered(60)
     changed = data.with_columns(a=pl.when(pl.int_range(60) == 30).then(9.75).otherwise("a"))
     swapped = data.with_columns(a=pl.col("a").reverse())
-    prints = {load_table(frame, "y").fingerprint for frame in (data, changed, swapped, data.rename({"a": "b"}))}
+    prints = {
+        load_table(frame, "y").fingerprint for frame in (data, changed, swapped, data.rename({"a": "b"}))
+    }
     assert len(prints) == 4
 
 
@@ -1069,8 +1157,14 @@ def timed(**columns):
 @pytest.mark.parametrize(
     "times, parts",
     [
-        ([datetime.datetime(2024, 1, 1) + datetime.timedelta(hours=n) for n in range(1000)], ["weekday", "hour", "days"]),
-        ([datetime.date(2020, 1, 1) + datetime.timedelta(days=n) for n in range(1000)], ["month", "day", "weekday", "days"]),
+        (
+            [datetime.datetime(2024, 1, 1) + datetime.timedelta(hours=n) for n in range(1000)],
+            ["weekday", "hour", "days"],
+        ),
+        (
+            [datetime.date(2020, 1, 1) + datetime.timedelta(days=n) for n in range(1000)],
+            ["month", "day", "weekday", "days"],
+        ),
         ([str(datetime.date(2024, 1, 1) + datetime.timedelta(days=n // 100)) for n in range(1000)], ["days"]),
     ],
     ids=["hours", "days", "ten days"],
@@ -1084,14 +1178,19 @@ def test_the_time_becomes_its_days_and_what_comes_round_in_it_twice(times, parts
     assert features.trend == ("when.days",)
     fresh = encode(data, table.schema)
     at = fresh.numeric_names.index("when.days")
-    assert np.array_equal(fresh.numeric[:800, at], features.numeric[:, at]), "new rows are read as the training rows were"
+    assert np.array_equal(fresh.numeric[:800, at], features.numeric[:, at]), (
+        "new rows are read as the training rows were"
+    )
     assert table.dataset("test").features.numeric[:, at].min() > features.numeric[:, at].max()
 
 
 def test_a_time_that_is_a_number_is_one_input_and_must_be_there_to_predict():
     data = timed(step=list(range(1000)))
     schema = load_table(data, "y", time_column="step").schema
-    assert schema.time_parts == ("step",) and TableSchema.from_dict(json.loads(json.dumps(schema.to_dict()))) == schema
+    assert (
+        schema.time_parts == ("step",)
+        and TableSchema.from_dict(json.loads(json.dumps(schema.to_dict()))) == schema
+    )
     with pytest.raises(UserError, match="no column 'step'"):
         encode(data.drop("step"), schema)
 
@@ -1117,7 +1216,9 @@ def test_rows_of_one_time_are_not_parted():
 
 def test_a_class_that_only_the_latest_rows_have_is_counted_and_left_out():
     answers = ["a", "b"] * 45 + ["new", "a"] * 5
-    table = load_table(numbered(100).with_columns(y=pl.Series(answers), t=pl.int_range(100)), "y", time_column="t")
+    table = load_table(
+        numbered(100).with_columns(y=pl.Series(answers), t=pl.int_range(100)), "y", time_column="t"
+    )
     assert table.notes["test_rows_of_unseen_class"] == 5 and table.schema.classes == ("a", "b")
 
 
@@ -1130,7 +1231,7 @@ def test_a_given_test_table_is_read_by_the_schema_of_the_training_rows():
     assert (features.categorical == UNSEEN).all() and np.isnan(features.numeric[:, 1]).all()
 
 
-# -------------------------------------------------------------------------------------------------------- new rows
+# --------------------------------------------------------------------------------------------------- new rows
 
 
 def rich():
@@ -1160,7 +1261,9 @@ def test_encoding_of_every_type():
     assert (at["day.month"][1], at["day.day"][1], at["day.weekday"][0], at["day.year"][0]) == (2, 2, 1, 2024)
     assert "day.hour" not in at and at["stamp.hour"][5] == 5
     assert at["remark.length"][0] == len("remark number 0 of many kinds")
-    assert table.schema.words == {"remark": ()} and not any(name.startswith("remark.word") for name in at)  # all are common
+    assert table.schema.words == {"remark": ()} and not any(
+        name.startswith("remark.word") for name in at
+    )  # all are common
     assert not any(name.startswith(("id", "fixed")) for name in at)
     codes = features.categorical[:, 1]
     for code, value in zip(codes.tolist(), data["code"].to_list(), strict=True):
@@ -1177,10 +1280,14 @@ def test_a_text_is_told_by_the_words_that_some_rows_have():
     assert table.schema.words == {"remark": ("and", "leak", "noise", "rust")}
     schema = TableSchema.from_dict(json.loads(json.dumps(table.schema.to_dict())))
     assert schema == table.schema
-    features = encode(pl.DataFrame({"a": [1.0] * 4, "remark": ["a LEAK, rust!", "nothing", None, "noise"]}), schema)
+    features = encode(
+        pl.DataFrame({"a": [1.0] * 4, "remark": ["a LEAK, rust!", "nothing", None, "noise"]}), schema
+    )
     assert features.words == tuple(f"remark.word.{word}" for word in ("and", "leak", "noise", "rust"))
     half = 0.5**0.5
-    assert np.allclose(features.numeric[:, features.word_columns], [[0, half, 0, half], [0] * 4, [0] * 4, [0, 0, 1, 0]])
+    assert np.allclose(
+        features.numeric[:, features.word_columns], [[0, half, 0, half], [0] * 4, [0] * 4, [0, 0, 1, 0]]
+    )
     assert features.numeric_names[-1] == "remark.length" and np.isnan(features.numeric[2, -1])
 
 
@@ -1211,7 +1318,10 @@ def test_encoding_no_rows_and_junk():
     data = rich()
     schema = load_table(data, "y").schema
     none = encode(data.head(0), schema)
-    assert none.numeric.shape == (0, len(encode(data, schema).numeric_names)) and none.categorical.shape == (0, 2)
+    assert none.numeric.shape == (0, len(encode(data, schema).numeric_names)) and none.categorical.shape == (
+        0,
+        2,
+    )
     used = [column.name for column in schema.columns if column.type not in ("identifier", "constant")]
     junk = encode(pl.DataFrame({name: ["~~", None, ""] for name in used}), schema)
     assert junk.categorical.tolist() == [[UNSEEN, UNSEEN], [MISSING, MISSING], [MISSING, MISSING]]
@@ -1234,17 +1344,39 @@ def test_very_many_levels_keep_the_most_frequent(monkeypatch):
     assert encode(data, table.schema).categorical[-1, 0] == UNSEEN
 
 
-# ------------------------------------------------------------------------------------------------------- any input
+# -------------------------------------------------------------------------------------------------- any input
 
 CELLS = st.one_of(
     st.text(max_size=6),
-    st.sampled_from(["1", "2.5", "inf", "nan", "NA", "2020-01-01", "yes", "no", "", "1e400", "-0", "9" * 25, "1,5", "3 kg"]),
+    st.sampled_from(
+        [
+            "1",
+            "2.5",
+            "inf",
+            "nan",
+            "NA",
+            "2020-01-01",
+            "yes",
+            "no",
+            "",
+            "1e400",
+            "-0",
+            "9" * 25,
+            "1,5",
+            "3 kg",
+        ]
+    ),
     st.floats().map(str),
 )
 TABLES = st.integers(1, 4).flatmap(
     lambda width: st.lists(st.lists(CELLS, min_size=width, max_size=width), min_size=1, max_size=30)
 )
-RELAXED = settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+RELAXED = settings(
+    max_examples=150,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 
 
 def survives(path, content):
@@ -1289,14 +1421,18 @@ def test_a_damaged_parquet_becomes_a_table_or_one_line(tmp_path, data):
     content = bytearray((tmp_path / "x.parquet").read_bytes())
     content = content[: data.draw(st.integers(4, len(content)))]
     for _ in range(data.draw(st.integers(0, 3))):
-        content[data.draw(st.integers(4, max(len(content) - 1, 4)) if len(content) > 4 else st.just(0))] ^= data.draw(
-            st.integers(0, 255)
+        content[data.draw(st.integers(4, max(len(content) - 1, 4)) if len(content) > 4 else st.just(0))] ^= (
+            data.draw(st.integers(0, 255))
         )
     survives(tmp_path / "y.parquet", bytes(content))
 
 
 @RELAXED
-@given(st.lists(st.tuples(st.text(max_size=8), st.text(max_size=8), st.text(max_size=8)), min_size=1, max_size=20))
+@given(
+    st.lists(
+        st.tuples(st.text(max_size=8), st.text(max_size=8), st.text(max_size=8)), min_size=1, max_size=20
+    )
+)
 def test_any_text_in_cells_comes_back(tmp_path, rows):
     clean = [[cell.replace("\0", "").replace("\r", "") for cell in row] for row in rows]
     text = io.StringIO(newline="")
@@ -1325,15 +1461,19 @@ def test_test_rows_of_a_class_that_no_training_row_has_are_left_out_and_counted(
 
 DAYS = [(datetime.date(2023, 1, 1) + datetime.timedelta(days=row)).isoformat() for row in range(200)]
 QUOTED = [
-    ("time", [day if row % 3 == 0 else "soon" for row, day in enumerate(DAYS)], "as dates in 133 of 200 cells, such as 'soon'"),
+    ("time", [day if row % 3 == 0 else "soon" for row, day in enumerate(DAYS)], "as dates in 133 of 200 "
+                                                                                "cells, such as 'soon'"),
     ("time", [None if row % 3 == 0 else ("soon", day)[row % 2] for row, day in enumerate(DAYS)],
      "as dates in 66 of 200 cells, such as 'soon', and is missing in 67"),
-    ("time", [str(row / 4) if row % 3 else "soon" for row in range(200)], "as numbers in 67 of 200 cells, such as 'soon'"),
+    ("time", [str(row / 4) if row % 3 else "soon" for row in range(200)], "as numbers in 67 of 200 cells, "
+                                                                          "such as 'soon'"),
     ("time", ["soon", "late"] * 100, "as dates or numbers in 200 of 200 cells, such as 'soon'"),
     ("time", [None if row % 3 == 0 else day for row, day in enumerate(DAYS)], "is missing in 67 of 200 rows"),
     ("time", ["2023-04-01"] * 200, "has one value in all rows"),
-    ("target", [str(row / 4) if row % 3 else "bad" for row in range(200)], "67 of 200 cells are no numbers, such as 'bad'"),
-    ("test", [str(row / 4) if row % 3 else "bad" for row in range(200)], "67 of 200 cells are no numbers, such as 'bad'"),
+    ("target", [str(row / 4) if row % 3 else "bad" for row in range(200)], "67 of 200 cells are no numbers, "
+                                                                           "such as 'bad'"),
+    ("test", [str(row / 4) if row % 3 else "bad" for row in range(200)], "67 of 200 cells are no numbers, "
+                                                                         "such as 'bad'"),
 ]  # fmt: skip
 
 
@@ -1343,11 +1483,18 @@ def test_an_error_quotes_the_cells_that_cannot_be_read_and_how_many(role, cells,
     options = {"time": {"time_column": "c"}, "target": {"task": "regression"}, "test": {"test": data}}[role]
     target = "c" if role in ("target", "test") else "y"
     with pytest.raises(UserError, match=re.escape(says)) as caught:
-        load_table(data.with_columns(c=pl.int_range(pl.len()) / 7) if role == "test" else data, target, **options)
+        load_table(
+            data.with_columns(c=pl.int_range(pl.len()) / 7) if role == "test" else data, target, **options
+        )
     one_line(caught.value)
 
 
 def test_cells_that_are_read_as_missing_are_told():
-    data = plain(200).with_columns(c=pl.Series([day if row % 3 == 0 else "soon" for row, day in enumerate(DAYS)]))
+    data = plain(200).with_columns(
+        c=pl.Series([day if row % 3 == 0 else "soon" for row, day in enumerate(DAYS)])
+    )
     told = load_table(data, "y", types={"c": "datetime"}).told["unreadable-cells"]
-    assert told == "Cells that cannot be read count as missing: in 'c' (datetime) 133 of 200 cells, such as 'soon'."
+    assert (
+        told
+        == "Cells that cannot be read count as missing: in 'c' (datetime) 133 of 200 cells, such as 'soon'."
+    )

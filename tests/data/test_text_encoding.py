@@ -1,5 +1,5 @@
-"""Text files that are not UTF-8: the encoding is found out and told, what is provably wrong is refused, and new rows are read as
-the training rows were."""
+"""Text files that are not UTF-8: the encoding is found out and told, what is provably wrong is refused, and
+new rows are read as the training rows were."""
 
 import numpy as np
 import polars as pl
@@ -16,7 +16,20 @@ from advisor.data.tables.text_encoding import CANDIDATES, find_encoding
 from advisor.errors import UserError
 
 WORDS = {
-    "cp1252": ["café", "größe", "Müller", "naïve", "señor", "São Paulo", "5 €", "“a” – b", "l’été", "m²", "21 °C", "¿qué?"],
+    "cp1252": [
+        "café",
+        "größe",
+        "Müller",
+        "naïve",
+        "señor",
+        "São Paulo",
+        "5 €",
+        "“a” – b",
+        "l’été",
+        "m²",
+        "21 °C",
+        "¿qué?",
+    ],
     "cp1250": ["Łódź", "Kraków", "Gdańsk", "Wrocław", "żółty", "Plzeň", "České Budějovice"],
     "cp1251": ["Москва", "Санкт-Петербург", "Казань", "да", "нет", "женский"],
     "koi8_r": ["Москва", "Санкт-Петербург", "Казань", "да", "нет", "женский"],
@@ -70,7 +83,12 @@ def test_what_is_provably_wrong_is_refused(tmp_path):
     with pytest.raises(UserError, match="neither UTF-8 nor sound text"):
         read_frame(path)
     write(path, table(WORDS["cp1251"]), "cp1251")
-    wrong = {"utf-8": "not in UTF-8", "ascii": "not in ascii", "nonsense": "no encoding", "base64": "no encoding"}
+    wrong = {
+        "utf-8": "not in UTF-8",
+        "ascii": "not in ascii",
+        "nonsense": "no encoding",
+        "base64": "no encoding",
+    }
     for asked, says in wrong.items():
         with pytest.raises(UserError, match=says):
             read_frame(path, form=FileForm(asked))
@@ -88,7 +106,9 @@ def test_who_names_the_encoding_is_believed(tmp_path):
 @pytest.mark.parametrize("new", ["gbk", "utf-8"])
 def test_new_rows_are_read_as_the_training_rows_were(tmp_path, new):
     """A single cell is too little to tell an encoding by."""
-    schema = TableSchema.from_dict(load_table(write(tmp_path / "t.csv", table(WORDS["gb18030"]), "gbk"), "y").schema.to_dict())
+    schema = TableSchema.from_dict(
+        load_table(write(tmp_path / "t.csv", table(WORDS["gb18030"]), "gbk"), "y").schema.to_dict()
+    )
     rows = table(["男"], 2)
     assert read_frame(write(tmp_path / "new.csv", rows, new), form=schema.form).equals(rows)
 
@@ -96,14 +116,21 @@ def test_new_rows_are_read_as_the_training_rows_were(tmp_path, new):
 def test_encoding_on_the_command_line(tmp_path, capfd):
     path = write(tmp_path / "t.csv", table(["男", "女"]), "gbk")
     command = ["recommend", str(path), "--target", "y", "--out", str(tmp_path / "run")]
-    assert _run([*command, "--encoding", "gbkk"]) == 2 and "there is no encoding 'gbkk'" in capfd.readouterr().err
+    assert (
+        _run([*command, "--encoding", "gbkk"]) == 2
+        and "there is no encoding 'gbkk'" in capfd.readouterr().err
+    )
     assert _run([*command, "--encoding", "gbk"]) == 0
     assert "encoding: gbk" in (tmp_path / "run" / "recommendation.yaml").read_text()
     assert _run(["why", str(tmp_path / "run")]) == 0
 
 
 def test_labels_of_an_archive_s_file(tmp_path):
-    lines = ["@classlabel true да нет", "@data", *[f"{n},2,{n % 3},4:{'нет' if n % 2 else 'да'}" for n in range(20)]]
+    lines = [
+        "@classlabel true да нет",
+        "@data",
+        *[f"{n},2,{n % 3},4:{'нет' if n % 2 else 'да'}" for n in range(20)],
+    ]
     (tmp_path / "t.ts").write_bytes("\n".join(lines).encode("cp1251"))
     assert set(read_archive(tmp_path / "t.ts", 10**6).labels) == {"да", "нет"}
 

@@ -59,7 +59,10 @@ def test_one_challenger_wins_by_chance_as_often_as_the_significance_says():
     """Neither too bold nor so timid that nothing could ever win."""
     runs = 1500
     won = sum(
-        decide(equal_contenders(np.random.default_rng(s), 1, normal), "recommended", np.full(ROWS, 100.0)).winner != "recommended"
+        decide(
+            equal_contenders(np.random.default_rng(s), 1, normal), "recommended", np.full(ROWS, 100.0)
+        ).winner
+        != "recommended"
         for s in range(runs)
     )
     assert least(0.05, runs) <= won <= runs - least(0.95, runs)
@@ -76,7 +79,9 @@ def test_rows_that_are_alike_are_no_more_evidence_than_their_groups_or_times(kin
         shared = rng.lognormal(size=len(years))
         challenger = shared + rng.normal(0, 0.2, 15)[years] + rng.normal(0, 0.3, len(years))
         losses = {"recommended": shared, "a": challenger}
-        return decide(losses, "recommended", np.full(len(years), 100.0), blocks=blocks).winner == "recommended"
+        return (
+            decide(losses, "recommended", np.full(len(years), 100.0), blocks=blocks).winner == "recommended"
+        )
 
     assert least(0.95, runs) <= sum(kept(run, blocks) for run in range(runs)) <= runs - least(0.05, runs)
     assert sum(kept(run, None) for run in range(runs)) < 0.8 * runs
@@ -105,7 +110,9 @@ def test_what_is_alike():
     assert (np.bincount(stretches) == 200 // STRETCHES).all()
     few = blocks_of(None, np.repeat([2001, 2002, 2003], [100, 60, 40]), every)
     assert len(np.unique(few)) == 3
-    alone = decide({"r": np.zeros(3), "a": np.array([-1.0, -1, -2])}, "r", np.ones(3), blocks=np.zeros(3, int))
+    alone = decide(
+        {"r": np.zeros(3), "a": np.array([-1.0, -1, -2])}, "r", np.ones(3), blocks=np.zeros(3, int)
+    )
     assert alone.winner == "r"  # of a single group nothing is known
     assert math.isfinite(alone.differences["a"].high)
 
@@ -127,7 +134,10 @@ def test_a_small_difference_is_found_because_contenders_are_compared_row_by_row(
     """The rows differ a hundred times more than the contenders do."""
     rng = np.random.default_rng(1)
     base = rng.lognormal(0, 2, ROWS)
-    assert decide({"recommended": base, "a": base - 0.01 + normal(rng) / 100}, "recommended", base + 1).winner == "a"
+    assert (
+        decide({"recommended": base, "a": base - 0.01 + normal(rng) / 100}, "recommended", base + 1).winner
+        == "a"
+    )
 
 
 def test_a_challenger_that_is_better_on_average_by_one_lucky_row_does_not_win():
@@ -162,7 +172,9 @@ def test_nothing_wins_on_pure_noise_however_wild_the_recommendation():
     for seed in range(runs):
         rng = np.random.default_rng(seed)
         target = rng.normal(size=ROWS)
-        scores = {name: rng.normal(0, size, ROWS) for name, size in (("recommended", 0.8), ("a", 0.2), ("b", 0.05))}
+        scores = {
+            name: rng.normal(0, size, ROWS) for name, size in (("recommended", 0.8), ("a", 0.2), ("b", 0.05))
+        }
         losses = {name: np.square(values - target) for name, values in scores.items()}
         kept += decide(losses, "recommended", np.square(target - target.mean())).winner == "recommended"
     assert kept >= least(0.95, runs)
@@ -291,14 +303,20 @@ def test_a_blend_need_only_have_the_smaller_mean():
     verdict = decide(losses, "recommended", base + 1, blend="blend")
     assert (verdict.winner, verdict.differences["blend"].high > 0) == ("blend", True)
     assert "within chance" in verdict.reason
-    assert decide({"recommended": base, "blend": slightly + 2e-3}, "recommended", base + 1, blend="blend").winner == "recommended"
+    assert (
+        decide({"recommended": base, "blend": slightly + 2e-3}, "recommended", base + 1, blend="blend").winner
+        == "recommended"
+    )
     clearly = decide({"recommended": base, "blend": base - 1}, "recommended", base + 1, blend="blend")
     assert "beyond chance" in clearly.reason
 
 
 def test_no_blend_wins_where_nothing_beats_a_constant():
     base = np.random.default_rng(6).lognormal(size=ROWS)
-    assert decide({"recommended": base + 1, "blend": base + 0.5}, "recommended", base, blend="blend").winner == "recommended"
+    assert (
+        decide({"recommended": base + 1, "blend": base + 0.5}, "recommended", base, blend="blend").winner
+        == "recommended"
+    )
 
 
 def test_with_a_constant_the_losses_at_epochs_that_other_rows_chose_are_compared():
@@ -307,6 +325,10 @@ def test_with_a_constant_the_losses_at_epochs_that_other_rows_chose_are_compared
     losses, constant = {"recommended": base, "a": base - 0.5}, base + 1
     assert decide(losses, "recommended", constant).winner == "a"
     chance = normal(np.random.default_rng(8))
-    unlucky = decide(losses, "recommended", constant, cross_fitted={"recommended": constant, "a": constant + chance})
+    unlucky = decide(
+        losses, "recommended", constant, cross_fitted={"recommended": constant, "a": constant + chance}
+    )
     assert (unlucky.winner, unlucky.reason) == ("recommended", "no contender predicts better than a constant")
-    assert decide(losses, "recommended", constant, cross_fitted={"recommended": base, "a": base}).winner == "a"
+    assert (
+        decide(losses, "recommended", constant, cross_fitted={"recommended": base, "a": base}).winner == "a"
+    )

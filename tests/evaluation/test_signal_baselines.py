@@ -48,7 +48,9 @@ def test_dilations_and_quantiles_are_those_of_aeon():
     dilations, counts = dilations_of(61, 420)
     assert (dilations == AEON["one.dilations"]).all() and (counts == AEON["one.per_dilation"]).all()
     fitted = MiniRocket.fit(AEON["one.series"][:1], 420)
-    np.testing.assert_allclose(np.concatenate([q.ravel() for q in fitted.quantiles]), AEON["one.biases"], atol=1e-4)
+    np.testing.assert_allclose(
+        np.concatenate([q.ravel() for q in fitted.quantiles]), AEON["one.biases"], atol=1e-4
+    )
 
 
 def test_gaps_and_short_series_are_filled():
@@ -71,7 +73,9 @@ def sines(rows, classes=2, seed=0):
     draw = np.random.default_rng(seed)
     target = np.arange(rows) % classes
     time = np.arange(80) / 80
-    values = np.sin(2 * np.pi * (3 + 2 * target[:, None]) * (time + draw.random((rows, 1)))) + draw.normal(0, 0.5, (rows, 80))
+    values = np.sin(2 * np.pi * (3 + 2 * target[:, None]) * (time + draw.random((rows, 1)))) + draw.normal(
+        0, 0.5, (rows, 80)
+    )
     return Dataset(Signals(values[:, None].astype(np.float32)), target, "binary", ("0", "1"))
 
 
@@ -87,7 +91,9 @@ def test_series_are_told_apart_with_probabilities_that_a_log_loss_can_judge():
 
 def test_a_regression_of_series():
     train = sines(60)
-    speed = Dataset(train.features, train.features.values[:, 0].std(axis=1).astype(float) * 10 + 1e6, "regression")
+    speed = Dataset(
+        train.features, train.features.values[:, 0].std(axis=1).astype(float) * 10 + 1e6, "regression"
+    )
     _, scores = fit_signal_baseline(speed)
     assert np.corrcoef(scores(speed.features), speed.target)[0, 1] > 0.9
 

@@ -149,7 +149,9 @@ class TestRayExecutor(ExecutorContract):
         def factory(shared):
             def objective(job):
                 yield 1, 1.0
-                return {name: os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")}, shared
+                return {
+                    name: os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+                }, shared
 
             return objective
 
@@ -231,7 +233,9 @@ def test_a_ray_of_our_own_leaves_nothing(tmp_path):
     """C10 and L2: no token in the user's home, nothing on stdout even when a worker dies, no process left."""
     environment = {**os.environ, "HOME": str(tmp_path)}
     del environment["RAY_AUTH_MODE"]
-    done = subprocess.run([sys.executable, "-c", LOCAL_START], env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", LOCAL_START], env=environment, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
     assert _processes_with_home(tmp_path) == []
@@ -239,17 +243,28 @@ def test_a_ray_of_our_own_leaves_nothing(tmp_path):
 
 @pytest.mark.slow
 def test_ray_ends_with_a_killed_driver(tmp_path):
-    """C7: nothing of ours runs on when the driver is gone. (Ray's agents and log monitor take a minute to notice.)"""
+    """C7: nothing of ours runs on when the driver is gone. (Ray's agents and log
+    monitor take a minute to notice.)"""
     code = LOCAL_START.replace("results = []", "print('up', flush=True); threading.Event().wait()")
     environment = {**os.environ, "HOME": str(tmp_path)}
-    driver = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
+    driver = subprocess.Popen(
+        [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True
+    )
     try:
         assert driver.stdout.readline() == "up\n"
         assert len(_processes_with_home(tmp_path)) > 2
     finally:
         driver.kill()
         driver.wait()
-    ours = ("raylet", "gcs_server", "ray::IDLE", "_Worker", "_Worker.run", "_Worker.prepare", "_Worker.__init__")
+    ours = (
+        "raylet",
+        "gcs_server",
+        "ray::IDLE",
+        "_Worker",
+        "_Worker.run",
+        "_Worker.prepare",
+        "_Worker.__init__",
+    )
     deadline = time.monotonic() + LIMIT
     while left := [name for name in _processes_with_home(tmp_path) if name.endswith(ours)]:
         assert time.monotonic() < deadline, left
@@ -296,10 +311,13 @@ assert len(after) > len(before) and set(after) == set(before), (before, after)
 
 
 def test_products_beside_the_start_of_ray_go_on():
-    """Ray forks this process: on more than one thread OpenBLAS would then wait for ever, also if loaded meanwhile."""
+    """Ray forks this process: on more than one thread OpenBLAS would then wait
+    for ever, also if loaded meanwhile."""
     unset = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     environment = {name: value for name, value in os.environ.items() if name not in unset}
-    done = subprocess.run([sys.executable, "-c", FORKS], env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", FORKS], env=environment, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -323,5 +341,8 @@ def test_a_client_that_ray_has_given_up_is_one_line():
     import ray
     from ray.util.client import ray as client
 
-    with pytest.raises(UserError, match="the connection to the cluster is lost: what was finished is kept"), unpacked(ray):
+    with (
+        pytest.raises(UserError, match="the connection to the cluster is lost: what was finished is kept"),
+        unpacked(ray),
+    ):
         client.call_remote(None)

@@ -1,7 +1,8 @@
-"""Nodes that join, share their GPUs and are lost: a Ray cluster of several on this machine, in a process of its own.
+"""Nodes that join, share their GPUs and are lost: a Ray cluster of several on
+this machine, in a process of its own.
 
-The file is also that process: ``python tests/test_nodes.py FOLDER`` prints what it saw as JSON. (The session's Ray is
-another cluster, and a process can be in one alone.)
+The file is also that process: ``python tests/test_nodes.py FOLDER`` prints what it saw as JSON. (The
+session's Ray is another cluster, and a process can be in one alone.)
 """
 
 import json
@@ -29,7 +30,8 @@ HEAD = {"num_cpus": 0, "include_dashboard": False}
 
 
 def drive(folder):
-    """A node with a GPU that four workers share; then a search in which another node joins, and the first is lost."""
+    """A node with a GPU that four workers share; then a search in which another
+    node joins, and the first is lost."""
     import ray
     from ray.cluster_utils import Cluster
 
@@ -111,7 +113,8 @@ class _DiesAtOnce:
 
 
 def together(executor):
-    """How many jobs of 40 bytes, and of 20, are under way at once on a GPU of 100: two and four, and not one more."""
+    """How many jobs of 40 bytes, and of 20, are under way at once on a GPU of
+    100: two and four, and not one more."""
     most = []
     for need, expected in ((40.0, 2), (20.0, 4)):
         names = [f"{need}-{number}" for number in range(executor.slots)]
@@ -133,12 +136,17 @@ def together(executor):
 
 @pytest.mark.slow
 def test_a_cluster_that_changes(tmp_path):
-    """C2, and filling the GPUs: nothing is lost with a node, the next is used, memory decides who runs together.
+    """C2, and filling the GPUs: nothing is lost with a node, the next is used,
+    memory decides who runs together.
 
     A head that is gone ends the search in one line.
     """
     done = subprocess.run(
-        [sys.executable, __file__, str(tmp_path)], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=300
+        [sys.executable, __file__, str(tmp_path)],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout.splitlines()[-1])
@@ -173,7 +181,9 @@ def test_a_worker_with_other_versions_is_found_before_the_first_trial(local_ray,
     executor = RayExecutor(script_factory, SHARED, workers=1)
     try:
         executor.submit(Job("never", {"losses": [1.0]}))
-        with pytest.raises(UserError, match=r"a worker on .* runs other versions: torch is .* there and 1\.0 here"):
+        with pytest.raises(
+            UserError, match=r"a worker on .* runs other versions: torch is .* there and 1\.0 here"
+        ):
             events_of(executor)
     finally:
         executor.close()
@@ -224,4 +234,3 @@ def test_jobs_are_packed_by_memory():
 
 if __name__ == "__main__":
     drive(sys.argv[1])
-

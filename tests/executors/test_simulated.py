@@ -21,7 +21,13 @@ EVERYTHING = Faults(death=0.01, hang=0.002, delay=0.5, duplicate=0.1, overtaken=
 
 
 def plan(trials, **changes):
-    settings = {"space": ToySpace(), "enqueue": ENQUEUE, "max_epochs": 6, "make_payload": toy_payload, "seed": 2}
+    settings = {
+        "space": ToySpace(),
+        "enqueue": ENQUEUE,
+        "max_epochs": 6,
+        "make_payload": toy_payload,
+        "seed": 2,
+    }
     return SearchPlan(trials=trials, **{**settings, **changes})
 
 
@@ -66,7 +72,9 @@ def test_in_memory_the_search_is_the_same(tmp_path, quick_disk):
     def searched(store, trials=60):
         executor = simulated(4, faults=EVERYTHING)
         result = search(plan(trials, trial_time_limit=60), executor, store, clock=executor.clock)
-        return [(t.number, t.params, t.value, t.state, end_of(t), t.intermediate_values) for t in result.trials]
+        return [
+            (t.number, t.params, t.value, t.state, end_of(t), t.intermediate_values) for t in result.trials
+        ]
 
     kept = InMemory()
     assert searched(lambda: kept) == searched(tmp_path / "j")
@@ -85,7 +93,13 @@ def test_the_same_seed_gives_the_same_events():
             ends = 0
             while ends < 3:
                 new = executor.poll(0.3)
-                ends = len({e.job_id for e in [*found, *new] if isinstance(e, ENDS) and e.job_id.startswith(f"{round_}.")})
+                ends = len(
+                    {
+                        e.job_id
+                        for e in [*found, *new]
+                        if isinstance(e, ENDS) and e.job_id.startswith(f"{round_}.")
+                    }
+                )
                 found += new
         return [(round(executor.clock(), 9), repr(event)) for event in found]
 
@@ -136,7 +150,9 @@ def test_a_driver_killed_after_any_trial_asks_on_as_if_nothing_had_been(tmp_path
     """R4: the sampler's state is in the journal, for every number of finished trials."""
 
     def kinds(journal):
-        return {place: (end_of(trial), trial.params) for place, trial in assert_run_is_sound(journal, 20).items()}
+        return {
+            place: (end_of(trial), trial.params) for place, trial in assert_run_is_sound(journal, 20).items()
+        }
 
     sizes, whole = [], tmp_path / "whole"
 
@@ -160,7 +176,8 @@ def test_a_driver_killed_after_any_trial_asks_on_as_if_nothing_had_been(tmp_path
 
 
 def test_a_configuration_that_was_set_aside_is_not_run_again(tmp_path):
-    """C1: its worker died twice; the same configuration, asked for again, also by a later driver, does not run."""
+    """C1: its worker died twice; the same configuration, asked for again, also
+    by a later driver, does not run."""
 
     class OneOfThree(ToySpace):
         def suggest(self, trial):
@@ -174,7 +191,11 @@ def test_a_configuration_that_was_set_aside_is_not_run_again(tmp_path):
         return job.payload["configuration"]["x"] == 1.0
 
     for trials in (10, 20):
-        search(plan(trials, space=OneOfThree(), enqueue={"good": {"x": 0}}), simulated(1, dies=dies), tmp_path / "j")
+        search(
+            plan(trials, space=OneOfThree(), enqueue={"good": {"x": 0}}),
+            simulated(1, dies=dies),
+            tmp_path / "j",
+        )
     found = assert_run_is_sound(tmp_path / "j", 20)
     aside = [place for place, trial in found.items() if trial.params["x"] == 1]
     assert len(aside) > 2
@@ -183,7 +204,8 @@ def test_a_configuration_that_was_set_aside_is_not_run_again(tmp_path):
     assert found[aside[0]].user_attrs["reason"] == "worker 0 died"
     number = found[aside[0]].number
     assert all(
-        found[place].user_attrs["reason"] == f"the configuration is that of trial {number}, which was set aside"
+        found[place].user_attrs["reason"]
+        == f"the configuration is that of trial {number}, which was set aside"
         for place in aside[1:]
     )
 
@@ -196,8 +218,16 @@ def test_a_trial_over_its_time_limit_is_pruned_or_set_aside(tmp_path):
 
     search(plan(6, trial_time_limit=10.0), simulated(2, seconds=seconds), tmp_path / "j")
     found = assert_run_is_sound(tmp_path / "j", 6)
-    assert [end_of(found[place]) for place in range(6)] == ["complete"] * 3 + ["pruned", "set aside", "complete"]
-    assert found[3].user_attrs["reason"] == found[4].user_attrs["reason"] == "it was under way for its limit of 10 s"
+    assert [end_of(found[place]) for place in range(6)] == ["complete"] * 3 + [
+        "pruned",
+        "set aside",
+        "complete",
+    ]
+    assert (
+        found[3].user_attrs["reason"]
+        == found[4].user_attrs["reason"]
+        == "it was under way for its limit of 10 s"
+    )
     assert found[3].state == TrialState.PRUNED
     assert found[3].value == toy_losses(found[3].params)[2]
 
@@ -217,7 +247,11 @@ def sizing(predict=lambda configuration, rows: float(rows)):
 
 def sized(limit, calls, **by_place):
     def payload(configuration, place):
-        return {**toy_payload(configuration, place), "batch_size": 100, "rows_limit": by_place.get(f"p{place}", limit)}
+        return {
+            **toy_payload(configuration, place),
+            "batch_size": 100,
+            "rows_limit": by_place.get(f"p{place}", limit),
+        }
 
     def factory(shared):
         inner = script_factory(shared)
@@ -256,7 +290,9 @@ def test_what_does_not_fit_row_by_row_is_set_aside_with_its_reason(tmp_path):
 
 
 def test_want_of_memory_without_a_sizing_is_told_once(tmp_path):
-    payload = lambda configuration, place: {**toy_payload(configuration, place), "memory_at": 1 if place == 2 else 0}  # noqa: E731
+    def payload(configuration, place):
+        return {**toy_payload(configuration, place), "memory_at": 1 if place == 2 else 0}
+
     search(plan(4, make_payload=payload), InProcessExecutor(script_factory, SHARED), tmp_path / "j")
     found = assert_run_is_sound(tmp_path / "j", 4)
     assert end_of(found[2]) == "set aside"

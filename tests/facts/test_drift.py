@@ -1,4 +1,5 @@
-"""Linear models that hold the time at the latest against those without it, on targets that drift, return or stay."""
+"""Linear models that hold the time at the latest against those without it, on
+targets that drift, return or stay."""
 
 import numpy as np
 import polars as pl
@@ -19,24 +20,37 @@ def table(times, other, codes=None):
     categorical = np.zeros((len(times), 0), np.int32) if codes is None else codes[:, None].astype(np.int32)
     names = (*(f"x{number}" for number in range(other.shape[1])), "t")
     levels = () if codes is None else (tuple("abc"),)
-    return Features(np.column_stack([other, times]), categorical, names, () if codes is None else ("c",), levels, trend=("t",))
+    return Features(
+        np.column_stack([other, times]),
+        categorical,
+        names,
+        () if codes is None else ("c",),
+        levels,
+        trend=("t",),
+    )
 
 
 def naive(times, other, codes, target):
     """The same with scikit-learn, cut by cut."""
     order = np.argsort(times, kind="stable")
-    inputs = np.column_stack([(other - other.mean(axis=0)) / other.std(axis=0), *(codes == code for code in np.unique(codes))])
+    inputs = np.column_stack(
+        [(other - other.mean(axis=0)) / other.std(axis=0), *(codes == code for code in np.unique(codes))]
+    )
     when, inputs, target = times[order].astype(float), inputs[order].clip(-3, 3), target[order]
     cuts, held, none = set(), 0.0, 0.0
     for share in np.linspace(FIRST_CUT, 1, CUTS, endpoint=False):
-        cuts |= set([at for at in range(1, len(when)) if when[at - 1] < when[at] and at >= share * len(when)][:1])
+        cuts |= set(
+            [at for at in range(1, len(when)) if when[at - 1] < when[at] and at >= share * len(when)][:1]
+        )
     for cut in cuts:
         ahead = slice(cut, cut + max(1, round(AHEAD * cut)))
         latest = sorted(when[:cut])[int(np.ceil((1 - LATEST_SHARE) * (cut - 1) - 1e-9))]
         moment = (np.minimum(when, latest) - when[:cut].mean()) / (when[:cut].std() or 1.0)
         for which, read in (("none", inputs), ("held", np.column_stack([inputs, moment]))):
             model = Ridge(alpha=1.0).fit(read[:cut], target[:cut])
-            error = np.square(model.predict(read[ahead]).reshape(-1, target.shape[1]) - target[ahead]).sum() / len(target[ahead])
+            error = np.square(
+                model.predict(read[ahead]).reshape(-1, target.shape[1]) - target[ahead]
+            ).sum() / len(target[ahead])
             held, none = (held + error, none) if which == "held" else (held, none + error)
     return held / none if cuts else None
 
@@ -45,9 +59,16 @@ def naive(times, other, codes, target):
 @given(st.integers(0, 10**6), st.integers(10, 80), st.integers(1, 30), st.integers(1, 3))
 def test_it_is_what_it_says(seed, rows, moments, numbers):
     draw = np.random.default_rng(seed)
-    times, other, codes = draw.integers(0, moments, rows), draw.normal(size=(rows, 2)), draw.integers(0, 3, rows)
+    times, other, codes = (
+        draw.integers(0, moments, rows),
+        draw.normal(size=(rows, 2)),
+        draw.integers(0, 3, rows),
+    )
     target = draw.normal(size=(rows, numbers)) + 0.1 * times[:, None]
-    found, expected = held_to_none(table(times, other, codes), times, target), naive(times, other, codes, target)
+    found, expected = (
+        held_to_none(table(times, other, codes), times, target),
+        naive(times, other, codes, target),
+    )
     assert found == expected if expected is None else found == pytest.approx(expected, rel=1e-6)
 
 
@@ -71,7 +92,10 @@ def test_what_another_column_says_is_not_the_times():
 
 def test_no_ratio_without_cuts_or_errors_and_odd_columns_do_no_harm():
     times, none = np.arange(50), np.zeros((50, 0))
-    assert held_to_none(table(np.zeros(50, np.int64), none), np.zeros(50, np.int64), times[:, None] * 1.0) is None
+    assert (
+        held_to_none(table(np.zeros(50, np.int64), none), np.zeros(50, np.int64), times[:, None] * 1.0)
+        is None
+    )
     assert held_to_none(table(times, none), times, np.ones((50, 1))) is None
     assert held_to_none(table(times, none), times, 1e300 * times[:, None]) is None
     odd = np.column_stack([np.full(50, np.nan), np.ones(50), np.where(times % 2, np.nan, 1e308)])
@@ -83,7 +107,9 @@ def test_no_ratio_without_cuts_or_errors_and_odd_columns_do_no_harm():
 def test_the_time_is_held_where_that_would_have_paid(way, trend):
     data, when = frame(700), np.arange(700) // 35
     level = 0.5 * when if way == "drifts" else 5 * np.sin(2 * np.pi * when / 10)
-    data = data.with_columns(y=pl.Series(np.random.default_rng(0).normal(size=700) + level), t=pl.Series(when))
+    data = data.with_columns(
+        y=pl.Series(np.random.default_rng(0).normal(size=700) + level), t=pl.Series(when)
+    )
     advice = get_advice(data, "y", AdviceOptions(time_column="t"))
     ratio = advice.facts.values["time.held_to_none"]
     assert (ratio < 1) == (way == "drifts")

@@ -85,7 +85,14 @@ def test_counts_of_rows_and_columns(loaded, facts):
     assert facts["features.used"] == 8
     kinds = Counter(column.type for column in loaded.schema.columns)
     assert all(facts[f"features.{kind}"] == count for kind, count in kinds.items())
-    assert kinds == {"numeric": 4, "boolean": 1, "categorical": 2, "constant": 1, "identifier": 1, "datetime": 1}
+    assert kinds == {
+        "numeric": 4,
+        "boolean": 1,
+        "categorical": 2,
+        "constant": 1,
+        "identifier": 1,
+        "datetime": 1,
+    }
     assert facts["columns.constant"] == ["fixed"] and facts["columns.identifier"] == ["id"]
     assert facts["rows_per_feature"] == facts["rows"] / 8
     assert facts["encoded_width"] == facts["encoded_width.one_hot"] == 4 + 1 + 5 + (3 + 2)
@@ -153,7 +160,9 @@ def test_regression_target():
     assert facts["target.mean"] == pytest.approx(mean)
     assert facts["target.std"] == pytest.approx(spread)
     assert facts["target.skew"] == pytest.approx(naive_skew(values))
-    assert facts["target.kurtosis"] == pytest.approx(statistics.fmean(((v - mean) / spread) ** 4 for v in values) - 3)
+    assert facts["target.kurtosis"] == pytest.approx(
+        statistics.fmean(((v - mean) / spread) ** 4 for v in values) - 3
+    )
     assert facts["target.distinct"] == len(set(values))
     assert facts["target.minimum"] == min(values)
     assert facts["target.zero_share"] == 0
@@ -162,7 +171,9 @@ def test_regression_target():
 
 def test_duplicates_and_conflicts():
     rng = np.random.default_rng(1)
-    data = pl.DataFrame({"a": rng.integers(0, 6, 80), "b": rng.choice(["u", "v"], 80).tolist(), "id": np.arange(80)})
+    data = pl.DataFrame(
+        {"a": rng.integers(0, 6, 80), "b": rng.choice(["u", "v"], 80).tolist(), "id": np.arange(80)}
+    )
     data = data.with_columns(y=pl.Series(rng.choice(["p", "q"], 80).tolist()))
     loaded = load_table(data, "y")
     facts = measure_table(loaded, MACHINE).values
@@ -177,7 +188,9 @@ def test_duplicates_and_conflicts():
 def test_high_cardinality_and_encoded_width():
     rng = np.random.default_rng(2)
     data = pl.DataFrame({"many": [f"v{i}" for i in rng.integers(0, 70, 900)], "x": rng.normal(size=900)})
-    facts = measure_table(load_table(data.with_columns(y=pl.Series(rng.normal(size=900))), "y"), MACHINE).values
+    facts = measure_table(
+        load_table(data.with_columns(y=pl.Series(rng.normal(size=900))), "y"), MACHINE
+    ).values
     assert facts["cardinality.max"] == 70 and facts["columns.high_cardinality"] == ["many"]
     assert facts["encoded_width"] == 1 + 8 and facts["encoded_width.one_hot"] == 1 + 70
 
@@ -186,7 +199,9 @@ def test_high_cardinality_and_encoded_width():
 def test_a_leaked_copy_of_the_target_is_found_and_nothing_else_is(target):
     data = frame(300)
     if target == "y":
-        copy = data["y"].replace_strict({"a": 3.5, "b": -1.0}) + pl.Series(np.random.default_rng(0).uniform(size=300))
+        copy = data["y"].replace_strict({"a": 3.5, "b": -1.0}) + pl.Series(
+            np.random.default_rng(0).uniform(size=300)
+        )
     else:
         copy = data["z"].log() * 7
     facts = measure_table(table(data.with_columns(copy.alias("leak")), target), MACHINE).values
@@ -208,16 +223,26 @@ def test_spellings_of_one_level_are_counted():
     answers = ["yes", "Yes", "no", "n o"] * 30
     data = pl.DataFrame({"town": towns, "y": answers, "a": range(120)})
     facts = measure_table(load_table(data, "y", join_spellings=False)).values
-    assert (facts["spellings.levels"], facts["columns.spellings"], facts["spellings.classes"]) == (3, ["town"], 1)
+    assert (facts["spellings.levels"], facts["columns.spellings"], facts["spellings.classes"]) == (
+        3,
+        ["town"],
+        1,
+    )
     facts = measure_table(load_table(data, "y")).values
-    assert (facts["spellings.levels"], facts["columns.spellings"], facts["spellings.classes"]) == (2, ["town"], 0)
+    assert (facts["spellings.levels"], facts["columns.spellings"], facts["spellings.classes"]) == (
+        2,
+        ["town"],
+        0,
+    )
     assert facts["columns.spellings_joined"] == ["town", "y"] and facts["spellings.joined"] == 2
     clean = measure_table(table()).values
     assert (clean["spellings.levels"], clean["columns.spellings"], clean["spellings.classes"]) == (0, [], 0)
 
 
 def test_marks_of_missing_cells_are_named():
-    data = frame().with_columns(age=pl.Series([20.0, 60.0, 999.0] * 20), income=pl.Series([5.0, -999.0, 9e4] * 20))
+    data = frame().with_columns(
+        age=pl.Series([20.0, 60.0, 999.0] * 20), income=pl.Series([5.0, -999.0, 9e4] * 20)
+    )
     facts = measure_table(table(data)).values
     assert facts["columns.marked"] == ["age", "income"] and facts["marked.values"] == 40
     assert facts["marked.marks"] == ["age: 999", "income: -999"]
@@ -226,7 +251,10 @@ def test_marks_of_missing_cells_are_named():
 def test_time_order():
     data = frame().with_columns(day=pl.date_range(pl.date(2024, 1, 1), pl.date(2024, 2, 29), eager=True))
     assert measure_table(table(data), MACHINE).values["time_ordered"] is True
-    assert measure_table(table(data.sample(fraction=1, shuffle=True, seed=1)), MACHINE).values["time_ordered"] is False
+    assert (
+        measure_table(table(data.sample(fraction=1, shuffle=True, seed=1)), MACHINE).values["time_ordered"]
+        is False
+    )
     assert measure_table(table(data.drop("day")), MACHINE).values["time_ordered"] is None
     facts = measure_table(table(data, time_column="day"), MACHINE).values
     assert facts["has_time"] is True and facts["time_ordered"] is True and facts["features.datetime"] == 0
@@ -255,11 +283,15 @@ def test_the_schema_is_fit_for_an_expression_language():
     for name, spec in FACTS.items():
         assert name == spec.name and spec.meaning
         assert name not in dir(dict) and name.split(".")[0] not in dir(dict), "would read a dict's method"
-        assert isinstance(spec.example, {"int": int, "float": float, "bool": bool, "text": str, "list": list}[spec.type])
+        assert isinstance(
+            spec.example, {"int": int, "float": float, "bool": bool, "text": str, "list": list}[spec.type]
+        )
 
 
 def test_numbers_at_the_limits_leave_no_infinity_behind():
-    data = pl.DataFrame({"a": [1e308, -1e308, 0.0, 5e-324] * 10, "b": [1e-300] * 20 + [3e-300] * 20, "c": [1.0, 2.0] * 20})
+    data = pl.DataFrame(
+        {"a": [1e308, -1e308, 0.0, 5e-324] * 10, "b": [1e-300] * 20 + [3e-300] * 20, "c": [1.0, 2.0] * 20}
+    )
     data = data.with_columns(y=pl.Series([1e100, -1e100, 1.5, 2.5] * 10), d=pl.lit(None, pl.Float64))
     json.dumps(measure_table(load_table(data, "y", task="regression"), MACHINE).to_dict(), allow_nan=False)
 
@@ -284,7 +316,9 @@ def test_the_order_of_columns_does_not_matter():
 def test_a_sample_says_so_and_is_near():
     rng = np.random.default_rng(3)
     rows = 3 * SAMPLE_ROWS
-    data = pl.DataFrame({"a": rng.gamma(2.0, size=rows), "b": rng.normal(size=rows), "y": rng.choice(["u", "v"], rows)})
+    data = pl.DataFrame(
+        {"a": rng.gamma(2.0, size=rows), "b": rng.normal(size=rows), "y": rng.choice(["u", "v"], rows)}
+    )
     loaded = load_table(data, "y")
     measured = measure_table(loaded, MACHINE)
     assert measured.sampled["skew.max"] == f"{SAMPLE_ROWS:,} of {loaded.train.height:,} rows"

@@ -1,4 +1,5 @@
-"""Rows that belong together: what names a thing is found, what only looks so is not, and what the plan makes of it."""
+"""Rows that belong together: what names a thing is found, what only looks so is
+not, and what the plan makes of it."""
 
 import numpy as np
 import polars as pl
@@ -10,19 +11,33 @@ from advisor.workflows.recommend import get_advice
 
 
 def panel(things=40, rows=10, seed=0, name=lambda number: number * 7 % 41 + 100):
-    """Rows of persons, whose age and height stay; ``name`` makes their names of their numbers, by default in no order."""
+    """Rows of persons, whose age and height stay; ``name`` makes their names of
+    their numbers, by default in no order."""
     draw = np.random.default_rng(seed)
     who = np.repeat(np.arange(things), rows)
-    age, height, own = draw.integers(20, 80, things), draw.normal(170, 10, things).round(), draw.normal(size=things)
+    age, height, own = (
+        draw.integers(20, 80, things),
+        draw.normal(170, 10, things).round(),
+        draw.normal(size=things),
+    )
     x, z = draw.normal(size=(2, len(who))).round(3)
-    data = {"person": [name(number) for number in who.tolist()], "age": age[who], "height": height[who], "x": x, "z": z}
+    data = {
+        "person": [name(number) for number in who.tolist()],
+        "age": age[who],
+        "height": height[who],
+        "x": x,
+        "z": z,
+    }
     data["y"] = x + 0.02 * age[who] + own[who]
     return pl.DataFrame(data)[draw.permutation(len(who))]
 
 
 def measured(train, test=None, **options):
     facts = advisor.measure(train, "y", test=test, **options).values
-    return {name: facts[name] for name in ("columns.groups_apart", "columns.things", "columns.of_things", "groups.things")}
+    return {
+        name: facts[name]
+        for name in ("columns.groups_apart", "columns.things", "columns.of_things", "groups.things")
+    }
 
 
 def parted(rows, column="person"):
@@ -57,9 +72,14 @@ def test_nothing_is_said_where_the_person_said_it_or_the_test_rows_are_of_known_
 @pytest.mark.parametrize(
     "columns",
     [
-        {"time": 100 * (pl.int_range(pl.len()) % 12) + pl.int_range(pl.len()) % 5},  # with its hour and minute
+        {
+            "time": 100 * (pl.int_range(pl.len()) % 12) + pl.int_range(pl.len()) % 5
+        },  # with its hour and minute
         {"town": (pl.int_range(pl.len()) * 7 % 20).cast(pl.String) + "town"},  # in one county: a hierarchy
-        {name: pl.col("x").rank("dense").cast(pl.Int64) // width for name, width in (("fine", 10), ("bin", 30), ("wide", 60))},
+        {
+            name: pl.col("x").rank("dense").cast(pl.Int64) // width
+            for name, width in (("fine", 10), ("bin", 30), ("wide", 60))
+        },
     ],
 )
 def test_what_is_computed_from_a_number_or_stands_above_a_name_is_no_thing(columns):
@@ -76,7 +96,9 @@ def test_rows_that_stand_together_are_not_taken_for_one_thing():
     """A grade from 1 to 12 says nothing of the year, but neighbouring rows are of one."""
     draw = np.random.default_rng(0)
     year = np.sort(draw.integers(2000, 2020, 4000))
-    rows = pl.DataFrame({"grade": draw.integers(1, 13, 4000), "year": year, "wave": year // 2, "x": draw.normal(size=4000)})
+    rows = pl.DataFrame(
+        {"grade": draw.integers(1, 13, 4000), "year": year, "wave": year // 2, "x": draw.normal(size=4000)}
+    )
     assert measured(rows.with_columns(y=pl.Series(draw.normal(size=4000))))["columns.things"] == []
 
 
@@ -92,7 +114,9 @@ def test_groups_of_which_the_test_rows_have_none_are_held_out_whole(name):
     assert "person" not in (*data.features.numeric_names, *data.features.categorical_names)
 
 
-@pytest.mark.parametrize("options", [{"types": {"person": "categorical"}}, {"without": ["test-rows-of-other-groups"]}])
+@pytest.mark.parametrize(
+    "options", [{"types": {"person": "categorical"}}, {"without": ["test-rows-of-other-groups"]}]
+)
 def test_a_person_can_say_no_to_the_groups(options):
     train, test = parted(panel(name=lambda n: f"P{n:03d}"))
     advice = get_advice(train, "y", AdviceOptions(test=test, **options))
@@ -105,10 +129,18 @@ def test_the_coarsest_groups_are_taken_and_a_time_goes_before():
     train, test = parted(rows, "site")
     assert measured(train, test)["columns.groups_apart"] == ["site", "person"]
     assert get_advice(train, "y", AdviceOptions(test=test)).recommendation.data["group_column"] == "site"
-    yearly = [part.with_columns(year=first + pl.int_range(pl.len()) % 4) for part, first in ((train, 2000), (test, 2010))]
+    yearly = [
+        part.with_columns(year=first + pl.int_range(pl.len()) % 4)
+        for part, first in ((train, 2000), (test, 2010))
+    ]
     advice = get_advice(yearly[0], "y", AdviceOptions(test=yearly[1]))
-    assert advice.recommendation.data["time_column"] == "year" and advice.recommendation.data["group_column"] is None
-    assert "later-test-rows" in codes(advice.recommendation) and "other-groups" not in codes(advice.recommendation)
+    assert (
+        advice.recommendation.data["time_column"] == "year"
+        and advice.recommendation.data["group_column"] is None
+    )
+    assert "later-test-rows" in codes(advice.recommendation) and "other-groups" not in codes(
+        advice.recommendation
+    )
 
 
 @pytest.mark.parametrize(
@@ -146,7 +178,11 @@ def test_static_columns_of_other_groups_are_no_shift():
 @pytest.mark.parametrize(
     ("things", "rows", "plan"),
     [
-        (10, 900, {"validation": "kfold", "folds": 5, "final_members": 1}),  # eight train: a fifth of them would be two
+        (
+            10,
+            900,
+            {"validation": "kfold", "folds": 5, "final_members": 1},
+        ),  # eight train: a fifth of them would be two
         (5, 1500, {"validation": "kfold", "folds": 4, "final_members": 1}),  # four train
         (80, 90, {"validation": "holdout", "validation_fraction": 0.2, "final_members": 4}),
         (60, 20, {"validation": "kfold", "folds": 5, "final_members": 1}),
@@ -160,7 +196,9 @@ def test_how_many_groups_there_are_decides_how_whole_ones_validate(things, rows,
 
 
 def test_whoever_holds_groups_out_keeps_the_networks_that_are_averaged_then():
-    advised = advisor.recommend(panel(10, 900, name=str), "y", group_column="person", fixed={"validation": "holdout"})
+    advised = advisor.recommend(
+        panel(10, 900, name=str), "y", group_column="person", fixed={"validation": "holdout"}
+    )
     assert (advised.configuration["validation"], advised.configuration["final_members"]) == ("holdout", 4)
 
 

@@ -49,7 +49,9 @@ def test_at_most_one_in_twenty_alarms_where_nothing_has_shifted():
     assert alarms <= binom.ppf(0.999, seeds, 0.05)
 
 
-@pytest.mark.parametrize("years", [(1992, 2004), ("1992", "2004"), (1992.0, "2004"), (None, 2004), ("a", 2004.5)])
+@pytest.mark.parametrize(
+    "years", [(1992, 2004), ("1992", "2004"), (1992.0, "2004"), (None, 2004), ("a", 2004.5)]
+)
 def test_a_constant_column_that_has_another_value_in_the_test_rows_is_reported(years):
     """No test of the inputs sees it: a column with one value is none."""
     train, test = (frame(seed=seed, year=pl.lit(year)) for seed, year in enumerate(years))
@@ -69,7 +71,10 @@ def test_a_constant_column_that_stays_or_is_lost_is_not_reported(other):
 
 def test_other_values_than_the_constant_count_beyond_chance_and_not_in_columns_that_were_called_constant():
     train, test = frame(900, site=pl.lit("a")), frame(100, seed=1)
-    for rows, share in ((2, 0.0), (3, 0.03)):  # three that are all among the test rows: a chance of 1 in 1,000
+    for rows, share in (
+        (2, 0.0),
+        (3, 0.03),
+    ):  # three that are all among the test rows: a chance of 1 in 1,000
         site = pl.when(pl.int_range(100) < rows).then(pl.lit("b")).otherwise(pl.lit("a"))
         assert shift_of(train, test.with_columns(site=site))["shift.changed_share"] == share
     values = shift_of(train, test.with_columns(site=pl.lit("a")), types={"x0": "constant"})
@@ -80,11 +85,19 @@ def test_other_values_than_the_constant_count_beyond_chance_and_not_in_columns_t
     ("name", "change", "test"),
     [
         ("one mean", lambda f: f.with_columns(x0=pl.col("x0") + 1.0), "columns"),
-        ("all means", lambda f: f.with_columns(*(pl.col(f"x{i}") - 0.25 + 0.5 * (i % 2) for i in range(6))), "moments"),
+        (
+            "all means",
+            lambda f: f.with_columns(*(pl.col(f"x{i}") - 0.25 + 0.5 * (i % 2) for i in range(6))),
+            "moments",
+        ),
         ("spread", lambda f: f.with_columns(x0=pl.col("x0") * 2), "moments"),
         ("correlation", lambda f: f.with_columns(x0=pl.col("x0").shuffle(seed=1)), "moments"),
         ("levels", lambda f: f.with_columns(colour=pl.lit("red")), "columns"),
-        ("missing", lambda f: f.with_columns(x0=pl.when(pl.int_range(pl.len()) % 3 > 0).then("x0")), "columns"),
+        (
+            "missing",
+            lambda f: f.with_columns(x0=pl.when(pl.int_range(pl.len()) % 3 > 0).then("x0")),
+            "columns",
+        ),
     ],
 )
 def test_planted_shifts_are_found(name, change, test):
@@ -124,7 +137,9 @@ def test_nothing_is_compared_without_a_test_table_time_or_groups():
         if name.startswith("shift.") and spec.nullable:
             assert values[name] is None
     recommendation = advisor.recommend(frame(), "y")
-    assert not {item.rule for item in recommendation.unjudged} & {rule.rule for rule in recommendation.findings}
+    assert not {item.rule for item in recommendation.unjudged} & {
+        rule.rule for rule in recommendation.findings
+    }
     assert recommendation.configuration["validation_weights"] == "equal"
     assert findings(recommendation).isdisjoint({"shift", "drift", "target-drift", "not-covered"})
 
@@ -167,7 +182,9 @@ def test_a_column_that_names_the_period_is_left_out_unless_the_person_keeps_it()
     assert "year" not in advice.data.dataset("train").features.numeric_names
     assert advice.facts.values["columns.period"] == [] and advice.facts.values["shift.detected"] is False
     kept = get_advice(train, "y", AdviceOptions(test=test, types={"year": "numeric"}))
-    assert "year" in kept.data.dataset("train").features.numeric_names and "period-columns" in findings(kept.recommendation)
+    assert "year" in kept.data.dataset("train").features.numeric_names and "period-columns" in findings(
+        kept.recommendation
+    )
     without = get_advice(train, "y", AdviceOptions(test=test, without=["columns-that-name-the-period"]))
     assert "year" in without.data.dataset("train").features.numeric_names
 
@@ -184,15 +201,31 @@ def test_a_column_by_which_the_test_rows_are_later_orders_the_validation_unless_
     assert finding.columns == ("year",)
     configuration = advice.recommendation.configuration
     assert (configuration["validation"], configuration["final_members"]) == ("holdout", 5)
-    assert configuration["time_trend"] == "none" and advice.recommendation.space["time_trend"].choices == ("none", "held")
-    for kept in (AdviceOptions(test=test, types={"year": "numeric"}), AdviceOptions(test=test, without=["test-rows-are-later"])):
+    assert configuration["time_trend"] == "none" and advice.recommendation.space["time_trend"].choices == (
+        "none",
+        "held",
+    )
+    for kept in (
+        AdviceOptions(test=test, types={"year": "numeric"}),
+        AdviceOptions(test=test, without=["test-rows-are-later"]),
+    ):
         assert get_advice(train, "y", kept).reading.time_column is None
-    own = get_advice(train.with_columns(t=pl.int_range(rows)), "y", AdviceOptions(test=test.with_columns(t=pl.lit(0)), time_column="t"))
+    own = get_advice(
+        train.with_columns(t=pl.int_range(rows)),
+        "y",
+        AdviceOptions(test=test.with_columns(t=pl.lit(0)), time_column="t"),
+    )
     assert own.reading.time_column == "t", "a person's own stays"
-    steep = frame(rows, year=2000 + (pl.int_range(rows) >= 100).cast(int) + (pl.int_range(rows) >= 200).cast(int))
-    assert get_advice(steep, "y", AdviceOptions(test=test)).reading.time_column is None, "most rows would validate"
+    steep = frame(
+        rows, year=2000 + (pl.int_range(rows) >= 100).cast(int) + (pl.int_range(rows) >= 200).cast(int)
+    )
+    assert get_advice(steep, "y", AdviceOptions(test=test)).reading.time_column is None, (
+        "most rows would validate"
+    )
     few = frame(rows, year=2000 + pl.int_range(rows) // 400)
-    assert get_advice(few, "y", AdviceOptions(test=test)).reading.time_column is None, "two years are no order to split"
+    assert get_advice(few, "y", AdviceOptions(test=test)).reading.time_column is None, (
+        "two years are no order to split"
+    )
 
 
 def test_the_plan_weighs_validation_by_likeness_when_the_rows_differ_and_overlap():
@@ -230,7 +263,9 @@ def test_weights_reach_the_validation_loss_and_only_it():
     weights = np.where(np.arange(len(data)) % 2, 1.9, 0.1)
     curves = []
     for own in (data, replace(data, weights=np.ones(len(data))), replace(data, weights=weights)):
-        curves.append([(epoch.train_loss, epoch.validation_loss) for epoch in train(configuration, own, splits, seed=0)])
+        curves.append(
+            [(epoch.train_loss, epoch.validation_loss) for epoch in train(configuration, own, splits, seed=0)]
+        )
     assert curves[0] == curves[1]
     assert [loss for loss, _ in curves[0]] == [loss for loss, _ in curves[2]]
     assert all(a != b for (_, a), (_, b) in zip(curves[0], curves[2], strict=True))
@@ -299,27 +334,44 @@ def test_recommending_imports_no_learning_library_that_is_not_needed(tmp_path):
         "import sys, advisor; advisor.recommend(sys.argv[1], 'y');"
         "print([m for m in ('torch', 'ray', 'optuna', 'sklearn', 'scipy') if m in sys.modules])"
     )
-    out = subprocess.run([sys.executable, "-c", code, str(tmp_path / "train.csv")], capture_output=True, text=True, check=True)
+    out = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "train.csv")], capture_output=True, text=True, check=True
+    )
     assert out.stdout.strip() == "[]"
 
 
 def test_a_level_that_the_test_rows_alone_have_is_found_and_rare_ones_are_no_alarm():
     draw = np.random.default_rng(0)
-    train, test = (pl.DataFrame({"c": draw.choice(list("abcd"), 400), "y": draw.choice(["u", "v"], 400)}) for _ in range(2))
+    train, test = (
+        pl.DataFrame({"c": draw.choice(list("abcd"), 400), "y": draw.choice(["u", "v"], 400)})
+        for _ in range(2)
+    )
     new = test.with_columns(pl.when(pl.int_range(400) < 12).then(pl.lit("new")).otherwise("c").alias("c"))
     assert advisor.measure(train, "y", test=test).values["shift.detected"] is False
     facts = advisor.measure(train, "y", test=new).values
     assert facts["shift.detected"] and "new levels" in facts["shift.tests"]
-    many = [pl.DataFrame({"c": draw.integers(0, 300, 400).astype(str), "y": draw.choice(["u", "v"], 400)}) for _ in range(2)]
-    assert "new levels" not in advisor.measure(many[0], "y", test=many[1], types={"c": "categorical"}).values["shift.tests"]
+    many = [
+        pl.DataFrame({"c": draw.integers(0, 300, 400).astype(str), "y": draw.choice(["u", "v"], 400)})
+        for _ in range(2)
+    ]
+    assert (
+        "new levels"
+        not in advisor.measure(many[0], "y", test=many[1], types={"c": "categorical"}).values["shift.tests"]
+    )
 
 
 def of_groups(names, rows=60, seed=0, away=0.0):
     draw = np.random.default_rng(seed)
     each = np.repeat(names, rows)
-    x = np.repeat(draw.normal(0, 0.5, (len(names), 3)), rows, axis=0) + draw.normal(size=(len(each), 3)) + away
+    x = (
+        np.repeat(draw.normal(0, 0.5, (len(names), 3)), rows, axis=0)
+        + draw.normal(size=(len(each), 3))
+        + away
+    )
     columns = {f"x{place}": x[:, place] for place in range(3)}
-    return pl.DataFrame(columns | {"state": [f"S{name}" for name in each], "y": draw.choice(["u", "v"], len(each)).tolist()})
+    return pl.DataFrame(
+        columns | {"state": [f"S{name}" for name in each], "y": draw.choice(["u", "v"], len(each)).tolist()}
+    )
 
 
 @pytest.mark.parametrize("tested, train, away, code", [

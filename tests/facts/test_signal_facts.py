@@ -1,4 +1,5 @@
-"""Facts of images and sequences: naive second counts, planted shapes that must be found, and nothing found in noise."""
+"""Facts of images and sequences: naive second counts, planted shapes that must be
+found, and nothing found in noise."""
 
 import json
 import math
@@ -33,7 +34,7 @@ def labels(rows, classes=2):
     return np.arange(rows) % classes
 
 
-# ---------------------------------------------------------------------------------------------------- all of them
+# ------------------------------------------------------------------------------------------------ all of them
 
 
 def test_every_fact_has_a_value_or_may_have_none():
@@ -73,7 +74,11 @@ def naive(data):
     }  # fmt: skip
     if train.ndim == 4:
         pixels = (train / 255).ravel()
-        found |= {"image.mean": pixels.mean(), "image.spread": pixels.std(), "image.side": min(train.shape[2:])}
+        found |= {
+            "image.mean": pixels.mean(),
+            "image.spread": pixels.std(),
+            "image.side": min(train.shape[2:]),
+        }
         return found
     lengths = []
     missing = total = 0
@@ -132,7 +137,10 @@ def test_a_sample_says_so(monkeypatch):
     monkeypatch.setattr(signal_facts, "NEAR_TEST", 10)
     monkeypatch.setattr(signal_facts, "KEY_BYTES", 36 * 50)
     facts = measure_signals(load_signals({"X": values, "y": answer}), HARDWARE)
-    assert facts.sampled["image.mean"] == "40 of 72 rows" and facts.sampled["duplicates.share"] == "50 of 72 rows"
+    assert (
+        facts.sampled["image.mean"] == "40 of 72 rows"
+        and facts.sampled["duplicates.share"] == "50 of 72 rows"
+    )
     assert facts.sampled["duplicates.near_test_share"] == "10 of 18 test rows against 72 of 72 training rows"
     assert "rows" not in facts.sampled and "image.height" not in facts.sampled
 
@@ -143,11 +151,16 @@ def test_large_images_are_measured_at_a_part_of_their_pixels():
     values[:, 0, 0] = np.arange(30)  # no two are equal
     facts = measure_signals(load_signals({"X": values, "y": labels(30)}), HARDWARE)
     exact = (values / 255).mean()
-    assert facts.values["image.mean"] == pytest.approx(exact, abs=0.01) and facts.values["duplicates.share"] == 0
-    assert facts.sampled["image.mean"] == "24 of 24 rows at a part of the pixels" and "image.height" not in facts.sampled
+    assert (
+        facts.values["image.mean"] == pytest.approx(exact, abs=0.01) and facts.values["duplicates.share"] == 0
+    )
+    assert (
+        facts.sampled["image.mean"] == "24 of 24 rows at a part of the pixels"
+        and "image.height" not in facts.sampled
+    )
 
 
-# --------------------------------------------------------------------------------------------------------- shift
+# ------------------------------------------------------------------------------------------------------ shift
 
 
 def test_test_images_that_are_brighter_are_found_and_equal_ones_are_not():
@@ -157,7 +170,9 @@ def test_test_images_that_are_brighter_are_found_and_equal_ones_are_not():
     equal = measured(parts | {"X_test": values[200:]})
     spread = (values[:200] / 255).mean(axis=(1, 2)).std()
     assert bright["image.brightness_shift"] == pytest.approx(10 / 255 / spread, rel=0.05)
-    assert bright["shift.detected"] and "brightness" in bright["columns.shifted"] and bright["shift.auc"] > 0.9
+    assert (
+        bright["shift.detected"] and "brightness" in bright["columns.shifted"] and bright["shift.auc"] > 0.9
+    )
     assert not equal["shift.detected"] and abs(equal["image.contrast_shift"]) < 0.4
     alone = measured({"X": values, "y": answer})
     assert alone["shift.compared_with"] == "nothing" and alone["image.brightness_shift"] is None
@@ -165,7 +180,9 @@ def test_test_images_that_are_brighter_are_found_and_equal_ones_are_not():
 
 def test_groups_that_differ_are_found():
     groups = np.arange(400) // 25
-    values = RNG.normal(size=(400, 1, 10)) + np.random.default_rng(3).normal(size=16)[groups][:, None, None] * 3
+    values = (
+        RNG.normal(size=(400, 1, 10)) + np.random.default_rng(3).normal(size=16)[groups][:, None, None] * 3
+    )
     found = measured({"X": values, "y": labels(400), "group": groups})
     assert found["shift.compared_with"] == "groups" and found["has_groups"] and found["groups.count"] == 13
     assert found["shift.detected"]
@@ -182,7 +199,7 @@ def test_shift_alarms_seldom_where_there_is_none():
     assert alarms <= 4  # 5 % each: five or more in sixteen have a chance of 0.1 %
 
 
-# ---------------------------------------------------------------------------------------------------- duplicates
+# ------------------------------------------------------------------------------------------------- duplicates
 
 
 def test_images_that_were_saved_again_are_nearly_the_same_and_others_are_not():
@@ -192,10 +209,12 @@ def test_images_that_were_saved_again_are_nearly_the_same_and_others_are_not():
     test = np.concatenate([again, values[200:]])
     parts = {"X_train": values[:200], "y_train": labels(200), "X_test": test, "y_test": labels(130)}
     found = measured(parts)
-    assert found["duplicates.test_share"] == 0 and found["duplicates.near_test_share"] == pytest.approx(30 / 130)
+    assert found["duplicates.test_share"] == 0 and found["duplicates.near_test_share"] == pytest.approx(
+        30 / 130
+    )
 
 
-# ----------------------------------------------------------------------------------------------------- sequences
+# -------------------------------------------------------------------------------------------------- sequences
 
 
 def waves(period, rows=60, length=120, noise=0.5, seed=0):
@@ -210,7 +229,10 @@ def test_a_period_is_found(period):
     values = waves(period)
     found = measured({"X": values, "y": labels(60)})
     assert abs(found["sequence.period"] - period) <= 1
-    assert found["receptive.needed"] >= min(2 * found["sequence.period"], 120) or found["receptive.needed"] == 120
+    assert (
+        found["receptive.needed"] >= min(2 * found["sequence.period"], 120)
+        or found["receptive.needed"] == 120
+    )
     trended = values + np.linspace(0, 30, 120)
     trended[:, :, 100:][::3] = np.nan
     assert abs(measured({"X": trended, "y": labels(60)})["sequence.period"] - period) <= 1
@@ -221,7 +243,9 @@ def test_no_period_is_found_in_noise_and_random_walks():
     for seed in range(30):
         noise = np.random.default_rng(seed).normal(size=(40, 1, 64))
         for values in (noise, noise.cumsum(axis=2)):
-            found += signal_facts._period(signal_facts._autocorrelations(values.astype(np.float32))) is not None
+            found += (
+                signal_facts._period(signal_facts._autocorrelations(values.astype(np.float32))) is not None
+            )
     assert found <= 1
 
 
@@ -232,7 +256,9 @@ def test_the_correlation_length_of_a_moving_average(width):
     smooth = sums[:, :, width:] - sums[:, :, :-width]
     # its autocorrelation falls in a line from 1 to 0 over the width
     found = measured({"X": smooth, "y": labels(100)})
-    assert found["sequence.correlation_length"] == pytest.approx(width * (1 - 1 / math.e), abs=2) or width == 1
+    assert (
+        found["sequence.correlation_length"] == pytest.approx(width * (1 - 1 / math.e), abs=2) or width == 1
+    )
     assert width > 1 or found["sequence.correlation_length"] == 1
     assert found["receptive.needed"] == 8 * found["sequence.correlation_length"]
 
@@ -252,7 +278,9 @@ def test_the_autocorrelation_is_the_naive_one():
                 products = [product for product in products if not math.isnan(product)]
                 if len(products) >= len(places) / 2:
                     channels.append(np.mean(products) / np.nanmean(rest**2))
-            assert own[lag] == pytest.approx(np.mean(channels), abs=1e-9) if channels else math.isnan(own[lag])
+            assert (
+                own[lag] == pytest.approx(np.mean(channels), abs=1e-9) if channels else math.isnan(own[lag])
+            )
 
 
 @pytest.mark.parametrize("carries", [True, False])
@@ -270,7 +298,9 @@ def test_reversing_and_changing_the_sign():
     ramp = np.linspace(-1, 1, 30)
     noise = RNG.normal(size=(120, 1, 30)) * 0.4
     rising = measured({"X": np.where(labels(120)[:, None, None] == 1, ramp, -ramp) + noise, "y": labels(120)})
-    assert rising["flip.reversed"] < -0.5 and rising["flip.sign"] < -0.5  # the reverse of one class is the other
+    assert (
+        rising["flip.reversed"] < -0.5 and rising["flip.sign"] < -0.5
+    )  # the reverse of one class is the other
     bump = np.exp(-((np.arange(30) - 14.5) ** 2) / 20)
     even = measured({"X": labels(120)[:, None, None] * bump * 3 + noise, "y": labels(120)})
     assert even["flip.reversed"] > 0.85 and even["flip.sign"] < 0.5
@@ -313,14 +343,20 @@ def test_marks_glitches_axes_and_lonely_rows_are_facts_that_rules_tell():
     facts = measured(dirty)
     assert facts["marked.values"] == 27 and facts["columns.marked"] == ["channel 2"]
     assert facts["marked.marks"] == ["channel 2: -999"]
-    assert facts["sequence.glitches"] == facts["rows_alone_in_their_class"] == 1 and facts["sequence.channels_last"]
-    told = [finding.code for finding in get_advice(dirty, None, AdviceOptions(kind="sequence")).recommendation.findings]
+    assert (
+        facts["sequence.glitches"] == facts["rows_alone_in_their_class"] == 1
+        and facts["sequence.channels_last"]
+    )
+    told = [
+        finding.code
+        for finding in get_advice(dirty, None, AdviceOptions(kind="sequence")).recommendation.findings
+    ]
     for code in ("marked-missing", "glitches", "channels-last", "rows-alone-in-their-class"):
         assert told.count(code) == 1
     assert "marked-values" not in told  # the count alone, beside what the rule says
 
 
-# -------------------------------------------------------------------------------------------------------- images
+# ----------------------------------------------------------------------------------------------------- images
 
 
 def test_mirroring():
@@ -349,7 +385,7 @@ def test_the_extent_of_an_object(size):
     assert size * 0.8 - 2 <= found <= size + 3  # nine tenths of it, on a grid of 1.25 pixels
 
 
-# -------------------------------------------------------------------------------------------------------- tables
+# ----------------------------------------------------------------------------------------------------- tables
 
 
 def test_the_order_of_columns_is_told_from_a_shuffled_one():
@@ -358,7 +394,9 @@ def test_the_order_of_columns_is_told_from_a_shuffled_one():
     order = RNG.permutation(24)
     found = []
     for columns in (range(24), order, range(12)):
-        frame = pl.DataFrame({f"c{at}": walk[:, own] for at, own in enumerate(columns)} | {"y": ["u", "v"] * 150})
+        frame = pl.DataFrame(
+            {f"c{at}": walk[:, own] for at, own in enumerate(columns)} | {"y": ["u", "v"] * 150}
+        )
         table = load_table(frame, "y")
         found.append(table_facts.measure_table(table, HARDWARE).values["columns.order_correlation"])
         if found[-1] is not None:
@@ -370,11 +408,16 @@ def test_the_order_of_columns_is_told_from_a_shuffled_one():
 
 def test_measuring_loads_neither_torch_nor_ray_nor_optuna():
     program = (
-        "import sys, numpy as np\nfrom advisor.data.signals.signals import load_signals\nfrom advisor.facts.signals import measure_signals\n"
-        "measure_signals(load_signals({'X': np.random.default_rng(0).normal(size=(40, 1, 9)), 'y': np.arange(40) % 2}))\n"
+        "import sys, numpy as np\nfrom advisor.data.signals.signals import load_signals\nfrom "
+        "advisor.facts.signals import measure_signals\n"
+        "measure_signals(load_signals({'X': np.random.default_rng(0).normal(size=(40, 1, 9)), 'y': "
+        "np.arange(40) % 2}))\n"
         "print([m for m in ('torch', 'ray', 'optuna', 'sklearn') if m in sys.modules])"
     )
-    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "[]\n"
+    assert (
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+        == "[]\n"
+    )
 
 
 def test_channels_that_never_change_are_named():

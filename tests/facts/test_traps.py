@@ -18,7 +18,9 @@ from advisor.workflows.recommend import get_advice
 def frame(rows=200, seed=0):
     draw = np.random.default_rng(seed)
     a, b = draw.normal(size=(2, rows))
-    return pl.DataFrame({"a": a, "b": b, "c": draw.choice(["u", "v"], rows), "y": np.where(a > 0, "yes", "no")})
+    return pl.DataFrame(
+        {"a": a, "b": b, "c": draw.choice(["u", "v"], rows), "y": np.where(a > 0, "yes", "no")}
+    )
 
 
 def codes(recommendation):
@@ -64,13 +66,18 @@ def test_rows_that_look_alike_by_nature_are_not_called_copies(task):
     assert 0.7 < facts["duplicates.test_disagreement"] < 1.3
     assert facts["duplicates.near_disagreement"] == facts["duplicates.test_disagreement"]
     found = codes(advisor.recommend(train, "y", test=test))
-    assert "rows-recur" in found and found.isdisjoint({"test-rows-that-train", "test-rows-that-nearly-train", "duplicates"})
+    assert "rows-recur" in found and found.isdisjoint(
+        {"test-rows-that-train", "test-rows-that-nearly-train", "duplicates"}
+    )
 
 
 @pytest.mark.parametrize("task", ["regression", "multiclass"])
 def test_copies_are_called_copies(task):
     rows = frame().with_columns(coarse(200, 2, task)["y"])
-    train, test = pl.concat([rows, rows.head(60)]), pl.concat([rows.head(50), frame(50, seed=3).with_columns(rows["y"].head(50))])
+    train, test = (
+        pl.concat([rows, rows.head(60)]),
+        pl.concat([rows.head(50), frame(50, seed=3).with_columns(rows["y"].head(50))]),
+    )
     facts = advisor.measure(train, "y", test=test).values
     assert facts["duplicates.share"] == pytest.approx(60 / 260) and facts["duplicates.test_share"] == 0.5
     assert facts["duplicates.disagreement"] == 0.0
@@ -82,7 +89,12 @@ def test_copies_are_called_copies(task):
 def test_without_inputs_disagreement_is_beside_that_of_all_rows(rows, regression):
     keys, target = (np.array(side) for side in zip(*rows, strict=True))
     if regression:
-        columns = [[sum(other < one for other in target) + sum(other == one for other in target) / 2 for one in target]]
+        columns = [
+            [
+                sum(other < one for other in target) + sum(other == one for other in target) / 2
+                for one in target
+            ]
+        ]
     else:
         columns = [[float(code == one) for code in target] for one in set(target.tolist())]
     within = left = 0.0
@@ -117,7 +129,9 @@ def test_a_copied_test_is_called_so_though_two_training_rows_contradict_each_oth
 def test_a_finding_is_told_once():
     def part(rows, year, seed):
         when = pl.select(pl.datetime(year, 1, 1) + pl.duration(days=pl.int_range(rows) % 300)).to_series()
-        return frame(rows, seed).with_columns(when.alias("when"), (when + pl.duration(days=30)).alias("due"), year=pl.lit(year))
+        return frame(rows, seed).with_columns(
+            when.alias("when"), (when + pl.duration(days=30)).alias("due"), year=pl.lit(year)
+        )
 
     findings = advisor.recommend(part(200, 2019, 0), "y", test=part(100, 2021, 1)).findings
     assert "period-columns" in {finding.code for finding in findings}
@@ -126,7 +140,8 @@ def test_a_finding_is_told_once():
 
 def test_columns_of_nearly_one_value_are_named():
     data = frame(1000).with_columns(
-        pl.when(pl.int_range(1000) < 5).then(1.0).otherwise(0.0).alias("flag"), pl.Series("word", ["x"] * 996 + ["z"] * 4)
+        pl.when(pl.int_range(1000) < 5).then(1.0).otherwise(0.0).alias("flag"),
+        pl.Series("word", ["x"] * 996 + ["z"] * 4),
     )
     recommendation = advisor.recommend(data, "y")
     finding = next(f for f in recommendation.findings if f.code == "nearly-constant-columns")
@@ -143,13 +158,19 @@ def test_rows_in_order_of_time(given, code):
 
 def test_a_class_of_few_rows_and_rows_without_a_target():
     data = frame().with_columns(
-        pl.when(pl.int_range(200) < 4).then(pl.lit("rare")).when(pl.int_range(200) < 40).then(None).otherwise("y").alias("y")
+        pl.when(pl.int_range(200) < 4)
+        .then(pl.lit("rare"))
+        .when(pl.int_range(200) < 40)
+        .then(None)
+        .otherwise("y")
+        .alias("y")
     )
     assert {"tiny-classes", "target-with-missing-values"} <= codes(advisor.recommend(data, "y"))
 
 
 def remarked(rows=300, telling=False, task="classes"):
-    """Three numbers, a target, and remarks of five words, one of which tells of the target in half of the rows if asked."""
+    """Three numbers, a target, and remarks of five words, one of which tells of the
+    target in half of the rows if asked."""
     draw = np.random.default_rng(0)
     numbers = draw.normal(size=(rows, 3))
     y = numbers[:, 0] + draw.normal(size=rows)
@@ -200,7 +221,9 @@ def test_a_column_of_any_kind_that_is_filled_for_one_class_gives_the_target_away
     gone = draw.random(400) < 0.3
     cells = {
         "left": pl.select(pl.datetime(2024, 1, 1) + pl.duration(days=pl.int_range(400) % 90)).to_series(),
-        "why": pl.Series([" ".join(draw.choice(["too", "dear", "slow", "moved", "away"], 5)) for _ in range(400)]),
+        "why": pl.Series(
+            [" ".join(draw.choice(["too", "dear", "slow", "moved", "away"], 5)) for _ in range(400)]
+        ),
         "fee": pl.Series(draw.normal(size=400)),
         "note": pl.Series(["x"] * 400),
     }

@@ -42,7 +42,9 @@ def edges(members, shape, bins, seed=0):
 
 def built(configuration, shape=MIXED, outputs=3, members=2, seed=0, prior=None):
     bins = edges(members, shape, configuration["numeric_embedding_bins"])
-    return TableNetwork(configuration, shape, outputs, members=members, generator=seeded(seed), bins=bins, prior=prior)
+    return TableNetwork(
+        configuration, shape, outputs, members=members, generator=seeded(seed), bins=bins, prior=prior
+    )
 
 
 def inputs(shape=MIXED, members=2, rows=5, seed=0):
@@ -141,7 +143,12 @@ def test_the_activations_are_those_of_torch():
 @pytest.mark.parametrize("how", INITS)
 @pytest.mark.parametrize(("fan_in", "fan_out"), [(400, 100), (50, 800)])
 def test_weights_have_the_variance_of_their_paper(how, fan_in, fan_out):
-    expected = {"he": 2 / fan_in, "xavier": 2 / (fan_in + fan_out), "lecun": 1 / fan_in, "torch": 1 / (3 * fan_in)}
+    expected = {
+        "he": 2 / fan_in,
+        "xavier": 2 / (fan_in + fan_out),
+        "lecun": 1 / fan_in,
+        "torch": 1 / (3 * fan_in),
+    }
     weight = torch.empty(2, fan_in, fan_out)
     initialize(weight, how, seeded())
     variance, n = expected[how.split("_")[0]], fan_in * fan_out
@@ -241,7 +248,9 @@ def test_members_have_no_part_in_each_other(norm, embedding):
 
 
 def test_a_stack_computes_what_its_members_compute_alone():
-    configuration = configured(hidden_layers=3, norm="batch", block="residual", numeric_embedding="piecewise_linear")
+    configuration = configured(
+        hidden_layers=3, norm="batch", block="residual", numeric_embedding="piecewise_linear"
+    )
     stack = built(configuration, members=3)
     given_inputs = inputs(members=3)
     together = stack(*given_inputs)
@@ -347,7 +356,8 @@ def test_embeddings_start_with_vectors_of_length_one():
 
 
 def test_piecewise_linear_embeds_by_the_share_of_each_bin():
-    """Against the definition: linear part, plus for each bin the filled share of it times its learned vector."""
+    """Against the definition: linear part, plus for each bin the filled share of
+    it times its learned vector."""
     bins = torch.tensor([[[0.0, -1.0], [1.0, 0.0], [3.0, 5.0]]])
     module = PiecewiseLinear(bins, 2, seeded())
     with torch.no_grad():
@@ -381,7 +391,9 @@ def test_periodic_keeps_the_number_and_adds_trained_waves():
     assert out.shape == (1, 6, 10)
     assert torch.equal(out[0, :, [0, 5]], x[0])
     for column in range(2):
-        wave = torch.cos(2 * math.pi * x[0, :, column, None] * module.frequency[0, 0, column] + module.phase[0, 0, column])
+        wave = torch.cos(
+            2 * math.pi * x[0, :, column, None] * module.frequency[0, 0, column] + module.phase[0, 0, column]
+        )
         expected = wave @ module.weight[0, column] + module.bias[0, 0, column]
         assert torch.allclose(out[0, :, 5 * column + 1 : 5 * column + 5], expected, atol=1e-5)
     wide = Periodic(1, 200, 4, 0.3, seeded())
@@ -391,7 +403,9 @@ def test_periodic_keeps_the_number_and_adds_trained_waves():
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("embedding", ["none", "piecewise_linear", "periodic"])
 def test_factors_of_columns_start_at_one_and_at_zero_leave_their_column_out(embedding, shape):
-    configuration = configured(numeric_embedding=embedding, column_scale_rate=10.0, linear_skip=True, output_init="same")
+    configuration = configured(
+        numeric_embedding=embedding, column_scale_rate=10.0, linear_skip=True, output_init="same"
+    )
     network, plain = built(configuration, shape), built(configuration | {"column_scale_rate": 0.0}, shape)
     numeric, indicators, codes = given_inputs = inputs(shape)
     assert plain.scale is None and torch.equal(network(*given_inputs), plain(*given_inputs))
@@ -404,7 +418,9 @@ def test_factors_of_columns_start_at_one_and_at_zero_leave_their_column_out(embe
             network.scale.factor.fill_(1.0)
             network.scale.factor[0, 0, place] = 0.0
         before, after = network(*given_inputs), network(*changed)
-        assert torch.equal(before[0], after[0]) and not torch.equal(before[1], after[1]), "of one member alone"
+        assert torch.equal(before[0], after[0]) and not torch.equal(before[1], after[1]), (
+            "of one member alone"
+        )
 
 
 def test_dropout_leaves_out_its_share_keeps_the_mean_and_stops_in_evaluation():
@@ -459,7 +475,9 @@ def modules_with_inputs():
     yield "periodic", periodic, x
 
 
-@pytest.mark.parametrize(("module", "x"), [pytest.param(m, x, id=name) for name, m, x in modules_with_inputs()])
+@pytest.mark.parametrize(
+    ("module", "x"), [pytest.param(m, x, id=name) for name, m, x in modules_with_inputs()]
+)
 def test_gradients_of_the_modules_are_the_derivatives(module, x):
     module = module.double()
     names = [name for name, _ in module.named_parameters()]
@@ -473,7 +491,9 @@ def test_gradients_of_the_modules_are_the_derivatives(module, x):
 def test_gradients_of_embeddings_are_the_derivatives():
     module = StackedEmbedding(2, (3, 4), 2, seeded()).double()
     codes = torch.tensor([[[0, 1], [2, 3]], [[1, 0], [2, 2]]])
-    assert torch.autograd.gradcheck(lambda w: torch.func.functional_call(module, {"weight": w}, (codes,)), (module.weight,))
+    assert torch.autograd.gradcheck(
+        lambda w: torch.func.functional_call(module, {"weight": w}, (codes,)), (module.weight,)
+    )
 
 
 @pytest.mark.parametrize("norm", ["none", "batch", "layer"])
@@ -503,4 +523,6 @@ def test_gradients_of_a_whole_network_are_the_derivatives(norm, activation):
                 weight[0, i, j] += sign * step
                 values.append(network(numeric, indicators.double(), codes).square().sum().item())
                 weight[0, i, j] -= sign * step
-        assert (values[0] - values[1]) / (2 * step) == pytest.approx(float(gradient[0, i, j]), rel=1e-4, abs=1e-6)
+        assert (values[0] - values[1]) / (2 * step) == pytest.approx(
+            float(gradient[0, i, j]), rel=1e-4, abs=1e-6
+        )

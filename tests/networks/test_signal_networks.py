@@ -1,4 +1,5 @@
-"""Networks for images and sequences: their plans against what is built, papers' numbers, fields, and members apart."""
+"""Networks for images and sequences: their plans against what is built, papers'
+numbers, fields, and members apart."""
 
 import itertools
 import math
@@ -61,10 +62,15 @@ class Drawn:
 
 @st.composite
 def plans(draw):
-    """Any configuration of the base spaces, kept small, that nothing speaks against, for inputs of any shape."""
+    """Any configuration of the base spaces, kept small, that nothing speaks
+    against, for inputs of any shape."""
     kind = draw(st.sampled_from(["image", "sequence"]))
     configuration = SPACES[kind].suggest(Drawn(draw))
-    configuration |= {"norm_layer": draw(st.sampled_from(["none", "batch", "group", "layer"])), "width": 8, "compound": 0.0}
+    configuration |= {
+        "norm_layer": draw(st.sampled_from(["none", "batch", "group", "layer"])),
+        "width": 8,
+        "compound": 0.0,
+    }
     size = [draw(st.integers(16, 24)) for _ in range(2 if kind == "image" else 1)]
     plan = plan_of(configuration, draw(st.integers(1, 3)), size)
     if problem(plan, 3, 16) or (len(plan.blocks) > 8 and kind == "image"):
@@ -77,31 +83,57 @@ def plans(draw):
 
 
 def test_parameter_counts_of_the_papers():
-    """ResNet-20 for CIFAR with projections (He et al. 2015: 0.27 M), EfficientNet-B0 (5.3 M), Mixer-S/16 and B/16 (18.5 and
-    59.9 M); to the last weight those of the authors' code."""
+    """ResNet-20 for CIFAR with projections (He et al. 2015: 0.27 M), EfficientNet-B0 (5.3 M), Mixer-S/16 and
+    B/16 (18.5 and 59.9 M); to the last weight those of the authors' code."""
     resnet = configured(
-        "image", block="residual", norm_layer="batch", blocks=3, width=16, growth=2.0, pooling="stride", head="average"
+        "image",
+        block="residual",
+        norm_layer="batch",
+        blocks=3,
+        width=16,
+        growth=2.0,
+        pooling="stride",
+        head="average",
     )
     assert parameter_count(plan_of(resnet, 3, (32, 32)), 10) == 272_474
-    b0 = plan_of(configured("image", network="efficientnet", width=32, norm_layer="batch", head="average"), 3, (224, 224))
+    b0 = plan_of(
+        configured("image", network="efficientnet", width=32, norm_layer="batch", head="average"),
+        3,
+        (224, 224),
+    )
     assert parameter_count(b0, 1000) == 5_288_548
     assert map_sizes(b0)[-1] == (7, 7)
     for width, depth, count in ((512, 8, 18_528_264), (768, 12, 59_880_472)):
-        mixer = configured("image", network="mixer", width=width, mixer_layers=depth, patch=16, head="average")
+        mixer = configured(
+            "image", network="mixer", width=width, mixer_layers=depth, patch=16, head="average"
+        )
         assert parameter_count(plan_of(mixer, 3, (224, 224)), 1000) == count
 
 
 def test_multiplications_of_the_papers():
-    """ResNet-20 41 M, EfficientNet-B0 0.39 G, Mixer-S/16 3.8 G and B/16 12.7 G. A mixer's tokens and a squeeze are counted
-    at each point of the map, which is good to a quarter."""
+    """ResNet-20 41 M, EfficientNet-B0 0.39 G, Mixer-S/16 3.8 G and B/16 12.7 G. A mixer's tokens and a
+    squeeze are counted at each point of the map, which is good to a quarter."""
     resnet = configured(
-        "image", block="residual", norm_layer="batch", blocks=3, width=16, growth=2.0, pooling="stride", head="average"
+        "image",
+        block="residual",
+        norm_layer="batch",
+        blocks=3,
+        width=16,
+        growth=2.0,
+        pooling="stride",
+        head="average",
     )
     assert multiplications(plan_of(resnet, 3, (32, 32)), 10) == pytest.approx(41e6, rel=0.02)
-    b0 = plan_of(configured("image", network="efficientnet", width=32, norm_layer="batch", head="average"), 3, (224, 224))
+    b0 = plan_of(
+        configured("image", network="efficientnet", width=32, norm_layer="batch", head="average"),
+        3,
+        (224, 224),
+    )
     assert multiplications(b0, 1000) == pytest.approx(0.39e9, rel=0.25)
     for width, depth, count in ((512, 8, 3.8e9), (768, 12, 12.7e9)):
-        mixer = configured("image", network="mixer", width=width, mixer_layers=depth, patch=16, head="average")
+        mixer = configured(
+            "image", network="mixer", width=width, mixer_layers=depth, patch=16, head="average"
+        )
         assert multiplications(plan_of(mixer, 3, (224, 224)), 1000) == pytest.approx(count, rel=0.25)
 
 
@@ -117,7 +149,11 @@ def test_multiplications_are_those_that_torch_counts(plan):
 def test_compound_scaling_follows_the_paper():
     """EfficientNet-B1's coefficients (phi 0.5): depth 1.2^phi, width 1.1^phi, resolution 1.15^phi."""
     small, large = (
-        plan_of(configured("image", network="efficientnet", width=32, compound=phi, norm_layer="batch"), 3, (224, 224))
+        plan_of(
+            configured("image", network="efficientnet", width=32, compound=phi, norm_layer="batch"),
+            3,
+            (224, 224),
+        )
         for phi in (0.0, 2.0)
     )
     assert large.size == (round(224 * 1.15**2),) * 2
@@ -132,7 +168,9 @@ def test_small_images_are_not_halved_to_nothing():
 
 
 def test_an_inception_network_has_what_its_paper_says():
-    inception = configured("sequence", network="inception", width=32, kernel=39, stages=3, blocks=2, norm_layer="batch")
+    inception = configured(
+        "sequence", network="inception", width=32, kernel=39, stages=3, blocks=2, norm_layer="batch"
+    )
     plan = plan_of(inception, 1, [100])
     assert len(plan.blocks) == 6  # two residual connections over three modules each
     assert [block.shortcut for block in plan.blocks] == [0, 0, 1, 0, 0, 128]
@@ -181,7 +219,9 @@ def test_members_never_meet(plan):
 
 
 def test_a_stack_computes_what_its_members_compute_alone():
-    configuration = configured("image", block="residual", norm_layer="batch", width=8, head="average", pooling="average")
+    configuration = configured(
+        "image", block="residual", norm_layer="batch", width=8, head="average", pooling="average"
+    )
     plan = plan_of(configuration, 1, (12, 10))
     stack, alone = built(plan, members=3), built(plan, members=1)
     x = torch.randn(3, 6, 1, 12, 10, generator=seeded(5))
@@ -200,7 +240,13 @@ def test_a_network_that_averages_over_time_knows_places_by_the_ramp_alone(networ
     x = torch.zeros(1, 2, 1, 64)
     x[0, 0, 0, 20:24] = x[0, 1, 0, 40:44] = 1.0
     plain, ramp = (
-        plan_of(configured("sequence", network=network, width=8, stages=1, kernel=3, head="average", position=position), 1, (64,))
+        plan_of(
+            configured(
+                "sequence", network=network, width=8, stages=1, kernel=3, head="average", position=position
+            ),
+            1,
+            (64,),
+        )
         for position in ("none", "ramp")
     )
     assert (plain.inputs, ramp.inputs, ramp.channels) == (1, 2, 1)
@@ -224,7 +270,10 @@ def test_a_ramp_that_a_person_asks_for_is_an_input_of_every_network(network):
 FIELDS = [
     ("sequence", {"kernel": 5, "stages": 3, "pooling": "max"}),
     ("sequence", {"kernel": 7, "stages": 2, "pooling": "stride", "stem_stride": 2}),
-    ("sequence", {"kernel": 3, "stages": 3, "dilation": 2, "pooling": "average", "blocks": 2, "block_place": "late"}),
+    (
+        "sequence",
+        {"kernel": 3, "stages": 3, "dilation": 2, "pooling": "average", "blocks": 2, "block_place": "late"},
+    ),
     ("sequence", {"kernel": 3, "stages": 2, "block": "residual", "pooling": "stride"}),
     ("sequence", {"network": "inception", "kernel": 9, "stages": 3, "blocks": 1, "width": 8}),
     ("sequence", {"kernel": 5, "stages": 2, "position": "ramp"}),
@@ -242,10 +291,14 @@ def test_the_receptive_field_is_where_the_gradient_lies(kind, changes):
     configuration = configured(kind, **{**smooth, **changes})
     size = 160 if kind == "sequence" else 96
     plan = plan_of(configuration, 1, [size] * (1 if kind == "sequence" else 2))
-    if plan.blocks[0].kind == "inverted":  # squeeze-and-excitation sees everything: without it the arithmetic is met
+    if (
+        plan.blocks[0].kind == "inverted"
+    ):  # squeeze-and-excitation sees everything: without it the arithmetic is met
         plan = replace(plan, blocks=tuple(replace(block, squeeze=False) for block in plan.blocks))
     network = built(plan, members=1).double().eval()
-    with torch.no_grad():  # no zero anywhere that would hide a dependence; a maximum passes on one of its inputs only
+    with (
+        torch.no_grad()
+    ):  # no zero anywhere that would hide a dependence; a maximum passes on one of its inputs only
         for weight in network.parameters():
             weight.abs_().add_(0.01)
     x = torch.rand(1, 1, 1, *plan.size, generator=seeded(4)).double().requires_grad_()
@@ -275,7 +328,8 @@ def test_global_parts_see_everything():
 def test_late_blocks_let_the_field_grow_toward_the_end():
     """N20, N21: as many blocks, but the halvings come earlier and the field is larger."""
     late, even = (
-        plan_of(configured("image", blocks=2, stages=4, block_place=place, kernel=3), 1, (128, 128)) for place in ("late", "even")
+        plan_of(configured("image", blocks=2, stages=4, block_place=place, kernel=3), 1, (128, 128))
+        for place in ("late", "even")
     )
     assert len(late.blocks) == len(even.blocks) == 8
     assert receptive_field(late) > receptive_field(even)
@@ -361,4 +415,7 @@ def test_penalties_act_on_kernels_and_matrices_alone():
     network = built(plan)
     kernels = {id(m.weight) for m in network.modules() if hasattr(m, "weight")}
     assert {id(weight) for weight in network.decayed()} == kernels
-    assert {id(weight) for weight in network.head_parameters()} == {id(network.head.weight), id(network.head.bias)}
+    assert {id(weight) for weight in network.head_parameters()} == {
+        id(network.head.weight),
+        id(network.head.bias),
+    }

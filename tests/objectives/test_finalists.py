@@ -58,12 +58,17 @@ def test_what_fails_by_itself_is_not_tried_again():
     assert list(run(jobs(third={"raise_at": 1}))) == ["recommendation", "second"]
     assert list(run(jobs(recommendation={"raise_at": 1}))) == ["second", "third"]
     everyone = {name: {"raise_at": 1} for name in ("recommendation", "second", "third")}
-    with pytest.raises(UserError, match="all that came into the final failed, the recommendation with: ValueError: no good"):
+    with pytest.raises(
+        UserError, match="all that came into the final failed, the recommendation with: ValueError: no good"
+    ):
         run(jobs(**everyone))
 
 
 def test_past_the_deadline_the_next_takes_the_place_of_a_recommendation_that_fails():
-    first = {"recommendation": [Job("recommendation/1", {**SCRIPT, "raise_at": 1})], "second": [Job("second/1", SCRIPT)]}
+    first = {
+        "recommendation": [Job("recommendation/1", {**SCRIPT, "raise_at": 1})],
+        "second": [Job("second/1", SCRIPT)],
+    }
     assert list(run(first, deadline=0.0)) == ["second"]
 
 
@@ -114,7 +119,10 @@ def test_what_the_deadline_leaves_is_compared_on_the_same_partitions(deadline, e
 
 @pytest.mark.parametrize("deadline", [None, 0.0])
 def test_a_result_that_does_not_count_is_a_failure_and_the_next_is_awaited(deadline):
-    entries = {"recommendation": [Job("recommendation/1", {**SCRIPT, "size": 9})], "second": [Job("second/1", SCRIPT)]}
+    entries = {
+        "recommendation": [Job("recommendation/1", {**SCRIPT, "size": 9})],
+        "second": [Job("second/1", SCRIPT)],
+    }
 
     def problem(result):
         return "not finite" if len(result["array"]) == 9 else None
@@ -125,7 +133,10 @@ def test_a_result_that_does_not_count_is_a_failure_and_the_next_is_awaited(deadl
 
 
 def test_who_takes_the_place_past_the_deadline_has_time_for_more_than_a_few_steps():
-    entries = {"recommendation": [Job("recommendation/1", {**SCRIPT, "raise_at": 1})], "second": [Job("second/1", SCRIPT)]}
+    entries = {
+        "recommendation": [Job("recommendation/1", {**SCRIPT, "raise_at": 1})],
+        "second": [Job("second/1", SCRIPT)],
+    }
     given = []
 
     def limited(job, seconds):
@@ -133,5 +144,7 @@ def test_who_takes_the_place_past_the_deadline_has_time_for_more_than_a_few_step
         return job
 
     executor = SimulatedExecutor(script_factory, SHARED, 1)
-    train_finalists(entries, executor, 0.0, None, clock=executor.clock, expects=lambda job: 8.0, limited=limited)
+    train_finalists(
+        entries, executor, 0.0, None, clock=executor.clock, expects=lambda job: 8.0, limited=limited
+    )
     assert given == [("recommendation/1", 4.0), ("second/1", 4.0)]

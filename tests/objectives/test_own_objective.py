@@ -1,4 +1,5 @@
-"""`--objective`: a person's own training code under the search, pruned, resumed, confirmed and reported like ours."""
+"""`--objective`: a person's own training code under the search, pruned, resumed,
+confirmed and reported like ours."""
 
 import functools
 import json
@@ -40,7 +41,9 @@ def table(rows=80, seed=0, regression=False):
     a, b = draw.normal(size=(2, rows))
     answer = 10 + 3 * a - b if regression else np.where(a - b > 0, "yes", "no")
     frame = pl.DataFrame({"a": a, "b": b, "c": draw.choice(["u", "v"], rows), "y": answer})
-    return frame.with_columns(pl.when(pl.int_range(rows) % 9 == 2).then(None).otherwise(pl.col("a")).alias("a"))
+    return frame.with_columns(
+        pl.when(pl.int_range(rows) % 9 == 2).then(None).otherwise(pl.col("a")).alias("a")
+    )
 
 
 def objective(trial):
@@ -106,8 +109,17 @@ def looked_at(function, x, y):
 
 
 def job(keep=False, **configuration):
-    plan = {"validation": "kfold", "folds": 4, "validation_fraction": 0.2, "numeric_scaling": "standard", "epochs": 3}
-    return Job("one", {"configuration": {**plan, **configuration}, "seed": 5, "repeat": 0, "members": 1, "keep": keep})
+    plan = {
+        "validation": "kfold",
+        "folds": 4,
+        "validation_fraction": 0.2,
+        "numeric_scaling": "standard",
+        "epochs": 3,
+    }
+    return Job(
+        "one",
+        {"configuration": {**plan, **configuration}, "seed": 5, "repeat": 0, "members": 1, "keep": keep},
+    )
 
 
 def events(executor, work, cancel_after=None):
@@ -171,7 +183,9 @@ def test_nothing_of_a_validation_row_enters_the_inputs(here):
     wild[rows[1]] = 1e9
     changed = read.dataset("train").features
     changed.numeric[:, changed.numeric_names.index("b")] = wild
-    executor, _ = trained(look, data=Dataset(changed, read.dataset("train").target, "binary", read.schema.classes))
+    executor, _ = trained(
+        look, data=Dataset(changed, read.dataset("train").target, "binary", read.schema.classes)
+    )
     events(executor, job())
     assert np.array_equal(inputs[1][1], before)
 
@@ -298,7 +312,10 @@ def test_what_an_objective_gets_wrong_is_named(function, says, here):
         (lambda n: advisor.Outcome(0.5, np.ones(n)), "Outcome.scores has shape"),
         (lambda n: advisor.Outcome(0.5, np.ones((n, 2))), "no probabilities"),
         (lambda n: advisor.Outcome(0.5, np.full((n, 2), np.nan)), "not finite"),
-        (lambda n: advisor.Outcome(0.5, None, lambda rows: np.full((len(rows) + 1, 2), 0.5)), "Outcome.predict has shape"),
+        (
+            lambda n: advisor.Outcome(0.5, None, lambda rows: np.full((len(rows) + 1, 2), 0.5)),
+            "Outcome.predict has shape",
+        ),
     ],
 )
 def test_scores_that_are_none_are_named(outcome, says, here):
@@ -405,7 +422,7 @@ def test_a_working_folder_that_is_none_and_an_objective_that_is_none(here):
         find(3, None)
 
 
-# ------------------------------------------------------------------------------------------------- a whole run
+# ------------------------------------------------------------------------------------------------ a whole run
 
 
 @pytest.fixture(scope="module")
@@ -437,7 +454,11 @@ def test_a_run_with_an_own_objective_is_whole(tuned, capfd):
     assert names[0] == "network" and len(names) >= 4
     assert result.model is None and not (run / "model").exists() and not (run / "checkpoints").exists()
     kept = list((run / "winner").rglob("weights.txt"))
-    assert len(kept) == len(document["final"]["contenders"][0]["configurations"]) * document["final"]["contenders"][0]["networks"]
+    assert (
+        len(kept)
+        == len(document["final"]["contenders"][0]["configurations"])
+        * document["final"]["contenders"][0]["networks"]
+    )
     assert "<code>RUN/winner</code>" in (run / "report.html").read_text()
     assert _run(["report", str(run)]) == 0
     assert "RUN/winner" in capfd.readouterr().out
@@ -450,7 +471,9 @@ def test_a_finished_run_is_shown_again_and_another_objective_is_refused(tuned):
     result, _ = tuned
     again = advisor.tune(result.folder, trials=6, executor="in-process", objective=objective)
     assert again.document == read_json(result.folder / "result.json")
-    with pytest.raises(UserError, match=r"was searched with the objective .*:objective, not with the objective .*:loss_only"):
+    with pytest.raises(
+        UserError, match=r"was searched with the objective .*:objective, not with the objective .*:loss_only"
+    ):
         advisor.tune(result.folder, trials=7, executor="in-process", objective=loss_only)
     remembered = advisor.tune(result.folder, trials=7, executor="in-process").document
     assert remembered["objective"]["name"] == again.document["objective"]["name"]
@@ -468,12 +491,19 @@ def test_a_function_of_a_program_has_to_be_given_again(here):
 
 @pytest.mark.slow
 def test_a_bare_loss_is_compared_split_by_split(here):
-    result = advisor.tune(table(), "y", trials=8, out="run", executor="in-process", objective=loss_only, fixed=PLAN)
+    result = advisor.tune(
+        table(), "y", trials=8, out="run", executor="in-process", objective=loss_only, fixed=PLAN
+    )
     document = result.document
     assert document["objective"]["compared"] == "split by split"
     values = {t["number"]: t["value"] for t in document["search"]["trials"]}
-    assert min(values.values()) == document["final"]["contenders"][1]["searched_loss"] or document["final"]["winner"]
-    assert all(c["networks"] >= 5 for c in document["final"]["contenders"]), "two hold-outs would decide nothing"
+    assert (
+        min(values.values()) == document["final"]["contenders"][1]["searched_loss"]
+        or document["final"]["winner"]
+    )
+    assert all(c["networks"] >= 5 for c in document["final"]["contenders"]), (
+        "two hold-outs would decide nothing"
+    )
     assert "results" not in document["test"]
     assert Path("run/report.html").is_file()
 
@@ -483,7 +513,16 @@ def test_the_best_configuration_wins_split_by_split_when_it_is_better_beyond_cha
 
     def result(losses):
         losses = tuple(losses)
-        return ObjectiveResult(float(np.mean(losses)), losses, (16,) * len(losses), 0.25, np.arange(16 * len(losses)), None, None, ())
+        return ObjectiveResult(
+            float(np.mean(losses)),
+            losses,
+            (16,) * len(losses),
+            0.25,
+            np.arange(16 * len(losses)),
+            None,
+            None,
+            (),
+        )
 
     noise = np.random.default_rng(0).normal(0, 0.02, 10)
     data, advice = load_table(table(160), "y"), get_advice(table(160), "y")
@@ -495,7 +534,14 @@ def test_the_best_configuration_wins_split_by_split_when_it_is_better_beyond_cha
         }
         document = {"objective": {}}
         entries = {name: {"learning_rate": 0.1} for name in own}
-        final = Final(entries, {}, (1, 2), lambda repeats, names: Trained(own, {}), lambda name, repeat: {}, lambda scores: {})
+        final = Final(
+            entries,
+            {},
+            (1, 2),
+            lambda repeats, names: Trained(own, {}),
+            lambda name, repeat: {},
+            lambda scores: {},
+        )
         judge_results(document, final, advice, data.dataset("train"))
         return document["final"]["winner"]
 
@@ -506,16 +552,32 @@ def test_the_best_configuration_wins_split_by_split_when_it_is_better_beyond_cha
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        ("raise OSError('no such file: weights')", "all of the first 3 trials failed, the last with oserror: no such file"),
+        (
+            "raise OSError('no such file: weights')",
+            "all of the first 3 trials failed, the last with oserror: no such file",
+        ),
         ("return 'good'", "the objective returned 'good' (str): expected the validation loss"),
-        ("return float('nan')", "all that came into the final failed, the recommendation with: the objective returned nan"),
+        (
+            "return float('nan')",
+            "all that came into the final failed, the recommendation with: the objective returned nan",
+        ),
     ],
 )
 def test_an_objective_that_never_works_is_one_line(body, says, here, capfd):
     table().write_csv("d.csv")
     Path("mine_never.py").write_text(f"def f(trial):\n    {body}\n")
     sys.modules.pop("mine_never", None)
-    command = ["tune", "d.csv", "--target", "y", "--executor", "in-process", "--objective", "mine_never:f", "--quiet"]
+    command = [
+        "tune",
+        "d.csv",
+        "--target",
+        "y",
+        "--executor",
+        "in-process",
+        "--objective",
+        "mine_never:f",
+        "--quiet",
+    ]
     assert _run([*command, "--trials", "4", "--set", "validation=holdout"]) == 2
     out, err = capfd.readouterr()
     assert out == "" and err.count("\n") == 1
@@ -556,7 +618,10 @@ def holding(kind):
 )
 def test_what_in_an_objective_cannot_be_sent_to_a_worker_is_named(kind, what, here):
     function = holding(kind)
-    with pytest.raises(UserError, match=f"cannot be sent to a worker, for {what}: make that inside"), find(function, None).sent():
+    with (
+        pytest.raises(UserError, match=f"cannot be sent to a worker, for {what}: make that inside"),
+        find(function, None).sent(),
+    ):
         pickle.dumps(function)
 
 
@@ -568,7 +633,18 @@ def test_an_objective_may_print_and_change_its_folder(here, capfd):
         "    away = os.path.realpath(tempfile.mkdtemp())\n    os.chdir(away)\n    trial.report(1, 1.0)\n"
         "    assert os.getcwd() == away\n    shutil.rmtree(away)\n    return 1.0\n"
     )
-    command = ["tune", "d.csv", "--target", "y", "--executor", "in-process", "--objective", "mine_away:f", "--quiet", "--json"]
+    command = [
+        "tune",
+        "d.csv",
+        "--target",
+        "y",
+        "--executor",
+        "in-process",
+        "--objective",
+        "mine_away:f",
+        "--quiet",
+        "--json",
+    ]
     assert _run([*command, "--trials", "3", "--set", "validation=holdout", "--out", "run"]) == 0
     out, err = capfd.readouterr()
     assert json.loads(out)["run"] == "run" and Path("run/result.json").is_file() and Path.cwd() == here
@@ -578,15 +654,30 @@ def test_an_objective_may_print_and_change_its_folder(here, capfd):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("example", "data"),
-    [("torch_loop", "sklearn:wine"), ("sklearn_model", "sklearn:wine"), ("image_network", "sklearn:digits --kind image")],
+    [
+        ("torch_loop", "sklearn:wine"),
+        ("sklearn_model", "sklearn:wine"),
+        ("image_network", "sklearn:digits --kind image"),
+    ],
 )
 def test_the_examples_run(example, data, here, capfd):
     command = f"tune {data} --target target --trials 3 --out run --json --objective {example}:objective"
-    options = ["--working-dir", str(EXAMPLES), "--executor", "in-process", "--set", "epochs=3", "--set", "validation=holdout"]
+    options = [
+        "--working-dir",
+        str(EXAMPLES),
+        "--executor",
+        "in-process",
+        "--set",
+        "epochs=3",
+        "--set",
+        "validation=holdout",
+    ]
     assert _run([*command.split(), *options]) == 0
     document = json.loads(capfd.readouterr().out)
     assert len(document["search"]["trials"]) == 3
-    assert document["objective"]["compared"] == ("split by split" if example == "sklearn_model" else "row by row")
+    assert document["objective"]["compared"] == (
+        "split by split" if example == "sklearn_model" else "row by row"
+    )
     assert "The network</h2>" not in Path("run/report.html").read_text(), "it is not ours that was trained"
 
 
@@ -603,7 +694,9 @@ def test_a_bare_loss_on_sequences_with_a_number_to_predict(here):
         return float(np.square(held @ weights - trial.answers(trial.validation)).mean())
 
     source = {"x": x, "y": x[:, 0].mean(axis=1) + y}
-    result = advisor.tune(source, kind="sequence", trials=3, out="run", executor="in-process", objective=ridge)
+    result = advisor.tune(
+        source, kind="sequence", trials=3, out="run", executor="in-process", objective=ridge
+    )
     assert result.document["task"] == "regression"
     assert result.document["objective"]["read"] == ["scaling", "weight_decay"]
     assert result.document["test"]["rows"] == 12
@@ -614,7 +707,8 @@ def test_on_ray_the_objective_is_imported_by_the_workers(here, local_ray):
     Path("mine_on_ray.py").write_text(
         "import os\n\ndef f(trial):\n    open('/dev/null').close()\n    for epoch in range(1, 4):\n"
         "        trial.report(epoch, trial.configuration['learning_rate'])\n"
-        "    (trial.folder / str(os.getpid())).write_text('')\n    return trial.configuration['learning_rate']\n"
+        "    (trial.folder / str(os.getpid())).write_text('')\n    return "
+        "trial.configuration['learning_rate']\n"
     )
     result = advisor.tune(table(), "y", trials=3, out="run", workers=2, objective="mine_on_ray:f", fixed=PLAN)
     assert len(result.document["search"]["trials"]) == 3
@@ -624,20 +718,36 @@ def test_on_ray_the_objective_is_imported_by_the_workers(here, local_ray):
 
 @pytest.mark.slow
 def test_killed_in_a_trial_it_goes_on_from_the_checkpoint(here):
-    """kill -9 of the driver in the middle of the first trial; the same command goes on with that trial's checkpoint."""
+    """kill -9 of the driver in the middle of the first trial; the same command
+    goes on with that trial's checkpoint."""
     table().write_csv("d.csv")
     Path("mine_long.py").write_text(
         "import time\nfrom pathlib import Path\n\ndef f(trial):\n    state = trial.folder / 'state'\n"
         "    first = int(state.read_text()) + 1 if state.exists() else 1\n"
         "    with Path('starts.txt').open('a') as log:\n        log.write(f'{first}\\n')\n"
-        "    for epoch in range(first, 6):\n        state.write_text(str(epoch))\n        trial.report(epoch, 1 / epoch)\n"
+        "    for epoch in range(first, 6):\n        state.write_text(str(epoch))\n        "
+        "trial.report(epoch, 1 / epoch)\n"
         "        if epoch == 3 and not Path('go').exists():\n"
         "            Path('there').write_text('')\n            time.sleep(600)\n"
         "    return 0.2 + trial.configuration['learning_rate']\n"
     )
-    program = [sys.executable, "-m", "advisor", "tune", "d.csv", "--target", "y", "--executor", "in-process", "--trials", "2"]
+    program = [
+        sys.executable,
+        "-m",
+        "advisor",
+        "tune",
+        "d.csv",
+        "--target",
+        "y",
+        "--executor",
+        "in-process",
+        "--trials",
+        "2",
+    ]
     program += ["--objective", "mine_long:f", "--out", "run", "--set", "validation=holdout", "--json"]
-    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True) as process:
+    with subprocess.Popen(
+        program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    ) as process:
         for _ in range(3000):
             if Path("there").exists() or process.poll() is not None:
                 break
@@ -653,7 +763,8 @@ def test_killed_in_a_trial_it_goes_on_from_the_checkpoint(here):
 
 @pytest.mark.parametrize("where", ["search and final", "final"])
 def test_a_recommendation_that_diverges_costs_neither_the_search_nor_the_model(where, here):
-    """The end of a run must not depend on one contender: the best finite one is confirmed, kept and reported."""
+    """The end of a run must not depend on one contender: the best finite one is
+    confirmed, kept and reported."""
 
     def objective(trial):
         rate = trial.configuration["learning_rate"]
@@ -666,7 +777,9 @@ def test_a_recommendation_that_diverges_costs_neither_the_search_nor_the_model(w
     final = run.document["final"]
     assert run.document["configuration"]["learning_rate"] > 0.004, "else the test shows nothing"
     assert final["failed"].keys() == {"recommendation"} and "nan" in final["failed"]["recommendation"]
-    assert final["incumbent"] != "recommendation" and "recommendation" not in {c["name"] for c in final["contenders"]}
+    assert final["incumbent"] != "recommendation" and "recommendation" not in {
+        c["name"] for c in final["contenders"]
+    }
     [told] = [s for s in verdict(run.document, []) if "recommendation failed in the final" in s]
     assert final["incumbent"] in told
     page = (run.folder / "report.html").read_text()

@@ -36,7 +36,9 @@ def rows(count=120):
     target = draw.integers(0, 2, count)
     numeric = draw.normal(size=(count, 2)) + 2 * target[:, None]
     names = ("a", "b")
-    return Dataset(Features(numeric, np.zeros((count, 0), np.int32), names, (), ()), target, "binary", ("no", "yes"))
+    return Dataset(
+        Features(numeric, np.zeros((count, 0), np.int32), names, (), ()), target, "binary", ("no", "yes")
+    )
 
 
 SHARED = {"data": rows(), "seed": 0}
@@ -69,7 +71,9 @@ def drive(folder):
     import ray
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 1, "include_dashboard": False})
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 1, "include_dashboard": False}
+    )
     cluster.add_node(num_cpus=1, num_gpus=1)
     workers = RayWorkers(None, cluster.address, 1, 1)
     workers.start()
@@ -93,7 +97,12 @@ def drive(folder):
                     if len(losses) == 1:
                         act()
                 if isinstance(event, ENDS):
-                    return losses, type(event).__name__, getattr(event, "cause", ""), getattr(event, "error", "")
+                    return (
+                        losses,
+                        type(event).__name__,
+                        getattr(event, "cause", ""),
+                        getattr(event, "error", ""),
+                    )
 
     def kill_one():
         os.kill(processes_of_trials()[0], signal.SIGKILL)
@@ -103,7 +112,9 @@ def drive(folder):
     seen["one process"] = end_of(job("one process", gpus_per_trial=1))[1:]
     seen["again"] = end_of(job("again"))
     seen["killed"] = end_of(job("killed", **long), kill_one)[1:]
-    seen["worker killed"] = end_of(job("worker", **long), lambda: os.kill(executor.worker_pids()[0], signal.SIGKILL))[1:3]
+    seen["worker killed"] = end_of(
+        job("worker", **long), lambda: os.kill(executor.worker_pids()[0], signal.SIGKILL)
+    )[1:3]
     seen["cancelled"] = end_of(job("cancelled", **long), lambda: executor.cancel("cancelled"))[1:2]
     wrong = payload({**configured(), "optimizer": "none"}, seed=1, repeat=0, members=1, keep=False)
     seen["wrong"] = end_of(Job("wrong", wrong))[1:]
@@ -112,7 +123,11 @@ def drive(folder):
         "sklearn:wine", "target", trials=1, address=cluster.address, gpus_per_worker=1, out=Path(folder) / "run",
         fixed={"gpus_per_trial": 2, "epochs": 3, "validation": "holdout"},
     ).document  # fmt: skip
-    seen["tuned"] = [told["final"]["winner"], told["configuration"]["gpus_per_trial"], len(told["search"]["trials"])]
+    seen["tuned"] = [
+        told["final"]["winner"],
+        told["configuration"]["gpus_per_trial"],
+        len(told["search"]["trials"]),
+    ]
     many = RayWorkers(3, cluster.address, 0.5)
     seen["shares"] = many.share_gpus(0.9)  # two of three must go on one GPU
     three, deadline = many.executor(TrainingObjective, SHARED), time.monotonic() + 60
@@ -123,9 +138,16 @@ def drive(folder):
     images, labels = pictures(48)
     np.savez(Path(folder) / "images.npz", images=images, labels=labels)
     small = {"fixed": {"epochs": 1}, "trials": 1, "address": cluster.address}
-    shared = advisor.tune(Path(folder) / "images.npz", out=Path(folder) / "images", **small).document["search"]["packing"]
-    alone = advisor.tune("sklearn:wine", "target", out=Path(folder) / "table", **small).document["search"]["packing"]
-    seen["unasked"] = [all("gpu" in row["device"] for row in shared), any("gpu" in row["device"] for row in alone)]
+    shared = advisor.tune(Path(folder) / "images.npz", out=Path(folder) / "images", **small).document[
+        "search"
+    ]["packing"]
+    alone = advisor.tune("sklearn:wine", "target", out=Path(folder) / "table", **small).document["search"][
+        "packing"
+    ]
+    seen["unasked"] = [
+        all("gpu" in row["device"] for row in shared),
+        any("gpu" in row["device"] for row in alone),
+    ]
     deadline = time.monotonic() + 20
     while processes_of_trials() and time.monotonic() < deadline:
         time.sleep(0.2)
@@ -141,7 +163,9 @@ def drive_and_lose_a_node():
     import ray
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "num_gpus": 2, "include_dashboard": False})
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 2, "num_gpus": 2, "include_dashboard": False}
+    )
     node = cluster.add_node(num_cpus=2, num_gpus=2)
     workers = RayWorkers(2, cluster.address, 1, 1)
     workers.span(2, PER_PROCESS)
@@ -149,7 +173,9 @@ def drive_and_lose_a_node():
     seen = {"slots": executor.slots, "ends": []}
     ends, reported = seen["ends"], set()
     for name in ("a", "b"):
-        executor.submit(job(name, epochs=1000, patience=1000, batch_size=8))  # longer than the 15 s after which Ray misses a node
+        executor.submit(
+            job(name, epochs=1000, patience=1000, batch_size=8)
+        )  # longer than the 15 s after which Ray misses a node
     deadline = time.monotonic() + 120
     while (len(ends) < 1 or executor.slots > 1) and time.monotonic() < deadline:
         for event in executor.poll(0.5):
@@ -176,7 +202,11 @@ def drive_and_lose_a_node():
 
 def driven(*arguments):
     done = subprocess.run(
-        [sys.executable, __file__, *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=400
+        [sys.executable, __file__, *arguments],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        timeout=400,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
@@ -184,9 +214,14 @@ def driven(*arguments):
 
 @pytest.mark.slow
 def test_as_many_trials_as_there_are_gpus_left_for():
-    """Also where a number of workers was asked for: one that waits for GPUs which never come would hold up the end."""
+    """Also where a number of workers was asked for: one that waits for GPUs which
+    never come would hold up the end."""
     seen = driven("lose a node")
-    assert seen == {"slots": 2, "slots after": 1, "ends": [["Failed", "node lost"], ["Cancelled", ""], ["Finished", ""]]}
+    assert seen == {
+        "slots": 2,
+        "slots after": 1,
+        "ends": [["Failed", "node lost"], ["Cancelled", ""], ["Finished", ""]],
+    }
 
 
 @pytest.mark.slow
@@ -229,7 +264,9 @@ def test_a_process_needs_memory_for_its_part_of_a_batch():
 
 def test_a_trial_spans_gpus_only_where_workers_have_them(tmp_path):
     options = {"trials": 1, "executor": "in-process", "out": tmp_path / "run"}
-    with pytest.raises(UserError, match="gpus_per_trial 2 needs workers with GPUs: give --gpus-per-worker 1 as well"):
+    with pytest.raises(
+        UserError, match="gpus_per_trial 2 needs workers with GPUs: give --gpus-per-worker 1 as well"
+    ):
         advisor.tune("sklearn:wine", "target", fixed={"gpus_per_trial": 2}, **options)
 
 

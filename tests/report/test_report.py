@@ -1,5 +1,6 @@
-"""The report: what it shows, that data cannot run in it or steer a terminal (H1, H3), its size and sameness (H2), that a
-browser shows it without an error, a request or a scroll bar, its Markdown, and CSV that no spreadsheet runs (M5)."""
+"""The report: what it shows, that data cannot run in it or steer a terminal (H1, H3), its size and
+sameness (H2), that a browser shows it without an error, a request or a scroll bar, its Markdown, and
+CSV that no spreadsheet runs (M5)."""
 
 import base64
 import hashlib
@@ -25,12 +26,36 @@ from advisor.report.page import number, percent, render_html, render_markdown
 
 FAST = {"epochs": 6, "validation": "holdout", "batch_size": 64}
 SECTIONS = (
-    *("head", "verdict", "findings", "configuration", "reasons", "disagreements", "data", "search", "final", "curves"),
+    *(
+        "head",
+        "verdict",
+        "findings",
+        "configuration",
+        "reasons",
+        "disagreements",
+        "data",
+        "search",
+        "final",
+        "curves",
+    ),
     *("errors", "use", "reproduce"),
 )
 EVIL = (
-    *("<script>alert(1)</script>", "</script>", '" onerror="alert(1)', "{{7*7}}", "javascript:alert(1)", "a\u2028b", "\u202egnp"),
-    *("|`*_ [x](http://evil.example)", "<img src=http://evil.example/x onerror=alert(1)>", "\x1b[2J\x07\nnew line", "x" * 10_000),
+    *(
+        "<script>alert(1)</script>",
+        "</script>",
+        '" onerror="alert(1)',
+        "{{7*7}}",
+        "javascript:alert(1)",
+        "a\u2028b",
+        "\u202egnp",
+    ),
+    *(
+        "|`*_ [x](http://evil.example)",
+        "<img src=http://evil.example/x onerror=alert(1)>",
+        "\x1b[2J\x07\nnew line",
+        "x" * 10_000,
+    ),
 )
 TARGET = "</title><script>alert(2)</script>"
 
@@ -58,7 +83,9 @@ def table(rows=120):
     a, b = draw.normal(size=(2, rows))
     word = draw.choice(["u", "v", "w"], rows)
     frame = pl.DataFrame({"a": a, "b": b, "c": word, "y": np.where(a - b > 0, "yes", "no")})
-    return frame.with_columns(pl.when(pl.int_range(rows) % 11 == 3).then(None).otherwise(pl.col("a")).alias("a"))
+    return frame.with_columns(
+        pl.when(pl.int_range(rows) % 11 == 3).then(None).otherwise(pl.col("a")).alias("a")
+    )
 
 
 def parts(run):
@@ -79,14 +106,15 @@ def hostile(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hostile")
     frame = table().with_columns(*[pl.col("b").alias(name) for name in EVIL])
     frame = frame.with_columns(
-        pl.col("c").replace({"u": EVIL[0], "v": EVIL[8]}), pl.col("y").replace({"yes": "=1+1", "no": "</script><script>"})
+        pl.col("c").replace({"u": EVIL[0], "v": EVIL[8]}),
+        pl.col("y").replace({"yes": "=1+1", "no": "</script><script>"}),
     )
     frame.rename({"y": TARGET}).write_parquet(folder / "<b>.parquet")
     advisor.fit(str(folder / "<b>.parquet"), TARGET, out=folder / "run", fixed=FAST)
     return folder / "run"
 
 
-# ------------------------------------------------------------------------------------------------------ what is shown
+# ---------------------------------------------------------------------------------------------- what is shown
 
 
 @pytest.mark.slow
@@ -98,7 +126,13 @@ def test_every_section_is_there_in_order(tuned):
     assert all(b - a <= 1 for a, b in pairwise(levels)), "headings in order"
     assert all("scope" in attributes for tag, attributes in page.elements if tag == "th")
     assert "It would be" in page.text and "Source: " in page.text, "flips and references of the ledger"
-    for words in ("expected calibration error", "Too few trials to say", "3 of 3 trials", "Confusions", "yours"):
+    for words in (
+        "expected calibration error",
+        "Too few trials to say",
+        "3 of 3 trials",
+        "Confusions",
+        "yours",
+    ):
         assert words in page.text
 
 
@@ -114,7 +148,10 @@ def test_the_page_without_a_ledger_has_the_reasons(tuned):
 def test_shift_of_a_column_is_shown_where_it_was_measured(tuned):
     recommendation, facts, result, _ = parts(tuned)
     facts["columns"][0] |= {"shift": {"psi": 0.31, "distance": 0.2, "new_level_share": 0.0}}
-    assert "shift to the rows compared: PSI 0.31, distance 0.2" in Page(render_html(recommendation, facts, result)).text
+    assert (
+        "shift to the rows compared: PSI 0.31, distance 0.2"
+        in Page(render_html(recommendation, facts, result)).text
+    )
 
 
 @pytest.mark.slow
@@ -124,16 +161,29 @@ def test_where_and_when_trials_ran_is_drawn(tuned):
     result["search"]["packing"] = [
         {"number": 0, "began": 0.0, "ended": 6.0, "worker": "pid 1", "device": "n1 10.0.0.1 gpu 0", **common},
         {"number": 1, "began": 1.0, "ended": 4.0, "worker": "pid 2", "device": "n1 10.0.0.1 gpu 0", **common},
-        {"number": 2, "began": 4.0, "ended": 10.0, "worker": "pid 2", "device": "n1 10.0.0.1 gpu 0", **common},
+        {
+            "number": 2,
+            "began": 4.0,
+            "ended": 10.0,
+            "worker": "pid 2",
+            "device": "n1 10.0.0.1 gpu 0",
+            **common,
+        },
     ]
     said = "in trials for 75 % of the time"
     page = Page(render_html(recommendation, facts, result))
     assert said in page.text and said in render_markdown(recommendation, facts, result)
-    drawn = {attributes["aria-label"] for tag, attributes in page.elements if tag == "svg" and "aria-label" in attributes}
+    drawn = {
+        attributes["aria-label"]
+        for tag, attributes in page.elements
+        if tag == "svg" and "aria-label" in attributes
+    }
     assert {"Which worker ran which trial", "Memory of the GPUs"} <= drawn
     assert "pid 2, n1 10.0.0.1 gpu 0" in page.text and "n1 10.0.0.1 gpu 0, expected" in page.text
     del result["search"]["packing"]
-    assert "in trials for" not in Page(render_html(recommendation, facts, result)).text, "a run of before it was kept"
+    assert "in trials for" not in Page(render_html(recommendation, facts, result)).text, (
+        "a run of before it was kept"
+    )
 
 
 @pytest.mark.slow
@@ -160,7 +210,7 @@ def test_the_report_again_in_each_format(tuned, tmp_path, capfd):
     assert _run(["report", str(tmp_path / "none")]) == 2
 
 
-# --------------------------------------------------------------------------------------------- H1: data are only text
+# ------------------------------------------------------------------------------------- H1: data are only text
 
 
 @pytest.mark.slow
@@ -168,7 +218,15 @@ def test_data_make_no_element_and_no_attribute(hostile):
     text = (hostile / "report.html").read_text()
     page = Page(text)
     assert [tag for tag, _ in page.elements].count("script") == 1
-    assert not {tag for tag, _ in page.elements} & {"img", "iframe", "object", "link", "form", "base", "embed"}
+    assert not {tag for tag, _ in page.elements} & {
+        "img",
+        "iframe",
+        "object",
+        "link",
+        "form",
+        "base",
+        "embed",
+    }
     for tag, attributes in page.elements:
         assert not any(name.startswith("on") for name in attributes), (tag, attributes)
         for name in ("src", "href", "xlink:href", "action"):
@@ -181,13 +239,18 @@ def test_data_make_no_element_and_no_attribute(hostile):
     policy = next(a["content"] for _, a in page.elements if "default-src" in a.get("content", ""))
     script = re.search(r"<script>(.*?)</script>", text, re.DOTALL).group(1)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    assert policy == f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'"
+    assert (
+        policy
+        == f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'"
+    )
 
 
 @pytest.mark.slow
 def test_data_break_no_markdown_table(hostile):
     lines = render_markdown(*parts(hostile)).splitlines()
-    assert not any("<script>" in line.replace("\\<", "") for line in lines if line[:4] != "    "), "but in a code block"
+    assert not any("<script>" in line.replace("\\<", "") for line in lines if line[:4] != "    "), (
+        "but in a code block"
+    )
     heads = [i for i, line in enumerate(lines) if re.fullmatch(r"\|[-:|]+\|", line)]
     for head in heads:
         width = len(re.findall(r"(?<!\\)\|", lines[head]))
@@ -197,7 +260,7 @@ def test_data_break_no_markdown_table(hostile):
             assert len(re.findall(r"(?<!\\)\|", line)) == width, line
 
 
-# ------------------------------------------------------------------------------------------------- H2: size, sameness
+# ----------------------------------------------------------------------------------------- H2: size, sameness
 
 
 @pytest.mark.slow
@@ -206,10 +269,19 @@ def test_a_large_run_is_a_small_page_and_the_same_bytes(tuned, tmp_path):
     facts["columns"] = [{**facts["columns"][i % 3], "name": f"column {i} {'x' * 10_000}"} for i in range(230)]
     trial = {**result["search"]["trials"][0], "origin": "search"}
     curve = [[epoch, 1 / epoch] for epoch in range(1, 101)]
-    result["search"]["trials"] = [{**trial, "number": i, "value": 1 + 1 / (i + 1), "curve": curve} for i in range(1000)]
-    placed = {"attempts": 1, "micro_batch": 64, "memory": 4e9, "peak_memory": 3e9, "device": "n1 10.0.0.1 gpu 0"}
+    result["search"]["trials"] = [
+        {**trial, "number": i, "value": 1 + 1 / (i + 1), "curve": curve} for i in range(1000)
+    ]
+    placed = {
+        "attempts": 1,
+        "micro_batch": 64,
+        "memory": 4e9,
+        "peak_memory": 3e9,
+        "device": "n1 10.0.0.1 gpu 0",
+    }
     result["search"]["packing"] = [
-        {"number": i, "began": float(i), "ended": i + 4.0, "worker": f"pid {i % 4}", **placed} for i in range(10_000)
+        {"number": i, "began": float(i), "ended": i + 4.0, "worker": f"pid {i % 4}", **placed}
+        for i in range(10_000)
     ]
     text = render_html(recommendation, facts, result, ledger)
     assert len(text.encode()) < 2_000_000
@@ -226,27 +298,41 @@ def test_a_large_run_is_a_small_page_and_the_same_bytes(tuned, tmp_path):
         assert again.stdout == text.encode()
 
 
-# ----------------------------------------------------------------------------------------------------- a real browser
+# --------------------------------------------------------------------------------------------- a real browser
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
     """Runs a headless browser on a file: what it printed, and the URLs it asked for."""
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+    program = next(
+        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None
+    )
     if program is None:
         pytest.skip("there is no chromium or chrome on PATH")
 
     def look(page, *flags, width=1200):
         home = tmp_path_factory.mktemp("browser")
         log = home / "net.json"
-        options = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
-        more = ["--disable-component-update", "--disable-sync", f"--user-data-dir={home}", f"--log-net-log={log}"]
+        options = (
+            "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
+            "--disable-background-networking"
+        )
+        more = [
+            "--disable-component-update",
+            "--disable-sync",
+            f"--user-data-dir={home}",
+            f"--log-net-log={log}",
+        ]
         done = subprocess.run(
             [program, *options.split(), *more, "--enable-logging=stderr", f"--window-size={width},900", *flags, page.as_uri()],
             capture_output=True, text=True, timeout=120, check=True,
         )  # fmt: skip
         console = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
-        asked = [url for url in re.findall(r'"url":"([^"]*)"', log.read_text()) if url.startswith(("http", "ws", "ftp"))]
+        asked = [
+            url
+            for url in re.findall(r'"url":"([^"]*)"', log.read_text())
+            if url.startswith(("http", "ws", "ftp"))
+        ]
         return done.stdout, console, [url for url in asked if "google" not in url]
 
     return look
@@ -269,7 +355,11 @@ def test_a_browser_shows_it_whole(run, width, browser, request, tmp_path):
     frame = f'<iframe src="report.html" style="width:{width}px;height:900px;border:0"></iframe><pre></pre>'
     (tmp_path / "look.html").write_text(f"<!doctype html><meta charset=utf-8>{frame}{MEASURE}")
     out, console, asked = browser(
-        tmp_path / "look.html", "--allow-file-access-from-files", "--virtual-time-budget=3000", "--dump-dom", width=1700
+        tmp_path / "look.html",
+        "--allow-file-access-from-files",
+        "--virtual-time-budget=3000",
+        "--dump-dom",
+        width=1700,
     )
     assert (console, asked) == ([], [])
     seen = json.loads(re.search(r"<pre>(.*?)</pre>", out, re.DOTALL).group(1))
@@ -285,7 +375,7 @@ def test_a_browser_has_nothing_to_complain_of(hostile, browser):
     assert 'class="js"' in out
 
 
-# ---------------------------------------------------------------------------------------------------- H3: the terminal
+# ------------------------------------------------------------------------------------------- H3: the terminal
 
 
 @pytest.mark.slow
@@ -309,11 +399,13 @@ def test_one_line_is_one_line(capsys):
     assert capsys.readouterr() == ("a\\nb\\x1b[0m\nc\n", "d\\u202e\\ne\n")
 
 
-# ----------------------------------------------------------------------------------------------------------- M5: CSV
+# ---------------------------------------------------------------------------------------------------- M5: CSV
 
 
 def test_formulas_are_quoted_and_numbers_are_not():
-    frame = pl.DataFrame({"prediction": ["=1", "+x", "-1+1", "@x", "\tx", "\rx", "a=1", None], "probability_=1": [-1.5] * 8})
+    frame = pl.DataFrame(
+        {"prediction": ["=1", "+x", "-1+1", "@x", "\tx", "\rx", "a=1", None], "probability_=1": [-1.5] * 8}
+    )
     safe, quoted = cli.without_formulas(frame)
     assert safe["prediction"].to_list() == ["'=1", "'+x", "'-1+1", "'@x", "'\tx", "'\rx", "a=1", None]
     assert safe["probability_=1"].to_list() == [-1.5] * 8
@@ -342,7 +434,9 @@ def test_honest_probabilities_are_calibrated():
     draw = np.random.default_rng(0)
     p = draw.uniform(0, 1, 20_000)
     target = (draw.uniform(size=20_000) < p).astype(np.int64)
-    honest, sure = (calibration(target, np.column_stack([1 - q, q])) for q in (p, np.where(p > 0.5, 1.0, 0.0)))
+    honest, sure = (
+        calibration(target, np.column_stack([1 - q, q])) for q in (p, np.where(p > 0.5, 1.0, 0.0))
+    )
     assert honest["expected_error"] < 0.02
     assert sure["expected_error"] == pytest.approx(0.25, abs=0.02)
     assert sum(b["rows"] for b in honest["bins"]) == 20_000
@@ -353,18 +447,24 @@ def test_confusions_and_residuals():
     scores = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
     found = diagnose("binary", 2, np.array([0, 1, 1]), scores, scores.argmax(axis=1))
     assert found["confusion"] == [[1, 0], [1, 1]]
-    assert "confusion" not in diagnose("multiclass", 30, np.array([0]), np.full((1, 30), 1 / 30), np.array([0]))
+    assert "confusion" not in diagnose(
+        "multiclass", 30, np.array([0]), np.full((1, 30), 1 / 30), np.array([0])
+    )
     assert residuals(np.zeros(3), np.zeros(3)) == {"residual_quantiles": [0.0] * 5}
     histogram = residuals(np.zeros(1000), np.linspace(-1, 1, 1000))["residual_histogram"]
     assert len(histogram["counts"]) == 20 and sum(histogram["counts"]) == 900
 
 
-@pytest.mark.parametrize(("share", "text"), [(0.0, "0 %"), (0.0004, "< 0.1 %"), (0.123456, "12.3 %"), (1.0, "100 %")])
+@pytest.mark.parametrize(
+    ("share", "text"), [(0.0, "0 %"), (0.0004, "< 0.1 %"), (0.123456, "12.3 %"), (1.0, "100 %")]
+)
 def test_a_small_share_is_not_none(share, text):
     assert percent(share) == text
 
 
-@pytest.mark.parametrize(("value", "text"), [(1340.2, "1,340"), (0.12345, "0.123"), (12, "12"), (True, "True"), (1e-7, "1e-7")])
+@pytest.mark.parametrize(
+    ("value", "text"), [(1340.2, "1,340"), (0.12345, "0.123"), (12, "12"), (True, "True"), (1e-7, "1e-7")]
+)
 def test_three_digits(value, text):
     assert number(value) == text
 
@@ -378,11 +478,20 @@ def test_levels_and_the_target_are_bounded():
     assert len(numbers["target"]["histogram"]["counts"]) == 20
 
 
-# ------------------------------------------------------------------------------------------------------ missing parts
+# ---------------------------------------------------------------------------------------------- missing parts
 
 OPTIONAL = (
-    *(("facts", "target"), ("facts", "samples"), ("facts", "columns", 0, "histogram"), ("facts", "columns", 0, "median")),
-    *(("result", "test", "results"), ("result", "test", "predictions"), ("result", "test", "predictions", "residual_histogram")),
+    *(
+        ("facts", "target"),
+        ("facts", "samples"),
+        ("facts", "columns", 0, "histogram"),
+        ("facts", "columns", 0, "median"),
+    ),
+    *(
+        ("result", "test", "results"),
+        ("result", "test", "predictions"),
+        ("result", "test", "predictions", "residual_histogram"),
+    ),
     ("result", "test", "left_out"),
 )
 """Parts that a run may lack: they could not be measured or drawn, or its version did not know them."""
@@ -411,10 +520,14 @@ def test_whatever_part_is_missing_the_page_is_whole(measured):
             for key in inner:
                 place = place[key]
             place.pop(last, None)
-        recommendation, facts, result, ledger = (document[name] for name in ("recommendation", "facts", "result", "ledger"))
+        recommendation, facts, result, ledger = (
+            document[name] for name in ("recommendation", "facts", "result", "ledger")
+        )
         page = Page(render_html(recommendation, facts, result, ledger))
         assert [name for name in page.ids() if name in SECTIONS] == list(SECTIONS)
-        assert ("The target" in page.text) and ("No histogram: nearly all values" in page.text) == (("facts", "target") in absent)
+        assert ("The target" in page.text) and ("No histogram: nearly all values" in page.text) == (
+            ("facts", "target") in absent
+        )
         assert render_markdown(recommendation, facts, result, ledger)
 
 
@@ -422,18 +535,27 @@ def test_no_fact_that_was_not_measured_breaks_the_page(measured):
     recommendation, facts, result, ledger = parts(measured)
     kept = {"rows", "rows_test", "task", "kind"}
     facts["values"] = {name: value if name in kept else None for name, value in facts["values"].items()}
-    assert render_markdown(recommendation, facts, result, ledger) and render_html(recommendation, facts, result, ledger)
+    assert render_markdown(recommendation, facts, result, ledger) and render_html(
+        recommendation, facts, result, ledger
+    )
 
 
 @pytest.mark.parametrize(
     "y",
-    [lambda z: 1e15 + 1e3 * z, lambda z: 1e-12 * z, lambda z: 1e15 * z, lambda z: np.where(np.arange(120) == 3, 5.0, 1.0)],
+    [
+        lambda z: 1e15 + 1e3 * z,
+        lambda z: 1e-12 * z,
+        lambda z: 1e15 * z,
+        lambda z: np.where(np.arange(120) == 3, 5.0, 1.0),
+    ],
     ids=["far from 0", "tiny", "huge", "all but one equal"],
 )
 def test_a_target_of_any_offset_and_scale_trains_as_well(y, measured, tmp_path):
     run = advisor.fit(regression(y), "y", task="regression", out=tmp_path / "run", fixed=FAST, progress=False)
     assert (tmp_path / "run" / "report.html").is_file()
-    r2, standard = (found["test"]["results"][0]["r2"] for found in (run.document, read_json(measured / "result.json")))
+    r2, standard = (
+        found["test"]["results"][0]["r2"] for found in (run.document, read_json(measured / "result.json"))
+    )
     if y(np.zeros(120)).std() == 0:  # else nothing can be learnt
         assert r2 == pytest.approx(standard, abs=0.01)
 

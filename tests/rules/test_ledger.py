@@ -1,4 +1,5 @@
-"""Why a value is what it is, what would flip it, what-if and diff: the engine's own answers, through API and command line."""
+"""Why a value is what it is, what would flip it, what-if and diff: the engine's own
+answers, through API and command line."""
 
 import json
 
@@ -36,7 +37,7 @@ def said(capsys, *arguments):
     return code, capsys.readouterr()
 
 
-# ------------------------------------------------------------------------------------------------------------- the ledger
+# ------------------------------------------------------------------------------------------------- the ledger
 
 
 def test_every_parameter_has_a_complete_because():
@@ -45,7 +46,17 @@ def test_every_parameter_has_a_complete_because():
         assert entry["value"] == REC.configuration[name]
         assert entry["because"]
         for step in entry["steps"]:
-            assert set(step) >= {"rule", "before", "after", "because", "facts", "evidence", "strength", "notes", "references"}
+            assert set(step) >= {
+                "rule",
+                "before",
+                "after",
+                "because",
+                "facts",
+                "evidence",
+                "strength",
+                "notes",
+                "references",
+            }
             assert not step["rule"] or step["references"]
     json.dumps(LEDGER)
 
@@ -91,14 +102,21 @@ def test_the_person_s_own_value_does_not_flip_and_the_rest_is_judged_with_it():
     assert entry["yours"] and entry["flips"] == [] and entry["steps"][-1]["effect"] == "yours"
 
 
-# ------------------------------------------------------------------------------------------------------------- why
+# -------------------------------------------------------------------------------------------------------- why
 
 
 def test_why_answers_in_a_paragraph_with_rule_fact_source_and_flip(run, capsys):
     code, out = said(capsys, "why", run, "learning_rate")
     text = " ".join(out.out.split())
     assert code == 0
-    for part in ("learning_rate is 0.006", "learning-rate-for-small-tables", "rows = 142", "N29", "Source:", "if rows were 600"):
+    for part in (
+        "learning_rate is 0.006",
+        "learning-rate-for-small-tables",
+        "rows = 142",
+        "N29",
+        "Source:",
+        "if rows were 600",
+    ):
         assert part in text
 
 
@@ -132,7 +150,7 @@ def test_the_report_holds_the_ledger(run):
     assert json.loads((run / "report.json").read_text())["ledger"]["width"]["flips"]
 
 
-# ------------------------------------------------------------------------------------------------------------- what if
+# ---------------------------------------------------------------------------------------------------- what if
 
 
 def test_what_if_plans_again_and_shows_the_difference(run, capsys):
@@ -184,11 +202,20 @@ def test_what_the_person_says_beats_what_would_move_along():
         read_fact("nothing", "1", FACTS)
 
 
-# ------------------------------------------------------------------------------------------------------------- diff
+# ------------------------------------------------------------------------------------------------------- diff
 
 
 def test_diff_of_two_runs_names_parameters_and_rules(run, tmp_path, capsys):
-    other = ["recommend", "sklearn:breast_cancer", "--target", "target", "--out", str(tmp_path / "b"), "--set", "width=77"]
+    other = [
+        "recommend",
+        "sklearn:breast_cancer",
+        "--target",
+        "target",
+        "--out",
+        str(tmp_path / "b"),
+        "--set",
+        "width=77",
+    ]
     assert _run(other) == 0
     capsys.readouterr()
     code, out = said(capsys, "diff", run, tmp_path / "b", "--json")
@@ -206,7 +233,7 @@ def test_a_difference_with_itself_is_empty_and_findings_are_compared():
     assert compare_findings(few, REC)["gone"] == compare_findings(REC, few)["new"]
 
 
-# ------------------------------------------------------------------------------------------------------------- edits
+# ------------------------------------------------------------------------------------------------------ edits
 
 
 def edited(run, change):
@@ -216,7 +243,9 @@ def edited(run, change):
 
 
 def fresh(tmp_path):
-    frame = pl.DataFrame({"a": [float(i % 17) for i in range(90)], "b": list(range(90)), "y": ["u", "v", "w"] * 30})
+    frame = pl.DataFrame(
+        {"a": [float(i % 17) for i in range(90)], "b": list(range(90)), "y": ["u", "v", "w"] * 30}
+    )
     frame.write_csv(tmp_path / "d.csv")
     assert _run(["recommend", str(tmp_path / "d.csv"), "--target", "y", "--out", str(tmp_path / "run")]) == 0
     return tmp_path / "run"

@@ -49,7 +49,9 @@ def loaded(*rules):
 
 
 def recommend(rules, fixed=None, **facts):
-    return advise({**TYPICAL, **{name.replace("__", "."): value for name, value in facts.items()}}, rules, BASE, fixed)
+    return advise(
+        {**TYPICAL, **{name.replace("__", "."): value for name, value in facts.items()}}, rules, BASE, fixed
+    )
 
 
 def shipped(**facts):
@@ -79,7 +81,10 @@ def test_ranges_and_choices_are_intersected():
     assert range_of(rec, "width") == (64, 256)
     assert rec.configuration["norm"] == "batch" and "norm" not in rec.space.searched
     assert rec.contradictions == ()
-    assert [(step.rule, step.effect) for step in rec.provenance["norm"].steps] == [("a-a", "choices"), ("b-b", "choices")]
+    assert [(step.rule, step.effect) for step in rec.provenance["norm"].steps] == [
+        ("a-a", "choices"),
+        ("b-b", "choices"),
+    ]
 
 
 def test_a_default_outside_a_narrowed_range_is_clipped_in_a_step_of_its_own():
@@ -147,7 +152,9 @@ def test_set_leaves_the_search_and_beats_weaker_rules():
 
 def test_a_set_that_a_measured_range_excludes_is_dropped():
     measured = rule("a-a", {"range": {"width": [64, 128]}}, strength="must", evidence="reported")
-    rec = recommend(loaded(measured, rule("b-b", {"set": {"width": 40}}, strength="must", evidence="folklore")))
+    rec = recommend(
+        loaded(measured, rule("b-b", {"set": {"width": 40}}, strength="must", evidence="folklore"))
+    )
     assert "width" in rec.space.searched and range_of(rec, "width") == (64, 128)
     assert rec.contradictions[0].decided_by == "evidence"
 
@@ -165,7 +172,10 @@ def test_a_prior_sets_the_default_and_narrows_unless_its_value_is_overruled():
     assert rec.configuration["learning_rate"] == 0.01
     assert range_of(rec, "learning_rate") == pytest.approx((0.01 / 3, 0.03))
     rec = recommend(loaded(prior, rule("b-b", {"default": {"learning_rate": 2e-4}}, strength="must")))
-    assert rec.configuration["learning_rate"] == 2e-4 and rec.space["learning_rate"].low == BASE["learning_rate"].low
+    assert (
+        rec.configuration["learning_rate"] == 2e-4
+        and rec.space["learning_rate"].low == BASE["learning_rate"].low
+    )
 
 
 def test_zero_stays_beside_a_prior_and_leaves_with_a_range_that_excludes_it():
@@ -191,7 +201,10 @@ def test_derived_parameters_follow_what_the_search_suggests():
     assert rec.configuration["weight_init"] == "he_normal"
     assert rec.provenance["weight_init"].because == "relu takes he_normal."
     assert rec.space.complete({"activation": "tanh"})["weight_init"] == "xavier_normal"
-    assert recommend(loaded(derive), rows=50).space.complete({"activation": "tanh"})["weight_init"] == "he_normal"
+    assert (
+        recommend(loaded(derive), rows=50).space.complete({"activation": "tanh"})["weight_init"]
+        == "he_normal"
+    )
 
 
 def test_what_no_choice_that_is_left_uses_is_not_searched():
@@ -212,7 +225,9 @@ def test_findings_come_from_rules_and_from_outside_in_order_of_severity():
     finding = {"severity": "info", "code": "few", "columns": "= columns.constant", "actions": ["look"]}
     rules = loaded(rule("a-a", {"finding": finding}, strength="may"))
     outside = Finding("error", "shift", "The test rows differ.", ("age",))
-    rec = advise({**TYPICAL, "columns.constant": ["c1"]}, rules, BASE, findings=[outside], data={"source": "x.csv"})
+    rec = advise(
+        {**TYPICAL, "columns.constant": ["c1"]}, rules, BASE, findings=[outside], data={"source": "x.csv"}
+    )
     assert [item.code for item in rec.findings] == ["shift", "few"]
     assert rec.findings[1] == Finding("info", "few", "a-a says so for 3000 rows.", ("c1",), ("look",), "a-a")
     assert rec.data == {"source": "x.csv"}
@@ -222,7 +237,9 @@ def test_findings_come_from_rules_and_from_outside_in_order_of_severity():
 
 
 def test_fixed_values_beat_every_rule_and_are_marked():
-    rules = loaded(rule("a-a", {"set": {"width": 40}}, strength="must"), rule("b-b", {"range": {"dropout": [0, 0.2]}}))
+    rules = loaded(
+        rule("a-a", {"set": {"width": 40}}, strength="must"), rule("b-b", {"range": {"dropout": [0, 0.2]}})
+    )
     rec = recommend(rules, fixed={"width": 99, "dropout": 0.5, "weight_init": "he_normal", "folds": 3})
     wanted = {"width": 99, "dropout": 0.5, "weight_init": "he_normal", "folds": 3}
     assert {name: rec.configuration[name] for name in wanted} == wanted
@@ -275,7 +292,9 @@ def random_facts(draw):
         elif kind == "bool":
             facts[name] = draw(st.booleans())
         else:
-            facts[name] = draw(st.sampled_from(KNOWN_WORDS.get(name, ("x",)))) if kind == "text" else ["a", "b"]
+            facts[name] = (
+                draw(st.sampled_from(KNOWN_WORDS.get(name, ("x",)))) if kind == "text" else ["a", "b"]
+            )
     return facts
 
 
@@ -295,18 +314,29 @@ def test_any_facts_give_a_recommendation_with_a_because_for_everything(facts, ch
         assert item.because and item.final["value"] == rec.configuration[name]
         assert all(one.after == two.before for one, two in itertools.pairwise(item.steps))
         for step in item.steps:
-            assert step.because and (step.rule in known or step.effect == "inactive") and set(step.facts) <= set(FACTS)
+            assert (
+                step.because
+                and (step.rule in known or step.effect == "inactive")
+                and set(step.facts) <= set(FACTS)
+            )
     assert set(rec.provenance) == set(BASE.parameters)
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
 @pytest.mark.parametrize("rows", [5, 100, 599, 600, 1999, 2000, 4999, 5000, 19_999, 59_999, 60_000, 10**7])
 def test_the_shipped_rules_do_not_contradict_each_other_at_any_size(task, rows):
-    classes = {"classes__count": None, "classes__imbalance": None, "target__skew": 0.1, "target__kurtosis": 0.0}
+    classes = {
+        "classes__count": None,
+        "classes__imbalance": None,
+        "target__skew": 0.1,
+        "target__kurtosis": 0.0,
+    }
     for columns in ({}, {"features__numeric": 0}, {"features__categorical": 0}, {"features__numeric": 500}):
         rec = shipped(rows=rows, task=task, **columns, **(classes if task == "regression" else {}))
         assert rec.contradictions == () and rec.unjudged == ()
-        assert rec.configuration["loss"] == ("mean_squared_error" if task == "regression" else "cross_entropy")
+        assert rec.configuration["loss"] == (
+            "mean_squared_error" if task == "regression" else "cross_entropy"
+        )
         assert rec.configuration["weight_init"] != "torch_default"
 
 
@@ -320,14 +350,17 @@ def test_the_library_default_is_the_base_under_the_recommended_plan():
 def test_the_same_facts_give_the_same_bytes_in_any_process():
     program = (
         "from advisor import knowledge\nfrom advisor.rules.recommendation import advise\n"
-        "facts = knowledge.typical_facts() | {'rows': 9000, 'columns.constant': ['x', 'y'], 'features.constant': 2}\n"
+        "facts = knowledge.typical_facts() | {'rows': 9000, 'columns.constant': ['x', 'y'], "
+        "'features.constant': 2}\n"
         "print(advise(facts, knowledge.rule_book(), knowledge.base_space()).to_yaml())\n"
         "import sys; assert not {'torch', 'ray', 'optuna', 'sklearn'} & set(sys.modules)\n"
     )
     outputs = set()
     for seed, zone in [("0", "UTC"), ("4711", "Asia/Tokyo")]:
         environment = {**os.environ, "PYTHONHASHSEED": seed, "TZ": zone}
-        done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", program], env=environment, capture_output=True, check=True
+        )
         outputs.add(done.stdout)
     assert len(outputs) == 1
 
@@ -340,12 +373,16 @@ OWN = loaded(
     rule("a-rate", {"prior": {"learning_rate": {"value": 0.003, "confidence": "medium"}}}),
     rule("b-rate", {"range": {"learning_rate": [0.001, 0.02]}}),
     rule("c-rate", {"default": {"learning_rate": 0.03}}, strength="may"),
-    rule("head", {"choices": {"output_init": ["zero"], "activation": ["relu", "tanh", "silu"]}}, id="the-head"),
+    rule(
+        "head", {"choices": {"output_init": ["zero"], "activation": ["relu", "tanh", "silu"]}}, id="the-head"
+    ),
     rule("dropout", {"range": {"dropout": [0, 0.5]}}, id="the-dropout"),
     rule("init", {"derive": {"weight_init": FOLLOWS}}, id="the-init"),
     rule("plan", {"set": {"folds": 8}}, id="the-plan"),
     rule("gap", {"default": {"width": 64}}, when="groups.count > 3", id="the-gap"),
-    rule("few", {"finding": {"severity": "info", "code": "few", "columns": "= columns.constant"}}, id="the-few"),
+    rule(
+        "few", {"finding": {"severity": "info", "code": "few", "columns": "= columns.constant"}}, id="the-few"
+    ),
 )
 REC = recommend(OWN, columns__constant=["a: b", "ü\u2028", "'"])
 TEXT = REC.to_yaml()
@@ -388,7 +425,11 @@ def test_a_value_that_was_changed_is_fixed_in_every_trial():
     rec = Recommendation.from_yaml(edit("configuration", "learning_rate", "0.05"), BASE)
     assert all(item["learning_rate"] == 0.05 for item in suggestions(rec.space))
     entry = rec.provenance["learning_rate"]
-    assert entry.yours and entry.final == {"value": 0.05} and entry.because.startswith("You set learning_rate to 0.05")
+    assert (
+        entry.yours
+        and entry.final == {"value": 0.05}
+        and entry.because.startswith("You set learning_rate to 0.05")
+    )
     assert entry.steps[-1].effect == "yours" and entry.steps[:-1] == REC.provenance["learning_rate"].steps
     assert rec.configuration["learning_rate"] == 0.05
     assert Recommendation.from_yaml(rec.to_yaml(), BASE) == rec
@@ -398,7 +439,11 @@ def test_a_range_that_was_changed_is_searched():
     rec = Recommendation.from_yaml(edit("space", "learning_rate", "{low: 0.01, high: 0.1}"), BASE)
     assert all(0.01 <= item["learning_rate"] <= 0.1 for item in suggestions(rec.space))
     entry = rec.provenance["learning_rate"]
-    assert entry.yours and entry.final == {"value": rec.configuration["learning_rate"], "low": 0.01, "high": 0.1}
+    assert entry.yours and entry.final == {
+        "value": rec.configuration["learning_rate"],
+        "low": 0.01,
+        "high": 0.1,
+    }
     assert entry.because == "You limited the search of learning_rate to 0.01 to 0.1."
     assert Recommendation.from_yaml(rec.to_yaml(), BASE) == rec
 
@@ -428,11 +473,20 @@ WRONG = [
     (edit("configuration", "width", "3"), "configuration.width: 3 is outside 16 to 1024"),
     (edit("configuration", "width", "wide"), "configuration.width: 'wide' is not a whole number"),
     (edit("configuration", "width", "64.0"), "configuration.width: 64.0 is not a whole number"),
-    (edit("configuration", "learning_rate", "1e-3"), "configuration.learning_rate: '1e-3' is not a number (write 1.0e-3)"),
+    (
+        edit("configuration", "learning_rate", "1e-3"),
+        "configuration.learning_rate: '1e-3' is not a number (write 1.0e-3)",
+    ),
     (edit("configuration", "norm", "no"), "configuration.norm: false is not one of none, batch, layer"),
     (edit("configuration", "optimizer", "adamv"), "configuration.optimizer: 'adamv' is not one of"),
-    (edit("configuration", "width", "64\n  widht: 64"), "configuration.widht: unknown key (did you mean 'width'?)"),
-    (edit("configuration", "width", "64\n  width: 65"), "configuration.width: this key is already given above"),
+    (
+        edit("configuration", "width", "64\n  widht: 64"),
+        "configuration.widht: unknown key (did you mean 'width'?)",
+    ),
+    (
+        edit("configuration", "width", "64\n  width: 65"),
+        "configuration.width: this key is already given above",
+    ),
     (edit("configuration", "width", None), "configuration: 'width' is missing"),
     (edit("configuration", "width", ""), "configuration.width: nothing is not a whole number"),
     (edit("configuration", "width", "[64]"), "configuration.width: [64] is not a whole number"),
@@ -442,12 +496,27 @@ WRONG = [
     (edit("space", "width", "{low: 64, hihg: 100}"), "space.width.hihg: unknown key (did you mean 'high'?)"),
     (edit("space", "width", "{low: 16, high: 100, zero: true}"), "space.width.zero: 0 is not allowed"),
     (edit("space", "width", "[16, 100]"), "space.width: must be a mapping"),
-    (edit("space", "learning_rate", "{low: 1e-4, high: 0.1}"), "space.learning_rate.low: '1e-4' is not a number (write"),
+    (
+        edit("space", "learning_rate", "{low: 1e-4, high: 0.1}"),
+        "space.learning_rate.low: '1e-4' is not a number (write",
+    ),
     (edit("space", "activation", "{choices: []}"), "space.activation.choices: must not be empty"),
-    (edit("space", "activation", "{choices: [relu, gulu]}"), "space.activation.choices[1]: 'gulu' is not one of"),
-    (edit("space", "activation", "{choices: [relu, relu]}"), "space.activation.choices: a choice is given twice"),
-    (edit("space", "width", "{low: 16, high: 64}\n  widht: {low: 16, high: 64}"), "space.widht: unknown parameter (did"),
-    (edit("space", "width", "{low: 16, high: 64}\n  folds: {low: 2, high: 4}"), "space.folds: is never searched"),
+    (
+        edit("space", "activation", "{choices: [relu, gulu]}"),
+        "space.activation.choices[1]: 'gulu' is not one of",
+    ),
+    (
+        edit("space", "activation", "{choices: [relu, relu]}"),
+        "space.activation.choices: a choice is given twice",
+    ),
+    (
+        edit("space", "width", "{low: 16, high: 64}\n  widht: {low: 16, high: 64}"),
+        "space.widht: unknown parameter (did",
+    ),
+    (
+        edit("space", "width", "{low: 16, high: 64}\n  folds: {low: 2, high: 4}"),
+        "space.folds: is never searched",
+    ),
     (TEXT.replace("format: 1", "format: 2"), "(format 2), this is "),
     (TEXT.replace("format: 1", "format: one"), "format: must be 1, not 'one'"),
     (TEXT.replace("format: 1\n", ""), "not a recommendation"),
@@ -457,9 +526,18 @@ WRONG = [
     (TEXT.replace("severity: info", "severity: loud"), "severity: 'loud' is not one of error, warning, info"),
     (TEXT.replace("    yours: false", "    yours: perhaps", 1), "yours: must be true or false"),
     (TEXT.replace("{else: he_normal}", "{else: he}"), "derived: weight_init: 'he' is not one of"),
-    (TEXT.replace("if: activation ==", "if: activaton =="), "unknown name 'activaton' (did you mean 'activation'?)"),
-    (TEXT.replace("else: he_normal", "otherwise: he_normal"), "derived.weight_init.rows[1]: the last row must be"),
-    (TEXT.replace("\nderived:", "\nderived:\n  width:\n    rows: [{else: 64}]"), "derived: width: is searched"),
+    (
+        TEXT.replace("if: activation ==", "if: activaton =="),
+        "unknown name 'activaton' (did you mean 'activation'?)",
+    ),
+    (
+        TEXT.replace("else: he_normal", "otherwise: he_normal"),
+        "derived.weight_init.rows[1]: the last row must be",
+    ),
+    (
+        TEXT.replace("\nderived:", "\nderived:\n  width:\n    rows: [{else: 64}]"),
+        "derived: width: is searched",
+    ),
     (TEXT.replace("decided_by: strength", "decided_by: luck"), "decided_by: 'luck' is not one of strength"),
     ("", "not a recommendation"),
     ("just text", "not a recommendation"),

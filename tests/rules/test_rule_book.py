@@ -1,4 +1,5 @@
-"""The rule book over random facts, and every fact against a naive second implementation on random small tables."""
+"""The rule book over random facts, and every fact against a naive second
+implementation on random small tables."""
 
 import datetime
 import itertools
@@ -33,7 +34,8 @@ def values(name):
     """Any value that a fact can have, the borders of rules among them."""
     kind = FACTS[name].type
     known = {
-        "int": st.sampled_from([0, 1, 7, 150, 599, 600, 1999, 2000, 4999, 5000, 59_999, 60_000, 10**6]) | st.integers(0, 10**7),
+        "int": st.sampled_from([0, 1, 7, 150, 599, 600, 1999, 2000, 4999, 5000, 59_999, 60_000, 10**6])
+        | st.integers(0, 10**7),
         "float": st.sampled_from([0.0, 0.005, 0.05, 0.5, 1.0, 2.0, 3.0, 20.0]) | st.floats(0, 1e6),
         "bool": st.booleans(),
         "text": st.sampled_from(KNOWN_WORDS.get(name, ("x",))),
@@ -56,7 +58,11 @@ def names_of(rule):
 
 
 def expected(example):
-    return {NOT_FIRING: False, NOT_JUDGED: None}.get(example.expect, True) if isinstance(example.expect, str) else True
+    return (
+        {NOT_FIRING: False, NOT_JUDGED: None}.get(example.expect, True)
+        if isinstance(example.expect, str)
+        else True
+    )
 
 
 @settings(max_examples=25, derandomize=True, deadline=None)
@@ -66,7 +72,10 @@ def test_a_rule_does_on_its_examples_what_it_says_whatever_else_is_true(facts):
         for example in rule.examples:
             own = {**own_facts({}, BASE), **TYPICAL, **example.given}
             looked_at = {name: own[name] for name in names_of(rule)}
-            assert judge_rule(rule, {**facts, **looked_at}, BASE).fires is expected(example), (rule.id, example.line)
+            assert judge_rule(rule, {**facts, **looked_at}, BASE).fires is expected(example), (
+                rule.id,
+                example.line,
+            )
 
 
 @pytest.mark.parametrize("rule", SHIPPED, ids=lambda rule: rule.id)
@@ -78,12 +87,13 @@ def test_a_rule_fires_on_an_example_and_not_on_a_near_miss(rule):
     else:
         assert False in outcomes
         # near: another value of at most two of the facts that the rule looks at
-        facts = {example.line: {**own_facts({}, BASE), **TYPICAL, **example.given} for example in rule.examples}
+        facts = {
+            example.line: {**own_facts({}, BASE), **TYPICAL, **example.given} for example in rule.examples
+        }
         hits, misses = ([facts[example.line] for example in rule.examples if expected(example) is fires]
                         for fires in (True, False))  # fmt: skip
         away = [sum(hit[name] != miss[name] for name in names_of(rule)) for hit in hits for miss in misses]
         assert 1 <= min(away) <= 2
-
 
 
 @settings(max_examples=40, derandomize=True, deadline=None)
@@ -104,7 +114,9 @@ def test_every_value_has_a_because_that_names_only_what_there_is(facts, fixed):
             if step.rule:
                 assert verdicts[step.rule].fires is True
                 assert any(effect.parameter == name for effect in book[step.rule].effects)
-    assert {item.rule for item in rec.unjudged} == {id for id, verdict in verdicts.items() if verdict.fires is None}
+    assert {item.rule for item in rec.unjudged} == {
+        id for id, verdict in verdicts.items() if verdict.fires is None
+    }
     assert {finding.rule for finding in rec.findings} <= set(book)
     sides = [side.rule for clash in rec.contradictions for side in clash.sides]
     assert set(sides) <= {*book, ""}
@@ -153,14 +165,21 @@ def of_one_class(part, answers):
         return False
     label = min(Counter(part), key=lambda one: (-part.count(one), one))
     others = len(part) * (1 - answers.count(label) / len(answers))
-    return others >= 10 and len(part) - part.count(label) <= 0.01 * others and 2 * part.count(label) >= answers.count(label)
+    return (
+        others >= 10
+        and len(part) - part.count(label) <= 0.01 * others
+        and 2 * part.count(label) >= answers.count(label)
+    )
 
 
 def leaks(cells, answers, kind, task):
     """Whether a column alone gives the target away."""
     filled = [(cell, answer) for cell, answer in zip(cells, answers, strict=True) if cell is not None]
     if task != "regression" and kind not in ("identifier", "constant") and len(filled) < len(cells):
-        sides = [answer for _, answer in filled], [a for cell, a in zip(cells, answers, strict=True) if cell is None]
+        sides = (
+            [answer for _, answer in filled],
+            [a for cell, a in zip(cells, answers, strict=True) if cell is None],
+        )
         if any(of_one_class(side, answers) for side in sides):
             return True
     if kind not in ("numeric", "categorical", "boolean") or len(filled) < 50:
@@ -199,14 +218,16 @@ ELSEWHERE = {name for name in FACTS if name.startswith("shift.")} | {
     "spellings.joined_as", "columns.spellings_joined", "spellings.levels", "columns.spellings", "spellings.classes",
     *(row[0] for row in SIGNAL_FACTS),
 }  # fmt: skip
-"""Those of two samples are held against planted shifts in test_shift, the near duplicates against the exact ones below, twins'
-disagreement in test_traps, those of images and sequences against naive counts in test_signal_facts; marks and spellings are
-planted in test_facts, telling and idle texts in test_traps, levels that drift and that go to and fro in test_drift, groups
-in test_groups."""
+"""Those of two samples are held against planted shifts in test_shift, the near duplicates against the exact
+ones below, twins' disagreement in test_traps, those of images and sequences against naive counts in
+test_signal_facts; marks and spellings are planted in test_facts, telling and idle texts in test_traps, levels
+that drift and that go to and fro in test_drift, groups in test_groups."""
 
 
 def again(table, raw, test=None):
-    """Every fact of a table but those of the machine. raw: what was read, with its cells of no use. test: a table of its own."""
+    """Every fact of a table but those of the machine.
+    raw: what was read, with its cells of no use.
+    test: a table of its own."""
     train, schema = table.train, table.schema
     rows, answers = train.height, train[schema.target].to_list()
     cells = {column.name: train[column.name].to_list() for column in schema.columns}
@@ -229,7 +250,11 @@ def again(table, raw, test=None):
         **{f"features.{kind}": len(names) for kind, names in of.items()},
         "encoded_width": arrays + sum(count if count <= 9 else 8 for count in levels.values()),
         "encoded_width.one_hot": arrays + sum(levels.values()),
-        "task": "regression" if raw.schema["y"].is_numeric() else "binary" if len(set(answers)) == 2 else "multiclass",
+        "task": "regression"
+        if raw.schema["y"].is_numeric()
+        else "binary"
+        if len(set(answers)) == 2
+        else "multiclass",
         "test.origin": "held-out" if test is None else "file",
         "has_groups": "group" in raw.columns,
         "groups.count": len(set(train["group"].to_list())) if "group" in raw.columns else None,
@@ -242,7 +267,9 @@ def again(table, raw, test=None):
     regression = facts["task"] == "regression"
     counts = Counter(answers)
     shares = [count / rows for count in counts.values()]
-    entropy = -sum(share * math.log(share) for share in shares) / math.log(len(counts)) if len(counts) > 1 else 0.0
+    entropy = (
+        -sum(share * math.log(share) for share in shares) / math.log(len(counts)) if len(counts) > 1 else 0.0
+    )
     facts |= {
         "classes.count": None if regression else len(counts),
         "classes.imbalance": None if regression else max(counts.values()) / min(counts.values()),
@@ -280,16 +307,28 @@ def again(table, raw, test=None):
         "scale.ratio": max(spreads) / min(spreads) if spreads else None,
         "correlated.pairs_share": len(strong) / len(pairs) if pairs else None,
         "columns.correlated": sorted({later for _, later in strong}),
-        "columns.leaking": sorted(name for name in kinds if leaks(cells[name], answers, kinds[name], facts["task"])),
+        "columns.leaking": sorted(
+            name for name in kinds if leaks(cells[name], answers, kinds[name], facts["task"])
+        ),
     }
     seen = [tuple(cells[name][row] for name in used) for row in range(rows)]
     twins = defaultdict(set)
     for row, answer in zip(seen, answers, strict=True):
         twins[row].add(answer)
     tested = list(zip(*(table.test[name].to_list() for name in used), strict=True)) if used else []
-    common = [name for name in used if full[name] and Counter(full[name]).most_common(1)[0][1] >= 0.99 * len(full[name])]
+    common = [
+        name
+        for name in used
+        if full[name] and Counter(full[name]).most_common(1)[0][1] >= 0.99 * len(full[name])
+    ]
     useful = raw.filter(pl.col("y").is_not_null())
-    texts = [cell for name in ("wild",) if name in raw.columns for cell in useful[name].to_list() if cell is not None]
+    texts = [
+        cell
+        for name in ("wild",)
+        if name in raw.columns
+        for cell in useful[name].to_list()
+        if cell is not None
+    ]
     return facts | {
         "duplicates.share": 1 - len(twins) / rows,
         "duplicates.conflicting_share": sum(len(twins[row]) > 1 for row in seen) / rows,
@@ -313,7 +352,9 @@ def random_table(seed, rows, task):
     steps = np.arange(rows) if rng.random() < 0.5 else rng.permutation(rows)
     plain = rng.normal(size=rows).round(1)
     classes = ["a", "b"] if task == "binary" else ["a", "b", "c"]
-    picks = np.concatenate([np.arange(12) % len(classes), rng.integers(0, len(classes), rows - 12) // rng.integers(1, 3)])
+    picks = np.concatenate(
+        [np.arange(12) % len(classes), rng.integers(0, len(classes), rows - 12) // rng.integers(1, 3)]
+    )
     words = ["a red door", "rain all day", "the old town", "no reply yet", "as it was before"]
     amounts = rng.lognormal(size=rows).round(3) * (rng.random(rows) < 0.9)
     target = amounts if task == "regression" else [classes[pick] for pick in picks]
@@ -333,14 +374,18 @@ def random_table(seed, rows, task):
         "prose": [" ".join(rng.choice(words, 4)) + f" in {row}" for row in range(rows)],
         "fixed": ["same"] * rows,
         "number": np.arange(rows) + 1000,
-        "leak": whole + rng.uniform(0, 0.4, rows) if task != "regression" else np.sqrt(np.asarray(target)) * 3,
+        "leak": whole + rng.uniform(0, 0.4, rows)
+        if task != "regression"
+        else np.sqrt(np.asarray(target)) * 3,
         "wild": wild,
         "day": [day + datetime.timedelta(days=int(step)) for step in steps],
     }
     kept = [name for name in columns if rng.random() < 0.6] or ["plain"]
     frame = pl.DataFrame({name: columns[name] for name in kept} | {"y": target})
     if rng.random() < 0.5:
-        frame = frame.with_columns(y=pl.when(pl.int_range(rows) == rows - 1).then(None).otherwise(pl.col("y")))
+        frame = frame.with_columns(
+            y=pl.when(pl.int_range(rows) == rows - 1).then(None).otherwise(pl.col("y"))
+        )
     if rng.random() < 0.4:
         frame = frame.with_columns(group=pl.Series(np.arange(rows) // 6))
     return frame
@@ -357,7 +402,9 @@ def test_every_fact_is_what_a_naive_count_says(seed, rows, task, timed, apart):
     time = "day" if timed and "day" in raw.columns and not grouped else None
     # a test table of clean rows, so that repairs are those of the training table
     test = raw.filter(pl.col("y").is_not_null())[10:30] if apart else None
-    table = load_table(raw, "y", test=test, task=task, time_column=time, group_column="group" if grouped else None)
+    table = load_table(
+        raw, "y", test=test, task=task, time_column=time, group_column="group" if grouped else None
+    )
     measured, naive = measure_table(table, HARDWARE).values, again(table, raw, test)
     assert naive.keys() == FACTS.keys() - HARDWARE.keys() - ELSEWHERE
     near = measured["duplicates.near_test_share"]

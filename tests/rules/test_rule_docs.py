@@ -1,4 +1,5 @@
-"""The generated pages and the schema are in step with the rule book, and the schema finds what an editor should show."""
+"""The generated pages and the schema are in step with the rule book, and the schema
+finds what an editor should show."""
 
 import copy
 import json
@@ -82,7 +83,10 @@ RULE = {
     "references": [{"cite": "A", "url": "https://example.org/", "says": "so"}],
     "evidence": "folklore",
     "universal": "It must.",
-    "examples": [{"given": {"rows": 499}, "config": {"width": 32}, "expect": {"width": 64}}, {"expect": "does not fire"}],
+    "examples": [
+        {"given": {"rows": 499}, "config": {"width": 32}, "expect": {"width": 64}},
+        {"expect": "does not fire"},
+    ],
 }
 
 
@@ -94,7 +98,9 @@ def test_a_rule_with_everything_fits():
     assert holds(RULE)
 
 
-@pytest.mark.parametrize("field", [*rule_format.REQUIRED, *(name for name in rule_format.OPTIONAL if name in RULE)])
+@pytest.mark.parametrize(
+    "field", [*rule_format.REQUIRED, *(name for name in rule_format.OPTIONAL if name in RULE)]
+)
 def test_a_misspelt_or_missing_field_does_not_fit(field):
     rest = {name: value for name, value in RULE.items() if name != field}
     assert not holds(rest | {f"{field}s": RULE[field]})

@@ -84,7 +84,9 @@ def test_a_shipped_rule_with_a_nullable_fact_says_when_it_cannot_be_judged():
 
 def test_rules_have_reasons_worth_reading():
     for rule in SHIPPED:
-        assert len(rule.why) > 60 and rule.references and (rule.evidence != "measured" or rule.measured), rule.id
+        assert len(rule.why) > 60 and rule.references and (rule.evidence != "measured" or rule.measured), (
+            rule.id
+        )
         assert rule.because.text[-1] in ".:}" and rule.title[-1] != ".", rule.id
 
 
@@ -95,36 +97,104 @@ MISTAKES = [
     ("limits: {rows: 500}", "limits: {rows: 5e2}", "9: limits.rows: '5e2' is not a number (write 5.0e+2)"),
     ("limits: {rows: 500}", "limits: {rows: yes}", "9: limits.rows: true is not a number"),
     ("limits: {rows: 500}", "limits: {r-s: 500, rows: 1}", "9: limits.r-s: a limit's name"),
-    ("when: rows", f"universal: {'x' * 201}\n  when: rows", "10: universal: longer than 200 characters (201)"),
-    ("when: rows", "univresal: It must.\n  when: rows", "10: univresal: unknown field (did you mean 'universal'?)"),
+    (
+        "when: rows",
+        f"universal: {'x' * 201}\n  when: rows",
+        "10: universal: longer than 200 characters (201)",
+    ),
+    (
+        "when: rows",
+        "univresal: It must.\n  when: rows",
+        "10: univresal: unknown field (did you mean 'universal'?)",
+    ),
     ("when: rows", "when: rosw", "10: when: unknown name 'rosw' (did you mean 'rows'?)"),
-    ("limits.rows and", "limits.row and", "10: when: unknown name 'limits.row' (did you mean 'limits.rows'?)"),
-    ('"binary"', '"binray"', "10: when: 'task' is never 'binray'; it is one of binary, multiclass, regression (did"),
+    (
+        "limits.rows and",
+        "limits.row and",
+        "10: when: unknown name 'limits.row' (did you mean 'limits.rows'?)",
+    ),
+    (
+        '"binary"',
+        '"binray"',
+        "10: when: 'task' is never 'binray'; it is one of binary, multiclass, regression (did",
+    ),
     ("rows < limits", "task < limits", "10: when: 'task' is a text and 'limits.rows' is a number"),
     ("when: rows < limits.rows", "when: rows = limits.rows", "10: when: 'rows = limits.rows and"),
     ("when: rows", "wehn: rows", "10: wehn: unknown field (did you mean 'when'?)"),
-    ("strength: should", "strength: shoud", "8: strength: 'shoud' is not one of must, should, may (did you mean"),
+    (
+        "strength: should",
+        "strength: shoud",
+        "8: strength: 'shoud' is not one of must, should, may (did you mean",
+    ),
     ("strength: should", "strength: may", "13: then.range.width: strength 'may' only says where to begin"),
     ("topic: architecture", "topic: architectur", "5: topic: 'architectur' is not one of"),
     ("topic: architecture", "colour: red\n  topic: architecture", "5: colour: unknown field"),
     ("notes: [N19]", "notes: [N34]", "7: notes[0]: 'N34' is not one of N1 to N33"),
     ("notes: [N19]", "notes: N19", "7: notes: must be a list"),
-    ("applies_to: [table]", "applies_to: [tables]", "6: applies_to[0]: 'tables' is not one of table, image, sequence"),
-    ("{width: 32}\n    range", "{widht: 32}\n    range", "12: then.default.widht: unknown parameter (did you"),
-    ("default: {width: 32}", "defualt: {width: 32}", "12: then.defualt: unknown effect (did you mean 'default'?)"),
-    ("default: {width: 32}", "default: {width: 2e1}", "12: then.default.width: '2e1' is not a whole number (write"),
+    (
+        "applies_to: [table]",
+        "applies_to: [tables]",
+        "6: applies_to[0]: 'tables' is not one of table, image, sequence",
+    ),
+    (
+        "{width: 32}\n    range",
+        "{widht: 32}\n    range",
+        "12: then.default.widht: unknown parameter (did you",
+    ),
+    (
+        "default: {width: 32}",
+        "defualt: {width: 32}",
+        "12: then.defualt: unknown effect (did you mean 'default'?)",
+    ),
+    (
+        "default: {width: 32}",
+        "default: {width: 2e1}",
+        "12: then.default.width: '2e1' is not a whole number (write",
+    ),
     ("default: {width: 32}", "default: {width: 3}", "12: then.default.width: 3 is outside 16 to 1024"),
-    ("default: {width: 32}", "default: {width: 32, norm: no}", "12: then.default.norm: false is not one of none"),
-    ("default: {width: 32}", "default: {width: 32, norm: bacth}", "12: then.default.norm: 'bacth' is not one of none"),
+    (
+        "default: {width: 32}",
+        "default: {width: 32, norm: no}",
+        "12: then.default.norm: false is not one of none",
+    ),
+    (
+        "default: {width: 32}",
+        "default: {width: 32, norm: bacth}",
+        "12: then.default.norm: 'bacth' is not one of none",
+    ),
     ("default: {width: 32}", "default: {width: '= rosw'}", "12: then.default.width: unknown name 'rosw'"),
-    ("default: {width: 32}", "default: {width: '= task'}", "12: then.default.width: gives a text; width is a number"),
-    ("default: {width: 32}", "set: {width: 32}", "12: then.set.width: set takes a parameter out of the search"),
-    ("default: {width: 32}", "derive: {width: [{else: 32}]}", "12: then.derive.width: is searched, so it cannot be"),
+    (
+        "default: {width: 32}",
+        "default: {width: '= task'}",
+        "12: then.default.width: gives a text; width is a number",
+    ),
+    (
+        "default: {width: 32}",
+        "set: {width: 32}",
+        "12: then.set.width: set takes a parameter out of the search",
+    ),
+    (
+        "default: {width: 32}",
+        "derive: {width: [{else: 32}]}",
+        "12: then.derive.width: is searched, so it cannot be",
+    ),
     ("default: {width: 32}", "prior: {width: 32}", "12: then.prior.width: must be {value"),
-    ("default: {width: 32}", "prior: {width: {value: 32, confidence: sure}}", "12: then.prior.width.confidence:"),
+    (
+        "default: {width: 32}",
+        "prior: {width: {value: 32, confidence: sure}}",
+        "12: then.prior.width.confidence:",
+    ),
     ("range: {width: [16, 64]}", "range: {width: [64, 16]}", "13: then.range.width: low 64 is above high 16"),
-    ("range: {width: [16, 64]}", "range: {width: [8, 64]}", "13: then.range.width[0]: 8 is outside 16 to 1024"),
-    ("range: {width: [16, 64]}", "range: {norm: [16, 64]}", "13: then.range.norm: norm has choices, not a range"),
+    (
+        "range: {width: [16, 64]}",
+        "range: {width: [8, 64]}",
+        "13: then.range.width[0]: 8 is outside 16 to 1024",
+    ),
+    (
+        "range: {width: [16, 64]}",
+        "range: {norm: [16, 64]}",
+        "13: then.range.norm: norm has choices, not a range",
+    ),
     ("range: {width: [16, 64]}", "choices: {width: [16, 64]}", "13: then.choices.width: width has a range"),
     ("range: {width: [16, 64]}", "range: {folds: [2, 4]}", "13: then.range.folds: is not searched; use set"),
     ("severity: info", "severity: warn", "15: then.finding.severity: 'warn' is not error, warning or info"),
@@ -135,14 +205,30 @@ MISTAKES = [
     ("{limits.rows:.0f}", "{limits.rows:>9999}", "19: because: format '>9999'"),
     ("why: Few", "why: He: few", "20: not YAML: mapping values are not allowed"),
     ("why: Few rows cannot fill many units.", "why: true", "20: why: true is not text"),
-    ("why_not: Too many.", "whynot: Too many.", "22: alternatives[0].whynot: unknown field (did you mean 'why_not'?)"),
+    (
+        "why_not: Too many.",
+        "whynot: Too many.",
+        "22: alternatives[0].whynot: unknown field (did you mean 'why_not'?)",
+    ),
     (", says: it is so", "", "25: references[0]: says: missing"),
-    ("https://example.org/x", "example.org", "25: references[0].url: 'example.org' is not a web address, nor docs/PAGE.md"),
+    (
+        "https://example.org/x",
+        "example.org",
+        "25: references[0].url: 'example.org' is not a web address, nor docs/PAGE.md",
+    ),
     ("evidence: folklore", "evidence: measured", "26: evidence: 'measured' needs an entry for"),
-    ("evidence: folklore", "evidence: proven", "26: evidence: 'proven' is not one of measured, reported, folklore"),
+    (
+        "evidence: folklore",
+        "evidence: proven",
+        "26: evidence: 'proven' is not one of measured, reported, folklore",
+    ),
     ("{rows: 499}", "{rosw: 499}", "28: examples[0].given.rosw: unknown fact (did you mean 'rows'?)"),
     ("{rows: 499}", "{rows: 4e2}", "28: examples[0].given.rows: '4e2' is not a number (write 4.0e+2)"),
-    ("expect: {width: 32}", "expect: {depth: 32}", "28: examples[0].expect.depth: the rule does not touch it"),
+    (
+        "expect: {width: 32}",
+        "expect: {depth: 32}",
+        "28: examples[0].expect.depth: the rule does not touch it",
+    ),
     ("{rows: 499}", "{rows: 499}, config: {widht: 3}", "28: examples[0].config.widht: unknown parameter"),
     ("expect: does not fire", "expect: doesnt fire", "29: examples[1].expect: 'doesnt fire' is neither"),
     ("    - {given: {rows: 500}, expect: does not fire}\n", "", "27: examples: no near miss"),
@@ -207,10 +293,16 @@ def derive_rule(name, parameter, rows, rule_id="one-from-another"):
     ("rows", "part"),
     [
         ([{"else": "zzz"}], "then.derive.weight_init[0].else: 'zzz' is not one of"),
-        ([{"if": "activaton == 'relu'", "value": "he_normal"}, {"else": "he_normal"}], "did you mean 'activation'?"),
+        (
+            [{"if": "activaton == 'relu'", "value": "he_normal"}, {"else": "he_normal"}],
+            "did you mean 'activation'?",
+        ),
         ([{"if": "rows > 3", "value": "he_normal"}], "the last row must be {else: VALUE}"),
         ([{"else": "he_normal"}, {"else": "he_normal"}], "a row is {if: CONDITION, value: VALUE}"),
-        ([{"if": "weight_init == 'he_normal'", "value": "he_normal"}, {"else": "he_normal"}], "computed from itself"),
+        (
+            [{"if": "weight_init == 'he_normal'", "value": "he_normal"}, {"else": "he_normal"}],
+            "computed from itself",
+        ),
     ],
 )
 def test_decision_lists_are_checked(rows, part, tmp_path, monkeypatch):
@@ -249,7 +341,9 @@ def test_a_folder_of_ones_own_adds_to_the_shipped_rules_and_without_takes_away(t
 
 
 def test_an_unknown_id_in_without_gets_a_suggestion():
-    with pytest.raises(UserError, match=r"no rule 'monitor-validation-los' .did you mean 'monitor-validation-loss'"):
+    with pytest.raises(
+        UserError, match=r"no rule 'monitor-validation-los' .did you mean 'monitor-validation-loss'"
+    ):
         shipped.rule_book(without=["monitor-validation-los"])
 
 

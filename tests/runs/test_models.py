@@ -66,7 +66,9 @@ def model_of(task, **changes):
     """Two stacks of other kinds, so that everything that can be saved is."""
     table = load_table(frame(task), "answer", seed=0, task=task)
     data = table.dataset("train")
-    first = configured(norm="batch", block="residual", linear_skip=True, numeric_embedding="piecewise_linear", **changes)
+    first = configured(
+        norm="batch", block="residual", linear_skip=True, numeric_embedding="piecewise_linear", **changes
+    )
     second = configured(numeric_scaling="quantile", numeric_embedding="periodic", one_hot_max=2, dropout=0.2)
     temperature = 1.0 if task == "regression" else 1.3
     return Model(table.schema, (trained(first, data, members=2), trained(second, data, seed=1)), temperature)
@@ -159,20 +161,27 @@ def test_a_fresh_process_with_another_thread_count_predicts_the_same_bit_for_bit
     assert done.returncode == 0, done.stderr
     for task in TASKS:
         for threads in (1, 3):
-            assert np.array_equal(np.load(tmp_path / f"{task}.{threads}.npy"), expected[task]), (task, threads)
+            assert np.array_equal(np.load(tmp_path / f"{task}.{threads}.npy"), expected[task]), (
+                task,
+                threads,
+            )
 
 
 def test_the_run_folder_above_will_do(models, tmp_path):
     saved(models["binary"], tmp_path / "run" / "model")
     new = frame("binary", seed=3)
-    assert np.array_equal(load_model(tmp_path / "run").predict_proba(new), models["binary"].predict_proba(new))
+    assert np.array_equal(
+        load_model(tmp_path / "run").predict_proba(new), models["binary"].predict_proba(new)
+    )
     assert advisor.load_model(str(tmp_path / "run" / "model")).schema == models["binary"].schema
 
 
 def test_a_model_with_a_network_that_diverged_is_saved_and_loaded(tmp_path):
     """JSON knows no infinity."""
     table = load_table(frame("regression"), "answer", task="regression")
-    stack = trained(configured(optimizer="sgd", hidden_layers=4) | {"learning_rate": 1e30}, table.dataset("train"))
+    stack = trained(
+        configured(optimizer="sgd", hidden_layers=4) | {"learning_rate": 1e30}, table.dataset("train")
+    )
     assert np.isinf(stack.validation_losses).all()
     model = Model(table.schema, (stack,))
     back = load_model(saved(model, tmp_path))
@@ -216,7 +225,9 @@ def test_columns_are_found_by_name_and_new_levels_are_allowed(models):
     other = new.select("colour", pl.lit("more").alias("extra"), "size", "place")
     assert np.array_equal(model.predict_proba(other), model.predict_proba(new))
     with pytest.warns(advisor.DataFormWarning, match="'size': all 90 cells are missing"):
-        unknown = model.predict_proba(new.with_columns(pl.lit("nowhere").alias("place"), pl.lit(None).alias("size")))
+        unknown = model.predict_proba(
+            new.with_columns(pl.lit("nowhere").alias("place"), pl.lit(None).alias("size"))
+        )
     assert np.isfinite(unknown).all()
     with pytest.raises(UserError, match="place"):
         model.predict(new.drop("place"))
@@ -281,7 +292,9 @@ def test_any_label_comes_back_as_it_was(labels):
 
 
 def test_whole_number_targets_are_predicted_as_integers():
-    data = frame("binary").with_columns(pl.when(pl.col("answer") == "yes").then(3).otherwise(-1).alias("answer"))
+    data = frame("binary").with_columns(
+        pl.when(pl.col("answer") == "yes").then(3).otherwise(-1).alias("answer")
+    )
     table = load_table(data, "answer")
     model = Model(table.schema, (trained(configured(), table.dataset("train")),))
     predicted = model.predict(data)
@@ -303,10 +316,14 @@ def assert_refused(folder, name):
 def test_every_flipped_bit_is_refused_with_the_files_name(folder, name):
     content = (folder / name).read_bytes()
     rng = np.random.default_rng(0)
-    places = range(8 * len(content)) if len(content) < 25 else rng.choice(8 * len(content), 200, replace=False)
+    places = (
+        range(8 * len(content)) if len(content) < 25 else rng.choice(8 * len(content), 200, replace=False)
+    )
     for place in places:
         byte, bit = divmod(int(place), 8)
-        (folder / name).write_bytes(content[:byte] + bytes([content[byte] ^ (1 << bit)]) + content[byte + 1 :])
+        (folder / name).write_bytes(
+            content[:byte] + bytes([content[byte] ^ (1 << bit)]) + content[byte + 1 :]
+        )
         assert_refused(folder, name)
     (folder / name).write_bytes(content)
     load_model(folder)
@@ -398,7 +415,9 @@ def _called(node):
         yield from [node.args[0].value] if node.args[0].value.split(".")[0] in FORBIDDEN_MODULES else []
 
 
-@pytest.mark.parametrize("path", sorted(Path(advisor.__file__).parent.rglob("*.py")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", sorted(Path(advisor.__file__).parent.rglob("*.py")), ids=lambda path: path.name
+)
 def test_no_module_can_run_what_a_file_holds(path):
     assert list(loads_code(ast.parse(path.read_text()))) == []
 
@@ -414,7 +433,8 @@ def test_the_check_finds_what_it_looks_for(source):
 
 
 @pytest.mark.parametrize(
-    "source", ["network.eval()", "yaml.load(t, Loader=SafeLoader)", "yaml.safe_load(t)", "np.load(p)", "json.loads(t)"]
+    "source",
+    ["network.eval()", "yaml.load(t, Loader=SafeLoader)", "yaml.safe_load(t)", "np.load(p)", "json.loads(t)"],
 )
 def test_the_check_lets_the_harmless_pass(source):
     assert not list(loads_code(ast.parse(source)))
@@ -483,7 +503,9 @@ def test_with_many_rows_the_right_temperature_is_found(true):
 
 @pytest.mark.parametrize("temperature", [0.1, 0.7, 1.0, 5.0])
 def test_tempered_probabilities_are_probabilities_in_the_same_order(temperature):
-    probabilities = np.vstack([np.random.default_rng(0).dirichlet([1, 1, 1], 50), [1.0, 0.0, 0.0], [0.5, 0.5, 0.0]])
+    probabilities = np.vstack(
+        [np.random.default_rng(0).dirichlet([1, 1, 1], 50), [1.0, 0.0, 0.0], [0.5, 0.5, 0.0]]
+    )
     out = tempered(probabilities, temperature)
     assert out.sum(axis=1) == pytest.approx(1.0)
     assert np.isfinite(out).all()
@@ -500,7 +522,9 @@ def test_tempered_probabilities_are_probabilities_in_the_same_order(temperature)
 def test_row_losses_against_their_definitions():
     probabilities = np.array([[0.2, 0.8], [1.0, 0.0]])
     assert row_losses("binary", np.array([1, 0]), probabilities) == pytest.approx([-np.log(0.8), 0.0])
-    assert row_losses("binary", np.array([1, 1]), probabilities)[1] == pytest.approx(-np.log(SMALLEST_PROBABILITY))
+    assert row_losses("binary", np.array([1, 1]), probabilities)[1] == pytest.approx(
+        -np.log(SMALLEST_PROBABILITY)
+    )
     assert row_losses("regression", np.array([1.0, 2.0]), np.array([3.0, 2.0])).tolist() == [4.0, 0.0]
     expected = torch.nn.functional.cross_entropy(torch.tensor(probabilities[:1]).log(), torch.tensor([1]))
     assert row_losses("multiclass", np.array([1]), probabilities[:1]) == pytest.approx([float(expected)])

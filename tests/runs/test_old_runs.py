@@ -41,10 +41,19 @@ def test_there_is_a_run_of_this_format():
 @pytest.mark.slow
 def test_an_old_run_opens_and_is_gone_on_with(run, capfd):
     trials = json.loads((run / "result.json").read_text())["search"]["trials"]
-    looking = ("status run", "why run", "why run learning_rate", "diff run run", "report run", "what-if run --set rows=5000")
+    looking = (
+        "status run",
+        "why run",
+        "why run learning_rate",
+        "diff run run",
+        "report run",
+        "what-if run --set rows=5000",
+    )
     for command in looking:
         assert _run(command.split()) == 0, capfd.readouterr().err
-    assert advisor.load_model(run).predict_proba(advisor.data.tables.table.read_frame("sklearn:wine")).shape == (178, 3)
+    assert advisor.load_model(run).predict_proba(
+        advisor.data.tables.table.read_frame("sklearn:wine")
+    ).shape == (178, 3)
     document = advisor.tune(run, trials=len(trials) + 1, executor="in-process").document
     assert without_readings(document["search"]["trials"][: len(trials)]) == without_readings(trials)
     assert len(document["search"]["trials"]) == len(trials) + 1

@@ -1,4 +1,5 @@
-"""Runs in object storage: `--out URL`, any command on a URL, one driver at a time, nothing lost with a machine."""
+"""Runs in object storage: `--out URL`, any command on a URL, one driver at a
+time, nothing lost with a machine."""
 
 import contextlib
 import json
@@ -94,7 +95,14 @@ def test_a_run_at_a_url_goes_on_and_is_read_on_another_machine(url, machine, tmp
     table().write_csv("d.csv")
     first = advisor.tune("d.csv", "y", trials=2, out=url, executor="in-process", **FAST)
     there = content(url)
-    files = {"facts.json", "recommendation.yaml", "study.journal", "result.json", "report.html", "model/model.json"}
+    files = {
+        "facts.json",
+        "recommendation.yaml",
+        "study.journal",
+        "result.json",
+        "report.html",
+        "model/model.json",
+    }
     assert files <= there.keys()
     assert not {"lock", "remote.json", "stop"} & there.keys() and not any("tmp~" in name for name in there)
     machine("two")
@@ -104,15 +112,30 @@ def test_a_run_at_a_url_goes_on_and_is_read_on_another_machine(url, machine, tmp
     assert values[1][:2] == values[0] and len(values[1]) == 4
     machine("three")
     assert np.array_equal(advisor.load_model(url).predict(table()), again.model.predict(table()))
-    for command in (["status", url], ["why", url, "width"], ["report", url], ["predict", url, "d.csv"], ["diff", url, url]):
+    for command in (
+        ["status", url],
+        ["why", url, "width"],
+        ["report", url],
+        ["predict", url, "d.csv"],
+        ["diff", url, url],
+    ):
         assert _run(command) == 0, command
     out, _ = capfd.readouterr()
     assert f"{url}: finished" in out and "next:    advisor report " + url in out
-    for command in (["status", url], ["stop", url], ["predict", url, "d.csv"], ["tune", url, "--trials", "4"]):
+    for command in (
+        ["status", url],
+        ["stop", url],
+        ["predict", url, "d.csv"],
+        ["tune", url, "--trials", "4"],
+    ):
         assert _run([*command, "--json"]) == 0, command
-        assert json.loads(capfd.readouterr().out)["run"] == url, "what the next command takes, not this machine's copy"
+        assert json.loads(capfd.readouterr().out)["run"] == url, (
+            "what the next command takes, not this machine's copy"
+        )
     machine("one")
-    assert read_json(here(url, new=True) / "result.json") == again.document, "what the second machine found is here, too"
+    assert read_json(here(url, new=True) / "result.json") == again.document, (
+        "what the second machine found is here, too"
+    )
 
 
 @pytest.mark.slow
@@ -139,7 +162,9 @@ def begun(url, text="one"):
 def test_what_was_not_copied_before_a_crash_is_copied_by_the_next_command(url):
     run = begun(url)
     write_text(run.recommendation, "two")  # and here the machine's process dies
-    assert here(url, new=True) == run.path and run.recommendation.read_text() == "two", "nothing there is newer"
+    assert here(url, new=True) == run.path and run.recommendation.read_text() == "two", (
+        "nothing there is newer"
+    )
     with run.in_use(), mirrored(run):
         pass
     assert content(url)["recommendation.yaml"] == b"two"
@@ -260,7 +285,9 @@ def test_a_lease_that_is_not_renewed_is_taken_over(url, machine):
     run, notes = RunFolder(here(url, new=True)), []
     with run.in_use(), mirrored(run, notes.append):
         assert json.loads(content(url)["lock"])["host"] == "two"
-    assert len(notes) == 1 and f"process {os.getpid()} on one: if it is silent" in notes[0], "the wait is no mystery"
+    assert len(notes) == 1 and f"process {os.getpid()} on one: if it is silent" in notes[0], (
+        "the wait is no mystery"
+    )
 
 
 def test_who_asks_does_not_believe_a_lease_that_is_not_renewed(url, machine, monkeypatch):
@@ -330,7 +357,9 @@ def test_of_two_that_begin_at_once_one_runs(url, machine, monkeypatch):
     for thread in threads:
         thread.start()
     wait_for(lambda: "ran" in ends)
-    Remote.at(url)._put("lock", json.dumps({**json.loads(content(url)["lock"]), "beat": 2}).encode())  # it lives
+    Remote.at(url)._put(
+        "lock", json.dumps({**json.loads(content(url)["lock"]), "beat": 2}).encode()
+    )  # it lives
     wait_for(lambda: len(ends) == 2)
     over.set()
     for thread in threads:
@@ -367,7 +396,7 @@ def test_another_machine_can_ask_it_to_stop(url, machine):
     assert content(url).keys() == {"recommendation.yaml"}, "the request went with it"
 
 
-# ------------------------------------------------------------------------------------------------ what goes wrong
+# -------------------------------------------------------------------------------------------- what goes wrong
 
 
 def test_storage_that_is_away_for_a_while_is_tried_again(machine, monkeypatch):
@@ -405,7 +434,10 @@ def test_what_else_lies_at_a_url_is_not_copied(url, tmp_path, capfd):
     assert _run(["why", url]) == 2
     assert _run(["recommend", "sklearn:wine", "--target", "target", "--out", url]) == 2
     first, second = capfd.readouterr().err.splitlines()
-    assert "holds no run" in first and "is not a run and is not empty (it holds 'deep'): choose another place" in second
+    assert (
+        "holds no run" in first
+        and "is not a run and is not empty (it holds 'deep'): choose another place" in second
+    )
     assert content(url).keys() == {"deep/large.bin"} and not (tmp_path / "one").exists()
 
 
@@ -420,7 +452,9 @@ def test_a_damaged_memory_of_the_url_is_one_line(text, url, capfd):
 def test_a_damaged_memory_of_what_was_copied_is_one_line(files, url):
     run = begun(url)
     run.remote.write_text(f'{{"format": 1, "url": "{url}", "files": {files}}}')
-    with pytest.raises(UserError, match=r"remote.json is damaged: it does not say what was copied; remove the folder"):
+    with pytest.raises(
+        UserError, match=r"remote.json is damaged: it does not say what was copied; remove the folder"
+    ):
         here(url)
 
 
@@ -434,10 +468,15 @@ def test_a_damaged_memory_of_what_was_copied_is_one_line(files, url):
         ("reference://x", "reference://x: no run can be kept there"),
         ("generic://x", "generic://x: no run can be kept there"),
         ("shelf://empty/run", "shelf://empty/run holds no run: give the URL of one, or bring the data here"),
-        ("https://nowhere.invalid/d.csv", "nothing can be kept there; give s3://BUCKET/RUN, or bring the data here"),
+        (
+            "https://nowhere.invalid/d.csv",
+            "nothing can be kept there; give s3://BUCKET/RUN, or bring the data here",
+        ),
     ],
 )
-@pytest.mark.parametrize("command", [["why"], ["status"], ["stop"], ["tune", "--executor", "in-process"], ["report"], ["train"]])
+@pytest.mark.parametrize(
+    "command", [["why"], ["status"], ["stop"], ["tune", "--executor", "in-process"], ["report"], ["train"]]
+)
 def test_a_url_that_is_none_is_one_line(url, says, command, machine, capfd):
     Shelf.store.clear()
     assert _run([command[0], url, *command[1:]]) == 2

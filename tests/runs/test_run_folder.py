@@ -14,7 +14,16 @@ import pytest
 
 import advisor
 from advisor.errors import UserError
-from advisor.files import GrowingFile, read_json, read_text, replacing, write_bytes, write_folder, write_json, write_text
+from advisor.files import (
+    GrowingFile,
+    read_json,
+    read_text,
+    replacing,
+    write_bytes,
+    write_folder,
+    write_json,
+    write_text,
+)
 from advisor.runs import folder as run_folder
 from advisor.runs.folder import DataIdentity, RunFolder, choose_run_folder
 
@@ -40,7 +49,9 @@ def test_default_names_never_take_another_data_sets_run(tmp_path):
     assert choose_run_folder(None, OTHER, tmp_path).path == tmp_path / "adult-2"
     make_run(tmp_path / "adult-2", OTHER)
     assert choose_run_folder(None, OTHER, tmp_path).path == tmp_path / "adult-2"
-    assert choose_run_folder(None, DataIdentity("adult", "", "f1", "age"), tmp_path).path == tmp_path / "adult-3"
+    assert (
+        choose_run_folder(None, DataIdentity("adult", "", "f1", "age"), tmp_path).path == tmp_path / "adult-3"
+    )
 
 
 def test_default_names_pass_over_damaged_runs_and_strangers(tmp_path):
@@ -54,7 +65,14 @@ def test_default_names_pass_over_damaged_runs_and_strangers(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "folder"),
-    [("a/b\\c", "a-b-c"), ("..", "run"), ("", "run"), (".hidden", "hidden"), ("größe 1", "größe-1"), ("x" * 300, "x" * 60)],
+    [
+        ("a/b\\c", "a-b-c"),
+        ("..", "run"),
+        ("", "run"),
+        (".hidden", "hidden"),
+        ("größe 1", "größe-1"),
+        ("x" * 300, "x" * 60),
+    ],
 )
 def test_names_become_folders(tmp_path, name, folder):
     assert choose_run_folder(None, DataIdentity(name, "", "f", "t"), tmp_path).path == tmp_path / folder
@@ -62,7 +80,9 @@ def test_names_become_folders(tmp_path, name, folder):
 
 def test_out_is_refused_with_the_reason(tmp_path):
     make_run(tmp_path / "run", OTHER)
-    with pytest.raises(UserError, match=r"holds a run on other data \('adult', target 'income'\): choose another"):
+    with pytest.raises(
+        UserError, match=r"holds a run on other data \('adult', target 'income'\): choose another"
+    ):
         choose_run_folder(tmp_path / "run", MINE)
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="is a file"):
@@ -220,7 +240,10 @@ def test_two_drivers_never_share_a_run(tmp_path):
             ((complaint, loser),) = said.items()
             loser.wait()
             assert "is in use by" in complaint
-            with pytest.raises(UserError, match=rf"in use by process {winner.pid} on \S+ since 20"), RunFolder(tmp_path).lease():
+            with (
+                pytest.raises(UserError, match=rf"in use by process {winner.pid} on \S+ since 20"),
+                RunFolder(tmp_path).lease(),
+            ):
                 pass
         finally:
             winner.send_signal(signal.SIGKILL)
@@ -377,7 +400,16 @@ def test_torn_ends_are_cut_and_kept(tmp_path, size):
 # ------------------------------------------------------------------ R10
 
 
-FORBIDDEN = {"os.replace", "os.rename", "np.save", "np.savez", "torch.save", "save_file", "mkstemp", "NamedTemporaryFile"}
+FORBIDDEN = {
+    "os.replace",
+    "os.rename",
+    "np.save",
+    "np.savez",
+    "torch.save",
+    "save_file",
+    "mkstemp",
+    "NamedTemporaryFile",
+}
 
 
 def writes(tree):
@@ -397,7 +429,11 @@ def writes(tree):
                 yield node.lineno
             continue
         through_us = owner in ("", "run_folder")
-        if name in FORBIDDEN or f"{owner}.{name}" in FORBIDDEN or (name in ("write_text", "write_bytes") and not through_us):
+        if (
+            name in FORBIDDEN
+            or f"{owner}.{name}" in FORBIDDEN
+            or (name in ("write_text", "write_bytes") and not through_us)
+        ):
             yield node.lineno
 
 
@@ -416,6 +452,12 @@ def test_only_the_run_folder_writes_files():
 
 
 def test_the_run_folder_imports_nothing_heavy():
-    code = "import sys, advisor.runs.folder; print([m for m in ('numpy', 'torch', 'ray', 'optuna', 'yaml') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+    code = (
+        "import sys, advisor.runs.folder; print([m for m in ('numpy', 'torch', 'ray', 'optuna', 'yaml') "
+        "if m in sys.modules])"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        == "[]\n"
+    )
     assert run_folder.FORMAT == 1

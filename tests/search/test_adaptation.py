@@ -54,7 +54,9 @@ def test_rates_that_are_too_low_are_left_but_no_more_than_half_the_range():
     trials = [ended(i, rate, [loss - i for loss in FALLS]) for i, rate in enumerate((1e-4, 2e-4, 5e-4))]
     assert adjusted(SPACE, trials)[0]["learning_rate"].low == 2e-4
     trials = [ended(i, rate, [loss - i for loss in FALLS]) for i, rate in enumerate((0.5, 0.6, 0.7))]
-    assert adjusted(SPACE, trials)[0]["learning_rate"].low == pytest.approx(1e-2), "the middle of the logarithms"
+    assert adjusted(SPACE, trials)[0]["learning_rate"].low == pytest.approx(1e-2), (
+        "the middle of the logarithms"
+    )
 
 
 def test_the_value_of_the_best_trial_stays_possible():
@@ -72,7 +74,9 @@ def test_a_plan_that_ends_too_early_gets_half_as_many_epochs_again():
 
 
 def test_where_over_fitting_asks_for_more_dropout_none_at_all_stays_possible():
-    trials = [ended(i, 1e-2, CLIMBS, **{CONFIGURATION: {"dropout": d}}) for i, d in enumerate((0.1, 0.1, 0.2, 0.0))]
+    trials = [
+        ended(i, 1e-2, CLIMBS, **{CONFIGURATION: {"dropout": d}}) for i, d in enumerate((0.1, 0.1, 0.2, 0.0))
+    ]
     dropout = adjusted(SPACE, trials)[0]["dropout"]
     assert (dropout.low, dropout.high, dropout.zero) == (0.1, 0.5, True)
 
@@ -80,7 +84,10 @@ def test_where_over_fitting_asks_for_more_dropout_none_at_all_stays_possible():
 def test_training_losses_tell_under_fitting():
     flat = [1.0] * 20
     space = shipped.base_space()
-    trials = [ended(i, 1e-2, flat, train_losses=flat, **{CONFIGURATION: {"width": w}}) for i, w in enumerate((32, 32, 64))]
+    trials = [
+        ended(i, 1e-2, flat, train_losses=flat, **{CONFIGURATION: {"width": w}})
+        for i, w in enumerate((32, 32, 64))
+    ]
     widths = adjusted(space, trials)[0]["width"]
     assert (widths.low, widths.high) == (32, space["width"].high)
     assert adjusted(space, [ended(i, 1e-2, flat) for i in range(3)]) == (space, [])
@@ -128,7 +135,10 @@ def diverges_above(shared):
     def objective(job):
         rate = job.payload["configuration"]["learning_rate"]
         for epoch in range(1, 13):
-            yield epoch, math.nan if rate > 0.03 and epoch > 2 else 1 + abs(math.log(rate / 1e-2)) + math.exp(-epoch)
+            yield (
+                epoch,
+                math.nan if rate > 0.03 and epoch > 2 else 1 + abs(math.log(rate / 1e-2)) + math.exp(-epoch),
+            )
 
     return objective
 
@@ -140,7 +150,10 @@ def run(path, trials, adapt=True, stop_after=None):
     executor = InProcessExecutor(diverges_above, None)
     plan = SearchPlan(space, start, trials, 12, seed=3)
     result = search(
-        plan, executor, path, on_event=lambda event, progress: done.append(progress.done),
+        plan,
+        executor,
+        path,
+        on_event=lambda event, progress: done.append(progress.done),
         should_stop=lambda: stop_after is not None and bool(done) and done[-1] >= stop_after,
     )
     executor.close()

@@ -1,8 +1,8 @@
 """Real kills, torn and damaged journals, stale locks, Ctrl-C.
 
-The file is also the program that is killed: ``python tests/test_crashes.py JSON`` runs a search and prints a line per
-trial that has ended, so whatever was printed before the kill must be in the journal after it. And it is the long form of
-its first test: ``python tests/test_crashes.py --kills 200``.
+The file is also the program that is killed: ``python tests/test_crashes.py JSON`` runs a search and prints a
+line per trial that has ended, so whatever was printed before the kill must be in the journal after it. And it
+is the long form of its first test: ``python tests/test_crashes.py --kills 200``.
 """
 
 import json
@@ -36,9 +36,15 @@ from advisor.search.journal import Journal, counts, read_journal_study
 TRIALS = 30
 
 
-def run_search(journal, trials=TRIALS, executor="in process", seconds=0.0, epochs=6, address=None, listen=None):
+def run_search(
+    journal, trials=TRIALS, executor="in process", seconds=0.0, epochs=6, address=None, listen=None
+):
     def payload(configuration, place):
-        return {**toy_payload(configuration, place), "losses": toy_losses(configuration, epochs), "seconds": seconds}
+        return {
+            **toy_payload(configuration, place),
+            "losses": toy_losses(configuration, epochs),
+            "seconds": seconds,
+        }
 
     plan = SearchPlan(ToySpace(), ENQUEUE, trials=trials, max_epochs=6, make_payload=payload, seed=1)
     if executor == "ray":
@@ -108,12 +114,15 @@ def assert_acknowledged_is_there(journal, acknowledged):
 
 
 def outlive(folder, kills, seed):
-    """A search killed so many times at random moments, then finished: what was acknowledged before a kill is there after
-    it, once, and in the end the run has asked and found what an uninterrupted one does. How many trials were acknowledged
-    before kills."""
+    """A search killed so many times at random moments, then finished: what was acknowledged before a kill is
+    there after it, once, and in the end the run has asked and found what an uninterrupted one does. How many
+    trials were acknowledged before kills."""
     folder.mkdir(exist_ok=True)
     run_search(folder / "whole")
-    whole = {place: (t.params, t.value, t.state) for place, t in assert_run_is_sound(folder / "whole", TRIALS).items()}
+    whole = {
+        place: (t.params, t.value, t.state)
+        for place, t in assert_run_is_sound(folder / "whole", TRIALS).items()
+    }
     journal, moment, acknowledged = folder / "study.journal", random.Random(seed), []
     for _ in range(kills):
         driver = start(journal=journal)
@@ -136,10 +145,24 @@ def test_killed_at_any_moment_nothing_finished_is_lost(tmp_path):
 
 @pytest.mark.slow
 def test_chaos_on_ray(local_ray):
-    """R1, R2, R3, C1 and C7: the short form of `benchmarks/chaos.py`, on a Ray that is there (so without its nodes)."""
+    """R1, R2, R3, C1 and C7: the short form of `benchmarks/chaos.py`, on a Ray
+    that is there (so without its nodes)."""
     program = Path(__file__).resolve().parents[2] / "benchmarks" / "chaos.py"
-    options = ["--kinds", "worker,driver,storage", "--kills", "4", "--trials", "20", "--seed", "1", "--address", local_ray]
-    done = subprocess.run([sys.executable, str(program), *options], capture_output=True, text=True, timeout=240)
+    options = [
+        "--kinds",
+        "worker,driver,storage",
+        "--kills",
+        "4",
+        "--trials",
+        "20",
+        "--seed",
+        "1",
+        "--address",
+        local_ray,
+    ]
+    done = subprocess.run(
+        [sys.executable, str(program), *options], capture_output=True, text=True, timeout=240
+    )
     assert done.returncode == 0, done.stderr
     assert "nothing lost, nothing double, every budget met" in done.stdout
 
@@ -153,7 +176,8 @@ def test_ctrl_c_ends_in_order_and_can_be_resumed(request, tmp_path, executor):
     driver = start(journal=journal, executor=executor, address=address, seconds=0.03)
     while not (line := driver.stdout.readline()).startswith("{"):
         assert line, "it ended before its first trial"
-    # Into the middle of a trial: between two there is nothing to give back. (On Ray both first trials may end first.)
+    # Into the middle of a trial: between two there is nothing to give back. (On
+    # Ray both first trials may end first.)
     while (line := driver.stdout.readline()) != "epoch\n":
         assert line, "it ended before the signal"
     driver.send_signal(signal.SIGINT)
@@ -262,12 +286,15 @@ def in_memory(monkeypatch, tmp_path):
 
 @pytest.mark.slow
 def test_a_journal_torn_at_any_byte_keeps_what_was_told(small, in_memory):
-    """R6: every byte opens with all trials that were told before it; a sample of them is searched to the end."""
+    """R6: every byte opens with all trials that were told before it; a sample of
+    them is searched to the end."""
     whole, told = small
     for n in range(len(whole)):
         in_memory.write_bytes(whole[:n])
         journal = Journal.open(in_memory)
-        finished = [trial for trial in journal.study.get_trials(deepcopy=False) if trial.state == TrialState.COMPLETE]
+        finished = [
+            trial for trial in journal.study.get_trials(deepcopy=False) if trial.state == TrialState.COMPLETE
+        ]
         journal.close()
         assert len(finished) == sum(offset <= n for offset in told)
         torn = whole[:n].rpartition(b"\n")[2]
@@ -309,7 +336,10 @@ def test_a_journal_with_a_flipped_bit_is_named_or_harmless(small, in_memory):
         (b"[]\n", 1),
         (b'{"op_code": 99}\n', 1),
         (b'{"op_code": 4, "study_id": 0}\n', 1),
-        (b'{"op_code":0,"worker_id":"w","study_name":"search","directions":[1]}\n{"op_code":4,"study_id":0}\n', 2),
+        (
+            b'{"op_code":0,"worker_id":"w","study_name":"search","directions":[1]}\n{"op_code":4,"study_id":0}\n',
+            2,
+        ),
         (b"a,b\n1,2\n", 1),
         (b"[" * 100_000 + b"\n", 1),
         (b'{"op_code": "\xff"}\n', 1),
@@ -324,7 +354,9 @@ def test_what_is_no_journal_is_one_line(tmp_path, content, line):
 
 
 def test_a_journal_of_someone_else_is_one_line(tmp_path):
-    (tmp_path / "study.journal").write_bytes(b'{"op_code":0,"worker_id":"w","study_name":"theirs","directions":[1]}\n')
+    (tmp_path / "study.journal").write_bytes(
+        b'{"op_code":0,"worker_id":"w","study_name":"theirs","directions":[1]}\n'
+    )
     with pytest.raises(UserError, match="holds no study of ours"):
         run_search(tmp_path / "study.journal", trials=1)
 
@@ -352,7 +384,11 @@ def test_a_full_disk_loses_nothing_and_is_one_line(small, tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, kept[1]))
         ended = []
         try:
-            run_search(journal, trials=3, listen=lambda e, p, ended=ended: ended.append(e) if isinstance(e, Ended) else None)
+            run_search(
+                journal,
+                trials=3,
+                listen=lambda e, p, ended=ended: ended.append(e) if isinstance(e, Ended) else None,
+            )
         except UserError as error:
             assert "cannot write" in str(error)
         finally:
@@ -364,7 +400,8 @@ def test_a_full_disk_loses_nothing_and_is_one_line(small, tmp_path):
 
 
 def test_a_trial_that_was_enqueued_and_never_asked_for_is_closed_soundly(tmp_path):
-    """A driver that dies between the two leaves a trial without a start; closed as it was, it passed for damage."""
+    """A driver that dies between the two leaves a trial without a start; closed
+    as it was, it passed for damage."""
     run_search(tmp_path / "study.journal", trials=1)
     journal = Journal.open(tmp_path / "study.journal")
     journal.study.enqueue_trial({"kind": "a", "x": 1.0})
@@ -385,21 +422,33 @@ def test_trials_left_open_are_closed_before_the_first_ask(tmp_path):
     journal.close()
     run_search(tmp_path / "study.journal", trials=3)
     trials = open_plainly(tmp_path / "study.journal").trials
-    assert [trial.user_attrs.get("void") for trial in trials] == [None, None, "its driver died", "its driver died", None]
+    assert [trial.user_attrs.get("void") for trial in trials] == [
+        None,
+        None,
+        "its driver died",
+        "its driver died",
+        None,
+    ]
     assert_run_is_sound(tmp_path / "study.journal", 3)
-    assert len(read_journal_study(tmp_path / "study.journal").trials) == 5, "and it can be opened again: found by 200 kills"
+    assert len(read_journal_study(tmp_path / "study.journal").trials) == 5, (
+        "and it can be opened again: found by 200 kills"
+    )
     run_search(tmp_path / "study.journal", trials=4)
 
 
 def at_length(kills, each=20):
-    """Studies that are killed ``each`` times, until ``kills`` kills are done; an AssertionError where a promise fails."""
+    """Studies that are killed ``each`` times, until ``kills`` kills are done; an
+    AssertionError where a promise fails."""
     done = 0
     with tempfile.TemporaryDirectory() as name:
         while done < kills:
             now = min(each, kills - done)
             acknowledged = outlive(Path(name) / f"{done}", now, seed=done)
             done += now
-            say(f"{done} kills: {acknowledged} trials acknowledged before the last {now}, none lost, none twice")
+            say(
+                f"{done} kills: {acknowledged} trials acknowledged before the last {now}, none lost, none "
+                "twice"
+            )
 
 
 if __name__ == "__main__":

@@ -63,7 +63,9 @@ def test_finished_early_is_not_pruned():
     pruned, unsaid = read_curve(losses[:6], planned=100, pruned=True), read_curve(losses)
     assert (early.ended, full.ended, pruned.ended, unsaid.ended) == ("early", "full", "pruned", "")
     assert "stopped at epoch 20 of 100 because it was finished" in early.words
-    assert "pruned after epoch 6 because others were better" in pruned.words and "finished" not in pruned.words
+    assert (
+        "pruned after epoch 6 because others were better" in pruned.words and "finished" not in pruned.words
+    )
     assert full.words == unsaid.words
 
 
@@ -73,7 +75,11 @@ def test_losses_must_go_together():
 
 
 def readings(**counts):
-    return [CurveDiagnosis(name.replace("_", "-"), 3, "words") for name, count in counts.items() for _ in range(count)]
+    return [
+        CurveDiagnosis(name.replace("_", "-"), 3, "words")
+        for name, count in counts.items()
+        for _ in range(count)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -87,7 +93,10 @@ def readings(**counts):
         ({"slow": 4, "diverging": 4}, {("gradient_clip", "down")}),  # the range holds both sides: leave it
         ({"improving": 6, "over_fitting": 2}, {("epochs", "up")}),
         ({"over_fitting": 4}, {("weight_decay", "up"), ("dropout", "up")}),
-        ({"under_fitting": 4, "over_fitting": 1}, {("width", "up"), ("weight_decay", "down"), ("dropout", "down")}),
+        (
+            {"under_fitting": 4, "over_fitting": 1},
+            {("width", "up"), ("weight_decay", "down"), ("dropout", "down")},
+        ),
         ({"noisy": 4}, {("batch_size", "up"), ("learning_rate", "down")}),
         ({"plateau": 30, "short": 9}, set()),
     ],
@@ -95,7 +104,9 @@ def readings(**counts):
 def test_curves_become_changes(counts, changes):
     found = advice_of(readings(**counts))
     assert {(change.parameter, change.direction) for change in found} == changes
-    assert all(change.words.startswith(f"move {change.parameter} {change.direction}: in ") for change in found)
+    assert all(
+        change.words.startswith(f"move {change.parameter} {change.direction}: in ") for change in found
+    )
 
 
 def test_a_pruned_curve_says_nothing_of_its_end():
@@ -114,13 +125,22 @@ def test_what_is_moved_is_a_parameter_of_every_kind_of_data():
 numbers = st.floats(min_value=-1e6, max_value=1e6) | st.sampled_from([NAN, math.inf, -math.inf])
 shapes = st.sampled_from(["short", "plateau", *MEANINGS])
 ends = st.sampled_from(["", "full", "early", "pruned"])
-some_readings = st.lists(st.builds(CurveDiagnosis, shapes, st.integers(0, 99), st.just("words"), ends), max_size=20)
+some_readings = st.lists(
+    st.builds(CurveDiagnosis, shapes, st.integers(0, 99), st.just("words"), ends), max_size=20
+)
 
 
-@given(st.lists(st.tuples(numbers, numbers), max_size=40), st.booleans(), st.none() | st.integers(1, 50), st.booleans())
+@given(
+    st.lists(st.tuples(numbers, numbers), max_size=40),
+    st.booleans(),
+    st.none() | st.integers(1, 50),
+    st.booleans(),
+)
 def test_every_curve_has_a_reading(pairs, with_training, planned, pruned):
     losses = [validation for _, validation in pairs]
-    found = read_curve(losses, [t for t, _ in pairs] if with_training else None, planned=planned, pruned=pruned)
+    found = read_curve(
+        losses, [t for t, _ in pairs] if with_training else None, planned=planned, pruned=pruned
+    )
     assert 0 <= found.epoch <= len(losses) and found.words
     if found.shape != "diverging" and losses and found.epoch:
         assert losses[found.epoch - 1] == min(losses)
@@ -149,4 +169,6 @@ def test_no_parameter_is_moved_both_ways(given_readings):
 @given(some_readings, st.integers(1, 50))
 def test_sound_curves_never_add_a_change(given_readings, sound):
     more = advice_of([*given_readings, *readings(plateau=sound)])
-    assert {(c.parameter, c.direction) for c in more} <= {(c.parameter, c.direction) for c in advice_of(given_readings)}
+    assert {(c.parameter, c.direction) for c in more} <= {
+        (c.parameter, c.direction) for c in advice_of(given_readings)
+    }

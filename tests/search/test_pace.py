@@ -1,4 +1,5 @@
-"""Time, predicted from the configuration and then from what was seen; and how much of a limit the final is left."""
+"""Time, predicted from the configuration and then from what was seen; and how
+much of a limit the final is left."""
 
 import datetime
 from unittest.mock import patch
@@ -52,7 +53,12 @@ def advice_for(rows=200, **fixed):
 
 def trial(advice, value, seconds, origin="search"):
     """A complete trial of the recommendation's configuration."""
-    attributes = {"origin": origin, "seconds": seconds, "waited": 1.0, CONFIGURATION: dict(advice.recommendation.configuration)}
+    attributes = {
+        "origin": origin,
+        "seconds": seconds,
+        "waited": 1.0,
+        CONFIGURATION: dict(advice.recommendation.configuration),
+    }
     return optuna.trial.create_trial(state=TrialState.COMPLETE, value=value, user_attrs=attributes)
 
 
@@ -66,22 +72,33 @@ def kept(advice, trials, slots=1, limit=LIMIT):
 
 def test_until_the_recommendation_is_complete_a_fixed_share_is_kept():
     advice = advice_for()
-    assert kept(advice, []) == kept(advice, [trial(advice, 1.0, 5.0)]) == pytest.approx((1 - run_search.SEARCH_SHARE) * LIMIT)
+    assert (
+        kept(advice, [])
+        == kept(advice, [trial(advice, 1.0, 5.0)])
+        == pytest.approx((1 - run_search.SEARCH_SHARE) * LIMIT)
+    )
 
 
 @pytest.mark.parametrize("slots", [1, 2])
 def test_the_final_is_expected_to_take_what_its_contenders_took(slots):
     advice = advice_for(validation="kfold", final_members=1)
-    own, others = trial(advice, 2.0, 6.0, run_search.RECOMMENDED), [trial(advice, k, 11.0) for k in (0.0, 0.1, 0.2)]
+    own, others = (
+        trial(advice, 2.0, 6.0, run_search.RECOMMENDED),
+        [trial(advice, k, 11.0) for k in (0.0, 0.1, 0.2)],
+    )
     slow = trial(advice, 9.0, 500.0)  # too far behind to come into the final
     assert len(others) == FINALISTS
     expected = len(FINAL_REPEATS) * (5.0 + 3 * 10.0) / slots + 10.0 * (1 - 1 / slots)
     assert kept(advice, [slow, own, *others], slots) == pytest.approx(run_search.FINAL_MARGIN * expected)
     assert kept(advice, [own], slots) < kept(advice, [own, *others], slots)
-    assert kept(advice, [own, *others], slots, 20.0) == pytest.approx((1 - run_search.LEAST_SEARCH_SHARE) * 20.0)
+    assert kept(advice, [own, *others], slots, 20.0) == pytest.approx(
+        (1 - run_search.LEAST_SEARCH_SHARE) * 20.0
+    )
     # too little for all of it: the first partition, or as much as before anything was known
     first = run_search.FINAL_MARGIN * ((5.0 + 3 * 10.0) / slots + 10.0 * (1 - 1 / slots))
-    assert kept(advice, [own, *others], slots, 100.0) == pytest.approx(max(first, (1 - run_search.SEARCH_SHARE) * 100.0))
+    assert kept(advice, [own, *others], slots, 100.0) == pytest.approx(
+        max(first, (1 - run_search.SEARCH_SHARE) * 100.0)
+    )
 
 
 def test_more_networks_and_training_again_are_counted():
@@ -91,4 +108,6 @@ def test_more_networks_and_training_again_are_counted():
     plain, later = (advice_for(validation="holdout", final_members=1, later=later) for later in (False, True))
     repeats = len(FINAL_REPEATS)
     # on the latest rows, on all, and as often again on rows of all times
-    assert kept(later, trials(later)) / kept(plain, trials(plain)) == pytest.approx((2 + 2 * repeats) / repeats)
+    assert kept(later, trials(later)) / kept(plain, trials(plain)) == pytest.approx(
+        (2 + 2 * repeats) / repeats
+    )

@@ -32,7 +32,13 @@ from advisor.search.pace import Pace
 
 
 def plan(trials=8, **changes):
-    settings = {"space": ToySpace(), "enqueue": ENQUEUE, "trials": trials, "max_epochs": 6, "make_payload": toy_payload}
+    settings = {
+        "space": ToySpace(),
+        "enqueue": ENQUEUE,
+        "trials": trials,
+        "max_epochs": 6,
+        "make_payload": toy_payload,
+    }
     return SearchPlan(**{**settings, **changes})
 
 
@@ -75,11 +81,21 @@ def test_states_are_what_they_say(executor, tmp_path):
             assert event.place not in ended
             ended[event.place] = event
 
-    result = search(plan(15, max_epochs=20, make_payload=with_payload(**steps)), executor, journal, on_event=listen)
+    result = search(
+        plan(15, max_epochs=20, make_payload=with_payload(**steps)), executor, journal, on_event=listen
+    )
     trials = assert_run_is_sound(journal, 15)
-    assert {place: end_of(trial) for place, trial in trials.items()} == {place: e.end for place, e in ended.items()}
+    assert {place: end_of(trial) for place, trial in trials.items()} == {
+        place: e.end for place, e in ended.items()
+    }
     ends = {place: end_of(trial) for place, trial in trials.items()}
-    assert (ends[2], ends[3], ends[4], ends[5], ends[14]) == ("complete", "diverged", "diverged", "failed", "pruned")
+    assert (ends[2], ends[3], ends[4], ends[5], ends[14]) == (
+        "complete",
+        "diverged",
+        "diverged",
+        "failed",
+        "pruned",
+    )
     assert trials[2].state == TrialState.COMPLETE
     assert trials[2].value == 0.5
     assert trials[14].state == TrialState.PRUNED
@@ -101,9 +117,19 @@ def test_states_are_what_they_say(executor, tmp_path):
 
 def test_origins_and_configurations(executor, tmp_path):
     started = []
-    search(plan(4), executor, tmp_path / "j", on_event=lambda e, p: started.append(e) if isinstance(e, Started) else None)
+    search(
+        plan(4),
+        executor,
+        tmp_path / "j",
+        on_event=lambda e, p: started.append(e) if isinstance(e, Started) else None,
+    )
     trials = assert_run_is_sound(tmp_path / "j", 4)
-    assert [trials[place].user_attrs["origin"] for place in range(4)] == ["recommendation", "default", "search", "search"]
+    assert [trials[place].user_attrs["origin"] for place in range(4)] == [
+        "recommendation",
+        "default",
+        "search",
+        "search",
+    ]
     assert [trials[place].params for place in range(2)] == list(ENQUEUE.values())
     assert sorted(event.place for event in started) == [0, 1, 2, 3]
     for event in started:
@@ -146,7 +172,9 @@ def test_a_diverged_trial_never_vanishes(tmp_path, losses):
     result = search(plan(3, make_payload=with_payload(p0={"losses": losses})), in_process(), tmp_path / "j")
     trial = assert_run_is_sound(tmp_path / "j", 3)[0]
     assert end_of(trial) == "diverged"
-    assert trial.value == max([x for x in losses[: len(trial.intermediate_values)]], default=search_module.DIVERGED_LOSS)
+    assert trial.value == max(
+        [x for x in losses[: len(trial.intermediate_values)]], default=search_module.DIVERGED_LOSS
+    )
     assert result.best.user_attrs["place"] != 0
 
 
@@ -178,7 +206,11 @@ def test_a_trial_that_stopped_early_is_still_compared_with(tmp_path):
 
 def test_long_curves_are_thinned_and_keep_best_and_last(tmp_path):
     losses = [1.0 + abs(e - 777) / 1000 for e in range(1000)]
-    search(plan(1, max_epochs=1000, make_payload=with_payload(p0={"losses": losses})), in_process(), tmp_path / "j")
+    search(
+        plan(1, max_epochs=1000, make_payload=with_payload(p0={"losses": losses})),
+        in_process(),
+        tmp_path / "j",
+    )
     (trial,) = assert_run_is_sound(tmp_path / "j", 1).values()
     curve = trial.intermediate_values
     assert len(curve) <= 202
@@ -205,11 +237,17 @@ def test_a_running_trials_curve_can_be_watched(tmp_path):
 
 
 def test_the_first_failures_stop_the_search_with_the_reason(tmp_path):
-    with pytest.raises(UserError, match=r"all of the first 3 trials failed, the last with ValueError: no good"):
-        search(plan(10, make_payload=lambda c, p: {"losses": [1.0], "raise_at": 1}), in_process(), tmp_path / "j")
+    with pytest.raises(
+        UserError, match=r"all of the first 3 trials failed, the last with ValueError: no good"
+    ):
+        search(
+            plan(10, make_payload=lambda c, p: {"losses": [1.0], "raise_at": 1}), in_process(), tmp_path / "j"
+        )
     assert len(open_plainly(tmp_path / "j").trials) == 3
     with pytest.raises(UserError, match="all of the first 2 trials failed"):
-        search(plan(2, make_payload=lambda c, p: {"losses": [1.0], "raise_at": 1}), in_process(), tmp_path / "k")
+        search(
+            plan(2, make_payload=lambda c, p: {"losses": [1.0], "raise_at": 1}), in_process(), tmp_path / "k"
+        )
 
 
 def test_failures_after_a_success_do_not_stop_it(tmp_path):
@@ -224,7 +262,9 @@ def test_an_objective_that_reports_nothing_has_failed(tmp_path):
     assert result.trials[1].user_attrs["reason"] == "the objective reported no loss"
 
 
-@pytest.mark.parametrize(("name", "value"), [("trials", 0), ("max_epochs", 0), ("time_limit", -1.0), ("time_limit", math.nan)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("trials", 0), ("max_epochs", 0), ("time_limit", -1.0), ("time_limit", math.nan)]
+)
 def test_impossible_plans_are_refused(name, value):
     with pytest.raises(UserError, match="must be"):
         plan(**{name: value})
@@ -276,8 +316,12 @@ def test_no_trial_is_begun_that_would_be_thrown_away(tmp_path, limit):
         now["on_event"](event, progress)
         begun.extend([event.place] if isinstance(event, Started) else [])
 
-    result = search(plan(8, time_limit=limit), in_process(), tmp_path / "j", clock=now["clock"], on_event=listen)
-    assert result.timed_out and begun == list(range(limit // 6)) == [trial.user_attrs["place"] for trial in result.trials]
+    result = search(
+        plan(8, time_limit=limit), in_process(), tmp_path / "j", clock=now["clock"], on_event=listen
+    )
+    assert result.timed_out and begun == list(range(limit // 6)) == [
+        trial.user_attrs["place"] for trial in result.trials
+    ]
     assert now["clock"]() == 6 * len(begun)
 
 
@@ -307,7 +351,11 @@ def test_what_would_outlast_the_limit_gives_way_to_what_does_not(tmp_path, costl
     assert result.timed_out
     assert [trial.user_attrs["place"] for trial in result.trials] == list(range(places))
     assert all(trial.params["kind"] == "b" for trial in result.trials[2:])
-    refused = [trial for trial in open_plainly(tmp_path / "j").trials if "expected to take" in trial.user_attrs.get("void", "")]
+    refused = [
+        trial
+        for trial in open_plainly(tmp_path / "j").trials
+        if "expected to take" in trial.user_attrs.get("void", "")
+    ]
     assert refused and all(trial.state == TrialState.FAIL and costly(trial.params) for trial in refused)
     search(plan(8), in_process(), tmp_path / "j")  # with more time they may be tried
     assert_run_is_sound(tmp_path / "j", 8)
@@ -324,7 +372,9 @@ def test_a_proposal_that_cannot_be_run_after_ones_that_would_outlast_the_limit_t
         asked.append(configuration)
         return "too large" if len(asked) > 2 and len(asked) % 2 == 0 else None
 
-    result = search(plan(8, time_limit=33, pace=pace, refuse=refuse), in_process(), tmp_path / "j", **slow_clock())
+    result = search(
+        plan(8, time_limit=33, pace=pace, refuse=refuse), in_process(), tmp_path / "j", **slow_clock()
+    )
     assert result.timed_out and result.number_of("failed") == 0
     assert [trial.user_attrs["place"] for trial in result.trials] == [0, 1]
 
@@ -342,7 +392,11 @@ def test_should_stop_gives_the_running_places_back(executor, tmp_path):
 
     payload = with_payload(**{f"p{place}": {"seconds": 0.02} for place in range(9)})
     result = search(
-        plan(8, make_payload=payload), executor, tmp_path / "j", on_event=listen, should_stop=lambda: len(epochs) > 20
+        plan(8, make_payload=payload),
+        executor,
+        tmp_path / "j",
+        on_event=listen,
+        should_stop=lambda: len(epochs) > 20,
     )
     assert result.interrupted
     void = [trial for trial in open_plainly(tmp_path / "j").trials if "void" in trial.user_attrs]
@@ -390,14 +444,20 @@ def test_a_search_in_a_thread_leaves_ctrl_c_alone(tmp_path):
 def test_a_resumed_run_asks_what_the_uninterrupted_one_would_have(tmp_path):
     """R4: stopped after every number of epochs, so also in the middle of every trial."""
     search(plan(16, seed=3), in_process(), tmp_path / "whole")
-    whole = {place: (end_of(trial), trial.params) for place, trial in assert_run_is_sound(tmp_path / "whole", 16).items()}
+    whole = {
+        place: (end_of(trial), trial.params)
+        for place, trial in assert_run_is_sound(tmp_path / "whole", 16).items()
+    }
     assert any(end == "pruned" for end, _ in whole.values())
     for after in range(12, 72, 7):
         journal, interruptions = tmp_path / f"j{after}", 0
         while True:
             looks = itertools.count()
             result = search(
-                plan(16, seed=3), in_process(), journal, should_stop=lambda looks=looks, after=after: next(looks) > after
+                plan(16, seed=3),
+                in_process(),
+                journal,
+                should_stop=lambda looks=looks, after=after: next(looks) > after,
             )
             if not result.interrupted:
                 break
@@ -469,13 +529,17 @@ def test_a_trial_added_by_hand_does_not_count(tmp_path):
 
 def test_progress_adds_up(tmp_path):
     seen = []
-    search(plan(5), in_process(), tmp_path / "j", on_event=lambda event, progress: seen.append((event, progress)))
+    search(
+        plan(5), in_process(), tmp_path / "j", on_event=lambda event, progress: seen.append((event, progress))
+    )
     assert [progress.done for event, progress in seen if isinstance(event, Ended)] == [1, 2, 3, 4, 5]
     for event, progress in seen:
         assert progress.trials == 5
         assert len(progress.running) == (0 if isinstance(event, Ended) else 1)
     best = seen[-1][1]
-    assert best.best_value == min(event.value for event, _ in seen if isinstance(event, Ended) and event.end == "complete")
+    assert best.best_value == min(
+        event.value for event, _ in seen if isinstance(event, Ended) and event.end == "complete"
+    )
     assert best.seconds_left == 0.0
 
 
@@ -593,16 +657,21 @@ def test_a_refused_reference_is_a_failed_trial_with_its_reason(tmp_path):
 
 def test_a_space_in_which_nothing_can_be_run_ends(tmp_path):
     with pytest.raises(UserError, match="20 proposals could not be trained, the last: nothing fits"):
-        search(plan(5, enqueue={}, refuse=lambda configuration: "nothing fits"), in_process(), tmp_path / "study.journal")
+        search(
+            plan(5, enqueue={}, refuse=lambda configuration: "nothing fits"),
+            in_process(),
+            tmp_path / "study.journal",
+        )
 
 
-# ------------------------------------------------------------------------------------------------ the journal's short ways
+# ----------------------------------------------------------------------------------- the journal's short ways
 
 
 @given(st.lists(st.sampled_from(["ask", "tell", "enqueue", "fail", "outside", "attribute"]), max_size=30))
 @settings(max_examples=60, deadline=None)
 def test_the_journal_knows_what_plain_optuna_reads_from_it(tmp_path_factory, steps):
-    """Through the open handle, and without going through the trials that have ended; others may write in between."""
+    """Through the open handle, and without going through the trials that have
+    ended; others may write in between."""
     path = tmp_path_factory.mktemp("journal") / "study.journal"
     journal = Journal.open(path)
     asked = []
@@ -621,7 +690,12 @@ def test_the_journal_knows_what_plain_optuna_reads_from_it(tmp_path_factory, ste
             state = TrialState.COMPLETE if step == "tell" else TrialState.FAIL
             journal.study.tell(asked.pop(0), 1.0 if step == "tell" else None, state=state)
     plain = optuna.load_study(study_name="search", storage=shared_storage(path))
-    for states in (None, (TrialState.WAITING,), (TrialState.RUNNING, TrialState.WAITING), (TrialState.COMPLETE,)):
+    for states in (
+        None,
+        (TrialState.WAITING,),
+        (TrialState.RUNNING, TrialState.WAITING),
+        (TrialState.COMPLETE,),
+    ):
         ours, theirs = (study.get_trials(deepcopy=False, states=states) for study in (journal.study, plain))
         assert ours == theirs
     journal.close()

@@ -1,4 +1,5 @@
-"""`--storage`: the study in a database. PostgreSQL and MySQL for real where a server is installed, and an SQLite file."""
+"""`--storage`: the study in a database. PostgreSQL and MySQL for real where a server
+is installed, and an SQLite file."""
 
 import json
 import os
@@ -51,7 +52,12 @@ class Server:
 
 
 class PostgreSQL(Server):
-    kind, database, variable, refusal = "postgresql", "postgres", "PGPASSWORD", "password authentication failed"
+    kind, database, variable, refusal = (
+        "postgresql",
+        "postgres",
+        "PGPASSWORD",
+        "password authentication failed",
+    )
     programs, package = ("initdb", "pg_ctl"), "postgresql"
     user = "postgres" if os.getuid() == 0 else None  # it refuses to run as root
 
@@ -63,7 +69,9 @@ class PostgreSQL(Server):
 
     def start(self):
         options = f"-p {self.port} -h 127.0.0.1 -k {self.folder} -c fsync=off"
-        self._call("pg_ctl", "-D", str(self.data), "-w", "-l", str(self.folder / "log"), "-o", options, "start")
+        self._call(
+            "pg_ctl", "-D", str(self.data), "-w", "-l", str(self.folder / "log"), "-o", options, "start"
+        )
 
     def stop(self):
         self._call("pg_ctl", "-D", str(self.data), "-m", "immediate", "-w", "stop")
@@ -77,7 +85,12 @@ class MySQL(Server):
     user = "mysql" if os.getuid() == 0 else None
 
     def make(self):
-        self._call("mariadb-install-db", "--no-defaults", f"--datadir={self.data}", "--auth-root-authentication-method=normal")
+        self._call(
+            "mariadb-install-db",
+            "--no-defaults",
+            f"--datadir={self.data}",
+            "--auth-root-authentication-method=normal",
+        )
 
     def start(self):
         self.process = subprocess.Popen(
@@ -91,7 +104,8 @@ class MySQL(Server):
             time.sleep(0.1)
         self._call(
             "mariadb", "--no-defaults", f"--socket={self.folder / 's'}", "--user=root",
-            f"--execute=CREATE DATABASE IF NOT EXISTS {self.database}; CREATE USER IF NOT EXISTS team@localhost "
+            f"--execute=CREATE DATABASE IF NOT EXISTS {self.database}; CREATE USER IF NOT EXISTS "
+            "team@localhost "
             f"IDENTIFIED BY '{PASSWORD}'; GRANT ALL ON {self.database}.* TO team@localhost",
         )  # fmt: skip
 
@@ -160,9 +174,23 @@ def test_a_password_is_never_written_down():
     assert without_password("postgresql://u:secret@h:5/d?sslmode=require") == "postgresql://u@h:5/d"
 
 
-@pytest.mark.parametrize("url", ["postgresql://u:secret@127.0.0.1:9/d", "mysql://u:secret@127.0.0.1:9/d", "sqlite:////no/such/x.db"])
+@pytest.mark.parametrize(
+    "url",
+    ["postgresql://u:secret@127.0.0.1:9/d", "mysql://u:secret@127.0.0.1:9/d", "sqlite:////no/such/x.db"],
+)
 def test_a_database_that_does_not_answer_is_one_line(url, here, capfd):
-    command = ["tune", "d.csv", "--target", "y", "--executor", "in-process", "--trials", "2", "--storage", url]
+    command = [
+        "tune",
+        "d.csv",
+        "--target",
+        "y",
+        "--executor",
+        "in-process",
+        "--trials",
+        "2",
+        "--storage",
+        url,
+    ]
     assert _run([*command, "--out", "run", "--quiet", "--set", "validation=holdout"]) == 2
     out, err = capfd.readouterr()
     assert out == "" and err.count("\n") == 1
@@ -174,7 +202,16 @@ def test_a_database_that_does_not_answer_is_one_line(url, here, capfd):
 
 def test_what_fails_before_the_search_makes_no_database(here, capfd):
     """Regression: looking whether it answers made the file."""
-    command = ["tune", "missing.csv", "--target", "y", "--executor", "in-process", "--storage", "sqlite:///study.db"]
+    command = [
+        "tune",
+        "missing.csv",
+        "--target",
+        "y",
+        "--executor",
+        "in-process",
+        "--storage",
+        "sqlite:///study.db",
+    ]
     assert _run(command) == 2
     assert "missing.csv does not exist" in capfd.readouterr().err
     assert sorted(path.name for path in here.iterdir()) == ["d.csv"]
@@ -212,7 +249,9 @@ def test_the_database_asks_what_the_journal_asks(here):
     whole = tune(4).document["search"]["trials"]
     shutil.rmtree("run")
     other = tune(4, storage="sqlite:///study.db").document["search"]["trials"]
-    assert [(t["configuration"], t["value"]) for t in whole] == [(t["configuration"], t["value"]) for t in other]
+    assert [(t["configuration"], t["value"]) for t in whole] == [
+        (t["configuration"], t["value"]) for t in other
+    ]
 
 
 # ------------------------------------------------------------------------------------- PostgreSQL and MySQL
@@ -220,8 +259,21 @@ def test_the_database_asks_what_the_journal_asks(here):
 
 @pytest.mark.slow
 def test_killed_on_a_database_it_goes_on(here, server):
-    """kill -9 of the driver; the same command goes on; nothing that was finished is lost, nothing stays open."""
-    command = [sys.executable, "-m", "advisor", "tune", "d.csv", "--target", "y", "--executor", "in-process", "--out", "run"]
+    """kill -9 of the driver; the same command goes on; nothing that was finished
+    is lost, nothing stays open."""
+    command = [
+        sys.executable,
+        "-m",
+        "advisor",
+        "tune",
+        "d.csv",
+        "--target",
+        "y",
+        "--executor",
+        "in-process",
+        "--out",
+        "run",
+    ]
     command += ["--trials", "4", "--set", "epochs=20", "--set", "validation=holdout", "--storage", server.url]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         for line in process.stderr:
@@ -242,7 +294,9 @@ def test_killed_on_a_database_it_goes_on(here, server):
     assert len(document["search"]["trials"]) == 4
     states = [trial.state for trial in read_database_study(server.url, request["study"]).trials]
     assert TrialState.RUNNING not in states and TrialState.WAITING not in states
-    assert all(PASSWORD not in path.read_text(errors="ignore") for path in Path("run").rglob("*") if path.is_file())
+    assert all(
+        PASSWORD not in path.read_text(errors="ignore") for path in Path("run").rglob("*") if path.is_file()
+    )
 
 
 @pytest.mark.slow
@@ -308,7 +362,18 @@ def test_a_lease_that_a_restart_released_is_taken_again(server):
 @pytest.mark.slow
 def test_a_wrong_password_is_one_line(here, server, capfd):
     url = server.url.replace("cret", "crab")
-    command = ["tune", "d.csv", "--target", "y", "--executor", "in-process", "--trials", "2", "--storage", url]
+    command = [
+        "tune",
+        "d.csv",
+        "--target",
+        "y",
+        "--executor",
+        "in-process",
+        "--trials",
+        "2",
+        "--storage",
+        url,
+    ]
     assert _run([*command, "--out", "run", "--quiet"]) == 2
     err = capfd.readouterr().err
     assert err.count("\n") == 1 and server.refusal in err and "crab" not in err

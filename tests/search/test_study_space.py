@@ -1,4 +1,5 @@
-"""A search in stages (N24): what each stage asks for, what the rest keeps, and that it is a search like any other."""
+"""A search in stages (N24): what each stage asks for, what the rest keeps, and
+that it is a search like any other."""
 
 import json
 from pathlib import Path
@@ -18,7 +19,8 @@ STAGED = StudySpace(REC.space, trials=42, enqueued=2, staged=True, adapt=False)
 
 
 def asked_after(ended, values=None):
-    """The parameters that a trial is asked for once so many have ended, its configuration, and the best one's."""
+    """The parameters that a trial is asked for once so many have ended, its
+    configuration, and the best one's."""
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=ended))
     for place in range(ended):
         trial = study.ask()
@@ -43,7 +45,11 @@ def test_a_stage_asks_for_its_topics_and_keeps_the_rest_of_the_best(ended, stage
     asked, configuration, best, trial = asked_after(ended)
     assert asked and all(REC.space[name].topic in STAGES[stage] for name in asked)
     for name, value in configuration.items():
-        if REC.space[name].topic not in STAGES[stage] and REC.space[name].when is None and name not in REC.space.derivations:
+        if (
+            REC.space[name].topic not in STAGES[stage]
+            and REC.space[name].when is None
+            and name not in REC.space.derivations
+        ):
             assert value == best[name], name
     assert trial.user_attrs["configuration"] == configuration
     REC.space.validate(configuration)

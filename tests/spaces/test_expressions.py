@@ -22,11 +22,17 @@ NAMES = {
 
 
 def judge(text, **facts):
-    return parse_condition(text, NAMES).evaluate({name.replace("__", "."): value for name, value in facts.items()})
+    return parse_condition(text, NAMES).evaluate(
+        {name.replace("__", "."): value for name, value in facts.items()}
+    )
 
 
 def compute(text, **facts):
-    return parse_value(text, NAMES).evaluate({name.replace("__", "."): value for name, value in facts.items()}).value
+    return (
+        parse_value(text, NAMES)
+        .evaluate({name.replace("__", "."): value for name, value in facts.items()})
+        .value
+    )
 
 
 @pytest.mark.parametrize(
@@ -87,7 +93,11 @@ def test_what_is_not_measured_or_has_no_answer_is_unknown(text, facts, expected)
 
 def test_a_result_names_the_facts_it_used_and_those_it_lacked():
     result = judge("rows > 3 and classes.imbalance > 2 and rows.test > 1", rows=5, rows__test=2)
-    assert (result.value, result.used, result.missing) == (None, ("rows", "rows.test"), ("classes.imbalance",))
+    assert (result.value, result.used, result.missing) == (
+        None,
+        ("rows", "rows.test"),
+        ("classes.imbalance",),
+    )
 
 
 def test_values_are_computed_over_facts():
@@ -189,7 +199,10 @@ def test_templates_show_numbers_and_say_what_is_missing():
         "rows": 12345, "classes.imbalance": None, "columns.constant": ["a", "b", "c", "d", "e", "f"],
         "has_time": False, "source": "x", "limits.ratio": 0.25,
     }  # fmt: skip
-    assert template.render(values) == "12,345 rows, ratio not measured, a, b, c, d, e and 1 more, false, x {x} 25%"
+    assert (
+        template.render(values)
+        == "12,345 rows, ratio not measured, a, b, c, d, e and 1 more, false, x {x} 25%"
+    )
     assert template.names[:2] == ("rows", "classes.imbalance")
     assert parse_template("{rows:d} {rows:.2f}", NAMES).render({"rows": 2.5}) == "2 2.50"
 
@@ -245,7 +258,9 @@ NUMBER = st.recursive(
 CONDITION = st.recursive(
     st.one_of(
         joined(NUMBER, st.sampled_from([" < ", " <= ", " > ", " >= ", " == ", " != "]), "rows"),
-        st.sampled_from(["has_time", 'task == "binary"', 'source in ["a", "b"]', '"a" in columns.constant', "true"]),
+        st.sampled_from(
+            ["has_time", 'task == "binary"', 'source in ["a", "b"]', '"a" in columns.constant', "true"]
+        ),
         st.just("0 < rows < classes.imbalance"),
     ),
     lambda inner: st.one_of(

@@ -1,4 +1,5 @@
-"""Parameters and spaces: narrowing, and that everything suggested or enqueued lies inside its distribution (D12)."""
+"""Parameters and spaces: narrowing, and that everything suggested or enqueued
+lies inside its distribution (D12)."""
 
 import pickle
 
@@ -38,7 +39,9 @@ def small_space(**changes):
     return Space({item.name: item for item in parameters}, **changes)
 
 
-FOLLOWS_KIND = Derivation((Row('kind == "b" and depth > limits.depth', "y"), Row(None, "x")), {"limits.depth": 3})
+FOLLOWS_KIND = Derivation(
+    (Row('kind == "b" and depth > limits.depth', "y"), Row(None, "x")), {"limits.depth": 3}
+)
 
 
 # The shipped space
@@ -142,7 +145,10 @@ def test_zero_beside_a_range_stays_only_where_the_new_range_contains_it():
         ({"derivations": {"kind": FOLLOWS_KIND}}, "cannot be derived"),
         ({"derivations": {"strat": FOLLOWS_KIND}}, "did you mean 'start'?"),
         ({"derivations": {"start": Derivation((Row(None, "z"),))}}, "'z' is not one of x, y"),
-        ({"derivations": {"start": Derivation((Row("knd > 1", "x"),))}}, "unknown name 'knd' (did you mean 'kind'?)"),
+        (
+            {"derivations": {"start": Derivation((Row("knd > 1", "x"),))}},
+            "unknown name 'knd' (did you mean 'kind'?)",
+        ),
         ({"derivations": {"start": Derivation((Row(None, "= depth"),))}}, "is a number"),
         ({"derivations": {"start": Derivation(())}}, "without rows"),
         ({"derivations": {"folds": Derivation((Row(None, "= folds + 1"),))}}, "circle: folds"),
@@ -246,9 +252,15 @@ WRONG_FILES = [
     ("format: 2\nparameters: {}", "s.yaml:1: format: must be 1, not 2"),
     ("format: 1\nparamters: {}", "s.yaml:2: paramters: unknown key (did you mean 'parameters'?)"),
     (one("p: {type: int, default: 1, low: 1, hihg: 2}"), "s.yaml:3: parameters.p.hihg: unknown key"),
-    (one("p: {type: float, default: 1.0, low: 1e-3}"), "s.yaml:3: parameters.p.low: '1e-3' is of the wrong type"),
+    (
+        one("p: {type: float, default: 1.0, low: 1e-3}"),
+        "s.yaml:3: parameters.p.low: '1e-3' is of the wrong type",
+    ),
     (one("p: {type: int, low: 1, high: 2}"), "s.yaml:3: parameters.p: default is missing"),
-    (one("p: {type: int, default: 7, low: 1, high: 2}"), "s.yaml:3: parameters.p: default: 7 is outside 1 to 2"),
+    (
+        one("p: {type: int, default: 7, low: 1, high: 2}"),
+        "s.yaml:3: parameters.p: default: 7 is outside 1 to 2",
+    ),
     (one("p: {type: int, default: 1, low: 1, high: 2, when: q > 1}"), "s.yaml:3: p: when: unknown name 'q'"),
     (one("a-b: {type: int, default: 1, low: 1, high: 2}"), "s.yaml:3: parameters.a-b: a parameter's name"),
     (one("p: 3"), "s.yaml:3: parameters.p: must be a mapping"),
@@ -259,7 +271,10 @@ WRONG_FILES = [
     ("format: 1\nparameters: {p: 1:30}", "s.yaml:2: 1:30 would be read in base 8, 16 or 60"),
     ("format: 1\nparameters: {on: 1}", "s.yaml:2: the key on is read as a boolean"),
     ("format: 1\nparameters: !!python/name:os.system x", "s.yaml:2: tags such as"),
-    ("format: 1\nparameters: a: b", "s.yaml:2: not YAML: mapping values are not allowed in this context (quote"),
+    (
+        "format: 1\nparameters: a: b",
+        "s.yaml:2: not YAML: mapping values are not allowed in this context (quote",
+    ),
     ("format: 1\n---\nformat: 1", "s.yaml:2: a second document"),
     ("[" * 100_000, "s.yaml:1: nested deeper than 30 levels"),
     ("format: 1\nparameters: {p: \x00}", "s.yaml: not YAML"),
@@ -278,7 +293,11 @@ def test_a_wrong_file_is_one_line_with_its_place(text, message, tmp_path, monkey
 def test_files_that_cannot_be_read_are_named(tmp_path):
     (tmp_path / "large.yaml").write_text("# " + "x" * 1_000_001)
     (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
-    for name, part in [("none.yaml", "not a file"), ("large.yaml", "larger than"), ("bytes.yaml", "not UTF-8")]:
+    for name, part in [
+        ("none.yaml", "not a file"),
+        ("large.yaml", "larger than"),
+        ("bytes.yaml", "not UTF-8"),
+    ]:
         with pytest.raises(UserError, match=part):
             load_space(tmp_path / name)
 
@@ -327,6 +346,8 @@ def test_a_space_without_some_parameters_gives_the_others_as_before():
     space = BASE
     fewer = space.without({"time_trend"})
     assert "time_trend" not in fewer.parameters
-    assert fewer.complete({}) == {name: value for name, value in space.complete({}).items() if name != "time_trend"}
+    assert fewer.complete({}) == {
+        name: value for name, value in space.complete({}).items() if name != "time_trend"
+    }
     with pytest.raises(UserError, match="optimizer"):
         space.without({"optimizer"})  # the momentum asks for it

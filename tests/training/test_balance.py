@@ -1,4 +1,5 @@
-"""Rare classes: every treatment trains, keeps the probabilities honest, and touches nothing but training rows."""
+"""Rare classes: every treatment trains, keeps the probabilities honest, and
+touches nothing but training rows."""
 
 import numpy as np
 import polars as pl
@@ -26,7 +27,8 @@ def configuration(**changes):
 
 
 def rare(rows=3000, share=0.04, seed=0):
-    """Two numbers; the rare class lies a little further out, so that its probability is never near certain."""
+    """Two numbers; the rare class lies a little further out, so that its
+    probability is never near certain."""
     draw = np.random.default_rng(seed)
     target = (draw.random(rows) < share).astype(np.int64)
     numeric = draw.normal(size=(rows, 2)) + 1.5 * target[:, None]
@@ -70,7 +72,9 @@ def test_rows_of_a_rare_class_are_drawn_by_its_weight():
     counts = torch.tensor([[900, 100]])
     drawn = {}
     for strength in (0.5, 1.0):
-        balance = ClassBalance(configuration(class_balance="oversample", balance_strength=strength), counts, "cpu")
+        balance = ClassBalance(
+            configuration(class_balance="oversample", balance_strength=strength), counts, "cpu"
+        )
         generator = torch.Generator().manual_seed(0)
         order = torch.cat([balance.order(0, target, generator) for _ in range(20)])
         drawn[strength] = float(target[order].float().mean())
@@ -86,7 +90,9 @@ def test_without_a_treatment_an_epoch_is_a_permutation():
 
 def test_focal_loss_is_the_formula_of_its_paper():
     out, target = torch.tensor([[[2.0, 0.0], [0.0, 1.0]]]), torch.tensor([[0, 0]])
-    balance = ClassBalance(configuration(class_balance="focal", focal_gamma=2.0), torch.tensor([[5, 5]]), "cpu")
+    balance = ClassBalance(
+        configuration(class_balance="focal", focal_gamma=2.0), torch.tensor([[5, 5]]), "cpu"
+    )
     chance = out.softmax(dim=2)[0, :, 0]
     expected = -((1 - chance) ** 2) * chance.log()
     torch.testing.assert_close(balance.losses(out, target, 0.0)[0], expected)
@@ -109,7 +115,9 @@ def made(kind, own, target, numeric, **changes):
     balance.prepare([own], target, numeric, torch.zeros(len(target), 0), start)
     batch = own.unsqueeze(0)
     inputs = [numeric[own].unsqueeze(0), ONES, ONES]
-    return balance.synthesize(inputs, batch, target[batch], numeric, start, torch.Generator().manual_seed(0))[0][0]
+    return balance.synthesize(inputs, batch, target[batch], numeric, start, torch.Generator().manual_seed(0))[
+        0
+    ][0]
 
 
 def test_interpolated_rows_lie_between_rows_of_their_class_that_train():
@@ -147,16 +155,19 @@ def test_noise_changes_copies_of_rare_rows_alone():
 
 def test_the_head_alone_is_trained_in_the_second_stage():
     data = rare(600, 0.1)
-    plain, decoupled = (fitted(data, 400, class_balance=kind, epochs=10)[0] for kind in ("none", "balanced_head"))
+    plain, decoupled = (
+        fitted(data, 400, class_balance=kind, epochs=10)[0] for kind in ("none", "balanced_head")
+    )
     below = [name for name in plain.state if name.startswith("blocks.")]
     assert below
-    # nine of the ten epochs are those of the plain run; what lies below the head can only be one of its states
+    # nine of the ten epochs are those of the plain run; what lies below the head
+    # can only be one of its states
     longer, _ = fitted(data, 400, class_balance="none", epochs=9)
     for name in below:
         assert torch.equal(decoupled.state[name], longer.state[name])
 
 
-# ------------------------------------------------------------------------------------------------- the decision
+# ----------------------------------------------------------------------------------------------- the decision
 
 
 def test_the_class_that_stands_out_against_its_share_is_predicted():
@@ -168,7 +179,9 @@ def test_the_class_that_stands_out_against_its_share_is_predicted():
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     data = rare(1200, 0.08)
-    frame = pl.DataFrame({"a": data.features.numeric[:, 0], "b": data.features.numeric[:, 1], "y": data.target})
+    frame = pl.DataFrame(
+        {"a": data.features.numeric[:, 0], "b": data.features.numeric[:, 1], "y": data.target}
+    )
     folder = tmp_path_factory.mktemp("balance")
     plain = {"epochs": 15, "validation": "holdout"}
     advised = advisor.fit(frame, "y", out=folder / "advised", fixed=plain)

@@ -1,4 +1,5 @@
-"""Predicted memory and time beside what torch keeps and counts: weights exactly, a step within a factor of two."""
+"""Predicted memory and time beside what torch keeps and counts: weights exactly,
+a step within a factor of two."""
 
 import pytest
 import torch
@@ -6,7 +7,14 @@ from test_training import RANDOM, blobs, folds, mixed
 
 from advisor.networks.tables import TableNetwork
 from advisor.objectives.networks import training_work
-from advisor.training.cost import BYTES, TableSize, multiplications_per_row, numbers_per_row, predicted_memory, weights
+from advisor.training.cost import (
+    BYTES,
+    TableSize,
+    multiplications_per_row,
+    numbers_per_row,
+    predicted_memory,
+    weights,
+)
 from advisor.training.loop import prepare, train
 from advisor.training.preprocessing import Preprocessor
 
@@ -25,9 +33,13 @@ def network(configuration, data):
     prepared = prepare(configuration, data, splits)
     bins = None
     if configuration["numeric_embedding"] == "piecewise_linear":
-        bins = torch.from_numpy(Preprocessor.fit(data.features, splits[0].train, configuration).bins).float()[None]
+        bins = torch.from_numpy(Preprocessor.fit(data.features, splits[0].train, configuration).bins).float()[
+            None
+        ]
     outputs = max(1, len(data.classes))
-    made = TableNetwork(configuration, prepared.shape, outputs, members=1, generator=torch.Generator(), bins=bins)
+    made = TableNetwork(
+        configuration, prepared.shape, outputs, members=1, generator=torch.Generator(), bins=bins
+    )
     return made, prepared
 
 
@@ -65,7 +77,9 @@ def test_memory_grows_with_what_it_should():
     assert predicted_memory(RANDOM, table, 200, 5, 5) > base
     assert predicted_memory(RANDOM, table, 100, 10, 5) > base
     assert predicted_memory({**RANDOM, "width": 10 * RANDOM["width"]}, table, 100, 5, 5) > base
-    assert predicted_memory({**RANDOM, "optimizer": "sgd"}, table, 100, 5, 5) < predicted_memory({**RANDOM, "optimizer": "adamw"}, table, 100, 5, 5)
+    assert predicted_memory({**RANDOM, "optimizer": "sgd"}, table, 100, 5, 5) < predicted_memory(
+        {**RANDOM, "optimizer": "adamw"}, table, 100, 5, 5
+    )
 
 
 @pytest.mark.parametrize("changes", CONFIGURATIONS)

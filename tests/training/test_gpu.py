@@ -1,4 +1,5 @@
-"""What runs on a GPU alone; skipped without one. The same tests as on a CPU where that can be: what is learnt must agree."""
+"""What runs on a GPU alone; skipped without one. The same tests as on a CPU where that
+can be: what is learnt must agree."""
 
 import gc
 
@@ -32,7 +33,12 @@ BASE = {
 def signals(kind, rows=96):
     if kind == "image":
         images, labels = pictures(rows, size=16, colour=True)
-        return Dataset(Signals(images.transpose(0, 3, 1, 2).copy()), labels.astype(np.int64), "binary", ("lower", "upper"))
+        return Dataset(
+            Signals(images.transpose(0, 3, 1, 2).copy()),
+            labels.astype(np.int64),
+            "binary",
+            ("lower", "upper"),
+        )
     series, labels = waves(rows)
     series[::3, :, 25:] = np.nan
     return Dataset(Signals(series), labels.astype(np.int64), "binary", ("slow", "fast"))
@@ -46,7 +52,13 @@ def every_value():
     for kind, base in BASE.items():
         space = shipped.base_space(kind)
         for name, parameter in space.parameters.items():
-            if parameter.topic == "plan" or name in ("width", "epochs", "batch_size", "gpus_per_trial", "compiled"):
+            if parameter.topic == "plan" or name in (
+                "width",
+                "epochs",
+                "batch_size",
+                "gpus_per_trial",
+                "compiled",
+            ):
                 continue
             values = parameter.choices or {parameter.low, parameter.high, *((0,) if parameter.zero else ())}
             for value in sorted(values, key=str):
@@ -86,7 +98,9 @@ def test_every_value_learns_on_a_gpu_what_it_learns_on_a_cpu(kind, changes):
 @pytest.mark.parametrize("data", [line(), line(noise=10.0)], ids=["line", "noisy"])
 def test_a_regression_learns_the_same(data):
     for transform in ("none", "log"):
-        configuration = shipped.base_space().complete({**BASE["table"], "target_transform": transform, "dropout": 0.0})
+        configuration = shipped.base_space().complete(
+            {**BASE["table"], "target_transform": transform, "dropout": 0.0}
+        )
         (here, _), (there, _) = (run(configuration, data, device=device) for device in ("cpu", "cuda"))
         for one, other in zip(here, there, strict=True):
             assert one.validation_loss == pytest.approx(other.validation_loss, rel=0.05)
@@ -106,13 +120,16 @@ def test_mixed_precision_channels_last_and_compiling_learn_the_same(kind):
 
 
 def steps(forward, network, inputs):
-    """Losses and gradients of some steps, in which a recorded pass has its first two, and replays the others."""
+    """Losses and gradients of some steps, in which a recorded pass has its first
+    two, and replays the others."""
     found = []
     for step in range(5):
         network.zero_grad()
         out = forward(*(part[: 16 - step % 2] for part in inputs))
         out.square().mean().backward()
-        found.append([float(out.detach().square().mean()), *(float(p.grad.norm()) for p in network.parameters())])
+        found.append(
+            [float(out.detach().square().mean()), *(float(p.grad.norm()) for p in network.parameters())]
+        )
     return np.array(found)
 
 
@@ -142,7 +159,8 @@ def test_a_recorded_pass_is_the_pass(network, replayed):
     recorded = RecordedPass(forward, made, noise)
     found = steps(recorded, made, [x])
     assert recorded.replayed() is replayed
-    # each stream would keep 64 MB for good, of which the test below sees nothing once torch has used all of its 32
+    # each stream would keep 64 MB for good, of which the test below sees nothing
+    # once torch has used all of its 32
     assert recorded.stream == RecordedPass(forward, made, noise).stream
     assert torch.isfinite(torch.rand(3, device="cuda")).all()  # torch's own generator is as it was
     if network is not Drops:
@@ -179,7 +197,8 @@ def large(rows=256, side=64):
 
 
 def peak_of(configuration, data, **more):
-    """Bytes that a training takes at most, beside what libraries keep once they are set up; and its last loss."""
+    """Bytes that a training takes at most, beside what libraries keep once they
+    are set up; and its last loss."""
     run(configuration | {"epochs": 4, "width": 8}, data, holdout(data), device="cuda")
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
@@ -192,7 +211,9 @@ def test_micro_batches_need_less_memory_and_keep_the_batch():
     configuration = shipped.base_space("image").complete(
         {"validation": "holdout", "epochs": 2, "batch_size": 128, "width": 32, "norm": "none", "dropout": 0.0}
     )
-    (whole, expected), (parts, found) = (peak_of(configuration, large(), micro_batch=micro) for micro in (None, 16))
+    (whole, expected), (parts, found) = (
+        peak_of(configuration, large(), micro_batch=micro) for micro in (None, 16)
+    )
     assert parts < 0.5 * whole
     assert found == pytest.approx(expected, rel=0.05)
 
@@ -209,7 +230,14 @@ def test_the_memory_of_a_network_is_predicted_within_a_factor_of_two(width, batc
 def test_a_trial_that_is_out_of_memory_says_so_and_fits_in_micro_batches():
     data = large(512)
     configuration = shipped.base_space("image").complete(
-        {"validation": "holdout", "epochs": 1, "batch_size": 256, "width": 64, "dropout": 0.0, "block": "residual"}
+        {
+            "validation": "holdout",
+            "epochs": 1,
+            "batch_size": 256,
+            "width": 64,
+            "dropout": 0.0,
+            "block": "residual",
+        }
     )
     payload = objective.payload(configuration, seed=0, repeat=0, members=1, keep=False)
     total = torch.cuda.get_device_properties(0).total_memory
@@ -282,7 +310,9 @@ def test_images_train_on_a_gpu_unasked_and_tables_do_not(kind, tmp_path):
 def test_a_group_of_one_process_trains_through_nccl(tmp_path):
     from advisor.training.data_parallel import Ranks
 
-    torch.distributed.init_process_group("nccl", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1)
+    torch.distributed.init_process_group(
+        "nccl", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1
+    )
     try:
         configuration = shipped.base_space("image").complete({**BASE["image"], "dropout": 0.0})
         expected, _ = losses("image", configuration, "cuda")

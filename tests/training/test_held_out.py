@@ -1,4 +1,5 @@
-"""Held-out scores at epochs that other rows chose: against a plain second implementation, and what they are good for."""
+"""Held-out scores at epochs that other rows chose: against a plain second
+implementation, and what they are good for."""
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from advisor.training.losses import row_losses
 
 
 def followed(losses, weight, going=None):
-    """Outputs kept after epochs of losses (epochs, members, columns); an output is the number of its epoch, from 0."""
+    """Outputs kept after epochs of losses (epochs, members, columns); an output
+    is the number of its epoch, from 0."""
     kept = HeldOut(torch.from_numpy(weight))
     for epoch, own in enumerate(losses):
         alive = np.ones(len(weight), bool) if going is None else going[epoch]
@@ -23,10 +25,13 @@ def followed(losses, weight, going=None):
 
 
 def plainly(losses, weight):
-    """The same for each row by itself: the first epoch with the least mean loss of the member's other parts."""
+    """The same for each row by itself: the first epoch with the least mean loss
+    of the member's other parts."""
     result = np.zeros(weight.shape)
     for member, column in np.ndindex(*weight.shape):
-        others = np.array([c % PARTS != column % PARTS and weight[member, c] > 0 for c in range(weight.shape[1])])
+        others = np.array(
+            [c % PARTS != column % PARTS and weight[member, c] > 0 for c in range(weight.shape[1])]
+        )
         result[member, column] = np.argmin((losses[:, member] * weight[member])[:, others].sum(axis=1))
     return result
 
@@ -64,7 +69,8 @@ def test_a_single_row_chooses_for_itself_and_a_diverged_member_gets_what_it_ende
 
 @pytest.mark.parametrize("task", ["binary", "regression"])
 def test_on_noise_they_are_not_better_than_a_constant_where_the_best_epoch_is(task):
-    """A network that begins as a constant, at the epoch that its validation rows like best, never loses to one."""
+    """A network that begins as a constant, at the epoch that its validation rows
+    like best, never loses to one."""
     ours, best, constant = [], [], []
     for seed in range(6):
         draw = np.random.default_rng(seed)
@@ -73,7 +79,12 @@ def test_on_noise_they_are_not_better_than_a_constant_where_the_best_epoch_is(ta
         data = Dataset(features, target, task, ("no", "yes") if task == "binary" else ())
         loss = "cross_entropy" if task == "binary" else "mean_squared_error"
         asked = {"epochs": 15, "learning_rate": 0.01, "output_init": "zero", "loss": loss, "batch_size": 32}
-        loop = train(base_space().complete(asked), data, make_splits(data, scheme="kfold", folds=5, fraction=0.2, seed=0), seed=0)
+        loop = train(
+            base_space().complete(asked),
+            data,
+            make_splits(data, scheme="kfold", folds=5, fraction=0.2, seed=0),
+            seed=0,
+        )
         while True:
             try:
                 next(loop)
@@ -83,5 +94,9 @@ def test_on_noise_they_are_not_better_than_a_constant_where_the_best_epoch_is(ta
         ours.append(row_losses(task, target, fitted.cross_fitted).mean())
         best.append(row_losses(task, target, fitted.held_out).mean())
         share = np.bincount(target) / 80 if task == "binary" else target.mean()
-        constant.append(row_losses(task, target, np.tile(share, (80, 1)) if task == "binary" else np.full(80, share)).mean())
+        constant.append(
+            row_losses(
+                task, target, np.tile(share, (80, 1)) if task == "binary" else np.full(80, share)
+            ).mean()
+        )
     assert np.mean(best) < np.mean(constant) < np.mean(ours)

@@ -17,7 +17,12 @@ LEVELS = (("a", "b", "c"), tuple(f"level {k}" for k in range(12)))
 
 
 def configured(**changes):
-    return {"numeric_scaling": "standard", "numeric_embedding": "none", "numeric_embedding_bins": 4, "one_hot_max": 9} | changes
+    return {
+        "numeric_scaling": "standard",
+        "numeric_embedding": "none",
+        "numeric_embedding_bins": 4,
+        "one_hot_max": 9,
+    } | changes
 
 
 def features(numeric, categorical=None, levels=LEVELS):
@@ -25,7 +30,9 @@ def features(numeric, categorical=None, levels=LEVELS):
     if categorical is None:
         categorical, levels = np.zeros((len(numeric), 0)), ()
     categorical = np.asarray(categorical, dtype=np.int32)
-    names = [tuple(f"{kind}{j}" for j in range(a.shape[1])) for kind, a in (("x", numeric), ("c", categorical))]
+    names = [
+        tuple(f"{kind}{j}" for j in range(a.shape[1])) for kind, a in (("x", numeric), ("c", categorical))
+    ]
     return Features(numeric, categorical, *names, levels)
 
 
@@ -34,7 +41,9 @@ def column(values):
 
 
 def fitted(data, rows=None, **changes):
-    return Preprocessor.fit(data, np.arange(len(data)) if rows is None else np.asarray(rows), configured(**changes))
+    return Preprocessor.fit(
+        data, np.arange(len(data)) if rows is None else np.asarray(rows), configured(**changes)
+    )
 
 
 def scaled(values, scaling, training=None):
@@ -54,7 +63,10 @@ def mixed(seed=0, rows=60):
 
 
 def same(one, other):
-    return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in ("numeric", "indicators", "codes"))
+    return all(
+        np.array_equal(getattr(one, name), getattr(other, name))
+        for name in ("numeric", "indicators", "codes")
+    )
 
 
 def at(inputs, rows):
@@ -78,7 +90,9 @@ def test_a_validation_row_changes_nothing_for_the_others(seed, scaling, embeddin
     numeric, categorical = before.numeric.copy(), before.categorical.copy()
     numeric[1::2], categorical[1::2] = numbers, codes
     after = features(numeric, categorical)
-    one, other = (fitted(d, training, numeric_scaling=scaling, numeric_embedding=embedding) for d in (before, after))
+    one, other = (
+        fitted(d, training, numeric_scaling=scaling, numeric_embedding=embedding) for d in (before, after)
+    )
     for name, array in one.arrays().items():
         assert np.array_equal(array, other.arrays()[name]), name
     assert same(at(one.transform(before), training), at(other.transform(after), training))
@@ -101,7 +115,9 @@ def test_the_order_of_the_training_rows_and_the_other_columns_do_not_matter(scal
     for name, array in one.arrays().items():
         assert np.allclose(array, other.arrays()[name], rtol=1e-12), name
     alone = fitted(features(data.numeric[:, [1]]), range(40), numeric_scaling=scaling)
-    assert np.array_equal(alone.transform(features(data.numeric[:, [1]])).numeric[:, 0], one.transform(data).numeric[:, 1])
+    assert np.array_equal(
+        alone.transform(features(data.numeric[:, [1]])).numeric[:, 0], one.transform(data).numeric[:, 1]
+    )
 
 
 @pytest.mark.parametrize("scaling", SCALINGS)
@@ -173,7 +189,9 @@ def test_a_shift_and_another_unit_change_nothing(scaling):
 
 
 @pytest.mark.parametrize("scaling", SCALINGS)
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the deviation of numbers near the largest one overflows
+@pytest.mark.filterwarnings(
+    "ignore::RuntimeWarning"
+)  # the deviation of numbers near the largest one overflows
 @pytest.mark.parametrize("extreme", [1e6, 1e12, 1e150, 1e308])
 def test_the_furthest_values_stay_finite(scaling, extreme):
     new = scaled([0.0, 1.0, 2.0, 3.0, extreme, -extreme], scaling, training=4)
@@ -226,7 +244,9 @@ def test_what_comes_out_is_finite_and_of_the_promised_types(scaling, embedding, 
 @pytest.mark.parametrize("scaling", SCALINGS)
 def test_tables_without_numbers_or_without_categories(scaling):
     only_codes = features(np.zeros((3, 0)), [[0, 1], [1, 2], [MISSING, 3]])
-    out = fitted(only_codes, numeric_scaling=scaling, numeric_embedding="piecewise_linear").transform(only_codes)
+    out = fitted(only_codes, numeric_scaling=scaling, numeric_embedding="piecewise_linear").transform(
+        only_codes
+    )
     assert (out.numeric.shape, out.codes.shape) == ((3, 0), (3, 1))
     out = fitted(column([1.0, 2.0]), numeric_scaling=scaling).transform(column([1.0, 2.0]))
     assert (out.indicators.shape, out.codes.shape) == ((2, 0), (2, 0))
@@ -248,7 +268,9 @@ def test_bins_are_equally_full_and_on_the_scaled_values():
     values = np.random.default_rng(0).lognormal(size=400)
     for scaling in SCALINGS:
         data = column(values)
-        fit = fitted(data, numeric_scaling=scaling, numeric_embedding="piecewise_linear", numeric_embedding_bins=8)
+        fit = fitted(
+            data, numeric_scaling=scaling, numeric_embedding="piecewise_linear", numeric_embedding_bins=8
+        )
         out = fit.transform(data).numeric[:, 0]
         assert fit.bins.shape == (9, 1)
         if scaling == "quantile":
@@ -287,7 +309,9 @@ def test_the_levels_of_the_table_decide_which_columns_are_one_hot(most, one_hot)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
-@given(st.lists(st.integers(UNSEEN, 11), min_size=2, max_size=40), st.integers(1, 40), st.sampled_from([2, 32]))
+@given(
+    st.lists(st.integers(UNSEEN, 11), min_size=2, max_size=40), st.integers(1, 40), st.sampled_from([2, 32])
+)
 def test_codes_against_a_naive_implementation(codes, training, one_hot_max):
     training = min(training, len(codes))
     data = features(np.zeros((len(codes), 0)), np.array(codes)[:, None], (LEVELS[1],))
@@ -354,7 +378,9 @@ def test_the_time_is_read_as_the_configuration_says(scaling, how):
     trained = 29 if how == "held" else 30  # the latest 5 % of 30 rows, at least, count as one time
     assert (np.diff(year[:trained]) > 0).all() or scaling == "quantile"
     later = year[30:]
-    assert (year[28:] == year[28]).all() if how == "held" else scaling == "quantile" or (later > year[29]).all()
+    assert (
+        (year[28:] == year[28]).all() if how == "held" else scaling == "quantile" or (later > year[29]).all()
+    )
     again = Preprocessor.from_arrays(fit.scaling, fit.arrays()).transform(data)
     assert np.array_equal(again.numeric, np.column_stack([x, year]))
 
@@ -365,7 +391,9 @@ def test_later_rows_are_held_at_times_of_a_twentieth_of_the_rows_at_least(last, 
     year = np.repeat([0.0, 1.0, 2.0, 3.0], [100 - last - 50, 40, 10, last])
     data = Features(year[:, None], np.zeros((100, 0), np.int32), ("year",), (), (), trend=("year",))
     fit = Preprocessor.fit(data, np.arange(100), configured(numeric_scaling="standard", time_trend="held"))
-    read = fit.transform(replace(data, numeric=np.arange(6.0)[:, None], categorical=np.zeros((6, 0), np.int32))).numeric[:, 0]
+    read = fit.transform(
+        replace(data, numeric=np.arange(6.0)[:, None], categorical=np.zeros((6, 0), np.int32))
+    ).numeric[:, 0]
     assert (np.diff(read[: held + 1]) > 0).all() and (read[held:] == read[held]).all()
 
 
@@ -379,7 +407,10 @@ def test_words_stand_as_they_are_beside_the_indicators(scaling):
     names = tuple(f"x{place}" for place in (1, 2, 4, 5))
     with_words = Features(whole.numeric, whole.categorical, whole.numeric_names, (), (), ("x6",), names)
     trend = Features(numbers, whole.categorical, ("x0", "x3", "x6"), (), (), ("x6",))
-    own, plain = (fitted(data, rows=range(30), numeric_scaling=scaling, time_trend="held") for data in (with_words, trend))
+    own, plain = (
+        fitted(data, rows=range(30), numeric_scaling=scaling, time_trend="held")
+        for data in (with_words, trend)
+    )
     again = Preprocessor.from_arrays(scaling, own.arrays())
     for transformed in (own.transform(with_words), again.transform(with_words)):
         expected = plain.transform(trend)

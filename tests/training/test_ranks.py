@@ -1,4 +1,5 @@
-"""Processes that share the batches of one training: what they learn together is what one process learns alone."""
+"""Processes that share the batches of one training: what they learn together is
+what one process learns alone."""
 
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -22,7 +23,8 @@ ALIKE = {
     "classes": (configured(norm="layer", gradient_clip=0.5, l1=1e-5), mixed),
     "the head again": (configured(class_balance="balanced_head", epochs=12), blobs),
 }
-"""Nothing in them draws from chance or looks at the other rows of a batch, so that one process and two must agree."""
+"""Nothing in them draws from chance or looks at the other rows of a batch, so
+that one process and two must agree."""
 
 
 def images():
@@ -36,7 +38,12 @@ def series():
     draw = np.random.default_rng(0)
     target = draw.integers(0, 2, 60)
     waves = np.sin(np.arange(24) * (0.5 + target[:, None]))[:, None]
-    return Dataset(Signals((waves + 0.3 * draw.normal(size=(60, 1, 24))).astype(np.float32)), target, "binary", ("a", "b"))
+    return Dataset(
+        Signals((waves + 0.3 * draw.normal(size=(60, 1, 24))).astype(np.float32)),
+        target,
+        "binary",
+        ("a", "b"),
+    )
 
 
 def family(kind, network):
@@ -48,11 +55,17 @@ OF_IMAGES = {
     "norm": "channel", "norm_layer": "batch", "dropout": 0.2, "mixup": 0.2, "cutout": 0.25,
 }  # fmt: skip
 EVERY_WAY = {
-    "batch norm, dropout and a last layer": (configured(norm="batch", dropout=0.3, numeric_embedding="piecewise_linear"), mixed),
+    "batch norm, dropout and a last layer": (
+        configured(norm="batch", dropout=0.3, numeric_embedding="piecewise_linear"),
+        mixed,
+    ),
     "made-up rows": (configured(class_balance="smote", numeric_embedding="periodic"), blobs),
     "images": (OF_IMAGES, images),
     **{f"{name} of images": (family("image", name), images) for name in ("efficientnet", "mixer")},
-    **{f"{name} of series": (family("sequence", name), series) for name in ("inception", "mixer", "recurrent")},
+    **{
+        f"{name} of series": (family("sequence", name), series)
+        for name in ("inception", "mixer", "recurrent")
+    },
 }
 
 
@@ -73,7 +86,9 @@ def run(configuration, data, splits, ranks, **options):
 
 def everything_asked(ranks):
     told = {name: trained(c, make(), ranks) for name, (c, make) in {**ALIKE, **EVERY_WAY}.items()}
-    told |= {f"{name} in pieces": trained(c, make(), ranks, micro_batch=5) for name, (c, make) in ALIKE.items()}
+    told |= {
+        f"{name} in pieces": trained(c, make(), ranks, micro_batch=5) for name, (c, make) in ALIKE.items()
+    }
     data = line()
     told["all rows"] = run(configured(), data, [everything(data)], ranks, until=(2, 0))
     try:
@@ -86,7 +101,9 @@ def everything_asked(ranks):
 def one_rank(rank, meeting):
     torch.set_num_threads(1)
     patience = timedelta(seconds=60)  # of one for another that has failed
-    torch.distributed.init_process_group("gloo", f"file://{meeting}", rank=rank, world_size=WORLD, timeout=patience)
+    torch.distributed.init_process_group(
+        "gloo", f"file://{meeting}", rank=rank, world_size=WORLD, timeout=patience
+    )
     try:
         return everything_asked(Ranks(rank, WORLD))
     finally:
@@ -114,7 +131,9 @@ def test_two_processes_learn_what_one_learns(together, name, pieces):
     np.testing.assert_allclose(told, losses, rtol=2e-3)
     assert stack.best_epochs == alone.best_epochs
     np.testing.assert_array_equal(stack.held_out_rows, alone.held_out_rows)
-    np.testing.assert_allclose(stack.held_out, alone.held_out, rtol=2e-3, atol=1e-3 * np.abs(alone.held_out).max())
+    np.testing.assert_allclose(
+        stack.held_out, alone.held_out, rtol=2e-3, atol=1e-3 * np.abs(alone.held_out).max()
+    )
 
 
 @pytest.mark.slow

@@ -10,7 +10,13 @@ from advisor.dataset import Signals
 from advisor.rules import shipped
 from advisor.splits import Split
 from advisor.training.augmentation import augmented, mixed
-from advisor.training.signal_inputs import SignalInputs, SignalPreprocessor, SignalShape, interpolated, prepare_signals
+from advisor.training.signal_inputs import (
+    SignalInputs,
+    SignalPreprocessor,
+    SignalShape,
+    interpolated,
+    prepare_signals,
+)
 
 IMAGE = {**shipped.base_space("image").complete({}), "scaling": "channel"}
 SEQUENCE = {**shipped.base_space("sequence").complete({}), "scaling": "channel"}
@@ -56,14 +62,19 @@ def test_scaling_by_itself_removes_level_and_spread():
     configuration = {**SEQUENCE, "scaling": "instance"}
     plain = series()
     louder = Signals(plain.values * 7 + 100)
-    one, other = (prepare_signals(configuration, s, halves(), "cpu").inputs(all_rows(), EVERYONE)[0] for s in (plain, louder))
+    one, other = (
+        prepare_signals(configuration, s, halves(), "cpu").inputs(all_rows(), EVERYONE)[0]
+        for s in (plain, louder)
+    )
     torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-3)
     constant = Signals(np.full((12, 2, 9), 5.0, np.float32))
     assert not prepare_signals(configuration, constant, halves(), "cpu").inputs(all_rows(), EVERYONE)[0].any()
 
 
 def test_a_constant_channel_stays_finite():
-    (x,) = prepare_signals(IMAGE, Signals(np.zeros((12, 1, 4, 4), np.uint8)), halves(), "cpu").inputs(all_rows(), EVERYONE)
+    (x,) = prepare_signals(IMAGE, Signals(np.zeros((12, 1, 4, 4), np.uint8)), halves(), "cpu").inputs(
+        all_rows(), EVERYONE
+    )
     assert not x.any()
 
 
@@ -89,7 +100,9 @@ def test_gaps_are_filled_on_a_straight_line_and_ends_stay_missing():
 def test_statistics_are_saved_and_read_back():
     fitted = SignalPreprocessor.fit(series(), np.arange(6), SEQUENCE, masked=True)
     again = SignalPreprocessor.from_arrays(fitted.scaling, fitted.arrays())
-    (one,), (two,) = (SignalInputs([p], series()).inputs(all_rows(members=1), EVERYONE[:1]) for p in (fitted, again))
+    (one,), (two,) = (
+        SignalInputs([p], series()).inputs(all_rows(members=1), EVERYONE[:1]) for p in (fitted, again)
+    )
     torch.testing.assert_close(one, two)
 
 
@@ -140,7 +153,8 @@ def test_each_change_changes_rows_by_itself_and_repeats_with_its_seed(kind, chan
 
 
 @pytest.mark.parametrize(
-    ("kind", "flip", "axis"), [("image", "horizontal", 4), ("image", "vertical", 3), ("sequence", "reversed", 3)]
+    ("kind", "flip", "axis"),
+    [("image", "horizontal", 4), ("image", "vertical", 3), ("sequence", "reversed", 3)],
 )
 def test_a_mirrored_row_is_the_mirrored_row(kind, flip, axis):
     x = batch(kind)

@@ -39,7 +39,9 @@ def blobs(seed=0, rows=ROWS, classes=2, noise=0.5, **more):
     angle = 2 * np.pi * target / classes
     numeric = 4 * np.column_stack([np.cos(angle), np.sin(angle)]) + rng.normal(0, noise, (rows, 2))
     task = "binary" if classes == 2 else "multiclass"
-    return Dataset(features(numeric), target.astype(np.int64), task, tuple(str(c) for c in range(classes)), **more)
+    return Dataset(
+        features(numeric), target.astype(np.int64), task, tuple(str(c) for c in range(classes)), **more
+    )
 
 
 def mixed(seed=0, rows=ROWS, classes=3):
@@ -91,7 +93,15 @@ def weights(fitted):
 # What is learnt
 
 
-SENSIBLE = {"adamw": 0.02, "adam": 0.02, "nadam": 0.02, "rmsprop": 0.005, "adagrad": 0.1, "adadelta": 1.0, "sgd": 0.05}
+SENSIBLE = {
+    "adamw": 0.02,
+    "adam": 0.02,
+    "nadam": 0.02,
+    "rmsprop": 0.005,
+    "adagrad": 0.1,
+    "adadelta": 1.0,
+    "sgd": 0.05,
+}
 
 
 @pytest.mark.parametrize("optimizer", SPACE.parameters["optimizer"].choices)
@@ -107,7 +117,9 @@ def test_every_optimizer_learns_separable_classes(optimizer):
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_a_line_is_learnt_in_the_unit_of_the_target(optimizer):
     data = line()
-    epochs, fitted = run(configured(optimizer=optimizer, learning_rate=0.03, epochs=40, hidden_layers=0), data)
+    epochs, fitted = run(
+        configured(optimizer=optimizer, learning_rate=0.03, epochs=40, hidden_layers=0), data
+    )
     variance = data.target.var()
     assert variance > 4e6
     assert np.mean(np.square(fitted.predict(data.features) - data.target)) < 0.02 * variance
@@ -120,7 +132,9 @@ def test_a_line_is_learnt_in_the_unit_of_the_target(optimizer):
 @pytest.mark.parametrize("one_hot_max", [2, 32])
 def test_categories_and_missing_values_are_learnt_from(embedding, one_hot_max):
     data = mixed()
-    c = configured(numeric_embedding=embedding, one_hot_max=one_hot_max, epochs=15, learning_rate=0.02, norm="layer")
+    c = configured(
+        numeric_embedding=embedding, one_hot_max=one_hot_max, epochs=15, learning_rate=0.02, norm="layer"
+    )
     _, fitted = run(c, data)
     assert max(fitted.validation_losses) < 0.9 * math.log(3)
 
@@ -128,7 +142,9 @@ def test_categories_and_missing_values_are_learnt_from(embedding, one_hot_max):
 def test_a_network_learns_what_a_line_cannot():
     rng = np.random.default_rng(0)
     numeric = rng.uniform(-1, 1, (400, 2))
-    data = Dataset(features(numeric), (numeric[:, 0] * numeric[:, 1] > 0).astype(np.int64), "binary", ("0", "1"))
+    data = Dataset(
+        features(numeric), (numeric[:, 0] * numeric[:, 1] > 0).astype(np.int64), "binary", ("0", "1")
+    )
     c = configured(width=64, hidden_layers=2, learning_rate=0.02, epochs=25, patience=25)
     assert max(run(c, data, holdout(data))[1].validation_losses) < 0.3
     assert min(run(c | {"hidden_layers": 0}, data, holdout(data))[1].validation_losses) > 0.6
@@ -177,7 +193,9 @@ def test_the_training_loss_is_in_the_unit_of_each_split():
 RANDOM = configured(dropout=0.3, norm="batch", numeric_embedding="periodic", one_hot_max=2)
 
 
-@pytest.mark.parametrize("configuration", [RANDOM, configured(optimizer="nadam", numeric_embedding="piecewise_linear")])
+@pytest.mark.parametrize(
+    "configuration", [RANDOM, configured(optimizer="nadam", numeric_embedding="piecewise_linear")]
+)
 def test_a_seed_decides_everything(configuration):
     data = mixed()
     (epochs, one), (again, other) = run(configuration, data), run(configuration, data)
@@ -260,14 +278,17 @@ def splits_of_every_kind():
 
 @pytest.mark.parametrize(("data", "splits"), list(splits_of_every_kind()))
 def test_the_held_out_rows_are_the_validation_rows_and_their_loss_is_the_best_one(data, splits):
-    """A held-out score is the mean of the members that validated on the row: with one per split, the best loss again."""
+    """A held-out score is the mean of the members that validated on the row: with
+    one per split, the best loss again."""
     _, fitted = run(configured(epochs=3, learning_rate=0.01), data, splits)
     assert fitted.held_out_rows.tolist() == sorted(row for split in splits for row in split.validation)
     losses = row_losses(data.task, data.target[fitted.held_out_rows], fitted.held_out)
     for split, reported in zip(splits, fitted.validation_losses, strict=True):
         own = losses[np.isin(fitted.held_out_rows, split.validation)].mean()
         if data.task == "regression":
-            assert own <= reported * (1 + 1e-4)  # predictions end at the range of the training target, see below
+            assert own <= reported * (
+                1 + 1e-4
+            )  # predictions end at the range of the training target, see below
             assert own > 0.5 * reported
         else:
             assert own == pytest.approx(reported, rel=1e-4)
@@ -275,14 +296,17 @@ def test_the_held_out_rows_are_the_validation_rows_and_their_loss_is_the_best_on
 
 @pytest.mark.parametrize("data", [mixed(), line()], ids=["classes", "regression"])
 def test_a_validation_row_has_no_part_in_its_own_held_out_score(data):
-    """D4 from end to end: wild features and another target leave the networks that judge the row as they were."""
+    """D4 from end to end: wild features and another target leave the networks
+    that judge the row as they were."""
     splits = folds(data)
     changed = splits[0].validation
     numeric, target = data.features.numeric.copy(), data.target.copy()
     numeric[changed[1:]] = 1e6
     target[changed] = target[changed] * 50 if data.task == "regression" else (target[changed] + 1) % 3
     codes = data.features.categorical
-    other = Dataset(features(numeric, codes[:, 0] if codes.shape[1] else None), target, data.task, data.classes)
+    other = Dataset(
+        features(numeric, codes[:, 0] if codes.shape[1] else None), target, data.task, data.classes
+    )
     c = configured(epochs=1, learning_rate=0.01)  # one epoch: nothing is chosen by the validation loss
     one, two = run(c, data, splits)[1], run(c, other, splits)[1]
     for name, tensor in one.state.items():
@@ -318,7 +342,9 @@ def test_members_train_as_they_would_alone_whatever_their_neighbours_do():
     alone = run(c, data, [split])[1]
     together = run(c, data, [split, other])[1]
     assert torch.allclose(alone.state["head.weight"][0], together.state["head.weight"][0], atol=1e-6)
-    wild = Dataset(data.features, np.where(np.isin(np.arange(40), split.validation), 1e9, data.target), "regression")
+    wild = Dataset(
+        data.features, np.where(np.isin(np.arange(40), split.validation), 1e9, data.target), "regression"
+    )
     beside_wild = run(c, wild, [split, other])[1]
     assert torch.allclose(alone.state["head.weight"][0], beside_wild.state["head.weight"][0], atol=1e-6)
 
@@ -447,7 +473,9 @@ def test_a_rate_of_a_million_is_no_exception(data, optimizer):
 @pytest.mark.parametrize("clip", [0.0, 1.0])
 @pytest.mark.parametrize("embedding", ["none", "periodic"])
 def test_divergence_ends_the_training_with_an_infinite_loss(clip, embedding):
-    c = configured(optimizer="sgd", hidden_layers=4, epochs=50, gradient_clip=clip, l1=1e-3, numeric_embedding=embedding)
+    c = configured(
+        optimizer="sgd", hidden_layers=4, epochs=50, gradient_clip=clip, l1=1e-3, numeric_embedding=embedding
+    )
     epochs, fitted = run(c | {"learning_rate": 1e30}, line())
     assert epochs[-1].validation_loss == math.inf
     assert len(epochs) < 50
@@ -468,7 +496,8 @@ def test_l1_gives_exact_zeros_and_more_of_them_the_stronger_it_is():
 
 
 def test_l1_is_the_proximal_step():
-    """A rate of r and a penalty of l shrink a weight without gradient by r l towards zero, and never past it."""
+    """A rate of r and a penalty of l shrink a weight without gradient by r l
+    towards zero, and never past it."""
     data = line()
     base = configured(optimizer="sgd", momentum=0.0, epochs=1, batch_size=2048, learning_rate=0.1)
     plain, shrunk = (weights(run(base | {"l1": l1}, data, holdout(data))[1]) for l1 in (0.0, 0.5))
@@ -479,11 +508,17 @@ def test_l1_is_the_proximal_step():
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "nadam"])
 def test_factors_of_columns_learn_so_many_times_faster(optimizer):
     data = line()
-    one_step = configured(optimizer=optimizer, epochs=1, batch_size=2048, learning_rate=1e-3, weight_decay=0.1, l1=1e-3)
-    fitted = [run(one_step | {"column_scale_rate": rate}, data, holdout(data))[1].state for rate in (5.0, 50.0)]
+    one_step = configured(
+        optimizer=optimizer, epochs=1, batch_size=2048, learning_rate=1e-3, weight_decay=0.1, l1=1e-3
+    )
+    fitted = [
+        run(one_step | {"column_scale_rate": rate}, data, holdout(data))[1].state for rate in (5.0, 50.0)
+    ]
     slow, fast = (state.pop("scale.factor") - 1 for state in fitted)
     assert (slow != 0).all() and torch.allclose(fast, 10 * slow, rtol=1e-4), "neither shrunk by a penalty"
-    assert all(torch.equal(fitted[0][name], fitted[1][name]) for name in fitted[0]), "the weights at their own rate"
+    assert all(torch.equal(fitted[0][name], fitted[1][name]) for name in fitted[0]), (
+        "the weights at their own rate"
+    )
 
 
 @pytest.mark.parametrize("embedding", ["none", "piecewise_linear"])
@@ -522,7 +557,8 @@ def test_clipping_bounds_the_step_of_each_member():
     data = line()
     c = configured(optimizer="sgd", momentum=0.0, epochs=1, batch_size=2048, learning_rate=0.1)
     start, free, clipped = (
-        run(c | {"gradient_clip": clip, "learning_rate": rate}, data)[1] for clip, rate in ((0.0, 0.0), (0.0, 0.1), (0.1, 0.1))
+        run(c | {"gradient_clip": clip, "learning_rate": rate}, data)[1]
+        for clip, rate in ((0.0, 0.0), (0.0, 0.1), (0.1, 0.1))
     )
 
     def steps(fitted):
@@ -591,9 +627,12 @@ def test_rates_of_the_shortest_trainings_are_above_zero_and_not_above_the_peak(t
 
 
 def test_the_schedule_is_what_the_optimizer_runs_with():
-    """SGD without momentum moves by rate x gradient: with a rate of zero after the first step nothing moves."""
+    """SGD without momentum moves by rate x gradient: with a rate of zero after
+    the first step nothing moves."""
     data = line()
-    c = configured(optimizer="sgd", momentum=0.0, epochs=1, batch_size=2048, learning_rate=0.1, hidden_layers=0)
+    c = configured(
+        optimizer="sgd", momentum=0.0, epochs=1, batch_size=2048, learning_rate=0.1, hidden_layers=0
+    )
     start, plain, cycle = (
         run(c | changes, data, holdout(data))[1].state["head.weight"]
         for changes in ({"learning_rate": 0.0}, {}, {"schedule": "one_cycle"})
@@ -601,7 +640,7 @@ def test_the_schedule_is_what_the_optimizer_runs_with():
     assert torch.allclose((plain - start) / 25, cycle - start, atol=1e-6)  # one_cycle begins at peak / 25
 
 
-# ------------------------------------------------------------------------------------------------- a squeezed target
+# ------------------------------------------------------------------------------------------ a squeezed target
 
 
 @given(st.floats(-1e12, 1e12), st.sampled_from([0.0, 1e-3, 1.0, 250.0]))
@@ -625,7 +664,9 @@ def test_a_target_over_many_magnitudes_is_learned_as_its_logarithm():
         missed = fitted.held_out - target[fitted.held_out_rows]
         errors[kind] = np.median(np.abs(missed))
         assert np.square(missed).mean() <= min(epoch.validation_loss for epoch in epochs) * 1.01
-        np.testing.assert_allclose(fitted.predict(data.features)[fitted.held_out_rows], fitted.held_out, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(
+            fitted.predict(data.features)[fitted.held_out_rows], fitted.held_out, rtol=1e-4, atol=1e-4
+        )
     assert errors["log"] < errors["none"]
 
 
@@ -639,7 +680,9 @@ def test_training_until_an_epoch_ends_there_with_the_last_weights():
     epochs, fitted = run(c, data, whole, members=2, until=(7, 0))
     assert [epoch.number for epoch in epochs] == list(range(1, 8)) and fitted.best_epochs == (7, 7)
     longer, later = run(c, data, whole, members=2, until=(8, 0))
-    assert [epoch.train_loss for epoch in longer[:7]] == [epoch.train_loss for epoch in epochs], "on the schedule of the plan"
+    assert [epoch.train_loss for epoch in longer[:7]] == [epoch.train_loss for epoch in epochs], (
+        "on the schedule of the plan"
+    )
     assert later.best_epochs == (8, 8) and not torch.equal(weights(fitted), weights(later))
 
 
@@ -647,11 +690,17 @@ def test_a_head_that_was_trained_alone_is_so_again():
     """Regression: with balanced_head the model of rows along time lost its treatment of rare classes."""
     rng = np.random.default_rng(0)
     data = blobs(noise=3.0)
-    rare = np.concatenate([np.flatnonzero(data.target == 0), rng.permutation(np.flatnonzero(data.target == 1))[:12]])
+    rare = np.concatenate(
+        [np.flatnonzero(data.target == 0), rng.permutation(np.flatnonzero(data.target == 1))[:12]]
+    )
     data = Dataset(features(data.features.numeric[rare]), data.target[rare], "binary", data.classes)
     c = configured(epochs=30, patience=30, class_balance="balanced_head")
     _, judged = run(c, data, folds(data))
-    assert all(whole + head == best for (whole, head), best in zip(judged.phases, judged.best_epochs, strict=True) if not head)
+    assert all(
+        whole + head == best
+        for (whole, head), best in zip(judged.phases, judged.best_epochs, strict=True)
+        if not head
+    )
     epochs, fitted = run(c, data, [everything(data)], until=(5, 3))
     assert len(epochs) == 8 and fitted.phases == ((5, 3),)
     _, without = run(c, data, [everything(data)], until=(5, 0))
@@ -661,7 +710,9 @@ def test_a_head_that_was_trained_alone_is_so_again():
 
 def test_what_diverges_on_all_rows_keeps_its_last_finite_weights():
     data = line()
-    c = configured(epochs=30, optimizer="sgd", gradient_clip=0.0, schedule="constant", warmup=0.0) | {"learning_rate": 1e6}
+    c = configured(epochs=30, optimizer="sgd", gradient_clip=0.0, schedule="constant", warmup=0.0) | {
+        "learning_rate": 1e6
+    }
     _, fitted = run(c, data, [everything(data)], until=(20, 0))
     assert all(torch.isfinite(tensor).all() for tensor in fitted.state.values())
 

@@ -1,4 +1,5 @@
-"""Coverage of the rule book over data sets: what counts as a set, what is pointed out, and what one bad set does."""
+"""Coverage of the rule book over data sets: what counts as a set, what is
+pointed out, and what one bad set does."""
 
 import json
 
@@ -34,7 +35,9 @@ def sets(tmp_path):
     for number in range(5):
         folder = tmp_path / "sets" / f"set{number}"
         folder.mkdir(parents=True)
-        data = pl.DataFrame({"a": rng.normal(size=80), "b": rng.integers(0, 9, 80), "y": rng.choice(["u", "v"], 80)})
+        data = pl.DataFrame(
+            {"a": rng.normal(size=80), "b": rng.integers(0, 9, 80), "y": rng.choice(["u", "v"], 80)}
+        )
         data[:60].write_csv(folder / "train.csv")
         data[60:].write_csv(folder / "test.csv")
         (folder / "meta.yaml").write_text("target: y\n")
@@ -59,7 +62,9 @@ def test_the_shipped_rules_say_why_they_hold_everywhere_and_the_advice_stands(se
     assert fired & set(result.never) == set()
     everywhere = {rule.id for rule in result.rules if len(result.fired_on(rule)) == 5}
     # these five are alike: what fires on all of them is pointed out unless it says why
-    assert set(result.unexplained) == {rule.id for rule in result.rules if rule.id in everywhere and not rule.universal}
+    assert set(result.unexplained) == {
+        rule.id for rule in result.rules if rule.id in everywhere and not rule.universal
+    }
 
 
 def test_a_rule_counts_that_made_the_table_be_read_again(sets):
@@ -73,7 +78,9 @@ def test_a_rule_counts_that_made_the_table_be_read_again(sets):
     assert set(covered.fired).isdisjoint(covered.unjudged)
 
 
-@pytest.mark.parametrize(("count", "universal", "flagged"), [(5, "", True), (4, "", False), (5, "It must.", False)])
+@pytest.mark.parametrize(
+    ("count", "universal", "flagged"), [(5, "", True), (4, "", False), (5, "It must.", False)]
+)
 def test_a_rule_that_fires_everywhere_must_say_why(sets, tmp_path, count, universal, flagged):
     folders = [sets / f"set{number}" for number in range(count)]
     result = cover(folders, rules=[pack(tmp_path, universal)])
@@ -105,7 +112,9 @@ def test_a_set_that_cannot_be_read_is_one_line_and_the_others_go_on(sets, capfd)
 def test_a_file_needs_a_target(sets):
     file = sets / "set0" / "train.csv"
     assert [one.name for one in cover([file], "y").sets] == ["train"]
-    with pytest.raises(UserError, match=r"no data set could be read: .*train\.csv: name its target with --target"):
+    with pytest.raises(
+        UserError, match=r"no data set could be read: .*train\.csv: name its target with --target"
+    ):
         cover([file])
 
 

@@ -1,5 +1,5 @@
-"""The command line from outside: exit codes (L1), --json (L2), odd surroundings (L3), bugs of ours (L4), what is loaded
-(L5), and that a recommendation is the same bytes whatever the process (D5, D6)."""
+"""The command line from outside: exit codes (L1), --json (L2), odd surroundings (L3), bugs of ours (L4), what
+is loaded (L5), and that a recommendation is the same bytes whatever the process (D5, D6)."""
 
 import io
 import json
@@ -34,7 +34,9 @@ def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     values = [(draw.gauss(0, 1), draw.gauss(0, 1), draw.choice("uvw")) for _ in range(60)]
     frame = pl.DataFrame(values, schema=["a", "b", "c"], orient="row")
-    frame = frame.with_columns(pl.when(pl.col("a") + pl.col("b") > 0).then(pl.lit("yes")).otherwise(pl.lit("no")).alias("y"))
+    frame = frame.with_columns(
+        pl.when(pl.col("a") + pl.col("b") > 0).then(pl.lit("yes")).otherwise(pl.lit("no")).alias("y")
+    )
     frame.write_csv(folder / "d.csv")
     return folder / "d.csv"
 
@@ -65,7 +67,7 @@ def outside(command, folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, *
     )
 
 
-# --------------------------------------------------------------------------------------------------- L1: exit codes
+# --------------------------------------------------------------------------------------------- L1: exit codes
 
 BAD_RULE = "format: 1\nrules:\n- id: bad-rule\n"
 
@@ -104,7 +106,8 @@ def test_a_failing_example_is_exit_code_3(here, capfd):
     assert _run(["rules", "test", "pack.yaml"]) == 3
     assert (
         capfd.readouterr().out
-        == "weight-decay-for-tiny-tables, example 1: expected {'weight_decay': 0.5}, got {'weight_decay': 0.03}\n"
+        == "weight-decay-for-tiny-tables, example 1: expected {'weight_decay': 0.5}, got {'weight_decay': "
+        "0.03}\n"
     )
 
 
@@ -129,7 +132,9 @@ def test_no_command_shows_the_help(command, capfd):
 
 def test_the_package_is_a_program():
     program = [sys.executable, "-m", "advisor", "--version"]
-    assert subprocess.run(program, capture_output=True, text=True, check=True).stdout.startswith("advisor, version")
+    assert subprocess.run(program, capture_output=True, text=True, check=True).stdout.startswith(
+        "advisor, version"
+    )
 
 
 def test_ctrl_c_while_reading_is_exit_code_130(here, monkeypatch, capfd):
@@ -144,7 +149,7 @@ def test_ctrl_c_while_reading_is_exit_code_130(here, monkeypatch, capfd):
     assert not Path("runs").exists()
 
 
-# --------------------------------------------------------------------------------------------------------- L2: --json
+# ------------------------------------------------------------------------------------------------- L2: --json
 
 
 @pytest.mark.slow
@@ -162,7 +167,9 @@ def test_json_is_one_document_and_nothing_else(here, capfd):
     assert answer("train r --json")["kind"] == "train"
     tuned = answer("tune r --trials 2 --executor in-process --json")
     assert [trial["origin"] for trial in tuned["search"]["trials"]] == ["recommendation", "library default"]
-    assert answer("tune r --trials 2 --executor in-process --json")["final"] == tuned["final"], "a finished run is shown again"
+    assert answer("tune r --trials 2 --executor in-process --json")["final"] == tuned["final"], (
+        "a finished run is shown again"
+    )
     predicted = answer("predict r d.csv --json")
     assert (predicted["rows"], len(predicted["predictions"])) == (60, 60)
     told = answer("predict r d.csv --out p.csv --json")
@@ -194,7 +201,7 @@ def test_json_on_ray_is_one_document_and_nothing_else(here):
     assert "trial 1 (library default): complete, log loss" in done.stderr
 
 
-# ------------------------------------------------------------------------------------------------ L3: odd surroundings
+# --------------------------------------------------------------------------------------- L3: odd surroundings
 
 SURROUNDINGS = {
     "dumb terminal": {"TERM": "dumb"},
@@ -260,7 +267,9 @@ def test_a_reader_that_leaves_does_no_harm(command, here):
 @pytest.mark.parametrize("closed", ["<&-", ">&-"])
 def test_closed_streams_do_no_harm(closed, here):
     command = f"{shlex.quote(sys.executable)} -m advisor recommend d.csv --target y {closed}"
-    done = subprocess.run(["bash", "-c", command], cwd=here, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=here, capture_output=True, text=True, timeout=120, check=False
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert Path("runs/d/report.html").is_file()
 
@@ -272,7 +281,7 @@ def test_a_full_disk_behind_stdout_is_one_line(here):
     assert (done.returncode, done.stderr) == (2, "error: cannot write the output: No space left on device\n")
 
 
-# --------------------------------------------------------------------------------------------------- L4: bugs of ours
+# ------------------------------------------------------------------------------------------- L4: bugs of ours
 
 
 def test_a_bug_is_one_line_with_the_traceback_kept(here, monkeypatch, capfd):
@@ -288,7 +297,9 @@ def test_a_bug_is_one_line_with_the_traceback_kept(here, monkeypatch, capfd):
     text = log.read_text()
     assert "ZeroDivisionError: a bug" in text
     assert "in broken" in text
-    assert {"python", "tuning-advisor", "torch", "optuna", "ray", "polars"} <= {line.split(" ")[0] for line in text.splitlines()}
+    assert {"python", "tuning-advisor", "torch", "optuna", "ray", "polars"} <= {
+        line.split(" ")[0] for line in text.splitlines()
+    }
     assert not Path("runs").exists()
     shutil.rmtree(log.parent)
 
@@ -305,7 +316,7 @@ def test_a_bug_in_a_run_is_kept_in_the_run(here, monkeypatch, capfd):
     assert "ZeroDivisionError: a bug" in Path("r/error.log").read_text()
 
 
-# ---------------------------------------------------------------------------------------------------- L5: what is loaded
+# ----------------------------------------------------------------------------------------- L5: what is loaded
 
 LOADED = """
 import sys
@@ -318,7 +329,9 @@ sys.exit(code)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["--help", "--version", "rules list", "rules facts", "recommend d.csv --target y"])
+@pytest.mark.parametrize(
+    "command", ["--help", "--version", "rules list", "rules facts", "recommend d.csv --target y"]
+)
 def test_light_commands_load_nothing_heavy(command, here):
     program = [sys.executable, "-c", LOADED, *shlex.split(command)]
     done = subprocess.run(program, cwd=here, capture_output=True, text=True, timeout=120, check=False)
@@ -338,10 +351,16 @@ def test_questions_to_a_finished_run_load_nothing_that_reads_tables(here):
 
 @pytest.mark.slow
 def test_a_driver_hands_out_trials_without_torch_and_nothing_loads_the_compiler(here):
-    """Importing torch keeps workers from a processor until the first trial; torch._dynamo costs each of them 1.3 s and 80 MB."""
-    code = "import sys, advisor.workflows.tune; before = set(sys.modules); import advisor.workflows.search, advisor.executors.ray.executor;"
+    """Importing torch keeps workers from a processor until the first trial; torch._dynamo
+    costs each of them 1.3 s and 80 MB."""
+    code = (
+        "import sys, advisor.workflows.tune; before = set(sys.modules); import advisor.workflows.search, "
+        "advisor.executors.ray.executor;"
+    )
     code += "print([m for m in ('numpy', 'polars', 'optuna') if m in before], 'torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
     assert (done.stdout, done.stderr) == ("[] False\n", "")
     program = LOADED.replace('("torch", "ray", "optuna")', '("torch", "torch._dynamo")')
     ran = [sys.executable, "-c", program, *shlex.split(f"train d.csv --target y --out r --json {FAST}")]
@@ -350,22 +369,36 @@ def test_a_driver_hands_out_trials_without_torch_and_nothing_loads_the_compiler(
 
 
 def test_the_package_itself_loads_nothing():
-    code = "import sys, advisor; print([m for m in ('numpy', 'polars', 'click', 'torch', 'ray', 'optuna') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    code = (
+        "import sys, advisor; print([m for m in ('numpy', 'polars', 'click', 'torch', 'ray', 'optuna') "
+        "if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
     assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
-# ------------------------------------------------------------------------------------------------- D5, D6: the same bytes
+# ------------------------------------------------------------------------------------- D5, D6: the same bytes
 
 
 @pytest.mark.slow
 def test_two_processes_give_the_same_bytes(here):
     """Other hash seeds, another time zone, another number of threads."""
     texts = []
-    for number, environment in enumerate(({"PYTHONHASHSEED": "1", "TZ": "UTC"}, {"PYTHONHASHSEED": "77", "TZ": "Asia/Tokyo"})):
-        done = outside(f"recommend d.csv --target y --out r{number}", here, POLARS_MAX_THREADS=str(number + 1), **environment)
+    for number, environment in enumerate(
+        ({"PYTHONHASHSEED": "1", "TZ": "UTC"}, {"PYTHONHASHSEED": "77", "TZ": "Asia/Tokyo"})
+    ):
+        done = outside(
+            f"recommend d.csv --target y --out r{number}",
+            here,
+            POLARS_MAX_THREADS=str(number + 1),
+            **environment,
+        )
         assert done.returncode == 0, done.stderr
-        texts.append((Path(f"r{number}/recommendation.yaml").read_bytes(), done.stdout.replace(f"r{number}", "r")))
+        texts.append(
+            (Path(f"r{number}/recommendation.yaml").read_bytes(), done.stdout.replace(f"r{number}", "r"))
+        )
     assert texts[0] == texts[1]
 
 
@@ -412,7 +445,10 @@ def test_the_summary_fits_the_terminal_and_shows_what_matters_first(width, here,
     assert all(len(line) <= width for line in short + whole if "report:" not in line)
     first = [line.split()[0] for line in short if line.split()[:1] and line.split()[0] in FIRST_CHOICES]
     assert first == [name for name in FIRST_CHOICES if name in first] and len(first) == 5
-    assert len([line for line in short if line.startswith(("also searched", "fixed", "not used", "unchanged"))]) == 4
+    assert (
+        len([line for line in short if line.startswith(("also searched", "fixed", "not used", "unchanged"))])
+        == 4
+    )
     assert len(short) < (63 if width >= 80 else 80) and sum("because" in line for line in whole) > 3
 
 

@@ -79,7 +79,9 @@ def test_without_a_target_the_columns_are_named(call, read, frame, tmp_path, mon
 
 
 def test_the_public_names_are_found_and_show_their_keywords(frame):
-    assert set(dir(advisor)) == set(advisor.__all__) and {"recommend", "tune", "load_model"} <= set(dir(advisor))
+    assert set(dir(advisor)) == set(advisor.__all__) and {"recommend", "tune", "load_model"} <= set(
+        dir(advisor)
+    )
     fields = set(AdviceOptions.__dataclass_fields__)
     assert fields == set(ReadingOptions.__annotations__)
     assert {name: getattr(AdviceOptions(), name) for name in DEFAULTS} == dict(DEFAULTS)
@@ -92,7 +94,11 @@ def test_the_commands_have_the_options_of_the_functions():
     """A keyword of Python is an option of the command line, under the same name or one of these."""
     other = {"fixed": "fixed", "adapt": "keep_ranges", "progress": "quiet"}
     python_only = {"on_event", "on_phase", "on_note", "should_stop", "data", "target"}
-    for name, function in {"recommend": advisor.recommend, "train": advisor.fit, "tune": advisor.tune}.items():
+    for name, function in {
+        "recommend": advisor.recommend,
+        "train": advisor.fit,
+        "tune": advisor.tune,
+    }.items():
         options = {parameter.name for parameter in cli.commands[name].params}
         keywords = {other.get(one, one) for one in inspect.signature(function).parameters} - python_only
         assert keywords <= options, (name, keywords - options)
@@ -103,7 +109,9 @@ def test_objects_show_themselves_in_a_line(frame, tmp_path):
     run = advisor.fit(frame, "y", out=tmp_path / "run", fixed={"epochs": 2})
     table = load_table(frame, "y")
     origin = rec.provenance["learning_rate"]
-    shown = [repr(one) for one in (rec, facts, rec.space, origin, run, run.model, table, table.dataset("train"))]
+    shown = [
+        repr(one) for one in (rec, facts, rec.space, origin, run, run.model, table, table.dataset("train"))
+    ]
     assert all(len(text) < 300 and "\n" not in text for text in shown)
     assert "learning_rate" in shown[0] and "96 rows" in shown[1]
 
@@ -113,16 +121,23 @@ def test_progress_is_on_stderr_unless_it_is_switched_off(frame, tmp_path, capfd)
     advisor.fit(frame, "y", out=tmp_path / "train", **options)
     advisor.tune(frame, "y", out=tmp_path / "tune", trials=1, executor="in-process", **options)
     out, err = capfd.readouterr()
-    assert out == "" and "training: the recommendation alone" in err and "trial 0 (recommendation): complete, log loss" in err
+    assert (
+        out == ""
+        and "training: the recommendation alone" in err
+        and "trial 0 (recommendation): complete, log loss" in err
+    )
     advisor.fit(frame, "y", out=tmp_path / "train2", progress=False, **options)
-    advisor.tune(frame, "y", out=tmp_path / "tune2", trials=1, executor="in-process", progress=False, **options)
+    advisor.tune(
+        frame, "y", out=tmp_path / "tune2", trials=1, executor="in-process", progress=False, **options
+    )
     assert capfd.readouterr() == ("", "")
 
 
 def test_a_bar_moves_in_training_and_final_and_fits_a_narrow_terminal(frame, tmp_path):
     """A real terminal of 80 columns: the final's count was cut off, and its bar stood still."""
     run = (
-        "import advisor, polars, sys; f = polars.read_csv(sys.argv[1]); o = {'epochs': 2, 'validation': 'holdout'}; "
+        "import advisor, polars, sys; f = polars.read_csv(sys.argv[1]); o = {'epochs': 2, 'validation': "
+        "'holdout'}; "
         "advisor.fit(f, 'y', out=sys.argv[1] + '.1', fixed=o); "
         "advisor.tune(f, 'y', out=sys.argv[1] + '.2', trials=2, executor='in-process', fixed=o)"
     )
@@ -140,7 +155,10 @@ def test_a_bar_moves_in_training_and_final_and_fits_a_narrow_terminal(frame, tmp
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode())
     lines = re.split(r"[\r\n]+", text)
     for phase in ("training, log loss", "final"):
-        assert any(line.startswith(phase) and re.search(r" ([1-9]\d*)/\d+ ", line) for line in lines), (phase, text)
+        assert any(line.startswith(phase) and re.search(r" ([1-9]\d*)/\d+ ", line) for line in lines), (
+            phase,
+            text,
+        )
 
 
 LEVELS = pd.MultiIndex.from_tuples([("f", "a"), ("f", "b"), ("y", ""), ("g", "h")])
@@ -148,7 +166,9 @@ LEVELS = pd.MultiIndex.from_tuples([("f", "a"), ("f", "b"), ("y", ""), ("g", "h"
 
 def columns_of(frame, labels):
     """The frame with a group column, its columns called so."""
-    return frame.assign(group=np.arange(len(frame)) % 12)[["a", "b", "y", "group"]].set_axis(labels, axis="columns")
+    return frame.assign(group=np.arange(len(frame)) % 12)[["a", "b", "y", "group"]].set_axis(
+        labels, axis="columns"
+    )
 
 
 @pytest.mark.parametrize(
@@ -184,5 +204,7 @@ def test_a_model_of_arrays_predicts_arrays(frame, tmp_path):
     assert (model.predict(x) == model.predict(pd.DataFrame(x, columns=["x0", "x1"]))).all()
     assert model.predict_proba(x).shape == (120, 2)
     for wrong in (x[:, :1], x[0], np.hstack([x, x])):
-        with pytest.raises(advisor.UserError, match=r"expected \(rows, 2\), the columns of the training rows"):
+        with pytest.raises(
+            advisor.UserError, match=r"expected \(rows, 2\), the columns of the training rows"
+        ):
             model.predict(wrong)

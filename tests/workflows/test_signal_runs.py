@@ -1,4 +1,5 @@
-"""Images and sequences from end to end: recommend, train, tune, predict and the report, from Python and the command line."""
+"""Images and sequences from end to end: recommend, train, tune, predict and the report,
+from Python and the command line."""
 
 import json
 import shlex
@@ -87,7 +88,12 @@ def test_a_folder_of_images_from_recommend_to_predictions(here, capfd):
     assert table.columns == ["name", "prediction", "probability_lower", "probability_upper"]
     assert table.height == 16 and set(table["prediction"]) <= {"upper", "lower"}
     page = Path("run2/report.html").read_text()
-    for said in ('id="network"', "Some of the rows", "data:image/png;base64,", "Receptive field of each layer"):
+    for said in (
+        'id="network"',
+        "Some of the rows",
+        "data:image/png;base64,",
+        "Receptive field of each layer",
+    ):
         assert said in page
     capfd.readouterr()
     assert _run(["why", "run", "stages"]) == 0
@@ -139,12 +145,25 @@ def test_each_format_of_series_is_trained_and_predicted(here, layout):
         Path("waves_TRAIN.tsv").write_text("\n".join(lines) + "\n")
         source, options = "waves_TRAIN.tsv", {}
     elif layout in ("channels last", "an empty channel"):
-        x = x.swapaxes(1, 2) if layout == "channels last" else np.concatenate([x, np.full_like(x[:, :1], np.nan)], axis=1)
+        x = (
+            x.swapaxes(1, 2)
+            if layout == "channels last"
+            else np.concatenate([x, np.full_like(x[:, :1], np.nan)], axis=1)
+        )
         np.savez("waves.npz", x_train=x, y_train=np.eye(2)[y])
         source, options = "waves.npz", {}
     elif layout == "ts":
-        lines = ["@problemName waves", "@univariate false", "@dimensions 2", "@classLabel true slow fast", "@data"]
-        lines += [":".join(",".join(map(str, c)) for c in row) + f":{('slow', 'fast')[t]}" for row, t in zip(x, y, strict=True)]
+        lines = [
+            "@problemName waves",
+            "@univariate false",
+            "@dimensions 2",
+            "@classLabel true slow fast",
+            "@data",
+        ]
+        lines += [
+            ":".join(",".join(map(str, c)) for c in row) + f":{('slow', 'fast')[t]}"
+            for row, t in zip(x, y, strict=True)
+        ]
         Path("waves.ts").write_text("\n".join(lines) + "\n")
         source, options = "waves.ts", {}
     else:
@@ -203,7 +222,11 @@ def test_it_learns_what_there_is_to_learn(here):
     np.savez("waves.npz", X=x, y=y)
     np.savez("volts.npz", X=x * 1e-6, y=y)
     series = {"epochs": 15, "patience": 15}
-    for source, settings in (("shapes.npz", {"epochs": 25, "patience": 25}), ("waves.npz", series), ("volts.npz", series)):
+    for source, settings in (
+        ("shapes.npz", {"epochs": 25, "patience": 25}),
+        ("waves.npz", series),
+        ("volts.npz", series),
+    ):
         fixed = {**settings, "width": 8, "validation": "holdout", "final_members": 1}
         run = advisor.fit(source, out=f"run-{source}", fixed=fixed)
         assert run.document["test"]["results"][0]["accuracy"] > 0.85, source
@@ -238,7 +261,9 @@ def test_members_of_folds_share_nothing_but_time(here):
     """Cross-validated series: every row is held out once, by the network that did not see it."""
     x, y = waves()
     np.savez("waves.npz", X=x, y=y)
-    run = advisor.fit("waves.npz", out="run", fixed={"epochs": 2, "width": 8, "folds": 3, "validation": "kfold"})
+    run = advisor.fit(
+        "waves.npz", out="run", fixed={"epochs": 2, "width": 8, "folds": 3, "validation": "kfold"}
+    )
     final = run.document["final"]["contenders"][0]
     assert final["held_out_rows"] == run.document["data"]["rows"] and final["networks"] == 3
 
@@ -256,7 +281,9 @@ def test_what_cannot_be_trained_is_refused_before_anything_is(here):
         advisor.fit("waves.npz", out="run", fixed={**SMALL, "stages": 6, "stem_stride": 4})
     advice = get_advice("waves.npz", None)
     large = {**advice.recommendation.configuration, "width": 512, "batch_size": 2048}
-    assert "GB are free" in refusal(large, advice.data.train, {**advice.facts.values, "memory.available_gb": 0.001})
+    assert "GB are free" in refusal(
+        large, advice.data.train, {**advice.facts.values, "memory.available_gb": 0.001}
+    )
 
 
 def test_a_batch_that_processes_share_needs_room_for_its_parts_and_only_then(here):
@@ -266,7 +293,9 @@ def test_a_batch_that_processes_share_needs_room_for_its_parts_and_only_then(her
     free = [{**advice.facts.values, "memory.available_gb": gb} for gb in np.geomspace(0.01, 100, 40)]
     alone = [refusal(shared, advice.data.train, facts) is None for facts in free]
     spanning = [refusal(shared, advice.data.train, facts, spanning=True) is None for facts in free]
-    assert alone == [refusal({**shared, "gpus_per_trial": 1}, advice.data.train, facts) is None for facts in free]
+    assert alone == [
+        refusal({**shared, "gpus_per_trial": 1}, advice.data.train, facts) is None for facts in free
+    ]
     assert 0 < sum(alone) < sum(spanning) < len(free)
 
 
@@ -290,15 +319,23 @@ def test_a_mistake_is_one_line_on_the_command_line(mistake, here, capfd):
 def test_batches_below_sixteen_rows_get_group_normalization(here):
     """N4; regression: the space did not allow such a batch, so the rule's other branch was never reached."""
     folder(here)
-    asked = {size: advisor.recommend("shapes", fixed={"batch_size": size}).configuration["norm_layer"] for size in (8, 16)}
+    asked = {
+        size: advisor.recommend("shapes", fixed={"batch_size": size}).configuration["norm_layer"]
+        for size in (8, 16)
+    }
     assert asked == {8: "group", 16: "batch"}
 
 
 @pytest.mark.parametrize("gpus", [0, 1])
 @pytest.mark.parametrize("rows", [20, 300, 1000, 5000, 60_000])
 def test_the_advice_for_images_of_any_size_can_be_trained(rows, gpus):
-    """N25: no corner of the narrowed space is without a map, and the field covers what the task is likely to need."""
-    space, rules, typical = shipped.base_space("image"), shipped.rule_book(kind="image"), shipped.typical_facts("image")
+    """N25: no corner of the narrowed space is without a map, and the field
+    covers what the task is likely to need."""
+    space, rules, typical = (
+        shipped.base_space("image"),
+        shipped.rule_book(kind="image"),
+        shipped.typical_facts("image"),
+    )
     for side in SIZES:
         needed = max(3.0, 0.75 * side)
         facts = {
@@ -331,10 +368,15 @@ def test_the_advice_for_series_of_any_length_can_be_trained(rows):
 
 def _corners_can_be_trained(rec, size):
     """The deepest plan that the narrowed space allows, of every family in it."""
-    choices = rec.space["network"].choices if "network" in rec.space.searched else (rec.configuration["network"],)
+    choices = (
+        rec.space["network"].choices if "network" in rec.space.searched else (rec.configuration["network"],)
+    )
     for network in choices:
         deep = {"network": network}
         if "stages" in rec.space.searched:
             deep["stages"] = rec.space["stages"].high
         configuration = rec.space.complete(deep)
-        assert problem(plan_of(configuration, 1, size), 10, int(configuration["batch_size"])) is None, (size, configuration)
+        assert problem(plan_of(configuration, 1, size), 10, int(configuration["batch_size"])) is None, (
+            size,
+            configuration,
+        )

@@ -1,4 +1,5 @@
-"""`advisor tune` as a process that is killed, interrupted and started twice: what was acknowledged is kept."""
+"""`advisor tune` as a process that is killed, interrupted and started twice:
+what was acknowledged is kept."""
 
 from __future__ import annotations
 
@@ -32,7 +33,17 @@ def data(tmp_path: Path) -> Path:
 
 def start(data: Path, *options: str) -> subprocess.Popen[str]:
     """A search in a process of its own; in-process, so that one kill ends all of it."""
-    command = [sys.executable, "-m", "advisor", "tune", str(data), "--target", "y", "--executor", "in-process"]
+    command = [
+        sys.executable,
+        "-m",
+        "advisor",
+        "tune",
+        str(data),
+        "--target",
+        "y",
+        "--executor",
+        "in-process",
+    ]
     command += ["--trials", str(BUDGET), "--out", "run", "--set", "epochs=40", "--set", "folds=2", *options]
     return subprocess.Popen(
         command,
@@ -106,10 +117,26 @@ def assert_is_told_who_holds_it(data: Path, first: subprocess.Popen[str]) -> Non
 def on_a_terminal(data: Path) -> tuple[subprocess.Popen[str], int]:
     """The same with stdout and stderr on a pseudo-terminal; its other end is for us."""
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "advisor", "tune", str(data), "--target", "y", "--executor", "in-process"]
+    command = [
+        sys.executable,
+        "-m",
+        "advisor",
+        "tune",
+        str(data),
+        "--target",
+        "y",
+        "--executor",
+        "in-process",
+    ]
     command += ["--trials", str(BUDGET), "--out", "run", "--set", "epochs=40", "--set", "folds=2"]
     process = subprocess.Popen(
-        command, cwd=data.parent, text=True, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+        command,
+        cwd=data.parent,
+        text=True,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
     )
     os.close(theirs)
     return process, ours

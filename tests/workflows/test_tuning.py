@@ -1,5 +1,6 @@
-"""``fit`` and ``tune`` from end to end through the public API, in this process, on tiny tables: what a run promises
-(D3, D5, D11, D13), that it goes on where it stopped, its report (H1, H2), its model (M3, M4), and the Python API."""
+"""``fit`` and ``tune`` from end to end through the public API, in this process, on tiny tables:
+what a run promises (D3, D5, D11, D13), that it goes on where it stopped, its report (H1, H2), its
+model (M3, M4), and the Python API."""
 
 import json
 import re
@@ -46,7 +47,9 @@ def table(rows=80, seed=0, task="binary"):
         "regression": 100 + 10 * score,
     }[task]
     frame = pl.DataFrame({"a": a, "b": b, "c": word, "y": target})
-    return frame.with_columns(pl.when(pl.int_range(rows) % 11 == 3).then(None).otherwise(pl.col("a")).alias("a"))
+    return frame.with_columns(
+        pl.when(pl.int_range(rows) % 11 == 3).then(None).otherwise(pl.col("a")).alias("a")
+    )
 
 
 @pytest.fixture
@@ -74,13 +77,17 @@ def model_bytes(result):
     return {path.name: path.read_bytes() for path in (result.folder / "model").iterdir()}
 
 
-# ----------------------------------------------------------------------------------------------------- what a run holds
+# ------------------------------------------------------------------------------------------- what a run holds
 
 
 @pytest.mark.slow
 def test_a_run_is_whole(tuned):
     document = read_json(tuned.folder / "result.json")
-    assert [trial["origin"] for trial in document["search"]["trials"]] == ["recommendation", "library default", "search"]
+    assert [trial["origin"] for trial in document["search"]["trials"]] == [
+        "recommendation",
+        "library default",
+        "search",
+    ]
     assert all(trial["end"] in ("complete", "pruned") for trial in document["search"]["trials"])
     packing = document["search"]["packing"]
     assert [row["number"] for row in packing] == [0, 1, 2]
@@ -88,7 +95,9 @@ def test_a_run_is_whole(tuned):
     final = document["final"]
     assert final["winner"] in {contender["name"] for contender in final["contenders"]}
     assert final["contenders"][0]["name"] == "recommendation"
-    assert len({contender["held_out_rows"] for contender in final["contenders"]}) == 1, "all are judged on the same rows"
+    assert len({contender["held_out_rows"] for contender in final["contenders"]}) == 1, (
+        "all are judged on the same rows"
+    )
     estimate = document["estimate"]
     assert estimate["low"] <= estimate["mean"] <= estimate["high"]
     names = [entry["name"] for entry in document["test"]["results"]]
@@ -96,7 +105,9 @@ def test_a_run_is_whole(tuned):
     assert len(names) >= 4, "the baselines are on the same test rows"
     study = optuna.load_study(
         study_name=None,
-        storage=optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(tuned.folder / "study.journal"))),
+        storage=optuna.storages.JournalStorage(
+            optuna.storages.journal.JournalFileBackend(str(tuned.folder / "study.journal"))
+        ),
     )
     assert [trial.number for trial in study.trials] == [0, 1, 2]
 
@@ -130,7 +141,8 @@ def test_a_stopped_search_goes_on_to_the_same_end(here):
     assert not Path("cut/result.json").exists()
     finished = advisor.tune(frame, "y", trials=3, out="cut", **HERE)
     configurations = [
-        [t["configuration"] for t in r.document["search"]["trials"] if t["end"] != "void"] for r in (whole, finished)
+        [t["configuration"] for t in r.document["search"]["trials"] if t["end"] != "void"]
+        for r in (whole, finished)
     ]
     assert configurations[0] == configurations[1]
 
@@ -164,7 +176,9 @@ def test_a_recommendation_that_diverges_leaves_the_final_to_the_others(here, mon
     rate = advisor.recommend(table(), "y").configuration["learning_rate"]
     failing(monkeypatch, lambda p: p["keep"] and p["configuration"]["learning_rate"] == rate, not_finite)
     for trials, time_limit in ((2, None), (3, 0.2)):
-        result = advisor.tune(table(), "y", trials=trials, time_limit=time_limit, out="run", progress=False, **HERE)
+        result = advisor.tune(
+            table(), "y", trials=trials, time_limit=time_limit, out="run", progress=False, **HERE
+        )
         final = result.document["final"]
         assert list(final["failed"]) == ["recommendation"] and final["winner"] != "recommendation"
         assert "recommendation" not in {contender["name"] for contender in final["contenders"]}
@@ -179,7 +193,14 @@ def test_what_fails_on_all_rows_leaves_what_was_judged(here, monkeypatch):
     failing(monkeypatch, lambda p: "until" in p, fail)
     fixed = {"epochs": 2, "validation": "holdout"}
     result = advisor.tune(
-        drifting(), "y", trials=1, time_column="t", fixed=fixed, executor="in-process", out="run", progress=False
+        drifting(),
+        "y",
+        trials=1,
+        time_column="t",
+        fixed=fixed,
+        executor="in-process",
+        out="run",
+        progress=False,
     )
     assert result.document["final"]["epochs_on_all_rows"] is None and result.model is not None
     assert "has not seen the latest rows" in Path("run/report.html").read_text()
@@ -188,7 +209,9 @@ def test_what_fails_on_all_rows_leaves_what_was_judged(here, monkeypatch):
 @pytest.mark.parametrize(("seconds", "networks"), [(100.0, 3), (4000.0, 1), (11000.0, None)])
 def test_a_final_that_does_not_fit_is_smaller_or_left_out(here, monkeypatch, seconds, networks):
     """seconds: that each network is expected to take, of 10,000."""
-    monkeypatch.setattr(contest, "final_seconds", lambda plan, train: lambda job: seconds * job.payload["members"])
+    monkeypatch.setattr(
+        contest, "final_seconds", lambda plan, train: lambda job: seconds * job.payload["members"]
+    )
     options = {"fixed": {**FAST, "final_members": 3}, "executor": "in-process", "progress": False}
     final = advisor.tune(table(), "y", trials=2, time_limit=1e4, out="run", **options).document["final"]
     report = Path("run/report.html").read_text()
@@ -203,18 +226,39 @@ def test_a_baseline_that_has_no_time_is_left_out_and_that_is_told(here):
     result = advisor.tune(table(), "y", trials=2, time_limit=0.2, out="run", progress=False, **HERE)
     assert result.document["test"]["left_out"] == ["linear", "gradient boosting"]
     assert {entry["name"] for entry in result.document["test"]["results"]} >= {"network", "majority or mean"}
-    assert "Left out, for the time limit: the linear and the gradient boosting baseline" in Path("run/report.html").read_text()
+    assert (
+        "Left out, for the time limit: the linear and the gradient boosting baseline"
+        in Path("run/report.html").read_text()
+    )
 
 
 def test_the_terminal_says_what_the_report_says_to_look_at(here, capsys):
     """`train` and `tune` said of every data set that nothing in it asked for attention."""
     table().write_csv("d.csv")
-    assert _run(["train", "d.csv", "--target", "y", "--out", "run", "--set", "epochs=2", "--set", "validation=holdout"]) == 0
-    first = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("Look at this first: "))
+    assert (
+        _run(
+            [
+                "train",
+                "d.csv",
+                "--target",
+                "y",
+                "--out",
+                "run",
+                "--set",
+                "epochs=2",
+                "--set",
+                "validation=holdout",
+            ]
+        )
+        == 0
+    )
+    first = next(
+        line for line in capsys.readouterr().out.splitlines() if line.startswith("Look at this first: ")
+    )
     assert "training rows: expect wide intervals" in first and "collect more rows" in first
 
 
-# ------------------------------------------------------------------------------------------------------ D11: edits stand
+# ------------------------------------------------------------------------------------------- D11: edits stand
 
 
 @pytest.mark.slow
@@ -223,14 +267,27 @@ def test_what_a_person_fixed_is_in_every_trial(here):
     assert _run(["recommend", "d.csv", "--target", "y", "--out", "run"]) == 0
     file = Path("run/recommendation.yaml")
     text = file.read_text()
-    edits = {"width": 48, "activation": "tanh", "dropout": 0.0, "epochs": 2, "validation": "holdout", "learning_rate": 0.0123}
+    edits = {
+        "width": 48,
+        "activation": "tanh",
+        "dropout": 0.0,
+        "epochs": 2,
+        "validation": "holdout",
+        "learning_rate": 0.0123,
+    }
     for name, value in edits.items():
-        text, count = re.subn(rf"^  {name}: [^{{\n]*$", f"  {name}: {value}", text, count=1, flags=re.MULTILINE)
+        text, count = re.subn(
+            rf"^  {name}: [^{{\n]*$", f"  {name}: {value}", text, count=1, flags=re.MULTILINE
+        )
         assert count == 1
-    text, count = re.subn(r"^  batch_size: {.*", "  batch_size: {low: 20, high: 24}", text, flags=re.MULTILINE)
+    text, count = re.subn(
+        r"^  batch_size: {.*", "  batch_size: {low: 20, high: 24}", text, flags=re.MULTILINE
+    )
     assert count == 1
     file.write_text(text)
-    assert _run(["tune", "run/recommendation.yaml", "--trials", "4", "--executor", "in-process", "--quiet"]) == 0
+    assert (
+        _run(["tune", "run/recommendation.yaml", "--trials", "4", "--executor", "in-process", "--quiet"]) == 0
+    )
     assert file.read_text() == text, "the person's file is left as it is"
     document = read_json(Path("run/result.json"))
     for trial in document["search"]["trials"]:
@@ -248,7 +305,7 @@ def test_what_a_person_fixed_is_in_every_trial(here):
     assert file.read_text() == text
 
 
-# ---------------------------------------------------------------------------------------- D13: noise gains nothing
+# ----------------------------------------------------------------------------------- D13: noise gains nothing
 
 
 def test_set_values_reach_the_file_and_edits_are_not_lost(here, capfd):
@@ -273,13 +330,15 @@ def test_on_pure_noise_the_recommendation_is_kept(here):
     kept = 0
     for seed in range(6):
         draw = np.random.default_rng(seed)
-        frame = pl.DataFrame({"a": draw.normal(size=80), "b": draw.normal(size=80), "y": draw.choice(["no", "yes"], 80)})
+        frame = pl.DataFrame(
+            {"a": draw.normal(size=80), "b": draw.normal(size=80), "y": draw.choice(["no", "yes"], 80)}
+        )
         result = advisor.tune(frame, "y", trials=4, out=f"run{seed}", seed=seed, **HERE)
         kept += result.document["final"]["winner"] == "recommendation"
     assert kept >= 5
 
 
-# ---------------------------------------------------------------------------------- D3, D5: what must not matter
+# ------------------------------------------------------------------------------- D3, D5: what must not matter
 
 
 def test_the_test_target_never_matters(here):
@@ -291,7 +350,10 @@ def test_the_test_target_never_matters(here):
     assert facts[0] == facts[1]
     advice = [advisor.recommend(train, "y", test=part).to_yaml() for part in (test, mixed)]
     assert advice[0] == advice[1]
-    models = [model_bytes(advisor.fit(train, "y", test=part, out=f"r{i}", fixed=FAST)) for i, part in enumerate((test, mixed))]
+    models = [
+        model_bytes(advisor.fit(train, "y", test=part, out=f"r{i}", fixed=FAST))
+        for i, part in enumerate((test, mixed))
+    ]
     assert models[0] == models[1]
 
 
@@ -320,7 +382,12 @@ def test_the_order_of_options_and_rules_never_matters(here):
     without = ["clip-the-gradient", "no-label-smoothing-for-log-loss"]
     fixed = {"width": 32, "dropout": 0.1}
     advised = without_data(advisor.recommend(frame, "y", without=without, fixed=fixed))
-    assert without_data(advisor.recommend(frame, "y", without=without[::-1], fixed=dict(reversed(fixed.items())))) == advised
+    assert (
+        without_data(
+            advisor.recommend(frame, "y", without=without[::-1], fixed=dict(reversed(fixed.items())))
+        )
+        == advised
+    )
 
 
 def test_training_again_gives_the_same_bytes(here):
@@ -328,7 +395,7 @@ def test_training_again_gives_the_same_bytes(here):
     assert model_bytes(runs[0]) == model_bytes(runs[1])
 
 
-# ------------------------------------------------------------------------------------------------------ H1, H2: report
+# --------------------------------------------------------------------------------------------- H1, H2: report
 
 
 class Page(HTMLParser):
@@ -347,7 +414,18 @@ class Page(HTMLParser):
         self.text += data
 
 
-REQUESTING = {"src", "srcset", "href", "action", "formaction", "data", "poster", "background", "xlink:href", "ping"}
+REQUESTING = {
+    "src",
+    "srcset",
+    "href",
+    "action",
+    "formaction",
+    "data",
+    "poster",
+    "background",
+    "xlink:href",
+    "ping",
+}
 
 
 def assert_self_contained(text):
@@ -356,10 +434,16 @@ def assert_self_contained(text):
     assert not set(page.tags) & {"iframe", "object", "embed", "link", "base", "form", "img"}
     for tag, name, value in page.attributes:
         assert not name.startswith("on"), (tag, name)
-        assert name not in REQUESTING or (value or "").startswith("#") or (tag, name) == ("a", "href"), (tag, name, value)
+        assert name not in REQUESTING or (value or "").startswith("#") or (tag, name) == ("a", "href"), (
+            tag,
+            name,
+            value,
+        )
         assert (tag, name) != ("a", "href") or value.startswith(("#", "https://")), value
         assert name != "style" or "url(" not in (value or "")
-    policy = next(value for tag, name, value in page.attributes if name == "content" and "default-src" in (value or ""))
+    policy = next(
+        value for tag, name, value in page.attributes if name == "content" and "default-src" in (value or "")
+    )
     assert "default-src 'none'" in policy
     assert re.fullmatch(r"script-src 'sha256-[A-Za-z0-9+/=]{44}'", policy.split("; ")[-1])
     assert "@import" not in text
@@ -367,7 +451,15 @@ def assert_self_contained(text):
     return page
 
 
-EVIL = ["<script>alert(1)</script>", '" onload="alert(1)', "{{7*7}}", "</style><b>", "javascript:alert(1)", "‮x", "x" * 3000]
+EVIL = [
+    "<script>alert(1)</script>",
+    '" onload="alert(1)',
+    "{{7*7}}",
+    "</style><b>",
+    "javascript:alert(1)",
+    "‮x",
+    "x" * 3000,
+]
 
 
 @pytest.mark.slow
@@ -405,16 +497,19 @@ def test_two_renderings_are_the_same_bytes(tuned):
     assert len(text) < 2_000_000
     assert_self_contained(text)
     code = (
-        "import sys, yaml, json; from pathlib import Path; from advisor.report.page import render_html; run = Path(sys.argv[1]);"
+        "import sys, yaml, json; from pathlib import Path; from advisor.report.page import render_html; run "
+        "= Path(sys.argv[1]);"
         "recommendation = yaml.safe_load((run / 'recommendation.yaml').read_text());"
         "facts, result = (json.loads((run / name).read_text()) for name in ('facts.json', 'result.json'));"
         "sys.stdout.buffer.write(render_html(recommendation, facts, result).encode())"
     )
-    done = subprocess.run([sys.executable, "-c", code, tuned.folder], capture_output=True, timeout=120, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, tuned.folder], capture_output=True, timeout=120, check=True
+    )
     assert done.stdout == text.encode(), "in another process, with another hash seed"
 
 
-# --------------------------------------------------------------------------------------------------- M3, M4: the model
+# ------------------------------------------------------------------------------------------ M3, M4: the model
 
 
 def test_predictions_have_the_promised_shape(trained):
@@ -440,16 +535,22 @@ def test_polars_and_pandas_frames_and_files_give_the_same(trained, tmp_path):
     assert (result.model.predict(frame.to_pandas()) == predictions).all()
     frame.drop("y").write_csv(tmp_path / "rows.csv")
     assert (result.model.predict(pd.read_csv(tmp_path / "rows.csv")) == predictions).all()
-    assert _run(["predict", str(result.folder), str(tmp_path / "rows.csv"), "--out", str(tmp_path / "p.csv")]) == 0
+    assert (
+        _run(["predict", str(result.folder), str(tmp_path / "rows.csv"), "--out", str(tmp_path / "p.csv")])
+        == 0
+    )
     written = pl.read_csv(tmp_path / "p.csv")
     assert written.columns[0] == "prediction"
     assert (
-        written["prediction"].to_list() == pytest.approx(list(predictions)) if predictions.dtype == float else list(predictions)
+        written["prediction"].to_list() == pytest.approx(list(predictions))
+        if predictions.dtype == float
+        else list(predictions)
     )
 
 
 def test_predict_accepts_what_people_send(trained):
-    """Reordered and extra columns, levels never seen, missing cells, another order of rows, one row, no row."""
+    """Reordered and extra columns, levels never seen, missing cells, another
+    order of rows, one row, no row."""
     result, frame = trained
     model, rows = result.model, frame.drop("y")
     predictions = model.predict(rows)
@@ -497,18 +598,22 @@ def test_a_fresh_process_predicts_the_same_bits(trained, tmp_path):
     regression = result.model.schema.task == "regression"
     frame.write_parquet(tmp_path / "rows.parquet")
     code = (
-        "import sys, torch, numpy, polars, advisor; torch.set_num_threads(2); model = advisor.load_model(sys.argv[1]);"
+        "import sys, torch, numpy, polars, advisor; torch.set_num_threads(2); model = "
+        "advisor.load_model(sys.argv[1]);"
         "ask = model.predict if model.schema.task == 'regression' else model.predict_proba;"
         "sys.stdout.buffer.write(ask(polars.read_parquet(sys.argv[2])).tobytes())"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, result.folder, tmp_path / "rows.parquet"], capture_output=True, timeout=300, check=True
+        [sys.executable, "-c", code, result.folder, tmp_path / "rows.parquet"],
+        capture_output=True,
+        timeout=300,
+        check=True,
     )
     expected = result.model.predict(frame) if regression else result.model.predict_proba(frame)
     assert done.stdout == expected.tobytes()
 
 
-# --------------------------------------------------------------------------------------------------- the Python API
+# --------------------------------------------------------------------------------------------- the Python API
 
 
 def test_measure_and_recommend_take_frames():
@@ -521,7 +626,8 @@ def test_measure_and_recommend_take_frames():
 
 
 def test_the_space_serves_anyones_own_objective():
-    """``rec.space.suggest(trial)`` inside a real Optuna study: complete configurations inside the advised space."""
+    """``rec.space.suggest(trial)`` inside a real Optuna study: complete
+    configurations inside the advised space."""
     recommendation = advisor.recommend(table(), target="y", fixed={"width": 32})
     seen = []
 
@@ -549,7 +655,8 @@ def test_a_misspelt_option_of_the_api_is_named():
 
 
 def test_a_run_on_a_frame_goes_on_with_the_frame(here):
-    """A frame can't be found again by its name: the same call continues, and the folder alone says what it lacks."""
+    """A frame can't be found again by its name: the same call continues, and the
+    folder alone says what it lacks."""
     first = advisor.fit(table(), "y", out="run", fixed=FAST)
     again = advisor.fit(table(), "y", out="run", fixed=FAST)
     assert model_bytes(first) == model_bytes(again)
@@ -557,7 +664,9 @@ def test_a_run_on_a_frame_goes_on_with_the_frame(here):
         advisor.fit("run")
     with pytest.raises(advisor.UserError, match="other data"):
         advisor.fit(table(seed=9), "y", out="run", fixed=FAST)
-    with pytest.raises(advisor.UserError, match="a run that was begun with --seed 0, not 3: give the same, or choose"):
+    with pytest.raises(
+        advisor.UserError, match="a run that was begun with --seed 0, not 3: give the same, or choose"
+    ):
         advisor.fit(table(), "y", out="run", fixed=FAST, seed=3)
 
 
@@ -588,7 +697,9 @@ def test_a_blend_is_judged_by_what_its_model_predicts():
     """Its parts' temperatures must not enter: the model averages first, and has one temperature."""
     draw = np.random.default_rng(0)
     target = draw.integers(2, size=200)
-    train = Dataset(Features(np.zeros((200, 0)), np.zeros((200, 0), np.int32), (), (), ()), target, "binary", ("a", "b"))
+    train = Dataset(
+        Features(np.zeros((200, 0)), np.zeros((200, 0), np.int32), (), (), ()), target, "binary", ("a", "b")
+    )
     rows, plan = np.arange(200), ({"calibration": "temperature"},)
     parts, raw = [], []
     for sharpness in (8.0, 0.2):  # one far too sure, one far too unsure: their own temperatures differ
@@ -603,7 +714,8 @@ def test_a_blend_is_judged_by_what_its_model_predicts():
 
 @pytest.mark.slow
 def test_importances_are_counted_after_the_journal_is_closed(here):
-    """Found by a benchmark: they read the study of a closed file, which worked when its number had been used again."""
+    """Found by a benchmark: they read the study of a closed file, which worked
+    when its number had been used again."""
     done = advisor.tune(table(), "y", trials=run_search.IMPORTANCE_TRIALS + 6, out="run", seed=3, **HERE)
     search = done.document["search"]
     assert sum(trial["end"] == "complete" for trial in search["trials"]) >= run_search.IMPORTANCE_TRIALS
@@ -620,11 +732,12 @@ def test_a_result_that_lacks_something_is_damaged(here):
         advisor.tune(table(), "y", trials=1, out="run", **HERE)
 
 
-# ----------------------------------------------------------------------------------------------------- rows along time
+# -------------------------------------------------------------------------------------------- rows along time
 
 
 def drifting(rows=200):
-    """A word that only the latest rows have, those that validate, and that decides the answer there; ``t`` is the time."""
+    """A word that only the latest rows have, those that validate, and that decides
+    the answer there; ``t`` is the time."""
     draw = np.random.default_rng(0)
     t = np.arange(rows)
     late = t >= 0.75 * rows
@@ -637,7 +750,8 @@ def drifting(rows=200):
 @pytest.mark.slow
 @pytest.mark.parametrize("searched", [False, True])
 def test_the_latest_rows_validate_and_then_train(here, searched):
-    """Regression: with --time-column the model had never seen the latest rows, with rolling folds hardly any."""
+    """Regression: with --time-column the model had never seen the latest rows,
+    with rolling folds hardly any."""
     fixed = {"epochs": 60, "validation": "holdout", "patience": 60, "final_members": 3, "folds": 5}
     options = {"time_column": "t", "fixed": fixed, "test_fraction": 0.1}
     frame = drifting()
@@ -650,20 +764,29 @@ def test_the_latest_rows_validate_and_then_train(here, searched):
     kept = advisor.load_model("run/model")
     on_all, in_parts = kept.stacks[::2], kept.stacks[1::2]
     assert [stack.best_epochs[0] for stack in on_all] == final["epochs_on_all_rows"]
-    # Beside them as many networks as were judged that each keep their best epoch, as other rows of all times see it.
+    # Beside them as many networks as were judged that each keep their best epoch,
+    # as other rows of all times see it.
     assert [len(stack.member_split) for stack in on_all] == [3]
-    assert [len(stack.member_split) for stack in in_parts] == [5 if searched else 3], "five parts for six networks"
+    assert [len(stack.member_split) for stack in in_parts] == [5 if searched else 3], (
+        "five parts for six networks"
+    )
     assert all(len(set(stack.best_epochs)) > 1 and len(set(stack.member_split)) > 1 for stack in in_parts)
     new, others = frame.filter(pl.col("c") == "new"), frame.filter(pl.col("c") != "new")
-    assert kept.predict(new).mean() > others["y"].max(), "no prediction leaves the range of the rows that trained it"
+    assert kept.predict(new).mean() > others["y"].max(), (
+        "no prediction leaves the range of the rows that trained it"
+    )
     assert "then trained again" in Path("run/report.html").read_text()
 
 
 @pytest.mark.slow
 def test_a_final_trains_as_long_as_the_latest_rows_want_and_not_earlier_ones(here):
-    """Regression: its partitions lie earlier, and their epochs were taken, so that tune's model was worse than train's."""
+    """Regression: its partitions lie earlier, and their epochs were taken, so that
+    tune's model was worse than train's."""
     frame = drifting(400)
-    options = {"time_column": "t", "fixed": {"epochs": 40, "validation": "holdout", "patience": 40, "dropout": 0.0}}
+    options = {
+        "time_column": "t",
+        "fixed": {"epochs": 40, "validation": "holdout", "patience": 40, "dropout": 0.0},
+    }
     tuned = advisor.tune(frame, "y", trials=1, executor="in-process", out="tuned", **options).document
     alone = advisor.fit(frame, "y", out="alone", **options).document
     assert tuned["final"]["winner"] == "recommendation"
@@ -679,7 +802,8 @@ def test_folds_drawn_at_random_are_the_model_themselves(here):
 
 
 @pytest.mark.parametrize(
-    ("rows", "folds", "networks", "parts", "each"), [(200, 5, 3, 3, 1), (200, 5, 1, 1, 1), (200, 5, 10, 5, 2), (24, 20, 3, 3, 1)]
+    ("rows", "folds", "networks", "parts", "each"),
+    [(200, 5, 3, 3, 1), (200, 5, 1, 1, 1), (200, 5, 10, 5, 2), (24, 20, 3, 3, 1)],
 )
 def test_networks_on_rows_of_all_times_validate_on_disjoint_random_parts(rows, folds, networks, parts, each):
     """Also with fewer rows than folds."""
@@ -696,6 +820,10 @@ def test_networks_on_rows_of_all_times_validate_on_disjoint_random_parts(rows, f
             fitted = end.value
     assert fitted.member_split == tuple(part for part in range(parts) for _ in range(each))
     held = fitted.held_out_rows
-    assert len(np.unique(held)) == len(held) == pytest.approx(parts * len(data) / min(folds, len(data)), abs=parts)
+    assert (
+        len(np.unique(held))
+        == len(held)
+        == pytest.approx(parts * len(data) / min(folds, len(data)), abs=parts)
+    )
     # Rows here and there are held out, not a stretch of time.
     assert len(held) == len(data) or np.diff(held).max() > 1

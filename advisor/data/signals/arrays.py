@@ -1,4 +1,5 @@
-"""NumPy arrays, ``.npz`` and ``.npy`` -> images or sequences: which array is what, which axis is which, in which range."""
+"""NumPy arrays, ``.npz`` and ``.npy`` -> images or sequences: which array is what,
+which axis is which, in which range."""
 
 from __future__ import annotations
 
@@ -16,8 +17,25 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from advisor.data.signals.pixels import BYTE, MOST_CHANNELS, MOST_SIDE, bits_of, brought_to, byte_scale, capped, on_white
-from advisor.data.signals.rows import ArrayValues, Found, RawRows, Request, padded, regular, without_infinities
+from advisor.data.signals.pixels import (
+    BYTE,
+    MOST_CHANNELS,
+    MOST_SIDE,
+    bits_of,
+    brought_to,
+    byte_scale,
+    capped,
+    on_white,
+)
+from advisor.data.signals.rows import (
+    ArrayValues,
+    Found,
+    RawRows,
+    Request,
+    padded,
+    regular,
+    without_infinities,
+)
 from advisor.data.tables.reading import available_memory, shown
 from advisor.errors import UserError, did_you_mean
 from advisor.kinds import Kind
@@ -33,7 +51,8 @@ PARTS = {
 }  # fmt: skip
 """The part of a data set that a word of an array's name (or a folder's name) stands for."""
 SMALLEST_SQUARE = 8
-"""Numbers of shape (rows, side, side) are images from this side on: series have as many channels as points by chance only."""
+"""Numbers of shape (rows, side, side) are images from this side on: series have as many
+channels as points by chance only."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +68,8 @@ class ArrayHeader:
 
 
 def kind_of_array(shape: Sequence[int], dtype: np.dtype[Any]) -> Kind:
-    """Images: four dimensions, three of whole numbers of a byte or of a square, two of bytes of a square; else sequences."""
+    """Images: four dimensions, three of whole numbers of a byte or of a square, two of
+    bytes of a square; else sequences."""
     pixels = dtype in (np.uint8, np.bool_)
     if len(shape) == 3:
         pixels |= shape[1] == shape[2] >= SMALLEST_SQUARE
@@ -65,7 +85,8 @@ def square_side(count: int) -> int:
 
 
 def kind_of_file(path: Path) -> Kind:
-    """The kind of the arrays in a file, from headers alone; "image" where that cannot be told (reading it says why)."""
+    """The kind of the arrays in a file, from headers alone; "image" where that
+    cannot be told (reading it says why)."""
     try:
         headers = _headers(path, shown(path, 200))
     except UserError:
@@ -83,7 +104,11 @@ def read_arrays(source: object, kind: Kind, request: Request) -> Found:
         path = Path(source)
         regular(path, ".npz or .npy", origin)
         name = re.sub(r"_?(train|TRAIN)$", "", path.stem) or path.stem
-        arrays = _loaded_npz(path, origin, request) if path.suffix.lower() == ".npz" else _loaded_npy(path, origin, request)
+        arrays = (
+            _loaded_npz(path, origin, request)
+            if path.suffix.lower() == ".npz"
+            else _loaded_npy(path, origin, request)
+        )
     elif isinstance(source, np.ndarray):
         arrays = {"X": source}
     elif isinstance(source, Mapping):
@@ -94,7 +119,8 @@ def read_arrays(source: object, kind: Kind, request: Request) -> Found:
 
 
 def as_array(value: object, name: str, origin: str) -> NDArray[Any]:
-    """A value of a mapping; series of unequal lengths, each (length,) or (channels, length), filled with NaN at their ends.
+    """A value of a mapping; series of unequal lengths, each (length,) or (channels,
+    length), filled with NaN at their ends.
 
     UserError for other objects.
     """
@@ -110,22 +136,24 @@ def as_array(value: object, name: str, origin: str) -> NDArray[Any]:
         rows = []
     if not rows or any(row.ndim != 2 or len(row) != len(rows[0]) for row in rows):
         raise UserError(
-            f"{origin}: '{shown(name)}' holds Python objects; expected numbers, or one array of numbers per row, each of shape "
+            f"{origin}: '{shown(name)}' holds Python objects; expected numbers, or one array of numbers per "
+            "row, each of shape "
             "(length,) or (channels, length) with as many channels"
         )
     return padded(rows, len(rows[0]))
 
 
 def _named(arrays: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
-    """Arrays that ``np.savez`` was given without names, arr_0 and so on, by what they can be: values have more dimensions than
-    labels, training rows come before test rows."""
+    """Arrays that ``np.savez`` was given without names, arr_0 and so on, by what they can be: values have
+    more dimensions than labels, training rows come before test rows."""
     unnamed = [f"arr_{position}" for position in range(len(arrays))]
     if len(arrays) not in (2, 4) or sorted(arrays) != unnamed:
         return arrays
     given = [arrays[name] for name in unnamed]
     flat = [array.ndim < 2 or (array.ndim == 2 and array.shape[1] == 1) or _one_hot(array) for array in given]
     values, labels = (
-        [array for array, is_label in zip(given, flat, strict=True) if is_label == wanted] for wanted in (False, True)
+        [array for array, is_label in zip(given, flat, strict=True) if is_label == wanted]
+        for wanted in (False, True)
     )
     if len(values) != len(labels) or any(len(x) != len(y) for x, y in zip(values, labels, strict=True)):
         return arrays
@@ -155,7 +183,7 @@ def read_digits(kind: Kind, request: Request) -> Found:
     return _Arranged({"X": values, "target": bunch.target}, "sklearn:digits", kind, request).found("digits")
 
 
-# -------------------------------------------------------------------------------------------------- arrays by name
+# --------------------------------------------------------------------------------------------- arrays by name
 
 
 @dataclass(frozen=True)
@@ -173,7 +201,8 @@ class _Arranged:
             values = {"": next(iter(self.arrays))}
         if not values:
             raise UserError(
-                f"{self.origin} has no array of values: expected X, X_train or images (with y, y_train or labels), "
+                f"{self.origin} has no array of values: expected X, X_train or images (with y, y_train or "
+                "labels), "
                 f"found {self._names()}"
             )
         target, labels = self._labels()
@@ -181,16 +210,24 @@ class _Arranged:
         groups = self._groups()
         lengths = self._by_part(LENGTHS)
         chosen = [part for part in values if part != "test"] or ["test"]
-        if self.request.like is not None:  # given as test rows or to predict: the plain rows, else those for the test
+        if (
+            self.request.like is not None
+        ):  # given as test rows or to predict: the plain rows, else those for the test
             chosen = next(([part] for part in ("", "test") if part in values), chosen)
         notes: dict[str, int] = {}
         last = self.kind == "sequence" and self._channels_last(values[chosen[0]], notes)
         bits = BYTE
         if self.kind == "image":
             deep = self.request.bits > BYTE
-            bits = self.request.bits if deep else max(bits_of_array(self.arrays[values[part]]) for part in chosen)
+            bits = (
+                self.request.bits
+                if deep
+                else max(bits_of_array(self.arrays[values[part]]) for part in chosen)
+            )
         parts = {
-            part: self._part(part, values[part], labels.get(part), groups.get(part), lengths.get(part), last, bits, notes)
+            part: self._part(
+                part, values[part], labels.get(part), groups.get(part), lengths.get(part), last, bits, notes
+            )
             for part in dict.fromkeys([*chosen, *(["test"] if "test" in values else [])])
         }
         shape = self._common_shape(list(parts.values()))
@@ -213,14 +250,17 @@ class _Arranged:
         return array.argmax(axis=1) if _one_hot(array) else array
 
     def _channels_last(self, values: str, notes: dict[str, int]) -> bool:
-        """Whether sequences stand as (rows, points, channels): as they stood in training, as was asked, else as they look."""
+        """Whether sequences stand as (rows, points, channels): as they stood in
+        training, as was asked, else as they look."""
         array, asked = self.arrays[values], self.request.channels
         if array.ndim != 3 or not array.size or array.dtype.kind not in "biuf":
             return False  # what is wrong with it is told where it is read
         if self.request.like is not None:
             channels = self.request.like[0]
             before, other = (2, 1) if asked == "last" else (1, 2)
-            return (before if array.shape[before] == channels or array.shape[other] != channels else other) == 2
+            return (
+                before if array.shape[before] == channels or array.shape[other] != channels else other
+            ) == 2
         if asked is not None:
             return asked == "last"
         last = points_before_channels(array)
@@ -255,10 +295,13 @@ class _Arranged:
             labels = self._by_part((stem,))
             if not labels:
                 near = did_you_mean(asked, self.arrays)
-                raise UserError(f"{self.origin} has no array '{shown(asked)}'{shown(near)}; it has {self._names()}")
+                raise UserError(
+                    f"{self.origin} has no array '{shown(asked)}'{shown(near)}; it has {self._names()}"
+                )
         if not labels:
             raise UserError(
-                f"{self.origin} has no array of labels: expected y, y_train or labels, or name one as the target; "
+                f"{self.origin} has no array of labels: expected y, y_train or labels, or name one as the "
+                "target; "
                 f"it has {self._names()}"
             )
         return _spelled(next(iter(labels.values()))), labels
@@ -270,7 +313,9 @@ class _Arranged:
         groups = self._by_part(GROUPS if asked is None else (_stem(asked),))
         if asked is not None and not groups:
             near = did_you_mean(asked, self.arrays)
-            raise UserError(f"{self.origin} has no array '{shown(asked)}' of groups{shown(near)}; it has {self._names()}")
+            raise UserError(
+                f"{self.origin} has no array '{shown(asked)}' of groups{shown(near)}; it has {self._names()}"
+            )
         return groups
 
     def _part(
@@ -286,19 +331,31 @@ class _Arranged:
     ) -> RawRows:
         array = self.arrays[values]
         if not array.ndim or not array.size:
-            raise UserError(f"{self.origin}: '{shown(values)}' has shape {array.shape}; expected rows of values")
+            raise UserError(
+                f"{self.origin}: '{shown(values)}' has shape {array.shape}; expected rows of values"
+            )
         if labels is None and self.request.needs_target and part != "val":
-            raise UserError(f"{self.origin}: '{shown(values)}' has no array of labels beside it; expected as many labels")
+            raise UserError(
+                f"{self.origin}: '{shown(values)}' has no array of labels beside it; expected as many labels"
+            )
         cells = None if labels is None else self._per_row(labels, len(array), values)
-        own_groups = None if groups is None else self._per_row(groups, len(array), values).cast(pl.String).fill_null("")
+        own_groups = (
+            None
+            if groups is None
+            else self._per_row(groups, len(array), values).cast(pl.String).fill_null("")
+        )
         where = f"{self.origin}: '{shown(values)}'"
         if self.kind == "image":
             return RawRows(ArrayValues(as_images(array, where, self.request.like, bits)), cells, own_groups)
-        sequences, infinite = as_sequences(np.swapaxes(array, 1, 2) if channels_last and array.ndim == 3 else array, where)
+        sequences, infinite = as_sequences(
+            np.swapaxes(array, 1, 2) if channels_last and array.ndim == 3 else array, where
+        )
         if lengths is not None:
             ends = self._per_row(lengths, len(array), values).to_numpy()
             sequences = sequences.copy()
-            sequences[np.broadcast_to(np.arange(sequences.shape[2]) >= ends[:, None, None], sequences.shape)] = np.nan
+            sequences[
+                np.broadcast_to(np.arange(sequences.shape[2]) >= ends[:, None, None], sequences.shape)
+            ] = np.nan
         notes["infinite_values"] = notes.get("infinite_values", 0) + infinite
         return RawRows(ArrayValues(sequences), cells, own_groups)
 
@@ -306,10 +363,15 @@ class _Arranged:
         """One cell per row, from an array of shape (rows,) or (rows, 1)."""
         array = self._labels_of(name)
         if array.dtype.kind not in "biufUS":
-            raise UserError(f"{self.origin}: '{shown(name)}' holds {array.dtype}; expected numbers or texts, one per row")
+            raise UserError(
+                f"{self.origin}: '{shown(name)}' holds {array.dtype}; expected numbers or texts, one per row"
+            )
         flat = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
         if flat.ndim != 1:
-            raise UserError(f"{self.origin}: '{shown(name)}' has shape {array.shape}; expected one label per row, ({rows},)")
+            raise UserError(
+                f"{self.origin}: '{shown(name)}' has shape {array.shape}; expected one label per row, "
+                f"({rows},)"
+            )
         if len(flat) != rows:
             raise UserError(
                 f"{self.origin}: '{shown(values)}' has {rows:,} rows and '{shown(name)}' has {len(flat):,}; "
@@ -319,15 +381,22 @@ class _Arranged:
             flat = np.char.decode(flat, "utf-8", "replace")
         if flat.dtype == np.float16:
             flat = flat.astype(np.float32)
-        return pl.Series(_spelled(name), flat.tolist() if flat.dtype.kind == "U" else np.ascontiguousarray(flat))
+        return pl.Series(
+            _spelled(name), flat.tolist() if flat.dtype.kind == "U" else np.ascontiguousarray(flat)
+        )
 
     def _common_shape(self, parts: Sequence[RawRows]) -> tuple[int, ...]:
         shapes = [part.values.array.shape[1:] for part in parts if isinstance(part.values, ArrayValues)]
         if self.kind == "image" and len(set(shapes)) > 1:
-            raise UserError(f"{self.origin}: training and test images have shapes {shapes[0]} and {shapes[1]}; expected one")
+            raise UserError(
+                f"{self.origin}: training and test images have shapes {shapes[0]} and {shapes[1]}; expected "
+                "one"
+            )
         if len({shape[0] for shape in shapes}) > 1:
             counts = " and ".join(str(shape[0]) for shape in shapes)
-            raise UserError(f"{self.origin}: training and test sequences have {counts} channels; expected as many")
+            raise UserError(
+                f"{self.origin}: training and test sequences have {counts} channels; expected as many"
+            )
         return tuple(shapes[0])
 
 
@@ -352,7 +421,8 @@ def _spelled(name: str) -> str:
 
 
 def _role(name: str, words: Sequence[str]) -> str | None:
-    """The part that an array's name gives ("" for none) when the rest of the name is one of the words, else None."""
+    """The part that an array's name gives ("" for none) when the rest of the
+    name is one of the words, else None."""
     parts = [word for word in map(str.lower, _words(name)) if word in PARTS]
     if len(parts) > 1 or _stem(name) not in words:
         return None
@@ -364,7 +434,12 @@ def _dense_codes(array: NDArray[Any]) -> bool:
     if array.dtype.kind not in "iub" or not array.size:
         return False
     distinct = len(np.unique(array))
-    return int(array.min()) >= 0 and int(array.max()) < 2 * distinct and distinct * 5 <= array.size and distinct <= 1000
+    return (
+        int(array.min()) >= 0
+        and int(array.max()) < 2 * distinct
+        and distinct * 5 <= array.size
+        and distinct <= 1000
+    )
 
 
 def _joined(parts: Sequence[RawRows]) -> RawRows:
@@ -388,10 +463,12 @@ def _appended(columns: Sequence[pl.Series | None]) -> pl.Series | None:
     filled = [column for column in columns if column is not None]
     if len(filled) < len(columns):
         return None
-    return pl.concat([column.alias(filled[0].name).to_frame() for column in filled], how="vertical_relaxed").to_series()
+    return pl.concat(
+        [column.alias(filled[0].name).to_frame() for column in filled], how="vertical_relaxed"
+    ).to_series()
 
 
-# ------------------------------------------------------------------------------------------------ images, sequences
+# ------------------------------------------------------------------------------------------ images, sequences
 
 
 def with_length(values: NDArray[np.float32], length: int) -> NDArray[np.float32]:
@@ -402,19 +479,23 @@ def with_length(values: NDArray[np.float32], length: int) -> NDArray[np.float32]
 
 
 def as_sequences(array: NDArray[Any], where: str) -> tuple[NDArray[np.float32], int]:
-    """(n, length) or (n, channels, length) numbers -> float32 (n, channels, length), and how many were infinite."""
+    """(n, length) or (n, channels, length) numbers -> float32 (n, channels,
+    length), and how many were infinite."""
     if array.dtype.kind not in "biuf":
         raise UserError(f"{where} holds {array.dtype}; expected numbers")
     if array.ndim not in (2, 3):
-        raise UserError(f"{where} has shape {array.shape}; expected sequences as (rows, channels, length) or (rows, length)")
+        raise UserError(
+            f"{where} has shape {array.shape}; expected sequences as (rows, channels, length) or (rows, "
+            "length)"
+        )
     return without_infinities(array[:, None] if array.ndim == 2 else array)
 
 
 def points_before_channels(array: NDArray[Any]) -> bool:
     """Whether (rows, a, b) numbers are (rows, points, channels), as Keras and tslearn keep them.
 
-    Points are the axis whose order means more: along it neighbours resemble each other, and others less. (rows, channels,
-    points), which PyTorch and the archive have, is what they are but for clear signs.
+    Points are the axis whose order means more: along it neighbours resemble each other, and others less.
+    (rows, channels, points), which PyTorch and the archive have, is what they are but for clear signs.
     """
     middle, last = array.shape[1:]
     if last == 1 or middle == 1:
@@ -423,8 +504,8 @@ def points_before_channels(array: NDArray[Any]) -> bool:
     some = without_infinities(array[::step])[0].astype(np.float64)
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # places without any number, or with one number only
-        # each place's own mean and spread over the rows taken out: neither a channel's unit nor a shape that all rows share
-        # is to decide
+        # each place's own mean and spread over the rows taken out: neither a channel's unit nor a
+        # shape that all rows share is to decide
         scaled = np.nan_to_num((some - np.nanmean(some, axis=0)) / np.nanstd(some, axis=0))
     signs = _order_matters(np.swapaxes(scaled, 1, 2)) - _order_matters(scaled)
     return bool(signs > (CLEAR_SIGN if middle > last else 2 * CLEAR_SIGN))
@@ -441,7 +522,8 @@ def _order_matters(scaled: NDArray[np.float64]) -> float:
 LAYOUT_NUMBERS = 4_000_000
 """The order of the axes is judged by at most so many numbers."""
 CLEAR_SIGN = 0.1
-"""The axes are taken for exchanged where the order of the second means so much more; twice that where it is not the longer."""
+"""The axes are taken for exchanged where the order of the second means so much more;
+twice that where it is not the longer."""
 
 
 def bits_of_array(array: NDArray[Any]) -> int:
@@ -449,18 +531,25 @@ def bits_of_array(array: NDArray[Any]) -> int:
     return bits_of(array.max(initial=0)) if array.dtype.kind in "iu" and array.itemsize > 1 else BYTE
 
 
-def as_images(array: NDArray[Any], where: str, like: tuple[int, ...] | None = None, bits: int = BYTE) -> NDArray[np.uint8]:
-    """(n, h, w), (n, h, w, c), (n, c, h, w) or, of squares, (n, h * h) -> uint8 (n, c, h, w), at most MOST_SIDE pixels wide.
+def as_images(
+    array: NDArray[Any], where: str, like: tuple[int, ...] | None = None, bits: int = BYTE
+) -> NDArray[np.uint8]:
+    """(n, h, w), (n, h, w, c), (n, c, h, w) or, of squares, (n, h * h) -> uint8 (n, c,
+    h, w), at most MOST_SIDE pixels wide.
 
-    Floats in 0..1 or 0..255, booleans, and whole numbers up to 65,535 are read; an alpha channel is laid on white. like:
-    channels and size to be brought to. bits: those that the largest number may have, scaled to a byte.
+    Floats in 0..1 or 0..255, booleans, and whole numbers up to 65,535 are read;
+    an alpha channel is laid on white.
+    like: channels and size to be brought to.
+    bits: those that the largest number may have, scaled to a byte.
     """
     if array.dtype.kind not in "biuf":
         raise UserError(f"{where} holds {array.dtype}; expected images as numbers")
     if array.ndim == 2 and (side := square_side(array.shape[1])):
         array = array.reshape(len(array), side, side)
     if array.ndim not in (3, 4):
-        raise UserError(f"{where} has shape {array.shape}; expected images as (rows, height, width[, channels])")
+        raise UserError(
+            f"{where} has shape {array.shape}; expected images as (rows, height, width[, channels])"
+        )
     array = array[..., None] if array.ndim == 3 else array
     axis = _channel_axis(array.shape, where)
     images = as_bytes(array, where, bits)
@@ -498,12 +587,16 @@ def as_bytes(array: NDArray[Any], where: str, bits: int) -> NDArray[np.uint8]:
         return array.astype(np.uint8) * np.uint8(255)
     low, high = array.min(), array.max()
     if not (np.isfinite(low) and np.isfinite(high)):
-        raise UserError(f"{where} has pixels that are missing or infinite; expected numbers in 0..1 or 0..255")
+        raise UserError(
+            f"{where} has pixels that are missing or infinite; expected numbers in 0..1 or 0..255"
+        )
     if array.dtype.kind == "f":
         if low >= 0 and high <= 255:
             scale = 255 if high <= 1 else 1
             return _rounded(array, scale)
-        raise UserError(f"{where} has pixels from {low:g} to {high:g}; expected numbers in 0..1 or 0..255: scale them so")
+        raise UserError(
+            f"{where} has pixels from {low:g} to {high:g}; expected numbers in 0..1 or 0..255: scale them so"
+        )
     if low < 0 or high > 65535:
         raise UserError(f"{where} has pixels from {low} to {high}; expected 0..255, or 0..65535 for 16 bits")
     return array.astype(np.uint8) if bits == BYTE and high <= 255 else _rounded(array, byte_scale(bits))
@@ -516,7 +609,7 @@ def _rounded(array: NDArray[Any], scale: float) -> NDArray[np.uint8]:
     return result
 
 
-# ------------------------------------------------------------------------------------------------------------ files
+# ------------------------------------------------------------------------------------------------------ files
 
 
 def _loaded_npz(path: Path, text: str, request: Request) -> dict[str, NDArray[Any]]:
@@ -532,10 +625,16 @@ def _loaded_npy(path: Path, text: str, request: Request) -> dict[str, NDArray[An
     part = next((word for word in _words(path.stem.lower()) if word in PARTS), None)
     beside = {file.stem: file for file in sorted(path.parent.glob("*.npy")) if not file.name.startswith(".")}
     if part is not None and _role(path.stem, VALUES) is not None:
-        files = {stem: file for stem, file in beside.items() if any(_role(stem, words) for words in (VALUES, LABELS, GROUPS))}
+        files = {
+            stem: file
+            for stem, file in beside.items()
+            if any(_role(stem, words) for words in (VALUES, LABELS, GROUPS))
+        }
     elif request.needs_target and request.target is None:
         for stem in (f"{path.stem}_labels", f"{path.stem}_y", *LABELS):
-            match = next((file for name, file in beside.items() if name.lower() == stem.lower() and file != path), None)
+            match = next(
+                (file for name, file in beside.items() if name.lower() == stem.lower() and file != path), None
+            )
             if match is not None:
                 files["y"] = match
                 break
@@ -552,7 +651,10 @@ def _loaded_npy(path: Path, text: str, request: Request) -> dict[str, NDArray[An
         with _damage_named(file, own):
             arrays[name] = np.load(file, mmap_mode="r", allow_pickle=False)
     if len(arrays) == 1 and request.needs_target:
-        raise UserError(f"{text} has no labels: name their file as the target, or put {path.stem}_labels.npy or y.npy beside it")
+        raise UserError(
+            f"{text} has no labels: name their file as the target, or put {path.stem}_labels.npy or y.npy "
+            "beside it"
+        )
     return arrays
 
 
@@ -568,7 +670,9 @@ def _damage_named(path: Path, text: str) -> Iterator[None]:
         raise UserError(f"{text} does not fit into the memory that is free") from error
     except Exception as error:  # the readers of zip and of array headers raise anything, also TokenError
         kind = path.suffix.lower()
-        raise UserError(f"{text} is damaged or no {kind} file ({shown(error, 120)}); save or fetch it again") from error
+        raise UserError(
+            f"{text} is damaged or no {kind} file ({shown(error, 120)}); save or fetch it again"
+        ) from error
 
 
 def _headers(path: Path, text: str) -> dict[str, ArrayHeader]:
@@ -587,7 +691,8 @@ def _headers(path: Path, text: str) -> dict[str, ArrayHeader]:
     for name, header in found.items():
         if header.dtype.hasobject:
             raise UserError(
-                f"{text}: '{shown(name)}' holds Python objects, which are never unpickled; save plain numbers "
+                f"{text}: '{shown(name)}' holds Python objects, which are never unpickled; save plain "
+                "numbers "
                 "(pad rows of unequal lengths with NaN) and texts with dtype=str"
             )
     return found
@@ -605,7 +710,8 @@ def _bounded(headers: Mapping[str, ArrayHeader], text: str, request: Request) ->
     limit = min(request.max_bytes, available_memory() // 3)  # as read, in its order of axes, divided
     if total > limit:
         raise UserError(
-            f"{text} declares {total:,} bytes of arrays; at most {limit:,} are read (max_bytes, or a third of the free memory); "
+            f"{text} declares {total:,} bytes of arrays; at most {limit:,} are read (max_bytes, or a third "
+            "of the free memory); "
             "give image files instead, which are decoded into a file"
         )
 
@@ -613,5 +719,7 @@ def _bounded(headers: Mapping[str, ArrayHeader], text: str, request: Request) ->
 def check_kind(kind: str) -> Kind:
     """The kind, or a UserError that names the nearest one."""
     if kind not in get_args(Kind):
-        raise UserError(f"kind is '{shown(kind)}'{did_you_mean(kind, get_args(Kind))}; expected table, image or sequence")
+        raise UserError(
+            f"kind is '{shown(kind)}'{did_you_mean(kind, get_args(Kind))}; expected table, image or sequence"
+        )
     return kind  # type: ignore[return-value]

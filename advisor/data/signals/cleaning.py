@@ -21,7 +21,8 @@ SMALLEST_SPREAD, LARGEST_SPREAD = 1e-3, 1e6
 SOME_NUMBERS = 4_000_000
 """Spreads are those of about so many numbers."""
 FAR, MOST_FAR = 100.0, 0.01
-"""A glitch lies farther from the median than so many times the range of the middle half; at most so many points do."""
+"""A glitch lies farther from the median than so many times the range of the
+middle half; at most so many points do."""
 _LARGEST = float(np.finfo(np.float32).max)
 
 Series = NDArray[np.float32]
@@ -29,8 +30,9 @@ Series = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Cleaning:
-    """marks: per channel the numbers, such as -999, that stand for a missing point. limits: per channel the least and the
-    largest number that is no glitch. units: per channel what its values are divided by. Each () where no channel needs it."""
+    """marks: per channel the numbers, such as -999, that stand for a missing point.
+    limits: per channel the least and the largest number that is no glitch.
+    units: per channel what its values are divided by. Each () where no channel needs it."""
 
     marks: tuple[tuple[float, ...], ...] = ()
     limits: tuple[tuple[float, float], ...] = ()
@@ -52,7 +54,8 @@ class Cleaning:
         return cls(marks, limits, tuple(data.get("units", ())))
 
     def with_gaps(self, values: Series) -> tuple[Series, dict[str, int]]:
-        """Sequences with missing points for marks and glitches, and how many there were of both: "marked_values", "glitches"."""
+        """Sequences with missing points for marks and glitches, and how many there were of
+        both: "marked_values", "glitches"."""
         values, marked = self.without_marks(values)
         values, glitches = self.within_limits(values)
         return values, {"marked_values": marked, "glitches": glitches}
@@ -99,8 +102,8 @@ def _marks(values: Series) -> tuple[tuple[float, ...], ...]:
 
 
 def _limits(values: Series) -> tuple[tuple[float, float], ...]:
-    """Glitches are points, one or two in a row and few in all, that lie FAR from the median. A burst after silence lies as far,
-    but in longer runs: it is kept, and with it all its channel has."""
+    """Glitches are points, one or two in a row and few in all, that lie FAR from the median. A burst after
+    silence lies as far, but in longer runs: it is kept, and with it all its channel has."""
     limits, some = [(-_LARGEST, _LARGEST)] * values.shape[1], _some(values)
     for channel in range(values.shape[1]):
         known = _known(some[:, channel])
@@ -115,8 +118,8 @@ def _limits(values: Series) -> tuple[tuple[float, float], ...]:
 
 
 def _units(values: Series) -> tuple[float, ...]:
-    """Powers of ten in which deviations are neither tiny nor huge: a magnetic field in tesla deviates by 1e-13, and no epsilon
-    between here and the optimizer is meant for that."""
+    """Powers of ten in which deviations are neither tiny nor huge: a magnetic field in tesla deviates by
+    1e-13, and no epsilon between here and the optimizer is meant for that."""
     units, some = [1.0] * values.shape[1], _some(values)
     for channel in range(values.shape[1]):
         known = _known(some[:, channel])

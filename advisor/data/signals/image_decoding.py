@@ -1,7 +1,9 @@
-"""Image files -> pixels: headers first, then decoded by worker processes, into memory or into a file that stays.
+"""Image files -> pixels: headers first, then decoded by worker processes, into
+memory or into a file that stays.
 
-A set larger than a third of the free memory is decoded into the cache folder (``$XDG_CACHE_HOME/advisor`` or
-``~/.cache/advisor``), once for the same files; it is written whole or not at all, and goes when it is no longer used.
+A set larger than a third of the free memory is decoded into the cache folder
+(``$XDG_CACHE_HOME/advisor`` or ``~/.cache/advisor``), once for the same files; it is written whole or
+not at all, and goes when it is no longer used.
 """
 
 from __future__ import annotations
@@ -42,7 +44,9 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class FileValues:
-    """Image files that are decoded when they are taken. shape: (channels, height, width); bits: of the largest value;
+    """Image files that are decoded when they are taken.
+    shape: (channels, height, width);
+    bits: of the largest value;
     content: their ``keys``."""
 
     files: tuple[Path, ...]
@@ -71,7 +75,9 @@ def headers(files: Sequence[Path]) -> list[ImageHeader]:
     return [ImageHeader(*found) for chunk in _each_chunk("header", files, {}) for found in chunk[0]]
 
 
-def _fill(values: NDArray[np.uint8], files: Sequence[Path], shape: tuple[int, ...], bits: int) -> NDArray[np.bool_]:
+def _fill(
+    values: NDArray[np.uint8], files: Sequence[Path], shape: tuple[int, ...], bits: int
+) -> NDArray[np.bool_]:
     """Decode into the first rows of ``values``; says which files could be read."""
     readable: list[bool] = []
     filled = 0
@@ -83,10 +89,12 @@ def _fill(values: NDArray[np.uint8], files: Sequence[Path], shape: tuple[int, ..
     return np.array(readable, dtype=bool)
 
 
-# ----------------------------------------------------------------------------------------------------------- cache
+# ------------------------------------------------------------------------------------------------------ cache
 
 
-def _cached(files: Sequence[Path], shape: tuple[int, ...], bits: int, size: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+def _cached(
+    files: Sequence[Path], shape: tuple[int, ...], bits: int, size: int
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     folder = cache_folder() / f"{_PREFIX}{_key(files, shape, bits)}"
     with contextlib.suppress(OSError, ValueError):
         found = _mapped(folder)
@@ -113,7 +121,8 @@ def _cached(files: Sequence[Path], shape: tuple[int, ...], bits: int, size: int)
     except OSError as error:
         where = shown(folder.parent, 200)
         raise UserError(
-            f"the decoded images ({size:,} bytes, more than a third of the free memory) cannot be kept in {where}: "
+            f"the decoded images ({size:,} bytes, more than a third of the free memory) cannot be kept in "
+            f"{where}: "
             f"{error.strerror or error}; name another place with XDG_CACHE_HOME"
         ) from error
     finally:
@@ -121,7 +130,8 @@ def _cached(files: Sequence[Path], shape: tuple[int, ...], bits: int, size: int)
 
 
 def _remove_unused(cache: Path) -> None:
-    """Sets that nobody has used for UNUSED_DAYS, and halves of sets whose process died: they can be decoded again."""
+    """Sets that nobody has used for UNUSED_DAYS, and halves of sets whose
+    process died: they can be decoded again."""
     oldest = time.time() - UNUSED_DAYS * 86400
     for folder in cache.glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError):  # another process was first
@@ -145,7 +155,7 @@ def _key(files: Sequence[Path], shape: tuple[int, ...], bits: int) -> str:
     return whole.hexdigest()[:32]
 
 
-# --------------------------------------------------------------------------------------------------------- workers
+# ---------------------------------------------------------------------------------------------------- workers
 
 
 def _each_chunk(what: str, files: Sequence[Path], order: dict[str, Any]) -> Iterator[tuple[list[Any], bytes]]:
@@ -178,7 +188,8 @@ def _each_chunk(what: str, files: Sequence[Path], order: dict[str, Any]) -> Iter
 
 
 def _answer(job: dict[str, Any], place: int, limit: int) -> tuple[list[Any], bytes]:
-    """A worker's answer. A file that ends the worker, or needs too much memory, cannot be read; the others can."""
+    """A worker's answer. A file that ends the worker, or needs too much memory,
+    cannot be read; the others can."""
     try:
         with isolation.answered(_WORKER, job, limit, place) as answer:
             return answer.value, answer.content()

@@ -1,7 +1,8 @@
 """Where the images that a table names lie: which column names them, and which file a cell stands for.
 
-Beside paths relative to the table it finds what competitions and other people's tables have: names of files that lie in a
-folder beside the table, names without an ending, backslashes, and paths that began on another machine.
+Beside paths relative to the table it finds what competitions and other people's tables have:
+names of files that lie in a folder beside the table, names without an ending, backslashes, and
+paths that began on another machine.
 """
 
 from __future__ import annotations
@@ -18,7 +19,21 @@ import polars as pl
 
 from advisor.errors import UserError, shown
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".pbm", ".pnm")
+SUFFIXES = (
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".jfif",
+    ".bmp",
+    ".gif",
+    ".tif",
+    ".tiff",
+    ".webp",
+    ".pgm",
+    ".ppm",
+    ".pbm",
+    ".pnm",
+)
 MOST_FOLDERS = 50
 """So many folders beside a table are looked into, at most two levels down."""
 LOOKED_AT = 50
@@ -35,16 +50,21 @@ _root: ContextVar[Path | None] = ContextVar("image_root", default=None)
 
 @contextlib.contextmanager
 def image_root(folder: str | Path) -> Iterator[None]:
-    """Within this, a table may name no image outside of ``folder``: neither by its path, nor by "..", nor by a link.
+    """Within this, a table may name no image outside of ``folder``: neither by
+    its path, nor by "..", nor by a link.
 
-    For a server, whose users bring tables: without it a table may name any image file that the process can read.
+    For a server, whose users bring tables: without it a table may name any image
+    file that the process can read.
 
     >>> with advisor.image_root("/srv/uploads/17"):  # doctest: +SKIP
     ...     advisor.recommend("/srv/uploads/17/train.csv", "label")
     """
     root = Path(folder).resolve()
     if not root.is_dir():
-        raise UserError(f"{shown(folder, 200)} is no folder; the image root is the folder that all images of a table lie in")
+        raise UserError(
+            f"{shown(folder, 200)} is no folder; the image root is the folder that all images of a table "
+            "lie in"
+        )
     before = _root.set(root)
     try:
         yield
@@ -53,7 +73,8 @@ def image_root(folder: str | Path) -> Iterator[None]:
 
 
 class ImagePaths:
-    """The files of a table's images. table: its file, None for a frame, whose paths are relative to the working directory."""
+    """The files of a table's images. table: its file, None for a frame, whose paths are
+    relative to the working directory."""
 
     def __init__(self, table: Path | None) -> None:
         self.folder = Path() if table is None else table.parent
@@ -63,8 +84,8 @@ class ImagePaths:
     def column(self, frame: pl.DataFrame, *, asked: bool = True) -> str | None:
         """The column that names images which exist, or None.
 
-        asked: whether images were asked for. Else the names must be told by themselves: by their ending, or by lying in a folder
-        that is called like the table.
+        asked: whether images were asked for. Else the names must be told by themselves: by their ending, or
+            by lying in a folder that is called like the table.
         """
         for name, kind in frame.schema.items():
             if kind == pl.String:
@@ -80,18 +101,24 @@ class ImagePaths:
         for name in frame.columns[:MOST_COLUMNS]:
             if frame.schema[name] == pl.String or frame.schema[name].is_integer():
                 cells = frame[name].drop_nulls().cast(pl.String).to_list()
-                if len(set(cells)) == len(cells) > 1 and all(self.file(cell) is not None for cell in cells[:JUDGED]):
+                if len(set(cells)) == len(cells) > 1 and all(
+                    self.file(cell) is not None for cell in cells[:JUDGED]
+                ):
                     return name
         return None
 
     def file(self, cell: str) -> Path | None:
-        """The image that a cell names, or None. UserError where it could be either of two, or lies where none may."""
+        """The image that a cell names, or None. UserError where it could be
+        either of two, or lies where none may."""
         if not cell.strip():
             return None
         outside = False
         for tail in _tails(cell):
             endings = ("",) if _has_suffix(tail) else SUFFIXES
-            places = [self._last, *((self.folder, ending) for ending in endings)]  # first where the one before was
+            places = [
+                self._last,
+                *((self.folder, ending) for ending in endings),
+            ]  # first where the one before was
             for folder, ending in places:
                 if not _may_be_named(found := folder / (tail + ending)):
                     outside = True
@@ -106,9 +133,12 @@ class ImagePaths:
                     if _may_be_named(found := folder / (tail + ending)) and _exists(found)
                 ]
                 if len({folder for folder, _ in there}) > 1:
-                    both = " and in ".join(shown(folder, 80) for folder in dict.fromkeys(folder for folder, _ in there[:2]))
+                    both = " and in ".join(
+                        shown(folder, 80) for folder in dict.fromkeys(folder for folder, _ in there[:2])
+                    )
                     raise UserError(
-                        f"the image '{shown(tail, 60)}' lies in {both}; say in the table which is meant (a table that "
+                        f"the image '{shown(tail, 60)}' lies in {both}; say in the table which is meant (a "
+                        "table that "
                         "is not about these images is read with --kind table)"
                     )
                 if there:
@@ -138,7 +168,8 @@ class ImagePaths:
 
 
 def _tails(cell: str) -> Iterator[str]:
-    """A path as it stands, with slashes for backslashes, and of one that begins at a root its ends, the longest first."""
+    """A path as it stands, with slashes for backslashes, and of one that begins at a
+    root its ends, the longest first."""
     yield cell
     windows = "\\" in cell
     parts = PureWindowsPath(cell).parts if windows else Path(cell).parts
@@ -167,7 +198,9 @@ def _has_suffix(cell: str) -> bool:
 
 def _subfolders(folder: Path) -> list[Path]:
     try:
-        return sorted(child for child in folder.iterdir() if not child.name.startswith((".", "__")) and child.is_dir())
+        return sorted(
+            child for child in folder.iterdir() if not child.name.startswith((".", "__")) and child.is_dir()
+        )
     except OSError:
         return []
 

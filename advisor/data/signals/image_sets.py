@@ -1,4 +1,5 @@
-"""Folders and tables of image files: which files, with which labels, and the one size that they are brought to."""
+"""Folders and tables of image files: which files, with which labels, and the one
+size that they are brought to."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ MOST_WRAPPINGS = 4
 
 @dataclass(frozen=True)
 class _Listed:
-    """Image files of one part with their labels. absent: those that a table names and that do not exist."""
+    """Image files of one part with their labels.
+    absent: those that a table names and that do not exist."""
 
     files: tuple[Path, ...]
     labels: pl.Series | None
@@ -38,9 +40,11 @@ class _Listed:
 
 
 def are_images(source: object, target: str | None = None) -> bool:
-    """Whether a table has a column for each pixel, or its file a column of image files that exist: judged by its first rows.
+    """Whether a table has a column for each pixel, or its file a column of image files
+    that exist: judged by its first rows.
 
-    target: the column to predict, which names no images. A frame has no files beside it: only its columns are looked at.
+    target: the column to predict, which names no images. A frame has no files
+        beside it: only its columns are looked at.
     """
     if isinstance(source, pl.DataFrame) or type(source).__module__.partition(".")[0] == "pandas":
         return bool(named_pixels([str(name) for name in getattr(source, "columns", ())]))
@@ -55,7 +59,10 @@ def are_images(source: object, target: str | None = None) -> bool:
             start = file.read(HEAD_BYTES)
         if start.startswith(b"PAR1"):
             frame = first_rows(path, FIRST_ROWS)
-        elif re.search(rb"\.(png|jpe?g|jfif|bmp|gif|tiff?|webp|p[gpbn]m)\b|pix|px|\dx\d", start, re.IGNORECASE) or paths.folders:
+        elif (
+            re.search(rb"\.(png|jpe?g|jfif|bmp|gif|tiff?|webp|p[gpbn]m)\b|pix|px|\dx\d", start, re.IGNORECASE)
+            or paths.folders
+        ):
             # as a table of its own, so that delimiters, quotes and encodings are read as in the whole
             lines = start.splitlines()[: -1 if len(start) == HEAD_BYTES else None]
             head, mark = b"\n".join(lines[:FIRST_ROWS]), _delimiter(lines[0])
@@ -74,7 +81,8 @@ def _delimiter(line: bytes) -> str:
 
 
 def read_images(source: object, request: Request) -> Found:
-    """A folder (a folder per class, with train/, val/, test/ where present), a table of paths or pixels, or an image file."""
+    """A folder (a folder per class, with train/, val/, test/ where present), a table of
+    paths or pixels, or an image file."""
     origin = shown(source, 200) if isinstance(source, str | Path) else "data-frame"
     notes: dict[str, int] = {}
     columns: tuple[str, ...] = ()
@@ -84,7 +92,10 @@ def read_images(source: object, request: Request) -> Found:
         target, name = "class", Path(source).resolve().name
     elif isinstance(source, str | Path) and Path(source).suffix.lower() in SUFFIXES:
         if request.needs_target:
-            raise UserError(f"{origin} is one image; expected a folder with a folder of images per class, or a table of paths")
+            raise UserError(
+                f"{origin} is one image; expected a folder with a folder of images per class, or a table of "
+                "paths"
+            )
         file = Path(source)
         parts, target, name = {"train": _Listed((file,), None, (file.name,))}, "class", file.stem
     else:
@@ -113,7 +124,11 @@ def _found(
     train = _readable(parts["train"], origin, request, notes)
     assert isinstance(train.values, FileValues)
     shape, bits = train.values.shape, train.values.bits
-    test = _readable(parts["test"], origin, replace(request, like=shape, bits=bits), notes) if "test" in parts else None
+    test = (
+        _readable(parts["test"], origin, replace(request, like=shape, bits=bits), notes)
+        if "test" in parts
+        else None
+    )
     return Found(
         "image", name, origin, target, shape, train, test,
         classification=not columns,
@@ -132,12 +147,18 @@ def _readable(listed: _Listed, origin: str, request: Request, notes: dict[str, i
     for problem in ("corrupt", "oversized"):
         bad = tuple(name for name, own in zip(listed.names, found, strict=True) if own.problem == problem)
         if bad and (not request.needs_target or len(bad) == len(found)):
-            what = "cannot be read as images" if problem == "corrupt" else "declare more than 100 million pixels"
-            raise UserError(f"{origin}: {len(bad):,} of {len(found):,} files {what}: {quoted(bad)}; leave them out")
+            what = (
+                "cannot be read as images" if problem == "corrupt" else "declare more than 100 million pixels"
+            )
+            raise UserError(
+                f"{origin}: {len(bad):,} of {len(found):,} files {what}: {quoted(bad)}; leave them out"
+            )
         notes[f"{problem}_files"] = notes.get(f"{problem}_files", 0) + len(bad)
         lost |= {f"{problem}_files": bad} if bad else {}
     if not good:
-        raise UserError(f"{origin}: none of the {len(found):,} image files can be read; expected PNG, JPEG and the like")
+        raise UserError(
+            f"{origin}: none of the {len(found):,} image files can be read; expected PNG, JPEG and the like"
+        )
     known = [found[position] for position in good]
     sizes = [(own.height, own.width) for own in known]
     colour = any(own.channels == 3 for own in known)
@@ -146,16 +167,20 @@ def _readable(listed: _Listed, origin: str, request: Request, notes: dict[str, i
         raise UserError(f"{origin}: the training images have {shape[0]} channels, image files have 1 or 3")
     if request.like is None:
         notes["image_sizes"] = len(set(sizes)) if len(set(sizes)) > 1 else 0
-    notes["converted_channels"] = notes.get("converted_channels", 0) + sum(own.channels != shape[0] for own in known)
+    notes["converted_channels"] = notes.get("converted_channels", 0) + sum(
+        own.channels != shape[0] for own in known
+    )
     keys = np.array([own.key for own in known], np.uint64)
     rows = np.array(good)
-    labels, groups = (None if column is None else column.gather(rows) for column in (listed.labels, listed.groups))
+    labels, groups = (
+        None if column is None else column.gather(rows) for column in (listed.labels, listed.groups)
+    )
     bits = request.bits if request.bits > BYTE else max(own.bits for own in known)
     values = FileValues(tuple(listed.files[position] for position in good), shape, bits, keys)
     return RawRows(values, labels, groups, tuple(listed.names[position] for position in good), lost)
 
 
-# ---------------------------------------------------------------------------------------------------------- folders
+# ---------------------------------------------------------------------------------------------------- folders
 
 
 def _folder(folder: Path, request: Request, notes: dict[str, int]) -> dict[str, _Listed]:
@@ -168,7 +193,10 @@ def _folder(folder: Path, request: Request, notes: dict[str, int]) -> dict[str, 
     if not set(by_part) & {"train", "test"}:
         by_part = {"train": [root]}
     else:
-        by_part = {"train": by_part.get("train", []) + by_part.get("val", []), "test": by_part.get("test", [])}
+        by_part = {
+            "train": by_part.get("train", []) + by_part.get("val", []),
+            "test": by_part.get("test", []),
+        }
     if request.like is not None and by_part.get("test"):  # given as test rows, or to predict
         by_part = {"train": by_part["test"]}
     if not by_part["train"]:
@@ -181,25 +209,34 @@ def _folder(folder: Path, request: Request, notes: dict[str, int]) -> dict[str, 
         where = shown(root, 200) if part == "train" else f"{shown(root, 200)}: test"
         if not listed.files:
             raise UserError(
-                f"{where} has no images in folders of classes (it has {f'the folders {names}' if names else 'no folders'}); "
+                f"{where} has no images in folders of classes (it has "
+                f"{f'the folders {names}' if names else 'no folders'}); "
                 f"expected a folder of PNG or JPEG files per class{_or_a_table(root)}"
             )
     classes = parts["train"].labels
     if classes is not None and request.like is None and classes.n_unique() < 2:
         raise UserError(
-            f"{shown(root, 200)} has images of one class only, '{shown(classes[0], 40)}'; expected a folder per class"
+            f"{shown(root, 200)} has images of one class only, '{shown(classes[0], 40)}'; expected a folder "
+            "per class"
             f"{_or_a_table(root)}"
         )
     return parts
 
 
 def _or_a_table(root: Path) -> str:
-    found = sorted(file.name for file in root.iterdir() if file.suffix.lower() in (".csv", ".tsv", ".parquet"))
-    return f", or the table of the images as the data: is it {shown(root / found[0], 100)}?" if found else ", or a table of paths"
+    found = sorted(
+        file.name for file in root.iterdir() if file.suffix.lower() in (".csv", ".tsv", ".parquet")
+    )
+    return (
+        f", or the table of the images as the data: is it {shown(root / found[0], 100)}?"
+        if found
+        else ", or a table of paths"
+    )
 
 
 def _unwrapped(folder: Path) -> Path:
-    """The folder, or the only one in it where an archive was unpacked into a folder of its own name, maybe twice."""
+    """The folder, or the only one in it where an archive was unpacked into a
+    folder of its own name, maybe twice."""
     for _ in range(MOST_WRAPPINGS):
         children = _subfolders(folder)
         if len(children) != 1 or children[0].name.lower() in PARTS or not _subfolders(children[0]):
@@ -240,7 +277,9 @@ def _listed(folder: Path, roots: Sequence[Path], request: Request, notes: dict[s
         raise UserError(f"{shown(folder, 200)} has no image files; expected PNG, JPEG and the like")
     names = tuple(os.fsencode(file.relative_to(folder)).decode("utf-8", "replace") for file in files)
     texts = [os.fsencode(label).decode("utf-8", "replace") for label in labels]
-    return _Listed(tuple(files), pl.Series("class", texts, dtype=pl.String) if request.needs_target else None, names)
+    return _Listed(
+        tuple(files), pl.Series("class", texts, dtype=pl.String) if request.needs_target else None, names
+    )
 
 
 def _walked(root: Path) -> Iterator[Path]:
@@ -262,7 +301,7 @@ def _regular_inside(file: Path, inside: Path) -> bool:
         return False
 
 
-# ----------------------------------------------------------------------------------------------------------- tables
+# ----------------------------------------------------------------------------------------------------- tables
 
 
 def _refuse_roles(frame: pl.DataFrame, origin: str, request: Request) -> None:
@@ -271,9 +310,15 @@ def _refuse_roles(frame: pl.DataFrame, origin: str, request: Request) -> None:
         asked = getattr(request, role)
         if request.needs_target and asked is not None and asked not in frame.columns:
             near = shown(did_you_mean(asked, frame.columns))
-            raise UserError(f"{origin} has no column '{shown(asked)}'{near}; it has {', '.join(map(shown, frame.columns[:8]))}")
+            raise UserError(
+                f"{origin} has no column '{shown(asked)}'{near}; it has "
+                f"{', '.join(map(shown, frame.columns[:8]))}"
+            )
     if request.time_column is not None:
-        raise UserError(f"{origin} is a table of images, which has no use for the time column '{shown(request.time_column)}'")
+        raise UserError(
+            f"{origin} is a table of images, which has no use for the time column "
+            f"'{shown(request.time_column)}'"
+        )
 
 
 def _named_column(frame: pl.DataFrame, paths: ImagePaths, request: Request) -> str | None:
@@ -283,21 +328,29 @@ def _named_column(frame: pl.DataFrame, paths: ImagePaths, request: Request) -> s
 def _chosen_column(frame: pl.DataFrame, paths: ImagePaths, origin: str, request: Request) -> str:
     if request.columns:
         if request.columns[0] not in frame.columns:
-            raise UserError(f"{origin} has no column '{shown(request.columns[0])}' of image files, as the training table had")
+            raise UserError(
+                f"{origin} has no column '{shown(request.columns[0])}' of image files, as the training "
+                "table had"
+            )
         return request.columns[0]
     column = _named_column(frame, paths, request)
     if column is None:
         raise UserError(
-            f"{origin} has no column of image files that exist and no column for each pixel of a square; expected paths such as "
+            f"{origin} has no column of image files that exist and no column for each pixel of a square; "
+            "expected paths such as "
             f"cats/1.png, relative to {shown(paths.folder.resolve(), 100)} or to a folder in it"
         )
     return column
 
 
-def _table(frame: pl.DataFrame, paths: ImagePaths, column: str, origin: str, request: Request, notes: dict[str, int]) -> _Listed:
+def _table(
+    frame: pl.DataFrame, paths: ImagePaths, column: str, origin: str, request: Request, notes: dict[str, int]
+) -> _Listed:
     if request.needs_target and request.target is None:
         others = ", ".join(f"'{shown(name, 30)}'" for name in frame.columns if name != column)
-        raise UserError(f"{origin} is a table of images: name the column to predict as its target, of {others or 'none'}")
+        raise UserError(
+            f"{origin} is a table of images: name the column to predict as its target, of {others or 'none'}"
+        )
     if request.target == column:
         raise UserError(f"the target '{shown(column)}' is the column of image files; name another column")
     cells = frame[column].cast(pl.String).fill_null("").to_list()
@@ -311,9 +364,15 @@ def _table(frame: pl.DataFrame, paths: ImagePaths, column: str, origin: str, req
                 f"relative to {shown(paths.folder.resolve(), 100)} or to a folder in it"
             )
         notes["absent_files"] = notes.get("absent_files", 0) + absent
-    target = frame[request.target].gather(kept) if request.needs_target and request.target is not None else None
+    target = (
+        frame[request.target].gather(kept) if request.needs_target and request.target is not None else None
+    )
     group = request.group_column
-    groups = None if group is None or group not in frame.columns else frame[group].gather(kept).cast(pl.String).fill_null("")
+    groups = (
+        None
+        if group is None or group not in frame.columns
+        else frame[group].gather(kept).cast(pl.String).fill_null("")
+    )
     named_by = request.id_column if request.id_column in frame.columns else column
     names = frame[named_by].cast(pl.String).fill_null("")
     absences = tuple(cell for cell, file in zip(cells, files, strict=True) if file is None)

@@ -1,6 +1,8 @@
-"""What a worker process does with image files: read a header, decode. It loads NumPy and Pillow and nothing else.
+"""What a worker process does with image files: read a header, decode. It loads
+NumPy and Pillow and nothing else.
 
-``python -m advisor.data.signals.image_worker`` is started by ``advisor.data.signals.image_decoding``: a reader that crashes on a damaged file ends no more.
+``python -m advisor.data.signals.image_worker`` is started by ``advisor.data.signals.image_decoding``: a
+reader that crashes on a damaged file ends no more.
 """
 
 from __future__ import annotations
@@ -23,15 +25,19 @@ MOST_PIXELS = 100_000_000
 KEY_BYTES = 1 << 16
 """The key of a file is a hash of so many of its first bytes and of its size."""
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
-"""Whatever a file's name says, Pillow tries no other reader: that of EPS starts Ghostscript on the content."""
+"""Whatever a file's name says, Pillow tries no other reader: that of EPS starts
+Ghostscript on the content."""
 _GREY = {"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N", "F"}
 _ORIENTATION = 0x0112
 
 
 class ImageHeader(NamedTuple):
-    """What is known of an image file, without decoding it where its values are bytes. problem: "" or why it cannot be read
-    ("corrupt", "oversized"); channels: 1 (grey) or 3; height, width: as it is shown, its EXIF orientation heeded; key: of its
-    content; bits: those that its values need, at least 8."""
+    """What is known of an image file, without decoding it where its values are bytes.
+    problem: "" or why it cannot be read ("corrupt", "oversized");
+    channels: 1 (grey) or 3;
+    height, width: as it is shown, its EXIF orientation heeded;
+    key: of its content;
+    bits: those that its values need, at least 8."""
 
     problem: str
     channels: int = 0
@@ -56,9 +62,15 @@ def header(file: str) -> ImageHeader:
                 width, height = image.size
                 if width * height > MOST_PIXELS:
                     return ImageHeader("oversized")
-                bits = bits_of(np.asarray(image).max(initial=0)) if image.mode.startswith("I") or image.mode == "F" else BYTE
+                bits = (
+                    bits_of(np.asarray(image).max(initial=0))
+                    if image.mode.startswith("I") or image.mode == "F"
+                    else BYTE
+                )
             width, height = (height, width) if turned else (width, height)
-            return ImageHeader("", 1 if image.mode in _GREY else 3, height, width, int.from_bytes(digest, "little"), bits)
+            return ImageHeader(
+                "", 1 if image.mode in _GREY else 3, height, width, int.from_bytes(digest, "little"), bits
+            )
     except Image.DecompressionBombError:
         return ImageHeader("oversized")
     except Exception:  # noqa: BLE001  Pillow's readers raise anything on damaged files, from SyntaxError to KeyError
@@ -86,7 +98,8 @@ def decode(file: str, shape: tuple[int, ...], bits: int) -> NDArray[np.uint8] | 
 
 
 def _opened(file: str, enough: int, bits: int) -> Image.Image:
-    """The image as it is shown, in mode L or RGB; a large photograph at a half, a quarter or an eighth of its size."""
+    """The image as it is shown, in mode L or RGB; a large photograph at a half, a
+    quarter or an eighth of its size."""
     with Image.open(file, formats=FORMATS) as image:
         if image.size[0] * image.size[1] > MOST_PIXELS:
             raise ValueError("oversized")
@@ -127,7 +140,8 @@ def read_headers(order: Mapping[str, Any], out: IO[bytes]) -> list[ImageHeader]:
 
 
 def decode_all(order: Mapping[str, Any], out: IO[bytes]) -> list[bool]:
-    """Write the pixels of those of order's files that can be read, and say which can. order: files, shape, bits."""
+    """Write the pixels of those of order's files that can be read, and say which can.
+    order: files, shape, bits."""
     readable = []
     for file in order["files"]:
         pixels = decode(file, tuple(order["shape"]), order["bits"])

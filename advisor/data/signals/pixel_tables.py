@@ -1,4 +1,5 @@
-"""Tables with a column per pixel, as digits and letters are handed round: which columns they are, and rows of images."""
+"""Tables with a column per pixel, as digits and letters are handed round: which
+columns they are, and rows of images."""
 
 from __future__ import annotations
 
@@ -25,11 +26,14 @@ MOST_OTHERS = 4
 def named_pixels(names: Sequence[str]) -> tuple[str, ...]:
     """The columns pixel0, pixel1 and so on, or 1x1, 1x2 and so on, of a square; () where there are none."""
     found = tuple(name for name in names if _NAME.fullmatch(name.strip()))
-    return found if square_side(len(found)) >= SMALLEST_SIDE and len(names) - len(found) <= MOST_OTHERS else ()
+    return (
+        found if square_side(len(found)) >= SMALLEST_SIDE and len(names) - len(found) <= MOST_OTHERS else ()
+    )
 
 
 def read_pixels(frame: pl.DataFrame, name: str, origin: str, request: Request) -> Found | None:
-    """Rows of grey images from the pixels' columns, row after row of the image; None where the table has no square of them."""
+    """Rows of grey images from the pixels' columns, row after row of the image; None
+    where the table has no square of them."""
     beside = {getattr(request, role) for role in ("target", "id_column", "group_column")}
     columns = request.columns or named_pixels(frame.columns)
     columns = columns or tuple(column for column in frame.columns if column not in beside)
@@ -39,16 +43,25 @@ def read_pixels(frame: pl.DataFrame, name: str, origin: str, request: Request) -
     cells = {}
     for column in columns:
         if column not in frame.columns:
-            raise UserError(f"{shown(origin)} has no column '{shown(column, 40)}'; expected the pixels of the training table")
+            raise UserError(
+                f"{shown(origin)} has no column '{shown(column, 40)}'; expected the pixels of the training "
+                "table"
+            )
         numbers = finite_numbers(frame[column], number_format(frame[column]))
         if numbers is None and not request.columns:
             return None
         if numbers is None or numbers.null_count():
-            raise UserError(f"{shown(origin)}: pixels are missing in column '{shown(column, 40)}'; expected numbers in all rows")
+            raise UserError(
+                f"{shown(origin)}: pixels are missing in column '{shown(column, 40)}'; expected numbers in "
+                "all rows"
+            )
         cells[column] = numbers
     if request.needs_target and request.target is None:
         others = ", ".join(f"'{shown(column, 30)}'" for column in frame.columns if column not in cells)
-        raise UserError(f"{shown(origin)} is a table of pixels: name the column to predict as its target, of {others or 'none'}")
+        raise UserError(
+            f"{shown(origin)} is a table of pixels: name the column to predict as its target, of "
+            f"{others or 'none'}"
+        )
     flat = np.stack([numbers.to_numpy() for numbers in cells.values()], axis=1)
     whole = np.array_equal(flat, np.rint(flat))
     values = (flat.astype(np.int64) if whole else flat).reshape(len(flat), side, side)

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MOST_SIDE = 224
-"""Images are brought to at most so many pixels on the longer side (He et al. 2016 and most since train on as many)."""
+"""Images are brought to at most so many pixels on the longer side (He et al. 2016
+and most since train on as many)."""
 MOST_CHANNELS = 16
 LUMA = (0.299, 0.587, 0.114)
 """Grey of a colour (ITU-R BT.601, as Pillow has it)."""
@@ -22,7 +23,8 @@ BYTE, MOST_BITS = 8, 16
 
 
 def bits_of(largest: float) -> int:
-    """Bits that whole numbers up to this one need, from 8: cameras and scanners leave the upper of 16 bits empty."""
+    """Bits that whole numbers up to this one need, from 8: cameras and scanners
+    leave the upper of 16 bits empty."""
     return min(max(int(largest).bit_length(), BYTE), MOST_BITS)
 
 
@@ -83,8 +85,8 @@ def brought_to(images: NDArray[np.uint8], shape: tuple[int, ...], where: str) ->
 def fitted(image: Image, size: tuple[int, int]) -> NDArray[np.uint8]:
     """An image of mode L or RGB -> (c, height, width): scaled with its aspect kept, centred.
 
-    What is left on two sides gets the mean colour of the image's border: bars of another colour would be edges that tell
-    the shape of the original.
+    What is left on two sides gets the mean colour of the image's border: bars of another colour would be
+    edges that tell the shape of the original.
     """
     from PIL import Image as Images
 

@@ -1,7 +1,7 @@
 """What the readers of images and sequences hand over: rows whose values may not have been decoded yet.
 
-Which rows are held out is decided by their content before any value is decoded, so that a set larger than memory is
-decoded once, part by part, into its place.
+Which rows are held out is decided by their content before any value is decoded, so that a set larger than
+memory is decoded once, part by part, into its place.
 """
 
 from __future__ import annotations
@@ -41,12 +41,14 @@ class Values(Protocol):
         """A number per row, made of its content: equal rows have equal ones."""
 
     def take(self, rows: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """The values of these rows (those that can be read, in order), and which of the rows could be read."""
+        """The values of these rows (those that can be read, in order), and which
+        of the rows could be read."""
 
 
 @dataclass(frozen=True)
 class ArrayValues:
-    """Values in memory (or mapped): images uint8 (n, channels, height, width), sequences float32 (n, channels, length)."""
+    """Values in memory (or mapped): images uint8 (n, channels, height, width),
+    sequences float32 (n, channels, length)."""
 
     array: NDArray[Any]
 
@@ -70,9 +72,12 @@ class ArrayValues:
 
 @dataclass(frozen=True)
 class RawRows:
-    """Rows as they were read. answer: their target cells; groups: their groups as text; each None where there is none.
+    """Rows as they were read.
+    answer: their target cells;
+    groups: their groups as text; each None where there is none.
 
-    names: the file's name or id of each row, "" where it has none. lost: of files that are no rows, by the note that counts them.
+    names: the file's name or id of each row, "" where it has none.
+    lost: of files that are no rows, by the note that counts them.
     """
 
     values: Values
@@ -87,14 +92,19 @@ class RawRows:
 
 @dataclass(frozen=True)
 class Found:
-    """What a source holds. task: what the format says of the target, None where it does not.
+    """What a source holds.
+    task: what the format says of the target, None where it does not.
 
-    name: the data set's short name. shape: (channels, height, width) or (channels, length) of the values. columns: those of
-    a table that hold the values (or the paths); id_column, order_column: those that name a row and order its points.
-    channels_last: the source's arrays of sequences stand as (rows, points, channels); bits: those of the largest pixel;
-    ignored: columns of a table that hold neither values nor anything that was asked for. notes: what was repaired or left
-    out, as counts. told: what else to know of how a file was read, as code -> sentence; encoding, sheet: as ``Source`` has
-    them.
+    name: the data set's short name.
+    shape: (channels, height, width) or (channels, length) of the values.
+    columns: those of a table that hold the values (or the paths);
+    id_column, order_column: those that name a row and order its points.
+    channels_last: the source's arrays of sequences stand as (rows, points, channels);
+    bits: those of the largest pixel;
+    ignored: columns of a table that hold neither values nor anything that was asked for.
+    notes: what was repaired or left out, as counts.
+    told: what else to know of how a file was read, as code -> sentence;
+    encoding, sheet: as ``Source`` has them.
     """
 
     kind: Kind
@@ -129,9 +139,12 @@ class Found:
 
 @dataclass(frozen=True)
 class Request:
-    """How a source is to be read. channels: "first" or "last", where arrays of sequences have them, None to find out; bits:
-    those of the largest pixel where it is more than a byte, else they are found out; like: channels and size that the rows
-    must be brought to, as a saved model's schema has them; needs_target: False for rows to predict. form: of a file.
+    """How a source is to be read.
+    channels: "first" or "last", where arrays of sequences have them, None to find out;
+    bits: those of the largest pixel where it is more than a byte, else they are found out;
+    like: channels and size that the rows must be brought to, as a saved model's schema has them;
+    needs_target: False for rows to predict.
+    form: of a file.
     """
 
     target: str | None = None
@@ -160,7 +173,8 @@ def canonical(row: NDArray[np.float32]) -> bytes:
 
 
 def lengths_of(values: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Per sequence of shape (rows, channels, length) the number of points up to its last one in any channel."""
+    """Per sequence of shape (rows, channels, length) the number of points up to
+    its last one in any channel."""
     lengths = np.zeros(len(values), np.int64)
     for start in range(0, len(values), 1024):
         filled: NDArray[np.bool_] = np.logical_not(np.isnan(values[start : start + 1024]).all(axis=1))

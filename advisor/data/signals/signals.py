@@ -1,4 +1,5 @@
-"""Images and sequences -> training rows and test rows as arrays, with what is needed to read new rows alike."""
+"""Images and sequences -> training rows and test rows as arrays, with what is
+needed to read new rows alike."""
 
 from __future__ import annotations
 
@@ -44,12 +45,16 @@ TargetColumn = tuple[Task, pl.Series]
 class SignalSchema:
     """All that is needed to read new rows in the same way.
 
-    target: what is predicted: "class" for folders of classes, else the name of the array or column. classes: labels in code
-    order, () for regression. size: (height, width) that all images are brought to, or (length,) of the longest training
-    sequence. missing: points are missing in training sequences, or their lengths differ. columns: of a table, those that hold
-    the values (or the paths of images); id_column, order_column: those that name a row and give the order of its points.
-    channels_last: arrays of sequences stood as (rows, points, channels). bits: those of the largest pixel (12 where a scanner
-    filled so many of 16), 0 for a schema that was saved without. cleaning: what is taken out of sequences.
+    target: what is predicted: "class" for folders of classes, else the name of the array or column.
+    classes: labels in code order, () for regression.
+    size: (height, width) that all images are brought to, or (length,) of the longest training sequence.
+    missing: points are missing in training sequences, or their lengths differ.
+    columns: of a table, those that hold the values (or the paths of images);
+    id_column, order_column: those that name a row and give the order of its points.
+    channels_last: arrays of sequences stood as (rows, points, channels).
+    bits: those of the largest pixel (12 where a scanner filled so many of 16), 0
+        for a schema that was saved without.
+    cleaning: what is taken out of sequences.
     encoding, sheet: of the training rows' file, as ``reading.Source`` has them.
     given: the classes as an array of labels has them; None where they are those of a file, which are text.
     """
@@ -92,20 +97,24 @@ class SignalSchema:
         """The schema that ``to_dict`` wrote."""
         lists = {name: tuple(data[name]) for name in ("classes", "size", "columns")}
         given = ClassValues(**data["given"]) if data.get("given") else None
-        return cls(**{**data, **lists, "cleaning": Cleaning.from_dict(data.get("cleaning", {})), "given": given})
+        return cls(
+            **{**data, **lists, "cleaning": Cleaning.from_dict(data.get("cleaning", {})), "given": given}
+        )
 
 
 @dataclass(frozen=True)
 class SignalSet:
     """A set of images or sequences, read and divided.
 
-    fingerprint: 32 hex digits of the content (not of the order of rows, not of a given test set's target). notes: what was
-    repaired or left out, as counts: "corrupt_files", "files_ignored", "image_sizes" (distinct ones, where they differ),
-    "converted_channels", "arrays_ignored", "infinite_values", "empty_sequences", "cut_sequences" (test rows longer than all
-    training rows), "marked_values", "glitches", "channels_last" (1), "rows_without_target", "rows_alone_in_their_class",
-    "test_rows_of_unseen_class". train_names, test_names: the file or id of each row,
-    "" where there is none. ignored: columns of a table that are not used, as they hold texts or name the rows. lost: of the files
-    that notes count, by the note, those of the training and of the test rows.
+    fingerprint: 32 hex digits of the content (not of the order of rows, not of a given test set's target).
+    notes: what was repaired or left out, as counts: "corrupt_files", "files_ignored", "image_sizes"
+        (distinct ones, where they differ), "converted_channels", "arrays_ignored",
+        "infinite_values", "empty_sequences", "cut_sequences" (test rows longer than all training
+        rows), "marked_values", "glitches", "channels_last" (1), "rows_without_target",
+        "rows_alone_in_their_class", "test_rows_of_unseen_class".
+    train_names, test_names: the file or id of each row, "" where there is none.
+    ignored: columns of a table that are not used, as they hold texts or name the rows.
+    lost: of the files that notes count, by the note, those of the training and of the test rows.
     told: what else to know of how a file was read, as code -> sentence.
     """
 
@@ -140,17 +149,19 @@ class SignalSet:
 def kind_of(source: object, kind: str | None = None, target: str | None = None) -> Kind:
     """What the rows of a source are; ``kind``, where it is given, decides. UserError for an unknown kind.
 
-    A folder, a table with a column for each pixel, or the file of a table with a column (not the ``target``) of image files holds
-    images; files of the UCR/UEA archive hold
-    sequences; arrays are told by their dimensions: (n, h, w, c), bytes (n, h, w) or numbers (n, h, h) images, else sequences.
-    All else is a table.
+    A folder, a table with a column for each pixel, or the file of a table with a column (not
+    the ``target``) of image files holds images; files of the UCR/UEA archive hold sequences;
+    arrays are told by their dimensions: (n, h, w, c), bytes (n, h, w) or numbers (n, h, h)
+    images, else sequences. All else is a table.
     """
     if kind is not None:
         return check_kind(kind)
     if isinstance(source, np.ndarray):
         return arrays.kind_of_array(source.shape, source.dtype)
     if isinstance(source, Mapping):
-        main = next((value for name, value in source.items() if str(name).lower().startswith(("x", "im"))), None)
+        main = next(
+            (value for name, value in source.items() if str(name).lower().startswith(("x", "im"))), None
+        )
         array = np.array(()) if main is None else arrays.as_array(main, "X", "the data")
         return arrays.kind_of_array(array.shape, array.dtype)
     if isinstance(source, str | Path):
@@ -184,18 +195,23 @@ def load_signals(
 ) -> SignalSet:
     """Read a set of images or sequences and set test rows apart.
 
-    target: the array or column to predict; None where the format has its own (folders, ``.ts``, y in ``.npz``). test: test
-    rows in any format; without it the source's own test part, else ``test_fraction`` of the rows is held out: whole groups
-    with ``group_column``, else at random with each class in its share; which rows these are depends on their content and
-    ``seed``, not on their order. id_column, time_column: of a long table of sequences. channels: "first" or "last", where
-    three-dimensional arrays of sequences have them; by default the other axis is the one whose neighbours resemble each
-    other. Arrays group, group_train are used as groups where they are there. UserError for everything that the user can mend.
+    target: the array or column to predict; None where the format has its own
+        (folders, ``.ts``, y in ``.npz``).
+    test: test rows in any format; without it the source's own test part, else ``test_fraction`` of the rows
+        is held out: whole groups with ``group_column``, else at random with each class in its share; which
+        rows these are depends on their content and ``seed``, not on their order.
+    id_column, time_column: of a long table of sequences.
+    channels: "first" or "last", where three-dimensional arrays of sequences have them; by default the other
+        axis is the one whose neighbours resemble each other. Arrays group, group_train are used as groups
+        where they are there. UserError for everything that the user can mend.
     """
     chosen_kind = kind_of(source, kind, target)
     if chosen_kind == "table" and kind is None and id_column is not None:
         chosen_kind = "sequence"  # of a long table: a table's rows have no use for an id
     if chosen_kind == "table":
-        raise UserError(f"{shown(source, 200)} is a table; name kind image or sequence to read it as one of these")
+        raise UserError(
+            f"{shown(source, 200)} is a table; name kind image or sequence to read it as one of these"
+        )
     if task is not None and task not in get_args(Task):
         near = did_you_mean(str(task), get_args(Task))
         raise UserError(f"task is '{shown(task)}'{near}; expected binary, multiclass or regression")
@@ -206,7 +222,9 @@ def load_signals(
     form = FileForm(encoding, sheet)
     request = Request(target, id_column, time_column, group_column, max_bytes, channels, form=form)
     found = _read(source, chosen_kind, request)
-    alike = replace(request, like=found.shape, columns=found.columns, channels=_where_channels(found), bits=found.bits)
+    alike = replace(
+        request, like=found.shape, columns=found.columns, channels=_where_channels(found), bits=found.bits
+    )
     given = found.test if test is None else _read(test, chosen_kind, alike).train
     notes = dict(found.notes)
     if test is not None and given is not None:
@@ -225,7 +243,11 @@ def load_signals(
     check_target(answer, chosen, found.target, len(found.train.values))
     held = np.zeros(len(usable), dtype=bool)
     if given is None:
-        helpers = [] if found.train.groups is None else [found.train.groups.gather(usable).alias(found.group_column or "group")]
+        helpers = (
+            []
+            if found.train.groups is None
+            else [found.train.groups.gather(usable).alias(found.group_column or "group")]
+        )
         mixed = row_keys(pl.DataFrame({"key": keys}), seed)
         held = held_out_rows(answer, chosen, helpers, mixed, test_fraction, seed)
     train = _decoded(found.train, usable[~held], answer.filter(~held), notes)
@@ -239,22 +261,35 @@ def load_signals(
     if schema.classes and _are_arrays(source) and found.train.answer is not None:
         schema = replace(schema, given=class_values(schema.classes, keyed, found.train.answer))
     fingerprint = _fingerprint(keys, answer, found)
-    divided = _divided(found, schema, fingerprint, train, tested, "held-out" if given is None else "file", notes)
+    divided = _divided(
+        found, schema, fingerprint, train, tested, "held-out" if given is None else "file", notes
+    )
     headless = [found.train.lost] if given is None else [found.train.lost, given.lost]
     return replace(divided, lost=_lost(*headless, {"corrupt_files": train.corrupt + tested.corrupt}))
 
 
-def read_signals(source: object, schema: SignalSchema, form: FileForm | None = None) -> tuple[Signals, tuple[str, ...]]:
-    """New rows for a saved model, brought to the schema's channels and size, with their names; no target is needed.
+def read_signals(
+    source: object, schema: SignalSchema, form: FileForm | None = None
+) -> tuple[Signals, tuple[str, ...]]:
+    """New rows for a saved model, brought to the schema's channels and size,
+    with their names; no target is needed.
 
-    source: any format, also NumPy arrays. A sequence longer than all training sequences is cut at its end. UserError where
-    the rows do not fit or an image cannot be read: a row left out would have no prediction.
+    source: any format, also NumPy arrays. A sequence longer than all training sequences is
+        cut at its end. UserError where the rows do not fit or an image cannot be read: a
+        row left out would have no prediction.
     """
     request = Request(
-        schema.target, schema.id_column, schema.order_column, max_bytes=MAX_BYTES,
-        like=schema.shape, needs_target=False, columns=schema.columns, channels=_where_channels(schema), bits=schema.bits,
+        schema.target,
+        schema.id_column,
+        schema.order_column,
+        max_bytes=MAX_BYTES,
+        like=schema.shape,
+        needs_target=False,
+        columns=schema.columns,
+        channels=_where_channels(schema),
+        bits=schema.bits,
         form=form or schema.form,
-    )  # fmt: skip
+    )
     found = _read(source, schema.kind, request)
     rows = np.arange(len(found.train.values))
     values, readable = found.train.values.take(rows)
@@ -283,11 +318,18 @@ def _read(source: object, kind: Kind, request: Request) -> Found:
     if _are_arrays(source):
         return arrays.read_arrays(source, kind, request)
     if request.channels is not None and request.like is None:
-        raise UserError(f"{shown(source, 200)} says itself which its channels are; leave out channels, which is for arrays")
-    return image_sets.read_images(source, request) if kind == "image" else series_tables.read_sequences(source, request)
+        raise UserError(
+            f"{shown(source, 200)} says itself which its channels are; leave out channels, which is for "
+            "arrays"
+        )
+    return (
+        image_sets.read_images(source, request)
+        if kind == "image"
+        else series_tables.read_sequences(source, request)
+    )
 
 
-# ---------------------------------------------------------------------------------------------------------- target
+# ----------------------------------------------------------------------------------------------------- target
 
 
 def _target(found: Found, task: Task | None, notes: dict[str, int]) -> TargetColumn:
@@ -297,7 +339,9 @@ def _target(found: Found, task: Task | None, notes: dict[str, int]) -> TargetCol
         raise UserError(f"{found.origin} has no labels; expected a label for each row")
     asked = task or found.task
     of_classes = asked is None and found.classification
-    chosen, answer, _ = read_target(cells.alias(found.target), found.target, "multiclass" if of_classes else asked, notes)
+    chosen, answer, _ = read_target(
+        cells.alias(found.target), found.target, "multiclass" if of_classes else asked, notes
+    )
     if of_classes and answer.drop_nulls().n_unique() <= 2:
         chosen = "binary"
     return chosen, answer
@@ -313,7 +357,9 @@ def _usable(rows: RawRows, answer: pl.Series, notes: dict[str, int]) -> NDArray[
         if empty := int((~points).sum()):
             notes["empty_sequences"] = empty
         if not points.any():
-            raise UserError(f"none of the {len(points):,} sequences has a point: all their values are missing")
+            raise UserError(
+                f"none of the {len(points):,} sequences has a point: all their values are missing"
+            )
         filled = filled & points
     return np.flatnonzero(filled)
 
@@ -321,14 +367,17 @@ def _usable(rows: RawRows, answer: pl.Series, notes: dict[str, int]) -> NDArray[
 def _test_target(
     rows: RawRows, task: Task, classes: tuple[str, ...], name: str, notes: dict[str, int]
 ) -> tuple[pl.Series, NDArray[np.int64]]:
-    """The given test rows' target as the training rows' was read, and which rows have one that can be scored."""
+    """The given test rows' target as the training rows' was read, and which rows
+    have one that can be scored."""
     if rows.answer is None:
         raise UserError(f"the test rows have no target '{shown(name)}'; expected a label for each row")
     cells = rows.answer.alias(name)
     if task == "regression":
         numbers = finite_numbers(cells, number_format(cells))
         if numbers is None:
-            raise UserError(f"the test rows' target '{shown(name)}' holds no numbers, the training rows' does")
+            raise UserError(
+                f"the test rows' target '{shown(name)}' holds no numbers, the training rows' does"
+            )
         answer = numbers
     else:
         answer = known_classes(labels(cells), classes)
@@ -337,7 +386,8 @@ def _test_target(
             first = answer.filter(strange)[0]
             if not answer.is_in(list(classes)).any():
                 raise UserError(
-                    f"the test rows' target '{shown(name)}' has class '{shown(first, 40)}', which no training row has, "
+                    f"the test rows' target '{shown(name)}' has class '{shown(first, 40)}', which no "
+                    "training row has, "
                     "and no other; is it the same target?"
                 )
             notes["test_rows_of_unseen_class"] = int(strange.sum())
@@ -347,11 +397,13 @@ def _test_target(
     if lost:
         notes["test_rows_without_target"] = lost
     if not filled.any():
-        raise UserError(f"no test row has a target '{shown(name)}'; give test rows that have one, or none at all")
+        raise UserError(
+            f"no test row has a target '{shown(name)}'; give test rows that have one, or none at all"
+        )
     return answer.filter(filled), np.flatnonzero(filled)
 
 
-# ---------------------------------------------------------------------------------------------------------- values
+# ----------------------------------------------------------------------------------------------------- values
 
 
 @dataclass(frozen=True)
@@ -371,7 +423,10 @@ def _decoded(rows: RawRows, chosen: NDArray[np.int64], answer: pl.Series, notes:
         notes["corrupt_files"] = notes.get("corrupt_files", 0) + lost
         chosen, answer = chosen[readable], answer.filter(readable)
     if not len(chosen):
-        raise UserError("no row is left for the training or the test part: none of its images can be read, or there are too few")
+        raise UserError(
+            "no row is left for the training or the test part: none of its images can be read, or there are "
+            "too few"
+        )
     groups = None if rows.groups is None else rows.groups.gather(chosen)
     return _Part(values, answer, groups, tuple(rows.names[row] for row in chosen.tolist()), corrupt)
 
@@ -401,10 +456,22 @@ def _schema(found: Found, task: Task, train: _Part) -> SignalSchema:
     kind: Literal["image", "sequence"] = "image" if found.kind == "image" else "sequence"
     group = found.group_column if train.groups is not None else None
     return SignalSchema(
-        kind, found.target, task, classes, found.shape[0], size, missing, group,
-        columns=found.columns, id_column=found.id_column, order_column=found.order_column,
-        channels_last=found.channels_last, bits=found.bits, encoding=found.encoding, sheet=found.sheet,
-    )  # fmt: skip
+        kind,
+        found.target,
+        task,
+        classes,
+        found.shape[0],
+        size,
+        missing,
+        group,
+        columns=found.columns,
+        id_column=found.id_column,
+        order_column=found.order_column,
+        channels_last=found.channels_last,
+        bits=found.bits,
+        encoding=found.encoding,
+        sheet=found.sheet,
+    )
 
 
 def _divided(
@@ -416,22 +483,38 @@ def _divided(
     origin: Literal["file", "held-out"],
     notes: dict[str, int],
 ) -> SignalSet:
-    known = test.answer.is_in(list(schema.classes)).to_numpy() if schema.classes else np.ones(len(test.answer), dtype=bool)
-    if not known.all():  # held out by group, or lost with a file: a class that only the test rows have cannot be learnt
+    known = (
+        test.answer.is_in(list(schema.classes)).to_numpy()
+        if schema.classes
+        else np.ones(len(test.answer), dtype=bool)
+    )
+    if (
+        not known.all()
+    ):  # held out by group, or lost with a file: a class that only the test rows have cannot be learnt
         notes["test_rows_of_unseen_class"] = notes.get("test_rows_of_unseen_class", 0) + int((~known).sum())
         groups = None if test.groups is None else test.groups.filter(known)
         names = tuple(name for name, good in zip(test.names, known, strict=True) if good)
         test = _Part(test.values[known], test.answer.filter(known), groups, names)
     if not len(test.answer):
-        raise UserError("no row is left for the test part; give more rows, another test_fraction, or test rows")
+        raise UserError(
+            "no row is left for the test part; give more rows, another test_fraction, or test rows"
+        )
     if schema.kind == "sequence":
         notes["cut_sequences"] = int((lengths_of(test.values) > schema.size[0]).sum())
     return SignalSet(
-        found.name, found.origin, fingerprint, schema,
-        _dataset(train, schema, found.origin), _dataset(test, schema, found.origin),
-        {what: count for what, count in notes.items() if count}, origin, train.names, test.names,
-        found.ignored, told=found.told,
-    )  # fmt: skip
+        found.name,
+        found.origin,
+        fingerprint,
+        schema,
+        _dataset(train, schema, found.origin),
+        _dataset(test, schema, found.origin),
+        {what: count for what, count in notes.items() if count},
+        origin,
+        train.names,
+        test.names,
+        found.ignored,
+        told=found.told,
+    )
 
 
 def _dataset(part: _Part, schema: SignalSchema, origin: str) -> Dataset:
@@ -452,7 +535,9 @@ def _fitting(values: NDArray[Any], schema: SignalSchema, origin: str) -> NDArray
     if values.ndim - 1 != len(shape):
         raise UserError(f"{origin} has rows of shape {values.shape[1:]}; the training rows have {shape}")
     if values.shape[1] != shape[0]:
-        raise UserError(f"{origin} has {values.shape[1]} channels; the training rows have {shape[0]}: expected as many")
+        raise UserError(
+            f"{origin} has {values.shape[1]} channels; the training rows have {shape[0]}: expected as many"
+        )
     if values.ndim == 4:
         return values  # the reader brought them to their size
     return np.ascontiguousarray(schema.cleaning.in_units(with_length(values, shape[1])))

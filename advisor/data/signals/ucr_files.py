@@ -30,10 +30,13 @@ ArchiveSeries = NDArray[np.float32]
 
 @dataclass
 class Archived:
-    """One file. series: per row (channels, length), NaN for missing; labels: per row, "" for none; target: its name.
+    """One file.
+    series: per row (channels, length), NaN for missing;
+    labels: per row, "" for none;
+    target: its name.
 
-    classes: the labels that the header declares, () for numbers or where none are declared; labelled: False for a file
-    whose rows have no target.
+    classes: the labels that the header declares, () for numbers or where none are declared;
+    labelled: False for a file whose rows have no target.
     """
 
     target: str
@@ -45,10 +48,15 @@ class Archived:
 
 
 def archive_pair(path: Path) -> tuple[Path, Path | None] | None:
-    """The training and the test file: of a NAME_TRAIN, NAME_TEST or NAME (which need not exist), or of a folder with one
-    such pair; None when the path is none of these. A file without a part's name is its own."""
+    """The training and the test file: of a NAME_TRAIN, NAME_TEST or NAME (which need not
+    exist), or of a folder with one such pair; None when the path is none of these. A file
+    without a part's name is its own."""
     if path.is_dir():
-        found = [file for file in path.iterdir() if re.search(r"_train$", file.stem, re.IGNORECASE) and _of_archive(file)]
+        found = [
+            file
+            for file in path.iterdir()
+            if re.search(r"_train$", file.stem, re.IGNORECASE) and _of_archive(file)
+        ]
         names = {file.stem.lower() for file in found}
         if len(names) != 1:
             return None
@@ -64,7 +72,8 @@ def archive_pair(path: Path) -> tuple[Path, Path | None] | None:
 
 
 def _of_archive(path: Path) -> bool:
-    """A .ts or .arff file, or a text file of the archive's names whose first line is numbers: tables are called so, too."""
+    """A .ts or .arff file, or a text file of the archive's names whose first line is
+    numbers: tables are called so, too."""
     suffix = path.suffix.lower()
     if suffix not in (".tsv", ".txt"):
         return suffix in SUFFIXES
@@ -93,26 +102,36 @@ def read_archive(path: Path, max_bytes: int, form: FileForm | None = None) -> Ar
     limit = min(max_bytes, available_memory() // 8)  # numbers as Python objects on their way to an array
     size = path.stat().st_size
     if size > limit:
-        raise UserError(f"{text} has {size:,} bytes; at most {limit:,} are read (max_bytes, or an eighth of the free memory)")
+        raise UserError(
+            f"{text} has {size:,} bytes; at most {limit:,} are read (max_bytes, or an eighth of the free "
+            "memory)"
+        )
     try:
         content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{text} cannot be read: {error.strerror or error}") from error
     if b"\0" in content:
-        raise UserError(f"{text} has a NUL byte at offset {content.index(0):,}: it is damaged, or no text file")
+        raise UserError(
+            f"{text} has a NUL byte at offset {content.index(0):,}: it is damaged, or no text file"
+        )
     lines = _Lines(text, unicode_text(content, text, form or FileForm()).splitlines())
     found = {".ts": _read_ts, ".arff": _read_arff}.get(path.suffix.lower(), _read_text)(lines)
     if not found.series:
         raise UserError(f"{text} has no rows after @data; is it complete?")
     channels = {len(series) for series in found.series}
     if len(channels) > 1:
-        raise UserError(f"{text} has rows of {min(channels)} and of {max(channels)} channels; expected as many in each row")
+        raise UserError(
+            f"{text} has rows of {min(channels)} and of {max(channels)} channels; expected as many in each "
+            "row"
+        )
     if found.labelled and found.regression:
         for number, label in enumerate(found.labels):
             with contextlib.suppress(ValueError):
                 float(label or "nan")
                 continue
-            raise UserError(f"{text}: the target of row {number + 1} is '{shown(label, 40)}'; expected a number")
+            raise UserError(
+                f"{text}: the target of row {number + 1} is '{shown(label, 40)}'; expected a number"
+            )
     return found
 
 
@@ -144,7 +163,8 @@ def _numbers(cells: str, lines: _Lines) -> ArchiveSeries:
         except ValueError as error:
             bad = next(part for part in parts if not _is_number(part))
             raise lines.wrong(
-                f"'{shown(bad.strip(), 40)}' is no number; expected numbers with commas between, ? for missing"
+                f"'{shown(bad.strip(), 40)}' is no number; expected numbers with commas between, ? for "
+                "missing"
             ) from error
     with np.errstate(over="ignore", invalid="ignore"):
         return values.astype(np.float32)
@@ -158,7 +178,7 @@ def _is_number(text: str) -> bool:
     return True
 
 
-# ------------------------------------------------------------------------------------------------------------ text
+# ------------------------------------------------------------------------------------------------------- text
 
 
 def _cells(line: str) -> list[str]:
@@ -167,7 +187,8 @@ def _cells(line: str) -> list[str]:
 
 
 def _read_text(lines: _Lines) -> Archived:
-    """A label and the points of a series in each line; labels that are not whole numbers are numbers to predict."""
+    """A label and the points of a series in each line; labels that are not whole
+    numbers are numbers to predict."""
     found = Archived("class", labelled=True)
     for line in lines:
         label, *points = _cells(line)
@@ -175,13 +196,15 @@ def _read_text(lines: _Lines) -> Archived:
             raise lines.wrong("it has one cell; expected a label and the points of a series")
         found.series.append(_numbers(",".join(points), lines)[None])
         number = float(_numbers(label, lines)[0])
-        found.labels.append("" if np.isnan(number) else f"{number:.0f}" if number.is_integer() else label.strip())
+        found.labels.append(
+            "" if np.isnan(number) else f"{number:.0f}" if number.is_integer() else label.strip()
+        )
     if any(not label.lstrip("-").isdecimal() for label in found.labels if label):
         found.target, found.regression = "target", True
     return found
 
 
-# -------------------------------------------------------------------------------------------------------------- .ts
+# -------------------------------------------------------------------------------------------------------- .ts
 
 
 def _read_ts(lines: _Lines) -> Archived:
@@ -194,7 +217,9 @@ def _read_ts(lines: _Lines) -> Archived:
     labelled = regression or words[0] == "true"
     classes = () if regression else tuple(header.get("classlabel", [])[1:])
     if labelled and not regression and not classes:
-        raise lines.wrong("@classlabel is true and names no class; expected them behind it, as in @classlabel true 1 2")
+        raise lines.wrong(
+            "@classlabel is true and names no class; expected them behind it, as in @classlabel true 1 2"
+        )
     found = Archived("target" if regression else "class", classes, regression, labelled)
     timed = header.get("timestamps", ["false"])[0] == "true"
     wanted = _dimensions(header, lines)
@@ -202,7 +227,9 @@ def _read_ts(lines: _Lines) -> Archived:
         parts = line.split(":") if not timed else _split_timed(line)
         label = parts.pop().strip() if labelled else ""
         if not parts or (len(parts) == 1 and not parts[0].strip()):
-            raise lines.wrong("it has a label and no values; expected values:label, channels with : between them")
+            raise lines.wrong(
+                "it has a label and no values; expected values:label, channels with : between them"
+            )
         if wanted is not None and len(parts) != wanted:
             has = f"it has {len(parts)} channels{' and a label' * labelled}"
             raise lines.wrong(f"{has}; the header or the first row has {wanted}")
@@ -216,7 +243,10 @@ def _read_ts(lines: _Lines) -> Archived:
 
 
 def _unknown(label: str, classes: Sequence[str]) -> str:
-    return f"the label '{shown(label, 40)}' is none of the classes of the header ({shown(', '.join(classes), 60)})"
+    return (
+        f"the label '{shown(label, 40)}' is none of the classes of the header "
+        f"({shown(', '.join(classes), 60)})"
+    )
 
 
 _FLAGS = ("timestamps", "targetlabel", "univariate", "missing", "equallength")
@@ -227,14 +257,21 @@ def _ts_header(lines: _Lines) -> dict[str, list[str]]:
     header: dict[str, list[str]] = {}
     for line in lines:
         if not line.startswith("@"):
-            raise lines.wrong(f"'{shown(line, 40)}' stands before @data; expected a header line such as @classlabel true 1 2")
+            raise lines.wrong(
+                f"'{shown(line, 40)}' stands before @data; expected a header line such as @classlabel true "
+                "1 2"
+            )
         words = line[1:].split()
         if not words:
             raise lines.wrong("a lone @; expected a header line such as @data")
         name = words[0].lower()
         if name == "data":
             return header
-        values = [words[1].lower() if words[1].lower() in ("true", "false") else words[1], *words[2:]] if words[1:] else []
+        values = (
+            [words[1].lower() if words[1].lower() in ("true", "false") else words[1], *words[2:]]
+            if words[1:]
+            else []
+        )
         if name in header:
             raise lines.wrong(f"@{shown(name, 40)} stands twice in the header; leave one out")
         if name in ("classlabel", *_FLAGS) and not values:
@@ -263,7 +300,9 @@ def _timed(part: str, lines: _Lines) -> ArchiveSeries:
     pairs = re.findall(r"\(([^()]*),([^(),]*)\)", part)
     rest = re.sub(r"\([^()]*,[^(),]*\)", "", part)
     if not pairs or rest.strip(", \t"):
-        raise lines.wrong(f"'{shown(part.strip(), 40)}' are no (time,value) pairs, which @timestamps true asks for")
+        raise lines.wrong(
+            f"'{shown(part.strip(), 40)}' are no (time,value) pairs, which @timestamps true asks for"
+        )
     return _numbers(",".join(value for _, value in pairs), lines)
 
 
@@ -276,7 +315,7 @@ def _stacked(channels: Sequence[ArchiveSeries]) -> ArchiveSeries:
     return values
 
 
-# ------------------------------------------------------------------------------------------------------------ .arff
+# ------------------------------------------------------------------------------------------------------ .arff
 
 
 @dataclass(frozen=True)
@@ -296,14 +335,21 @@ def _read_arff(lines: _Lines) -> Archived:
     odd = next((attribute for attribute in values if attribute.kind == "nominal"), None)
     if not values or odd is not None or (relational and len(values) > 1):
         raise lines.wrong(
-            f"attribute '{shown((odd or last).name, 40)}' does not fit: expected one numeric attribute per point in time, or "
+            f"attribute '{shown((odd or last).name, 40)}' does not fit: expected one numeric attribute per "
+            "point in time, or "
             "one relational attribute of channels, and the class as the last attribute"
         )
-    found = Archived(last.name if labelled else "class", last.levels, labelled and last.kind == "numeric", labelled)
+    found = Archived(
+        last.name if labelled else "class", last.levels, labelled and last.kind == "numeric", labelled
+    )
     for line in lines:
         if line.startswith("{"):
             raise lines.wrong("a sparse row in { }; expected all values, with commas between")
-        label, series = _relational_row(line, labelled, lines) if relational else _plain_row(line, labelled, len(values), lines)
+        label, series = (
+            _relational_row(line, labelled, lines)
+            if relational
+            else _plain_row(line, labelled, len(values), lines)
+        )
         if found.classes and label not in found.classes and label not in ("", "?"):
             raise lines.wrong(_unknown(label, found.classes))
         found.labels.append("" if label == "?" else label)
@@ -353,7 +399,8 @@ def _attribute(line: str, lines: _Lines) -> _Attribute:
     if first == "relational":
         return _Attribute(name, "relational")
     raise lines.wrong(
-        f"attribute '{shown(name, 40)}' has the type '{shown(kind, 40)}'; expected numeric, relational or classes in braces"
+        f"attribute '{shown(name, 40)}' has the type '{shown(kind, 40)}'; expected numeric, relational or "
+        "classes in braces"
     )
 
 
@@ -375,13 +422,17 @@ def _plain_row(line: str, labelled: bool, points: int, lines: _Lines) -> tuple[s
             raise lines.wrong(f"it has one cell; expected {points} values and a label")
     numbers = _numbers(cells, lines)
     if len(numbers) != points:
-        raise lines.wrong(f"it has {len(numbers)} values{' and a label' * labelled}; the header declares {points}")
+        raise lines.wrong(
+            f"it has {len(numbers)} values{' and a label' * labelled}; the header declares {points}"
+        )
     return label, numbers[None]
 
 
 def _relational_row(line: str, labelled: bool, lines: _Lines) -> tuple[str, ArchiveSeries]:
     match = re.match(r"""(['"])(.*)\1\s*(?:,(.*))?$""", line)
     if match is None or (match[3] is None) == labelled:
-        raise lines.wrong("expected a quoted series, channels with \\n between them, then a comma and the label")
+        raise lines.wrong(
+            "expected a quoted series, channels with \\n between them, then a comma and the label"
+        )
     channels = [_numbers(channel, lines) for channel in match[2].split("\\n")]
     return (match[3] or "").strip().strip("'\""), _stacked(channels)

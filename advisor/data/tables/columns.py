@@ -1,4 +1,5 @@
-"""One column: what it is (inferred, with a reason) and how its cells are read, for training and for new rows alike."""
+"""One column: what it is (inferred, with a reason) and how its cells are read,
+for training and for new rows alike."""
 
 from __future__ import annotations
 
@@ -22,24 +23,75 @@ MOST_JUDGED = 10_000
 """By so many of its cells, spread over all, it is judged which type most of a column can be read as."""
 MOSTLY = 0.95
 """Text becomes numbers or dates when this share of the cells that are no missing-marks can be read so."""
-MISSING_MARKS: tuple[str, ...] = ("?", "-", "--", ".", "*", "n/a", "n.a.", "na", "nan", "null", "none", "nil", "unknown")
-MISSING_MARKS += ("missing", "not available", "#n/a", "#div/0!", "#value!", "#ref!", "#name?", "#num!", "#null!", "#error!")
-"""Words that do not speak against numbers or dates in a column (there they are missing; elsewhere they are levels)."""
-BOOLEAN_WORDS: tuple[tuple[str, str], ...] = (("false", "true"), ("no", "yes"), ("n", "y"), ("f", "t"), ("off", "on"), ("0", "1"))
-BOOLEAN_WORDS += (("falsch", "wahr"), ("nein", "ja"), ("faux", "vrai"), ("non", "oui"), ("falso", "verdadero"), ("no", "sí"))
-BOOLEAN_WORDS += (("no", "si"), ("falso", "vero"), ("falso", "verdadeiro"), ("não", "sim"), ("nee", "ja"), ("nej", "ja"))
+MISSING_MARKS: tuple[str, ...] = (
+    "?",
+    "-",
+    "--",
+    ".",
+    "*",
+    "n/a",
+    "n.a.",
+    "na",
+    "nan",
+    "null",
+    "none",
+    "nil",
+    "unknown",
+)
+MISSING_MARKS += (
+    "missing",
+    "not available",
+    "#n/a",
+    "#div/0!",
+    "#value!",
+    "#ref!",
+    "#name?",
+    "#num!",
+    "#null!",
+    "#error!",
+)
+"""Words that do not speak against numbers or dates in a column (there they are
+missing; elsewhere they are levels)."""
+BOOLEAN_WORDS: tuple[tuple[str, str], ...] = (
+    ("false", "true"),
+    ("no", "yes"),
+    ("n", "y"),
+    ("f", "t"),
+    ("off", "on"),
+    ("0", "1"),
+)
+BOOLEAN_WORDS += (
+    ("falsch", "wahr"),
+    ("nein", "ja"),
+    ("faux", "vrai"),
+    ("non", "oui"),
+    ("falso", "verdadero"),
+    ("no", "sí"),
+)
+BOOLEAN_WORDS += (
+    ("no", "si"),
+    ("falso", "vero"),
+    ("falso", "verdadeiro"),
+    ("não", "sim"),
+    ("nee", "ja"),
+    ("nej", "ja"),
+)
 """Pairs of words (false, true), in lower case, that make a column boolean."""
 ASKED = "asked for"
 """Why a column has its type where the person gave it."""
-CODE_NAME = re.compile(r"(^|[_\W])(id|ids|code|zip|zipcode|postcode|plz)$|[a-z](ID|Id|Code)$", re.IGNORECASE | re.ASCII)
+CODE_NAME = re.compile(
+    r"(^|[_\W])(id|ids|code|zip|zipcode|postcode|plz)$|[a-z](ID|Id|Code)$", re.IGNORECASE | re.ASCII
+)
 """A column of integers with such a name and at most MAX_CODES values holds codes, not quantities."""
 MAX_CODES = 200
 NINES = frozenset(sign * float("9" * digits) for digits in range(2, 9) for sign in (-1, 1))
 _FILLS = (1e20, 1e30, 9.96921e36, 3.4028235e38)
-FILLS = frozenset(float(kind(sign * value)) for value in _FILLS for sign in (-1, 1) for kind in (float, np.float32))
+FILLS = frozenset(
+    float(kind(sign * value)) for value in _FILLS for sign in (-1, 1) for kind in (float, np.float32)
+)
 FILLS |= {-(2.0**15), -(2.0**31)}
-"""Numbers that people type for a missing cell, and those that instruments and file formats fill it with (netCDF's default, the
-climate models' 1e20, the ends of integers and floats)."""
+"""Numbers that people type for a missing cell, and those that instruments and file formats fill it with
+(netCDF's default, the climate models' 1e20, the ends of integers and floats)."""
 MARKED_ROWS = 2
 """Such a number marks missing cells when so many rows have it: a single one may be a slip."""
 EXACT_IN_FLOAT = 2**53
@@ -68,14 +120,17 @@ _YEAR = r"(?:^|\D)(?:1[5-9]|2[01])\d\d(?:\D|$)"
 _TIMES = ("", " %H:%M:%S%.f", "T%H:%M:%S%.f", " %H:%M", "T%H:%M", " %I:%M %p", " %I:%M:%S %p")
 _OFFSET = r"(:\d\d(?:\.\d+)?)\s*(?:Z|UTC|[+-]\d\d:?\d\d)$"
 _NUMBER = {
-    # groups of thousands never begin with a 0: 0,497 has a decimal comma, as has 5,734E+02; 1,00,000 has lakhs (India)
-    ".": r"^[-+]?(?:(?:[1-9]\d{0,2}(?:[, ']\d{3})+|[1-9]\d?(?:,\d{2})+,\d{3})(?:\.\d*)?|\d*(?:\.\d*)?(?:[eE][-+]?\d+)?)$",
+    # groups of thousands never begin with a 0: 0,497 has a decimal comma, as has
+    # 5,734E+02; 1,00,000 has lakhs (India)
+    ".": r"^[-+]?(?:(?:[1-9]\d{0,2}(?:[, "
+    r"']\d{3})+|[1-9]\d?(?:,\d{2})+,\d{3})(?:\.\d*)?|\d*(?:\.\d*)?(?:[eE][-+]?\d+)?)$",
     ",": r"^[-+]?(?:[1-9]\d{0,2}(?:[. ']\d{3})+(?:,\d*)?|\d*(?:,\d*)?(?:[eE][-+]?\d+)?)$",
 }
 CLOCK = "hours"
 """The format of numbers that are written as times of day."""
 DURATION = "duration"
-"""The format of numbers that are written as pandas writes a timedelta, 1 days 02:00:00; they become seconds."""
+"""The format of numbers that are written as pandas writes a timedelta, 1 days
+02:00:00; they become seconds."""
 _DURATION = r"^([-+]?)(?:(\d+) days?,? ?)?(?:\+?(\d+):([0-5]\d):([0-5]\d(?:\.\d+)?))?$"
 _CLOCK = r"^([01]?\d|2[0-3]):([0-5]\d)(?::([0-5]\d(?:\.\d+)?))?\s*([AaPp])?(?:\.?[Mm]\.?)?$"
 _LIMIT = r"^(?:[<>]=?|[\u2264\u2265])\s*"
@@ -94,12 +149,23 @@ _TYPOGRAPHY = (
     (r"^([\d.,' ]*\d)\s*-$", "-$1"),  # a minus behind the number, as mainframes print it
 )
 """What is written in numbers, and the plain sign for it."""
-MAGNITUDES = {"k": 1e3, "thousand": 1e3, "m": 1e6, "mn": 1e6, "mio": 1e6, "million": 1e6, "b": 1e9, "bn": 1e9, "billion": 1e9}
+MAGNITUDES = {
+    "k": 1e3,
+    "thousand": 1e3,
+    "m": 1e6,
+    "mn": 1e6,
+    "mio": 1e6,
+    "million": 1e6,
+    "b": 1e9,
+    "bn": 1e9,
+    "billion": 1e9,
+}
 """Ends of amounts, in lower case, and what they multiply by."""
 SCALED = "K, M, B"
 """The unit of amounts that have such ends, €1.2M beside €500K."""
 LOOKS_NUMERIC = 0.5
-"""From this share of readable cells on a text column is told to look like numbers, with the cells that prevent it."""
+"""From this share of readable cells on a text column is told to look like
+numbers, with the cells that prevent it."""
 TOLD_COLUMNS, TOLD_CELLS = 5, 3
 """A message names so many columns, and so many cells of each."""
 PLAIN_BESIDE_LIMITS = 5
@@ -113,10 +179,13 @@ _WITH_UNIT = r"^\s*([-+]?[\d.,](?:[\d.,' ]*[\d.,])?(?:[eE][-+]?\d+)?)\s*([^\d\s.
 class Column:
     """A feature column (never the target).
 
-    name: unique in the table. why: why this type, one phrase; says so when it was judged on a sample.
-    format: how the cells' text is read: for numbers the decimal mark and a unit ("" is plain), or CLOCK for times of day,
-    which become hours; for dates the formats tried in turn, joined by "|" ("hours" when hours matter but the cells were dates
-    already). missing: numbers that mark a missing cell, such as -999. limits: whether cells such as <0.3 or >4.4 are among the
+    name: unique in the table.
+    why: why this type, one phrase; says so when it was judged on a sample.
+    format: how the cells' text is read: for numbers the decimal mark and a unit ("" is plain), or CLOCK for
+        times of day, which become hours; for dates the formats tried in turn, joined by "|" ("hours" when
+        hours matter but the cells were dates already).
+    missing: numbers that mark a missing cell, such as -999.
+    limits: whether cells such as <0.3 or >4.4 are among the
     numbers: they count as their limit, and the side is an input of its own.
     """
 
@@ -138,12 +207,13 @@ def checked_type(column: str, wanted: str) -> ColumnType:
     if wanted in get_args(ColumnType):
         return cast(ColumnType, wanted)
     raise UserError(
-        f"types: column '{shown(column)}' is to be '{shown(wanted)}'{did_you_mean(str(wanted), get_args(ColumnType))}; "
+        f"types: column '{shown(column)}' is to be "
+        f"'{shown(wanted)}'{did_you_mean(str(wanted), get_args(ColumnType))}; "
         f"expected one of {', '.join(get_args(ColumnType))}"
     )
 
 
-# ------------------------------------------------------------------------------------------------------ inference
+# -------------------------------------------------------------------------------------------------- inference
 
 
 def infer(cells: pl.Series, sample: pl.Series, wanted: ColumnType | None = None) -> Column:
@@ -185,7 +255,8 @@ def _names(cells: pl.Series, sample: pl.Series, why: str, seen: str) -> Column:
 
 
 def _merged_by_float(numbers: pl.Series, distinct: int) -> bool:
-    """Whether so many different numbers are so large that a float takes many for the same: they are names, no quantities."""
+    """Whether so many different numbers are so large that a float takes many for the
+    same: they are names, no quantities."""
     largest = numbers.abs().max()
     if not isinstance(largest, int | float) or largest <= EXACT_IN_FLOAT:
         return False
@@ -225,7 +296,11 @@ def _numbers(cells: pl.Series, sample: pl.Series, name: str, why: str, seen: str
         array = numbers.to_numpy()
         span = float(array.max() - array.min()) + 1 if len(array) else 0.0
         # Twice the rows: a quarter or half of a numbered table may have been split off before.
-        if len(numbers) == len(cells) and (named or span <= 2 * len(cells)) and numbers.n_unique() >= 0.99 * len(cells):
+        if (
+            len(numbers) == len(cells)
+            and (named or span <= 2 * len(cells))
+            and numbers.n_unique() >= 0.99 * len(cells)
+        ):
             return Column(name, "identifier", "whole numbers that number the rows" + seen)
     if named and 2 < distinct <= min(MAX_CODES, len(values) / 5):
         return Column(name, "categorical", f"{distinct} whole numbers, and the name speaks of codes" + seen)
@@ -233,7 +308,8 @@ def _numbers(cells: pl.Series, sample: pl.Series, name: str, why: str, seen: str
 
 
 def marks_of_missing(values: pl.Series) -> tuple[float, ...]:
-    """The numbers, such as -999 or 1e20, that stand for a missing cell in these: at an end, in several rows, and far off.
+    """The numbers, such as -999 or 1e20, that stand for a missing cell in these: at
+    an end, in several rows, and far off.
 
     Far off is farther from all others than these span, or, from -999 down, the only number below 0.
     """
@@ -244,7 +320,11 @@ def marks_of_missing(values: pl.Series) -> tuple[float, ...]:
             continue
         others = rest.filter(rest != mark)
         low, high = others.min(), others.max()
-        if len(rest) - len(others) < MARKED_ROWS or not isinstance(low, int | float) or not isinstance(high, int | float):
+        if (
+            len(rest) - len(others) < MARKED_ROWS
+            or not isinstance(low, int | float)
+            or not isinstance(high, int | float)
+        ):
             continue
         gap = low - mark if mark < low else mark - high
         if high > low and (gap > high - low or (mark <= -999 and low >= 0)):
@@ -261,12 +341,16 @@ def _from_text(cells: pl.Series, sample: pl.Series, name: str, seen: str) -> Col
         if words == set(pair) and counts.height <= 20:
             return Column(name, "boolean", f"'{pair[1]}' and '{pair[0]}'" + seen)
     values, rows = _without_marks(counts)
-    if len(values) and int(values.str.contains(r"^0\d+$").sum()) <= 0.2 * len(values):  # else codes: 00501, 007
+    if len(values) and int(values.str.contains(r"^0\d+$").sum()) <= 0.2 * len(
+        values
+    ):  # else codes: 00501, 007
         form = _number_format(values, rows)
         if form is not None and not _merged_by_float(parse_numbers(values, form), len(values)):
             numbers = parse_numbers(sample, form)
             junk = (len(filled) - numbers.len() + numbers.null_count()) / max(len(filled), 1)
-            why = {CLOCK: "times of day, as hours", DURATION: "durations, as seconds"}.get(form, "numbers as text")
+            why = {CLOCK: "times of day, as hours", DURATION: "durations, as seconds"}.get(
+                form, "numbers as text"
+            )
             why += f" in '{shown(form[1:], 12)}'" if form not in (CLOCK, DURATION) and form[1:] else ""
             why += f", {junk:.1%} of the cells unreadable and so missing" if junk else ""
             column = _numbers(parse_numbers(cells, form), numbers, name, why, seen, form)
@@ -314,8 +398,8 @@ def _hours(sample: pl.Series) -> str:
 
 
 def number_format(cells: pl.Series) -> str | None:
-    """How cells are read as numbers (see Column); None where they are no numbers, less than MOSTLY of a text is, or they were
-    declared to be categories."""
+    """How cells are read as numbers (see Column); None where they are no numbers, less than MOSTLY of a text
+    is, or they were declared to be categories."""
     if cells.dtype.is_numeric() or cells.dtype == pl.Boolean:
         return ""
     if cells.dtype != pl.String:
@@ -353,11 +437,14 @@ def _number_format(values: pl.Series, rows: pl.Series, enough: float = MOSTLY) -
 
 
 def number_forms(values: pl.Series, rows: pl.Series | None = None) -> tuple[str, ...]:
-    """The forms that texts may be tried in as numbers, with the unit that most of them have. rows: how often each occurs."""
+    """The forms that texts may be tried in as numbers, with the unit that most of them have.
+    rows: how often each occurs."""
     rows = pl.Series([1] * len(values), dtype=pl.Int64) if rows is None else rows
     parts = _tidied(values).str.extract_groups(_WITH_UNIT).struct.unnest()
     units = parts.to_series(1).fill_null("").str.strip_chars()
-    common = rows.to_frame("rows").with_columns(units.alias("unit")).group_by("unit").agg(pl.col("rows").sum())
+    common = (
+        rows.to_frame("rows").with_columns(units.alias("unit")).group_by("unit").agg(pl.col("rows").sum())
+    )
     named = common.filter(pl.col("unit") != "").sort("rows", "unit", descending=[True, False])
     # Most cells must have the unit: one "12 apples" among plain numbers is junk.
     unit = str(named["unit"][0]) if named.height and 2 * int(named["rows"][0]) > int(rows.sum()) else ""
@@ -376,7 +463,9 @@ def date_forms() -> tuple[str, ...]:
 def _date_format(values: pl.Series, rows: pl.Series, enough: float = MOSTLY) -> str:
     """Up to three formats that together read most of the rows as dates, joined by "|"; else ""."""
     total = int(rows.sum())
-    likely = values.str.contains(r"\d.*[-/., ].*\d|^\d{8}$|^\s*\p{L}+[ -]\d{4}\s*$") & (values.str.len_chars() <= 40)
+    likely = values.str.contains(r"\d.*[-/., ].*\d|^\d{8}$|^\s*\p{L}+[ -]\d{4}\s*$") & (
+        values.str.len_chars() <= 40
+    )
     if not total or int(rows.filter(likely).sum()) < enough * total:
         return ""
     chosen: list[str] = []
@@ -385,8 +474,7 @@ def _date_format(values: pl.Series, rows: pl.Series, enough: float = MOSTLY) -> 
     for _ in range(3):
         probe, weights = values.head(500), rows.head(500)
         scores = {
-            form: int(weights.filter(parse_dates(probe, form).is_not_null()).sum())
-            for form in date_forms()
+            form: int(weights.filter(parse_dates(probe, form).is_not_null()).sum()) for form in date_forms()
         }
         form = max(scores, key=lambda key: scores[key], default="")
         if not scores[form]:
@@ -400,11 +488,12 @@ def _date_format(values: pl.Series, rows: pl.Series, enough: float = MOSTLY) -> 
     return "|".join(chosen) if chosen and total - left >= enough * total else ""
 
 
-# --------------------------------------------------------------------------------------------------- what to tell
+# ----------------------------------------------------------------------------------------------- what to tell
 
 
 def told_of_numbers(frame: pl.DataFrame, columns: Sequence[Column]) -> dict[str, str]:
-    """What to know of columns whose numbers have limits, or that look like numbers and are none: code -> sentence."""
+    """What to know of columns whose numbers have limits, or that look like
+    numbers and are none: code -> sentence."""
     limits, alone, looks = [], [], []
     for column in columns:
         if column.limits:
@@ -416,10 +505,13 @@ def told_of_numbers(frame: pl.DataFrame, columns: Sequence[Column]) -> dict[str,
     told = {}
     if limits:
         told["numbers-at-a-limit"] = (
-            f"{_first(limits)}: each cell counts as its limit, and the side is an input of its own ('{side_name('COLUMN')}')."
+            f"{_first(limits)}: each cell counts as its limit, and the side is an input of its own "
+            f"('{side_name('COLUMN')}')."
         )
     if alone:
-        told["cells-at-a-limit"] = f"{_first(alone)}: each cell counts as its limit; of its side nothing is kept."
+        told["cells-at-a-limit"] = (
+            f"{_first(alone)}: each cell counts as its limit; of its side nothing is kept."
+        )
     if looks:
         told["looks-like-numbers"] = (
             f"{_first(looks)}. Fix these cells, or give --type COLUMN=numeric, which takes them as missing."
@@ -432,7 +524,8 @@ def told_of_target(cells: pl.Series, task: str) -> dict[str, str]:
     if task != "regression" or not (beyond(cells) != 0).any():
         return {}
     return {
-        "target-at-a-limit": f"The target: {_limits_words(cells)}. Each counts as its limit. The loss does not know how far "
+        "target-at-a-limit": f"The target: {_limits_words(cells)}. Each counts as its limit. The loss does "
+        "not know how far "
         "beyond it the true value lies, so predictions near a limit are drawn towards it."
     }
 
@@ -441,10 +534,14 @@ def told_of_unreadable(frame: pl.DataFrame, columns: Sequence[Column]) -> dict[s
     """Which cells cannot be read as the types of their columns: code -> sentence."""
     said = []
     for column in columns:
-        if column.type in ("numeric", "datetime", "boolean") and len(bad := unreadable(frame[column.name], column)):
+        if column.type in ("numeric", "datetime", "boolean") and len(
+            bad := unreadable(frame[column.name], column)
+        ):
             name = shown(column.name, 60)
             said.append(f"in '{name}' ({column.type}) {how_many(bad, frame.height)}")
-    return {"unreadable-cells": f"Cells that cannot be read count as missing: {_first(said)}."} if said else {}
+    return (
+        {"unreadable-cells": f"Cells that cannot be read count as missing: {_first(said)}."} if said else {}
+    )
 
 
 def _first(sentences: Sequence[str]) -> str:
@@ -460,7 +557,8 @@ def _limits_words(cells: pl.Series) -> str:
 
 
 def looks_like_numbers(cells: pl.Series) -> list[str]:
-    """That most cells of a text column are numbers, and which are not; nothing where they are no numbers at all."""
+    """That most cells of a text column are numbers, and which are not; nothing
+    where they are no numbers at all."""
     values, rows = _without_marks(tally(_text(cells).drop_nulls()))
     total = int(rows.sum())
     if not total or values.str.contains(r"^0\d+$").sum() > 0.2 * len(values):
@@ -469,11 +567,20 @@ def looks_like_numbers(cells: pl.Series) -> list[str]:
     if len(found := currencies(values)) > 1:
         if _number_format(values.str.replace_all(_CURRENCY, ""), rows) is None:
             return []
-        return [f"'{name}' looks like numbers in several currencies ({', '.join(sorted(found))}), which are not one quantity"]
+        return [
+            f"'{name}' looks like numbers in several currencies ({', '.join(sorted(found))}), which are not "
+            "one quantity"
+        ]
     if len(fractions := _fractions(values)):
         some = shown(fractions[0], 30)
-        return [f"'{name}' looks like per cents beside fractions such as '{some}', of which nothing says that they are per cents"]
-    best = max(number_forms(values, rows), key=lambda form: int(rows.filter(parse_numbers(values, form).is_not_null()).sum()))
+        return [
+            f"'{name}' looks like per cents beside fractions such as '{some}', of which nothing says that "
+            "they are per cents"
+        ]
+    best = max(
+        number_forms(values, rows),
+        key=lambda form: int(rows.filter(parse_numbers(values, form).is_not_null()).sum()),
+    )
     read = parse_numbers(values, best)
     share = int(rows.filter(read.is_not_null()).sum()) / total
     if not LOOKS_NUMERIC <= share < 1 or not _are_limits_of_numbers(values):
@@ -485,22 +592,24 @@ def looks_like_numbers(cells: pl.Series) -> list[str]:
 
 
 def _are_limits_of_numbers(values: pl.Series) -> bool:
-    """Whether there are many more different numbers than limits: <18 and >65, or 1, 2 and 3+, are names of ranges."""
+    """Whether there are many more different numbers than limits: <18 and >65, or
+    1, 2 and 3+, are names of ranges."""
     at_limit = beyond(values) != 0
     plain = values.filter(~at_limit & values.str.contains(r"\d"))
     return plain.n_unique() >= PLAIN_BESIDE_LIMITS * max(1, values.filter(at_limit).n_unique())
 
 
-# ----------------------------------------------------------------------------------------------------- conversion
+# ------------------------------------------------------------------------------------------------- conversion
 
 
 def conform(cells: pl.Series, column: Column) -> tuple[pl.Series, dict[str, int]]:
-    """The cells as the column's type; what cannot be read is missing. Returns counts of junk, infinite and marked cells.
+    """The cells as the column's type; what cannot be read is missing. Returns
+    counts of junk, infinite and marked cells.
 
     Of a numeric column with limits, ``beyond`` tells the sides.
 
-    numeric: Float64, finite. boolean: Boolean. datetime: Datetime in microseconds. categorical, text: String, never
-    empty. identifier, constant: as they are.
+    numeric: Float64, finite. boolean: Boolean. datetime: Datetime in microseconds. categorical, text: String,
+    never empty. identifier, constant: as they are.
     """
     if column.type in ("identifier", "constant"):
         return cells.alias(column.name), {}
@@ -530,14 +639,16 @@ def conform(cells: pl.Series, column: Column) -> tuple[pl.Series, dict[str, int]
 
 
 def unreadable(cells: pl.Series, column: Column) -> pl.Series:
-    """The filled cells, as text, that cannot be read as the column's type; words that mark a missing cell are none of them."""
+    """The filled cells, as text, that cannot be read as the column's type; words that
+    mark a missing cell are none of them."""
     texts = labels(cells)
     bad = texts.filter(conform(cells, column)[0].is_null() & texts.is_not_null())
     return bad.filter(~is_mark(bad))
 
 
 def how_many(bad: pl.Series, rows: int, what: str = "") -> str:
-    """Cells that cannot be read, for a message: "133 of 200 cells, such as 'soon'". what: is so of them."""
+    """Cells that cannot be read, for a message: "133 of 200 cells, such as 'soon'".
+    what: is so of them."""
     return f"{len(bad):,} of {rows:,} cells{what}" + (f", such as '{shown(bad[0], 40)}'" if len(bad) else "")
 
 
@@ -554,7 +665,8 @@ def tally(cells: pl.Series) -> pl.DataFrame:
 
 
 def labels(cells: pl.Series) -> pl.Series:
-    """Cells as text: whole numbers without a point, so that 3 and 3.0 are one level; the empty text is missing."""
+    """Cells as text: whole numbers without a point, so that 3 and 3.0 are one
+    level; the empty text is missing."""
     if cells.dtype.is_float():
         cells = cells.fill_nan(None)
         whole = cells.drop_nulls()
@@ -586,19 +698,24 @@ def parse_numbers(cells: pl.Series, form: str) -> pl.Series:
     numbers = number.cast(pl.Float64, strict=False)
     if form[1:] != SCALED:
         return numbers
-    times = unit.replace_strict(list(MAGNITUDES), list(MAGNITUDES.values()), default=1.0, return_dtype=pl.Float64)
+    times = unit.replace_strict(
+        list(MAGNITUDES), list(MAGNITUDES.values()), default=1.0, return_dtype=pl.Float64
+    )
     return (numbers * times).alias(cells.name)
 
 
 def beyond(cells: pl.Series) -> pl.Series:
-    """Which side of the number that is written the true one lies on: -1 below (<0.3), 1 above (>4.4, 90+), 0 that number."""
+    """Which side of the number that is written the true one lies on: -1 below (<0.3), 1
+    above (>4.4, 90+), 0 that number."""
     if cells.dtype not in TEXTS:
         return pl.Series(cells.name, np.zeros(len(cells), np.int8))
     texts = cells.cast(pl.String).str.strip_chars()
     number = r"=?\s*[-+]?\s*(?:" + _CURRENCY + r")?\s*[-+\d.,]"
     low = texts.str.contains(r"^[<\u2264]" + number)
     high = texts.str.contains(r"^[>\u2265]" + number + r"|^\d[\d.,]*\+$")
-    return (high.fill_null(value=False).cast(pl.Int8) - low.fill_null(value=False).cast(pl.Int8)).alias(cells.name)
+    return (high.fill_null(value=False).cast(pl.Int8) - low.fill_null(value=False).cast(pl.Int8)).alias(
+        cells.name
+    )
 
 
 def currencies(texts: pl.Series) -> set[str]:
@@ -633,12 +750,15 @@ def _hours_of_day(texts: pl.Series) -> pl.Series:
     hours, minutes, seconds = (parts.to_series(i).cast(pl.Float64) for i in range(3))
     half = parts.to_series(3).str.to_lowercase()
     later = 12.0 * (half == "p").cast(pl.Float64)
-    hours = pl.select(pl.when(half.is_null()).then(hours).when(hours.is_between(1, 12)).then(hours % 12 + later)).to_series()
+    hours = pl.select(
+        pl.when(half.is_null()).then(hours).when(hours.is_between(1, 12)).then(hours % 12 + later)
+    ).to_series()
     return (hours + minutes / 60 + seconds.fill_null(0.0) / 3600).alias(texts.name)
 
 
 def _seconds(texts: pl.Series) -> pl.Series:
-    """1 days 02:00:00.5 or 26:00:00.5 -> seconds; of a negative one, -1 days +23:59:00, the days alone are below 0."""
+    """1 days 02:00:00.5 or 26:00:00.5 -> seconds; of a negative one, -1 days
+    +23:59:00, the days alone are below 0."""
     parts = texts.str.extract_groups(_DURATION).struct.unnest()
     numbers = [parts.to_series(i).cast(pl.Float64) for i in range(1, 5)]
     days, hours, minutes, seconds = (one.fill_null(0.0) for one in numbers)
@@ -656,15 +776,27 @@ def _text(cells: pl.Series) -> pl.Series:
 
 
 def _written(durations: pl.Series) -> pl.Series:
-    """Durations as pandas writes them: 1 days 02:00:00, with six digits of a second where it is no whole one."""
+    """Durations as pandas writes them: 1 days 02:00:00, with six digits of a
+    second where it is no whole one."""
     micro = durations.dt.total_microseconds()
     day, rest = micro // 86_400_000_000, micro % 86_400_000_000
     seconds, part = rest // 1_000_000, rest % 1_000_000
-    two = [(number.cast(pl.String)).str.zfill(2) for number in (seconds // 3600, seconds // 60 % 60, seconds % 60)]
+    two = [
+        (number.cast(pl.String)).str.zfill(2)
+        for number in (seconds // 3600, seconds // 60 % 60, seconds % 60)
+    ]
     shown = pl.DataFrame({"part": part, "digits": part.cast(pl.String).str.zfill(6)})
-    fraction = shown.select(pl.when(pl.col("part") > 0).then("." + pl.col("digits")).otherwise(pl.lit(""))).to_series()
-    sign = pl.DataFrame({"day": day}).select(pl.when(pl.col("day") < 0).then(pl.lit("+")).otherwise(pl.lit(""))).to_series()
-    return (day.cast(pl.String) + " days " + sign + two[0] + ":" + two[1] + ":" + two[2] + fraction).alias(durations.name)
+    fraction = shown.select(
+        pl.when(pl.col("part") > 0).then("." + pl.col("digits")).otherwise(pl.lit(""))
+    ).to_series()
+    sign = (
+        pl.DataFrame({"day": day})
+        .select(pl.when(pl.col("day") < 0).then(pl.lit("+")).otherwise(pl.lit("")))
+        .to_series()
+    )
+    return (day.cast(pl.String) + " days " + sign + two[0] + ":" + two[1] + ":" + two[2] + fraction).alias(
+        durations.name
+    )
 
 
 def _as_numbers(cells: pl.Series, form: str) -> pl.Series:
@@ -695,14 +827,17 @@ def _as_dates(cells: pl.Series, form: str) -> pl.Series:
         numbers = cells.cast(pl.Float64, strict=False).round(0).cast(pl.Int64, strict=False)
         if form in ("years", "yyyymmdd"):
             texts = numbers.cast(pl.String) + ("" if form == "yyyymmdd" else "0101")
-            return texts.set(texts.str.len_chars() != 8, None).str.to_datetime("%Y%m%d", strict=False, time_unit="us")
+            return texts.set(texts.str.len_chars() != 8, None).str.to_datetime(
+                "%Y%m%d", strict=False, time_unit="us"
+            )
         factor = {"seconds": 10**6, "milliseconds": 10**3}.get(form, 86_400 * 10**6)
         safe = numbers.set(numbers.abs() > 2**62 // factor, None)
         return (safe * factor).cast(pl.Datetime("us"))
     if cells.dtype != pl.String:
         return pl.Series(cells.name, [None] * len(cells), dtype=pl.Datetime("us"))
     result = pl.Series(cells.name, [None] * len(cells), dtype=pl.Datetime("us"))
-    # ISO dates are read whatever the training rows had: they cannot be mistaken, and dates are often rewritten so.
+    # ISO dates are read whatever the training rows had: they cannot be mistaken,
+    # and dates are often rewritten so.
     for one in [*(form.split("|") if "%" in form else []), *(_DATES[0] + time for time in _TIMES)]:
         if not result.null_count():
             break

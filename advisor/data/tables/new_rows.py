@@ -1,6 +1,8 @@
-"""New rows, read by the schema of the training rows: what stands there in another form is read again where that is certain.
+"""New rows, read by the schema of the training rows: what stands there in another form
+is read again where that is certain.
 
-Certain is a reading that makes more of the cells than any other form does, or the same of them as all forms that make as many.
+Certain is a reading that makes more of the cells than any other form does, or the same of
+them as all forms that make as many.
 """
 
 from __future__ import annotations
@@ -35,9 +37,11 @@ if TYPE_CHECKING:
     from advisor.data.tables.table import TableSchema
 
 BY_CHANCE = 0.01
-"""Cells that are missing or unknown are told where rows like the training rows would have so many with less than this chance."""
+"""Cells that are missing or unknown are told where rows like the training rows would have
+so many with less than this chance."""
 MOSTLY_NEW = 0.5
-"""A column whose cells hold new categories in this share is in another form; of fewer the shift of the rows tells."""
+"""A column whose cells hold new categories in this share is in another form; of
+fewer the shift of the rows tells."""
 UNKNOWN_SHARE = 0.5
 """The share of missing cells that is assumed of models which do not say what their training rows had."""
 YEARS = (1500, 2199)
@@ -52,8 +56,9 @@ PLAIN_KINDS = frozenset({"numbers", "text", "booleans"})
 
 @dataclass(frozen=True)
 class Usual:
-    """What the training rows had in a column: as what it was stored, and how many of their cells were missing, how many
-    unreadable, and how many held a category that hardly any other row has, so that new rows will have others."""
+    """What the training rows had in a column: as what it was stored, and how many of their cells
+    were missing, how many unreadable, and how many held a category that hardly any other row has,
+    so that new rows will have others."""
 
     stored: str
     rows: int
@@ -66,25 +71,42 @@ def stored_as(dtype: pl.DataType) -> str:
     """As what the cells of a column are stored: numbers, text, booleans, dates, times of day or durations."""
     if dtype.is_numeric():
         return "numbers"
-    kinds = {pl.Boolean: "booleans", pl.Date: "dates", pl.Datetime: "dates", pl.Time: "times of day", pl.Duration: "durations"}
+    kinds = {
+        pl.Boolean: "booleans",
+        pl.Date: "dates",
+        pl.Datetime: "dates",
+        pl.Time: "times of day",
+        pl.Duration: "durations",
+    }
     return next((name for kind, name in kinds.items() if dtype == kind), "text")
 
 
 def usual(cells: pl.Series, read: pl.Series, column: Column, levels: Sequence[str] | None) -> Usual:
-    """cells: of the training rows (all rows will do where they are no text); read: of the training rows, conformed; levels: those
-    of a categorical column that are kept."""
+    """cells: of the training rows (all rows will do where they are no text);
+    read: of the training rows, conformed;
+    levels: those of a categorical column that are kept."""
     rare = 0
     if levels is not None:
         counts = read.drop_nulls().value_counts(name="rows")
         rare = int(counts.filter((pl.col("rows") == 1) | ~pl.first().is_in(levels))["rows"].sum())
     text = cells.dtype in TEXTS and column.type in ("numeric", "datetime", "boolean")
-    return Usual(stored_as(cells.dtype), len(read), read.null_count(), int(_unread(cells, read).sum()) if text else 0, rare)
+    return Usual(
+        stored_as(cells.dtype),
+        len(read),
+        read.null_count(),
+        int(_unread(cells, read).sum()) if text else 0,
+        rare,
+    )
 
 
-def read_new(frame: pl.DataFrame, schema: TableSchema, *, strict: bool = False) -> tuple[pl.DataFrame, tuple[FormChange, ...]]:
-    """The columns that the schema knows, conformed, and what was found in them that is unlike the training rows.
+def read_new(
+    frame: pl.DataFrame, schema: TableSchema, *, strict: bool = False
+) -> tuple[pl.DataFrame, tuple[FormChange, ...]]:
+    """The columns that the schema knows, conformed, and what was found in them
+    that is unlike the training rows.
 
-    Absent columns are left out. strict: UserError in place of the latter.
+    Absent columns are left out.
+    strict: UserError in place of the latter.
     """
     frame = with_unique_names(frame)
     wanted = schema.columns if schema.time is None else (*schema.columns, schema.time)
@@ -140,7 +162,9 @@ def _more_than_usual(count: int, rows: int, share: float) -> bool:
 
 def _blank(read: pl.Series, column: Column, known: Usual | None) -> list[FormChange]:
     """A column without any cell, where the training rows had some."""
-    share = UNKNOWN_SHARE if known is None else (known.missing + 1) / (known.rows + 1) if known.missing else 0.0
+    share = (
+        UNKNOWN_SHARE if known is None else (known.missing + 1) / (known.rows + 1) if known.missing else 0.0
+    )
     if not len(read) or read.count() or not _more_than_usual(len(read), len(read), share):
         return []
     training = "" if known is None else f", in training {known.missing / known.rows:.0%}"
@@ -148,11 +172,14 @@ def _blank(read: pl.Series, column: Column, known: Usual | None) -> list[FormCha
     return [FormChange(column.name, "blank", len(read), len(read), "", False, message)]
 
 
-# --------------------------------------------------------------------------------------------------- other types
+# ------------------------------------------------------------------------------------------------ other types
 
 
-def _other_kind(cells: pl.Series, column: Column, known: Usual | None) -> tuple[pl.Series, list[FormChange]] | None:
-    """Cells that are stored as something else than the training rows' (text is judged by what it says: None)."""
+def _other_kind(
+    cells: pl.Series, column: Column, known: Usual | None
+) -> tuple[pl.Series, list[FormChange]] | None:
+    """Cells that are stored as something else than the training rows' (text is
+    judged by what it says: None)."""
     kind = stored_as(cells.dtype)
     there = cells.is_not_null()
     if kind == "text" or not there.any() or cells.dtype == pl.Null:
@@ -166,7 +193,15 @@ def _other_kind(cells: pl.Series, column: Column, known: Usual | None) -> tuple[
     if column.type != "numeric":
         return None
     clock = column.format == CLOCK
-    before = "times of day" if clock else "durations" if column.format == DURATION else known.stored if known else "numbers"
+    before = (
+        "times of day"
+        if clock
+        else "durations"
+        if column.format == DURATION
+        else known.stored
+        if known
+        else "numbers"
+    )
     before = "numbers" if before == "text" else before
     read, _ = conform(cells, column)
     if kind == before == "numbers" and (unit := column.format[1:]) and read.count():
@@ -176,7 +211,9 @@ def _other_kind(cells: pl.Series, column: Column, known: Usual | None) -> tuple[
         return (read / 3600.0, []) if clock else (read, [])  # a stored time is read as seconds
     if {kind, before} <= PLAIN_KINDS:
         says = f"are {kind}, in training {before}: read as 0 and 1"
-        return read, [_change(column.name, "type", cells, there, says, read=True)] if kind == "booleans" else []
+        return read, [
+            _change(column.name, "type", cells, there, says, read=True)
+        ] if kind == "booleans" else []
     says = f"are {kind}, in training {before}: taken as missing"
     return read.clear(len(read)), [_change(column.name, "type", cells, there, says, read=False)]
 
@@ -186,11 +223,15 @@ def _no_dates(cells: pl.Series) -> pl.Series:
 
 
 def _dates_of_numbers(cells: pl.Series) -> tuple[str, pl.Series]:
-    """Whole numbers that can be nothing else than dates: what they are, and as dates; "" where they are none."""
+    """Whole numbers that can be nothing else than dates: what they are, and as
+    dates; "" where they are none."""
     numbers = cells.cast(pl.Float64, strict=False).drop_nulls()
     if not bool((numbers == numbers.round(0)).all()):
         return "", _no_dates(cells)
-    for form, says in (("yyyymmdd", "dates as numbers such as 20241231"), *((unit, f"{unit} since 1970") for unit, _ in EPOCHS)):
+    for form, says in (
+        ("yyyymmdd", "dates as numbers such as 20241231"),
+        *((unit, f"{unit} since 1970") for unit, _ in EPOCHS),
+    ):
         if form != "yyyymmdd" and not bool((numbers.abs() >= dict(EPOCHS)[form]).all()):
             continue
         read, _ = conform(cells, Column(cells.name, "datetime", "", form))
@@ -199,7 +240,7 @@ def _dates_of_numbers(cells: pl.Series) -> tuple[str, pl.Series]:
     return "", _no_dates(cells)
 
 
-# --------------------------------------------------------------------------------------------------- other forms
+# ------------------------------------------------------------------------------------------------ other forms
 
 
 def _unread(cells: pl.Series, read: pl.Series) -> pl.Series:
@@ -210,17 +251,22 @@ def _unread(cells: pl.Series, read: pl.Series) -> pl.Series:
 
 
 def _reread(cells: pl.Series, column: Column, known: Usual | None) -> tuple[pl.Series, list[FormChange]]:
-    """Text in a column of numbers, dates or flags, read again where the form of the training rows does not fit."""
+    """Text in a column of numbers, dates or flags, read again where the form of
+    the training rows does not fit."""
     read, _ = conform(cells, column)
     if column.type == "boolean":
         return read, _unreadable(column, cells, _unread(labels(cells), read), known)
     if cells.dtype not in TEXTS:
         return read, []
     texts = cells.cast(pl.String)
-    if column.type == "numeric" and known is not None and known.stored in TIMES:  # plain numbers in text are none
+    if (
+        column.type == "numeric" and known is not None and known.stored in TIMES
+    ):  # plain numbers in text are none
         read = read.clear(len(read))
     # an infinite number and a mark of a missing cell were read, as missing
-    lost = _unread(texts, parse_numbers(texts, column.format) if column.type == "numeric" and read.count() else read)
+    lost = _unread(
+        texts, parse_numbers(texts, column.format) if column.type == "numeric" and read.count() else read
+    )
     if not lost.any():
         return read, []
     texts = texts.set(is_mark(texts).fill_null(value=False), None)
@@ -233,12 +279,25 @@ def _reread(cells: pl.Series, column: Column, known: Usual | None) -> tuple[pl.S
         says = f"can be read in more than one way ({found.doubt}): taken as missing"
         return read, [_change(column.name, "format", cells, lost, says, read=False)]
     values, _ = conform(found.values, replace(column, format=""))  # marks of missing cells, finite numbers
-    merged = pl.DataFrame({"new": values, "old": read}).select(pl.coalesce("new", "old")).to_series().alias(column.name)
+    merged = (
+        pl.DataFrame({"new": values, "old": read})
+        .select(pl.coalesce("new", "old"))
+        .to_series()
+        .alias(column.name)
+    )
     changed = merged.is_not_null() & (read.is_null() | (read != merged).fill_null(value=True))
-    before = known.stored if known is not None and known.stored in TIMES else _form_words(column.format, column.type)
+    before = (
+        known.stored
+        if known is not None and known.stored in TIMES
+        else _form_words(column.format, column.type)
+    )
     now = _form_words(found.form, column.type)
     says = f"are written as {now}, in training as {before}: read so"
-    changes = [_change(column.name, "format", cells, changed, says, read=True)] if changed.any() and now != before else []
+    changes = (
+        [_change(column.name, "format", cells, changed, says, read=True)]
+        if changed.any() and now != before
+        else []
+    )
     return merged, changes + _unreadable(column, cells, lost & merged.is_null(), known)
 
 
@@ -248,7 +307,16 @@ def _unreadable(column: Column, cells: pl.Series, lost: pl.Series, known: Usual 
         return []
     expected = {"numeric": "a number", "datetime": "a date", "boolean": "a flag"}[column.type]
     written = f" written as {_form_words(column.format, column.type)}" if column.format else ""
-    return [_change(column.name, "unreadable", cells, lost, f"are not {expected}{written}: taken as missing", read=False)]
+    return [
+        _change(
+            column.name,
+            "unreadable",
+            cells,
+            lost,
+            f"are not {expected}{written}: taken as missing",
+            read=False,
+        )
+    ]
 
 
 def _form_words(form: str, kind: str = "") -> str:
@@ -260,13 +328,16 @@ def _form_words(form: str, kind: str = "") -> str:
         return form.replace("|", " or ")
     if kind == "datetime":
         return {"": "dates", "hours": "dates with hours"}.get(form, form)
-    words = {".": "numbers with a decimal point", ",": "numbers with a decimal comma"}.get(form[:1], "plain numbers")
+    words = {".": "numbers with a decimal point", ",": "numbers with a decimal comma"}.get(
+        form[:1], "plain numbers"
+    )
     return f"{words} in '{form[1:]}'" if form[1:] else words
 
 
 @dataclass(frozen=True)
 class _Form:
-    """A form that text is read in, and the values. doubt: a text that other forms, which read as many, read in another way."""
+    """A form that text is read in, and the values.
+    doubt: a text that other forms, which read as many, read in another way."""
 
     form: str
     values: pl.Series
@@ -298,7 +369,11 @@ def _other_form(texts: pl.Series, column: Column, known: Usual | None) -> _Form 
     for _, other in best[1:]:
         if (differ := (first != other).fill_null(value=False)).any():
             ways = [str(side.filter(differ)[0]).removesuffix(" 00:00:00") for side in (first, other)]
-            return _Form(form, _values(texts, form, column), f"'{shown(values.filter(differ)[0], 40)}' is {' or '.join(ways)}")
+            return _Form(
+                form,
+                _values(texts, form, column),
+                f"'{shown(values.filter(differ)[0], 40)}' is {' or '.join(ways)}",
+            )
     return _Form(form, _values(texts, form, column))
 
 
@@ -310,8 +385,14 @@ def _candidates(values: pl.Series, column: Column, known: Usual | None) -> Seque
         return (CLOCK,) if timed else (DURATION,)
     mark, unit = column.format[:1] or ".", column.format[1:]
     other = "." if mark == "," else ","
-    plain = not values.str.contains(other, literal=True).any()  # then the decimal mark is that of the training rows
-    forms = (form for form in number_forms(values) if form not in (CLOCK, DURATION) and not (plain and form[:1] == other))
+    plain = not values.str.contains(
+        other, literal=True
+    ).any()  # then the decimal mark is that of the training rows
+    forms = (
+        form
+        for form in number_forms(values)
+        if form not in (CLOCK, DURATION) and not (plain and form[:1] == other)
+    )
     return [form for form in forms if not unit or form[1:] in ("", unit)]
 
 
@@ -320,13 +401,17 @@ def _values(texts: pl.Series, form: str, column: Column) -> pl.Series:
         dates = parse_dates(texts, form)
         return dates.set(~dates.dt.year().is_between(*YEARS).fill_null(value=True), None)
     numbers = parse_numbers(texts, form)
-    return numbers * 3600.0 if form == CLOCK and column.format != CLOCK else numbers  # a stored time is read as seconds
+    return (
+        numbers * 3600.0 if form == CLOCK and column.format != CLOCK else numbers
+    )  # a stored time is read as seconds
 
 
-# ---------------------------------------------------------------------------------------------------- categories
+# ------------------------------------------------------------------------------------------------- categories
 
 
-def _categories(read: pl.Series, column: Column, schema: TableSchema, known: Usual | None) -> tuple[pl.Series, list[FormChange]]:
+def _categories(
+    read: pl.Series, column: Column, schema: TableSchema, known: Usual | None
+) -> tuple[pl.Series, list[FormChange]]:
     """Categories that no training row has: another spelling of one that has, or new."""
     levels = schema.levels[column.name]
     read, respelt = known_spelling(read, levels, schema, column.name)
@@ -347,7 +432,8 @@ def _categories(read: pl.Series, column: Column, schema: TableSchema, known: Usu
 def known_spelling(
     texts: pl.Series, levels: Sequence[str], schema: TableSchema, name: str
 ) -> tuple[pl.Series, list[FormChange]]:
-    """Categories or classes, each as the training rows spell it: those that they spell so too without a word, others told."""
+    """Categories or classes, each as the training rows spell it: those that they spell
+    so too without a word, others told."""
     read = replaced(texts, schema.spellings.get(name, {}))
     strange = read.filter(read.is_not_null() & ~read.is_in(list(levels))).unique()
     found = respelled(sorted(strange.to_list()), levels, schema.join_spellings) if len(strange) else {}

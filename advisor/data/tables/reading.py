@@ -1,4 +1,5 @@
-"""Raw reading: any source a person may name -> a polars frame with unique column names, nothing interpreted yet.
+"""Raw reading: any source a person may name -> a polars frame with unique column
+names, nothing interpreted yet.
 
 Every failure that the user can mend is a UserError. What was quietly repaired is counted in ``Source.notes``.
 """
@@ -87,9 +88,11 @@ _POLARS_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSErr
 class Source:
     """A frame as it was read: its short name, where it came from, and what was repaired while reading.
 
-    told: what else a person should know of how it was read, as code -> sentence. encoding: of a text that is not Unicode;
-    sheet: of a spreadsheet; else "". given: the pandas frame that it was made from. texts: of a file without types, its column
-    at a position as text.
+    told: what else a person should know of how it was read, as code -> sentence.
+    encoding: of a text that is not Unicode;
+    sheet: of a spreadsheet; else "".
+    given: the pandas frame that it was made from.
+    texts: of a file without types, its column at a position as text.
     """
 
     frame: pl.DataFrame
@@ -107,7 +110,8 @@ class Source:
         return replace(self, notes=self.notes | {what: self.notes.get(what, 0) + count})
 
     def as_written(self, name: str) -> pl.Series:
-        """A column as text where the file has no types and it was read as numbers: 1.10 is other than 1.1; else as it is."""
+        """A column as text where the file has no types and it was read as numbers: 1.10
+        is other than 1.1; else as it is."""
         cells = self.frame[name]
         if self.texts is None or not cells.dtype.is_numeric():
             return cells
@@ -119,8 +123,9 @@ class Source:
 class FileForm:
     """How a file is to be read where it does not say so itself.
 
-    encoding: of a text, but one that begins with the mark of Unicode. sheet: the name of a spreadsheet's sheet. Each None to find
-    it out. remembered: they are those of the training rows; new rows may be in UTF-8, or in a sheet of another name.
+    encoding: of a text, but one that begins with the mark of Unicode.
+    sheet: the name of a spreadsheet's sheet. Each None to find it out.
+    remembered: they are those of the training rows; new rows may be in UTF-8, or in a sheet of another name.
     """
 
     encoding: str | None = None
@@ -139,7 +144,9 @@ def available_memory() -> int:
     with contextlib.suppress(OSError, ValueError):
         soft = resource.getrlimit(resource.RLIMIT_AS)[0]
         if soft != resource.RLIM_INFINITY:
-            bounds.append(soft - resource.getpagesize() * int(Path("/proc/self/statm").read_text().split()[0]))
+            bounds.append(
+                soft - resource.getpagesize() * int(Path("/proc/self/statm").read_text().split()[0])
+            )
     return max(min(bounds, default=8 * 10**9), 0)
 
 
@@ -155,15 +162,17 @@ def _bounds(entry: str, *, used: bool) -> list[int]:
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
     ):
         with contextlib.suppress(OSError, ValueError):  # "max" is no number: no limit
-            bounds.append(int((group / limit).read_text()) - (int((group / taken).read_text()) if used else 0))
+            bounds.append(
+                int((group / limit).read_text()) - (int((group / taken).read_text()) if used else 0)
+            )
     return bounds
 
 
 def unique_names(names: Sequence[object]) -> tuple[list[str], dict[str, int]]:
     """Column names made usable: stripped, an empty one named by its position, a repeated one numbered.
 
-    The same names always give the same result, so new rows meet the names that were used for training. Returns the
-    names and how many were empty or repeated.
+    The same names always give the same result, so new rows meet the names that were used for training.
+    Returns the names and how many were empty or repeated.
     """
     wanted = [str(name).strip() or f"column_{position}" for position, name in enumerate(names, 1)]
     taken, used = set(wanted), set[str]()
@@ -192,14 +201,18 @@ def with_unique_names(frame: pl.DataFrame) -> pl.DataFrame:
 def read_source(source: object, *, max_bytes: int = MAX_BYTES, form: FileForm | None = None) -> Source:
     """Read a path, ``sklearn:NAME``, ``openml:ID`` or a data frame; UserError for whatever cannot be read.
 
-    max_bytes: refuse more than so many uncompressed bytes (never more than the memory that is free). form: passed over where a
-    source has no use for it: test rows may come in another format.
+    max_bytes: refuse more than so many uncompressed bytes (never more than the memory that is free).
+    form: passed over where a source has no use for it: test rows may come in another format.
     """
     if isinstance(source, pl.LazyFrame):
         raise UserError("the data is a polars LazyFrame; call .collect() on it first")
     if isinstance(source, pl.DataFrame):
         return _checked(source, source.columns, "data-frame", "polars.DataFrame", {})
-    if type(source).__module__.partition(".")[0] == "pandas" and hasattr(source, "iloc") and hasattr(source, "columns"):
+    if (
+        type(source).__module__.partition(".")[0] == "pandas"
+        and hasattr(source, "iloc")
+        and hasattr(source, "columns")
+    ):
         return replace(_from_pandas(source, "data-frame", "pandas.DataFrame"), given=source)
     if isinstance(source, str) and source.startswith(("sklearn:", "openml:")):
         kind, _, name = source.partition(":")
@@ -212,7 +225,9 @@ def read_source(source: object, *, max_bytes: int = MAX_BYTES, form: FileForm | 
     )
 
 
-def _checked(frame: pl.DataFrame, names: Sequence[object], name: str, origin: str, notes: dict[str, int]) -> Source:
+def _checked(
+    frame: pl.DataFrame, names: Sequence[object], name: str, origin: str, notes: dict[str, int]
+) -> Source:
     """The last steps for every source: size, plain column types, unique names."""
     if frame.width > MAX_COLUMNS:
         raise UserError(f"{shown(origin)} has {frame.width:,} columns; at most {MAX_COLUMNS:,} are read")
@@ -230,7 +245,8 @@ def _plain(dtype: pl.DataType) -> bool:
 
 
 def _from_pandas(data: Any, name: str, origin: str, notes: dict[str, int] | None = None) -> Source:
-    """Column by column, by position: duplicate names and mixed objects would stop a conversion in one piece."""
+    """Column by column, by position: duplicate names and mixed objects would
+    stop a conversion in one piece."""
     if data.shape[1] > MAX_COLUMNS:
         raise UserError(f"{origin} has {data.shape[1]:,} columns; at most {MAX_COLUMNS:,} are read")
     columns = [_pandas_series(data.iloc[:, position], str(position)) for position in range(data.shape[1])]
@@ -243,13 +259,17 @@ def _flat(labels: Iterable[object]) -> list[object]:
 
 
 def column_place(frame: object, label: object) -> int | None:
-    """Which column of a pandas frame has this label, taken as pandas takes it; None where none has, or it is no such frame.
+    """Which column of a pandas frame has this label, taken as pandas takes it; None
+    where none has, or it is no such frame.
 
     Of the labels of several levels ``y`` is ('y', ''), too.
     """
     if not (hasattr(frame, "columns") and hasattr(frame, "iloc")) or not isinstance(label, Hashable):
         return None
-    labels = [tuple(level for level in own if level != "") if isinstance(own, tuple) else own for own in frame.columns]
+    labels = [
+        tuple(level for level in own if level != "") if isinstance(own, tuple) else own
+        for own in frame.columns
+    ]
     wanted = tuple(level for level in label if level != "") if isinstance(label, tuple) else label
     for own in (wanted, (wanted,)):
         if own in labels and not isinstance(wanted, bool):
@@ -258,7 +278,8 @@ def column_place(frame: object, label: object) -> int | None:
 
 
 def column_name(frame: object, label: object) -> str | None:
-    """The name under which the column of a pandas frame that has this label is read; None as ``column_place``."""
+    """The name under which the column of a pandas frame that has this label is
+    read; None as ``column_place``."""
     place = column_place(frame, label)
     return None if place is None else unique_names(_flat(frame.columns))[0][place]  # type: ignore[attr-defined]
 
@@ -269,7 +290,9 @@ def _pandas_series(series: pd.Series[Any], name: str) -> pl.Series:
     try:
         converted = pl.from_pandas(series, nan_to_null=True)
         if not converted.dtype.is_nested() and converted.dtype != pl.Duration:
-            converted.head(1).cast(pl.String)  # periods and the like arrive as a type of their own, which nothing reads
+            converted.head(1).cast(
+                pl.String
+            )  # periods and the like arrive as a type of their own, which nothing reads
     except Exception:  # noqa: BLE001  pyarrow, polars and pandas each raise their own for mixed objects: read as text
         missing = series.isna().to_numpy()
         texts = [None if gone else str(cell) for cell, gone in zip(series.tolist(), missing, strict=True)]
@@ -325,7 +348,7 @@ def _from_openml(name: str, origin: str) -> Source:
     return _from_pandas(bunch.frame, f"openml-{name}", origin)
 
 
-# ---------------------------------------------------------------------------------------------------------- files
+# ------------------------------------------------------------------------------------------------------ files
 
 
 def _read_path(source: str | Path, max_bytes: int, form: FileForm) -> Source:
@@ -334,13 +357,18 @@ def _read_path(source: str | Path, max_bytes: int, form: FileForm) -> Source:
     size = _regular_file(path, text)
     limit = min(max_bytes, available_memory())
     if size > limit:
-        raise UserError(f"{text} has {size:,} bytes; at most {limit:,} are read (max_bytes, or the memory that is free)")
+        raise UserError(
+            f"{text} has {size:,} bytes; at most {limit:,} are read (max_bytes, or the memory that is free)"
+        )
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)
     except OSError as error:
         raise UserError(f"{text} cannot be read: {error.strerror or error}") from error
-    name = re.sub(r"(\.(csv|tsv|txt|tab|parquet|pq|gz|xls[xmb]?|ods))+$", "", path.name, flags=re.IGNORECASE) or path.name
+    name = (
+        re.sub(r"(\.(csv|tsv|txt|tab|parquet|pq|gz|xls[xmb]?|ods))+$", "", path.name, flags=re.IGNORECASE)
+        or path.name
+    )
     if head.startswith(b"PAR1"):
         frame, names = _read_parquet(path, text, limit)
         return _checked(frame, names, name, text, {})
@@ -361,16 +389,23 @@ def _read_path(source: str | Path, max_bytes: int, form: FileForm) -> Source:
 
 
 def _regular_file(path: Path, text: str) -> int:
-    """Size in bytes of a plain, non-empty file; anything else is refused before it is opened (a FIFO would block)."""
+    """Size in bytes of a plain, non-empty file; anything else is refused before
+    it is opened (a FIFO would block)."""
     if re.match(r"[a-z][a-z0-9+]+://", str(path).replace(":/", "://", 1)):
         raise UserError(f"{text} is an address; download the file first and give its path")
     try:
         info = path.stat()
     except FileNotFoundError as error:
         if path.is_symlink():
-            raise UserError(f"{text} is a link to {shown(path.readlink(), 200)}, which does not exist") from error
+            raise UserError(
+                f"{text} is a link to {shown(path.readlink(), 200)}, which does not exist"
+            ) from error
         folder = path.parent
-        near = did_you_mean(path.name, (p.name for p in itertools.islice(folder.iterdir(), 1000))) if folder.is_dir() else ""
+        near = (
+            did_you_mean(path.name, (p.name for p in itertools.islice(folder.iterdir(), 1000)))
+            if folder.is_dir()
+            else ""
+        )
         raise UserError(f"{text} does not exist{shown(near)}") from error
     except (OSError, ValueError) as error:
         raise UserError(f"{text} cannot be read: {getattr(error, 'strerror', None) or error}") from error
@@ -392,7 +427,9 @@ def first_rows(path: Path, rows: int) -> pl.DataFrame:
     return frame.rename(dict(zip(frame.columns, unique_names(names)[0], strict=True)))
 
 
-def _read_parquet(path: Path, text: str, limit: int, rows: int | None = None) -> tuple[pl.DataFrame, list[str]]:
+def _read_parquet(
+    path: Path, text: str, limit: int, rows: int | None = None
+) -> tuple[pl.DataFrame, list[str]]:
     """The frame (or its first rows), its columns named by position, and the columns' own names."""
     order = {"do": "parquet", "path": str(path.absolute()), "text": text, "rows": rows}
     try:
@@ -404,7 +441,9 @@ def _read_parquet(path: Path, text: str, limit: int, rows: int | None = None) ->
         frame = pl.from_arrow(pa.ipc.open_file(content).read_all())
         return frame if isinstance(frame, pl.DataFrame) else frame.to_frame(), answer.value
     except isolation.WorkerDied as error:
-        raise UserError(f"{text} cannot be read as Parquet: its reader died; is it damaged, or made to harm?") from error
+        raise UserError(
+            f"{text} cannot be read as Parquet: its reader died; is it damaged, or made to harm?"
+        ) from error
     except _POLARS_ERRORS as error:
         raise UserError(f"{text} cannot be read as Parquet: {shown(error, 160)}; is it complete?") from error
     except MemoryError as error:
@@ -413,7 +452,8 @@ def _read_parquet(path: Path, text: str, limit: int, rows: int | None = None) ->
 
 def _unzipped(path: Path, text: str, max_bytes: int) -> bytes:
     """The whole content of a gzip file, refused as soon as it grows past the limit."""
-    # The content, its copy in the frame and what polars needs meanwhile are in memory at once: a third of it each.
+    # The content, its copy in the frame and what polars needs meanwhile are in
+    # memory at once: a third of it each.
     limit = min(max_bytes, available_memory() // 3)
     content = bytearray()
     try:
@@ -422,11 +462,14 @@ def _unzipped(path: Path, text: str, max_bytes: int) -> bytes:
                 content += chunk
                 if len(content) > limit:
                     raise UserError(
-                        f"{text} unpacks to more than {limit:,} bytes from {path.stat().st_size:,} packed ones "
+                        f"{text} unpacks to more than {limit:,} bytes from {path.stat().st_size:,} packed "
+                        "ones "
                         "(max_bytes, or a third of the memory that is free); unpack it and give a part of it"
                     )
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(f"{text} is a damaged or incomplete gzip file ({shown(error)}); fetch it again") from error
+        raise UserError(
+            f"{text} is a damaged or incomplete gzip file ({shown(error)}); fetch it again"
+        ) from error
     except MemoryError as error:
         raise UserError(f"{text} does not fit into the memory that is free once unpacked") from error
     if not content:
@@ -435,11 +478,18 @@ def _unzipped(path: Path, text: str, max_bytes: int) -> bytes:
 
 
 def _read_sheet(path: Path, text: str, form: FileForm, limit: int) -> tuple[bytes, str, dict[str, str]]:
-    """A sheet as CSV, so that titles above the header and the like are one matter; its name; what to tell of the choice."""
-    # The sheet, its copy in the frame and what the reader needs meanwhile are in memory at once: a third of it each.
+    """A sheet as CSV, so that titles above the header and the like are one matter; its
+    name; what to tell of the choice."""
+    # The sheet, its copy in the frame and what the reader needs meanwhile are in
+    # memory at once: a third of it each.
     limit = min(limit, available_memory() // 3)
     for careful in (False, True):
-        order: dict[str, Any] = {"do": "sheet", "path": str(path.absolute()), "text": text, "sheet": form.sheet}
+        order: dict[str, Any] = {
+            "do": "sheet",
+            "path": str(path.absolute()),
+            "text": text,
+            "sheet": form.sheet,
+        }
         order |= {"careful": careful, "or_another": form.remembered}
         try:
             with isolation.answered(_WORKER, order, limit) as answer:
@@ -457,18 +507,23 @@ def _told_of_sheet(found: Mapping[str, Any]) -> dict[str, str]:
     name = shown(found["sheet"], 40)
     if others := [other for other in found["sheets"] if other != found["sheet"]]:
         some = ", ".join(f"'{shown(other, 40)}'" for other in others[:8])
-        told["other-sheets"] = f"The sheet '{name}' was read; not read: {some}. --sheet NAME reads another one."
+        told["other-sheets"] = (
+            f"The sheet '{name}' was read; not read: {some}. --sheet NAME reads another one."
+        )
     if found["reach"]:
-        told["far-cells"] = f"Sheet '{name}': {found['reach']}. These do not count; is a cell left behind there?"
+        told["far-cells"] = (
+            f"Sheet '{name}': {found['reach']}. These do not count; is a cell left behind there?"
+        )
     return told
 
 
-# ------------------------------------------------------------------------------------------------------------ CSV
+# -------------------------------------------------------------------------------------------------------- CSV
 
 
 @dataclass(frozen=True)
 class _Dialect:
-    """header_lines: physical lines up to the header's end. above: those of a title before it, and above_bytes their bytes."""
+    """header_lines: physical lines up to the header's end.
+    above: those of a title before it, and above_bytes their bytes."""
 
     delimiter: str
     names: list[str]
@@ -484,7 +539,8 @@ class _NotUnicode(Exception):
 
 
 def _read_text(path: Path, text: str, name: str, data: bytes | None, head: bytes, form: FileForm) -> Source:
-    """A CSV in any encoding; data: its content where that is not the file's."""
+    """A CSV in any encoding;
+    data: its content where that is not the file's."""
     _refuse_other_formats(text, head)
     encoding = _unicode(head)
     if form.encoding is not None and not form.remembered and encoding in ("", "utf-8"):
@@ -496,14 +552,17 @@ def _read_text(path: Path, text: str, name: str, data: bytes | None, head: bytes
             return _read_csv(path, text, name, data, head)
         except _NotUnicode:
             if form.encoding is not None and not form.remembered:
-                raise UserError(f"{text} is not in UTF-8 throughout; leave the encoding out, and it is found out") from None
+                raise UserError(
+                    f"{text} is not in UTF-8 throughout; leave the encoding out, and it is found out"
+                ) from None
     content, encoding, told = _transcoded(path.read_bytes() if data is None else data, encoding, text, form)
     read = _read_csv(path, text, name, content, content[:_HEAD_BYTES])
     return replace(read, encoding=encoding, told=told | read.told)
 
 
 def _transcoded(data: bytes, encoding: str, text: str, form: FileForm) -> tuple[bytes, str, dict[str, str]]:
-    """As UTF-8; the encoding where it is none of Unicode, else ""; what to tell of it. encoding: "" or "utf-8" to find it out."""
+    """As UTF-8; the encoding where it is none of Unicode, else ""; what to tell of it.
+    encoding: "" or "utf-8" to find it out."""
     told = {}
     if encoding in ("", "utf-8", "utf-8-sig") and not decodes(data, encoding or "utf-8"):
         if form.encoding is not None and decodes(data, form.encoding):
@@ -527,7 +586,9 @@ def _transcoded(data: bytes, encoding: str, text: str, form: FileForm) -> tuple[
 def unicode_text(content: bytes, text: str, form: FileForm) -> str:
     """A small file's text, its encoding found out where it is not UTF-8 and ``form`` names none."""
     asked = form.encoding is not None and not form.remembered and not content.startswith(codecs.BOM_UTF8)
-    return _transcoded(content, checked_encoding(str(form.encoding)) if asked else "utf-8", text, form)[0].decode()
+    return _transcoded(content, checked_encoding(str(form.encoding)) if asked else "utf-8", text, form)[
+        0
+    ].decode()
 
 
 def _read_csv(path: Path, text: str, name: str, data: bytes | None, head: bytes, above: int = 0) -> Source:
@@ -546,14 +607,18 @@ def _read_csv(path: Path, text: str, name: str, data: bytes | None, head: bytes,
             content = data = re.sub(rb"\n(\r?\n)+", b"\n", content[:])
         dialect = _sniffed(content[:_HEAD_BYTES], text, len(content) > _HEAD_BYTES)
         if len(dialect.names) == 1 and not quotes and _is_aligned(content[:_HEAD_BYTES]):
-            data = re.sub(rb"[ \t]*(\r?\n)[ \t]*", rb"\1", re.sub(rb"[ \t]+", b"\t", content[:].strip(b" \t")))
+            data = re.sub(
+                rb"[ \t]*(\r?\n)[ \t]*", rb"\1", re.sub(rb"[ \t]+", b"\t", content[:].strip(b" \t"))
+            )
             return _read_csv(path, text, name, data, data[:_HEAD_BYTES], above)
         if dialect.above:
             data = content[dialect.above_bytes :]
             read = _read_csv(path, text, name, data, data[:_HEAD_BYTES], above + dialect.above)
             return read.noting("lines_above_header", dialect.above)
         if len(dialect.names) > MAX_COLUMNS:
-            raise UserError(f"{text} has more than {MAX_COLUMNS:,} columns, the most that are read; is it transposed?")
+            raise UserError(
+                f"{text} has more than {MAX_COLUMNS:,} columns, the most that are read; is it transposed?"
+            )
         try:
             frame = _fast(data if data is not None else path, dialect) if quotes % 2 == 0 else None
         except _POLARS_ERRORS as error:
@@ -580,7 +645,9 @@ def _refuse_other_formats(text: str, head: bytes) -> None:
         raise UserError(f"{text} is JSON; expected CSV or Parquet")
     if not start:
         raise UserError(f"{text} holds nothing but blank space; expected CSV with a header line, or Parquet")
-    controls = sum(head.count(code) for code in range(1, 32) if code not in b"\t\n\r\x0b\x0c\x1b\x1a\x1c\x1d\x1e\x1f")
+    controls = sum(
+        head.count(code) for code in range(1, 32) if code not in b"\t\n\r\x0b\x0c\x1b\x1a\x1c\x1d\x1e\x1f"
+    )
     if controls * 50 > len(head) or (head.count(0) and controls):
         raise UserError(f"{text} is a binary file, not text; expected CSV or Parquet")
 
@@ -636,13 +703,20 @@ def _sniffed(head: bytes, text: str, cut: bool) -> _Dialect:
     cells = [cell for row in body for cell in row]
     comma = sum(bool(re.fullmatch(r"[-+]?\d+,\d+", cell)) for cell in cells)
     point = sum(bool(re.fullmatch(r"[-+]?\d+\.\d+", cell)) for cell in cells)
-    words = (position for position in range(best[1]) if any(r[position : position + 1] and _is_word(r[position]) for r in body))
+    words = (
+        position
+        for position in range(best[1])
+        if any(r[position : position + 1] and _is_word(r[position]) for r in body)
+    )
     before = "".join(itertools.islice(io.StringIO(start, newline=""), above))
-    return _Dialect(chosen, rows[0], lines, chosen != "," and comma > point, tuple(words), above, len(before.encode()))
+    return _Dialect(
+        chosen, rows[0], lines, chosen != "," and comma > point, tuple(words), above, len(before.encode())
+    )
 
 
 def _is_aligned(head: bytes) -> bool:
-    """Whether blanks divide columns: every line has as many words as the header, and at least half are numbers."""
+    """Whether blanks divide columns: every line has as many words as the header,
+    and at least half are numbers."""
     lines = head.splitlines()
     lines = lines[:-1] if len(head) >= _HEAD_BYTES else lines  # the last one may be cut
     rows = [line.split() for line in lines[:200] if line.strip()]
@@ -673,8 +747,8 @@ def _first_rows(start: str, delimiter: str, cut: bool) -> list[tuple[list[str], 
 def _header_position(rows: Sequence[Sequence[str]]) -> int:
     """Which row has the names: the first, unless lines of a title stand above.
 
-    Such a line fills at most half of the width that most rows have (a single cell, where it is padded to that width), and
-    beneath it a row of that width has different texts in all of its cells.
+    Such a line fills at most half of the width that most rows have (a single cell, where it is padded to that
+    width), and beneath it a row of that width has different texts in all of its cells.
     """
     widths = Counter(len(row) for row in rows)
     width = max(widths, key=lambda one: (widths[one], one))
@@ -691,12 +765,17 @@ def _is_number(cell: str) -> bool:
     return re.fullmatch(r"[-+]?[\d.,]*\d[\d.,]*([eE][-+]?\d+)?", cell) is not None
 
 
-def _without_repeated_headers(frame: pl.DataFrame, names: Sequence[str], notes: dict[str, int]) -> pl.DataFrame:
+def _without_repeated_headers(
+    frame: pl.DataFrame, names: Sequence[str], notes: dict[str, int]
+) -> pl.DataFrame:
     """Without the rows that repeat the header, as files have that were joined end to end."""
-    if not frame.width or any(dtype != pl.String for dtype in frame.dtypes):  # else a name stands in no column of numbers
+    if not frame.width or any(
+        dtype != pl.String for dtype in frame.dtypes
+    ):  # else a name stands in no column of numbers
         return frame
     again = pl.all_horizontal(
-        pl.col(column).str.strip_chars() == name.strip() for column, name in zip(frame.columns, names, strict=True)
+        pl.col(column).str.strip_chars() == name.strip()
+        for column, name in zip(frame.columns, names, strict=True)
     )
     rows = frame.filter(~again.fill_null(value=False))
     if repeated := frame.height - rows.height:
@@ -705,7 +784,8 @@ def _without_repeated_headers(frame: pl.DataFrame, names: Sequence[str], notes: 
 
 
 def _fast(where: Path | bytes, dialect: _Dialect) -> pl.DataFrame:
-    """Polars reads it; when the types guessed from the first rows are wrong, they are guessed from all rows."""
+    """Polars reads it; when the types guessed from the first rows are wrong,
+    they are guessed from all rows."""
 
     def read(infer: int | None, texts: Sequence[str] = (), rows: int | None = None) -> pl.DataFrame:
         return pl.read_csv(
@@ -721,7 +801,9 @@ def _fast(where: Path | bytes, dialect: _Dialect) -> pl.DataFrame:
         )
 
     try:
-        names = read(0, rows=1).columns if dialect.words else []  # polars 1 counts them from 1, polars 2 from 0
+        names = (
+            read(0, rows=1).columns if dialect.words else []
+        )  # polars 1 counts them from 1, polars 2 from 0
         texts = [names[position] for position in dialect.words if position < len(names)]
         try:
             frame = read(INFER_ROWS, texts)
@@ -777,7 +859,9 @@ def _slow(content: bytes, dialect: _Dialect, text: str, above: int) -> pl.DataFr
     try:
         for skip in (False, True):
             rows: list[list[str]] = []
-            reader = csv.reader(io.StringIO(body, newline=""), delimiter=dialect.delimiter, skipinitialspace=skip)
+            reader = csv.reader(
+                io.StringIO(body, newline=""), delimiter=dialect.delimiter, skipinitialspace=skip
+            )
             wrong, began = "", 1
             for row in reader:
                 if row and len(row) != width:
@@ -800,6 +884,8 @@ def _slow(content: bytes, dialect: _Dialect, text: str, above: int) -> pl.DataFr
 
 def _left_open(body: str, delimiter: str, skip: bool) -> bool:
     """Whether the text ends inside a quoted field: then a line added at its end does not become a row."""
-    reader = csv.reader(io.StringIO(body + "\nsentinel", newline=""), delimiter=delimiter, skipinitialspace=skip)
+    reader = csv.reader(
+        io.StringIO(body + "\nsentinel", newline=""), delimiter=delimiter, skipinitialspace=skip
+    )
     *_, last = reader
     return last != ["sentinel"]

@@ -1,8 +1,10 @@
-"""Spellings of one category or class: which differ in nothing that could mean anything, and which of them stands for all.
+"""Spellings of one category or class: which differ in nothing that could mean
+anything, and which of them stands for all.
 
-By default are joined those that differ in blanks, in a final dot, or in the capitals of words: Yes, "yes ", YES, yes. Capitals of
-single letters and of codes (M and m, CO and Co, aB3x) may be two things, so that they are joined where the person says so, and
-with them what differs in a dash, a dot or an underscore between letters: New York and new-york.
+By default are joined those that differ in blanks, in a final dot, or in the capitals of words: Yes, "yes
+", YES, yes. Capitals of single letters and of codes (M and m, CO and Co, aB3x) may be two things, so that
+they are joined where the person says so, and with them what differs in a dash, a dot or an underscore
+between letters: New York and new-york.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ _BLANKS = r"[\s\u200b\ufeff]+"
 
 
 def joins(cells: pl.Series, join: bool | None) -> dict[str, str]:
-    """Spelling -> the most frequent one of the same thing, for those that are another. join: None for the default, see above."""
+    """Spelling -> the most frequent one of the same thing, for those that are another.
+    join: None for the default, see above."""
     if join is False:
         return {}
     counts = tally(cells.drop_nulls())
@@ -32,7 +35,9 @@ def joins(cells: pl.Series, join: bool | None) -> dict[str, str]:
     first: dict[str, str] = {}
     found = {}
     for spelling in alike:
-        key = _key(spelling, wide=join is True, capitals=not capitals or (join is None and not _plain(spelling)))
+        key = _key(
+            spelling, wide=join is True, capitals=not capitals or (join is None and not _plain(spelling))
+        )
         kept = first.setdefault(key, spelling) if key else spelling
         if kept != spelling:
             found[spelling] = kept
@@ -57,7 +62,8 @@ def respelled(strange: Iterable[str], known: Sequence[str], join: bool | None) -
 
 
 def repeated_spellings(labels: Sequence[str]) -> int:
-    """How many of these labels repeat another one but for capitals, blanks, and dashes or dots between letters.
+    """How many of these labels repeat another one but for capitals, blanks, and
+    dashes or dots between letters.
 
     A sign is no spelling: -1 and 1, or A and A-, are two things.
     """
@@ -79,7 +85,9 @@ def _by_key(known: Sequence[str], *, wide: bool, capitals: bool) -> dict[str, li
 
 
 def _key(spelling: str, *, wide: bool, capitals: bool) -> str:
-    """What spellings of one thing have in common. wide: across dashes and the like between letters, too; capitals: they count."""
+    """What spellings of one thing have in common.
+    wide: across dashes and the like between letters, too;
+    capitals: they count."""
     key = re.sub(_BLANKS, " ", unicodedata.normalize("NFC", spelling)).strip().removesuffix(".").rstrip()
     if wide:
         key = re.sub(r"(?<=[^\W\d])[ ._-]+(?=[^\W\d])", " ", key)

@@ -1,7 +1,9 @@
-"""One sheet of a spreadsheet -> CSV, within bounded memory; runs in a worker, for its reader ends the process without memory.
+"""One sheet of a spreadsheet -> CSV, within bounded memory; runs in a worker, for its
+reader ends the process without memory.
 
-A sheet is read as the rectangle around all of its cells: one cell in the last row makes a million rows. So its extent is known
-first, and where most of it is empty, rows and columns without a cell are taken out before it is read.
+A sheet is read as the rectangle around all of its cells: one cell in the last row makes a
+million rows. So its extent is known first, and where most of it is empty, rows and columns
+without a cell are taken out before it is read.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ import polars as pl
 from advisor.errors import UserError, did_you_mean, shown
 
 TABLE_ROWS = 10
-"""The first sheet of so many rows of at least two cells is the table: a cover sheet or a list of remarks has fewer."""
+"""The first sheet of so many rows of at least two cells is the table: a cover
+sheet or a list of remarks has fewer."""
 CELL_BYTES = 32
 """What the reader takes for each cell of the rectangle, also for an empty one."""
 FEW_CELLS = 100_000
@@ -39,7 +42,9 @@ _CELL = re.compile(rb"""(<(?:\w+:)?c\s(?:[^>]*?\s)?r\s*=\s*["'])([A-Z]{1,3})(\d{
 _ROW = re.compile(rb"""(<(?:\w+:)?row\s(?:[^>]*?\s)?r\s*=\s*["'])(\d{1,7})(?=["'])""")
 _PLAIN_ROW = re.compile(rb'<row r="(\d+)"')
 _PLAIN_COLUMN = re.compile(rb' r="([A-Z]{1,3})\d')
-_DIMENSION = re.compile(rb"""<(?:\w+:)?dimension\s+ref\s*=\s*["']([A-Z]{1,3})(\d{1,7}):([A-Z]{1,3})(\d{1,7})["']""")
+_DIMENSION = re.compile(
+    rb"""<(?:\w+:)?dimension\s+ref\s*=\s*["']([A-Z]{1,3})(\d{1,7}):([A-Z]{1,3})(\d{1,7})["']"""
+)
 _ODS_EMPTY = re.compile(  # a run of empty rows: the tags before and behind their number
     rb"""(<table:table-row\b[^>]*?\btable:number-rows-repeated=["'])\d{3,}(["'][^>]*>"""
     rb"""(?:<table:(?:covered-)?table-cell\b(?:(?!office:)[^>])*/>)*</table:table-row>)"""
@@ -51,21 +56,35 @@ _READING_ERRORS = (
 
 
 def write_sheet(
-    path: str, text: str, wanted: str | None, limit: int, out: IO[bytes], *, careful: bool, or_another: bool = False
+    path: str,
+    text: str,
+    wanted: str | None,
+    limit: int,
+    out: IO[bytes],
+    *,
+    careful: bool,
+    or_another: bool = False,
 ) -> dict[str, Any]:
-    """Write the sheet ``wanted``, or the first that holds a table, to ``out`` as CSV without empty rows and columns.
+    """Write the sheet ``wanted``, or the first that holds a table, to ``out`` as
+    CSV without empty rows and columns.
 
     or_another: where there is no sheet ``wanted``, that is no mistake.
-    text: the path for messages. limit: bytes that it may unpack to. careful: look at every cell's place, whatever the sheet says
-    of its extent. Returns sheet (its name), sheets (all names) and reach, what to say of cells that lie far from the others, or
-    "". Raises UserError where there is no such sheet or it cannot be read.
+    text: the path for messages.
+    limit: bytes that it may unpack to.
+    careful: look at every cell's place, whatever the sheet says of its extent. Returns sheet (its name),
+        sheets (all names) and reach, what to say of cells that lie far from the others, or "". Raises
+        UserError where there is no such sheet or it cannot be read.
     """
     try:
         book = _Book(path, text, limit)
-        name, frame, reach = _chosen(book, wanted if not or_another or wanted in book.names else None, careful)
+        name, frame, reach = _chosen(
+            book, wanted if not or_another or wanted in book.names else None, careful
+        )
     except _READING_ERRORS as error:
         first = str(error).strip().partition("\n")[0]
-        raise UserError(f"{text} cannot be read as a spreadsheet ({shown(first, 160)}); is it complete?") from error
+        raise UserError(
+            f"{text} cannot be read as a spreadsheet ({shown(first, 160)}); is it complete?"
+        ) from error
     frame.write_csv(out, include_header=False)
     return {"sheet": name, "sheets": book.names, "reach": reach}
 
@@ -75,10 +94,16 @@ def _chosen(book: _Book, wanted: str | None, careful: bool) -> tuple[str, pl.Dat
         name = next((name for name in book.names if wanted in (name, name.strip())), None)
         if name is None:
             near = did_you_mean(wanted, book.names)
-            raise UserError(f"{book.text} has no sheet '{shown(wanted, 40)}'{shown(near)}; its sheets are {listed(book.names)}")
+            raise UserError(
+                f"{book.text} has no sheet '{shown(wanted, 40)}'{shown(near)}; its sheets are "
+                f"{listed(book.names)}"
+            )
         frame, reach = book.sheet(name, careful)
         if not frame.height:
-            raise UserError(f"{book.text}: the sheet '{shown(name, 40)}' has no cells; its sheets are {listed(book.names)}")
+            raise UserError(
+                f"{book.text}: the sheet '{shown(name, 40)}' has no cells; its sheets are "
+                f"{listed(book.names)}"
+            )
         return name, frame, reach
     found: list[tuple[str, pl.DataFrame, str]] = []
     for name in book.names:
@@ -95,7 +120,9 @@ def _chosen(book: _Book, wanted: str | None, careful: bool) -> tuple[str, pl.Dat
 
 def listed(names: Sequence[str]) -> str:
     """Names of sheets for a message, at most eight."""
-    return ", ".join(f"'{shown(name, 40)}'" for name in names[:8]) + (f" and {len(names) - 8} more" if names[8:] else "")
+    return ", ".join(f"'{shown(name, 40)}'" for name in names[:8]) + (
+        f" and {len(names) - 8} more" if names[8:] else ""
+    )
 
 
 @dataclass
@@ -115,18 +142,26 @@ class _Book:
             for entry in self._parts.values():
                 if not _is_sheet(entry):
                     self._common += sum(map(len, self._unpacked(entry, self._common)))
-        content, self._reach = self._small("content.xml"), ""  # of an OpenDocument, whose sheets are all read when it is opened
+        content, self._reach = (
+            self._small("content.xml"),
+            "",
+        )  # of an OpenDocument, whose sheets are all read when it is opened
         if (run := _ODS_EMPTY.search(content)) is not None:
-            self._reach = "it has cells behind many empty rows" if b"office:value" in content[run.end() :] else ""
+            self._reach = (
+                "it has cells behind many empty rows" if b"office:value" in content[run.end() :] else ""
+            )
             content = _ODS_EMPTY.sub(rb"\g<1>1\g<2>", content)
             self._reader = fastexcel.read_excel(self._copied({"content.xml": iter([content])}))
         else:
             self._reader = fastexcel.read_excel(self.path)
         self.names = list(self._reader.sheet_names)
-        self._of_sheet = _parts_of_sheets(self._small("xl/workbook.xml"), self._small("xl/_rels/workbook.xml.rels"))
+        self._of_sheet = _parts_of_sheets(
+            self._small("xl/workbook.xml"), self._small("xl/_rels/workbook.xml.rels")
+        )
 
     def sheet(self, name: str, careful: bool) -> tuple[pl.DataFrame, str]:
-        """A sheet's rows of text without the empty ones and without empty columns; what to say of its extent."""
+        """A sheet's rows of text without the empty ones and without empty
+        columns; what to say of its extent."""
         reader, reach = self._reader, self._reach
         entry = self._parts.get(self._of_sheet.get(name, ""))
         if entry is not None and self._is_sparse(entry, careful):
@@ -143,17 +178,19 @@ class _Book:
             return pl.DataFrame(), ""
         return frame.filter(pl.any_horizontal(filled)).select(used).select(days), reach
 
-    # ------------------------------------------------------------------------------------------------ the archive
+    # -------------------------------------------------------------------------------------------- the archive
 
     def _unpacked(self, entry: zipfile.ZipInfo, before: int) -> Iterator[bytes]:
-        """A part's content in pieces, counted as it is unpacked: what the archive says of its size may be a lie."""
+        """A part's content in pieces, counted as it is unpacked: what the
+        archive says of its size may be a lie."""
         size = before
         for chunk in _inflated(self.path, entry):
             size += len(chunk)
             if size > self.limit * UNPACKED_SHARE:
                 raise UserError(
                     f"{self.text} unpacks to more than {int(self.limit * UNPACKED_SHARE):,} bytes from "
-                    f"{Path(self.path).stat().st_size:,} packed ones, more than the memory that is free allows; "
+                    f"{Path(self.path).stat().st_size:,} packed ones, more than the memory that is free "
+                    "allows; "
                     "save the sheet as CSV or Parquet"
                 )
             yield chunk
@@ -172,12 +209,14 @@ class _Book:
                             part.write(piece)
         return whole.getvalue()
 
-    # ------------------------------------------------------------------------------------------------- the extent
+    # --------------------------------------------------------------------------------------------- the extent
 
     def _is_sparse(self, entry: zipfile.ZipInfo, careful: bool) -> bool:
-        """Whether the rectangle around a sheet's cells is mostly empty, or can't be told without a look at every cell.
+        """Whether the rectangle around a sheet's cells is mostly empty, or can't
+        be told without a look at every cell.
 
-        careful: it can't. A sheet may say its rectangle, but it may be wrong: rows and columns beyond it are looked for.
+        careful: it can't. A sheet may say its rectangle, but it may be wrong: rows
+            and columns beyond it are looked for.
         """
         size, bottom, right, last, beyond = 0, 0, 0, 0, _PLAIN_COLUMN
         for chunk in self._unpacked(entry, self._common):
@@ -192,7 +231,8 @@ class _Book:
         return size <= MOST_CAREFUL and (careful or not 0 < cells <= max(FEW_CELLS, size))
 
     def _compacted(self, entry: zipfile.ZipInfo) -> tuple[bytes, str]:
-        """The archive with one sheet, whose rows and columns are numbered anew without the empty ones; what to say of them."""
+        """The archive with one sheet, whose rows and columns are numbered anew without
+        the empty ones; what to say of them."""
         rows: set[int] = set()
         columns: set[bytes] = set()
         for piece in _tags(self._unpacked(entry, self._common)):
@@ -201,7 +241,8 @@ class _Book:
                 rows.add(int(digits))
         if (size := len(rows) * len(columns) * CELL_BYTES) > self.limit:
             raise UserError(
-                f"{self.text}: a sheet has cells in {len(rows):,} rows and {len(columns):,} columns, which needs {size:,} bytes; "
+                f"{self.text}: a sheet has cells in {len(rows):,} rows and {len(columns):,} columns, which "
+                f"needs {size:,} bytes; "
                 f"at most {self.limit:,} are read: save the sheet as CSV or Parquet"
             )
         order, names = sorted(rows), sorted(columns, key=_number_of)
@@ -226,7 +267,10 @@ class _Book:
         reach = ""
         if (empty_rows + 1) * (empty_columns + 1) > FEW_CELLS // TABLE_ROWS:
             last = f"{names[-1].decode()}{order[-1]}"
-            reach = f"its cells reach to {last}, with {empty_rows:,} empty rows and {empty_columns:,} empty columns between"
+            reach = (
+                f"its cells reach to {last}, with {empty_rows:,} empty rows and {empty_columns:,} empty "
+                "columns between"
+            )
         return self._copied({entry.filename: numbered()}), reach
 
 
@@ -235,13 +279,16 @@ def _is_sheet(entry: zipfile.ZipInfo) -> bool:
 
 
 def _inflated(path: str, entry: zipfile.ZipInfo) -> Iterator[bytes]:
-    """What really comes out of a part of an archive. zipfile stops at the size that the directory declares."""
+    """What really comes out of a part of an archive. zipfile stops at the size
+    that the directory declares."""
     with Path(path).open("rb") as file:
         file.seek(entry.header_offset)
         header = file.read(30)
         if len(header) < 30 or header[:4] != b"PK\x03\x04":
             raise zipfile.BadZipFile(f"part {entry.filename} is not where the directory says")
-        file.seek(int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little"), io.SEEK_CUR)
+        file.seek(
+            int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little"), io.SEEK_CUR
+        )
         left = entry.compress_size
         packer = zlib.decompressobj(-zlib.MAX_WBITS) if entry.compress_type == zipfile.ZIP_DEFLATED else None
         while left and (packed := file.read(min(_CHUNK, left))):
@@ -273,15 +320,21 @@ def _parts_of_sheets(workbook: bytes, relations: bytes) -> dict[str, str]:
     if not workbook or not relations:
         return {}
     try:
-        targets = {relation.get("Id"): str(relation.get("Target")) for relation in ElementTree.fromstring(relations)}
-        sheets = [element for element in ElementTree.fromstring(workbook).iter() if element.tag.endswith("}sheet")]
+        targets = {
+            relation.get("Id"): str(relation.get("Target")) for relation in ElementTree.fromstring(relations)
+        }
+        sheets = [
+            element for element in ElementTree.fromstring(workbook).iter() if element.tag.endswith("}sheet")
+        ]
     except ElementTree.ParseError:
         return {}
     found = {}
     for sheet in sheets:
         key = next((value for name, value in sheet.attrib.items() if name.endswith("}id")), None)
         if key in targets:
-            found[str(sheet.get("name"))] = posixpath.normpath(posixpath.join("/xl", targets[key])).lstrip("/")
+            found[str(sheet.get("name"))] = posixpath.normpath(posixpath.join("/xl", targets[key])).lstrip(
+                "/"
+            )
     return found
 
 

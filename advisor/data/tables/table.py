@@ -1,4 +1,5 @@
-"""Files and frames -> typed columns, a target, training rows and test rows, and arrays for the training layer."""
+"""Files and frames -> typed columns, a target, training rows and test rows, and
+arrays for the training layer."""
 
 from __future__ import annotations
 
@@ -65,7 +66,8 @@ SAMPLE_ROWS = 20_000
 MAX_WORDS = 64
 """A text column becomes so many words at most, the most frequent ones, beside its length."""
 WORD_ROWS, WORD_SHARE, COMMON_WORD = 5, 0.005, 0.5
-"""A word that fewer training rows have, or a smaller share of them, or a larger one than COMMON_WORD, is none of these."""
+"""A word that fewer training rows have, or a smaller share of them, or a larger one
+than COMMON_WORD, is none of these."""
 HASHED_WORDS = 32
 """Columns that a text became in models of before its words were chosen."""
 CYCLES = {"month": 365.0, "day": 31.0, "weekday": 7.0, "hour": 1.0}
@@ -78,14 +80,20 @@ ROUNDS = 2
 class TableSchema:
     """All that is needed to read new rows in the same way.
 
-    classes: labels in code order, () for regression. levels: categorical column -> sorted levels of the training
-    rows. The group and the time column are not among the columns: a group is a name, and a time beyond the training
-    rows is one that no network has seen. time: how the time column's cells are read. time_parts: the numeric arrays
-    that it becomes nevertheless: what comes round in a date (``CYCLES``), and the time itself, which a network reads
-    as ``time_trend`` says; () in models of before there was any. target_format: how a regression target's text is read, as
-    ``Column.format``; predictions are plain numbers. usual: what the training rows had in a column; {} in models of before.
-    given: the classes as they were given, in which predictions are; None for regression and in models of before.
-    spellings: of categories and classes (the target) that are read as another one; join_spellings: whether those of new rows are.
+    classes: labels in code order, () for regression.
+    levels: categorical column -> sorted levels of the training rows. The group and the time
+        column are not among the columns: a group is a name, and a time beyond the training
+        rows is one that no network has seen.
+    time: how the time column's cells are read.
+    time_parts: the numeric arrays that it becomes nevertheless: what comes round in a date (``CYCLES``), and
+        the time itself, which a network reads as ``time_trend`` says; () in models of before there was any.
+    target_format: how a regression target's text is read, as ``Column.format``;
+        predictions are plain numbers.
+    usual: what the training rows had in a column; {} in models of before.
+    given: the classes as they were given, in which predictions are; None for
+        regression and in models of before.
+    spellings: of categories and classes (the target) that are read as another one;
+    join_spellings: whether those of new rows are.
     encoding, sheet: of the training rows' file, as ``Source`` has them.
     """
 
@@ -114,7 +122,8 @@ class TableSchema:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The columns of names that were text in training: those of new rows are text, even where they look like numbers."""
+        """The columns of names that were text in training: those of new rows are text,
+        even where they look like numbers."""
         of_names = self.of_type(*NAMES)
         return tuple(c.name for c in of_names if c.name in self.usual and self.usual[c.name].stored == "text")
 
@@ -161,10 +170,13 @@ class TableSchema:
 class Table:
     """A data set, read, typed and divided.
 
-    fingerprint: 32 hex digits of the content (not of the order of rows or columns, not of a given test table's
-    target). train, test: the feature columns as ``conform`` leaves them, the target (String labels or Float64), and
-    the group and time columns; rows stand in the order of the source, those without a target are left out. notes:
-    what was repaired or left out, as counts. changes: columns of a given test table that are unlike the training rows in form.
+    fingerprint: 32 hex digits of the content (not of the order of rows or columns,
+        not of a given test table's target).
+    train, test: the feature columns as ``conform`` leaves them, the target (String labels or
+        Float64), and the group and time columns; rows stand in the order of the source,
+        those without a target are left out.
+    notes: what was repaired or left out, as counts.
+    changes: columns of a given test table that are unlike the training rows in form.
     told: what else to know of how the file was read, as code -> sentence.
     """
 
@@ -181,7 +193,10 @@ class Table:
 
     def __repr__(self) -> str:
         target = f"target '{self.schema.target}' ({self.schema.task})"
-        return f"<Table '{self.name}': {self.train.height:,} training and {self.test.height:,} test rows, {target}>"
+        return (
+            f"<Table '{self.name}': {self.train.height:,} training and {self.test.height:,} test rows, "
+            f"{target}>"
+        )
 
     def dataset(self, part: Literal["train", "test"]) -> Dataset:
         """One part as arrays, in row order."""
@@ -216,12 +231,17 @@ def read_frame(
 
 
 def with_names(read: Source, names: Collection[str]) -> Source:
-    """The source with the cells of these columns as they are written, where their numbers would tell less (1.10 and 1.1)."""
+    """The source with the cells of these columns as they are written, where their
+    numbers would tell less (1.10 and 1.1)."""
     texts = []
     for name in names:
         if name in read.frame.columns and read.frame.schema[name].is_float():
             plain, written = labels(read.frame[name]), read.as_written(name)
-            if written.dtype == pl.String and "." in "".join(plain.head(100).drop_nulls()) and not written.equals(plain):
+            if (
+                written.dtype == pl.String
+                and "." in "".join(plain.head(100).drop_nulls())
+                and not written.equals(plain)
+            ):
                 texts.append(written)
     return replace(read, frame=read.frame.with_columns(texts)) if texts else read
 
@@ -245,16 +265,20 @@ def load_table(
 ) -> Table:
     """Read a data set, infer its types and task, and set test rows apart.
 
-    test: a table of test rows; else ``test_fraction`` of the rows is held out: the latest with ``time_column``, whole
-    groups with ``group_column``, else at random with each class in its share. Which rows these are depends on their
-    content and ``seed``, not on their order. types: column -> type, where the inference is to be overridden.
-    strict: refuse a test table with a column that is unlike the training rows in form. join_spellings: read spellings of one
-    category or class as one; None: those that differ in blanks, a final dot or the capitals of words. encoding: of
-    text files that are not in Unicode, sheet: of spreadsheets; by default they are found out. max_bytes: largest
-    uncompressed size of a file. UserError for everything that the user can mend.
+    test: a table of test rows; else ``test_fraction`` of the rows is held out: the latest with
+        ``time_column``, whole groups with ``group_column``, else at random with each class in its share.
+        Which rows these are depends on their content and ``seed``, not on their order.
+    types: column -> type, where the inference is to be overridden.
+    strict: refuse a test table with a column that is unlike the training rows in form.
+    join_spellings: read spellings of one category or class as one; None: those that differ in blanks,
+        a final dot or the capitals of words.
+    encoding: of text files that are not in Unicode, sheet: of spreadsheets; by default they are found out.
+    max_bytes: largest uncompressed size of a file. UserError for everything that the user can mend.
     """
     file_form = FileForm(encoding, sheet)
-    names = [name for name, wanted in (types or {}).items() if wanted in NAMES] + ([group_column] if group_column else [])
+    names = [name for name, wanted in (types or {}).items() if wanted in NAMES] + (
+        [group_column] if group_column else []
+    )
     read = with_names(read_source(source, max_bytes=max_bytes, form=file_form), names)
     special = _check_request(read, target, types or {}, task, time_column, group_column, test_fraction)
     notes = dict(read.notes)
@@ -276,20 +300,46 @@ def load_table(
     typed = _conformed(frame, columns, notes).with_columns(answer, *helpers)
     # two filters copy in order: a third of the time of gathering the rows by number
     train, held_out = (typed, typed.clear()) if held is None else (typed.filter(~held), typed.filter(held))
-    of_levels = {column.name: joins(train[column.name], join_spellings) for column in columns if column.type == "categorical"}
-    train, spellings = _joined(train, of_levels, notes), {name: one for name, one in (spellings | of_levels).items() if one}
+    of_levels = {
+        column.name: joins(train[column.name], join_spellings)
+        for column in columns
+        if column.type == "categorical"
+    }
+    train, spellings = (
+        _joined(train, of_levels, notes),
+        {name: one for name, one in (spellings | of_levels).items() if one},
+    )
     classes = ordered_classes(train[target]) if chosen != "regression" else ()
-    given = None if test is None else with_names(read_source(test, max_bytes=max_bytes, form=file_form), names)
+    given = (
+        None if test is None else with_names(read_source(test, max_bytes=max_bytes, form=file_form), names)
+    )
     if time is not None and given is not None and time.name not in given.frame.columns:
         time = None  # it tells the order of the training rows, and a model cannot ask for it
     parts = () if time is None else _time_parts(train[time.name], time)
     levels = _levels(train, columns)
     words = {column.name: _frequent_words(train[column.name]) for column in columns if column.type == "text"}
-    had = _usual(frame, None if held is None else ~held, train, columns if time is None else (*columns, time), levels)
+    had = _usual(
+        frame, None if held is None else ~held, train, columns if time is None else (*columns, time), levels
+    )
     schema = TableSchema(
-        columns, target, chosen, classes, levels, group_column, time_column, time, parts, form, words, had, spellings,
-        join_spellings, read.encoding, read.sheet, _class_values(read, target, classes, keys_of_rows) if classes else None,
-    )  # fmt: skip
+        columns,
+        target,
+        chosen,
+        classes,
+        levels,
+        group_column,
+        time_column,
+        time,
+        parts,
+        form,
+        words,
+        had,
+        spellings,
+        join_spellings,
+        read.encoding,
+        read.sheet,
+        _class_values(read, target, classes, keys_of_rows) if classes else None,
+    )
     changes: tuple[FormChange, ...] = ()
     if given is not None:
         held_out, changes = _test_rows(given, schema, notes, strict=strict)
@@ -297,10 +347,14 @@ def load_table(
         shared = given.frame.select(name for name in typed.columns if name in there and name != target)
         keys = np.append(keys, row_keys(shared, seed=1))
     else:
-        held_out = held_out.with_columns(known_spelling(held_out[name], levels[name], schema, name)[0] for name in levels)
+        held_out = held_out.with_columns(
+            known_spelling(held_out[name], levels[name], schema, name)[0] for name in levels
+        )
         held_out = _of_known_class(held_out, target, classes, notes)
     if not held_out.height:
-        raise UserError("no row is left for the test part; give more rows, another test_fraction, or a test table")
+        raise UserError(
+            "no row is left for the test part; give more rows, another test_fraction, or a test table"
+        )
     origin: Literal["file", "held-out"] = "held-out" if test is None else "file"
     fingerprint = fingerprint_of(frame.drop(special), answer, keys)
     told = read.told | told_of_numbers(frame, columns) | told_of_target(cells, chosen)
@@ -308,7 +362,9 @@ def load_table(
     return Table(read.name, read.origin, fingerprint, schema, train, held_out, notes, origin, changes, told)
 
 
-def _of_known_class(held_out: pl.DataFrame, target: str, classes: Sequence[str], notes: dict[str, int]) -> pl.DataFrame:
+def _of_known_class(
+    held_out: pl.DataFrame, target: str, classes: Sequence[str], notes: dict[str, int]
+) -> pl.DataFrame:
     """Without rows held out by time or group whose class only they have: it cannot be learnt."""
     known = held_out[target].is_in(list(classes)) if classes else pl.Series([True])
     if known.all():
@@ -318,14 +374,15 @@ def _of_known_class(held_out: pl.DataFrame, target: str, classes: Sequence[str],
 
 
 def _class_values(read: Source, target: str, classes: Sequence[str], keys: pl.Series) -> ClassValues | None:
-    """The classes as the source has them. keys: of all its rows."""
+    """The classes as the source has them.
+    keys: of all its rows."""
     if read.texts is not None:
         return written_values(classes, keys, read.as_written(target))
     given = None if read.given is None else read.given.iloc[:, read.frame.columns.index(target)]
     return class_values(classes, keys, read.frame[target], given)
 
 
-# -------------------------------------------------------------------------------------------------------- requests
+# --------------------------------------------------------------------------------------------------- requests
 
 
 def _check_request(
@@ -337,19 +394,24 @@ def _check_request(
     group_column: str | None,
     test_fraction: float,
 ) -> list[str]:
-    """The columns that are no features, after everything that was asked for has been checked against the frame."""
+    """The columns that are no features, after everything that was asked for has
+    been checked against the frame."""
     frame = read.frame
     for role, name in (("target", target), ("time column", time_column), ("group column", group_column)):
         if name is not None and name not in frame.columns:
             raise UserError(_absent(role, str(name), read))
     if task is not None and task not in get_args(Task):
-        raise UserError(f"task is '{shown(task)}'{did_you_mean(str(task), get_args(Task))}; expected {_or(get_args(Task))}")
+        raise UserError(
+            f"task is '{shown(task)}'{did_you_mean(str(task), get_args(Task))}; expected "
+            f"{_or(get_args(Task))}"
+        )
     for role, name in (("time", time_column), ("group", group_column)):
         if name == target:
             raise UserError(f"the {role} column '{shown(name)}' is the target; name another column, or none")
     if time_column is not None and group_column is not None:
         raise UserError(
-            f"both a time column ('{shown(time_column)}') and a group column ('{shown(group_column)}') are given; "
+            f"both a time column ('{shown(time_column)}') and a group column ('{shown(group_column)}') are "
+            "given; "
             "rows can be held out by one of them: leave the other out"
         )
     if not isinstance(test_fraction, int | float) or not 0.0 < test_fraction < 1.0:
@@ -360,12 +422,16 @@ def _check_request(
             near = did_you_mean(name, frame.columns)
             raise UserError(f"types: {shown(read.origin)} has no column '{shown(name)}'{shown(near)}")
         if name in special:
-            raise UserError(f"types: '{shown(name)}' is the target, time or group column and has no feature type")
+            raise UserError(
+                f"types: '{shown(name)}' is the target, time or group column and has no feature type"
+            )
         checked_type(name, wanted)
     if not frame.height:
         raise UserError(f"{shown(read.origin, 200)} has a header and no rows; at least {MIN_ROWS} are needed")
     if not set(frame.columns) - set(special):
-        raise UserError(f"{shown(read.origin, 200)} has no column besides {_or(special)}; nothing is left to learn from")
+        raise UserError(
+            f"{shown(read.origin, 200)} has no column besides {_or(special)}; nothing is left to learn from"
+        )
     return special
 
 
@@ -379,17 +445,23 @@ def _absent(role: str, name: str, read: Source) -> str:
     text = f"{shown(read.origin, 200)} has no {role} '{shown(name)}'{shown(did_you_mean(name, columns))}"
     if other := read.told.get("other-sheets"):
         text = f"{text}. {other} Its columns"
-        return f"{text} are {', '.join(shown(column, 30) for column in columns[:8])}{' and more' if columns[8:] else ''}"
+        some = ", ".join(shown(column, 30) for column in columns[:8])
+        return f"{text} are {some}{' and more' if columns[8:] else ''}"
     if len(columns) == 1:
-        return f"{text}; its only column is '{shown(columns[0])}': expected comma, semicolon, tab or | between columns"
+        return (
+            f"{text}; its only column is '{shown(columns[0])}': expected comma, semicolon, tab or | "
+            "between columns"
+        )
     of_file = read.texts is not None
-    if of_file and all(column.replace(".", "").lstrip("+-").isdigit() or column.startswith("column_") for column in columns):
+    if of_file and all(
+        column.replace(".", "").lstrip("+-").isdigit() or column.startswith("column_") for column in columns
+    ):
         return f"{text}; its first line looks like data: expected a header line with the columns' names"
     some = ", ".join(f"'{shown(column, 30)}'" for column in columns[:8])
     return f"{text}; its columns are {some}{' and more' if columns[8:] else ''}"
 
 
-# ------------------------------------------------------------------------------------------------------- test rows
+# -------------------------------------------------------------------------------------------------- test rows
 
 
 def _test_rows(
@@ -402,7 +474,8 @@ def _test_rows(
         if len(missing) == len(needed) + 1 and given.frame.width > len(needed):
             first = ", ".join(shown(name, 30) for name in given.frame.columns[:4])
             raise UserError(
-                f"the test table {shown(given.origin, 200)} has none of the training table's columns; its first line "
+                f"the test table {shown(given.origin, 200)} has none of the training table's columns; its "
+                "first line "
                 f"({first}, ...) looks like data: put the header line of the training table above it"
             )
         raise UserError(_lacking(f"the test table {shown(given.origin, 200)}", missing, given.frame.columns))
@@ -412,7 +485,9 @@ def _test_rows(
         numbers = finite_numbers(cells, schema.target_format or number_format(cells))
         if numbers is None or not numbers.count():
             bad = how_many(unreadable(cells, read_as(cells, "numeric")), len(cells), " are no numbers")
-            raise UserError(f"the test table's target '{shown(schema.target)}' is not as the training rows': {bad}")
+            raise UserError(
+                f"the test table's target '{shown(schema.target)}' is not as the training rows': {bad}"
+            )
         answer = numbers
         respelt: list[FormChange] = []
     else:
@@ -444,13 +519,17 @@ def _test_rows(
     return frame.with_columns(answer.alias(schema.target), *extra).filter(filled), changes
 
 
-# --------------------------------------------------------------------------------------------------------- columns
+# ---------------------------------------------------------------------------------------------------- columns
 
 
-def _columns(frame: pl.DataFrame, rows: NDArray[np.int64], types: Mapping[str, str], target: str) -> tuple[Column, ...]:
+def _columns(
+    frame: pl.DataFrame, rows: NDArray[np.int64], types: Mapping[str, str], target: str
+) -> tuple[Column, ...]:
     """Types of the feature columns, judged on training rows only."""
     whole = len(rows) == frame.height
-    picked = rows[np.linspace(0, len(rows) - 1, SAMPLE_ROWS).astype(np.int64)] if len(rows) > SAMPLE_ROWS else rows
+    picked = (
+        rows[np.linspace(0, len(rows) - 1, SAMPLE_ROWS).astype(np.int64)] if len(rows) > SAMPLE_ROWS else rows
+    )
     sample = frame if len(picked) == frame.height else frame[picked]
     found = []
     for name in frame.columns:
@@ -491,7 +570,8 @@ def _levels(train: pl.DataFrame, columns: Sequence[Column]) -> dict[str, tuple[s
 
 
 def _class_spellings(cells: pl.Series, join: bool | None) -> dict[str, str]:
-    """The spellings of classes that are read as another one; none where a single class would be left, or cells are numbers."""
+    """The spellings of classes that are read as another one; none where a single class
+    would be left, or cells are numbers."""
     if cells.dtype not in TEXTS or number_format(cells) is not None:
         return {}
     texts = labels(cells)
@@ -499,11 +579,15 @@ def _class_spellings(cells: pl.Series, join: bool | None) -> dict[str, str]:
     return joined if texts.drop_nulls().n_unique() - len(joined) > 1 else {}
 
 
-def _joined(frame: pl.DataFrame, spellings: Mapping[str, Mapping[str, str]], notes: dict[str, int]) -> pl.DataFrame:
+def _joined(
+    frame: pl.DataFrame, spellings: Mapping[str, Mapping[str, str]], notes: dict[str, int]
+) -> pl.DataFrame:
     """The frame with spellings replaced, and the cells counted."""
     for name, joined in spellings.items():
         if joined:
-            notes["joined_cells"] = notes.get("joined_cells", 0) + int(frame[name].cast(pl.String).is_in(list(joined)).sum())
+            notes["joined_cells"] = notes.get("joined_cells", 0) + int(
+                frame[name].cast(pl.String).is_in(list(joined)).sum()
+            )
             frame = frame.with_columns(replaced(frame[name].cast(pl.String), joined))
     return frame
 
@@ -515,7 +599,8 @@ def _usual(
     columns: Sequence[Column],
     levels: Mapping[str, Sequence[str]],
 ) -> dict[str, Usual]:
-    """What the training rows have in each column that is used. mask: which rows of the frame these are (None: all)."""
+    """What the training rows have in each column that is used.
+    mask: which rows of the frame these are (None: all)."""
     had = {}
     for column in columns:
         if column.type not in ("identifier", "constant"):
@@ -573,19 +658,27 @@ def _not_times(cells: pl.Series, judged: Column, times: pl.Series) -> str:
     bad, name = unreadable(cells, judged), f"the time column '{shown(cells.name)}'"
     missing = times.null_count() - len(bad)
     if not len(bad):
-        return f"{name} is missing in {missing:,} of {len(times):,} rows; leave these rows out, or name another column or none"
+        return (
+            f"{name} is missing in {missing:,} of {len(times):,} rows; leave these rows out, or name "
+            "another column or none"
+        )
     what = "dates or numbers" if not times.count() else "dates" if judged.type == "datetime" else "numbers"
     also = f", and is missing in {missing:,}" if missing else ""
-    return f"{name} cannot be read as {what} in {how_many(bad, len(times))}{also}; expected dates such as 2024-01-31, or numbers"
+    return (
+        f"{name} cannot be read as {what} in {how_many(bad, len(times))}{also}; expected dates such as "
+        "2024-01-31, or numbers"
+    )
 
 
 def read_times(cells: pl.Series) -> pl.Series:
-    """A time column as dates or numbers, null where it is missing; UserError where most cells are no times."""
+    """A time column as dates or numbers, null where it is missing; UserError
+    where most cells are no times."""
     return conform(cells, _time_as_column(cells))[0]
 
 
 def _time_parts(times: pl.Series, time: Column) -> tuple[str, ...]:
-    """The arrays of the time column (training rows): what comes round often enough, and last the time itself."""
+    """The arrays of the time column (training rows): what comes round often
+    enough, and last the time itself."""
     parts = column_arrays(times, time)
     trend, *others = parts
     days = np.ptp(parts[trend])
@@ -593,15 +686,16 @@ def _time_parts(times: pl.Series, time: Column) -> tuple[str, ...]:
     return (*(name for name in others if days >= ROUNDS * cycles[name] and np.ptp(parts[name]) > 0), trend)
 
 
-# ---------------------------------------------------------------------------------------------------------- arrays
+# ----------------------------------------------------------------------------------------------------- arrays
 
 
 def encode(frame: pl.DataFrame, schema: TableSchema) -> Features:
     """Rows -> arrays: columns are looked up by name, extra ones are ignored, unseen levels become UNSEEN.
 
-    numeric holds, in the order of the columns: numbers as they are, booleans as 0/1, a date as days since 1970, year,
-    month, day, weekday (1 is Monday) and hour where hours matter, a text as its words and its length; last the time
-    column's parts. What cannot be read is missing. UserError naming every column that is needed and absent.
+    numeric holds, in the order of the columns: numbers as they are, booleans as 0/1, a date as days
+    since 1970, year, month, day, weekday (1 is Monday) and hour where hours matter, a text as its
+    words and its length; last the time column's parts. What cannot be read is missing. UserError
+    naming every column that is needed and absent.
     """
     frame = with_unique_names(frame)
     used = _needed(frame, schema)
@@ -633,8 +727,11 @@ def encode(frame: pl.DataFrame, schema: TableSchema) -> Features:
     return Features(numbers, categorical, tuple(numeric), tuple(codes), levels, schema.time_parts[-1:], words)
 
 
-def encode_new(frame: pl.DataFrame, schema: TableSchema, *, strict: bool = False) -> tuple[Features, tuple[FormChange, ...]]:
-    """New rows -> arrays, as ``encode`` makes them, and what is unlike the training rows in their form (see ``new_rows``)."""
+def encode_new(
+    frame: pl.DataFrame, schema: TableSchema, *, strict: bool = False
+) -> tuple[Features, tuple[FormChange, ...]]:
+    """New rows -> arrays, as ``encode`` makes them, and what is unlike the training rows
+    in their form (see ``new_rows``)."""
     frame = with_unique_names(frame)
     _needed(frame, schema)
     read, changes = read_new(frame, schema, strict=strict)
@@ -674,7 +771,8 @@ def _ranks(frame: pl.DataFrame, column: str | None) -> NDArray[np.int64] | None:
 
 
 def encoded_names(column: Column, words: Sequence[str] | None = None) -> tuple[str, ...]:
-    """The names of the numeric arrays that a column becomes; () for one that is categorical or not used. words: a text's."""
+    """The names of the numeric arrays that a column becomes; () for one that is categorical or not used.
+    words: a text's."""
     if column.limits:
         return (column.name, side_name(column.name))
     if column.type in ("numeric", "boolean"):
@@ -684,12 +782,18 @@ def encoded_names(column: Column, words: Sequence[str] | None = None) -> tuple[s
         parts = ("days", "year", "month", "day", "weekday") + (("hour",) if hours else ())
         return tuple(f"{column.name}.{part}" for part in parts)
     if column.type == "text":
-        parts = tuple(f"word{place}" for place in range(HASHED_WORDS)) if words is None else tuple(f"word.{w}" for w in words)
+        parts = (
+            tuple(f"word{place}" for place in range(HASHED_WORDS))
+            if words is None
+            else tuple(f"word.{w}" for w in words)
+        )
         return tuple(f"{column.name}.{part}" for part in (*parts, "length"))
     return ()
 
 
-def column_arrays(cells: pl.Series, column: Column, words: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
+def column_arrays(
+    cells: pl.Series, column: Column, words: Sequence[str] | None = None
+) -> dict[str, NDArray[Any]]:
     """The numeric arrays that a column's conformed cells become, by ``encoded_names``."""
     if column.type == "datetime":
         arrays = _date_parts(cells)
@@ -725,4 +829,6 @@ def _hashed_words(cells: pl.Series) -> NDArray[np.float64]:
 
     if not len(cells):
         return np.empty((0, HASHED_WORDS))
-    return np.asarray(HashingVectorizer(n_features=HASHED_WORDS).transform(cells.fill_null("").to_list()).toarray())
+    return np.asarray(
+        HashingVectorizer(n_features=HASHED_WORDS).transform(cells.fill_null("").to_list()).toarray()
+    )

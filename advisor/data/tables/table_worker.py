@@ -1,4 +1,5 @@
-"""What the process that reads Parquet files and spreadsheets does: their readers abort it on some damaged files (``apart``).
+"""What the process that reads Parquet files and spreadsheets does: their readers abort
+it on some damaged files (``apart``).
 
 ``python -m advisor.data.tables.table_worker`` is started by ``advisor.data.tables.reading``.
 """
@@ -27,10 +28,12 @@ def read_parquet(order: Mapping[str, Any], out: IO[bytes]) -> list[str]:
     try:
         with parquet.ParquetFile(order["path"], memory_map=True) as file:
             rows, width = file.metadata.num_rows, file.metadata.num_columns
-            # The header declares the rows; repeated values need no bytes in the file, but 8 each (text more) in memory.
+            # The header declares the rows; repeated values need no bytes in the
+            # file, but 8 each (text more) in memory.
             if not order["rows"] and rows * width * 8 > limit:
                 raise UserError(
-                    f"{text} declares {rows:,} rows of {width:,} columns, {rows * width * 8:,} bytes in memory; "
+                    f"{text} declares {rows:,} rows of {width:,} columns, {rows * width * 8:,} bytes in "
+                    "memory; "
                     f"at most {limit:,} are read"
                 )
             if nested := [field for field in file.schema_arrow if pa.types.is_nested(field.type)]:
@@ -42,7 +45,9 @@ def read_parquet(order: Mapping[str, Any], out: IO[bytes]) -> list[str]:
                 table.validate(full=True)  # damaged lengths and offsets would crash whoever follows them
                 size += table.nbytes
                 if size > limit:
-                    raise UserError(f"{text} has more than {limit:,} bytes once unpacked, the most that are read")
+                    raise UserError(
+                        f"{text} has more than {limit:,} bytes once unpacked, the most that are read"
+                    )
                 table = table.rename_columns([str(position) for position in range(width)])
                 if schema is None:
                     schema = table.schema
@@ -57,13 +62,18 @@ def read_parquet(order: Mapping[str, Any], out: IO[bytes]) -> list[str]:
 
 
 def _declared(schema: pa.Schema) -> list[int]:
-    """The positions of columns that were categories of numbers in pandas: Parquet keeps the numbers alone, and says so beside."""
+    """The positions of columns that were categories of numbers in pandas: Parquet keeps the
+    numbers alone, and says so beside."""
     import pyarrow as pa
 
     columns = (schema.pandas_metadata or {}).get("columns", [])
     names = {column.get("field_name") for column in columns if column.get("pandas_type") == "categorical"}
     numbers = (pa.types.is_integer, pa.types.is_floating)
-    return [i for i, field in enumerate(schema) if field.name in names and any(is_one(field.type) for is_one in numbers)]
+    return [
+        i
+        for i, field in enumerate(schema)
+        if field.name in names and any(is_one(field.type) for is_one in numbers)
+    ]
 
 
 def _as_categories(table: pa.Table, positions: list[int]) -> pa.Table:
@@ -85,9 +95,17 @@ def _pieces(file: Any, rows: int | None, declared: list[int]) -> Iterator[pa.Tab
 
     if rows:
         batch = next(file.iter_batches(batch_size=rows), None)
-        yield _as_categories(file.schema_arrow.empty_table() if batch is None else pa.Table.from_batches([batch]), declared)
-    elif declared or not file.num_row_groups or any(pa.types.is_dictionary(field.type) for field in file.schema_arrow):
-        yield _as_categories(file.read(), declared).unify_dictionaries()  # an Arrow file has one dictionary for a column
+        yield _as_categories(
+            file.schema_arrow.empty_table() if batch is None else pa.Table.from_batches([batch]), declared
+        )
+    elif (
+        declared
+        or not file.num_row_groups
+        or any(pa.types.is_dictionary(field.type) for field in file.schema_arrow)
+    ):
+        yield _as_categories(
+            file.read(), declared
+        ).unify_dictionaries()  # an Arrow file has one dictionary for a column
     else:
         yield from map(file.read_row_group, range(file.num_row_groups))
 
@@ -96,7 +114,8 @@ def nested_column(text: str, name: str, kind: str, count: int) -> str:
     """What is wrong with a column whose cells are no plain values."""
     more = f" (and {count - 1} more columns)" if count > 1 else ""
     return (
-        f"{text}: column '{shown(name)}' holds {shown(kind, 60)} values{more}; expected plain numbers, text or dates: "
+        f"{text}: column '{shown(name)}' holds {shown(kind, 60)} values{more}; expected plain numbers, text "
+        "or dates: "
         "unnest the column or drop it"
     )
 

@@ -1,4 +1,5 @@
-"""The target column: its task, its values as numbers or labels, and whether anything can be learnt from it."""
+"""The target column: its task, its values as numbers or labels, and whether
+anything can be learnt from it."""
 
 from __future__ import annotations
 
@@ -39,14 +40,16 @@ LARGEST_TARGET = 1e100
 SMALLEST_SPREAD = 1e-100
 """Between the least and the largest number; the squares of smaller differences may be 0 to a float."""
 MOST_LONELY = 0.05
-"""Rows that are alone in their class are left out where they are at most this share of the rows, and a mistake where more."""
+"""Rows that are alone in their class are left out where they are at most this share of
+the rows, and a mistake where more."""
 LONELY = "rows_alone_in_their_class"
 
 
 @dataclass(frozen=True)
 class ClassValues:
-    """The classes as they were given, in code order: of a frame or an array its own values (True, 1.0, '1'), of a file without
-    types what is written in it. dtype: the name of NumPy's type of them."""
+    """The classes as they were given, in code order: of a frame or an array its own values (True, 1.0, '1'),
+    of a file without types what is written in it.
+    dtype: the name of NumPy's type of them."""
 
     values: tuple[bool | int | float | str, ...]
     dtype: str
@@ -59,14 +62,24 @@ class ClassValues:
         return np.array(self.values, dtype=self.dtype)
 
 
-def class_values(classes: Sequence[str], keys: pl.Series, cells: pl.Series, given: Any = None) -> ClassValues | None:
+def class_values(
+    classes: Sequence[str], keys: pl.Series, cells: pl.Series, given: Any = None
+) -> ClassValues | None:
     """The values of the classes as they were given; None where they can't be kept.
 
-    keys: the class of each row, null where it has none. cells: of the same rows, as they are written in a file or are in a
-    frame; the commonest one of a class is its value. given: the pandas series that they were made from, whose values are taken.
+    keys: the class of each row, null where it has none.
+    cells: of the same rows, as they are written in a file or are in a frame; the
+        commonest one of a class is its value.
+    given: the pandas series that they were made from, whose values are taken.
     """
-    counts = pl.DataFrame({"key": keys, "cell": cells.cast(pl.String)}).with_row_index("row").drop_nulls("key")
-    rows = counts.group_by("key", "cell").agg(pl.col("row").min(), pl.len()).sort("len", "row", descending=[True, False])
+    counts = (
+        pl.DataFrame({"key": keys, "cell": cells.cast(pl.String)}).with_row_index("row").drop_nulls("key")
+    )
+    rows = (
+        counts.group_by("key", "cell")
+        .agg(pl.col("row").min(), pl.len())
+        .sort("len", "row", descending=[True, False])
+    )
     first = dict(rows.unique("key", keep="first", maintain_order=True).select("key", "row").iter_rows())
     if given is None:
         dtype = "str" if cells.dtype in TEXTS else cells.head(0).to_numpy().dtype.name
@@ -75,12 +88,16 @@ def class_values(classes: Sequence[str], keys: pl.Series, cells: pl.Series, give
         values = [given.iloc[first[label]] for label in classes]
         values = [value.item() if isinstance(value, np.generic) else value for value in values]
         dtype = _numpy_type(given.dtype, values)
-    plain = all(isinstance(value, bool | int | str) or (isinstance(value, float) and isfinite(value)) for value in values)
+    plain = all(
+        isinstance(value, bool | int | str) or (isinstance(value, float) and isfinite(value))
+        for value in values
+    )
     return ClassValues(tuple(values), dtype) if plain else None
 
 
 def _numpy_type(dtype: Any, values: Sequence[Any]) -> str:
-    """NumPy's name for the type of a pandas series with these values; object for texts and mixtures, as pandas has it."""
+    """NumPy's name for the type of a pandas series with these values; object for
+    texts and mixtures, as pandas has it."""
     if hasattr(dtype, "categories"):
         return _numpy_type(dtype.categories.dtype, values)
     plain = getattr(dtype, "numpy_dtype", dtype)
@@ -90,7 +107,8 @@ def _numpy_type(dtype: Any, values: Sequence[Any]) -> str:
 
 
 def written_values(classes: Sequence[str], keys: pl.Series, texts: pl.Series) -> ClassValues | None:
-    """As ``class_values`` for the cells of a file without types: numbers where all are written back as they stood."""
+    """As ``class_values`` for the cells of a file without types: numbers where
+    all are written back as they stood."""
     found = class_values(classes, keys, texts)
     if found is None:
         return None
@@ -99,7 +117,9 @@ def written_values(classes: Sequence[str], keys: pl.Series, texts: pl.Series) ->
             numbers = tuple(kind(text) for text in found.values)
         except ValueError:
             continue
-        if all(back(n) == text for n, text in zip(numbers, found.values, strict=True)) and not _too_large(numbers):
+        if all(back(n) == text for n, text in zip(numbers, found.values, strict=True)) and not _too_large(
+            numbers
+        ):
             return ClassValues(numbers, np.dtype(kind).name)
     return found
 
@@ -119,11 +139,13 @@ def read_target(
     notes: dict[str, int],
     written: Callable[[], pl.Series] | None = None,
 ) -> tuple[Task, pl.Series, str]:
-    """The task; the target as Float64 (regression) or labels, null where it is missing; how its text was read as numbers.
+    """The task; the target as Float64 (regression) or labels, null where it is
+    missing; how its text was read as numbers.
 
-    A label that a single row has can be trained on or tested on, but not both: it is null, too, and counted in ``notes``, but
-    for numbers of which nobody said that they are classes. written: reads the cells as they stand in a file without types;
-    where they are no whole numbers, a class is its text (1.10 is other than 1.1).
+    A label that a single row has can be trained on or tested on, but not both: it is null, too, and counted
+    in ``notes``, but for numbers of which nobody said that they are classes.
+    written: reads the cells as they stand in a file without types; where they are no whole numbers, a class
+        is its text (1.10 is other than 1.1).
     """
     if cells.dtype.is_temporal():
         raise UserError(f"the target '{shown(name)}' holds dates or times; expected numbers or classes")
@@ -135,20 +157,25 @@ def read_target(
         if len(unread) == len(cells) - cells.null_count():
             bad = _looks(cells) or bad
         raise UserError(
-            f"'{shown(name)}' cannot be a regression target: {bad}; fix these cells, ask for task binary or multiclass, "
+            f"'{shown(name)}' cannot be a regression target: {bad}; fix these cells, ask for task binary or "
+            "multiclass, "
             "or name a column of numbers"
         )
     classes = labels(cells)
     if written is not None and cells.dtype.is_float() and _may_be_classes(numbers, asked):
         texts = written()
         classes = texts.set(classes.is_null(), None).alias(name) if texts.dtype == pl.String else classes
-    if asked is None and numbers is not None and cells.dtype == pl.String:  # words for a missing cell are no class of numbers
+    if (
+        asked is None and numbers is not None and cells.dtype == pl.String
+    ):  # words for a missing cell are no class of numbers
         classes = classes.set(is_mark(classes).fill_null(value=False), None)
     if asked != "regression" and (numbers is None or asked is not None):
         classes = _without_lonely(classes, notes)
     task = asked or _inferred_task(numbers, classes)
     if task == "regression" and numbers is not None:
-        notes |= {"unreadable_targets": lost} if (lost := numbers.null_count() - classes.null_count()) > 0 else {}
+        notes |= (
+            {"unreadable_targets": lost} if (lost := numbers.null_count() - classes.null_count()) > 0 else {}
+        )
         return task, numbers.alias(name), form or ""
     found = classes.drop_nulls().n_unique()
     if asked is not None and numbers is not None and not _whole(numbers) and found > FEW_VALUES:
@@ -157,7 +184,9 @@ def read_target(
             "ask for task regression, or name a column of classes"
         )
     if asked == "binary" and found > 2:
-        raise UserError(f"the target '{shown(name)}' has {found:,} classes and cannot be binary; ask for task multiclass")
+        raise UserError(
+            f"the target '{shown(name)}' has {found:,} classes and cannot be binary; ask for task multiclass"
+        )
     return task, classes.alias(name), ""
 
 
@@ -169,13 +198,18 @@ def _may_be_classes(numbers: pl.Series | None, asked: Task | None) -> bool:
 
 
 def known_classes(answer: pl.Series, classes: Sequence[str]) -> pl.Series:
-    """Classes as the training rows have them where further rows have the same numbers otherwise written (1.0 for 1)."""
+    """Classes as the training rows have them where further rows have the same
+    numbers otherwise written (1.0 for 1)."""
     strange = answer.drop_nulls().unique()
     strange = strange.filter(~strange.is_in(list(classes)))
     numbers = pl.DataFrame({"known": list(classes)}, schema={"known": pl.String})
     numbers = numbers.with_columns(n=pl.col("known").cast(pl.Float64, strict=False))
     numbers = numbers.drop_nulls().filter(pl.col("n").is_unique())
-    found = strange.to_frame("text").with_columns(n=pl.col("text").cast(pl.Float64, strict=False)).join(numbers, on="n")
+    found = (
+        strange.to_frame("text")
+        .with_columns(n=pl.col("text").cast(pl.Float64, strict=False))
+        .join(numbers, on="n")
+    )
     same = dict(found.select("text", "known").iter_rows())
     return answer.replace(list(same), list(same.values())) if same else answer
 
@@ -217,27 +251,40 @@ def _inferred_task(numbers: pl.Series | None, classes: pl.Series) -> Task:
 
 
 def _counts(numbers: pl.Series) -> bool:
-    """Whether whole numbers are counts, whose largest are so rare that a single row has them, and no names of classes."""
+    """Whether whole numbers are counts, whose largest are so rare that a single row
+    has them, and no names of classes."""
     counts = tally(numbers.drop_nulls())
     single = counts.filter(pl.col("rows") == 1)["value"]
     return counts.height >= FEWEST_COUNTS and bool(len(single)) and bool((single > numbers.median()).all())
 
 
 def check_target(answer: pl.Series, task: Task, name: str, rows: int, cells: pl.Series | None = None) -> None:
-    """UserError where nothing can be learnt from the target. cells: of a table's target, as they were given."""
+    """UserError where nothing can be learnt from the target.
+    cells: of a table's target, as they were given."""
     if not len(answer):
         raise UserError(f"the target '{shown(name)}' is missing in all {rows:,} rows")
     if len(answer) < MIN_ROWS:
-        raise UserError(f"only {len(answer)} of {rows:,} rows have a target ('{shown(name)}'); {MIN_ROWS} are needed")
+        raise UserError(
+            f"only {len(answer)} of {rows:,} rows have a target ('{shown(name)}'); {MIN_ROWS} are needed"
+        )
     counts = tally(answer)
     if counts.height == 1:
-        raise UserError(f"the target '{shown(name)}' has one value only, '{shown(counts['value'][0], 40)}'; two are needed")
+        raise UserError(
+            f"the target '{shown(name)}' has one value only, '{shown(counts['value'][0], 40)}'; two are "
+            "needed"
+        )
     if task == "regression":
         numbers = answer.to_numpy()
         if np.ptp(numbers) < SMALLEST_SPREAD:
-            raise UserError(f"the target '{shown(name)}' has numbers whose squares are below any float; give it in another unit")
+            raise UserError(
+                f"the target '{shown(name)}' has numbers whose squares are below any float; give it in "
+                "another unit"
+            )
         if np.abs(numbers).max() > LARGEST_TARGET:
-            raise UserError(f"the target '{shown(name)}' has numbers whose squares are beyond any float; give it in another unit")
+            raise UserError(
+                f"the target '{shown(name)}' has numbers whose squares are beyond any float; give it in "
+                "another unit"
+            )
         return
     if counts.height > MAX_CLASSES or counts.height > len(answer) / 2:
         raise UserError(
@@ -249,7 +296,8 @@ def check_target(answer: pl.Series, task: Task, name: str, rows: int, cells: pl.
         raise UserError(
             f"class '{shown(single['value'][0], 40)}' of the target '{shown(name)}' has a single row"
             + (f" ({single.height} classes have)" if single.height > 1 else "")
-            + "; leave such rows out, join classes, or give more rows (of numbers that are no classes: task regression)"
+            + "; leave such rows out, join classes, or give more rows (of numbers that are no classes: task "
+            "regression)"
         )
 
 

@@ -1,4 +1,5 @@
-"""Which rows are held out for the test, and the fingerprint of a table: both by content, not by the order of rows."""
+"""Which rows are held out for the test, and the fingerprint of a table: both by
+content, not by the order of rows."""
 
 from __future__ import annotations
 
@@ -35,7 +36,9 @@ def held_out_rows(
     cells = helpers[0]
     values = cells.rank("dense").to_numpy().astype(np.int64) - 1
     if values.max() == 0:
-        raise UserError(f"'{shown(cells.name)}' has one value in all rows; two are needed to hold rows out by it")
+        raise UserError(
+            f"'{shown(cells.name)}' has one value in all rows; two are needed to hold rows out by it"
+        )
     wanted = fraction * len(values)
     if cells.dtype != pl.String:  # time: cut where the share of later rows is nearest to the one wanted
         later = len(values) - np.cumsum(np.bincount(values))
@@ -43,14 +46,21 @@ def held_out_rows(
         later_rows: NDArray[np.bool_] = values > cut
         return later_rows
     names = cells.unique().sort().to_list()
-    order = sorted(range(len(names)), key=lambda code: hashlib.blake2b(f"{seed}:{names[code]}".encode()).digest())
+    order = sorted(
+        range(len(names)), key=lambda code: hashlib.blake2b(f"{seed}:{names[code]}".encode()).digest()
+    )
     sizes = np.bincount(values)
     classes = np.zeros(1, np.int64) if task == "regression" else np.bincount(codes)
     held = np.zeros(len(names), dtype=bool)
     total = 0
     for group in order:
-        own = np.bincount(codes[values == group], minlength=len(classes)) if task != "regression" else np.array([-1])
-        # A group stays with the training rows if a class would be lost to them, or if the share would be missed more.
+        own = (
+            np.bincount(codes[values == group], minlength=len(classes))
+            if task != "regression"
+            else np.array([-1])
+        )
+        # A group stays with the training rows if a class would be lost to them, or
+        # if the share would be missed more.
         if (classes - own > 0).all() and abs(total + sizes[group] - wanted) < abs(total - wanted):
             held[group], total, classes = True, total + sizes[group], classes - np.maximum(own, 0)
     if held.all() or not held.any():
@@ -60,8 +70,11 @@ def held_out_rows(
     return chosen
 
 
-def _random_rows(codes: NDArray[np.int64], task: Task, keys: NDArray[np.uint64], fraction: float) -> NDArray[np.bool_]:
-    """By row key; for classes the same share of each, as nearly as whole rows allow, never all rows of one."""
+def _random_rows(
+    codes: NDArray[np.int64], task: Task, keys: NDArray[np.uint64], fraction: float
+) -> NDArray[np.bool_]:
+    """By row key; for classes the same share of each, as nearly as whole rows
+    allow, never all rows of one."""
     rows = len(codes)
     size = min(max(round(fraction * rows), 1), rows - 1)
     strata = np.zeros(rows, np.int64) if task == "regression" else codes
@@ -85,12 +98,16 @@ def _random_rows(codes: NDArray[np.int64], task: Task, keys: NDArray[np.uint64],
 
 
 def row_keys(frame: pl.DataFrame, seed: int) -> NDArray[np.uint64]:
-    """A number per row, made of its content: random-looking, and the same whatever the order of rows and columns.
+    """A number per row, made of its content: random-looking, and the same
+    whatever the order of rows and columns.
 
-    Equal rows have equal keys, so copies mostly land on one side. Above KEY_ROWS rows only KEY_COLUMNS columns are
-    used, numbers first; rows that agree in them are told apart by the target and then by their order.
+    Equal rows have equal keys, so copies mostly land on one side. Above KEY_ROWS rows
+    only KEY_COLUMNS columns are used, numbers first; rows that agree in them are told
+    apart by the target and then by their order.
     """
-    kinds = {cells.name: cells.dtype for cells in frame.get_columns()}  # frame.schema is made anew at each look
+    kinds = {
+        cells.name: cells.dtype for cells in frame.get_columns()
+    }  # frame.schema is made anew at each look
     names = sorted(kinds, key=lambda name: (not kinds[name].is_float(), kinds[name] == pl.String, name))
     names = sorted(names[:KEY_COLUMNS] if frame.height > KEY_ROWS else names)
     keys = np.full(frame.height, (seed * 0x9E3779B97F4A7C15 + 0x1234567) % 2**64, np.uint64)
@@ -109,12 +126,15 @@ def _cell_bits(cells: pl.Series) -> NDArray[np.uint64]:
         return np.asarray(bits, np.uint64)
     texts = cells.cast(pl.String).fill_null("")
     unique = texts.unique()
-    hashes = [zlib.crc32(data) | zlib.adler32(data) << 32 for data in (text.encode() for text in unique.to_list())]
+    hashes = [
+        zlib.crc32(data) | zlib.adler32(data) << 32 for data in (text.encode() for text in unique.to_list())
+    ]
     return texts.replace_strict(unique, pl.Series(hashes, dtype=pl.UInt64)).to_numpy().astype(np.uint64)
 
 
 def fingerprint_of(frame: pl.DataFrame, answer: pl.Series, keys: NDArray[np.uint64]) -> str:
-    """Sums of cell bits (order does not matter, wrapping round) per column, of the target, and of the row keys."""
+    """Sums of cell bits (order does not matter, wrapping round) per column, of
+    the target, and of the row keys."""
     facts: list[Any] = [frame.height, answer.name, int(keys.sum(dtype=np.uint64))]
     for cells in sorted([*frame.get_columns(), answer], key=lambda series: series.name):
         if frame.height > KEY_ROWS and cells.dtype == pl.String:

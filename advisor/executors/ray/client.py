@@ -1,6 +1,8 @@
-"""Ray Client (``ray://``): the whole executor lives in an actor of the cluster, and what is asked of it travels there.
+"""Ray Client (``ray://``): the whole executor lives in an actor of the cluster,
+and what is asked of it travels there.
 
-In Ray 2.60 a client cannot read the streaming generators through which trials report. The actor can, and it sits beside the
+In Ray 2.60 a client cannot read the streaming generators through which trials report.
+The actor can, and it sits beside the
 workers: a call of ours is then one message out and one back.
 """
 
@@ -19,7 +21,8 @@ from advisor.executors.ray.executor import RayExecutor, RayWorkers
 from advisor.machine import version_differences, versions
 
 NOT_CONNECTED = "Ray Client is not connected"
-"""In a plain Exception: how Ray answers every call after it has given up a connection, half a minute after that was lost."""
+"""In a plain Exception: how Ray answers every call after it has given up a connection,
+half a minute after that was lost."""
 
 
 class _Bridge:
@@ -30,9 +33,12 @@ class _Bridge:
         self._executor: RayExecutor | None = None
 
     def start(self, driver: dict[str, str]) -> None:
-        """Start the workers; driver: its versions. Not in ``__init__``: what that raises arrives as an actor that died."""
+        """Start the workers;
+        driver: its versions. Not in ``__init__``: what that raises arrives as an actor that died."""
         if differing := version_differences(driver, versions()):
-            raise UserError(f"the cluster runs other versions: {'; '.join(differing)}: install the same there")
+            raise UserError(
+                f"the cluster runs other versions: {'; '.join(differing)}: install the same there"
+            )
         self._workers.wait()
 
     def span(self, processes: int, resources: dict[str, float]) -> None:
@@ -56,7 +62,8 @@ class _Bridge:
 
 
 class ClientWorkers(RayWorkers):
-    """:class:`RayWorkers` behind ``ray://HOST:PORT``: the same calls, and workers that the cluster's own side starts."""
+    """:class:`RayWorkers` behind ``ray://HOST:PORT``: the same calls, and workers
+    that the cluster's own side starts."""
 
     def __init__(
         self,
@@ -69,14 +76,19 @@ class ClientWorkers(RayWorkers):
     ) -> None:
         super().__init__(workers, address, cpus_per_worker, gpus_per_worker, imports, working_dir)
         self._options = {
-            "workers": workers, "cpus_per_worker": cpus_per_worker, "gpus_per_worker": gpus_per_worker, "imports": tuple(imports)
-        }  # fmt: skip
+            "workers": workers,
+            "cpus_per_worker": cpus_per_worker,
+            "gpus_per_worker": gpus_per_worker,
+            "imports": tuple(imports),
+        }
         self.bridge: Any = None
 
     def _begin(self) -> None:
         import ray
 
-        logging.getLogger("ray.util.client.logsclient").setLevel(logging.ERROR)  # what it says of a lost connection is not ours
+        logging.getLogger("ray.util.client.logsclient").setLevel(
+            logging.ERROR
+        )  # what it says of a lost connection is not ours
         # On no CPU: it only waits, and a cluster whose CPUs are all the workers' must still have room for it.
         self.bridge = ray.remote(_Bridge).options(num_cpus=0).remote(self._options)
         self.actors.append(self.bridge)
@@ -155,7 +167,9 @@ def unpacked(ray: Any) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not isinstance(error, ray.exceptions.RayError | ConnectionError) and NOT_CONNECTED not in str(error):
+        if not isinstance(error, ray.exceptions.RayError | ConnectionError) and NOT_CONNECTED not in str(
+            error
+        ):
             raise
         cause = getattr(error, "cause", None)
         if isinstance(cause, UserError | ValueError):
@@ -165,5 +179,6 @@ def unpacked(ray: Any) -> Iterator[None]:
         first = (str(error).strip().splitlines() or [""])[0][:200]
         why = "" if NOT_CONNECTED in first else f" ({type(error).__name__}: {first})"
         raise UserError(
-            f"the connection to the cluster is lost{why}: what was finished is kept; the same command goes on with it"
+            f"the connection to the cluster is lost{why}: what was finished is kept; the same command goes "
+            "on with it"
         ) from error

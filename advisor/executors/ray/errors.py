@@ -1,4 +1,5 @@
-"""Joining a Ray cluster, and in words why it could not be. Ray says that only in the log lines of its core, on our stderr."""
+"""Joining a Ray cluster, and in words why it could not be. Ray says that only in the log
+lines of its core, on our stderr."""
 
 from __future__ import annotations
 
@@ -16,8 +17,9 @@ CORE_LINE = re.compile(r"^\[[\d\-: ,.]+ [DIWEF] \d+ \d+\] ")
 """A log line of Ray's core: [2026-11-24 08:25:40,472 W 30552 31000] gcs_client.cc:210: ..."""
 REFUSED = "InvalidAuthToken"
 NOT_SERVED = ("Starting Ray client server failed", "Proxy failed to Connect to backend")
-"""Behind ``ray://`` the head forks a process for each connection while other threads are inside gRPC, and now and then (2 of
-150 tries with Ray 2.60) that process dies of it: of a file descriptor or a lock of the poller. The next one lives."""
+"""Behind ``ray://`` the head forks a process for each connection while other threads are inside gRPC,
+and now and then (2 of 150 tries with Ray 2.60) that process dies of it: of a file descriptor or a lock
+of the poller. The next one lives."""
 JOIN_TRIES = 3
 HEALTH_SECONDS = 20.0
 """For a cluster to say whether it wants a token; one that is silent for so long will not be joined either."""
@@ -25,9 +27,11 @@ HEALTH_SECONDS = 20.0
 
 @contextmanager
 def core_log() -> Iterator[Callable[[], str]]:
-    """Keep what is written to stderr, also by Ray's core, out of sight; yields a function that returns it so far.
+    """Keep what is written to stderr, also by Ray's core, out of sight; yields a
+    function that returns it so far.
 
-    What is not Ray's own goes on to stderr at the end. Only the file descriptor moves, so that C++ is caught too.
+    What is not Ray's own goes on to stderr at the end. Only the file descriptor
+    moves, so that C++ is caught too.
     """
     try:
         sys.stderr.flush()
@@ -73,8 +77,8 @@ def tokens() -> list[str]:
 def wants_no_token(address: str) -> bool:
     """Whether the cluster at HOST:PORT (or ``auto``) answers to those who show no token.
 
-    Of ``ray://`` it says no: there the driver is on the cluster, whose own it has. Asked in a process of its own, because
-    Ray reads its token once. Takes about half a second.
+    Of ``ray://`` it says no: there the driver is on the cluster, whose own it has. Asked in a process of its
+    own, because Ray reads its token once. Takes about half a second.
     """
     if address.startswith("ray://"):
         return False
@@ -82,23 +86,31 @@ def wants_no_token(address: str) -> bool:
     command += [] if address == "auto" else ["--address", address]
     environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
     try:
-        done = subprocess.run(command, env=environment, capture_output=True, timeout=HEALTH_SECONDS, check=False)
+        done = subprocess.run(
+            command, env=environment, capture_output=True, timeout=HEALTH_SECONDS, check=False
+        )
     except subprocess.TimeoutExpired:
         return False
     return done.returncode == 0
 
 
 def why_not(address: str, said: str) -> tuple[str, str]:
-    """What is wrong, and what to do. said: all that Ray said when it failed to join ``address``."""
+    """What is wrong, and what to do.
+    said: all that Ray said when it failed to join ``address``."""
     if REFUSED in said or "token is missing or incorrect" in said:
         what = "refuses our token" if tokens() else "wants a token, and none is set here"
-        return f"{address} {what}", "copy the head's ~/.ray/auth_token here (mode 600), or export RAY_AUTH_TOKEN"
+        return (
+            f"{address} {what}",
+            "copy the head's ~/.ray/auth_token here (mode 600), or export RAY_AUTH_TOKEN",
+        )
     if "no authentication token was found" in said:
         do = "copy the head's ~/.ray/auth_token here (mode 600), or unset RAY_AUTH_MODE for a cluster without"
         return "RAY_AUTH_MODE is token, and no token is set here", do
     if "ersion mismatch" in said:
         words = " ".join(line.strip() for line in said.splitlines() if "Ray:" in line or "Python:" in line)
-        return f"{address} has other versions ({words})"[:400], "install the cluster's Ray and Python here, or ours there"
+        return f"{address} has other versions ({words})"[
+            :400
+        ], "install the cluster's Ray and Python here, or ours there"
     if "Could not find any running Ray instance" in said:
         return "no Ray cluster was started on this machine", "ray start --head, or give its HOST:PORT"
     if any(words in said for words in NOT_SERVED):

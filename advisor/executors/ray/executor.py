@@ -1,4 +1,5 @@
-"""The executor on Ray: long-lived actors that train, streaming generators that report, ``ray.cancel`` that prunes.
+"""The executor on Ray: long-lived actors that train, streaming generators that
+report, ``ray.cancel`` that prunes.
 
 :class:`RayWorkers` starts Ray and its actors, in the background, while the driver still reads data;
 :class:`RayExecutor` gives them the data and runs jobs on them.
@@ -52,7 +53,8 @@ from advisor.machine import version_differences, versions
 CLIENT = "ray://"
 """How an address begins that is a Ray Client's (``ray_client.py``)."""
 BATCH_SECONDS = 0.02
-"""A worker gathers the epochs of so long into one message: a message costs about as much as a hundred tiny epochs."""
+"""A worker gathers the epochs of so long into one message: a message costs about
+as much as a hundred tiny epochs."""
 CANCEL_SECONDS = 10.0
 """A cancelled job that reaches no ``yield`` for so long has its worker replaced."""
 LIMIT_GRACE_SECONDS = 2.0
@@ -64,11 +66,14 @@ MOST_ASKED = 1000
 STARTS = 5
 """Workers that die one after another before any has started, until it is the set-up that is wrong."""
 MEMORY_SHARE = 0.92
-"""Share of a GPU's memory that jobs may be packed into: each process's CUDA context takes some hundred MB besides."""
+"""Share of a GPU's memory that jobs may be packed into: each process's CUDA
+context takes some hundred MB besides."""
 START_SECONDS = 180.0
-"""How long Ray may take to start or to join: it usually takes a few seconds, and itself waits 20 to 30 for each of its parts."""
+"""How long Ray may take to start or to join: it usually takes a few seconds, and itself
+waits 20 to 30 for each of its parts."""
 HEAD_SECONDS = 20.0
-"""A head that accepts no connection for so long is gone. Ray itself waits for 60 s, in silence, and then ends this process."""
+"""A head that accepts no connection for so long is gone. Ray itself waits for 60 s, in
+silence, and then ends this process."""
 CONNECT_SECONDS = 3.0
 """How long a cluster's port may take to answer before we say that nobody is there."""
 
@@ -78,7 +83,8 @@ _Message = tuple[str, list[tuple[int, float]], Any]
 
 @dataclass(frozen=True)
 class _Identity:
-    """Who a worker is. memory: bytes of its GPU, None without one."""
+    """Who a worker is.
+    memory: bytes of its GPU, None without one."""
 
     pid: int
     node: str
@@ -102,20 +108,22 @@ def _identity() -> _Identity:
     torch = sys.modules.get("torch")
     sees = bool(gpus) and torch is not None and torch.cuda.is_available()
     memory = float(torch.cuda.get_device_properties(0).total_memory) if torch is not None and sees else None
-    return _Identity(os.getpid(), context.get_node_id(), ray.util.get_node_ip_address(), gpus, memory, versions())
+    return _Identity(
+        os.getpid(), context.get_node_id(), ray.util.get_node_ip_address(), gpus, memory, versions()
+    )
 
 
 class _Worker:
     """What runs in an actor. ``prepare`` comes before the first ``run``."""
 
     def __init__(self, imports: Sequence[str], environment: Mapping[str, str], threads: int) -> None:
-        # Before any import of ours: CUDA reads it when it is loaded. Not as Ray's runtime_env, for which Ray would have to
-        # start a fresh process in place of the one that it keeps ready.
+        # Before any import of ours: CUDA reads it when it is loaded. Not as Ray's runtime_env, for which Ray
+        # would have to start a fresh process in place of the one that it keeps ready.
         os.environ.update(environment)
         limit(threads)  # Ray has loaded NumPy already, with as many as the driver's environment says
         for name in imports:
-            # Seconds of importing torch, spent while the driver still reads data. A module that is missing here
-            # is reported by `prepare`, with the objective that needs it.
+            # Seconds of importing torch, spent while the driver still reads data. A module that is missing
+            # here is reported by `prepare`, with the objective that needs it.
             with contextlib.suppress(ImportError):
                 importlib.import_module(name)
         self._objective: Objective | None = None
@@ -125,7 +133,8 @@ class _Worker:
         """Make the objective; who we are."""
         try:
             self._objective = factory(shared)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - told by the first job, as every error of an objective is
+        # told by the first job, as every error of an objective is
+        except (Exception, SystemExit) as error:  # noqa: BLE001
             self._complaint = (f"the worker could not be set up: {error_text(error)}", traceback.format_exc())
         return _identity()
 
@@ -150,7 +159,8 @@ class _Worker:
                     if time.monotonic() - sent >= BATCH_SECONDS:
                         yield ("epochs", epochs, None)
                         epochs, sent = [], time.monotonic()
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a user's objective raises is the job's end
+        # whatever a user's objective raises is the job's end
+        except (Exception, SystemExit) as error:  # noqa: BLE001
             message = ("failed", epochs, failure(job.id, error, traceback.format_exc()))
         yield message
 
@@ -158,13 +168,15 @@ class _Worker:
 class RayWorkers:
     """Ray, started or joined, with one actor per slot.
 
-    Order of calls: ``start`` (returns at once; the rest goes on in a thread), ``wait`` (a UserError when it did not
-    work), ``close``. A Ray that was running in this process is used and left alone.
+    Order of calls: ``start`` (returns at once; the rest goes on in a thread), ``wait`` (a UserError when it
+    did not work), ``close``. A Ray that was running in this process is used and left alone.
 
-    address: None starts Ray on this machine for this process only; else HOST:PORT or auto (``ray_client.ClientWorkers`` for a
-    ray:// address).
-    workers: None is one per ``cpus_per_worker`` of the cluster's CPUs (and per ``gpus_per_worker`` of its GPUs).
-    imports: modules that every worker imports at once. working_dir: a folder of code that is sent to a cluster's workers.
+    address: None starts Ray on this machine for this process only; else HOST:PORT or auto
+    (``ray_client.ClientWorkers`` for a ray:// address).
+    workers: None is one per ``cpus_per_worker`` of the cluster's CPUs (and per
+    ``gpus_per_worker`` of its GPUs).
+    imports: modules that every worker imports at once. working_dir: a folder of code
+    that is sent to a cluster's workers.
     """
 
     def __init__(
@@ -207,13 +219,15 @@ class RayWorkers:
         if not self._settled():
             where = "here" if self._address is None else f"with {self._address}"
             raise UserError(
-                f"Ray did not start {where} within {START_SECONDS:g} s: see `advisor doctor`, or try --executor in-process"
+                f"Ray did not start {where} within {START_SECONDS:g} s: see `advisor doctor`, or try "
+                "--executor in-process"
             )
         if self._error is not None:
             raise self._error
 
     def _settled(self) -> bool:
-        """Wait until the start has ended, one way or the other; False when it takes too long and may still be forking."""
+        """Wait until the start has ended, one way or the other; False when it takes
+        too long and may still be forking."""
         if self._ready.wait(max(0.0, self._began + START_SECONDS - time.monotonic())):
             self._computing.close()
             return True
@@ -224,7 +238,8 @@ class RayWorkers:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
         try:
             self._init()
-        except BaseException as error:  # noqa: BLE001 - handed to whoever waits, in the thread that can act on it
+        # handed to whoever waits, in the thread that can act on it
+        except BaseException as error:  # noqa: BLE001
             self._error = error
         finally:
             self._ready.set()
@@ -250,7 +265,8 @@ class RayWorkers:
             self.add()
 
     def head_answers(self) -> bool:
-        """Whether the cluster's head accepts a connection: else no call may ask it anything, which would last a minute.
+        """Whether the cluster's head accepts a connection: else no call may ask it
+        anything, which would last a minute.
 
         UserError when it has not for HEAD_SECONDS.
         """
@@ -264,7 +280,8 @@ class RayWorkers:
             if now - self._silent_since < HEAD_SECONDS:
                 return False
             raise UserError(
-                f"the head of the Ray cluster at {self._head} is gone: what was finished is kept; the same command goes on with "
+                f"the head of the Ray cluster at {self._head} is gone: what was finished is kept; the same "
+                "command goes on with "
                 "it, on a cluster that runs"
             ) from error
         self._silent_since = None
@@ -277,8 +294,8 @@ class RayWorkers:
         return False
 
     def span(self, processes: int, resources: dict[str, float]) -> None:
-        """From now on a worker holds nothing itself, but a placement group with room for so many processes of its own, each
-        with these resources: on one node where there is one with room, and all of them or none.
+        """From now on a worker holds nothing itself, but a placement group with room for so many processes of
+        its own, each with these resources: on one node where there is one with room, and all of them or none.
 
         UserError when the cluster has no room for those of one worker.
         """
@@ -289,8 +306,8 @@ class RayWorkers:
         self._begin()
 
     def share_gpus(self, share: float) -> bool:
-        """From now on each worker holds this share of a GPU, or a smaller one where ``workers`` need it, if the cluster has
-        GPUs; whether it has."""
+        """From now on each worker holds this share of a GPU, or a smaller one where ``workers`` need it, if
+        the cluster has GPUs; whether it has."""
         self.wait()
         import ray
 
@@ -314,8 +331,11 @@ class RayWorkers:
         return RayExecutor(factory, shared, ray_workers=self)
 
     def wanted(self) -> int | None:
-        """How many actors the cluster has room for now; None when their number is fixed, or nothing can join or leave."""
-        fixed = self._workers is not None and not self.spanning  # else as many as there are GPUs for, at most that number
+        """How many actors the cluster has room for now; None when their number is
+        fixed, or nothing can join or leave."""
+        fixed = (
+            self._workers is not None and not self.spanning
+        )  # else as many as there are GPUs for, at most that number
         if fixed or (self._ours and self._address is None):
             return None
         import ray
@@ -326,7 +346,8 @@ class RayWorkers:
             return 0  # all its nodes are gone, and may come back
 
     def ask_for(self, workers: int) -> None:
-        """Tell the cluster's autoscaler, where there is one, to make room for so many workers; 0 takes the wish back."""
+        """Tell the cluster's autoscaler, where there is one, to make room for so
+        many workers; 0 takes the wish back."""
         from ray.autoscaler.sdk import request_resources
 
         processes, resources = self._processes
@@ -346,7 +367,9 @@ class RayWorkers:
             count = int(min(resources.get(name, 0) // (processes * share) for name, share in each.items()))
             if count < 1:
                 room = ", ".join(f"{resources.get(name, 0):g} {name}" for name in each)
-                raise UserError(f"the Ray cluster ({room}) has no room for {processes} processes: --set gpus_per_trial=1")
+                raise UserError(
+                    f"the Ray cluster ({room}) has no room for {processes} processes: --set gpus_per_trial=1"
+                )
             return min(self._workers or count, count)
         if self._workers is not None:
             return self._workers
@@ -388,15 +411,17 @@ class RayWorkers:
         options = {
             "num_cpus": self._cpus,
             "num_gpus": self._gpus,
-            # Otherwise a call that is cancelled before it began leaves a gap in the order of calls, and the actor waits
-            # 30 s for it before it takes the next one.
+            # Otherwise a call that is cancelled before it began leaves a gap in the order of calls, and the
+            # actor waits 30 s for it before it takes the next one.
             "allow_out_of_order_execution": True,
         }
         processes, resources = self._processes
         if not processes:
             return ray.remote(_Worker).options(**options).remote(*given)
         group = ray.util.placement_group([resources] * processes, strategy="PACK")
-        options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=0)
+        options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(
+            group, placement_group_bundle_index=0
+        )
         actor = ray.remote(_Worker).options(**options).remote(*given)
         self._groups[actor] = group
         return actor
@@ -416,14 +441,17 @@ class RayWorkers:
             if self._ours:
                 ray.shutdown()
         self.actors, self._groups, self._ours = [], {}, False
-        # Only now: Ray's processes end with the thread, and a shutdown without them waits 5 s for their answer.
+        # Only now: Ray's processes end with the thread, and a shutdown without
+        # them waits 5 s for their answer.
         self._over.set()
         self._thread.join()
 
 
 # Of the system, which Ray's core changes beside Python's own; also from a thread that is not the main one.
 _signal_handler = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_int)(("PyOS_getsig", ctypes.pythonapi))
-_set_signal_handler = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)(("PyOS_setsig", ctypes.pythonapi))
+_set_signal_handler = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)(
+    ("PyOS_setsig", ctypes.pythonapi)
+)
 
 
 def _ray_init(address: str | None, local: dict[str, Any], working_dir: str | Path | None = None) -> None:
@@ -447,15 +475,24 @@ def _ray_init(address: str | None, local: dict[str, Any], working_dir: str | Pat
                     join(**options)
                 except Exception as error:  # as below
                     what, do = why_not(address, f"{said()}\n{error}")
-                    raise UserError(f"no Ray cluster was joined: {what}; {do} (`advisor doctor --address {address}`)") from error
-        # Ray prints the death of a worker on *stdout*, whatever log_to_driver says, and breaks a JSON document there.
+                    raise UserError(
+                        f"no Ray cluster was joined: {what}; {do} (`advisor doctor --address {address}`)"
+                    ) from error
+        # Ray prints the death of a worker on *stdout*, whatever log_to_driver
+        # says, and breaks a JSON document there.
         ray._private.worker._worker_logs_enabled = False
     except UserError:
         raise
-    except Exception as error:  # a plain one where its node does not come up in time; all are reasons of Ray's
-        raise UserError(f"Ray did not start here ({_first_line(error)}): try --executor in-process") from error
+    except (
+        Exception
+    ) as error:  # a plain one where its node does not come up in time; all are reasons of Ray's
+        raise UserError(
+            f"Ray did not start here ({_first_line(error)}): try --executor in-process"
+        ) from error
     finally:
-        _set_signal_handler(signal.SIGTERM, handler)  # from now on Ray's core would print its stack, and end us
+        _set_signal_handler(
+            signal.SIGTERM, handler
+        )  # from now on Ray's core would print its stack, and end us
 
 
 def _first_line(error: BaseException) -> str:
@@ -475,7 +512,9 @@ def knock(address: str) -> None:
         connect(f"{host}:{port}")
     except OSError as error:
         reason = error.strerror or str(error)
-        raise UserError(f"no Ray cluster answers at {address} ({reason}): start one, or leave --address out") from error
+        raise UserError(
+            f"no Ray cluster answers at {address} ({reason}): start one, or leave --address out"
+        ) from error
 
 
 def connect(address: str) -> None:
@@ -485,13 +524,15 @@ def connect(address: str) -> None:
 
 
 def settle_authentication(address: str | None) -> None:
-    """Ray's token, without a file in the user's home and without the silent failures of clusters that want one, or none.
+    """Ray's token, without a file in the user's home and without the silent
+    failures of clusters that want one, or none.
 
-    A local Ray gets a token of its own through the environment; otherwise Ray would write ``~/.ray/auth_token``, which
-    switches authentication on for every cluster that is started on this machine later. With an address, a token that is
-    there is used where the cluster wants one: Ray says no more than "failed to connect" when RAY_AUTH_MODE is not set, and
-    where none is wanted, a driver with a token refuses the cluster's own calls and loses every worker at once. What the
-    user has set is left alone. The variables stay set: Ray reads them once per process.
+    A local Ray gets a token of its own through the environment; otherwise Ray would write
+    ``~/.ray/auth_token``, which switches authentication on for every cluster that is started on this machine
+    later. With an address, a token that is there is used where the cluster wants one: Ray says no more than
+    "failed to connect" when RAY_AUTH_MODE is not set, and where none is wanted, a driver with a token refuses
+    the cluster's own calls and loses every worker at once. What the user has set is left alone. The variables
+    stay set: Ray reads them once per process.
     """
     if "RAY_AUTH_MODE" in os.environ:
         return
@@ -522,11 +563,12 @@ class _Slot:
 class RayExecutor(Executor):
     """Runs jobs on Ray actors, one per slot.
 
-    factory(shared) is called once per worker. ``shared`` is put into Ray's object store once; NumPy arrays in it are
-    read there without a copy, so they are read-only. Results are copied out of the store: they outlive it.
+    factory(shared) is called once per worker. ``shared`` is put into Ray's object store once;
+    NumPy arrays in it are read there without a copy, so they are read-only. Results are
+    copied out of the store: they outlive it.
 
-    Jobs wait here until a worker has started whose GPU has room for their ``memory``. On a cluster, and without a number
-    of workers, nodes that join are used and the slots of those that leave are given up.
+    Jobs wait here until a worker has started whose GPU has room for their ``memory``. On a cluster, and
+    without a number of workers, nodes that join are used and the slots of those that leave are given up.
     """
 
     def __init__(
@@ -541,8 +583,8 @@ class RayExecutor(Executor):
         ray_workers: RayWorkers | None = None,
         device_memory: float | None = None,
     ) -> None:
-        """ray_workers: those that were started earlier, in place of the four arguments before it. device_memory: bytes
-        of each GPU; None asks the GPU."""
+        """ray_workers: those that were started earlier, in place of the four arguments before it.
+        device_memory: bytes of each GPU; None asks the GPU."""
         self._workers = ray_workers or RayWorkers(workers, address, cpus_per_worker, gpus_per_worker)
         self._device_memory = device_memory
         self._events: list[Event] = []
@@ -611,7 +653,11 @@ class RayExecutor(Executor):
     def _dispatch(self) -> None:
         """Give waiting jobs, in order, to free workers with room for them."""
         while self._queue:
-            free = [(slot, slot.identity.device) for slot in self._slots if slot.job is None and slot.identity is not None]
+            free = [
+                (slot, slot.identity.device)
+                for slot in self._slots
+                if slot.job is None and slot.identity is not None
+            ]
             slot = self._packing.choose(free, self._queue[0].memory)
             if slot is None or slot.identity is None:
                 return
@@ -620,7 +666,9 @@ class RayExecutor(Executor):
             slot.stream = slot.actor.run.remote(job)
             self._packing.put(slot.identity.device, job.id, job.memory)
             self._served = True
-            self._events.append(Began(job.id, f"{slot.identity.address} pid {slot.identity.pid}", slot.identity.device))
+            self._events.append(
+                Began(job.id, f"{slot.identity.address} pid {slot.identity.pid}", slot.identity.device)
+            )
 
     def _welcome(self, slot: _Slot) -> None:
         """A worker has started, or could not."""
@@ -631,14 +679,17 @@ class RayExecutor(Executor):
             if self._failed_starts >= STARTS and not any(other.identity for other in self._slots):
                 # The last line: above it stand Ray's ids and, of an import that failed, the stack.
                 last = str(error).strip().splitlines()[-1:] or [""]
-                raise UserError(f"no worker can be started: {type(error).__name__}: {last[0].strip()[:300]}") from error
+                raise UserError(
+                    f"no worker can be started: {type(error).__name__}: {last[0].strip()[:300]}"
+                ) from error
             self._renew(slot)
             return
         self._failed_starts = 0
         if differing := version_differences(versions(), identity.versions):
             if not self._served:
                 raise UserError(
-                    f"a worker on {identity.address} runs other versions: {'; '.join(differing)}: install the same there"
+                    f"a worker on {identity.address} runs other versions: {'; '.join(differing)}: install "
+                    "the same there"
                 )
             # One that joins later is not worth a search that runs well: it is left out.
             self._drop(slot)
@@ -654,10 +705,13 @@ class RayExecutor(Executor):
 
         One, not all: a worker that reports faster than we read must not keep the driver here.
         """
-        # Of a cancelled stream Ray says that it is ready, and then `next` waits for the job's very end: without limit
-        # when the job never gets to a yield. So there we wait for the end first, and only then read.
+        # Of a cancelled stream Ray says that it is ready, and then `next` waits for the
+        # job's very end: without limit when the job never gets to a yield. So there we wait
+        # for the end first, and only then read.
         busy = [slot for slot in self._slots if slot.job is not None]
-        sources = {slot.stream if slot.cancelled_at is None else slot.stream.completed(): slot for slot in busy}
+        sources = {
+            slot.stream if slot.cancelled_at is None else slot.stream.completed(): slot for slot in busy
+        }
         if self._queue:
             sources |= {slot.ready: slot for slot in self._slots if slot.identity is None}
         if not sources:
@@ -720,7 +774,11 @@ class RayExecutor(Executor):
             return "node lost"
         if not self._workers.head_answers():
             return "node lost"  # with the head, as far as we can know
-        return "worker died" if slot.identity is not None and slot.identity.node in self._nodes() else "node lost"
+        return (
+            "worker died"
+            if slot.identity is not None and slot.identity.node in self._nodes()
+            else "node lost"
+        )
 
     def _nodes(self) -> set[str]:
         """Those that are there."""
@@ -729,7 +787,8 @@ class RayExecutor(Executor):
     # ------------------------------------------------------------------ workers
 
     def _renew(self, slot: _Slot) -> None:
-        """Another actor in the slot, wherever there is room; later where the head, which places it, does not answer now."""
+        """Another actor in the slot, wherever there is room; later where the head,
+        which places it, does not answer now."""
         if not self._workers.head_answers():
             self._drop(slot)
             self._missing += 1
@@ -757,22 +816,31 @@ class RayExecutor(Executor):
         if self._wish != self._asked:
             self._workers.ask_for(self._wish)
             self._asked = self._wish
-        # What a worker's own processes hold may be gone with another node than its own, and idle ones keep the rest.
-        unused = [slot for slot in self._slots if slot.identity is None or (self._workers.spanning and slot.job is None)]
+        # What a worker's own processes hold may be gone with another node than
+        # its own, and idle ones keep the rest.
+        unused = [
+            slot
+            for slot in self._slots
+            if slot.identity is None or (self._workers.spanning and slot.job is None)
+        ]
         for slot in unused[: max(0, self.slots - wanted)]:
             self._drop(slot)
         for _ in range(wanted - self.slots):
             self._slots.append(self._slot(self._workers.add()))
 
     def _end_what_hangs(self) -> None:
-        """Jobs whose time is up; and those that were told to end and never reach a yield (blocked in C, an endless
-        loop): these cost their worker, not the run."""
+        """Jobs whose time is up; and those that were told to end and never reach a yield (blocked in C, an
+        endless loop): these cost their worker, not the run."""
         now = time.monotonic()
         for slot in list(self._slots):
             job = slot.job
             if job is None:
                 continue
-            if job.time_limit is not None and slot.cancelled_at is None and now - slot.began >= job.time_limit:
+            if (
+                job.time_limit is not None
+                and slot.cancelled_at is None
+                and now - slot.began >= job.time_limit
+            ):
                 slot.over_time = True
                 self.cancel(job.id)
             patience = LIMIT_GRACE_SECONDS if slot.over_time else CANCEL_SECONDS
@@ -782,7 +850,9 @@ class RayExecutor(Executor):
 
     def close(self) -> None:
         if self._asked and self._ray.is_initialized() and self._workers.head_is_there():
-            with contextlib.suppress(self._ray.exceptions.RayError):  # a cluster that is gone has forgotten it
+            with contextlib.suppress(
+                self._ray.exceptions.RayError
+            ):  # a cluster that is gone has forgotten it
                 self._workers.ask_for(0)
         self._asked = 0
         self._workers.close()

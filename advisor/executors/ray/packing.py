@@ -11,7 +11,8 @@ DeviceSlot = TypeVar("DeviceSlot")
 class Packing:
     """What lies on which device. A device without a known capacity takes everything.
 
-    Order of calls: ``add`` each device, ``choose`` a place for a job, ``put`` it there, ``remove`` it when it is over.
+    Order of calls: ``add`` each device, ``choose`` a place for a job, ``put`` it
+    there, ``remove`` it when it is over.
     """
 
     def __init__(self) -> None:
@@ -26,8 +27,8 @@ class Packing:
     def choose(self, places: Iterable[tuple[DeviceSlot, str]], need: float) -> DeviceSlot | None:
         """Of the free places, each on a device, the one that leaves least room; None while none has enough.
 
-        The fullest that fits, so that large jobs find an empty one. A device with no job on it takes any: a job that is
-        too large for it will say so itself, waiting would not help.
+        The fullest that fits, so that large jobs find an empty one. A device with no job on it takes any: a
+        job that is too large for it will say so itself, waiting would not help.
         """
         fitting = [(self._left(device, need), order, place) for order, (place, device) in enumerate(places)]
         possible = [(left, order, place) for left, order, place in fitting if left is not None]

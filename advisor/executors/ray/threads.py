@@ -1,8 +1,9 @@
 """BLAS and OpenMP with one thread while this process may be forked.
 
-Ray starts its processes with ``preexec_fn``, so that Python forks. Before a fork, OpenBLAS ends the threads of the *parent*
-(``pthread_atfork``), and a product that is under way on them then waits for ever. With one thread it uses none of them.
-Children without ``preexec_fn`` (``subprocess`` by default) are started by ``vfork``, which calls no such handler.
+Ray starts its processes with ``preexec_fn``, so that Python forks. Before a fork, OpenBLAS ends the threads
+of the *parent* (``pthread_atfork``), and a product that is under way on them then waits for ever. With one
+thread it uses none of them. Children without ``preexec_fn`` (``subprocess`` by default) are started by
+``vfork``, which calls no such handler.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ VARIABLES = {
     "blis": "BLIS_NUM_THREADS",
     "openmp": "OMP_NUM_THREADS",
 }
-"""What each kind of library reads its number of threads from when it is loaded, before it looks at OMP_NUM_THREADS."""
+"""What each kind of library reads its number of threads from when it is loaded,
+before it looks at OMP_NUM_THREADS."""
 
 
 def environment(threads: int) -> dict[str, str]:
@@ -35,7 +37,8 @@ def limit(threads: int) -> None:
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """One thread for what is loaded and for what is loaded meanwhile; afterwards as many as there would have been.
+    """One thread for what is loaded and for what is loaded meanwhile; afterwards
+    as many as there would have been.
 
     To be entered and left in the same thread: OpenMP keeps the number for each.
     """
