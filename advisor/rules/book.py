@@ -14,6 +14,7 @@ from typing import Any, Protocol, get_args
 from advisor.errors import UserError, did_you_mean
 from advisor.kinds import Kind
 from advisor.rules.rule import (
+    NOT_DECIDING,
     NOT_FIRING,
     NOT_JUDGED,
     Confidence,
@@ -33,6 +34,7 @@ from advisor.spaces.expressions import Expression, Name, Scalar
 from advisor.spaces.space import Derivation, Parameter, Space, number_hint, shown_value
 
 __all__ = [
+    "NOT_DECIDING",
     "NOT_FIRING",
     "NOT_JUDGED",
     "PRIOR_FACTOR",
@@ -508,9 +510,13 @@ def run_examples(
 
 
 def _got(rule: Rule, example: Example, space: Space, profile: Mapping[str, Any]) -> str | Mapping[str, Any]:
-    verdict = judge_rule(rule, {**profile, **example.given}, space)
+    verdict = judge_rule(rule, {**profile, **own_facts(example.yours, space), **example.given}, space)
     if verdict.fires is not True:
         return NOT_JUDGED if verdict.fires is None else NOT_FIRING
+    left = [claim for claim in verdict.claims if claim.parameter not in example.yours]
+    if not left and rule.finding is None:
+        return NOT_DECIDING
+    verdict = replace(verdict, claims=tuple(left))
     wanted: Mapping[str, Any]
     if isinstance(example.expect, str):
         wanted = {claim.parameter: None for claim in verdict.claims} | (

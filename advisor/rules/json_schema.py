@@ -51,8 +51,11 @@ def _fields(space: Space, facts: Mapping[str, Name]) -> dict[str, JsonSchema]:
     }
     example = {
         "given": _object(given),
-        "config": _object({name: _literal(parameter) for name, parameter in space.parameters.items()}),
-        "expect": {"anyOf": [{"enum": [words.NOT_FIRING, words.NOT_JUDGED]}, _object(outcomes, least=1)]},
+        **dict.fromkeys(
+            ("config", "yours"),
+            _object({name: _literal(parameter) for name, parameter in space.parameters.items()}),
+        ),
+        "expect": {"anyOf": [{"enum": list(words.OUTCOMES)}, _object(outcomes, least=1)]},
     }
     return {
         "id": {"type": "string", "pattern": f"^{words.ID}$"},

@@ -145,6 +145,7 @@ def _example(example: Example) -> tuple[str, str]:
         for part in (example.given, example.config)
         for name, value in part.items()
     ]
+    given += [f"your own {name} = {_value(value)}" for name, value in example.yours.items()]
     expect = example.expect
     told = (
         expect

@@ -58,6 +58,10 @@ NOTES = tuple(f"N{number}" for number in range(1, 34))
 """The items of the notes that a rule may cite."""
 NOT_FIRING = "does not fire"
 NOT_JUDGED = "cannot be judged"
+NOT_DECIDING = "does not decide"
+OUTCOMES = (NOT_FIRING, NOT_JUDGED, NOT_DECIDING)
+"""What an example may expect of a rule that gives no value: its condition fails, a fact is not known, or the
+person has given all of its parameters."""
 MAX_TITLE = 90
 MAX_SENTENCE = 200
 MAX_TEXT = 2000
@@ -111,10 +115,12 @@ class Reference:
 @dataclass(frozen=True)
 class Example:
     """Facts that differ from a typical table, other parameters' values for
-    derive, and what the rule must then do."""
+    derive, and what the rule must then do.
+    yours: parameters with the person's own values, which beat the rule's."""
 
     given: Mapping[str, Any]
     config: Mapping[str, Any]
+    yours: Mapping[str, Any]
     expect: str | Mapping[str, Any]
     line: int
 
@@ -172,6 +178,7 @@ OPTIONAL = ("notes", "limits", "alternatives", "known_problems", "replaces", "un
 EFFECTS = (*get_args(EffectKind), "finding")
 FINDING = ("severity", "code", "message", "columns", "actions")
 ALTERNATIVE = ("value", "why_not")
+EXAMPLE = ("given", "config", "yours", "expect")
 REFERENCE = ("cite", "url", "says")
 ID = r"[a-z0-9]+(-[a-z0-9]+)+"
 CODE = r"[a-z0-9]+(-[a-z0-9]+)*"
@@ -540,7 +547,7 @@ class _Reader:
     def examples(self, effects: tuple[Effect, ...], finding: FindingEffect | None) -> tuple[Example, ...]:
         data = self.data.get("examples", [])
         if not isinstance(data, list):
-            self.complain("must be a list of {given, config, expect}", "examples")
+            self.complain("must be a list of {given, config, yours, expect}", "examples")
             return ()
         before = len(self.complaints)
         found = [self.example(index, item, effects, finding) for index, item in enumerate(data)]
@@ -551,8 +558,9 @@ class _Reader:
             self.complain("none of them fires: give one with the values to expect", "examples")
         rows = max((len(effect.rows) for effect in effects), default=0)
         if self.data.get("when") is True:
-            if len(examples) < rows:
-                self.complain(f"give one per row of derive ({rows}), not {len(examples)}", "examples")
+            given = sum(example.expect != NOT_DECIDING for example in examples)
+            if given < rows:
+                self.complain(f"give one per row of derive ({rows}), not {given}", "examples")
         elif all(example.expect != NOT_FIRING for example in examples):
             self.complain(
                 f"no near miss: give one that just fails the condition, 'expect: {NOT_FIRING}'", "examples"
@@ -564,31 +572,32 @@ class _Reader:
     ) -> Example | None:
         place = ("examples", index)
         if not isinstance(data, Mapping) or "expect" not in data:
-            self.complain("must be {given, config, expect}", *place)
+            self.complain("must be {given, config, yours, expect}", *place)
             return None
         for key in data:
-            if key not in ("given", "config", "expect"):
-                self.complain(f"unknown field{did_you_mean(key, ('given', 'config', 'expect'))}", *place, key)
-        given, config, expect = data.get("given", {}), data.get("config", {}), data["expect"]
-        for key, value in (("given", given), ("config", config)):
+            if key not in EXAMPLE:
+                self.complain(f"unknown field{did_you_mean(key, EXAMPLE)}", *place, key)
+        given, config, yours, expect = (*(data.get(key, {}) for key in EXAMPLE[:3]), data["expect"])
+        for key, value in (("given", given), ("config", config), ("yours", yours)):
             if not isinstance(value, Mapping):
                 self.complain("must be a mapping", *place, key)
                 return None
         for name, value in given.items():
             self.given_fact(name, value, *place, "given", name)
-        for name, value in config.items():
-            known = name in self.space.parameters
-            problem = (
-                self.space[name].problem(value)
-                if known
-                else (f"unknown parameter{did_you_mean(name, self.space.parameters)}")
-            )
-            if problem:
-                self.complain(problem, *place, "config", name)
+        for key, values in (("config", config), ("yours", yours)):
+            for name, value in values.items():
+                known = name in self.space.parameters
+                problem = (
+                    self.space[name].problem(value)
+                    if known
+                    else (f"unknown parameter{did_you_mean(name, self.space.parameters)}")
+                )
+                if problem:
+                    self.complain(problem, *place, key, name)
         self.expectation(
             expect, {effect.parameter for effect in effects} | ({"finding"} if finding else set()), *place
         )
-        return Example(given, config, expect, self.document.line((*self.place, *place)) or 1)
+        return Example(given, config, yours, expect, self.document.line((*self.place, *place)) or 1)
 
     def given_fact(self, name: str, value: object, *place: Key) -> None:
         if name not in self.facts:
@@ -603,15 +612,17 @@ class _Reader:
 
     def expectation(self, expect: object, touched: set[str], *place: Key) -> None:
         if isinstance(expect, str):
-            if expect not in (NOT_FIRING, NOT_JUDGED):
-                near = did_you_mean(expect, (NOT_FIRING, NOT_JUDGED))
+            if expect not in OUTCOMES:
+                some = "' nor '".join(OUTCOMES)
                 self.complain(
-                    f"{shown_value(expect)} is neither '{NOT_FIRING}' nor '{NOT_JUDGED}' nor values{near}",
+                    f"{shown_value(expect)} is neither '{some}' nor values{did_you_mean(expect, OUTCOMES)}",
                     *place,
                     "expect",
                 )
         elif not isinstance(expect, Mapping) or not expect:
-            self.complain(f"must be values, '{NOT_FIRING}' or '{NOT_JUDGED}'", *place, "expect")
+            self.complain(
+                f"must be values, {', '.join(map(repr, OUTCOMES[:-1]))} or {OUTCOMES[-1]!r}", *place, "expect"
+            )
         elif self.effects_known:
             for name in expect:
                 if name not in touched:

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_args
 
 from advisor.facts.schema import FACTS
 from advisor.kinds import Kind
-from advisor.rules.book import Checked, Rule, check_rules, load_profile, load_rules
+from advisor.rules.book import (
+    NOT_DECIDING,
+    NOT_FIRING,
+    Checked,
+    Rule,
+    check_rules,
+    load_profile,
+    load_rules,
+)
 from advisor.spaces.space import Space, load_space
 
 
@@ -51,8 +60,22 @@ def _shipped_rules(without: tuple[str, ...], kind: Kind | None) -> tuple[Rule, .
 
 
 def check_rule_folders(sources: Sequence[Path | str]) -> Checked:
-    """Check a person's own rules against the facts and parameters; the shipped rules are not looked at."""
-    return check_rules(sources, FACTS, base_spaces())
+    """Check rules against the facts and parameters; of the shipped ones, which are
+    looked at only when they are among the sources, more is asked.
+
+    Each of these shows both sides: an example in which it decides, and one in which it does not fire or,
+    where it always fires, the person's own values decide.
+    """
+    checked = check_rules(sources, FACTS, base_spaces())
+    own = folder("rules").resolve()
+    one_sided = tuple(
+        f"{rule.file}:{rule.line}: examples: none in which the rule does not decide: give one, "
+        f"'expect: {NOT_FIRING}' or, with the parameters under yours, 'expect: {NOT_DECIDING}'"
+        for rule in checked.rules
+        if Path(rule.file).resolve().parent == own
+        and not any(example.expect in (NOT_FIRING, NOT_DECIDING) for example in rule.examples)
+    )
+    return replace(checked, complaints=(*checked.complaints, *one_sided))
 
 
 def typical_facts(kind: Kind = "table") -> dict[str, Any]:

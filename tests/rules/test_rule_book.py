@@ -4,8 +4,10 @@ implementation on random small tables."""
 import datetime
 import itertools
 import math
+import shutil
 import statistics
 from collections import Counter, defaultdict
+from typing import get_args
 
 import numpy as np
 import polars as pl
@@ -13,12 +15,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from advisor.cli.main import _run
 from advisor.data.tables.table import load_table
 from advisor.facts.schema import FACTS
 from advisor.facts.signal_schema import SIGNAL_FACTS
 from advisor.facts.table import measure_table
+from advisor.kinds import Kind
 from advisor.rules import shipped
-from advisor.rules.book import KNOWN_WORDS, NOT_FIRING, NOT_JUDGED, judge_rule, own_facts, own_names
+from advisor.rules.book import (
+    KNOWN_WORDS,
+    NOT_DECIDING,
+    NOT_FIRING,
+    NOT_JUDGED,
+    judge_rule,
+    own_facts,
+    own_names,
+)
 from advisor.rules.recommendation import advise
 from advisor.spaces.expressions import Expression
 
@@ -94,6 +106,34 @@ def test_a_rule_fires_on_an_example_and_not_on_a_near_miss(rule):
                         for fires in (True, False))  # fmt: skip
         away = [sum(hit[name] != miss[name] for name in names_of(rule)) for hit in hits for miss in misses]
         assert 1 <= min(away) <= 2
+
+
+@pytest.mark.parametrize("kind", get_args(Kind))
+def test_a_rule_that_always_fires_decides_nothing_that_the_user_gives(kind):
+    rules, space, facts = shipped.rule_book(kind=kind), shipped.base_space(kind), shipped.typical_facts(kind)
+    for rule in rules:
+        silent = [example for example in rule.examples if example.expect == NOT_DECIDING]
+        assert silent or rule.when is not None, rule.id
+        for example in silent:
+            rec = advise({**facts, **example.given}, rules, space, example.yours)
+            touched = {effect.parameter for effect in rule.effects}
+            assert touched == set(example.yours) and all(rec.provenance[name].yours for name in touched)
+            assert {name: rec.configuration[name] for name in touched} == dict(example.yours)
+
+
+def test_a_shipped_rule_that_shows_only_one_side_is_a_complaint(tmp_path, monkeypatch, capfd):
+    shutil.copytree(shipped.folder("rules"), tmp_path / "rules")
+    file = tmp_path / "rules" / "optimization.yaml"
+    line = "    - {yours: {optimizer: sgd}, expect: does not decide}\n"
+    text = file.read_text()
+    assert line in text
+    file.write_text(text.replace(line, ""))
+    assert _run(["rules", "check", str(tmp_path / "rules")]) == 0, "asked of shipped rules only"
+    monkeypatch.setattr(shipped, "folder", lambda name: tmp_path / name)
+    capfd.readouterr()
+    assert _run(["rules", "check", str(tmp_path / "rules")]) == 3
+    out = capfd.readouterr().out
+    assert "optimization.yaml:" in out and "does not decide" in out and out.count("\n") == 1
 
 
 @settings(max_examples=40, derandomize=True, deadline=None)
