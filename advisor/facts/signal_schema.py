@@ -85,6 +85,23 @@ _ROWS: tuple[tuple[Any, ...], ...] = (
         False,
     ),
     (
+        "sequence.uneven_steps",
+        "float",
+        "share",
+        "steps in time between neighbouring points that differ from the median step by more than a tenth of "
+        "it / all steps; 0 where no times are given",
+        0.3,
+    ),
+    (
+        "sequence.step_low",
+        "float",
+        "median steps",
+        "5th percentile of the steps in time; None without times",
+        0.5,
+    ),
+    ("sequence.step_high", "float", "median steps", "95th percentile of the steps in time", 3.0),
+    ("sequence.step_longest", "float", "median steps", "longest step in time", 40.0),
+    (
         "receptive.needed",
         "int",
         "pixels or points",

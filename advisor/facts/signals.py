@@ -128,6 +128,7 @@ _EXACT = {
     ),
     *("sequence.length", "sequence.length_min", "sequence.length_median", "sequence.unequal"),
     *("sequence.glitches", "sequence.channels_last"),
+    *("sequence.uneven_steps", "sequence.step_low", "sequence.step_high", "sequence.step_longest"),
 }
 
 
@@ -162,10 +163,12 @@ def _shape_facts(data: SignalSet) -> dict[str, Any]:
     lists: dict[str, Any] = {
         name: [] for name, spec in FACTS.items() if not spec.nullable and spec.type == "list"
     }
+    flags = {name: False for name, spec in FACTS.items() if not spec.nullable and spec.type == "bool"}
     return {
         **none,
         **shares,
         **lists,
+        **flags,
         "rows": len(data.train),
         "rows_test": len(data.test),
         "rows_without_target": notes.get("rows_without_target", 0),
@@ -176,7 +179,6 @@ def _shape_facts(data: SignalSet) -> dict[str, Any]:
         "test.origin": data.test_origin,
         "has_groups": groups is not None,
         "groups.count": None if groups is None else len(np.unique(groups)),
-        "has_time": False,
         "test.unseen_class_rows": notes.get("test_rows_of_unseen_class", 0),
         "infinite.values": notes.get("infinite_values", 0),
         "marked.values": notes.get("marked_values", 0),
@@ -447,9 +449,22 @@ def _sequence_facts(data: SignalSet, sample: NDArray[Any], rows: NDArray[np.int6
         "sequence.correlation_length": decay,
         "sequence.glitches": data.notes.get("glitches", 0),
         "sequence.channels_last": bool(data.notes.get("channels_last", 0)),
+        **_step_facts(data),
         "sequence.scale_carries": has_skill(_scales(sample), answer_of(data.train, rows)),
         "receptive.needed": max(min(wanted, length), 1),
         **_by_probes(data, sample, rows),
+    }
+
+
+def _step_facts(data: SignalSet) -> dict[str, float | None]:
+    steps = data.steps
+    if steps is None:
+        return {"sequence.uneven_steps": 0.0}
+    return {
+        "sequence.uneven_steps": steps.uneven,
+        "sequence.step_low": steps.low,
+        "sequence.step_high": steps.high,
+        "sequence.step_longest": steps.longest,
     }
 
 

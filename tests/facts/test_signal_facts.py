@@ -356,6 +356,51 @@ def test_marks_glitches_axes_and_lonely_rows_are_facts_that_rules_tell():
     assert "marked-values" not in told  # the count alone, beside what the rule says
 
 
+def long_table(step, ids=40, points=30, dates=False):
+    """Series of which a point follows the one before by ``step(number)`` minutes."""
+    rng = np.random.default_rng(0)
+    start, rows = np.datetime64("2024-03-01T06:00"), []
+    for own in range(ids):
+        at = 0.0
+        for number in range(points):
+            time = str(start + np.timedelta64(round(at * 60), "s")) if dates else at
+            rows.append({"id": own, "t": time, "a": rng.normal() + own % 2, "y": "uv"[own % 2]})
+            at += step(number)
+    return pl.DataFrame(rows)
+
+
+@pytest.mark.parametrize("dates", [False, True])
+@pytest.mark.parametrize(
+    ("step", "uneven", "longest"),
+    [
+        (lambda number: 5, 0, 1),
+        (lambda number: 5 + 0.2 * (number % 3 - 1), 0, 1.04),  # a clock that trembles
+        (lambda number: 60 if number == 9 else 5, 1 / 29, 12),  # one gap in each
+        (lambda number: [5, 5, 5, 1, 20][number % 5], 11 / 29, 4),
+    ],
+)
+def test_uneven_steps_in_time_are_told_with_how_uneven_they_are(step, uneven, longest, dates):
+    table = long_table(step, dates=dates)
+    own = AdviceOptions(kind="sequence", id_column="id", time_column="t")
+    advice = get_advice(table.sample(fraction=1, shuffle=True, seed=0), "y", own)
+    facts = advice.facts.values
+    assert facts["sequence.uneven_steps"] == pytest.approx(uneven)
+    assert facts["sequence.step_longest"] == pytest.approx(longest, rel=0.01)
+    told = [finding for finding in advice.recommendation.findings if finding.code == "uneven-steps"]
+    assert len(told) == (uneven > 0)
+    for finding in told:
+        assert f"{uneven:.1%}" in finding.message and f"the longest {longest}" in finding.message
+        assert "resample" in finding.actions[0]
+
+
+def test_repeated_times_are_no_uneven_steps_and_series_without_times_have_none():
+    twice = pl.concat([long_table(lambda number: 5)] * 2)
+    facts = measured(twice, target="y", id_column="id", time_column="t", kind="sequence")
+    assert facts["sequence.uneven_steps"] == 0 and facts["sequence.step_longest"] == 1
+    facts = measured(twice.drop("t"), target="y", id_column="id", kind="sequence")
+    assert facts["sequence.uneven_steps"] == 0 and facts["sequence.step_longest"] is None
+
+
 # ----------------------------------------------------------------------------------------------------- images
 
 

@@ -26,6 +26,12 @@ FILES_TOLD = 10
 """A message names so many files."""
 
 
+UNEVEN = 0.1
+"""A step in time is uneven where it differs from the median step by more than this share of it: the months of
+a year, and clocks that are read to a twentieth of a step, are even."""
+STEP_RANGE = (0.05, 0.95)
+
+
 def quoted(files: Sequence[str]) -> str:
     """Files for a message: the first of them, and how many more there are."""
     more = f" and {len(files) - FILES_TOLD:,} more" if len(files) > FILES_TOLD else ""
@@ -91,6 +97,32 @@ class RawRows:
 
 
 @dataclass(frozen=True)
+class TimeSteps:
+    """The steps in time between neighbouring points of all sequences of a source,
+    each in median steps.
+
+    uneven: the share of those that differ from the median by more than ``UNEVEN``.
+    low, high: the 5th and 95th percentile;
+    longest: the longest step.
+    """
+
+    uneven: float
+    low: float
+    high: float
+    longest: float
+
+    @classmethod
+    def of(cls, steps: NDArray[np.float64]) -> TimeSteps | None:
+        """The summary of some steps in any unit, all positive; None where there are none."""
+        if not len(steps):
+            return None
+        ratios = steps / np.median(steps)
+        low, high = np.quantile(ratios, STEP_RANGE)
+        uneven = float((np.abs(ratios - 1) > UNEVEN).mean())
+        return cls(uneven, float(low), float(high), float(ratios.max()))
+
+
+@dataclass(frozen=True)
 class Found:
     """What a source holds.
     task: what the format says of the target, None where it does not.
@@ -102,6 +134,7 @@ class Found:
     channels_last: the source's arrays of sequences stand as (rows, points, channels);
     bits: those of the largest pixel;
     ignored: columns of a table that hold neither values nor anything that was asked for.
+    steps: in time, None where the source has no times.
     notes: what was repaired or left out, as counts.
     told: what else to know of how a file was read, as code -> sentence;
     encoding, sheet: as ``Source`` has them.
@@ -123,6 +156,7 @@ class Found:
     channels_last: bool = False
     bits: int = BYTE
     ignored: tuple[str, ...] = ()
+    steps: TimeSteps | None = None
     notes: dict[str, int] = field(default_factory=dict)
     told: dict[str, str] = field(default_factory=dict)
     encoding: str = ""

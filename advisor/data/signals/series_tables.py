@@ -9,7 +9,15 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from advisor.data.signals.rows import ArrayValues, Found, RawRows, Request, padded, without_infinities
+from advisor.data.signals.rows import (
+    ArrayValues,
+    Found,
+    RawRows,
+    Request,
+    TimeSteps,
+    padded,
+    without_infinities,
+)
 from advisor.data.signals.ucr_files import Archived, archive_pair, read_archive
 from advisor.data.tables.columns import Column, conform, how_many, infer, number_format, read_as, unreadable
 from advisor.data.tables.reading import available_memory, read_source, shown
@@ -226,6 +234,7 @@ def _long(
     if without := ids.null_count():
         notes["rows_without_id"] = without
     codes = ids.cast(pl.String).to_frame("id").with_row_index("row").filter(pl.col("id").is_not_null())
+    steps = None
     if request.time_column is not None:
         times = read_times(frame[request.time_column])
         codes = codes.with_columns(times.gather(codes["row"]).alias("time"))
@@ -235,6 +244,7 @@ def _long(
             codes.height - untimed - codes.drop_nulls("time").select("id", "time").n_unique()
         )
         codes = codes.drop_nulls("time").sort("time", maintain_order=True)
+        steps = _time_steps(codes)
     by_id = codes.group_by("id").agg("row", pl.col("row").min().alias("first")).sort("first")
     if not by_id.height:
         raise UserError(
@@ -264,8 +274,15 @@ def _long(
         "sequence", "", "", str(request.target), (len(columns), longest),
         RawRows(ArrayValues(values), answer, groups, names),
         group_column=None if groups is None else request.group_column,
-        columns=columns, id_column=request.id_column, order_column=request.time_column,
+        columns=columns, id_column=request.id_column, order_column=request.time_column, steps=steps,
     )  # fmt: skip
+
+
+def _time_steps(points: pl.DataFrame) -> TimeSteps | None:
+    """The steps between the different times of each id; points: sorted by time."""
+    steps = points.select(pl.col("time").diff().over("id"))["time"].drop_nulls()
+    lengths = steps.to_physical().cast(pl.Float64).to_numpy()
+    return TimeSteps.of(lengths[lengths > 0])  # a time that occurs twice is told by itself
 
 
 def _constant_per_id(

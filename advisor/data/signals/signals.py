@@ -17,7 +17,7 @@ from advisor.data.signals import arrays, image_sets, series_tables
 from advisor.data.signals.arrays import check_kind, with_length
 from advisor.data.signals.cleaning import Cleaning
 from advisor.data.signals.image_paths import SUFFIXES
-from advisor.data.signals.rows import ArrayValues, Found, RawRows, Request, lengths_of, quoted
+from advisor.data.signals.rows import ArrayValues, Found, RawRows, Request, TimeSteps, lengths_of, quoted
 from advisor.data.signals.ucr_files import archive_pair
 from advisor.data.tables.columns import labels, number_format
 from advisor.data.tables.reading import MAX_BYTES, FileForm, shown
@@ -115,6 +115,7 @@ class SignalSet:
     train_names, test_names: the file or id of each row, "" where there is none.
     ignored: columns of a table that are not used, as they hold texts or name the rows.
     lost: of the files that notes count, by the note, those of the training and of the test rows.
+    steps: in time between the points of the sequences that were given to learn from, None without times.
     told: what else to know of how a file was read, as code -> sentence.
     """
 
@@ -130,6 +131,7 @@ class SignalSet:
     test_names: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     lost: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    steps: TimeSteps | None = None
     told: dict[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -513,6 +515,7 @@ def _divided(
         train.names,
         test.names,
         found.ignored,
+        steps=found.steps,
         told=found.told,
     )
 
