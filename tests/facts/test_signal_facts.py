@@ -393,6 +393,21 @@ def test_uneven_steps_in_time_are_told_with_how_uneven_they_are(step, uneven, lo
         assert "resample" in finding.actions[0]
 
 
+@pytest.mark.parametrize("dates", [False, True])
+@pytest.mark.parametrize("gap", [1, 6])
+def test_uneven_steps_of_a_file_with_timestamps_are_told(gap, dates, tmp_path):
+    lines = ["@problemName p", "@timestamps true", "@dimensions 1", "@classLabel true u v", "@data"]
+    for own in range(40):
+        hours = [at + (gap - 1) * (at > 4) for at in range(12)]
+        times = [f"2024-03-01 {hour:02}:00:00" if dates else str(hour) for hour in hours]
+        pairs = ",".join(f"({time},{own % 2 + at / 12})" for at, time in enumerate(times))
+        lines.append(f"{pairs}:{'uv'[own % 2]}")
+    (tmp_path / "p_TRAIN.ts").write_text("\n".join(lines))
+    facts = measured(tmp_path / "p_TRAIN.ts")
+    assert facts["sequence.uneven_steps"] == pytest.approx(0 if gap == 1 else 1 / 11)
+    assert facts["sequence.step_longest"] == gap
+
+
 def test_repeated_times_are_no_uneven_steps_and_series_without_times_have_none():
     twice = pl.concat([long_table(lambda number: 5)] * 2)
     facts = measured(twice, target="y", id_column="id", time_column="t", kind="sequence")

@@ -77,7 +77,7 @@ def _from_archive(path: Path, request: Request) -> Found:
     found = Found(
         "sequence", name, origin, read.target, shape, rows, test, "regression" if read.regression else None
     )
-    return replace(found, classification=not read.regression).noting(notes)
+    return replace(found, classification=not read.regression, steps=_archived_steps(read)).noting(notes)
 
 
 def _archived_rows(read: Archived, notes: dict[str, int]) -> RawRows:
@@ -87,6 +87,19 @@ def _archived_rows(read: Archived, notes: dict[str, int]) -> RawRows:
     if read.labelled:
         answer = pl.Series(read.target, [label or None for label in read.labels], dtype=pl.String)
     return RawRows(ArrayValues(values), answer)
+
+
+def _archived_steps(read: Archived) -> TimeSteps | None:
+    """The steps between the times of a file; None where it has none that can be read: they order nothing."""
+    if not read.times:
+        return None
+    owner = np.repeat(np.arange(len(read.times)), [len(times) for times in read.times])
+    cells = pl.Series("time", [time.strip() for times in read.times for time in times], dtype=pl.String)
+    try:
+        times = read_times(cells)
+    except UserError:
+        return None
+    return _time_steps(pl.DataFrame({"id": owner, "time": times}).drop_nulls())
 
 
 # ----------------------------------------------------------------------------------------------------- tables

@@ -33,6 +33,7 @@ class Archived:
     """One file.
     series: per row (channels, length), NaN for missing;
     labels: per row, "" for none;
+    times: per row the text of its points' times (the first channel's), none where the file has none.
     target: its name.
 
     classes: the labels that the header declares, () for numbers or where none are declared;
@@ -45,6 +46,7 @@ class Archived:
     labelled: bool = False
     series: list[ArchiveSeries] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
+    times: list[list[str]] = field(default_factory=list)
 
 
 def archive_pair(path: Path) -> tuple[Path, Path | None] | None:
@@ -236,7 +238,12 @@ def _read_ts(lines: _Lines) -> Archived:
         wanted = len(parts)
         if classes and label not in classes and label not in ("", "?"):
             raise lines.wrong(_unknown(label, classes))
-        channels = [_timed(part, lines) if timed else _numbers(part, lines) for part in parts]
+        if timed:
+            pairs = [_timed(part, lines) for part in parts]
+            channels = [values for _, values in pairs]
+            found.times.append(pairs[0][0])
+        else:
+            channels = [_numbers(part, lines) for part in parts]
         found.series.append(_stacked(channels))
         found.labels.append("" if label == "?" else label)
     return found
@@ -295,15 +302,15 @@ def _split_timed(line: str) -> list[str]:
     return re.split(r":(?![^(]*\))", line)
 
 
-def _timed(part: str, lines: _Lines) -> ArchiveSeries:
-    """(time,value) pairs -> the values; they stand in the order of time in this format."""
+def _timed(part: str, lines: _Lines) -> tuple[list[str], ArchiveSeries]:
+    """(time,value) pairs -> the times and the values; they stand in the order of time in this format."""
     pairs = re.findall(r"\(([^()]*),([^(),]*)\)", part)
     rest = re.sub(r"\([^()]*,[^(),]*\)", "", part)
     if not pairs or rest.strip(", \t"):
         raise lines.wrong(
             f"'{shown(part.strip(), 40)}' are no (time,value) pairs, which @timestamps true asks for"
         )
-    return _numbers(",".join(value for _, value in pairs), lines)
+    return [time for time, _ in pairs], _numbers(",".join(value for _, value in pairs), lines)
 
 
 def _stacked(channels: Sequence[ArchiveSeries]) -> ArchiveSeries:
