@@ -56,14 +56,19 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object with a format number. UserError when it is damaged or made by a newer version."""
     text = read_text(path)
     try:
-        document = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+        document = json.loads(text, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
         where = f" at line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
         raise UserError(f"{path} is damaged{where}: it is not JSON") from None
     if not isinstance(document, dict):
         raise UserError(f"{path} is damaged: it holds no JSON object")
     check_format(document.get("format"), path, document.get("advisor"))
     return document
+
+
+def _no_number(text: str) -> None:
+    """NaN and Infinity: Python reads them, but they are not JSON, and ``write_json`` never writes one."""
+    raise ValueError(text)
 
 
 def check_format(number: object, path: Path, made_by: object = None) -> None:

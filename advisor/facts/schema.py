@@ -607,8 +607,12 @@ FACTS: Mapping[str, FactSpec] = MappingProxyType(
 
 def damage(document: Mapping[str, Any]) -> str | None:
     """What is not of its type in facts that ``Facts.to_dict`` wrote; None when
-    all is. What is absent is no damage."""
-    for name, value in document["values"].items():
+    all is. What is absent is no damage, but for what every version has measured."""
+    values = document["values"]
+    for name in _always_measured(values):
+        if values.get(name) is None:
+            return f"the fact {name} is missing"
+    for name, value in values.items():
         if name not in FACTS:
             return f"there is no fact '{name}'"
         if value is not None and not _IS[FACTS[name].type](value):
@@ -623,6 +627,15 @@ def damage(document: Mapping[str, Any]) -> str | None:
         if _is_shape(document.get("target", {}))
         else "the target holds something else than classes or a histogram"
     )
+
+
+def _always_measured(values: Mapping[str, Any]) -> tuple[str, ...]:
+    if values.get("image.side"):
+        inputs: tuple[str, ...] = ("image.height", "image.width", "signal.channels")
+    else:
+        inputs = ("signal.channels",) if values.get("sequence.length") else ("features",)
+    classes = () if values.get("task") == "regression" else ("classes.count",)
+    return ("rows", "rows_test", "task", *inputs, *classes)
 
 
 def _is_number(value: Any) -> bool:

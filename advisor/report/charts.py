@@ -101,7 +101,7 @@ def memory_chart(rows: Sequence[Mapping[str, Any]]) -> str:
             for at, change in sorted(steps):
                 total += change
                 points.append((at, total / 1e9))
-            label = f"{device}, {'expected' if name == 'memory_chart' else 'used'}"
+            label = f"{device}, {'expected' if name == 'memory' else 'used'}"
             axes.step(
                 *zip(*points, strict=True),
                 where="post",

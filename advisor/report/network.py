@@ -27,7 +27,7 @@ def blueprint(configuration: Mapping[str, Any], values: Mapping[str, Any]) -> di
     if size is None or "network" not in configuration:
         return None
     plan = plan_of(configuration, int(values["signal.channels"]), size)
-    outputs = int(values["classes.count"] or 1)
+    outputs = int(values.get("classes.count") or 1)
     share = size[0] / plan.size[0]  # the field is counted in points of what the network sees
     rows = [
         {

@@ -157,6 +157,9 @@ def read_run(path: Path) -> Kept:
     for name in ("source", "target", "fingerprint", "test"):
         if not isinstance(recommendation.data.get(name), str | None):
             raise UserError(f"{file}: data.{name} must be text, not {recommendation.data[name]!r}")
+    for name in ("name", "target", "seed"):
+        if recommendation.data.get(name) is None:
+            raise UserError(f"{file}: data.{name} is missing; recommend again")
     try:
         reading = AdviceOptions.from_dict(recommendation.data)
     except UserError as error:

@@ -569,6 +569,9 @@ def test_a_target_whose_squares_are_0_is_refused():
     ("path", "value"),
     [
         (("values", "rows"), {"a": [1]}),
+        (("values", "features"), ...),
+        (("values",), {}),
+        (("values", "target.skew"), float("nan")),
         (("values", "columns.constant"), [1]),
         (("values", "sequence.length"), "long"),
         (("columns", 0, "missing_share"), {}),
@@ -597,4 +600,13 @@ def test_damaged_facts_are_one_line_and_no_bug(measured, tmp_path, capfd, path, 
     capfd.readouterr()
     assert _run(["report", str(tmp_path / "run"), "--format", "markdown"]) == 2
     out, err = capfd.readouterr()
-    assert out == "" and "facts.json is damaged: " in err and err.count("\n") == 1
+    assert out == "" and "facts.json is damaged" in err and err.count("\n") == 1
+
+
+def test_a_recommendation_without_its_seed_is_one_line_and_no_bug(measured, tmp_path, capfd):
+    shutil.copytree(measured, tmp_path / "run")
+    file = tmp_path / "run" / "recommendation.yaml"
+    file.write_text(re.sub(r"^  seed: .*\n", "", file.read_text(), flags=re.MULTILINE))
+    capfd.readouterr()
+    assert _run(["report", str(tmp_path / "run")]) == 2
+    assert "recommendation.yaml: data.seed is missing" in capfd.readouterr().err
