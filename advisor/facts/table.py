@@ -90,7 +90,8 @@ def measure_table(table: Table, hardware: Mapping[str, Any] | None = None) -> Fa
     values |= _duplicate_facts(table)
     values |= measure_traps(table, sample)
     answer = sample[schema.target]
-    leaks = sorted(c.name for c in schema.columns if _leaks(sample[c.name], c.type, answer, table))
+    codes = _codes(answer)
+    leaks = sorted(c.name for c in schema.columns if _leaks(sample[c.name], c.type, answer, codes, table))
     groups = measure_groups(table, leaks)
     # of each thing the target is known: a matter of how rows are held out, not of what is recorded when
     leaks = [name for name in leaks if name not in groups["columns.things"]]
@@ -443,13 +444,21 @@ def _duplicate_facts(table: Table) -> dict[str, Any]:
     return {"duplicates.share": 1 - distinct / rows, "duplicates.conflicting_share": conflicting / rows}
 
 
-def _leaks(cells: pl.Series, kind: ColumnType, answer: pl.Series, table: Table) -> bool:
+def _codes(cells: pl.Series) -> NDArray[np.int64]:
+    """Equal cells as equal numbers that keep their order, from 1; 0 for a missing one."""
+    return cells.rank("dense").fill_null(0).to_numpy().astype(np.int64)
+
+
+def _leaks(
+    cells: pl.Series, kind: ColumnType, answer: pl.Series, codes: NDArray[np.int64], table: Table
+) -> bool:
     """Whether this column alone gives the target away.
 
     Regression: a numeric column whose ranks correlate over 0.999 with the target's. Classes: knowing the
     column's value leaves at most 1 % of the mistakes that guessing the largest class makes; of more than
     LEAK_BINS different numbers, those of one class must also lie side by side. A column of any kind does
     that is filled, or empty, for one class.
+    codes: of the answer.
     """
     both = cells.is_not_null()
     used = kind not in ("identifier", "constant") and table.schema.task != "regression"
@@ -467,7 +476,7 @@ def _leaks(cells: pl.Series, kind: ColumnType, answer: pl.Series, table: Table) 
     distinct = cells.n_unique()
     if kind != "numeric" and distinct > len(cells) / 20:
         return False
-    return _separates(cells, answer, ordered=distinct > LEAK_BINS)
+    return _separates(cells, codes - 1, ordered=distinct > LEAK_BINS)
 
 
 def _of_one_class(part: pl.Series, answer: pl.Series) -> bool:
@@ -481,11 +490,10 @@ def _of_one_class(part: pl.Series, answer: pl.Series) -> bool:
     return others >= LEAK_OTHERS and len(part) - own <= 0.01 * others and 2 * own >= whole
 
 
-def _separates(cells: pl.Series, answer: pl.Series, *, ordered: bool) -> bool:
+def _separates(cells: pl.Series, codes: NDArray[np.int64], *, ordered: bool) -> bool:
     """Whether each value belongs to one class and, for ordered values, each class to one stretch of them."""
     # NumPy, not polars' lazy frames: of thousands of columns their set-up takes longer than the counting
-    values = cells.rank("dense").fill_null(0).to_numpy().astype(np.int64)
-    codes = answer.rank("dense").to_numpy().astype(np.int64) - 1
+    values = _codes(cells)
     classes = int(codes.max()) + 1
     pairs, rows = np.unique(values * classes + codes, return_counts=True)
     begins = np.flatnonzero(np.diff(pairs // classes, prepend=-1))
