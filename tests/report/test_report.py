@@ -3,6 +3,7 @@ sameness (H2), that a browser shows it without an error, a request or a scroll b
 CSV that no spreadsheet runs (M5)."""
 
 import base64
+import copy
 import hashlib
 import json
 import os
@@ -16,12 +17,15 @@ from itertools import pairwise
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 import advisor
 from advisor.cli import main as cli
 from advisor.cli.main import _run
 from advisor.evaluation.diagnosis import calibration, diagnose, residuals
 from advisor.files import read_json
+from advisor.report import page
 from advisor.report.page import number, percent, render_html, render_markdown
 
 FAST = {"epochs": 6, "validation": "holdout", "batch_size": 64}
@@ -480,21 +484,35 @@ def test_levels_and_the_target_are_bounded():
 
 # ---------------------------------------------------------------------------------------------- missing parts
 
-OPTIONAL = (
-    *(
-        ("facts", "target"),
-        ("facts", "samples"),
-        ("facts", "columns", 0, "histogram"),
-        ("facts", "columns", 0, "median"),
-    ),
-    *(
-        ("result", "test", "results"),
-        ("result", "test", "predictions"),
-        ("result", "test", "predictions", "residual_histogram"),
-    ),
-    ("result", "test", "left_out"),
+OPTIONAL = tuple(
+    tuple(path.split("."))
+    for path in (
+        *("facts.target", "facts.samples", "facts.columns.*.histogram", "facts.columns.*.median"),
+        *("facts.columns.*.top", "facts.columns.*.shift", "result.reading", "result.time_limit"),
+        *("result.search.packing", "result.search.adjustments", "result.search.curve_advice"),
+        *("result.search.trials.*.reading", "result.final.incumbent", "result.final.confirmed"),
+        *("result.final.failed", "result.final.fewer_networks", "result.final.epochs_on_all_rows"),
+        *("result.final.without_latest_rows", "result.test.results", "result.test.predictions"),
+        *("result.test.predictions.calibration", "result.test.predictions.confusion"),
+        *("result.test.predictions.residual_quantiles", "result.test.predictions.residual_histogram"),
+        *("result.test.left_out", "result.test.mistakes", "result", "ledger"),
+    )
 )
 """Parts that a run may lack: they could not be measured or drawn, or its version did not know them."""
+
+
+def without_part(document, path):
+    """Take the part out where it is there; * is every entry of a list."""
+    first, *rest = path
+    if not rest:
+        if first in ("result", "ledger"):
+            document[first] = None
+        elif document is not None:
+            document.pop(first, None)
+        return
+    within = document if first == "*" else [(document or {}).get(first) or {}]
+    for inner in within:
+        without_part(inner, rest)
 
 
 def regression(y):
@@ -510,25 +528,56 @@ def measured(tmp_path_factory):
     return out
 
 
-def test_whatever_part_is_missing_the_page_is_whole(measured):
+def whole_without(run, monkeypatch):
+    """Whatever parts are absent, and whatever charts could not be drawn, all three forms are whole."""
+    kept, drawn = parts(run), page._charts(read_json(run / "result.json"), read_json(run / "facts.json"))
+    charts_there = {}
+    monkeypatch.setattr(page, "_charts", lambda result, facts: charts_there)
+
+    @settings(max_examples=5, deadline=None)
+    @given(st.sets(st.sampled_from(OPTIONAL)), st.sets(st.sampled_from(sorted(drawn))))
+    @example(set(OPTIONAL) - {("result",)}, set())
+    @example(set(), set())
+    def renders(absent, there):
+        document = copy.deepcopy(dict(zip(("recommendation", "facts", "result", "ledger"), kept, strict=True)))
+        for path in sorted(absent):
+            without_part(document, path)
+        if ("result", "search", "packing") in absent:
+            there = there - {"packing"}
+        charts_there.clear()
+        charts_there.update({name: drawn[name] for name in there})
+        given_parts = [document[name] for name in ("recommendation", "facts", "result", "ledger")]
+        html = Page(render_html(*given_parts))
+        json.dumps(document, allow_nan=False)
+        wanted = [name for name in SECTIONS if document["result"] or name not in OF_A_RESULT]
+        assert [name for name in html.ids() if name in SECTIONS] == wanted
+        if document["result"]:
+            for name, words in INSTEAD.items():
+                missing = name in drawn and name not in there
+                assert not missing or words in html.text or ("result", "test", "results") in absent, name
+        assert "## Verdict" in render_markdown(*given_parts)
+
+    renders()
+
+
+OF_A_RESULT = {"search", "final", "curves", "errors"}
+INSTEAD = {
+    "history": "no trial was trained to its end",
+    "curves": "Too few epochs to draw",
+    "final": "the winner was compared with nothing",
+    "test": "nothing else was scored",
+}
+"""What the page says where a chart is absent."""
+
+
+def test_whatever_part_of_a_training_is_missing_the_page_is_whole(measured, monkeypatch):
     """Regression: a target without a histogram broke the page, and with it the run."""
-    for absent in (OPTIONAL, *([path] for path in OPTIONAL)):
-        document = read_json(measured / "report.json")
-        for path in sorted(absent, key=len, reverse=True):
-            *inner, last = path
-            place = document
-            for key in inner:
-                place = place[key]
-            place.pop(last, None)
-        recommendation, facts, result, ledger = (
-            document[name] for name in ("recommendation", "facts", "result", "ledger")
-        )
-        page = Page(render_html(recommendation, facts, result, ledger))
-        assert [name for name in page.ids() if name in SECTIONS] == list(SECTIONS)
-        assert ("The target" in page.text) and ("No histogram: nearly all values" in page.text) == (
-            ("facts", "target") in absent
-        )
-        assert render_markdown(recommendation, facts, result, ledger)
+    whole_without(measured, monkeypatch)
+
+
+@pytest.mark.slow
+def test_whatever_part_of_a_search_is_missing_the_page_is_whole(tuned, monkeypatch):
+    whole_without(tuned, monkeypatch)
 
 
 def test_no_fact_that_was_not_measured_breaks_the_page(measured):
