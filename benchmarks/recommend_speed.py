@@ -25,9 +25,9 @@ what, path = sys.argv[1:]
 if what == "bare":
     work = lambda: pl.read_csv(path) if path.endswith(".csv") else pl.read_parquet(path)
 else:
-    from advisor.facts.table import measure
+    from advisor.facts.table import measure_table
     from advisor.data.tables.table import load_table
-    work = lambda: measure(load_table(path, "target"))
+    work = lambda: measure_table(load_table(path, "target"))
 begin = time.perf_counter()
 work()
 seconds = time.perf_counter() - begin
