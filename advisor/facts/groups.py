@@ -6,6 +6,7 @@ Where rows to come are of new things, a random split asks of a model what it has
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -47,10 +48,17 @@ computed from it (an hour from a time of day), and does not belong to what the n
 class _Named:
     """Rows by the value that they have in a column.
     rows: in random order;
-    codes: of their values, -1 where missing."""
+    codes: of their values, -1 where missing;
+    values: how many all rows have."""
 
     rows: NDArray[np.int64]
     codes: NDArray[np.int64]
+    values: int
+
+    @functools.cached_property
+    def pairs(self) -> _Pairs:
+        """Pairs of these rows."""
+        return _pairs(self)
 
 
 def measure_groups(table: Table, leaking: Sequence[str] = ()) -> dict[str, Any]:
@@ -66,10 +74,14 @@ def measure_groups(table: Table, leaking: Sequence[str] = ()) -> dict[str, Any]:
     facts |= {"columns.groups_apart": [], "columns.things": [], "columns.of_things": []}
     if table.schema.group_column is not None:
         return facts
+    # rows that stand together are alike for other reasons
+    order = np.random.default_rng(0).permutation(table.train.height)
     named = {
-        name: found for name in _candidates(table) if (found := _recurring(table.train[name])) is not None
+        name: found
+        for name in _candidates(table)
+        if (found := _recurring(table.train[name], order)) is not None
     }
-    values = {name: table.train[name].drop_nulls().n_unique() for name in named}
+    values = {name: found.values for name, found in named.items()}
     if table.test_origin == "file":
         apart = [name for name, found in named.items() if _apart(table, name, found)]
         apart.sort(
@@ -105,14 +117,12 @@ def _whole(cells: pl.Series) -> bool:
     return bool((cells.drop_nulls() % 1 == 0).all())
 
 
-def _recurring(cells: pl.Series) -> _Named | None:
-    """Rows by their values, of many rows a part; None where the values are too few or do not recur."""
+def _recurring(cells: pl.Series, rows: NDArray[np.int64]) -> _Named | None:
+    """Rows by their values, of many rows a part; None where the values are too few or do not recur.
+    rows: all, in random order."""
     values, filled = cells.drop_nulls().n_unique(), len(cells) - cells.null_count()
     if cells.null_count() > MOST_MISSING * len(cells) or values < FEWEST_APART or 2 * values > filled:
         return None
-    rows = np.random.default_rng(0).permutation(
-        len(cells)
-    )  # rows that stand together are alike for other reasons
     if (
         len(cells) > ROWS and len(cells) <= ROWS_OF_EACH * values
     ):  # whole values: of a part of the rows few would recur
@@ -121,7 +131,7 @@ def _recurring(cells: pl.Series) -> _Named | None:
     rows = rows[:ROWS]
     codes = cells[rows].rank("dense").fill_null(0).to_numpy().astype(np.int64) - 1
     counts = np.bincount(codes[codes >= 0])
-    return _Named(rows, codes) if counts[counts > 1].sum() >= RECURRING * counts.sum() else None
+    return _Named(rows, codes, values) if counts[counts > 1].sum() >= RECURRING * counts.sum() else None
 
 
 def _apart(table: Table, name: str, named: _Named) -> bool:
@@ -146,7 +156,7 @@ def _shared(table: Table, name: str, named: _Named) -> list[str]:
     columns that are equal or nearly so, or the target; else []."""
     target = table.schema.target
     found = [*_fixed(table, name, named, fewest=1), *_near(table, name, named)]
-    answer = [target] if _belongs(table.train[target], table.train[name], _pairs(named)) else []
+    answer = [target] if _belongs(table.train[target], table.train[name], named.pairs) else []
     return [*sorted(found), *answer] if len(found) >= FEWEST_FIXED or answer else []
 
 
@@ -156,7 +166,7 @@ def _fixed(table: Table, name: str, named: _Named, fewest: int = FEWEST_FIXED) -
 
     Without those that name the same things, and so agree nowhere else.
     """
-    pairs = _pairs(named)
+    pairs = named.pairs
     order = np.argsort(named.codes, kind="stable")
     rows, codes = named.rows[order], named.codes[order]
     found = [
@@ -170,7 +180,7 @@ def _fixed(table: Table, name: str, named: _Named, fewest: int = FEWEST_FIXED) -
 
 def _near(table: Table, name: str, named: _Named) -> list[str]:
     """The columns of numbers that nearly agree in rows of one value of this one."""
-    pairs, found = _pairs(named), []
+    pairs, found = named.pairs, []
     for other in _others(table, name):
         cells = table.train[other]
         if cells.dtype != pl.Float64 or _agreement(cells, *pairs.same) >= FIXED:
