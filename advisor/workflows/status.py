@@ -79,6 +79,8 @@ def read_request(run: RunFolder) -> SearchRequest | None:
     optional = ("objective", "working_dir", "storage", "study", "strategy")
     kinds: dict[str, Any] = {"trials": int} | dict.fromkeys(optional, str | None)
     wrong = [name for name, kind in kinds.items() if not isinstance(document.get(name), kind)]
+    if not wrong and document.get("storage") is not None and "://" not in document["storage"]:
+        wrong = ["storage"]  # refused here, where the file can be named
     if wrong:
         raise UserError(
             f"{run.search} is damaged: '{wrong[0]}' is {document.get(wrong[0])!r}; mend it, or use a new run"

@@ -194,7 +194,7 @@ def test_what_is_no_run_is_one_line(command, folder, word, here, capfd):
     assert err.count("\n") == 1 and word in err
 
 
-@pytest.mark.parametrize("damage", [{"trials": "many"}, {"storage": 3}, {"format": 99}])
+@pytest.mark.parametrize("damage", [{"trials": "many"}, {"storage": 3}, {"storage": "text"}, {"format": 99}])
 def test_a_damaged_request_is_named(damage, here, capfd):
     says("recommend d.csv --target y --out run", capfd)
     whole = {"format": 1, "trials": 3, "objective": None, "working_dir": None, "storage": None, "study": None}
