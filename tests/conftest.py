@@ -3,6 +3,7 @@ Ray for the whole session."""
 
 import os
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +14,12 @@ import pytest
 # the real one; authentication off, so that one test's token cannot break another's cluster.
 _home = tempfile.TemporaryDirectory(prefix="advisor-home-")
 os.environ["HOME"] = _home.name
-# What several tests share (contracts.py) is found by the programs and workers that they start, too.
-_path = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-os.environ["PYTHONPATH"] = os.pathsep.join(_path)
+# What several tests share (contracts.py, data made by other tests) is found by them, and by the programs and
+# workers that they start.
+_here = Path(__file__).parent
+_path = [str(folder) for folder in (_here, *sorted(_here.iterdir())) if folder.is_dir()]
+sys.path += _path
+os.environ["PYTHONPATH"] = os.pathsep.join([*_path, *filter(None, [os.environ.get("PYTHONPATH")])])
 os.environ["RAY_AUTH_MODE"] = "disabled"
 os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
 os.environ.setdefault("OMP_NUM_THREADS", "1")

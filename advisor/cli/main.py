@@ -715,15 +715,22 @@ def without_formulas(table: pl.DataFrame) -> tuple[pl.DataFrame, int]:
 @click.option("--out", metavar="FILE", help="Where to write it; by default stdout.")
 def report(run: str, form: str, out: str | None) -> None:
     """The report of RUN again, from its files: as HTML, Markdown or JSON."""
-    from advisor.files import FORMAT, read_json, write_bytes
-    from advisor.report.page import render_html, render_markdown
+    from advisor.files import FORMAT, write_bytes
+    from advisor.report.page import render_html, render_markdown, winners
     from advisor.runs.advice import read_run
+    from advisor.runs.result import read_result
 
     kept = read_run(Path(run))
     recommendation, facts, ledger = kept.recommendation.to_dict(), kept.facts.to_dict(), kept.ledger()
-    result = read_json(kept.run.result) if kept.run.result.is_file() else None
+    result = read_result(kept.run) if kept.run.result.is_file() else None
     if form == "json":
-        content = {"recommendation": recommendation, "facts": facts, "ledger": ledger, "result": result}
+        content = {
+            "recommendation": recommendation,
+            "facts": facts,
+            "ledger": ledger,
+            "result": result,
+            "model": winners(recommendation, result),
+        }
         document = {"format": FORMAT, "advisor": __version__, **content}
         text = _json(document) + "\n"
     else:

@@ -12,6 +12,8 @@ MOST_CLASSES = 20
 BINS = 10
 RESIDUAL_BINS = 20
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+OUTER, OUTLYING = (0.01, 0.99), 6.0
+"""A histogram ends at these quantiles where all rows span so many times what the inner nine tenths do."""
 
 
 def diagnose(
@@ -55,13 +57,28 @@ def calibration(target: NDArray[Any], scores: NDArray[np.float64]) -> dict[str, 
 
 
 def residuals(target: NDArray[Any], scores: NDArray[np.float64]) -> dict[str, Any]:
-    """Quantiles of prediction minus truth, and a histogram between the outer two."""
+    """Quantiles of prediction minus truth, and a histogram of all rows.
+
+    With far outliers it ends at the outer percents; ``below`` and ``above`` count the rows beyond, ``least``
+    and ``most`` are the ends of all.
+    """
     missed = scores - target
     quantiles = [float(q) for q in np.quantile(missed, QUANTILES)]
     result: dict[str, Any] = {"residual_quantiles": quantiles}
-    low, high = quantiles[0], quantiles[-1]
+    least, most = float(missed.min()), float(missed.max())
+    low, high = least, most
+    if high - low > OUTLYING * (quantiles[-1] - quantiles[0]):
+        low, high = (float(q) for q in np.quantile(missed, OUTER))
     if np.isfinite(high - low) and high - low > 1e-9 * max(abs(low), abs(high)):
         inner = missed[(missed >= low) & (missed <= high)]
         counts = np.histogram(inner, bins=RESIDUAL_BINS, range=(low, high))[0]
-        result["residual_histogram"] = {"low": low, "high": high, "counts": counts.tolist()}
+        result["residual_histogram"] = {
+            "low": low,
+            "high": high,
+            "counts": counts.tolist(),
+            "below": int((missed < low).sum()),
+            "above": int((missed > high).sum()),
+            "least": least,
+            "most": most,
+        }
     return result

@@ -506,12 +506,14 @@ def _expected(
     from scipy.stats import t
 
     losses = winner.losses
+    mean = float(losses.mean())
     half = float(
         t.ppf((1 + COVERAGE) / 2, len(losses) - 1) * losses.std(ddof=1) * math.sqrt(1 + 1 / len(losses))
     )
-    mean = float(losses.mean())
     rows = int(np.mean([size for result in results[winner.name] for size in result.sizes]))
-    return Estimate(mean, mean - half, mean + half, rows)
+    # Of losses above 0 the lower end is found on the scale of logarithms (the delta method): none is below 0.
+    low = mean * math.exp(-half / mean) if (losses > 0).all() else mean - half
+    return Estimate(mean, low, mean + half, rows)
 
 
 def _as_row(one: _Judged) -> dict[str, Any]:

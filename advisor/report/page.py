@@ -344,26 +344,35 @@ def _type_counts(columns: Sequence[RunDocument]) -> list[str]:
 
 
 def topics(
-    recommendation: RunDocument, ledger: RunDocument | None = None
+    recommendation: RunDocument,
+    ledger: RunDocument | None = None,
+    used: Mapping[str, Any] | None = None,
 ) -> list[tuple[str, list[dict[str, Any]]]]:
     """The parameters by topic, in their order: name, value, what is still searched, because, steps, yours.
 
     ledger: adds each one's alternatives and what would flip it, and the sources of its steps.
+    used: the winner's configuration; ``won`` is its value where that is not the recommendation's, else "".
     """
     entries = [
-        _entry(name, recommendation, (ledger or {}).get(name, {})) for name in recommendation["provenance"]
+        _entry(name, recommendation, (ledger or {}).get(name, {}), used)
+        for name in recommendation["provenance"]
     ]
     return [(topic, list(group)) for topic, group in groupby(entries, key=lambda entry: str(entry["topic"]))]
 
 
-def _entry(name: str, recommendation: RunDocument, kept: RunDocument) -> dict[str, Any]:
+def _entry(
+    name: str, recommendation: RunDocument, kept: RunDocument, used: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    advised = recommendation["configuration"][name]
+    won = advised if used is None else used.get(name, advised)
     provenance = recommendation["provenance"][name]
     steps = kept.get("steps", provenance["steps"])
     return {
         "name": name,
         "topic": provenance["topic"],
         "meaning": provenance["meaning"],
-        "value": number(recommendation["configuration"][name]),
+        "value": number(advised),
+        "won": number(won) if won != advised else "",
         "searched": _range(provenance["final"]),
         "because": provenance["because"],
         "steps": steps,
@@ -457,7 +466,11 @@ def _markdown(value: Any) -> Any:
     """Escapes what would be Markdown or HTML, and breaks no table."""
     if type(value) is not str:
         return value
-    text = " ".join(_shown(value).split())
+    shown = _shown(value)
+    # one line, but with the blank at an end that a template puts between two values
+    ends = [" " if shown[:1].isspace() else "", " " if shown[-1:].isspace() else ""]
+    text = " ".join(shown.split())
+    text = f"{ends[0]}{text}{ends[1]}" if text else ends[0]
     return re.sub(r"([\\`*_{}\[\]<>#|~$])", r"\\\1", text)
 
 
@@ -532,6 +545,7 @@ def _view(
 ) -> dict[str, Any]:
     """What both pages show, in the order of their sections."""
     findings = recommendation["findings"]
+    won = winners(recommendation, result)
     columns = facts["columns"][:MOST_COLUMNS]
     return {
         "recommendation": recommendation,
@@ -545,8 +559,10 @@ def _view(
         "mistakes": (result or {}).get("test", {}).get("mistakes", ()),
         "result": result,
         "verdict": verdict(result, findings) if result else advice_alone(findings),
-        "topics": topics(recommendation, ledger),
-        "yaml": _configuration_yaml(recommendation),
+        "topics": topics(recommendation, ledger, _used(won)),
+        "won": won,
+        "trials": _trials(recommendation, result),
+        "yaml": _configuration_yaml(_used(won) or recommendation["configuration"]),
         "target": facts.get("target", {}),
         "columns": [(column, _remarks(column, findings)) for column in columns],
         "hidden": len(facts["columns"]) - len(columns),
@@ -557,12 +573,65 @@ def _view(
     }
 
 
-def _configuration_yaml(recommendation: RunDocument) -> str:
+def winners(recommendation: RunDocument, result: RunDocument | None) -> list[dict[str, Any]]:
+    """What the model is made of: one configuration, or those of a blend.
+
+    Each: its name, its share of the prediction, the whole configuration, and ``changes``, a row (parameter,
+    recommended, used) for each value that is not the recommendation's. Empty before anything was trained.
+    """
+    if result is None:
+        return []
+    contenders = result["final"]["contenders"]
+    winner = next((c for c in contenders if c["name"] == result["final"]["winner"]), None)
+    used = (winner or {}).get("configurations", ())
+    names = (
+        [c["name"] for c in contenders if c is not winner] if len(used) > 1 else [result["final"]["winner"]]
+    )
+    return [
+        {
+            "name": name,
+            "share": 1 / len(used),
+            "configuration": configuration,
+            "changes": _changes(recommendation["configuration"], configuration),
+        }
+        for name, configuration in zip(names, used, strict=False)
+    ]
+
+
+def _used(won: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The configuration of a model that has only one."""
+    return won[0]["configuration"] if len(won) == 1 else None
+
+
+def _changes(recommended: Mapping[str, Any], used: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    return [
+        (name, number(recommended[name]), number(used[name]))
+        for name in recommended
+        if name in used and used[name] != recommended[name]
+    ]
+
+
+def _trials(recommendation: RunDocument, result: RunDocument | None) -> list[dict[str, Any]]:
+    """A row for each trial: what it was, how it ended, what it cost, and where it differs from the
+    recommendation."""
+    return [
+        {
+            "number": trial["number"],
+            "origin": trial["origin"],
+            "end": trial["end"],
+            "loss": trial["value"],
+            "epochs": trial.get("epochs") or (trial["curve"][-1][0] if trial["curve"] else None),
+            "seconds": trial.get("seconds"),
+            "changes": _changes(recommendation["configuration"], trial["configuration"]),
+        }
+        for trial in (result or {}).get("search", {}).get("trials", ())
+    ]
+
+
+def _configuration_yaml(configuration: Mapping[str, Any]) -> str:
     import yaml
 
-    return str(
-        yaml.safe_dump({"configuration": dict(recommendation["configuration"])}, sort_keys=False, width=120)
-    )
+    return str(yaml.safe_dump({"configuration": dict(configuration)}, sort_keys=False, width=120))
 
 
 def _remarks(column: RunDocument, findings: Sequence[RunDocument]) -> list[str]:
@@ -690,9 +759,10 @@ def _charts(result: RunDocument | None, facts: RunDocument) -> dict[str, str]:
     if "calibration" in predictions:
         drawn["calibration"] = charts.reliability(predictions["calibration"]["bins"])
     if "residual_histogram" in predictions:
-        drawn["residuals"] = charts.histogram(
-            predictions["residual_histogram"], "prediction minus truth", "Residuals"
-        )
+        found = predictions["residual_histogram"]
+        beyond = found.get("below", 0) + found.get("above", 0)
+        label = "prediction minus truth" + (f"; {beyond:,} rows lie beyond" if beyond else "")
+        drawn["residuals"] = charts.histogram(found, label, "Residuals")
     return drawn
 
 
@@ -705,10 +775,17 @@ def write_report(
 ) -> None:
     """report.html and report.json of a run. Without a new result, one that the
     run has already stays in the report."""
-    from advisor.files import FORMAT, read_json, write_json, write_text
+    from advisor.files import FORMAT, write_json, write_text
+    from advisor.runs.result import read_result
 
     if result is None and run.result.is_file():
-        result = read_json(run.result)
-    document = {"recommendation": recommendation, "facts": facts, "ledger": ledger, "result": result}
+        result = read_result(run)
+    document = {
+        "recommendation": recommendation,
+        "facts": facts,
+        "ledger": ledger,
+        "result": result,
+        "model": winners(recommendation, result),
+    }
     write_json(run.report_json, {"format": FORMAT, "advisor": __version__, **document})
     write_text(run.report_html, render_html(recommendation, facts, result, ledger))

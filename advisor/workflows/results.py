@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 
 from advisor import __version__
 from advisor.dataset import Dataset, Signals
-from advisor.errors import UserError
 from advisor.evaluation.baselines import BASELINES, fit_baselines
 from advisor.evaluation.diagnosis import diagnose
-from advisor.files import read_json, write_folder, write_json
+from advisor.files import write_folder, write_json
 from advisor.report.page import write_report
 from advisor.report.samples import mistakes
 from advisor.runs.advice import Advice
@@ -24,8 +23,6 @@ from advisor.runs.model import Model, decided, model_files
 from advisor.training.losses import loss_name, row_losses
 
 FORMAT = 1
-RESULT_KEYS = ("kind", "configuration", "loss", "final", "estimate", "test")
-"""What result.json holds at the least; ``search`` too when there was one."""
 
 
 def new_document(advice: Advice, kind: str) -> dict[str, Any]:
@@ -134,14 +131,3 @@ def write_results(run: RunFolder, advice: Advice, model: Model | None, document:
         write_folder(run.model, model_files(model))
     write_json(run.result, document)
     write_report(run, advice.recommendation.to_dict(), advice.facts.to_dict(), advice.ledger(), document)
-
-
-def read_result(run: RunFolder) -> dict[str, Any]:
-    """result.json of a finished run; UserError when it is not what we wrote."""
-    document = read_json(run.result)
-    wanted = (*RESULT_KEYS, *(("search",) if document.get("kind") == "tune" else ()))
-    if missing := [key for key in wanted if key not in document]:
-        raise UserError(
-            f"{run.result} is damaged: '{missing[0]}' is missing; delete it, and run the same command again"
-        )
-    return document

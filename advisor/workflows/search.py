@@ -283,6 +283,8 @@ def search_section(found: SearchResult, advice: Advice, requested: int) -> dict[
             "end": end_of(trial),
             "value": trial.value if trial.value is not None and math.isfinite(trial.value) else None,
             "configuration": configuration_of(trial, advice.recommendation.space),
+            "epochs": trial.user_attrs.get("epochs"),
+            "seconds": trial.user_attrs.get("seconds"),
             "curve": [[s, v] for s, v in sorted(trial.intermediate_values.items()) if math.isfinite(v)],
             "reading": asdict(read_trial(trial)),
         }

@@ -17,6 +17,7 @@ from advisor.errors import UserError
 from advisor.files import FORMAT, read_json, write_json
 from advisor.runs.folder import RunFolder
 from advisor.runs.remote import Remote, here
+from advisor.runs.result import read_result
 
 if TYPE_CHECKING:
     import optuna
@@ -185,7 +186,7 @@ def study_of(run: RunFolder) -> optuna.Study:
 def read_status(run: RunFolder) -> Status:
     """Where the search stands; touches nothing."""
     request, driver = read_request(run), run.driver()
-    result = read_json(run.result) if run.result.is_file() else {}
+    result = read_result(run) if run.result.is_file() else {}
     final, ends, best, running = result.get("final") or {}, dict[str, int](), None, list[dict[str, Any]]()
     took: list[float] = []
     if run.has_search():

@@ -325,7 +325,7 @@ def _finished(run: RunFolder, advice: Advice, trials: int, own: OwnObjective | N
     """The run when the very search was finished before."""
     if not (run.result.is_file() and (own or run.model.is_dir()) and run.has_search()):
         return None
-    from advisor.workflows.results import read_result
+    from advisor.runs.result import read_result
 
     document = read_result(run)
     if document.get("objective", {}).get("name") != (own.name if own else None):

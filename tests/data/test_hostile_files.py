@@ -160,7 +160,7 @@ from advisor.data import isolation
 JOBS = {"die": lambda order, out: os.kill(os.getpid(), signal.SIGABRT), "leave": lambda order, out: os.getpid(),
         "fail": lambda order, out: [][1], "fill": lambda order, out: len(bytearray(order["size"]))}
 if __name__ == "__main__":
-    apart.serve(JOBS)
+    isolation.serve_jobs(JOBS)
 """
 
 

@@ -7,6 +7,7 @@ import copy
 import hashlib
 import json
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -456,7 +457,11 @@ def test_confusions_and_residuals():
     )
     assert residuals(np.zeros(3), np.zeros(3)) == {"residual_quantiles": [0.0] * 5}
     histogram = residuals(np.zeros(1000), np.linspace(-1, 1, 1000))["residual_histogram"]
-    assert len(histogram["counts"]) == 20 and sum(histogram["counts"]) == 900
+    assert len(histogram["counts"]) == 20 and sum(histogram["counts"]) == 1000
+    far = np.append(np.linspace(-1, 1, 998), [50, 60])
+    outlying = residuals(np.zeros(1000), far)["residual_histogram"]
+    beyond = outlying["below"] + outlying["above"]
+    assert sum(outlying["counts"]) + beyond == 1000 and beyond >= 10 and outlying["most"] == 60
 
 
 @pytest.mark.parametrize(
@@ -539,7 +544,9 @@ def whole_without(run, monkeypatch):
     @example(set(OPTIONAL) - {("result",)}, set())
     @example(set(), set())
     def renders(absent, there):
-        document = copy.deepcopy(dict(zip(("recommendation", "facts", "result", "ledger"), kept, strict=True)))
+        document = copy.deepcopy(
+            dict(zip(("recommendation", "facts", "result", "ledger"), kept, strict=True))
+        )
         for path in sorted(absent):
             without_part(document, path)
         if ("result", "search", "packing") in absent:
@@ -659,3 +666,65 @@ def test_a_recommendation_without_its_seed_is_one_line_and_no_bug(measured, tmp_
     capfd.readouterr()
     assert _run(["report", str(tmp_path / "run")]) == 2
     assert "recommendation.yaml: data.seed is missing" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("winner", ["trial 2", "blend", "recommendation"])
+def test_the_configuration_is_the_winners_and_a_blend_is_taken_apart(winner, tuned, tmp_path, capfd):
+    run = tmp_path / "run"
+    shutil.copytree(tuned, run)
+    document = json.loads((run / "result.json").read_text())
+    advised = document["configuration"]
+    other = {**advised, "learning_rate": 0.0123, "width": 99}
+    row = {**document["final"]["contenders"][0], "searched_loss": 0.1, "configurations": [advised]}
+    difference = {"mean": -0.1, "standard_error": 0.01, "high": -0.05}
+    document["final"] |= {
+        "winner": winner,
+        "contenders": [
+            {**row, "name": "recommendation", "difference": None},
+            {**row, "name": "trial 2", "configurations": [other], "difference": difference},
+            {**row, "name": "blend", "configurations": [advised, other], "difference": difference},
+        ],
+    }
+    (run / "result.json").write_text(json.dumps(document))
+    assert _run(["report", str(run), "--format", "json"]) == 0
+    model = json.loads(capfd.readouterr().out)["model"]
+    changes = [["learning_rate", number(advised["learning_rate"]), "0.0123"], ["width", "64", "99"]]
+    wanted = {"trial 2": [("trial 2", 1)], "recommendation": [("recommendation", 1)]}
+    wanted["blend"] = [("recommendation", 0.5), ("trial 2", 0.5)]
+    assert [(member["name"], member["share"]) for member in model] == wanted[winner]
+    for member in model:
+        assert sorted(member["changes"]) == (sorted(changes) if member["name"] == "trial 2" else [])
+    assert _run(["report", str(run)]) == 0
+    text = capfd.readouterr().out
+    assert ("0.0123 (recommended" in text) == (winner != "recommendation")
+    assert ("blend of 2 configurations" in text) == (winner == "blend")
+    assert "| 0 | recommendation |" in text and "| 1 | library default |" in text
+
+
+def damaged(value, draw):
+    """A document with one key renamed or one value of another type, somewhere."""
+    if isinstance(value, dict) and value and (draw.random() < 0.8):
+        key = draw.choice(sorted(value))
+        if draw.random() < 0.3:
+            return {(f"{k}~" if k == key else k): v for k, v in value.items()}
+        return {**value, key: damaged(value[key], draw)}
+    if isinstance(value, list) and value and draw.random() < 0.8:
+        place = draw.randrange(len(value))
+        return [damaged(v, draw) if i == place else v for i, v in enumerate(value)]
+    return draw.choice([None, "x", -7, [], {}, True, 1e300])
+
+
+@pytest.mark.parametrize("file", ["result.json", "search.json", "facts.json"])
+def test_a_damaged_file_of_a_run_is_never_a_bug_of_ours(file, tuned, tmp_path, capfd):
+    run = tmp_path / "run"
+    shutil.copytree(tuned, run)
+    whole = json.loads((run / file).read_text())
+    for seed in range(25):
+        (run / file).write_text(json.dumps(damaged(whole, random.Random(seed))))
+        as_page = (
+            [["report", str(run), "--format", "html"]] if seed % 8 == 0 else []
+        )  # drawing takes a second
+        for command in (["report", str(run)], ["status", str(run)], ["why", str(run)], *as_page):
+            code = _run(command)
+            err = capfd.readouterr().err
+            assert code in (0, 2) and "a bug in advisor" not in err, (seed, command, err)

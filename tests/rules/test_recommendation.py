@@ -349,10 +349,10 @@ def test_the_library_default_is_the_base_under_the_recommended_plan():
 
 def test_the_same_facts_give_the_same_bytes_in_any_process():
     program = (
-        "from advisor import knowledge\nfrom advisor.rules.recommendation import advise\n"
-        "facts = knowledge.typical_facts() | {'rows': 9000, 'columns.constant': ['x', 'y'], "
+        "from advisor.rules import shipped\nfrom advisor.rules.recommendation import advise\n"
+        "facts = shipped.typical_facts() | {'rows': 9000, 'columns.constant': ['x', 'y'], "
         "'features.constant': 2}\n"
-        "print(advise(facts, knowledge.rule_book(), knowledge.base_space()).to_yaml())\n"
+        "print(advise(facts, shipped.rule_book(), shipped.base_space()).to_yaml())\n"
         "import sys; assert not {'torch', 'ray', 'optuna', 'sklearn'} & set(sys.modules)\n"
     )
     outputs = set()

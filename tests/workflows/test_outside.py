@@ -245,7 +245,7 @@ def test_nothing_is_left_in_the_home(here):
     """Neither recommend nor train writes outside the run folder."""
     home = here / "home"
     home.mkdir()
-    done = outside(f"train d.csv --target y --out r {FAST}", here, HOME=str(home))
+    done = outside(f"train d.csv --target y --out r --quiet {FAST}", here, HOME=str(home))
     assert (done.returncode, done.stderr) == (0, "")
     assert list(home.rglob("*")) == []
     assert {path.name for path in here.iterdir()} == {"d.csv", "home", "r"}

@@ -110,7 +110,7 @@ def test_sequences_are_tuned_resumed_and_predicted(here, capfd):
     result = json.loads(Path("run/result.json").read_text())
     assert len(result["search"]["trials"]) == 3
     assert [r["name"] for r in result["test"]["results"]][-4:] == [
-        "majority or mean", "linear", "gradient histograms", "gradient boosting"
+        "majority or mean", "linear", "MiniRocket", "gradient boosting"
     ]  # fmt: skip
     assert "mistakes" in result["test"]
     np.savez("new.npz", X=waves(5, seed=3)[0])

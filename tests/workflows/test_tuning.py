@@ -817,7 +817,7 @@ def test_networks_on_rows_of_all_times_validate_on_disjoint_random_parts(rows, f
         try:
             next(training)
         except StopIteration as end:
-            fitted = end.value
+            fitted = end.value["fitted"]
     assert fitted.member_split == tuple(part for part in range(parts) for _ in range(each))
     held = fitted.held_out_rows
     assert (
