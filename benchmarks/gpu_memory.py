@@ -5,7 +5,7 @@ configurations drawn from the recommended space.
     python benchmarks/gpu_memory.py --kinds series --configurations 50
 
 reserved: the most that PyTorch held (what others on the GPU cannot have); allocated: the most
-that was in use. Both without and with recorded steps (``advisor/recorded.py``). Every finished
+that was in use. Both without and with recorded steps (``advisor/training/cuda_graphs.py``). Every finished
 (kind, configuration) is kept at once.
 """
 

@@ -8,7 +8,7 @@ to bfloat16, fused AdamW, gradients clipped where the advice says so, the rows i
 (those of `stored` in the host's: a DataLoader of four processes, pinned), and a validation after each
 epoch, in batches of the same size. ours: ``advisor.training.loop.train`` with what the rules recommend
 for such data beside a GPU, without changes to the images and not compiled. eager: the same without
-recording steps (``advisor/recorded.py``); full: in full precision; compiled: with torch.compile;
+recording steps (``advisor/training/cuda_graphs.py``); full: in full precision; compiled: with torch.compile;
 changed: with the changes to the rows that the rules recommend. The folds of a table: ours trains them
 as one stack, plain one after the other.
 

@@ -2,7 +2,7 @@
 on the device, and an epoch's time.
 
 Counted as the network is built and trained (``networks.py``, ``training.py``), with 4 bytes a number: good to
-a factor of 2 to 3 (`tests/test_cost.py` holds it against what torch keeps), which is why what was seen
+a factor of 2 to 3 (`tests/training/test_cost.py` holds it against what torch keeps), which is why what was seen
 corrects it (``sizing.Sizing``, ``pace.Pace``).
 """
 
