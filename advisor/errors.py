@@ -9,9 +9,9 @@ from typing import Literal
 
 
 class UserError(Exception):
-    """Something the user gave is wrong and the user can mend it.
+    """Something the user gave is wrong and the user can fix it.
 
-    The message is one line: what was given, what was expected, how to mend it. The command line prints it
+    The message is one line: what was given, what was expected, how to fix it. The command line prints it
     as ``error: MESSAGE`` and exits with code 2; from Python it is an ordinary exception.
     """
 

@@ -126,7 +126,7 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
     """Replace the folder ``path`` by one that holds exactly ``files`` (name -> content).
 
     All of it is on the disk before the old folder moves aside; a crash between the two renames is
-    mended when the run's lease is next taken.
+    fixed when the run's lease is next taken.
     """
     suffix = f"{TEMPORARY}{secrets.token_hex(4)}"
     fresh, old = path.with_name(f".{path.name}{suffix}"), path.with_name(f".{path.name}.old{TEMPORARY}")

@@ -312,7 +312,7 @@ def is_worker(pid):
 
 
 def load(journal):
-    """By plain Optuna, from a copy that ends with its last whole line: looking must not mend anything."""
+    """By plain Optuna, from a copy that ends with its last whole line: looking must not fix anything."""
     whole = journal.read_bytes()
     copy = journal.with_suffix(".copy")
     copy.write_bytes(whole[: whole.rfind(b"\n") + 1])

@@ -1,7 +1,7 @@
 """Ways to give images or sequences wrongly, as a table: what lies in a folder,
 what is asked, a word of the complaint.
 
-Each is one line that says what to mend. ``options`` are those of ``load_signals``.
+Each is one line that says what to fix. ``options`` are those of ``load_signals``.
 """
 
 import io

@@ -717,7 +717,7 @@ def _derivatives(case: _Case) -> Iterator[NetworkFinding]:
                 problem if unknown else "is not its derivative by the difference quotient in double precision"
             ),
             (name,),
-            "keep the dtype of what comes in" if unknown else "mend its backward, or leave it to autograd",
+            "keep the dtype of what comes in" if unknown else "fix its backward, or leave it to autograd",
             ("N7",),
         )
 

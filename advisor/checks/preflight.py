@@ -589,7 +589,7 @@ def check_inputs_count(subject: Subject, epochs: int) -> PreflightCheck:
         "them so soon",
         "look at the findings of `advisor recommend` (types, scaling, target); give more time with "
         "--seconds; if one-batch "
-        "failed too, mend that first",
+        "failed too, fix that first",
     )  # fmt: skip
 
 

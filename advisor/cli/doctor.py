@@ -25,7 +25,7 @@ from advisor.machine import COMPARED, release
 
 CheckState = Literal["ok", "note", "problem"]
 """ok: nothing to do. note: worth knowing, it works all the same. problem: searches fail,
-stall or mislead until it is mended."""
+stall or mislead until it is fixed."""
 
 FULLEST_DISK = 0.95
 """Above this share Ray refuses to spill objects (its ``local_fs_capacity_threshold``)."""

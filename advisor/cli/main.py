@@ -1,7 +1,7 @@
 """The command line: parse, call the public names, print. Results on stdout,
 everything about how it went on stderr.
 
-Exit codes: 0 done; 1 a bug of ours; 2 something the user can mend; 3 a check
+Exit codes: 0 done; 1 a bug of ours; 2 something the user can fix; 3 a check
 failed; 130 interrupted, can be resumed.
 """
 
@@ -220,7 +220,7 @@ def running_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--gpus-per-worker",
             type=float,
             metavar="SHARE",
-            help="Of a GPU for each trial, 0 for none; by default a quarter for images and series where "
+            help="GPU share per trial; 0 trains on CPUs. By default a quarter for images and series where "
             "there are GPUs.",
         ),
         click.option(
@@ -281,7 +281,7 @@ class Commands(click.Group):
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     help=f"Advice before you tune a neural network, and the tuning.\n\n{EXAMPLES}",
-    epilog="Exit codes: 0 done, 1 our bug, 2 something you can mend, 3 a check failed, 130 interrupted "
+    epilog="Exit codes: 0 done, 1 our bug, 2 something you can fix, 3 a check failed, 130 interrupted "
     "(resumable).",
 )
 @click.version_option(__version__, prog_name="advisor")
@@ -522,7 +522,7 @@ def _show(result: RunResult, as_json: bool) -> None:
 @json_option
 def doctor(address: str | None, storage: str | None, as_json: bool) -> None:
     """What is wrong with this machine or a cluster, and what to do. Exit code 3
-    when something has to be mended."""
+    when something needs fixing."""
     from advisor.cli.doctor import examine
 
     checks = examine(address, storage)
@@ -534,9 +534,9 @@ def doctor(address: str | None, storage: str | None, as_json: bool) -> None:
         for check in checks:
             echo(f"{marks[check.state]} {check.name}: {check.says}{f' -> {check.do}' if check.do else ''}")
         say(
-            "nothing has to be mended"
+            "nothing needs fixing"
             if not wrong
-            else f"to be mended: {', '.join(check.name for check in wrong)}"
+            else f"needs fixing: {', '.join(check.name for check in wrong)}"
         )
     if wrong:
         raise click.exceptions.Exit(EXIT_CHECK)
@@ -602,7 +602,7 @@ def stop(run: str, wait: float, as_json: bool) -> None:
     "--host",
     default="localhost",
     show_default=True,
-    help="Where to listen; others can see it only if you say so.",
+    help="Interface to bind; use 0.0.0.0 to allow other machines.",
 )
 @click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True)
 def dashboard(run: str, host: str, port: int) -> None:

@@ -15,7 +15,7 @@ Shape = Literal[
 """short: too few epochs to read. diverging: not finite, or worse than at the start. over-fitting: the
 validation loss rises again. under-fitting: levelled off while even the training loss stays high. slow: falls
 in a straight line, no knee yet: the rate is too low. improving: flattens, but was still falling at the end.
-noisy: jumps as much as it learns. plateau: levelled off; nothing to mend."""
+noisy: jumps as much as it learns. plateau: levelled off; nothing to fix."""
 End = Literal["", "full", "early", "pruned"]
 """full: all planned epochs were run. early: stopped because it was finished (patience). pruned: because
 others were better, so what was still to come is not known. "": it was not said."""

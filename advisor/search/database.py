@@ -230,7 +230,7 @@ class Database:
 
     def sync(self) -> None:
         """What a database has taken lasts. But its restart releases the lease: now
-        and then that is looked at, and mended.
+        and then that is looked at, and fixed.
 
         UserError when another driver has taken it meanwhile.
         """
@@ -296,7 +296,7 @@ def failures(url: URL | str) -> Iterator[None]:
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
         where = shown_url(checked_url(url) if isinstance(url, str) else url)
         raise UserError(
-            f"the database {where} does not work ({_reason(error)}): what it has taken is kept; mend it, "
+            f"the database {where} does not work ({_reason(error)}): what it has taken is kept; fix it, "
             "and give the same "
             "command again"
         ) from error

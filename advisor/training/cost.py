@@ -1,9 +1,9 @@
 """What training takes, predicted from the configuration: a table network's bytes
 on the device, and an epoch's time.
 
-Counted as the network is built and trained (``networks.py``, ``training.py``), with 4 bytes a number: good to
-a factor of 2 to 3 (`tests/training/test_cost.py` holds it against what torch keeps), which is why what was seen
-corrects it (``sizing.Sizing``, ``pace.Pace``).
+Counted as the network is built and trained (``networks/tables.py``, ``loop.py``), with 4 bytes a number: good
+to a factor of 2 to 3 (`tests/training/test_cost.py` holds it against what torch keeps), which is why what was
+seen corrects it (``sizing.Sizing``, ``pace.Pace``).
 """
 
 from __future__ import annotations

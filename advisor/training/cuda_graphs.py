@@ -39,14 +39,14 @@ def _recording(graph: torch.cuda.CUDAGraph, pool: Any, stream: torch.cuda.Stream
         torch.cuda.set_stream(
             before
         )  # a recording that fails leaves its own, and generators that take it to go on
-        _mend(torch.cuda.default_generators[before.device_index])
+        _repaired_generator(torch.cuda.default_generators[before.device_index])
         first = error.__context__
         if isinstance(first, torch.OutOfMemoryError):
             raise first from None
         raise
 
 
-def _mend(generator: torch.Generator) -> None:
+def _repaired_generator(generator: torch.Generator) -> None:
     """Let it draw again where a recording that failed has left it in the middle of one."""
     generator.graphsafe_set_state(generator.clone_state())
 
@@ -111,7 +111,7 @@ class RecordedPass:
             raise
         except RuntimeError:  # an operation that waits for the GPU
             self.recordable = False
-            _mend(self.noise)
+            _repaired_generator(self.noise)
 
     def take_gradients(self, used: Sequence[int]) -> None:
         """Let the parameters' ``grad`` be what was replayed last."""

@@ -63,7 +63,7 @@ def get_advice(
     *,
     findings: Sequence[Finding] = (),
 ) -> Advice:
-    """Read, measure and recommend. Raises UserError for whatever the user can mend.
+    """Read, measure and recommend. Raises UserError for whatever the user can fix.
 
     A column that alone tells test rows from training rows, and a text that tells nothing of the target, are
     left out (read again as identifiers); one by which all test rows are later becomes the time column, one of
@@ -347,7 +347,7 @@ def measure(data: Source, target: Target = None, **options: Unpack[ReadingOption
     or polars frame. Trains nothing.
 
     options: those of ``Reading`` (test, types, kind, task, id_column, time_column, group_column, channels,
-    test_fraction, seed). Raises UserError for whatever the user can mend.
+    test_fraction, seed). Raises UserError for whatever the user can fix.
     """
     data, target = with_target(data, target)
     return _measure(_read(data, target, reading_of(options, data)))

@@ -84,7 +84,7 @@ def read_request(run: RunFolder) -> SearchRequest | None:
         wrong = ["storage"]  # refused here, where the file can be named
     if wrong:
         raise UserError(
-            f"{run.search} is damaged: '{wrong[0]}' is {document.get(wrong[0])!r}; mend it, or use a new run"
+            f"{run.search} is damaged: '{wrong[0]}' is {document.get(wrong[0])!r}; fix it, or use a new run"
         )
     return SearchRequest(document["trials"], **{name: document.get(name) for name in optional})
 

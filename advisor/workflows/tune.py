@@ -152,7 +152,7 @@ def tune(
         written to stderr. on_event, on_phase,
     on_note: told what happens, where we are, and what a user should know at once. Ctrl-C or `advisor stop`
         ends the search cleanly; the same call goes on with it, ``finish`` makes a model of what is there.
-        Raises UserError for whatever the user can mend.
+        Raises UserError for whatever the user can fix.
     """
     begun = time.monotonic()
     _check_limits(trials or int(searched_run(data) is not None), time_limit, trial_time_limit, strategy)

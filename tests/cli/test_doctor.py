@@ -198,7 +198,7 @@ def test_the_command_says_it_in_words_and_in_json(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(doctor, "measure_here", lambda: WELL)
     assert _run(["doctor"]) == 0
     out, err = capfd.readouterr()
-    assert out.splitlines()[0].startswith("ok      versions: ") and err == "nothing has to be mended\n"
+    assert out.splitlines()[0].startswith("ok      versions: ") and err == "nothing needs fixing\n"
     monkeypatch.setattr(doctor, "measure_here", lambda: WELL | {"quota": 1.0})
     assert _run(["doctor", "--json", "--storage", "postgresql://u:secret@127.0.0.1:9/d"]) == 3
     out, _ = capfd.readouterr()

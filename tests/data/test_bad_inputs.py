@@ -1,4 +1,4 @@
-"""Ways to get it wrong (promise D1): each ends in one line on stderr that says what to mend, in exit code 2,
+"""Ways to get it wrong (promise D1): each ends in one line on stderr that says what to fix, in exit code 2,
 with an empty stdout, and leaves nothing behind: no run folder, no changed file.
 
 The list follows section 4.4 of the study of reliability: files, columns, targets, options, rules, edited
@@ -361,7 +361,7 @@ RUNS = [
     Case("facts without format", RUN, "damaged", edited('"format": 1,', "", "run/facts.json"), True),
     Case("facts of nothing", RUN, "damaged", edited('"fingerprint"', '"finger"', "run/facts.json"), True),
     Case("facts without values", RUN, "damaged", edited('"values"', '"valves"', "run/facts.json"), True),
-    Case("facts with an unknown one", RUN, "no fact", edited('"rows"', '"rowz"', "run/facts.json"), True),
+    Case("facts with an unknown one", RUN, "the fact rows is missing", edited('"rows"', '"rowz"', "run/facts.json"), True),
     Case("facts of columns cut", RUN, "a column lacks", edited('"distinct"', '"distant"', "run/facts.json"), True),
     Case("facts as a list", RUN, "damaged", lambda here: (here / "run" / "facts.json").write_text("[1]"), True),
     Case("facts nested without end", RUN, "damaged", lambda h: (h / "run" / "facts.json").write_text("[" * 200_000), True),

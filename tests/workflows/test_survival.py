@@ -70,7 +70,7 @@ def acknowledged(process: subprocess.Popen[str], count: int) -> set[int]:
 
 
 def trials(run: Path) -> list[optuna.trial.FrozenTrial]:
-    """What the journal holds, read by plain Optuna from a copy: looking must not mend anything."""
+    """What the journal holds, read by plain Optuna from a copy: looking must not fix anything."""
     copy = run.parent / "copy.journal"
     copy.write_bytes((run / "study.journal").read_bytes())
     storage = JournalStorage(JournalFileBackend(str(copy)))

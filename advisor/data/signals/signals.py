@@ -205,7 +205,7 @@ def load_signals(
     id_column, time_column: of a long table of sequences.
     channels: "first" or "last", where three-dimensional arrays of sequences have them; by default the other
         axis is the one whose neighbours resemble each other. Arrays group, group_train are used as groups
-        where they are there. UserError for everything that the user can mend.
+        where they are there. UserError for everything that the user can fix.
     """
     chosen_kind = kind_of(source, kind, target)
     if chosen_kind == "table" and kind is None and id_column is not None:

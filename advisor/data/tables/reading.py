@@ -1,7 +1,7 @@
 """Raw reading: any source a person may name -> a polars frame with unique column
 names, nothing interpreted yet.
 
-Every failure that the user can mend is a UserError. What was quietly repaired is counted in ``Source.notes``.
+Every failure that the user can fix is a UserError. What was quietly repaired is counted in ``Source.notes``.
 """
 
 from __future__ import annotations
@@ -879,7 +879,7 @@ def _slow(content: bytes, dialect: _Dialect, text: str, above: int) -> pl.DataFr
         complaint = str(error)
     finally:
         csv.field_size_limit(before)
-    raise UserError(f"{text}: {complaint}; mend that line, or the delimiter or quotes in it")
+    raise UserError(f"{text}: {complaint}; fix that line, or the delimiter or quotes in it")
 
 
 def _left_open(body: str, delimiter: str, skip: bool) -> bool:

@@ -273,7 +273,7 @@ def load_table(
     join_spellings: read spellings of one category or class as one; None: those that differ in blanks,
         a final dot or the capitals of words.
     encoding: of text files that are not in Unicode, sheet: of spreadsheets; by default they are found out.
-    max_bytes: largest uncompressed size of a file. UserError for everything that the user can mend.
+    max_bytes: largest uncompressed size of a file. UserError for everything that the user can fix.
     """
     file_form = FileForm(encoding, sheet)
     names = [name for name, wanted in (types or {}).items() if wanted in NAMES] + (
