@@ -202,4 +202,7 @@ def test_term_in_the_final_ends_it(data):
             break
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=120)
-    assert process.returncode == 130 and f"interrupted: {BUDGET} of {BUDGET} trials are kept" in err
+    # where it came just after the final, while its result is written, the words are those of any command
+    words = (f"interrupted: {BUDGET} of {BUDGET} trials are kept", "interrupted: what was finished is kept")
+    assert process.returncode == 130 and any(word in err for word in words)
+    assert sum(t.state == TrialState.COMPLETE for t in trials(data.parent / "run")) > 0
