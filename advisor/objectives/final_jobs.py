@@ -73,7 +73,7 @@ def train_finalists(
         has by then; by default jobs cannot.
     problem: why a result does not count, such as a loss that is not
     finite: then the job has failed.
-    on_done: told how many of how many jobs have ended. Raises Stopped when ``stopped`` says so.
+    on_done: told how many of how many jobs have ended. Raises FinalStopped when ``stopped`` says so.
     """
     names = {job.id: name for name, jobs in entries.items() for job in jobs}
     in_order = [
