@@ -116,8 +116,8 @@ def with_target(data: Any, target: Any) -> tuple[Any, str | None]:
     """The data with the target among them, and its name: as scikit-learn's X and
     y are given, or a column by name.
 
-    A NumPy array X of shape (rows, columns) becomes a frame with the columns x0, x1, ...; y is a sequence of
-    as many values, and keeps its name where it has one (a series), else it is called target. UserError, with
+    A NumPy array X of shape (rows, columns) becomes a frame with the columns x0, x1, ...; one of three or
+    four dimensions holds images or series, and stays as it is. y is a sequence of as many values, and keeps its name where it has one (a series), else it is called target. UserError, with
     what is expected, for anything else.
     """
     from advisor.data.tables.reading import column_name, column_place
@@ -128,17 +128,19 @@ def with_target(data: Any, target: Any) -> tuple[Any, str | None]:
         return data, "_".join(map(str, target))  # a label of several levels, and no column's
     shape = getattr(data, "shape", None)
     rows, is_matrix = (shape[0], len(shape) == 2) if isinstance(shape, tuple) and shape else (0, False)
+    is_signals = not hasattr(data, "columns") and isinstance(shape, tuple) and len(shape) in (3, 4)
     if target is None or (isinstance(target, str | int) and not isinstance(target, bool)):
         if target is not None and is_matrix and not hasattr(data, "columns"):
             raise UserError(
                 "X is an array without column names: give y, the values of the target, as the second argument"
             )
         return data, None if target is None else str(target)
-    if not is_matrix:
+    if not is_matrix and not is_signals:
         raise UserError(
             f"the target is a {type(target).__name__} and the data is a {type(data).__name__}: expected a "
             "frame or an array X of "
-            "shape (rows, columns) with y of shape (rows,), or data with the name of the target's column"
+            "shape (rows, columns), images or series as an array of three or four dimensions, with y of shape "
+            "(rows,), or data with the name of the target's column"
         )
     import numpy as np
 
@@ -153,6 +155,8 @@ def with_target(data: Any, target: Any) -> tuple[Any, str | None]:
         )
     if len(target) != rows:
         raise UserError(f"X has {rows:,} rows and y has {len(target):,} values: give one value per row")
+    if is_signals:
+        return {"X": np.asarray(data), "y": np.asarray(target)}, None
     columns = getattr(data, "columns", None)
     frame = _frame_of(data) if columns is None else data
     label = getattr(target, "name", None)

@@ -59,7 +59,8 @@ class RunResult:
             return f"<RunResult {self.folder}: interrupted, no model>"
         estimate, loss = self.document["estimate"], self.document["loss"]
         expected = f"{loss} {estimate['mean']:.3g} expected ({estimate['low']:.3g} to {estimate['high']:.3g})"
-        return f"<RunResult {self.folder}: the {self.document['final']['winner']} won, {expected}>"
+        winner = str(self.document["final"]["winner"])
+        return f"<RunResult {self.folder}: {'' if winner.startswith('trial') else 'the '}{winner} won, {expected}>"
 
 
 @takes_reading_options

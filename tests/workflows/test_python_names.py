@@ -198,6 +198,19 @@ def test_a_label_that_no_column_has_is_named(labels, target, frame):
     assert "first line" not in str(told.value)
 
 
+@pytest.mark.parametrize("labels", [np.array, list, pd.Series], ids=["array", "list", "series"])
+@pytest.mark.parametrize(
+    ("shape", "kind"), [((60, 8, 8), "image"), ((60, 1, 20), "sequence")], ids=["images", "series"]
+)
+def test_images_and_series_are_x_and_y_too(shape, kind, labels):
+    x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    y = labels(["even" if row % 2 == 0 else "odd" for row in range(60)])
+    rec = advisor.recommend(x, y, kind=kind)
+    assert rec.configuration["network"]
+    with pytest.raises(advisor.UserError, match="X has 60 rows and y has 59 values"):
+        advisor.recommend(x, y[:59], kind=kind)
+
+
 def test_a_model_of_arrays_predicts_arrays(frame, tmp_path):
     x, y = frame[["a", "b"]].to_numpy(), frame["y"].to_numpy()
     model = advisor.fit(x, y, out=tmp_path / "run", fixed={"epochs": 2, "folds": 2}, progress=False).model
