@@ -117,8 +117,9 @@ def with_target(data: Any, target: Any) -> tuple[Any, str | None]:
     y are given, or a column by name.
 
     A NumPy array X of shape (rows, columns) becomes a frame with the columns x0, x1, ...; one of three or
-    four dimensions holds images or series, and stays as it is. y is a sequence of as many values, and keeps its name where it has one (a series), else it is called target. UserError, with
-    what is expected, for anything else.
+    four dimensions holds images or series, and stays as it is. y is a sequence of as many values, and keeps
+    its name where it has one (a series), else it is called target. UserError, with what is expected, for
+    anything else.
     """
     from advisor.data.tables.reading import column_name, column_place
 
@@ -139,8 +140,8 @@ def with_target(data: Any, target: Any) -> tuple[Any, str | None]:
         raise UserError(
             f"the target is a {type(target).__name__} and the data is a {type(data).__name__}: expected a "
             "frame or an array X of "
-            "shape (rows, columns), images or series as an array of three or four dimensions, with y of shape "
-            "(rows,), or data with the name of the target's column"
+            "shape (rows, columns), images or series as an array of three or four dimensions, with y of "
+            "shape (rows,), or data with the name of the target's column"
         )
     import numpy as np
 
@@ -156,7 +157,10 @@ def with_target(data: Any, target: Any) -> tuple[Any, str | None]:
     if len(target) != rows:
         raise UserError(f"X has {rows:,} rows and y has {len(target):,} values: give one value per row")
     if is_signals:
-        return {"X": np.asarray(data), "y": np.asarray(target)}, None
+        answers = np.asarray(target)
+        if answers.dtype == object:  # pandas keeps texts as objects
+            answers = np.asarray(answers.tolist()) if all(isinstance(a, str) for a in answers) else answers
+        return {"X": np.asarray(data), "y": answers}, None
     columns = getattr(data, "columns", None)
     frame = _frame_of(data) if columns is None else data
     label = getattr(target, "name", None)

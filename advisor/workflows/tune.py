@@ -60,7 +60,8 @@ class RunResult:
         estimate, loss = self.document["estimate"], self.document["loss"]
         expected = f"{loss} {estimate['mean']:.3g} expected ({estimate['low']:.3g} to {estimate['high']:.3g})"
         winner = str(self.document["final"]["winner"])
-        return f"<RunResult {self.folder}: {'' if winner.startswith('trial') else 'the '}{winner} won, {expected}>"
+        winner = winner if winner.startswith("trial") else f"the {winner}"
+        return f"<RunResult {self.folder}: {winner} won, {expected}>"
 
 
 @takes_reading_options

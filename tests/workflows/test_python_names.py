@@ -203,7 +203,7 @@ def test_a_label_that_no_column_has_is_named(labels, target, frame):
     ("shape", "kind"), [((60, 8, 8), "image"), ((60, 1, 20), "sequence")], ids=["images", "series"]
 )
 def test_images_and_series_are_x_and_y_too(shape, kind, labels):
-    x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    x = np.random.default_rng(0).uniform(size=shape).astype(np.float32)
     y = labels(["even" if row % 2 == 0 else "odd" for row in range(60)])
     rec = advisor.recommend(x, y, kind=kind)
     assert rec.configuration["network"]

@@ -97,7 +97,8 @@ def kind_of_file(path: Path) -> Kind:
 
 def read_arrays(source: object, kind: Kind, request: Request) -> Found:
     """An array, a mapping of arrays, a ``.npz`` or a ``.npy`` file (with its labels beside it)."""
-    origin = shown(source, 200) if isinstance(source, str | Path) else f"numpy.{type(source).__name__}"
+    unnamed = "the arrays" if isinstance(source, Mapping) else f"numpy.{type(source).__name__}"
+    origin = shown(source, 200) if isinstance(source, str | Path) else unnamed
     request.refuse(origin, without=("id_column", "time_column"))
     name = "arrays"
     if isinstance(source, str | Path):
