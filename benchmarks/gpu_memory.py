@@ -26,8 +26,8 @@ from gpu_training import CASES, made
 from resumable import go_on
 
 from advisor.dataset import Dataset, Signals
-from advisor.executors.base import Job
 from advisor.objectives import networks as objective
+from advisor.objectives.jobs import WorkerData, search_job
 from advisor.training import cuda_graphs
 from advisor.workflows.recommend import get_advice, reading_of
 
@@ -61,7 +61,7 @@ def drawn(kind: str, count: int) -> tuple[Dataset, list[dict[str, Any]]]:
 def measure(kind: str, number: int, count: int) -> dict[str, Any]:
     data, configurations = drawn(kind, count)
     configuration = configurations[number]
-    train = objective.TrainingObjective({"data": data, "seed": 0})
+    train = objective.TrainingObjective(WorkerData(data, 0))
     row: dict[str, Any] = {
         "kind": kind,
         "configuration": number,
@@ -77,7 +77,7 @@ def measure(kind: str, number: int, count: int) -> dict[str, Any]:
         gc.collect()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-        for _ in train(Job("one", objective.payload(configuration, seed=0, repeat=0, members=1, keep=False))):
+        for _ in train(search_job(configuration, 0, 0).as_job("one")):
             pass
         row[way] = {
             "reserved": torch.cuda.max_memory_reserved(),

@@ -41,8 +41,10 @@ from advisor.evaluation.selection import (
 )
 from advisor.files import move_folders
 from advisor.objectives.final_jobs import AllFailed, Trained
+from advisor.objectives.jobs import TrainingJob, search_job
 from advisor.objectives.networks import mean_by_row
 from advisor.objectives.trial import (
+    ObjectiveData,
     ObjectiveResult,
     OwnTraining,
     SignalRows,
@@ -65,8 +67,6 @@ FEWEST_SPLITS = 5
 SAME_LOSS = 0.01
 """Relative difference up to which a returned loss is taken for the mean row loss of the returned scores."""
 
-Payload = Callable[[dict[str, Any], int], Mapping[str, Any]]
-
 
 @dataclass(frozen=True)
 class Final:
@@ -76,7 +76,7 @@ class Final:
     searched: name -> its loss in the search.
     repeats: the fresh partitions.
     train: (partitions, names of entries) -> their results on them.
-    payload: (name, partition) -> what was trained.
+    job: (name, partition) -> what was trained.
     test: name -> scores of the test rows; what result.json says.
     """
 
@@ -84,7 +84,7 @@ class Final:
     searched: Mapping[str, float | None]
     repeats: Sequence[int]
     train: Callable[[Sequence[int], Sequence[str]], Trained]
-    payload: Callable[[str, int], Mapping[str, Any]]
+    job: Callable[[str, int], TrainingJob]
     test: Callable[[Mapping[str, NDArray[np.float64]]], Mapping[str, Any]]
 
 
@@ -110,30 +110,31 @@ class OwnObjective:
         """What the search is told: the loss that the objective returned, not the best that it reported."""
         return result.loss
 
-    def shared(self, advice: Advice, train: Dataset, run: RunFolder) -> dict[str, Any]:
+    def shared(self, advice: Advice, train: Dataset, run: RunFolder) -> ObjectiveData:
         """What all trials share."""
         data = advice.data
-        return {
-            "function": self.function,
-            "path": self.path,
-            "data": train,
-            "frame": data.train if isinstance(data, Table) else None,
-            "schema": data.schema,
-            "test": _without_target(data),
-            "seed": advice.reading.seed,
-            "checkpoints": str(run.checkpoints.resolve()),
-        }
+        return ObjectiveData(
+            function=self.function,
+            path=self.path,
+            data=train,
+            frame=data.train if isinstance(data, Table) else None,
+            schema=data.schema,
+            test=_without_target(data),
+            seed=advice.reading.seed,
+            checkpoints=str(run.checkpoints.resolve()),
+        )
 
     def watch(
         self,
         run: RunFolder,
         recommendation: Recommendation,
-        payload: Payload,
+        seed: int,
         tell: Listener | None,
         note: Callable[[str], None],
     ) -> Listener:
         """A listener that notes which parameters are read, and removes the checkpoints of trials that ended.
 
+        seed: of the run.
         note: told once, after READ_BEFORE_NOTE complete trials, which searched
             parameters none of them has read.
         """
@@ -143,9 +144,8 @@ class OwnObjective:
         def listen(event: SearchEvent, progress: Progress) -> None:
             nonlocal complete
             if isinstance(event, Started):
-                folders[event.number] = folder_of(
-                    run.checkpoints, payload(dict(event.configuration), event.place)
-                )
+                asked = search_job(event.configuration, seed, event.place)
+                folders[event.number] = folder_of(run.checkpoints, asked)
             elif isinstance(event, Ended):
                 folder = folders.pop(event.number)
                 if event.end != "void":  # that one is run again, and goes on from there
@@ -181,8 +181,7 @@ class OwnObjective:
         }
         winner, incumbent = next(iter(tested)), str(document["final"]["incumbent"])
         works = {
-            f"repeat-{repeat}": folder_of(run.checkpoints, final.payload(winner, repeat))
-            for repeat in trained
+            f"repeat-{repeat}": folder_of(run.checkpoints, final.job(winner, repeat)) for repeat in trained
         }
         move_folders(run.winner, works, run.checkpoints)
         document["objective"]["kept"] = run.winner.is_dir()

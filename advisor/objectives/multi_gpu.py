@@ -10,11 +10,13 @@ taken until the driver ends: Ray 2.60.)
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from contextlib import suppress
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 from advisor.executors.base import Job, Lost, error_text
+from advisor.objectives.jobs import TrainingJob, WorkerData
 from advisor.objectives.networks import TrainingObjective, processes_of
 
 PER_PROCESS = {"CPU": 1.0, "GPU": 1.0}
@@ -24,26 +26,39 @@ SECONDS_OF_DYING = 5.0
 process gone for want of its node."""
 
 
-def spanning_shared(shared: Mapping[str, Any], processes: int) -> dict[str, Any]:
-    """What ``TrainingObjective`` is given, with the data put into Ray's object store once for all processes.
+@dataclass(frozen=True)
+class SpanningData:
+    """What all trials that span GPUs share.
 
-    processes: the most that a trial is trained by.
+    processes: the most that a trial is trained by. rows: of the data.
+    stored: what ``TrainingObjective`` is given (``WorkerData``), once for all processes: a reference
+        into Ray's object store. It is within this, and not an argument of its own, so that Ray hands
+        it on as it is.
     """
-    import ray
 
-    return {"processes": processes, "rows": len(shared["data"]), "all": {"inside": ray.put(shared)}}
+    processes: int
+    rows: int
+    stored: Any
+
+    @classmethod
+    def of(cls, shared: WorkerData, processes: int) -> Self:
+        """With the data put into the store."""
+        import ray
+
+        return cls(processes, len(shared.data), ray.put(shared))
 
 
 class SpanningObjective:
-    """The factory and the objective for an executor on Ray; ``shared`` is ``spanning_shared``'s."""
+    """The factory and the objective for an executor on Ray."""
 
-    def __init__(self, shared: Mapping[str, Any]) -> None:
-        self._rows, self._most, self._shared = shared["rows"], shared["processes"], shared["all"]
+    def __init__(self, shared: SpanningData) -> None:
+        self._shared = shared
         self._processes: list[Any] = []
         self._nodes: list[str] = []
 
     def __call__(self, job: Job) -> Generator[tuple[int, float], None, Any]:
-        wanted = min(self._most, processes_of(job.payload["configuration"], self._rows))
+        configuration = TrainingJob.of(job).configuration
+        wanted = min(self._shared.processes, processes_of(configuration, self._shared.rows))
         try:
             self._start(wanted)
             chosen = self._processes[:wanted]
@@ -128,11 +143,11 @@ class _Process:
         self._steps: Generator[tuple[int, float], None, Any] | None = None
         self._store: Any = None
 
-    def prepare(self, shared: Mapping[str, Any]) -> str:
+    def prepare(self, shared: SpanningData) -> str:
         """Make the objective; the node that we are on."""
         import ray
 
-        self._objective = TrainingObjective(ray.get(shared["inside"]))
+        self._objective = TrainingObjective(ray.get(shared.stored))
         return str(ray.get_runtime_context().get_node_id())
 
     def listen(self) -> tuple[str, int]:

@@ -6,7 +6,6 @@ Torch is loaded where something is trained: a driver that only hands out trials 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,6 +18,7 @@ from advisor.dataset import Dataset, Signals
 from advisor.executors.base import Job
 from advisor.networks.plan import NetworkPlan, map_numbers, memory_bytes, plan_of
 from advisor.networks.plan import multiplications as multiplications_of_plan
+from advisor.objectives.jobs import TrainingJob, TrainingResult, WorkerData
 from advisor.search.sizing import Sizing
 from advisor.splits import Split, everything, make_splits
 from advisor.training.cost import (
@@ -50,97 +50,42 @@ _INPUT_PARAMETERS = (
 """What decides the inputs, of tables (all but the last) and of images and sequences."""
 
 
-def payload(
-    configuration: Mapping[str, Any], *, seed: int, repeat: int, members: int, keep: bool
-) -> dict[str, Any]:
-    """A job: train ``members`` networks per split of this ``repeat``; it returns what memory it took on a
-    GPU, the training losses, whether it was ``cut`` short, and with ``keep`` the stack as ``fitted``.
-
-    The search adds ``micro_batch``, rows that are trained at once, and ``limited`` a time; with ``until``
-    all rows train, for so many epochs (``training.train``); with ``parts`` the first so many folds are
-    trained, and these are random ones whatever the rows' times (``of_all_times``)."""
-    return {
-        "configuration": dict(configuration),
-        "seed": seed,
-        "repeat": repeat,
-        "members": members,
-        "keep": keep,
-    }
-
-
-def limited(job: Job, seconds: float) -> Job:
-    """The same job, that ends itself so many seconds from now with the best epoch that it has had by then.
-
-    Whatever the worker's clock says, it is never given more than ``seconds``, nor less than half of them: the
-    wait for a worker counts, and a clock that is wrong must not undo the trial.
-    """
-    return replace(job, payload={**job.payload, "seconds": seconds, "ends_at": time.time() + seconds})
-
-
-def _time_used(job: Mapping[str, Any]) -> Callable[[], float]:
-    """The share of the job's time that is gone; 0 for a job that has no limit."""
-    if "seconds" not in job:
-        return lambda: 0.0
-    begun = time.monotonic()
-    seconds = min(job["seconds"], max(job["seconds"] / 2, job["ends_at"] - time.time()))
-    return lambda: (time.monotonic() - begun) / max(seconds, 1e-9)
-
-
-def of_all_times(job: Mapping[str, Any], networks: int, rows: int) -> dict[str, Any]:
-    """The same job with about so many networks, each of which validates on a random
-    part of the rows, whatever their times.
-
-    The parts are disjoint: as many of the configuration's folds as there are networks,
-    ``parts``, or several networks for each.
-    """
-    configuration = job["configuration"]
-    folds = min(int(configuration["folds"]), rows)
-    members = max(1, round(networks / folds))
-    folded = {**configuration, "validation": "kfold", "folds": folds, "final_members": members}
-    return {**job, "configuration": folded, "members": members, "parts": min(networks, folds)}
-
-
 class TrainingObjective:
-    """The factory and the objective for an executor; ``shared`` is {"data": Dataset, "seed": of the splits}.
+    """The factory and the objective for an executor: trains what a ``TrainingJob`` asks for.
 
     ``ranks`` may be set to the processes that share each batch of the next job, of which this is one.
     """
 
-    def __init__(self, shared: Mapping[str, Any]) -> None:
+    def __init__(self, shared: WorkerData) -> None:
         import torch
 
         from advisor.training.data_parallel import ALONE
 
-        self.data: Dataset = shared["data"]
-        self.split_seed: int = shared["seed"]
+        self.data = shared.data
+        self.split_seed = shared.seed
         self.ranks = ALONE
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.train_losses: list[float] = []
         """Of the job that is under way, or of the last one, after each epoch."""
         self._prepared: dict[Any, Prepared] = {}
 
-    def __call__(self, job: Job) -> Generator[tuple[int, float], None, dict[str, Any]]:
+    def __call__(self, job: Job) -> Generator[tuple[int, float], None, TrainingResult]:
         from advisor.training.loop import train
 
-        configuration, repeat = job.payload["configuration"], job.payload["repeat"]
-        until, parts = job.payload.get("until"), job.payload.get("parts")
-        if until is not None:
-            splits = [everything(self.data)]
-        else:
-            data = self.data if parts is None else replace(self.data, times=None)
-            splits = splits_of(configuration, data, self.split_seed, repeat)[:parts]
+        asked = TrainingJob.of(job)
+        splits = self._splits(asked)
         # Processes that share a batch must all stop in the same step, and their clocks differ.
-        used = _time_used(job.payload if self.ranks.world == 1 else {})
+        used = asked.time_used() if self.ranks.world == 1 else lambda: 0.0
         epochs = train(
-            configuration,
+            asked.configuration,
             self.data,
             splits,
-            seed=job.payload["seed"],
-            members=job.payload["members"],
+            seed=asked.seed,
+            members=asked.members,
             device=self.device,
-            prepared=self._prepare(configuration, (repeat if until is None else None, parts), splits),
-            micro_batch=job.payload.get("micro_batch"),
-            until=until,
+            prepared=self._prepare(asked, splits),
+            micro_batch=asked.micro_batch,
+            until=asked.until,
             used=used,
             ranks=self.ranks,
         )
@@ -150,39 +95,44 @@ class TrainingObjective:
                 try:
                     epoch = next(epochs)
                 except StopIteration as end:
-                    result = {**peak(), "train_losses": self.train_losses, "cut": used() >= 1}
-                    return {**result, "fitted": end.value} if job.payload["keep"] else result
+                    fitted = end.value if asked.keep else None
+                    return TrainingResult(tuple(self.train_losses), peak(), used() >= 1, fitted)
                 self.train_losses.append(epoch.train_loss)
                 yield epoch.number, epoch.validation_loss
 
-    def _prepare(
-        self, configuration: Mapping[str, Any], of: tuple[int | None, int | None], splits: Sequence[Split]
-    ) -> Prepared:
-        key = (*of, *(configuration.get(name) for name in _INPUT_PARAMETERS))
+    def _splits(self, asked: TrainingJob) -> list[Split]:
+        if asked.until is not None:
+            return [everything(self.data)]
+        data = self.data if asked.parts is None else replace(self.data, times=None)
+        return splits_of(asked.configuration, data, self.split_seed, asked.repeat)[: asked.parts]
+
+    def _prepare(self, asked: TrainingJob, splits: Sequence[Split]) -> Prepared:
+        repeat = asked.repeat if asked.until is None else None
+        key = (repeat, asked.parts, *(asked.configuration.get(name) for name in _INPUT_PARAMETERS))
         if key not in self._prepared:
             from advisor.training.loop import prepare
 
             while len(self._prepared) >= KEPT_PREPARATIONS:
                 del self._prepared[next(iter(self._prepared))]
-            self._prepared[key] = prepare(configuration, self.data, splits, self.device)
+            self._prepared[key] = prepare(asked.configuration, self.data, splits, self.device)
         return self._prepared[key]
 
 
 @contextmanager
-def _device_memory(device: str) -> Iterator[Callable[[], dict[str, float]]]:
-    """A function that tells the most bytes a job has taken from its GPU; afterwards
+def _device_memory(device: str) -> Iterator[Callable[[], float | None]]:
+    """A function that tells the most bytes a job has taken from its GPU, None without one; afterwards
     those that nobody uses are given back.
 
     Other processes train on the same GPU, and torch keeps what it has once taken.
     """
     if device != "cuda":
-        yield dict
+        yield lambda: None
         return
     import torch
 
     torch.cuda.reset_peak_memory_stats()
     try:
-        yield lambda: {"peak_memory": float(torch.cuda.max_memory_reserved())}
+        yield lambda: float(torch.cuda.max_memory_reserved())
     finally:
         torch.cuda.empty_cache()
 

@@ -24,17 +24,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from advisor.data.tables.table import encode
+from advisor.data.tables.table import TableSchema, encode
 from advisor.dataset import Dataset, Features, Signals, Task
 from advisor.errors import UserError, did_you_mean
 from advisor.executors.base import Job
 from advisor.objectives.importing import OwnFolder, import_own, split_name
+from advisor.objectives.jobs import TrainingJob
 from advisor.objectives.networks import splits_of
 from advisor.training.preprocessing import Preprocessor
 
 if TYPE_CHECKING:
     import polars as pl
 
+    from advisor.data.signals.signals import SignalSchema
     from advisor.training.signal_inputs import SignalPreprocessor
 
 MOST_LEVELS = 64
@@ -127,17 +129,19 @@ class Trial:
     splits, where ``Outcome.scores`` and ``Outcome.predict`` are looked at.
     """
 
-    def __init__(self, shared: Mapping[str, Any], job: Job, split: int, rows: tuple[Array, Array]) -> None:
+    def __init__(
+        self, shared: ObjectiveData, asked: TrainingJob, split: int, rows: tuple[Array, Array]
+    ) -> None:
         self._shared, self._rows = shared, rows
-        self._folder = folder_of(Path(shared["checkpoints"]), job.payload) / f"split-{split}"
+        self._folder = folder_of(Path(shared.checkpoints), asked) / f"split-{split}"
         self._say: Callable[[int, float], None] = lambda epoch, loss: None
         self._last_epoch = 0
-        self.configuration = Configuration(job.payload["configuration"])
-        self.seed = int(job.payload["seed"])
-        self.final = bool(job.payload["keep"])
-        self.target: str = shared["schema"].target
-        self.task: Task = shared["schema"].task
-        self.classes: tuple[str, ...] = shared["schema"].classes
+        self.configuration = Configuration(asked.configuration)
+        self.seed = asked.seed
+        self.final = asked.keep
+        self.target: str = shared.schema.target
+        self.task: Task = shared.schema.task
+        self.classes: tuple[str, ...] = shared.schema.classes
 
     @cached_property
     def train(self) -> Any:
@@ -194,7 +198,9 @@ class Trial:
         """
         if isinstance(rows, SignalRows):
             return self._signal_inputs(rows)
-        inputs = self._preprocessor.transform(encode(rows, self._shared["schema"]))
+        schema = self._shared.schema
+        assert isinstance(schema, TableSchema)
+        inputs = self._preprocessor.transform(encode(rows, schema))
         return np.concatenate([inputs.numeric, inputs.indicators], axis=1)
 
     def answers(self, rows: pl.DataFrame | SignalRows) -> Array:
@@ -215,7 +221,8 @@ class Trial:
             "numeric_embedding": "none",
             "one_hot_max": MOST_LEVELS,
         }
-        features: Features = self._shared["data"].features
+        features = self._shared.data.features
+        assert isinstance(features, Features)
         if features.trend:  # else what is never read would pass for read
             settings["time_trend"] = self.configuration.get("time_trend", "none")
         return Preprocessor.fit(features, self._rows[0], settings)
@@ -233,16 +240,17 @@ class Trial:
     def _signal_preprocessor(self) -> SignalPreprocessor:
         from advisor.training.signal_inputs import SignalPreprocessor, has_gaps
 
-        signals: Signals = self._shared["data"].features
+        signals = self._shared.data.features
+        assert isinstance(signals, Signals)
         settings = {"scaling": self.configuration["scaling"]}
         return SignalPreprocessor.fit(signals, self._rows[0], settings, has_gaps(signals))
 
     def _part(self, rows: Array) -> pl.DataFrame | SignalRows:
-        data: Dataset = self._shared["data"]
+        data = self._shared.data
         if isinstance(data.features, Signals):
             return SignalRows(data.features, rows, data.target)
-        frame: pl.DataFrame = self._shared["frame"]
-        return frame[rows]
+        assert self._shared.frame is not None
+        return self._shared.frame[rows]
 
 
 def checked_loss(loss: object, who: str) -> float:
@@ -256,9 +264,9 @@ def checked_loss(loss: object, who: str) -> float:
     return float(loss)
 
 
-def folder_of(checkpoints: Path, payload: Mapping[str, Any]) -> Path:
-    """Where a job keeps its checkpoints: the same folder for the same work, whichever attempt it is."""
-    work = [dict(payload["configuration"]), *(payload[name] for name in ("seed", "repeat", "keep"))]
+def folder_of(checkpoints: Path, asked: TrainingJob) -> Path:
+    """Where a training keeps its checkpoints: the same folder for the same work, whichever attempt it is."""
+    work = [dict(asked.configuration), asked.seed, asked.repeat, asked.keep]
     text = json.dumps(work, sort_keys=True, default=str)
     return checkpoints / hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -285,27 +293,43 @@ class ObjectiveResult:
     read: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class ObjectiveData:
+    """What all trials of a user's own objective share.
+
+    function: the objective, or its name package.module:function, with the path to import it from.
+    data: the training rows. frame: of a table, as they were read; None of images and sequences.
+    test: the test rows without their target. seed: of the splits. checkpoints: a folder.
+    """
+
+    function: Callable[[Trial], Any] | str
+    path: str | None
+    data: Dataset
+    frame: pl.DataFrame | None
+    schema: TableSchema | SignalSchema
+    test: pl.DataFrame | SignalRows
+    seed: int
+    checkpoints: str
+
+
 class OwnTraining:
     """The factory and the objective for an executor.
 
-    shared: "function" (the objective, or its name package.module:function with the "path" to import it from),
-    "data", "frame" (a table's training rows, None of images and sequences), "schema", "test" (the test rows
-    without target: a frame or SignalRows), "seed" (of the splits), "checkpoints" (a folder). The objective is
-    called once per split of the validation plan; the splits advance together, epoch by epoch, so that what is
-    reported is the mean of all of them.
+    The objective is called once per split of the validation plan; the splits advance together, epoch by
+    epoch, so that what is reported is the mean of all of them.
     """
 
-    def __init__(self, shared: Mapping[str, Any]) -> None:
+    def __init__(self, shared: ObjectiveData) -> None:
         self._shared = shared
-        function = shared["function"]
+        function = shared.function
         self._function: Callable[[Trial], Any] = (
-            import_objective(function, shared["path"]) if isinstance(function, str) else function
+            import_objective(function, shared.path) if isinstance(function, str) else function
         )
 
     def __call__(self, job: Job) -> Generator[tuple[int, float], None, ObjectiveResult]:
-        data: Dataset = self._shared["data"]
-        splits = splits_of(job.payload["configuration"], data, self._shared["seed"], job.payload["repeat"])
-        trials = [Trial(self._shared, job, i, (s.train, s.validation)) for i, s in enumerate(splits)]
+        shared, asked = self._shared, TrainingJob.of(job)
+        splits = splits_of(asked.configuration, shared.data, shared.seed, asked.repeat)
+        trials = [Trial(shared, asked, i, (s.train, s.validation)) for i, s in enumerate(splits)]
         calls = [_Call(self._function, trial) for trial in trials]
         wait = True
         try:
@@ -319,8 +343,8 @@ class OwnTraining:
         finally:
             for call in calls:
                 call.stop(wait=wait)
-        if not job.payload["keep"]:
-            shutil.rmtree(folder_of(Path(self._shared["checkpoints"]), job.payload), ignore_errors=True)
+        if not asked.keep:
+            shutil.rmtree(folder_of(Path(shared.checkpoints), asked), ignore_errors=True)
         return result
 
     def _result(self, trials: Sequence[Trial], calls: Sequence[_Call]) -> ObjectiveResult:
@@ -331,7 +355,7 @@ class OwnTraining:
             if all(outcome.scores is not None for outcome in outcomes):
                 given = [self._checked(o.scores, n, "scores") for o, n in zip(outcomes, sizes, strict=True)]
                 scores = np.concatenate(given)
-            new = self._shared["test"]
+            new = self._shared.test
             if len(new) and all(outcome.predict is not None for outcome in outcomes):
                 predictions = [self._checked(call.predict(new), len(new), "predict") for call in calls]
                 test = np.asarray(np.mean(predictions, axis=0))
@@ -351,7 +375,7 @@ class OwnTraining:
     def _checked(self, scores: Any, rows: int, name: str) -> NDArray[np.float64]:
         """Scores as an array; ValueError unless they are finite, of the right shape, and
         probabilities where they must be."""
-        classes = len(self._shared["schema"].classes)
+        classes = len(self._shared.schema.classes)
         shape = (rows, classes) if classes else (rows,)
         array = np.asarray(scores, dtype=np.float64)
         if array.shape != shape:

@@ -27,8 +27,8 @@ from advisor.errors import UserError
 from advisor.executors.base import ATTEMPTS, DEATHS, Began, Event, Executor, Failed, Finished, Job, Reported
 from advisor.search.events import Ended as Ended
 from advisor.search.events import EpochDone as EpochDone
+from advisor.search.events import Measured, RunningTrial, TrialEnd
 from advisor.search.events import Progress as Progress
-from advisor.search.events import RunningTrial, TrialEnd
 from advisor.search.events import SearchEvent as SearchEvent
 from advisor.search.events import Started as Started
 from advisor.search.interrupts import interrupts
@@ -54,11 +54,9 @@ worse than any, and finite for TPE."""
 CONFIGURATION = "configuration"
 """Trial attribute: the whole configuration, where the parameters are not all of it."""
 TRAIN_LOSSES = "train_losses"
-"""Trial attribute: the training loss after each epoch, where the objective tells
-it; the same in its result."""
+"""Trial attribute: the training loss after each epoch, where the objective tells it."""
 CUT = "cut"
-"""Trial attribute, and in the objective's result: the time limit ended the
-trial, at its best epoch so far."""
+"""Trial attribute: the time limit ended the trial, at its best epoch so far."""
 FIRST_TRIAL_SHARE = 0.9
 """Of the time limit, after which the first trial ends itself: what comes after
 the search takes some time as well."""
@@ -185,8 +183,8 @@ class SearchPlan:
         number, so that a resumed run repeats it.
     sampler: seed -> the sampler that asks for one place.
     sizing: what is known of memory; with it, a trial that was out of memory is run again with ``micro_batch``
-        (rows at once) in its payload, and its result may be a mapping with ``peak_memory`` (bytes) and
-        ``train_losses`` (after each epoch; kept with the trial). None takes the end for the trial's own.
+        (rows at once) in its payload, and a ``Measured`` result teaches it what memory was used. None takes
+        the end for the trial's own.
     refuse: why a configuration cannot be run at all, or None: then nothing is run, no
         place is taken, and another is asked.
     pace: what is known of time; with a time limit, no trial is begun that is expected to outlast it.
@@ -560,12 +558,12 @@ class _Driver:
             self._end(running, "failed", "the objective reported no loss")
             self._check_failures()
             return
-        told: Mapping[str, Any] = result if isinstance(result, Mapping) else {}
-        running.train_losses = [float(f"{loss:.6g}") for loss in told.get(TRAIN_LOSSES, ())]
-        if self._plan.sizing is not None and "peak_memory" in told:
-            running.peak_memory = float(told["peak_memory"])
+        told = result if isinstance(result, Measured) else Measured()
+        running.train_losses = [float(f"{loss:.6g}") for loss in told.train_losses]
+        if self._plan.sizing is not None and told.peak_memory is not None:
+            running.peak_memory = told.peak_memory
             self._plan.sizing.used(running.configuration, running.micro_batch, running.peak_memory)
-        running.cut = bool(told.get(CUT))
+        running.cut = told.cut
         if running.place == 0:
             self._first = result
         running.returned = None if self._plan.value_of is None else self._plan.value_of(result)

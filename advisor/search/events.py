@@ -29,6 +29,19 @@ class EpochDone:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """What a job's result tells the search beside its loss, where it is one of these.
+
+    train_losses: after each epoch. peak_memory: bytes of the device at most, None where it was not measured.
+    cut: the time limit ended the job, at its best epoch so far.
+    """
+
+    train_losses: tuple[float, ...] = ()
+    peak_memory: float | None = None
+    cut: bool = False
+
+
+@dataclass(frozen=True)
 class Ended:
     """``result`` is what the objective returned; it is not kept anywhere else."""
 

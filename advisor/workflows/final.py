@@ -27,14 +27,8 @@ from advisor.evaluation.selection import (
 from advisor.executors.base import Executor, Job
 from advisor.objectives.custom import Final, OwnObjective, not_finite
 from advisor.objectives.final_jobs import FINAL_REPEATS, FINALISTS, AllFailed, train_finalists
-from advisor.objectives.networks import (
-    TrainingObjective,
-    limited,
-    merged_held_out,
-    of_all_times,
-    payload,
-    training_sizing,
-)
+from advisor.objectives.jobs import TrainingJob, TrainingResult, WorkerData, final_job, limited
+from advisor.objectives.networks import TrainingObjective, merged_held_out, training_sizing
 from advisor.rules.recommendation import Recommendation
 from advisor.runs.advice import Advice
 from advisor.runs.folder import RunFolder
@@ -87,8 +81,8 @@ def train_alone(
     """Train the recommendation, here, and complete the document."""
     configuration, seed = advice.recommendation.configuration, advice.reading.seed
     members = int(configuration["final_members"])
-    job = Job(RECOMMENDED, payload(configuration, seed=seed, repeat=0, members=members, keep=True))
-    objective = TrainingObjective({"data": train, "seed": seed})
+    job = TrainingJob(configuration, seed, repeat=0, members=members, keep=True).as_job(RECOMMENDED)
+    objective = TrainingObjective(WorkerData(train, seed))
     curve, fitted = _run_here(
         objective, job, lambda epoch, loss: on_epoch(epoch, int(configuration["epochs"]), loss)
     )
@@ -115,7 +109,7 @@ def _run_here(
         try:
             epoch, loss = next(epochs)
         except StopIteration as end:
-            return [loss for loss in curve if math.isfinite(loss)], end.value["fitted"]
+            return [loss for loss in curve if math.isfinite(loss)], end.value.stack
         curve.append(loss)
         on_epoch(epoch, loss)
 
@@ -145,17 +139,17 @@ def hold_final(
     jobs, fewer = _that_fit(entries, advice.reading.seed, expects, left, runner.slots)
     if (
         found.first is not None
-        and (found.first["cut"] or expects(jobs[RECOMMENDED][0]) > left)
+        and (found.first.cut or expects(jobs[RECOMMENDED][0]) > left)
         and left < math.inf
     ):
-        first = _contender(RECOMMENDED, [advice.recommendation.configuration], [found.first["fitted"]], train)
+        first = _contender(RECOMMENDED, [advice.recommendation.configuration], [found.first.stack], train)
         if _is_finite(first):
             return _unconfirmed(
                 document, first, advice, train, runner, ends, larger, stopped, expects, searched
             )
 
-    def problem(result: Mapping[str, Any]) -> str | None:
-        one = _contender("", [result["fitted"].configuration], [result["fitted"]], train)
+    def problem(result: TrainingResult) -> str | None:
+        one = _contender("", [result.stack.configuration], [result.stack], train)
         return None if _is_finite(one) else "its loss on the held-out rows is not finite"
 
     trained = train_finalists(
@@ -170,7 +164,7 @@ def hold_final(
         on_done=on_done,
     )
     contenders = [
-        _contender(name, [entries[name]], [result["fitted"] for result in own], train)
+        _contender(name, [entries[name]], [result.stack for result in own], train)
         for name, own in trained.results.items()
     ]
     incumbent = contenders[0]
@@ -228,7 +222,7 @@ def _runs(
 
     def run(jobs: Sequence[Job]) -> list[Fitted]:
         done = train_finalists({RECOMMENDED: jobs}, runner, None, sizing, stopped)
-        return [result["fitted"] for result in done.results[RECOMMENDED]]
+        return [result.stack for result in done.results[RECOMMENDED]]
 
     return run
 
@@ -257,15 +251,13 @@ def _on_all_rows(
     if not latest_validate(train):
         return list(contenders)
     # A blend holds the recommendation, which is then trained once.
-    payloads = {
-        _key(c): _final_payload(c, advice.reading.seed, 0) for one in contenders for c in one.configurations
-    }
+    asked = {_key(c): final_job(c, advice.reading.seed, 0) for one in contenders for c in one.configurations}
     trainings = 1 + (latest is None) + len(contenders[0].stacks)
-    if trainings * sum(expects(Job("", own)) for own in payloads.values()) > left:
+    if trainings * sum(expects(own.as_job("")) for own in asked.values()) > left:
         return list(contenders)
     try:
         # the first is no blend: a stack for each partition
-        fitted = _trained_again(payloads, run, latest, len(contenders[0].stacks), len(train))
+        fitted = _trained_again(asked, run, latest, len(contenders[0].stacks), len(train))
     except AllFailed:
         return list(contenders)  # what was judged is a model too
 
@@ -280,7 +272,7 @@ def _on_all_rows(
 
 
 def _trained_again(
-    payloads: Mapping[str, dict[str, Any]],
+    asked: Mapping[str, TrainingJob],
     run: Callable[[Sequence[Job]], list[Fitted]],
     latest: Sequence[Fitted] | None,
     partitions: int,
@@ -290,18 +282,18 @@ def _trained_again(
     partitions: on which it was judged."""
     if latest is None:
         latest = run(
-            [Job(f"on the latest rows/{number}", own) for number, own in enumerate(payloads.values())]
+            [own.as_job(f"on the latest rows/{number}") for number, own in enumerate(asked.values())]
         )
     jobs = []
-    for number, (own, stack) in enumerate(zip(payloads.values(), latest, strict=True)):
+    for number, (own, stack) in enumerate(zip(asked.values(), latest, strict=True)):
         networks = len(stack.member_split)
-        again = {**own, "until": _epochs_of_latest(stack), "members": networks}
+        again = replace(own, until=_epochs_of_latest(stack), members=networks)
         jobs += [
-            Job(f"on all rows/{number}", again),
-            Job(f"on rows of all times/{number}", of_all_times(own, networks * partitions, rows)),
+            again.as_job(f"on all rows/{number}"),
+            own.of_all_times(networks * partitions, rows).as_job(f"on rows of all times/{number}"),
         ]
     stacks = run(jobs)
-    return dict(zip(payloads, zip(stacks[::2], stacks[1::2], strict=True), strict=True))
+    return dict(zip(asked, zip(stacks[::2], stacks[1::2], strict=True), strict=True))
 
 
 def _key(configuration: Mapping[str, Any]) -> str:
@@ -343,7 +335,7 @@ def _final_jobs(
     entries: Mapping[str, Mapping[str, Any]], repeats: Sequence[int], seed: int, most: int | None = None
 ) -> dict[str, list[Job]]:
     return {
-        name: [Job(f"final/{name}/{repeat}", _final_payload(c, seed, repeat, most)) for repeat in repeats]
+        name: [final_job(c, seed, repeat, most).as_job(f"final/{name}/{repeat}") for repeat in repeats]
         for name, c in entries.items()
     }
 
@@ -383,7 +375,7 @@ def hold_own_final(
                 problem=not_finite,
                 on_done=on_done,
             ),
-            payload=lambda name, repeat: _final_payload(entries[name], seed, repeat),
+            job=lambda name, repeat: final_job(entries[name], seed, repeat),
             test=lambda scores: test_results(advice, train, scores, (), ends.baselines),
         ),
         advice,
@@ -406,14 +398,6 @@ def _finalists(
             name = DEFAULT if trial.user_attrs.get("origin") == DEFAULT else f"trial {trial.number}"
             entries[name], searched[name] = configuration, trial.value
     return entries, searched
-
-
-def _final_payload(
-    configuration: Mapping[str, Any], seed: int, repeat: int, most: int | None = None
-) -> dict[str, Any]:
-    members = int(configuration["final_members"])
-    members = members if most is None else min(members, most)
-    return payload(configuration, seed=seed + 1000 + repeat, repeat=repeat, members=members, keep=True)
 
 
 def _contender(

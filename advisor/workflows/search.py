@@ -23,7 +23,8 @@ from advisor.facts.shift import likeness_to_test
 from advisor.networks.plan import plan_of, problem, usable_memory
 from advisor.objectives.custom import OwnObjective
 from advisor.objectives.final_jobs import FINAL_REPEATS, FINALISTS
-from advisor.objectives.networks import Work, limited, payload, rows_at_once, training_sizing, training_work
+from advisor.objectives.jobs import TrainingJob, limited, search_job
+from advisor.objectives.networks import Work, rows_at_once, training_sizing, training_work
 from advisor.report.page import TIME_TOLERANCE
 from advisor.rules import shipped
 from advisor.rules.recommendation import library_default
@@ -176,14 +177,10 @@ def plan_search(
         seed=seed,
         time_limit=time_limit,
         trial_time_limit=trial_time_limit,
-        make_payload=lambda asked, place: payload(
-            # the first trial's networks are the model where the time limit leaves none for a final
-            asked,
-            seed=seed + place,
-            repeat=0,
-            members=1,
-            keep=place == 0 and time_limit is not None and own is None,
-        ),
+        # the first trial's networks are the model where the time limit leaves none for a final
+        make_payload=lambda asked, place: search_job(
+            asked, seed, place, keep=place == 0 and time_limit is not None and own is None
+        ).to_dict(),
         sizing=None if own else training_sizing(train, spanning=spanning),
         pace=Pace(work[0]) if work else Pace(),
         reserve=lambda trials, slots: _reserve(
@@ -238,10 +235,11 @@ def final_seconds(plan: SearchPlan, train: Dataset) -> Callable[[Job], float]:
     of_trial, of_final = training_work(train)
 
     def expects(job: Job) -> float:
-        configuration, members = job.payload["configuration"], int(job.payload["members"])
-        known = of_trial(configuration)
-        share = of_final({**configuration, "final_members": members}) / known if known else members
-        return plan.pace.expects(configuration) * share
+        asked = TrainingJob.of(job)
+        known = of_trial(asked.configuration)
+        members = {**asked.configuration, "final_members": asked.members}
+        share = of_final(members) / known if known else asked.members
+        return plan.pace.expects(asked.configuration) * share
 
     return expects
 

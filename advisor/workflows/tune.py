@@ -200,7 +200,7 @@ def tune(
             more=trials > 0,
         )
         if own:
-            on_event = own.watch(run, advice.recommendation, plan.make_payload, on_event, on_note)
+            on_event = own.watch(run, advice.recommendation, advice.reading.seed, on_event, on_note)
         from advisor.training.losses import loss_name
 
         live.loss = "loss" if own else loss_name(train.task)
@@ -428,20 +428,22 @@ def _runner(
     may_span: bool,
 ) -> tuple[Executor, bool]:
     """What runs the jobs, and whether they span GPUs, as the recommendation does where trials may."""
+    from advisor.objectives.jobs import WorkerData
     from advisor.objectives.networks import TrainingObjective, processes_of
 
     factory: Factory = own.factory if own else TrainingObjective
-    shared = own.shared(advice, train, run) if own else {"data": train, "seed": advice.reading.seed}
+    shared = own.shared(advice, train, run) if own else WorkerData(train, advice.reading.seed)
     processes = 1 if own else processes_of(advice.recommendation.configuration, len(train))
     if processes > 1 and not may_span and advice.recommendation.provenance["gpus_per_trial"].yours:
         raise UserError(
             f"gpus_per_trial {processes} needs workers with GPUs: give --gpus-per-worker 1 as well"
         )
     if pool and processes > 1 and may_span:
-        from advisor.objectives.multi_gpu import PER_PROCESS, SpanningObjective, spanning_shared
+        from advisor.objectives.multi_gpu import PER_PROCESS, SpanningData, SpanningObjective
 
         pool.span(processes, PER_PROCESS)
-        return pool.executor(SpanningObjective, spanning_shared(shared, processes)), True
+        everything = WorkerData(train, advice.reading.seed)
+        return pool.executor(SpanningObjective, SpanningData.of(everything, processes)), True
     if pool is None:
         return InProcessExecutor(factory, shared), False
     with own.sent() if own else nullcontext():

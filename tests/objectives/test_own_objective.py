@@ -28,7 +28,15 @@ from advisor.executors.base import Cancelled, Failed, Finished, InProcessExecuto
 from advisor.files import read_json
 from advisor.objectives.custom import Final, find, judge_results
 from advisor.objectives.final_jobs import Trained
-from advisor.objectives.trial import Configuration, ObjectiveResult, OwnTraining, SignalRows, import_objective
+from advisor.objectives.jobs import final_job
+from advisor.objectives.trial import (
+    Configuration,
+    ObjectiveData,
+    ObjectiveResult,
+    OwnTraining,
+    SignalRows,
+    import_objective,
+)
 from advisor.report.page import verdict
 from advisor.workflows.recommend import get_advice
 
@@ -82,27 +90,17 @@ def here(tmp_path, monkeypatch):
 def trained(function, job_payload=None, frame=None, **shared):
     """The worker's side alone: an executor over the objective, on a table of 80 rows."""
     read = load_table(table() if frame is None else frame, "y")
-    everything = {
-        "function": function,
-        "path": None,
-        "data": read.dataset("train"),
-        "frame": read.train,
-        "schema": read.schema,
-        "test": read.test.drop("y"),
-        "seed": 0,
-        "checkpoints": "checkpoints",
-        **shared,
-    }
-    return InProcessExecutor(OwnTraining, everything), read
+    everything = ObjectiveData(
+        function, None, read.dataset("train"), read.train, read.schema, read.test.drop("y"), 0, "checkpoints"
+    )
+    return InProcessExecutor(OwnTraining, replace(everything, **shared)), read
 
 
 def looked_at(function, x, y):
     """An objective on arrays of images or sequences, one trial; its result."""
     read = load_signals({"x": x, "y": y}, kind="image" if x.dtype == np.uint8 else "sequence")
-    shared = {
-        "function": function, "path": None, "data": read.train, "frame": None, "schema": read.schema,
-        "test": SignalRows(read.test.features, np.arange(len(read.test))), "seed": 0, "checkpoints": "checkpoints",
-    }  # fmt: skip
+    test = SignalRows(read.test.features, np.arange(len(read.test)))
+    shared = ObjectiveData(function, None, read.train, None, read.schema, test, 0, "checkpoints")
     last = events(InProcessExecutor(OwnTraining, shared), job(keep=True, scaling="channel"))[-1]
     assert isinstance(last, Finished), last
     return last.result
@@ -256,8 +254,8 @@ def test_nothing_of_a_validating_sequence_enters_the_inputs(here):
 
     def once(values):
         data = replace(read.train, features=Signals(values))
-        shared = {"function": look, "path": None, "data": data, "frame": None, "schema": read.schema,
-                  "test": SignalRows(read.test.features, np.arange(3)), "seed": 0, "checkpoints": "c"}  # fmt: skip
+        test = SignalRows(read.test.features, np.arange(3))
+        shared = ObjectiveData(look, None, data, None, read.schema, test, 0, "c")
         events(InProcessExecutor(OwnTraining, shared), job(scaling="channel", validation="holdout"))
         return seen.pop()
 
@@ -539,7 +537,7 @@ def test_the_best_configuration_wins_split_by_split_when_it_is_better_beyond_cha
             {},
             (1, 2),
             lambda repeats, names: Trained(own, {}),
-            lambda name, repeat: {},
+            lambda name, repeat: final_job({"final_members": 1}, 0, repeat),
             lambda scores: {},
         )
         judge_results(document, final, advice, data.dataset("train"))

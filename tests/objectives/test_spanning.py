@@ -18,10 +18,11 @@ from test_signal_runs import pictures
 import advisor
 from advisor.dataset import Dataset, Features
 from advisor.errors import UserError
-from advisor.executors.base import ENDS, Job, Reported
+from advisor.executors.base import ENDS, Reported
 from advisor.executors.ray.executor import RayWorkers
-from advisor.objectives.multi_gpu import PER_PROCESS, SpanningObjective, spanning_shared
-from advisor.objectives.networks import TrainingObjective, payload, processes_of, training_sizing
+from advisor.objectives.jobs import WorkerData, search_job
+from advisor.objectives.multi_gpu import PER_PROCESS, SpanningData, SpanningObjective
+from advisor.objectives.networks import TrainingObjective, processes_of, training_sizing
 from advisor.rules import shipped
 
 SHARED_BATCH = {"gpus_per_trial": 2, "batch_size": 32, "width": 16, "hidden_layers": 1, "epochs": 4}
@@ -41,11 +42,11 @@ def rows(count=120):
     )
 
 
-SHARED = {"data": rows(), "seed": 0}
+SHARED = WorkerData(rows(), 0)
 
 
 def job(name, **changes):
-    return Job(name, payload(configured(**changes), seed=1, repeat=0, members=1, keep=False))
+    return search_job(configured(**changes), 1, 0).as_job(name)
 
 
 def alone(asked):
@@ -83,7 +84,7 @@ def drive(folder):
     except UserError as error:
         seen = {"refused": str(error)}
     workers.span(2, PER_PROCESS)
-    executor = workers.executor(SpanningObjective, spanning_shared(SHARED, 2))
+    executor = workers.executor(SpanningObjective, SpanningData.of(SHARED, 2))
     seen["slots"] = executor.slots
 
     def end_of(asked, act=lambda: None):
@@ -116,8 +117,8 @@ def drive(folder):
         job("worker", **long), lambda: os.kill(executor.worker_pids()[0], signal.SIGKILL)
     )[1:3]
     seen["cancelled"] = end_of(job("cancelled", **long), lambda: executor.cancel("cancelled"))[1:2]
-    wrong = payload({**configured(), "optimizer": "none"}, seed=1, repeat=0, members=1, keep=False)
-    seen["wrong"] = end_of(Job("wrong", wrong))[1:]
+    wrong = search_job({**configured(), "optimizer": "none"}, 1, 0)
+    seen["wrong"] = end_of(wrong.as_job("wrong"))[1:]
     executor.close()
     told = advisor.tune(
         "sklearn:wine", "target", trials=1, address=cluster.address, gpus_per_worker=1, out=Path(folder) / "run",
@@ -169,7 +170,7 @@ def drive_and_lose_a_node():
     node = cluster.add_node(num_cpus=2, num_gpus=2)
     workers = RayWorkers(2, cluster.address, 1, 1)
     workers.span(2, PER_PROCESS)
-    executor = workers.executor(SpanningObjective, spanning_shared(SHARED, 2))
+    executor = workers.executor(SpanningObjective, SpanningData.of(SHARED, 2))
     seen = {"slots": executor.slots, "ends": []}
     ends, reported = seen["ends"], set()
     for name in ("a", "b"):

@@ -2,6 +2,7 @@
 can be: what is learnt must agree."""
 
 import gc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,9 +13,10 @@ from test_training import folds, holdout, line, mixed, run
 
 import advisor
 from advisor.dataset import Dataset, Signals
-from advisor.executors.base import ENDS, Failed, Finished, InProcessExecutor, Job
+from advisor.executors.base import ENDS, Failed, Finished, InProcessExecutor
 from advisor.networks.plan import memory_bytes, plan_of, problem
 from advisor.objectives import networks as objective
+from advisor.objectives.jobs import WorkerData, search_job
 from advisor.rules import shipped
 from advisor.training.class_balance import SYNTHETIC
 from advisor.training.cuda_graphs import RecordedPass
@@ -239,7 +241,7 @@ def test_a_trial_that_is_out_of_memory_says_so_and_fits_in_micro_batches():
             "block": "residual",
         }
     )
-    payload = objective.payload(configuration, seed=0, repeat=0, members=1, keep=False)
+    asked = search_job(configuration, 0, 0)
     total = torch.cuda.get_device_properties(0).total_memory
     losses("image", configuration | {"width": 8, "batch_size": 16}, "cuda")  # libraries keep what they set up
     gc.collect()
@@ -247,16 +249,16 @@ def test_a_trial_that_is_out_of_memory_says_so_and_fits_in_micro_batches():
     most = 1.5e9 + torch.cuda.memory_reserved()
     torch.cuda.set_per_process_memory_fraction(most / total)
     try:
-        executor = InProcessExecutor(objective.TrainingObjective, {"data": data, "seed": 0})
-        executor.submit(Job("whole", payload))
+        executor = InProcessExecutor(objective.TrainingObjective, WorkerData(data, 0))
+        executor.submit(asked.as_job("whole"))
         whole = ended(executor)
-        executor.submit(Job("parts", {**payload, "micro_batch": 16}))
+        executor.submit(replace(asked, micro_batch=16).as_job("parts"))
         parts = ended(executor)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert isinstance(whole, Failed) and whole.cause == "out of memory", whole
     assert isinstance(parts, Finished), parts
-    assert parts.result["peak_memory"] <= most
+    assert parts.result.peak_memory <= most
 
 
 def ended(executor):

@@ -21,9 +21,9 @@ import advisor
 from advisor.cli.main import _run
 from advisor.dataset import Dataset, Features
 from advisor.errors import UserError
-from advisor.executors.base import Job
 from advisor.files import read_json
-from advisor.objectives.networks import TrainingObjective, of_all_times, payload
+from advisor.objectives.jobs import WorkerData, search_job
+from advisor.objectives.networks import TrainingObjective
 from advisor.report.page import render_html
 from advisor.runs.model import tempered
 from advisor.training.losses import row_losses
@@ -163,7 +163,7 @@ def failing(monkeypatch, fails, spoil):
 
     def call(self, job):
         result = yield from train(self, job)
-        return {**result, "fitted": spoil(result["fitted"])} if fails(job.payload) else result
+        return replace(result, fitted=spoil(result.stack)) if fails(job.payload) else result
 
     monkeypatch.setattr(TrainingObjective, "__call__", call)
 
@@ -813,14 +813,14 @@ def test_networks_on_rows_of_all_times_validate_on_disjoint_random_parts(rows, f
     fixed = {"epochs": 2, "folds": folds, "validation": "holdout"}
     advice = get_advice(drifting(rows), "y", reading_of({"time_column": "t", "fixed": fixed}))
     data = advice.data.dataset("train")
-    own = payload(advice.recommendation.configuration, seed=0, repeat=0, members=1, keep=True)
-    training = TrainingObjective({"data": data, "seed": 0})(Job("a", of_all_times(own, networks, len(data))))
+    own = search_job(advice.recommendation.configuration, 0, 0, keep=True)
+    training = TrainingObjective(WorkerData(data, 0))(own.of_all_times(networks, len(data)).as_job("a"))
     fitted = None
     while fitted is None:
         try:
             next(training)
         except StopIteration as end:
-            fitted = end.value["fitted"]
+            fitted = end.value.stack
     assert fitted.member_split == tuple(part for part in range(parts) for _ in range(each))
     held = fitted.held_out_rows
     assert (
