@@ -6,7 +6,6 @@ The public names load what they need when they are first used: importing the pac
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,10 +17,7 @@ if TYPE_CHECKING:
     from advisor.workflows.recommend import measure, recommend
     from advisor.workflows.tune import finish, fit, tune
 
-try:
-    __version__ = version("tuning-advisor")
-except PackageNotFoundError:  # a checkout that was never installed
-    __version__ = "0+unknown"
+    __version__: str
 
 _HOMES = {
     "image_root": "advisor.data.signals.image_paths",
@@ -57,6 +53,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     if name not in _HOMES:
         raise AttributeError(f"module 'advisor' has no attribute '{name}'")
     return getattr(import_module(_HOMES[name]), name)
@@ -64,3 +62,12 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("tuning-advisor")
+    except PackageNotFoundError:  # a checkout that was never installed
+        return "0+unknown"

@@ -6,12 +6,37 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+import click
+
+from advisor.cli.options import examples, run_argument
+from advisor.console import say
 from advisor.errors import UserError
-from advisor.runs.folder import RunFolder
-from advisor.workflows.status import read_request
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
+
+    from advisor.runs.folder import RunFolder
+
+
+@click.command(
+    epilog=examples("advisor dashboard runs/data", "advisor dashboard runs/data --host 0.0.0.0 --port 9000")
+)
+@run_argument("run")
+@click.option(
+    "--host",
+    default="localhost",
+    show_default=True,
+    help="Interface to bind; use 0.0.0.0 to allow other machines.",
+)
+@click.option(
+    "--port", type=click.IntRange(1, 65535), default=8080, show_default=True, help="Port to listen on."
+)
+def dashboard(run: str, host: str, port: int) -> None:
+    """Open optuna-dashboard on the study of RUN, also during the search. Ctrl-C ends it."""
+    from advisor.runs.folder import RunFolder
+
+    check_installed()
+    serve(RunFolder.open(run), host, port, lambda: say(f"the dashboard of {run} is at http://{host}:{port}"))
 
 
 def check_installed() -> None:
@@ -22,6 +47,8 @@ def check_installed() -> None:
 
 def storage_of(run: RunFolder) -> BaseStorage:
     """The storage that the dashboard reads, and writes notes into. UserError when the run has no search."""
+    from advisor.workflows.status import read_request
+
     request = read_request(run)
     if request is not None and request.storage is not None:
         from advisor.search.database import read_database_study

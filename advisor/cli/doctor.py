@@ -14,10 +14,14 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any, Literal
 
+import click
+
+from advisor.cli.options import address_option, examples, json_option
+from advisor.cli.output import echo_json, fail_check
+from advisor.console import echo, say
 from advisor.errors import UserError
 from advisor.executors.ray.errors import join, tokens, wants_no_token, why_not
 from advisor.files import file_clock
@@ -51,6 +55,29 @@ class DoctorCheck:
     state: CheckState
     says: str
     do: str = ""
+
+
+@click.command(
+    epilog=examples("advisor doctor", "advisor doctor --address auto --storage postgresql://me@db/studies")
+)
+@address_option
+@click.option("--storage", metavar="URL", help="A database to check too.")
+@json_option
+def doctor(address: str | None, storage: str | None, as_json: bool) -> None:
+    """What is wrong with this machine or a cluster, and what to do. Exit code 3
+    if something needs fixing."""
+    checks = examine(address, storage)
+    wrong = [check for check in checks if check.state == "problem"]
+    if as_json:
+        echo_json({"healthy": not wrong, "checks": [vars(check) for check in checks]})
+    else:
+        for check in checks:
+            mark = "PROBLEM" if check.state == "problem" else check.state
+            echo(f"{mark:7} {check.name}: {check.says}{f' -> {check.do}' if check.do else ''}")
+        names = ", ".join(check.name for check in wrong)
+        say(f"needs fixing: {names}" if wrong else "nothing needs fixing")
+    if wrong:
+        fail_check()
 
 
 # -------------------------------------------------------------------------------------------------- measuring
@@ -185,6 +212,8 @@ def examine(address: str | None = None, storage: str | None = None) -> list[Doct
 
 def judge_versions(here: Mapping[str, Any]) -> DoctorCheck:
     """Whether what is installed here is what our package asks for."""
+    from importlib.metadata import PackageNotFoundError, requires, version
+
     from packaging.requirements import Requirement
 
     wrong = []

@@ -76,8 +76,8 @@ def test_status_and_stop_from_outside(here, capfd):
         assert _run(["stop", "run", "--json"]) == 0
         assert json.loads(capfd.readouterr().out) == {"run": "run", "answer": "stopped"}
         *_, again, instead = process.stderr.read().splitlines()
-        assert again.endswith("go on with: advisor tune run --trials 500")
-        assert instead == "or make a model of what is there: advisor finish run"
+        assert again.endswith("resume with: advisor tune run --trials 500")
+        assert instead == "or build a model from these trials: advisor finish run"
         assert process.wait(60) == 130
     found = json.loads(says("status run --json", capfd))
     assert (
@@ -88,7 +88,7 @@ def test_status_and_stop_from_outside(here, capfd):
     )
     assert found["seconds_left"] is None
     assert not Path("run/stop").exists()
-    assert says("stop run", capfd) == "nothing runs in run\n"
+    assert says("stop run", capfd) == "no search is running in run\n"
     done = found["done"]
     assert "advisor finish run" in says("status run", capfd)
     result = advisor.finish("run", executor="in-process")
@@ -169,7 +169,7 @@ def test_a_driver_of_another_machine_is_believed_and_asked(here, capfd):
     assert read_status(run).driver["host"] == "elsewhere"
     now = iter(range(100))
     assert "run has not stopped within 0.01 s" in says("stop run --wait 0.01", capfd, code=3)
-    assert "asked to stop" in says("stop run --wait 0", capfd)
+    assert "stop requested" in says("stop run --wait 0", capfd)
     assert request_stop(run, wait=5, clock=lambda: next(now), sleep=lambda seconds: None) == "asked"
     assert run.stop_request.is_file() and read_status(run).state == "stopping"
     assert (

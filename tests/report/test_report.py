@@ -22,8 +22,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import advisor
-from advisor.cli import main as cli
 from advisor.cli.main import _run
+from advisor.cli.use import without_formulas
+from advisor.console import echo, say
 from advisor.evaluation.diagnosis import calibration, diagnose, residuals
 from advisor.files import read_json
 from advisor.report import page
@@ -399,8 +400,8 @@ def test_names_stay_within_their_line(tmp_path, monkeypatch, capfd):
 
 
 def test_one_line_is_one_line(capsys):
-    cli.echo("a\nb\x1b[0m", "c")
-    cli.say("d\u202e\ne")
+    echo("a\nb\x1b[0m", "c")
+    say("d\u202e\ne")
     assert capsys.readouterr() == ("a\\nb\\x1b[0m\nc\n", "d\\u202e\\ne\n")
 
 
@@ -411,14 +412,14 @@ def test_formulas_are_quoted_and_numbers_are_not():
     frame = pl.DataFrame(
         {"prediction": ["=1", "+x", "-1+1", "@x", "\tx", "\rx", "a=1", None], "probability_=1": [-1.5] * 8}
     )
-    safe, quoted = cli.without_formulas(frame)
+    safe, quoted = without_formulas(frame)
     assert safe["prediction"].to_list() == ["'=1", "'+x", "'-1+1", "'@x", "'\tx", "'\rx", "a=1", None]
     assert safe["probability_=1"].to_list() == [-1.5] * 8
     assert quoted == 6
     labels = pl.DataFrame({"prediction": ["-1", "+1", "-", "+", "-1.5e-3", "-5%"]})
-    assert cli.without_formulas(labels)[0].equals(labels)
+    assert without_formulas(labels)[0].equals(labels)
     numbers = pl.DataFrame({"prediction": [-1.5, 2.0]})
-    assert cli.without_formulas(numbers)[0].equals(numbers)
+    assert without_formulas(numbers)[0].equals(numbers)
 
 
 @pytest.mark.slow

@@ -16,8 +16,8 @@ import polars as pl
 import pytest
 
 from advisor import console
-from advisor.cli import main as cli
 from advisor.cli.main import _run
+from advisor.console import printable
 from advisor.data.tables import reading
 from advisor.facts import schema as facts
 from advisor.facts import table as measurement
@@ -423,8 +423,8 @@ def test_output_cannot_steer_the_terminal(here, capfd):
 
 
 def test_printable_keeps_what_people_write():
-    assert cli.printable("größe: 5\u00a0%\n\tdone") == "größe: 5\u00a0%\n\tdone"
-    assert cli.printable("\x1b[31m\x00\u202e") == "\\x1b[31m\\x00\\u202e"
+    assert printable("größe: 5\u00a0%\n\tdone") == "größe: 5\u00a0%\n\tdone"
+    assert printable("\x1b[31m\x00\u202e") == "\\x1b[31m\\x00\\u202e"
 
 
 def test_text_that_stdout_cannot_write_is_no_bug(here, monkeypatch):

@@ -11,6 +11,7 @@ import sys
 import termios
 from contextlib import suppress
 
+import click
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -91,16 +92,15 @@ def test_the_public_names_are_found_and_show_their_keywords(frame):
 
 
 def test_the_commands_have_the_options_of_the_functions():
-    """A keyword of Python is an option of the command line, under the same name or one of these."""
-    other = {"fixed": "fixed", "adapt": "keep_ranges", "progress": "quiet"}
+    """A keyword of Python is an option of the command line, under the same name."""
     python_only = {"on_event", "on_phase", "on_note", "should_stop", "data", "target"}
     for name, function in {
         "recommend": advisor.recommend,
         "train": advisor.fit,
         "tune": advisor.tune,
     }.items():
-        options = {parameter.name for parameter in cli.commands[name].params}
-        keywords = {other.get(one, one) for one in inspect.signature(function).parameters} - python_only
+        options = {parameter.name for parameter in cli.get_command(click.Context(cli), name).params}
+        keywords = set(inspect.signature(function).parameters) - python_only
         assert keywords <= options, (name, keywords - options)
 
 

@@ -164,7 +164,7 @@ def test_ctrl_c_on_a_terminal_too(data):
     last = shown(terminal)
     assert process.wait(120) == 130
     os.close(terminal)
-    assert "go on with: advisor tune" in " ".join(last.split())
+    assert "resume with: advisor tune" in " ".join(last.split())
     assert "Traceback" not in last
     assert [t for t in trials(data.parent / "run") if t.state == TrialState.COMPLETE]
 
@@ -188,7 +188,7 @@ def test_ctrl_c_or_term_keeps_what_is_finished_and_says_how_to_go_on(executor, n
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130
     *trials_too, again, instead = err.splitlines()
-    assert "go on with: advisor tune run --trials 6" in again and instead.endswith(": advisor finish run")
+    assert "resume with: advisor tune run --trials 6" in again and instead.endswith(": advisor finish run")
     assert all(line.startswith("trial ") for line in trials_too), err
     kept = {t.number for t in trials(data.parent / "run") if t.state == TrialState.COMPLETE}
     assert numbers <= kept

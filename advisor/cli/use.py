@@ -1,0 +1,148 @@
+"""What is done with a run that has ended: predict, report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from advisor.cli.options import Choice, examples, image_root_option, json_option, run_argument
+from advisor.cli.output import echo_json, json_text
+from advisor.console import say
+
+if TYPE_CHECKING:
+    import polars as pl
+
+FORMULA = r"^[=+\-@\t\r]"
+"""How a text begins that a spreadsheet would run."""
+NUMBER_OR_SIGN = r"^[-+](?:\d[\d.,]*(?:[eE][-+]?\d+)?%?)?$"
+"""Texts that begin like a formula and are none: -1 and +1, - and +."""
+
+
+@click.command(
+    epilog=examples(
+        "advisor predict runs/data new_rows.csv --out predictions.csv",
+        "advisor predict runs/data new_rows.parquet --json",
+    )
+)
+@run_argument("run")
+@click.argument("rows")
+@click.option("--out", metavar="FILE", help="Where to write the CSV; by default stdout.")
+@click.option(
+    "--raw", is_flag=True, help="Write texts unchanged even if a spreadsheet would run them as formulas."
+)
+@click.option(
+    "--strict", is_flag=True, help="Refuse rows if a column's format differs from the training rows."
+)
+@click.option(
+    "--encoding", metavar="NAME", help="Encoding of a text file; by default as in training, or detected."
+)
+@click.option(
+    "--sheet",
+    metavar="NAME",
+    help="Sheet of a spreadsheet; by default as in training, or the first that holds a table.",
+)
+@image_root_option
+@json_option
+def predict(run: str, rows: str, out: str | None, raw: bool, as_json: bool, **options: Any) -> None:
+    """Predict ROWS with the model of RUN. ROWS are like the training rows: a table, a
+    folder of images, a file of series.
+
+    The result is a CSV with a column prediction.
+    """
+    from advisor import load_model
+    from advisor.files import write_bytes
+    from advisor.runs.folder import RunFolder
+    from advisor.runs.model import predictions
+    from advisor.runs.remote import url_or_path
+
+    table, extra, changes, read = predictions(load_model(run), rows, **options)
+    if extra:
+        names = f"{', '.join(extra[:5])}{' ...' if extra[5:] else ''}"
+        say(f"note: {len(extra)} columns of {rows} are not used: {names}")
+    for sentence in [*(change.message for change in changes), *read.values()]:
+        say(f"note: {sentence}")
+    if as_json:
+        document = {
+            "run": url_or_path(RunFolder(Path(run))),
+            "rows": table.height,
+            "out": out,
+            "changes": [vars(change) for change in changes],
+            "reading": read,
+        }
+        echo_json({**document, "predictions": table.to_dicts() if not out else None})
+    written, quoted = (table, 0) if raw else without_formulas(table)
+    if quoted and (out or not as_json):
+        say(f"note: {quoted:,} texts look like formulas and got a leading '; --raw leaves them as they are")
+    if out:
+        write_bytes(Path(out), written.write_csv().encode())
+        if not as_json:
+            say(f"{table.height:,} predictions: {out}")
+    elif not as_json:
+        click.echo(written.write_csv(), nl=False)
+
+
+def without_formulas(table: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+    """The table with a ' before each text (headers too) that a spreadsheet would
+    run, and the number of these texts.
+
+    Numbers are no texts: a negative one stays a number.
+    """
+    import polars as pl
+
+    texts = [pl.col(name) for name, kind in table.schema.items() if kind == pl.String]
+    begins = [text.str.contains(FORMULA) & ~text.str.contains(NUMBER_OR_SIGN) for text in texts]
+    quoted = sum(table.select(*(one.sum() for one in begins)).row(0)) if texts else 0
+    quotes = (
+        pl.when(one).then(pl.lit("'") + text).otherwise(text) for one, text in zip(begins, texts, strict=True)
+    )
+    safe = table.with_columns(
+        *(quote.alias(text.meta.output_name()) for quote, text in zip(quotes, texts, strict=True))
+    )
+    names = {name: f"'{name}" for name in table.columns if name.startswith(("=", "+", "-", "@", "\t", "\r"))}
+    return safe.rename(names), quoted + len(names)
+
+
+@click.command(
+    epilog=examples(
+        "advisor report runs/data --out report.md", "advisor report runs/data --format json --out report.json"
+    )
+)
+@run_argument("run")
+@click.option(
+    "--format",
+    "form",
+    type=Choice(("html", "markdown", "json")),
+    default="markdown",
+    show_default=True,
+    help="Format of the report.",
+)
+@click.option("--out", metavar="FILE", help="Where to write it; by default stdout.")
+def report(run: str, form: str, out: str | None) -> None:
+    """Render the report of RUN again from its files, as HTML, Markdown or JSON."""
+    from advisor import __version__
+    from advisor.files import FORMAT, write_bytes
+    from advisor.report.page import render_html, render_markdown, winners
+    from advisor.runs.advice import read_run
+    from advisor.runs.result import read_result
+
+    kept = read_run(Path(run))
+    recommendation, facts, ledger = kept.recommendation.to_dict(), kept.facts.to_dict(), kept.ledger()
+    result = read_result(kept.run) if kept.run.result.is_file() else None
+    if form == "json":
+        content = {
+            "recommendation": recommendation,
+            "facts": facts,
+            "ledger": ledger,
+            "result": result,
+            "model": winners(recommendation, result),
+        }
+        text = json_text({"format": FORMAT, "advisor": __version__, **content}) + "\n"
+    else:
+        text = (render_html if form == "html" else render_markdown)(recommendation, facts, result, ledger)
+    if out:
+        write_bytes(Path(out), text.encode())
+        say(f"report: {out}")
+    else:
+        click.echo(text, nl=False)
