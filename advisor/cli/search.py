@@ -19,6 +19,7 @@ from advisor.cli.options import (
 )
 from advisor.cli.output import echo_json, fail_check, leave_interrupted, show_result, stdout_kept
 from advisor.console import echo, say
+from advisor.machine import process_began
 
 
 @click.command(
@@ -74,7 +75,9 @@ def tune(data: str, trials: int, as_json: bool, out: str | None, target: str | N
     from advisor import tune as tune_run
 
     with stdout_kept(as_json):
-        result = tune_run(data, target, trials=trials, out=out, **given(options))
+        result = tune_run(
+            data, target, trials=trials, out=out, begun=process_began(), **given(options)
+        )
     leave_interrupted(result, trials)
     show_result(result, as_json)
 
@@ -92,7 +95,7 @@ def finish(run: str, as_json: bool, **options: Any) -> None:
     from advisor import finish as finish_run
 
     with stdout_kept(as_json):
-        result = finish_run(run, **options)
+        result = finish_run(run, begun=process_began(), **options)
     leave_interrupted(result, None)
     show_result(result, as_json)
 

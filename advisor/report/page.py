@@ -148,12 +148,17 @@ def _limits(result: RunDocument) -> list[str]:
     if left_out := result["test"].get("left_out"):
         sentences.append(f"Left out, for the time limit: the {' and the '.join(left_out)} baseline.")
     limit = result.get("time_limit")
-    if limit and result["seconds"] > (1 + TIME_TOLERANCE) * limit + TIME_SLACK:
+    if limit and over_limit(result["seconds"], limit):
         over = result["seconds"] - limit
         sentences.append(
             f"It took {result['seconds']:,.0f} s, {over:,.0f} s more than the time limit of {limit:,.0f} s."
         )
     return sentences
+
+
+def over_limit(seconds: float, limit: float | None) -> bool:
+    """Whether a run took so much more than its time limit that the verdict says so; None is no limit."""
+    return limit is not None and seconds > (1 + TIME_TOLERANCE) * limit + TIME_SLACK
 
 
 def advice_alone(findings: Sequence[RunDocument]) -> list[str]:

@@ -63,6 +63,8 @@ FINAL_MARGIN = 1.2
 BASELINES_SHARE = 0.2
 """Of a time limit, at most kept for the baselines after the final: where they
 would take more, they are left out."""
+LEAVING_SECONDS, LEAVING_SHARE = 4.0, 0.1
+"""Of a time limit, kept for what follows all computing: the workers' end, the page, the interpreter's end."""
 IMPORTANCE_TRIALS = 10
 """With fewer complete trials an importance is noise."""
 
@@ -131,7 +133,8 @@ def deadlines(begun: float, time_limit: float | None, train: Dataset, tested: bo
         return Deadlines(None, None)
     kept = expected_seconds(train) if tested else 0.0
     kept = kept if kept <= BASELINES_SHARE * time_limit else 0.0
-    return Deadlines(begun + time_limit - kept, begun + (1 + TIME_TOLERANCE) * time_limit)
+    end = begun + time_limit - min(LEAVING_SECONDS, LEAVING_SHARE * time_limit)
+    return Deadlines(end - kept, end + TIME_TOLERANCE * time_limit)
 
 
 def plan_search(

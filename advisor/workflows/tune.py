@@ -127,6 +127,7 @@ def tune(
     should_stop: Callable[[], bool] | None = None,
     on_phase: Callable[[str], None] | None = None,
     on_note: Callable[[str], None] | None = None,
+    begun: float | None = None,
     **options: Unpack[ReadingOptions],
 ) -> RunResult:
     """Search around the recommendation, judge the best few again, leave the winner's model.
@@ -151,12 +152,14 @@ def tune(
     storage: the URL of a database to keep the study in, in place of the journal file; a run folder remembers
         it, without its password. data, target, out and options are those of ``fit``.
     progress: whether a bar (in a terminal or a notebook) or a line per trial is
-        written to stderr. on_event, on_phase,
+        written to stderr.
+    begun: since when time_limit counts and the run is timed, on time.monotonic's clock; None
+        for now. The command line gives the start of its process. on_event, on_phase,
     on_note: told what happens, where we are, and what a user should know at once. Ctrl-C or `advisor stop`
         ends the search cleanly; the same call goes on with it, ``finish`` makes a model of what is there.
         Raises UserError for whatever the user can fix.
     """
-    begun = time.monotonic()
+    begun = time.monotonic() if begun is None else begun
     _check_limits(trials or int(searched_run(data) is not None), time_limit, trial_time_limit, strategy)
     objective, working_dir = remembered(data, objective, working_dir)
     own = _own_objective(objective, working_dir)
@@ -169,7 +172,8 @@ def tune(
         on_event, on_note = _both(live.event, on_event), _both(live.note, on_note)
         on_phase = _both(live.phase, on_phase)
         pool = _start_workers(executor, address, workers, gpus_per_worker, working_dir, own)
-        closed = stack.enter_context(_closing(pool))
+        working = stack.enter_context(ExitStack())
+        closed = working.enter_context(_closing(pool))
         from advisor.workflows import search as run_search
         from advisor.workflows.open_run import open_run, write_advice
 
@@ -219,8 +223,8 @@ def tune(
             )
         except (FinalStopped, KeyboardInterrupt):
             return RunResult(run.path, document, None, interrupted=True)
-        document["seconds"] = time.monotonic() - begun
-        results.write_results(run, advice, model, document)
+        working.close()  # the workers' end is a part of the run's seconds
+        document = results.write_in_time(run, advice, model, document, begun)
         if trials == 0:
             keep_request(
                 run, replace(request, trials=len(found.trials))
@@ -268,6 +272,7 @@ def finish(
     should_stop: Callable[[], bool] | None = None,
     on_phase: Callable[[str], None] | None = None,
     on_note: Callable[[str], None] | None = None,
+    begun: float | None = None,
 ) -> RunResult:
     """The final, a model and a report from the trials that a stopped search has
     finished. ``advisor finish`` is this.
@@ -296,6 +301,7 @@ def finish(
         should_stop=should_stop,
         on_phase=on_phase,
         on_note=on_note,
+        begun=begun,
     )
 
 

@@ -93,7 +93,7 @@ def test_the_public_names_are_found_and_show_their_keywords(frame):
 
 def test_the_commands_have_the_options_of_the_functions():
     """A keyword of Python is an option of the command line, under the same name."""
-    python_only = {"on_event", "on_phase", "on_note", "should_stop", "data", "target"}
+    python_only = {"on_event", "on_phase", "on_note", "should_stop", "begun", "data", "target"}
     for name, function in {
         "recommend": advisor.recommend,
         "train": advisor.fit,

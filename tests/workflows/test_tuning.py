@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -24,7 +25,7 @@ from advisor.errors import UserError
 from advisor.files import read_json
 from advisor.objectives.jobs import WorkerData, search_job
 from advisor.objectives.networks import TrainingObjective
-from advisor.report.page import render_html
+from advisor.report.page import over_limit, render_html
 from advisor.runs.model import tempered
 from advisor.training.losses import row_losses
 from advisor.workflows import final as contest
@@ -155,6 +156,31 @@ def test_a_time_limit_still_leaves_a_model(here):
     assert result.document["search"]["timed_out"]
     assert result.model is not None
     assert advisor.load_model("run").predict(table()).shape == (80,)
+
+
+def test_a_time_limit_counts_from_when_the_command_began(here):
+    """The start of the program is a part of it, and the verdict says so."""
+    begun = time.monotonic() - 100
+    result = advisor.tune(table(), "y", trials=3, time_limit=60, begun=begun, out="run", **HERE)
+    assert result.document["search"]["timed_out"] and result.document["seconds"] > 100
+    assert "s more than the time limit of 60 s" in Path("run/report.html").read_text()
+    assert result.document == read_json(Path("run/result.json"))
+
+
+@pytest.mark.parametrize(("took", "written"), [(5, 1), (80, 2)])
+def test_a_page_that_takes_a_run_over_its_limit_says_so(monkeypatch, took, written):
+    """took: of a limit of 60 s, the writing alone."""
+    now, documents = [0.0], []
+
+    def write(run, advice, model, document):
+        documents.append(document)
+        now[0] += took
+
+    monkeypatch.setattr(results.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(results, "write_results", write)
+    kept = results.write_in_time(None, None, None, {"time_limit": 60.0}, 0.0)
+    assert len(documents) == written and kept == documents[-1]
+    assert over_limit(kept["seconds"], 60.0) == (written > 1)
 
 
 def failing(monkeypatch, fails, spoil):
@@ -500,7 +526,7 @@ def test_two_renderings_are_the_same_bytes(tuned):
     assert len(text) < 2_000_000
     assert_self_contained(text)
     code = (
-        "import sys, yaml, json; from pathlib import Path; from advisor.report.page import render_html; run "
+        "import sys, yaml, json; from pathlib import Path; from advisor.report.page import over_limit, render_html; run "
         "= Path(sys.argv[1]);"
         "recommendation = yaml.safe_load((run / 'recommendation.yaml').read_text());"
         "facts, result = (json.loads((run / name).read_text()) for name in ('facts.json', 'result.json'));"
