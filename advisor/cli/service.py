@@ -1,0 +1,126 @@
+"""`advisor serve` and `advisor token`: the options of the service, which is loaded when one of them runs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import click
+
+from advisor.console import echo, say
+from advisor.errors import UserError
+from advisor.service.settings import DATA, DEFAULT_PROJECT, PORT, SCOPES, ServiceLimits, ServiceSettings
+
+
+def where_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say where the service keeps things."""
+    data = click.option(
+        "--data", metavar="DIR", default=DATA, show_default=True, help="For uploads, runs and the database."
+    )
+    database = click.option(
+        "--database", metavar="URL", help="postgresql://USER@HOST/NAME in place of the embedded database."
+    )
+    return data(database(command))
+
+
+def check_service() -> None:
+    """UserError when what the service needs is not installed."""
+    if find_spec("fastapi") is None or find_spec("uvicorn") is None:
+        raise UserError("the service is not installed: pip install 'tuning-advisor[service]'")
+
+
+@click.command()
+@where_options
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Where to listen; 0.0.0.0 is everywhere."
+)
+@click.option(
+    "--port", default=PORT, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one."
+)
+@click.option(
+    "--allow-host", "hosts", multiple=True, metavar="HOST[:PORT]", help="A name that clients may call it by."
+)
+@click.option(
+    "--address", "cluster", metavar="ADDRESS", help="A Ray cluster for tuning jobs; else they run here."
+)
+@click.option("--https", "secure", is_flag=True, help="Browsers reach it by https alone, through a proxy.")
+@click.option("--requests-a-minute", type=click.IntRange(1), help="Of each token.")
+@click.option(
+    "--days", type=click.FloatRange(min=0, min_open=True), help="Until a project's data are deleted."
+)
+@click.option("--quiet", is_flag=True, help="No line of log for each request.")
+def serve(
+    data: str,
+    database: str | None,
+    host: str,
+    port: int,
+    hosts: tuple[str, ...],
+    cluster: str | None,
+    secure: bool,
+    requests_a_minute: int | None,
+    days: float | None,
+    quiet: bool,
+) -> None:
+    """Serve advice, ask and tell, and tuning over HTTP, with a page for people.
+
+    Prints a URL that opens the page once. Programs need a token: `advisor token create`.
+    """
+    check_service()
+    from advisor.service.server import serve_until_stopped
+
+    limits = ServiceLimits()
+    limits = limits if requests_a_minute is None else replace(limits, requests_a_minute=requests_a_minute)
+    limits = limits if days is None else replace(limits, days=days)
+    settings = ServiceSettings(Path(data), database, host, port, hosts, cluster, secure, limits)
+    serve_until_stopped(settings, logging.WARNING if quiet else logging.INFO)
+
+
+@click.group()
+def token() -> None:
+    """The tokens by which programs and people reach the service: create, list, revoke."""
+
+
+@token.command("create")
+@where_options
+@click.option("--project", default=DEFAULT_PROJECT, show_default=True, help="Made where it is missing.")
+@click.option(
+    "--scope", type=click.Choice(SCOPES), default="advise", show_default=True, help="Each holds those before."
+)
+@click.option("--name", default="", help="What it is for.")
+@click.option("--days", type=click.FloatRange(min=0, min_open=True), help="Until it expires; else never.")
+def token_create(
+    data: str, database: str | None, project: str, scope: str, name: str, days: float | None
+) -> None:
+    """Make a token and print it. It is shown once and kept nowhere."""
+    check_service()
+    from advisor.service.server import operator_token
+
+    echo(operator_token(ServiceSettings(Path(data), database), project, name or scope, scope, days).secret)
+
+
+@token.command("list")
+@where_options
+def token_list(data: str, database: str | None) -> None:
+    """The tokens of all projects: id, project, scope, what for; never their secrets."""
+    check_service()
+    from advisor.service.server import operator_tokens
+
+    for row in operator_tokens(ServiceSettings(Path(data), database)):
+        state = "revoked" if row["revoked"] else "valid"
+        echo(f"{row['id']}  {row['of']}  {row['scope']:6}  {state:7}  {row['name']}")
+
+
+@token.command("revoke")
+@where_options
+@click.argument("token_id")
+def token_revoke(data: str, database: str | None, token_id: str) -> None:
+    """Make a token worthless. TOKEN_ID as `advisor token list` tells it."""
+    check_service()
+    from advisor.service.server import operator_revoke
+
+    operator_revoke(ServiceSettings(Path(data), database), token_id)
+    say(f"{token_id} is revoked")

@@ -1,0 +1,132 @@
+"""The application: its parts put together, and the routes that belong to none of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+from collections.abc import AsyncIterator
+from typing import Any
+
+import sqlalchemy as sa
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.types import ASGIApp
+
+from advisor import __version__
+from advisor.service import accounts, advice, datasets, tables
+from advisor.service.access import Admin, Reader, ServiceState, State
+from advisor.service.datasets import ReadingPlaces
+from advisor.service.gateway import Gateway, Numbers
+from advisor.service.problems import Problem, add_problem_handlers
+from advisor.service.security import Buckets, Doorkeeper
+from advisor.service.settings import DEFAULT_PROJECT, ServiceSettings
+from advisor.service.store import Store, now
+
+TIDY_SECONDS = 3600.0
+"""How often it is looked at what has become too old."""
+TITLE = "Tuning advisor"
+WORDS = (
+    "Advice before you tune a neural network, and the tuning. Every error is a problem document (RFC 9457)."
+)
+
+
+def make_app(settings: ServiceSettings) -> FastAPI:
+    """The application for one server. UserError when its database does not answer.
+
+    It has to be wrapped by ``guarded`` before it is served.
+    """
+    settings.data.mkdir(parents=True, exist_ok=True)
+    store = Store(settings.database_url)
+    state = ServiceState(
+        settings, store, Doorkeeper(store), Numbers(), Buckets(settings.limits.requests_a_minute)
+    )
+
+    @contextlib.asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        state.parts[ReadingPlaces] = ReadingPlaces()
+        state.parts[advice.AdviceDesk] = advice.AdviceDesk()
+        tidying = asyncio.create_task(_tidy_for_ever(state))
+        try:
+            yield
+        finally:
+            tidying.cancel()
+            await asyncio.to_thread(store.close)
+
+    app = FastAPI(
+        title=TITLE,
+        description=WORDS,
+        version=__version__,
+        lifespan=life,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.service = state
+    add_problem_handlers(app)
+    for part in (accounts, datasets, advice):
+        app.include_router(part.router)
+    _add_own_routes(app)
+    return app
+
+
+def guarded(app: FastAPI) -> ASGIApp:
+    """The application behind its gateway, as it is served."""
+    state: ServiceState = app.state.service
+    return Gateway(app, state.settings, state.numbers)
+
+
+def _add_own_routes(app: FastAPI) -> None:
+    @app.get("/healthz", tags=["operation"])
+    async def health(state: State) -> JSONResponse:
+        """Whether the service and its database answer. The only route that needs no token."""
+        try:
+            await state.store.reading(lambda connection: connection.execute(sa.text("SELECT 1")))
+        except sa.exc.SQLAlchemyError:
+            return JSONResponse({"status": "the database does not answer"}, 503)
+        return JSONResponse({"status": "ok"})
+
+    @app.get("/metrics", tags=["operation"], response_class=Response)
+    async def metrics(who: Admin, state: State) -> Response:
+        """Numbers for Prometheus, over all projects: for an admin of the project that the operator has."""
+        row = await row_of_project(state, who.project)
+        if row["name"] != DEFAULT_PROJECT:
+            raise Problem(403, f"the numbers are for admins of the project '{DEFAULT_PROJECT}'")
+        text = generate_latest(state.numbers.registry)
+        return Response(text, media_type=CONTENT_TYPE_LATEST)
+
+    @app.get("/openapi.json", tags=["operation"])
+    async def openapi(request: Request, who: Reader) -> dict[str, Any]:
+        """What every route takes and gives."""
+        whole: dict[str, Any] = request.app.openapi()
+        return whole
+
+
+async def row_of_project(state: ServiceState, project: str) -> sa.RowMapping:
+    """A project's row."""
+    query = sa.select(tables.projects).where(tables.projects.c.id == project)
+    return await state.store.reading(lambda connection: connection.execute(query).mappings().one())
+
+
+async def _tidy_for_ever(state: ServiceState) -> None:
+    while True:
+        await asyncio.to_thread(delete_old, state)
+        await asyncio.sleep(TIDY_SECONDS)
+
+
+def delete_old(state: ServiceState) -> None:
+    """Delete what is older than a project's days: rows, then the files that no row names any more."""
+    oldest = now() - state.settings.limits.days * 86_400
+
+    def write(connection: sa.Connection) -> None:
+        for table in (tables.datasets, tables.recommendations, tables.audit, tables.keys):
+            connection.execute(sa.delete(table).where(table.c.created < oldest))
+        connection.execute(sa.delete(tables.sessions).where(tables.sessions.c.expires < now()))
+
+    state.store.write(write)
+    home = state.settings.data / "projects"
+    known = state.store.read(lambda connection: set(connection.scalars(sa.select(tables.datasets.c.id))))
+    for folder in home.glob("*/datasets/*"):
+        if folder.name not in known:
+            shutil.rmtree(folder, ignore_errors=True)
