@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from advisor.cli.options import Choice, examples
 from advisor.console import echo, say
 from advisor.errors import UserError
 from advisor.service.settings import DATA, DEFAULT_PROJECT, PORT, SCOPES, ServiceLimits, ServiceSettings
@@ -33,7 +34,12 @@ def check_service() -> None:
         raise UserError("the service is not installed: pip install 'tuning-advisor[service]'")
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "advisor serve --data /srv/advisor",
+        "advisor serve --host 0.0.0.0 --allow-host tuning.example.org --database postgresql://advisor@db/advisor",
+    )
+)
 @where_options
 @click.option(
     "--host", default="127.0.0.1", show_default=True, help="Where to listen; 0.0.0.0 is everywhere."
@@ -79,16 +85,20 @@ def serve(
     serve_until_stopped(settings, logging.WARNING if quiet else logging.INFO)
 
 
-@click.group()
+@click.group(
+    epilog=examples("advisor token create --scope run --name nightly", "advisor token revoke tk_0123abcd")
+)
 def token() -> None:
     """The tokens by which programs and people reach the service: create, list, revoke."""
 
 
-@token.command("create")
+@token.command(
+    "create", epilog=examples("advisor token create", "advisor token create --project vision --scope admin")
+)
 @where_options
 @click.option("--project", default=DEFAULT_PROJECT, show_default=True, help="Made where it is missing.")
 @click.option(
-    "--scope", type=click.Choice(SCOPES), default="advise", show_default=True, help="Each holds those before."
+    "--scope", type=Choice(SCOPES), default="advise", show_default=True, help="Each holds those before."
 )
 @click.option("--name", default="", help="What it is for.")
 @click.option("--days", type=click.FloatRange(min=0, min_open=True), help="Until it expires; else never.")
@@ -102,7 +112,7 @@ def token_create(
     echo(operator_token(ServiceSettings(Path(data), database), project, name or scope, scope, days).secret)
 
 
-@token.command("list")
+@token.command("list", epilog=examples("advisor token list", "advisor token list --data /srv/advisor"))
 @where_options
 def token_list(data: str, database: str | None) -> None:
     """The tokens of all projects: id, project, scope, what for; never their secrets."""
@@ -114,7 +124,12 @@ def token_list(data: str, database: str | None) -> None:
         echo(f"{row['id']}  {row['of']}  {row['scope']:6}  {state:7}  {row['name']}")
 
 
-@token.command("revoke")
+@token.command(
+    "revoke",
+    epilog=examples(
+        "advisor token revoke tk_0123abcd", "advisor token revoke tk_0123abcd --data /srv/advisor"
+    ),
+)
 @where_options
 @click.argument("token_id")
 def token_revoke(data: str, database: str | None, token_id: str) -> None:

@@ -1,14 +1,55 @@
-"""A server process of its own for the tests of the service, and requests to it."""
+"""What the tests of the service share: an application in this process, and a server process of its own."""
 
 import contextlib
 import json
-import os
 import re
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
+from pathlib import Path
+
+from fastapi.testclient import TestClient
+
+from advisor.service.app import guarded, make_app
+from advisor.service.security import make_project, make_token
+from advisor.service.settings import SCOPES, ServiceLimits, ServiceSettings
+
+ROWS = "a,b,y\n" + "\n".join(
+    f"{i % 7},{(i * 5) % 11},{'yes' if (i % 7) + (i * 5) % 11 > 8 else 'no'}" for i in range(80)
+)
+
+
+class Client(TestClient):
+    """headers: of the token that is used where a request brings none."""
+
+    def __init__(self, app, tokens):
+        super().__init__(guarded(app), base_url="http://127.0.0.1:8571", raise_server_exceptions=False)
+        self.tokens, self.app_itself = tokens, app
+        self.headers["Authorization"] = f"Bearer {tokens['admin']}"
+
+    def as_(self, name):
+        return {"Authorization": f"Bearer {self.tokens[name]}"}
+
+    def upload(self, content=None, name="d.csv"):
+        content = ROWS.encode() if content is None else content
+        made = self.post("/v1/datasets", json={"name": name, "size": len(content)}).json()
+        answer = self.patch(f"/v1/datasets/{made['id']}/content", content=content)
+        assert answer.json()["complete"], answer.text
+        return made["id"]
+
+
+def make_client(folder, **limits):
+    app = make_app(ServiceSettings(folder, limits=ServiceLimits(**limits)))
+
+    def write(connection):
+        project, other = make_project(connection, "default"), make_project(connection, "other")
+        tokens = {scope: make_token(connection, project, scope, scope).secret for scope in SCOPES}
+        return {**tokens, "other": make_token(connection, other, "other", "admin").secret}
+
+    return Client(app, app.state.service.store.write(write))
 
 
 @dataclass
@@ -57,10 +98,12 @@ class NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 def advisor(*words, **options):
-    return subprocess.run([sys.executable, "-m", "advisor", *words], capture_output=True, text=True, check=True, **options)
+    return subprocess.run(
+        [sys.executable, "-m", "advisor", *words], capture_output=True, text=True, check=True, **options
+    )
 
 
-def make_token(data, *words):
+def new_token(data, *words):
     return advisor("token", "create", "--data", str(data), *words).stdout.strip()
 
 
@@ -68,23 +111,24 @@ def make_token(data, *words):
 def serving(data, *options, scope="admin"):
     """A server on a free port, with a token of the default project."""
     command = [sys.executable, "-m", "advisor", "serve", "--data", str(data), "--port", "0", *options]
-    log = open(os.path.join(str(data), "log"), "a+")
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=str(data))
+    with Path(data, "log").open("a") as log:
+        yield from _served(process, data, scope, log)
+
+
+def _served(process, data, scope, log):
     try:
         first, second = process.stderr.readline(), process.stderr.readline()
         url = re.search(r"http://\S+", first)
         assert url, first + second + process.stderr.read()
         drain(process, log)
-        yield Server(url[0], str(data), make_token(data, "--scope", scope), process, second.split()[-1])
+        yield Server(url[0], str(data), new_token(data, "--scope", scope), process, second.split()[-1])
     finally:
         process.terminate()
         process.wait(15)
-        log.close()
 
 
 def drain(process, log):
-    import threading
-
     def copy():
         for line in process.stderr:
             log.write(line)
