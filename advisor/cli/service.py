@@ -14,7 +14,7 @@ import click
 from advisor.cli.options import Choice, examples
 from advisor.console import echo, say
 from advisor.errors import UserError
-from advisor.service.settings import DATA, DEFAULT_PROJECT, PORT, SCOPES, ServiceLimits, ServiceSettings
+from advisor.service.base.settings import DATA, DEFAULT_PROJECT, PORT, SCOPES, ServiceLimits, ServiceSettings
 
 
 def where_options(command: Callable[..., Any]) -> Callable[..., Any]:

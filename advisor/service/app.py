@@ -15,14 +15,15 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.types import ASGIApp
 
 from advisor import __version__
-from advisor.service import accounts, advice, datasets, tables
-from advisor.service.access import Admin, Reader, ServiceState, State
-from advisor.service.datasets import ReadingPlaces
-from advisor.service.gateway import Gateway, Numbers
-from advisor.service.problems import Problem, add_problem_handlers
-from advisor.service.security import Buckets, Doorkeeper
-from advisor.service.settings import DEFAULT_PROJECT, ServiceSettings
-from advisor.service.store import Store, now
+from advisor.service.base import tables
+from advisor.service.base.access import Admin, Reader, ServiceState, State
+from advisor.service.base.gateway import Gateway, Numbers
+from advisor.service.base.problems import Problem, add_problem_handlers
+from advisor.service.base.security import Buckets, Doorkeeper
+from advisor.service.base.settings import DEFAULT_PROJECT, ServiceSettings
+from advisor.service.base.store import Store, now
+from advisor.service.routes import accounts, advice, datasets
+from advisor.service.routes.datasets import ReadingPlaces
 
 TIDY_SECONDS = 3600.0
 """How often it is looked at what has become too old."""

@@ -14,13 +14,13 @@ import uvicorn
 
 from advisor.console import say
 from advisor.errors import UserError
-from advisor.service import tables
-from advisor.service.access import ServiceState
 from advisor.service.app import guarded, make_app
-from advisor.service.gateway import log_as_json
-from advisor.service.security import NewToken, make_project, make_token, revoke_token
-from advisor.service.settings import DEFAULT_PROJECT, ServiceSettings
-from advisor.service.store import Store
+from advisor.service.base import tables
+from advisor.service.base.access import ServiceState
+from advisor.service.base.gateway import log_as_json
+from advisor.service.base.security import NewToken, make_project, make_token, revoke_token
+from advisor.service.base.settings import DEFAULT_PROJECT, ServiceSettings
+from advisor.service.base.store import Store
 
 STOP_SECONDS = 8
 """So long requests under way may take when the service is told to stop; all is over within 10 seconds."""

@@ -14,8 +14,8 @@ from pathlib import Path
 from fastapi.testclient import TestClient
 
 from advisor.service.app import guarded, make_app
-from advisor.service.security import make_project, make_token
-from advisor.service.settings import SCOPES, ServiceLimits, ServiceSettings
+from advisor.service.base.security import make_project, make_token
+from advisor.service.base.settings import SCOPES, ServiceLimits, ServiceSettings
 
 ROWS = "a,b,y\n" + "\n".join(
     f"{i % 7},{(i * 5) % 11},{'yes' if (i % 7) + (i * 5) % 11 > 8 else 'no'}" for i in range(80)

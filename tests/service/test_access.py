@@ -9,8 +9,8 @@ import pytest
 import serving
 
 from advisor.errors import UserError
-from advisor.service.security import Buckets, Doorkeeper, make_project, make_token
-from advisor.service.store import Store
+from advisor.service.base.security import Buckets, Doorkeeper, make_project, make_token
+from advisor.service.base.store import Store
 
 
 def test_every_route_but_health_needs_a_token(client):

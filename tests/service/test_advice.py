@@ -96,7 +96,7 @@ def test_why_what_if_and_the_report(client, advised):
 
 
 def test_after_a_restart_the_questions_are_answered_alike(client, advised):
-    from advisor.service.advice import AdviceDesk
+    from advisor.service.routes.advice import AdviceDesk
 
     place = f"{advised.headers['location']}/report.json"
     before = client.get(place).json()

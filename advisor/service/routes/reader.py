@@ -1,6 +1,6 @@
 """What reads an upload: a process of its own, with bounds on its memory and its time.
 
-``python -m advisor.service.reader`` is started by ``advisor.data.isolation``. Whatever a hostile file does
+``python -m advisor.service.routes.reader`` is started by ``advisor.data.isolation``. Whatever a hostile file does
 to a reader, it does it here, where no token and no other upload is.
 """
 
@@ -14,11 +14,11 @@ from typing import IO, Any
 
 from advisor.data import isolation
 from advisor.errors import UserError, shown
-from advisor.service.problems import Problem
+from advisor.service.base.problems import Problem
 
 SHOWN_ROWS, SHOWN_COLUMNS, SHOWN_CELL, JUDGED = 8, 200, 80, 10_000
 """Of a preview: rows, columns, characters of a cell; and the rows that types are judged by."""
-READER = "advisor.service.reader"
+READER = "advisor.service.routes.reader"
 
 
 def read_apart(

@@ -24,7 +24,7 @@ from sqlalchemy.engine import Connection, Engine, RowMapping
 
 from advisor.errors import UserError
 from advisor.search.database import checked_url, failures
-from advisor.service import tables
+from advisor.service.base import tables
 
 T = TypeVar("T")
 Work = Callable[[Connection], T]

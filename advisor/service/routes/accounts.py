@@ -9,11 +9,11 @@ from fastapi.responses import JSONResponse
 from pydantic import Field
 from sqlalchemy.engine import RowMapping
 
-from advisor.service import tables
-from advisor.service.access import Admin, Body, Cursor, Limit, Reader, State, listed
-from advisor.service.problems import not_found
-from advisor.service.security import make_token, note_action, revoke_token
-from advisor.service.settings import Scope
+from advisor.service.base import tables
+from advisor.service.base.access import Admin, Body, Cursor, Limit, Reader, State, listed
+from advisor.service.base.problems import not_found
+from advisor.service.base.security import make_token, note_action, revoke_token
+from advisor.service.base.settings import Scope
 
 router = APIRouter(prefix="/v1", tags=["projects and tokens"])
 MOST_DAYS = 3650

@@ -36,8 +36,8 @@ from advisor.rules.provenance import (
     with_facts,
 )
 from advisor.rules.recommendation import Finding, Recommendation, advise, own_values
-from advisor.service import tables
-from advisor.service.access import (
+from advisor.service.base import tables
+from advisor.service.base.access import (
     Admin,
     Adviser,
     Body,
@@ -52,10 +52,10 @@ from advisor.service.access import (
     row_of,
     with_etag,
 )
-from advisor.service.datasets import ReadingPlaces, complete_file, project_folder
-from advisor.service.problems import Problem
-from advisor.service.security import Principal, note_action
-from advisor.service.store import new_id, now
+from advisor.service.base.problems import Problem
+from advisor.service.base.security import Principal, note_action
+from advisor.service.base.store import new_id, now
+from advisor.service.routes.datasets import ReadingPlaces, complete_file, project_folder
 
 router = APIRouter(prefix="/v1", tags=["advice"])
 REPORT_POLICY = (
@@ -176,8 +176,8 @@ async def create_recommendation(
         "name": str(document["data"].get("name", ""))[:200],
         "dataset": body.dataset,
         "options": json.dumps(options),
-        "facts": packed(known.facts.to_dict()),
-        "document": packed(document),
+        "facts": packed_document(known.facts.to_dict()),
+        "document": packed_document(document),
     }
     state.parts[AdviceDesk].keep(row["id"], known)
 
@@ -286,18 +286,22 @@ async def known_advice(state: ServiceState, who: Principal, row_id: str) -> Know
         if row["dataset"] is None:
             options["rules"] = [str(path) for path in await _rule_folders(state, who, options["rules"])]
         known = await asyncio.to_thread(
-            known_of, unpacked(row["facts"]), unpacked(row["document"]), options["fixed"], options
+            known_of,
+            opened_document(row["facts"]),
+            opened_document(row["document"]),
+            options["fixed"],
+            options,
         )
         desk.keep(row_id, known)
     return known
 
 
-def packed(document: Any) -> bytes:
+def packed_document(document: Any) -> bytes:
     """A document as it is kept."""
     return zlib.compress(json.dumps(document, separators=(",", ":"), default=str).encode(), 1)
 
 
-def unpacked(content: bytes) -> Any:
+def opened_document(content: bytes) -> Any:
     """A document that was kept."""
     return json.loads(zlib.decompress(content))
 
@@ -329,7 +333,7 @@ async def list_recommendations(
 async def get_recommendation(request: Request, recommendation_id: str, who: Reader, state: State) -> Response:
     """Configuration, space, findings and provenance, as they were answered first."""
     row = await row_of(state, tables.recommendations, who, recommendation_id, "recommendation")
-    return with_etag(request, shown_recommendation(row, unpacked(row["document"])))
+    return with_etag(request, shown_recommendation(row, opened_document(row["document"])))
 
 
 @router.get("/recommendations/{recommendation_id}/why/{parameter}")

@@ -16,8 +16,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from advisor.service.problems import MEDIA_TYPE, problem_bytes
-from advisor.service.settings import LOOPBACK, ServiceSettings
+from advisor.service.base.problems import MEDIA_TYPE, problem_bytes
+from advisor.service.base.settings import LOOPBACK, ServiceSettings
 
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "

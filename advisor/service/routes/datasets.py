@@ -20,8 +20,8 @@ from fastapi.responses import JSONResponse
 from pydantic import Field
 from sqlalchemy.engine import Connection, RowMapping
 
-from advisor.service import tables
-from advisor.service.access import (
+from advisor.service.base import tables
+from advisor.service.base.access import (
     Adviser,
     Body,
     Cursor,
@@ -34,10 +34,10 @@ from advisor.service.access import (
     once,
     row_of,
 )
-from advisor.service.problems import Problem
-from advisor.service.reader import read_apart
-from advisor.service.security import Principal, note_action
-from advisor.service.store import new_id, now
+from advisor.service.base.problems import Problem
+from advisor.service.base.security import Principal, note_action
+from advisor.service.base.store import new_id, now
+from advisor.service.routes.reader import read_apart
 
 router = APIRouter(prefix="/v1/datasets", tags=["data sets"])
 ENDINGS = (".csv", ".tsv", ".txt", ".parquet", ".xlsx", ".arff", ".npz", ".npy")

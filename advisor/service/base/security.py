@@ -20,9 +20,9 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from advisor.errors import UserError, did_you_mean
-from advisor.service import tables
-from advisor.service.settings import SCOPES, Scope
-from advisor.service.store import Store, new_id, now
+from advisor.service.base import tables
+from advisor.service.base.settings import SCOPES, Scope
+from advisor.service.base.store import Store, new_id, now
 
 PREFIX = "adv"
 SESSION_COOKIE = "advisor_session"

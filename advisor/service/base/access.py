@@ -18,12 +18,12 @@ from fastapi.security import HTTPBearer
 from pydantic import BaseModel, ConfigDict, model_validator
 from sqlalchemy.engine import Connection, RowMapping
 
-from advisor.service import tables
-from advisor.service.gateway import Numbers
-from advisor.service.problems import Problem, not_found
-from advisor.service.security import SESSION_COOKIE, Buckets, Doorkeeper, Principal, digest_of
-from advisor.service.settings import Scope, ServiceSettings
-from advisor.service.store import RowPage, Store, now, page_of
+from advisor.service.base import tables
+from advisor.service.base.gateway import Numbers
+from advisor.service.base.problems import Problem, not_found
+from advisor.service.base.security import SESSION_COOKIE, Buckets, Doorkeeper, Principal, digest_of
+from advisor.service.base.settings import Scope, ServiceSettings
+from advisor.service.base.store import RowPage, Store, now, page_of
 
 MOST_DEPTH, MOST_VALUES, MOST_TEXT = 24, 200_000, 200_000
 """How deep and how large a JSON body may be. facts.json of 10,000 columns has 150,000 values."""
