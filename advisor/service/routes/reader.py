@@ -1,7 +1,7 @@
 """What reads an upload: a process of its own, with bounds on its memory and its time.
 
-``python -m advisor.service.routes.reader`` is started by ``advisor.data.isolation``. Whatever a hostile file does
-to a reader, it does it here, where no token and no other upload is.
+``python -m advisor.service.routes.reader`` is started by ``advisor.data.isolation``. Whatever a hostile
+file does to a reader, it does it here, where no token and no other upload is.
 """
 
 from __future__ import annotations
