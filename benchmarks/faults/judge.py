@@ -1,0 +1,222 @@
+"""Is the debugger right? Our own small programs after public faults, each with its repaired twin; healthy networks that
+somebody spoilt; and healthy networks as they are.
+
+    python benchmarks/faults/judge.py                      # goes on where it was stopped; --fresh begins again
+    python benchmarks/faults/judge.py --only softmax       # cases whose name holds a word, with what was said of them
+    python benchmarks/faults/judge.py --debugger umlaut    # a peer on the same programs
+    python benchmarks/faults/judge.py --scores             # do the faults hurt, and do the repairs help?
+
+A third of the names (by hash) is held back: it is counted apart, and its rows are shown only with --all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pairs_network  # noqa: F401
+import pairs_output  # noqa: F401
+import pairs_setup  # noqa: F401
+import torch
+from healthy import HEALTHY, held_back, mutants
+from peers import PEERS, Said
+from program import CASES, Program, score, train
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE.parent / "results"
+sys.path.insert(0, str(HERE.parent))
+from resumable import keep, kept  # noqa: E402
+
+Row = dict[str, Any]
+LOUD = ("error", "warning")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One program to judge. kind: buggy, fixed, mutant or healthy."""
+
+    name: str
+    kind: str
+    labels: tuple[frozenset[str], ...]
+    make: Callable[[], Program]
+
+
+def subjects() -> Iterator[Subject]:
+    for case in CASES:
+        yield Subject(case.name, "buggy", case.labels, lambda c=case: c.make(False))
+        yield Subject(case.name, "fixed", case.labels, lambda c=case: c.make(True))
+    for name, labels, make in mutants():
+        yield Subject(name, "mutant", (frozenset(labels.split("|")),), make)
+    for name, make in HEALTHY.items():
+        yield Subject(name, "healthy", (), make)
+
+
+def measure(subject: Subject, debugger: Callable[[Program], list[Said]]) -> Row:
+    program, refused = subject.make(), ""
+    begin, busy = time.perf_counter(), time.process_time()
+    try:
+        said = debugger(program)
+    except Exception as error:  # noqa: BLE001  # a refusal is a result
+        said, refused = [], f"{type(error).__name__}: {error}"
+    seconds, busy = time.perf_counter() - begin, time.process_time() - busy
+    loud = [s for s in said if s.level in LOUD]
+    categories = {c for s in loud for c in s.categories}
+    return {
+        "name": subject.name,
+        "kind": subject.kind,
+        "held_back": held_back(subject.name),
+        "labels": ["|".join(sorted(label)) for label in subject.labels],
+        "found": [bool(label & categories) for label in subject.labels],
+        "codes": sorted({f"{s.level}:{s.code}" for s in said}),
+        "loud": len(loud),
+        "seconds": round(seconds, 2),
+        "processor": round(busy, 2),
+        "refused": refused,
+    }
+
+
+def figures(rows: Sequence[Row]) -> dict[str, float]:
+    """What is judged, of some rows."""
+    by = {(r["name"], r["kind"]): r for r in rows}
+    faulty = [r for r in rows if r["kind"] in ("buggy", "mutant")]
+    pairs = [(r, by[r["name"], "fixed"]) for r in rows if r["kind"] == "buggy" and (r["name"], "fixed") in by]
+    labels = [f for r in faulty if r["kind"] == "buggy" for f in r["found"]]
+    mutants_found = [f for r in faulty if r["kind"] == "mutant" for f in r["found"]]
+    twins = [r["loud"] > 0 for r in rows if r["kind"] == "fixed"]
+    told = [
+        any(b["found"]) and set(_loud(b)) != set(_loud(f)) and not set(_loud(b)) <= set(_loud(f))
+        for b, f in pairs
+    ]
+    quiet = [r["loud"] > 0 for r in rows if r["kind"] == "healthy"]
+    seconds = sorted(r["processor"] for r in rows)
+
+    def share(values: Sequence[bool]) -> float:
+        return sum(values) / len(values) if values else float("nan")
+
+    return {
+        "pairs": len(pairs),
+        "category recall, pairs": share(labels),
+        "category recall, mutants": share(mutants_found),
+        "false alarms on twins": share(twins),
+        "pairs told apart": share(told),
+        "healthy with a warning": share(quiet),
+        "refused": sum(bool(r["refused"]) for r in rows),
+        "processor seconds, median": seconds[len(seconds) // 2] if seconds else float("nan"),
+        "processor seconds, most": seconds[-1] if seconds else float("nan"),
+    }
+
+
+def _loud(row: Row) -> list[str]:
+    return [code for code in row["codes"] if code.split(":")[0] in LOUD]
+
+
+def table(rows: Sequence[Row]) -> str:
+    parts = {
+        "development": [r for r in rows if not r["held_back"]],
+        "held back": [r for r in rows if r["held_back"]],
+        "all": list(rows),
+    }
+    columns = {name: figures(part) for name, part in parts.items()}
+    lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for key in columns["all"]:
+        whole = key in ("pairs", "refused")
+        cells = [f"{c[key]:.0f}" if whole else f"{c[key]:.2f}" for c in columns.values()]
+        lines.append(f"| {key} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def wrong(rows: Sequence[Row]) -> list[str]:
+    """Every miss and every false alarm, by name."""
+    lines = []
+    for r in rows:
+        if r["kind"] in ("buggy", "mutant"):
+            missed = [label for label, found in zip(r["labels"], r["found"], strict=True) if not found]
+            if missed:
+                lines.append(
+                    f"- missed in {r['name']}: {', '.join(missed)} (said: {', '.join(_loud(r)) or 'nothing'})"
+                )
+        elif r["loud"]:
+            which = "the twin of " if r["kind"] == "fixed" else ""
+            lines.append(f"- false alarm on {which}{r['name']}: {', '.join(_loud(r))}")
+        if r["refused"]:
+            lines.append(f"- refused ({r['kind']}) {r['name']}: {r['refused'][:150]}")
+    return lines
+
+
+def judge(args: argparse.Namespace) -> None:
+    path = RESULTS / f"faults-{args.debugger}.jsonl"
+    if args.fresh:
+        path.unlink(missing_ok=True)
+    rows = [] if args.only else kept(path)
+    done = {(r["name"], r["kind"]) for r in rows}
+    chosen = [s for s in subjects() if not args.only or any(word in s.name for word in args.only)]
+    for subject in chosen:
+        if (subject.name, subject.kind) in done or (args.only and held_back(subject.name) and not args.all):
+            continue
+        rows.append(measure(subject, PEERS[args.debugger]))
+        if args.only:
+            print(
+                subject.kind,
+                subject.name,
+                rows[-1]["labels"],
+                rows[-1]["found"],
+                rows[-1]["codes"],
+                rows[-1]["refused"],
+                rows[-1]["seconds"],
+            )
+        else:
+            keep(path, rows[-1])
+    print(table(rows))
+    print("\n".join(wrong([r for r in rows if args.all or not r["held_back"]])))
+    if not args.only:
+        (RESULTS / f"faults-{args.debugger}.md").write_text(
+            f"# Faults, judged by {args.debugger}\n\n{table(rows)}\n"
+        )
+
+
+def scores(args: argparse.Namespace) -> None:
+    """The score of each program trained as it is: the faulty one must be worse than its twin."""
+    path = RESULTS / "faults-scores.jsonl"
+    if args.fresh:
+        path.unlink(missing_ok=True)
+    rows = kept(path)
+    done = {(r["name"], r["kind"]) for r in rows}
+    for s in subjects():
+        if (s.name, s.kind) in done or (args.only and not any(word in s.name for word in args.only)):
+            continue
+        program, begin = s.make(), time.perf_counter()
+        try:
+            train(program)
+            value = score(program)
+        except Exception as error:  # noqa: BLE001
+            value = 0.0
+            print(s.name, s.kind, error)
+        keep(
+            path,
+            {
+                "name": s.name,
+                "kind": s.kind,
+                "score": value,
+                "seconds": round(time.perf_counter() - begin, 2),
+            },
+        )
+        print(f"{value:.2f} {time.perf_counter() - begin:5.1f} s {s.kind} {s.name}", flush=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--debugger", default="advisor", choices=sorted(PEERS))
+    parser.add_argument("--only", nargs="*")
+    parser.add_argument("--fresh", action="store_true")
+    parser.add_argument("--all", action="store_true", help="show the held-back part too")
+    parser.add_argument("--scores", action="store_true")
+    chosen = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    scores(chosen) if chosen.scores else judge(chosen)
