@@ -4,14 +4,13 @@ a worker needs no table library."""
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Generic
 
 import numpy as np
 from numpy.typing import NDArray
 
 from advisor.kinds import Kind
-
-Task = Literal["binary", "multiclass", "regression"]
+from advisor.tasks import TargetT, Task, task_of
 
 MISSING = -1
 """Category code of a missing value."""
@@ -71,8 +70,27 @@ class Features:
         numbers = np.clip(self.numeric, -LARGEST, LARGEST)
         return np.concatenate([numbers, self.categorical.astype(np.float64)], axis=1)
 
-    def part(self, rows: slice) -> Features:
-        """Some of the rows, in order."""
+    @property
+    def kind(self) -> Kind:
+        """What the rows are."""
+        return "table"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Channels and points of a row that lies on a grid: of a table's rows nothing."""
+        return ()
+
+    @property
+    def arrays(self) -> tuple[NDArray[Any], ...]:
+        """All that the rows hold, each (rows, ...)."""
+        return self.numeric, self.categorical
+
+    def as_table(self, numbers: int) -> Features:
+        """The rows as columns: these."""
+        return self
+
+    def part(self, rows: slice | NDArray[np.generic]) -> Features:
+        """Some of the rows, in the order given."""
         return replace(self, numeric=self.numeric[rows], categorical=self.categorical[rows])
 
 
@@ -97,20 +115,37 @@ class Signals:
     def kind(self) -> Kind:
         return "image" if self.values.ndim == 4 else "sequence"
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Channels and points of a row: (channels, height, width) or (channels, length)."""
+        return tuple(self.values.shape[1:])
+
+    @property
+    def arrays(self) -> tuple[NDArray[Any], ...]:
+        """All that the rows hold, each (rows, ...)."""
+        return (self.values,)
+
     def __len__(self) -> int:
         return len(self.values)
 
-    def part(self, rows: slice) -> Signals:
-        """Some of the rows, in order."""
-        return Signals(self.values[rows])
+    def as_table(self, numbers: int) -> Features:
+        """The rows as about so many columns of averages."""
+        columns = averaged(self.values, numbers)
+        names = tuple(map(str, range(columns.shape[1])))
+        return Features(columns, np.zeros((len(columns), 0), np.int32), names, (), ())
+
+    def part(self, rows: slice | NDArray[np.generic]) -> Signals:
+        """Some of the rows, in the order given."""
+        return Signals(np.ascontiguousarray(self.values[rows]))
 
 
 @dataclass(frozen=True, repr=False)
-class Dataset:
+class Dataset(Generic[TargetT]):
     """Features (a table's) or signals with their target, in row order.
 
-    target: int64 class codes (an index into ``classes``) for classification,
-        float64 for regression; shape (rows,).
+    target: by the task; without a word (``Dataset``) one value per row, (rows,): int64 class codes (an index
+        into ``classes``) or float64 numbers. ``Dataset[Masks]`` and ``Dataset[Boxes]`` have others.
+    task: the task, or its name.
     classes: the class labels as text, in code order; empty for regression.
     groups, times: per row a group code / a time rank when the user named such a column, else None.
     weights: how much each row counts when it validates, positive with mean 1;
@@ -118,12 +153,16 @@ class Dataset:
     """
 
     features: Features | Signals
-    target: NDArray[np.int64] | NDArray[np.float64]
-    task: Task
+    target: TargetT
+    task: Task[TargetT]
     classes: tuple[str, ...] = ()
     groups: NDArray[np.int64] | None = None
     times: NDArray[np.int64] | None = None
     weights: NDArray[np.float64] | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.task, str):
+            object.__setattr__(self, "task", task_of(self.task))
 
     def __len__(self) -> int:
         return len(self.features)
@@ -131,8 +170,52 @@ class Dataset:
     @property
     def known(self) -> NDArray[np.bool_]:
         """Which rows have a target, (rows,)."""
-        return np.asarray(np.isfinite(self.target) if self.task == "regression" else self.target >= 0)
+        return self.task.known(self.target)
+
+    @property
+    def strata(self) -> NDArray[np.int64] | None:
+        """A code for each row of which every fold should have its share; None: any folds will do."""
+        return self.task.strata(self.target)
+
+    @property
+    def outputs(self) -> int:
+        """Outputs that a network for this data needs."""
+        return self.task.outputs(len(self.classes))
 
     def weights_of(self, rows: NDArray[np.int64]) -> NDArray[np.float64] | None:
         """The weights of these rows; None: all alike."""
         return None if self.weights is None else self.weights[rows]
+
+    def part(self, rows: NDArray[np.int64]) -> Dataset[TargetT]:
+        """These rows alone, in this order."""
+        return replace(
+            self,
+            features=self.features.part(rows),
+            target=self.target[rows],  # type: ignore[arg-type]  # rows of each kind of target are of its kind
+            groups=None if self.groups is None else self.groups[rows],
+            times=None if self.times is None else self.times[rows],
+            weights=self.weights_of(rows),
+        )
+
+
+def averaged(values: NDArray[Any], numbers: int) -> NDArray[np.float64]:
+    """Each row's channels averaged over equal windows, so few that about
+    ``numbers`` are left; missing points apart.
+
+    values: (rows, channels, *size). Shape (rows, numbers left); NaN where a window has no point.
+    """
+    axes = values.ndim - 2
+    window = max(1, int(np.ceil((np.prod(values.shape[1:]) / numbers) ** (1 / axes))))
+    parts = [np.arange(0, n, window) for n in values.shape[2:]]
+    rows = []
+    for start in range(0, len(values), 1024):
+        block = values[start : start + 1024].astype(np.float64)
+        there = ~np.isnan(block)
+        sums, counts = np.where(there, block, 0.0), there.astype(np.float64)
+        for axis, places in enumerate(parts, start=2):
+            sums, counts = (
+                np.add.reduceat(sums, places, axis=axis),
+                np.add.reduceat(counts, places, axis=axis),
+            )
+        rows.append(np.where(counts > 0, sums / np.maximum(counts, 1), np.nan).reshape(len(block), -1))
+    return np.concatenate(rows)

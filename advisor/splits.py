@@ -90,11 +90,12 @@ def _split(rows: int, validation: Indices) -> Split:
 
 
 def _mixed(data: Dataset, rng: np.random.Generator) -> Indices:
-    """The rows in a random order of which every stretch holds each class in its share."""
+    """The rows in a random order of which every stretch holds each stratum in its share."""
     order = rng.permutation(len(data))
-    if data.task == "regression":
+    strata = data.strata
+    if strata is None:
         return order
-    labels = data.target[order]
+    labels = strata[order]
     by_class = np.argsort(labels, kind="stable")
     _, first, counts = np.unique(labels[by_class], return_index=True, return_counts=True)
     place = np.empty(len(order))
@@ -128,7 +129,8 @@ def _folds_of_groups(data: Dataset, codes: Indices, folds: int, rng: np.random.G
     """A fold for each group: in random order, each goes where its classes are
     rarest so far; no fold stays empty."""
     groups = int(codes.max()) + 1
-    labels = np.zeros(len(codes), np.int64) if data.task == "regression" else data.target.astype(np.int64)
+    strata = data.strata
+    labels = np.zeros(len(codes), np.int64) if strata is None else strata
     classes = int(labels.max()) + 1
     counts = np.bincount(codes * classes + labels, minlength=groups * classes).reshape(groups, classes)
     shares = counts / np.maximum(counts.sum(axis=0), 1)

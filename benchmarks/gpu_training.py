@@ -40,7 +40,9 @@ from advisor.networks.tables import StackedLinear
 from advisor.objectives.networks import splits_of
 from advisor.splits import Split
 from advisor.training import cuda_graphs, signal_inputs
-from advisor.training.loop import MemberRows, build, prepare, train
+from advisor.training.batches import MemberRows
+from advisor.training.loop import build, train
+from advisor.training.modalities import prepare
 from advisor.workflows.recommend import get_advice, reading_of
 
 HERE = Path(__file__).resolve().parent

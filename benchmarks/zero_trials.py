@@ -24,7 +24,6 @@ from resumable import go_on
 import advisor
 from advisor.data.tables.table import load_table
 from advisor.evaluation.baselines import _linear_inputs, _matrix
-from advisor.training.losses import row_losses
 
 HERE = Path(__file__).resolve().parent
 SMALL_ROWS = 600
@@ -38,17 +37,17 @@ def sklearn_mlp(table, seed: int) -> tuple[float, float]:
 
     train, test = table.dataset("train"), table.dataset("test")
     begun = time.monotonic()
-    network = MLPRegressor if train.task == "regression" else MLPClassifier
+    network = MLPRegressor if not train.task.of_classes else MLPClassifier
     model = make_pipeline(_linear_inputs(train.features), network(random_state=seed))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model.fit(_matrix(train.features), train.target)
-    if train.task == "regression":
+    if not train.task.of_classes:
         scores = model.predict(_matrix(test.features))
     else:
         scores = np.zeros((len(test), len(train.classes)))
         scores[:, model.classes_] = model.predict_proba(_matrix(test.features))
-    return float(row_losses(train.task, test.target, scores).mean()), time.monotonic() - begun
+    return float(train.task.row_losses(test.target, scores).mean()), time.monotonic() - begun
 
 
 def measure(folder: Path, seed: int, dev: bool) -> dict:

@@ -16,7 +16,7 @@ from advisor.checks.tracing import is_custom, left_as_it_was, trace
 from advisor.networks.convolutional import StackedMapNorm
 from advisor.networks.tables import ACTIVATIONS, Periodic, PiecewiseLinear, StackedNorm
 from advisor.training.class_balance import ClassBalance
-from advisor.training.loop import squeezed, stretched
+from advisor.training.targets import squeezed, stretched
 
 STEP = 1e-6
 """Of the difference quotient."""

@@ -19,20 +19,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from advisor.checks.gradients import own_gradients
-from advisor.checks.subject import Subject, blank, contents, copies, meaningless, some_rows
+from advisor.checks.subject import Subject, blank, contents, copies, meaningless
 from advisor.checks.throughput import device_bytes, edge, kept_bytes, knee, one_thread, rates
 from advisor.checks.tracing import FLOW, Trace, trace
 from advisor.dataset import Dataset, Signals
 from advisor.errors import UserError
 from advisor.networks.convolutional import StackedMapNorm
+from advisor.networks.network import Network
 from advisor.networks.plan import memory_bytes, plan_of, problem, usable_memory
 from advisor.networks.tables import StackedLinear, StackedNorm, initialize
 from advisor.objectives.networks import splits_of
 from advisor.rules import shipped
 from advisor.runs.advice import Advice
 from advisor.splits import Split
-from advisor.training.loop import Network, pass_and_optimizer, train
-from advisor.training.losses import loss_name, row_losses
+from advisor.training.loop import train
+from advisor.training.optimizer import pass_and_optimizer
 from advisor.training.signal_inputs import SignalInputs
 
 BATCH_ROWS = 16
@@ -431,9 +432,8 @@ def _needed(subject: Subject, members: int) -> tuple[Callable[[int], float], str
 def without_help(configuration: Mapping[str, Any], data: Dataset) -> dict[str, Any]:
     """The configuration with all that keeps a network from learning rows by heart
     switched off, and a constant rate."""
-    kind = data.features.kind if isinstance(data.features, Signals) else "table"
     plain = dict(configuration)
-    for name, parameter in shipped.base_space(kind).parameters.items():
+    for name, parameter in shipped.base_space(data.features.kind).parameters.items():
         if name in plain and parameter.topic in ("regularization", "augmentation", "imbalance"):
             if isinstance(plain[name], str):
                 plain[name] = "none"
@@ -450,12 +450,12 @@ def check_one_batch(subject: Subject, *, deadline: float, clock: Callable[[], fl
         return PreflightCheck(
             "one-batch", None, "no two training rows with different inputs and different targets"
         )
-    if subject.data.classes:
+    if subject.data.task.of_classes:
         shares = np.bincount(target) / len(target)
         constant = float(-(shares[shares > 0] * np.log(shares[shares > 0])).sum())
     else:
         constant = float(np.var(target))
-    batch = some_rows(subject.data, rows)
+    batch = subject.data.part(rows)
     everyone = np.arange(len(rows))
     configuration = without_help(subject.configuration, subject.data)
     configuration |= {"batch_size": len(rows), "epochs": BATCH_STEPS, "patience": BATCH_STEPS}
@@ -467,7 +467,7 @@ def check_one_batch(subject: Subject, *, deadline: float, clock: Callable[[], fl
         if losses[-1] <= LEARNT * constant or clock() > deadline:
             break
     return one_batch(
-        losses, constant, rows=len(rows), in_time=clock() <= deadline, unit=loss_name(subject.data.task)
+        losses, constant, rows=len(rows), in_time=clock() <= deadline, unit=subject.data.task.loss_name
     )
 
 
@@ -515,7 +515,7 @@ def batch_to_learn(subject: Subject) -> NDArray[np.int64]:
     own = np.random.default_rng(subject.seed).permutation(subject.split.train)
     digests = contents(subject.data)[own]
     own = own[np.sort(np.unique(digests, return_index=True)[1])]
-    if subject.data.classes:
+    if subject.data.task.of_classes:
         codes = subject.data.target[own]
         turn = np.zeros(len(own), dtype=np.int64)
         for code in np.unique(codes):
@@ -550,7 +550,7 @@ def _trained_losses(
         except StopIteration as end:
             fitted = end.value
             break
-    return row_losses(data.task, data.target[fitted.held_out_rows], fitted.held_out)
+    return data.task.row_losses(data.target[fitted.held_out_rows], fitted.held_out)
 
 
 def _gain(worse: NDArray[np.float64], better: NDArray[np.float64]) -> tuple[float, float]:
@@ -572,7 +572,7 @@ def check_inputs_count(subject: Subject, epochs: int) -> PreflightCheck:
     gain, errors = _gain(empty, real)
     numbers = {"real": float(real.mean()), "blank": float(empty.mean()), "standard_errors": errors}
     numbers |= {"epochs": epochs, "rows": len(subject.split.train)}
-    unit = loss_name(subject.data.task)
+    unit = subject.data.task.loss_name
     words = (
         f"validation {unit} {real.mean():.3g} with the inputs, {empty.mean():.3g} with blank ones, "
         f"after {epochs} epochs"
@@ -602,7 +602,7 @@ def check_no_leak(subject: Subject, *, deadline: float, clock: Callable[[], floa
     split, shared = leak_rows(subject)
     data = meaningless(subject.data, subject.seed)
     target = data.target[split.train]
-    constant = float(np.log(subject.outputs)) if data.classes else float(np.var(target))
+    constant = float(np.log(subject.outputs)) if data.task.of_classes else float(np.var(target))
     # nothing may hinder it from learning the training rows by heart: a leak shows only then
     configuration = without_help(subject.configuration, data)
     configuration |= {"batch_size": BATCH_ROWS, "epochs": BATCH_STEPS, "patience": BATCH_STEPS}

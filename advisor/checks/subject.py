@@ -15,9 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from advisor.dataset import Dataset, Features, Signals
+from advisor.dataset import Dataset
+from advisor.networks.network import Network
 from advisor.splits import Split
-from advisor.training.loop import MemberRows, Network, Prepared, build, prepare
+from advisor.training.batches import MemberRows
+from advisor.training.loop import build
+from advisor.training.modalities import Prepared, prepare
+from advisor.training.targets import NumberTarget
 
 TRAINING_ROWS, VALIDATION_ROWS = 2000, 1000
 """At most so many rows take part: enough to see whether something is learnt, few enough for a minute."""
@@ -47,7 +51,7 @@ class Subject:
         cls, configuration: Mapping[str, Any], data: Dataset, whole: Split, *, seed: int, device: str = "cpu"
     ) -> Subject:
         """Of one split of the training rows, thinned out to some thousand."""
-        cells = int(np.prod(data.features.values.shape[1:])) if isinstance(data.features, Signals) else 1
+        cells = int(np.prod(data.features.shape))
         share = min(1.0, CELLS / (cells * (TRAINING_ROWS + VALIDATION_ROWS)))
         folds = int(configuration["folds"]) if configuration["validation"] == "kfold" else 1
         subject = cls(configuration, data, whole, folds, seed, device)
@@ -64,7 +68,7 @@ class Subject:
         validation = np.sort(generator.permutation(whole.validation)[: max(FEWEST_ROWS, validation_rows)])
         rows = np.unique(np.concatenate([train, validation]))  # a leak would have a row on both sides
         split = Split(np.searchsorted(rows, train), np.searchsorted(rows, validation))
-        return replace(self, data=some_rows(self.data, rows), split=split)
+        return replace(self, data=self.data.part(rows), split=split)
 
     @cached_property
     def prepared(self) -> Prepared:
@@ -72,7 +76,7 @@ class Subject:
 
     @property
     def outputs(self) -> int:
-        return max(1, len(self.data.classes))
+        return self.data.outputs
 
     def network(self, members: int = 1) -> Network:
         """The network as training draws it: its output layer at the class shares where it starts at zero."""
@@ -90,20 +94,24 @@ class Subject:
     def target(self) -> Tensor:
         """Class codes, or the target as the network sees it: squeezed where that
         is asked for, then standardized."""
-        rows = self._rows(1)
-        return rows.target if self.data.classes else rows.standardized(rows.target)[0].float()
+        learnt = self._rows(1).learnt
+        return (
+            learnt.standardized(learnt.values)[0].float()
+            if isinstance(learnt, NumberTarget)
+            else learnt.values
+        )
 
     def loss(self, out: Tensor, rows: Tensor) -> Tensor:
         """Cross-entropy in nats, or squared error in variances of the target; summed over the members."""
         target = self.target[rows.to(self.device)]
-        if self.data.classes:
+        if self.data.task.of_classes:
             return F.cross_entropy(out.flatten(0, 1), target.flatten()) * len(rows)
         return (out[:, :, 0] - target).square().mean() * len(rows)
 
     def constant_loss(self, rows: NDArray[np.int64]) -> float:
         """The loss of the class shares of the training rows, or of their mean, in the unit of ``loss``."""
         target = self.target[torch.from_numpy(rows)]
-        if not self.data.classes:
+        if not self.data.task.of_classes:
             return float(target.square().mean())
         counts = torch.bincount(self.target[torch.from_numpy(self.split.train)], minlength=self.outputs) + 1.0
         return float(-(counts / counts.sum()).log()[target].mean())
@@ -114,28 +122,9 @@ class Subject:
         return torch.from_numpy(np.sort(order[:FIRST_ROWS])).unsqueeze(0)
 
 
-def some_rows(data: Dataset, rows: NDArray[np.int64]) -> Dataset:
-    """A data set of these rows alone, in this order."""
-    features: Features | Signals
-    if isinstance(data.features, Signals):
-        features = Signals(np.ascontiguousarray(data.features.values[rows]))
-    else:
-        features = replace(
-            data.features, numeric=data.features.numeric[rows], categorical=data.features.categorical[rows]
-        )
-    return replace(
-        data,
-        features=features,
-        target=data.target[rows],
-        groups=None if data.groups is None else data.groups[rows],
-        times=None if data.times is None else data.times[rows],
-        weights=None if data.weights is None else data.weights[rows],
-    )
-
-
 def blank(data: Dataset) -> Dataset:
     """The same rows and targets with inputs that are all alike: those of the first row."""
-    return replace(data, features=some_rows(data, np.zeros(len(data), dtype=np.int64)).features)
+    return replace(data, features=data.features.part(np.zeros(len(data), dtype=np.int64)))
 
 
 def copies(data: Dataset) -> NDArray[np.int64]:
@@ -161,7 +150,7 @@ def meaningless(data: Dataset, seed: int) -> Dataset:
     """
     which = copies(data)
     generator = np.random.default_rng([seed, 7])
-    if data.classes:
+    if data.task.of_classes:
         return replace(data, target=generator.integers(0, len(data.classes), which.max() + 1)[which])
     return replace(
         data, target=generator.normal(0.0, float(np.std(data.target)) or 1.0, which.max() + 1)[which]
@@ -170,10 +159,8 @@ def meaningless(data: Dataset, seed: int) -> Dataset:
 
 def contents(data: Dataset) -> NDArray[Any]:
     """A digest of each row's inputs: equal for equal rows."""
-    f = data.features
-    parts: list[NDArray[Any]] = [f.values] if isinstance(f, Signals) else [f.numeric, f.categorical]
     digests = [
-        hashlib.blake2b(b"".join(p[i].tobytes() for p in parts), digest_size=8).digest()
+        hashlib.blake2b(b"".join(p[i].tobytes() for p in data.features.arrays), digest_size=8).digest()
         for i in range(len(data))
     ]
     return np.frombuffer(b"".join(digests), dtype=np.uint64)

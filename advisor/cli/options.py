@@ -9,8 +9,8 @@ import click
 
 from advisor.console import say
 from advisor.errors import UserError, did_you_mean
+from advisor.kinds import KINDS, TASK_NAMES
 
-KINDS, TASKS = ("table", "image", "sequence"), ("binary", "multiclass", "regression")
 Command = Callable[..., Any]
 Option = Callable[[Command], Command]
 DEFAULTS = {"test_fraction": 0.2, "seed": 0, "strict": False}
@@ -132,7 +132,7 @@ READING: Sequence[Option] = (
         "--sheet", metavar="NAME", help="Sheet of a spreadsheet; by default the first that holds a table."
     ),
     click.option("--kind", type=Choice(KINDS), help="What a row is; by default inferred from DATA."),
-    click.option("--task", type=Choice(TASKS), help="What to learn; by default inferred from the target."),
+    click.option("--task", type=Choice(TASK_NAMES), help="What to learn; by default inferred from the target."),
     click.option(
         "--id-column", metavar="COLUMN", help="For sequences in a long table: the column of sequence ids."
     ),

@@ -55,11 +55,14 @@ def fit_baselines(
     from sklearn.linear_model import LogisticRegression, Ridge
     from sklearn.pipeline import make_pipeline
 
-    constant = DummyRegressor() if train.task == "regression" else DummyClassifier(strategy="prior")
-    linear = Ridge() if train.task == "regression" else LogisticRegression(max_iter=1000)
+    of_classes = train.task.of_classes
+    constant = DummyClassifier(strategy="prior") if of_classes else DummyRegressor()
+    linear = LogisticRegression(max_iter=1000) if of_classes else Ridge()
     fitted = {"majority or mean": _fitted(constant, train)}
     if until is None or time.monotonic() < until:
-        fitted["linear"] = _fitted(make_pipeline(_linear_inputs(_table_of(train.features)), linear), train)
+        fitted["linear"] = _fitted(
+            make_pipeline(_linear_inputs(train.features.as_table(SIGNAL_NUMBERS)), linear), train
+        )
     if isinstance(train.features, Signals) and (until is None or time.monotonic() < until):
         name, scores = fit_signal_baseline(train, seed)
         fitted[name] = scores
@@ -71,10 +74,10 @@ def fit_baselines(
 def _trees(train: Dataset, seed: int = 0) -> Any:
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
-    table = _table_of(train.features)
+    table = train.features.as_table(SIGNAL_NUMBERS)
     first = table.numeric.shape[1]
     as_categories = [first + j for j, own in enumerate(table.levels) if len(own) < TREE_LEVELS]
-    kind = HistGradientBoostingRegressor if train.task == "regression" else HistGradientBoostingClassifier
+    kind = HistGradientBoostingClassifier if train.task.of_classes else HistGradientBoostingRegressor
     return kind(random_state=seed, categorical_features=as_categories)
 
 
@@ -113,7 +116,7 @@ def _fitted(estimator: Any, train: Dataset) -> Callable[[Features | Signals], ND
 
     def scores(features: Features | Signals) -> NDArray[np.float64]:
         matrix = np.where(empty, 0.0, _matrix(features))
-        if train.task == "regression":
+        if not train.task.of_classes:
             return np.asarray(estimator.predict(matrix), dtype=np.float64)
         result = np.zeros((len(features), len(train.classes)))
         result[:, estimator.classes_] = estimator.predict_proba(matrix)
@@ -134,38 +137,7 @@ def _without_empty(features: Features | Signals) -> NDArray[np.float64]:
 
 def _matrix(features: Features | Signals) -> NDArray[np.float64]:
     """Numbers, then category codes with what is missing or unseen as NaN."""
-    table = _table_of(features)
+    table = features.as_table(SIGNAL_NUMBERS)
     codes = table.categorical.astype(np.float64)
     codes[codes < 0] = np.nan
     return np.concatenate([table.numeric, codes], axis=1)
-
-
-def _table_of(features: Features | Signals) -> Features:
-    if isinstance(features, Features):
-        return features
-    numbers = averaged(features.values, SIGNAL_NUMBERS)
-    names = tuple(map(str, range(numbers.shape[1])))
-    return Features(numbers, np.zeros((len(numbers), 0), np.int32), names, (), ())
-
-
-def averaged(values: NDArray[Any], numbers: int) -> NDArray[np.float64]:
-    """Each row's channels averaged over equal windows, so few that about
-    ``numbers`` are left; missing points apart.
-
-    values: (rows, channels, *size). Shape (rows, numbers left); NaN where a window has no point.
-    """
-    axes = values.ndim - 2
-    window = max(1, int(np.ceil((np.prod(values.shape[1:]) / numbers) ** (1 / axes))))
-    parts = [np.arange(0, n, window) for n in values.shape[2:]]
-    rows = []
-    for start in range(0, len(values), 1024):
-        block = values[start : start + 1024].astype(np.float64)
-        there = ~np.isnan(block)
-        sums, counts = np.where(there, block, 0.0), there.astype(np.float64)
-        for axis, places in enumerate(parts, start=2):
-            sums, counts = (
-                np.add.reduceat(sums, places, axis=axis),
-                np.add.reduceat(counts, places, axis=axis),
-            )
-        rows.append(np.where(counts > 0, sums / np.maximum(counts, 1), np.nan).reshape(len(block), -1))
-    return np.concatenate(rows)

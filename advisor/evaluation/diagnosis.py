@@ -3,10 +3,13 @@ numbers. Pure NumPy, bounded sizes."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from advisor.tasks import TargetKind, Task
 
 MOST_CLASSES = 20
 BINS = 10
@@ -17,17 +20,16 @@ OUTER, OUTLYING = (0.01, 0.99), 6.0
 
 
 def diagnose(
-    task: str,
-    classes: int,
-    target: NDArray[Any],
-    scores: NDArray[np.float64],
-    chosen: NDArray[np.int64] | None,
+    task: Task, classes: int, target: NDArray[Any], scores: NDArray[np.float64], chosen: NDArray[Any]
 ) -> dict[str, Any]:
     """What the report draws of the test rows.
-    chosen: the class that each row was given; None for a regression."""
-    if task == "regression":
-        return residuals(target, scores)
-    assert chosen is not None
+    chosen: the prediction for each, as the task decides by the scores."""
+    return DIAGNOSES[task.target](classes, target, scores, chosen)
+
+
+def _of_classes(
+    classes: int, target: NDArray[Any], scores: NDArray[np.float64], chosen: NDArray[Any]
+) -> dict[str, Any]:
     result: dict[str, Any] = {"calibration": calibration(target, scores)}
     if classes <= MOST_CLASSES:
         confusion = np.zeros((classes, classes), dtype=np.int64)
@@ -82,3 +84,10 @@ def residuals(target: NDArray[Any], scores: NDArray[np.float64]) -> dict[str, An
             "most": most,
         }
     return result
+
+
+DIAGNOSES: Mapping[TargetKind, Callable[..., dict[str, Any]]] = {
+    "class": _of_classes,
+    "number": lambda classes, target, scores, chosen: residuals(target, scores),
+}
+"""By the kind of the target: (classes, target, scores, predictions) -> what the report draws."""

@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from advisor.dataset import Task
 from advisor.errors import in_words
-from advisor.training.losses import row_losses
+from advisor.tasks import Task
 
 Losses = NDArray[np.float64]
 
@@ -76,18 +75,14 @@ def held_out_losses(
 ) -> Losses:
     """Losses of the held-out rows of several stacks, one after another;
     parts: (rows, scores) of each."""
-    return np.concatenate([row_losses(task, target[rows], scores) for rows, scores in parts])
+    return np.concatenate([task.row_losses(target[rows], scores) for rows, scores in parts])
 
 
 def constant_losses(
     task: Task, target: NDArray[Any], rows: Sequence[NDArray[np.int64]], classes: int
 ) -> Losses:
     """Losses of always predicting the class shares, or the mean, on the same held-out rows."""
-    if task == "regression":
-        scores: NDArray[np.float64] = np.full(len(target), float(np.mean(target)))
-    else:
-        shares = np.bincount(target, minlength=classes) / len(target)
-        scores = np.tile(shares, (len(target), 1))
+    scores = task.constant_scores(target, classes)
     return held_out_losses(task, target, [(part, scores[part]) for part in rows])
 
 
@@ -190,7 +185,7 @@ def estimate(
     resampled, and their differences give the interval (a prediction interval by the basic
     bootstrap). New rows may be worse than any row
     seen: they are drawn with one row more, as far beyond the worst as that is from the
-    mean, or ``tail`` where that is more.
+    mean, or ``tail`` (``Task.unseen_loss``) where that is more.
 
     blocks: which held-out rows are alike (``blocks_of``). New rows come from blocks of their own, and the
         interval is at least Student's for the mean of these.
@@ -211,14 +206,6 @@ def estimate(
         far = error * _student((1 + COVERAGE) / 2, number - 1)
         low, high = min(low, -far), max(high, far)
     return Estimate(mean, max(0.0, mean + float(low)), mean + float(high), new_rows)
-
-
-def unseen_loss(task: Task, rows: int, classes: int) -> float:
-    """The ``tail`` of :func:`estimate`: what a certain classifier loses on a row that it is wrong about.
-
-    n rows without a mistake leave about one in n + K possible (Laplace's rule of succession, K classes).
-    """
-    return 0.0 if task == "regression" else math.log(rows + classes)
 
 
 def final_section(

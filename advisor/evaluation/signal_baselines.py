@@ -245,7 +245,7 @@ def fit_signal_baseline(
             return kernels.transform(whole(values))
 
     features = transform(values)
-    if train.task == "regression":
+    if not train.task.of_classes:
         center, spread = float(target.mean()), float(target.std()) or 1.0
         model = Ridge.fit(features, ((target - center) / spread)[:, None])
         return name, lambda new: model.predict(transform(_values(new)))[:, 0] * spread + center

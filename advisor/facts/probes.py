@@ -160,7 +160,7 @@ class ProbeTarget:
 def answer_of(data: Dataset, rows: NDArray[np.int64]) -> ProbeTarget:
     """The target of some rows; classes that none of them has are closed up."""
     own = data.target[rows]
-    if data.task == "regression":
+    if not data.task.of_classes:
         return ProbeTarget(own.astype(np.float64), 0)
     found, codes = np.unique(own, return_inverse=True)
     return ProbeTarget(codes.astype(np.int64), len(found))

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from advisor.facts.signal_schema import SIGNAL_FACTS
+from advisor.kinds import CLASSIFICATIONS
 
 FactType = Literal["int", "float", "bool", "text", "list"]
 
@@ -634,7 +635,7 @@ def _always_measured(values: Mapping[str, Any]) -> tuple[str, ...]:
         inputs: tuple[str, ...] = ("image.height", "image.width", "signal.channels")
     else:
         inputs = ("signal.channels",) if values.get("sequence.length") else ("features",)
-    classes = () if values.get("task") == "regression" else ("classes.count",)
+    classes = ("classes.count",) if values.get("task") in CLASSIFICATIONS else ()
     return ("rows", "rows_test", "task", *inputs, *classes)
 
 

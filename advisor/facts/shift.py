@@ -21,6 +21,7 @@ from advisor.data.tables.columns import labels
 from advisor.data.tables.table import MAX_LEVELS, Table, TableSchema, encode, encoded_names
 from advisor.dataset import Features
 from advisor.facts.schema import FEWEST_TIMES, MIN_SIDE, MOST_AT_LAST, OUT_OF_RANGE, PERIOD
+from advisor.tasks import task_of
 
 Numbers = NDArray[np.float64]
 Against = Literal["test", "time", "groups"]
@@ -366,7 +367,7 @@ def _target_shift(table: Table, samples: Samples) -> tuple[float, float]:
     from scipy.stats import ks_2samp
 
     old, new = samples.old[table.schema.target], samples.new[table.schema.target]
-    if table.schema.task == "regression":
+    if not task_of(table.schema.task).of_classes:
         result = ks_2samp(old.to_numpy(), new.to_numpy(), method="asymp")
         return float(result.statistic), float(result.pvalue)
     codes = {label: code for code, label in enumerate(table.schema.classes)}

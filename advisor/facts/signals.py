@@ -33,6 +33,7 @@ from advisor.facts.schema import FACTS, MIN_SIDE, Facts
 from advisor.facts.shift import compare_rows
 from advisor.facts.signal_schema import SIGNAL_FACTS
 from advisor.facts.table import finite, hardware_facts, marked_facts, target_facts, target_shape
+from advisor.tasks import task_of
 
 __all__ = ["SIGNAL_FACTS", "measure_signals"]
 
@@ -78,7 +79,7 @@ def measure_signals(data: SignalSet, hardware: Mapping[str, Any] | None = None) 
     answer = _answer(train, schema.target)
     facts: dict[str, Any] = dict.fromkeys(FACTS)
     facts |= _shape_facts(data)
-    facts |= target_facts(answer, schema.task)
+    facts |= target_facts(answer, task_of(schema.task))
     facts |= _constant_channels(data, values)
     facts |= _duplicates(data)
     facts |= _near_duplicates(data)
@@ -89,7 +90,7 @@ def measure_signals(data: SignalSet, hardware: Mapping[str, Any] | None = None) 
     sampled = dict.fromkeys(shift, compared) if compared else {}
     sampled |= _sampled(data, len(rows), [name for name in own if name not in _EXACT])
     ordered = {name: sampled[name] for name in FACTS if name in sampled and facts[name] is not None}
-    return Facts(facts, ordered, (), target_shape(answer, answer, schema.task))
+    return Facts(facts, ordered, (), target_shape(answer, answer, task_of(schema.task)))
 
 
 def _sampled(data: SignalSet, rows: int, measured: Sequence[str]) -> dict[str, str]:
@@ -149,7 +150,7 @@ def _drawn(count: int, values: NDArray[Any], most: int | None = None) -> NDArray
 
 
 def _answer(data: Dataset, name: str) -> pl.Series:
-    if data.task == "regression":
+    if not data.task.of_classes:
         return pl.Series(name, data.target)
     return pl.Series(name, np.array(data.classes, dtype=object)[data.target].tolist(), dtype=pl.String)
 
@@ -238,7 +239,7 @@ def _duplicates(data: SignalSet) -> dict[str, Any]:
     target = data.train.target[rows].astype(np.float64)
     pairs = np.unique(np.stack([inverse.astype(np.float64), target]), axis=1)
     answers = np.bincount(pairs[0].astype(np.int64), minlength=len(found))
-    regression = data.train.task == "regression"
+    regression = not data.train.task.of_classes
     repeated, repeating = np.isin(keys, tested), np.isin(tested, found)
     both = np.concatenate([keys[repeated], tested[repeating]])
     answered = np.concatenate([target[repeated], data.test.target[others][repeating].astype(np.float64)])

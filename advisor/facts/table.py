@@ -25,7 +25,7 @@ from advisor.data.tables.reading import available_memory, total_memory
 from advisor.data.tables.spellings import repeated_spellings
 from advisor.data.tables.table import MAX_LEVELS, Column, ColumnType, Table, encoded_names
 from advisor.data.tables.target import LONELY
-from advisor.dataset import Features, Task
+from advisor.dataset import Features
 from advisor.errors import UserError, did_you_mean
 from advisor.facts.groups import measure_groups
 from advisor.facts.schema import CORRELATED, FACTS, HEAVY_SKEW, HIGH_CARDINALITY, Facts
@@ -33,6 +33,7 @@ from advisor.facts.shift import measure_shift
 from advisor.facts.time_trend import held_to_none
 from advisor.facts.traps import measure_traps
 from advisor.machine import without_cuda
+from advisor.tasks import Task, task_of
 
 SAMPLE_ROWS = 20_000
 """Distributions (quantiles, skewness, correlations, leaks) are measured on at most so many training rows."""
@@ -83,7 +84,7 @@ def measure_table(table: Table, hardware: Mapping[str, Any] | None = None) -> Fa
     missing = dict(zip(train.columns, train.null_count().row(0), strict=True))
     values: dict[str, Any] = dict.fromkeys(FACTS)
     values |= _shape_facts(table)
-    values |= target_facts(train[schema.target], schema.task)
+    values |= target_facts(train[schema.target], task_of(schema.task))
     values |= _missing_facts(table, missing)
     values |= _level_facts(table)
     values |= _distribution_facts(numeric, sample)
@@ -107,7 +108,7 @@ def measure_table(table: Table, hardware: Mapping[str, Any] | None = None) -> Fa
         _column_facts(column, table, sample, missing, by_name) | {"shift": effects.get(column.name)}
         for column in schema.columns
     )
-    shape = target_shape(train[schema.target], sample[schema.target], schema.task)
+    shape = target_shape(train[schema.target], sample[schema.target], task_of(schema.task))
     return Facts(values, sampled, columns, shape)
 
 
@@ -210,7 +211,7 @@ def _time_ordered(table: Table) -> bool | None:
 
 def target_facts(answer: pl.Series, task: Task) -> dict[str, Any]:
     """The facts ``classes.*`` or ``target.*`` of the training rows' target."""
-    if task != "regression":
+    if task.of_classes:
         counts = tally(answer)["rows"].to_numpy().astype(np.float64)
         shares = counts / counts.sum()
         several = len(counts) > 1
@@ -367,7 +368,7 @@ def _cut(text: str) -> str:
 
 def target_shape(answer: pl.Series, sample: pl.Series, task: Task) -> dict[str, Any]:
     """The target for the report: the largest classes with their exact counts, or the sample's histogram."""
-    if task != "regression":
+    if task.of_classes:
         counts = tally(answer).head(MOST_CLASSES).rows()
         return {"classes": [[_cut(str(label)), count] for label, count in counts]}
     values = sample.to_numpy().astype(np.float64)
@@ -461,12 +462,12 @@ def _leaks(
     codes: of the answer.
     """
     both = cells.is_not_null()
-    used = kind not in ("identifier", "constant") and table.schema.task != "regression"
+    used = kind not in ("identifier", "constant") and task_of(table.schema.task).of_classes
     if used and not both.all() and any(_of_one_class(answer.filter(side), answer) for side in (both, ~both)):
         return True
     if kind in ("identifier", "constant", "text", "datetime") or int(both.sum()) < LEAK_ROWS:
         return False
-    if table.schema.task == "regression":
+    if not task_of(table.schema.task).of_classes:
         if kind != "numeric" or int(both.sum()) < 0.5 * len(cells):
             return False
         ours, theirs = cells.filter(both).rank().to_numpy(), answer.filter(both).rank().to_numpy()

@@ -14,6 +14,7 @@ from advisor.data.tables.columns import Column
 from advisor.data.tables.table import Table, column_arrays, encode
 from advisor.facts.duplicates import disagreement
 from advisor.facts.probes import ProbeTarget, has_skill
+from advisor.tasks import task_of
 
 NEARLY_CONSTANT = 0.99
 """A column of which one value fills at least this share of the cells tells next to nothing."""
@@ -90,7 +91,7 @@ def _disagreement(table: Table, train: pl.DataFrame, test: pl.DataFrame) -> floa
     return disagreement(
         keys.to_numpy(),
         rows[schema.target].rank("dense").to_numpy(),
-        regression=schema.task == "regression",
+        regression=not task_of(schema.task).of_classes,
         inputs=lambda mask: encode(rows.filter(mask), schema).for_trees(),
     )
 
@@ -101,9 +102,10 @@ def _tells_nothing(sample: pl.DataFrame, column: Column, table: Table) -> bool:
     schema, part = table.schema, sample.gather_every(max(1, -(-sample.height // TEXT_ROWS)))
     arrays = column_arrays(part[column.name], column, schema.words.get(column.name))
     inputs = np.nan_to_num(np.column_stack(list(arrays.values()))).astype(np.float32)
+    of_classes = task_of(schema.task).of_classes
     # ranks: of a heavy tail a single row would decide
-    codes = part[schema.target].rank("average" if schema.task == "regression" else "dense").to_numpy()
-    classes = 0 if schema.task == "regression" else int(codes.max())
+    codes = part[schema.target].rank("dense" if of_classes else "average").to_numpy()
+    classes = int(codes.max()) if of_classes else 0
     answer = ProbeTarget(codes.astype(np.int64) - 1 if classes else codes.astype(np.float64), classes)
     return has_skill(inputs, answer, least=0.0) is False
 

@@ -8,7 +8,8 @@ and no member sees another's numbers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from advisor.networks.network import Network
 from advisor.networks.plan import (
     BOTTLENECK,
     BlockPlan,
@@ -25,6 +27,7 @@ from advisor.networks.plan import (
     inception_kernels,
     mixer_tokens,
     mixer_widths,
+    plan_of,
     rows_per_pass,
     squeeze_width,
 )
@@ -355,7 +358,39 @@ def with_ramp(x: Tensor) -> Tensor:
     return torch.cat([x, ramp.expand(*x.shape[:2], 1, -1)], dim=2)
 
 
-class SignalNetwork(nn.Module):
+@dataclass(frozen=True)
+class SignalShape:
+    """One input of the network: channels (the mask of missing points is one) and
+    height and width, or length."""
+
+    channels: int
+    size: tuple[int, ...]
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> SignalShape:
+        """The shape of which ``dataclasses.asdict`` made plain data."""
+        return cls(plain["channels"], tuple(plain["size"]))
+
+    def network(
+        self,
+        configuration: Mapping[str, Any],
+        outputs: int,
+        *,
+        members: int,
+        generator: torch.Generator,
+        bins: Tensor | None = None,
+        prior: Tensor | None = None,
+    ) -> SignalNetwork:
+        """The network for inputs of this shape, which have no bins; see ``SignalNetwork``."""
+        plan = plan_of(configuration, self.channels, self.size)
+        return SignalNetwork(plan, outputs, members=members, generator=generator, prior=prior)
+
+    @staticmethod
+    def saved_bins(state: Mapping[str, Tensor]) -> None:
+        """Inputs of this shape have no bins."""
+
+
+class SignalNetwork(Network):
     """Stem, blocks, head and output layer of a plan; ``members`` independent networks in one.
 
     outputs: classes, or 1 for regression. prior: (members, outputs), the output bias at the start when the
@@ -413,6 +448,15 @@ class SignalNetwork(nn.Module):
     def rows_per_pass(self) -> int:
         """Rows of each member that one pass without gradients takes at a time."""
         return rows_per_pass(self.plan, self.members)
+
+    def accelerate(self, configuration: Mapping[str, Any]) -> None:
+        """As ``memory_format`` and ``compiled`` ask."""
+        if configuration.get("memory_format") == "channels_last":
+            self.channels_last = True
+        if configuration.get("compiled"):
+            # else the networks of earlier trials count against the number of recompilations
+            torch.compiler.reset()
+            self.compiled = torch.compile(SignalNetwork.features)
 
     def features(self, x: Tensor) -> Tensor:
         """The last map, (rows, members x width, *size); of a mixer (members, rows, width, tokens)."""

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from advisor.networks.network import Network
+
 EVALUATION_ROWS = 8192
 """Rows per forward pass without gradients: bounds the memory of wide networks on large tables."""
 ACTIVATIONS = {
@@ -39,6 +41,32 @@ class InputShape:
     numeric: int
     indicators: int
     code_counts: tuple[int, ...]
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> InputShape:
+        """The shape of which ``dataclasses.asdict`` made plain data."""
+        return cls(plain["numeric"], plain["indicators"], tuple(plain["code_counts"]))
+
+    def network(
+        self,
+        configuration: Mapping[str, Any],
+        outputs: int,
+        *,
+        members: int,
+        generator: torch.Generator,
+        bins: Tensor | None = None,
+        prior: Tensor | None = None,
+    ) -> TableNetwork:
+        """The network for inputs of this shape; see ``TableNetwork``."""
+        return TableNetwork(
+            configuration, self, outputs, members=members, generator=generator, bins=bins, prior=prior
+        )
+
+    @staticmethod
+    def saved_bins(state: Mapping[str, Tensor]) -> Tensor | None:
+        """Bins for a network of these weights; only their shape counts, the edges come with the weights."""
+        bins = state.get("numbers.left")
+        return None if bins is None else torch.zeros(bins.shape[0], bins.shape[3] + 1, bins.shape[2])
 
 
 def initialize(
@@ -249,7 +277,7 @@ class Block(nn.Module):
         return h * torch.empty_like(h).bernoulli_(keep, generator=noise).div_(keep)
 
 
-class TableNetwork(nn.Module):
+class TableNetwork(Network):
     """Embeddings, blocks and a head for tables; ``members`` independent networks in one.
 
     configuration: the architecture, initialization and input parameters of ``search_spaces/tables.yaml``.

@@ -37,7 +37,6 @@ from advisor.evaluation.selection import (
     decide,
     estimate,
     final_section,
-    unseen_loss,
 )
 from advisor.files import move_folders
 from advisor.objectives.final_jobs import AllFailed, Trained
@@ -57,7 +56,7 @@ from advisor.runs.advice import Advice
 from advisor.runs.folder import RunFolder
 from advisor.search.driver import Ended, Progress, SearchEvent, Started
 from advisor.search.events import Listener
-from advisor.training.losses import loss_name, row_losses, weighted
+from advisor.tasks import weighted
 
 READ_BEFORE_NOTE = 3
 """Complete trials after which parameters that none of them read are named."""
@@ -399,7 +398,7 @@ def judge_results(
         _decide_by_row(judged, incumbent, data) if by_row else _decide_by_split(judged, incumbent, results)
     )
     winner = next(one for one in judged if one.name == verdict.winner)
-    document["loss"] = loss_name(data.task) if by_row else "validation loss"
+    document["loss"] = data.task.loss_name if by_row else "validation loss"
     document["final"] = final_section(
         verdict, [_as_row(one) for one in judged], final.searched, incumbent, failed
     )
@@ -419,7 +418,7 @@ def _scores_fit(result: ObjectiveResult, data: Dataset) -> bool:
     if result.scores is None:
         return False
     ends = np.cumsum([0, *result.sizes])
-    losses = row_losses(data.task, data.target[result.rows], result.scores)
+    losses = data.task.row_losses(data.target[result.rows], result.scores)
     return all(
         math.isclose(float(losses[a:b].mean()), loss, rel_tol=SAME_LOSS, abs_tol=1e-9)
         for a, b, loss in zip(ends, ends[1:], result.losses, strict=False)
@@ -441,7 +440,7 @@ def _judged(
             name, configuration, np.concatenate([r.losses for r in results]), None, trainings, test
         )
     rows, scores = mean_by_row([r.rows for r in results], [r.scores for r in results if r.scores is not None])
-    losses = row_losses(data.task, data.target[rows], scores)
+    losses = data.task.row_losses(data.target[rows], scores)
     return _Judged(name, configuration, weighted(losses, data.weights_of(rows)), rows, trainings, test)
 
 
@@ -499,7 +498,7 @@ def _expected(
     split's rows from the splits' losses."""
     new_rows = max(1, len(advice.data.dataset("test")))
     if winner.rows is not None:
-        tail = unseen_loss(data.task, len(winner.losses), len(data.classes))
+        tail = data.task.unseen_loss(len(winner.losses), len(data.classes))
         blocks = blocks_of(data.groups, data.times, winner.rows)
         return estimate(winner.losses, new_rows, advice.reading.seed, tail, blocks)
     from scipy.stats import t

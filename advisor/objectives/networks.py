@@ -14,24 +14,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from advisor.dataset import Dataset, Signals
+from advisor.dataset import Dataset
 from advisor.executors.base import Job
-from advisor.networks.plan import NetworkPlan, map_numbers, memory_bytes, plan_of
-from advisor.networks.plan import multiplications as multiplications_of_plan
+from advisor.networks.cost import epoch_seconds
 from advisor.objectives.jobs import TrainingJob, TrainingResult, WorkerData
 from advisor.search.sizing import Sizing
 from advisor.splits import Split, everything, make_splits
-from advisor.training.cost import (
-    READ,
-    TableSize,
-    epoch_seconds,
-    multiplications_per_row,
-    numbers_per_row,
-    predicted_memory,
-)
+from advisor.training.modalities import cost_of, prepare
 
 if TYPE_CHECKING:
-    from advisor.training.loop import Fitted, Prepared
+    from advisor.training.loop import Fitted
+    from advisor.training.modalities import Prepared
 
 KEPT_PREPARATIONS = 4
 """Transformed tables kept per worker; trials differ in few input parameters, and
@@ -110,8 +103,6 @@ class TrainingObjective:
         repeat = asked.repeat if asked.until is None else None
         key = (repeat, asked.parts, *(asked.configuration.get(name) for name in _INPUT_PARAMETERS))
         if key not in self._prepared:
-            from advisor.training.loop import prepare
-
             while len(self._prepared) >= KEPT_PREPARATIONS:
                 del self._prepared[next(iter(self._prepared))]
             self._prepared[key] = prepare(asked.configuration, self.data, splits, self.device)
@@ -163,16 +154,12 @@ def training_sizing(data: Dataset, *, final: bool = False, spanning: bool = Fals
     spanning: processes share the batches, and each needs memory for its part. A configuration of another
         family has no prediction (0): what does not fit is then found by halving each time.
     """
-    size_of = _Sizes(data)
+    cost = cost_of(data)
 
     def predict(configuration: Mapping[str, Any], rows: int) -> float:
-        size, splits = size_of(configuration), _splits(configuration)
-        members = splits * _members(configuration, final)
-        if isinstance(size, NetworkPlan):
-            return LIBRARIES + memory_bytes(size, max(1, len(data.classes)), rows, members)
-        return (
-            0.0 if size is None else LIBRARIES + predicted_memory(configuration, size, rows, members, splits)
-        )
+        splits = _splits(configuration)
+        memory = cost.memory(configuration, rows, splits * _members(configuration, final), splits)
+        return 0.0 if memory is None else LIBRARIES + memory
 
     return Sizing(lambda configuration: rows_at_once(configuration, len(data), spanning), predict)
 
@@ -183,15 +170,11 @@ Work = Callable[[Mapping[str, Any]], float]
 def training_work(data: Dataset) -> tuple[Work, Work]:
     """What an epoch of a trial, and of a stack in the final, takes
     (``cost.epoch_seconds``); 0 of another family."""
-    size_of = _Sizes(data)
+    cost = cost_of(data)
 
     def work(configuration: Mapping[str, Any], final: bool) -> float:
-        size = size_of(configuration)
-        if isinstance(size, NetworkPlan):
-            per_row = multiplications_of_plan(size, max(1, len(data.classes))), map_numbers(size)
-        elif size is not None:
-            per_row = multiplications_per_row(configuration, size), numbers_per_row(configuration, size)
-        else:
+        per_row = cost.per_row(configuration)
+        if per_row is None:
             return 0.0
         splits = _splits(configuration)
         held_out = 1 / splits if splits > 1 else float(configuration["validation_fraction"])
@@ -200,25 +183,6 @@ def training_work(data: Dataset) -> tuple[Work, Work]:
         return epoch_seconds(steps, rows * splits * _members(configuration, final), *per_row)
 
     return lambda configuration: work(configuration, False), lambda configuration: work(configuration, True)
-
-
-class _Sizes:
-    """What a prediction starts from: the plan of a network for images or
-    sequences, the size of a table; else None."""
-
-    def __init__(self, data: Dataset) -> None:
-        self._features = data.features
-        self._table = (
-            None
-            if isinstance(data.features, Signals)
-            else TableSize.of(data.features, max(1, len(data.classes)))
-        )
-
-    def __call__(self, configuration: Mapping[str, Any]) -> NetworkPlan | TableSize | None:
-        if not isinstance(self._features, Signals):
-            return self._table if configuration.keys() >= READ else None
-        channels, *size = self._features.values.shape[1:]
-        return plan_of(configuration, channels, size) if "network" in configuration else None
 
 
 def _splits(configuration: Mapping[str, Any]) -> int:

@@ -25,12 +25,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advisor.data.tables.table import TableSchema, encode
-from advisor.dataset import Dataset, Features, Signals, Task
+from advisor.dataset import Dataset, Features, Signals
 from advisor.errors import UserError, did_you_mean
 from advisor.executors.base import Job
+from advisor.kinds import TaskName
 from advisor.objectives.importing import OwnFolder, import_own, split_name
 from advisor.objectives.jobs import TrainingJob
 from advisor.objectives.networks import splits_of
+from advisor.tasks import task_of
 from advisor.training.preprocessing import Preprocessor
 
 if TYPE_CHECKING:
@@ -140,7 +142,7 @@ class Trial:
         self.seed = asked.seed
         self.final = asked.keep
         self.target: str = shared.schema.target
-        self.task: Task = shared.schema.task
+        self.task: TaskName = shared.schema.task
         self.classes: tuple[str, ...] = shared.schema.classes
 
     @cached_property
@@ -209,7 +211,7 @@ class Trial:
         if isinstance(rows, SignalRows):
             return rows.target
         target = rows[self.target]
-        if self.task == "regression":
+        if not task_of(self.task).of_classes:
             return np.asarray(target.to_numpy(), dtype=np.float64)
         codes = {label: code for code, label in enumerate(self.classes)}
         return np.array([codes[label] for label in target.to_list()], dtype=np.int64)

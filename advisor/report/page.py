@@ -18,6 +18,7 @@ from advisor.errors import in_words
 from advisor.report import charts
 from advisor.report.network import blueprint
 from advisor.rules.recommendation import FIRST_CHOICES
+from advisor.tasks import task_of
 
 if TYPE_CHECKING:
     from advisor.runs.folder import RunFolder
@@ -533,6 +534,7 @@ def busy_share(packing: Sequence[Mapping[str, Any]]) -> float:
 
 def _filters() -> dict[str, Any]:
     return {
+        "task": task_of,
         "number": number,
         "percent": percent,
         "words": _words,

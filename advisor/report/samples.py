@@ -22,7 +22,7 @@ def samples(data: Dataset, seed: int) -> list[dict[str, Any]]:
     """The first few rows of each class in a random order (always the same for a
     seed), or rows of a regression."""
     order = np.random.default_rng(seed).permutation(len(data))
-    if data.task == "regression":
+    if not data.task.of_classes:
         chosen = order[: min(MOST_ROWS, 3 * PER_CLASS)]
         return [drawn(data, row) | {"label": float(data.target[row])} for row in chosen]
     largest = np.argsort(-np.bincount(data.target, minlength=len(data.classes)), kind="stable")[:MOST_CLASSES]
@@ -31,16 +31,16 @@ def samples(data: Dataset, seed: int) -> list[dict[str, Any]]:
 
 
 def mistakes(
-    data: Dataset, scores: NDArray[np.float64], chosen: NDArray[np.int64] | None, losses: NDArray[np.float64]
+    data: Dataset, scores: NDArray[np.float64], chosen: NDArray[Any], losses: NDArray[np.float64]
 ) -> list[dict[str, Any]]:
     """The rows with the largest losses: classes that were taken for others, or
     the numbers that are furthest off.
 
-    chosen: the class that each row was given; None for a regression.
+    chosen: the prediction for each row.
     losses: (rows,).
     """
     order = np.argsort(-losses, kind="stable")
-    if chosen is None:
+    if not data.task.of_classes:
         return [
             drawn(data, row) | {"label": float(data.target[row]), "predicted": float(scores[row])}
             for row in order[: PER_CLASS * 2]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol, get_args
 
 from advisor.errors import UserError, did_you_mean
-from advisor.kinds import Kind
+from advisor.kinds import TASK_NAMES, Kind
 from advisor.rules.rule import (
     NOT_DECIDING,
     NOT_FIRING,
@@ -74,7 +74,7 @@ PRIOR_SHARE: Mapping[Confidence, float] = {"low": 0.5, "medium": 0.25, "high": 0
 """The same for a linear parameter: this share of its base range, each way; at least 1 for whole numbers."""
 
 KNOWN_WORDS: Mapping[str, tuple[str, ...]] = {
-    "task": ("binary", "multiclass", "regression"),
+    "task": TASK_NAMES,
     "test.origin": ("file", "held-out"),
 }
 """Facts that are one of few words, so that a misspelt word in a condition is

@@ -8,7 +8,7 @@ import json
 import math
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,13 +26,11 @@ from advisor.data.tables.table import TableSchema, encode_new, read_frame, with_
 from advisor.dataset import Features, Signals
 from advisor.errors import DataFormWarning, FormChange, UserError, made_by_newer
 from advisor.files import read_json
-from advisor.networks.tables import InputShape
 from advisor.runs.folder import RunFolder
 from advisor.runs.remote import here
+from advisor.tasks import MULTICLASS, SMALLEST_PROBABILITY, Task, task_of
 from advisor.training.loop import Fitted
-from advisor.training.losses import SMALLEST_PROBABILITY, row_losses
-from advisor.training.preprocessing import Preprocessor
-from advisor.training.signal_inputs import SignalPreprocessor, SignalShape
+from advisor.training.modalities import MODALITIES, InputTypes, Shape
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,6 +72,11 @@ class Model:
         return f"<Model of '{self.schema.target}' ({self.schema.task}): {networks} networks>"
 
     @property
+    def task(self) -> Task:
+        """What was learnt."""
+        return task_of(self.schema.task)
+
+    @property
     def classes(self) -> NDArray[Any]:
         """The classes in the order of ``predict_proba``'s columns, with the values and the type of the
         target that was given; trained on a file without types, in its spelling: numbers where all are
@@ -101,14 +104,15 @@ class Model:
         encoding: of a text file, sheet: of a spreadsheet; by default as the training rows were read.
         """
         scores = self.scores(self.read(data, strict=strict, encoding=encoding, sheet=sheet))
-        return scores if self.schema.task == "regression" else self.classes[decided(scores, self.shares)]
+        decided = self.task.decided(scores, self.shares)
+        return self.classes[decided] if self.task.of_classes else decided
 
     def predict_proba(
         self, data: Rows, *, strict: bool = False, encoding: str | None = None, sheet: str | None = None
     ) -> NDArray[np.float64]:
         """Class probabilities, shape (rows, classes). Raises UserError for a
         regression model, and as ``predict`` does."""
-        if self.schema.task == "regression":
+        if not self.task.of_classes:
             raise UserError(
                 f"the model of '{self.schema.target}' is a regression: it has no class probabilities, use "
                 "predict"
@@ -136,7 +140,7 @@ class Model:
     def scores(self, features: Features | Signals) -> NDArray[np.float64]:
         """Probabilities (rows, classes) or predictions (rows,) for rows that are encoded already."""
         mean = np.asarray(np.mean([stack.predict(features) for stack in self.stacks], axis=0))
-        return mean if self.schema.task == "regression" else tempered(mean, self.temperature)
+        return tempered(mean, self.temperature) if self.task.of_classes else mean
 
 
 def _with_names_of(data: Any, schema: TableSchema) -> Any:
@@ -196,22 +200,14 @@ def predictions(
         unused = [name for name in frame.columns if name not in known]
         features, changes = encode_new(frame, model.schema, strict=strict)
     scores = model.scores(features)
-    if model.schema.task == "regression":
+    if not model.task.of_classes:
         return pl.DataFrame(columns | {"prediction": scores}), unused, changes, told
     classes = model.classes
     if classes.dtype == object:
         classes = classes.astype(str)
-    columns["prediction"] = classes[decided(scores, model.shares)]
+    columns["prediction"] = classes[model.task.decided(scores, model.shares)]
     columns |= {f"probability_{label}": scores[:, i] for i, label in enumerate(classes.tolist())}
     return pl.DataFrame(columns), unused, changes, told
-
-
-def decided(probabilities: NDArray[np.float64], shares: Sequence[float] = ()) -> NDArray[np.int64]:
-    """The class of each row: the most likely one, or with the classes' shares
-    the one of the largest p / share."""
-    return np.asarray(
-        (probabilities / np.asarray(shares) if len(shares) else probabilities).argmax(axis=1), dtype=np.int64
-    )
 
 
 def tempered(probabilities: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
@@ -227,8 +223,8 @@ def fit_temperature(probabilities: NDArray[np.float64], target: NDArray[Any]) ->
     from scipy.optimize import minimize_scalar
 
     def cost(log_temperature: float) -> float:
-        log_loss = row_losses(
-            "multiclass", target, tempered(probabilities, float(np.exp(log_temperature)))
+        log_loss = MULTICLASS.row_losses(
+            target, tempered(probabilities, float(np.exp(log_temperature)))
         ).sum()
         return float(log_loss) + (log_temperature / TEMPERATURE_DEVIATION) ** 2 / 2
 
@@ -242,8 +238,7 @@ def model_files(model: Model) -> dict[str, bytes]:
     stacks = []
     for number, stack in enumerate(model.stacks):
         tensors.update({f"{number}/{name}": tensor.numpy() for name, tensor in stack.state.items()})
-        fitted: Sequence[Preprocessor | SignalPreprocessor] = stack.preprocessors
-        for split, preprocessor in enumerate(fitted):
+        for split, preprocessor in enumerate(stack.preprocessors):
             arrays = preprocessor.arrays()
             tensors.update(
                 {f"{number}/{PREPROCESSED}/{split}/{name}": array for name, array in arrays.items()}
@@ -269,7 +264,7 @@ def model_files(model: Model) -> dict[str, bytes]:
 def _describe(stack: Fitted) -> dict[str, Any]:
     return {
         "configuration": dict(stack.configuration),
-        "task": stack.task,
+        "task": stack.task.name,
         "outputs": stack.outputs,
         "shape": _plain(stack.shape),
         "scaling": [p.scaling for p in stack.preprocessors],
@@ -280,14 +275,9 @@ def _describe(stack: Fitted) -> dict[str, Any]:
     }
 
 
-def _plain(shape: InputShape | SignalShape) -> dict[str, Any]:
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(shape).items()}
-
-
-def _shape(plain: Mapping[str, Any]) -> InputShape | SignalShape:
-    if "channels" in plain:
-        return SignalShape(plain["channels"], tuple(plain["size"]))
-    return InputShape(plain["numeric"], plain["indicators"], tuple(plain["code_counts"]))
+def _plain(shape: Shape) -> dict[str, Any]:
+    fields = asdict(shape)  # type: ignore[call-overload]  # each is a dataclass
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
 
 
 def _checksums(files: Mapping[str, bytes]) -> bytes:
@@ -324,11 +314,13 @@ def load_model(path: str | Path) -> Model:
         newer = made_by_newer(description["format"], FORMAT, description.get("advisor"))
         raise UserError(f"{folder / DESCRIPTION} {newer}")
     tensors = safetensors.numpy.load(files[WEIGHTS])
-    stacks = [_stack(entry, number, tensors) for number, entry in enumerate(description["stacks"])]
     shares = tuple(float(share) for share in description.get("shares", ()))
     # a table's schema has no kind: models of the first release have none
     schema_of = SignalSchema.from_dict if "kind" in description["schema"] else TableSchema.from_dict
-    return Model(schema_of(description["schema"]), tuple(stacks), float(description["temperature"]), shares)
+    schema = schema_of(description["schema"])
+    types = MODALITIES[schema.kind].types()
+    stacks = (_stack(entry, number, tensors, types) for number, entry in enumerate(description["stacks"]))
+    return Model(schema, tuple(stacks), float(description["temperature"]), shares)
 
 
 def _read(folder: Path, name: str) -> bytes:
@@ -357,25 +349,25 @@ def _changed(stored: bytes, files: Mapping[str, bytes]) -> str:
     return " and ".join(wrong) or CHECKSUMS
 
 
-def _stack(entry: Mapping[str, Any], number: int, tensors: Mapping[str, NDArray[Any]]) -> Fitted:
+def _stack(
+    entry: Mapping[str, Any], number: int, tensors: Mapping[str, NDArray[Any]], types: InputTypes
+) -> Fitted:
     own = {
         name.removeprefix(f"{number}/"): array
         for name, array in tensors.items()
         if name.startswith(f"{number}/")
     }
-    shape = _shape(entry["shape"])
-    kind: Any = SignalPreprocessor if isinstance(shape, SignalShape) else Preprocessor
     preprocessors = []
     for split, scaling in enumerate(entry["scaling"]):
         prefix = f"{PREPROCESSED}/{split}/"
         arrays = {name.removeprefix(prefix): own.pop(name) for name in list(own) if name.startswith(prefix)}
-        preprocessors.append(kind.from_arrays(scaling, arrays))
+        preprocessors.append(types.statistics.from_arrays(scaling, arrays))
     targets: dict[str, Any] = {name: own.pop(name) for name in TARGET_ARRAYS}
     return Fitted(
         configuration=entry["configuration"],
-        task=entry["task"],
+        task=task_of(entry["task"]),
         outputs=entry["outputs"],
-        shape=shape,
+        shape=types.shape.from_dict(entry["shape"]),
         preprocessors=tuple(preprocessors),
         member_split=tuple(entry["member_split"]),
         state={name: torch.from_numpy(np.array(array)) for name, array in own.items()},

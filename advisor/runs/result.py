@@ -7,7 +7,9 @@ from typing import Any
 
 from advisor.errors import UserError
 from advisor.files import read_json
+from advisor.kinds import TASK_NAMES
 from advisor.runs.folder import RunFolder
+from advisor.tasks import task_of
 
 ANY = object
 """Of any type: shown, and never computed with."""
@@ -51,7 +53,7 @@ MISTAKE = {
 }
 RESULT = {
     "kind": {"train", "tune"},
-    "task": {"binary", "multiclass", "regression"},
+    "task": set(TASK_NAMES),
     "loss": str,
     "seconds": Number,
     "classes": [ANY],
@@ -134,7 +136,7 @@ def _misfit(document: Mapping[str, Any]) -> str | None:
     """What has its type and does not fit the rest of the document, or None."""
     final, test, search = document["final"], document["test"], document.get("search") or {}
     predictions, classes = test.get("predictions", {}), len(document["classes"])
-    score = "r2" if document["task"] == "regression" else "accuracy"
+    score = task_of(document["task"]).score
     names = {contender["name"] for contender in final["contenders"]}
     histogram = predictions.get("residual_histogram", {"counts": [0]})
     confusion = predictions.get("confusion", [])

@@ -13,23 +13,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from advisor.dataset import Signals
+from advisor.errors import UserError
+from advisor.networks.convolutional import SignalShape
 from advisor.splits import Split
 from advisor.training.augmentation import Mix, augmented, mixed
+from advisor.training.class_balance import SYNTHETIC, ClassBalance
 
 FIT_CELLS = 50_000_000
 """Means and deviations are taken from so many numbers, of evenly spaced training rows."""
 DEVICE_BYTES = 4 * 2**30
 """Rows that take more than this stay in main memory (or in their file) and travel to a GPU batch by batch."""
 SMALLEST_SCALE = 1e-6
-
-
-@dataclass(frozen=True)
-class SignalShape:
-    """One input of the network: channels (the mask of missing points is one) and
-    height and width, or length."""
-
-    channels: int
-    size: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -89,6 +83,31 @@ class SignalInputs:
         self.mean = torch.from_numpy(np.stack([p.mean for p in preprocessors])).to(device)
         self.scale = torch.from_numpy(np.stack([p.scale for p in preprocessors])).to(device)
 
+    @classmethod
+    def prepare(
+        cls, configuration: Mapping[str, Any], signals: Signals, splits: Sequence[Split], device: str
+    ) -> SignalInputs:
+        """Fit each split's statistics on its training rows.
+
+        UserError for a treatment of rare classes that makes up rows of a table.
+        """
+        if configuration["class_balance"] in SYNTHETIC:
+            raise UserError(
+                f"class_balance {configuration['class_balance']} makes up rows of a table; for images and "
+                "sequences take "
+                "oversample, which draws rows that augmentation then changes"
+            )
+        masked = has_gaps(signals)
+        fitted = [SignalPreprocessor.fit(signals, split.train, configuration, masked) for split in splits]
+        return cls(fitted, signals, device)
+
+    @classmethod
+    def of_new_rows(
+        cls, preprocessors: tuple[SignalPreprocessor, ...], shape: SignalShape, signals: Signals, device: str
+    ) -> SignalInputs:
+        """Rows under statistics that were fitted on others."""
+        return cls(preprocessors, signals, device)
+
     @property
     def place(self) -> torch.device:
         """Where rows are looked up."""
@@ -123,14 +142,25 @@ class SignalInputs:
         member_split: Tensor,
         configuration: Mapping[str, Any],
         generator: torch.Generator,
+        balance: ClassBalance | None = None,
+        target: Tensor | None = None,
     ) -> tuple[list[Tensor], Mix | None]:
-        """The inputs of a batch, changed as the configuration asks, and how rows were mixed."""
+        """The inputs of a batch, changed as the configuration asks, and how rows were mixed; of rare classes
+        nothing is made up."""
         x = augmented(self.inputs(batch, member_split)[0], configuration, generator)
         alpha = float(configuration["mixup"])
         if not alpha or batch.shape[1] < 2:
             return [x], None
         x, mix = mixed(x, alpha, generator)
         return [x], mix
+
+    def find_neighbours(
+        self, balance: ClassBalance, train: Sequence[Tensor], target: Tensor, member_split: Tensor
+    ) -> None:
+        """Nothing interpolates between rows."""
+
+    def bins(self, configuration: Mapping[str, Any], members_per_split: int) -> None:
+        """There are none."""
 
 
 def _by_itself(x: Tensor) -> Tensor:
@@ -162,15 +192,6 @@ def interpolated(values: NDArray[np.float32]) -> NDArray[np.float32]:
         own, holes = there[row, channel], gaps[row, channel]
         filled[row, channel, holes] = np.interp(points[holes], points[own], values[row, channel, own])
     return filled
-
-
-def prepare_signals(
-    configuration: Mapping[str, Any], signals: Signals, splits: Sequence[Split], device: str
-) -> SignalInputs:
-    """Fit each split's statistics on its training rows."""
-    masked = has_gaps(signals)
-    fitted = [SignalPreprocessor.fit(signals, split.train, configuration, masked) for split in splits]
-    return SignalInputs(fitted, signals, device)
 
 
 def has_gaps(signals: Signals) -> bool:

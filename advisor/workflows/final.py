@@ -22,7 +22,6 @@ from advisor.evaluation.selection import (
     decide,
     estimate,
     final_section,
-    unseen_loss,
 )
 from advisor.executors.base import Executor, Job
 from advisor.objectives.custom import Final, OwnObjective, not_finite
@@ -36,8 +35,8 @@ from advisor.runs.model import Model, fit_temperature, tempered
 from advisor.search.curves import read_curve
 from advisor.search.driver import SearchPlan, SearchResult, configuration_of
 from advisor.search.sizing import Sizing
+from advisor.tasks import weighted
 from advisor.training.loop import Fitted
-from advisor.training.losses import row_losses, weighted
 from advisor.workflows.results import test_results
 from advisor.workflows.search import (
     DEFAULT,
@@ -431,11 +430,11 @@ def judged(
     train: Dataset,
 ) -> Contender:
     target = train.target[rows]
-    warm = train.task != "regression" and configurations[0]["calibration"] == "temperature"
+    warm = train.task.of_classes and configurations[0]["calibration"] == "temperature"
     temperatures = [fit_temperature(own, target) if warm else 1.0 for own in (scores, cross_fitted)]
     losses = [
         weighted(
-            row_losses(train.task, target, tempered(own, temperature) if warm else own),
+            train.task.row_losses(target, tempered(own, temperature) if warm else own),
             train.weights_of(rows),
         )
         for own, temperature in zip((scores, cross_fitted), temperatures, strict=True)
@@ -472,7 +471,7 @@ def _complete(
     document["final"]["without_latest_rows"] = latest_validate(train) and not winner.epochs_on_all_rows
     model = _model(advice, winner, train)
     rows = int(advice.data.dataset("test").known.sum())
-    tail = unseen_loss(train.task, len(winner.losses), len(train.classes))
+    tail = train.task.unseen_loss(len(winner.losses), len(train.classes))
     blocks = blocks_of(train.groups, train.times, winner.rows)
     expected: Estimate = estimate(winner.losses, max(1, rows), advice.reading.seed, tail, blocks)
     document["estimate"] = asdict(expected)
@@ -488,7 +487,7 @@ def _complete(
 
 def _model(advice: Advice, contender: Contender, train: Dataset) -> Model:
     shares: tuple[float, ...] = ()
-    if train.task != "regression" and contender.configurations[0]["decision"] == "balanced":
+    if train.task.of_classes and contender.configurations[0]["decision"] == "balanced":
         counts = np.bincount(train.target, minlength=len(train.classes))
         shares = tuple(float(share) for share in np.maximum(counts, 1) / len(train))
     return Model(advice.data.schema, contender.stacks, contender.temperature, shares)

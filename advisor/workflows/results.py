@@ -20,8 +20,8 @@ from advisor.report.page import over_limit, write_report
 from advisor.report.samples import mistakes
 from advisor.runs.advice import Advice
 from advisor.runs.folder import RunFolder
-from advisor.runs.model import Model, decided, model_files
-from advisor.training.losses import loss_name, row_losses
+from advisor.runs.model import Model, model_files
+from advisor.tasks import task_of
 
 FORMAT = 1
 PAGE_SECONDS = 2.0
@@ -43,7 +43,7 @@ def new_document(advice: Advice, kind: str) -> dict[str, Any]:
             "rows": advice.facts.values["rows"],
         },
         "task": data.schema.task,
-        "loss": loss_name(data.schema.task),
+        "loss": task_of(data.schema.task).loss_name,
         "classes": list(data.schema.classes),
         "seed": advice.reading.seed,
         "configuration": dict(advice.recommendation.configuration),
@@ -68,17 +68,17 @@ def test_results(
     fitted = fit_baselines(train, advice.reading.seed, until)
     baselines = {name: scores(test.features) for name, scores in fitted.items()}
     target, entries = test.target[known], {**entries, **baselines}
-    losses = {name: row_losses(train.task, target, scores[known]) for name, scores in entries.items()}
+    losses = {name: train.task.row_losses(target, scores[known]) for name, scores in entries.items()}
     results = [
         {
             "name": name,
-            **_scores(train.task, target, scores[known], losses[name], shares if name in ours else ()),
+            **train.task.metrics(target, scores[known], shares if name in ours else ()),
             "difference_to_network": _paired(losses[name], losses["network"]),
         }
         for name, scores in entries.items()
     ]
     own = entries["network"][known]
-    chosen = None if train.task == "regression" else decided(own, shares)
+    chosen = train.task.decided(own, shares)
     section = {
         "results": results,
         "predictions": diagnose(train.task, len(train.classes), target, own, chosen),
@@ -96,33 +96,6 @@ def _paired(losses: NDArray[np.float64], others: NDArray[np.float64]) -> dict[st
     paired = losses - others
     error = paired.std(ddof=1) / np.sqrt(len(paired)) if len(paired) > 1 else abs(paired.mean())
     return {"mean": float(paired.mean()), "standard_error": float(error)}
-
-
-def _scores(
-    task: str,
-    target: NDArray[Any],
-    scores: NDArray[np.float64],
-    losses: NDArray[np.float64],
-    shares: Sequence[float],
-) -> dict[str, float]:
-    """The mean loss beside what people know;
-    shares: of the classes, where they take part in the decision."""
-    result = {"loss": float(losses.mean())}
-    if task == "regression":
-        spread = float(np.mean(np.square(target - target.mean())))
-        result["r2"] = 1 - result["loss"] / spread if spread > 0 else 0.0
-    else:
-        chosen = decided(scores, shares)
-        result["accuracy"] = float(np.mean(chosen == target))
-        result["balanced_accuracy"] = float(
-            np.mean([np.mean(chosen[target == code] == code) for code in np.unique(target)])
-        )
-        if task == "binary" and 0 < target.sum() < len(target):
-            from sklearn.metrics import average_precision_score
-
-            rare = int(np.bincount(target, minlength=2).argmin())
-            result["average_precision"] = float(average_precision_score(target == rare, scores[:, rare]))
-    return result
 
 
 # ------------------------------------------------------------------------------------------------- on disk

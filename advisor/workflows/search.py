@@ -14,13 +14,13 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from advisor.data.tables.table import Table
-from advisor.dataset import Dataset, Signals
+from advisor.dataset import Dataset
 from advisor.errors import UserError
 from advisor.evaluation.baselines import expected_seconds
 from advisor.executors.base import Executor, Job
 from advisor.facts.schema import MIN_SIDE
 from advisor.facts.shift import likeness_to_test
-from advisor.networks.plan import plan_of, problem, usable_memory
+from advisor.networks.plan import usable_memory
 from advisor.objectives.custom import OwnObjective
 from advisor.objectives.final_jobs import FINAL_REPEATS, FINALISTS
 from advisor.objectives.jobs import TrainingJob, limited, search_job
@@ -48,6 +48,7 @@ from advisor.search.pace import Pace
 from advisor.search.study_space import StudySpace
 from advisor.spaces.space import Space
 from advisor.splits import make_splits
+from advisor.training.modalities import cost_of
 from advisor.workflows.status import SearchRequest
 
 RECOMMENDED, DEFAULT = "recommendation", "library default"
@@ -76,7 +77,7 @@ def training_rows(advice: Advice, *, spanning: bool = False) -> Dataset:
     """
     train, recommendation = advice.data.dataset("train"), advice.recommendation
     plan = recommendation.configuration
-    loss = "mean_squared_error" if train.task == "regression" else "cross_entropy"
+    loss = train.task.loss
     if recommendation.provenance["loss"].yours and plan["loss"] != loss:
         raise UserError(f"loss {plan['loss']} does not fit a {train.task} target: leave it at {loss}")
     if plan["validation_weights"] == "like_test":
@@ -103,10 +104,6 @@ def refusal(
 ) -> str | None:
     """Why a configuration cannot be trained on such rows and such a machine;
     None when nothing speaks against it."""
-    if not isinstance(train.features, Signals):
-        return None
-    channels, *size = train.features.values.shape[1:]
-    plan = plan_of(configuration, channels, size)
     members = (
         int(configuration["folds"])
         if configuration["validation"] == "kfold"
@@ -114,7 +111,7 @@ def refusal(
     )
     memory = usable_memory(facts, gpu=bool(facts["gpu.count"]))
     rows = rows_at_once(configuration, len(train), spanning)
-    return problem(plan, max(1, len(train.classes)), rows, members=members, memory=memory)
+    return cost_of(train).refusal(configuration, rows, members, memory)
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,6 @@ def fit(
     """
     begun = time.monotonic()
     from advisor.checks import throughput
-    from advisor.training.losses import loss_name
     from advisor.workflows import final as contest
     from advisor.workflows import results
     from advisor.workflows import search as run_search
@@ -95,7 +94,7 @@ def fit(
             train = run_search.training_rows(advice)
             write_advice(run, advice)
             live.phase("train")
-            live.loss = loss_name(train.task)
+            live.loss = train.task.loss_name
             document = results.new_document(advice, "train")
             model = contest.train_alone(document, advice, train, live.epoch)
             document["seconds"] = time.monotonic() - begun
@@ -205,9 +204,8 @@ def tune(
         )
         if own:
             on_event = own.watch(run, advice.recommendation, advice.reading.seed, on_event, on_note)
-        from advisor.training.losses import loss_name
 
-        live.loss = "loss" if own else loss_name(train.task)
+        live.loss = "loss" if own else train.task.loss_name
         found = run_search.run_search(plan, runner, run, request, storage, on_event, stopped)
         from advisor.workflows import results
 

@@ -26,7 +26,7 @@ from advisor.checks.preflight import (
     preflight,
     without_help,
 )
-from advisor.checks.subject import Subject, blank, contents, copies, meaningless, some_rows
+from advisor.checks.subject import Subject, blank, contents, copies, meaningless
 from advisor.checks.throughput import edge, kept_bytes, knee, rates
 from advisor.cli import main as cli
 from advisor.errors import UserError
@@ -329,7 +329,7 @@ def test_inputs_of_few_values_are_no_copies():
 
 def test_labels_without_meaning_go_with_copies(table):
     data = table.data.dataset("train")
-    twice = some_rows(data, np.repeat(np.arange(len(data)), 2))
+    twice = data.part(np.repeat(np.arange(len(data)), 2))
     drawn = meaningless(twice, 0).target
     assert (drawn[::2] == drawn[1::2]).all() and set(drawn) == {0, 1} and (drawn != twice.target).any()
     assert len(np.unique(contents(blank(data)))) == 1

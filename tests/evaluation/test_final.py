@@ -16,6 +16,7 @@ from advisor.evaluation.selection import (
     estimate,
     held_out_losses,
 )
+from advisor.tasks import BINARY, REGRESSION
 
 ROWS = 200
 
@@ -208,15 +209,15 @@ def test_the_verdict_does_not_depend_on_the_order_of_the_contenders_nor_on_the_u
 def test_held_out_losses_are_in_the_order_of_the_parts():
     target = np.array([1.0, 2.0, 3.0])
     parts = [(np.array([2, 0]), np.array([3.5, 1.0])), (np.array([1]), np.array([0.0]))]
-    assert held_out_losses("regression", target, parts).tolist() == [0.25, 0.0, 4.0]
+    assert held_out_losses(REGRESSION, target, parts).tolist() == [0.25, 0.0, 4.0]
 
 
 def test_the_constant_predicts_the_mean_or_the_class_shares():
     target = np.array([0, 0, 0, 1])
     rows = [np.array([0, 3]), np.array([1])]
-    assert constant_losses("binary", target, rows, 2) == pytest.approx(-np.log([0.75, 0.25, 0.75]))
+    assert constant_losses(BINARY, target, rows, 2) == pytest.approx(-np.log([0.75, 0.25, 0.75]))
     values = np.array([1.0, 2.0, 6.0])
-    assert constant_losses("regression", values, [np.array([2, 0])], 0) == pytest.approx([9.0, 4.0])
+    assert constant_losses(REGRESSION, values, [np.array([2, 0])], 0) == pytest.approx([9.0, 4.0])
 
 
 # What loss to expect

@@ -17,7 +17,7 @@ from advisor.evaluation.signal_baselines import (
     gradient_histograms,
     whole,
 )
-from advisor.training.losses import row_losses
+from advisor.tasks import BINARY
 
 AEON = dict(np.load(Path(__file__).parents[1] / "fixtures" / "minirocket" / "features.npz"))
 """What aeon's MiniRocket makes of two small sets; see make.py beside it."""
@@ -85,7 +85,7 @@ def test_series_are_told_apart_with_probabilities_that_a_log_loss_can_judge():
     shares = scores(test.features)
     assert name == "MiniRocket" and np.allclose(shares.sum(axis=1), 1)
     assert (shares.argmax(axis=1) == test.target).mean() > 0.95
-    assert row_losses("binary", test.target, shares).mean() < 0.3
+    assert BINARY.row_losses(test.target, shares).mean() < 0.3
     assert "MiniRocket" in fit_baselines(train)
 
 

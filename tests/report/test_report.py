@@ -29,6 +29,7 @@ from advisor.evaluation.diagnosis import calibration, diagnose, residuals
 from advisor.files import read_json
 from advisor.report import page
 from advisor.report.page import number, percent, render_html, render_markdown
+from advisor.tasks import BINARY, MULTICLASS
 
 FAST = {"epochs": 6, "validation": "holdout", "batch_size": 64}
 SECTIONS = (
@@ -451,11 +452,9 @@ def test_honest_probabilities_are_calibrated():
 
 def test_confusions_and_residuals():
     scores = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
-    found = diagnose("binary", 2, np.array([0, 1, 1]), scores, scores.argmax(axis=1))
+    found = diagnose(BINARY, 2, np.array([0, 1, 1]), scores, scores.argmax(axis=1))
     assert found["confusion"] == [[1, 0], [1, 1]]
-    assert "confusion" not in diagnose(
-        "multiclass", 30, np.array([0]), np.full((1, 30), 1 / 30), np.array([0])
-    )
+    assert "confusion" not in diagnose(MULTICLASS, 30, np.array([0]), np.full((1, 30), 1 / 30), np.array([0]))
     assert residuals(np.zeros(3), np.zeros(3)) == {"residual_quantiles": [0.0] * 5}
     histogram = residuals(np.zeros(1000), np.linspace(-1, 1, 1000))["residual_histogram"]
     assert len(histogram["counts"]) == 20 and sum(histogram["counts"]) == 1000

@@ -21,8 +21,8 @@ from advisor.errors import UserError
 from advisor.rules import shipped
 from advisor.runs.model import Model, fit_temperature, load_model, model_files, tempered
 from advisor.splits import make_splits
+from advisor.tasks import BINARY, MULTICLASS, REGRESSION, SMALLEST_PROBABILITY
 from advisor.training.loop import train
-from advisor.training.losses import SMALLEST_PROBABILITY, loss_name, row_losses
 
 SPACE = shipped.base_space()
 FILES = ["model.json", "weights.safetensors", "checksums.json"]
@@ -475,7 +475,7 @@ def test_loading_and_predicting_unpickle_nothing(folders, tmp_path):
 
 
 def log_loss(probabilities, target):
-    return row_losses("multiclass", target, probabilities).mean()
+    return MULTICLASS.row_losses(target, probabilities).mean()
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -521,11 +521,11 @@ def test_tempered_probabilities_are_probabilities_in_the_same_order(temperature)
 
 def test_row_losses_against_their_definitions():
     probabilities = np.array([[0.2, 0.8], [1.0, 0.0]])
-    assert row_losses("binary", np.array([1, 0]), probabilities) == pytest.approx([-np.log(0.8), 0.0])
-    assert row_losses("binary", np.array([1, 1]), probabilities)[1] == pytest.approx(
+    assert BINARY.row_losses(np.array([1, 0]), probabilities) == pytest.approx([-np.log(0.8), 0.0])
+    assert BINARY.row_losses(np.array([1, 1]), probabilities)[1] == pytest.approx(
         -np.log(SMALLEST_PROBABILITY)
     )
-    assert row_losses("regression", np.array([1.0, 2.0]), np.array([3.0, 2.0])).tolist() == [4.0, 0.0]
+    assert REGRESSION.row_losses(np.array([1.0, 2.0]), np.array([3.0, 2.0])).tolist() == [4.0, 0.0]
     expected = torch.nn.functional.cross_entropy(torch.tensor(probabilities[:1]).log(), torch.tensor([1]))
-    assert row_losses("multiclass", np.array([1]), probabilities[:1]) == pytest.approx([float(expected)])
-    assert (loss_name("regression"), loss_name("binary")) == ("mean squared error", "log loss")
+    assert MULTICLASS.row_losses(np.array([1]), probabilities[:1]) == pytest.approx([float(expected)])
+    assert (REGRESSION.loss_name, BINARY.loss_name) == ("mean squared error", "log loss")

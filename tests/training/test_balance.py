@@ -9,8 +9,8 @@ import torch
 import advisor
 from advisor.dataset import Dataset, Features
 from advisor.rules import shipped
-from advisor.runs.model import decided
 from advisor.splits import Split
+from advisor.tasks import BINARY
 from advisor.training.class_balance import NEIGHBOURS, ClassBalance
 from advisor.training.loop import train
 
@@ -172,8 +172,8 @@ def test_the_head_alone_is_trained_in_the_second_stage():
 
 def test_the_class_that_stands_out_against_its_share_is_predicted():
     chances = np.array([[0.9, 0.1], [0.97, 0.03]])
-    assert decided(chances).tolist() == [0, 0]
-    assert decided(chances, (0.95, 0.05)).tolist() == [1, 0]
+    assert BINARY.decided(chances).tolist() == [0, 0]
+    assert BINARY.decided(chances, (0.95, 0.05)).tolist() == [1, 0]
 
 
 @pytest.fixture(scope="module")

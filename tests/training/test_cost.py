@@ -5,9 +5,7 @@ import pytest
 import torch
 from test_training import RANDOM, blobs, folds, mixed
 
-from advisor.networks.tables import TableNetwork
-from advisor.objectives.networks import training_work
-from advisor.training.cost import (
+from advisor.networks.cost import (
     BYTES,
     TableSize,
     multiplications_per_row,
@@ -15,7 +13,10 @@ from advisor.training.cost import (
     predicted_memory,
     weights,
 )
-from advisor.training.loop import prepare, train
+from advisor.networks.tables import TableNetwork
+from advisor.objectives.networks import training_work
+from advisor.training.loop import train
+from advisor.training.modalities import prepare
 from advisor.training.preprocessing import Preprocessor
 
 CONFIGURATIONS = [

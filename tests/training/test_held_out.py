@@ -8,9 +8,8 @@ import torch
 from advisor.dataset import Dataset, Features
 from advisor.rules.shipped import base_space
 from advisor.splits import make_splits
-from advisor.training.cross_fitting import PARTS, HeldOut
+from advisor.training.batches import PARTS, HeldOut
 from advisor.training.loop import train
-from advisor.training.losses import row_losses
 
 
 def followed(losses, weight, going=None):
@@ -91,12 +90,12 @@ def test_on_noise_they_are_not_better_than_a_constant_where_the_best_epoch_is(ta
             except StopIteration as end:
                 fitted = end.value
                 break
-        ours.append(row_losses(task, target, fitted.cross_fitted).mean())
-        best.append(row_losses(task, target, fitted.held_out).mean())
+        ours.append(data.task.row_losses(target, fitted.cross_fitted).mean())
+        best.append(data.task.row_losses(target, fitted.held_out).mean())
         share = np.bincount(target) / 80 if task == "binary" else target.mean()
         constant.append(
-            row_losses(
-                task, target, np.tile(share, (80, 1)) if task == "binary" else np.full(80, share)
+            data.task.row_losses(
+                target, np.tile(share, (80, 1)) if task == "binary" else np.full(80, share)
             ).mean()
         )
     assert np.mean(best) < np.mean(constant) < np.mean(ours)

@@ -7,15 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from advisor.dataset import Signals
+from advisor.networks.convolutional import SignalShape
 from advisor.rules import shipped
 from advisor.splits import Split
 from advisor.training.augmentation import augmented, mixed
 from advisor.training.signal_inputs import (
     SignalInputs,
     SignalPreprocessor,
-    SignalShape,
     interpolated,
-    prepare_signals,
 )
 
 IMAGE = {**shipped.base_space("image").complete({}), "scaling": "channel"}
@@ -47,14 +46,14 @@ def all_rows(rows=12, members=2):
 @pytest.mark.parametrize(("signals", "configuration"), [(images(), IMAGE), (series(), SEQUENCE)])
 def test_each_split_scales_by_its_own_training_rows(signals, configuration):
     """D4: and a validation row that changes wildly changes nothing but itself."""
-    (x,) = prepare_signals(configuration, signals, halves(), "cpu").inputs(all_rows(), EVERYONE)
+    (x,) = SignalInputs.prepare(configuration, signals, halves(), "cpu").inputs(all_rows(), EVERYONE)
     for member, split in enumerate(halves()):
         own = x[member, split.train].transpose(0, 1).flatten(1)
         torch.testing.assert_close(own.mean(dim=1), torch.zeros(len(own)), atol=1e-4, rtol=0)
         torch.testing.assert_close(own.std(dim=1, correction=0), torch.ones(len(own)), atol=1e-3, rtol=0)
     wild = signals.values.copy()
     wild[-1] = 255
-    (y,) = prepare_signals(configuration, Signals(wild), halves(), "cpu").inputs(all_rows(), EVERYONE)
+    (y,) = SignalInputs.prepare(configuration, Signals(wild), halves(), "cpu").inputs(all_rows(), EVERYONE)
     torch.testing.assert_close(x[0, :6], y[0, :6])
 
 
@@ -63,16 +62,20 @@ def test_scaling_by_itself_removes_level_and_spread():
     plain = series()
     louder = Signals(plain.values * 7 + 100)
     one, other = (
-        prepare_signals(configuration, s, halves(), "cpu").inputs(all_rows(), EVERYONE)[0]
+        SignalInputs.prepare(configuration, s, halves(), "cpu").inputs(all_rows(), EVERYONE)[0]
         for s in (plain, louder)
     )
     torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-3)
     constant = Signals(np.full((12, 2, 9), 5.0, np.float32))
-    assert not prepare_signals(configuration, constant, halves(), "cpu").inputs(all_rows(), EVERYONE)[0].any()
+    assert (
+        not SignalInputs.prepare(configuration, constant, halves(), "cpu")
+        .inputs(all_rows(), EVERYONE)[0]
+        .any()
+    )
 
 
 def test_a_constant_channel_stays_finite():
-    (x,) = prepare_signals(IMAGE, Signals(np.zeros((12, 1, 4, 4), np.uint8)), halves(), "cpu").inputs(
+    (x,) = SignalInputs.prepare(IMAGE, Signals(np.zeros((12, 1, 4, 4), np.uint8)), halves(), "cpu").inputs(
         all_rows(), EVERYONE
     )
     assert not x.any()
@@ -81,7 +84,7 @@ def test_a_constant_channel_stays_finite():
 def test_shorter_series_are_padded_and_a_channel_says_where_they_end():
     values = series().values.copy()
     values[3, :, 5:] = np.nan
-    prepared = prepare_signals(SEQUENCE, Signals(values), halves(), "cpu")
+    prepared = SignalInputs.prepare(SEQUENCE, Signals(values), halves(), "cpu")
     assert prepared.shape == SignalShape(3, (9,))
     (x,) = prepared.inputs(all_rows(), EVERYONE)
     assert not x[0, 3, :2, 5:].any()
@@ -110,7 +113,9 @@ def test_rows_in_a_file_are_read_as_those_in_memory(tmp_path):
     kept = np.lib.format.open_memmap(tmp_path / "images.npy", mode="w+", dtype=np.uint8, shape=(12, 3, 6, 5))
     kept[:] = images().values
     there = np.load(tmp_path / "images.npy", mmap_mode="r")
-    memory, file = (prepare_signals(IMAGE, Signals(v), halves(), "cpu") for v in (images().values, there))
+    memory, file = (
+        SignalInputs.prepare(IMAGE, Signals(v), halves(), "cpu") for v in (images().values, there)
+    )
     (one,), (two,) = memory.inputs(all_rows(), EVERYONE), file.inputs(all_rows(), EVERYONE)
     torch.testing.assert_close(one, two)
 

@@ -12,8 +12,10 @@ from advisor.dataset import Dataset, Features
 from advisor.networks import tables
 from advisor.rules import shipped
 from advisor.splits import Split, everything, make_splits
-from advisor.training.loop import learning_rate, prepare, squeezed, stretched, train
-from advisor.training.losses import row_losses
+from advisor.training.loop import train
+from advisor.training.modalities import prepare
+from advisor.training.optimizer import learning_rate
+from advisor.training.targets import squeezed, stretched
 
 SPACE = shipped.base_space()
 ROWS = 120
@@ -282,10 +284,10 @@ def test_the_held_out_rows_are_the_validation_rows_and_their_loss_is_the_best_on
     one per split, the best loss again."""
     _, fitted = run(configured(epochs=3, learning_rate=0.01), data, splits)
     assert fitted.held_out_rows.tolist() == sorted(row for split in splits for row in split.validation)
-    losses = row_losses(data.task, data.target[fitted.held_out_rows], fitted.held_out)
+    losses = data.task.row_losses(data.target[fitted.held_out_rows], fitted.held_out)
     for split, reported in zip(splits, fitted.validation_losses, strict=True):
         own = losses[np.isin(fitted.held_out_rows, split.validation)].mean()
-        if data.task == "regression":
+        if not data.task.of_classes:
             assert own <= reported * (
                 1 + 1e-4
             )  # predictions end at the range of the training target, see below
@@ -302,7 +304,7 @@ def test_a_validation_row_has_no_part_in_its_own_held_out_score(data):
     changed = splits[0].validation
     numeric, target = data.features.numeric.copy(), data.target.copy()
     numeric[changed[1:]] = 1e6
-    target[changed] = target[changed] * 50 if data.task == "regression" else (target[changed] + 1) % 3
+    target[changed] = target[changed] * 50 if not data.task.of_classes else (target[changed] + 1) % 3
     codes = data.features.categorical
     other = Dataset(
         features(numeric, codes[:, 0] if codes.shape[1] else None), target, data.task, data.classes
@@ -445,7 +447,7 @@ def test_the_last_epochs_weights_are_not_the_ones_that_are_kept():
     data = noise()
     c = configured(epochs=12, patience=12, learning_rate=0.05, width=64)
     epochs, fitted = run(c, data, holdout(data))
-    held_out = row_losses(data.task, data.target[fitted.held_out_rows], fitted.held_out).mean()
+    held_out = data.task.row_losses(data.target[fitted.held_out_rows], fitted.held_out).mean()
     assert held_out == pytest.approx(min(e.validation_loss for e in epochs), rel=1e-5)
     assert held_out < 0.95 * epochs[-1].validation_loss
 

@@ -27,7 +27,7 @@ from advisor.objectives.jobs import WorkerData, search_job
 from advisor.objectives.networks import TrainingObjective
 from advisor.report.page import over_limit, render_html
 from advisor.runs.model import tempered
-from advisor.training.losses import row_losses
+from advisor.tasks import BINARY
 from advisor.workflows import final as contest
 from advisor.workflows import results
 from advisor.workflows import search as run_search
@@ -738,7 +738,7 @@ def test_a_blend_is_judged_by_what_its_model_predicts():
     assert parts[0].temperature > 1 > parts[1].temperature
     blend = contest.blend_of(parts, train)
     predicted = tempered(np.mean(raw, axis=0), blend.temperature)
-    np.testing.assert_allclose(blend.losses, row_losses("binary", target, predicted))
+    np.testing.assert_allclose(blend.losses, BINARY.row_losses(target, predicted))
 
 
 @pytest.mark.slow

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from advisor.data.signals.pixels import BYTE
 from advisor.data.tables.reading import FileForm, Source, shown
-from advisor.dataset import Task
 from advisor.errors import UserError
 from advisor.kinds import Kind
+from advisor.tasks import Task
 
 FILES_TOLD = 10
 """A message names so many files."""

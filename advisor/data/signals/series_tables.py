@@ -24,6 +24,7 @@ from advisor.data.tables.reading import available_memory, read_source, shown
 from advisor.data.tables.table import read_times
 from advisor.data.tables.target import finite_numbers
 from advisor.errors import UserError, did_you_mean
+from advisor.tasks import REGRESSION
 
 
 def read_sequences(source: object, request: Request) -> Found:
@@ -75,7 +76,7 @@ def _from_archive(path: Path, request: Request) -> Found:
     name = path.name if path.is_dir() else pair[0].stem.removesuffix("_TRAIN").removesuffix("_train")
     shape = rows.values.array.shape[1:] if isinstance(rows.values, ArrayValues) else ()
     found = Found(
-        "sequence", name, origin, read.target, shape, rows, test, "regression" if read.regression else None
+        "sequence", name, origin, read.target, shape, rows, test, REGRESSION if read.regression else None
     )
     return replace(found, classification=not read.regression, steps=_archived_steps(read)).noting(notes)
 

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -24,6 +24,7 @@ from advisor.data.tables.reading import MAX_BYTES, FileForm, shown
 from advisor.data.tables.target import (
     LONELY,
     ClassValues,
+    asked_task,
     check_target,
     class_values,
     finite_numbers,
@@ -32,9 +33,10 @@ from advisor.data.tables.target import (
     read_target,
 )
 from advisor.data.tables.test_rows import held_out_rows, row_keys
-from advisor.dataset import Dataset, Signals, Task
-from advisor.errors import UserError, did_you_mean
-from advisor.kinds import Kind
+from advisor.dataset import Dataset, Signals
+from advisor.errors import UserError
+from advisor.kinds import Kind, TaskName
+from advisor.tasks import BINARY, MULTICLASS, Task, task_of
 
 __all__ = ["SignalSchema", "SignalSet", "kind_of", "load_signals", "read_signals"]
 
@@ -61,7 +63,7 @@ class SignalSchema:
 
     kind: Literal["image", "sequence"]
     target: str
-    task: Task
+    task: TaskName
     classes: tuple[str, ...]
     channels: int
     size: tuple[int, ...]
@@ -184,7 +186,7 @@ def load_signals(
     *,
     kind: str | None = None,
     test: object = None,
-    task: Task | None = None,
+    task: TaskName | None = None,
     id_column: str | None = None,
     time_column: str | None = None,
     group_column: str | None = None,
@@ -214,9 +216,7 @@ def load_signals(
         raise UserError(
             f"{shown(source, 200)} is a table; name kind image or sequence to read it as one of these"
         )
-    if task is not None and task not in get_args(Task):
-        near = did_you_mean(str(task), get_args(Task))
-        raise UserError(f"task is '{shown(task)}'{near}; expected binary, multiclass or regression")
+    asked = asked_task(task)
     if not isinstance(test_fraction, int | float) or not 0.0 < test_fraction < 1.0:
         raise UserError(f"test_fraction is {test_fraction}; expected a number between 0 and 1, such as 0.2")
     if channels not in (None, "first", "last"):
@@ -238,7 +238,7 @@ def load_signals(
         found = replace(found, train=_with_gaps(found.train, cleaning, notes))
         given = given and _with_gaps(given, cleaning, notes)
         notes["rescaled_channels"] = sum(unit != 1 for unit in cleaning.units)
-    chosen, answer = _target(found, task, notes)
+    chosen, answer = _target(found, asked, notes)
     usable = _usable(found.train, answer, notes)
     keys = found.train.values.keys()[usable]
     keyed, answer = answer, answer.gather(usable)
@@ -334,7 +334,7 @@ def _read(source: object, kind: Kind, request: Request) -> Found:
 # ----------------------------------------------------------------------------------------------------- target
 
 
-def _target(found: Found, task: Task | None, notes: dict[str, int]) -> TargetColumn:
+def _target(found: Found, task: Task | None, notes: dict[str, int]) -> tuple[Task, pl.Series]:
     """The task and the training rows' target."""
     cells = found.train.answer
     if cells is None:
@@ -342,10 +342,10 @@ def _target(found: Found, task: Task | None, notes: dict[str, int]) -> TargetCol
     asked = task or found.task
     of_classes = asked is None and found.classification
     chosen, answer, _ = read_target(
-        cells.alias(found.target), found.target, "multiclass" if of_classes else asked, notes
+        cells.alias(found.target), found.target, MULTICLASS if of_classes else asked, notes
     )
     if of_classes and answer.drop_nulls().n_unique() <= 2:
-        chosen = "binary"
+        chosen = BINARY
     return chosen, answer
 
 
@@ -374,7 +374,7 @@ def _test_target(
     if rows.answer is None:
         raise UserError(f"the test rows have no target '{shown(name)}'; expected a label for each row")
     cells = rows.answer.alias(name)
-    if task == "regression":
+    if not task.of_classes:
         numbers = finite_numbers(cells, number_format(cells))
         if numbers is None:
             raise UserError(
@@ -450,7 +450,7 @@ def _with_gaps(rows: RawRows, cleaning: Cleaning, notes: dict[str, int]) -> RawR
 
 
 def _schema(found: Found, task: Task, train: _Part) -> SignalSchema:
-    classes = ordered_classes(train.answer) if task != "regression" else ()
+    classes = ordered_classes(train.answer) if task.of_classes else ()
     size, missing = found.shape[1:], False
     if found.kind == "sequence":
         length = int(lengths_of(train.values).max(initial=1))
@@ -460,7 +460,7 @@ def _schema(found: Found, task: Task, train: _Part) -> SignalSchema:
     return SignalSchema(
         kind,
         found.target,
-        task,
+        task.name,
         classes,
         found.shape[0],
         size,
@@ -522,14 +522,15 @@ def _divided(
 
 def _dataset(part: _Part, schema: SignalSchema, origin: str) -> Dataset:
     target: NDArray[np.int64] | NDArray[np.float64]
-    if schema.task == "regression":
+    task = task_of(schema.task)
+    if not task.of_classes:
         target = part.answer.cast(pl.Float64).to_numpy().astype(np.float64)
     else:
         codes = {label: code for code, label in enumerate(schema.classes)}
         target = np.array([codes[label] for label in part.answer.to_list()], np.int64)
     groups = None if part.groups is None else part.groups.rank("dense").to_numpy().astype(np.int64) - 1
     signals = Signals(_fitting(part.values, schema, origin))
-    return Dataset(signals, target, schema.task, schema.classes, groups)
+    return Dataset(signals, target, task, schema.classes, groups)
 
 
 def _fitting(values: NDArray[Any], schema: SignalSchema, origin: str) -> NDArray[Any]:

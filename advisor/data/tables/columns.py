@@ -13,6 +13,7 @@ import polars as pl
 
 from advisor.data.tables.reading import shown
 from advisor.errors import UserError, did_you_mean
+from advisor.tasks import Task
 
 ColumnType = Literal["numeric", "categorical", "boolean", "datetime", "text", "identifier", "constant"]
 
@@ -519,9 +520,9 @@ def told_of_numbers(frame: pl.DataFrame, columns: Sequence[Column]) -> dict[str,
     return told
 
 
-def told_of_target(cells: pl.Series, task: str) -> dict[str, str]:
+def told_of_target(cells: pl.Series, task: Task) -> dict[str, str]:
     """What to know of a numeric target of which some cells have a limit."""
-    if task != "regression" or not (beyond(cells) != 0).any():
+    if task.of_classes or not (beyond(cells) != 0).any():
         return {}
     return {
         "target-at-a-limit": f"The target: {_limits_words(cells)}. Each counts as its limit. The loss does "

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import polars as pl
@@ -40,6 +40,7 @@ from advisor.data.tables.target import (
     LONELY,
     MIN_ROWS,
     ClassValues,
+    asked_task,
     check_target,
     class_values,
     finite_numbers,
@@ -49,8 +50,10 @@ from advisor.data.tables.target import (
     written_values,
 )
 from advisor.data.tables.test_rows import fingerprint_of, held_out_rows, row_keys
-from advisor.dataset import MISSING, UNSEEN, Dataset, Features, Task
+from advisor.dataset import MISSING, UNSEEN, Dataset, Features
 from advisor.errors import FormChange, UserError, did_you_mean
+from advisor.kinds import Kind, TaskName
+from advisor.tasks import task_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -99,7 +102,7 @@ class TableSchema:
 
     columns: tuple[Column, ...]
     target: str
-    task: Task
+    task: TaskName
     classes: tuple[str, ...]
     levels: dict[str, tuple[str, ...]]
     group_column: str | None = None
@@ -114,6 +117,11 @@ class TableSchema:
     encoding: str = ""
     sheet: str = ""
     given: ClassValues | None = None
+
+    @property
+    def kind(self) -> Kind:
+        """What the rows are."""
+        return "table"
 
     @property
     def form(self) -> FileForm:
@@ -202,14 +210,15 @@ class Table:
         """One part as arrays, in row order."""
         frame, schema = (self.train if part == "train" else self.test), self.schema
         target: NDArray[np.int64] | NDArray[np.float64]
-        if schema.task == "regression":
+        task = task_of(schema.task)
+        if not task.of_classes:
             target = frame[schema.target].to_numpy().astype(np.float64)
         else:
             target = _codes(frame[schema.target], schema.classes).astype(np.int64)
         return Dataset(
             features=encode(frame, schema),
             target=target,
-            task=schema.task,
+            task=task,
             classes=schema.classes,
             groups=_ranks(frame, schema.group_column),
             times=_ranks(frame, schema.time_column),
@@ -252,7 +261,7 @@ def load_table(
     *,
     test: str | Path | pl.DataFrame | pd.DataFrame | None = None,
     types: Mapping[str, str] | None = None,
-    task: Task | None = None,
+    task: TaskName | None = None,
     time_column: str | None = None,
     group_column: str | None = None,
     test_fraction: float = 0.2,
@@ -284,7 +293,9 @@ def load_table(
     notes = dict(read.notes)
     spellings = {target: _class_spellings(read.frame[target], join_spellings)}
     cells = _joined(read.frame.select(target), spellings, notes)[target]
-    chosen, keys_of_rows, form = read_target(cells, target, task, notes, partial(read.as_written, target))
+    chosen, keys_of_rows, form = read_target(
+        cells, target, asked_task(task), notes, partial(read.as_written, target)
+    )
     frame, answer = read.frame, keys_of_rows
     if answer.null_count():
         if missing := answer.null_count() - notes.get(LONELY, 0):
@@ -309,7 +320,7 @@ def load_table(
         _joined(train, of_levels, notes),
         {name: one for name, one in (spellings | of_levels).items() if one},
     )
-    classes = ordered_classes(train[target]) if chosen != "regression" else ()
+    classes = ordered_classes(train[target]) if chosen.of_classes else ()
     given = (
         None if test is None else with_names(read_source(test, max_bytes=max_bytes, form=file_form), names)
     )
@@ -324,7 +335,7 @@ def load_table(
     schema = TableSchema(
         columns,
         target,
-        chosen,
+        chosen.name,
         classes,
         levels,
         group_column,
@@ -400,11 +411,7 @@ def _check_request(
     for role, name in (("target", target), ("time column", time_column), ("group column", group_column)):
         if name is not None and name not in frame.columns:
             raise UserError(_absent(role, str(name), read))
-    if task is not None and task not in get_args(Task):
-        raise UserError(
-            f"task is '{shown(task)}'{did_you_mean(str(task), get_args(Task))}; expected "
-            f"{_or(get_args(Task))}"
-        )
+    asked_task(task)
     for role, name in (("time", time_column), ("group", group_column)):
         if name == target:
             raise UserError(f"the {role} column '{shown(name)}' is the target; name another column, or none")
@@ -480,7 +487,7 @@ def _test_rows(
             )
         raise UserError(_lacking(f"the test table {shown(given.origin, 200)}", missing, given.frame.columns))
     cells = given.frame[schema.target]
-    if schema.task == "regression":
+    if not task_of(schema.task).of_classes:
         # as the training rows', but where that was plain and these are not: they are of the same quantity
         numbers = finite_numbers(cells, schema.target_format or number_format(cells))
         if numbers is None or not numbers.count():

@@ -25,8 +25,9 @@ from advisor.data.tables.columns import (
     unreadable,
 )
 from advisor.data.tables.reading import shown
-from advisor.dataset import Task
-from advisor.errors import UserError
+from advisor.errors import UserError, did_you_mean
+from advisor.kinds import TASK_NAMES
+from advisor.tasks import BINARY, MULTICLASS, REGRESSION, Task, task_of
 
 MIN_ROWS = 10
 """Fewer rows with a target than this are refused."""
@@ -132,6 +133,17 @@ def _too_large(numbers: Sequence[float]) -> bool:
     return any(not -(2**63) <= number < 2**63 for number in numbers)
 
 
+def asked_task(name: str | None) -> Task | None:
+    """The task that is asked for by its name, None by none; UserError for another word."""
+    if name is None:
+        return None
+    if name not in TASK_NAMES:
+        *others, last = TASK_NAMES
+        near = did_you_mean(str(name), TASK_NAMES)
+        raise UserError(f"task is '{shown(name)}'{near}; expected {', '.join(others)} or {last}")
+    return task_of(name)
+
+
 def read_target(
     cells: pl.Series,
     name: str,
@@ -151,7 +163,8 @@ def read_target(
         raise UserError(f"the target '{shown(name)}' holds dates or times; expected numbers or classes")
     form = number_format(cells)
     numbers = finite_numbers(cells, form)
-    if asked == "regression" and numbers is None:
+    of_numbers = asked is not None and not asked.of_classes
+    if of_numbers and numbers is None:
         unread = unreadable(cells, read_as(cells, "numeric"))
         bad = how_many(unread, len(cells), " are no numbers")
         if len(unread) == len(cells) - cells.null_count():
@@ -169,10 +182,10 @@ def read_target(
         asked is None and numbers is not None and cells.dtype == pl.String
     ):  # words for a missing cell are no class of numbers
         classes = classes.set(is_mark(classes).fill_null(value=False), None)
-    if asked != "regression" and (numbers is None or asked is not None):
+    if not of_numbers and (numbers is None or asked is not None):
         classes = _without_lonely(classes, notes)
     task = asked or _inferred_task(numbers, classes)
-    if task == "regression" and numbers is not None:
+    if not task.of_classes and numbers is not None:
         notes |= (
             {"unreadable_targets": lost} if (lost := numbers.null_count() - classes.null_count()) > 0 else {}
         )
@@ -183,16 +196,16 @@ def read_target(
             f"the target '{shown(name)}' is continuous ({found:,} different numbers) and cannot be {task}; "
             "ask for task regression, or name a column of classes"
         )
-    if asked == "binary" and found > 2:
+    if asked is not None and asked.most_classes is not None and found > asked.most_classes:
         raise UserError(
-            f"the target '{shown(name)}' has {found:,} classes and cannot be binary; ask for task multiclass"
+            f"the target '{shown(name)}' has {found:,} classes and cannot be {asked}; ask for task multiclass"
         )
     return task, classes.alias(name), ""
 
 
 def _may_be_classes(numbers: pl.Series | None, asked: Task | None) -> bool:
     """Whether these are no whole numbers, and few enough that each may name a class."""
-    if numbers is None or asked == "regression" or _whole(numbers):
+    if numbers is None or (asked is not None and not asked.of_classes) or _whole(numbers):
         return False
     return asked is not None or numbers.drop_nulls().n_unique() <= FEW_VALUES
 
@@ -240,14 +253,14 @@ def _whole(numbers: pl.Series) -> bool:
 def _inferred_task(numbers: pl.Series | None, classes: pl.Series) -> Task:
     found = classes.drop_nulls().n_unique()
     if found <= 2:
-        return "binary"
+        return BINARY
     if numbers is None:
-        return "multiclass"
+        return MULTICLASS
     rows = len(classes) - classes.null_count()
     # whole numbers, or one number in more than one spelling: 1.1 and 1.10 are names
     named = _whole(numbers) or found > numbers.drop_nulls().n_unique()
     few = named and found <= FEW_VALUES and rows >= 10 * found
-    return "multiclass" if few and not _counts(numbers) else "regression"
+    return MULTICLASS if few and not _counts(numbers) else REGRESSION
 
 
 def _counts(numbers: pl.Series) -> bool:
@@ -273,7 +286,7 @@ def check_target(answer: pl.Series, task: Task, name: str, rows: int, cells: pl.
             f"the target '{shown(name)}' has one value only, '{shown(counts['value'][0], 40)}'; two are "
             "needed"
         )
-    if task == "regression":
+    if not task.of_classes:
         numbers = answer.to_numpy()
         if np.ptp(numbers) < SMALLEST_SPREAD:
             raise UserError(

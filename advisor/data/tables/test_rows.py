@@ -14,8 +14,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from advisor.data.tables.reading import shown
-from advisor.dataset import Task
 from advisor.errors import UserError
+from advisor.tasks import Task
 
 KEY_ROWS, KEY_COLUMNS = 200_000, 8
 """Above so many rows only so many columns decide which rows are held out (see row_keys)."""
@@ -50,14 +50,12 @@ def held_out_rows(
         range(len(names)), key=lambda code: hashlib.blake2b(f"{seed}:{names[code]}".encode()).digest()
     )
     sizes = np.bincount(values)
-    classes = np.zeros(1, np.int64) if task == "regression" else np.bincount(codes)
+    classes = np.bincount(codes) if task.of_classes else np.zeros(1, np.int64)
     held = np.zeros(len(names), dtype=bool)
     total = 0
     for group in order:
         own = (
-            np.bincount(codes[values == group], minlength=len(classes))
-            if task != "regression"
-            else np.array([-1])
+            np.bincount(codes[values == group], minlength=len(classes)) if task.of_classes else np.array([-1])
         )
         # A group stays with the training rows if a class would be lost to them, or
         # if the share would be missed more.
@@ -77,7 +75,7 @@ def _random_rows(
     allow, never all rows of one."""
     rows = len(codes)
     size = min(max(round(fraction * rows), 1), rows - 1)
-    strata = np.zeros(rows, np.int64) if task == "regression" else codes
+    strata = codes if task.of_classes else np.zeros(rows, np.int64)
     counts = np.bincount(strata)
     share = counts * (size / rows)
     take = np.minimum(np.floor(share).astype(np.int64), np.maximum(counts - 1, 0))

@@ -25,7 +25,7 @@ from advisor import __version__
 from advisor.errors import UserError, did_you_mean
 from advisor.facts.schema import FACTS, Facts, damage
 from advisor.files import FORMAT, write_text
-from advisor.kinds import Kind
+from advisor.kinds import Kind, TaskName
 from advisor.rules import shipped
 from advisor.rules.book import Rule
 from advisor.rules.provenance import (
@@ -89,7 +89,7 @@ class AdviceRequest(Body):
     rules: Annotated[list[Text], Field(max_length=10)] = Field(default_factory=list)
     types: dict[Text, Text] = Field(default_factory=dict)
     kind: Kind | None = None
-    task: Literal["binary", "multiclass", "regression"] | None = None
+    task: TaskName | None = None
     id_column: Text | None = None
     time_column: Text | None = None
     group_column: Text | None = None

@@ -1,5 +1,4 @@
-"""What training takes, predicted from the configuration: a table network's bytes
-on the device, and an epoch's time.
+"""What training takes, predicted from the configuration: bytes on the device, and an epoch's time.
 
 Counted as the network is built and trained (``networks/tables.py``, ``loop.py``), with 4 bytes a number: good
 to a factor of 2 to 3 (`tests/training/test_cost.py` holds it against what torch keeps), which is why what was
@@ -11,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from advisor.dataset import Features
+from advisor.dataset import Features, Signals
+from advisor.networks.plan import NetworkPlan, map_numbers, memory_bytes, multiplications, plan_of, problem
 
 BYTES = 4
 READ = frozenset(
@@ -124,6 +124,83 @@ def multiplications_per_row(configuration: Mapping[str, Any], table: TableSize) 
         configuration["category_embedding_dim"]
     )
     return weights(configuration, table) - looked_up
+
+
+class Cost(Protocol):
+    """What a training on some data set takes, by configuration. None: of another family of networks, of which
+    nothing is known."""
+
+    def memory(self, configuration: Mapping[str, Any], rows: int, members: int, splits: int) -> float | None:
+        """Bytes of ``members`` networks on ``splits`` splits, with ``rows`` rows of each in a step."""
+
+    def per_row(self, configuration: Mapping[str, Any]) -> tuple[int, int] | None:
+        """Multiplications of a row in one network, and the numbers kept for its gradient."""
+
+    def refusal(
+        self, configuration: Mapping[str, Any], rows: int, members: int, memory: float | None
+    ) -> str | None:
+        """Why it cannot be trained, in one line with the fix; None where nothing speaks against it.
+
+        memory: bytes that it may use; None: not known.
+        """
+
+
+@dataclass(frozen=True)
+class TableCost:
+    """Of the networks for a table."""
+
+    table: TableSize
+
+    @classmethod
+    def of(cls, features: Features, outputs: int) -> TableCost:
+        return cls(TableSize.of(features, outputs))
+
+    def memory(self, configuration: Mapping[str, Any], rows: int, members: int, splits: int) -> float | None:
+        if not configuration.keys() >= READ:
+            return None
+        return predicted_memory(configuration, self.table, rows, members, splits)
+
+    def per_row(self, configuration: Mapping[str, Any]) -> tuple[int, int] | None:
+        if not configuration.keys() >= READ:
+            return None
+        return multiplications_per_row(configuration, self.table), numbers_per_row(configuration, self.table)
+
+    def refusal(
+        self, configuration: Mapping[str, Any], rows: int, members: int, memory: float | None
+    ) -> str | None:
+        """Nothing speaks against a network for a table before it is tried."""
+        return None
+
+
+@dataclass(frozen=True)
+class SignalCost:
+    """Of the networks for images or sequences, by their plans."""
+
+    channels: int
+    size: tuple[int, ...]
+    outputs: int
+
+    @classmethod
+    def of(cls, signals: Signals, outputs: int) -> SignalCost:
+        channels, *size = signals.shape
+        return cls(channels, tuple(size), outputs)
+
+    def _plan(self, configuration: Mapping[str, Any]) -> NetworkPlan | None:
+        return plan_of(configuration, self.channels, self.size) if "network" in configuration else None
+
+    def memory(self, configuration: Mapping[str, Any], rows: int, members: int, splits: int) -> float | None:
+        plan = self._plan(configuration)
+        return None if plan is None else memory_bytes(plan, self.outputs, rows, members)
+
+    def per_row(self, configuration: Mapping[str, Any]) -> tuple[int, int] | None:
+        plan = self._plan(configuration)
+        return None if plan is None else (multiplications(plan, self.outputs), map_numbers(plan))
+
+    def refusal(
+        self, configuration: Mapping[str, Any], rows: int, members: int, memory: float | None
+    ) -> str | None:
+        plan = plan_of(configuration, self.channels, self.size)
+        return problem(plan, self.outputs, rows, members=members, memory=memory)
 
 
 def epoch_seconds(steps: float, rows: float, multiplications_per_row: int, numbers: int) -> float:

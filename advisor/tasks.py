@@ -1,0 +1,266 @@
+"""What is learnt: one object per task with all that differs between them, in NumPy.
+
+A task says what a row's target is, how many outputs a network needs, the loss of each row, the constant to
+beat, how scores become predictions and which metrics people know. ``TASKS`` has them by the names that files
+and commands use. What torch does with a target is ``training/targets.py``, by the kind of the target.
+
+Scores are what a model says of rows: probabilities (rows, classes), or predictions (rows,) in the target's
+unit.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from advisor.kinds import TaskName
+
+TargetKind = Literal["class", "number"]
+"""What the target of a row is: a class, a number. (Masks and boxes have types below, but no task yet.)"""
+
+SMALLEST_PROBABILITY = 1e-12
+"""Probabilities are not taken below this: a single certain and wrong prediction
+would make every mean infinite."""
+UNLABELLED = 255
+"""In a mask: a point whose class nobody knows, which neither trains nor validates."""
+
+RowTarget = NDArray[np.int64] | NDArray[np.float64]
+"""One value per row, (rows,): int64 class codes, or float64 numbers."""
+Scores = NDArray[np.float64]
+
+
+@dataclass(frozen=True, repr=False)
+class Masks:
+    """A class for every point of an image.
+
+    values: uint8, shape (rows, height, width): class codes, UNLABELLED where there is none.
+    """
+
+    values: NDArray[np.uint8]
+
+    def __post_init__(self) -> None:
+        if self.values.ndim != 3 or self.values.dtype != np.uint8:
+            raise ValueError(
+                f"masks are uint8 (rows, height, width), not {self.values.dtype} {self.values.shape}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, rows: NDArray[np.generic] | slice) -> Masks:
+        """The masks of these rows, in their order."""
+        return Masks(self.values[rows])
+
+
+@dataclass(frozen=True, repr=False)
+class Boxes:
+    """A list of boxes for every image, row after row.
+
+    corners: float64, shape (boxes, 4): left, top, right, bottom in points of the image.
+    codes: int64, shape (boxes,): the class of each.
+    ends: int64, shape (rows,): row r has the boxes from ``ends[r - 1]`` (the first from 0) up to ``ends[r]``.
+    """
+
+    corners: NDArray[np.float64]
+    codes: NDArray[np.int64]
+    ends: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        if self.corners.shape != (len(self.codes), 4):
+            raise ValueError(f"corners have shape {self.corners.shape} for {len(self.codes)} classes")
+        if (np.diff(self.ends, prepend=0) < 0).any() or (len(self.ends) and self.ends[-1] != len(self.codes)):
+            raise ValueError(f"ends must grow up to the number of boxes ({len(self.codes)})")
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, rows: NDArray[np.generic] | slice) -> Boxes:
+        """The boxes of these rows, in their order."""
+        begins = np.append(0, self.ends)[:-1][rows]
+        counts = self.ends[rows] - begins
+        which = np.repeat(begins - np.append(0, np.cumsum(counts))[:-1], counts) + np.arange(counts.sum())
+        return Boxes(self.corners[which], self.codes[which], np.cumsum(counts))
+
+
+Target = RowTarget | Masks | Boxes
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    TargetT = TypeVar("TargetT", bound=Target, default=RowTarget)
+else:
+    from typing import TypeVar
+
+    TargetT = TypeVar("TargetT")
+"""The target of a task; without a word that of the tasks with one value per row."""
+
+
+@dataclass(frozen=True)
+class Task(ABC, Generic[TargetT]):
+    """One thing that can be learnt.
+
+    loss: the value of the parameter ``loss``; loss_name: the same for people.
+    score: the metric beside the loss that people know, by its key in result.json; score_name: for people.
+    most_classes: None where any number of them will do, or where there are none.
+    """
+
+    name: TaskName
+    target: TargetKind
+    loss: str
+    loss_name: str
+    score: str
+    score_name: str
+    most_classes: int | None = None
+
+    def __str__(self) -> str:
+        return self.name
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return task_of, (self.name,)  # a worker's task is the worker's own object
+
+    @property
+    def of_classes(self) -> bool:
+        """Whether a row has one class, so that scores are probabilities."""
+        return self.target == "class"
+
+    @abstractmethod
+    def outputs(self, classes: int) -> int:
+        """Outputs of a network, of a row."""
+
+    @abstractmethod
+    def score_shape(self, rows: int, classes: int) -> tuple[int, ...]:
+        """The shape of the scores of so many rows."""
+
+    @abstractmethod
+    def known(self, target: TargetT) -> NDArray[np.bool_]:
+        """Which rows have a target, (rows,)."""
+
+    @abstractmethod
+    def strata(self, target: TargetT) -> NDArray[np.int64] | None:
+        """A code for each row, (rows,), of which every fold should have its share; None: any will do."""
+
+    @abstractmethod
+    def row_losses(self, target: TargetT, scores: Scores) -> NDArray[np.float64]:
+        """The loss of each row, (rows,)."""
+
+    @abstractmethod
+    def constant_scores(self, target: TargetT, classes: int) -> Scores:
+        """Of the best constant for these targets, for each row: what a model has to beat."""
+
+    @abstractmethod
+    def unseen_loss(self, rows: int, classes: int) -> float:
+        """What a model that was right on so many rows may lose on one where it is wrong; 0: not known."""
+
+    @abstractmethod
+    def decided(self, scores: Scores, shares: Sequence[float] = ()) -> NDArray[Any]:
+        """The prediction for each row, in the form of a target, (rows,).
+
+        shares: of the classes among the training rows, where they take part in the decision.
+        """
+
+    @abstractmethod
+    def metrics(self, target: TargetT, scores: Scores, shares: Sequence[float] = ()) -> dict[str, float]:
+        """The mean loss, ``loss``, beside what people know, by its key in result.json."""
+
+
+class _Classification(Task):
+    """One of some classes; the loss is the cross-entropy in nats (note N1)."""
+
+    def outputs(self, classes: int) -> int:
+        return max(1, classes)
+
+    def score_shape(self, rows: int, classes: int) -> tuple[int, ...]:
+        return rows, classes
+
+    def known(self, target: RowTarget) -> NDArray[np.bool_]:
+        return np.asarray(target >= 0)
+
+    def strata(self, target: RowTarget) -> NDArray[np.int64]:
+        return target.astype(np.int64)
+
+    def row_losses(self, target: RowTarget, scores: Scores) -> NDArray[np.float64]:
+        chosen = scores[np.arange(len(target)), target]
+        return np.asarray(-np.log(np.clip(chosen, SMALLEST_PROBABILITY, 1.0)), dtype=np.float64)
+
+    def constant_scores(self, target: RowTarget, classes: int) -> Scores:
+        shares = np.bincount(target, minlength=classes) / len(target)
+        return np.tile(shares, (len(target), 1))
+
+    def unseen_loss(self, rows: int, classes: int) -> float:
+        """n rows without a mistake leave about one in n + K possible (Laplace's rule of succession)."""
+        return math.log(rows + classes)
+
+    def decided(self, scores: Scores, shares: Sequence[float] = ()) -> NDArray[np.int64]:
+        """The most likely class, or with shares the one of the largest p / share."""
+        return np.asarray(
+            (scores / np.asarray(shares) if len(shares) else scores).argmax(axis=1), dtype=np.int64
+        )
+
+    def metrics(self, target: RowTarget, scores: Scores, shares: Sequence[float] = ()) -> dict[str, float]:
+        result = {"loss": float(self.row_losses(target, scores).mean())}
+        chosen = self.decided(scores, shares)
+        result["accuracy"] = float(np.mean(chosen == target))
+        result["balanced_accuracy"] = float(
+            np.mean([np.mean(chosen[target == code] == code) for code in np.unique(target)])
+        )
+        if self.most_classes == 2 and 0 < target.sum() < len(target):
+            from sklearn.metrics import average_precision_score
+
+            rare = int(np.bincount(target, minlength=2).argmin())
+            result["average_precision"] = float(average_precision_score(target == rare, scores[:, rare]))
+        return result
+
+
+class _Regression(Task):
+    """A number; the loss is the squared error (note N2) in the target's unit squared."""
+
+    def outputs(self, classes: int) -> int:
+        return 1
+
+    def score_shape(self, rows: int, classes: int) -> tuple[int, ...]:
+        return (rows,)
+
+    def known(self, target: RowTarget) -> NDArray[np.bool_]:
+        return np.asarray(np.isfinite(target))
+
+    def strata(self, target: RowTarget) -> None:
+        return None
+
+    def row_losses(self, target: RowTarget, scores: Scores) -> NDArray[np.float64]:
+        return np.asarray(np.square(scores - target), dtype=np.float64)
+
+    def constant_scores(self, target: RowTarget, classes: int) -> Scores:
+        return np.full(len(target), float(np.mean(target)))
+
+    def unseen_loss(self, rows: int, classes: int) -> float:
+        return 0.0
+
+    def decided(self, scores: Scores, shares: Sequence[float] = ()) -> NDArray[np.float64]:
+        return scores
+
+    def metrics(self, target: RowTarget, scores: Scores, shares: Sequence[float] = ()) -> dict[str, float]:
+        result = {"loss": float(self.row_losses(target, scores).mean())}
+        spread = float(np.mean(np.square(target - target.mean())))
+        result["r2"] = 1 - result["loss"] / spread if spread > 0 else 0.0
+        return result
+
+
+BINARY: Task = _Classification("binary", "class", "cross_entropy", "log loss", "accuracy", "accuracy", 2)
+MULTICLASS: Task = _Classification("multiclass", "class", "cross_entropy", "log loss", "accuracy", "accuracy")
+REGRESSION: Task = _Regression("regression", "number", "mean_squared_error", "mean squared error", "r2", "R2")
+TASKS: Mapping[TaskName, Task] = {task.name: task for task in (BINARY, MULTICLASS, REGRESSION)}
+
+
+def task_of(name: str) -> Task:
+    """The task of that name; KeyError for another word."""
+    return TASKS[name]  # type: ignore[index]
+
+
+def weighted(losses: NDArray[np.float64], weights: NDArray[np.float64] | None) -> NDArray[np.float64]:
+    """Losses (rows,) whose plain mean is their weighted one; no weights leave them as they are."""
+    return losses if weights is None else np.asarray(losses * weights / weights.mean())

@@ -1,0 +1,224 @@
+"""Which rows each member of a stack trains and validates on, and what validation says of them.
+
+Training keeps each network at its best epoch, as its validation rows see it. Scored at that epoch, the same
+rows look better than new rows will: the best of many epochs is best by luck too, and on a fold of ten rows
+that is much (an output that starts at the class shares can then never lose to them, whatever the target). So
+the rows of a fold are parted, and each part is scored at the epoch that the other parts chose: cross-fitting
+of the one thing that validation rows decide (``HeldOut``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from advisor.dataset import Dataset
+from advisor.errors import UserError
+from advisor.networks.network import Network
+from advisor.splits import Split
+from advisor.training.augmentation import Mix
+from advisor.training.class_balance import ClassBalance
+from advisor.training.data_parallel import ALONE, Ranks
+from advisor.training.modalities import Prepared
+from advisor.training.targets import TARGETS, LearntTarget
+
+PARTS = 5
+"""Parts of a fold's rows; four fifths of them choose nearly the epoch that all of them choose."""
+
+
+class MemberRows:
+    """Which rows each member trains and validates on, and the targets as the network sees them."""
+
+    def __init__(
+        self,
+        configuration: Mapping[str, Any],
+        data: Dataset,
+        splits: Sequence[Split],
+        member_split: Sequence[int],
+        device: str,
+        micro_batch: int | None = None,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        self.micro_batch, self.ranks = micro_batch, ranks
+        self.task, self.rows, self.device = data.task, len(data), device
+        self.outputs = data.outputs
+        self.train = [torch.from_numpy(np.array(splits[s].train)) for s in member_split]
+        self.member_split, self._configuration = torch.tensor(member_split, device=device), configuration
+        members = len(member_split)
+        self.learnt: LearntTarget = TARGETS[data.task.target](
+            configuration, data, [splits[s] for s in member_split], device
+        )
+        widest = max(self.ranks.world, *(len(splits[s].validation) for s in member_split))
+        # members validate on equally many columns, processes on one at least; the
+        # padding repeats row 0 with weight 0
+        self.validation = torch.zeros(members, widest, dtype=torch.int64)
+        self.weight = torch.zeros(members, widest, dtype=torch.float64)
+        for m, s in enumerate(member_split):
+            count = len(splits[s].validation)
+            self.validation[m, :count] = torch.from_numpy(np.array(splits[s].validation))
+            own = np.ones(count) if data.weights is None else data.weights[splits[s].validation]
+            self.weight[m, :count] = torch.from_numpy(own / max(own.sum(), 1e-300))
+        self._kept = HeldOut(self.weight)
+
+    @property
+    def target(self) -> Tensor:
+        """Of all rows, on the device."""
+        return self.learnt.values
+
+    @property
+    def balance(self) -> ClassBalance | None:
+        """What training does about rare classes now."""
+        return self.learnt.balance
+
+    def steps(self, batch_size: int) -> int:
+        return max(1, round(max(len(t) for t in self.train) / batch_size))
+
+    def batches(self, steps: int, generator: torch.Generator, place: torch.device) -> Sequence[Tensor]:
+        """Row numbers (members, batch) of each step, on ``place``: a fresh permutation per
+        member, cut into nearly equal batches.
+
+        Equal batches instead of a small last one: batch normalization of a single row is undefined. A member
+        with fewer rows than the largest goes on with its first ones.
+        """
+        length = max(len(t) for t in self.train)
+        orders = []
+        for member, own in enumerate(self.train):
+            if self.balance is None:
+                order = own[torch.randperm(len(own), generator=generator)]
+            else:
+                order = own[self.balance.order(member, self.target.cpu()[own], generator)]
+            orders.append(order.repeat(-(-length // len(own)))[:length])
+        return torch.stack(orders).to(place).tensor_split(steps, dim=1)
+
+    def parts(self, batch: Tensor) -> list[tuple[Tensor, float]]:
+        """Nearly equal pieces (members, rows) of at most ``micro_batch`` rows,
+        with each one's share of the batch.
+
+        With several processes those of this one's part, as many as in any other (their gradients are averaged
+        piece by piece), and the share is so many times as large as a mean over the processes takes from it.
+        """
+        rows, world = batch.shape[1], self.ranks.world
+        if rows < world:
+            raise UserError(
+                f"a batch of {rows} rows cannot be shared by {world} processes: take a larger batch_size"
+            )
+        most = -(-rows // world)
+        pieces = 1 if self.micro_batch is None else min(-(-most // self.micro_batch), rows // world)
+        own = self.ranks.share(batch).tensor_split(pieces, dim=1)
+        return [(part, world * part.shape[1] / rows) for part in own]
+
+    def inputs(self, prepared: Prepared, batch: Tensor) -> list[Tensor]:
+        return prepared.inputs(batch, self.member_split)
+
+    def find_neighbours(self, prepared: Prepared) -> None:
+        """Once before training, for what interpolates between rows."""
+        if self.balance is not None:
+            prepared.find_neighbours(self.balance, self.train, self.target.cpu(), self.member_split)
+
+    def training_inputs(
+        self, prepared: Prepared, batch: Tensor, generator: torch.Generator
+    ) -> tuple[list[Tensor], Mix | None]:
+        """What the network reads in a step of training, with rows made up, changed
+        or mixed as the configuration asks."""
+        target = None if self.balance is None else self.target[batch.to(self.device)]
+        return prepared.training_inputs(
+            batch, self.member_split, self._configuration, generator, self.balance, target
+        )
+
+    def loss(
+        self, out: Tensor, batch: Tensor, mix: Mix | None = None, label_smoothing: float = 0.0
+    ) -> Tensor:
+        """Mean loss of each member; of numbers in units of the standardized target."""
+        if mix is not None:
+            own = self.loss(out, batch, label_smoothing=label_smoothing)
+            return mix.loss(
+                own, self.loss(out, batch[:, mix.partner.to(batch.device)], label_smoothing=label_smoothing)
+            )
+        target = self.target[batch.to(self.device)]
+        return self.learnt.training_losses(out, target, label_smoothing).mean(dim=1)
+
+    def validate(self, network: Network, prepared: Prepared, going: Tensor) -> Tensor:
+        """Validation loss of each member, of numbers in the target's unit squared; what is not finite
+        counts as inf.
+
+        going (members,): who still trains.
+        """
+        network.eval()
+        by_row, outs = [], []
+        for batch, out in self._evaluate(network, prepared):
+            losses = self.learnt.row_losses(out, self.target[batch.to(self.device)])
+            by_row.append(losses.double().cpu())
+            outs.append(out.cpu())
+        losses_by_row = self.ranks.gathered(by_row)
+        self._kept.update(losses_by_row, self.ranks.gathered(outs), going)
+        total = (losses_by_row * self.weight).sum(dim=1)
+        return torch.where(torch.isfinite(total), total, torch.inf)
+
+    def held_out(
+        self, network: Network, prepared: Prepared
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+        """The validating rows in ascending order, and for each the mean score of the members that validated
+        on it: of this network, and at the epochs that other validating rows chose."""
+        network.eval()
+        out = self.ranks.gathered([part.cpu() for _, part in self._evaluate(network, prepared)])
+        real, counts = self.weight.numpy() > 0, np.zeros(self.rows)
+        np.add.at(counts, self.validation.numpy()[real], 1)
+        rows = np.flatnonzero(counts)
+        means = []
+        for own in (out, self._kept.merged(out)):
+            values = self.learnt.scores(own, self.learnt.scale)
+            sums = np.zeros((self.rows, self.outputs))
+            np.add.at(sums, self.validation.numpy()[real], values.reshape(*own.shape[:2], self.outputs)[real])
+            mean = sums[rows] / counts[rows, None]
+            means.append(mean.reshape(self.task.score_shape(len(rows), self.outputs)))
+        return rows, means[0], means[1]
+
+    def _evaluate(self, network: Network, prepared: Prepared) -> Generator[tuple[Tensor, Tensor], None, None]:
+        """This process's part of the validating rows and the network's outputs for them, piece by piece."""
+        per_pass = min(network.rows_per_pass, self.micro_batch or network.rows_per_pass)
+        with torch.no_grad():
+            for batch in torch.split(self.ranks.share(self.validation), per_pass, dim=1):
+                yield batch, network(*self.inputs(prepared, batch))
+
+
+class HeldOut:
+    """Follows the training of a stack; weight (members, columns): of each validating
+    row in its member's loss, 0 is none."""
+
+    def __init__(self, weight: Tensor) -> None:
+        members, columns = weight.shape
+        self._part = torch.arange(columns) % PARTS
+        mine = torch.arange(PARTS)[:, None, None] == self._part
+        others = torch.where(mine, 0.0, weight)  # (parts, members, columns)
+        alone = others.sum(dim=2, keepdim=True) == 0  # a single row: nobody else can choose for it
+        self._chooses = torch.where(alone, weight, others)
+        self._least = torch.full((PARTS, members), torch.inf, dtype=weight.dtype)
+        self._out: Tensor | None = None
+
+    def update(self, losses: Tensor, out: Tensor, going: Tensor) -> None:
+        """After an epoch: losses (members, columns) and outputs (members,
+        columns, outputs) of the validating rows.
+
+        going (members,): who still trains; what a stopped member does after its time must not matter.
+        """
+        counted = torch.where(self._chooses > 0, self._chooses * losses, 0.0).sum(dim=2)
+        better = (counted < self._least) & going & torch.isfinite(counted)
+        if not better.any():
+            return
+        self._least = torch.where(better, counted, self._least)
+        if self._out is None:
+            self._out = torch.full_like(out, torch.nan)
+        chosen = better[self._part].T
+        self._out[chosen] = out[chosen]
+
+    def merged(self, out: Tensor) -> Tensor:
+        """The outputs kept; those of ``out`` (the same shape) where no epoch ever had a finite loss."""
+        if self._out is None:
+            return out
+        never = torch.isinf(self._least)[self._part].T
+        return torch.where(never[:, :, None], out, self._out)

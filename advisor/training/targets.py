@@ -1,0 +1,175 @@
+"""What torch does with a target, one class for each kind of it: how members see it, its losses, and a
+network's outputs as scores. ``TARGETS`` has them by the kind that a task names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from advisor.dataset import Dataset
+from advisor.splits import Split
+from advisor.tasks import TargetKind
+from advisor.training.class_balance import ClassBalance
+
+LARGEST_POWER = 50.0
+"""No target is e^50 times its own median; a diverging network may say so."""
+
+
+@dataclass(frozen=True)
+class TargetScale:
+    """A number as each member's network sees it, fitted on its training rows; of classes nothing is scaled.
+
+    knee: (members,), see ``squeezed``. mean, scale: (members,), of the squeezed target.
+    range: (members, 2), of the plain one.
+    """
+
+    mean: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    range: NDArray[np.float64]
+    knee: NDArray[np.float64]
+
+    @classmethod
+    def none(cls, members: int) -> TargetScale:
+        """Of targets that are no numbers."""
+        return cls(np.zeros(members), np.ones(members), np.zeros((members, 2)), np.zeros(members))
+
+    @classmethod
+    def fit(cls, trained: Sequence[NDArray[np.float64]], transform: str) -> TargetScale:
+        """Of each member's training targets; transform: ``none`` or ``log``."""
+        ranges = np.array([(own.min(), own.max()) for own in trained])
+        knee = np.zeros(len(trained))
+        if transform == "log":
+            knee = np.array([float(np.median(np.abs(own))) or float(np.abs(own).max()) for own in trained])
+        seen = [
+            squeezed(torch.from_numpy(o), torch.tensor(k)).numpy() for o, k in zip(trained, knee, strict=True)
+        ]
+        mean = np.array([own.mean() for own in seen])
+        deviation = np.array([own.std() for own in seen])
+        return cls(mean, np.where(deviation > 0, deviation, 1.0), ranges, knee)
+
+
+class LearntTarget(Protocol):
+    """The targets of all rows as the members of a stack learn them.
+
+    values: of all rows, on the device.
+    unit: (members,), what turns a member's training loss into the unit of its validation loss.
+    balance: what training does about rare classes, None where there are no classes.
+    """
+
+    values: Tensor
+    scale: TargetScale
+    unit: Tensor
+    balance: ClassBalance | None
+
+    def __init__(
+        self, configuration: Mapping[str, Any], data: Dataset, splits: Sequence[Split], device: str
+    ) -> None:
+        """splits: of each member."""
+
+    def prior(self) -> Tensor | None:
+        """What the output layer begins with, (members, outputs); None: zeros."""
+
+    def training_losses(self, out: Tensor, target: Tensor, label_smoothing: float) -> Tensor:
+        """Of a batch, out (members, rows, outputs) and its targets (members, rows): (members, rows)."""
+
+    def row_losses(self, out: Tensor, target: Tensor) -> Tensor:
+        """Of validating rows, in the unit of the task's losses: (members, rows)."""
+
+    @staticmethod
+    def scores(out: Tensor, scale: TargetScale) -> NDArray[np.float64]:
+        """Outputs (members, rows, outputs) as scores, one array for each member."""
+
+
+class ClassTarget:
+    """A class of each row; outputs are logits."""
+
+    def __init__(
+        self, configuration: Mapping[str, Any], data: Dataset, splits: Sequence[Split], device: str
+    ) -> None:
+        self.values = torch.from_numpy(np.array(data.target)).to(device)
+        self.scale = TargetScale.none(len(splits))
+        self.unit = torch.ones(len(splits), dtype=torch.float64, device=device)
+        rows = (torch.from_numpy(data.target[split.train]) for split in splits)
+        self._counts = torch.stack([torch.bincount(own, minlength=data.outputs) for own in rows])
+        self.balance: ClassBalance | None = ClassBalance(configuration, self._counts, device)
+
+    def prior(self) -> Tensor:
+        """Logarithms of each member's class shares, with one row added to each class."""
+        return ((self._counts + 1.0) / (self._counts + 1.0).sum(dim=1, keepdim=True)).log()
+
+    def training_losses(self, out: Tensor, target: Tensor, label_smoothing: float) -> Tensor:
+        assert self.balance is not None
+        return self.balance.losses(out, target, label_smoothing)
+
+    def row_losses(self, out: Tensor, target: Tensor) -> Tensor:
+        return F.cross_entropy(out.flatten(0, 1), target.flatten(), reduction="none").view(target.shape)
+
+    @staticmethod
+    def scores(out: Tensor, scale: TargetScale) -> NDArray[np.float64]:
+        """Probabilities (members, rows, classes)."""
+        return out.double().softmax(dim=2).cpu().numpy()
+
+
+class NumberTarget:
+    """A number of each row; the single output is the squeezed and standardized one."""
+
+    balance: ClassBalance | None = None
+
+    def __init__(
+        self, configuration: Mapping[str, Any], data: Dataset, splits: Sequence[Split], device: str
+    ) -> None:
+        self.values = torch.from_numpy(np.array(data.target)).to(device)
+        values = np.asarray(data.target, dtype=np.float64)
+        # each member's own: the other splits' training rows are rows that this one validates on
+        self.scale = TargetScale.fit(
+            [values[split.train] for split in splits], configuration["target_transform"]
+        )
+        arrays = (self.scale.mean, self.scale.scale, self.scale.knee)
+        self._mean, self._scale, self._knee = (torch.from_numpy(a).to(device)[:, None] for a in arrays)
+        self.unit = self._scale.squeeze(1).square()
+
+    def prior(self) -> None:
+        """The mean of a standardized target is 0."""
+
+    def standardized(self, target: Tensor) -> Tensor:
+        """A target (members or 1, rows) as each member's network sees it, (members, rows)."""
+        return (squeezed(target, self._knee) - self._mean) / self._scale
+
+    def training_losses(self, out: Tensor, target: Tensor, label_smoothing: float) -> Tensor:
+        return (out[:, :, 0] - self.standardized(target).to(out.dtype)).square()
+
+    def row_losses(self, out: Tensor, target: Tensor) -> Tensor:
+        values = stretched(out[:, :, 0].double() * self._scale + self._mean, self._knee)
+        return (values - target).square()
+
+    @staticmethod
+    def scores(out: Tensor, scale: TargetScale) -> NDArray[np.float64]:
+        """Predictions (members, rows) within the range of each member's training target."""
+        mean, width, knee = (torch.from_numpy(a)[:, None] for a in (scale.mean, scale.scale, scale.knee))
+        values = out[:, :, 0].double().cpu() * width + mean
+        plain = stretched(values, knee).numpy()
+        return np.asarray(np.clip(plain, scale.range[:, :1], scale.range[:, 1:]))
+
+
+TARGETS: Mapping[TargetKind, type[LearntTarget]] = {"class": ClassTarget, "number": NumberTarget}
+
+
+def squeezed(values: Tensor, knee: Tensor) -> Tensor:
+    """sign(y) log(1 + |y| / knee): about linear below the knee, a logarithm far above it;
+    the values alone for a knee of 0."""
+    return torch.where(
+        knee > 0, values.sign() * (values.abs() / torch.where(knee > 0, knee, 1.0)).log1p(), values
+    )
+
+
+def stretched(values: Tensor, knee: Tensor) -> Tensor:
+    """The inverse of ``squeezed``; what would overflow stays finite."""
+    return torch.where(knee > 0, values.sign() * knee * values.abs().clamp(max=LARGEST_POWER).expm1(), values)
