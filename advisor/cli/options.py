@@ -132,7 +132,9 @@ READING: Sequence[Option] = (
         "--sheet", metavar="NAME", help="Sheet of a spreadsheet; by default the first that holds a table."
     ),
     click.option("--kind", type=Choice(KINDS), help="What a row is; by default inferred from DATA."),
-    click.option("--task", type=Choice(TASK_NAMES), help="What to learn; by default inferred from the target."),
+    click.option(
+        "--task", type=Choice(TASK_NAMES), help="What to learn; by default inferred from the target."
+    ),
     click.option(
         "--id-column", metavar="COLUMN", help="For sequences in a long table: the column of sequence ids."
     ),
