@@ -229,6 +229,14 @@ class GrowingFile:
         """Wait for the file; the kernel gives it back when we die, so nothing stale can be left."""
         fcntl.flock(self._handle, fcntl.LOCK_EX)
 
+    def try_lock(self) -> bool:
+        """As ``lock``, without waiting; whether the file is ours."""
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
     def unlock(self) -> None:
         fcntl.flock(self._handle, fcntl.LOCK_UN)
 

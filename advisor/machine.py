@@ -1,14 +1,20 @@
-"""Which programs a process runs, so that a worker that differs from the driver
-is found before the first trial; and since when it runs."""
+"""This process: which programs it runs, so that a worker that differs from the driver is found before the
+first trial; since when it runs; and the signals that ask it to end."""
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
+import signal
+import termios
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import FrameType
 
 from advisor import __version__
 
@@ -17,6 +23,8 @@ _START_FIELD = 19
 """Where /proc/PID/stat has the start of a process, in ticks since boot, behind the bracket of its name."""
 COMPARED = ("numpy", "torch", "ray")
 """Distributions that decide what a trial computes or how it travels."""
+
+_Handler = Callable[[int, FrameType | None], None]
 
 
 def process_began() -> float:
@@ -62,3 +70,75 @@ def version_differences(ours: Mapping[str, str], theirs: Mapping[str, str]) -> l
         for name in ours
         if theirs.get(name) != ours[name]
     ]
+
+
+@contextmanager
+def interrupts() -> Iterator[threading.Event]:
+    """Ctrl-C as a request that is looked at between two steps. TERM (Slurm, Kubernetes, ``kill``) and HUP
+    (the terminal was closed) mean the same.
+
+    The first such signal sets the event, the second is a KeyboardInterrupt. Only the main thread may take
+    signals: in others the event is never set.
+    """
+    asked = threading.Event()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if asked.is_set():
+            _interrupt(number, frame)
+        asked.set()
+        _leave_terminal(number)
+
+    with _handled(handle, signal.SIGINT, *_of_others()):
+        yield asked
+
+
+@contextmanager
+def as_ctrl_c() -> Iterator[None]:
+    """TERM and HUP raise KeyboardInterrupt, as Ctrl-C does."""
+    with _handled(_interrupt, *_of_others()):
+        yield
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    _leave_terminal(number)
+    raise KeyboardInterrupt
+
+
+def _of_others() -> list[signal.Signals]:
+    """TERM and HUP, unless the program handles them itself or ignores them (``nohup``).
+    ``ray.init`` sets one that exits."""
+
+    def is_free(handler: object) -> bool:
+        return handler in (signal.SIG_DFL, _interrupt) or str(getattr(handler, "__module__", "")).startswith(
+            "ray."
+        )
+
+    return [one for one in (signal.SIGTERM, signal.SIGHUP) if is_free(signal.getsignal(one))]
+
+
+@contextmanager
+def _handled(handle: _Handler, *signals: signal.Signals) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    before = {one: signal.signal(one, handle) for one in signals}
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+def _leave_terminal(number: int) -> None:
+    """After HUP, where stdout or stderr is a terminal that is gone, write
+    nowhere: each line would be an error."""
+    for stream in (1, 2) if number == signal.SIGHUP else ():
+        try:
+            termios.tcgetattr(stream)
+        except termios.error as error:
+            if error.args[0] != errno.EIO:
+                continue
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream)
+            os.close(nowhere)

@@ -42,8 +42,10 @@ from optuna.trial import TrialState
 from advisor.errors import UserError
 from advisor.executors.base import Began
 from advisor.executors.ray.executor import RayExecutor
-from advisor.search.driver import Ended, SearchPlan, search
+from advisor.search.driver import search
+from advisor.search.events import Ended
 from advisor.search.executor_contract import SHARED, PointSpace, script_factory
+from advisor.search.plan import SearchPlan
 
 RESULTS = Path(__file__).resolve().parent / "results" / "chaos.md"
 EPOCHS, SECONDS = 5, 0.05
@@ -80,8 +82,8 @@ def drive(journal, address, trials, room):
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 
     def listen(event, progress):
-        if isinstance(event, Ended) and event.end != "void":
-            say({"number": event.number, "place": event.place, "value": event.value, "end": event.end})
+        if isinstance(event, Ended) and event.end != "discarded":
+            say({"number": event.number, "place": event.index, "value": event.value, "end": event.end})
 
     def payload(configuration, place):
         return {"losses": losses(configuration["x"]), "seconds": SECONDS}

@@ -36,10 +36,12 @@ import optuna
 from advisor.executors.ray.executor import RayExecutor
 from advisor.executors.simulated import Faults, SimulatedExecutor
 from advisor.rules import shipped
-from advisor.search.database import InMemory
-from advisor.search.driver import Ended, SearchPlan, search, tpe
+from advisor.search.driver import search
+from advisor.search.events import Ended
 from advisor.search.executor_contract import PointSpace
-from advisor.search.journal import Journal
+from advisor.search.plan import SearchPlan, tpe
+from advisor.search.storage.database import InMemory
+from advisor.search.storage.journal import Journal
 
 RESULTS = Path(__file__).resolve().parent / "results" / "cluster_engine.md"
 
@@ -239,7 +241,7 @@ def measure_study():
         more = "" if before is None else f"{megabytes - before:.1f}"
         rows.append((number, f"{seconds:.1f}", f"{megabytes:.0f}", more))
         before = megabytes
-    counts = ", ".join(f"{result.number_of(end)} {end}" for end in ("complete", "pruned", "set aside"))
+    counts = ", ".join(f"{result.number_of(end)} {end}" for end in ("complete", "pruned", "quarantined"))
     return (
         table(*rows)
         + f"\n\n{counts}; {executor.clock() / 3600:.1f} simulated hours; the journal has {size:.1f} MB and "
@@ -287,7 +289,7 @@ ray.shutdown()
 OURS = """
 import sys
 import advisor
-from advisor.search.driver import EpochDone
+from advisor.search.events import EpochDone
 def listen(event, progress):
     if isinstance(event, EpochDone):
         print("ready", flush=True)

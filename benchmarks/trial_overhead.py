@@ -32,7 +32,8 @@ import ray
 from advisor.executors.ray.executor import RayExecutor
 from advisor.files import GrowingFile
 from advisor.rules import shipped
-from advisor.search.driver import SearchPlan, search
+from advisor.search.driver import search
+from advisor.search.plan import SearchPlan
 
 EPOCHS = 5
 RESULTS = Path(__file__).resolve().parent / "results" / "trial_overhead.md"

@@ -51,11 +51,11 @@ def storage_of(run: RunFolder) -> BaseStorage:
 
     request = read_request(run)
     if request is not None and request.storage is not None:
-        from advisor.search.database import read_database_study
+        from advisor.search.storage.database import read_database_study
 
         return read_database_study(request.storage, str(request.study))._storage
-    from advisor.search.journal import read_journal_study as read_journal
-    from advisor.search.journal import shared_storage
+    from advisor.search.storage.journal import read_journal_study as read_journal
+    from advisor.search.storage.journal import shared_storage
 
     read_journal(run.journal)  # says what is wrong with it in one line
     return shared_storage(run.journal)

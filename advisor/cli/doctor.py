@@ -466,7 +466,7 @@ def _cluster(address: str, here: Mapping[str, Any]) -> list[DoctorCheck]:
 
 
 def _storage(url: str) -> DoctorCheck:
-    from advisor.search.database import answers, without_password
+    from advisor.search.storage.database import answers, without_password
 
     try:
         answers(url)

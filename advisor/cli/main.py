@@ -22,7 +22,7 @@ import click
 from advisor.cli.output import EXIT_BUG, EXIT_INTERRUPTED, EXIT_USER
 from advisor.console import printable, say
 from advisor.errors import UserError, did_you_mean
-from advisor.search.interrupts import as_ctrl_c
+from advisor.machine import as_ctrl_c
 
 FIXABLE = (errno.ENAMETOOLONG, errno.ENOSPC, errno.EDQUOT)
 """What the system may say of a name on the command line, or of stdout, wherever it is met."""

@@ -54,8 +54,7 @@ from advisor.objectives.trial import (
 from advisor.rules.recommendation import Recommendation
 from advisor.runs.advice import Advice
 from advisor.runs.folder import RunFolder
-from advisor.search.driver import Ended, Progress, SearchEvent, Started
-from advisor.search.events import Listener
+from advisor.search.events import Ended, Listener, Progress, SearchEvent, Started
 from advisor.tasks import weighted
 
 READ_BEFORE_NOTE = 3
@@ -143,11 +142,11 @@ class OwnObjective:
         def listen(event: SearchEvent, progress: Progress) -> None:
             nonlocal complete
             if isinstance(event, Started):
-                asked = search_job(event.configuration, seed, event.place)
+                asked = search_job(event.configuration, seed, event.index)
                 folders[event.number] = folder_of(run.checkpoints, asked)
             elif isinstance(event, Ended):
                 folder = folders.pop(event.number)
-                if event.end != "void":  # that one is run again, and goes on from there
+                if event.end != "discarded":  # that one is run again, and goes on from there
                     move_folders(run.winner, {}, folder)
                 if isinstance(event.result, ObjectiveResult):
                     complete += 1

@@ -12,7 +12,7 @@ from typing import Any
 
 from advisor.errors import UserError, in_words
 from advisor.executors.base import ATTEMPTS, DEATHS, ENDS, Executor, Failed, Finished, Job
-from advisor.search.sizing import Sizing
+from advisor.search.resources import Sizing
 
 FINALISTS = 3
 """Best trials that meet the recommendation in the final; more would cost time

@@ -18,7 +18,7 @@ from advisor.dataset import Dataset
 from advisor.executors.base import Job
 from advisor.networks.cost import epoch_seconds
 from advisor.objectives.jobs import TrainingJob, TrainingResult, WorkerData
-from advisor.search.sizing import Sizing
+from advisor.search.resources import Sizing
 from advisor.splits import Split, everything, make_splits
 from advisor.training.modalities import cost_of, prepare
 

@@ -40,6 +40,8 @@ SHIFT_EFFECTS = {
 }
 UNUSED = "Not used and not searched"
 """How the because of a parameter begins that the configuration does not read."""
+END_IN_REPORT = {"set aside": "quarantined"}
+"""Ends of trials that have another name in result.json than in the report."""
 CHARTS = (
     *(
         "target",
@@ -625,7 +627,7 @@ def _trials(recommendation: RunDocument, result: RunDocument | None) -> list[dic
         {
             "number": trial["number"],
             "origin": trial["origin"],
-            "end": trial["end"],
+            "end": END_IN_REPORT.get(trial["end"], trial["end"]),
             "loss": trial["value"],
             "epochs": trial.get("epochs") or (trial["curve"][-1][0] if trial["curve"] else None),
             "seconds": trial.get("seconds"),
@@ -674,7 +676,8 @@ def _ends(result: RunDocument | None) -> list[tuple[str, int]]:
     """How many trials ended how, in the order in which they first did."""
     counts: dict[str, int] = {}
     for trial in (result or {}).get("search", {}).get("trials", ()):
-        counts[trial["end"]] = counts.get(trial["end"], 0) + 1
+        end = END_IN_REPORT.get(trial["end"], trial["end"])
+        counts[end] = counts.get(end, 0) + 1
     return list(counts.items())
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from advisor.console import printable, say
 
 if TYPE_CHECKING:
-    from advisor.search.driver import Progress, SearchEvent
+    from advisor.search.events import Progress, SearchEvent
 
 READING = "reading and measuring the data"
 PHASES = {
@@ -35,7 +35,7 @@ class PlainView:
 
     def event(self, event: SearchEvent, progress: Progress) -> None:
         end = getattr(event, "end", None)
-        if end is None or end == "void":
+        if end is None or end == "discarded":
             return
         value, origin = getattr(event, "value", None), getattr(event, "origin", "search")
         named = f"trial {event.number}" + (f" ({origin})" if origin != "search" else "")
@@ -45,7 +45,7 @@ class PlainView:
             if progress.best_value is None
             else f"{progress.best_value:.4g} (trial {progress.best_number})"
         )
-        reason = f": {event.reason}" if end in ("failed", "set aside") else ""  # type: ignore[union-attr]
+        reason = f": {event.reason}" if end in ("failed", "quarantined") else ""  # type: ignore[union-attr]
         self.line(f"{named}: {end}{reached}{reason}; {progress.done} of {progress.trials} done, best {best}")
 
     def phase(self, name: str) -> None:

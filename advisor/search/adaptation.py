@@ -10,8 +10,8 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from advisor.search.curves import CurveDiagnosis, RangeChange, advice_of, asks_for, read_curve
-from advisor.search.driver import CONFIGURATION, TRAIN_LOSSES, best_of, end_of
-from advisor.search.journal import counts
+from advisor.search.storage.journal import counts
+from advisor.search.trials import CONFIGURATION, TRAIN_LOSSES, best_of, end_of
 from advisor.spaces.space import Parameter, Space
 
 ADJUSTED = "adjusted"

@@ -1,22 +1,95 @@
-"""What a search tells whoever watches it."""
+"""What goes between a study and whoever drives or watches it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-TrialEnd = Literal["complete", "pruned", "diverged", "failed", "set aside", "void"]
-"""complete: trained to its end, also by early stopping. pruned: stopped for being behind. diverged: a loss
-was not finite. failed: the objective raised. set aside: its worker died DEATHS times, or that of the same
-configuration before; or it was too large for the memory row by row; or it met its time limit before its
-first epoch. void: does not count."""
+from advisor.errors import UserError
+from advisor.executors.base import Cause
+
+TrialEnd = Literal["complete", "pruned", "diverged", "failed", "quarantined", "discarded"]
+"""How a trial ended.
+
+complete: trained to its end, also by early stopping.
+pruned: stopped, because it was below the median.
+diverged: a loss was not finite.
+failed: the objective raised.
+quarantined: it is not run again, because its worker died DEATHS times, or that of the same configuration
+    before; or it was too large for the memory row by row; or it met its time limit before its first epoch.
+discarded: does not count, for a reason outside the trial.
+
+In the study quarantined and discarded trials have Optuna's state FAIL and the attributes ``set_aside`` and
+``void``."""
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A trial that somebody has to run.
+
+    number: names the trial in ``report`` and ``tell``.
+    index: its index in the budget; seeds belong to it, so that a resumed study repeats them.
+    attempt: 1, and one more each time that the trial is given out again.
+    origin: the name under which it was enqueued, or "search".
+    micro_batch: rows to train at once so that it fits, None for the whole batch.
+    memory: bytes that it is expected to need, 0 when not known.
+    note: what ``ask`` was given to keep with it.
+    """
+
+    number: int
+    index: int
+    attempt: int
+    origin: str
+    configuration: Mapping[str, Any]
+    micro_batch: int | None = None
+    memory: float = 0.0
+    note: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Complete:
+    """The trial was trained to its end, also by early stopping.
+
+    value: what it is judged by; None: ``SearchPlan.value_of`` of the result, or the best loss reported.
+    result: what the objective returned; where it is ``Measured``, the study learns from it.
+    """
+
+    value: float | None = None
+    result: Any = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The trial ended without a result. The cause says whether by its own doing: see ``Cause``."""
+
+    cause: Cause = "error"
+    error: str = ""
+    traceback: str = ""
+
+
+@dataclass(frozen=True)
+class Interruption:
+    """The trial was stopped for a reason outside it: it is discarded, and its index is free again."""
+
+    reason: str
+
+
+TrialOutcome = Complete | Failure | Interruption
+
+
+class UnknownTrial(UserError):
+    """There is no open trial of that number."""
+
+
+class TrialTaken(UserError):
+    """The trial was given to another worker since."""
 
 
 @dataclass(frozen=True)
 class Started:
     number: int
-    place: int
+    index: int
     origin: str
     configuration: Mapping[str, Any]
 
@@ -46,7 +119,7 @@ class Ended:
     """``result`` is what the objective returned; it is not kept anywhere else."""
 
     number: int
-    place: int
+    index: int
     end: TrialEnd
     value: float | None
     reason: str

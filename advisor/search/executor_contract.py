@@ -39,8 +39,10 @@ from advisor.executors.base import (
     Objective,
     Reported,
 )
-from advisor.search.driver import SearchPlan, SearchResult, end_of, search
-from advisor.search.sizing import Sizing
+from advisor.search.driver import search
+from advisor.search.plan import SearchPlan
+from advisor.search.resources import Sizing
+from advisor.search.trials import SearchResult, end_of
 
 SHARED: Mapping[str, NDArray[np.float64]] = {"weights": np.arange(1000.0)}
 """What the contract's executors are made with."""
@@ -320,6 +322,6 @@ class ExecutorContract:
         if not self.outlives_its_workers:
             return
         result = study(executor, tmp_path / "journal", p2={"exit_at": 1}, p7={"exit_at": 2})
-        assert [row[0] for row in ends(result) if row[1] == "set aside"] == [2, 7]
+        assert [row[0] for row in ends(result) if row[1] == "quarantined"] == [2, 7]
         assert [result.trials[place].user_attrs["attempts"] for place in (2, 7)] == [2, 2]
         assert all(result.trials[place].user_attrs["reason"] for place in (2, 7))

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from advisor.search.adaptation import ADJUSTED, adjusted
-from advisor.search.driver import CONFIGURATION, best_of, configuration_of
-from advisor.search.journal import counts
+from advisor.search.storage.journal import counts
+from advisor.search.trials import CONFIGURATION, best_of, configuration_of
 from advisor.spaces.space import Space
 
 STAGES: tuple[tuple[str, ...], ...] = (

@@ -33,8 +33,9 @@ from advisor.runs.advice import Advice
 from advisor.runs.folder import RunFolder
 from advisor.runs.model import Model, fit_temperature, tempered
 from advisor.search.curves import read_curve
-from advisor.search.driver import SearchPlan, SearchResult, configuration_of
-from advisor.search.sizing import Sizing
+from advisor.search.plan import SearchPlan
+from advisor.search.resources import Sizing
+from advisor.search.trials import SearchResult, configuration_of
 from advisor.tasks import weighted
 from advisor.training.loop import Fitted
 from advisor.workflows.results import test_results

@@ -32,20 +32,14 @@ from advisor.runs.advice import Advice
 from advisor.runs.folder import RunFolder
 from advisor.search.adaptation import ADJUSTED, read_trial
 from advisor.search.curves import advice_of
-from advisor.search.database import Database, failures
-from advisor.search.driver import (
-    SearchPlan,
-    SearchResult,
-    configuration_of,
-    end_of,
-    packing_of,
-    ranking,
-    search,
-)
+from advisor.search.driver import search
 from advisor.search.events import Listener
-from advisor.search.journal import new_study
-from advisor.search.pace import Pace
+from advisor.search.plan import SearchPlan
+from advisor.search.resources import Pace
+from advisor.search.storage.database import Database, failures
+from advisor.search.storage.journal import new_study
 from advisor.search.study_space import StudySpace
+from advisor.search.trials import END_IN_FILES, SearchResult, configuration_of, end_of, packing_of, ranking
 from advisor.spaces.space import Space
 from advisor.splits import make_splits
 from advisor.training.modalities import cost_of
@@ -278,7 +272,7 @@ def search_section(found: SearchResult, advice: Advice, requested: int) -> dict[
         {
             "number": trial.number,
             "origin": trial.user_attrs.get("origin", "search"),
-            "end": end_of(trial),
+            "end": END_IN_FILES.get(end_of(trial), end_of(trial)),
             "value": trial.value if trial.value is not None and math.isfinite(trial.value) else None,
             "configuration": configuration_of(trial, advice.recommendation.space),
             "epochs": trial.user_attrs.get("epochs"),

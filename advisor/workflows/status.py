@@ -69,7 +69,7 @@ class Status:
     @property
     def done(self) -> int:
         """Trials that count."""
-        return sum(count for end, count in self.ends.items() if end != "void")
+        return sum(count for end, count in self.ends.items() if end != "discarded")
 
 
 def read_request(run: RunFolder) -> SearchRequest | None:
@@ -102,8 +102,8 @@ def begin_request(
 
     UserError when the study of a search that was begun would have to move, or its objective to change.
     """
-    from advisor.search.database import without_password
-    from advisor.search.journal import check_lines
+    from advisor.search.storage.database import without_password
+    from advisor.search.storage.journal import check_lines
 
     kept = read_request(run)
     if kept is None and run.journal.exists():
@@ -175,10 +175,10 @@ def study_of(run: RunFolder) -> optuna.Study:
     """The run's study, for reading, from its database or its journal. UserError when there is none."""
     request = read_request(run)
     if request is not None and request.storage is not None:
-        from advisor.search.database import read_database_study as read_database
+        from advisor.search.storage.database import read_database_study as read_database
 
         return read_database(request.storage, str(request.study))
-    from advisor.search.journal import read_journal_study
+    from advisor.search.storage.journal import read_journal_study
 
     return read_journal_study(run.journal)
 
@@ -190,15 +190,15 @@ def read_status(run: RunFolder) -> Status:
     final, ends, best, running = result.get("final") or {}, dict[str, int](), None, list[dict[str, Any]]()
     took: list[float] = []
     if run.has_search():
-        from advisor.search.driver import end_of
-        from advisor.search.journal import VOID
+        from advisor.search.storage.journal import VOID
+        from advisor.search.trials import end_of
 
         trials = study_of(run).get_trials(deepcopy=False)
         for trial in trials:
             if trial.state.is_finished():
                 end = end_of(trial)
                 ends[end] = ends.get(end, 0) + 1
-                took += [] if end == "void" else [trial.user_attrs.get("seconds", 0.0)]
+                took += [] if end == "discarded" else [trial.user_attrs.get("seconds", 0.0)]
             elif driver is not None and VOID not in trial.user_attrs:
                 epochs = sorted(trial.intermediate_values.items())
                 epoch, loss = epochs[-1] if epochs else (0, None)
@@ -213,7 +213,7 @@ def read_status(run: RunFolder) -> Status:
                 "origin": first.user_attrs.get("origin", "search"),
             }
     asked = request.trials if request else result.get("search", {}).get("requested")
-    done = sum(count for end, count in ends.items() if end != "void")
+    done = sum(count for end, count in ends.items() if end != "discarded")
     state: SearchState = "not searched"
     if driver is not None:
         state = "stopping" if run.stop_request.exists() else "running"
@@ -239,7 +239,8 @@ def status_in_words(run: str, status: Status) -> list[str]:
             f", by process {status.driver['pid']} on {status.driver['host']} since {status.driver['since']}"
         )
     if status.trials is not None or status.ends:
-        ends = ", ".join(f"{count} {end}" for end, count in status.ends.items() if end != "void") or "none"
+        counted = [f"{count} {end}" for end, count in status.ends.items() if end != "discarded"]
+        ends = ", ".join(counted) or "none"
         lines.append(
             f"trials:  {status.done} of {'?' if status.trials is None else status.trials} done ({ends})"
         )

@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from advisor.errors import UserError, did_you_mean
 from advisor.executors.base import Executor, Factory, InProcessExecutor
-from advisor.machine import without_cuda
+from advisor.machine import as_ctrl_c, without_cuda
 from advisor.objectives.final_jobs import FinalStopped
 from advisor.report.progress import view
 from advisor.runs.remote import mirrored
-from advisor.search.interrupts import as_ctrl_c
 from advisor.workflows.options import ReadingOptions, takes_reading_options
 from advisor.workflows.status import begin_request, keep_request, remembered, searched_run, stopping
 
@@ -32,8 +31,9 @@ if TYPE_CHECKING:
     from advisor.runs.advice import Advice
     from advisor.runs.folder import RunFolder
     from advisor.runs.model import Model
-    from advisor.search.driver import SearchPlan, SearchResult
     from advisor.search.events import Listener
+    from advisor.search.plan import SearchPlan
+    from advisor.search.trials import SearchResult
     from advisor.workflows.recommend import Source, Target
     from advisor.workflows.search import Deadlines
 
@@ -163,7 +163,7 @@ def tune(
     objective, working_dir = remembered(data, objective, working_dir)
     own = _own_objective(objective, working_dir)
     if storage is not None:
-        from advisor.search.database import answers
+        from advisor.search.storage.database import answers
 
         answers(storage)  # before the run folder remembers it
     with ExitStack() as stack:

@@ -22,8 +22,11 @@ from advisor.executors.ray import executor as ray_executor
 from advisor.executors.ray.executor import CLUSTER_SECONDS, RayExecutor, RayWorkers
 from advisor.executors.ray.packing import Packing
 from advisor.machine import version_differences, versions
-from advisor.search.driver import EpochDone, SearchPlan, end_of, search
+from advisor.search.driver import search
+from advisor.search.events import EpochDone
 from advisor.search.executor_contract import LIMIT, SHARED, events_of, script_factory
+from advisor.search.plan import SearchPlan
+from advisor.search.trials import end_of
 
 TRIALS = 14
 HEAD = {"num_cpus": 0, "include_dashboard": False}

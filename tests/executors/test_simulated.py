@@ -12,10 +12,13 @@ from optuna.trial import TrialState
 from advisor.errors import UserError
 from advisor.executors.base import ENDS, InProcessExecutor, Job, Reported
 from advisor.executors.simulated import Faults, SimulatedExecutor
-from advisor.search.database import InMemory
-from advisor.search.driver import Ended, SearchPlan, end_of, search
+from advisor.search.driver import search
+from advisor.search.events import Ended
 from advisor.search.executor_contract import SHARED, script_factory
-from advisor.search.sizing import Sizing
+from advisor.search.plan import SearchPlan
+from advisor.search.resources import Sizing
+from advisor.search.storage.database import InMemory
+from advisor.search.trials import end_of
 
 EVERYTHING = Faults(death=0.01, hang=0.002, delay=0.5, duplicate=0.1, overtaken=0.1)
 
@@ -53,9 +56,9 @@ def test_a_thousand_trials_through_every_fault(tmp_path, quick_disk):
         clock=executor.clock,
     )
     trials = assert_run_is_sound(tmp_path / "j", 1000)
-    assert sorted(event.place for event in ended) == list(range(1000))
+    assert sorted(event.index for event in ended) == list(range(1000))
     kinds = collections.Counter(map(end_of, trials.values()))
-    assert set(kinds) >= {"complete", "pruned", "set aside"}
+    assert set(kinds) >= {"complete", "pruned", "quarantined"}
     reasons = {trial.user_attrs.get("reason", "").partition(" for ")[0] for trial in trials.values()}
     assert "it was under way" in reasons
     assert sum(trial.user_attrs.get("attempts", 1) for trial in trials.values()) > 1000
@@ -199,13 +202,13 @@ def test_a_configuration_that_was_set_aside_is_not_run_again(tmp_path):
     found = assert_run_is_sound(tmp_path / "j", 20)
     aside = [place for place, trial in found.items() if trial.params["x"] == 1]
     assert len(aside) > 2
-    assert all(end_of(found[place]) == "set aside" for place in aside)
+    assert all(end_of(found[place]) == "quarantined" for place in aside)
     assert [place for place, x in ran if x == 1.0] == [aside[0], aside[0]]
     assert found[aside[0]].user_attrs["reason"] == "worker 0 died"
     number = found[aside[0]].number
     assert all(
         found[place].user_attrs["reason"]
-        == f"the configuration is that of trial {number}, which was set aside"
+        == f"the configuration is that of trial {number}, which was quarantined"
         for place in aside[1:]
     )
 
@@ -220,7 +223,7 @@ def test_a_trial_over_its_time_limit_is_pruned_or_set_aside(tmp_path):
     found = assert_run_is_sound(tmp_path / "j", 6)
     assert [end_of(found[place]) for place in range(6)] == ["complete"] * 3 + [
         "pruned",
-        "set aside",
+        "quarantined",
         "complete",
     ]
     assert (
@@ -285,7 +288,7 @@ def test_what_does_not_fit_row_by_row_is_set_aside_with_its_reason(tmp_path):
     search(*sized(1000, calls, p2=0), tmp_path / "j")
     found = assert_run_is_sound(tmp_path / "j", 6)
     assert [rows for place, rows in calls if place == 2] == [None, 50, 25, 13, 7, 4, 2, 1]
-    assert end_of(found[2]) == "set aside"
+    assert end_of(found[2]) == "quarantined"
     assert found[2].user_attrs["reason"] == "MemoryError: the device is full"
 
 
@@ -295,7 +298,7 @@ def test_want_of_memory_without_a_sizing_is_told_once(tmp_path):
 
     search(plan(4, make_payload=payload), InProcessExecutor(script_factory, SHARED), tmp_path / "j")
     found = assert_run_is_sound(tmp_path / "j", 4)
-    assert end_of(found[2]) == "set aside"
+    assert end_of(found[2]) == "quarantined"
     assert "attempts" not in found[2].user_attrs
 
 

@@ -7,7 +7,7 @@ from advisor.executors.base import Job
 from advisor.executors.simulated import SimulatedExecutor
 from advisor.objectives.final_jobs import train_finalists
 from advisor.search.executor_contract import SHARED, script_factory
-from advisor.search.sizing import Sizing
+from advisor.search.resources import Sizing
 
 SCRIPT = {"losses": [1.0, 1.0], "configuration": {}, "batch_size": 64}
 

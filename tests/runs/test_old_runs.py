@@ -12,7 +12,7 @@ import pytest
 import advisor
 from advisor.cli.main import _run
 from advisor.runs.model import _checksums
-from advisor.search.journal import FORMAT
+from advisor.search.storage.journal import FORMAT
 
 RUNS = sorted(path for path in (Path(__file__).parents[1] / "fixtures" / "runs").iterdir() if path.is_dir())
 
@@ -103,7 +103,7 @@ def test_what_a_newer_advisor_made_is_refused_by_name(file, command, here, capfd
 def test_a_newer_study_is_refused_by_name(here, capfd):
     """The number stands in the study, whose file has a checksum in every line."""
     shutil.copytree(RUNS[-1], here / "run")
-    from advisor.search.journal import Journal
+    from advisor.search.storage.journal import Journal
 
     journal = Journal.open(here / "run" / "study.journal")
     journal.study.set_user_attr("advisor_format", FORMAT + 98)

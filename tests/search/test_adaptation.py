@@ -11,9 +11,11 @@ from optuna.trial import FixedTrial, TrialState, create_trial
 from advisor.executors.base import InProcessExecutor
 from advisor.rules import shipped
 from advisor.search.adaptation import ADJUSTED, adjusted
-from advisor.search.driver import CONFIGURATION, SearchPlan, search
-from advisor.search.journal import PLACE
+from advisor.search.driver import search
+from advisor.search.plan import SearchPlan
+from advisor.search.storage.journal import PLACE
 from advisor.search.study_space import StudySpace
+from advisor.search.trials import CONFIGURATION
 from advisor.spaces.space import Parameter, Space
 
 RATE = Parameter("learning_rate", "float", 1e-2, 1e-4, 1.0, log=True, topic="optimization")

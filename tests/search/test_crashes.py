@@ -29,9 +29,11 @@ from optuna.trial import TrialState
 from advisor.errors import UserError
 from advisor.executors.base import InProcessExecutor
 from advisor.executors.ray.executor import RayExecutor
-from advisor.search.driver import Ended, EpochDone, SearchPlan, search
+from advisor.search.driver import search
+from advisor.search.events import Ended, EpochDone
 from advisor.search.executor_contract import LIMIT, SHARED, script_factory
-from advisor.search.journal import Journal, counts, read_journal_study
+from advisor.search.plan import SearchPlan
+from advisor.search.storage.journal import Journal, counts, read_journal_study
 
 TRIALS = 30
 
@@ -70,8 +72,8 @@ def drive(arguments):
     """The program that is killed."""
 
     def listen(event, progress):
-        if isinstance(event, Ended) and event.end != "void":
-            say(json.dumps({"number": event.number, "place": event.place, "value": event.value}))
+        if isinstance(event, Ended) and event.end != "discarded":
+            say(json.dumps({"number": event.number, "place": event.index, "value": event.value}))
         if isinstance(event, EpochDone):
             say("epoch")
 

@@ -11,8 +11,8 @@ import pytest
 from optuna.trial import TrialState
 
 from advisor.objectives.final_jobs import FINAL_REPEATS, FINALISTS
-from advisor.search.driver import CONFIGURATION
-from advisor.search.pace import Pace
+from advisor.search.resources import Pace
+from advisor.search.trials import CONFIGURATION
 from advisor.workflows import search as run_search
 from advisor.workflows.recommend import get_advice, reading_of
 from advisor.workflows.status import SearchRequest

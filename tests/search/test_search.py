@@ -24,11 +24,14 @@ from optuna.trial import TrialState
 from advisor.errors import UserError
 from advisor.executors.base import Cancelled, Failed, Finished, InProcessExecutor, Reported
 from advisor.executors.ray.executor import RayExecutor
-from advisor.search import driver as search_module
-from advisor.search.driver import Ended, EpochDone, SearchPlan, Started, end_of, search
+from advisor.search import history
+from advisor.search.driver import search
+from advisor.search.events import Ended, EpochDone, Started
 from advisor.search.executor_contract import SHARED, script_factory
-from advisor.search.journal import Journal, read_journal_study, shared_storage
-from advisor.search.pace import Pace
+from advisor.search.plan import SearchPlan
+from advisor.search.resources import Pace
+from advisor.search.storage.journal import Journal, read_journal_study, shared_storage
+from advisor.search.trials import end_of
 
 
 def plan(trials=8, **changes):
@@ -78,8 +81,8 @@ def test_states_are_what_they_say(executor, tmp_path):
 
     def listen(event, progress):
         if isinstance(event, Ended):
-            assert event.place not in ended
-            ended[event.place] = event
+            assert event.index not in ended
+            ended[event.index] = event
 
     result = search(
         plan(15, max_epochs=20, make_payload=with_payload(**steps)), executor, journal, on_event=listen
@@ -111,7 +114,7 @@ def test_states_are_what_they_say(executor, tmp_path):
     assert open_plainly(journal).best_trial.number == result.best.number
     assert ended[2].result["sum"] == SHARED["weights"].sum()
     assert ended[2].is_best
-    assert [result.number_of(end) for end in ("pruned", "diverged", "failed", "set aside")] == [1, 2, 1, 0]
+    assert [result.number_of(end) for end in ("pruned", "diverged", "failed", "quarantined")] == [1, 2, 1, 0]
     assert [trial.value for trial in result.ranking()] == sorted(trial.value for trial in result.ranking())
 
 
@@ -131,9 +134,9 @@ def test_origins_and_configurations(executor, tmp_path):
         "search",
     ]
     assert [trials[place].params for place in range(2)] == list(ENQUEUE.values())
-    assert sorted(event.place for event in started) == [0, 1, 2, 3]
+    assert sorted(event.index for event in started) == [0, 1, 2, 3]
     for event in started:
-        assert event.configuration == trials[event.place].params
+        assert event.configuration == trials[event.index].params
 
 
 def test_an_enqueued_configuration_outside_the_space_runs_and_teaches_nothing(tmp_path):
@@ -158,7 +161,7 @@ def test_a_job_whose_worker_dies_is_run_again_then_set_aside(local_ray, tmp_path
     finally:
         executor.close()
     trials = assert_run_is_sound(tmp_path / "j", 4)
-    assert end_of(trials[1]) == "set aside"
+    assert end_of(trials[1]) == "quarantined"
     assert trials[1].user_attrs["attempts"] == 2
     assert result.number_of("complete") == 3
 
@@ -173,7 +176,7 @@ def test_a_diverged_trial_never_vanishes(tmp_path, losses):
     trial = assert_run_is_sound(tmp_path / "j", 3)[0]
     assert end_of(trial) == "diverged"
     assert trial.value == max(
-        [x for x in losses[: len(trial.intermediate_values)]], default=search_module.DIVERGED_LOSS
+        [x for x in losses[: len(trial.intermediate_values)]], default=history.DIVERGED_LOSS
     )
     assert result.best.user_attrs["place"] != 0
 
@@ -314,7 +317,7 @@ def test_no_trial_is_begun_that_would_be_thrown_away(tmp_path, limit):
 
     def listen(event, progress):
         now["on_event"](event, progress)
-        begun.extend([event.place] if isinstance(event, Started) else [])
+        begun.extend([event.index] if isinstance(event, Started) else [])
 
     result = search(
         plan(8, time_limit=limit), in_process(), tmp_path / "j", clock=now["clock"], on_event=listen
@@ -602,7 +605,7 @@ def test_any_interleaving_meets_the_budget_once(tmp_path_factory, seed, stops):
 
     def listen(event, progress):
         if isinstance(event, Ended):
-            ended.append((event.number, event.place, event.end))
+            ended.append((event.number, event.index, event.end))
 
     try:
         for limit in [*stops, 10**9]:
@@ -619,8 +622,8 @@ def test_any_interleaving_meets_the_budget_once(tmp_path_factory, seed, stops):
         return
     trials = assert_run_is_sound(journal, 12)
     assert len({number for number, _, _ in ended}) == len(ended)
-    assert sorted(place for _, place, end in ended if end != "void") == list(range(12))
-    assert all(end_of(trials[place]) == end for _, place, end in ended if end != "void")
+    assert sorted(place for _, place, end in ended if end != "discarded") == list(range(12))
+    assert all(end_of(trials[place]) == end for _, place, end in ended if end != "discarded")
 
 
 # ------------------------------------------------------------------ what cannot be run

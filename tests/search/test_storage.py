@@ -18,8 +18,8 @@ from optuna.trial import TrialState
 import advisor
 from advisor.cli.main import _run
 from advisor.errors import UserError
-from advisor.search import database as storage
-from advisor.search.database import Database, checked_url, read_database_study, without_password
+from advisor.search.storage import database as storage
+from advisor.search.storage.database import Database, checked_url, read_database_study, without_password
 
 PLAN = {"epochs": 2, "validation": "holdout", "batch_size": 64}
 PASSWORD = "se/cret@1"

@@ -11,7 +11,7 @@ import pytest
 from advisor.cli.main import _run
 from advisor.rules import shipped
 from advisor.rules.recommendation import advise
-from advisor.search.journal import PLACE
+from advisor.search.storage.journal import PLACE
 from advisor.search.study_space import STAGES, StudySpace
 
 REC = advise(shipped.typical_facts(), shipped.rule_book(), shipped.base_space())

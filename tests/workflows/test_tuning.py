@@ -143,7 +143,7 @@ def test_a_stopped_search_goes_on_to_the_same_end(here):
     assert not Path("cut/result.json").exists()
     finished = advisor.tune(frame, "y", trials=3, out="cut", **HERE)
     configurations = [
-        [t["configuration"] for t in r.document["search"]["trials"] if t["end"] != "void"]
+        [t["configuration"] for t in r.document["search"]["trials"] if t["end"] != "discarded"]
         for r in (whole, finished)
     ]
     assert configurations[0] == configurations[1]

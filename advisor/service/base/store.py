@@ -23,7 +23,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine, RowMapping
 
 from advisor.errors import UserError
-from advisor.search.database import checked_url, failures
+from advisor.search.storage.database import checked_url, failures
 from advisor.service.base import tables
 
 T = TypeVar("T")

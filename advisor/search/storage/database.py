@@ -1,7 +1,7 @@
 """A run's study in a database, for teams: PostgreSQL or MySQL (or an SQLite file)
 in place of the journal; or in memory.
 
-The same surface as :class:`advisor.search.journal.Journal`. What is added to Optuna's storage: a
+The same surface as :class:`advisor.search.storage.journal.Journal`. What is added to Optuna's storage: a
 database that does not answer is waited for, a lease that the database itself releases when its
 driver dies, and messages in one line.
 """
@@ -14,7 +14,7 @@ import os
 import socket
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,7 +24,7 @@ import optuna
 from optuna.storages import RDBStorage
 
 from advisor.errors import UserError, did_you_mean
-from advisor.search.journal import close_leftovers, new_study
+from advisor.search.storage.journal import close_leftovers, new_study
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Connection
@@ -189,10 +189,10 @@ class InMemory:
     def sync(self) -> None:
         """Nothing lasts here."""
 
-    def close_leftovers(self) -> list[int]:
-        """End trials that an earlier search on this study left open; their numbers.
+    def close_leftovers(self, kept: Collection[int] = ()) -> list[int]:
+        """End trials that an earlier owner of this study left open, but those ``kept``; their numbers.
         They do not count into the budget."""
-        return close_leftovers(self.study, self.together)
+        return close_leftovers(self.study, self.together, kept)
 
     def close(self) -> None:
         """Nothing: the study stays with whoever holds it."""
@@ -200,7 +200,7 @@ class InMemory:
 
 class Database:
     """One run's study in a database, open for one driver. See
-    :class:`advisor.search.journal.Journal` for the order of calls."""
+    :class:`advisor.search.storage.journal.Journal` for the order of calls."""
 
     def __init__(
         self, study: optuna.Study, lease: Connection | None, url: URL, clock: Callable[[], float]
@@ -257,9 +257,10 @@ class Database:
         self._is_ours = True
         _say_holder(self.study)
 
-    def close_leftovers(self) -> list[int]:
-        """End trials that a dead driver left open; their numbers. They do not count into the budget."""
-        return close_leftovers(self.study, self.together)
+    def close_leftovers(self, kept: Collection[int] = ()) -> list[int]:
+        """End trials that a dead driver left open, but those ``kept``; their numbers. They do not count into
+        the budget."""
+        return close_leftovers(self.study, self.together, kept)
 
     def close(self) -> None:
         """Give the lease back."""

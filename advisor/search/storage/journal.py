@@ -22,7 +22,7 @@ import json
 import logging
 import re
 import zlib
-from collections.abc import Callable, Container, Generator, Iterator
+from collections.abc import Callable, Collection, Container, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -177,16 +177,38 @@ class Journal:
     Order of calls: :meth:`open`, :meth:`close_leftovers` before the first ask, then the study; :meth:`close`.
     """
 
-    def __init__(self, file: GrowingFile, backend: _Backend, study: optuna.Study, torn: Path | None) -> None:
-        self._file = file
+    def __init__(
+        self,
+        file: GrowingFile,
+        backend: _Backend,
+        study: optuna.Study,
+        torn: Path | None,
+        owner: GrowingFile | None,
+    ) -> None:
+        self._file, self._owner = file, owner
         self._backend = backend
         self.study = study
         self.torn = torn
         """Where the torn end of the file was put, when there was one."""
 
     @classmethod
-    def open(cls, path: Path) -> Journal:
-        """Open or create; repair a torn end. UserError with the line's number when the file is damaged."""
+    def open(cls, path: Path, *, owned: bool = False) -> Journal:
+        """Open or create; repair a torn end.
+
+        owned: hold a lock on the file ``NAME.owner`` beside it until the end, where no run's lease is held.
+
+        UserError with the line's number when the file is damaged, and when another owner holds the lock.
+        """
+        owner = _take_ownership(path) if owned else None
+        try:
+            return cls._open(path, owner)
+        except BaseException:
+            if owner is not None:
+                owner.close()
+            raise
+
+    @classmethod
+    def _open(cls, path: Path, owner: GrowingFile | None) -> Journal:
         file = GrowingFile(path)
         try:
             file.lock()
@@ -197,7 +219,7 @@ class Journal:
                 file.unlock()
             backend = _Backend(file)
             study = _load(backend, file.path, create=True)
-            return cls(file, backend, study, torn)
+            return cls(file, backend, study, torn, owner)
         except BaseException:
             file.close()
             raise
@@ -217,15 +239,26 @@ class Journal:
             self._file.sync()
             self._backend.unsynced = False
 
-    def close_leftovers(self) -> list[int]:
-        """End trials that a dead driver left open; their numbers. They do not count into the budget."""
-        return close_leftovers(self.study, self.together)
+    def close_leftovers(self, kept: Collection[int] = ()) -> list[int]:
+        """End trials that a dead driver left open, but those ``kept``; their numbers. They do not count into
+        the budget."""
+        return close_leftovers(self.study, self.together, kept)
 
     def close(self) -> None:
         try:
             self.sync()
         finally:
             self._file.close()
+            if self._owner is not None:
+                self._owner.close()
+
+
+def _take_ownership(path: Path) -> GrowingFile:
+    owner = GrowingFile(path.with_name(f"{path.name}.owner"))
+    if not owner.try_lock():
+        owner.close()
+        raise UserError(f"the study {path} is in use by another process: wait, or stop it")
+    return owner
 
 
 def new_study(**options: Any) -> optuna.Study:
@@ -269,12 +302,18 @@ def agree(study: optuna.Study, space_text: str, seed: int | None) -> int:
 
 
 def close_leftovers(
-    study: optuna.Study, together: Callable[[], contextlib.AbstractContextManager[None]]
+    study: optuna.Study,
+    together: Callable[[], contextlib.AbstractContextManager[None]],
+    kept: Collection[int] = (),
 ) -> list[int]:
-    """End the trials that are still open, each within ``together``; their numbers.
+    """End the trials that are still open, but those ``kept``, each within ``together``; their numbers.
     They do not count into the budget."""
     storage = study._storage
-    left = [trial for trial in study.get_trials(deepcopy=False) if not trial.state.is_finished()]
+    left = [
+        trial
+        for trial in study.get_trials(deepcopy=False)
+        if not trial.state.is_finished() and trial.number not in kept
+    ]
     for trial in left:
         with together():
             storage.set_trial_user_attr(trial._trial_id, VOID, DRIVER_DIED)

@@ -1,15 +1,17 @@
-"""How many rows a trial trains at once, so that it fits: predicted, then learned
-from what did not fit and what was used.
+"""What a trial takes of memory and of time: predicted from its configuration, in the proportion that was
+seen.
 
-A batch that is too large for the memory is trained in micro-batches whose gradients are added up: the same
-effective batch, in less memory and more time. Knows numbers, not networks.
+Of memory: how many rows it trains at once, so that it fits. A batch that is too large for the memory is
+trained in micro-batches whose gradients are added up: the same effective batch, in less memory and more time.
+Knows numbers, not networks.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from statistics import median
 from typing import Any
 
 
@@ -61,3 +63,35 @@ class Sizing:
         if peak > 0 and predicted > 0:
             self.ratio = max(self.ratio, peak / predicted) if self._seen else peak / predicted
             self._seen = True
+
+
+@dataclass
+class Pace:
+    """One search's knowledge of time.
+
+    work: of a configuration, what an epoch takes; comparable between
+        configurations, and 0 where nothing is known.
+    shortest: seconds of the fastest complete trial; 0 until one was seen.
+    """
+
+    work: Callable[[Mapping[str, Any]], float] = lambda configuration: 0.0
+    shortest: float = 0.0
+    _seconds_per_work: list[float] = field(default_factory=list)
+    _epochs: list[int] = field(default_factory=list)
+
+    def took(self, configuration: Mapping[str, Any], epochs: int, seconds: float) -> None:
+        """Learn from a trial that was complete after so many epochs."""
+        self.shortest = min(self.shortest or seconds, seconds)
+        if epochs and (work := self.work(configuration)) > 0:
+            self._seconds_per_work.append(seconds / (epochs * work))
+            self._epochs.append(epochs)
+
+    def expects(self, configuration: Mapping[str, Any]) -> float:
+        """Seconds until the trial is complete: the medians of what was seen, of time and of epochs.
+
+        Without a prediction as long as the fastest took, and 0 before any was complete.
+        """
+        work = self.work(configuration)
+        if not (work and self._epochs):
+            return self.shortest
+        return median(self._seconds_per_work) * median(self._epochs) * work
