@@ -73,7 +73,7 @@ def drive(arguments):
 
     def listen(event, progress):
         if isinstance(event, Ended) and event.end != "discarded":
-            say(json.dumps({"number": event.number, "place": event.index, "value": event.value}))
+            say(json.dumps({"number": event.number, "index": event.index, "value": event.value}))
         if isinstance(event, EpochDone):
             say("epoch")
 
@@ -111,7 +111,7 @@ def kill_after(driver, lines, wait):
 def assert_acknowledged_is_there(journal, acknowledged):
     there = {trial.number: trial for trial in read_journal_study(journal).trials if counts(trial)}
     for trial in acknowledged:
-        assert there[trial["number"]].user_attrs["place"] == trial["place"]
+        assert there[trial["number"]].user_attrs["place"] == trial["index"]
         assert there[trial["number"]].value == trial["value"]
 
 
@@ -131,7 +131,7 @@ def outlive(folder, kills, seed):
         acknowledged += kill_after(driver, moment.randrange(0, 16), moment.random() * 0.02)
         if journal.exists():
             assert_acknowledged_is_there(journal, acknowledged)
-    assert len({trial["place"] for trial in acknowledged}) == len(acknowledged)
+    assert len({trial["index"] for trial in acknowledged}) == len(acknowledged)
     run_search(journal)
     trials = assert_run_is_sound(journal, TRIALS)
     assert_acknowledged_is_there(journal, acknowledged)

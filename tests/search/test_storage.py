@@ -191,7 +191,7 @@ def test_a_database_that_does_not_answer_is_one_line(url, here, capfd):
         "--storage",
         url,
     ]
-    assert _run([*command, "--out", "run", "--quiet", "--set", "validation=holdout"]) == 2
+    assert _run([*command, "--out", "run", "--quiet", "--fixed", "validation=holdout"]) == 2
     out, err = capfd.readouterr()
     assert out == "" and err.count("\n") == 1
     assert "no database answers at " + without_password(url) in err and "secret" not in err
@@ -274,7 +274,7 @@ def test_killed_on_a_database_it_goes_on(here, server):
         "--out",
         "run",
     ]
-    command += ["--trials", "4", "--set", "epochs=20", "--set", "validation=holdout", "--storage", server.url]
+    command += ["--trials", "4", "--fixed", "epochs=20", "--fixed", "validation=holdout", "--storage", server.url]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         for line in process.stderr:
             if line.startswith("trial 1 "):
