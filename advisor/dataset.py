@@ -148,8 +148,8 @@ class Dataset(Generic[TargetT]):
     task: the task, or its name.
     classes: the class labels as text, in code order; empty for regression.
     groups, times: per row a group code / a time rank when the user named such a column, else None.
-    weights: how much each row counts when it validates, positive with mean 1;
-        None: all alike. Training ignores them.
+    weights: how much each row counts when it validates, training_weights: when it trains; positive with
+        mean 1, None: all alike.
     """
 
     features: Features | Signals
@@ -159,6 +159,7 @@ class Dataset(Generic[TargetT]):
     groups: NDArray[np.int64] | None = None
     times: NDArray[np.int64] | None = None
     weights: NDArray[np.float64] | None = None
+    training_weights: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.task, str):
@@ -195,6 +196,7 @@ class Dataset(Generic[TargetT]):
             groups=None if self.groups is None else self.groups[rows],
             times=None if self.times is None else self.times[rows],
             weights=self.weights_of(rows),
+            training_weights=None if self.training_weights is None else self.training_weights[rows],
         )
 
 

@@ -152,6 +152,11 @@ READING: Sequence[Option] = (
         "--group-column", metavar="COLUMN", help="Keep rows with the same value in this column together."
     ),
     click.option(
+        "--weight-column",
+        metavar="COLUMN",
+        help="For tables: how much each row counts in training and validation.",
+    ),
+    click.option(
         "--strict",
         is_flag=True,
         help="Refuse a test table if a column's format differs from the training rows.",
@@ -167,7 +172,7 @@ READING: Sequence[Option] = (
         type=float,
         default=0.2,
         show_default=True,
-        help="Share of rows held out for the test.",
+        help="Share of rows held out for the test; 0 trains on all.",
     ),
     click.option(
         "--seed", type=int, default=0, show_default=True, help="Seed of every random choice, splits included."

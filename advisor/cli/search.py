@@ -26,6 +26,7 @@ from advisor.machine import process_began
     epilog=examples("advisor train data.csv --target income", "advisor train runs/data --fixed epochs=20")
 )
 @click.argument("data")
+@click.option("--time-limit", type=float, metavar="SECONDS", help="Limit for the training.")
 @progress_option
 @reading_options
 def train(data: str, as_json: bool, out: str | None, target: str | None, **options: Any) -> None:

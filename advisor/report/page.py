@@ -713,7 +713,16 @@ def _command(recommendation: RunDocument, result: RunDocument | None) -> str:
         "--target",
         shlex.quote(_shown(data["target"])),
     ]
-    for option in ("test", "kind", "task", "id_column", "time_column", "group_column", "channels"):
+    for option in (
+        "test",
+        "kind",
+        "task",
+        "id_column",
+        "time_column",
+        "group_column",
+        "weight_column",
+        "channels",
+    ):
         if data.get(option):
             parts += [f"--{option.replace('_', '-')}", shlex.quote(_shown(str(data[option])))]
     parts += [

@@ -44,6 +44,7 @@ class AdviceOptions:
     id_column: str | None = None
     time_column: str | None = None
     group_column: str | None = None
+    weight_column: str | None = None
     channels: str | None = None
     test_fraction: float = 0.2
     seed: int = 0
@@ -60,7 +61,7 @@ class AdviceOptions:
         fraction are checked with the data."""
         if not isinstance(self.seed, int) or isinstance(self.seed, bool) or not 0 <= self.seed <= MAX_SEED:
             raise UserError(f"seed is {self.seed!r}; expected a whole number from 0 to {MAX_SEED:,}")
-        for name in ("id_column", "time_column", "group_column", "encoding", "sheet"):
+        for name in ("id_column", "time_column", "group_column", "weight_column", "encoding", "sheet"):
             if not isinstance(getattr(self, name), str | None):
                 what = "the name of one column" if name.endswith("_column") else "a name"
                 raise UserError(f"{name} is {getattr(self, name)!r}; expected {what}")
@@ -84,6 +85,7 @@ class AdviceOptions:
             "id_column": self.id_column,
             "time_column": self.time_column,
             "group_column": self.group_column,
+            "weight_column": self.weight_column,
             "channels": self.channels,
             "test_fraction": self.test_fraction,
             "seed": self.seed,

@@ -195,6 +195,7 @@ def predictions(
         known = {
             model.schema.target,
             model.schema.time_column,
+            model.schema.weight_column,
             *(column.name for column in model.schema.columns),
         }
         unused = [name for name in frame.columns if name not in known]

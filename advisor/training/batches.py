@@ -64,6 +64,8 @@ class MemberRows:
             own = np.ones(count) if data.weights is None else data.weights[splits[s].validation]
             self.weight[m, :count] = torch.from_numpy(own / max(own.sum(), 1e-300))
         self._kept = HeldOut(self.weight)
+        counts = data.training_weights
+        self._row_weight = None if counts is None else torch.from_numpy(counts).to(device)
 
     @property
     def target(self) -> Tensor:
@@ -139,8 +141,11 @@ class MemberRows:
             return mix.loss(
                 own, self.loss(out, batch[:, mix.partner.to(batch.device)], label_smoothing=label_smoothing)
             )
-        target = self.target[batch.to(self.device)]
-        return self.learnt.training_losses(out, target, label_smoothing).mean(dim=1)
+        rows = batch.to(self.device)
+        losses = self.learnt.training_losses(out, self.target[rows], label_smoothing)
+        if self._row_weight is not None:
+            losses = losses * self._row_weight[rows].to(out.dtype)
+        return losses.mean(dim=1)
 
     def validate(self, network: Network, prepared: Prepared, going: Tensor) -> Tensor:
         """Validation loss of each member, of numbers in the target's unit squared; what is not finite

@@ -76,12 +76,18 @@ class Contender:
 
 
 def train_alone(
-    document: dict[str, Any], advice: Advice, train: Dataset, on_epoch: Callable[[int, int, float], None]
+    document: dict[str, Any],
+    advice: Advice,
+    train: Dataset,
+    on_epoch: Callable[[int, int, float], None],
+    time_limit: float | None = None,
 ) -> Model:
-    """Train the recommendation, here, and complete the document."""
+    """Train the recommendation, here, and complete the document.
+    time_limit: seconds for the training."""
     configuration, seed = advice.recommendation.configuration, advice.reading.seed
     members = int(configuration["final_members"])
     job = TrainingJob(configuration, seed, repeat=0, members=members, keep=True).as_job(RECOMMENDED)
+    job = job if time_limit is None else limited(job, time_limit)
     objective = TrainingObjective(WorkerData(train, seed))
     curve, fitted = _run_here(
         objective, job, lambda epoch, loss: on_epoch(epoch, int(configuration["epochs"]), loss)
@@ -474,7 +480,9 @@ def _complete(
     rows = int(advice.data.dataset("test").known.sum())
     tail = train.task.unseen_loss(len(winner.losses), len(train.classes))
     blocks = blocks_of(train.groups, train.times, winner.rows)
-    expected: Estimate = estimate(winner.losses, max(1, rows), advice.reading.seed, tail, blocks)
+    expected: Estimate = estimate(
+        winner.losses, rows or len(winner.losses), advice.reading.seed, tail, blocks
+    )
     document["estimate"] = asdict(expected)
     document["test"] = {"rows": rows, "origin": advice.data.test_origin}
     if rows:

@@ -23,6 +23,7 @@ class ReadingOptions(TypedDict, total=False):
     id_column: Label | None
     time_column: Label | None
     group_column: Label | None
+    weight_column: Label | None
     channels: str | None
     test_fraction: float
     seed: int

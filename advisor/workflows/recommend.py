@@ -232,6 +232,8 @@ def _read(source: Any, target: str | None, reading: AdviceOptions) -> Table | Si
         return _table(source, target, reading)
     if reading.types:
         raise UserError("--type is for the columns of a table: images and sequences have none")
+    if reading.weight_column is not None:
+        raise UserError("--weight-column is for tables: images and sequences count alike")
     return load_signals(
         source,
         target,
@@ -322,6 +324,7 @@ def _table(source: Any, target: str, reading: AdviceOptions) -> Table:
         task=reading.task,  # type: ignore[arg-type]  # checked there, with a message
         time_column=reading.time_column,
         group_column=reading.group_column,
+        weight_column=reading.weight_column,
         test_fraction=reading.test_fraction,
         seed=reading.seed,
         encoding=reading.encoding,
@@ -354,8 +357,8 @@ def measure(data: Source, target: Target = None, **options: Unpack[ReadingOption
     """The facts of a data set: a path, ``sklearn:NAME``, ``openml:ID``, a pandas
     or polars frame. Trains nothing.
 
-    options: those of ``Reading`` (test, types, kind, task, id_column, time_column, group_column, channels,
-    test_fraction, seed). Raises UserError for whatever the user can fix.
+    options: those of ``Reading`` (test, types, kind, task, id_column, time_column, group_column,
+    weight_column, channels, test_fraction, seed). Raises UserError for whatever the user can fix.
     """
     data, target = with_target(data, target)
     return _measure(_read(data, target, reading_of(options, data)))
@@ -365,11 +368,11 @@ def measure(data: Source, target: Target = None, **options: Unpack[ReadingOption
 def recommend(data: Source, target: Target = None, **options: Unpack[ReadingOptions]) -> Recommendation:
     """What to use, what to search, and why, in seconds and without training.
 
-    options: those of ``Reading``: test, types, kind, task, id_column, time_column, group_column, channels,
-    test_fraction, seed; strict (refuse a test table with a column unlike the training rows in form);
-    join_spellings (True: read spellings of one category or class as one, False: do not; by default where it
-    is certain); rules (further folders of rules), without (ids of rules to leave out), encoding (of text
-    files), sheet (of spreadsheets), fixed (parameter -> the value that must stand).
+    options: those of ``Reading``: test, types, kind, task, id_column, time_column, group_column,
+    weight_column, channels, test_fraction, seed; strict (refuse a test table with a column unlike the
+    training rows in form); join_spellings (True: read spellings of one category or class as one, False: do
+    not; by default where it is certain); rules (further folders of rules), without (ids of rules to leave
+    out), encoding (of text files), sheet (of spreadsheets), fixed (parameter -> the value that must stand).
 
     >>> import advisor
     >>> rec = advisor.recommend("data.csv", target="income")  # doctest: +SKIP
@@ -396,7 +399,7 @@ def _with_names(options: Mapping[str, Any], data: object) -> dict[str, Any]:
     from advisor.data.tables.reading import column_name
 
     named = dict(options)
-    for option in ("id_column", "time_column", "group_column"):
+    for option in ("id_column", "time_column", "group_column", "weight_column"):
         if (name := column_name(data, named.get(option))) is not None:
             named[option] = name
     if isinstance(types := named.get("types"), Mapping):

@@ -80,7 +80,7 @@ def training_rows(advice: Advice, *, spanning: bool = False) -> Dataset:
             raise UserError(
                 f"validation_weights like_test needs a test table (--test) of at least {MIN_SIDE} rows"
             )
-        train = replace(train, weights=likeness)
+        train = replace(train, weights=likeness if train.weights is None else likeness * train.weights)
     if reason := refusal(plan, train, advice.facts.values, spanning=spanning):
         raise UserError(f"the recommendation cannot be trained: {reason}")
     make_splits(

@@ -70,6 +70,7 @@ def fit(
     data: Source,
     target: Target = None,
     *,
+    time_limit: float | None = None,
     out: str | Path | None = None,
     progress: bool = True,
     **options: Unpack[ReadingOptions],
@@ -77,29 +78,55 @@ def fit(
     """Train the recommendation alone: a model without a search. ``advisor train`` is this.
 
     data: what ``recommend`` takes, or a run folder or its recommendation.yaml (then without target).
+    time_limit: seconds for the training, which then keeps its best epoch so far.
     out: the run folder, or a URL of object storage (``s3://BUCKET/RUN``); by default ``runs/NAME``.
     progress: whether a bar (in a terminal or a notebook) or a line is written to stderr.
         options: those of ``advisor.recommend``.
     """
     begun = time.monotonic()
-    from advisor.checks import throughput
-    from advisor.workflows import final as contest
+    _check_limits(1, time_limit, None, "joint")
     from advisor.workflows import results
     from advisor.workflows import search as run_search
     from advisor.workflows.open_run import open_run, write_advice
 
     with view(quiet=not progress) as live:
         advice, run = open_run(data, target, out, options)
-        with run.in_use(), mirrored(run, live.note), throughput.one_thread():
+        with run.in_use(), mirrored(run, live.note), _one_thread():
             train = run_search.training_rows(advice)
             write_advice(run, advice)
-            live.phase("train")
-            live.loss = train.task.loss_name
-            document = results.new_document(advice, "train")
-            model = contest.train_alone(document, advice, train, live.epoch)
-            document["seconds"] = time.monotonic() - begun
+            model, document = _train_alone(advice, train, live, time_limit, begun)
             results.write_results(run, advice, model, document)
     return RunResult(run.path, document, model)
+
+
+def train_in_memory(
+    data: Source, target: Target, time_limit: float | None, progress: bool, options: Mapping[str, Any]
+) -> tuple[Advice, Model, dict[str, Any]]:
+    """As ``fit``, without a run folder: the advice, the model, and what result.json would hold."""
+    begun = time.monotonic()
+    _check_limits(1, time_limit, None, "joint")
+    from advisor.workflows.recommend import get_advice, reading_of, with_target
+    from advisor.workflows.search import training_rows
+
+    data, target = with_target(data, target)
+    with view(quiet=not progress) as live, _one_thread():
+        advice = get_advice(data, target, reading_of(options, data))
+        model, document = _train_alone(advice, training_rows(advice), live, time_limit, begun)
+    return advice, model, document
+
+
+def _train_alone(
+    advice: Advice, train: Dataset, live: Any, time_limit: float | None, begun: float
+) -> tuple[Model, dict[str, Any]]:
+    from advisor.workflows import final as contest
+    from advisor.workflows import results
+
+    live.phase("train")
+    live.loss = train.task.loss_name
+    document = results.new_document(advice, "train")
+    model = contest.train_alone(document, advice, train, live.epoch, time_limit)
+    document["seconds"] = time.monotonic() - begun
+    return model, document
 
 
 @takes_reading_options

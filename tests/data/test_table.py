@@ -567,7 +567,11 @@ BAD_REQUESTS = [
     ({}, {"types": {"a": "number"}}, "to be 'number' (did you mean 'numeric'?)"),
     ({}, {"types": {"y": "numeric"}}, "has no feature type"),
     ({}, {"types": {"a": "constant", "c": "identifier"}}, "no column is left to predict"),
-    ({}, {"test_fraction": 0.0}, "test_fraction is 0.0"),
+    ({}, {"test_fraction": -0.1}, "test_fraction is -0.1"),
+    ({}, {"weight_column": "weights"}, "no weight column 'weights'"),
+    ({}, {"weight_column": "c"}, "weight column 'c' has cells that are no numbers"),
+    ({"w": [-1.0] * ROWS}, {"weight_column": "w"}, "values from -1 to -1; expected a number of 0 or more"),
+    ({"w": [0] * ROWS}, {"weight_column": "w"}, "and more than 0 in some"),
     ({}, {"test_fraction": 2}, "test_fraction is 2"),
     ({}, {"test": plain().drop("a", "c")}, "has no column 'a', 'c'"),
     ({}, {"test": plain().drop("y")}, "has no column 'y'"),
@@ -1498,3 +1502,21 @@ def test_cells_that_are_read_as_missing_are_told():
         told
         == "Cells that cannot be read count as missing: in 'c' (datetime) 133 of 200 cells, such as 'soon'."
     )
+
+
+def test_weights_are_a_column_that_is_no_feature_and_rows_without_one_are_left_out():
+    weights = [0, 1, 3, 2] * (ROWS // 4)
+    table = load_table(plain(w=weights), "y", weight_column="w", test_fraction=0)
+    train = table.dataset("train")
+    assert "w" not in table.schema.levels and "w" not in train.features.numeric_names
+    assert len(train) == ROWS * 3 // 4 and table.notes["rows_without_weight"] == ROWS // 4
+    assert train.training_weights[:3].tolist() == [0.5, 1.5, 1.0] and train.weights.mean() == 1
+    assert TableSchema.from_dict(table.schema.to_dict()) == table.schema
+    other = load_table(plain(w=weights[::-1]), "y", weight_column="w", test_fraction=0)
+    assert other.fingerprint != table.fingerprint
+
+
+def test_without_a_test_fraction_all_rows_train():
+    table = load_table(plain(), "y", test_fraction=0)
+    assert (table.train.height, table.test.height) == (ROWS, 0)
+    assert len(table.dataset("test")) == 0

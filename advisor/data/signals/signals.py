@@ -32,7 +32,7 @@ from advisor.data.tables.target import (
     ordered_classes,
     read_target,
 )
-from advisor.data.tables.test_rows import held_out_rows, row_keys
+from advisor.data.tables.test_rows import check_fraction, check_tested, held_out_rows, row_keys
 from advisor.dataset import Dataset, Signals
 from advisor.errors import UserError
 from advisor.kinds import Kind, TaskName
@@ -217,8 +217,7 @@ def load_signals(
             f"{shown(source, 200)} is a table; name kind image or sequence to read it as one of these"
         )
     asked = asked_task(task)
-    if not isinstance(test_fraction, int | float) or not 0.0 < test_fraction < 1.0:
-        raise UserError(f"test_fraction is {test_fraction}; expected a number between 0 and 1, such as 0.2")
+    check_fraction(test_fraction)
     if channels not in (None, "first", "last"):
         raise UserError(f"channels is '{shown(channels)}'; expected first or last")
     form = FileForm(encoding, sheet)
@@ -244,7 +243,7 @@ def load_signals(
     keyed, answer = answer, answer.gather(usable)
     check_target(answer, chosen, found.target, len(found.train.values))
     held = np.zeros(len(usable), dtype=bool)
-    if given is None:
+    if given is None and test_fraction:
         helpers = (
             []
             if found.train.groups is None
@@ -266,6 +265,7 @@ def load_signals(
     divided = _divided(
         found, schema, fingerprint, train, tested, "held-out" if given is None else "file", notes
     )
+    check_tested(len(divided.test), given is not None or test_fraction > 0)
     headless = [found.train.lost] if given is None else [found.train.lost, given.lost]
     return replace(divided, lost=_lost(*headless, {"corrupt_files": train.corrupt + tested.corrupt}))
 
@@ -497,10 +497,6 @@ def _divided(
         groups = None if test.groups is None else test.groups.filter(known)
         names = tuple(name for name, good in zip(test.names, known, strict=True) if good)
         test = _Part(test.values[known], test.answer.filter(known), groups, names)
-    if not len(test.answer):
-        raise UserError(
-            "no row is left for the test part; give more rows, another test_fraction, or test rows"
-        )
     if schema.kind == "sequence":
         notes["cut_sequences"] = int((lengths_of(test.values) > schema.size[0]).sum())
     return SignalSet(

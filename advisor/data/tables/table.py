@@ -49,7 +49,13 @@ from advisor.data.tables.target import (
     read_target,
     written_values,
 )
-from advisor.data.tables.test_rows import fingerprint_of, held_out_rows, row_keys
+from advisor.data.tables.test_rows import (
+    check_fraction,
+    check_tested,
+    fingerprint_of,
+    held_out_rows,
+    row_keys,
+)
 from advisor.dataset import MISSING, UNSEEN, Dataset, Features
 from advisor.errors import FormChange, UserError, did_you_mean
 from advisor.kinds import Kind, TaskName
@@ -98,6 +104,7 @@ class TableSchema:
     spellings: of categories and classes (the target) that are read as another one;
     join_spellings: whether those of new rows are.
     encoding, sheet: of the training rows' file, as ``Source`` has them.
+    weight_column: how much each training row counts; new rows need none.
     """
 
     columns: tuple[Column, ...]
@@ -117,6 +124,7 @@ class TableSchema:
     encoding: str = ""
     sheet: str = ""
     given: ClassValues | None = None
+    weight_column: str | None = None
 
     @property
     def kind(self) -> Kind:
@@ -171,6 +179,7 @@ class TableSchema:
             join_spellings=data.get("join_spellings"),
             encoding=data.get("encoding", ""),
             sheet=data.get("sheet", ""),
+            weight_column=data.get("weight_column"),
         )
 
 
@@ -215,6 +224,10 @@ class Table:
             target = frame[schema.target].to_numpy().astype(np.float64)
         else:
             target = _codes(frame[schema.target], schema.classes).astype(np.int64)
+        weights = None
+        if schema.weight_column is not None and part == "train":
+            counts = frame[schema.weight_column].to_numpy()
+            weights = counts / counts.mean()
         return Dataset(
             features=encode(frame, schema),
             target=target,
@@ -222,6 +235,8 @@ class Table:
             classes=schema.classes,
             groups=_ranks(frame, schema.group_column),
             times=_ranks(frame, schema.time_column),
+            weights=weights,
+            training_weights=weights,
         )
 
 
@@ -264,6 +279,7 @@ def load_table(
     task: TaskName | None = None,
     time_column: str | None = None,
     group_column: str | None = None,
+    weight_column: str | None = None,
     test_fraction: float = 0.2,
     seed: int = 0,
     strict: bool = False,
@@ -276,7 +292,9 @@ def load_table(
 
     test: a table of test rows; else ``test_fraction`` of the rows is held out: the latest with
         ``time_column``, whole groups with ``group_column``, else at random with each class in its share.
-        Which rows these are depends on their content and ``seed``, not on their order.
+        Which rows these are depends on their content and ``seed``, not on their order. With a fraction of 0
+        all rows train, and nothing is tested.
+    weight_column: how much a row counts in training and validation, 0 or more; rows of weight 0 are left out.
     types: column -> type, where the inference is to be overridden.
     strict: refuse a test table with a column that is unlike the training rows in form.
     join_spellings: read spellings of one category or class as one; None: those that differ in blanks,
@@ -289,26 +307,26 @@ def load_table(
         [group_column] if group_column else []
     )
     read = with_names(read_source(source, max_bytes=max_bytes, form=file_form), names)
-    special = _check_request(read, target, types or {}, task, time_column, group_column, test_fraction)
+    special = _check_request(
+        read, target, types or {}, task, time_column, group_column, test_fraction, weight_column
+    )
     notes = dict(read.notes)
     spellings = {target: _class_spellings(read.frame[target], join_spellings)}
     cells = _joined(read.frame.select(target), spellings, notes)[target]
     chosen, keys_of_rows, form = read_target(
         cells, target, asked_task(task), notes, partial(read.as_written, target)
     )
-    frame, answer = read.frame, keys_of_rows
-    if answer.null_count():
-        if missing := answer.null_count() - notes.get(LONELY, 0):
-            notes["rows_without_target"] = missing
-        frame, answer = frame.filter(answer.is_not_null()), answer.drop_nulls()
+    frame, answer = _that_count(read.frame, keys_of_rows, weight_column, notes)
     check_target(answer, chosen, target, read.frame.height, cells)
     time = None if time_column is None else _time_as_column(frame[time_column])
     helpers = _helpers(frame, group_column, time)
     keys = row_keys(frame.drop(special), seed)
-    held = None if test is not None else held_out_rows(answer, chosen, helpers, keys, test_fraction, seed)
+    held = None
+    if test is None and test_fraction:
+        held = held_out_rows(answer, chosen, helpers, keys, test_fraction, seed)
     train_rows = np.arange(frame.height) if held is None else np.flatnonzero(~held)
     columns = _columns(frame.drop(special), train_rows, types or {}, target)
-    typed = _conformed(frame, columns, notes).with_columns(answer, *helpers)
+    typed = _conformed(frame, columns, notes).with_columns(answer, *helpers, *_counted(frame, weight_column))
     # two filters copy in order: a third of the time of gathering the rows by number
     train, held_out = (typed, typed.clear()) if held is None else (typed.filter(~held), typed.filter(held))
     of_levels = {
@@ -350,6 +368,7 @@ def load_table(
         read.encoding,
         read.sheet,
         _class_values(read, target, classes, keys_of_rows) if classes else None,
+        weight_column,
     )
     changes: tuple[FormChange, ...] = ()
     if given is not None:
@@ -362,11 +381,11 @@ def load_table(
             known_spelling(held_out[name], levels[name], schema, name)[0] for name in levels
         )
         held_out = _of_known_class(held_out, target, classes, notes)
-    if not held_out.height:
-        raise UserError(
-            "no row is left for the test part; give more rows, another test_fraction, or a test table"
-        )
+    check_tested(held_out.height, test is not None or test_fraction > 0)
     origin: Literal["file", "held-out"] = "held-out" if test is None else "file"
+    keys = np.concatenate(
+        [keys, *(cells.to_numpy().view(np.uint64) for cells in _counted(frame, weight_column))]
+    )
     fingerprint = fingerprint_of(frame.drop(special), answer, keys)
     told = read.told | told_of_numbers(frame, columns) | told_of_target(cells, chosen)
     told |= told_of_unreadable(frame, columns) if "junk_values" in notes else {}
@@ -404,15 +423,17 @@ def _check_request(
     time_column: str | None,
     group_column: str | None,
     test_fraction: float,
+    weight_column: str | None,
 ) -> list[str]:
     """The columns that are no features, after everything that was asked for has
     been checked against the frame."""
     frame = read.frame
-    for role, name in (("target", target), ("time column", time_column), ("group column", group_column)):
+    named = {"time": time_column, "group": group_column, "weight": weight_column}
+    for role, name in {"target": target, **{f"{role} column": name for role, name in named.items()}}.items():
         if name is not None and name not in frame.columns:
             raise UserError(_absent(role, str(name), read))
     asked_task(task)
-    for role, name in (("time", time_column), ("group", group_column)):
+    for role, name in named.items():
         if name == target:
             raise UserError(f"the {role} column '{shown(name)}' is the target; name another column, or none")
     if time_column is not None and group_column is not None:
@@ -421,16 +442,15 @@ def _check_request(
             "given; "
             "rows can be held out by one of them: leave the other out"
         )
-    if not isinstance(test_fraction, int | float) or not 0.0 < test_fraction < 1.0:
-        raise UserError(f"test_fraction is {test_fraction}; expected a number between 0 and 1, such as 0.2")
-    special = [name for name in (target, time_column, group_column) if name is not None]
+    check_fraction(test_fraction)
+    special = [name for name in (target, *named.values()) if name is not None]
     for name, wanted in types.items():
         if name not in frame.columns:
             near = did_you_mean(name, frame.columns)
             raise UserError(f"types: {shown(read.origin)} has no column '{shown(name)}'{shown(near)}")
         if name in special:
             raise UserError(
-                f"types: '{shown(name)}' is the target, time or group column and has no feature type"
+                f"types: '{shown(name)}' is the target, time, group or weight column and has no feature type"
             )
         checked_type(name, wanted)
     if not frame.height:
@@ -440,6 +460,39 @@ def _check_request(
             f"{shown(read.origin, 200)} has no column besides {_or(special)}; nothing is left to learn from"
         )
     return special
+
+
+def _that_count(
+    frame: pl.DataFrame, answer: pl.Series, weight_column: str | None, notes: dict[str, int]
+) -> tuple[pl.DataFrame, pl.Series]:
+    """The rows that have a target and a weight, and their targets."""
+    if missing := answer.null_count() - notes.get(LONELY, 0):
+        notes["rows_without_target"] = missing
+    if weight_column is not None:
+        weights = _weights(frame[weight_column])
+        frame, answer = frame.with_columns(weights), answer.set(weights == 0, None)
+        notes["rows_without_weight"] = int((weights == 0).sum())
+    if not answer.null_count():
+        return frame, answer
+    return frame.filter(answer.is_not_null()), answer.drop_nulls()
+
+
+def _counted(frame: pl.DataFrame, weight_column: str | None) -> list[pl.Series]:
+    return [] if weight_column is None else [frame[weight_column]]
+
+
+def _weights(cells: pl.Series) -> pl.Series:
+    """How much each row counts, as numbers; UserError for what is no weight."""
+    weights = finite_numbers(cells, number_format(cells))
+    expected = "expected a number of 0 or more in every row"
+    named = f"the weight column '{shown(cells.name)}'"
+    if weights is None or weights.null_count():
+        raise UserError(f"{named} has cells that are no numbers; {expected}")
+    numbers = weights.to_numpy()
+    if numbers.min() < 0 or not numbers.max() > 0:
+        spread = f"{numbers.min():g} to {numbers.max():g}"
+        raise UserError(f"{named} has values from {spread}; {expected}, and more than 0 in some")
+    return weights.cast(pl.Float64).alias(cells.name)
 
 
 def _or(names: Sequence[str]) -> str:

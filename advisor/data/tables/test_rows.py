@@ -21,6 +21,20 @@ KEY_ROWS, KEY_COLUMNS = 200_000, 8
 """Above so many rows only so many columns decide which rows are held out (see row_keys)."""
 
 
+def check_fraction(fraction: object) -> None:
+    """UserError for what is no share of the rows to hold out."""
+    if not isinstance(fraction, int | float) or not 0.0 <= fraction < 1.0:
+        raise UserError(f"test_fraction is {fraction}; expected a number between 0 and 1, such as 0.2, or 0")
+
+
+def check_tested(rows: int, wanted: bool) -> None:
+    """UserError where test rows were wanted and none is left."""
+    if wanted and not rows:
+        raise UserError(
+            "no row is left for the test part; give more rows, another test_fraction, or test rows"
+        )
+
+
 def held_out_rows(
     answer: pl.Series,
     task: Task,
