@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from advisor.checks.inspection import inspect
+    from advisor.client import connect
     from advisor.data.signals.image_paths import image_root
     from advisor.errors import DataFormWarning, UserError
     from advisor.objectives.trial import Outcome, SignalRows, Trial
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOMES = {
+    "connect": "advisor.client",
     "image_root": "advisor.data.signals.image_paths",
     "measure": "advisor.workflows.recommend",
     "recommend": "advisor.workflows.recommend",
@@ -41,6 +43,7 @@ __all__ = [
     "Trial",
     "UserError",
     "__version__",
+    "connect",
     "finish",
     "fit",
     "image_root",

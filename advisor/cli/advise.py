@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,9 @@ from advisor.cli.options import examples, given, json_option, pairs, reading_opt
 from advisor.cli.output import echo_json, fail_check, show_difference, stdout_kept, terminal_width, wrapped
 from advisor.console import echo, say
 from advisor.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from advisor.runs.advice import Advice
 
 
 @click.command(
@@ -27,9 +30,20 @@ from advisor.errors import UserError, did_you_mean
     is_flag=True,
     help="Every choice with its reason, not only the most important ones.",
 )
+@click.option(
+    "--server",
+    metavar="URL",
+    help="Measure here and ask the service at URL: only facts are sent, no row. Its token: ADVISOR_TOKEN.",
+)
 @reading_options
 def recommend(
-    data: str, everything: bool, as_json: bool, out: str | None, target: str | None, **options: Any
+    data: str,
+    everything: bool,
+    server: str | None,
+    as_json: bool,
+    out: str | None,
+    target: str | None,
+    **options: Any,
 ) -> None:
     """What to use, what to search, and why: in seconds, without training.
 
@@ -41,6 +55,9 @@ def recommend(
     from advisor.workflows.open_run import open_run, write_advice
 
     advice, run = open_run(data, target, out, given(options))
+    if server is not None:
+        _ask_server(server, advice, as_json, everything)
+        return
     recommendation, facts = advice.recommendation.to_dict(), advice.facts
     with run.in_use(), mirrored(run):
         write_advice(run, advice)
@@ -50,6 +67,23 @@ def recommend(
         return
     echo(*summary(recommendation, facts.to_dict(), terminal_width(), everything=everything))
     echo("", f"report: {run.report_html}", f"next:   advisor tune {url_or_path(run)}")
+
+
+def _ask_server(url: str, advice: Advice, as_json: bool, everything: bool) -> None:
+    """Show what a service recommends for the facts that were measured here."""
+    from advisor.client import connect
+    from advisor.report.page import summary
+
+    identity, facts = advice.identity, advice.facts.to_dict()
+    data = {"name": identity.name, "target": identity.target, "fingerprint": identity.fingerprint}
+    reading = advice.reading
+    asked = {"fixed": dict(reading.fixed), "without": list(reading.without), "seed": reading.seed}
+    found = connect(url).recommend({"data": data, **facts}, name=identity.name, **asked)
+    if as_json:
+        echo_json({"facts": dict(advice.facts.values), **found})
+        return
+    echo(*summary(found, facts, terminal_width(), everything=everything))
+    echo("", f"report: {url.rstrip('/')}/v1/recommendations/{found['id']}/report")
 
 
 @click.command(

@@ -105,24 +105,17 @@ studies = _owned(
     "studies",
     Column("name", NAME, nullable=False),
     Column("request", Text, nullable=False),
-    Column("state", String(10), nullable=False),
-    Column("changed", Float, nullable=False),
+    Column("plan", LargeBinary, nullable=False),
 )
-trials = Table(
-    "trials",
+leases = Table(
+    "leases",
     METADATA,
     Column("study", ID, ForeignKey("studies.id", ondelete="CASCADE"), primary_key=True),
     Column("number", Integer, primary_key=True),
-    Column("state", String(10), nullable=False),
-    Column("asked", Text, nullable=False),
-    Column("configuration", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("key", String(128)),
     Column("worker", NAME, nullable=False),
-    Column("lease", Float),
-    Column("leases", Integer, nullable=False),
-    Column("reports", Text, nullable=False),
-    Column("outcome", Text, nullable=False),
     Column("created", Float, nullable=False),
-    Column("changed", Float, nullable=False),
 )
 runs = _owned(
     "runs",
