@@ -138,7 +138,8 @@ class RemoteService:
     # ------------------------------------------------------------------------------------------ studies
 
     def create_study(self, **options: Any) -> RemoteStudy:
-        """A new study. options: those of ``POST /v1/studies``: recommendation, space, trials, direction, ..."""
+        """A new study. options: those of ``POST /v1/studies``: recommendation, space, trials, direction,
+        ..."""
         made = self.request("POST", "/v1/studies", options, secrets.token_hex(16))
         return RemoteStudy(self, made["id"])
 

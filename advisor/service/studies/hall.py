@@ -1,4 +1,5 @@
-"""The studies that are open in this process: opened when they are asked for, closed when nobody does any more."""
+"""The studies that are open in this process: opened when they are asked for, closed when nobody does any
+more."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ LAPSE_SECONDS = 0.5
 IDLE_SECONDS = 600.0
 """A study that nobody has asked for so long is closed; then another replica may open it."""
 CALLS, PROPOSALS = 16, 2
-"""Threads for calls that may wait for a study's lock, and for proposals: as many as studies propose at once."""
+"""Threads for calls that may wait for a study's lock, and for proposals: as many as studies propose at
+once."""
 AGAIN_SECONDS = 2
 LOG = logging.getLogger("advisor.service")
 

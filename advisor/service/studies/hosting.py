@@ -288,7 +288,8 @@ class StudyHost:
         self.fill()
 
     async def lapse(self) -> None:
-        """Give back the trials of workers that have been silent for too long; they are the next to be given."""
+        """Give back the trials of workers that have been silent for too long; they are the next to be
+        given."""
         moment = time.monotonic()
         failure = Failure("node lost", f"silent for {self.seconds:g} s")
         for number, lease in [one for one in self.leases.items() if one[1].until <= moment]:

@@ -32,7 +32,7 @@ class StudyRequest(Body):
     space: the text of a search space in our YAML, the same as an object, or Optuna's JSON: a mapping from
     names to distributions. trials: the budget. direction: of the values that are told. enqueue:
     configurations to try first. epochs: the largest epoch that is reported. lease_seconds: after which a
-    silent trial is given to the next who asks. prune: whether reports may be answered with an early stop.
+    silent trial is given to the next who asks.
     """
 
     name: Name | None = None
@@ -61,14 +61,16 @@ class ReportRequest(Body):
 
 
 class CompleteRequest(Body):
-    """The trial is trained to its end. value: what it is judged by; None is the best loss that was reported."""
+    """The trial is trained to its end. value: what it is judged by; None is the best loss that was
+    reported."""
 
     value: float | None = None
     attempt: Annotated[int, Field(ge=1)] | None = None
 
 
 class FailRequest(Body):
-    """The trial has no result. cause: anything but "error" is not the trial's doing, and gives it out again."""
+    """The trial has no result. cause: anything but "error" is not the trial's doing, and gives it out
+    again."""
 
     cause: Cause = "error"
     error: Annotated[str, Field(max_length=2000)] = ""
@@ -82,7 +84,8 @@ class HeartbeatRequest(Body):
 
 
 class Operation(Body):
-    """One operation of a batch. number: of the trial, for all but ask. key: of an ask, as Idempotency-Key is."""
+    """One operation of a batch. number: of the trial, for all but ask. key: of an ask, as Idempotency-Key
+    is."""
 
     do: Literal["ask", "report", "heartbeat", "complete", "fail"]
     number: Number | None = None
