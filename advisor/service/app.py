@@ -24,6 +24,8 @@ from advisor.service.base.settings import DEFAULT_PROJECT, ServiceSettings
 from advisor.service.base.store import Store, now
 from advisor.service.routes import accounts, advice, datasets
 from advisor.service.routes.datasets import ReadingPlaces
+from advisor.service.studies import routes as studies
+from advisor.service.studies.hall import StudyHall
 
 TIDY_SECONDS = 3600.0
 """How often it is looked at what has become too old."""
@@ -48,11 +50,13 @@ def make_app(settings: ServiceSettings) -> FastAPI:
     async def life(app: FastAPI) -> AsyncIterator[None]:
         state.parts[ReadingPlaces] = ReadingPlaces()
         state.parts[advice.AdviceDesk] = advice.AdviceDesk()
+        hall = state.parts[StudyHall] = StudyHall(state)
         tidying = asyncio.create_task(_tidy_for_ever(state))
         try:
             yield
         finally:
             tidying.cancel()
+            await hall.close()
             await asyncio.to_thread(store.close)
 
     app = FastAPI(
@@ -66,7 +70,7 @@ def make_app(settings: ServiceSettings) -> FastAPI:
     )
     app.state.service = state
     add_problem_handlers(app)
-    for part in (accounts, datasets, advice):
+    for part in (accounts, datasets, advice, studies):
         app.include_router(part.router)
     _add_own_routes(app)
     return app

@@ -41,8 +41,11 @@ class Client(TestClient):
         return made["id"]
 
 
-def make_client(folder, **limits):
+def make_client(folder, again=None, **limits):
+    """again: the tokens that the database has already."""
     app = make_app(ServiceSettings(folder, limits=ServiceLimits(**limits)))
+    if again is not None:
+        return Client(app, again)
 
     def write(connection):
         project, other = make_project(connection, "default"), make_project(connection, "other")

@@ -175,6 +175,7 @@ class StudyHost:
         return lease
 
     async def _take(self) -> Assignment | None:
+        self.study.check()  # where all have failed, what was proposed before is not given either
         if self._ready:
             assignment = self._ready.popleft()
             self.fill()
@@ -257,6 +258,8 @@ class StudyHost:
         """Take a failure; None where the trial is given out again."""
         self._check(number, attempt)
         ended = await self._call(lambda: self.study.tell(number, failure))
+        if ended is None:
+            await self._requeue()
         await self._end(number)
         return ended
 
@@ -297,9 +300,13 @@ class StudyHost:
             ended = await self._call(partial(self.study.tell, number, failure))
             self._tell("lapsed", {"number": number, "attempt": lease.attempt, "worker": lease.worker})
             if ended is None:
-                made = await self._loop.run_in_executor(self._proposals, self.study.ask)
-                if made is not None:
-                    self._give(made, first=True)
+                await self._requeue()
+
+    async def _requeue(self) -> None:
+        """Fetch the trial that was given back, before any other: the study gives it first."""
+        made = await self._loop.run_in_executor(self._proposals, self.study.ask)
+        if made is not None:
+            self._give(made, first=True)
 
     async def _durable(self) -> None:
         """Wait until what was told is on the disk; all who wait share one write."""
