@@ -265,7 +265,8 @@ class Study:
             return
         with self._lock:
             trials = self._study.get_trials(deepcopy=False)
-            failed = [trial for trial in trials if end_of(trial) in ("failed", "quarantined")]
+            ended = [trial for trial in trials if trial.state.is_finished()]
+            failed = [trial for trial in ended if end_of(trial) in ("failed", "quarantined")]
         reason = failed[-1].user_attrs.get("reason", "no reason given")
         raise UserError(f"all of the first {self._history.failures} trials failed, the last with {reason}")
 

@@ -273,7 +273,7 @@ class RayWorkers:
         if self._head is None:
             return True
         try:
-            connect(self._head)
+            join_head(self._head)
         except OSError as error:
             now = time.monotonic()
             self._silent_since = self._silent_since or now
@@ -509,7 +509,7 @@ def knock(address: str) -> None:
     if address.startswith(CLIENT) and find_spec("grpc") is None:
         raise UserError(f"{address}: Ray's client is not installed: pip install 'ray[client]'")
     try:
-        connect(f"{host}:{port}")
+        join_head(f"{host}:{port}")
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(
@@ -517,7 +517,7 @@ def knock(address: str) -> None:
         ) from error
 
 
-def connect(address: str) -> None:
+def join_head(address: str) -> None:
     """OSError when nobody listens at HOST:PORT."""
     host, _, port = address.rpartition(":")
     socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
