@@ -133,7 +133,9 @@ class StudyHall:
 
 def journal_of(state: ServiceState, row: Mapping[str, Any] | RowMapping) -> Path:
     """Where a study is kept that is not in a database."""
-    return state.settings.data.resolve() / "projects" / row["project"] / "studies" / f"{row['id']}.journal"
+    return (
+        state.settings.data.resolve() / "projects" / str(row["project"]) / "studies" / f"{row['id']}.journal"
+    )
 
 
 def plan_document(request: StudyRequest, known: Known | None) -> dict[str, Any]:

@@ -22,7 +22,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from advisor.errors import UserError
-from advisor.search.events import EpochDone, SearchEvent, Started
+from advisor.search.events import Ended, EpochDone, SearchEvent, Started
 from advisor.search.study import Assignment, Complete, Ended, Failure, Study
 from advisor.service.base import tables
 from advisor.service.base.problems import Problem

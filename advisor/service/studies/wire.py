@@ -15,7 +15,8 @@ from advisor.errors import UserError, shown
 from advisor.search.trials import configuration_of, end_of
 from advisor.service.base.access import Body
 from advisor.spaces import strict_yaml
-from advisor.spaces.space import Parameter, Scalar, Space
+from advisor.spaces.expressions import Scalar
+from advisor.spaces.space import Parameter, Space
 
 MOST_PARAMETERS = 200
 DEFAULT_EPOCHS = 100
