@@ -23,7 +23,7 @@ from sqlalchemy.engine import Connection
 
 from advisor.errors import UserError
 from advisor.search.events import Ended, EpochDone, SearchEvent, Started
-from advisor.search.study import Assignment, Complete, Ended, Failure, Study
+from advisor.search.study import Assignment, Complete, Failure, Study
 from advisor.service.base import tables
 from advisor.service.base.problems import Problem
 from advisor.service.base.store import Store, now
