@@ -134,9 +134,7 @@ class StudyHall:
 
 def journal_of(state: ServiceState, row: Mapping[str, Any] | RowMapping) -> Path:
     """Where a study is kept that is not in a database."""
-    return (
-        state.settings.data.resolve() / "projects" / str(row["project"]) / "studies" / f"{row['id']}.journal"
-    )
+    return project_folder(state, str(row["project"])) / "studies" / f"{row['id']}.journal"
 
 
 def plan_document(request: StudyRequest, known: Known | None) -> dict[str, Any]:
