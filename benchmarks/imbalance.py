@@ -35,7 +35,7 @@ SETS = [
     "nass-cds",
     "mpls-stops",
 ]
-TREATMENTS = ["reweight", "focal", "oversample", "noise", "smote", "balanced_head"]
+TREATMENTS = ["reweight", "focal", "oversample", "noise", "smote", "classifier_retraining"]
 NONE = {"class_balance": "none", "decision": "most_likely"}
 MEASURES = ("loss", "balanced_accuracy", "average_precision", "accuracy")
 

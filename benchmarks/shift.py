@@ -159,7 +159,7 @@ def natural(folder: Path) -> dict:
         "said": "shift" in json.dumps(meta, default=str),
         "seconds": time.monotonic() - begun,
     }
-    return row | {name: values[f"shift.{name}"] for name in names} | {"period": values["columns.period"]}
+    return row | {name: values[f"shift.{name}"] for name in names} | {"period": values["columns.separating"]}
 
 
 def natural_table(rows: list[dict]) -> str:

@@ -42,8 +42,8 @@ WAYS = {
     "random": {"fixed": {"validation_weights": "equal"}},
     "like test": {"fixed": {"validation_weights": "like_test"}},
     "later, no time": {"fixed": {"time_trend": "none"}},
-    "later, held": {"fixed": {"time_trend": "held"}},
-    "later, open": {"fixed": {"time_trend": "open"}},
+    "later, held": {"fixed": {"time_trend": "clamped"}},
+    "later, open": {"fixed": {"time_trend": "unclamped"}},
     "advised": {},
     "random, time a feature": {"fixed": {"validation_weights": "equal"}},
 }

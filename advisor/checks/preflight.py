@@ -239,7 +239,7 @@ def first_loss(loss: float, expected: float, *, zero: bool) -> PreflightCheck:
         else "the output layer should start at the class shares (or the mean) and does not" if zero
         else "the first outputs are large: training begins by unlearning them"
     )  # fmt: skip
-    fix = "start the output layer at zero (--set output_init=zero), scale the inputs"
+    fix = "start the output layer at zero (--fixed output_init=zero), scale the inputs"
     return PreflightCheck("first-loss", False, words, numbers, cause, fix)
 
 
@@ -276,7 +276,7 @@ def check_flow(passed: Trace) -> Iterator[PreflightCheck]:
                                   "every row", numbers,
             "their weights and biases never let the sum become positive: their gradient is 0, and they stay "
             "dead",
-            "--set activation=leaky_relu or gelu, --set weight_init=he_normal, or a norm; scale the inputs",
+            "--fixed activation=leaky_relu or gelu, --fixed weight_init=he_normal, or a norm; scale inputs",
         )  # fmt: skip
     else:
         yield PreflightCheck(
@@ -290,7 +290,7 @@ def check_flow(passed: Trace) -> Iterator[PreflightCheck]:
             "units-not-saturated", False, f"{share:.0%} of what {step.function} makes in {step.module} lies "
                                           "where it is flat",
             {"largest_share": share}, "the sums before it are too large: no gradient comes through",
-            "--set weight_init=xavier_normal, --set activation=relu, or a norm; scale the inputs",
+            "--fixed weight_init=xavier_normal, --fixed activation=relu, or a norm; scale the inputs",
         )  # fmt: skip
     elif shares:
         words = f"at most {max(shares):.0%} of a layer is saturated"
@@ -316,8 +316,8 @@ def _gradient_flow(passed: Trace) -> PreflightCheck:
     changes = "smaller" if vanishes else "larger"
     cause = f"each layer makes it {changes}: the weights do not fit the activation, or there are many layers"
     fix = (
-        "--set norm=batch (channel for images and sequences), --set block=residual, a weight_init that fits "
-        "the activation" + ("" if vanishes else ", --set gradient_clip=1")
+        "--fixed norm=batch (channel for images and sequences), --fixed block=residual, a weight_init "
+        "that fits the activation" + ("" if vanishes else ", --fixed gradient_clip=1")
     )
     return PreflightCheck("gradient-flows", False, words, numbers, cause, fix)
 
@@ -399,7 +399,7 @@ def check_memory(subject: Subject, facts: Mapping[str, Any]) -> PreflightCheck:
     if most >= batch:
         return PreflightCheck("memory", True, words, numbers)
     cause = f"training takes about {wanted / 1e9:.2g} GB, and {free / 1e9:.2g} GB may be used"
-    fix = f"--set batch_size={max(2, most)} or smaller, a smaller width, fewer folds"
+    fix = f"--fixed batch_size={max(2, most)} or smaller, a smaller width, fewer folds"
     return PreflightCheck("memory", False, words, numbers, cause, fix)
 
 
@@ -491,7 +491,7 @@ def one_batch(
     if not np.isfinite(losses[-1]) or losses[-1] > 2 * constant:
         cause, fix = (
             "the loss climbs: the learning rate is too large",
-            "a smaller learning_rate, --set gradient_clip=1",
+            "a smaller learning_rate, --fixed gradient_clip=1",
         )
     elif best > 0.8 * constant:
         cause = (

@@ -62,16 +62,16 @@ class _Named:
 
 
 def measure_groups(table: Table, leaking: Sequence[str] = ()) -> dict[str, Any]:
-    """The facts ``groups.apart``, ``columns.groups_apart``, ``groups.things``,
-    ``columns.things`` and ``columns.of_things``.
+    """The facts ``groups.unseen_columns``, ``columns.unseen_groups``, ``groups.entities``,
+    ``columns.entity`` and ``columns.of_entities``.
 
     Nothing where a group column was named. Things are looked for where no test
     table says what rows to come are of.
     leaking: columns that give the target away; a category whose rows agree in the target
         alone is one of these, and no thing.
     """
-    facts: dict[str, Any] = {"groups.apart": 0, "groups.things": 0}
-    facts |= {"columns.groups_apart": [], "columns.things": [], "columns.of_things": []}
+    facts: dict[str, Any] = {"groups.unseen_columns": 0, "groups.entities": 0}
+    facts |= {"columns.unseen_groups": [], "columns.entity": [], "columns.of_entities": []}
     if table.schema.group_column is not None:
         return facts
     # rows that stand together are alike for other reasons
@@ -87,7 +87,7 @@ def measure_groups(table: Table, leaking: Sequence[str] = ()) -> dict[str, Any]:
         apart.sort(
             key=lambda name: (values[name], name)
         )  # the coarsest first: what it holds apart, all others do
-        return facts | {"groups.apart": len(apart), "columns.groups_apart": apart}
+        return facts | {"groups.unseen_columns": len(apart), "columns.unseen_groups": apart}
     many = {name: found for name, found in named.items() if values[name] >= FEWEST_THINGS}
     things = {name: of for name, found in many.items() if (of := _shared(table, name, found))}
     codes = {name for name in leaking if not table.train[name].dtype.is_numeric()}
@@ -99,9 +99,9 @@ def measure_groups(table: Table, leaking: Sequence[str] = ()) -> dict[str, Any]:
         things, key=lambda name: (len(things[name]), CODE_NAME.search(name) is not None, -values[name], name)
     )
     return facts | {
-        "groups.things": values[best],
-        "columns.things": [best],
-        "columns.of_things": things[best],
+        "groups.entities": values[best],
+        "columns.entity": [best],
+        "columns.of_entities": things[best],
     }
 
 

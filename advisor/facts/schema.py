@@ -56,7 +56,7 @@ FACTS: Mapping[str, FactSpec] = MappingProxyType(
         ("rows", "int", "rows", "training rows that have a target", 1000),
         ("rows_test", "int", "rows", "test rows", 250),
         ("rows_without_target", "int", "rows", "rows left out because their target is missing", 3),
-        ("rows_alone_in_their_class", "int", "rows", "rows left out because their class has no other row", 1),
+        ("rows_in_singleton_classes", "int", "rows", "rows left out because their class has no other row", 1),
         ("rows_per_feature", "float", "rows per column", "rows / features.used", 50.0, "nullable"),
         (
             "features",
@@ -73,7 +73,7 @@ FACTS: Mapping[str, FactSpec] = MappingProxyType(
         ("features.text", "int", "columns", "free text feature columns", 0),
         ("time.inputs", "int", "inputs", "numeric inputs that the time column becomes, 0 without one", 3),
         (
-            "time.held_to_none",
+            "time.clamped_error_ratio",
             "float",
             "ratio",
             "squared error of linear models that hold the time at the latest / without it, on the rows "
@@ -250,7 +250,7 @@ FACTS: Mapping[str, FactSpec] = MappingProxyType(
             0.0,
         ),
         (
-            "duplicates.disagreement",
+            "duplicates.target_disagreement",
             "float",
             "ratio",
             "how far targets of rows with the same features differ, of what features leave open: 0 copies, "
@@ -258,7 +258,7 @@ FACTS: Mapping[str, FactSpec] = MappingProxyType(
             0.0,
         ),
         (
-            "duplicates.test_disagreement",
+            "duplicates.test_target_disagreement",
             "float",
             "ratio",
             "the same of test rows and the training rows that they repeat, by the targets of both; for what "
@@ -275,7 +275,7 @@ FACTS: Mapping[str, FactSpec] = MappingProxyType(
             "nullable",
         ),
         (
-            "duplicates.near_disagreement",
+            "duplicates.near_target_disagreement",
             "float",
             "ratio",
             "the same of test rows that agree with a training row to three digits; of images and sequences, "
@@ -291,43 +291,43 @@ FACTS: Mapping[str, FactSpec] = MappingProxyType(
             0,
         ),
         (
-            "test.unlike_columns",
+            "test.format_mismatch_columns",
             "int",
             "columns",
             "columns of the test table that are in another form than the training rows",
             0,
         ),
-        ("columns.unlike_training", "list", "names", "these columns", []),
+        ("columns.format_mismatch", "list", "names", "these columns", []),
         (
-            "test.unlike_cells",
+            "test.format_mismatch_cells",
             "list",
             "texts",
             "each of them, and how many cells",
             ["date: 250 of 250 cells in another form"],
         ),
         (
-            "groups.apart",
+            "groups.unseen_columns",
             "int",
             "columns",
             "columns whose values recur in training rows, none of which the test table has",
             0,
         ),
-        ("columns.groups_apart", "list", "names", "these columns, the coarsest first", []),
+        ("columns.unseen_groups", "list", "names", "these columns, the coarsest first", []),
         (
-            "groups.things",
+            "groups.entities",
             "int",
             "things",
             "of the column in whose rows others, or the target, (nearly) agree",
             0,
         ),
         (
-            "columns.things",
+            "columns.entity",
             "list",
             "names",
             "this column; not looked for with a test table or a group column",
             [],
         ),
-        ("columns.of_things", "list", "names", "the other columns", []),
+        ("columns.of_entities", "list", "names", "the other columns", []),
         (
             "nearly_constant.columns",
             "int",
@@ -343,13 +343,13 @@ FACTS: Mapping[str, FactSpec] = MappingProxyType(
             [],
         ),
         (
-            "text.tells_nothing",
+            "text.uninformative",
             "int",
             "columns",
             "free texts whose words tell a linear probe nothing of the target",
             0,
         ),
-        ("columns.text_tells_nothing", "list", "names", "these columns", []),
+        ("columns.uninformative_text", "list", "names", "these columns", []),
         ("leak.columns", "int", "columns", "feature columns that alone give the target away", 0),
         (
             "shift.compared_with",
@@ -430,7 +430,14 @@ FACTS: Mapping[str, FactSpec] = MappingProxyType(
             "nullable",
         ),
         ("shift.groups_far", "bool", "", "whether that is at most 5 %", False),
-        ("shift.period_columns", "int", "columns", "columns that alone tell the sides apart", 0, "nullable"),
+        (
+            "shift.separating_columns",
+            "int",
+            "columns",
+            "columns that alone tell the sides apart",
+            0,
+            "nullable",
+        ),
         (
             "shift.later_columns",
             "int",
@@ -440,7 +447,7 @@ FACTS: Mapping[str, FactSpec] = MappingProxyType(
             "nullable",
         ),
         (
-            "shift.new_level_share",
+            "shift.unseen_category_share",
             "float",
             "share",
             "rows with a new level, in the column with most",
@@ -481,22 +488,28 @@ FACTS: Mapping[str, FactSpec] = MappingProxyType(
             "nullable",
         ),
         ("infinite.values", "int", "cells", "infinite numbers, read as missing", 0),
-        ("junk.values", "int", "cells", "unreadable text in numeric or date columns, read as missing", 0),
         (
-            "marked.values",
+            "unreadable.cells",
+            "int",
+            "cells",
+            "unreadable text in numeric or date columns, read as missing",
+            0,
+        ),
+        (
+            "sentinels.cells",
             "int",
             "cells",
             "numbers that mark missing cells or points, such as -999, read as missing",
             0,
         ),
         (
-            "marked.marks",
+            "sentinels.codes",
             "list",
             "texts",
             "each column or channel with such numbers, and which",
             ["income: -999"],
         ),
-        ("columns.marked", "list", "names", "numeric columns, or channels, with such numbers", ["income"]),
+        ("columns.sentinels", "list", "names", "numeric columns, or channels, with such numbers", ["income"]),
         (
             "spellings.joined",
             "int",
@@ -520,7 +533,7 @@ FACTS: Mapping[str, FactSpec] = MappingProxyType(
             ["city"],
         ),
         (
-            "spellings.levels",
+            "spellings.categories",
             "int",
             "levels",
             "levels that repeat another of their column in a different spelling",
@@ -560,7 +573,13 @@ FACTS: Mapping[str, FactSpec] = MappingProxyType(
             "columns whose own distribution differs between the sides",
             ["age"],
         ),
-        ("columns.period", "list", "names", f"shifted columns with a distance of at least {PERIOD:g}", []),
+        (
+            "columns.separating",
+            "list",
+            "names",
+            f"shifted columns with a distance of at least {PERIOD:g}",
+            [],
+        ),
         (
             "columns.later",
             "list",
@@ -569,7 +588,7 @@ FACTS: Mapping[str, FactSpec] = MappingProxyType(
             [],
         ),
         (
-            "columns.new_levels",
+            "columns.unseen_categories",
             "list",
             "names",
             "categorical columns with a level that no training row has",

@@ -108,13 +108,13 @@ def measure_shift(table: Table) -> tuple[dict[str, Any], dict[str, dict[str, Any
         | {
             "shift.compared_with": samples.against,
             "shift.rows": len(old) + len(new),
-            "columns.new_levels": sorted(
+            "columns.unseen_categories": sorted(
                 name for name, e in columns.items() if e.get("new_level_share", 0) > 0
             ),
             "columns.out_of_range": sorted(
                 name for name, e in columns.items() if e.get("out_of_range_share", 0) > OUT_OF_RANGE
             ),
-            "shift.new_level_share": max(
+            "shift.unseen_category_share": max(
                 (e.get("new_level_share", 0.0) for e in columns.values()), default=0.0
             ),
             "shift.out_of_range_share": max(
@@ -144,8 +144,8 @@ def measure_shift(table: Table) -> tuple[dict[str, Any], dict[str, dict[str, Any
 
 _ENOUGH_GROUPS: dict[str, Any] = {"shift.test_groups": 0, "shift.groups_far": False}
 _LISTS = (
-    *("shift.tests", "columns.shifted", "columns.period", "columns.later"),
-    *("columns.new_levels", "columns.out_of_range", "columns.changed", "columns.farthest"),
+    *("shift.tests", "columns.shifted", "columns.separating", "columns.later"),
+    *("columns.unseen_categories", "columns.out_of_range", "columns.changed", "columns.farthest"),
 )
 
 
@@ -282,7 +282,7 @@ def _tested(
     if samples.against != "test":  # the test target is never looked at
         distance, p = _target_shift(table, samples)
         return values | {"shift.target_distance": distance, "shift.target_detected": p <= ALPHA["target"]}
-    later = [name for name in values["columns.period"] if _comes_later(table, name)]
+    later = [name for name in values["columns.separating"] if _comes_later(table, name)]
     return values | {"columns.later": later, "shift.later_columns": len(later)}
 
 
@@ -348,9 +348,9 @@ def _judged(
         "shift.max_psi": max((e["psi"] for e in columns.values()), default=0.0),
         "shift.max_distance": max((e["distance"] for e in columns.values()), default=0.0),
         "shift.overlap": float(np.minimum(domain.ratios, 1.0).mean()),
-        "shift.period_columns": len(period),
+        "shift.separating_columns": len(period),
         "columns.shifted": shifted,
-        "columns.period": period,
+        "columns.separating": period,
     }
 
 

@@ -56,14 +56,14 @@ _ROWS: tuple[tuple[Any, ...], ...] = (
         6,
     ),
     (
-        "sequence.scale_carries",
+        "sequence.scale_informative",
         "bool",
         "",
         "the level and spread of a whole series alone tell of the target: they must not be normalized away",
         False,
     ),
     (
-        "sequence.places_lead",
+        "sequence.position_gain",
         "float",
         "-1..1",
         "skill above chance of a linear classifier of the points in their places less that of one of "

@@ -103,7 +103,7 @@ def _sampled(data: SignalSet, rows: int, measured: Sequence[str]) -> dict[str, s
         sampled |= dict.fromkeys(measured, part)
     if values.ndim == 3 and (probed := len(kernel_rows(rows, values.shape[2]))) < total:
         sampled |= dict.fromkeys(
-            ("flip.reversed", "flip.sign", "sequence.places_lead"), f"{probed:,} of {total:,} rows"
+            ("flip.reversed", "flip.sign", "sequence.position_gain"), f"{probed:,} of {total:,} rows"
         )
     if values.ndim == 3 and (correlated := _correlated_rows(rows, values)) < total:
         names = ("sequence.period", "sequence.correlation_length", "receptive.needed")
@@ -173,7 +173,7 @@ def _shape_facts(data: SignalSet) -> dict[str, Any]:
         "rows": len(data.train),
         "rows_test": len(data.test),
         "rows_without_target": notes.get("rows_without_target", 0),
-        "rows_alone_in_their_class": notes.get(LONELY, 0),
+        "rows_in_singleton_classes": notes.get(LONELY, 0),
         "encoded_width": values,
         "encoded_width.one_hot": values,
         "task": schema.task,
@@ -182,7 +182,7 @@ def _shape_facts(data: SignalSet) -> dict[str, Any]:
         "groups.count": None if groups is None else len(np.unique(groups)),
         "test.unseen_class_rows": notes.get("test_rows_of_unseen_class", 0),
         "infinite.values": notes.get("infinite_values", 0),
-        "marked.values": notes.get("marked_values", 0),
+        "sentinels.cells": notes.get("marked_values", 0),
         **marked_facts(
             [pair for pair in zip(_channel_names(schema), schema.cleaning.marks, strict=False) if pair[1]]
         ),
@@ -248,9 +248,9 @@ def _duplicates(data: SignalSet) -> dict[str, Any]:
         "duplicates.share": 1 - len(found) / len(keys),
         "duplicates.conflicting_share": float((answers[inverse] > 1).mean()),
         "duplicates.test_share": float(np.isin(tested, found).mean()),
-        "duplicates.disagreement": disagreement(inverse, target, regression=regression),
-        "duplicates.test_disagreement": differ,
-        "duplicates.near_disagreement": differ,
+        "duplicates.target_disagreement": disagreement(inverse, target, regression=regression),
+        "duplicates.test_target_disagreement": differ,
+        "duplicates.near_target_disagreement": differ,
     }
 
 
@@ -451,7 +451,7 @@ def _sequence_facts(data: SignalSet, sample: NDArray[Any], rows: NDArray[np.int6
         "sequence.glitches": data.notes.get("glitches", 0),
         "sequence.channels_last": bool(data.notes.get("channels_last", 0)),
         **_step_facts(data),
-        "sequence.scale_carries": has_skill(_scales(sample), answer_of(data.train, rows)),
+        "sequence.scale_informative": has_skill(_scales(sample), answer_of(data.train, rows)),
         "receptive.needed": max(min(wanted, length), 1),
         **_by_probes(data, sample, rows),
     }
@@ -480,7 +480,7 @@ def _by_probes(data: SignalSet, sample: NDArray[Any], rows: NDArray[np.int64]) -
         for see in (coarse, local_patterns)
     )
     better = max(places, patterns, key=lambda probe: probe.plain)
-    return {"sequence.places_lead": places.plain - patterns.plain, **better.shares()}
+    return {"sequence.position_gain": places.plain - patterns.plain, **better.shares()}
 
 
 def _reversed(values: NDArray[np.float32]) -> NDArray[np.float32]:

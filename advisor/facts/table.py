@@ -66,7 +66,7 @@ _MEASURED_ON_SAMPLE = (
     ),
     *("leak.columns", "columns.heavy_tailed", "columns.correlated", "columns.leaking"),
     *("nearly_constant.columns", "columns.nearly_constant", "columns.order_correlation"),
-    *("text.tells_nothing", "columns.text_tells_nothing", "time.held_to_none"),
+    *("text.uninformative", "columns.uninformative_text", "time.clamped_error_ratio"),
 )
 
 
@@ -95,10 +95,10 @@ def measure_table(table: Table, hardware: Mapping[str, Any] | None = None) -> Fa
     leaks = sorted(c.name for c in schema.columns if _leaks(sample[c.name], c.type, answer, codes, table))
     groups = measure_groups(table, leaks)
     # of each thing the target is known: a matter of how rows are held out, not of what is recorded when
-    leaks = [name for name in leaks if name not in groups["columns.things"]]
+    leaks = [name for name in leaks if name not in groups["columns.entity"]]
     values |= {**groups, "leak.columns": len(leaks), "columns.leaking": leaks}
     values |= hardware_facts(hardware or {})
-    values["time.held_to_none"] = _held_to_none(table, sample)
+    values["time.clamped_error_ratio"] = _held_to_none(table, sample)
     values["columns.order_correlation"] = _order_correlation(table, sample)
     shift, effects, compared = measure_shift(table)
     values |= shift
@@ -153,7 +153,7 @@ def _shape_facts(table: Table) -> dict[str, Any]:
         "rows": rows,
         "rows_test": table.test.height,
         "rows_without_target": table.notes.get("rows_without_target", 0),
-        "rows_alone_in_their_class": table.notes.get(LONELY, 0),
+        "rows_in_singleton_classes": table.notes.get(LONELY, 0),
         "rows_per_feature": rows / len(used) if used else None,
         "features": len(schema.columns),
         "features.used": len(used),
@@ -169,8 +169,8 @@ def _shape_facts(table: Table) -> dict[str, Any]:
         "time.inputs": len(schema.time_parts),
         "time_ordered": _time_ordered(table),
         "infinite.values": table.notes.get("infinite_values", 0),
-        "junk.values": table.notes.get("junk_values", 0),
-        "marked.values": table.notes.get("marked_values", 0),
+        "unreadable.cells": table.notes.get("junk_values", 0),
+        "sentinels.cells": table.notes.get("marked_values", 0),
     }
     facts |= marked_facts(
         sorted((column.name, column.missing) for column in schema.columns if column.missing)
@@ -195,8 +195,10 @@ def _held_to_none(table: Table, sample: pl.DataFrame) -> float | None:
 def marked_facts(marked: Sequence[tuple[str, tuple[float, ...]]]) -> dict[str, list[str]]:
     """marked: columns or channels by name, and the numbers that mark missing values in them."""
     return {
-        "columns.marked": [name for name, _ in marked],
-        "marked.marks": [f"{name}: {' and '.join(f'{mark:g}' for mark in marks)}" for name, marks in marked],
+        "columns.sentinels": [name for name, _ in marked],
+        "sentinels.codes": [
+            f"{name}: {' and '.join(f'{mark:g}' for mark in marks)}" for name, marks in marked
+        ],
     }
 
 
@@ -254,7 +256,7 @@ def _level_facts(table: Table) -> dict[str, Any]:
     repeated = {name: repeated_spellings(table.schema.levels[name]) for name in counts}
     return {
         **_joined_facts(table),
-        "spellings.levels": sum(repeated.values()),
+        "spellings.categories": sum(repeated.values()),
         "columns.spellings": sorted(name for name, count in repeated.items() if count),
         "spellings.classes": repeated_spellings(table.schema.classes),
         "cardinality.max": max(counts.values(), default=None),

@@ -24,7 +24,7 @@ def held_to_none(features: Features, times: NDArray[np.int64], target: Array) ->
     """The squared error, on the rows that follow cuts, of ridge regressions that
     read the time / of those that do not.
 
-    Rows after a cut are read as of the latest times before it (``time_trend`` "held").
+    Rows after a cut are read as of the latest times before it (``time_trend`` "clamped").
     times: (rows,), in any order.
     target: (rows, numbers), a regression target or 0 and 1 for each class. None: all
         rows are of one time, or nothing errs.

@@ -38,13 +38,13 @@ def measure_traps(table: Table, sample: pl.DataFrame) -> dict[str, Any]:
     nearly = sorted(name for name in used if _largest_share(sample[name]) >= NEARLY_CONSTANT)
     return _twins(table, used) | {
         "test.unseen_class_rows": table.notes.get("test_rows_of_unseen_class", 0),
-        "test.unlike_columns": len({change.column for change in table.changes}),
-        "columns.unlike_training": sorted({change.column for change in table.changes}),
-        "test.unlike_cells": [change.short for change in table.changes],
+        "test.format_mismatch_columns": len({change.column for change in table.changes}),
+        "columns.format_mismatch": sorted({change.column for change in table.changes}),
+        "test.format_mismatch_cells": [change.short for change in table.changes],
         "nearly_constant.columns": len(nearly),
         "columns.nearly_constant": nearly,
-        "text.tells_nothing": len(dumb),
-        "columns.text_tells_nothing": dumb,
+        "text.uninformative": len(dumb),
+        "columns.uninformative_text": dumb,
     }
 
 
@@ -65,10 +65,10 @@ def _twins(table: Table, used: Sequence[str]) -> dict[str, Any]:
         near, differ = _repeated(rounded, others), _disagreement(table, rounded, others)
     return {
         "duplicates.test_share": _repeated(train, test),
-        "duplicates.disagreement": exact,
-        "duplicates.test_disagreement": same,
+        "duplicates.target_disagreement": exact,
+        "duplicates.test_target_disagreement": same,
         "duplicates.near_test_share": near,
-        "duplicates.near_disagreement": differ,
+        "duplicates.near_target_disagreement": differ,
     }
 
 

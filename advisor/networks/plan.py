@@ -195,7 +195,7 @@ def _planned(c: Mapping[str, Any], channels: int, size: tuple[int, ...], **own: 
 
 def _has_ramp(c: Mapping[str, Any]) -> bool:
     return bool(
-        c.get("position", "none") == "ramp"
+        c.get("position", "none") == "coordinate"
     )  # images and the models of earlier versions have no such parameter
 
 

@@ -235,7 +235,7 @@ def never_read_words(never: Sequence[str], of: int) -> str:
     return (
         f"the objective never read {len(never)} of {of} searched parameters: "
         f"{', '.join(never[:NAMES_IN_NOTE])}{more}; "
-        "the search varies them for nothing: read them from trial.configuration, or fix them with --set"
+        "the search varies them for nothing: read them from trial.configuration, or fix them with --fixed"
     )
 
 

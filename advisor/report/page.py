@@ -733,7 +733,7 @@ def _command(recommendation: RunDocument, result: RunDocument | None) -> str:
     parts += [f"--without {shlex.quote(rule)}" for rule in data.get("without") or ()]
     origins = recommendation["provenance"].items()
     own = (name for name, origin in origins if origin["yours"] and _range(origin["final"]) == "fixed")
-    parts += [f"--set {name}={shlex.quote(str(recommendation['configuration'][name]))}" for name in own]
+    parts += [f"--fixed {name}={shlex.quote(str(recommendation['configuration'][name]))}" for name in own]
     if (join := data.get("join_spellings")) is not None:
         parts.append("--join-spellings" if join else "--keep-spellings")
     if data.get("test_fraction", 0.2) != 0.2:

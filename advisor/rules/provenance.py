@@ -18,6 +18,7 @@ from advisor.errors import UserError, did_you_mean
 from advisor.rules.book import KNOWN_WORDS, FactLike, Judgement, Rule, judge_rule, own_facts
 from advisor.rules.recommendation import AdvicePlan, Recommendation, own_values
 from advisor.rules.resolution import ParameterState, searched_range
+from advisor.spaces.aliases import fact_name
 from advisor.spaces.expressions import Expression
 from advisor.spaces.space import Space
 
@@ -294,6 +295,7 @@ def _distance(now: Any, at: Any) -> float:
 def read_fact(name: str, text: str, schema: Mapping[str, FactLike]) -> Any:
     """The value of a fact as a person writes it (``1000000``, ``0.5``, ``true``,
     ``none``); UserError when it is none."""
+    name = fact_name(name)
     if name not in schema:
         raise UserError(f"there is no fact '{name}'{did_you_mean(name, schema)}: see `advisor rules facts`")
     kind, clean = schema[name].type, text.strip()

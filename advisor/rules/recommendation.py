@@ -15,6 +15,7 @@ from advisor.rules import resolution as combination
 from advisor.rules.book import Judgement, Rule, Severity, judge_rule, own_facts
 from advisor.rules.recommendation_file import own_range
 from advisor.rules.resolution import Combined, Contradiction, ParameterState, ProvenanceStep, Wish, state
+from advisor.spaces.aliases import value_of
 from advisor.spaces.expressions import Template
 from advisor.spaces.space import Derivation, Parameter, Space, shown_value
 
@@ -257,7 +258,7 @@ class AdvicePlan:
         fixed: Mapping[str, Any],
         limited: Mapping[str, Parameter],
     ) -> None:
-        self.fixed = {name: base[name].check(value) for name, value in fixed.items()}
+        self.fixed = {name: base[name].check(value_of(name, value)) for name, value in fixed.items()}
         self.limited = limited
         self._rules, self._verdicts, self._base = rules, verdicts, base
         self._alone = {name: self._combine(name, verdicts) for name in base.parameters}

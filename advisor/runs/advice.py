@@ -16,6 +16,7 @@ from advisor.rules.book import Rule
 from advisor.rules.provenance import ledger, read_fact, with_facts
 from advisor.rules.recommendation import Recommendation, replan
 from advisor.runs.folder import DataIdentity, RunFolder
+from advisor.spaces.aliases import facts_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -196,6 +197,7 @@ def read_facts(run: RunFolder) -> Facts:
     """The facts of a run; UserError when they are not what we wrote."""
     try:
         document = run.read_facts()
+        document |= {part: facts_of(document[part]) for part in ("values", "sampled")}
         wrong = damage(document)
         facts = Facts.from_dict(document)
     except (AttributeError, KeyError, TypeError, ValueError):

@@ -28,6 +28,7 @@ from advisor.errors import DataFormWarning, FormChange, UserError, made_by_newer
 from advisor.files import read_json
 from advisor.runs.folder import RunFolder
 from advisor.runs.remote import here
+from advisor.spaces.aliases import values_of
 from advisor.tasks import MULTICLASS, SMALLEST_PROBABILITY, Task, task_of
 from advisor.training.loop import Fitted
 from advisor.training.modalities import MODALITIES, InputTypes, Shape
@@ -365,7 +366,7 @@ def _stack(
         preprocessors.append(types.statistics.from_arrays(scaling, arrays))
     targets: dict[str, Any] = {name: own.pop(name) for name in TARGET_ARRAYS}
     return Fitted(
-        configuration=entry["configuration"],
+        configuration=values_of(entry["configuration"]),
         task=task_of(entry["task"]),
         outputs=entry["outputs"],
         shape=types.shape.from_dict(entry["shape"]),

@@ -14,6 +14,7 @@ from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
 from advisor.search.events import TrialEnd
 from advisor.search.storage.journal import PLACE, VOID
+from advisor.spaces.aliases import values_of
 
 CONFIGURATION = "configuration"
 """Trial attribute: the whole configuration, where the parameters are not all of it."""
@@ -93,7 +94,7 @@ def ranking(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
 def configuration_of(trial: FrozenTrial, space: SearchSpace) -> dict[str, Any]:
     """The whole configuration that a trial ran with."""
     kept = trial.user_attrs.get(CONFIGURATION)
-    return dict(kept) if kept else space.suggest(FixedTrial(trial.params))
+    return values_of(kept) if kept else space.suggest(FixedTrial(trial.params))
 
 
 def packing_of(trials: Iterable[FrozenTrial]) -> list[dict[str, Any]]:

@@ -30,6 +30,7 @@ from typing import Any, Literal
 from simpleeval import SimpleEval
 
 from advisor.errors import UserError, did_you_mean
+from advisor.spaces.aliases import fact_name, renamed_tree
 
 ValueKind = Literal["number", "text", "boolean", "list"]
 """What a name or an expression stands for."""
@@ -139,6 +140,7 @@ def parse_template(text: str, names: Mapping[str, Name]) -> Template:
     parts = []
     for before, name, form, conversion in pieces:
         if name is not None:
+            name = fact_name(name)
             _check_placeholder(name, form or "", conversion, names)
         parts.append((before, name, form or ""))
     return Template(text, tuple(parts))
@@ -199,7 +201,7 @@ def _tree(text: str) -> ast.expr:
         if nodes > MAX_NODES or depth > MAX_DEPTH:
             raise UserError(f"'{text[:40]}...' is too long or nested too deeply; split the rule")
         level = [child for node in level for child in ast.iter_child_nodes(node)]
-    return tree
+    return renamed_tree(tree)
 
 
 _COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
@@ -247,7 +249,7 @@ def _dotted(node: ast.expr) -> str:
         node = node.value
     if not isinstance(node, ast.Name):
         raise UserError("a dot may stand only between the words of a name")
-    return ".".join([node.id, *reversed(parts)])
+    return fact_name(".".join([node.id, *reversed(parts)]))
 
 
 class _Checker:

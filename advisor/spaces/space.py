@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
 from advisor.errors import UserError, did_you_mean
-from advisor.spaces import strict_yaml
+from advisor.spaces import aliases, strict_yaml
 from advisor.spaces.expressions import (
     Expression,
     Name,
@@ -461,7 +461,7 @@ class Space:
             if parameter.zero:
                 asked[f"{parameter.name}.on"] = value != 0
             if not (parameter.zero and value == 0):
-                asked[parameter.name] = value
+                asked[parameter.name] = aliases.to_study(parameter.name, value)
             return value
 
         self._walk(note)
@@ -602,7 +602,8 @@ def _parsed(what: str, text: str, names: Mapping[str, Name], *, condition: bool)
 def _ask(trial: SuggestingTrial, parameter: Parameter) -> Scalar:
     name = parameter.name
     if parameter.type == "categorical":
-        choice: Scalar = trial.suggest_categorical(name, list(parameter.choices))
+        words = [aliases.to_study(name, choice) for choice in parameter.choices]
+        choice: Scalar = aliases.value_of(name, trial.suggest_categorical(name, words))
         return choice
     if parameter.zero and not trial.suggest_categorical(f"{name}.on", [False, True]):
         return 0.0 if parameter.type == "float" else 0

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from advisor.errors import UserError
+from advisor.spaces import aliases
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 30
@@ -140,7 +141,8 @@ def _plain(node: yaml.Node, place: YamlPath, lines: dict[YamlPath, int], file: s
         return [_plain(child, (*place, index), lines, file) for index, child in enumerate(node.value)]
     if isinstance(node, yaml.MappingNode):
         return _mapping(node, place, lines, file)
-    return _scalar(node, file)
+    value = _scalar(node, file)
+    return aliases.text_at(place, value) if isinstance(value, str) else value
 
 
 def _mapping(
@@ -156,6 +158,7 @@ def _mapping(
             raise UserError(f"{file}:{line}: the key {key} is read as {_kind_of(key_node)}; put it in quotes")
         if key in result:
             raise UserError(f"{file}:{line}: {field_name((*place, key))}: this key is already given above")
+        key = aliases.key_at(place, key)
         lines[(*place, key)] = line
         result[key] = _plain(value_node, (*place, key), lines, file)
     return result

@@ -31,7 +31,7 @@ class ClassBalance:
     """One configuration's treatment of the classes, for members that train on rows with these class counts.
 
     counts: (members, classes). ``class_balance`` is ``none``, ``reweight``, ``focal``, ``oversample``,
-    ``noise``, ``smote`` or ``balanced_head`` (as none until the head is trained again, see
+    ``noise``, ``smote`` or ``classifier_retraining`` (as none until the head is trained again, see
     ``of_the_head``). A class of n rows weighs (largest class / n) ^ balance_strength before all are
     scaled to a mean of 1 over the rows.
     """
@@ -56,7 +56,7 @@ class ClassBalance:
         self._neighbours: Tensor | None = None
 
     def of_the_head(self) -> ClassBalance:
-        """The second stage of balanced_head: rows drawn by class for the head alone (Kang et al. 2020)."""
+        """The second stage of classifier_retraining: rows drawn by class for the head (Kang et al. 2020)."""
         return ClassBalance(
             {**self._configuration, "class_balance": "oversample"}, self._counts, self._device
         )

@@ -27,7 +27,7 @@ from advisor.training.optimizer import Optimizer, learning_rate, pass_and_optimi
 from advisor.training.targets import TARGETS, TargetScale
 
 HEAD_SHARE = 0.1
-"""Share of the epochs in which balanced_head trains the head alone; about that
+"""Share of the epochs in which classifier_retraining trains the head alone; about that
 of Kang et al. 2020 (10 beside 90)."""
 
 
@@ -158,7 +158,7 @@ def train(
     steps = rows.steps(int(c["batch_size"]))
     # Batches are drawn alike by all processes; what is drawn for a process's own rows must not come between.
     changes = generator if ranks.world == 1 else torch.Generator().manual_seed(noise_seed)
-    decoupled = rows.balance is not None and rows.balance.kind == "balanced_head"
+    decoupled = rows.balance is not None and rows.balance.kind == "classifier_retraining"
     of_head = min(max(1, round(HEAD_SHARE * int(c["epochs"]))), int(c["epochs"]) - 1) if decoupled else 0
     whole = int(c["epochs"]) - of_head
     total = steps * whole

@@ -159,14 +159,14 @@ def _fit_scaling(values: Array, scaling: str) -> tuple[Array, Array, Array]:
 
 def _fit_trend(features: Features, numeric: Array, how: str, scale: Array) -> Array:
     """The value of each column above which all count as it, (numeric,), or (0,): no limit.
-    "held" is the time from which on LATEST_SHARE of the rows lie; "none" takes the columns that
+    "clamped" is the time from which on LATEST_SHARE of the rows lie; "none" takes the columns that
     grow with time out, by their scale."""
     words = set(features.words)
     plain = [name for name in features.numeric_names if name not in words]
     columns = [plain.index(name) for name in features.trend]
     if how == "none":
         scale[columns] = 0
-    if how != "held" or not columns:
+    if how != "clamped" or not columns:
         return np.zeros(0)
     latest = np.full(numeric.shape[1], np.inf)
     latest[columns] = np.nanquantile(numeric[:, columns], 1 - LATEST_SHARE, axis=0, method="higher")

@@ -496,7 +496,7 @@ def _complete(
 
 def _model(advice: Advice, contender: Contender, train: Dataset) -> Model:
     shares: tuple[float, ...] = ()
-    if train.task.of_classes and contender.configurations[0]["decision"] == "balanced":
+    if train.task.of_classes and contender.configurations[0]["decision"] == "prior_corrected":
         counts = np.bincount(train.target, minlength=len(train.classes))
         shares = tuple(float(share) for share in np.maximum(counts, 1) / len(train))
     return Model(advice.data.schema, contender.stacks, contender.temperature, shares)

@@ -60,7 +60,8 @@ def open_run(
         provenance = kept.recommendation.provenance
         if lost := [name for name, p in provenance.items() if p.yours and name not in advice.reading.fixed]:
             raise UserError(
-                f"{run.recommendation} has your own {', '.join(lost)}: --set them too, or give another --out"
+                f"{run.recommendation} has your own {', '.join(lost)}: give them with --fixed too, "
+                "or another --out"
             )
     return advice, run
 

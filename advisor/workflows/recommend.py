@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     Source = str | Path | pl.DataFrame | pd.DataFrame | np.ndarray[Any, Any]
     Target = str | int | pd.Series[Any] | pl.Series | np.ndarray[Any, Any] | list[Any] | None
 
-PERIOD_CODE, TEXT_CODE = "period-columns", "text-tells-nothing"
+PERIOD_CODE, TEXT_CODE = "separating-columns", "uninformative-text"
 """The findings whose columns are left out of the features."""
 LATER_CODE = "later-test-rows"
 """The finding whose first column becomes the time column."""
-APART_CODE = "other-groups"
+APART_CODE = "unseen-groups"
 """The finding whose first column becomes the group column, where there is no time column."""
 SHOWN_COLUMNS = 12
 """A message that asks for the target names at most this many columns."""
@@ -49,7 +49,7 @@ TOLD_BY_RULES = {
     "marked_values",
     "glitches",
     "channels_last",
-    "rows_alone_in_their_class",
+    "rows_in_singleton_classes",
     "test_rows_of_unseen_class",
 }
 TOLD_BY_RULES |= {"joined_cells", "corrupt_files", "oversized_files", "absent_files"}

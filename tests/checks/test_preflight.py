@@ -350,7 +350,7 @@ def test_too_large_a_batch_does_not_fit(advices):
         subject = subject_of(advices[kind], batch_size=1000)
         assert check_memory(subject, {"memory.available_gb": 4.0}).passed
         tight = check_memory(subject, {"memory.available_gb": 0.0002})
-        assert tight.passed is False and "--set batch_size=" in tight.fix
+        assert tight.passed is False and "--fixed batch_size=" in tight.fix
         assert check_memory(subject, {}).passed is None
 
 

@@ -178,7 +178,7 @@ def test_a_test_table_is_read_alike():
     (finding,) = (
         f
         for f in advisor.recommend(ROWS_READ, "y", test=other).findings
-        if f.code == "test-columns-in-another-form"
+        if f.code == "format-mismatch"
     )
     assert finding.columns == ("date", "size") and "300 of 300" in finding.message
     table = load_table(ROWS_READ, "y", test=other)

@@ -324,7 +324,7 @@ def test_a_row_alone_in_its_class_is_left_out():
     data = load_signals({"X": values, "y": ["u", "v", "v"] * 19 + ["u", "v", "lonely"]})
     assert (
         data.schema.task == "binary"
-        and data.notes == {"rows_alone_in_their_class": 1}
+        and data.notes == {"rows_in_singleton_classes": 1}
         and data.rows + len(data.test) == 59
     )
 

@@ -96,7 +96,7 @@ def test_a_test_table_of_the_uci_kind_is_scored_and_told():
     finding = next(
         f
         for f in advisor.recommend(train, "y", test=test).findings
-        if f.code == "test-columns-in-another-form"
+        if f.code == "format-mismatch"
     )
     assert "y" in finding.columns
     with pytest.raises(advisor.UserError, match=r"no training row has.*--join-spellings"):

@@ -528,11 +528,11 @@ def test_a_row_that_is_alone_in_its_class_is_left_out_and_told(cells, asked, cla
         len([cell for cell in set(cells) if cell is not None]) - len(classes),
         cells.count(None),
     )
-    assert table.notes == {"rows_alone_in_their_class": lonely} | (
+    assert table.notes == {"rows_in_singleton_classes": lonely} | (
         {"rows_without_target": missing} if missing else {}
     )
     (told,) = [finding for finding in get_advice(frame, "y", AdviceOptions(task=asked)).recommendation.findings
-               if finding.code == "rows-alone-in-their-class"]  # fmt: skip
+               if finding.code == "singleton-classes"]  # fmt: skip
     assert told.severity == "warning" and f"classes: {lonely}." in told.message
 
 

@@ -103,7 +103,7 @@ def test_no_ratio_without_cuts_or_errors_and_odd_columns_do_no_harm():
     assert 0 < held_to_none(features, np.where(times % 7, times, 0), times[:, None] * 1.0) < 1
 
 
-@pytest.mark.parametrize("way, trend", [("drifts", "held"), ("returns", "none")])
+@pytest.mark.parametrize("way, trend", [("drifts", "clamped"), ("returns", "none")])
 def test_the_time_is_held_where_that_would_have_paid(way, trend):
     data, when = frame(700), np.arange(700) // 35
     level = 0.5 * when if way == "drifts" else 5 * np.sin(2 * np.pi * when / 10)
@@ -111,15 +111,15 @@ def test_the_time_is_held_where_that_would_have_paid(way, trend):
         y=pl.Series(np.random.default_rng(0).normal(size=700) + level), t=pl.Series(when)
     )
     advice = get_advice(data, "y", AdviceOptions(time_column="t"))
-    ratio = advice.facts.values["time.held_to_none"]
+    ratio = advice.facts.values["time.clamped_error_ratio"]
     assert (ratio < 1) == (way == "drifts")
     recommendation = advice.recommendation
     assert recommendation.configuration["time_trend"] == trend
-    assert recommendation.space["time_trend"].choices == ("none", "held")
+    assert recommendation.space["time_trend"].choices == ("none", "clamped")
     if way == "drifts":
         because = {step.rule: step.because for step in recommendation.provenance["time_trend"].steps}
         assert f"{ratio:.4f} times the squared error" in because["time-held-at-the-latest"]
 
 
 def test_a_table_without_a_time_has_no_ratio():
-    assert get_advice(frame(100), "y", AdviceOptions()).facts.values["time.held_to_none"] is None
+    assert get_advice(frame(100), "y", AdviceOptions()).facts.values["time.clamped_error_ratio"] is None

@@ -215,7 +215,7 @@ def test_repairs_are_counted():
     answers = ["u", "v"] * 20
     answers[0] = ""
     facts = measure_table(load_table(pl.DataFrame({"a": numbers, "y": answers}), "y"), MACHINE).values
-    assert (facts["infinite.values"], facts["junk.values"], facts["rows_without_target"]) == (1, 2, 1)
+    assert (facts["infinite.values"], facts["unreadable.cells"], facts["rows_without_target"]) == (1, 2, 1)
 
 
 def test_spellings_of_one_level_are_counted():
@@ -223,20 +223,20 @@ def test_spellings_of_one_level_are_counted():
     answers = ["yes", "Yes", "no", "n o"] * 30
     data = pl.DataFrame({"town": towns, "y": answers, "a": range(120)})
     facts = measure_table(load_table(data, "y", join_spellings=False)).values
-    assert (facts["spellings.levels"], facts["columns.spellings"], facts["spellings.classes"]) == (
+    assert (facts["spellings.categories"], facts["columns.spellings"], facts["spellings.classes"]) == (
         3,
         ["town"],
         1,
     )
     facts = measure_table(load_table(data, "y")).values
-    assert (facts["spellings.levels"], facts["columns.spellings"], facts["spellings.classes"]) == (
+    assert (facts["spellings.categories"], facts["columns.spellings"], facts["spellings.classes"]) == (
         2,
         ["town"],
         0,
     )
     assert facts["columns.spellings_joined"] == ["town", "y"] and facts["spellings.joined"] == 2
     clean = measure_table(table()).values
-    assert (clean["spellings.levels"], clean["columns.spellings"], clean["spellings.classes"]) == (0, [], 0)
+    assert (clean["spellings.categories"], clean["columns.spellings"], clean["spellings.classes"]) == (0, [], 0)
 
 
 def test_marks_of_missing_cells_are_named():
@@ -244,8 +244,8 @@ def test_marks_of_missing_cells_are_named():
         age=pl.Series([20.0, 60.0, 999.0] * 20), income=pl.Series([5.0, -999.0, 9e4] * 20)
     )
     facts = measure_table(table(data)).values
-    assert facts["columns.marked"] == ["age", "income"] and facts["marked.values"] == 40
-    assert facts["marked.marks"] == ["age: 999", "income: -999"]
+    assert facts["columns.sentinels"] == ["age", "income"] and facts["sentinels.cells"] == 40
+    assert facts["sentinels.codes"] == ["age: 999", "income: -999"]
 
 
 def test_time_order():

@@ -36,7 +36,7 @@ def measured(train, test=None, **options):
     facts = advisor.measure(train, "y", test=test, **options).values
     return {
         name: facts[name]
-        for name in ("columns.groups_apart", "columns.things", "columns.of_things", "groups.things")
+        for name in ("columns.unseen_groups", "columns.entity", "columns.of_entities", "groups.entities")
     }
 
 
@@ -53,20 +53,20 @@ def codes(recommendation):
 @pytest.mark.parametrize("name", [lambda n: n * 7 % 41 + 100, lambda n: f"P{n:03d}", lambda n: n])
 def test_what_names_a_thing_of_several_rows_is_found_by_what_stays_with_it(name):
     found = measured(panel(name=name))
-    assert found["columns.things"] == ["person"] and found["columns.of_things"] == ["age", "height"]
-    assert found["groups.things"] == 40
+    assert found["columns.entity"] == ["person"] and found["columns.of_entities"] == ["age", "height"]
+    assert found["groups.entities"] == 40
     advised = advisor.recommend(panel(name=name), "y")
-    assert "rows-of-one-thing" in codes(advised) and advised.configuration["validation"] == "kfold"
+    assert "several-rows-per-entity" in codes(advised) and advised.configuration["validation"] == "kfold"
     assert advised.data["group_column"] is None  # whether rows to come are of new persons no table says
 
 
 def test_nothing_is_said_where_the_person_said_it_or_the_test_rows_are_of_known_things():
     rows = panel()
-    assert measured(rows, group_column="person")["columns.things"] == []
-    assert "rows-of-one-thing" not in codes(advisor.recommend(rows, "y", group_column="person"))
-    assert measured(rows, types={"person": "categorical"})["columns.things"] == []
+    assert measured(rows, group_column="person")["columns.entity"] == []
+    assert "several-rows-per-entity" not in codes(advisor.recommend(rows, "y", group_column="person"))
+    assert measured(rows, types={"person": "categorical"})["columns.entity"] == []
     found = measured(rows[:300], rows[300:])
-    assert found["columns.things"] == found["columns.groups_apart"] == []
+    assert found["columns.entity"] == found["columns.unseen_groups"] == []
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_what_is_computed_from_a_number_or_stands_above_a_name_is_no_thing(colum
     if "town" in columns:
         rows = rows.with_columns(county=pl.col("town").str.len_chars().cast(pl.String) + "c")
     found = measured(rows)
-    assert found["columns.things"] == [], found
+    assert found["columns.entity"] == [], found
 
 
 def test_rows_that_stand_together_are_not_taken_for_one_thing():
@@ -99,14 +99,14 @@ def test_rows_that_stand_together_are_not_taken_for_one_thing():
     rows = pl.DataFrame(
         {"grade": draw.integers(1, 13, 4000), "year": year, "wave": year // 2, "x": draw.normal(size=4000)}
     )
-    assert measured(rows.with_columns(y=pl.Series(draw.normal(size=4000))))["columns.things"] == []
+    assert measured(rows.with_columns(y=pl.Series(draw.normal(size=4000))))["columns.entity"] == []
 
 
 @pytest.mark.parametrize("name", [lambda n: n * 7 % 41 + 100, lambda n: f"P{n:03d}"])
 def test_groups_of_which_the_test_rows_have_none_are_held_out_whole(name):
     train, test = parted(panel(name=name))
     advice = get_advice(train, "y", AdviceOptions(test=test))
-    (finding,) = [finding for finding in advice.recommendation.findings if finding.code == "other-groups"]
+    (finding,) = [finding for finding in advice.recommendation.findings if finding.code == "unseen-groups"]
     assert finding.columns == ("person",)
     assert advice.recommendation.data["group_column"] == "person"
     data = advice.data.dataset("train")
@@ -121,13 +121,13 @@ def test_a_person_can_say_no_to_the_groups(options):
     train, test = parted(panel(name=lambda n: f"P{n:03d}"))
     advice = get_advice(train, "y", AdviceOptions(test=test, **options))
     assert advice.recommendation.data["group_column"] is None and advice.data.dataset("train").groups is None
-    assert "other-groups" not in codes(advice.recommendation)
+    assert "unseen-groups" not in codes(advice.recommendation)
 
 
 def test_the_coarsest_groups_are_taken_and_a_time_goes_before():
     rows = panel(100, 6, name=lambda n: f"P{n:03d}").with_columns(site="S" + pl.col("person").str.slice(1, 2))
     train, test = parted(rows, "site")
-    assert measured(train, test)["columns.groups_apart"] == ["site", "person"]
+    assert measured(train, test)["columns.unseen_groups"] == ["site", "person"]
     assert get_advice(train, "y", AdviceOptions(test=test)).recommendation.data["group_column"] == "site"
     yearly = [
         part.with_columns(year=first + pl.int_range(pl.len()) % 4)
@@ -138,21 +138,21 @@ def test_the_coarsest_groups_are_taken_and_a_time_goes_before():
         advice.recommendation.data["time_column"] == "year"
         and advice.recommendation.data["group_column"] is None
     )
-    assert "later-test-rows" in codes(advice.recommendation) and "other-groups" not in codes(
+    assert "later-test-rows" in codes(advice.recommendation) and "unseen-groups" not in codes(
         advice.recommendation
     )
 
 
 @pytest.mark.parametrize(
     ("column", "helper", "code"),
-    [("person_id", "group_column", "other-groups"), ("born", "time_column", "later-test-rows")],
+    [("person_id", "group_column", "unseen-groups"), ("born", "time_column", "later-test-rows")],
 )
 def test_persons_numbered_as_they_came_are_groups_where_the_name_says_so(column, helper, code):
     rows = panel(name=lambda n: 1900 + n).rename({"person": column})
     train, test = rows.filter(pl.col(column) < 1930), rows.filter(pl.col(column) >= 1930)
     advised = get_advice(train, "y", AdviceOptions(test=test)).recommendation
     assert advised.data[helper] == column
-    assert codes(advised) & {"other-groups", "later-test-rows"} == {code}
+    assert codes(advised) & {"unseen-groups", "later-test-rows"} == {code}
 
 
 @pytest.mark.parametrize("low, high", [(0, 1000), (0, 20)])
@@ -160,7 +160,7 @@ def test_sizes_and_times_beyond_the_training_rows_are_no_groups(low, high):
     draw = np.random.default_rng(0)
     size = np.sort(draw.integers(low, high, 400))
     rows = pl.DataFrame({"size": size, "x": draw.normal(size=400), "y": draw.normal(size=400)})
-    assert measured(rows[:300], rows[300:].filter(pl.col("size") > size[299]))["columns.groups_apart"] == []
+    assert measured(rows[:300], rows[300:].filter(pl.col("size") > size[299]))["columns.unseen_groups"] == []
 
 
 def test_static_columns_of_other_groups_are_no_shift():
@@ -240,12 +240,12 @@ def test_patients_are_found_by_their_diagnosis_or_by_nearly_equal_measurements(c
         y=pl.Series(np.where(sick == 1, "sick", "well")),
     )
     facts = advisor.measure(frame, "y").values
-    assert facts["columns.things"] == ["patient"] and facts["groups.things"] == 40
-    assert set(facts["columns.of_things"]) >= ({"y"} if case == "target" else {"x0", "x1", "x2"})
+    assert facts["columns.entity"] == ["patient"] and facts["groups.entities"] == 40
+    assert set(facts["columns.of_entities"]) >= ({"y"} if case == "target" else {"x0", "x1", "x2"})
     assert "patient" not in facts["columns.leaking"]
 
 
 def test_a_number_that_the_target_is_computed_from_names_no_things():
     age = np.random.default_rng(0).integers(18, 70, 400)
     frame = pl.DataFrame({"age": age, "a": np.sin(age * 7.3), "y": np.where(age > 40, "old", "young")})
-    assert not advisor.measure(frame, "y").values["groups.things"]
+    assert not advisor.measure(frame, "y").values["groups.entities"]

@@ -165,24 +165,24 @@ def test_new_levels_values_out_of_range_and_period_columns_are_reported():
     test = frame(seed=1, year=2003 + pl.int_range(300) // 100)
     test = test.with_columns(colour=pl.when(pl.int_range(300) < 12).then(pl.lit("mauve")).otherwise("colour"))
     facts = advisor.measure(train, "y", test=test).values
-    assert facts["columns.new_levels"] == ["colour"] and facts["shift.new_level_share"] == 0.04
+    assert facts["columns.unseen_categories"] == ["colour"] and facts["shift.unseen_category_share"] == 0.04
     assert facts["columns.out_of_range"] == ["year"] and facts["shift.out_of_range_share"] == 1.0
-    assert facts["columns.period"] == ["year"] and facts["shift.period_columns"] == 1
+    assert facts["columns.separating"] == ["year"] and facts["shift.separating_columns"] == 1
     recommendation = advisor.recommend(train, "y", test=test)
-    assert findings(recommendation) >= {"new-levels", "period-columns"}
+    assert findings(recommendation) >= {"unseen-categories", "separating-columns"}
 
 
 def test_a_column_that_names_the_period_is_left_out_unless_the_person_keeps_it():
     train = frame(year=2000 + pl.int_range(300) // 100)
     test = frame(seed=1, year=1997 + pl.int_range(300) // 100)
     advice = get_advice(train, "y", AdviceOptions(test=test))
-    (finding,) = [finding for finding in advice.recommendation.findings if finding.code == "period-columns"]
+    (finding,) = [finding for finding in advice.recommendation.findings if finding.code == "separating-columns"]
     assert finding.columns == ("year",) and "--type COLUMN=numeric" in finding.actions[0]
     assert advice.recommendation.data["types"] == {"year": "identifier"}
     assert "year" not in advice.data.dataset("train").features.numeric_names
-    assert advice.facts.values["columns.period"] == [] and advice.facts.values["shift.detected"] is False
+    assert advice.facts.values["columns.separating"] == [] and advice.facts.values["shift.detected"] is False
     kept = get_advice(train, "y", AdviceOptions(test=test, types={"year": "numeric"}))
-    assert "year" in kept.data.dataset("train").features.numeric_names and "period-columns" in findings(
+    assert "year" in kept.data.dataset("train").features.numeric_names and "separating-columns" in findings(
         kept.recommendation
     )
     without = get_advice(train, "y", AdviceOptions(test=test, without=["columns-that-name-the-period"]))
@@ -203,7 +203,7 @@ def test_a_column_by_which_the_test_rows_are_later_orders_the_validation_unless_
     assert (configuration["validation"], configuration["final_members"]) == ("holdout", 5)
     assert configuration["time_trend"] == "none" and advice.recommendation.space["time_trend"].choices == (
         "none",
-        "held",
+        "clamped",
     )
     for kept in (
         AdviceOptions(test=test, types={"year": "numeric"}),

@@ -291,7 +291,7 @@ def test_whether_the_scale_of_a_series_carries_the_class(carries):
     else:
         values[labels(90) == 1, :, :5] += 3  # a shape, not a scale: each is normalized
         values = (values - values.mean(axis=2, keepdims=True)) / values.std(axis=2, keepdims=True)
-    assert measured({"X": values, "y": labels(90)})["sequence.scale_carries"] is carries
+    assert measured({"X": values, "y": labels(90)})["sequence.scale_informative"] is carries
 
 
 def test_reversing_and_changing_the_sign():
@@ -327,31 +327,31 @@ def test_places_and_patterns():
         placed[row, 0, 12 + 20 * code : 20 + 20 * code] += bump  # the same bump, early or late
         at = (row * 7) % 50
         anywhere[row, 0, at : at + 8] += bump * (1 if code else [1, -1] * 4)  # slow or fast, at any place
-    assert measured({"X": placed, "y": labels(400)})["sequence.places_lead"] > 0.05
-    assert measured({"X": anywhere, "y": labels(400)})["sequence.places_lead"] < -0.1
-    assert measured({"X": noise, "y": labels(400)})["sequence.places_lead"] == 0
+    assert measured({"X": placed, "y": labels(400)})["sequence.position_gain"] > 0.05
+    assert measured({"X": anywhere, "y": labels(400)})["sequence.position_gain"] < -0.1
+    assert measured({"X": noise, "y": labels(400)})["sequence.position_gain"] == 0
 
 
 def test_marks_glitches_axes_and_lonely_rows_are_facts_that_rules_tell():
     values = np.random.default_rng(0).normal(size=(80, 2, 40)).cumsum(axis=2).astype(np.float32)
     names = np.array(["up", "down"] * 40)
     clean = measured({"X": values, "y": names})
-    assert clean["marked.values"] == clean["sequence.glitches"] == clean["rows_alone_in_their_class"] == 0
-    assert clean["columns.marked"] == clean["marked.marks"] == [] and not clean["sequence.channels_last"]
+    assert clean["sentinels.cells"] == clean["sequence.glitches"] == clean["rows_in_singleton_classes"] == 0
+    assert clean["columns.sentinels"] == clean["sentinels.codes"] == [] and not clean["sequence.channels_last"]
     values[::3, 1, 5], values[1, 0, 9], names[7] = -999, 1e6, "slip"
     dirty = {"X": values.transpose(0, 2, 1), "y": names}
     facts = measured(dirty)
-    assert facts["marked.values"] == 27 and facts["columns.marked"] == ["channel 2"]
-    assert facts["marked.marks"] == ["channel 2: -999"]
+    assert facts["sentinels.cells"] == 27 and facts["columns.sentinels"] == ["channel 2"]
+    assert facts["sentinels.codes"] == ["channel 2: -999"]
     assert (
-        facts["sequence.glitches"] == facts["rows_alone_in_their_class"] == 1
+        facts["sequence.glitches"] == facts["rows_in_singleton_classes"] == 1
         and facts["sequence.channels_last"]
     )
     told = [
         finding.code
         for finding in get_advice(dirty, None, AdviceOptions(kind="sequence")).recommendation.findings
     ]
-    for code in ("marked-missing", "glitches", "channels-last", "rows-alone-in-their-class"):
+    for code in ("sentinel-values", "glitches", "channels-last", "singleton-classes"):
         assert told.count(code) == 1
     assert "marked-values" not in told  # the count alone, beside what the rule says
 

@@ -33,7 +33,7 @@ def test_test_rows_that_are_training_rows_are_counted(repeated):
     test = pl.concat([train.head(repeated), test.tail(100 - repeated)])
     facts = advisor.measure(train, "y", test=test).values
     assert facts["duplicates.test_share"] == pytest.approx(repeated / 100)
-    assert ("test-rows-that-train" in codes(advisor.recommend(train, "y", test=test))) == (repeated > 0)
+    assert ("test-rows-in-training-data" in codes(advisor.recommend(train, "y", test=test))) == (repeated > 0)
 
 
 def test_rows_that_differ_by_rounding_are_near():
@@ -42,7 +42,7 @@ def test_rows_that_differ_by_rounding_are_near():
     facts = advisor.measure(train, "y", test=test).values
     assert facts["duplicates.test_share"] < 0.02
     assert facts["duplicates.near_test_share"] >= 0.1
-    assert "test-rows-that-nearly-train" in codes(advisor.recommend(train, "y", test=test))
+    assert "near-test-rows-in-training-data" in codes(advisor.recommend(train, "y", test=test))
 
 
 def coarse(rows, seed, task):
@@ -62,12 +62,12 @@ def test_rows_that_look_alike_by_nature_are_not_called_copies(task):
     train, test = coarse(400, 0, task), coarse(100, 1, task)
     facts = advisor.measure(train, "y", test=test, types={"a": "numeric"}).values
     assert facts["duplicates.test_share"] == 1.0 and facts["duplicates.share"] > 0.9
-    assert 0.7 < facts["duplicates.disagreement"] < 1.3
-    assert 0.7 < facts["duplicates.test_disagreement"] < 1.3
-    assert facts["duplicates.near_disagreement"] == facts["duplicates.test_disagreement"]
+    assert 0.7 < facts["duplicates.target_disagreement"] < 1.3
+    assert 0.7 < facts["duplicates.test_target_disagreement"] < 1.3
+    assert facts["duplicates.near_target_disagreement"] == facts["duplicates.test_target_disagreement"]
     found = codes(advisor.recommend(train, "y", test=test))
     assert "rows-recur" in found and found.isdisjoint(
-        {"test-rows-that-train", "test-rows-that-nearly-train", "duplicates"}
+        {"test-rows-in-training-data", "near-test-rows-in-training-data", "duplicates"}
     )
 
 
@@ -80,9 +80,9 @@ def test_copies_are_called_copies(task):
     )
     facts = advisor.measure(train, "y", test=test).values
     assert facts["duplicates.share"] == pytest.approx(60 / 260) and facts["duplicates.test_share"] == 0.5
-    assert facts["duplicates.disagreement"] == 0.0
+    assert facts["duplicates.target_disagreement"] == 0.0
     found = codes(advisor.recommend(train, "y", test=test))
-    assert found >= {"test-rows-that-train", "duplicates"} and "rows-recur" not in found
+    assert found >= {"test-rows-in-training-data", "duplicates"} and "rows-recur" not in found
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=60), st.booleans())
@@ -114,8 +114,8 @@ def test_the_target_of_the_test_rows_tells_copies_and_nothing_else():
     other = test.with_columns(pl.Series("y", ["no", "yes"] * 15))
     one, two = (advisor.measure(train, "y", test=part).values for part in (test, other))
     assert one["duplicates.test_share"] == two["duplicates.test_share"] == 1.0
-    assert one["duplicates.test_disagreement"] == 0.0 < two["duplicates.test_disagreement"]
-    judged = {"duplicates.test_disagreement", "duplicates.near_disagreement", "memory.available_gb"}
+    assert one["duplicates.test_target_disagreement"] == 0.0 < two["duplicates.test_target_disagreement"]
+    judged = {"duplicates.test_target_disagreement", "duplicates.near_target_disagreement", "memory.available_gb"}
     assert {name for name in one if one[name] != two[name]} <= judged
 
 
@@ -123,7 +123,7 @@ def test_a_copied_test_is_called_so_though_two_training_rows_contradict_each_oth
     rows = frame(300)
     twin = rows.head(1).with_columns(y=pl.lit("no") if rows["y"][0] == "yes" else pl.lit("yes"))
     found = codes(advisor.recommend(pl.concat([rows, twin]), "y", test=rows.slice(50, 100)))
-    assert "test-rows-that-train" in found and "rows-recur" not in found
+    assert "test-rows-in-training-data" in found and "rows-recur" not in found
 
 
 def test_a_finding_is_told_once():
@@ -134,7 +134,7 @@ def test_a_finding_is_told_once():
         )
 
     findings = advisor.recommend(part(200, 2019, 0), "y", test=part(100, 2021, 1)).findings
-    assert "period-columns" in {finding.code for finding in findings}
+    assert "separating-columns" in {finding.code for finding in findings}
     assert len({finding.code for finding in findings}) == len(findings)
 
 
@@ -188,11 +188,11 @@ def test_a_text_that_tells_nothing_is_left_out_unless_the_person_keeps_it(task):
     frame = remarked(task=task)
     advice = get_advice(frame, "y")
     assert {c.name: c.type for c in advice.data.schema.columns}["remark"] == "identifier"
-    (finding,) = [found for found in advice.recommendation.findings if found.code == "text-tells-nothing"]
+    (finding,) = [found for found in advice.recommendation.findings if found.code == "uninformative-text"]
     assert finding.columns == ("remark",) and "--type COLUMN=text" in finding.actions[0]
     kept = get_advice(frame, "y", AdviceOptions(types={"remark": "text"}))
     assert {c.name: c.type for c in kept.data.schema.columns}["remark"] == "text"
-    assert kept.facts.values["columns.text_tells_nothing"] == ["remark"]
+    assert kept.facts.values["columns.uninformative_text"] == ["remark"]
     without = get_advice(frame, "y", AdviceOptions(without=["text-that-tells-nothing"]))
     assert {c.name: c.type for c in without.data.schema.columns}["remark"] == "text"
     alone = get_advice(frame.select("remark", "y"), "y")  # there is nothing else
@@ -203,7 +203,7 @@ def test_a_text_that_tells_nothing_is_left_out_unless_the_person_keeps_it(task):
 def test_a_text_that_tells_of_the_target_is_used(task):
     advice = get_advice(remarked(telling=True, task=task), "y")
     assert {c.name: c.type for c in advice.data.schema.columns}["remark"] == "text"
-    assert advice.facts.values["text.tells_nothing"] == 0
+    assert advice.facts.values["text.uninformative"] == 0
     assert {"high", "low"} <= set(advice.data.schema.words["remark"])
 
 

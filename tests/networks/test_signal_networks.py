@@ -247,7 +247,7 @@ def test_a_network_that_averages_over_time_knows_places_by_the_ramp_alone(networ
             1,
             (64,),
         )
-        for position in ("none", "ramp")
+        for position in ("none", "coordinate")
     )
     assert (plain.inputs, ramp.inputs, ramp.channels) == (1, 2, 1)
     early, late = built(plain, members=1)(x)[0]
@@ -258,7 +258,7 @@ def test_a_network_that_averages_over_time_knows_places_by_the_ramp_alone(networ
 
 @pytest.mark.parametrize("network", ["recurrent", "mixer"])
 def test_a_ramp_that_a_person_asks_for_is_an_input_of_every_network(network):
-    plan = plan_of(configured("sequence", network=network, width=8, stages=1, position="ramp"), 1, (64,))
+    plan = plan_of(configured("sequence", network=network, width=8, stages=1, position="coordinate"), 1, (64,))
     stack = built(plan)
     assert stack(torch.randn(2, 4, 1, 64, generator=seeded(1))).shape == (2, 4, 3)
     assert sum(weight.numel() for weight in stack.parameters()) == 2 * parameter_count(plan, 3)
@@ -276,7 +276,7 @@ FIELDS = [
     ),
     ("sequence", {"kernel": 3, "stages": 2, "block": "residual", "pooling": "stride"}),
     ("sequence", {"network": "inception", "kernel": 9, "stages": 3, "blocks": 1, "width": 8}),
-    ("sequence", {"kernel": 5, "stages": 2, "position": "ramp"}),
+    ("sequence", {"kernel": 5, "stages": 2, "position": "coordinate"}),
     ("image", {"kernel": 3, "stages": 2, "pooling": "average"}),
     ("image", {"kernel": 5, "stages": 2, "factorised": True, "pooling": "stride"}),
     ("image", {"kernel": 3, "stages": 2, "block": "residual", "stem_stride": 2}),

@@ -228,7 +228,7 @@ def test_as_many_trials_as_there_are_gpus_left_for():
 @pytest.mark.slow
 def test_trials_on_two_gpus_of_two_nodes(tmp_path):
     seen = driven("use both", str(tmp_path))
-    assert "(2 CPU, 2 GPU) has no room for 3 processes: --set gpus_per_trial=1" in seen["refused"]
+    assert "(2 CPU, 2 GPU) has no room for 3 processes: --fixed gpus_per_trial=1" in seen["refused"]
     assert seen["slots"] == 1
     losses, *end = seen["plain"]
     np.testing.assert_allclose(losses, alone(job("plain")), rtol=2e-3)

@@ -248,14 +248,14 @@ def leaks(cells, answers, kind, task):
 
 
 ELSEWHERE = {name for name in FACTS if name.startswith("shift.")} | {
-    "columns.shifted", "columns.period", "columns.later", "columns.new_levels", "columns.out_of_range", "columns.changed",
+    "columns.shifted", "columns.separating", "columns.later", "columns.unseen_categories", "columns.out_of_range", "columns.changed",
     "columns.farthest",
-    "duplicates.near_test_share", "duplicates.disagreement", "duplicates.test_disagreement", "duplicates.near_disagreement",
-    "text.tells_nothing", "columns.text_tells_nothing", "time.held_to_none",
-    "test.unlike_columns", "columns.unlike_training", "test.unlike_cells",
-    "groups.apart", "columns.groups_apart", "groups.things", "columns.things", "columns.of_things",
-    "marked.values", "marked.marks", "columns.marked", "spellings.joined", "spellings.joined_cells",
-    "spellings.joined_as", "columns.spellings_joined", "spellings.levels", "columns.spellings", "spellings.classes",
+    "duplicates.near_test_share", "duplicates.target_disagreement", "duplicates.test_target_disagreement", "duplicates.near_target_disagreement",
+    "text.uninformative", "columns.uninformative_text", "time.clamped_error_ratio",
+    "test.format_mismatch_columns", "columns.format_mismatch", "test.format_mismatch_cells",
+    "groups.unseen_columns", "columns.unseen_groups", "groups.entities", "columns.entity", "columns.of_entities",
+    "sentinels.cells", "sentinels.codes", "columns.sentinels", "spellings.joined", "spellings.joined_cells",
+    "spellings.joined_as", "columns.spellings_joined", "spellings.categories", "columns.spellings", "spellings.classes",
     *(row[0] for row in SIGNAL_FACTS),
 }  # fmt: skip
 """Those of two samples are held against planted shifts in test_shift, the near duplicates against the exact
@@ -283,7 +283,7 @@ def again(table, raw, test=None):
         "rows": rows,
         "rows_test": raw.filter(pl.col("y").is_not_null()).height - rows if test is None else test.height,
         "rows_without_target": raw["y"].null_count(),
-        "rows_alone_in_their_class": 0,
+        "rows_in_singleton_classes": 0,
         "rows_per_feature": rows / len(used) if used else None,
         "features": len(kinds),
         "features.used": len(used),
@@ -377,7 +377,7 @@ def again(table, raw, test=None):
         "columns.nearly_constant": sorted(common),
         "nearly_constant.columns": len(common),
         "infinite.values": texts.count("inf"),
-        "junk.values": texts.count("?!"),
+        "unreadable.cells": texts.count("?!"),
         "missing.mostly_columns": len(facts["columns.mostly_missing"]),
         "cardinality.high_columns": len(facts["columns.high_cardinality"]),
         "skew.heavy_columns": len(facts["columns.heavy_tailed"]),

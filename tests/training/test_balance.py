@@ -14,7 +14,7 @@ from advisor.tasks import BINARY
 from advisor.training.class_balance import NEIGHBOURS, ClassBalance
 from advisor.training.loop import train
 
-KINDS = ("none", "reweight", "focal", "oversample", "noise", "smote", "balanced_head")
+KINDS = ("none", "reweight", "focal", "oversample", "noise", "smote", "classifier_retraining")
 SMALL = {
     "validation": "holdout", "epochs": 30, "patience": 30, "hidden_layers": 1, "width": 16, "numeric_embedding": "none",
     "learning_rate": 0.01, "batch_size": 64, "balance_strength": 1.0,
@@ -156,7 +156,7 @@ def test_noise_changes_copies_of_rare_rows_alone():
 def test_the_head_alone_is_trained_in_the_second_stage():
     data = rare(600, 0.1)
     plain, decoupled = (
-        fitted(data, 400, class_balance=kind, epochs=10)[0] for kind in ("none", "balanced_head")
+        fitted(data, 400, class_balance=kind, epochs=10)[0] for kind in ("none", "classifier_retraining")
     )
     below = [name for name in plain.state if name.startswith("blocks.")]
     assert below
@@ -192,7 +192,7 @@ def runs(tmp_path_factory):
 def test_an_imbalanced_table_is_decided_by_share_with_the_same_probabilities(runs):
     frame, advised, usual = runs
     here, there = (run.document["test"]["results"][0] for run in (advised, usual))
-    assert advised.document["configuration"]["decision"] == "balanced"
+    assert advised.document["configuration"]["decision"] == "prior_corrected"
     assert here["loss"] == there["loss"]
     assert here["balanced_accuracy"] > there["balanced_accuracy"]
     assert here["average_precision"] == there["average_precision"]

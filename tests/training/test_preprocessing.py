@@ -365,7 +365,7 @@ def test_large_tables_are_fitted_on_evenly_spaced_rows(monkeypatch, scaling):
 
 
 @pytest.mark.parametrize("scaling", ["standard", "robust", "quantile"])
-@pytest.mark.parametrize("how", ["none", "held", "open"])
+@pytest.mark.parametrize("how", ["none", "clamped", "unclamped"])
 def test_the_time_is_read_as_the_configuration_says(scaling, how):
     values = np.column_stack([np.linspace(-1, 1, 40), np.arange(40.0)])
     data = Features(values, np.zeros((40, 0), np.int32), ("x", "year"), (), (), trend=("year",))
@@ -375,11 +375,11 @@ def test_the_time_is_read_as_the_configuration_says(scaling, how):
     if how == "none":
         assert not year.any()
         return
-    trained = 29 if how == "held" else 30  # the latest 5 % of 30 rows, at least, count as one time
+    trained = 29 if how == "clamped" else 30  # the latest 5 % of 30 rows, at least, count as one time
     assert (np.diff(year[:trained]) > 0).all() or scaling == "quantile"
     later = year[30:]
     assert (
-        (year[28:] == year[28]).all() if how == "held" else scaling == "quantile" or (later > year[29]).all()
+        (year[28:] == year[28]).all() if how == "clamped" else scaling == "quantile" or (later > year[29]).all()
     )
     again = Preprocessor.from_arrays(fit.scaling, fit.arrays()).transform(data)
     assert np.array_equal(again.numeric, np.column_stack([x, year]))
@@ -390,7 +390,7 @@ def test_later_rows_are_held_at_times_of_a_twentieth_of_the_rows_at_least(last, 
     """A last year of fewer rows counts together with the one before it."""
     year = np.repeat([0.0, 1.0, 2.0, 3.0], [100 - last - 50, 40, 10, last])
     data = Features(year[:, None], np.zeros((100, 0), np.int32), ("year",), (), (), trend=("year",))
-    fit = Preprocessor.fit(data, np.arange(100), configured(numeric_scaling="standard", time_trend="held"))
+    fit = Preprocessor.fit(data, np.arange(100), configured(numeric_scaling="standard", time_trend="clamped"))
     read = fit.transform(
         replace(data, numeric=np.arange(6.0)[:, None], categorical=np.zeros((6, 0), np.int32))
     ).numeric[:, 0]
@@ -408,7 +408,7 @@ def test_words_stand_as_they_are_beside_the_indicators(scaling):
     with_words = Features(whole.numeric, whole.categorical, whole.numeric_names, (), (), ("x6",), names)
     trend = Features(numbers, whole.categorical, ("x0", "x3", "x6"), (), (), ("x6",))
     own, plain = (
-        fitted(data, rows=range(30), numeric_scaling=scaling, time_trend="held")
+        fitted(data, rows=range(30), numeric_scaling=scaling, time_trend="clamped")
         for data in (with_words, trend)
     )
     again = Preprocessor.from_arrays(scaling, own.arrays())

@@ -21,7 +21,7 @@ WORLD = 2
 ALIKE = {
     "numbers": (configured(), line),
     "classes": (configured(norm="layer", gradient_clip=0.5, l1=1e-5), mixed),
-    "the head again": (configured(class_balance="balanced_head", epochs=12), blobs),
+    "the head again": (configured(class_balance="classifier_retraining", epochs=12), blobs),
 }
 """Nothing in them draws from chance or looks at the other rows of a batch, so
 that one process and two must agree."""

@@ -689,14 +689,14 @@ def test_training_until_an_epoch_ends_there_with_the_last_weights():
 
 
 def test_a_head_that_was_trained_alone_is_so_again():
-    """Regression: with balanced_head the model of rows along time lost its treatment of rare classes."""
+    """Regression: with classifier_retraining the model of rows along time lost its treatment of rare classes."""
     rng = np.random.default_rng(0)
     data = blobs(noise=3.0)
     rare = np.concatenate(
         [np.flatnonzero(data.target == 0), rng.permutation(np.flatnonzero(data.target == 1))[:12]]
     )
     data = Dataset(features(data.features.numeric[rare]), data.target[rare], "binary", data.classes)
-    c = configured(epochs=30, patience=30, class_balance="balanced_head")
+    c = configured(epochs=30, patience=30, class_balance="classifier_retraining")
     _, judged = run(c, data, folds(data))
     assert all(
         whole + head == best

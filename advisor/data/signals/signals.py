@@ -113,7 +113,7 @@ class SignalSet:
         (distinct ones, where they differ), "converted_channels", "arrays_ignored",
         "infinite_values", "empty_sequences", "cut_sequences" (test rows longer than all training
         rows), "marked_values", "glitches", "channels_last" (1), "rows_without_target",
-        "rows_alone_in_their_class", "test_rows_of_unseen_class".
+        "rows_in_singleton_classes", "test_rows_of_unseen_class".
     train_names, test_names: the file or id of each row, "" where there is none.
     ignored: columns of a table that are not used, as they hold texts or name the rows.
     lost: of the files that notes count, by the note, those of the training and of the test rows.

@@ -43,7 +43,7 @@ SMALLEST_SPREAD = 1e-100
 MOST_LONELY = 0.05
 """Rows that are alone in their class are left out where they are at most this share of
 the rows, and a mistake where more."""
-LONELY = "rows_alone_in_their_class"
+LONELY = "rows_in_singleton_classes"
 
 
 @dataclass(frozen=True)

@@ -368,7 +368,8 @@ class RayWorkers:
             if count < 1:
                 room = ", ".join(f"{resources.get(name, 0):g} {name}" for name in each)
                 raise UserError(
-                    f"the Ray cluster ({room}) has no room for {processes} processes: --set gpus_per_trial=1"
+                    f"the Ray cluster ({room}) has no room for {processes} processes: "
+                    "--fixed gpus_per_trial=1"
                 )
             return min(self._workers or count, count)
         if self._workers is not None:
