@@ -6,7 +6,7 @@ advised, against what else there is.
     rows in few groups: folds of groups against some held out
 
 A quarter of the things, drawn at random, are the test table. "random" leaves the rule
-test-rows-of-other-groups out, so that the column of names is an input and random rows validate; "held out"
+unseen-groups out, so that the column of names is an input and random rows validate; "held out"
 the rule folds-of-whole-groups, so that a fifth of the groups validate once. Every finished run is kept at
 once, and a second call goes on from there.
 """
@@ -29,7 +29,7 @@ import advisor
 HERE = Path(__file__).resolve().parent
 PAIRS = (("groups", "random"), ("folds", "held out"))
 """The advice, and what it is compared with."""
-WITHOUT = {"random": "test-rows-of-other-groups", "held out": "folds-of-whole-groups"}
+WITHOUT = {"random": "unseen-groups", "held out": "folds-of-whole-groups"}
 TABLES = {  # package/table: target, the column that names things
     "Ecdat/Males": ("wage", "nr"),
     "mlmRev/egsingle": ("math", "childid"),

@@ -6,8 +6,8 @@ Train, pruned like any other trial.
       --working-dir examples --objective distributed_network:objective
 
 ``--workers`` trials run at once. Each holds a core for itself and asks Ray for PROCESSES processes more,
-with a GPU each where the cluster has some; without --fixed validation=holdout the folds of a small table would
-do so all at once. Ray Train takes some 20 s to start a trial's processes: for trials of minutes. On two
+with a GPU each where the cluster has some; without --fixed validation=holdout the folds of a small table
+would do so all at once. Ray Train takes some 20 s to start a trial's processes: for trials of minutes. On two
 cores, to see it work: CORES_PER_PROCESS=0.5.
 """
 

@@ -29,7 +29,7 @@ from advisor.rules.rule import (
     Strength,
     read_rule,
 )
-from advisor.spaces import expressions, strict_yaml
+from advisor.spaces import aliases, expressions, strict_yaml
 from advisor.spaces.expressions import Expression, Name, Scalar
 from advisor.spaces.space import Derivation, Parameter, Space, number_hint, shown_value
 
@@ -160,6 +160,7 @@ def load_rules(
         )
     replaced = {old: rule.id for rule in checked.rules for old in rule.replaces}
     known = [rule.id for rule in checked.rules]
+    without = [aliases.rule_id(name) for name in without]
     for name in without:
         if name not in known:
             by = f"; it was replaced by '{replaced[name]}'" if name in replaced else did_you_mean(name, known)

@@ -54,6 +54,29 @@ FINDINGS: Mapping[str, str] = {
     "marked-missing": "sentinel-values",
 }
 """Codes of findings."""
+RULES: Mapping[str, str] = {
+    "rows-alone-in-their-class": "singleton-classes",
+    "classes-only-in-the-test": "unseen-classes",
+    "rows-of-one-thing": "several-rows-per-entity",
+    "test-columns-in-another-form": "format-mismatch",
+    "test-rows-that-train": "test-rows-in-training-data",
+    "test-rows-that-nearly-train": "near-test-rows-in-training-data",
+    "text-that-tells-nothing": "uninformative-text",
+    "numbers-that-mark-missing-cells": "sentinel-values",
+    "many-levels": "high-cardinality",
+    "levels-spelt-in-several-ways": "categories-spelt-in-several-ways",
+    "new-levels-in-test-rows": "unseen-categories",
+    "columns-that-name-the-period": "separating-columns",
+    "test-rows-of-other-groups": "unseen-groups",
+    "time-held-at-the-latest": "time-clamped",
+    "time-not-followed-further": "time-not-extrapolated",
+    "a-ramp-that-tells-moments": "coordinate-channel",
+    "moments-of-aligned-series-have-weights-of-their-own": "flatten-aligned-series",
+    "offer-made-up-rows": "offer-synthetic-rows",
+    "decide-against-the-share": "prior-corrected-decision",
+    "light-differs-between-train-and-test": "brightness-shift",
+}
+"""Ids of rules."""
 VALUES: Mapping[str, Mapping[str, str]] = {
     "time_trend": {"held": "clamped", "open": "unclamped"},
     "position": {"ramp": "coordinate"},
@@ -63,7 +86,7 @@ VALUES: Mapping[str, Mapping[str, str]] = {
 """Values of parameters."""
 _FIRST = {name: {new: old for old, new in words.items()} for name, words in VALUES.items()}
 _CODES = ("code", "finding")
-_FACT_LISTS = ("missing",)
+_FACT_LISTS, _RULE_LISTS = ("missing",), ("rule", "replaces", "kept")
 _USERS = ("data",)
 """Sections of a recommendation whose keys are the user's own names."""
 
@@ -78,6 +101,11 @@ def fact_name(name: str) -> str:
 def finding_code(code: str) -> str:
     """The code of today of a finding."""
     return FINDINGS.get(code, code)
+
+
+def rule_id(name: str) -> str:
+    """The id of today of a rule; that of a user's rule stays."""
+    return RULES.get(name, name)
 
 
 def value_of(parameter: str, value: Any) -> Any:
@@ -106,8 +134,10 @@ def facts_of(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def key_at(place: Place, key: str) -> str:
-    """A key of a rule file or a recommendation: facts have names of today."""
-    return key if place[:1] == _USERS else fact_name(key)
+    """A key of a rule file, a recommendation or evidence: facts and rules have names of today."""
+    if place[:1] == _USERS:
+        return key
+    return rule_id(key) if place[:1] == ("evidence",) else fact_name(key)
 
 
 def text_at(place: Place, text: str) -> str:
@@ -118,6 +148,8 @@ def text_at(place: Place, text: str) -> str:
         return finding_code(text)
     if any(key in _FACT_LISTS for key in place):
         return fact_name(text)
+    if any(key in _RULE_LISTS for key in place):
+        return rule_id(text)
     named = next(
         (key for key in place if isinstance(key, str) and key.removeprefix("yours.") in VALUES), None
     )

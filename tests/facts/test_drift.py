@@ -118,7 +118,7 @@ def test_the_time_is_held_where_that_would_have_paid(way, trend):
     assert recommendation.space["time_trend"].choices == ("none", "clamped")
     if way == "drifts":
         because = {step.rule: step.because for step in recommendation.provenance["time_trend"].steps}
-        assert f"{ratio:.4f} times the squared error" in because["time-held-at-the-latest"]
+        assert f"{ratio:.4f} times the squared error" in because["time-clamped"]
 
 
 def test_a_table_without_a_time_has_no_ratio():

@@ -149,6 +149,15 @@ def test_a_study_keeps_the_first_words_and_is_read_in_those_of_today(tmp_path):
     assert configuration_of(study.trials[0], space) == wanted
 
 
+def test_an_old_rule_id_still_leaves_out_the_rule():
+    everything = {rule.id for rule in shipped.rule_book(kind=None)}
+    assert set(aliases.RULES.values()) <= everything and not set(aliases.RULES) & everything
+    left = {
+        rule.id for rule in shipped.rule_book(without=["many-levels", "time-held-at-the-latest"], kind=None)
+    }
+    assert everything - left == {"high-cardinality", "time-clamped"}
+
+
 def test_keys_of_the_user_are_left_alone():
     assert aliases.key_at(("data", "types"), "groups.apart") == "groups.apart"
     assert aliases.text_at(("data", "target"), "new-levels") == "new-levels"
