@@ -1,5 +1,5 @@
-"""Where predictions are wrong: confusions and calibration of classes, residuals of
-numbers. Pure NumPy, bounded sizes."""
+"""Where predictions are wrong: confusions, calibration and curves of classes, residuals of numbers.
+Bounded sizes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ from numpy.typing import NDArray
 from advisor.tasks import TargetKind, Task
 
 MOST_CLASSES = 20
+MOST_POINTS = 60
+"""Of a curve that is drawn."""
+MOST_PAIRS = 300
+"""Rows of predicted against true values that are drawn."""
 BINS = 10
 RESIDUAL_BINS = 20
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -35,7 +39,61 @@ def _of_classes(
         confusion = np.zeros((classes, classes), dtype=np.int64)
         np.add.at(confusion, (target, chosen), 1)
         result["confusion"] = confusion.tolist()
+        result["per_class"] = per_class(confusion)
+    if classes == 2 and 0 < target.sum() < len(target):
+        rare = int(np.bincount(target, minlength=2).argmin())
+        result["curves"] = threshold_curves(target == rare, scores[:, rare], chosen == rare) | {"class": rare}
     return result
+
+
+def per_class(confusion: NDArray[np.int64]) -> list[dict[str, Any]]:
+    """Precision, recall and F1 of each class; None where no row was predicted, or true, to say."""
+    found = []
+    for code in range(len(confusion)):
+        hits, said = int(confusion[code, code]), int(confusion[:, code].sum())
+        true = int(confusion[code].sum())
+        found.append(
+            {
+                "rows": true,
+                "precision": hits / said if said else None,
+                "recall": hits / true if true else None,
+                "f1": 2 * hits / (said + true) if said + true else None,
+            }
+        )
+    return found
+
+
+def threshold_curves(
+    positive: NDArray[np.bool_], probability: NDArray[np.float64], chosen: NDArray[np.bool_]
+) -> dict[str, Any]:
+    """ROC and precision-recall of one class against the rest, thinned to ``MOST_POINTS``, and where the
+    predictions stand on them.
+
+    roc: (false positive rate, true positive rate), pr: (recall, precision), at: both for the decision in use.
+    """
+    from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
+
+    false, true, _ = roc_curve(positive, probability)
+    precision, recall, _ = precision_recall_curve(positive, probability)
+    hits, said = int((positive & chosen).sum()), int(chosen.sum())
+    return {
+        "roc": _thinned(false, true),
+        "pr": _thinned(recall[::-1], precision[::-1]),
+        "roc_auc": float(roc_auc_score(positive, probability)),
+        "average_precision": float(average_precision_score(positive, probability)),
+        "share": float(positive.mean()),
+        "at": {
+            "false_positive_rate": float((chosen & ~positive).sum() / (~positive).sum()),
+            "recall": hits / int(positive.sum()),
+            "precision": hits / said if said else None,
+        },
+    }
+
+
+def _thinned(x: NDArray[np.float64], y: NDArray[np.float64]) -> list[list[float]]:
+    """At most ``MOST_POINTS`` of the points of a curve, both ends among them."""
+    kept = np.unique(np.linspace(0, len(x) - 1, min(len(x), MOST_POINTS)).round().astype(int))
+    return [[round(float(x[i]), 4), round(float(y[i]), 4)] for i in kept]
 
 
 def calibration(target: NDArray[Any], scores: NDArray[np.float64]) -> dict[str, Any]:
@@ -66,7 +124,7 @@ def residuals(target: NDArray[Any], scores: NDArray[np.float64]) -> dict[str, An
     """
     missed = scores - target
     quantiles = [float(q) for q in np.quantile(missed, QUANTILES)]
-    result: dict[str, Any] = {"residual_quantiles": quantiles}
+    result: dict[str, Any] = {"residual_quantiles": quantiles, "pairs": _pairs(target, scores)}
     least, most = float(missed.min()), float(missed.max())
     low, high = least, most
     if high - low > OUTLYING * (quantiles[-1] - quantiles[0]):
@@ -84,6 +142,15 @@ def residuals(target: NDArray[Any], scores: NDArray[np.float64]) -> dict[str, An
             "most": most,
         }
     return result
+
+
+def _pairs(target: NDArray[Any], scores: NDArray[np.float64]) -> list[list[float]]:
+    """(truth, prediction) of rows spread evenly over the order of the truth, and of the largest errors."""
+    spread = np.argsort(target, kind="stable")[
+        np.unique(np.linspace(0, len(target) - 1, min(len(target), MOST_PAIRS - 20)).round().astype(int))
+    ]
+    kept = np.union1d(spread, np.argsort(-np.abs(scores - target), kind="stable")[:20])
+    return [[float(target[i]), float(scores[i])] for i in kept]
 
 
 DIAGNOSES: Mapping[TargetKind, Callable[..., dict[str, Any]]] = {
