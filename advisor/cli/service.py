@@ -54,6 +54,13 @@ def check_service() -> None:
     "--address", "cluster", metavar="ADDRESS", help="A Ray cluster for tuning jobs; else they run here."
 )
 @click.option("--https", "secure", is_flag=True, help="Browsers reach it by https alone, through a proxy.")
+@click.option(
+    "--executor",
+    type=Choice(("ray", "in-process")),
+    default="ray",
+    show_default=True,
+    help="For tuning jobs on this machine: ray trains on all its cores, in-process on one.",
+)
 @click.option("--requests-a-minute", type=click.IntRange(1), help="Of each token.")
 @click.option(
     "--days", type=click.FloatRange(min=0, min_open=True), help="Until a project's data are deleted."
@@ -67,6 +74,7 @@ def serve(
     hosts: tuple[str, ...],
     cluster: str | None,
     secure: bool,
+    executor: str,
     requests_a_minute: int | None,
     days: float | None,
     quiet: bool,
@@ -81,7 +89,7 @@ def serve(
     limits = ServiceLimits()
     limits = limits if requests_a_minute is None else replace(limits, requests_a_minute=requests_a_minute)
     limits = limits if days is None else replace(limits, days=days)
-    settings = ServiceSettings(Path(data), database, host, port, hosts, cluster, secure, limits)
+    settings = ServiceSettings(Path(data), database, host, port, hosts, cluster, secure, executor, limits)
     serve_until_stopped(settings, logging.WARNING if quiet else logging.INFO)
 
 

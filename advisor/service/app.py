@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import shutil
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -22,6 +23,8 @@ from advisor.service.base.problems import Problem, add_problem_handlers
 from advisor.service.base.security import Buckets, Doorkeeper
 from advisor.service.base.settings import DEFAULT_PROJECT, ServiceSettings
 from advisor.service.base.store import Store, now
+from advisor.service.jobs import routes as runs
+from advisor.service.jobs.queueing import GONE_ON, RunQueue
 from advisor.service.routes import accounts, advice, datasets
 from advisor.service.routes.datasets import ReadingPlaces
 from advisor.service.studies import routes as studies
@@ -51,11 +54,14 @@ def make_app(settings: ServiceSettings) -> FastAPI:
         state.parts[ReadingPlaces] = ReadingPlaces()
         state.parts[advice.AdviceDesk] = advice.AdviceDesk()
         hall = state.parts[StudyHall] = StudyHall(state)
+        state.parts[runs.PredictPlaces] = runs.PredictPlaces(settings.limits.models)
+        queue = state.parts[RunQueue] = RunQueue(state)
         tidying = asyncio.create_task(_tidy_for_ever(state))
         try:
             yield
         finally:
             tidying.cancel()
+            await queue.close()
             await hall.close()
             await asyncio.to_thread(store.close)
 
@@ -70,7 +76,7 @@ def make_app(settings: ServiceSettings) -> FastAPI:
     )
     app.state.service = state
     add_problem_handlers(app)
-    for part in (accounts, datasets, advice, studies):
+    for part in (accounts, datasets, advice, studies, runs):
         app.include_router(part.router)
     _add_own_routes(app)
     return app
@@ -124,14 +130,35 @@ def delete_old(state: ServiceState) -> None:
     """Delete what is older than a project's days: rows, then the files that no row names any more."""
     oldest = now() - state.settings.limits.days * 86_400
 
+    kept = (tables.datasets, tables.recommendations, tables.studies, tables.runs, tables.audit, tables.keys)
+
     def write(connection: sa.Connection) -> None:
-        for table in (tables.datasets, tables.recommendations, tables.audit, tables.keys):
-            connection.execute(sa.delete(table).where(table.c.created < oldest))
+        for table in kept:
+            running = table.c.state.in_(GONE_ON) if table is tables.runs else sa.false()
+            connection.execute(sa.delete(table).where(table.c.created < oldest, sa.not_(running)))
         connection.execute(sa.delete(tables.sessions).where(tables.sessions.c.expires < now()))
 
     state.store.write(write)
     home = state.settings.data / "projects"
-    known = state.store.read(lambda connection: set(connection.scalars(sa.select(tables.datasets.c.id))))
-    for folder in home.glob("*/datasets/*"):
-        if folder.name not in known:
-            shutil.rmtree(folder, ignore_errors=True)
+    for table, name in ((tables.datasets, "datasets"), (tables.studies, "studies"), (tables.runs, "runs")):
+        ids = sa.select(table.c.id)
+        known = state.store.read(lambda connection, ids=ids: set(connection.scalars(ids)))  # type: ignore[misc]
+        for path in home.glob(f"*/{name}/*"):
+            if path.name.partition(".")[0] not in known and is_old(path, oldest):
+                remove(path)
+
+
+def is_old(path: Path, oldest: float) -> bool:
+    """Whether nothing was written there since; what is being made has no row yet."""
+    try:
+        return path.stat().st_mtime < min(oldest, now() - TIDY_SECONDS)
+    except OSError:
+        return False
+
+
+def remove(path: Path) -> None:
+    """Delete a file, or a folder with all that is in it."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

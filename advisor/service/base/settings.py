@@ -62,6 +62,7 @@ class ServiceSettings:
     hosts: further names by which browsers may call it (HOST or HOST:PORT); others are refused, so that no
         page of somebody else can reach the service through a name of theirs (DNS rebinding).
     cluster: the address of the Ray cluster whose job API runs tuning jobs; None is a process here.
+    executor: of tuning jobs on this machine: ray trains on all cores, in-process on one.
     secure: whether browsers reach it over https alone; then its cookies say so.
     """
 
@@ -72,6 +73,7 @@ class ServiceSettings:
     hosts: tuple[str, ...] = ()
     cluster: str | None = None
     secure: bool = False
+    executor: str = "ray"
     limits: ServiceLimits = field(default_factory=ServiceLimits)
 
     @property
