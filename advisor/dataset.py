@@ -4,7 +4,7 @@ a worker needs no table library."""
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Generic
+from typing import TYPE_CHECKING, Any, Generic
 
 import numpy as np
 from numpy.typing import NDArray
@@ -139,8 +139,21 @@ class Signals:
         return Signals(np.ascontiguousarray(self.values[rows]))
 
 
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    FeaturesT = TypeVar(
+        "FeaturesT", bound=Features | Signals, default=Features | Signals, covariant=True
+    )
+else:
+    from typing import TypeVar
+
+    FeaturesT = TypeVar("FeaturesT", covariant=True)
+"""The features of a data set; without a word those of any kind."""
+
+
 @dataclass(frozen=True, repr=False)
-class Dataset(Generic[TargetT]):
+class Dataset(Generic[TargetT, FeaturesT]):
     """Features (a table's) or signals with their target, in row order.
 
     target: by the task; without a word (``Dataset``) one value per row, (rows,): int64 class codes (an index
@@ -152,7 +165,7 @@ class Dataset(Generic[TargetT]):
         mean 1, None: all alike.
     """
 
-    features: Features | Signals
+    features: FeaturesT
     target: TargetT
     task: Task[TargetT]
     classes: tuple[str, ...] = ()
@@ -187,11 +200,11 @@ class Dataset(Generic[TargetT]):
         """The weights of these rows; None: all alike."""
         return None if self.weights is None else self.weights[rows]
 
-    def part(self, rows: NDArray[np.int64]) -> Dataset[TargetT]:
+    def part(self, rows: NDArray[np.int64]) -> Dataset[TargetT, FeaturesT]:
         """These rows alone, in this order."""
         return replace(
             self,
-            features=self.features.part(rows),
+            features=self.features.part(rows),  # type: ignore[arg-type]  # as below
             target=self.target[rows],  # type: ignore[arg-type]  # rows of each kind of target are of its kind
             groups=None if self.groups is None else self.groups[rows],
             times=None if self.times is None else self.times[rows],

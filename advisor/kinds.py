@@ -4,9 +4,13 @@ the product depends on it, and it on nothing."""
 from typing import Literal, get_args
 
 Kind = Literal["table", "image", "sequence"]
+GridKind = Literal["image", "sequence"]
+"""Those whose rows lie on a grid of points."""
 TaskName = Literal["binary", "multiclass", "regression"]
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
+AXES: dict[Kind, int] = {"table": 0, "sequence": 1, "image": 2}
+"""Of the grid that a row lies on: none, time, or height and width."""
 TASK_NAMES: tuple[TaskName, ...] = get_args(TaskName)
 CLASSIFICATIONS: tuple[TaskName, ...] = ("binary", "multiclass")
 """Tasks whose data have classes. (``tasks.py`` has all else of tasks, but needs NumPy.)"""

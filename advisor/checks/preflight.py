@@ -22,19 +22,19 @@ from advisor.checks.gradients import own_gradients
 from advisor.checks.subject import Subject, blank, contents, copies, meaningless
 from advisor.checks.throughput import device_bytes, edge, kept_bytes, knee, one_thread, rates
 from advisor.checks.tracing import FLOW, Trace, trace
-from advisor.dataset import Dataset, Signals
+from advisor.dataset import Dataset
 from advisor.errors import UserError
 from advisor.networks.convolutional import StackedMapNorm
 from advisor.networks.network import Network
-from advisor.networks.plan import memory_bytes, plan_of, problem, usable_memory
+from advisor.networks.plan import usable_memory
 from advisor.networks.tables import StackedLinear, StackedNorm, initialize
 from advisor.objectives.networks import splits_of
 from advisor.rules import shipped
 from advisor.runs.advice import Advice
 from advisor.splits import Split
 from advisor.training.loop import train
+from advisor.training.modalities import cost_of
 from advisor.training.optimizer import pass_and_optimizer
-from advisor.training.signal_inputs import SignalInputs
 
 BATCH_ROWS = 16
 """Rows of the batch that is to be learnt by heart."""
@@ -181,12 +181,8 @@ def _checks(
 
 def check_plan(subject: Subject) -> PreflightCheck:
     """Whether there is such a network at all for inputs of this size."""
-    features = subject.data.features
-    if not isinstance(features, Signals):
-        return PreflightCheck("plan", True, "the network can be built")
-    channels, *size = features.values.shape[1:]
-    plan = plan_of(subject.configuration, channels, size)
-    reason = problem(plan, subject.outputs, int(subject.configuration["batch_size"]))
+    rows = int(subject.configuration["batch_size"])
+    reason = cost_of(subject.data).refusal(subject.configuration, rows, 1, None)
     if reason is None:
         return PreflightCheck("plan", True, "the network can be built")
     cause, _, fix = reason.partition(": ")
@@ -410,12 +406,9 @@ def _needed(subject: Subject, members: int) -> tuple[Callable[[int], float], str
         small, large = (device_bytes(step, rows, subject.device) for rows in (BATCH_ROWS, 4 * BATCH_ROWS))
         slope = max(0.0, (large - small) / (3 * BATCH_ROWS))
         return lambda rows: small + slope * (rows - BATCH_ROWS), "measured"
-    if isinstance(subject.prepared, SignalInputs):
-        shape = subject.prepared.shape
-        plan = plan_of(subject.configuration, shape.channels, shape.size)
-        return lambda rows: float(
-            memory_bytes(plan, subject.outputs, rows, members)
-        ), "estimated from the plan"
+    planned = subject.prepared.shape.planned_memory(subject.configuration, subject.outputs, members)
+    if planned is not None:
+        return planned, "estimated from the plan"
     network = subject.network()
     loss_of = _losses(subject, network)
     weights = 4 * sum(

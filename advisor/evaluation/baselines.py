@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advisor.dataset import Dataset, Features, Signals
-from advisor.evaluation.signal_baselines import fit_signal_baseline
+from advisor.evaluation.signal_baselines import OWN_BASELINES
 
 RARE_LEVEL = 5
 """Levels with fewer training rows share one column of the linear model."""
@@ -63,8 +63,9 @@ def fit_baselines(
         fitted["linear"] = _fitted(
             make_pipeline(_linear_inputs(train.features.as_table(SIGNAL_NUMBERS)), linear), train
         )
-    if isinstance(train.features, Signals) and (until is None or time.monotonic() < until):
-        name, scores = fit_signal_baseline(train, seed)
+    own = OWN_BASELINES.get(train.features.kind)
+    if own is not None and (until is None or time.monotonic() < until):
+        name, scores = own(train, seed)
         fitted[name] = scores
     if until is None or (time.monotonic() < until and time.monotonic() + expected_seconds(train) < until):
         fitted["gradient boosting"] = _fitted(_trees(train, seed), train)

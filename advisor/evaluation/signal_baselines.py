@@ -8,7 +8,7 @@ oriented gradients (Dalal and Triggs 2005).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from advisor.dataset import Dataset, Features, Signals
+from advisor.dataset import Dataset, Signals
+from advisor.kinds import Kind
+from advisor.tasks import RowTarget
 
 Matrix = NDArray[np.float32]
 
@@ -226,10 +228,9 @@ class Ridge:
 
 
 def fit_signal_baseline(
-    train: Dataset, seed: int = 0
-) -> tuple[str, Callable[[Features | Signals], NDArray[np.float64]]]:
+    train: Dataset[RowTarget, Signals], seed: int = 0
+) -> tuple[str, Callable[[Signals], NDArray[np.float64]]]:
     """Its name, and a function: features -> probabilities (rows, classes) or predictions (rows,)."""
-    assert isinstance(train.features, Signals)
     picked = np.linspace(0, len(train) - 1, min(len(train), MOST_ROWS)).astype(int)
     values, target = train.features.values[picked], train.target[picked]
     transform: Callable[[NDArray[Any]], Matrix] = gradient_histograms
@@ -248,16 +249,11 @@ def fit_signal_baseline(
     if not train.task.of_classes:
         center, spread = float(target.mean()), float(target.std()) or 1.0
         model = Ridge.fit(features, ((target - center) / spread)[:, None])
-        return name, lambda new: model.predict(transform(_values(new)))[:, 0] * spread + center
+        return name, lambda new: model.predict(transform(new.values))[:, 0] * spread + center
     codes = target.astype(int)
     model = Ridge.fit(features, 2.0 * np.eye(len(train.classes))[codes] - 1)
     sharpness = _sharpness(model.left_out, codes)
-    return name, lambda new: _shares(sharpness * model.predict(transform(_values(new))), len(codes))
-
-
-def _values(features: Features | Signals) -> NDArray[np.generic]:
-    assert isinstance(features, Signals)
-    return features.values
+    return name, lambda new: _shares(sharpness * model.predict(transform(new.values)), len(codes))
 
 
 def _shares(scores: NDArray[np.float64], rows: int) -> NDArray[np.float64]:
@@ -277,3 +273,10 @@ def _sharpness(left_out: NDArray[np.float64], codes: NDArray[np.int64]) -> float
         return float(-np.log(shares).mean())
 
     return float(np.exp(minimize_scalar(loss, bounds=(-3, 5), method="bounded").x))
+
+
+OWN_BASELINES: Mapping[Kind, Callable[..., tuple[str, Callable[..., NDArray[np.float64]]]]] = {
+    "image": fit_signal_baseline,
+    "sequence": fit_signal_baseline,
+}
+"""Beside those that every kind of rows has: (training rows, seed) -> the baseline's name and function."""

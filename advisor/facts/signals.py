@@ -5,7 +5,8 @@ Nothing here looks at the target of the test rows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,8 @@ from advisor.facts.schema import FACTS, MIN_SIDE, Facts
 from advisor.facts.shift import compare_rows
 from advisor.facts.signal_schema import SIGNAL_FACTS
 from advisor.facts.table import finite, hardware_facts, marked_facts, target_facts, target_shape
-from advisor.tasks import task_of
+from advisor.kinds import Kind
+from advisor.tasks import RowTarget, task_of
 
 __all__ = ["SIGNAL_FACTS", "measure_signals"]
 
@@ -83,7 +85,7 @@ def measure_signals(data: SignalSet, hardware: Mapping[str, Any] | None = None) 
     facts |= _constant_channels(data, values)
     facts |= _duplicates(data)
     facts |= _near_duplicates(data)
-    own = {"image": _image_facts, "sequence": _sequence_facts}[schema.kind](data, sample, rows)
+    own = _OF_KIND[schema.kind].facts(data, sample, rows)
     facts |= own
     shift, compared = _shift(data)
     facts |= shift | hardware_facts(hardware or {})
@@ -133,9 +135,7 @@ _EXACT = {
 }
 
 
-def _values(data: Dataset) -> NDArray[Any]:
-    if not isinstance(data.features, Signals):
-        raise TypeError("a table's rows are measured by facts.measure")
+def _values(data: Dataset[RowTarget, Signals]) -> NDArray[Any]:
     return data.features.values
 
 
@@ -282,7 +282,7 @@ def _near_duplicates(data: SignalSet) -> dict[str, Any]:
     spread = (
         max(float(np.abs(train - centre).max(initial=0)), float(np.abs(test - centre).max(initial=0))) or 1.0
     )  # or overflow
-    limit = NEAR_IMAGE if data.schema.kind == "image" else NEAR_SEQUENCE
+    limit = _OF_KIND[data.schema.kind].near
     variation = (test / spread).var(axis=1, dtype=np.float64) * test.shape[1]
     train, test = (((side - centre) / spread).astype(np.float32) for side in (train, test))
     squares = (train**2).sum(axis=1)
@@ -313,8 +313,8 @@ def _shift(data: SignalSet) -> tuple[dict[str, Any], str | None]:
         return nothing, None
     sides = [side[_drawn(len(side), side)] for side in (old, new)]
     facts = nothing | {"shift.compared_with": against, "shift.rows": sum(map(len, sides))}
-    if data.schema.kind == "image" and against == "test":
-        facts |= _image_shift(*sides)
+    if against == "test":
+        facts |= _OF_KIND[data.schema.kind].shift(*sides)
     total = len(old) + len(new)
     drawn = sum(map(len, sides))
     if min(map(len, sides)) >= MIN_SIDE:
@@ -574,3 +574,19 @@ def _period(correlations: NDArray[np.float64]) -> int | None:
         return None
     error = float(rise.std(ddof=1)) / np.sqrt(len(rise))
     return lag if rise.mean() > PERIOD_Z * error and judging[:, lag].mean() > PERIOD_PEAK / 2 else None
+
+
+@dataclass(frozen=True)
+class _MeasuredKind:
+    """What differs between images and sequences: their own facts, how near two rows are copies, and what of a
+    shift only they can show."""
+
+    facts: Callable[[SignalSet, NDArray[Any], NDArray[np.int64]], dict[str, Any]]
+    near: float
+    shift: Callable[[NDArray[Any], NDArray[Any]], dict[str, Any]] = lambda old, new: {}
+
+
+_OF_KIND: Mapping[Kind, _MeasuredKind] = {
+    "image": _MeasuredKind(_image_facts, NEAR_IMAGE, _image_shift),
+    "sequence": _MeasuredKind(_sequence_facts, NEAR_SEQUENCE),
+}

@@ -25,7 +25,6 @@ from advisor.data.tables.reading import available_memory, total_memory
 from advisor.data.tables.spellings import repeated_spellings
 from advisor.data.tables.table import MAX_LEVELS, Column, ColumnType, Table, encoded_names
 from advisor.data.tables.target import LONELY
-from advisor.dataset import Features
 from advisor.errors import UserError, did_you_mean
 from advisor.facts.groups import measure_groups
 from advisor.facts.schema import CORRELATED, FACTS, HEAVY_SKEW, HIGH_CARDINALITY, Facts
@@ -185,7 +184,7 @@ def _held_to_none(table: Table, sample: pl.DataFrame) -> float | None:
     if table.schema.time_column is None:
         return None
     data = replace(table, train=sample).dataset("train")
-    assert data.times is not None and isinstance(data.features, Features)
+    assert data.times is not None
     target = (
         np.eye(len(data.classes))[data.target] if data.classes else data.target[:, None].astype(np.float64)
     )

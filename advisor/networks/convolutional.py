@@ -25,6 +25,7 @@ from advisor.networks.plan import (
     group_count,
     head_inputs,
     inception_kernels,
+    memory_bytes,
     mixer_tokens,
     mixer_widths,
     plan_of,
@@ -384,6 +385,13 @@ class SignalShape:
         """The network for inputs of this shape, which have no bins; see ``SignalNetwork``."""
         plan = plan_of(configuration, self.channels, self.size)
         return SignalNetwork(plan, outputs, members=members, generator=generator, prior=prior)
+
+    def planned_memory(
+        self, configuration: Mapping[str, Any], outputs: int, members: int
+    ) -> Callable[[int], float]:
+        """Bytes that training takes, by rows of a step, as the plan tells."""
+        plan = plan_of(configuration, self.channels, self.size)
+        return lambda rows: float(memory_bytes(plan, outputs, rows, members))
 
     @staticmethod
     def saved_bins(state: Mapping[str, Tensor]) -> None:

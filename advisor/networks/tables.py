@@ -62,6 +62,9 @@ class InputShape:
             configuration, self, outputs, members=members, generator=generator, bins=bins, prior=prior
         )
 
+    def planned_memory(self, configuration: Mapping[str, Any], outputs: int, members: int) -> None:
+        """No plan tells it."""
+
     @staticmethod
     def saved_bins(state: Mapping[str, Tensor]) -> Tensor | None:
         """Bins for a network of these weights; only their shape counts, the edges come with the weights."""

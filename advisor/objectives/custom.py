@@ -20,9 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from advisor.data.signals.signals import SignalSet
-from advisor.data.tables.table import Table
-from advisor.dataset import Dataset, Signals
+from advisor.dataset import Dataset
 from advisor.errors import UserError, in_words
 from advisor.evaluation.selection import (
     ALONE,
@@ -46,10 +44,10 @@ from advisor.objectives.trial import (
     ObjectiveData,
     ObjectiveResult,
     OwnTraining,
-    SignalRows,
     Trial,
     folder_of,
     import_objective,
+    without_target,
 )
 from advisor.rules.recommendation import Recommendation
 from advisor.runs.advice import Advice
@@ -115,9 +113,9 @@ class OwnObjective:
             function=self.function,
             path=self.path,
             data=train,
-            frame=data.train if isinstance(data, Table) else None,
+            frame=data.frame,
             schema=data.schema,
-            test=_without_target(data),
+            test=without_target(data),
             seed=advice.reading.seed,
             checkpoints=str(run.checkpoints.resolve()),
         )
@@ -214,15 +212,6 @@ class OwnObjective:
     def never_read(self, recommendation: Recommendation) -> list[str]:
         """The searched parameters that no finished trial has read."""
         return [name for name in searched(recommendation) if name not in self.read]
-
-
-def _without_target(data: Table | SignalSet) -> Any:
-    """The test rows as an objective may see them."""
-    if isinstance(data, Table):
-        return data.test.drop(data.schema.target)
-    test = data.dataset("test")
-    assert isinstance(test.features, Signals)
-    return SignalRows(test.features, np.arange(len(test)))
 
 
 def searched(recommendation: Recommendation) -> Iterable[str]:

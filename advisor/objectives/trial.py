@@ -19,11 +19,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from advisor.data.modalities import AnyData, AnySchema
 from advisor.data.tables.table import TableSchema, encode
 from advisor.dataset import Dataset, Features, Signals
 from advisor.errors import UserError, did_you_mean
@@ -38,7 +39,6 @@ from advisor.training.preprocessing import Preprocessor
 if TYPE_CHECKING:
     import polars as pl
 
-    from advisor.data.signals.signals import SignalSchema
     from advisor.training.signal_inputs import SignalPreprocessor
 
 MOST_LEVELS = 64
@@ -200,8 +200,7 @@ class Trial:
         """
         if isinstance(rows, SignalRows):
             return self._signal_inputs(rows)
-        schema = self._shared.schema
-        assert isinstance(schema, TableSchema)
+        schema = cast(TableSchema, self._shared.schema)  # rows that are a frame are a table's
         inputs = self._preprocessor.transform(encode(rows, schema))
         return np.concatenate([inputs.numeric, inputs.indicators], axis=1)
 
@@ -223,8 +222,7 @@ class Trial:
             "numeric_embedding": "none",
             "one_hot_max": MOST_LEVELS,
         }
-        features = self._shared.data.features
-        assert isinstance(features, Features)
+        features = cast(Features, self._shared.data.features)
         if features.trend:  # else what is never read would pass for read
             settings["time_trend"] = self.configuration.get("time_trend", "none")
         return Preprocessor.fit(features, self._rows[0], settings)
@@ -242,17 +240,21 @@ class Trial:
     def _signal_preprocessor(self) -> SignalPreprocessor:
         from advisor.training.signal_inputs import SignalPreprocessor, has_gaps
 
-        signals = self._shared.data.features
-        assert isinstance(signals, Signals)
+        signals = cast(Signals, self._shared.data.features)
         settings = {"scaling": self.configuration["scaling"]}
         return SignalPreprocessor.fit(signals, self._rows[0], settings, has_gaps(signals))
 
     def _part(self, rows: Array) -> pl.DataFrame | SignalRows:
-        data = self._shared.data
-        if isinstance(data.features, Signals):
-            return SignalRows(data.features, rows, data.target)
-        assert self._shared.frame is not None
-        return self._shared.frame[rows]
+        data, frame = self._shared.data, self._shared.frame
+        return SignalRows(cast(Signals, data.features), rows, data.target) if frame is None else frame[rows]
+
+
+def without_target(data: AnyData) -> pl.DataFrame | SignalRows:
+    """The test rows as an objective may see them."""
+    inputs = data.test_inputs()
+    if data.frame is None:
+        return SignalRows(cast(Signals, inputs), np.arange(len(inputs)))
+    return cast("pl.DataFrame", inputs)
 
 
 def checked_loss(loss: object, who: str) -> float:
@@ -308,7 +310,7 @@ class ObjectiveData:
     path: str | None
     data: Dataset
     frame: pl.DataFrame | None
-    schema: TableSchema | SignalSchema
+    schema: AnySchema
     test: pl.DataFrame | SignalRows
     seed: int
     checkpoints: str

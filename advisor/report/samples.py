@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advisor.dataset import Dataset, Signals
+from advisor.tasks import RowTarget
 
 PER_CLASS, MOST_CLASSES, MOST_ROWS = 3, 12, 24
 """Examples of a class, classes, and rows of a regression or mistakes, that a page shows."""
@@ -18,7 +19,7 @@ SIDE, POINTS, CHANNELS = 64, 120, 3
 """Pixels of a picture's longer side, points of a series, and channels of it, that a page shows."""
 
 
-def samples(data: Dataset, seed: int) -> list[dict[str, Any]]:
+def samples(data: Dataset[RowTarget, Signals], seed: int) -> list[dict[str, Any]]:
     """The first few rows of each class in a random order (always the same for a
     seed), or rows of a regression."""
     order = np.random.default_rng(seed).permutation(len(data))
@@ -31,7 +32,10 @@ def samples(data: Dataset, seed: int) -> list[dict[str, Any]]:
 
 
 def mistakes(
-    data: Dataset, scores: NDArray[np.float64], chosen: NDArray[Any], losses: NDArray[np.float64]
+    data: Dataset[RowTarget, Signals],
+    scores: NDArray[np.float64],
+    chosen: NDArray[Any],
+    losses: NDArray[np.float64],
 ) -> list[dict[str, Any]]:
     """The rows with the largest losses: classes that were taken for others, or
     the numbers that are furthest off.
@@ -57,9 +61,8 @@ def mistakes(
     ]
 
 
-def drawn(data: Dataset, row: int) -> dict[str, Any]:
+def drawn(data: Dataset[RowTarget, Signals], row: int) -> dict[str, Any]:
     """``{"image": base64 of a PNG}`` or ``{"series": [[points of a channel], ...]}``."""
-    assert isinstance(data.features, Signals)
     values = np.asarray(data.features.values[row])
     return {"image": _png(values)} if values.ndim == 3 else {"series": _thinned(values)}
 

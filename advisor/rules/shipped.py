@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from advisor.facts.schema import FACTS
-from advisor.kinds import Kind
+from advisor.kinds import KINDS, Kind
 from advisor.rules.book import (
     NOT_DECIDING,
     NOT_FIRING,
@@ -21,6 +21,9 @@ from advisor.rules.book import (
     load_rules,
 )
 from advisor.spaces.space import Space, load_space
+
+PROFILES: Mapping[Kind, str] = {"table": "typical", "image": "typical_image", "sequence": "typical_sequence"}
+"""The typical data set of each kind, by its name in profiles.yaml."""
 
 
 def folder(name: str) -> Path:
@@ -38,7 +41,7 @@ def base_space(kind: Kind = "table") -> Space:
 
 def base_spaces() -> dict[Kind, Space]:
     """The base search spaces of all kinds of data."""
-    return {kind: base_space(kind) for kind in get_args(Kind)}
+    return {kind: base_space(kind) for kind in KINDS}
 
 
 def rule_book(
@@ -81,5 +84,4 @@ def check_rule_folders(sources: Sequence[Path | str]) -> Checked:
 def typical_facts(kind: Kind = "table") -> dict[str, Any]:
     """The facts of the typical data set that the rules' examples start from; what
     its profile does not give is None."""
-    profile = "typical" if kind == "table" else f"typical_{kind}"
-    return {**dict.fromkeys(FACTS), **load_profile(folder("rules") / "profiles.yaml", FACTS, profile)}
+    return {**dict.fromkeys(FACTS), **load_profile(folder("rules") / "profiles.yaml", FACTS, PROFILES[kind])}

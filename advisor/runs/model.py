@@ -20,9 +20,8 @@ import torch
 from numpy.typing import NDArray
 
 from advisor import __version__
-from advisor.data.signals.signals import SignalSchema, read_signals
-from advisor.data.tables.reading import FileForm, read_source
-from advisor.data.tables.table import TableSchema, encode_new, read_frame, with_names
+from advisor.data.modalities import AnySchema, read_new_rows, schema_from_dict
+from advisor.data.tables.reading import FileForm
 from advisor.dataset import Features, Signals
 from advisor.errors import DataFormWarning, FormChange, UserError, made_by_newer
 from advisor.files import read_json
@@ -63,7 +62,7 @@ class Model:
         against its share (the best guess for balanced accuracy); without them it takes the most likely one.
     """
 
-    schema: TableSchema | SignalSchema
+    schema: AnySchema
     stacks: tuple[Fitted, ...]
     temperature: float = 1.0
     shares: tuple[float, ...] = ()
@@ -124,15 +123,10 @@ class Model:
         self, data: Rows, *, strict: bool = False, encoding: str | None = None, sheet: str | None = None
     ) -> Features | Signals:
         """New rows as the training rows were read; warns, or refuses, as ``predict`` does."""
-        if isinstance(self.schema, SignalSchema):
-            return read_signals(data, self.schema, self.form_of(encoding, sheet))[0]
-        frame = read_frame(
-            _with_names_of(data, self.schema), self.schema.names, form=self.form_of(encoding, sheet)
-        )
-        features, changes = encode_new(frame, self.schema, strict=strict)
-        if changes:
-            warnings.warn(DataFormWarning.of(changes), stacklevel=3)
-        return features
+        rows = read_new_rows(data, self.schema, self.form_of(encoding, sheet), strict=strict)
+        if rows.changes:
+            warnings.warn(DataFormWarning.of(rows.changes), stacklevel=3)
+        return rows.features
 
     def form_of(self, encoding: str | None, sheet: str | None) -> FileForm:
         """How a file of new rows is read: as it is said, else as the training rows were."""
@@ -142,26 +136,6 @@ class Model:
         """Probabilities (rows, classes) or predictions (rows,) for rows that are encoded already."""
         mean = np.asarray(np.mean([stack.predict(features) for stack in self.stacks], axis=0))
         return tempered(mean, self.temperature) if self.task.of_classes else mean
-
-
-def _with_names_of(data: Any, schema: TableSchema) -> Any:
-    """An array of shape (rows, columns) as a frame with the names of the
-    training rows' columns; else the data."""
-    if not (isinstance(data, np.ndarray) or hasattr(data, "toarray")):
-        return data
-    names = [column.name for column in schema.columns]
-    if schema.time_column is not None or schema.group_column is not None:
-        raise UserError(
-            "an array doesn't say which column is the time or the group: give a frame with the columns' names"
-        )
-    if data.ndim != 2 or data.shape[1] != len(names):
-        expected = f"(rows, {len(names)})"
-        raise UserError(
-            f"X has shape {data.shape}; expected {expected}, the columns of the training rows in their order"
-        )
-    import pandas as pd
-
-    return pd.DataFrame(data.toarray() if hasattr(data, "toarray") else data, columns=names)
 
 
 def predictions(
@@ -181,35 +155,18 @@ def predictions(
     """
     import polars as pl
 
-    columns: dict[str, Any] = {}
-    unused: list[str] = []
-    changes: tuple[FormChange, ...] = ()
-    told: dict[str, str] = {}
-    features: Features | Signals
-    form = model.form_of(encoding, sheet)
-    if isinstance(model.schema, SignalSchema):
-        features, names = read_signals(source, model.schema, form)
-        columns |= {"name": names} if any(names) else {}
-    else:
-        read = with_names(read_source(source, form=form), model.schema.names)
-        frame, told = read.frame, read.told
-        known = {
-            model.schema.target,
-            model.schema.time_column,
-            model.schema.weight_column,
-            *(column.name for column in model.schema.columns),
-        }
-        unused = [name for name in frame.columns if name not in known]
-        features, changes = encode_new(frame, model.schema, strict=strict)
-    scores = model.scores(features)
+    rows = read_new_rows(source, model.schema, model.form_of(encoding, sheet), strict=strict)
+    told = rows.changes, dict(rows.told)
+    columns: dict[str, Any] = {"name": rows.names} if any(rows.names) else {}
+    scores = model.scores(rows.features)
     if not model.task.of_classes:
-        return pl.DataFrame(columns | {"prediction": scores}), unused, changes, told
+        return pl.DataFrame(columns | {"prediction": scores}), list(rows.unused), *told
     classes = model.classes
     if classes.dtype == object:
         classes = classes.astype(str)
     columns["prediction"] = classes[model.task.decided(scores, model.shares)]
     columns |= {f"probability_{label}": scores[:, i] for i, label in enumerate(classes.tolist())}
-    return pl.DataFrame(columns), unused, changes, told
+    return pl.DataFrame(columns), list(rows.unused), *told
 
 
 def tempered(probabilities: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
@@ -317,9 +274,7 @@ def load_model(path: str | Path) -> Model:
         raise UserError(f"{folder / DESCRIPTION} {newer}")
     tensors = safetensors.numpy.load(files[WEIGHTS])
     shares = tuple(float(share) for share in description.get("shares", ()))
-    # a table's schema has no kind: models of the first release have none
-    schema_of = SignalSchema.from_dict if "kind" in description["schema"] else TableSchema.from_dict
-    schema = schema_of(description["schema"])
+    schema = schema_from_dict(description["schema"])
     types = MODALITIES[schema.kind].types()
     stacks = (_stack(entry, number, tensors, types) for number, entry in enumerate(description["stacks"]))
     return Model(schema, tuple(stacks), float(description["temperature"]), shares)

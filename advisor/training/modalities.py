@@ -41,6 +41,11 @@ class Shape(Protocol):
         bins: see ``Prepared.bins``. prior: (members, outputs), what its output layer begins with.
         """
 
+    def planned_memory(
+        self, configuration: Mapping[str, Any], outputs: int, members: int
+    ) -> Callable[[int], float] | None:
+        """Bytes that training takes, by rows of a step, where the network's plan tells it."""
+
     def saved_bins(self, state: Mapping[str, Tensor]) -> Tensor | None:
         """Bins of the right shape for a network with these weights."""
 

@@ -72,7 +72,7 @@ class SignalInputs:
         self, preprocessors: Sequence[SignalPreprocessor], signals: Signals, device: str = "cpu"
     ) -> None:
         self.preprocessors, self.device = tuple(preprocessors), device
-        values = interpolated(signals.values) if signals.kind == "sequence" else signals.values
+        values = interpolated(signals.values)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # read-only arrays: nobody writes to them
             self.values = torch.from_numpy(values)
@@ -176,7 +176,9 @@ def _by_itself(x: Tensor) -> Tensor:
 
 def interpolated(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Missing points between two that are there, filled on the straight line;
-    those at the ends stay missing."""
+    those at the ends stay missing. Whole numbers, those of images, miss nothing."""
+    if values.dtype.kind == "u":
+        return values
     missing = np.isnan(values)
     if not missing.any():
         return values
@@ -196,4 +198,5 @@ def interpolated(values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def has_gaps(signals: Signals) -> bool:
     """Whether points are missing that no straight line fills: where a sequence has not begun or has ended."""
-    return signals.kind == "sequence" and bool(np.isnan(interpolated(signals.values)).any())
+    values = interpolated(signals.values)
+    return values.dtype.kind == "f" and bool(np.isnan(values).any())

@@ -19,6 +19,7 @@ from advisor.rules import shipped
 from advisor.rules.recommendation import Finding, Recommendation, advise
 from advisor.runs.advice import Advice, AdviceOptions, absolute, check_fingerprint, read_run
 from advisor.runs.folder import RunFolder
+from advisor.workflows.modalities import MODALITY_OF
 from advisor.workflows.options import ReadingOptions, takes_reading_options
 
 if TYPE_CHECKING:
@@ -26,23 +27,11 @@ if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
 
-    from advisor.data.signals.signals import SignalSet
-    from advisor.data.tables.table import Table
+    from advisor.data.modalities import AnyData
 
     Source = str | Path | pl.DataFrame | pd.DataFrame | np.ndarray[Any, Any]
     Target = str | int | pd.Series[Any] | pl.Series | np.ndarray[Any, Any] | list[Any] | None
 
-PERIOD_CODE, TEXT_CODE = "separating-columns", "uninformative-text"
-"""The findings whose columns are left out of the features."""
-LATER_CODE = "later-test-rows"
-"""The finding whose first column becomes the time column."""
-APART_CODE = "unseen-groups"
-"""The finding whose first column becomes the group column, where there is no time column."""
-SHOWN_COLUMNS = 12
-"""A message that asks for the target names at most this many columns."""
-MOST_LEFT_OUT = 0.25
-"""... unless they are more than this share of the columns: then the sides differ
-in all, and no column is to blame."""
 NAMES_TOLD = 5
 """A message names so many columns."""
 TOLD_BY_RULES = {
@@ -70,9 +59,6 @@ def get_advice(
     whose groups the test rows have none the group column. A type given for it in ``reading`` prevents each.
     findings: those made before, to be reported with the rest.
     """
-    from advisor.data.tables.columns import CODE_NAME
-    from advisor.data.tables.table import Table
-
     reading = reading or AdviceOptions()
     kind = _kind(source, target, reading)
     reading = replace(reading, kind=kind)
@@ -81,7 +67,7 @@ def get_advice(
     rules = shipped.rule_book(reading.rules, reading.without, kind)
     data = _read(source, target, reading)
     with told_when_slow(f"measuring {data!r}, which takes a while"):
-        measured = _measure(data)
+        measured = MODALITY_OF[kind].measure(data)
     kept = {
         "name": data.name,
         "source": absolute(data.source),
@@ -92,23 +78,10 @@ def get_advice(
     recommendation = advise(
         measured.values, rules, space, reading.fixed, findings=[*repairs(data), *findings], data=kept
     )
-    if isinstance(data, Table):
-        # as if the person had said so: the run folder keeps it, and reads the same table again
-        later = _helper_column(LATER_CODE, recommendation, reading)
-        apart = _helper_column(APART_CODE, recommendation, reading)
-        if later and apart == later and CODE_NAME.search(apart):
-            later = None  # persons who were numbered as they came
-        apart = None if later else apart
-        left_out = [name for name in _left_out(data, recommendation, reading) if name not in (later, apart)]
-        if left_out or later or apart:
-            types = {**reading.types, **dict.fromkeys(left_out, "identifier")}
-            told = {PERIOD_CODE, TEXT_CODE, LATER_CODE if later else "", APART_CODE if apart else ""}
-            carried = [
-                finding for finding in recommendation.findings if finding.code in told or finding in findings
-            ]
-            time, group = later or reading.time_column, apart or reading.group_column
-            again = replace(reading, types=types, time_column=time, group_column=group)
-            return get_advice(source, target, again, findings=carried)
+    again = MODALITY_OF[kind].again(data, recommendation, reading)
+    if again is not None:
+        carried = [one for one in recommendation.findings if one.code in again.told or one in findings]
+        return get_advice(source, target, again.options, findings=carried)
     return Advice(data, measured, recommendation, reading, rules)
 
 
@@ -208,91 +181,9 @@ def _kind(source: Any, target: str | None, reading: AdviceOptions) -> Kind:
     return kind_of(source, reading.kind or ("sequence" if reading.id_column else None), target)
 
 
-def _no_target(source: Any, reading: AdviceOptions) -> UserError:
-    """What to say of a table without a target: its columns, or why it can't be read."""
-    from advisor.data.tables.reading import FileForm, read_source, shown
-
-    if isinstance(source, str | Path) and ":" not in str(source) and not Path(source).exists():
-        return UserError(f"{source}: there is no such file or run folder")
-    columns = read_source(source, form=FileForm(reading.encoding, reading.sheet)).frame.columns
-    some = ", ".join(shown(name, 40) for name in columns[:SHOWN_COLUMNS])
-    more = f" and {len(columns) - SHOWN_COLUMNS:,} more" if len(columns) > SHOWN_COLUMNS else ""
-    return UserError(f"say which column to predict: --target COLUMN; the columns are {some}{more}")
-
-
-def _read(source: Any, target: str | None, reading: AdviceOptions) -> Table | SignalSet:
-    from advisor.data.signals.signals import load_signals
-
+def _read(source: Any, target: str | None, reading: AdviceOptions) -> AnyData:
     kind = _kind(source, target, reading)
-    if kind == "table":
-        if target is None:
-            raise _no_target(source, reading)
-        if reading.channels is not None:
-            raise UserError("--channels is for arrays of sequences: a table has none")
-        return _table(source, target, reading)
-    if reading.types:
-        raise UserError("--type is for the columns of a table: images and sequences have none")
-    if reading.weight_column is not None:
-        raise UserError("--weight-column is for tables: images and sequences count alike")
-    return load_signals(
-        source,
-        target,
-        kind=kind,
-        test=reading.test,
-        task=reading.task,  # type: ignore[arg-type]  # checked there, with a message
-        id_column=reading.id_column,
-        time_column=reading.time_column,
-        group_column=reading.group_column,
-        channels=reading.channels,
-        test_fraction=reading.test_fraction,
-        seed=reading.seed,
-        encoding=reading.encoding,
-        sheet=reading.sheet,
-    )
-
-
-def _measure(data: Table | SignalSet) -> Facts:
-    from advisor.data.tables.table import Table
-
-    if isinstance(data, Table):
-        from advisor.facts.table import measure_table
-
-        return measure_table(data)
-    from advisor.facts.signals import measure_signals
-    from advisor.report.samples import samples
-
-    return replace(measure_signals(data), samples=tuple(samples(data.train, seed=0)))
-
-
-def _helper_column(code: str, recommendation: Recommendation, reading: AdviceOptions) -> str | None:
-    """The first column of a finding, unless the person gave its type, or says how rows belong together."""
-    if reading.time_column is not None or reading.group_column is not None:
-        return None
-    named = [name for finding in recommendation.findings if finding.code == code for name in finding.columns]
-    return next((name for name in named if name not in reading.types), None)
-
-
-def _left_out(table: Table, recommendation: Recommendation, reading: AdviceOptions) -> list[str]:
-    """The columns that a finding says name the period, unless they are many, and the texts that tell nothing,
-    unless there is nothing else; neither where the person gave their type.
-
-    Dates stay: their month, weekday and hour may well hold for the test rows.
-    """
-    usable = {
-        column.name
-        for column in table.schema.of_type("numeric", "categorical", "boolean", "datetime", "text")
-    }
-    period = _named(recommendation, PERIOD_CODE) & {
-        c.name for c in table.schema.of_type("numeric", "categorical", "boolean")
-    }
-    texts = _named(recommendation, TEXT_CODE) & {column.name for column in table.schema.of_type("text")}
-    period, texts = period - set(reading.types), texts - set(reading.types)
-    dropped = period if len(period) <= MOST_LEFT_OUT * len(usable) else set()
-    return sorted(dropped | texts if usable - dropped - texts else dropped)
-
-
-def _named(recommendation: Recommendation, code: str) -> set[str]:
-    return {name for finding in recommendation.findings if finding.code == code for name in finding.columns}
+    return MODALITY_OF[kind].load(source, target, replace(reading, kind=kind))
 
 
 def reopen(path: Path, source: Source | None = None) -> tuple[Advice, RunFolder]:
@@ -313,28 +204,7 @@ def reopen(path: Path, source: Source | None = None) -> tuple[Advice, RunFolder]
     return Advice(again, kept.facts, kept.recommendation, reading, kept.rules), kept.run
 
 
-def _table(source: Any, target: str, reading: AdviceOptions) -> Table:
-    from advisor.data.tables.table import load_table
-
-    return load_table(
-        source,
-        target,
-        test=reading.test,
-        types=reading.types,
-        task=reading.task,  # type: ignore[arg-type]  # checked there, with a message
-        time_column=reading.time_column,
-        group_column=reading.group_column,
-        weight_column=reading.weight_column,
-        test_fraction=reading.test_fraction,
-        seed=reading.seed,
-        encoding=reading.encoding,
-        sheet=reading.sheet,
-        strict=reading.strict,
-        join_spellings=reading.join_spellings,
-    )
-
-
-def repairs(data: Table | SignalSet) -> list[Finding]:
+def repairs(data: AnyData) -> list[Finding]:
     """What reading the data had to repair or leave out, as findings."""
     told = [
         Finding("info", name.replace("_", "-"), f"{name.replace('_', ' ')}: {count:,}")
@@ -361,7 +231,8 @@ def measure(data: Source, target: Target = None, **options: Unpack[ReadingOption
     weight_column, channels, test_fraction, seed). Raises UserError for whatever the user can fix.
     """
     data, target = with_target(data, target)
-    return _measure(_read(data, target, reading_of(options, data)))
+    read = _read(data, target, reading_of(options, data))
+    return MODALITY_OF[read.schema.kind].measure(read)
 
 
 @takes_reading_options

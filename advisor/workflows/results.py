@@ -12,16 +12,16 @@ import torch
 from numpy.typing import NDArray
 
 from advisor import __version__
-from advisor.dataset import Dataset, Signals
+from advisor.dataset import Dataset
 from advisor.evaluation.baselines import BASELINES, fit_baselines
 from advisor.evaluation.diagnosis import diagnose
 from advisor.files import write_folder, write_json
 from advisor.report.page import over_limit, write_report
-from advisor.report.samples import mistakes
 from advisor.runs.advice import Advice
 from advisor.runs.folder import RunFolder
 from advisor.runs.model import Model, model_files
 from advisor.tasks import task_of
+from advisor.workflows.modalities import MODALITY_OF
 
 FORMAT = 1
 PAGE_SECONDS = 2.0
@@ -84,9 +84,9 @@ def test_results(
         "predictions": diagnose(train.task, len(train.classes), target, own, chosen),
     }
     section["left_out"] = [name for name in BASELINES if name not in fitted]
-    if isinstance(test.features, Signals):
-        labelled = Dataset(Signals(test.features.values[known]), target, test.task, test.classes)
-        section["mistakes"] = mistakes(labelled, own, chosen, losses["network"])
+    worst = MODALITY_OF[advice.data.schema.kind].mistakes(test, known, own, chosen, losses["network"])
+    if worst is not None:
+        section["mistakes"] = worst
     return section
 
 

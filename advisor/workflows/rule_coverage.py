@@ -18,6 +18,7 @@ from advisor.rules import shipped
 from advisor.rules.book import Rule, judge_rule, own_facts
 from advisor.runs.advice import Advice, AdviceOptions
 from advisor.spaces import strict_yaml
+from advisor.workflows.modalities import MODALITY_OF
 from advisor.workflows.recommend import get_advice
 
 ENOUGH_SETS = 5
@@ -213,7 +214,7 @@ def _inside(folder: Path) -> Path | None:
 
 def _data_set(place: Path, target: str | None) -> DataSet:
     if place.is_file():
-        if kind_of(place) == "table":
+        if MODALITY_OF[kind_of(place)].names_target:
             if place.suffix.lower() not in TABLES:
                 raise UserError(f"{place}: not a table ({', '.join(TABLES)})")
             if target is None:

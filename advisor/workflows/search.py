@@ -13,13 +13,11 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial
 
-from advisor.data.tables.table import Table
 from advisor.dataset import Dataset
 from advisor.errors import UserError
 from advisor.evaluation.baselines import expected_seconds
 from advisor.executors.base import Executor, Job
 from advisor.facts.schema import MIN_SIDE
-from advisor.facts.shift import likeness_to_test
 from advisor.networks.plan import usable_memory
 from advisor.objectives.custom import OwnObjective
 from advisor.objectives.final_jobs import FINAL_REPEATS, FINALISTS
@@ -43,6 +41,7 @@ from advisor.search.trials import END_IN_FILES, SearchResult, configuration_of, 
 from advisor.spaces.space import Space
 from advisor.splits import make_splits
 from advisor.training.modalities import cost_of
+from advisor.workflows.modalities import MODALITY_OF
 from advisor.workflows.status import SearchRequest
 
 RECOMMENDED, DEFAULT = "recommendation", "library default"
@@ -75,7 +74,7 @@ def training_rows(advice: Advice, *, spanning: bool = False) -> Dataset:
     if recommendation.provenance["loss"].yours and plan["loss"] != loss:
         raise UserError(f"loss {plan['loss']} does not fit a {train.task} target: leave it at {loss}")
     if plan["validation_weights"] == "like_test":
-        likeness = likeness_to_test(advice.data) if isinstance(advice.data, Table) else None
+        likeness = MODALITY_OF[advice.data.schema.kind].likeness(advice.data)
         if likeness is None:
             raise UserError(
                 f"validation_weights like_test needs a test table (--test) of at least {MIN_SIDE} rows"

@@ -428,7 +428,9 @@ def _on_gpus(pool: RayWorkers, gpus_per_worker: float | None, address: str | Non
     which rules make wider beside a GPU."""
     if gpus_per_worker is not None:
         return gpus_per_worker > 0
-    if advice.recommendation.kind == "table" or (address is None and without_cuda()):
+    from advisor.workflows.modalities import MODALITY_OF
+
+    if not MODALITY_OF[advice.recommendation.kind].on_gpus or (address is None and without_cuda()):
         return False
     return pool.share_gpus(GPU_SHARE)
 

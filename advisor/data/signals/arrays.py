@@ -38,7 +38,7 @@ from advisor.data.signals.rows import (
 )
 from advisor.data.tables.reading import available_memory, shown
 from advisor.errors import UserError, did_you_mean
-from advisor.kinds import Kind
+from advisor.kinds import AXES, GridKind, Kind
 
 VALUES = ("x", "images", "image", "data", "series", "sequences")
 LABELS = ("y", "labels", "label", "targets", "target", "classes", "class")
@@ -95,7 +95,7 @@ def kind_of_file(path: Path) -> Kind:
     return kind_of_array(main[0].shape, main[0].dtype) if main else "image"
 
 
-def read_arrays(source: object, kind: Kind, request: Request) -> Found:
+def read_arrays(source: object, kind: GridKind, request: Request) -> Found:
     """An array, a mapping of arrays, a ``.npz`` or a ``.npy`` file (with its labels beside it)."""
     unnamed = "the arrays" if isinstance(source, Mapping) else f"numpy.{type(source).__name__}"
     origin = shown(source, 200) if isinstance(source, str | Path) else unnamed
@@ -173,14 +173,14 @@ def _one_hot(array: NDArray[Any]) -> bool:
     return bool(np.isin(array, (0, 1)).all() and (array.sum(axis=1) == 1).all())
 
 
-def read_digits(kind: Kind, request: Request) -> Found:
+def read_digits(kind: GridKind, request: Request) -> Found:
     """scikit-learn's digits as images, 8 x 8, their sixteen levels of grey spread over the byte."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
     request.refuse("sklearn:digits", without=("id_column", "time_column", "group_column"))
     images = np.round(bunch.images * (255 / 16)).astype(np.uint8)
-    values = images if kind == "image" else bunch.data[:, None].astype(np.float32)
+    values = images if AXES[kind] == 2 else bunch.data[:, None].astype(np.float32)
     return _Arranged({"X": values, "target": bunch.target}, "sklearn:digits", kind, request).found("digits")
 
 
@@ -193,8 +193,13 @@ class _Arranged:
 
     arrays: Mapping[str, NDArray[Any]]
     origin: str
-    kind: Kind
+    kind: GridKind
     request: Request
+
+    @property
+    def axes(self) -> int:
+        """Of a row's grid."""
+        return AXES[self.kind]
 
     def found(self, name: str) -> Found:
         values = self._by_part(VALUES)
@@ -216,9 +221,9 @@ class _Arranged:
         ):  # given as test rows or to predict: the plain rows, else those for the test
             chosen = next(([part] for part in ("", "test") if part in values), chosen)
         notes: dict[str, int] = {}
-        last = self.kind == "sequence" and self._channels_last(values[chosen[0]], notes)
+        last = self.axes == 1 and self._channels_last(values[chosen[0]], notes)
         bits = BYTE
-        if self.kind == "image":
+        if self.axes == 2:
             deep = self.request.bits > BYTE
             bits = (
                 self.request.bits
@@ -346,7 +351,7 @@ class _Arranged:
             else self._per_row(groups, len(array), values).cast(pl.String).fill_null("")
         )
         where = f"{self.origin}: '{shown(values)}'"
-        if self.kind == "image":
+        if self.axes == 2:
             return RawRows(ArrayValues(as_images(array, where, self.request.like, bits)), cells, own_groups)
         sequences, infinite = as_sequences(
             np.swapaxes(array, 1, 2) if channels_last and array.ndim == 3 else array, where
@@ -388,7 +393,7 @@ class _Arranged:
 
     def _common_shape(self, parts: Sequence[RawRows]) -> tuple[int, ...]:
         shapes = [part.values.array.shape[1:] for part in parts if isinstance(part.values, ArrayValues)]
-        if self.kind == "image" and len(set(shapes)) > 1:
+        if self.axes == 2 and len(set(shapes)) > 1:
             raise UserError(
                 f"{self.origin}: training and test images have shapes {shapes[0]} and {shapes[1]}; expected "
                 "one"

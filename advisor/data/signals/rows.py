@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from advisor.data.signals.pixels import BYTE
 from advisor.data.tables.reading import FileForm, Source, shown
 from advisor.errors import UserError
-from advisor.kinds import Kind
+from advisor.kinds import GridKind
 from advisor.tasks import Task
 
 FILES_TOLD = 10
@@ -140,7 +140,7 @@ class Found:
     encoding, sheet: as ``Source`` has them.
     """
 
-    kind: Kind
+    kind: GridKind
     name: str
     origin: str
     target: str

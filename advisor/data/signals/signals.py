@@ -4,10 +4,10 @@ needed to read new rows alike."""
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import polars as pl
@@ -35,8 +35,8 @@ from advisor.data.tables.target import (
 from advisor.data.tables.test_rows import check_fraction, check_tested, held_out_rows, row_keys
 from advisor.dataset import Dataset, Signals
 from advisor.errors import UserError
-from advisor.kinds import Kind, TaskName
-from advisor.tasks import BINARY, MULTICLASS, Task, task_of
+from advisor.kinds import GridKind, Kind, TaskName
+from advisor.tasks import BINARY, MULTICLASS, RowTarget, Task, task_of
 
 __all__ = ["SignalSchema", "SignalSet", "kind_of", "load_signals", "read_signals"]
 
@@ -61,7 +61,7 @@ class SignalSchema:
     given: the classes as an array of labels has them; None where they are those of a file, which are text.
     """
 
-    kind: Literal["image", "sequence"]
+    kind: GridKind
     target: str
     task: TaskName
     classes: tuple[str, ...]
@@ -125,8 +125,8 @@ class SignalSet:
     source: str
     fingerprint: str
     schema: SignalSchema
-    train: Dataset
-    test: Dataset
+    train: Dataset[RowTarget, Signals]
+    test: Dataset[RowTarget, Signals]
     notes: dict[str, int]
     test_origin: Literal["file", "held-out"]
     train_names: tuple[str, ...] = ()
@@ -145,9 +145,24 @@ class SignalSet:
         """Training rows."""
         return len(self.train)
 
-    def dataset(self, part: Literal["train", "test"]) -> Dataset:
+    @property
+    def frame(self) -> None:
+        """Arrays are no frame."""
+
+    def test_inputs(self) -> Signals:
+        """The test rows without their target."""
+        return self.test.features
+
+    def dataset(self, part: Literal["train", "test"]) -> Dataset[RowTarget, Signals]:
         """One part as arrays, in the order of the source."""
         return self.train if part == "train" else self.test
+
+
+READERS: Mapping[GridKind, Callable[[object, Request], Found]] = {
+    "image": image_sets.read_images,
+    "sequence": series_tables.read_sequences,
+}
+"""Of sources that are no arrays."""
 
 
 def kind_of(source: object, kind: str | None = None, target: str | None = None) -> Kind:
@@ -210,9 +225,9 @@ def load_signals(
         where they are there. UserError for everything that the user can fix.
     """
     chosen_kind = kind_of(source, kind, target)
-    if chosen_kind == "table" and kind is None and id_column is not None:
+    if chosen_kind not in READERS and kind is None and id_column is not None:
         chosen_kind = "sequence"  # of a long table: a table's rows have no use for an id
-    if chosen_kind == "table":
+    if chosen_kind not in READERS:
         raise UserError(
             f"{shown(source, 200)} is a table; name kind image or sequence to read it as one of these"
         )
@@ -220,19 +235,20 @@ def load_signals(
     check_fraction(test_fraction)
     if channels not in (None, "first", "last"):
         raise UserError(f"channels is '{shown(channels)}'; expected first or last")
+    grid = cast(GridKind, chosen_kind)
     form = FileForm(encoding, sheet)
     request = Request(target, id_column, time_column, group_column, max_bytes, channels, form=form)
-    found = _read(source, chosen_kind, request)
+    found = _read(source, grid, request)
     alike = replace(
         request, like=found.shape, columns=found.columns, channels=_where_channels(found), bits=found.bits
     )
-    given = found.test if test is None else _read(test, chosen_kind, alike).train
+    given = found.test if test is None else _read(test, grid, alike).train
     notes = dict(found.notes)
     if test is not None and given is not None:
         for note, files in given.lost.items():
             notes[note] = notes.get(note, 0) + len(files)
     cleaning = Cleaning()
-    if isinstance(found.train.values, ArrayValues) and found.kind == "sequence":
+    if isinstance(found.train.values, ArrayValues) and found.train.values.array.ndim == 3:
         cleaning = Cleaning.fit(found.train.values.array)
         found = replace(found, train=_with_gaps(found.train, cleaning, notes))
         given = given and _with_gaps(given, cleaning, notes)
@@ -298,7 +314,7 @@ def read_signals(
     if not readable.all():
         bad = [name for name, good in zip(found.train.names, readable, strict=True) if not good]
         raise UserError(f"{found.origin}: {len(bad):,} images cannot be read: {quoted(bad)}; leave them out")
-    if schema.kind == "sequence":
+    if values.ndim == 3:
         values, _ = schema.cleaning.with_gaps(values)
     return Signals(_fitting(values, schema, found.origin)), found.train.names
 
@@ -314,7 +330,7 @@ def _where_channels(found: Found | SignalSchema) -> str:
     return "last" if found.channels_last else "first"
 
 
-def _read(source: object, kind: Kind, request: Request) -> Found:
+def _read(source: object, kind: GridKind, request: Request) -> Found:
     if isinstance(source, str) and source == "sklearn:digits":
         return arrays.read_digits(kind, request)
     if _are_arrays(source):
@@ -324,11 +340,7 @@ def _read(source: object, kind: Kind, request: Request) -> Found:
             f"{shown(source, 200)} says itself which its channels are; leave out channels, which is for "
             "arrays"
         )
-    return (
-        image_sets.read_images(source, request)
-        if kind == "image"
-        else series_tables.read_sequences(source, request)
-    )
+    return READERS[kind](source, request)
 
 
 # ----------------------------------------------------------------------------------------------------- target
@@ -452,13 +464,12 @@ def _with_gaps(rows: RawRows, cleaning: Cleaning, notes: dict[str, int]) -> RawR
 def _schema(found: Found, task: Task, train: _Part) -> SignalSchema:
     classes = ordered_classes(train.answer) if task.of_classes else ()
     size, missing = found.shape[1:], False
-    if found.kind == "sequence":
+    if train.values.ndim == 3:
         length = int(lengths_of(train.values).max(initial=1))
         size, missing = (length,), bool(np.isnan(train.values[:, :, :length]).any())
-    kind: Literal["image", "sequence"] = "image" if found.kind == "image" else "sequence"
     group = found.group_column if train.groups is not None else None
     return SignalSchema(
-        kind,
+        found.kind,
         found.target,
         task.name,
         classes,
@@ -497,7 +508,7 @@ def _divided(
         groups = None if test.groups is None else test.groups.filter(known)
         names = tuple(name for name, good in zip(test.names, known, strict=True) if good)
         test = _Part(test.values[known], test.answer.filter(known), groups, names)
-    if schema.kind == "sequence":
+    if test.values.ndim == 3:
         notes["cut_sequences"] = int((lengths_of(test.values) > schema.size[0]).sum())
     return SignalSet(
         found.name,
@@ -516,7 +527,7 @@ def _divided(
     )
 
 
-def _dataset(part: _Part, schema: SignalSchema, origin: str) -> Dataset:
+def _dataset(part: _Part, schema: SignalSchema, origin: str) -> Dataset[RowTarget, Signals]:
     target: NDArray[np.int64] | NDArray[np.float64]
     task = task_of(schema.task)
     if not task.of_classes:

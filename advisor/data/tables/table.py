@@ -59,7 +59,7 @@ from advisor.data.tables.test_rows import (
 from advisor.dataset import MISSING, UNSEEN, Dataset, Features
 from advisor.errors import FormChange, UserError, did_you_mean
 from advisor.kinds import Kind, TaskName
-from advisor.tasks import task_of
+from advisor.tasks import RowTarget, task_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -215,7 +215,16 @@ class Table:
             f"{target}>"
         )
 
-    def dataset(self, part: Literal["train", "test"]) -> Dataset:
+    @property
+    def frame(self) -> pl.DataFrame:
+        """The training rows as a frame."""
+        return self.train
+
+    def test_inputs(self) -> pl.DataFrame:
+        """The test rows without their target."""
+        return self.test.drop(self.schema.target)
+
+    def dataset(self, part: Literal["train", "test"]) -> Dataset[RowTarget, Features]:
         """One part as arrays, in row order."""
         frame, schema = (self.train if part == "train" else self.test), self.schema
         target: NDArray[np.int64] | NDArray[np.float64]

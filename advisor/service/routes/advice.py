@@ -247,11 +247,15 @@ async def _from_upload(
     return known, {**found["options"], "fixed": body.fixed, "identity": found["identity"]}
 
 
+NOT_UPLOADED: tuple[Kind, ...] = ("image",)
+"""As files: an archive of them would have to be unpacked."""
+
+
 def _kind_of_upload(path: Path, body: AdviceRequest) -> str | None:
     """A table is said to be one: a column of paths in it must never be followed."""
     if path.suffix in (".npz", ".npy", ".arff"):
         return body.kind
-    if body.kind == "image":
+    if body.kind in NOT_UPLOADED:
         raise UserError("images are uploaded as an array (.npz), or measured at home: send their facts")
     return body.kind or ("sequence" if body.id_column else "table")
 

@@ -1,0 +1,101 @@
+"""What reading knows of tables, images and sequences, one row for each: the schema that a saved model has of
+its rows, and how new rows are read by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from advisor.data.signals.signals import SignalSchema, SignalSet, read_signals
+from advisor.data.tables.reading import FileForm, read_source
+from advisor.data.tables.table import Table, TableSchema, encode_new, with_names
+from advisor.dataset import Features, Signals
+from advisor.errors import FormChange, UserError
+from advisor.kinds import Kind
+
+AnyData = Table | SignalSet
+AnySchema = TableSchema | SignalSchema
+
+
+@dataclass(frozen=True)
+class NewRows:
+    """Rows to predict, read as the training rows were.
+
+    names: of each row, where it has one. unused: columns that no network reads.
+    changes: what is unlike the training rows in form. told: what else to know of the file, code -> sentence.
+    """
+
+    features: Features | Signals
+    names: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+    changes: tuple[FormChange, ...] = ()
+    told: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ReadModality:
+    """schema_of: what ``to_dict`` of a schema wrote -> the schema.
+    new_rows: source, schema, form of its file, whether to refuse columns of another form -> its rows."""
+
+    schema_of: Callable[[Mapping[str, Any]], AnySchema]
+    new_rows: Callable[[Any, Any, FileForm, bool], NewRows]
+
+
+def _of_table(source: Any, schema: TableSchema, form: FileForm, strict: bool) -> NewRows:
+    read = with_names(read_source(_with_names_of(source, schema), form=form), schema.names)
+    special = (schema.target, schema.time_column, schema.weight_column)
+    known = {*special, *(column.name for column in schema.columns)}
+    unused = tuple(name for name in read.frame.columns if name not in known)
+    features, changes = encode_new(read.frame, schema, strict=strict)
+    return NewRows(features, (), unused, changes, read.told)
+
+
+def _with_names_of(data: Any, schema: TableSchema) -> Any:
+    """An array of shape (rows, columns) as a frame with the names of the
+    training rows' columns; else the data."""
+    if not (isinstance(data, np.ndarray) or hasattr(data, "toarray")):
+        return data
+    names = [column.name for column in schema.columns]
+    if schema.time_column is not None or schema.group_column is not None:
+        raise UserError(
+            "an array doesn't say which column is the time or the group: give a frame with the columns' names"
+        )
+    if data.ndim != 2 or data.shape[1] != len(names):
+        expected = f"(rows, {len(names)})"
+        raise UserError(
+            f"X has shape {data.shape}; expected {expected}, the columns of the training rows in their order"
+        )
+    import pandas as pd
+
+    return pd.DataFrame(data.toarray() if hasattr(data, "toarray") else data, columns=names)
+
+
+def _of_signals(source: Any, schema: SignalSchema, form: FileForm, strict: bool) -> NewRows:
+    signals, names = read_signals(source, schema, form)
+    return NewRows(signals, names)
+
+
+_SIGNALS = ReadModality(SignalSchema.from_dict, _of_signals)
+READ_MODALITIES: Mapping[Kind, ReadModality] = {
+    "table": ReadModality(TableSchema.from_dict, _of_table),
+    "image": _SIGNALS,
+    "sequence": _SIGNALS,
+}
+
+
+def read_new_rows(source: Any, schema: AnySchema, form: FileForm, *, strict: bool = False) -> NewRows:
+    """New rows for a model with this schema; UserError where a column is missing or rows have another shape.
+
+    strict: refuse a table with a column that is unlike the training rows in form.
+    """
+    return READ_MODALITIES[schema.kind].new_rows(source, schema, form, strict)
+
+
+def schema_from_dict(data: Mapping[str, Any]) -> AnySchema:
+    """The schema that ``to_dict`` of any kind of it wrote."""
+    # a table's schema has no kind: models of the first release have none
+    return READ_MODALITIES[data.get("kind", "table")].schema_of(data)
