@@ -5,6 +5,7 @@ The public names load what they need when they are first used: importing the pac
 
 from __future__ import annotations
 
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from advisor.objectives.trial import Outcome, SignalRows, Trial
     from advisor.runs.model import load_model
     from advisor.workflows.recommend import measure, recommend
-    from advisor.workflows.tune import finish, fit, tune
+    from advisor.workflows.tune import finish, train, tune
 
     __version__: str
 
@@ -27,7 +28,7 @@ _HOMES = {
     "recommend": "advisor.workflows.recommend",
     "inspect": "advisor.checks.inspection",
     "finish": "advisor.workflows.tune",
-    "fit": "advisor.workflows.tune",
+    "train": "advisor.workflows.tune",
     "tune": "advisor.workflows.tune",
     "load_model": "advisor.runs.model",
     "DataFormWarning": "advisor.errors",
@@ -36,6 +37,8 @@ _HOMES = {
     "Trial": "advisor.objectives.trial",
     "UserError": "advisor.errors",
 }
+RENAMED = {"fit": "train"}
+"""Old names of public functions: they still work, with a note."""
 __all__ = [
     "DataFormWarning",
     "Outcome",
@@ -45,12 +48,12 @@ __all__ = [
     "__version__",
     "connect",
     "finish",
-    "fit",
     "image_root",
     "inspect",
     "load_model",
     "measure",
     "recommend",
+    "train",
     "tune",
 ]
 
@@ -58,6 +61,9 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         return _version()
+    if name in RENAMED:
+        warnings.warn(f"advisor.{name} is now advisor.{RENAMED[name]}", FutureWarning, stacklevel=2)
+        name = RENAMED[name]
     if name not in _HOMES:
         raise AttributeError(f"module 'advisor' has no attribute '{name}'")
     return getattr(import_module(_HOMES[name]), name)

@@ -213,7 +213,7 @@ class _AdvisorEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn ha
 
     def _fit_table(self, frame: pd.DataFrame, named: Mapping[str, str]) -> None:
         from advisor.runs.advice import read_run
-        from advisor.workflows.tune import fit, train_in_memory, tune
+        from advisor.workflows.tune import train, train_in_memory, tune
 
         features = [name for name in frame.columns if name not in named.values()]
         types = dict.fromkeys(self._categorical(features), "categorical")
@@ -242,7 +242,7 @@ class _AdvisorEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn ha
             out = Path(self.out) if self.out is not None else Path(scratch) / "run"
             options |= {"time_limit": self.time_limit, "progress": bool(self.verbose)}
             if not self.trials:
-                run = fit(frame, named[TARGET], out=out, **options)
+                run = train(frame, named[TARGET], out=out, **options)
             else:
                 alone = self.n_jobs in (None, 1)
                 where = {"executor": "in-process"} if alone else {"workers": _jobs(int(self.n_jobs or 1))}

@@ -6,7 +6,7 @@
 plain: nn.Conv2d, nn.BatchNorm2d and nn.Linear in place of our stacked layers, channels last, autocast
 to bfloat16, fused AdamW, gradients clipped where the advice says so, the rows in the GPU's memory
 (those of `stored` in the host's: a DataLoader of four processes, pinned), and a validation after each
-epoch, in batches of the same size. ours: ``advisor.training.loop.train`` with what the rules recommend
+epoch, in batches of the same size. ours: ``advisor.training.loop.train_epochs`` with what the rules recommend
 for such data beside a GPU, without changes to the images and not compiled. eager: the same without
 recording steps (``advisor/training/cuda_graphs.py``); full: in full precision; compiled: with torch.compile;
 changed: with the changes to the rows that the rules recommend. The folds of a table: ours trains them
@@ -41,7 +41,7 @@ from advisor.objectives.networks import splits_of
 from advisor.splits import Split
 from advisor.training import cuda_graphs, signal_inputs
 from advisor.training.batches import MemberRows
-from advisor.training.loop import build, train
+from advisor.training.loop import build, train_epochs
 from advisor.training.modalities import prepare
 from advisor.workflows.recommend import get_advice, reading_of
 
@@ -127,7 +127,7 @@ def ours(case: str, way: str) -> dict[str, float]:
     signal_inputs.DEVICE_BYTES = 0 if case == "stored" else DEVICE_BYTES
     cuda_graphs.WARM = 10**9 if way == "eager" else WARM
     inputs = prepare(configuration, data, splits, "cuda")
-    epochs = train(configuration, data, splits, seed=0, device="cuda", prepared=inputs)
+    epochs = train_epochs(configuration, data, splits, seed=0, device="cuda", prepared=inputs)
     return timed(epochs, sum(len(split.train) for split in splits))
 
 

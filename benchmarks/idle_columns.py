@@ -41,7 +41,7 @@ def measure(folder: Path, rows: int, draw: int, idle: int, rate: float) -> dict[
     train, test = both[: len(train)], both[len(train) :]
     with tempfile.TemporaryDirectory() as out:
         fixed = {"column_scale_rate": rate}
-        run = advisor.fit(train, target, test=test, seed=draw, fixed=fixed, out=Path(out) / "run")
+        run = advisor.train(train, target, test=test, seed=draw, fixed=fixed, out=Path(out) / "run")
     losses = {entry["name"]: entry["loss"] for entry in run.document["test"]["results"]}
     return {
         "set": folder.name,

@@ -54,7 +54,7 @@ def measure(folder: Path, seed: int, treatment: str, development: bool) -> dict:
             rows[np.sort(order[rows.height // 4 :])].write_csv(train)
             rows[np.sort(order[: rows.height // 4])].write_csv(test)
         begun = time.monotonic()
-        run = advisor.fit(train, target, test=test, seed=seed, fixed=fixed, out=Path(out) / "run")
+        run = advisor.train(train, target, test=test, seed=seed, fixed=fixed, out=Path(out) / "run")
         result = run.document["test"]["results"][0]
     return {
         "set": folder.name,

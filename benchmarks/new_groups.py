@@ -79,7 +79,7 @@ def measure(name: str, draw: int, way: str) -> dict:
             "without": [WITHOUT[way]] if way in WITHOUT else [],
             "group_column": things if name in FEW else None,
         }
-        run = advisor.fit(train_file, target, test=test_file, seed=draw, out=Path(out) / "run", **options)
+        run = advisor.train(train_file, target, test=test_file, seed=draw, out=Path(out) / "run", **options)
         found = yaml.safe_load((run.folder / "recommendation.yaml").read_text())["data"]["group_column"]
     result, estimate = run.document["test"]["results"][0], run.document["estimate"]
     return {

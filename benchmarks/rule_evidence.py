@@ -43,7 +43,7 @@ def trained(folder: Path, rows: int, draw: int, without: Sequence[str]) -> dict[
     train, test, target = drawn(folder, draw, rows)
     begun = time.monotonic()
     with tempfile.TemporaryDirectory() as out:
-        run = advisor.fit(train, target, test=test, seed=draw, without=list(without), out=Path(out) / "run")
+        run = advisor.train(train, target, test=test, seed=draw, without=list(without), out=Path(out) / "run")
     loss = next(entry["loss"] for entry in run.document["test"]["results"] if entry["name"] == "network")
     seconds = time.monotonic() - begun
     return {

@@ -107,7 +107,7 @@ def measure(folder: Path, seed: int, trials: int, way: str) -> dict:
         if trials:
             run = advisor.tune(source, target, trials=trials, executor="in-process", **options)
         else:
-            run = advisor.fit(source, target, **options)
+            run = advisor.train(source, target, **options)
     results, estimate = run.document["test"]["results"], run.document["estimate"]
     loss, final = results[0]["loss"], run.document["final"]
     return {

@@ -77,7 +77,7 @@ def measure(name: str, seed: int, what: str, trials: int, executor: str) -> dict
         if trials:
             run = advisor.tune(source, target, trials=trials, executor=executor, **options)
         else:
-            run = advisor.fit(source, target, **options)
+            run = advisor.train(source, target, **options)
     document = run.document
     own = document["test"]["results"][0]
     return {

@@ -62,7 +62,7 @@ def measure(folder: Path, draw: int, variant: str) -> dict[str, Any]:
     )
     begun = time.monotonic()
     with tempfile.TemporaryDirectory() as out:
-        run = advisor.fit(train, target, test=test, seed=draw, fixed=fixed, out=Path(out) / "run")
+        run = advisor.train(train, target, test=test, seed=draw, fixed=fixed, out=Path(out) / "run")
     losses = {entry["name"]: entry["loss"] for entry in run.document["test"]["results"]}
     row: dict[str, Any] = {"set": folder.name, "draw": draw, "variant": variant, "network": losses["network"]}
     return row | {

@@ -60,7 +60,7 @@ def measure(folder: Path, rows: int, draw: int, way: str) -> dict[str, Any]:
         both = both.with_columns(remarks(both[target], which, np.random.default_rng(draw)))
         train, test = both[: len(train)], both[len(train) :]
     with tempfile.TemporaryDirectory() as out:
-        run = advisor.fit(train, target, test=test, seed=draw, out=Path(out) / "run", **options)
+        run = advisor.train(train, target, test=test, seed=draw, out=Path(out) / "run", **options)
         reading = yaml.safe_load((Path(out) / "run" / "recommendation.yaml").read_text())["data"]
     losses = {entry["name"]: entry["loss"] for entry in run.document["test"]["results"]}
     left_out = reading["types"].get("remark") == "identifier"

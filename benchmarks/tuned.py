@@ -47,7 +47,7 @@ def measure(folder: Path, seed: int, trials: int) -> dict:
             folder / "train.csv", target, trials=trials, out=Path(out) / "tuned", **options
         )
         seconds = time.monotonic() - begun
-        fitted = advisor.fit(folder / "train.csv", target, out=Path(out) / "alone", **options)
+        fitted = advisor.train(folder / "train.csv", target, out=Path(out) / "alone", **options)
         by_row = losses_of(searched.model, folder / "test.csv") - losses_of(fitted.model, folder / "test.csv")
     tuned, alone = searched.document, fitted.document
     estimate, network = tuned["estimate"], tuned["test"]["results"][0]["loss"]

@@ -56,7 +56,7 @@ def measure(folder: Path, seed: int, dev: bool) -> dict:
     options = {"test": test, "seed": seed, "test_fraction": 0.25}
     with tempfile.TemporaryDirectory() as out:
         begun = time.monotonic()
-        run = advisor.fit(source, target, out=Path(out) / "run", **options)
+        run = advisor.train(source, target, out=Path(out) / "run", **options)
         seconds = time.monotonic() - begun
     table = load_table(source, target, **options)
     losses = {entry["name"]: entry["loss"] for entry in run.document["test"]["results"]}

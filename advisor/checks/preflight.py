@@ -32,7 +32,7 @@ from advisor.objectives.networks import splits_of
 from advisor.rules import shipped
 from advisor.runs.advice import Advice
 from advisor.splits import Split
-from advisor.training.loop import train
+from advisor.training.loop import train_epochs
 from advisor.training.modalities import cost_of
 from advisor.training.optimizer import pass_and_optimizer
 
@@ -453,7 +453,7 @@ def check_one_batch(subject: Subject, *, deadline: float, clock: Callable[[], fl
     configuration = without_help(subject.configuration, subject.data)
     configuration |= {"batch_size": len(rows), "epochs": BATCH_STEPS, "patience": BATCH_STEPS}
     losses: list[float] = []
-    for epoch in train(
+    for epoch in train_epochs(
         configuration, batch, [Split(everyone, everyone)], seed=subject.seed, device=subject.device
     ):
         losses.append(epoch.validation_loss)
@@ -536,7 +536,7 @@ def _trained_losses(
 ) -> NDArray[np.float64]:
     """The validation rows' losses at the best epoch of a short training."""
     short = dict(configuration) | {"epochs": epochs, "patience": epochs}
-    run = train(short, data, [subject.split], seed=subject.seed, device=subject.device)
+    run = train_epochs(short, data, [subject.split], seed=subject.seed, device=subject.device)
     while True:
         try:
             next(run)
@@ -604,7 +604,7 @@ def check_no_leak(subject: Subject, *, deadline: float, clock: Callable[[], floa
             "no-leak", None, f"{len(split.validation)} validation rows are too few to tell a leak from luck"
         )
     trained, validated, epochs = float("inf"), float("inf"), 0
-    for epoch in train(configuration, data, [split], seed=subject.seed, device=subject.device):
+    for epoch in train_epochs(configuration, data, [split], seed=subject.seed, device=subject.device):
         trained, validated, epochs = epoch.train_loss, epoch.validation_loss, epoch.number
         if trained <= LEARNT * constant or clock() > deadline:
             break

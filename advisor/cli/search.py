@@ -34,7 +34,7 @@ def train(data: str, as_json: bool, out: str | None, target: str | None, **optio
 
     DATA is as for recommend, or a run folder.
     """
-    from advisor import fit as train_run
+    from advisor import train as train_run
 
     show_result(train_run(data, target, out=out, **given(options)), as_json)
 
@@ -76,9 +76,7 @@ def tune(data: str, trials: int, as_json: bool, out: str | None, target: str | N
     from advisor import tune as tune_run
 
     with stdout_kept(as_json):
-        result = tune_run(
-            data, target, trials=trials, out=out, begun=process_began(), **given(options)
-        )
+        result = tune_run(data, target, trials=trials, out=out, begun=process_began(), **given(options))
     leave_interrupted(result, trials)
     show_result(result, as_json)
 

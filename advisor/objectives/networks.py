@@ -63,13 +63,13 @@ class TrainingObjective:
         self._prepared: dict[Any, Prepared] = {}
 
     def __call__(self, job: Job) -> Generator[tuple[int, float], None, TrainingResult]:
-        from advisor.training.loop import train
+        from advisor.training.loop import train_epochs
 
         asked = TrainingJob.of(job)
         splits = self._splits(asked)
         # Processes that share a batch must all stop in the same step, and their clocks differ.
         used = asked.time_used() if self.ranks.world == 1 else lambda: 0.0
-        epochs = train(
+        epochs = train_epochs(
             asked.configuration,
             self.data,
             splits,

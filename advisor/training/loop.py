@@ -1,5 +1,5 @@
 """One configuration on some splits: losses epoch by epoch, then the fitted
-stack. The loop stands whole in ``train``.
+stack. The loop stands whole in ``train_epochs``.
 
 Nothing here assumes that it owns the process: configuration, data, seed and device are arguments, no global
 random generator is read or seeded, and no thread count is set.
@@ -111,7 +111,7 @@ class Fitted:
         return TargetScale(self.target_mean, self.target_scale, self.target_range, self.target_knee)
 
 
-def train(
+def train_epochs(
     configuration: Mapping[str, Any],
     data: Dataset,
     splits: Sequence[Split],

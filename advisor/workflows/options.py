@@ -13,8 +13,8 @@ Label = str | int | tuple[Any, ...]
 
 
 class ReadingOptions(TypedDict, total=False):
-    """The keywords of ``measure``, ``recommend``, ``fit`` and ``tune`` that say how to read the data, and by
-    which rules to advise; the fields of ``advice.Reading``."""
+    """The keywords of ``measure``, ``recommend``, ``train`` and ``tune`` that say how to read the data and
+    by which rules to advise; the fields of ``advice.Reading``."""
 
     test: Any
     types: Mapping[Label, str]

@@ -1,4 +1,4 @@
-"""``fit`` and ``tune`` from end to end: the one place where the knowledge and the training meet.
+"""``train`` and ``tune`` from end to end: the one place where the knowledge and the training meet.
 
 The rest is imported inside the functions: what reads data while Ray starts, what trains after
 the search where that will do. Until the first trial runs, two seconds of importing torch here
@@ -66,7 +66,7 @@ class RunResult:
 
 @takes_reading_options
 @as_ctrl_c()
-def fit(
+def train(
     data: Source,
     target: Target = None,
     *,
@@ -102,7 +102,7 @@ def fit(
 def train_in_memory(
     data: Source, target: Target, time_limit: float | None, progress: bool, options: Mapping[str, Any]
 ) -> tuple[Advice, Model, dict[str, Any]]:
-    """As ``fit``, without a run folder: the advice, the model, and what result.json would hold."""
+    """As ``train``, without a run folder: the advice, the model, and what result.json would hold."""
     begun = time.monotonic()
     _check_limits(1, time_limit, None, "joint")
     from advisor.workflows.recommend import get_advice, reading_of, with_target
@@ -176,7 +176,7 @@ def tune(
         name, package.module:function; the model is then yours, and the result has none.
     working_dir: the folder to import it from, sent to a cluster's workers.
     storage: the URL of a database to keep the study in, in place of the journal file; a run folder remembers
-        it, without its password. data, target, out and options are those of ``fit``.
+        it, without its password. data, target, out and options are those of ``train``.
     progress: whether a bar (in a terminal or a notebook) or a line per trial is
         written to stderr.
     begun: since when time_limit counts and the run is timed, on time.monotonic's clock; None

@@ -53,7 +53,7 @@ TARGETS = {
 @pytest.mark.parametrize("kind", TARGETS)
 def test_labels_of_a_frame_come_back_with_its_values_and_type(kind, numbers, tmp_path):
     data = frame(numbers, TARGETS[kind](hit(numbers)))
-    run = advisor.fit(data, "y", out=tmp_path / "run", fixed={"epochs": 2, "folds": 2})
+    run = advisor.train(data, "y", out=tmp_path / "run", fixed={"epochs": 2, "folds": 2})
     given_values, plain = set(data["y"].tolist()), data["y"].to_numpy()
     for model in (run.model, advisor.load_model(tmp_path / "run")):
         predicted = model.predict(data)
@@ -77,7 +77,7 @@ def test_polars_frames_and_arrays_of_labels_too(numbers, tmp_path):
     assert load_table(tmp_path / "data.parquet", "y").schema.given.dtype == "bool"
     images = np.random.default_rng(0).integers(0, 255, (80, 8, 8)).astype(np.uint8)
     np.savez(tmp_path / "images.npz", X=images, y=images[:, 0, 0] > 127)
-    model = advisor.fit(tmp_path / "images.npz", out=tmp_path / "run", fixed={"epochs": 1}).model
+    model = advisor.train(tmp_path / "images.npz", out=tmp_path / "run", fixed={"epochs": 1}).model
     assert model.classes.tolist() == [False, True] and model.predict(images).dtype == bool
 
 
@@ -119,7 +119,7 @@ def test_predictions_of_a_csv_are_spelled_as_there(numbers, tmp_path, capsys):
     from advisor.cli.main import _run
 
     path = written(tmp_path, numbers, np.where(hit(numbers), "1.10", "1.1"))
-    advisor.fit(path, "y", out=tmp_path / "run", fixed={"epochs": 20, "folds": 2})
+    advisor.train(path, "y", out=tmp_path / "run", fixed={"epochs": 20, "folds": 2})
     assert _run(["predict", str(tmp_path / "run"), str(path), "--out", str(tmp_path / "out.csv")]) == 0
     lines = (tmp_path / "out.csv").read_text().splitlines()
     assert lines[0] == "prediction,probability_1.1,probability_1.10"

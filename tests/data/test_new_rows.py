@@ -148,7 +148,7 @@ def test_the_command_line_and_python_tell_of_it(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     ROWS_READ.write_csv("rows.csv")
     ROWS_READ.with_columns(date=pl.Series(as_dates("%d.%m.%Y"))).write_csv("other.csv")
-    advisor.fit("rows.csv", "y", out="run", fixed=FAST)
+    advisor.train("rows.csv", "y", out="run", fixed=FAST)
     capfd.readouterr()
     answers = []
     for rows, told in (("rows.csv", 0), ("other.csv", 1)):

@@ -207,7 +207,7 @@ def test_one_group_left_to_train_on_is_told_with_what_to_do(tmp_path):
     advised = advisor.recommend(rows, "y", group_column="person")
     assert "whole groups" not in advised.provenance["validation"].because
     with pytest.raises(advisor.errors.UserError, match="give rows of more groups"):
-        advisor.fit(rows, "y", group_column="person", out=tmp_path / "run")
+        advisor.train(rows, "y", group_column="person", out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -223,7 +223,7 @@ def test_series_of_few_groups_are_cross_validated(tmp_path):
 
 def test_a_model_of_groups_is_trained_and_judged_on_new_ones(tmp_path):
     train, test = parted(panel())
-    run = advisor.fit(train, "y", test=test, out=tmp_path / "run", fixed={"epochs": 3, "final_members": 1})
+    run = advisor.train(train, "y", test=test, out=tmp_path / "run", fixed={"epochs": 3, "final_members": 1})
     assert run.document["test"]["rows"] == len(test) and run.document["estimate"]["mean"] > 0
 
 

@@ -255,7 +255,7 @@ def test_weights_reach_the_validation_loss_and_only_it():
     from dataclasses import replace
 
     from advisor.splits import make_splits
-    from advisor.training.loop import train
+    from advisor.training.loop import train_epochs
 
     data = load_table(frame(), "y", test=frame(seed=1)).dataset("train")
     splits = make_splits(data, scheme="holdout", folds=5, fraction=0.3, seed=0)
@@ -264,7 +264,7 @@ def test_weights_reach_the_validation_loss_and_only_it():
     curves = []
     for own in (data, replace(data, weights=np.ones(len(data))), replace(data, weights=weights)):
         curves.append(
-            [(epoch.train_loss, epoch.validation_loss) for epoch in train(configuration, own, splits, seed=0)]
+            [(epoch.train_loss, epoch.validation_loss) for epoch in train_epochs(configuration, own, splits, seed=0)]
         )
     assert curves[0] == curves[1]
     assert [loss for loss, _ in curves[0]] == [loss for loss, _ in curves[2]]
@@ -275,10 +275,10 @@ def test_weights_reach_the_validation_loss_and_only_it():
 def test_training_with_weights_runs_to_the_end(tmp_path):
     test = frame(60, seed=1).with_columns(x0=pl.col("x0") + 1.2)
     fixed = {"validation_weights": "like_test", "epochs": 2, "hidden_layers": 1}
-    run = advisor.fit(frame(120), "y", test=test, out=tmp_path / "run", fixed=fixed)
+    run = advisor.train(frame(120), "y", test=test, out=tmp_path / "run", fixed=fixed)
     assert math.isfinite(run.document["estimate"]["mean"])
     with pytest.raises(UserError, match="needs a test table"):
-        advisor.fit(frame(120), "y", out=tmp_path / "other", fixed=fixed)
+        advisor.train(frame(120), "y", out=tmp_path / "other", fixed=fixed)
 
 
 def test_the_test_target_changes_nothing():

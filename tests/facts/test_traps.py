@@ -209,7 +209,7 @@ def test_a_text_that_tells_of_the_target_is_used(task):
 
 def test_a_model_reads_words_in_new_rows(tmp_path):
     frame = remarked(telling=True)
-    advisor.fit(frame, "y", out=tmp_path / "run", fixed={"epochs": 20, "validation": "holdout"})
+    advisor.train(frame, "y", out=tmp_path / "run", fixed={"epochs": 20, "validation": "holdout"})
     row = frame.head(1)
     told = pl.concat([row.with_columns(remark=pl.lit(text)) for text in ("high", "low")])
     high, low = load_model(tmp_path / "run").predict_proba(told)[:, 1]

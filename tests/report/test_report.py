@@ -117,7 +117,7 @@ def hostile(tmp_path_factory):
         pl.col("y").replace({"yes": "=1+1", "no": "</script><script>"}),
     )
     frame.rename({"y": TARGET}).write_parquet(folder / "<b>.parquet")
-    advisor.fit(str(folder / "<b>.parquet"), TARGET, out=folder / "run", fixed=FAST)
+    advisor.train(str(folder / "<b>.parquet"), TARGET, out=folder / "run", fixed=FAST)
     return folder / "run"
 
 
@@ -529,7 +529,7 @@ def regression(y):
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
     out = tmp_path_factory.mktemp("regression") / "run"
-    advisor.fit(regression(lambda z: z), "y", out=out, fixed=FAST, progress=False)
+    advisor.train(regression(lambda z: z), "y", out=out, fixed=FAST, progress=False)
     return out
 
 
@@ -607,7 +607,7 @@ def test_no_fact_that_was_not_measured_breaks_the_page(measured):
     ids=["far from 0", "tiny", "huge", "all but one equal"],
 )
 def test_a_target_of_any_offset_and_scale_trains_as_well(y, measured, tmp_path):
-    run = advisor.fit(regression(y), "y", task="regression", out=tmp_path / "run", fixed=FAST, progress=False)
+    run = advisor.train(regression(y), "y", task="regression", out=tmp_path / "run", fixed=FAST, progress=False)
     assert (tmp_path / "run" / "report.html").is_file()
     r2, standard = (
         found["test"]["results"][0]["r2"] for found in (run.document, read_json(measured / "result.json"))

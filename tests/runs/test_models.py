@@ -22,7 +22,7 @@ from advisor.rules import shipped
 from advisor.runs.model import Model, fit_temperature, load_model, model_files, tempered
 from advisor.splits import make_splits
 from advisor.tasks import BINARY, MULTICLASS, REGRESSION, SMALLEST_PROBABILITY
-from advisor.training.loop import train
+from advisor.training.loop import train_epochs
 
 SPACE = shipped.base_space()
 FILES = ["model.json", "weights.safetensors", "checksums.json"]
@@ -50,7 +50,7 @@ def frame(task, rows=90, seed=0):
 
 def trained(configuration, data, seed=0, members=1):
     splits = make_splits(data, scheme="kfold", folds=2, fraction=0.2, seed=0)
-    epochs = train(configuration, data, splits, seed=seed, members=members)
+    epochs = train_epochs(configuration, data, splits, seed=seed, members=members)
     while True:
         try:
             next(epochs)

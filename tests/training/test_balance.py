@@ -12,7 +12,7 @@ from advisor.rules import shipped
 from advisor.splits import Split
 from advisor.tasks import BINARY
 from advisor.training.class_balance import NEIGHBOURS, ClassBalance
-from advisor.training.loop import train
+from advisor.training.loop import train_epochs
 
 KINDS = ("none", "reweight", "focal", "oversample", "noise", "smote", "classifier_retraining")
 SMALL = {
@@ -38,7 +38,7 @@ def rare(rows=3000, share=0.04, seed=0):
 
 def fitted(data, rows=2000, seed=0, **changes):
     split = Split(np.arange(rows), np.arange(rows, len(data)))
-    run = train(configuration(**changes), data, [split], seed=seed)
+    run = train_epochs(configuration(**changes), data, [split], seed=seed)
     epochs = []
     while True:
         try:
@@ -184,8 +184,8 @@ def runs(tmp_path_factory):
     )
     folder = tmp_path_factory.mktemp("balance")
     plain = {"epochs": 15, "validation": "holdout"}
-    advised = advisor.fit(frame, "y", out=folder / "advised", fixed=plain)
-    usual = advisor.fit(frame, "y", out=folder / "usual", fixed={**plain, "decision": "most_likely"})
+    advised = advisor.train(frame, "y", out=folder / "advised", fixed=plain)
+    usual = advisor.train(frame, "y", out=folder / "usual", fixed={**plain, "decision": "most_likely"})
     return frame, advised, usual
 
 

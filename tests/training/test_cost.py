@@ -15,7 +15,7 @@ from advisor.networks.cost import (
 )
 from advisor.networks.tables import TableNetwork
 from advisor.objectives.networks import training_work
-from advisor.training.loop import train
+from advisor.training.loop import train_epochs
 from advisor.training.modalities import prepare
 from advisor.training.preprocessing import Preprocessor
 
@@ -105,7 +105,7 @@ def test_an_epochs_work_grows_with_what_it_should():
 
 
 def run(configuration, data, **more):
-    losses, epochs = [], train(configuration, data, folds(data), seed=0, **more)
+    losses, epochs = [], train_epochs(configuration, data, folds(data), seed=0, **more)
     while True:
         try:
             losses.append(next(epochs).validation_loss)

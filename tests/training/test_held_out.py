@@ -9,7 +9,7 @@ from advisor.dataset import Dataset, Features
 from advisor.rules.shipped import base_space
 from advisor.splits import make_splits
 from advisor.training.batches import PARTS, HeldOut
-from advisor.training.loop import train
+from advisor.training.loop import train_epochs
 
 
 def followed(losses, weight, going=None):
@@ -78,7 +78,7 @@ def test_on_noise_they_are_not_better_than_a_constant_where_the_best_epoch_is(ta
         data = Dataset(features, target, task, ("no", "yes") if task == "binary" else ())
         loss = "cross_entropy" if task == "binary" else "mean_squared_error"
         asked = {"epochs": 15, "learning_rate": 0.01, "output_init": "zero", "loss": loss, "batch_size": 32}
-        loop = train(
+        loop = train_epochs(
             base_space().complete(asked),
             data,
             make_splits(data, scheme="kfold", folds=5, fraction=0.2, seed=0),

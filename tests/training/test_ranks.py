@@ -15,7 +15,7 @@ from advisor.errors import UserError
 from advisor.rules import shipped
 from advisor.splits import everything, make_splits
 from advisor.training.data_parallel import Ranks
-from advisor.training.loop import train
+from advisor.training.loop import train_epochs
 
 WORLD = 2
 ALIKE = {
@@ -75,7 +75,7 @@ def trained(configuration, data, ranks, **options):
 
 
 def run(configuration, data, splits, ranks, **options):
-    epochs, losses = train(configuration, data, splits, seed=3, ranks=ranks, **options), []
+    epochs, losses = train_epochs(configuration, data, splits, seed=3, ranks=ranks, **options), []
     while True:
         try:
             epoch = next(epochs)

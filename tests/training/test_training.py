@@ -12,7 +12,7 @@ from advisor.dataset import Dataset, Features
 from advisor.networks import tables
 from advisor.rules import shipped
 from advisor.splits import Split, everything, make_splits
-from advisor.training.loop import train
+from advisor.training.loop import train_epochs
 from advisor.training.modalities import prepare
 from advisor.training.optimizer import learning_rate
 from advisor.training.targets import squeezed, stretched
@@ -72,7 +72,7 @@ def holdout(data, fraction=0.25):
 
 
 def run(configuration, data, splits=None, seed=0, **more):
-    epochs, generator = [], train(configuration, data, splits or folds(data), seed=seed, **more)
+    epochs, generator = [], train_epochs(configuration, data, splits or folds(data), seed=seed, **more)
     while True:
         try:
             epochs.append(next(generator))
@@ -225,7 +225,7 @@ def test_two_trainings_that_take_turns_do_not_disturb_each_other():
     """The generators of one process are asked epoch by epoch, in any order."""
     data = mixed()
     alone = run(RANDOM, data)[0]
-    first, second = (train(RANDOM, data, folds(data), seed=seed) for seed in (0, 1))
+    first, second = (train_epochs(RANDOM, data, folds(data), seed=seed) for seed in (0, 1))
     turns = [(next(first), next(second)) for _ in range(RANDOM["epochs"])]
     assert [turn[0] for turn in turns] == alone
 

@@ -51,7 +51,7 @@ def test_x_and_y_are_data_too(form, frame):
     assert (facts.values["features"], facts.values["task"]) == (2, "binary")
 
 
-@pytest.mark.parametrize("call", [advisor.recommend, advisor.measure, advisor.fit, advisor.tune])
+@pytest.mark.parametrize("call", [advisor.recommend, advisor.measure, advisor.train, advisor.tune])
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -71,7 +71,7 @@ def test_what_is_no_x_and_y_is_one_line(call, arguments, says, frame, tmp_path, 
     assert "\n" not in str(told.value) and not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("call", [advisor.recommend, advisor.measure, advisor.fit])
+@pytest.mark.parametrize("call", [advisor.recommend, advisor.measure, advisor.train])
 @pytest.mark.parametrize("read", [lambda frame: frame, pl.from_pandas])
 def test_without_a_target_the_columns_are_named(call, read, frame, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -86,7 +86,7 @@ def test_the_public_names_are_found_and_show_their_keywords(frame):
     fields = set(AdviceOptions.__dataclass_fields__)
     assert fields == set(ReadingOptions.__annotations__)
     assert {name: getattr(AdviceOptions(), name) for name in DEFAULTS} == dict(DEFAULTS)
-    for function in (advisor.measure, advisor.recommend, advisor.fit, advisor.tune):
+    for function in (advisor.measure, advisor.recommend, advisor.train, advisor.tune):
         assert fields <= set(inspect.signature(function).parameters)
         assert not any(p.kind is p.VAR_KEYWORD for p in inspect.signature(function).parameters.values())
 
@@ -96,7 +96,7 @@ def test_the_commands_have_the_options_of_the_functions():
     python_only = {"on_event", "on_phase", "on_note", "should_stop", "begun", "data", "target"}
     for name, function in {
         "recommend": advisor.recommend,
-        "train": advisor.fit,
+        "train": advisor.train,
         "tune": advisor.tune,
     }.items():
         options = {parameter.name for parameter in cli.get_command(click.Context(cli), name).params}
@@ -106,7 +106,7 @@ def test_the_commands_have_the_options_of_the_functions():
 
 def test_objects_show_themselves_in_a_line(frame, tmp_path):
     rec, facts = advisor.recommend(frame, "y"), advisor.measure(frame, "y")
-    run = advisor.fit(frame, "y", out=tmp_path / "run", fixed={"epochs": 2})
+    run = advisor.train(frame, "y", out=tmp_path / "run", fixed={"epochs": 2})
     table = load_table(frame, "y")
     origin = rec.provenance["learning_rate"]
     shown = [
@@ -118,7 +118,7 @@ def test_objects_show_themselves_in_a_line(frame, tmp_path):
 
 def test_progress_is_on_stderr_unless_it_is_switched_off(frame, tmp_path, capfd):
     options = {"fixed": {"epochs": 2, "validation": "holdout"}}
-    advisor.fit(frame, "y", out=tmp_path / "train", **options)
+    advisor.train(frame, "y", out=tmp_path / "train", **options)
     advisor.tune(frame, "y", out=tmp_path / "tune", trials=1, executor="in-process", **options)
     out, err = capfd.readouterr()
     assert (
@@ -126,7 +126,7 @@ def test_progress_is_on_stderr_unless_it_is_switched_off(frame, tmp_path, capfd)
         and "training: the recommendation alone" in err
         and "trial 0 (recommendation): complete, log loss" in err
     )
-    advisor.fit(frame, "y", out=tmp_path / "train2", progress=False, **options)
+    advisor.train(frame, "y", out=tmp_path / "train2", progress=False, **options)
     advisor.tune(
         frame, "y", out=tmp_path / "tune2", trials=1, executor="in-process", progress=False, **options
     )
@@ -138,7 +138,7 @@ def test_a_bar_moves_in_training_and_final_and_fits_a_narrow_terminal(frame, tmp
     run = (
         "import advisor, polars, sys; f = polars.read_csv(sys.argv[1]); o = {'epochs': 2, 'validation': "
         "'holdout'}; "
-        "advisor.fit(f, 'y', out=sys.argv[1] + '.1', fixed=o); "
+        "advisor.train(f, 'y', out=sys.argv[1] + '.1', fixed=o); "
         "advisor.tune(f, 'y', out=sys.argv[1] + '.2', trials=2, executor='in-process', fixed=o)"
     )
     frame.to_csv(tmp_path / "d.csv", index=False)
@@ -213,7 +213,7 @@ def test_images_and_series_are_x_and_y_too(shape, kind, labels):
 
 def test_a_model_of_arrays_predicts_arrays(frame, tmp_path):
     x, y = frame[["a", "b"]].to_numpy(), frame["y"].to_numpy()
-    model = advisor.fit(x, y, out=tmp_path / "run", fixed={"epochs": 2, "folds": 2}, progress=False).model
+    model = advisor.train(x, y, out=tmp_path / "run", fixed={"epochs": 2, "folds": 2}, progress=False).model
     assert (model.predict(x) == model.predict(pd.DataFrame(x, columns=["x0", "x1"]))).all()
     assert model.predict_proba(x).shape == (120, 2)
     for wrong in (x[:, :1], x[0], np.hstack([x, x])):
@@ -221,3 +221,9 @@ def test_a_model_of_arrays_predicts_arrays(frame, tmp_path):
             advisor.UserError, match=r"expected \(rows, 2\), the columns of the training rows"
         ):
             model.predict(wrong)
+
+
+def test_an_old_name_still_works_with_a_note():
+    with pytest.warns(FutureWarning, match=r"advisor\.fit is now advisor\.train"):
+        assert advisor.fit is advisor.train
+    assert "fit" not in dir(advisor)

@@ -177,7 +177,7 @@ def test_each_format_of_series_is_trained_and_predicted(here, layout):
             options |= {"id_column": "id", "time_column": "time"}
         frame.write_csv("waves.csv")
         source = "waves.csv"
-    run = advisor.fit(source, out="run", fixed=SMALL, **options)
+    run = advisor.train(source, out="run", fixed=SMALL, **options)
     assert run.document["task"] == "binary"
     model = advisor.load_model("run")
     assert len(model.predict(source)) == 40
@@ -198,14 +198,14 @@ def test_each_format_of_images_is_trained_and_predicted(here, layout):
     else:
         np.savez("deep.npz", images.astype(np.uint16) * 16, labels)
         source, options = "deep.npz", {}
-    run = advisor.fit(source, out="run", fixed=SMALL, **options)
+    run = advisor.train(source, out="run", fixed=SMALL, **options)
     assert run.document["task"] == "binary" and len(advisor.load_model("run").predict(source)) == 40
 
 
 def test_a_regression_of_series(here):
     x, y = waves(regression=True)
     np.savez("waves.npz", X=x, y=y)
-    run = advisor.fit("waves.npz", out="run", fixed=SMALL)
+    run = advisor.train("waves.npz", out="run", fixed=SMALL)
     assert run.document["task"] == "regression" and run.document["test"]["results"][0]["name"] == "network"
     assert advisor.load_model("run").predict(x).shape == (60,)
     assert "rows that it got most wrong" in Path("run/report.html").read_text()
@@ -228,7 +228,7 @@ def test_it_learns_what_there_is_to_learn(here):
         ("volts.npz", series),
     ):
         fixed = {**settings, "width": 8, "validation": "holdout", "final_members": 1}
-        run = advisor.fit(source, out=f"run-{source}", fixed=fixed)
+        run = advisor.train(source, out=f"run-{source}", fixed=fixed)
         assert run.document["test"]["results"][0]["accuracy"] > 0.85, source
 
 
@@ -238,7 +238,7 @@ def test_a_saved_model_predicts_the_same_bit_for_bit(here):
     x[::5, :, 20:] = np.nan
     x[3, 0, 4:6] = np.nan
     np.savez("waves.npz", X=x, y=y)
-    run = advisor.fit("waves.npz", out="run", fixed=SMALL)
+    run = advisor.train("waves.npz", out="run", fixed=SMALL)
     again = advisor.load_model("run")
     assert np.array_equal(run.model.predict_proba(x), again.predict_proba(x))
     alone = np.concatenate([again.predict_proba(x[i : i + 1]) for i in range(6)])
@@ -261,7 +261,7 @@ def test_members_of_folds_share_nothing_but_time(here):
     """Cross-validated series: every row is held out once, by the network that did not see it."""
     x, y = waves()
     np.savez("waves.npz", X=x, y=y)
-    run = advisor.fit(
+    run = advisor.train(
         "waves.npz", out="run", fixed={"epochs": 2, "width": 8, "folds": 3, "validation": "kfold"}
     )
     final = run.document["final"]["contenders"][0]
@@ -271,14 +271,14 @@ def test_members_of_folds_share_nothing_but_time(here):
 def test_treatments_of_rare_classes_that_make_up_rows_are_for_tables(here):
     np.savez("waves.npz", X=waves()[0], y=waves()[1])
     with pytest.raises(UserError, match="take oversample"):
-        advisor.fit("waves.npz", out="run", fixed={**SMALL, "class_balance": "smote"})
-    assert advisor.fit("waves.npz", out="run2", fixed={**SMALL, "class_balance": "oversample"}).model
+        advisor.train("waves.npz", out="run", fixed={**SMALL, "class_balance": "smote"})
+    assert advisor.train("waves.npz", out="run2", fixed={**SMALL, "class_balance": "oversample"}).model
 
 
 def test_what_cannot_be_trained_is_refused_before_anything_is(here):
     np.savez("waves.npz", X=waves()[0], y=waves()[1])
     with pytest.raises(UserError, match="nothing is left of an input of 32"):
-        advisor.fit("waves.npz", out="run", fixed={**SMALL, "stages": 6, "stem_stride": 4})
+        advisor.train("waves.npz", out="run", fixed={**SMALL, "stages": 6, "stem_stride": 4})
     advice = get_advice("waves.npz", None)
     large = {**advice.recommendation.configuration, "width": 512, "batch_size": 2048}
     assert "GB are free" in refusal(

@@ -64,7 +64,7 @@ def here(tmp_path, monkeypatch):
 def trained(request, tmp_path_factory):
     """A model of each task with the frame that it was trained on."""
     frame = table(task=request.param)
-    return advisor.fit(frame, "y", out=tmp_path_factory.mktemp("trained") / "run", fixed=FAST), frame
+    return advisor.train(frame, "y", out=tmp_path_factory.mktemp("trained") / "run", fixed=FAST), frame
 
 
 @pytest.fixture(scope="module")
@@ -380,7 +380,7 @@ def test_the_test_target_never_matters(here):
     advice = [advisor.recommend(train, "y", test=part).to_yaml() for part in (test, mixed)]
     assert advice[0] == advice[1]
     models = [
-        model_bytes(advisor.fit(train, "y", test=part, out=f"r{i}", fixed=FAST))
+        model_bytes(advisor.train(train, "y", test=part, out=f"r{i}", fixed=FAST))
         for i, part in enumerate((test, mixed))
     ]
     assert models[0] == models[1]
@@ -420,7 +420,7 @@ def test_the_order_of_options_and_rules_never_matters(here):
 
 
 def test_training_again_gives_the_same_bytes(here):
-    runs = [advisor.fit(table(), "y", out=name, fixed=FAST) for name in ("one", "two")]
+    runs = [advisor.train(table(), "y", out=name, fixed=FAST) for name in ("one", "two")]
     assert model_bytes(runs[0]) == model_bytes(runs[1])
 
 
@@ -680,32 +680,32 @@ def test_a_misspelt_option_of_the_api_is_named():
     with pytest.raises(advisor.UserError, match="did you mean 'seed'"):
         advisor.recommend(table(), "y", sed=3)
     with pytest.raises(advisor.UserError, match="did you mean 'group_column'"):
-        advisor.fit(table(), "y", groups_column="c")
+        advisor.train(table(), "y", groups_column="c")
 
 
 def test_a_run_on_a_frame_goes_on_with_the_frame(here):
     """A frame can't be found again by its name: the same call continues, and the
     folder alone says what it lacks."""
-    first = advisor.fit(table(), "y", out="run", fixed=FAST)
-    again = advisor.fit(table(), "y", out="run", fixed=FAST)
+    first = advisor.train(table(), "y", out="run", fixed=FAST)
+    again = advisor.train(table(), "y", out="run", fixed=FAST)
     assert model_bytes(first) == model_bytes(again)
     with pytest.raises(advisor.UserError):
-        advisor.fit("run")
+        advisor.train("run")
     with pytest.raises(advisor.UserError, match="other data"):
-        advisor.fit(table(seed=9), "y", out="run", fixed=FAST)
+        advisor.train(table(seed=9), "y", out="run", fixed=FAST)
     with pytest.raises(
         advisor.UserError, match="a run that was begun with --seed 0, not 3: give the same, or choose"
     ):
-        advisor.fit(table(), "y", out="run", fixed=FAST, seed=3)
+        advisor.train(table(), "y", out="run", fixed=FAST, seed=3)
 
 
 def test_a_run_can_be_reopened_from_another_folder(here, monkeypatch):
     """The path of the data is kept so that it is found from anywhere."""
     table().write_csv("d.csv")
-    advisor.fit("d.csv", "y", out="run", fixed=FAST)
+    advisor.train("d.csv", "y", out="run", fixed=FAST)
     (here / "elsewhere").mkdir()
     monkeypatch.chdir(here / "elsewhere")
-    assert advisor.fit("../run").model is not None
+    assert advisor.train("../run").model is not None
 
 
 def test_a_search_cut_short_by_the_time_limit_goes_on(here):
@@ -787,7 +787,7 @@ def test_the_latest_rows_validate_and_then_train(here, searched):
     if searched:
         result = advisor.tune(frame, "y", trials=2, executor="in-process", out="run", **options)
     else:
-        result = advisor.fit(frame, "y", out="run", **options)
+        result = advisor.train(frame, "y", out="run", **options)
     final = result.document["final"]
     assert all(1 <= epochs <= 60 for epochs in final["epochs_on_all_rows"])
     kept = advisor.load_model("run/model")
@@ -817,7 +817,7 @@ def test_a_final_trains_as_long_as_the_latest_rows_want_and_not_earlier_ones(her
         "fixed": {"epochs": 40, "validation": "holdout", "patience": 40, "dropout": 0.0},
     }
     tuned = advisor.tune(frame, "y", trials=1, executor="in-process", out="tuned", **options).document
-    alone = advisor.fit(frame, "y", out="alone", **options).document
+    alone = advisor.train(frame, "y", out="alone", **options).document
     assert tuned["final"]["winner"] == "recommendation"
     [tuned_for], [alone_for] = tuned["final"]["epochs_on_all_rows"], alone["final"]["epochs_on_all_rows"]
     # The latest rows hold a word that no earlier one has: the longer the earlier ones are learnt, the worse.
@@ -825,7 +825,7 @@ def test_a_final_trains_as_long_as_the_latest_rows_want_and_not_earlier_ones(her
 
 
 def test_folds_drawn_at_random_are_the_model_themselves(here):
-    result = advisor.fit(table(), "y", out="run", fixed=FAST)
+    result = advisor.train(table(), "y", out="run", fixed=FAST)
     assert result.document["final"]["epochs_on_all_rows"] is None
     assert "then trained again" not in Path("run/report.html").read_text()
 
