@@ -25,6 +25,7 @@ from advisor.service.base.settings import DEFAULT_PROJECT, ServiceSettings
 from advisor.service.base.store import Store, now
 from advisor.service.jobs import routes as runs
 from advisor.service.jobs.queueing import GONE_ON, RunQueue
+from advisor.service.pages import routes as pages
 from advisor.service.routes import accounts, advice, datasets
 from advisor.service.routes.datasets import ReadingPlaces
 from advisor.service.studies import routes as studies
@@ -76,7 +77,7 @@ def make_app(settings: ServiceSettings) -> FastAPI:
     )
     app.state.service = state
     add_problem_handlers(app)
-    for part in (accounts, datasets, advice, studies, runs):
+    for part in (accounts, datasets, advice, studies, runs, pages):
         app.include_router(part.router)
     _add_own_routes(app)
     return app

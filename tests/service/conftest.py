@@ -8,7 +8,7 @@ from serving import make_client
 
 @pytest.fixture(scope="session")
 def client(tmp_path_factory):
-    with make_client(tmp_path_factory.mktemp("service")) as one:
+    with make_client(tmp_path_factory.mktemp("service"), run_workers=0) as one:
         yield one
 
 

@@ -33,7 +33,7 @@ HEADERS = {
 }
 REQUEST_ID = re.compile(r"[\w.-]{8,64}")
 SAFE = ("GET", "HEAD", "OPTIONS")
-LONG_PATHS = re.compile(r"/v1/datasets/[^/]+/content|/v1/runs/[^/]+/predict")
+LONG_PATHS = re.compile(r"/v1/datasets/[^/]+/content|(?:/v1)?/runs/[^/]+/predict")
 """Bodies of these are data: they have a bound of their own."""
 BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 LOG = logging.getLogger("advisor.service")

@@ -85,7 +85,7 @@ class RunQueue:
         kept = json.dumps({**request, "attempt": attempt})
         if not self._change(row, "queued", **values, request=kept):
             return  # another server was quicker
-        folder = folder_of(self._state, row)
+        folder = run_folder_of(self._state, row)
         order = JobOrder(request["trials"], request["seconds"], request["strategy"], self._executor())
         try:
             self._launcher.start(row["id"], attempt, folder, order)
@@ -97,7 +97,7 @@ class RunQueue:
         return self._state.settings.executor
 
     def _follow(self, row: RowMapping) -> None:
-        request, folder = json.loads(row["request"]), folder_of(self._state, row)
+        request, folder = json.loads(row["request"]), run_folder_of(self._state, row)
         attempt = request["attempt"]
         if self._launcher.runs(row["id"], attempt, folder):
             if row["state"] == "stopping" and not RunFolder(folder).stop_request.exists():
@@ -139,7 +139,7 @@ def next_runs(
     return chosen
 
 
-def folder_of(state: ServiceState, row: RowMapping) -> Path:
+def run_folder_of(state: ServiceState, row: RowMapping) -> Path:
     """The run folder of a row."""
     return project_folder(state, str(row["project"])) / "runs" / str(row["id"])
 

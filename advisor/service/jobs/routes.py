@@ -46,7 +46,7 @@ from advisor.service.base.problems import Problem
 from advisor.service.base.security import Principal, note_action
 from advisor.service.base.store import new_id, now
 from advisor.service.jobs.predictor import PREDICTOR
-from advisor.service.jobs.queueing import GONE_ON, folder_of, last_words, standing_of
+from advisor.service.jobs.queueing import GONE_ON, last_words, run_folder_of, standing_of
 from advisor.service.routes.advice import REPORT_POLICY, Known, known_advice
 from advisor.workflows.status import request_stop
 
@@ -127,7 +127,7 @@ async def create_run(
     known = await known_advice(state, who, body.recommendation)
     row: dict[str, Any] = {"id": new_id("rn"), "project": who.project, "created": now()}
     identity = DataIdentity(**json.loads(advised["options"])["identity"])
-    folder = folder_of(state, row)  # type: ignore[arg-type]  # a mapping is all it takes
+    folder = run_folder_of(state, row)  # type: ignore[arg-type]  # a mapping is all it takes
     await asyncio.to_thread(_write_run, folder, known, identity)
     seconds = body.seconds or limits.run_seconds
     asked = {"trials": body.trials, "seconds": seconds, "strategy": body.strategy}
@@ -174,7 +174,7 @@ async def get_run(request: Request, run_id: str, who: Reader, state: State) -> R
 async def watched_run(state: ServiceState, who: Principal, run_id: str) -> dict[str, Any]:
     """A run with where its search stands."""
     row = await row_of(state, tables.runs, who, run_id, "run")
-    folder = folder_of(state, row)
+    folder = run_folder_of(state, row)
     standing = await asyncio.to_thread(standing_of, folder)
     log = (await asyncio.to_thread(last_words, folder)).replace(str(state.settings.data.resolve()), "")
     search = None
@@ -205,7 +205,7 @@ async def stop_run(request: Request, run_id: str, who: Runner, state: State) -> 
     """Ask a run to stop; what it has finished is kept, and resume goes on with it."""
     row = await row_of(state, tables.runs, who, run_id, "run")
     await _to(state, who, request, row, {"queued": "stopped", "running": "stopping"}, "run.stop")
-    await asyncio.to_thread(request_stop, RunFolder(folder_of(state, row)), 0)
+    await asyncio.to_thread(request_stop, RunFolder(run_folder_of(state, row)), 0)
     return shown_run(await row_of(state, tables.runs, who, run_id, "run"))
 
 
@@ -251,7 +251,7 @@ async def delete_run(request: Request, run_id: str, who: Admin, state: State) ->
         note_action(connection, who, "run.delete", run_id, request.state.request_id)
 
     await state.store.writing(write)
-    await asyncio.to_thread(shutil.rmtree, folder_of(state, row), ignore_errors=True)
+    await asyncio.to_thread(shutil.rmtree, run_folder_of(state, row), ignore_errors=True)
     return Response(status_code=204)
 
 
@@ -260,7 +260,7 @@ async def delete_run(request: Request, run_id: str, who: Admin, state: State) ->
 
 async def _finished(state: ServiceState, who: Principal, run_id: str) -> RunFolder:
     row = await row_of(state, tables.runs, who, run_id, "run")
-    run = RunFolder(folder_of(state, row))
+    run = RunFolder(run_folder_of(state, row))
     if not run.result.is_file():
         raise Problem(409, f"the run is {row['state']}: it has no result yet")
     return run
@@ -322,12 +322,18 @@ async def predict(
     media: Annotated[str, Header(alias="Content-Type", max_length=200)] = "application/json",
 ) -> Response:
     """Predictions for rows: JSON in, JSON out; or CSV in, CSV out."""
+    is_csv = media.partition(";")[0].strip() == "text/csv"
+    return await predicted(state, who, run_id, await request.body(), is_csv=is_csv)
+
+
+async def predicted(
+    state: ServiceState, who: Principal, run_id: str, content: bytes, *, is_csv: bool
+) -> Response:
+    """Predictions for the rows of a body."""
     run = await _finished(state, who, run_id)
     size = sum(file.stat().st_size for file in run.model.iterdir()) if run.model.is_dir() else 0
     if not 0 < size <= state.settings.limits.model_bytes:
         raise Problem(409, "the run has no model, or a larger one than is kept in memory here")
-    is_csv = media.partition(";")[0].strip() == "text/csv"
-    content = await request.body()
     if not is_csv:
         content = await asyncio.to_thread(_as_csv, content)
     folder = state.settings.data.resolve() / "predict" / secrets.token_hex(12)
