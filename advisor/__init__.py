@@ -11,11 +11,31 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from advisor.checks.inspection import inspect
+    from advisor.cli.doctor import examine as doctor
     from advisor.client import connect
     from advisor.data.signals.image_paths import image_root
     from advisor.errors import DataFormWarning, UserError
     from advisor.objectives.trial import Outcome, SignalRows, Trial
     from advisor.runs.model import load_model
+    from advisor.workflows.python.run_result import load_run
+    from advisor.workflows.python.verbs import (
+        check,
+        diff,
+        predict,
+        report_of,
+        rules_check,
+        rules_coverage,
+        rules_docs,
+        rules_facts,
+        rules_list,
+        rules_schema,
+        rules_show,
+        rules_test,
+        status,
+        stop,
+        what_if,
+        why,
+    )
     from advisor.workflows.recommend import measure, recommend
     from advisor.workflows.tune import finish, train, tune
 
@@ -36,6 +56,24 @@ _HOMES = {
     "SignalRows": "advisor.objectives.trial",
     "Trial": "advisor.objectives.trial",
     "UserError": "advisor.errors",
+    "load_run": "advisor.workflows.python.run_result",
+    "rules_list": "advisor.workflows.python.verbs",
+    "rules_show": "advisor.workflows.python.verbs",
+    "rules_check": "advisor.workflows.python.verbs",
+    "rules_test": "advisor.workflows.python.verbs",
+    "rules_facts": "advisor.workflows.python.verbs",
+    "rules_coverage": "advisor.workflows.python.verbs",
+    "rules_docs": "advisor.workflows.python.verbs",
+    "rules_schema": "advisor.workflows.python.verbs",
+    "doctor": "advisor.cli.doctor:examine",
+    "check": "advisor.workflows.python.verbs",
+    "status": "advisor.workflows.python.verbs",
+    "stop": "advisor.workflows.python.verbs",
+    "predict": "advisor.workflows.python.verbs",
+    "report_of": "advisor.workflows.python.verbs",
+    "why": "advisor.workflows.python.verbs",
+    "what_if": "advisor.workflows.python.verbs",
+    "diff": "advisor.workflows.python.verbs",
 }
 RENAMED = {"fit": "train"}
 """Old names of public functions: they still work, with a note."""
@@ -46,15 +84,33 @@ __all__ = [
     "Trial",
     "UserError",
     "__version__",
+    "check",
     "connect",
+    "diff",
+    "doctor",
     "finish",
     "image_root",
     "inspect",
     "load_model",
+    "load_run",
     "measure",
+    "predict",
     "recommend",
+    "report_of",
+    "rules_check",
+    "rules_coverage",
+    "rules_docs",
+    "rules_facts",
+    "rules_list",
+    "rules_schema",
+    "rules_show",
+    "rules_test",
+    "status",
+    "stop",
     "train",
     "tune",
+    "what_if",
+    "why",
 ]
 
 
@@ -66,7 +122,8 @@ def __getattr__(name: str) -> Any:
         name = RENAMED[name]
     if name not in _HOMES:
         raise AttributeError(f"module 'advisor' has no attribute '{name}'")
-    return getattr(import_module(_HOMES[name]), name)
+    module, _, attribute = _HOMES[name].partition(":")
+    return getattr(import_module(module), attribute or name)
 
 
 def __dir__() -> list[str]:

@@ -142,9 +142,7 @@ class Signals:
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
-    FeaturesT = TypeVar(
-        "FeaturesT", bound=Features | Signals, default=Features | Signals, covariant=True
-    )
+    FeaturesT = TypeVar("FeaturesT", bound=Features | Signals, default=Features | Signals, covariant=True)
 else:
     from typing import TypeVar
 

@@ -18,7 +18,7 @@ from advisor.console import echo, say
 
 if TYPE_CHECKING:
     from advisor.rules.recommendation import Recommendation
-    from advisor.workflows.tune import RunResult
+    from advisor.workflows.python.run_result import RunResult
 
 EXIT_BUG, EXIT_USER, EXIT_CHECK, EXIT_INTERRUPTED = 1, 2, 3, 130
 DEFAULT_WIDTH = 80

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from advisor.facts.signal_schema import SIGNAL_FACTS
 from advisor.kinds import CLASSIFICATIONS
+from advisor.notebook import html_table
 
 FactType = Literal["int", "float", "bool", "text", "list"]
 
@@ -723,6 +724,10 @@ class Facts:
         known = sum(value is not None for value in self.values.values())
         what = f"{self.values.get('rows', 0):,} rows, {self.values.get('features') or 0:,} features"
         return f"<Facts: {what}, {self.values.get('task')}; {known} of {len(self.values)} values measured>"
+
+    def _repr_html_(self) -> str:
+        shown = [(name, value) for name, value in self.values.items() if value is not None]
+        return html_table(repr(self).strip("<>"), ("Fact", "Value"), shown)
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able dictionary; ``from_dict`` reads it back."""

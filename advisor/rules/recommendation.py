@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from advisor.kinds import Kind
+from advisor.notebook import html_table
 from advisor.rules import recommendation_file
 from advisor.rules import resolution as combination
 from advisor.rules.book import Judgement, Rule, Severity, judge_rule, own_facts
@@ -47,6 +48,9 @@ class Finding:
     columns: tuple[str, ...] = ()
     actions: tuple[str, ...] = ()
     rule: str = ""
+
+    def _repr_html_(self) -> str:
+        return html_table(f"{self.severity}: {self.code}", (), (), [self.message, *self.actions])
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,12 @@ from advisor.errors import UserError, did_you_mean
 from advisor.facts.schema import Facts
 from advisor.kinds import Kind
 from advisor.rules import shipped
-from advisor.rules.recommendation import Finding, Recommendation, advise
+from advisor.rules.recommendation import Finding, advise
 from advisor.runs.advice import Advice, AdviceOptions, absolute, check_fingerprint, read_run
 from advisor.runs.folder import RunFolder
 from advisor.workflows.modalities import MODALITY_OF
 from advisor.workflows.options import ReadingOptions, takes_reading_options
+from advisor.workflows.python.advised import AdvisedRecommendation
 
 if TYPE_CHECKING:
     import numpy as np
@@ -236,7 +237,9 @@ def measure(data: Source, target: Target = None, **options: Unpack[ReadingOption
 
 
 @takes_reading_options
-def recommend(data: Source, target: Target = None, **options: Unpack[ReadingOptions]) -> Recommendation:
+def recommend(
+    data: Source, target: Target = None, **options: Unpack[ReadingOptions]
+) -> AdvisedRecommendation:
     """What to use, what to search, and why, in seconds and without training.
 
     options: those of ``Reading``: test, types, kind, task, id_column, time_column, group_column,
@@ -250,7 +253,8 @@ def recommend(data: Source, target: Target = None, **options: Unpack[ReadingOpti
     >>> study.optimize(lambda trial: my_loss(rec.space.suggest(trial)), n_trials=50)  # doctest: +SKIP
     """
     data, target = with_target(data, target)
-    return get_advice(data, target, reading_of(options, data)).recommendation
+    advice = get_advice(data, target, reading_of(options, data))
+    return AdvisedRecommendation.of(advice.recommendation, advice.facts, advice.rules)
 
 
 def reading_of(options: Mapping[str, Any], data: object = None) -> AdviceOptions:

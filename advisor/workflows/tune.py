@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -21,6 +21,7 @@ from advisor.objectives.final_jobs import FinalStopped
 from advisor.report.progress import view
 from advisor.runs.remote import mirrored
 from advisor.workflows.options import ReadingOptions, takes_reading_options
+from advisor.workflows.python.run_result import RunResult
 from advisor.workflows.status import begin_request, keep_request, remembered, searched_run, stopping
 
 if TYPE_CHECKING:
@@ -42,26 +43,6 @@ GPU_SHARE = 0.25
 """Of a GPU for a worker, where nothing else is asked for: one that trains leaves it idle between trainings
 and while it validates, and which of them train at once is decided by memory. Four on one do 1.3 to 1.9 times
 the trials an hour, eight hardly more (``benchmarks/gpu_packing.py``)."""
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """A finished (or interrupted) run. ``document`` is what result.json holds;
-    ``model`` is None when interrupted."""
-
-    folder: Path
-    document: Mapping[str, Any]
-    model: Model | None
-    interrupted: bool = False
-
-    def __repr__(self) -> str:
-        if self.interrupted:
-            return f"<RunResult {self.folder}: interrupted, no model>"
-        estimate, loss = self.document["estimate"], self.document["loss"]
-        expected = f"{loss} {estimate['mean']:.3g} expected ({estimate['low']:.3g} to {estimate['high']:.3g})"
-        winner = str(self.document["final"]["winner"])
-        winner = winner if winner.startswith("trial") else f"the {winner}"
-        return f"<RunResult {self.folder}: {winner} won, {expected}>"
 
 
 @takes_reading_options

@@ -21,7 +21,8 @@ def test_a_worker_gets_what_was_asked_for(more):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"members": 0}, {"seed": -1}, {"repeat": -1}, {"micro_batch": 0}, {"parts": 0}, {"seconds": 1.0}]
+    "wrong",
+    [{"members": 0}, {"seed": -1}, {"repeat": -1}, {"micro_batch": 0}, {"parts": 0}, {"seconds": 1.0}],
 )
 def test_what_no_worker_could_train_is_refused_where_it_is_made(wrong):
     asked = {"configuration": CONFIGURATION, "seed": 0, "repeat": 0, "members": 1, "keep": False}

@@ -274,7 +274,16 @@ def test_killed_on_a_database_it_goes_on(here, server):
         "--out",
         "run",
     ]
-    command += ["--trials", "4", "--fixed", "epochs=20", "--fixed", "validation=holdout", "--storage", server.url]
+    command += [
+        "--trials",
+        "4",
+        "--fixed",
+        "epochs=20",
+        "--fixed",
+        "validation=holdout",
+        "--storage",
+        server.url,
+    ]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         for line in process.stderr:
             if line.startswith("trial 1 "):

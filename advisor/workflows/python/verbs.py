@@ -1,0 +1,230 @@
+"""The verbs of the command line that ask something of a run, as functions of the same names and options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
+
+from advisor.errors import UserError, did_you_mean
+from advisor.workflows.options import ReadingOptions, takes_reading_options
+from advisor.workflows.python.advised import AdviceDifference, Reason, as_written
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from advisor.checks.inspection import Inspection
+    from advisor.checks.preflight import Preflight
+    from advisor.facts.schema import FactSpec
+    from advisor.rules.book import Checked, ExampleResult
+    from advisor.rules.rule import Rule
+    from advisor.workflows.rule_coverage import Coverage
+    from advisor.workflows.status import Status
+
+REPORT_FORMATS = ("html", "markdown", "json")
+
+
+@takes_reading_options
+def check(
+    data: Any = None,
+    target: Any = None,
+    *,
+    factory: str | None = None,
+    input_shape: str | None = None,
+    batch_size: int = 32,
+    seconds: float = 60,
+    out: str | Path | None = None,
+    **options: Unpack[ReadingOptions],
+) -> Preflight | Inspection:
+    """Before you train: does the recommendation for the data learn what it should, and nothing else?
+
+    factory: package.module:function that makes your own network, which is looked at instead, on a batch of
+        the data or on ``batch_size`` random rows of ``input_shape`` ("3,224,224").
+    seconds: about, for all checks together. ``passed`` of the result says whether all is well.
+    """
+    from advisor.workflows.check import check_module, check_recommendation
+
+    place = None if out is None else str(out)
+    if factory is not None:
+        return check_module(factory, data, input_shape, batch_size, target, place, options)
+    if data is None or input_shape is not None:
+        raise UserError("say what to check: data, or factory with data or input_shape")
+    return check_recommendation(data, target, place, options, seconds=seconds)
+
+
+def status(run: str | Path) -> Status:
+    """Where the search in a run stands: who drives it, what is done, what is running, the best so far."""
+    from advisor.runs.folder import RunFolder
+    from advisor.runs.remote import here
+    from advisor.workflows.status import read_status
+
+    return read_status(RunFolder.open(here(run)))
+
+
+def stop(run: str | Path, *, wait: float = 60) -> str:
+    """Stop the search in a run, from another process or machine, and wait so many seconds for its end.
+
+    "nobody": none was running; "stopped": it has ended, and ``tune`` goes on with it; "asked": not ended yet.
+    """
+    from advisor.runs.folder import RunFolder
+    from advisor.runs.remote import here
+    from advisor.workflows.status import request_stop
+
+    return request_stop(RunFolder.open(here(run)), wait)
+
+
+def predict(
+    run: str | Path,
+    rows: Any,
+    *,
+    strict: bool = False,
+    encoding: str | None = None,
+    sheet: str | None = None,
+) -> pl.DataFrame:
+    """What ``advisor predict`` writes, for a file, a folder or a frame of rows: ``prediction``, and for
+    classes a ``probability_CLASS`` for each. ``load_model`` predicts arrays."""
+    from advisor.runs.model import load_model, predictions
+
+    return predictions(load_model(run), rows, strict=strict, encoding=encoding, sheet=sheet)[0]
+
+
+def report_of(run: str | Path, *, form: str = "markdown") -> str:
+    """The report of a run, made again from its files: "html", "markdown" or "json" text.
+
+    ``advisor report`` is this; ``advisor.report`` is the package that draws it.
+    """
+    if form not in REPORT_FORMATS:
+        raise UserError(
+            f"form is {form!r}{did_you_mean(form, REPORT_FORMATS)}; expected {', '.join(REPORT_FORMATS)}"
+        )
+    from advisor.report import page
+    from advisor.runs.advice import read_run
+    from advisor.runs.remote import here
+    from advisor.runs.result import read_result
+
+    kept = read_run(Path(here(run)))
+    recommendation, facts, ledger = kept.recommendation.to_dict(), kept.facts.to_dict(), kept.ledger()
+    result = read_result(kept.run) if kept.run.result.is_file() else None
+    if form != "json":
+        render = page.render_html if form == "html" else page.render_markdown
+        return str(render(recommendation, facts, result, ledger))
+    import json
+
+    from advisor import __version__
+    from advisor.files import FORMAT
+
+    content = {"recommendation": recommendation, "facts": facts, "ledger": ledger, "result": result}
+    won = page.winners(recommendation, result)
+    document = {"format": FORMAT, "advisor": __version__, **content, "model": won}
+    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n"
+
+
+def why(run: str | Path, parameter: str | None = None) -> Reason:
+    """Why a parameter of a run has its value, or in a line each why all have theirs."""
+    from advisor.report.reasons import overview, paragraph
+    from advisor.runs.advice import read_run
+    from advisor.runs.remote import here
+
+    kept = read_run(Path(here(run)))
+    known = kept.recommendation.provenance
+    if parameter is None:
+        return Reason(overview(kept.recommendation))
+    if parameter not in known:
+        raise UserError(f"there is no parameter '{parameter}'{did_you_mean(parameter, known)}")
+    return Reason(paragraph(kept.ledger(parameter)[parameter]))
+
+
+def what_if(run: str | Path, changes: Mapping[str, Any]) -> AdviceDifference:
+    """What would be recommended for a run if some facts had other values: ``{"rows": 1e6}``."""
+    from advisor.runs.advice import imagine, read_run
+    from advisor.runs.remote import here
+
+    kept = read_run(Path(here(run)))
+    other, along = imagine(kept, {name: as_written(value) for name, value in changes.items()})
+    return AdviceDifference.between(kept.recommendation, other, along)
+
+
+def diff(run_a: str | Path, run_b: str | Path) -> AdviceDifference:
+    """How the recommendations of two runs differ, and by which rules."""
+    from advisor.runs.advice import read_run
+    from advisor.runs.remote import here
+
+    one, other = (read_run(Path(here(run))).recommendation for run in (run_a, run_b))
+    return AdviceDifference.between(one, other)
+
+
+# ---------------------------------------------------------------------------------------------- the rule book
+
+
+def rules_list(*, topic: str | None = None, rules: Sequence[str | Path] = ()) -> tuple[Rule, ...]:
+    """The rules, or those of a topic. rules: further folders of them."""
+    from advisor.rules import shipped
+
+    book = shipped.rule_book(rules, kind=None)
+    topics = sorted({rule.topic for rule in book})
+    if topic is not None and topic not in topics:
+        known = ", ".join(topics)
+        raise UserError(f"no rule has the topic '{topic}'{did_you_mean(topic, topics)}; there are {known}")
+    return tuple(rule for rule in book if topic in (None, rule.topic))
+
+
+def rules_show(rule_id: str, *, rules: Sequence[str | Path] = ()) -> Rule:
+    """One rule: what, why, when, sources."""
+    book = {rule.id: rule for rule in rules_list(rules=rules)}
+    if rule_id not in book:
+        raise UserError(f"there is no rule '{rule_id}'{did_you_mean(rule_id, book)}")
+    return book[rule_id]
+
+
+def rules_check(paths: Sequence[str]) -> Checked:
+    """The rules in files and folders, and every complaint about them as FILE:LINE: FIELD: what is wrong."""
+    from advisor.rules import shipped
+
+    return shipped.check_rule_folders(list(paths))
+
+
+def rules_test(paths: Sequence[str] = ()) -> list[ExampleResult]:
+    """The examples of the rules in some folders, by default the shipped ones, with what each gave."""
+    from advisor.facts.schema import FACTS
+    from advisor.rules import shipped
+    from advisor.rules.book import load_rules, run_examples
+
+    spaces = shipped.base_spaces()
+    book = load_rules(list(paths) or [shipped.folder("rules")], FACTS, spaces, kind=None)
+    results: list[ExampleResult] = []
+    for kind, space in spaces.items():
+        own = [rule for rule in book if kind in rule.applies_to]
+        results += run_examples(own, space, shipped.typical_facts(kind))
+    return results
+
+
+def rules_facts() -> Mapping[str, FactSpec]:
+    """The facts that a rule's condition may look at, by name."""
+    from advisor.facts.schema import FACTS
+
+    return FACTS
+
+
+def rules_coverage(paths: Sequence[str], *, target: str | None = None, rules: Sequence[str] = ()) -> Coverage:
+    """Which rules fire on the data sets in some folders or files, and which never do."""
+    from advisor.workflows.rule_coverage import cover
+
+    return cover(paths, target, rules)
+
+
+def rules_docs(*, out: str | Path = "docs/rules", rules: Sequence[str | Path] = ()) -> int:
+    """Write a page for every rule, and an index; how many pages there are."""
+    from advisor.rules import pages
+
+    return pages.write_pages(rules_list(rules=rules), Path(out))
+
+
+def rules_schema() -> str:
+    """The JSON Schema of a rule file, for editors."""
+    from advisor.facts.schema import FACTS
+    from advisor.rules import json_schema, shipped
+    from advisor.rules.book import fact_names, own_names
+    from advisor.spaces.space import union
+
+    spaces = shipped.base_spaces()
+    return json_schema.to_json(union(spaces.values()), {**fact_names(FACTS), **own_names(spaces)})
