@@ -176,9 +176,7 @@ def test_a_test_table_is_read_alike():
         date=pl.Series(as_dates("%d.%m.%Y")), size=pl.col("size").cast(pl.String) + " mm"
     )
     (finding,) = (
-        f
-        for f in advisor.recommend(ROWS_READ, "y", test=other).findings
-        if f.code == "format-mismatch"
+        f for f in advisor.recommend(ROWS_READ, "y", test=other).findings if f.code == "format-mismatch"
     )
     assert finding.columns == ("date", "size") and "300 of 300" in finding.message
     table = load_table(ROWS_READ, "y", test=other)

@@ -94,9 +94,7 @@ def test_a_test_table_of_the_uci_kind_is_scored_and_told():
     (change,) = (change for change in loaded.changes if change.column == "y")
     assert (change.kind, change.cells, change.read) == ("spelling", 60, True)
     finding = next(
-        f
-        for f in advisor.recommend(train, "y", test=test).findings
-        if f.code == "format-mismatch"
+        f for f in advisor.recommend(train, "y", test=test).findings if f.code == "format-mismatch"
     )
     assert "y" in finding.columns
     with pytest.raises(advisor.UserError, match=r"no training row has.*--join-spellings"):

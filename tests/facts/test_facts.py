@@ -236,7 +236,11 @@ def test_spellings_of_one_level_are_counted():
     )
     assert facts["columns.spellings_joined"] == ["town", "y"] and facts["spellings.joined"] == 2
     clean = measure_table(table()).values
-    assert (clean["spellings.categories"], clean["columns.spellings"], clean["spellings.classes"]) == (0, [], 0)
+    assert (clean["spellings.categories"], clean["columns.spellings"], clean["spellings.classes"]) == (
+        0,
+        [],
+        0,
+    )
 
 
 def test_marks_of_missing_cells_are_named():

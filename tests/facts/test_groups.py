@@ -114,9 +114,7 @@ def test_groups_of_which_the_test_rows_have_none_are_held_out_whole(name):
     assert "person" not in (*data.features.numeric_names, *data.features.categorical_names)
 
 
-@pytest.mark.parametrize(
-    "options", [{"types": {"person": "categorical"}}, {"without": ["unseen-groups"]}]
-)
+@pytest.mark.parametrize("options", [{"types": {"person": "categorical"}}, {"without": ["unseen-groups"]}])
 def test_a_person_can_say_no_to_the_groups(options):
     train, test = parted(panel(name=lambda n: f"P{n:03d}"))
     advice = get_advice(train, "y", AdviceOptions(test=test, **options))

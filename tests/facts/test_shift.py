@@ -176,7 +176,9 @@ def test_a_column_that_names_the_period_is_left_out_unless_the_person_keeps_it()
     train = frame(year=2000 + pl.int_range(300) // 100)
     test = frame(seed=1, year=1997 + pl.int_range(300) // 100)
     advice = get_advice(train, "y", AdviceOptions(test=test))
-    (finding,) = [finding for finding in advice.recommendation.findings if finding.code == "separating-columns"]
+    (finding,) = [
+        finding for finding in advice.recommendation.findings if finding.code == "separating-columns"
+    ]
     assert finding.columns == ("year",) and "--type COLUMN=numeric" in finding.actions[0]
     assert advice.recommendation.data["types"] == {"year": "identifier"}
     assert "year" not in advice.data.dataset("train").features.numeric_names

@@ -337,7 +337,9 @@ def test_marks_glitches_axes_and_lonely_rows_are_facts_that_rules_tell():
     names = np.array(["up", "down"] * 40)
     clean = measured({"X": values, "y": names})
     assert clean["sentinels.cells"] == clean["sequence.glitches"] == clean["rows_in_singleton_classes"] == 0
-    assert clean["columns.sentinels"] == clean["sentinels.codes"] == [] and not clean["sequence.channels_last"]
+    assert (
+        clean["columns.sentinels"] == clean["sentinels.codes"] == [] and not clean["sequence.channels_last"]
+    )
     values[::3, 1, 5], values[1, 0, 9], names[7] = -999, 1e6, "slip"
     dirty = {"X": values.transpose(0, 2, 1), "y": names}
     facts = measured(dirty)

@@ -115,7 +115,11 @@ def test_the_target_of_the_test_rows_tells_copies_and_nothing_else():
     one, two = (advisor.measure(train, "y", test=part).values for part in (test, other))
     assert one["duplicates.test_share"] == two["duplicates.test_share"] == 1.0
     assert one["duplicates.test_target_disagreement"] == 0.0 < two["duplicates.test_target_disagreement"]
-    judged = {"duplicates.test_target_disagreement", "duplicates.near_target_disagreement", "memory.available_gb"}
+    judged = {
+        "duplicates.test_target_disagreement",
+        "duplicates.near_target_disagreement",
+        "memory.available_gb",
+    }
     assert {name for name in one if one[name] != two[name]} <= judged
 
 

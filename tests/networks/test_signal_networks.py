@@ -258,7 +258,9 @@ def test_a_network_that_averages_over_time_knows_places_by_the_ramp_alone(networ
 
 @pytest.mark.parametrize("network", ["recurrent", "mixer"])
 def test_a_ramp_that_a_person_asks_for_is_an_input_of_every_network(network):
-    plan = plan_of(configured("sequence", network=network, width=8, stages=1, position="coordinate"), 1, (64,))
+    plan = plan_of(
+        configured("sequence", network=network, width=8, stages=1, position="coordinate"), 1, (64,)
+    )
     stack = built(plan)
     assert stack(torch.randn(2, 4, 1, 64, generator=seeded(1))).shape == (2, 4, 3)
     assert sum(weight.numel() for weight in stack.parameters()) == 2 * parameter_count(plan, 3)

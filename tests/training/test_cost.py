@@ -113,7 +113,9 @@ def run(configuration, data, **more):
             return losses, end.value
 
 
-@pytest.mark.parametrize("changes", [{}, {"class_balance": "classifier_retraining"}, {"class_balance": "reweight"}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"class_balance": "classifier_retraining"}, {"class_balance": "reweight"}]
+)
 @pytest.mark.parametrize("rows", [1, 7, 10_000])
 def test_micro_batches_train_what_the_whole_batch_does(changes, rows):
     """C4: the same effective batch; only the order of additions differs."""

@@ -379,7 +379,9 @@ def test_the_time_is_read_as_the_configuration_says(scaling, how):
     assert (np.diff(year[:trained]) > 0).all() or scaling == "quantile"
     later = year[30:]
     assert (
-        (year[28:] == year[28]).all() if how == "clamped" else scaling == "quantile" or (later > year[29]).all()
+        (year[28:] == year[28]).all()
+        if how == "clamped"
+        else scaling == "quantile" or (later > year[29]).all()
     )
     again = Preprocessor.from_arrays(fit.scaling, fit.arrays()).transform(data)
     assert np.array_equal(again.numeric, np.column_stack([x, year]))

@@ -15,8 +15,8 @@ TERMINAL = {"dashboard", "serve", "token", "mcp"}
 OTHER_NAMES = {"quiet": "progress", "folders": "rules", "changes": "changes"}
 OTHER_FUNCTIONS = {"report": "report_of"}
 """``advisor.report`` is a package."""
-OF_THE_TERMINAL = {"as_json", "everything", "raw", "image_root"}
-"""Options about what is printed and written, which Python leaves to its caller."""
+OF_THE_TERMINAL = {"as_json", "everything", "raw", "image_root", "server"}
+"""Options about what is printed and written, which Python leaves to its caller; a server is ``connect``."""
 
 
 @pytest.fixture(scope="module")
