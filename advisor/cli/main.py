@@ -44,6 +44,7 @@ FAMILIES = {
     "doctor": "doctor",
     "serve": "service",
     "token": "service",
+    "mcp": "service",
 }
 """Each command, in the order of ``--help``, and the module of this folder that has it: the function of the
 same name, with _ for -. A module is imported when its command is run or its help is shown."""

@@ -1,4 +1,4 @@
-"""`advisor serve` and `advisor token`: the options of the service, which is loaded when one of them runs."""
+"""`advisor serve`, `token` and `mcp`: the options of the service, which is loaded when one of them runs."""
 
 from __future__ import annotations
 
@@ -147,3 +147,28 @@ def token_revoke(data: str, database: str | None, token_id: str) -> None:
 
     operator_revoke(ServiceSettings(Path(data), database), token_id)
     say(f"{token_id} is revoked")
+
+
+@click.command(
+    epilog=examples(
+        "advisor mcp --server http://127.0.0.1:8571",
+        "ADVISOR_TOKEN=adv_... advisor mcp --server https://tuning.example.org --allow-code",
+    )
+)
+@click.option(
+    "--server",
+    metavar="URL",
+    default=f"http://127.0.0.1:{PORT}",
+    show_default=True,
+    help="The service behind the tools. Its token: ADVISOR_TOKEN.",
+)
+@click.option(
+    "--allow-code", is_flag=True, help="Let the assistant check a module of yours, which imports it."
+)
+def mcp(server: str, allow_code: bool) -> None:
+    """Serve tools for coding assistants (MCP) on stdin and stdout: recommend, why, what_if, ask, tell, ..."""
+    check_service()
+    from advisor.client import connect
+    from advisor.service.assistants import serve_stdio
+
+    serve_stdio(connect(server), allow_code=allow_code)

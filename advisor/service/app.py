@@ -13,9 +13,11 @@ import sqlalchemy as sa
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from advisor import __version__
+from advisor.service.assistants import PATH, HttpTools
 from advisor.service.base import tables
 from advisor.service.base.access import Admin, Reader, ServiceState, State
 from advisor.service.base.gateway import Gateway, Numbers
@@ -50,6 +52,8 @@ def make_app(settings: ServiceSettings) -> FastAPI:
         settings, store, Doorkeeper(store), Numbers(), Buckets(settings.limits.requests_a_minute)
     )
 
+    tools = HttpTools(lambda: guarded(app), f"127.0.0.1:{settings.port}")
+
     @contextlib.asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
         state.parts[ReadingPlaces] = ReadingPlaces()
@@ -59,7 +63,8 @@ def make_app(settings: ServiceSettings) -> FastAPI:
         queue = state.parts[RunQueue] = RunQueue(state)
         tidying = asyncio.create_task(_tidy_for_ever(state))
         try:
-            yield
+            async with tools.server.session_manager.run():
+                yield
         finally:
             tidying.cancel()
             await queue.close()
@@ -80,6 +85,7 @@ def make_app(settings: ServiceSettings) -> FastAPI:
     for part in (accounts, datasets, advice, studies, runs, pages):
         app.include_router(part.router)
     _add_own_routes(app)
+    app.router.routes.append(Route(PATH, endpoint=tools, methods=["GET", "POST", "DELETE"]))
     return app
 
 
