@@ -152,7 +152,7 @@ def token_revoke(data: str, database: str | None, token_id: str) -> None:
 @click.command(
     epilog=examples(
         "advisor mcp --server http://127.0.0.1:8571",
-        "ADVISOR_TOKEN=adv_... advisor mcp --server https://tuning.example.org --allow-code",
+        "advisor mcp --server https://tuning.example.org --allow-code",
     )
 )
 @click.option(

@@ -1,0 +1,325 @@
+"""What the service can do: ask and tell beside Optuna's gRPC storage proxy, latency, advice from facts.
+
+    python benchmarks/service.py [ask] [latency] [advice] [quality]
+
+Ratios of one run on one machine; both sides use the same sampler, space and objective. ``ask``: a study with
+FINISHED trials, CLIENTS processes that ask and tell for SECONDS after a first trial each. ``latency``: asks
+at RATE a second. ``advice``: recommendations from facts. ``quality``: the best value after 60 trials where
+proposals are made ahead (4 out at once) against one by one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import multiprocessing
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+CLIENTS, SECONDS, FINISHED, RATE = 16, 15.0, 1_000, 50
+NAMES = tuple(f"x{i}" for i in range(5))
+SPACE = {
+    **{
+        name: {"type": "float", "default": 0.5, "low": 0.001, "high": 1.0, "log": i % 2 == 1}
+        for i, name in enumerate(NAMES)
+    },
+    "depth": {"type": "int", "default": 2, "low": 1, "high": 8},
+    "width": {"type": "int", "default": 64, "low": 8, "high": 512, "log": True},
+    "kind": {"type": "categorical", "default": "a", "choices": ["a", "b", "c"]},
+}
+
+
+def loss(configuration: dict) -> float:
+    """A bowl with one valley for each kind."""
+    valley = {"a": 0.3, "b": 0.5, "c": 0.7}[configuration["kind"]]
+    bowl = sum((configuration[name] - valley) ** 2 for name in NAMES)
+    return bowl + 0.05 * abs(configuration["depth"] - 3) + 0.02 * abs(math.log(configuration["width"] / 64))
+
+
+def random_configuration(generator) -> dict:
+    drawn = {name: generator.uniform(0.001, 1.0) for name in NAMES}
+    return {
+        **drawn,
+        "depth": generator.randint(1, 8),
+        "width": generator.randint(8, 512),
+        "kind": generator.choice("abc"),
+    }
+
+
+# ------------------------------------------------------------------------------------------------ our server
+
+
+class Server:
+    def __init__(self) -> None:
+        self.folder = tempfile.mkdtemp(prefix="advisor-service-")
+        words = ["serve", "--data", self.folder, "--port", "0", "--requests-a-minute", "1000000", "--quiet"]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "advisor", *words], stderr=subprocess.PIPE, text=True
+        )
+        self.url = re.search(r"http://\S+", self.process.stderr.readline())[0]
+        threading.Thread(target=lambda: [None for _ in self.process.stderr], daemon=True).start()
+        made = [sys.executable, "-m", "advisor", "token", "create", "--data", self.folder, "--scope", "admin"]
+        self.token = subprocess.run(made, capture_output=True, text=True, check=True).stdout.strip()
+
+    def study(self, trials: int, finished: int) -> str:
+        """A study with so many finished trials."""
+        import random
+
+        from advisor.client import connect
+
+        generator, service = random.Random(0), connect(self.url, self.token)
+        space = {"format": 1, "parameters": SPACE}
+        enqueue = [random_configuration(generator) for _ in range(min(100, finished))]
+        study = service.create_study(space=space, trials=trials, seed=0, enqueue=enqueue)
+        threads = [threading.Thread(target=self._fill, args=(study, finished // 8)) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return study.id
+
+    @staticmethod
+    def _fill(study, count: int) -> None:
+        for _ in range(count):
+            trial = study.ask()
+            study.tell(trial, loss(trial.params))
+
+    def close(self) -> None:
+        self.process.terminate()
+        self.process.wait()
+
+
+def ask_ours(url: str, token: str, study_id: str, ready, seconds: float, out) -> None:
+    from advisor.client import connect
+
+    study, took = connect(url, token).study(study_id), []
+    trial = study.ask()
+    study.tell(trial, loss(trial.params))
+    ready.wait()
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        begun = time.perf_counter()
+        trial = study.ask()
+        took.append(time.perf_counter() - begun)
+        study.tell(trial, loss(trial.params))
+    out.put(took)
+
+
+# -------------------------------------------------------------------------------- Optuna's gRPC storage proxy
+
+
+def serve_optuna(path: str, port: int) -> None:
+    import optuna
+
+    storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
+    optuna.storages.run_grpc_proxy_server(storage, host="127.0.0.1", port=port)
+
+
+def fill_optuna(path: str, finished: int) -> None:
+    import random
+
+    import optuna
+
+    generator = random.Random(0)
+    study = optuna.create_study(storage=f"sqlite:///{path}", study_name="s")
+    distributions = {name: _distribution(entry) for name, entry in SPACE.items()}
+    trials = []
+    for _ in range(finished):
+        configuration = random_configuration(generator)
+        trials.append(
+            optuna.trial.create_trial(
+                params=configuration, distributions=distributions, value=loss(configuration)
+            )
+        )
+    study.add_trials(trials)
+
+
+def _distribution(entry: dict):
+    import optuna.distributions as d
+
+    if entry["type"] == "categorical":
+        return d.CategoricalDistribution(entry["choices"])
+    kind = d.IntDistribution if entry["type"] == "int" else d.FloatDistribution
+    return kind(entry["low"], entry["high"], log=entry.get("log", False))
+
+
+def ask_optuna(port: int, seed: int, ready, seconds: float, out) -> None:
+    import optuna
+
+    from advisor.search.plan import tpe
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    storage = optuna.storages.GrpcStorageProxy(host="127.0.0.1", port=port)
+    storage.wait_server_ready(timeout=60)
+    study = optuna.load_study(study_name="s", storage=storage, sampler=tpe(seed))
+    distributions, took = {name: _distribution(entry) for name, entry in SPACE.items()}, []
+    trial = study.ask(distributions)  # the first fetches all trials
+    study.tell(trial, loss(trial.params))
+    ready.wait()
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        begun = time.perf_counter()
+        trial = study.ask(distributions)
+        took.append(time.perf_counter() - begun)
+        study.tell(trial, loss(trial.params))
+    out.put(took)
+
+
+# ------------------------------------------------------------------------------------------------ measuring
+
+
+def together(target, arguments) -> tuple[int, list[float]]:
+    """Trials that CLIENTS processes did, and the seconds of their asks."""
+    context = multiprocessing.get_context("spawn")
+    out, ready = context.Queue(), context.Barrier(CLIENTS)
+    processes = [
+        context.Process(target=target, args=(*arguments(i), ready, SECONDS, out)) for i in range(CLIENTS)
+    ]
+    for process in processes:
+        process.start()
+    took = [one for _ in processes for one in out.get(timeout=300)]
+    for process in processes:
+        process.join()
+    return len(took), took
+
+
+def told(name: str, count: int, took: list[float]) -> float:
+    took = sorted(took)
+    rate = count / SECONDS
+    p50, p99 = took[len(took) // 2], took[int(len(took) * 0.99)]
+    print(f"{name:22} {rate:8.1f} trials/s   ask: median {p50 * 1e3:7.1f} ms, p99 {p99 * 1e3:7.1f} ms")
+    return rate
+
+
+def measure_ask() -> None:
+    server = Server()
+    try:
+        study = server.study(100_000, FINISHED)
+        count, took = together(ask_ours, lambda i: (server.url, server.token, study))
+        ours = told("advisor serve", count, took)
+    finally:
+        server.close()
+    path, port = f"{tempfile.mkdtemp()}/optuna.db", 13_571
+    fill_optuna(path, FINISHED)
+    process = multiprocessing.get_context("spawn").Process(
+        target=serve_optuna, args=(path, port), daemon=True
+    )
+    process.start()
+    time.sleep(3)
+    count, took = together(ask_optuna, lambda i: (port, i))
+    process.terminate()
+    theirs = told("Optuna's gRPC proxy", count, took)
+    print(f"ratio {ours / theirs:.1f}")
+
+
+def measure_latency() -> None:
+    from advisor.client import connect
+
+    server = Server()
+    try:
+        study = server.study(100_000, FINISHED)
+        took, lock = [], threading.Lock()
+
+        def work(number: int) -> None:
+            own = connect(server.url, server.token).study(study)
+            for turn in range(int(10 * RATE / CLIENTS)):
+                due = started + (turn * CLIENTS + number) / RATE
+                time.sleep(max(0.0, due - time.monotonic()))
+                begun = time.perf_counter()
+                trial = own.ask()
+                with lock:
+                    took.append(time.perf_counter() - begun)
+                own.tell(trial, loss(trial.params))
+
+        started = time.monotonic() + 0.5
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(CLIENTS)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        took.sort()
+        spent = time.monotonic() - started
+        p50, p99 = took[len(took) // 2], took[int(len(took) * 0.99)]
+        print(f"asks at {len(took) / spent:.0f}/s: median {p50 * 1e3:.1f} ms, p99 {p99 * 1e3:.1f} ms")
+    finally:
+        server.close()
+
+
+def advise_some(url: str, token: str, facts: dict, seconds: float, out) -> None:
+    from advisor.client import connect
+
+    service, until, took = connect(url, token), time.monotonic() + seconds, []
+    facts = json.loads(json.dumps(facts))
+    while time.monotonic() < until:
+        facts["values"]["rows"] += 1
+        begun = time.perf_counter()
+        service.recommend(facts)
+        took.append(time.perf_counter() - begun)
+    out.put(took)
+
+
+def measure_advice() -> None:
+    import polars as pl
+
+    import advisor
+
+    rows = 2_000
+    frame = pl.DataFrame({f"c{i}": [(i * 7 + j * (i + 3)) % 97 for j in range(rows)] for i in range(12)})
+    frame = frame.with_columns(y=pl.Series([("a", "b")[j % 2] for j in range(rows)]))
+    facts = json.loads(json.dumps(advisor.measure(frame, "y").to_dict(), default=str))
+    server = Server()
+    try:
+        context = multiprocessing.get_context("spawn")
+        out = context.Queue()
+        processes = [
+            context.Process(target=advise_some, args=(server.url, server.token, facts, SECONDS, out))
+            for _ in range(4)
+        ]
+        for process in processes:
+            process.start()
+        took = sorted(one for _ in processes for one in out.get(timeout=120))
+        p50, p99 = took[len(took) // 2], took[int(len(took) * 0.99)]
+        rate, shown = len(took) / SECONDS, f"median {p50 * 1e3:.0f} ms, p99 {p99 * 1e3:.0f} ms"
+        print(f"advice from facts: {rate:.1f}/s, {shown}, 4 clients")
+    finally:
+        server.close()
+
+
+def measure_quality(seeds: int = 20, trials: int = 60) -> None:
+    from advisor.search.plan import SearchPlan
+    from advisor.search.storage.database import InMemory
+    from advisor.search.study import Complete, Study
+    from advisor.spaces.space import Space
+
+    space = Space.from_dict({"format": 1, "parameters": SPACE})
+    bests: dict[int, list[float]] = {}
+    for out_at_once in (1, 4):
+        for seed in range(seeds):
+            plan = SearchPlan(space=space, enqueue={}, trials=trials, max_epochs=1, space_text="s", seed=seed)
+            study, out = Study(plan, InMemory()), []
+            while study.remaining:
+                while len(out) < out_at_once and (given := study.ask()) is not None:
+                    out.append(given)
+                one = out.pop(0)
+                study.tell(one.number, Complete(loss(dict(one.configuration))))
+            bests.setdefault(out_at_once, []).append(study.best.value)
+    for out_at_once, values in bests.items():
+        print(f"{out_at_once} proposed at once: median best {statistics.median(values):.4f}")
+
+
+if __name__ == "__main__":
+    parts = {
+        "ask": measure_ask,
+        "latency": measure_latency,
+        "advice": measure_advice,
+        "quality": measure_quality,
+    }
+    for name in sys.argv[1:] or parts:
+        parts[name]()
