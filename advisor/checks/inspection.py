@@ -22,7 +22,7 @@ from advisor.checks.receptive_fields import Seen, last_map, support
 from advisor.checks.tracing import FLOW, Trace, TraceStep, left_as_it_was, trace
 from advisor.errors import UserError, did_you_mean
 from advisor.executors.base import error_text
-from advisor.networks.plan import group_count
+from advisor.networks.geometry import group_count
 from advisor.objectives.importing import import_own, split_name
 
 InspectionSeverity = Literal["error", "warning", "info"]

@@ -25,12 +25,13 @@ from advisor.checks.tracing import FLOW, Trace, trace
 from advisor.dataset import Dataset
 from advisor.errors import UserError
 from advisor.networks.convolutional import StackedMapNorm
+from advisor.networks.geometry import usable_memory
 from advisor.networks.network import Network
-from advisor.networks.plan import usable_memory
 from advisor.networks.tables import StackedLinear, StackedNorm, initialize
 from advisor.objectives.networks import splits_of
 from advisor.rules import shipped
 from advisor.runs.advice import Advice
+from advisor.spaces.topics import TOPICS
 from advisor.splits import Split
 from advisor.training.loop import train_epochs
 from advisor.training.modalities import cost_of
@@ -427,7 +428,7 @@ def without_help(configuration: Mapping[str, Any], data: Dataset) -> dict[str, A
     switched off, and a constant rate."""
     plain = dict(configuration)
     for name, parameter in shipped.base_space(data.features.kind).parameters.items():
-        if name in plain and parameter.topic in ("regularization", "augmentation", "imbalance"):
+        if name in plain and TOPICS[parameter.topic].hinders:
             if isinstance(plain[name], str):
                 plain[name] = "none"
             elif getattr(parameter, "zero", False):

@@ -17,21 +17,19 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from advisor.networks.network import Network
-from advisor.networks.plan import (
+from advisor.networks.geometry import (
     BOTTLENECK,
-    BlockPlan,
-    NetworkPlan,
     group_count,
     head_inputs,
     inception_kernels,
     memory_bytes,
     mixer_tokens,
     mixer_widths,
-    plan_of,
     rows_per_pass,
     squeeze_width,
 )
+from advisor.networks.network import Network
+from advisor.networks.plan import BlockPlan, NetworkPlan, plan_of
 from advisor.networks.tables import ACTIVATIONS, StackedLinear, StackedNorm, initialize
 
 CONVOLUTION: dict[int, Any] = {1: F.conv1d, 2: F.conv2d}

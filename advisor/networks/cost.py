@@ -15,7 +15,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from advisor.dataset import Features, Signals
-from advisor.networks.plan import NetworkPlan, map_numbers, memory_bytes, multiplications, plan_of, problem
+from advisor.networks.geometry import map_numbers, memory_bytes, multiplications, problem
+from advisor.networks.plan import NetworkPlan, plan_of
 
 BYTES = 4
 READ = frozenset(

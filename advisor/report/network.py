@@ -6,15 +6,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from advisor.networks.plan import (
+from advisor.networks.geometry import (
     layers,
     map_sizes,
     memory_bytes,
     parameter_count,
-    plan_of,
     receptive_field,
     receptive_fields,
 )
+from advisor.networks.plan import plan_of
 
 
 def blueprint(configuration: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ from typing import Any, Protocol, get_args
 
 from advisor.errors import UserError, did_you_mean
 from advisor.kinds import TASK_NAMES, Kind
+from advisor.rules.reader import read_rule
 from advisor.rules.rule import (
     NOT_DECIDING,
     NOT_FIRING,
@@ -27,11 +28,11 @@ from advisor.rules.rule import (
     Rule,
     Severity,
     Strength,
-    read_rule,
 )
 from advisor.spaces import aliases, expressions, strict_yaml
 from advisor.spaces.expressions import Expression, Name, Scalar
-from advisor.spaces.space import Derivation, Parameter, Space, number_hint, shown_value
+from advisor.spaces.parameter import Parameter, number_hint, shown_value
+from advisor.spaces.space import Derivation, Space
 
 __all__ = [
     "NOT_DECIDING",

@@ -12,7 +12,9 @@ from typing import Any, get_args
 from advisor.kinds import Kind
 from advisor.rules import rule as words
 from advisor.spaces.expressions import Name
-from advisor.spaces.space import Parameter, Space
+from advisor.spaces.parameter import Parameter
+from advisor.spaces.space import Space
+from advisor.spaces.topics import RULE_TOPICS
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 TEXT = {"type": "string", "minLength": 1, "maxLength": words.MAX_TEXT}
@@ -60,7 +62,7 @@ def _fields(space: Space, facts: Mapping[str, Name]) -> dict[str, JsonSchema]:
     return {
         "id": {"type": "string", "pattern": f"^{words.ID}$"},
         "title": {**TEXT, "maxLength": words.MAX_TITLE},
-        "topic": _enum(words.Topic),
+        "topic": {"enum": list(RULE_TOPICS)},
         "applies_to": {"type": "array", "items": _enum(Kind), "minItems": 1},
         "notes": {"type": "array", "items": {"enum": list(words.NOTES)}},
         "strength": _enum(words.Strength),

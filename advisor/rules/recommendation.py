@@ -18,7 +18,8 @@ from advisor.rules.recommendation_file import own_range
 from advisor.rules.resolution import Combined, Contradiction, ParameterState, ProvenanceStep, Wish, state
 from advisor.spaces.aliases import value_of
 from advisor.spaces.expressions import Template
-from advisor.spaces.space import Derivation, Parameter, Space, shown_value
+from advisor.spaces.parameter import Parameter, shown_value
+from advisor.spaces.space import Derivation, Space
 
 __all__ = [
     "AdvicePlan",

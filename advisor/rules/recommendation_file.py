@@ -17,7 +17,8 @@ from advisor.kinds import Kind
 from advisor.rules.book import Severity
 from advisor.rules.resolution import Contradiction, DecidedBy, ProvenanceStep, Side, searched_range
 from advisor.spaces import strict_yaml
-from advisor.spaces.space import Parameter, Space, number_hint, read_derivation, shown_value
+from advisor.spaces.parameter import Parameter, number_hint, shown_value
+from advisor.spaces.space import Space, read_derivation
 from advisor.spaces.strict_yaml import Key, YamlDocument, YamlPath
 
 FORMAT = 1

@@ -21,7 +21,8 @@ from typing import Any, Literal
 from advisor.errors import UserError
 from advisor.rules.book import Claim, Evidence, Rule, Strength
 from advisor.spaces.expressions import Scalar, parse_condition
-from advisor.spaces.space import Derivation, Parameter, Space
+from advisor.spaces.parameter import Parameter
+from advisor.spaces.space import Derivation, Space
 
 DecidedBy = Literal["strength", "evidence", "undecided", "yours"]
 """undecided: both sides are equally strong and were left out. yours: the person's own value stands."""

@@ -12,7 +12,8 @@ from optuna.trial import FrozenTrial
 from advisor.search.curves import CurveDiagnosis, RangeChange, advice_of, asks_for, read_curve
 from advisor.search.storage.journal import counts
 from advisor.search.trials import CONFIGURATION, TRAIN_LOSSES, best_of, end_of
-from advisor.spaces.space import Parameter, Space
+from advisor.spaces.parameter import Parameter
+from advisor.spaces.space import Space
 
 ADJUSTED = "adjusted"
 """Trial attribute: the ranges that were moved for it, a list of Adjustment as data."""

@@ -1,7 +1,7 @@
 """The advised space as a search sees it: moved by what the curves say, and, when asked, looked at in stages.
 
-The stages follow the order of work of the notes (N24): first make it learn, then regularize and augment, then
-layers. What a stage does not look at keeps the values of the best trial so far.
+The topics of each stage are in ``spaces/topics.py``. What a stage does not look at keeps the values of the
+best trial so far.
 """
 
 from __future__ import annotations
@@ -14,14 +14,7 @@ from advisor.search.adaptation import ADJUSTED, adjusted
 from advisor.search.storage.journal import counts
 from advisor.search.trials import CONFIGURATION, best_of, configuration_of
 from advisor.spaces.space import Space
-
-STAGES: tuple[tuple[str, ...], ...] = (
-    ("optimization",),
-    ("regularization", "augmentation", "inputs", "imbalance"),
-    ("architecture", "initialization"),
-)
-"""Topics that each stage looks at, each for an equal share of the trials; the
-last share looks at everything."""
+from advisor.spaces.topics import STAGES
 
 
 @dataclass(frozen=True)

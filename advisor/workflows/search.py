@@ -18,7 +18,7 @@ from advisor.errors import UserError
 from advisor.evaluation.baselines import expected_seconds
 from advisor.executors.base import Executor, Job
 from advisor.facts.schema import MIN_SIDE
-from advisor.networks.plan import usable_memory
+from advisor.networks.geometry import usable_memory
 from advisor.objectives.custom import OwnObjective
 from advisor.objectives.final_jobs import FINAL_REPEATS, FINALISTS
 from advisor.objectives.jobs import TrainingJob, limited, search_job

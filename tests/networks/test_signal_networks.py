@@ -12,20 +12,19 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from advisor.networks.convolutional import SignalNetwork, StackedConvolution, StackedMapNorm
-from advisor.networks.plan import (
-    blocks_per_stage,
+from advisor.networks.geometry import (
     group_count,
     layers,
     map_sizes,
     memory_bytes,
     multiplications,
     parameter_count,
-    plan_of,
     problem,
     receptive_field,
     receptive_fields,
     rows_per_pass,
 )
+from advisor.networks.plan import blocks_per_stage, plan_of
 from advisor.rules import shipped
 
 SPACES = {"image": shipped.base_space("image"), "sequence": shipped.base_space("sequence")}

@@ -19,7 +19,8 @@ from advisor.facts.schema import FACTS
 from advisor.rules import shipped as knowledge
 from advisor.rules.book import KNOWN_WORDS, load_rules
 from advisor.rules.recommendation import Finding, Recommendation, advise, library_default
-from advisor.spaces.space import Parameter, Space
+from advisor.spaces.parameter import Parameter
+from advisor.spaces.space import Space
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 BASE = knowledge.base_space()

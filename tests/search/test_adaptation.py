@@ -16,7 +16,8 @@ from advisor.search.plan import SearchPlan
 from advisor.search.storage.journal import PLACE
 from advisor.search.study_space import StudySpace
 from advisor.search.trials import CONFIGURATION
-from advisor.spaces.space import Parameter, Space
+from advisor.spaces.parameter import Parameter
+from advisor.spaces.space import Space
 
 RATE = Parameter("learning_rate", "float", 1e-2, 1e-4, 1.0, log=True, topic="optimization")
 EPOCHS = Parameter("epochs", "int", 20, 1, 1000, searched=False, topic="plan")

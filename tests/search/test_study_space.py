@@ -12,7 +12,8 @@ from advisor.cli.main import _run
 from advisor.rules import shipped
 from advisor.rules.recommendation import advise
 from advisor.search.storage.journal import PLACE
-from advisor.search.study_space import STAGES, StudySpace
+from advisor.search.study_space import StudySpace
+from advisor.spaces.topics import STAGES
 
 REC = advise(shipped.typical_facts(), shipped.rule_book(), shipped.base_space())
 STAGED = StudySpace(REC.space, trials=42, enqueued=2, staged=True, adapt=False)

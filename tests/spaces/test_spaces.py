@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from advisor.errors import UserError
 from advisor.rules import shipped
-from advisor.spaces.space import Derivation, Parameter, Row, Space, load_space
+from advisor.spaces.parameter import Parameter
+from advisor.spaces.space import Derivation, Row, Space, load_space
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 BASE = shipped.base_space()

@@ -14,7 +14,8 @@ from test_training import folds, holdout, line, mixed, run
 import advisor
 from advisor.dataset import Dataset, Signals
 from advisor.executors.base import ENDS, Failed, Finished, InProcessExecutor
-from advisor.networks.plan import memory_bytes, plan_of, problem
+from advisor.networks.geometry import memory_bytes, problem
+from advisor.networks.plan import plan_of
 from advisor.objectives import networks as objective
 from advisor.objectives.jobs import WorkerData, search_job
 from advisor.rules import shipped

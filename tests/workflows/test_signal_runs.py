@@ -15,7 +15,8 @@ from signal_mistakes import MISTAKES
 import advisor
 from advisor.cli.main import _run
 from advisor.errors import UserError
-from advisor.networks.plan import plan_of, problem
+from advisor.networks.geometry import problem
+from advisor.networks.plan import plan_of
 from advisor.report.network import blueprint
 from advisor.rules import shipped
 from advisor.rules.recommendation import advise

@@ -16,7 +16,8 @@ from advisor.search.trials import configuration_of, end_of
 from advisor.service.base.access import Body
 from advisor.spaces import strict_yaml
 from advisor.spaces.expressions import Scalar
-from advisor.spaces.space import Parameter, Space
+from advisor.spaces.parameter import Parameter
+from advisor.spaces.space import Space
 
 MOST_PARAMETERS = 200
 DEFAULT_EPOCHS = 100
