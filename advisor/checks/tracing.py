@@ -74,6 +74,11 @@ WHOLE = {
     "scaled_dot_product_attention",
 }
 ADDITIONS = {"add", "__add__", "__iadd__", "__radd__"}
+LOSSES = {
+    *("cross_entropy", "nll_loss", "binary_cross_entropy", "binary_cross_entropy_with_logits", "mse_loss"),
+    *("l1_loss", "smooth_l1_loss", "huber_loss", "kl_div", "gaussian_nll_loss", "poisson_nll_loss"),
+    *("multi_margin_loss", "multilabel_soft_margin_loss", "ctc_loss"),
+}
 REDUCTIONS = {"mean", "sum", "amax", "max", "logsumexp", "amin"}
 SATURATED = {"tanh": (-0.99, 0.99), "sigmoid": (0.01, 0.99)}
 """Outputs beyond these are where the function is flat: less than 2 % (tanh) or 4
@@ -82,8 +87,9 @@ DEAD = 1e-7
 """A unit is dead when no row gets more than this share of the layer's largest output
 out of it: zero but for rounding."""
 
-DEAD_SHARE, SATURATED_SHARE = 0.2, 0.3
-"""Shares of a layer from which on they are a finding."""
+DEAD_SHARE, SATURATED_SHARE = 0.5, 0.5
+"""Shares of a layer from which on they are a finding: at the start about half of the units of a sound network
+are off on half of the rows, and a few on all (He et al. 2015); more than half on every row leave too few."""
 FEWEST_POINTS = 16
 """Rows times positions that a unit must have seen before it is called dead."""
 FEWEST_UNITS = 16
@@ -104,7 +110,8 @@ class TraceStep:
     parameter: the name of its weight. kernel,
     stride, dilation: per axis, of convolutions and pooling windows.
     unit_axis: the axis of ``shape`` that counts units or channels, None where views have mixed it up.
-    mean, deviation, root_mean_square: of all its numbers.
+    mean, deviation, root_mean_square: of all its numbers. row_deviation: of one number over the rows, on
+    average.
     dead: the share of its units that are zero on every row;
     saturated: the share of its numbers on the flat parts; both for activations.
     gradient: the Euclidean norm of the loss's gradient by its result, None without a loss.
@@ -127,9 +134,35 @@ class TraceStep:
     mean: float = 0.0
     deviation: float = 0.0
     root_mean_square: float = 0.0
+    row_deviation: float = 0.0
     dead: float | None = None
     saturated: float | None = None
     gradient: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class LossCall:
+    """The first of PyTorch's losses that was called. step: the one that made its input, -1 when none did."""
+
+    name: str
+    input: Tensor
+    target: Tensor | None
+    step: int
+
+
+@dataclass(frozen=True)
+class Stranger:
+    """A tensor that works as a weight and that the module does not know: no Parameter and no buffer of it.
+
+    learns: whether it asks for a gradient, as a Parameter of a layer that is not registered does.
+    identity: the same in two passes where it is the same tensor.
+    """
+
+    function: str
+    module: str
+    shape: tuple[int, ...]
+    learns: bool
+    identity: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,6 +172,7 @@ class Trace:
 
     inputs: what each custom module was given, by its name.
     last: the step that made the output, -1 when none did.
+    loss_steps: what the loss did, numbered on from ``steps``.
     """
 
     steps: tuple[TraceStep, ...]
@@ -147,6 +181,9 @@ class Trace:
     loss: float | None
     gradients: Mapping[str, float | None]
     inputs: Mapping[str, tuple[Any, ...]] = field(repr=False)
+    loss_steps: tuple[TraceStep, ...] = ()
+    loss_call: LossCall | None = None
+    strangers: tuple[Stranger, ...] = ()
 
     def of_kind(self, *kinds: OperationKind) -> list[TraceStep]:
         return [step for step in self.steps if step.kind in kinds]
@@ -227,15 +264,19 @@ def trace(
         with recorder.hooks(), torch.set_grad_enabled(loss is not None):
             with recorder:
                 output = module(*inputs)
-            value = None if loss is None else loss(output)
+                last, count = recorder.step_of(output), len(recorder.steps)
+                value = None if loss is None else recorder.measured(loss, output)
             gradients = {} if value is None else _gradients(module, value)
     return Trace(
-        steps=tuple(recorder.steps),
+        steps=tuple(recorder.steps[:count]),
         output=_detached(output),
-        last=recorder.step_of(output),
+        last=last,
         loss=None if value is None else float(value.detach()),
         gradients=gradients,
         inputs=recorder.inputs,
+        loss_steps=tuple(recorder.steps[count:]),
+        loss_call=recorder.loss_call,
+        strangers=tuple(recorder.strangers.values()),
     )
 
 
@@ -312,6 +353,10 @@ class Recorder(TorchFunctionMode):
         self._stack = [""]
         self._source: dict[int, int] = {id(t): -1 for t in _tensors(inputs)}
         self._parameter = {id(p): name for name, p in module.named_parameters()}
+        self._buffers = {id(b) for b in module.buffers()}
+        self._measuring = False
+        self.loss_call: LossCall | None = None
+        self.strangers: dict[int, Stranger] = {}
         self._size = {name: p.numel() for name, p in module.named_parameters()}
         self._alive: list[Tensor] = []  # an id is only good while its tensor lives
 
@@ -349,6 +394,14 @@ class Recorder(TorchFunctionMode):
 
         return leave
 
+    def measured(self, loss: Callable[[Any], Tensor], output: Any) -> Tensor:
+        """The loss of an output; what it calls is recorded too."""
+        self._measuring = True
+        try:
+            return loss(output)
+        finally:
+            self._measuring = False
+
     def step_of(self, output: Any) -> int:
         """The step that made a value (the first tensor of several); -1 when it is the input or unknown."""
         return next((self._source.get(id(t), -1) for t in _tensors(output)), -1)
@@ -359,6 +412,8 @@ class Recorder(TorchFunctionMode):
         shape = next((tuple(t.shape) for t in _tensors(args)), ())
         output = self.call(func, args, kwargs)
         name = getattr(func, "__name__", "")
+        if self._measuring:
+            self._note_loss(name, args, kwargs)
         made = [t for t in _tensors(output) if not isinstance(output, torch.Size)]
         if not made or name == "__get__":
             return output
@@ -369,8 +424,28 @@ class Recorder(TorchFunctionMode):
             if parameters:
                 self._parameter.update({id(t): parameters[0] for t in made})
             return output
+        self._note_strangers(name, args, kwargs)
         self._record(name, args, kwargs, before, shape, sources, made)
         return output
+
+    def _note_loss(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        given = _argument(args, kwargs, 0, "input", None)
+        if name in LOSSES and self.loss_call is None and isinstance(given, Tensor):
+            target = _argument(args, kwargs, 1, "target", None)
+            kept = target.detach() if isinstance(target, Tensor) else None
+            self.loss_call = LossCall(name, given.detach(), kept, self.step_of(given))
+
+    def _note_strangers(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Weights of linear steps and convolutions that belong to no part of the module."""
+        if self._measuring or not (name in LINEAR | PRODUCTS or name.startswith("conv")):
+            return
+        for weight in list(_tensors([args[1:], kwargs]))[:1]:
+            known = id(weight) in self._parameter or id(weight) in self._source or id(weight) in self._buffers
+            if not known and weight.is_floating_point() and weight.is_leaf and weight.dim() > 1:
+                self._alive.append(weight)
+                self.strangers[id(weight)] = Stranger(
+                    name, self._stack[-1], tuple(weight.shape), weight.requires_grad, id(weight)
+                )
 
     def call(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Do what the pass asks for; a subclass may do something else in its place."""
@@ -445,6 +520,7 @@ class Recorder(TorchFunctionMode):
             values = out.detach().float()
             step.mean, step.deviation = float(values.mean()), float(values.std(correction=0))
             step.root_mean_square = float(values.square().mean().sqrt())
+            step.row_deviation = float(values.std(dim=0, correction=0).mean()) if values.dim() else 0.0
             if step.kind == "activation":
                 limits = SATURATED.get(step.function.rstrip("_"))
                 if limits:

@@ -300,7 +300,8 @@ def loss_of_the_predicted_class(fixed: bool) -> Program:
     class Net(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.body, self.scale = p.mlp([2, 16, 1]), nn.Parameter(torch.ones(1))
+            self.body = p.mlp([2, 16, 1])
+            self.scale = None if fixed else nn.Parameter(torch.ones(1))
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             out = torch.sigmoid(self.body(x))

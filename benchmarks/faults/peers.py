@@ -9,16 +9,6 @@ from program import Program
 
 import advisor
 
-BEFORE = {
-    "unscaled-inputs": "inputs", "input-not-finite": "inputs", "initialization": "initialization",
-    "dead-units": "initialization", "saturated-units": "initialization", "gradient-vanishes": "activation",
-    "gradient-explodes": "initialization", "softmax-before-cross-entropy": "output", "output-not-finite": "output",
-    "no-activation-between": "activation", "batch-norm-small-batch": "batch size", "unused-parameters": "gradient",
-    "rows-mixed": "shape", "many-parameters-for-the-rows": "architecture", "late-pooling": "architecture",
-    "receptive-field-small": "architecture",
-}  # fmt: skip
-"""What the inspection's codes were about before findings had a category."""
-
 
 @dataclass(frozen=True)
 class Said:
@@ -29,11 +19,21 @@ class Said:
     categories: tuple[str, ...]
 
 
-def before(program: Program) -> list[Said]:
-    """The inspection as it was: a network and a batch."""
+def ours(program: Program) -> list[Said]:
+    """The inspection, of all that a person can hand to it."""
     x, y = program.batch()
-    found = advisor.inspect(program.module, x, y, rows=len(program.data.x), batch_size=program.batch_size)
-    return [Said(f.severity, f.code, (BEFORE.get(f.code, f.code),)) for f in found.findings]
+    found = advisor.inspect(
+        program.module,
+        program.loader or x,
+        None if program.loader else y,
+        loss=program.loss,
+        optimizer=program.optimizer,
+        epochs=program.epochs,
+        rows=len(program.data.x),
+        batch_size=program.batch_size,
+        step=program.step,
+    )
+    return [Said(f.severity, f.code, (f.category,)) for f in found.findings]
 
 
-PEERS: dict[str, Callable[[Program], list[Said]]] = {"advisor": before, "before": before}
+PEERS: dict[str, Callable[[Program], list[Said]]] = {"advisor": ours}
