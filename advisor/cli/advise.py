@@ -10,6 +10,7 @@ import click
 
 from advisor.cli.options import examples, given, json_option, pairs, reading_options, run_argument
 from advisor.cli.output import echo_json, fail_check, show_difference, stdout_kept, terminal_width, wrapped
+from advisor.cli.repair import training_options, training_plan
 from advisor.console import echo, say
 from advisor.errors import UserError, did_you_mean
 
@@ -89,7 +90,7 @@ def _ask_server(url: str, advice: Advice, as_json: bool, everything: bool) -> No
 @click.command(
     epilog=examples(
         "advisor check data.csv --target income",
-        "advisor check --module my_package.nets:build --input-shape 3,224,224",
+        "advisor check data.csv --target y --module my_nets:build --loss cross-entropy --optimizer adam",
     )
 )
 @click.argument("data", required=False)
@@ -102,9 +103,7 @@ def _ask_server(url: str, advice: Advice, as_json: bool, everything: bool) -> No
 @click.option(
     "--input-shape", metavar="1,28,28", help="With --module: the shape of one row, instead of DATA."
 )
-@click.option(
-    "--batch-size", type=int, default=32, show_default=True, help="With --input-shape: training batch size."
-)
+@training_options
 @click.option(
     "--seconds", type=float, default=60, show_default=True, help="Approximate limit for all checks together."
 )
@@ -113,7 +112,6 @@ def check(
     data: str | None,
     factory: str | None,
     input_shape: str | None,
-    batch_size: int,
     seconds: float,
     as_json: bool,
     out: str | None,
@@ -124,14 +122,15 @@ def check(
     learn what it should, and nothing else?
 
     DATA is as for recommend, or a run folder. With --module, your own network is checked on a
-    batch of DATA or on random numbers. Exit code 3 if a check fails or the network has an
-    error; warnings and notes leave it at 0.
+    batch of DATA or on random numbers, and with --loss and --optimizer also how it is trained.
+    Exit code 3 if a check fails or the network has an error; warnings and notes leave it at 0.
     """
     from advisor.workflows.check import check_module, check_recommendation
 
+    training = training_plan(options)
     if factory is not None:
         with stdout_kept(as_json):
-            result: Any = check_module(factory, data, input_shape, batch_size, target, out, given(options))
+            result: Any = check_module(factory, data, input_shape, training, target, out, given(options))
     elif data is None or input_shape is not None:
         raise UserError(
             "say what to check: DATA, or --module PACKAGE.MODULE:FACTORY with DATA or --input-shape"

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from advisor.checks.inspection import Inspection, inspect, load_module, random_input
+from advisor.checks.inspection import Inspection, inspect, load_module, load_own, random_input
 from advisor.checks.preflight import Preflight, preflight
 from advisor.checks.subject import Subject
-from advisor.errors import UserError
+from advisor.errors import UserError, did_you_mean
 from advisor.files import write_json
 from advisor.objectives.networks import splits_of
 from advisor.runs.advice import Advice
@@ -49,11 +50,91 @@ def check_recommendation(
     return result
 
 
+LOSSES: dict[str, Callable[[], nn.Module]] = {
+    "cross-entropy": nn.CrossEntropyLoss,
+    "bce": nn.BCELoss,
+    "bce-with-logits": nn.BCEWithLogitsLoss,
+    "nll": nn.NLLLoss,
+    "mse": nn.MSELoss,
+    "l1": nn.L1Loss,
+    "huber": nn.HuberLoss,
+}
+OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
+    kind.__name__.lower(): kind
+    for kind in (
+        *(torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.RMSprop, torch.optim.Adagrad),
+        *(torch.optim.Adadelta, torch.optim.NAdam, torch.optim.RAdam, torch.optim.Adamax),
+    )
+}
+USUAL_BATCH = 32
+SHOWN_ROWS = 128
+"""Rows that an inspection is given at least: with fewer its short trainings are noise."""
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """How a user's own network is trained, as the command line says it.
+
+    loss, optimizer: a name of ``LOSSES`` or ``OPTIMIZERS``, or package.module:name. None is "not said".
+    """
+
+    loss: str | None = None
+    optimizer: str | None = None
+    learning_rate: float | None = None
+    epochs: int | None = None
+    batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "epochs", "batch_size"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UserError(f"--{name.replace('_', '-')} must be above 0, not {value:g}")
+        if self.learning_rate is not None and self.optimizer is None:
+            raise UserError("--learning-rate needs --optimizer")
+
+    def made_loss(self) -> Callable[..., Tensor] | None:
+        """UserError for a name that is none."""
+        if self.loss is None:
+            return None
+        if ":" in self.loss:
+            made: Any = load_own(self.loss, "--loss", "or loss of output and target")
+            made = made() if isinstance(made, type) else made
+            if not callable(made):
+                raise UserError(f"--loss {self.loss} is no function of output and target")
+            return made  # type: ignore[no-any-return]
+        if self.loss not in LOSSES:
+            raise UserError(
+                f"--loss {self.loss} is not one of {', '.join(LOSSES)}{did_you_mean(self.loss, LOSSES)}"
+            )
+        return LOSSES[self.loss]()
+
+    def made_optimizer(self, module: nn.Module) -> torch.optim.Optimizer | None:
+        """Over the module's parameters. UserError for a name that is none."""
+        if self.optimizer is None:
+            return None
+        if ":" in self.optimizer:
+            made: Any = load_own(self.optimizer, "--optimizer", "a function of the module")(module)
+            if not isinstance(made, torch.optim.Optimizer):
+                raise UserError(
+                    f"--optimizer {self.optimizer} made a {type(made).__name__}: expected an Optimizer"
+                )
+            return made
+        if self.optimizer not in OPTIMIZERS:
+            raise UserError(
+                f"--optimizer {self.optimizer} is not one of {', '.join(OPTIMIZERS)}"
+                f"{did_you_mean(self.optimizer, OPTIMIZERS)}"
+            )
+        rate = {} if self.learning_rate is None else {"lr": self.learning_rate}
+        kind: Any = OPTIMIZERS[self.optimizer]
+        optimizer: torch.optim.Optimizer = kind(module.parameters(), **rate)
+        return optimizer
+
+
 def check_module(
     factory: str,
     data: str | None,
     input_shape: str | None,
-    batch_size: int,
+    training: TrainingPlan,
     target: str | None,
     out: str | None,
     options: Mapping[str, Any],
@@ -61,15 +142,16 @@ def check_module(
     """``inspect`` of a person's own network, on a batch of data or on random numbers of a shape."""
     if (data is None) == (input_shape is None):
         raise UserError("--module needs a batch: give either DATA or --input-shape")
-    if batch_size < 1:
-        raise UserError(f"--batch-size must be at least 1, not {batch_size}")
     module = load_module(factory)
     if data is not None:
-        return inspect_for(module, advice_for(data, target, out, options)[0])
-    return inspect(module, random_input(str(input_shape), batch_size))
+        return inspect_for(module, advice_for(data, target, out, options)[0], training)
+    if training.loss is not None:
+        raise UserError("--loss needs targets: give DATA in place of --input-shape")
+    batch = random_input(str(input_shape), training.batch_size or USUAL_BATCH)
+    return inspect(module, batch, optimizer=training.made_optimizer(module), epochs=training.epochs)
 
 
-def inspect_for(module: nn.Module, advice: Advice) -> Inspection:
+def inspect_for(module: nn.Module, advice: Advice, training: TrainingPlan | None = None) -> Inspection:
     """``inspect`` on a batch of a data set's training rows, prepared as recommended.
 
     The module gets numbers alone: images or series (rows, channels, *size) scaled, a table (rows, columns)
@@ -79,13 +161,21 @@ def inspect_for(module: nn.Module, advice: Advice) -> Inspection:
     plain = dict(advice.recommendation.configuration) | {"one_hot_max": 10_000, "numeric_embedding": "none"}
     data, seed = advice.data.dataset("train"), advice.reading.seed
     subject = Subject.of(plain, data, splits_of(plain, data, seed, 0)[0], seed=seed)
-    batch = int(plain["batch_size"])
-    rows = subject.first_rows()[:, :batch]
-    target = subject.target[rows[0]]
+    training = training or TrainingPlan()
+    batch = training.batch_size or int(plain["batch_size"])
+    chosen = subject.first_rows()[:, : max(batch, SHOWN_ROWS)]
+    target = subject.target[chosen[0]]
+    if not data.classes:
+        target = target.unsqueeze(1)
+    elif training.loss is not None and training.loss.startswith("bce"):
+        target = target.float().unsqueeze(1)
     return inspect(
         module,
-        torch.cat([part for part in subject.inputs(rows) if part.is_floating_point()], dim=2)[0],
-        target if data.classes else target.unsqueeze(1),
+        torch.cat([part for part in subject.inputs(chosen) if part.is_floating_point()], dim=2)[0],
+        target,
+        loss=training.made_loss(),
+        optimizer=training.made_optimizer(module),
+        epochs=training.epochs,
         rows=len(data),
         batch_size=batch,
         field_needed=advice.facts.values.get("receptive.needed"),

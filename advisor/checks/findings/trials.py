@@ -56,7 +56,7 @@ class Trials:
         seconds: float = SECONDS,
     ) -> None:
         self.module, self.loss, self.optimizer = module, loss, optimizer
-        self.inputs = tuple(first_rows(i, MOST_ROWS, len(inputs[0])) for i in inputs)
+        self.inputs = tuple(cut_rows(i, MOST_ROWS, len(inputs[0])) for i in inputs)
         self.target = target[:MOST_ROWS]
         self._seconds, self._kept = seconds, dict[tuple[float, float], ShortTraining | None]()
 
@@ -140,7 +140,7 @@ def _largest(module: nn.Module, found: dict[str, float]) -> None:
         found[name] = max(found.get(name, 0.0), size)
 
 
-def first_rows(value: Any, rows: int, of: int) -> Any:
+def cut_rows(value: Any, rows: int, of: int) -> Any:
     return value[:rows] if isinstance(value, Tensor) and value.dim() and len(value) == of else value
 
 
