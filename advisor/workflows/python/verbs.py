@@ -31,7 +31,11 @@ def check(
     *,
     factory: str | None = None,
     input_shape: str | None = None,
-    batch_size: int = 32,
+    loss: str | None = None,
+    optimizer: str | None = None,
+    learning_rate: float | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
     seconds: float = 60,
     out: str | Path | None = None,
     **options: Unpack[ReadingOptions],
@@ -39,14 +43,16 @@ def check(
     """Before you train: does the recommendation for the data learn what it should, and nothing else?
 
     factory: package.module:function that makes your own network, which is looked at instead, on a batch of
-        the data or on ``batch_size`` random rows of ``input_shape`` ("3,224,224").
+        the data or on ``batch_size`` random rows (32) of ``input_shape`` ("3,224,224").
+    loss, optimizer, learning_rate, epochs, batch_size: how that network is trained, as on the command line.
     seconds: about, for all checks together. ``passed`` of the result says whether all is well.
     """
-    from advisor.workflows.check import check_module, check_recommendation
+    from advisor.workflows.check import TrainingPlan, check_module, check_recommendation
 
     place = None if out is None else str(out)
     if factory is not None:
-        return check_module(factory, data, input_shape, batch_size, target, place, options)
+        plan = TrainingPlan(loss, optimizer, learning_rate, epochs, batch_size)
+        return check_module(factory, data, input_shape, plan, target, place, options)
     if data is None or input_shape is not None:
         raise UserError("say what to check: data, or factory with data or input_shape")
     return check_recommendation(data, target, place, options, seconds=seconds)
