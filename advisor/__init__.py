@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from advisor.checks.inspection import inspect
+    from advisor.checks.watching import watch
     from advisor.cli.doctor import examine as doctor
     from advisor.client import connect
     from advisor.data.signals.image_paths import image_root
@@ -47,6 +48,7 @@ _HOMES = {
     "measure": "advisor.workflows.recommend",
     "recommend": "advisor.workflows.recommend",
     "inspect": "advisor.checks.inspection",
+    "watch": "advisor.checks.watching",
     "finish": "advisor.workflows.tune",
     "train": "advisor.workflows.tune",
     "tune": "advisor.workflows.tune",
@@ -109,6 +111,7 @@ __all__ = [
     "stop",
     "train",
     "tune",
+    "watch",
     "what_if",
     "why",
 ]

@@ -39,31 +39,14 @@ LINEAR = {"linear", "baddbmm", "addmm", "bilinear"}
 PRODUCTS = {"matmul", "bmm", "mm", "einsum", "__matmul__", "__rmatmul__"}
 NORMS = {"batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm", "local_response_norm"}
 ACTIVATIONS = {
-    *(
-        "relu",
-        "leaky_relu",
-        "sigmoid",
-        "tanh",
-        "gelu",
-        "silu",
-        "mish",
-        "selu",
-        "elu",
-        "celu",
-        "hardtanh",
-        "relu6",
-    ),
-    *("hardswish", "hardsigmoid", "softplus", "prelu", "rrelu", "threshold", "softsign", "logsigmoid"),
+    *("relu", "leaky_relu", "sigmoid", "tanh", "gelu", "silu", "mish", "selu", "elu", "celu", "hardtanh"),
+    *("relu6", "hardswish", "hardsigmoid", "softplus", "prelu", "rrelu", "threshold", "softsign"),
+    "logsigmoid",
 }
 SOFTMAX = {"softmax", "log_softmax", "_softmax", "_log_softmax"}
 DROPOUT = {
-    "dropout",
-    "dropout1d",
-    "dropout2d",
-    "dropout3d",
-    "alpha_dropout",
-    "feature_alpha_dropout",
-    "feature_dropout",
+    *("dropout", "dropout1d", "dropout2d", "dropout3d"),
+    *("alpha_dropout", "feature_alpha_dropout", "feature_dropout"),
 }
 WHOLE = {
     "gru",
@@ -267,17 +250,7 @@ def trace(
                 last, count = recorder.step_of(output), len(recorder.steps)
                 value = None if loss is None else recorder.measured(loss, output)
             gradients = {} if value is None else _gradients(module, value)
-    return Trace(
-        steps=tuple(recorder.steps[:count]),
-        output=_detached(output),
-        last=last,
-        loss=None if value is None else float(value.detach()),
-        gradients=gradients,
-        inputs=recorder.inputs,
-        loss_steps=tuple(recorder.steps[count:]),
-        loss_call=recorder.loss_call,
-        strangers=tuple(recorder.strangers.values()),
-    )
+    return recorder.traced(output, last, count, None if value is None else float(value.detach()), gradients)
 
 
 def is_custom(module: nn.Module) -> bool:
@@ -385,7 +358,8 @@ class Recorder(TorchFunctionMode):
 
     def _leave(self, kind: str) -> Callable[..., None]:
         def leave(module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
-            inside = self._stack.pop()
+            # the root may have been entered before the hooks were there
+            inside = self._stack.pop() if len(self._stack) > 1 else ""
             number = self.step_of(output)
             # a normalization written by hand is several operations: the last one stands for it
             made = self.steps[number] if number >= 0 else None
@@ -401,6 +375,26 @@ class Recorder(TorchFunctionMode):
             return loss(output)
         finally:
             self._measuring = False
+
+    def watch_loss(self) -> None:
+        """From here on the loss is computed, not the network."""
+        self._measuring = True
+
+    def traced(
+        self, output: Any, last: int, count: int, loss: float | None, gradients: Mapping[str, float | None]
+    ) -> Trace:
+        """All that was recorded. last: the step that made the output; count: steps before the loss."""
+        return Trace(
+            steps=tuple(self.steps[:count]),
+            output=_detached(output),
+            last=last,
+            loss=loss,
+            gradients=gradients,
+            inputs=self.inputs,
+            loss_steps=tuple(self.steps[count:]),
+            loss_call=self.loss_call,
+            strangers=tuple(self.strangers.values()),
+        )
 
     def step_of(self, output: Any) -> int:
         """The step that made a value (the first tensor of several); -1 when it is the input or unknown."""

@@ -25,7 +25,6 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "hardsigmoid": (0.0, 1.0),
     "softmax": (0.0, 1.0),
     "tanh": (-1.0, 1.0),
-    "hardtanh": (-1.0, 1.0),
     "softsign": (-1.0, 1.0),
     "relu": (0.0, math.inf),
     "relu6": (0.0, 6.0),
@@ -176,7 +175,7 @@ def _entropy_of_logits(case: Case) -> Iterator[NetworkFinding]:
             "output",
             "remove the softmax from the end of forward",
         )
-    elif fit.last in ("sigmoid", "hardsigmoid", "tanh", "hardtanh", "softsign"):
+    elif fit.last in ("sigmoid", "hardsigmoid", "tanh", "softsign"):
         low, high = BOUNDS[fit.last]
         yield NetworkFinding(
             "error" if own == "sigmoid" and "sigmoid" in fit.last else "warning",

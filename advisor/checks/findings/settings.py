@@ -259,6 +259,10 @@ def _too_low(case: Case, here: ShortTraining) -> list[NetworkFinding]:
         or (case.steps is not None and expected >= WANTED)
     ):
         return []
+    if case.steps is None or case.steps > STEPS:
+        longer = case.trials.run(steps=min(case.steps or LONGER * STEPS, LONGER * STEPS))
+        if longer is not None and longer.last < (1 - FAST) * start:
+            return []  # a plateau at the start, which is over soon
     for factor in FACTORS_UP:
         higher = case.trials.at(factor)
         if higher is None or not math.isfinite(higher.last):
@@ -313,7 +317,7 @@ def _dying(case: Case) -> Iterator[NetworkFinding]:
 def _steps(case: Case) -> Iterator[NetworkFinding]:
     """N26: so few steps that the loss of held-out rows still falls fast where training ends."""
     total, trials, target = case.steps, case.trials, case.target
-    if total is None or trials is None or target is None or total > FEW_STEPS or len(trials.target) < 6:
+    if total is None or trials is None or target is None or total >= FEW_STEPS or len(trials.target) < 6:
         return
     cut = 2 * len(trials.target) // 3
     inputs = tuple(

@@ -25,13 +25,12 @@ LONG_KERNEL = 0.75
 """Share of the map from which on a kernel is a matrix in disguise: it meets the border nearly everywhere."""
 SHRINKING = 4
 """Times fewer filters at the end than at the start."""
-SATURATING = {"sigmoid", "hardsigmoid", "softmax", "softsign", "hardtanh"}
+SATURATING = {"sigmoid", "hardsigmoid", "softmax", "softsign"}
 BENDING: dict[type[nn.Module], str] = {
     nn.Sigmoid: "sigmoid",
     nn.Hardsigmoid: "hard sigmoid",
     nn.Softmax: "softmax",
     nn.Softsign: "softsign",
-    nn.Hardtanh: "hard tanh",
 }
 """Modules that a short training replaces by ReLU."""
 
