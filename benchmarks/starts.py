@@ -20,7 +20,8 @@ import time
 START = """
 import numpy as np
 from advisor.executors.base import ENDS, Job
-from advisor.executors.ray.executor import RayExecutor, RayWorkers
+from advisor.executors.ray.executor import RayExecutor
+from advisor.executors.ray.pool import RayWorkers
 def factory(shared):
     def objective(job):
         yield 1, 1.0

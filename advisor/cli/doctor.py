@@ -428,7 +428,7 @@ def judge_store(used: float, there: float) -> list[DoctorCheck]:
 
 
 def _cluster(address: str, here: Mapping[str, Any]) -> list[DoctorCheck]:
-    from advisor.executors.ray.executor import knock, settle_authentication
+    from advisor.executors.ray.connection import knock, settle_authentication
 
     try:
         knock(address)

@@ -9,6 +9,7 @@ import click
 
 from advisor.console import say
 from advisor.errors import UserError, did_you_mean
+from advisor.executors.clusters import EXECUTORS
 from advisor.kinds import KINDS, TASK_NAMES
 
 Command = Callable[..., Any]
@@ -205,7 +206,7 @@ RUNNING: Sequence[Option] = (
     ),
     click.option(
         "--executor",
-        type=Choice(("ray", "in-process")),
+        type=Choice(tuple(EXECUTORS)),
         default="ray",
         show_default=True,
         help="Where trials run; in-process is for debugging.",

@@ -1,15 +1,53 @@
-"""The options of the public functions that read data: their names, types and
-defaults, as help and editors show them."""
+"""The options of the public functions: their names, types and defaults, as help and editors show them."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ParamSpec, TypedDict, TypeVar, get_type_hints
+from typing import Any, Literal, ParamSpec, TypedDict, TypeVar, get_args, get_type_hints
+
+from advisor.errors import UserError, did_you_mean
 
 Label = str | int | tuple[Any, ...]
 """What a frame may call a column: pandas knows numbers, and tuples of several levels."""
+
+Strategy = Literal["joint", "staged"]
+"""joint: everything is searched at once. staged: first what makes it learn, then what regularizes, then the
+layers."""
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """How long to search, and in which order; the keywords of ``tune``.
+
+    time_limit: seconds, for the search and the final together.
+    trial_time_limit: seconds after which a trial is ended.
+    adapt: whether the curves of finished trials may move the ranges of those that follow.
+    finishing: no trial is begun; ``trials`` is 0 then.
+    """
+
+    trials: int = 40
+    time_limit: float | None = None
+    trial_time_limit: float | None = None
+    strategy: str = "joint"
+    adapt: bool = True
+    finishing: bool = False
+
+    def __post_init__(self) -> None:
+        strategies = get_args(Strategy)
+        if self.strategy not in strategies:
+            meant = did_you_mean(self.strategy, strategies)
+            raise UserError(f"unknown strategy '{self.strategy}'{meant}: choose {' or '.join(strategies)}")
+        if self.trials < 1 and not self.finishing:
+            raise UserError(f"trials must be at least 1, not {self.trials}")
+        for what, seconds in (
+            ("the time limit", self.time_limit),
+            ("the time limit of a trial", self.trial_time_limit),
+        ):
+            if seconds is not None and not seconds > 0:
+                raise UserError(f"{what} must be more than 0 seconds, not {seconds}")
 
 
 class ReadingOptions(TypedDict, total=False):

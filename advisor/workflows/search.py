@@ -42,6 +42,7 @@ from advisor.spaces.space import Space
 from advisor.splits import make_splits
 from advisor.training.modalities import cost_of
 from advisor.workflows.modalities import MODALITY_OF
+from advisor.workflows.options import SearchOptions
 from advisor.workflows.status import SearchRequest
 
 RECOMMENDED, DEFAULT = "recommendation", "library default"
@@ -131,20 +132,17 @@ def plan_search(
     advice: Advice,
     request: SearchRequest,
     deadline: float | None,
-    trial_time_limit: float | None,
+    options: SearchOptions,
     own: OwnObjective | None,
     train: Dataset,
-    adapt: bool,
     *,
     spanning: bool = False,
-    more: bool = True,
 ) -> SearchPlan:
     """What the search of this run is to do; the first two trials are the
     recommendation and the library default.
 
     deadline: of the search and the final together, on time.monotonic's clock.
     spanning: see ``training_sizing``.
-    more: False begins no trial.
     """
     time_limit = None if deadline is None else max(0.0, deadline - time.monotonic())
     recommendation, seed = advice.recommendation, advice.reading.seed
@@ -153,7 +151,7 @@ def plan_search(
     enqueue = {RECOMMENDED: configuration, DEFAULT: default}
     own_values = frozenset(name for name, source in recommendation.provenance.items() if source.yours)
     space = StudySpace(
-        recommendation.space, request.trials, len(enqueue), staged=staged, adapt=adapt, own=own_values
+        recommendation.space, request.trials, len(enqueue), staged=staged, adapt=options.adapt, own=own_values
     )
     work = None if own else training_work(train)
     # Where later rows validate, more: on the latest split, on all rows, and as
@@ -169,7 +167,7 @@ def plan_search(
         + " in stages" * staged,
         seed=seed,
         time_limit=time_limit,
-        trial_time_limit=trial_time_limit,
+        trial_time_limit=options.trial_time_limit,
         # the first trial's networks are the model where the time limit leaves none for a final
         make_payload=lambda asked, place: search_job(
             asked, seed, place, keep=place == 0 and time_limit is not None and own is None
@@ -182,7 +180,7 @@ def plan_search(
         refuse=lambda asked: None if own else refusal(asked, train, advice.facts.values, spanning=spanning),
         value_of=own.value_of if own else None,
         limited=None if own else limited,
-        more=more,
+        more=not options.finishing,
     )
 
 

@@ -14,19 +14,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from advisor.errors import UserError, did_you_mean
-from advisor.executors.base import Executor, Factory, InProcessExecutor
+from advisor.errors import UserError
+from advisor.executors.base import Executor, Factory
+from advisor.executors.clusters import Cluster, ClusterOptions, start_cluster
 from advisor.machine import as_ctrl_c, without_cuda
 from advisor.objectives.final_jobs import FinalStopped
 from advisor.report.progress import view
 from advisor.runs.remote import mirrored
-from advisor.workflows.options import ReadingOptions, takes_reading_options
+from advisor.workflows.options import ReadingOptions, SearchOptions, takes_reading_options
 from advisor.workflows.python.run_result import RunResult
 from advisor.workflows.status import begin_request, keep_request, remembered, searched_run, stopping
 
 if TYPE_CHECKING:
     from advisor.dataset import Dataset
-    from advisor.executors.ray.executor import RayWorkers
     from advisor.objectives.custom import OwnObjective
     from advisor.objectives.trial import Trial
     from advisor.runs.advice import Advice
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from advisor.workflows.recommend import Source, Target
     from advisor.workflows.search import Deadlines
 
-STRATEGIES = ("joint", "staged")
 GPU_SHARE = 0.25
 """Of a GPU for a worker, where nothing else is asked for: one that trains leaves it idle between trainings
 and while it validates, and which of them train at once is decided by memory. Four on one do 1.3 to 1.9 times
@@ -65,7 +64,7 @@ def train(
         options: those of ``advisor.recommend``.
     """
     begun = time.monotonic()
-    _check_limits(1, time_limit, None, "joint")
+    SearchOptions(time_limit=time_limit)
     from advisor.workflows import results
     from advisor.workflows import search as run_search
     from advisor.workflows.open_run import open_run, write_advice
@@ -85,7 +84,7 @@ def train_in_memory(
 ) -> tuple[Advice, Model, dict[str, Any]]:
     """As ``train``, without a run folder: the advice, the model, and what result.json would hold."""
     begun = time.monotonic()
-    _check_limits(1, time_limit, None, "joint")
+    SearchOptions(time_limit=time_limit)
     from advisor.workflows.recommend import get_advice, reading_of, with_target
     from advisor.workflows.search import training_rows
 
@@ -167,7 +166,14 @@ def tune(
         Raises UserError for whatever the user can fix.
     """
     begun = time.monotonic() if begun is None else begun
-    _check_limits(trials or int(searched_run(data) is not None), time_limit, trial_time_limit, strategy)
+    searching = SearchOptions(
+        trials,
+        time_limit,
+        trial_time_limit,
+        strategy,
+        adapt,
+        finishing=not trials and searched_run(data) is not None,
+    )
     objective, working_dir = remembered(data, objective, working_dir)
     own = _own_objective(objective, working_dir)
     if storage is not None:
@@ -178,23 +184,25 @@ def tune(
         live = stack.enter_context(view(quiet=not progress))
         on_event, on_note = _both(live.event, on_event), _both(live.note, on_note)
         on_phase = _both(live.phase, on_phase)
-        pool = _start_workers(executor, address, workers, gpus_per_worker, working_dir, own)
+        where = ClusterOptions(executor, address, workers, gpus_per_worker, working_dir)
+        # what each worker imports while the data are read
+        cluster = start_cluster(where, ["advisor.objectives.trial" if own else "advisor.training.loop"])
         working = stack.enter_context(ExitStack())
-        closed = working.enter_context(_closing(pool))
+        closed = working.enter_context(_closing(cluster))
         from advisor.workflows import search as run_search
         from advisor.workflows.open_run import open_run, write_advice
 
         advice, run = open_run(data, target, out, options)
         stack.enter_context(run.in_use())
         stack.enter_context(mirrored(run, on_note))
-        stack.enter_context(nullcontext() if pool else _one_thread())
+        stack.enter_context(nullcontext() if cluster.is_remote else _one_thread())
         if trials and (finished := _finished(run, advice, trials, own)):
             return finished
-        may_span = pool is not None and own is None and _on_gpus(pool, gpus_per_worker, address, advice)
+        may_span = own is None and _on_gpus(cluster, where, advice)
         train = run_search.training_rows(advice, spanning=may_span)
         write_advice(run, advice)
         on_phase("search")
-        runner, spanning = _runner(pool, own, advice, train, run, may_span)
+        runner, spanning = _runner(cluster, own, advice, train, run, may_span)
         closed.append(runner)
         request = begin_request(run, trials, own.name if own else None, working_dir, storage, strategy)
         stopped = stopping(run, should_stop)
@@ -203,12 +211,10 @@ def tune(
             advice,
             request,
             ends.final,
-            trial_time_limit,
+            searching,
             own,
             train,
-            adapt,
             spanning=spanning,
-            more=trials > 0,
         )
         if own:
             on_event = own.watch(run, advice.recommendation, advice.reading.seed, on_event, on_note)
@@ -250,16 +256,16 @@ def _both(first: Callable[..., None], second: Callable[..., None] | None) -> Cal
 
 
 @contextmanager
-def _closing(pool: RayWorkers | None) -> Iterator[list[Executor]]:
-    """Closes the executor that is put into the list, and with it the pool; else the pool alone."""
+def _closing(cluster: Cluster) -> Iterator[list[Executor]]:
+    """Closes the executor that is put into the list, and with it the cluster; else the cluster alone."""
     runners: list[Executor] = []
     try:
         yield runners
     finally:
         for one in runners:
             one.close()
-        if not runners and pool is not None:
-            pool.close()
+        if not runners:
+            cluster.close()
 
 
 def finish(
@@ -354,66 +360,17 @@ def _finished(run: RunFolder, advice: Advice, trials: int, own: OwnObjective | N
     return RunResult(run.path, document, load_model(run.model))
 
 
-def _check_limits(
-    trials: int, time_limit: float | None, trial_time_limit: float | None, strategy: str
-) -> None:
-    if strategy not in STRATEGIES:
-        raise UserError(
-            f"unknown strategy '{strategy}'{did_you_mean(strategy, STRATEGIES)}: choose joint or staged"
-        )
-    if trials < 1:
-        raise UserError(f"trials must be at least 1, not {trials}")
-    for what, seconds in (("the time limit", time_limit), ("the time limit of a trial", trial_time_limit)):
-        if seconds is not None and not seconds > 0:
-            raise UserError(f"{what} must be more than 0 seconds, not {seconds}")
-
-
-def _start_workers(
-    executor: str,
-    address: str | None,
-    workers: int | None,
-    gpus_per_worker: float | None,
-    working_dir: str | Path | None,
-    own: OwnObjective | None,
-) -> RayWorkers | None:
-    if gpus_per_worker is not None and gpus_per_worker < 0:
-        raise UserError(f"gpus_per_worker must be 0 or more, not {gpus_per_worker}")
-    if executor == "in-process":
-        if address or workers:
-            raise UserError(
-                "--executor in-process runs one trial at a time here: leave out --address and --workers"
-            )
-        return None
-    if executor != "ray":
-        raise UserError(f"unknown executor '{executor}': choose ray or in-process")
-    from advisor.executors.ray.executor import CLIENT, RayWorkers
-
-    imports = ["advisor.objectives.trial" if own else "advisor.training.loop"]
-    options: dict[str, Any] = {
-        "gpus_per_worker": gpus_per_worker or 0,
-        "imports": imports,
-        "working_dir": working_dir,
-    }
-    if address is not None and address.startswith(CLIENT):
-        from advisor.executors.ray.client import ClientWorkers
-
-        pool: RayWorkers = ClientWorkers(workers, address, **options)
-    else:
-        pool = RayWorkers(workers, address, **options)
-    pool.start()
-    return pool
-
-
-def _on_gpus(pool: RayWorkers, gpus_per_worker: float | None, address: str | None, advice: Advice) -> bool:
+def _on_gpus(cluster: Cluster, where: ClusterOptions, advice: Advice) -> bool:
     """Whether the workers hold GPUs: as asked; unasked those for images and series,
     which rules make wider beside a GPU."""
-    if gpus_per_worker is not None:
-        return gpus_per_worker > 0
+    if where.gpus_per_worker is not None:
+        return cluster.is_remote and where.gpus_per_worker > 0
     from advisor.workflows.modalities import MODALITY_OF
 
-    if not MODALITY_OF[advice.recommendation.kind].on_gpus or (address is None and without_cuda()):
+    on_gpus = MODALITY_OF[advice.recommendation.kind].on_gpus
+    if not on_gpus or (where.address is None and without_cuda()):
         return False
-    return pool.share_gpus(GPU_SHARE)
+    return cluster.share_gpus(GPU_SHARE)
 
 
 def _own_objective(
@@ -434,7 +391,7 @@ def _one_thread() -> AbstractContextManager[None]:
 
 
 def _runner(
-    pool: RayWorkers | None,
+    cluster: Cluster,
     own: OwnObjective | None,
     advice: Advice,
     train: Dataset,
@@ -452,13 +409,11 @@ def _runner(
         raise UserError(
             f"gpus_per_trial {processes} needs workers with GPUs: give --gpus-per-worker 1 as well"
         )
-    if pool and processes > 1 and may_span:
+    if processes > 1 and may_span:
         from advisor.objectives.multi_gpu import PER_PROCESS, SpanningData, SpanningObjective
 
-        pool.span(processes, PER_PROCESS)
+        cluster.span(processes, PER_PROCESS)
         everything = WorkerData(train, advice.reading.seed)
-        return pool.executor(SpanningObjective, SpanningData.of(everything, processes)), True
-    if pool is None:
-        return InProcessExecutor(factory, shared), False
-    with own.sent() if own else nullcontext():
-        return pool.executor(factory, shared), False
+        return cluster.executor(SpanningObjective, SpanningData.of(everything, processes)), True
+    with own.sent() if own and cluster.is_remote else nullcontext():
+        return cluster.executor(factory, shared), False

@@ -14,7 +14,8 @@ import pytest
 from advisor.errors import UserError
 from advisor.executors.base import Began, Cancelled, Failed, Finished, InProcessExecutor, Job
 from advisor.executors.ray.client import unpacked
-from advisor.executors.ray.executor import RayExecutor, RayWorkers
+from advisor.executors.ray.executor import RayExecutor
+from advisor.executors.ray.pool import RayWorkers
 from advisor.executors.simulated import SimulatedExecutor
 from advisor.search.executor_contract import LIMIT, SHARED, ExecutorContract, events_of, script_factory
 
@@ -201,7 +202,8 @@ def test_no_workers_is_an_error():
 LOCAL_START = """
 from pathlib import Path
 from advisor.executors.base import ENDS, Job
-from advisor.executors.ray.executor import RayExecutor, RayWorkers
+from advisor.executors.ray.executor import RayExecutor
+from advisor.executors.ray.pool import RayWorkers
 import os, sys, threading
 def factory(shared):
     def objective(job):
@@ -288,16 +290,16 @@ FORKS = """
 import subprocess, threading
 import numpy as np
 from threadpoolctl import threadpool_info
-from advisor.executors.ray import executor as ray_executor
+from advisor.executors.ray import pool
 def forks(address, local, working_dir):
     for _ in range(200):  # as Ray starts its processes
         subprocess.run(["/bin/true"], preexec_fn=lambda: None)
     raise OSError("no Ray today")
-ray_executor._ray_init = forks
+pool.init_ray = forks
 matrix = np.random.default_rng(0).normal(size=(130, 266))
 matrix.T @ matrix
 before = [library["num_threads"] for library in threadpool_info()]
-workers = ray_executor.RayWorkers()
+workers = pool.RayWorkers()
 workers.start()
 import scipy.linalg
 while not workers._ready.is_set():
@@ -323,8 +325,8 @@ def test_products_beside_the_start_of_ray_go_on():
 
 def test_a_start_that_does_not_end_is_one_line(monkeypatch):
     over = threading.Event()
-    monkeypatch.setattr("advisor.executors.ray.executor.START_SECONDS", 0.2)
-    monkeypatch.setattr("advisor.executors.ray.executor._ray_init", lambda *options: over.wait(LIMIT))
+    monkeypatch.setattr("advisor.executors.ray.pool.START_SECONDS", 0.2)
+    monkeypatch.setattr("advisor.executors.ray.pool.init_ray", lambda *options: over.wait(LIMIT))
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     workers = RayWorkers()
     try:

@@ -18,9 +18,10 @@ from contracts import ENQUEUE, ToySpace, assert_run_is_sound, toy_payload
 
 from advisor.errors import UserError
 from advisor.executors.base import ENDS, Began, Job
-from advisor.executors.ray import executor as ray_executor
-from advisor.executors.ray.executor import CLUSTER_SECONDS, RayExecutor, RayWorkers
+from advisor.executors.ray import pool
+from advisor.executors.ray.executor import CLUSTER_SECONDS, RayExecutor
 from advisor.executors.ray.packing import Packing
+from advisor.executors.ray.pool import RayWorkers
 from advisor.machine import version_differences, versions
 from advisor.search.driver import search
 from advisor.search.events import EpochDone
@@ -74,7 +75,7 @@ def drive(folder):
 
 def without_its_head(cluster):
     """What a search says whose cluster loses its head with a worker on it, long before Ray says anything."""
-    ray_executor.HEAD_SECONDS = 0.5
+    pool.HEAD_SECONDS = 0.5
     executor = RayExecutor(script_factory, SHARED, 2, cluster.address, 0.5)
     executor.submit(Job("last", {"forever": True, "seconds": 0.05}))
     while not any(isinstance(event, Began) for event in executor.poll(1.0)):

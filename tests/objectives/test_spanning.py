@@ -19,7 +19,7 @@ import advisor
 from advisor.dataset import Dataset, Features
 from advisor.errors import UserError
 from advisor.executors.base import ENDS, Reported
-from advisor.executors.ray.executor import RayWorkers
+from advisor.executors.ray.cluster import RayCluster
 from advisor.objectives.jobs import WorkerData, search_job
 from advisor.objectives.multi_gpu import PER_PROCESS, SpanningData, SpanningObjective
 from advisor.objectives.networks import TrainingObjective, processes_of, training_sizing
@@ -76,7 +76,7 @@ def drive(folder):
         initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 1, "include_dashboard": False}
     )
     cluster.add_node(num_cpus=1, num_gpus=1)
-    workers = RayWorkers(None, cluster.address, 1, 1)
+    workers = RayCluster(None, cluster.address, 1, 1)
     workers.start()
     workers.wait()
     try:
@@ -129,7 +129,7 @@ def drive(folder):
         told["configuration"]["gpus_per_trial"],
         len(told["search"]["trials"]),
     ]
-    many = RayWorkers(3, cluster.address, 0.5)
+    many = RayCluster(3, cluster.address, 0.5)
     seen["shares"] = many.share_gpus(0.9)  # two of three must go on one GPU
     three, deadline = many.executor(TrainingObjective, SHARED), time.monotonic() + 60
     while len(three.worker_pids()) < 3 and time.monotonic() < deadline:
@@ -168,7 +168,7 @@ def drive_and_lose_a_node():
         initialize_head=True, head_node_args={"num_cpus": 2, "num_gpus": 2, "include_dashboard": False}
     )
     node = cluster.add_node(num_cpus=2, num_gpus=2)
-    workers = RayWorkers(2, cluster.address, 1, 1)
+    workers = RayCluster(2, cluster.address, 1, 1)
     workers.span(2, PER_PROCESS)
     executor = workers.executor(SpanningObjective, SpanningData.of(SHARED, 2))
     seen = {"slots": executor.slots, "ends": []}

@@ -17,7 +17,9 @@ from typing import Any
 
 from advisor.errors import UserError
 from advisor.executors.base import Event, Executor, Factory, Job
-from advisor.executors.ray.executor import RayExecutor, RayWorkers
+from advisor.executors.ray.cluster import RayCluster
+from advisor.executors.ray.executor import RayExecutor
+from advisor.executors.ray.pool import RayWorkers
 from advisor.machine import version_differences, versions
 
 NOT_CONNECTED = "Ray Client is not connected"
@@ -61,8 +63,8 @@ class _Bridge:
         return self._executor.slots, answer
 
 
-class ClientWorkers(RayWorkers):
-    """:class:`RayWorkers` behind ``ray://HOST:PORT``: the same calls, and workers
+class ClientWorkers(RayCluster):
+    """:class:`RayCluster` behind ``ray://HOST:PORT``: the same calls, and workers
     that the cluster's own side starts."""
 
     def __init__(
