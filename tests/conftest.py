@@ -9,7 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
+# a busy machine is no mistake of an example
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 # Before anything imports ray: it reads these once. An empty home, so that no test sees or leaves anything in
 # the real one; authentication off, so that one test's token cannot break another's cluster.
 _home = tempfile.TemporaryDirectory(prefix="advisor-home-")

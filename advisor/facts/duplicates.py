@@ -20,6 +20,12 @@ FOLDS, TREES, LEAF_ROWS = 3, 50, 3
 target must not be called copying."""
 
 
+def few_twins(rows: int, distinct: int) -> bool:
+    """Whether so few of the rows repeat another one that nothing is said of them.
+    distinct: how many of them differ."""
+    return rows - distinct < (FEWEST_TWINS if rows > ROWS else 1)
+
+
 def disagreement(
     keys: NDArray[Any],
     target: NDArray[Any],
@@ -38,7 +44,7 @@ def disagreement(
         row repeats an earlier one (fewer than FEWEST_TWINS of over ROWS), or all targets are the same.
     """
     _, key, sizes = np.unique(keys, return_inverse=True, return_counts=True)
-    if len(key) - len(sizes) < (FEWEST_TWINS if len(key) > ROWS else 1):
+    if few_twins(len(key), len(sizes)):
         return 0.0
     rng = np.random.default_rng(0)
     chosen = np.ones(len(key), dtype=bool) if inputs is None else _whole_keys(key, sizes, rng)

@@ -6,17 +6,22 @@ Where rows to come are of new things, a random split asks of a model what it has
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from advisor.data.tables.columns import ASKED, CODE_NAME
-from advisor.data.tables.table import Table
+from advisor.data.tables.columns import ASKED, CODE_NAME, ranked
+from advisor.data.tables.table import MAX_LEVELS, Table, level_codes
+
+Pair = tuple[NDArray[np.int64], NDArray[np.int64]]
+Cells = Mapping[str, NDArray[np.float64] | pl.Series]
+"""Columns by name: numbers as NumPy has them (NaN is missing), of which the few rows of a pair are picked in
+a hundredth of the time, others as series."""
 
 FEWEST_APART, FEWEST_THINGS = 5, 10
 """A column names groups of which test rows have none, or things, from so many values among the training rows
@@ -55,10 +60,22 @@ class _Named:
     codes: NDArray[np.int64]
     values: int
 
-    @functools.cached_property
-    def pairs(self) -> _Pairs:
-        """Pairs of these rows."""
-        return _pairs(self)
+    @cached_property
+    def by_code(self) -> Pair:
+        """Rows and codes, those of equal codes one beneath the other."""
+        # sixteen bits are sorted by counting, in a fraction of the time
+        small = self.codes.astype(np.int16) if self.values < 2**15 else self.codes
+        order = np.argsort(small, kind="stable")
+        return self.rows[order], self.codes[order]
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Rows, left and right, drawn at random: of one thing, of neighbouring values, any two."""
+
+    same: Pair
+    step: Pair
+    any_two: Pair
 
 
 def measure_groups(table: Table, leaking: Sequence[str] = ()) -> dict[str, Any]:
@@ -79,17 +96,18 @@ def measure_groups(table: Table, leaking: Sequence[str] = ()) -> dict[str, Any]:
     named = {
         name: found
         for name in _candidates(table)
-        if (found := _recurring(table.train[name], order)) is not None
+        if (found := _recurring(table.train[name], order, table.schema.levels.get(name))) is not None
     }
     values = {name: found.values for name, found in named.items()}
+    cells = _cells(table) if named else {}
     if table.test_origin == "file":
-        apart = [name for name, found in named.items() if _apart(table, name, found)]
+        apart = [name for name, found in named.items() if _apart(table, name, found, cells)]
         apart.sort(
             key=lambda name: (values[name], name)
         )  # the coarsest first: what it holds apart, all others do
         return facts | {"groups.unseen_columns": len(apart), "columns.unseen_groups": apart}
     many = {name: found for name, found in named.items() if values[name] >= FEWEST_THINGS}
-    things = {name: of for name, found in many.items() if (of := _shared(table, name, found))}
+    things = {name: of for name, found in many.items() if (of := _shared(table, name, found, cells))}
     codes = {name for name in leaking if not table.train[name].dtype.is_numeric()}
     things = {name: of for name, of in things.items() if name not in codes or of != [table.schema.target]}
     if not things:
@@ -117,11 +135,16 @@ def _whole(cells: pl.Series) -> bool:
     return bool((cells.drop_nulls() % 1 == 0).all())
 
 
-def _recurring(cells: pl.Series, rows: NDArray[np.int64]) -> _Named | None:
+def _recurring(cells: pl.Series, rows: NDArray[np.int64], levels: Sequence[str] | None) -> _Named | None:
     """Rows by their values, of many rows a part; None where the values are too few or do not recur.
-    rows: all, in random order."""
-    values, filled = cells.drop_nulls().n_unique(), len(cells) - cells.null_count()
-    if cells.null_count() > MOST_MISSING * len(cells) or values < FEWEST_APART or 2 * values > filled:
+    rows: all, in random order;
+    levels: of a category, its values in order, as many as are kept."""
+    missing = cells.null_count()
+    known = levels if levels is not None and len(levels) < MAX_LEVELS else None
+    if missing > MOST_MISSING * len(cells):
+        return None
+    values = cells.drop_nulls().n_unique() if known is None else len(known)
+    if values < FEWEST_APART or 2 * values > len(cells) - missing:
         return None
     if (
         len(cells) > ROWS and len(cells) <= ROWS_OF_EACH * values
@@ -129,12 +152,13 @@ def _recurring(cells: pl.Series, rows: NDArray[np.int64]) -> _Named | None:
         kept = (cells.hash(seed=0) % -(-len(cells) // ROWS) == 0).to_numpy()
         rows = rows[kept[rows]]
     rows = rows[:ROWS]
-    codes = cells[rows].rank("dense").fill_null(0).to_numpy().astype(np.int64) - 1
+    part = cells[rows]
+    codes = ranked(part) - 1 if known is None else level_codes(part, known).astype(np.int64)
     counts = np.bincount(codes[codes >= 0])
     return _Named(rows, codes, values) if counts[counts > 1].sum() >= RECURRING * counts.sum() else None
 
 
-def _apart(table: Table, name: str, named: _Named) -> bool:
+def _apart(table: Table, name: str, named: _Named, cells: Cells) -> bool:
     """Whether the test rows have none of the values of the training rows; numbers that
     only go on do so as things alone."""
     train, test = table.train[name].drop_nulls(), table.test[name].drop_nulls()
@@ -147,62 +171,57 @@ def _apart(table: Table, name: str, named: _Named) -> bool:
     lowest, highest = float(train.min()), float(train.max())  # type: ignore[arg-type]
     inside = bool(((test > lowest) & (test < highest)).any())
     return inside or bool(
-        _fixed(table, name, named, fewest=1)
+        _fixed(table, name, named, _pairs(named), cells, fewest=1)
     )  # else a time, or a size, in which they lie beyond
 
 
-def _shared(table: Table, name: str, named: _Named) -> list[str]:
+def _shared(table: Table, name: str, named: _Named, cells: Cells) -> list[str]:
     """What rows of one value of this column have in common, and any two have not: at least FEWEST_FIXED
     columns that are equal or nearly so, or the target; else []."""
     target = table.schema.target
-    found = [*_fixed(table, name, named, fewest=1), *_near(table, name, named)]
-    answer = [target] if _belongs(table.train[target], table.train[name], named.pairs) else []
+    pairs = _pairs(named)
+    found = [*_fixed(table, name, named, pairs, cells, fewest=1), *_near(table, name, pairs, cells)]
+    answer = [target] if _belongs(cells[target], cells[name], pairs) else []
     return [*sorted(found), *answer] if len(found) >= FEWEST_FIXED or answer else []
 
 
-def _fixed(table: Table, name: str, named: _Named, fewest: int = FEWEST_FIXED) -> list[str]:
+def _cells(table: Table) -> Cells:
+    """The columns that are compared, and the target."""
+    columns = table.train.select(table.schema.target, *_others(table, ""))
+    return {own.name: own.to_numpy() if own.dtype == pl.Float64 else own for own in columns.get_columns()}
+
+
+def _fixed(
+    table: Table, name: str, named: _Named, pairs: _Pairs, cells: Cells, fewest: int = FEWEST_FIXED
+) -> list[str]:
     """The columns that agree in rows of one value of this one, and not in any
     two; [] where they are under ``fewest``.
 
     Without those that name the same things, and so agree nowhere else.
     """
-    pairs = named.pairs
-    order = np.argsort(named.codes, kind="stable")
-    rows, codes = named.rows[order], named.codes[order]
-    found = [
-        other
-        for other in _others(table, name)
-        if _belongs(cells := table.train[other], table.train[name], pairs)
-        and not _same_things(cells[rows], codes)
-    ]
+    belong = [other for other in _others(table, name) if _belongs(cells[other], cells[name], pairs)]
+    if not belong:
+        return []
+    rows, codes = named.by_code
+    found = [other for other in belong if not _same_things(table.train[other][rows], codes)]
     return sorted(found) if len(found) >= fewest else []
 
 
-def _near(table: Table, name: str, named: _Named) -> list[str]:
+def _near(table: Table, name: str, pairs: _Pairs, cells: Cells) -> list[str]:
     """The columns of numbers that nearly agree in rows of one value of this one."""
-    pairs, found = named.pairs, []
+    found = []
     for other in _others(table, name):
-        cells = table.train[other]
-        if cells.dtype != pl.Float64 or _agreement(cells, *pairs.same) >= FIXED:
+        own = cells[other]
+        if isinstance(own, pl.Series) or _agreement(own, pairs.same) >= FIXED:
             continue
-        spread = _distance(cells, *pairs.any_two)
-        if _distance(cells, *pairs.same) < NEARLY * spread and _distance(cells, *pairs.step) >= NEAR * spread:
+        spread = _distance(own, pairs.any_two)
+        if _distance(own, pairs.same) < NEARLY * spread and _distance(own, pairs.step) >= NEAR * spread:
             found.append(other)
     return found
 
 
-@dataclass(frozen=True)
-class _Pairs:
-    """Rows, left and right, drawn at random: of one thing, of neighbouring values, any two."""
-
-    same: tuple[NDArray[np.int64], NDArray[np.int64]]
-    step: tuple[NDArray[np.int64], NDArray[np.int64]]
-    any_two: tuple[NDArray[np.int64], NDArray[np.int64]]
-
-
 def _pairs(named: _Named) -> _Pairs:
-    order = np.argsort(named.codes, kind="stable")
-    rows, codes = named.rows[order], named.codes[order]
+    rows, codes = named.by_code
     known = np.flatnonzero(codes[:-1] >= 0)
     same = np.random.default_rng(0).permutation(known[codes[known] == codes[known + 1]])[:PAIRS]
     step = known[codes[known] != codes[known + 1]][:PAIRS]
@@ -218,24 +237,32 @@ def _others(table: Table, name: str) -> list[str]:
     ]
 
 
-def _belongs(cells: pl.Series, names: pl.Series, pairs: _Pairs) -> bool:
+def _belongs(
+    cells: NDArray[np.float64] | pl.Series, names: NDArray[np.float64] | pl.Series, pairs: _Pairs
+) -> bool:
     """Whether cells agree in rows of one name, and not in any two; nor are they
     computed from names that are numbers."""
-    if _agreement(cells, *pairs.same) < FIXED or _agreement(cells, *pairs.any_two) > VARIED:
+    if _agreement(cells, pairs.same) < FIXED or _agreement(cells, pairs.any_two) > VARIED:
         return False
-    return not (
-        names.dtype.is_numeric() and _distance(cells, *pairs.step) < NEAR * _distance(cells, *pairs.any_two)
-    )
+    if isinstance(names, pl.Series):
+        return True
+    return _distance(cells, pairs.step) >= NEAR * _distance(cells, pairs.any_two)
 
 
-def _agreement(cells: pl.Series, left: NDArray[np.int64], right: NDArray[np.int64]) -> float:
-    return float(cells[left].eq_missing(cells[right]).sum()) / max(1, len(left))
+def _agreement(cells: NDArray[np.float64] | pl.Series, pair: Pair) -> float:
+    left, right = cells[pair[0]], cells[pair[1]]
+    if isinstance(left, pl.Series):
+        equal = int(left.eq_missing(right).sum())
+    else:
+        equal = int(np.count_nonzero((left == right) | (np.isnan(left) & np.isnan(right))))
+    return equal / max(1, len(pair[0]))
 
 
-def _distance(cells: pl.Series, left: NDArray[np.int64], right: NDArray[np.int64]) -> float:
+def _distance(cells: NDArray[np.float64] | pl.Series, pair: Pair) -> float:
     """The mean distance of pairs, in ranks of their values, as a share of those that there are."""
-    ranks = pl.concat([cells[left], cells[right]]).rank("dense").fill_null(0).to_numpy().astype(np.float64)
-    return float(np.abs(ranks[: len(left)] - ranks[len(left) :]).mean()) / max(1.0, float(ranks.max()))
+    ranks = ranked(cells[np.concatenate(pair)]).astype(np.float64)
+    size = len(pair[0])
+    return float(np.abs(ranks[:size] - ranks[size:]).mean()) / max(1.0, float(ranks.max()))
 
 
 def _same_things(cells: pl.Series, codes: NDArray[np.int64]) -> bool:

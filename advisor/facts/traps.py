@@ -3,16 +3,16 @@ train and test, columns of one value."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from advisor.data.tables.columns import Column
+from advisor.data.tables.columns import Column, ranked
 from advisor.data.tables.table import Table, column_arrays, encode
-from advisor.facts.duplicates import disagreement
+from advisor.facts.duplicates import disagreement, few_twins
 from advisor.facts.probes import ProbeTarget, has_skill
 from advisor.tasks import task_of
 
@@ -24,19 +24,66 @@ rows: it takes a second per million."""
 DIGITS = 3
 """Significant digits in which numbers must agree for two rows to be nearly the same."""
 
+UNUSED = ("identifier", "constant")
 TEXT_ROWS = 5000
 """Whether words tell of the target is measured on at most so many training rows."""
 
 
-def measure_traps(table: Table, sample: pl.DataFrame) -> dict[str, Any]:
+@dataclass(frozen=True)
+class RowHashes:
+    """The used columns of the training and the test rows as a number per row: equal rows have equal ones, and
+    others hardly ever (64 bits). Hashing and counting take much of the time of large tables, so once for all.
+    """
+
+    train: pl.Series
+    test: pl.Series
+
+    @classmethod
+    def of(cls, train: pl.DataFrame, test: pl.DataFrame) -> RowHashes:
+        """Of frames with the same columns."""
+        return cls(train.hash_rows(seed=0), test.hash_rows(seed=0))
+
+    @cached_property
+    def distinct(self) -> int:
+        """How many of the training rows differ."""
+        return self.train.n_unique()
+
+    @cached_property
+    def repeated(self) -> pl.Series:
+        """Which training rows a test row equals."""
+        return self.train.is_in(self.test.unique().implode())
+
+    @cached_property
+    def repeating(self) -> pl.Series:
+        """Which test rows equal a training row."""
+        return self.test.is_in(self.train.filter(self.repeated).unique().implode())
+
+    @property
+    def repeating_share(self) -> float:
+        """Of the test rows."""
+        return int(self.repeating.sum()) / len(self.test) if len(self.test) else 0.0
+
+
+def used_columns(table: Table) -> list[str]:
+    """The columns that reach a network, and by which a row repeats another one."""
+    there = set(table.test.columns)
+    return [c.name for c in table.schema.columns if c.type not in UNUSED and c.name in there]
+
+
+def hash_rows(table: Table) -> RowHashes:
+    """Of the columns that are used."""
+    names = used_columns(table)
+    return RowHashes.of(table.train.select(names), table.test.select(names))
+
+
+def measure_traps(table: Table, sample: pl.DataFrame, rows: RowHashes) -> dict[str, Any]:
     """The facts of test rows that repeat training rows, exactly or nearly, ``test.unseen_class_rows``, and
     those of nearly constant columns and of free text that tells nothing.
     sample: training rows, for the columns."""
     schema = table.schema
-    used = [column.name for column in schema.columns if column.type not in ("identifier", "constant")]
     dumb = sorted(column.name for column in schema.of_type("text") if _tells_nothing(sample, column, table))
-    nearly = sorted(name for name in used if _largest_share(sample[name]) >= NEARLY_CONSTANT)
-    return _twins(table, used) | {
+    nearly = sorted(name for name in used_columns(table) if _largest_share(sample[name]) >= NEARLY_CONSTANT)
+    return _twins(table, rows) | {
         "test.unseen_class_rows": table.notes.get("test_rows_of_unseen_class", 0),
         "test.format_mismatch_columns": len({change.column for change in table.changes}),
         "columns.format_mismatch": sorted({change.column for change in table.changes}),
@@ -48,49 +95,51 @@ def measure_traps(table: Table, sample: pl.DataFrame) -> dict[str, Any]:
     }
 
 
-def _twins(table: Table, used: Sequence[str]) -> dict[str, Any]:
+def _twins(table: Table, rows: RowHashes) -> dict[str, Any]:
     """The facts of rows that repeat others, exactly or nearly, beyond those that
     are counted in ``measurement``.
 
     Whether test rows are copies of training rows is told by their own targets, and
     decides nothing but what is said of them.
     """
-    there = set(table.test.columns)
-    train, test = (part.select(name for name in used if name in there) for part in (table.train, table.test))
-    exact = _disagreement(table, train, train.clear())
-    same = _disagreement(table, train, test)
     near = differ = None
-    if train.height + test.height <= NEAR_ROWS:
-        rounded, others = _rounded(train), _rounded(test)
-        near, differ = _repeated(rounded, others), _disagreement(table, rounded, others)
+    if table.train.height + table.test.height <= NEAR_ROWS:
+        names = used_columns(table)
+        rounded = RowHashes.of(*(_rounded(part.select(names)) for part in (table.train, table.test)))
+        near, differ = rounded.repeating_share, _disagreement_with_test(table, rounded)
     return {
-        "duplicates.test_share": _repeated(train, test),
-        "duplicates.target_disagreement": exact,
-        "duplicates.test_target_disagreement": same,
+        "duplicates.test_share": rows.repeating_share,
+        "duplicates.target_disagreement": _disagreement(table, rows),
+        "duplicates.test_target_disagreement": _disagreement_with_test(table, rows),
         "duplicates.near_test_share": near,
         "duplicates.near_target_disagreement": differ,
     }
 
 
-def _disagreement(table: Table, train: pl.DataFrame, test: pl.DataFrame) -> float:
-    """Of training rows that are equal in ``train``; of test rows with the training rows that
-    they repeat, where there are any."""
-    schema = replace(table.schema, time=None, time_parts=())  # by their times equal rows could be told apart
-    keys, tested = train.hash_rows(seed=0), test.hash_rows(seed=0)
-    there = set(table.test.columns)
-    columns = [schema.target, *(column.name for column in schema.columns if column.name in there)]
-    rows = table.train.select(columns)
-    if test.height:
-        repeated, repeating = keys.is_in(tested.unique().implode()), tested.is_in(keys.unique().implode())
-        rows = pl.concat(
-            [rows.filter(repeated), table.test.select(columns).filter(repeating)], how="vertical_relaxed"
-        )
-        keys = pl.concat([keys.filter(repeated), tested.filter(repeating)])
-    if not rows.height:
+def _disagreement(table: Table, rows: RowHashes) -> float:
+    """Of training rows that are equal."""
+    return 0.0 if few_twins(len(rows.train), rows.distinct) else _differing(table, rows.train, table.train)
+
+
+def _disagreement_with_test(table: Table, rows: RowHashes) -> float:
+    """Of test rows with the training rows that they repeat."""
+    if not rows.repeating.any():
         return 0.0
+    there = set(table.test.columns)
+    columns = [table.schema.target, *(c.name for c in table.schema.columns if c.name in there)]
+    parts = (
+        table.train.select(columns).filter(rows.repeated),
+        table.test.select(columns).filter(rows.repeating),
+    )
+    keys = pl.concat([rows.train.filter(rows.repeated), rows.test.filter(rows.repeating)])
+    return _differing(table, keys, pl.concat(parts, how="vertical_relaxed"))
+
+
+def _differing(table: Table, keys: pl.Series, rows: pl.DataFrame) -> float:
+    schema = replace(table.schema, time=None, time_parts=())  # by their times equal rows could be told apart
     return disagreement(
         keys.to_numpy(),
-        rows[schema.target].rank("dense").to_numpy(),
+        ranked(rows[schema.target]) if schema.classes else rows[schema.target].to_numpy(),
         regression=not task_of(schema.task).of_classes,
         inputs=lambda mask: encode(rows.filter(mask), schema).for_trees(),
     )
@@ -108,13 +157,6 @@ def _tells_nothing(sample: pl.DataFrame, column: Column, table: Table) -> bool:
     classes = int(codes.max()) if of_classes else 0
     answer = ProbeTarget(codes.astype(np.int64) - 1 if classes else codes.astype(np.float64), classes)
     return has_skill(inputs, answer, least=0.0) is False
-
-
-def _repeated(train: pl.DataFrame, test: pl.DataFrame) -> float:
-    """The share of test rows that a training row equals, up to collisions of 64-bit hashes."""
-    if not test.height or not test.width:
-        return 0.0
-    return int(test.hash_rows(seed=0).is_in(train.hash_rows(seed=0).unique().implode()).sum()) / test.height
 
 
 def _rounded(frame: pl.DataFrame) -> pl.DataFrame:

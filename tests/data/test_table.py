@@ -831,6 +831,17 @@ def test_what_looks_like_numbers_is_told_with_the_cells_that_prevent_it(values, 
     assert re.search(says, table.told["looks-like-numbers"])
 
 
+@settings(max_examples=300, deadline=None)
+@given(st.text(st.sampled_from("0123456789 .,+-()<>=%:$€eEinfaNUSDkMdys\u00a0\u2212\u2264\u2019'"), max_size=12))
+def test_what_no_form_is_tried_on_is_a_number_in_none(text):
+    """A text is tried as a number only where it begins as one."""
+    cells = pl.Series([text])
+    if columns._enough_may_be_numbers(cells, pl.Series([1]), 1):
+        return
+    for form in (*columns.number_forms(cells), "." + columns.SCALED):
+        assert columns.parse_numbers(cells, form).null_count() == 1, form
+
+
 @given(
     st.floats(-1e9, 1e9).map(lambda x: round(x, 2)),
     st.sampled_from([

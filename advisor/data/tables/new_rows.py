@@ -81,14 +81,14 @@ def stored_as(dtype: pl.DataType) -> str:
     return next((name for kind, name in kinds.items() if dtype == kind), "text")
 
 
-def usual(cells: pl.Series, read: pl.Series, column: Column, levels: Sequence[str] | None) -> Usual:
+def usual(cells: pl.Series, read: pl.Series, column: Column, counts: pl.DataFrame | None, most: int) -> Usual:
     """cells: of the training rows (all rows will do where they are no text);
     read: of the training rows, conformed;
-    levels: those of a categorical column that are kept."""
+    counts: the tally of a categorical column, of which the ``most`` frequent categories are kept."""
     rare = 0
-    if levels is not None:
-        counts = read.drop_nulls().value_counts(name="rows")
-        rare = int(counts.filter((pl.col("rows") == 1) | ~pl.first().is_in(levels))["rows"].sum())
+    if counts is not None:
+        place = pl.int_range(pl.len())
+        rare = int(counts.filter((pl.col("rows") == 1) | (place >= most))["rows"].sum())
     text = cells.dtype in TEXTS and column.type in ("numeric", "datetime", "boolean")
     return Usual(
         stored_as(cells.dtype),

@@ -53,6 +53,7 @@ _HEAD_BYTES = 1 << 18
 _COMMENTS = rb"(?:\|[^|\r\n]*\r?\n)+(?=[^|\r\n]+[\r\n])"
 """Lines that the UCI archive puts first, a bar and a remark; no bar divides the columns then."""
 _DELIMITERS = (",", ";", "\t", "|")
+_WORD_BEGINS = frozenset("tTfF0")
 _OTHER_FORMATS = {
     b"PK\x03\x04": "a zip archive; unpack it (a spreadsheet keeps its ending: .xlsx, .ods)",
     b"%PDF": "a PDF document",
@@ -701,17 +702,17 @@ def _sniffed(head: bytes, text: str, cut: bool) -> _Dialect:
         raise UserError(f"{text}: the header line cannot be read as CSV; is a quote left open?")
     body = rows[1:]
     cells = [cell for row in body for cell in row]
-    comma = sum(bool(re.fullmatch(r"[-+]?\d+,\d+", cell)) for cell in cells)
-    point = sum(bool(re.fullmatch(r"[-+]?\d+\.\d+", cell)) for cell in cells)
+    comma = point = 0
+    if chosen != ",":
+        comma = sum(bool(re.fullmatch(r"[-+]?\d+,\d+", cell)) for cell in cells)
+        point = sum(bool(re.fullmatch(r"[-+]?\d+\.\d+", cell)) for cell in cells)
     words = (
         position
         for position in range(best[1])
         if any(r[position : position + 1] and _is_word(r[position]) for r in body)
     )
     before = "".join(itertools.islice(io.StringIO(start, newline=""), above))
-    return _Dialect(
-        chosen, rows[0], lines, chosen != "," and comma > point, tuple(words), above, len(before.encode())
-    )
+    return _Dialect(chosen, rows[0], lines, comma > point, tuple(words), above, len(before.encode()))
 
 
 def _is_aligned(head: bytes) -> bool:
@@ -726,7 +727,9 @@ def _is_aligned(head: bytes) -> bool:
 
 
 def _is_word(cell: str) -> bool:
-    return cell.lower() in ("true", "false") or re.fullmatch(r"0\d+", cell) is not None
+    return cell[:1] in _WORD_BEGINS and (
+        cell.lower() in ("true", "false") or re.fullmatch(r"0\d+", cell) is not None
+    )
 
 
 def _first_rows(start: str, delimiter: str, cut: bool) -> list[tuple[list[str], int, int]]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import polars as pl
@@ -21,15 +22,20 @@ WORD_LETTERS = 3
 """A word of so many letters in several capitalisations says that capitals mean nothing in its column."""
 _FLAGS = frozenset(word for pair in BOOLEAN_WORDS for word in pair if len(word) > 1)
 _BLANKS = r"[\s\u200b\ufeff]+"
+_LOOSE = r"[\s\u200b\ufeff._-]+"
 
 
 def joins(cells: pl.Series, join: bool | None) -> dict[str, str]:
     """Spelling -> the most frequent one of the same thing, for those that are another.
     join: None for the default, see above."""
+    return joins_of(tally(cells.drop_nulls()), join)
+
+
+def joins_of(counts: pl.DataFrame, join: bool | None) -> dict[str, str]:
+    """``joins`` of a tally."""
     if join is False:
         return {}
-    counts = tally(cells.drop_nulls())
-    loose = counts["value"].str.replace_all(r"[\s\u200b\ufeff._-]+", "").str.to_lowercase()
+    loose = counts["value"].str.replace_all(_LOOSE, "").str.to_lowercase()
     alike = counts.filter(loose.is_duplicated())["value"].to_list()  # the most frequent first; few, of many
     capitals = join is True or _capitals_mean_nothing(alike)
     first: dict[str, str] = {}
@@ -68,7 +74,11 @@ def repeated_spellings(labels: Sequence[str]) -> int:
     A sign is no spelling: -1 and 1, or A and A-, are two things.
     """
     plain = [unicodedata.normalize("NFKC", label) for label in labels]
-    return len(labels) - len({_key(label, wide=True, capitals=False) or label for label in plain})
+    # what is other but for signs and blanks is other in any case; of the rest, a few, the keys are compared
+    loose = [re.sub(_LOOSE, "", label).casefold() for label in plain]
+    rows = Counter(loose)
+    alike = [label for label, own in zip(plain, loose, strict=True) if rows[own] > 1]
+    return len(alike) - len({_key(label, wide=True, capitals=False) or label for label in alike})
 
 
 def replaced(cells: pl.Series, spellings: Mapping[str, str]) -> pl.Series:

@@ -21,6 +21,7 @@ from advisor.data.tables.columns import (
     beyond,
     checked_type,
     conform,
+    format_of_numbers,
     how_many,
     infer,
     labels,
@@ -35,7 +36,7 @@ from advisor.data.tables.columns import (
 )
 from advisor.data.tables.new_rows import Usual, known_spelling, read_new, usual
 from advisor.data.tables.reading import MAX_BYTES, FileForm, Source, read_source, shown, with_unique_names
-from advisor.data.tables.spellings import joins, replaced, respelled
+from advisor.data.tables.spellings import joins_of, replaced, respelled
 from advisor.data.tables.target import (
     LONELY,
     MIN_ROWS,
@@ -59,7 +60,7 @@ from advisor.data.tables.test_rows import (
 from advisor.dataset import MISSING, UNSEEN, Dataset, Features
 from advisor.errors import FormChange, UserError, did_you_mean
 from advisor.kinds import Kind, TaskName
-from advisor.tasks import RowTarget, task_of
+from advisor.tasks import RowTarget, Task, task_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -232,7 +233,7 @@ class Table:
         if not task.of_classes:
             target = frame[schema.target].to_numpy().astype(np.float64)
         else:
-            target = _codes(frame[schema.target], schema.classes).astype(np.int64)
+            target = level_codes(frame[schema.target], schema.classes).astype(np.int64)
         weights = None
         if schema.weight_column is not None and part == "train":
             counts = frame[schema.weight_column].to_numpy()
@@ -325,7 +326,8 @@ def load_table(
     chosen, keys_of_rows, form = read_target(
         cells, target, asked_task(task), notes, partial(read.as_written, target)
     )
-    frame, answer = _that_count(read.frame, keys_of_rows, weight_column, notes)
+    # in one piece: each look at a column of a file that was read in hundreds of pieces would copy it
+    frame, answer = _that_count(read.frame.rechunk(), keys_of_rows, weight_column, notes)
     check_target(answer, chosen, target, read.frame.height, cells)
     time = None if time_column is None else _time_as_column(frame[time_column])
     helpers = _helpers(frame, group_column, time)
@@ -338,15 +340,11 @@ def load_table(
     typed = _conformed(frame, columns, notes).with_columns(answer, *helpers, *_counted(frame, weight_column))
     # two filters copy in order: a third of the time of gathering the rows by number
     train, held_out = (typed, typed.clear()) if held is None else (typed.filter(~held), typed.filter(held))
-    of_levels = {
-        column.name: joins(train[column.name], join_spellings)
-        for column in columns
-        if column.type == "categorical"
-    }
-    train, spellings = (
-        _joined(train, of_levels, notes),
-        {name: one for name, one in (spellings | of_levels).items() if one},
-    )
+    counts = {c.name: tally(train[c.name].drop_nulls()) for c in columns if c.type == "categorical"}
+    told = _told(read, frame, columns, cells, chosen, counts, held_out, notes)
+    train, of_levels = _one_spelling(train, counts, join_spellings, notes)
+    counts |= {name: tally(train[name].drop_nulls()) for name in of_levels}
+    spellings = {name: one for name, one in (spellings | of_levels).items() if one}
     classes = ordered_classes(train[target]) if chosen.of_classes else ()
     given = (
         None if test is None else with_names(read_source(test, max_bytes=max_bytes, form=file_form), names)
@@ -354,10 +352,10 @@ def load_table(
     if time is not None and given is not None and time.name not in given.frame.columns:
         time = None  # it tells the order of the training rows, and a model cannot ask for it
     parts = () if time is None else _time_parts(train[time.name], time)
-    levels = _levels(train, columns)
+    levels = {name: tuple(sorted(own["value"].head(MAX_LEVELS).to_list())) for name, own in counts.items()}
     words = {column.name: _frequent_words(train[column.name]) for column in columns if column.type == "text"}
     had = _usual(
-        frame, None if held is None else ~held, train, columns if time is None else (*columns, time), levels
+        frame, None if held is None else ~held, train, columns if time is None else (*columns, time), counts
     )
     schema = TableSchema(
         columns,
@@ -396,8 +394,6 @@ def load_table(
         [keys, *(cells.to_numpy().view(np.uint64) for cells in _counted(frame, weight_column))]
     )
     fingerprint = fingerprint_of(frame.drop(special), answer, keys)
-    told = read.told | told_of_numbers(frame, columns) | told_of_target(cells, chosen)
-    told |= told_of_unreadable(frame, columns) if "junk_values" in notes else {}
     return Table(read.name, read.origin, fingerprint, schema, train, held_out, notes, origin, changes, told)
 
 
@@ -626,26 +622,48 @@ def _conformed(frame: pl.DataFrame, columns: Sequence[Column], notes: dict[str, 
     return pl.DataFrame(series)
 
 
-def _levels(train: pl.DataFrame, columns: Sequence[Column]) -> dict[str, tuple[str, ...]]:
-    levels = {}
-    for column in columns:
-        if column.type == "categorical":
-            found = train[column.name].drop_nulls()
-            unique = found.unique()
-            if len(unique) > MAX_LEVELS:
-                unique = tally(found)["value"].head(MAX_LEVELS)
-            levels[column.name] = tuple(sorted(unique.to_list()))
-    return levels
+def _told(
+    read: Source,
+    frame: pl.DataFrame,
+    columns: Sequence[Column],
+    target: pl.Series,
+    task: Task,
+    counts: Mapping[str, pl.DataFrame],
+    held_out: pl.DataFrame,
+    notes: Mapping[str, int],
+) -> dict[str, str]:
+    """What to know of how the source was read: code -> sentence.
+    counts: tallies of the categories of the rows that are not held out."""
+    of_all_rows = {name: _with_rows(own, held_out[name]) for name, own in counts.items()}
+    told = read.told | told_of_numbers(frame, columns, of_all_rows) | told_of_target(target, task)
+    return told | (told_of_unreadable(frame, columns) if "junk_values" in notes else {})
+
+
+def _one_spelling(
+    train: pl.DataFrame, counts: Mapping[str, pl.DataFrame], join: bool | None, notes: dict[str, int]
+) -> tuple[pl.DataFrame, dict[str, dict[str, str]]]:
+    """The training rows with one spelling of each category, and each column's spellings that were joined.
+    counts: tallies of the categories."""
+    found = {name: joined for name, own in counts.items() if (joined := joins_of(own, join))}
+    return _joined(train, found, notes), found
+
+
+def _with_rows(counts: pl.DataFrame, more: pl.Series) -> pl.DataFrame:
+    """A tally with the cells of further rows in it."""
+    both = pl.concat([counts, tally(more.drop_nulls())]).group_by("value").agg(pl.col("rows").sum())
+    return both.sort("rows", "value", descending=[True, False])
 
 
 def _class_spellings(cells: pl.Series, join: bool | None) -> dict[str, str]:
     """The spellings of classes that are read as another one; none where a single class
     would be left, or cells are numbers."""
-    if cells.dtype not in TEXTS or number_format(cells) is not None:
+    if cells.dtype not in TEXTS:
         return {}
-    texts = labels(cells)
-    joined = joins(texts, join)
-    return joined if texts.drop_nulls().n_unique() - len(joined) > 1 else {}
+    counts = tally(labels(cells).drop_nulls())
+    if cells.dtype == pl.String and format_of_numbers(counts) is not None:
+        return {}
+    joined = joins_of(counts, join)
+    return joined if counts.height - len(joined) > 1 else {}
 
 
 def _joined(
@@ -666,16 +684,17 @@ def _usual(
     mask: NDArray[np.bool_] | None,
     train: pl.DataFrame,
     columns: Sequence[Column],
-    levels: Mapping[str, Sequence[str]],
+    counts: Mapping[str, pl.DataFrame],
 ) -> dict[str, Usual]:
     """What the training rows have in each column that is used.
-    mask: which rows of the frame these are (None: all)."""
+    mask: which rows of the frame these are (None: all);
+    counts: tallies of categories."""
     had = {}
     for column in columns:
         if column.type not in ("identifier", "constant"):
             cells = frame[column.name]
             cells = cells if mask is None or cells.dtype not in TEXTS else cells.filter(mask)
-            had[column.name] = usual(cells, train[column.name], column, levels.get(column.name))
+            had[column.name] = usual(cells, train[column.name], column, counts.get(column.name), MAX_LEVELS)
     return had
 
 
@@ -773,7 +792,7 @@ def encode(frame: pl.DataFrame, schema: TableSchema) -> Features:
     for column in used:
         cells, _ = conform(frame[column.name], column)
         if column.type == "categorical":
-            codes[column.name] = _codes(cells, schema.levels[column.name])
+            codes[column.name] = level_codes(cells, schema.levels[column.name])
         else:
             numeric |= column_arrays(cells, column, schema.words.get(column.name))
         if column.limits:
@@ -824,7 +843,8 @@ def _lacking(what: str, missing: Sequence[str], columns: Sequence[str]) -> str:
     return f"{what} has no column {names}{rest}{near}; expected the columns of the training table"
 
 
-def _codes(cells: pl.Series, levels: Sequence[str]) -> NDArray[np.int32]:
+def level_codes(cells: pl.Series, levels: Sequence[str]) -> NDArray[np.int32]:
+    """The place of each cell's text among the levels; UNSEEN or MISSING."""
     codes = np.full(len(cells), UNSEEN, np.int32)
     if levels:
         known = cells.cast(pl.Enum(pl.Series(levels, dtype=pl.String)), strict=False).to_physical()

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from advisor.data.tables.columns import ranked
 from advisor.data.tables.reading import shown
 from advisor.errors import UserError
 from advisor.tasks import Task
@@ -44,11 +45,12 @@ def held_out_rows(
     seed: int,
 ) -> NDArray[np.bool_]:
     """Which rows are test rows."""
-    codes = answer.rank("dense").to_numpy().astype(np.int64) - 1
+    # of numbers only the order is asked for
+    codes = ranked(answer) - 1 if task.of_classes else answer.to_numpy()
     if not helpers:
         return _random_rows(codes, task, keys, fraction)
     cells = helpers[0]
-    values = cells.rank("dense").to_numpy().astype(np.int64) - 1
+    values = ranked(cells) - 1
     if values.max() == 0:
         raise UserError(
             f"'{shown(cells.name)}' has one value in all rows; two are needed to hold rows out by it"
@@ -83,7 +85,7 @@ def held_out_rows(
 
 
 def _random_rows(
-    codes: NDArray[np.int64], task: Task, keys: NDArray[np.uint64], fraction: float
+    codes: NDArray[Any], task: Task, keys: NDArray[np.uint64], fraction: float
 ) -> NDArray[np.bool_]:
     """By row key; for classes the same share of each, as nearly as whole rows
     allow, never all rows of one."""
