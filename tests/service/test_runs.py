@@ -164,7 +164,7 @@ def test_old_things_are_deleted_with_their_files(own_client):
     dataset = client.upload()
     state = client.app_itself.state.service
     with sqlite3.connect(state.settings.data / "service.db") as database:
-        database.execute("UPDATE datasets SET created = 0")
+        database.execute("UPDATE advisor_datasets SET created = 0")
     folder = next(Path(state.settings.data).glob("projects/*/datasets/*"))
     import os
 

@@ -1,5 +1,6 @@
 """The tables of the service's database, the same in SQLite and PostgreSQL.
 
+Their names begin with advisor_, for in PostgreSQL Optuna's tables of studies and trials stand beside them.
 Times are seconds since 1970. A document that is only ever read whole is JSON text in one column.
 """
 
@@ -33,23 +34,23 @@ def _owned(name: str, *columns: SchemaItem) -> Table:
         name,
         METADATA,
         Column("id", ID, primary_key=True),
-        Column("project", ID, ForeignKey("projects.id", ondelete="CASCADE"), nullable=False),
+        Column("project", ID, ForeignKey("advisor_projects.id", ondelete="CASCADE"), nullable=False),
         Column("created", Float, nullable=False),
         *columns,
         Index(f"{name}_by_time", "project", "created", "id"),
     )
 
 
-formats = Table("formats", METADATA, Column("number", Integer, primary_key=True))
+formats = Table("advisor_formats", METADATA, Column("number", Integer, primary_key=True))
 projects = Table(
-    "projects",
+    "advisor_projects",
     METADATA,
     Column("id", ID, primary_key=True),
     Column("name", NAME, nullable=False, unique=True),
     Column("created", Float, nullable=False),
 )
 tokens = _owned(
-    "tokens",
+    "advisor_tokens",
     Column("name", NAME, nullable=False),
     Column("scope", String(10), nullable=False),
     Column("digest", String(64), nullable=False),
@@ -57,23 +58,23 @@ tokens = _owned(
     Column("revoked", Float),
 )
 sessions = Table(
-    "sessions",
+    "advisor_sessions",
     METADATA,
     Column("digest", String(64), primary_key=True),
-    Column("token", ID, ForeignKey("tokens.id", ondelete="CASCADE"), nullable=False),
+    Column("token", ID, ForeignKey("advisor_tokens.id", ondelete="CASCADE"), nullable=False),
     Column("expires", Float, nullable=False),
 )
 audit = _owned(
-    "audit",
+    "advisor_audit",
     Column("token", ID, nullable=False),
     Column("action", String(60), nullable=False),
     Column("subject", NAME, nullable=False),
     Column("request", String(64), nullable=False),
 )
 keys = Table(
-    "idempotency_keys",
+    "advisor_idempotency_keys",
     METADATA,
-    Column("project", ID, ForeignKey("projects.id", ondelete="CASCADE"), primary_key=True),
+    Column("project", ID, ForeignKey("advisor_projects.id", ondelete="CASCADE"), primary_key=True),
     Column("key", String(128), primary_key=True),
     Column("created", Float, nullable=False, index=True),
     Column("digest", String(64), nullable=False),
@@ -81,13 +82,13 @@ keys = Table(
     Column("answer", Text, nullable=False),
 )
 datasets = _owned(
-    "datasets",
+    "advisor_datasets",
     Column("name", NAME, nullable=False),
     Column("size", Integer, nullable=False),
     Column("complete", Boolean, nullable=False),
 )
 recommendations = _owned(
-    "recommendations",
+    "advisor_recommendations",
     Column("name", NAME, nullable=False),
     Column("dataset", ID),
     Column("options", Text, nullable=False),
@@ -95,22 +96,22 @@ recommendations = _owned(
     Column("document", LargeBinary, nullable=False),
 )
 rule_packs = _owned(
-    "rule_packs",
+    "advisor_rule_packs",
     Column("name", NAME, nullable=False),
     Column("version", Integer, nullable=False),
     Column("files", Text, nullable=False),
     UniqueConstraint("project", "name", "version"),
 )
 studies = _owned(
-    "studies",
+    "advisor_studies",
     Column("name", NAME, nullable=False),
     Column("request", Text, nullable=False),
     Column("plan", LargeBinary, nullable=False),
 )
 leases = Table(
-    "leases",
+    "advisor_leases",
     METADATA,
-    Column("study", ID, ForeignKey("studies.id", ondelete="CASCADE"), primary_key=True),
+    Column("study", ID, ForeignKey("advisor_studies.id", ondelete="CASCADE"), primary_key=True),
     Column("number", Integer, primary_key=True),
     Column("attempt", Integer, nullable=False),
     Column("key", String(128)),
@@ -118,7 +119,7 @@ leases = Table(
     Column("created", Float, nullable=False),
 )
 runs = _owned(
-    "runs",
+    "advisor_runs",
     Column("recommendation", ID, nullable=False),
     Column("request", Text, nullable=False),
     Column("state", String(10), nullable=False),
