@@ -33,6 +33,7 @@ from advisor.errors import DataFormWarning, UserError
 from advisor.rules import shipped
 from advisor.rules.provenance import ledger
 from advisor.runs.advice import MAX_SEED
+from advisor.runs.result import RunReport
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,7 +58,7 @@ class FitReport:
     recommendation: Recommendation
     facts: Facts
     rules: tuple[Rule, ...]
-    result: Mapping[str, Any]
+    result: RunReport
 
     def __repr__(self) -> str:
         return f"<FitReport: {' '.join(self.verdict())}>"
@@ -69,7 +70,7 @@ class FitReport:
 
     def verdict(self) -> list[str]:
         """What came out, in a few sentences."""
-        from advisor.report.page import verdict
+        from advisor.report.verdict import verdict
 
         return list(verdict(self.result, self.recommendation.to_dict()["findings"]))
 
@@ -249,12 +250,13 @@ class _AdvisorEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn ha
                 run = tune(frame, named[TARGET], out=out, trials=self.trials, **where, **options)
             if run.model is None:
                 raise UserError("the search was stopped before there was a model: fit again")
-            self._keep(read_run(run.folder), run.model, run.document)
+            assert isinstance(run.report, RunReport), "what has a model has its whole report"
+            self._keep(read_run(run.folder), run.model, run.report)
 
-    def _keep(self, advice: Advice | Kept, model: Model, document: Mapping[str, Any]) -> None:
+    def _keep(self, advice: Advice | Kept, model: Model, result: RunReport) -> None:
         self.model_ = model
         self.recommendation_ = advice.recommendation
-        self.report_ = FitReport(advice.recommendation, advice.facts, advice.rules, dict(document))
+        self.report_ = FitReport(advice.recommendation, advice.facts, advice.rules, result)
 
     @staticmethod
     def _all_numbers(frame: pd.DataFrame) -> bool:

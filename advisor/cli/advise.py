@@ -51,7 +51,8 @@ def recommend(
     DATA is a CSV or Parquet file, sklearn:NAME or openml:ID; a folder of images with a folder for each class;
     or an .npz, .npy, .ts or .arff file of images or sequences.
     """
-    from advisor.report.page import summary, write_report
+    from advisor.report.page import write_report
+    from advisor.report.summary import summary
     from advisor.runs.remote import mirrored, url_or_path
     from advisor.workflows.open_run import open_run, write_advice
 
@@ -73,7 +74,7 @@ def recommend(
 def _ask_server(url: str, advice: Advice, as_json: bool, everything: bool) -> None:
     """Show what a service recommends for the facts that were measured here."""
     from advisor.client import connect
-    from advisor.report.page import summary
+    from advisor.report.summary import summary
 
     identity, facts = advice.identity, advice.facts.to_dict()
     data = {"name": identity.name, "target": identity.target, "fingerprint": identity.fingerprint}

@@ -69,22 +69,24 @@ def wrapped(text: str) -> str:
 
 def show_result(result: RunResult, as_json: bool) -> None:
     """The verdict of a run, where its report is and the next command; or its whole document."""
-    from advisor.report.page import verdict
+    from advisor.report.verdict import verdict
     from advisor.runs.advice import read_run
     from advisor.runs.remote import url_or_path
+    from advisor.runs.result import RunReport
 
+    assert isinstance(result.report, RunReport), "an interrupted run has no verdict"
     kept = read_run(result.folder)
     run = kept.run
     if as_json:
         echo_json({"run": url_or_path(run), **result.document})
         return
-    for sentence in verdict(result.document, kept.recommendation.to_dict()["findings"]):
+    for sentence in verdict(result.report, kept.recommendation.to_dict()["findings"]):
         echo(sentence)
     step = f"advisor predict {url_or_path(run)} NEW_ROWS.csv --out predictions.csv"
-    if own := result.document.get("objective"):
+    if own := result.report.objective:
         step = (
             f"your objective saved its models in {run.winner}"
-            if own["kept"]
+            if own.kept
             else "train your model with the winner's configuration"
         )
     echo("", f"report: {run.report_html}", f"next:   {step}")
@@ -100,7 +102,7 @@ def leave_interrupted(result: RunResult, trials: int | None) -> None:
     from advisor.runs.folder import RunFolder
     from advisor.runs.remote import url_or_path
 
-    run, done = url_or_path(RunFolder(result.folder)), len(result.document["search"]["trials"])
+    run, done = url_or_path(RunFolder(result.folder)), len(result.report.trials)
     asked = "" if trials is None else f" --trials {trials}"
     say(f"interrupted: {done} of {trials or done} trials are kept; resume with: advisor tune {run}{asked}")
     if done:

@@ -80,7 +80,7 @@ def rules_show(rule_id: str, folders: Sequence[str], as_json: bool) -> None:
 
 
 def _rule_in_words(rule: Rule, when: str) -> list[str]:
-    from advisor.report.page import measured_words
+    from advisor.report.wording import measured_words
 
     measured = f"; measured: {measured_words(rule.measured)}" if rule.measured else ""
     return [

@@ -121,9 +121,8 @@ def without_formulas(table: pl.DataFrame) -> tuple[pl.DataFrame, int]:
 @click.option("--out", metavar="FILE", help="Where to write it; by default stdout.")
 def report(run: str, form: str, out: str | None) -> None:
     """Render the report of RUN again from its files, as HTML, Markdown or JSON."""
-    from advisor import __version__
-    from advisor.files import FORMAT, write_bytes
-    from advisor.report.page import render_html, render_markdown, winners
+    from advisor.files import write_bytes
+    from advisor.report.page import render_html, render_markdown, report_document
     from advisor.runs.advice import read_run
     from advisor.runs.result import read_result
 
@@ -131,14 +130,7 @@ def report(run: str, form: str, out: str | None) -> None:
     recommendation, facts, ledger = kept.recommendation.to_dict(), kept.facts.to_dict(), kept.ledger()
     result = read_result(kept.run) if kept.run.result.is_file() else None
     if form == "json":
-        content = {
-            "recommendation": recommendation,
-            "facts": facts,
-            "ledger": ledger,
-            "result": result,
-            "model": winners(recommendation, result),
-        }
-        text = json_text({"format": FORMAT, "advisor": __version__, **content}) + "\n"
+        text = json_text(report_document(recommendation, facts, ledger, result)) + "\n"
     else:
         text = (render_html if form == "html" else render_markdown)(recommendation, facts, result, ledger)
     if out:

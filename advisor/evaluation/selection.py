@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from statistics import NormalDist
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advisor.errors import in_words
+from advisor.evaluation.judgement import Difference, Estimate, FinalVerdict
 from advisor.tasks import Task
 
 Losses = NDArray[np.float64]
@@ -38,36 +38,6 @@ FEWEST_RESAMPLES, MAX_DRAWS = 100, 200_000_000
 hardly vary, and draws take seconds."""
 MAX_RESAMPLED = 2_000_000
 """Row draws at a time while resampling: bounds the memory on large tables."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean loss with the interval in which the mean loss of ``rows`` new rows
-    lies with probability COVERAGE."""
-
-    mean: float
-    low: float
-    high: float
-    rows: int
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Mean paired difference to the incumbent (negative: better), its standard error, and
-    the one-sided bounds that decide."""
-
-    mean: float
-    standard_error: float
-    high: float
-
-
-@dataclass(frozen=True)
-class FinalVerdict:
-    """The contender that won, and each challenger's difference to the incumbent."""
-
-    winner: str
-    reason: str
-    differences: Mapping[str, Difference]
 
 
 def held_out_losses(
@@ -206,41 +176,6 @@ def estimate(
         far = error * _student((1 + COVERAGE) / 2, number - 1)
         low, high = min(low, -far), max(high, far)
     return Estimate(mean, max(0.0, mean + float(low)), mean + float(high), new_rows)
-
-
-def final_section(
-    verdict: FinalVerdict,
-    contenders: Sequence[Mapping[str, Any]],
-    searched: Mapping[str, float | None],
-    incumbent: str,
-    failed: Mapping[str, str] | None = None,
-    *,
-    confirmed: bool = True,
-) -> dict[str, Any]:
-    """What result.json keeps of a final: each contender (with its ``name``) beside its
-    difference and its loss in the search.
-
-    incumbent: the contender that the others had to beat;
-    failed: those that dropped out, and why.
-    confirmed: False where the winner was not judged on splits that the search had not seen.
-    """
-    differences = verdict.differences
-    rows = [
-        {
-            **c,
-            "searched_loss": searched.get(c["name"]),
-            "difference": asdict(differences[c["name"]]) if c["name"] in differences else None,
-        }
-        for c in contenders
-    ]
-    return {
-        "winner": verdict.winner,
-        "reason": verdict.reason,
-        "incumbent": incumbent,
-        "confirmed": confirmed,
-        "contenders": rows,
-        "failed": dict(failed or {}),
-    }
 
 
 def _blocks(rows: int) -> list[int]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from advisor.errors import UserError, in_words
 from advisor.executors.base import ATTEMPTS, DEATHS, ENDS, Executor, Failed, Finished, Job
+from advisor.objectives.jobs import final_job
 from advisor.search.resources import Sizing
 
 FINALISTS = 3
@@ -20,6 +21,8 @@ and a stricter test for each."""
 FINAL_REPEATS = (1, 2)
 """Fresh partitions in the final; the search used number 0. Two halve the luck of the draw,
 and their networks are one ensemble."""
+FINAL_MARGIN = 1.2
+"""Kept for the final: so many times what it is expected to take."""
 POLL_SECONDS = 0.5
 LEAST_SHARE = 0.5
 """Of what the awaited job is expected to take, that it has even when less time is left:
@@ -129,6 +132,16 @@ def train_finalists(
     }
     in_common = min(len(own) for own in done.values() if own)
     return Trained({name: own[:in_common] for name, own in done.items() if own}, failed)
+
+
+def final_jobs(
+    entries: Mapping[str, Mapping[str, Any]], repeats: Sequence[int], seed: int, most: int | None = None
+) -> dict[str, list[Job]]:
+    """Of each entry (name -> configuration) a job for each partition. seed, most: as in ``final_job``."""
+    return {
+        name: [final_job(c, seed, repeat, most).as_job(f"final/{name}/{repeat}") for repeat in repeats]
+        for name, c in entries.items()
+    }
 
 
 def _cancel(runner: Executor, job_ids: Iterable[str | None]) -> None:

@@ -17,7 +17,10 @@ from numpy.typing import NDArray
 from advisor.dataset import Dataset
 from advisor.executors.base import Job
 from advisor.networks.cost import epoch_seconds
+from advisor.networks.geometry import usable_memory
+from advisor.objectives.final_jobs import FINAL_REPEATS
 from advisor.objectives.jobs import TrainingJob, TrainingResult, WorkerData
+from advisor.objectives.objective import Work
 from advisor.search.resources import Sizing
 from advisor.splits import Split, everything, make_splits
 from advisor.training.modalities import cost_of, prepare
@@ -164,9 +167,6 @@ def training_sizing(data: Dataset, *, final: bool = False, spanning: bool = Fals
     return Sizing(lambda configuration: rows_at_once(configuration, len(data), spanning), predict)
 
 
-Work = Callable[[Mapping[str, Any]], float]
-
-
 def training_work(data: Dataset) -> tuple[Work, Work]:
     """What an epoch of a trial, and of a stack in the final, takes
     (``cost.epoch_seconds``); 0 of another family."""
@@ -183,6 +183,32 @@ def training_work(data: Dataset) -> tuple[Work, Work]:
         return epoch_seconds(steps, rows * splits * _members(configuration, final), *per_row)
 
     return lambda configuration: work(configuration, False), lambda configuration: work(configuration, True)
+
+
+def refusal(
+    configuration: Mapping[str, Any], train: Dataset, facts: Mapping[str, Any], *, spanning: bool = False
+) -> str | None:
+    """Why a configuration cannot be trained on such rows and such a machine;
+    None when nothing speaks against it."""
+    members = (
+        int(configuration["folds"])
+        if configuration["validation"] == "kfold"
+        else int(configuration["final_members"])
+    )
+    memory = usable_memory(facts, gpu=bool(facts["gpu.count"]))
+    rows = rows_at_once(configuration, len(train), spanning)
+    return cost_of(train).refusal(configuration, rows, members, memory)
+
+
+def latest_validate(train: Dataset) -> bool:
+    """Whether the latest rows are held out; groups go before times: see make_splits."""
+    return train.times is not None and train.groups is None
+
+
+def times_trained(train: Dataset) -> int:
+    """How often a finalist is trained: on each partition, and where later rows validate also on the latest
+    split, on all rows, and as often again on rows of all times."""
+    return len(FINAL_REPEATS) + (2 + len(FINAL_REPEATS)) * latest_validate(train)
 
 
 def _splits(configuration: Mapping[str, Any]) -> int:

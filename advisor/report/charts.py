@@ -11,22 +11,26 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from advisor.evaluation.judgement import CalibrationBin
+from advisor.report.network import LayerView
+from advisor.runs.result import RECOMMENDED, PlacedTrial, TrialReport
+
 MOST_CURVES = 8
 MOST_BARS = 12
 MOST_WORKERS, MOST_PLACED = 48, 500
 """Workers, and trials in the order in which they began, that the charts of a search
 on a cluster draw: a page has 2 MB."""
-REFERENCES = ("recommendation", "library default")
+REFERENCES = (RECOMMENDED, "library default")
 """Origins of the trials that every chart names; the others go by number."""
 _INK = "#010203"
 """Drawn where the page's text colour belongs; replaced by currentColor, which follows light and dark."""
 _ACCENT, _MUTED = "#3b76c4", "#9a9a9a"
 
 
-def history(trials: Sequence[Mapping[str, Any]], loss: str) -> str:
+def history(trials: Sequence[TrialReport], loss: str) -> str:
     """Value of each finished trial in order, the best so far, and the
     recommendation and the default as lines."""
-    done = [(t["number"], t["value"]) for t in trials if t["value"] is not None and t["end"] == "complete"]
+    done = [(t.number, t.value) for t in trials if t.value is not None and t.end == "complete"]
     if not done:
         return ""
     figure, axes = _figure()
@@ -35,9 +39,9 @@ def history(trials: Sequence[Mapping[str, Any]], loss: str) -> str:
     axes.scatter(numbers, values, s=14, color=_MUTED, label="trial")
     axes.step(numbers, best, where="post", color=_ACCENT, label="best so far")
     for trial in trials:
-        if trial["origin"] in REFERENCES and trial["value"] is not None:
-            style = "--" if trial["origin"] == "recommendation" else ":"
-            axes.axhline(trial["value"], linestyle=style, linewidth=1, color=_INK, label=trial["origin"])
+        if trial.origin in REFERENCES and trial.value is not None:
+            style = "--" if trial.origin == RECOMMENDED else ":"
+            axes.axhline(trial.value, linestyle=style, linewidth=1, color=_INK, label=trial.origin)
     ordered = sorted(values)
     # one bad trial must not press all others into a line
     axes.set_ylim(top=ordered[min(len(ordered) - 1, int(0.9 * len(ordered)))] * 1.1 + 1e-12)
@@ -61,20 +65,20 @@ def curves(lines: Mapping[str, Sequence[tuple[float, float]]], loss: str) -> str
     return _svg(figure, "Learning curves")
 
 
-def packing(rows: Sequence[Mapping[str, Any]], pruned: Container[int] = ()) -> str:
+def packing(rows: Sequence[PlacedTrial], pruned: Container[int] = ()) -> str:
     """Which worker ran which trial when, a row for each worker, those of one
     device together; pruned trials in grey."""
     drawn = _first(rows)
-    places = sorted({(row["device"], row["worker"]) for row in drawn})[:MOST_WORKERS]
+    places = sorted({(row.device, row.worker) for row in drawn})[:MOST_WORKERS]
     if not places:
         return ""
     figure, axes = _figure(height=0.9 + 0.2 * len(places))
     for row in drawn:
-        if (row["device"], row["worker"]) in places:
-            colour = _MUTED if row["number"] in pruned else _ACCENT
-            at, long = places.index((row["device"], row["worker"])), row["ended"] - row["began"]
-            axes.barh(at, long, left=row["began"], height=0.7, color=colour, edgecolor="none")
-            axes.plot([row["ended"]] * 2, [at - 0.35, at + 0.35], linewidth=0.6, color=_INK)
+        if (row.device, row.worker) in places:
+            colour = _MUTED if row.number in pruned else _ACCENT
+            at, long = places.index((row.device, row.worker)), row.ended - row.began
+            axes.barh(at, long, left=row.began, height=0.7, color=colour, edgecolor="none")
+            axes.plot([row.ended] * 2, [at - 0.35, at + 0.35], linewidth=0.6, color=_INK)
     axes.set_yticks(range(len(places)), [f"{worker}, {device}" for device, worker in places])
     axes.invert_yaxis()
     axes.set_xlabel(
@@ -83,25 +87,25 @@ def packing(rows: Sequence[Mapping[str, Any]], pruned: Container[int] = ()) -> s
     return _svg(figure, "Which worker ran which trial")
 
 
-def memory_chart(rows: Sequence[Mapping[str, Any]]) -> str:
+def memory_chart(rows: Sequence[PlacedTrial]) -> str:
     """The memory of the trials on each GPU over time, in GB: as it was expected when
     they were packed, and as it was used."""
     drawn = _first(rows)
-    devices = sorted({row["device"] for row in drawn if "gpu" in row["device"]})[:MOST_CURVES]
+    devices = sorted({row.device for row in drawn if "gpu" in row.device})[:MOST_CURVES]
     if not devices:
         return ""
     figure, axes = _figure()
     for number, device in enumerate(devices):
-        own = [row for row in drawn if row["device"] == device]
-        for name, style in (("memory", "-"), ("peak_memory", ":")):
-            steps = [(row["began"], row[name] or 0) for row in own] + [
-                (row["ended"], -(row[name] or 0)) for row in own
-            ]
+        own = [row for row in drawn if row.device == device]
+        for name, style in (("expected", "-"), ("used", ":")):
+            taken = [(row, (row.memory if name == "expected" else row.peak_memory) or 0) for row in own]
+            steps = [(row.began, bytes_) for row, bytes_ in taken]
+            steps += [(row.ended, -bytes_) for row, bytes_ in taken]
             total, points = 0.0, [(0.0, 0.0)]
             for at, change in sorted(steps):
                 total += change
                 points.append((at, total / 1e9))
-            label = f"{device}, {'expected' if name == 'memory' else 'used'}"
+            label = f"{device}, {name}"
             axes.step(
                 *zip(*points, strict=True),
                 where="post",
@@ -116,8 +120,8 @@ def memory_chart(rows: Sequence[Mapping[str, Any]]) -> str:
     return _svg(figure, "Memory of the GPUs")
 
 
-def _first(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return sorted(rows, key=lambda row: (row["began"], row["number"]))[:MOST_PLACED]
+def _first(rows: Sequence[PlacedTrial]) -> list[PlacedTrial]:
+    return sorted(rows, key=lambda row: (row.began, row.number))[:MOST_PLACED]
 
 
 def bars(values: Mapping[str, float], label: str, title: str) -> str:
@@ -148,31 +152,28 @@ def difference_chart(rows: Sequence[tuple[str, float, float]], loss: str, reach:
     return _svg(figure, "Paired differences with intervals")
 
 
-def reliability(bins: Sequence[Mapping[str, Any]]) -> str:
+def reliability(bins: Sequence[CalibrationBin]) -> str:
     """How often predictions were right against the probability that they were
     given; the area says how many rows."""
     if not bins:
         return ""
     figure, axes = _figure()
-    most = max(b["rows"] for b in bins)
+    most = max(b.rows for b in bins)
     axes.plot(
         [0, 1], [0, 1], linestyle="--", linewidth=1, color=_MUTED, label="what was said is what happens"
     )
-    sizes = [12 + 140 * b["rows"] / most for b in bins]
-    axes.scatter(
-        [b["probability"] for b in bins], [b["right"] for b in bins], s=sizes, color=_ACCENT, alpha=0.8
-    )
-    axes.plot([b["probability"] for b in bins], [b["right"] for b in bins], linewidth=1, color=_ACCENT)
-    axes.set(xlim=(min(b["probability"] for b in bins) - 0.05, 1.02), ylim=(-0.03, 1.05))
+    sizes = [12 + 140 * b.rows / most for b in bins]
+    axes.scatter([b.probability for b in bins], [b.right for b in bins], s=sizes, color=_ACCENT, alpha=0.8)
+    axes.plot([b.probability for b in bins], [b.right for b in bins], linewidth=1, color=_ACCENT)
+    axes.set(xlim=(min(b.probability for b in bins) - 0.05, 1.02), ylim=(-0.03, 1.05))
     axes.set_xlabel("probability of the predicted class")
     axes.set_ylabel("share that was right")
     axes.legend(frameon=False, fontsize=8)
     return _svg(figure, "Calibration")
 
 
-def histogram(data: Mapping[str, Any], label: str, title: str) -> str:
+def histogram(low: float, high: float, counts: Sequence[int], label: str, title: str) -> str:
     """Bars of equal width from low to high."""
-    low, high, counts = data["low"], data["high"], data["counts"]
     width = (high - low) / len(counts)
     figure, axes = _figure(height=2.2)
     axes.bar([low + (i + 0.5) * width for i in range(len(counts))], counts, width=0.92 * width, color=_ACCENT)
@@ -181,15 +182,15 @@ def histogram(data: Mapping[str, Any], label: str, title: str) -> str:
     return _svg(figure, title)
 
 
-def fields(rows: Sequence[Mapping[str, Any]], needed: float | None, length: int) -> str:
+def fields(rows: Sequence[LayerView], needed: float | None, length: int) -> str:
     """The receptive field of each layer as a bar, with the input and what the
     task is likely to need as lines."""
     if not rows:
         return ""
     figure, axes = _figure(height=0.9 + 0.2 * len(rows))
-    names = [row["name"] for row in rows]
-    reach = [length if row["whole"] else min(row["field"], length) for row in rows]
-    colours = [_MUTED if row["whole"] else _ACCENT for row in rows]
+    names = [row.name for row in rows]
+    reach = [length if row.whole else min(row.field, length) for row in rows]
+    colours = [_MUTED if row.whole else _ACCENT for row in rows]
     axes.barh(range(len(rows)), reach, color=colours, height=0.7)
     axes.set_yticks(range(len(rows)), names)
     axes.invert_yaxis()

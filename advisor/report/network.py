@@ -4,6 +4,7 @@ Pure: facts and a configuration in."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from advisor.networks.geometry import (
@@ -17,37 +18,59 @@ from advisor.networks.geometry import (
 from advisor.networks.plan import plan_of
 
 
-def blueprint(configuration: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What a configuration means for inputs of the measured size; None for tables.
+@dataclass(frozen=True)
+class LayerView:
+    """A layer. map: its size per axis. field: the receptive field in points of the input as it is stored;
+    whole: where a unit sees all of it."""
 
-    values: of the facts. ``layers``: name, map (per axis), channels, parameters, and the receptive field in
-        points of the input as it is stored, with ``whole`` where a unit sees all of it.
-    """
+    name: str
+    map: str
+    channels: int
+    parameters: int
+    field: int
+    whole: bool
+
+
+@dataclass(frozen=True)
+class NetworkView:
+    """A network for images or sequences. size: of the input, per axis. field: what its last units see of it.
+    needed: what the task is likely to need; None where that was not measured."""
+
+    layers: tuple[LayerView, ...]
+    size: tuple[int, ...]
+    parameters: int
+    memory_mb: float
+    field: int
+    needed: float | None
+
+
+def blueprint(configuration: Mapping[str, Any], values: Mapping[str, Any]) -> NetworkView | None:
+    """What a configuration means for inputs of the measured size; None for tables. values: of the facts."""
     size = _size(values)
     if size is None or "network" not in configuration:
         return None
     plan = plan_of(configuration, int(values["signal.channels"]), size)
     outputs = int(values.get("classes.count") or 1)
     share = size[0] / plan.size[0]  # the field is counted in points of what the network sees
-    rows = [
-        {
-            "name": layer.name,
-            "map": " x ".join(map(str, after)),
-            "channels": layer.outputs,
-            "parameters": layer.parameters,
-            "field": min(round(max(field.size) * share), max(size)),
-            "whole": field.whole,
-        }
+    rows = tuple(
+        LayerView(
+            name=layer.name,
+            map=" x ".join(map(str, after)),
+            channels=layer.outputs,
+            parameters=layer.parameters,
+            field=min(round(max(field.size) * share), max(size)),
+            whole=field.whole,
+        )
         for layer, after, field in zip(layers(plan), map_sizes(plan), receptive_fields(plan), strict=True)
-    ]
-    return {
-        "layers": rows,
-        "size": list(size),
-        "parameters": parameter_count(plan, outputs),
-        "memory_mb": memory_bytes(plan, outputs, int(configuration["batch_size"])) / 1e6,
-        "field": round(receptive_field(plan) * share),
-        "needed": values.get("receptive.needed"),
-    }
+    )
+    return NetworkView(
+        layers=rows,
+        size=size,
+        parameters=parameter_count(plan, outputs),
+        memory_mb=memory_bytes(plan, outputs, int(configuration["batch_size"])) / 1e6,
+        field=round(receptive_field(plan) * share),
+        needed=values.get("receptive.needed"),
+    )
 
 
 def _size(values: Mapping[str, Any]) -> tuple[int, ...] | None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from advisor.report.page import measured_words, number
+from advisor.report.wording import measured_words, number
 from advisor.rules.provenance import ParameterDifference
 
 if TYPE_CHECKING:

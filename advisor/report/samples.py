@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advisor.dataset import Dataset, Signals
+from advisor.runs.result import Mistake
 from advisor.tasks import RowTarget
 
 PER_CLASS, MOST_CLASSES, MOST_ROWS = 3, 12, 24
@@ -36,7 +37,7 @@ def mistakes(
     scores: NDArray[np.float64],
     chosen: NDArray[Any],
     losses: NDArray[np.float64],
-) -> list[dict[str, Any]]:
+) -> list[Mistake]:
     """The rows with the largest losses: classes that were taken for others, or
     the numbers that are furthest off.
 
@@ -46,17 +47,17 @@ def mistakes(
     order = np.argsort(-losses, kind="stable")
     if not data.task.of_classes:
         return [
-            drawn(data, row) | {"label": float(data.target[row]), "predicted": float(scores[row])}
+            Mistake(**drawn(data, row), label=float(data.target[row]), predicted=float(scores[row]))
             for row in order[: PER_CLASS * 2]
         ]
     wrong = [row for row in order if chosen[row] != data.target[row]][:MOST_ROWS]
     return [
-        drawn(data, row)
-        | {
-            "label": data.classes[int(data.target[row])],
-            "predicted": data.classes[int(chosen[row])],
-            "probability": float(scores[row, chosen[row]]),
-        }
+        Mistake(
+            **drawn(data, row),
+            label=data.classes[int(data.target[row])],
+            predicted=data.classes[int(chosen[row])],
+            probability=float(scores[row, chosen[row]]),
+        )
         for row in wrong
     ]
 

@@ -1,189 +1,344 @@
-"""result.json of a run, checked against its format when it is read."""
+"""result.json of a run as frozen dataclasses: each section is returned by the function that makes it, and all
+of them are checked when the file is read. What a run may lack, because its version did not know it, is UNSET.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Literal, Self
 
+from advisor.documents import UNSET, DocumentError, Unset, from_plain, misfit, to_plain
 from advisor.errors import UserError
+from advisor.evaluation.judgement import Diagnosis, Difference, Estimate, FinalVerdict
 from advisor.files import read_json
-from advisor.kinds import TASK_NAMES
+from advisor.kinds import TaskName
 from advisor.runs.folder import RunFolder
+from advisor.search.curves import CurveDiagnosis, RangeChange
 from advisor.tasks import task_of
 
-ANY = object
-"""Of any type: shown, and never computed with."""
-Number = (int, float)
-MaybeNumber = (int, float, type(None))
-DIFFERENCE = {"mean": Number, "standard_error": Number}
-CONTENDER = {
-    "name": str,
-    "held_out_loss": Number,
-    "searched_loss": MaybeNumber,
-    "networks": int,
-    "configurations": [dict],
-    "difference": (DIFFERENCE, type(None)),
-}
-TRIAL = {
-    "number": int,
-    "origin": str,
-    "end": str,
-    "value": MaybeNumber,
-    "configuration": dict,
-    "curve": [[Number]],
-    "reading?": {"shape": str, "words": str},
-    "epochs?": MaybeNumber,
-    "seconds?": MaybeNumber,
-}
-PREDICTIONS = {
-    "calibration?": {
-        "bins": [{"rows": int, "probability": Number, "right": Number}],
-        "expected_error": Number,
-    },
-    "confusion?": [[int]],
-    "residual_quantiles?": [Number],
-    "residual_histogram?": {"low": Number, "high": Number, "counts": [int], "below?": int, "above?": int},
-}
-MISTAKE = {
-    "label": ANY,
-    "predicted": ANY,
-    "probability?": Number,
-    "image?": str,
-    "series?": [[MaybeNumber]],
-}
-RESULT = {
-    "kind": {"train", "tune"},
-    "task": set(TASK_NAMES),
-    "loss": str,
-    "seconds": Number,
-    "classes": [ANY],
-    "versions": dict,
-    "configuration": dict,
-    "data": {"rows": int},
-    "final": {
-        "winner": str,
-        "reason": str,
-        "contenders": [CONTENDER],
-        "incumbent?": str,
-        "confirmed?": bool,
-        "failed?": {"*": str},
-        "fewer_networks?": ([int], type(None)),
-        "epochs_on_all_rows?": ([Number], type(None)),
-    },
-    "estimate": {"mean": Number, "low": Number, "high": Number, "rows": int},
-    "test": {
-        "rows": int,
-        "origin": str,
-        "results?": [
-            {
-                "name": str,
-                "loss": Number,
-                "accuracy?": Number,
-                "r2?": Number,
-                "difference_to_network": DIFFERENCE,
-            }
-        ],
-        "left_out?": [str],
-        "mistakes?": [MISTAKE],
-        "predictions?": PREDICTIONS,
-    },
-    "search?": {
-        "requested": int,
-        "seconds": Number,
-        "timed_out": bool,
-        "trials": [TRIAL],
-        "importances": {"*": Number},
-        "adjustments?": [
-            {"parameter": str, "low": Number, "high": Number, "words": str, "first": int, "last": int}
-        ],
-        "curve_advice?": [{"parameter": str, "direction": str, "words": str}],
-        "packing?": [
-            {
-                "number": int,
-                "began": Number,
-                "ended": Number,
-                "worker": str,
-                "device": str,
-                "memory": MaybeNumber,
-                "peak_memory": MaybeNumber,
-            }
-        ],
-    },
-    "curve?": [Number],
-    "reading?": {"shape": str, "words": str},
-    "objective?": {"name": str, "kept": bool, "compared": str},
-    "time_limit?": MaybeNumber,
-}
-"""The keys that something reads, and their types.
-
-An optional key ends in ``?``; a list holds the type of its entries, a tuple types of which any will do.
-"""
+RECOMMENDED = "recommendation"
+"""Name of the recommendation among contenders, and origin of its trial."""
+Configuration = Mapping[str, Any]
 
 
-def read_result(run: RunFolder) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class DataReport:
+    """What the run was made of. rows: those that trained and validated."""
+
+    name: str | Unset = UNSET
+    source: str | Unset | None = UNSET
+    target: str | Unset = UNSET
+    rows: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSetup:
+    """What a run was made of, and by what.
+
+    kind: whether the recommendation was trained alone or searched around. loss: what losses are, in words.
+    classes: the labels in code order; none for a regression. versions: of the advisor and of libraries.
+    """
+
+    format: int | Unset = UNSET
+    advisor: str | Unset = UNSET
+    kind: Literal["train", "tune"]
+    data: DataReport
+    task: TaskName
+    loss: str
+    classes: tuple[Any, ...]
+    seed: int | Unset = UNSET
+    configuration: Configuration
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialReport:
+    """A trial of the search. end: how it ended (``advisor.search.events.TrialEnd``). value: its loss, None
+    where there is none that is finite. curve: (epoch, validation loss)."""
+
+    number: int
+    origin: str
+    end: str
+    value: float | None
+    configuration: Configuration
+    epochs: int | Unset | None = UNSET
+    seconds: float | Unset | None = UNSET
+    curve: tuple[tuple[float, float], ...]
+    reading: CurveDiagnosis | Unset = UNSET
+
+
+@dataclass(frozen=True, kw_only=True)
+class MovedRange:
+    """A range that curves moved, as it was for the last of the trials that it was moved for."""
+
+    parameter: str
+    low: float
+    high: float
+    words: str
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlacedTrial:
+    """Where a trial ran and when: seconds since the first trial was asked for, and bytes of the device,
+    expected and used at most. A trial that was run again is where it ran last. None is not known."""
+
+    number: int
+    began: float
+    ended: float
+    attempts: int | Unset = UNSET
+    worker: str
+    device: str
+    memory: float | None
+    peak_memory: float | None
+    micro_batch: int | Unset | None = UNSET
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchReport:
+    """What is kept of a search. requested: trials. seconds: that it took.
+
+    curve_advice: what all curves ask of trials to come. packing: which worker ran which trial when.
+    importances: shares of the loss's variation; none where there were too few trials to say.
+    """
+
+    requested: int
+    trials: tuple[TrialReport, ...]
+    timed_out: bool
+    seconds: float
+    curve_advice: tuple[RangeChange, ...] | Unset = UNSET
+    adjustments: tuple[MovedRange, ...] | Unset = UNSET
+    packing: tuple[PlacedTrial, ...] | Unset = UNSET
+    importances: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveReport:
+    """A user's own objective. compared: what the final compares. read, never_read: searched parameters.
+    kept: whether what the winner saved lies in the run."""
+
+    name: str
+    compared: str
+    read: tuple[str, ...] | Unset = UNSET
+    never_read: tuple[str, ...] | Unset = UNSET
+    kept: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContenderReport:
+    """A contender of the final. held_out_loss: on rows that did not choose it; held_out_rows: how many, None
+    where splits were compared. networks: trained. configurations: several of a blend.
+    searched_loss: None where the search has none. difference: to the incumbent; None of itself."""
+
+    name: str
+    held_out_loss: float
+    held_out_rows: int | Unset | None = UNSET
+    temperature: float | Unset = UNSET
+    networks: int
+    configurations: tuple[Configuration, ...]
+    searched_loss: float | None = None
+    difference: Difference | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinalReport:
+    """Who won, and why.
+
+    incumbent: the contender that the others had to beat. failed: those that dropped out, and why.
+    confirmed: False where the winner was not judged on splits that the search had not seen.
+    fewer_networks: (trained, wanted) per split, where the time limit left no time for all.
+    epochs_on_all_rows: of each configuration, where the model was trained again on all rows.
+    without_latest_rows: True where the model should have been, and was not.
+    """
+
+    winner: str
+    reason: str
+    incumbent: str | Unset = UNSET
+    confirmed: bool | Unset = UNSET
+    contenders: tuple[ContenderReport, ...]
+    failed: Mapping[str, str] | Unset = UNSET
+    fewer_networks: tuple[int, int] | Unset | None = UNSET
+    epochs_on_all_rows: tuple[float, ...] | Unset | None = UNSET
+    without_latest_rows: bool | Unset = UNSET
+
+    @classmethod
+    def of(
+        cls,
+        verdict: FinalVerdict,
+        contenders: Sequence[ContenderReport],
+        searched: Mapping[str, float | None],
+        incumbent: str,
+        failed: Mapping[str, str] | None = None,
+        *,
+        confirmed: bool = True,
+    ) -> Self:
+        """Each contender beside its difference to the incumbent and its loss in the search (``searched``)."""
+        differences = verdict.differences
+        rows = (
+            replace(one, searched_loss=searched.get(one.name), difference=differences.get(one.name))
+            for one in contenders
+        )
+        return cls(
+            winner=verdict.winner,
+            reason=verdict.reason,
+            incumbent=incumbent,
+            confirmed=confirmed,
+            contenders=tuple(rows),
+            failed=dict(failed or {}),
+        )
+
+    @property
+    def to_beat(self) -> str:
+        """The name of the incumbent."""
+        return self.incumbent or RECOMMENDED
+
+    def contender(self, name: str) -> ContenderReport:
+        """The contender of that name. KeyError when there is none."""
+        return {one.name: one for one in self.contenders}[name]
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Mean paired difference of losses and its standard error."""
+
+    mean: float
+    standard_error: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreReport:
+    """A model or a baseline on the test rows. average_precision: of the rarer of two classes."""
+
+    name: str
+    loss: float
+    r2: float | Unset = UNSET
+    accuracy: float | Unset = UNSET
+    balanced_accuracy: float | Unset = UNSET
+    average_precision: float | Unset = UNSET
+    difference_to_network: PairedDifference
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mistake:
+    """A test row that the model got wrong: base64 of a PNG, or the points of each channel of a series, None
+    where one is missing; what it is, and what it was taken for."""
+
+    image: str | Unset = UNSET
+    series: tuple[tuple[float | None, ...], ...] | Unset = UNSET
+    label: Any
+    predicted: Any
+    probability: float | Unset = UNSET
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestReport:
+    """The test rows, looked at once. rows: with a known target. origin: held-out, or where they came from.
+
+    results: the network first. left_out: baselines that the time limit left no time for.
+    """
+
+    __test__: ClassVar[bool] = False  # no test, whatever pytest makes of the name
+
+    rows: int
+    origin: str
+    results: tuple[ScoreReport, ...] | Unset = UNSET
+    predictions: Diagnosis | Unset = UNSET
+    left_out: tuple[str, ...] | Unset = UNSET
+    mistakes: tuple[Mistake, ...] | Unset = UNSET
+
+
+@dataclass(frozen=True, kw_only=True)
+class InterruptedReport:
+    """What is known of a run whose search or final was interrupted; no file holds it."""
+
+    setup: RunSetup
+    search: SearchReport
+    seconds: float
+    time_limit: float | None
+
+    @property
+    def trials(self) -> tuple[TrialReport, ...]:
+        """Those that are kept."""
+        return self.search.trials
+
+    def to_dict(self) -> dict[str, Any]:
+        """As the beginning of result.json."""
+        more = {"search": self.search, "seconds": self.seconds, "time_limit": self.time_limit}
+        return {**to_plain(self.setup), **to_plain(more)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunReport:
+    """All of result.json.
+
+    curve, reading: validation losses of a training without a search, and what they say.
+    search, time_limit: UNSET without a search. seconds: of the whole run.
+    objective: UNSET where our networks were trained.
+    """
+
+    setup: RunSetup
+    curve: tuple[float, ...] | Unset = UNSET
+    reading: CurveDiagnosis | Unset = UNSET
+    search: SearchReport | Unset = UNSET
+    seconds: float
+    time_limit: float | Unset | None = UNSET
+    objective: ObjectiveReport | Unset = UNSET
+    final: FinalReport
+    estimate: Estimate
+    test: TestReport
+
+    @property
+    def trials(self) -> tuple[TrialReport, ...]:
+        """Of the search; none without one."""
+        return self.search.trials if self.search else ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """What result.json holds."""
+        document: dict[str, Any] = to_plain(self)
+        setup = document.pop("setup")
+        if self.setup.kind == "train":
+            document["seconds"] = document.pop("seconds")  # to its place, the last
+        return {**setup, **document}
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Self:
+        """DocumentError when it is not what ``to_dict`` makes."""
+        parts = {field.name: document[field.name] for field in fields(cls) if field.name in document}
+        report = from_plain(cls, {**parts, "setup": document})
+        _check(report)
+        return report
+
+
+def read_result(run: RunFolder) -> RunReport:
     """result.json of a finished run; UserError when it is not what we wrote."""
     document = read_json(run.result)
-    complaint = complaint_of(document, RESULT)
-    if complaint is None and document["kind"] == "tune" and "search" not in document:
-        complaint = "'search' is missing"
-    complaint = complaint or _misfit(document)
-    if complaint:
-        raise UserError(f"{run.result} is damaged: {complaint}; delete it, and run the same command again")
-    return document
+    try:
+        return RunReport.from_dict(document)
+    except DocumentError as error:
+        raise UserError(
+            f"{run.result} is damaged: {error}; delete it, and run the same command again"
+        ) from None
 
 
-def _misfit(document: Mapping[str, Any]) -> str | None:
-    """What has its type and does not fit the rest of the document, or None."""
-    final, test, search = document["final"], document["test"], document.get("search") or {}
-    predictions, classes = test.get("predictions", {}), len(document["classes"])
-    score = task_of(document["task"]).score
-    names = {contender["name"] for contender in final["contenders"]}
-    histogram = predictions.get("residual_histogram", {"counts": [0]})
-    confusion = predictions.get("confusion", [])
+def _check(report: RunReport) -> None:
+    """DocumentError where something has its type and does not fit the rest."""
+    setup, final, test = report.setup, report.final, report.test
+    if setup.kind == "tune" and not report.search:
+        raise DocumentError("'search' is missing")
+    names = {contender.name for contender in final.contenders}
+    score = task_of(setup.task).score
+    predictions, classes = test.predictions or Diagnosis(), len(setup.classes)
+    histogram, confusion = predictions.residual_histogram, predictions.confusion
     fits = {
-        "final.winner": final["winner"] in names,
-        "final.incumbent": final.get("incumbent", "recommendation") in names,
-        "final.fewer_networks": len(final.get("fewer_networks") or (1, 2)) == 2,
-        "test.results": all(score in one for one in test.get("results", ())),
-        "test.predictions.residual_quantiles": len(predictions.get("residual_quantiles", range(5))) == 5,
-        "test.predictions.residual_histogram": bool(histogram["counts"]),
+        "final.winner": final.winner in names,
+        "final.incumbent": final.to_beat in names,
+        "test.results": all(getattr(one, score) is not UNSET for one in test.results or ()),
+        "test.predictions.residual_histogram": not histogram or bool(histogram.counts),
         "test.predictions.confusion": not confusion or [*map(len, confusion)] == [classes] * classes,
-        "search.trials": all(len(point) == 2 for one in search.get("trials", ()) for point in one["curve"]),
-        "curve": document["kind"] == "tune" or "curve" in document,
+        "curve": setup.kind == "tune" or report.curve is not UNSET,
     }
-    return next((_not(name) for name, fit in fits.items() if not fit), None)
-
-
-def complaint_of(value: Any, wanted: Any, where: str = "") -> str | None:
-    """What of a document does not have its type, or None."""
-    if isinstance(wanted, tuple):
-        return None if any(complaint_of(value, one, where) is None for one in wanted) else _not(where)
-    if isinstance(wanted, set):
-        return None if isinstance(value, str) and value in wanted else _not(where)
-    if isinstance(wanted, dict):
-        if not isinstance(value, Mapping):
-            return _not(where)
-        if "*" in wanted:
-            wanted = dict.fromkeys(value, wanted["*"])
-        for key, inner in wanted.items():
-            name, optional = key.removesuffix("?"), key.endswith("?")
-            at = f"{where}.{name}".lstrip(".")
-            if name not in value:
-                if not optional:
-                    return f"'{at}' is missing"
-            elif complaint := complaint_of(value[name], inner, at):
-                return complaint
-        return None
-    if isinstance(wanted, list):
-        if not isinstance(value, list):
-            return _not(where)
-        return next(
-            filter(None, (complaint_of(v, wanted[0], f"{where}[{i}]") for i, v in enumerate(value))), None
-        )
-    return (
-        None if isinstance(value, wanted) and not (wanted is int and isinstance(value, bool)) else _not(where)
-    )
-
-
-def _not(where: str) -> str:
-    return f"'{where or 'it'}' is not what the advisor writes"
+    for name, fit in fits.items():
+        if not fit:
+            raise misfit(name)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from advisor.data.signals.signals import SignalSet
     from advisor.data.tables.table import Table
     from advisor.dataset import Dataset, Signals
+    from advisor.runs.result import Mistake
     from advisor.tasks import RowTarget
 
 PERIOD_CODE, TEXT_CODE = "separating-columns", "uninformative-text"
@@ -59,7 +60,7 @@ def _no_mistakes(
     scores: NDArray[np.float64],
     chosen: NDArray[Any],
     losses: NDArray[np.float64],
-) -> list[dict[str, Any]] | None:
+) -> list[Mistake] | None:
     return None
 
 
@@ -81,7 +82,7 @@ class Modality:
     measure: Callable[[Any], Facts]
     again: Callable[[Any, Recommendation, AdviceOptions], Again | None] = _once
     likeness: Callable[[Any], NDArray[np.float64] | None] = lambda data: None
-    mistakes: Callable[..., list[dict[str, Any]] | None] = _no_mistakes
+    mistakes: Callable[..., list[Mistake] | None] = _no_mistakes
     names_target: bool = False
     on_gpus: bool = True
 
@@ -228,7 +229,7 @@ def _mistakes(
     scores: NDArray[np.float64],
     chosen: NDArray[Any],
     losses: NDArray[np.float64],
-) -> list[dict[str, Any]]:
+) -> list[Mistake]:
     from advisor.report.samples import mistakes
 
     return mistakes(test.part(known.nonzero()[0]), scores, chosen, losses)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import optuna
@@ -13,13 +14,23 @@ from numpy.typing import NDArray
 
 from advisor import __version__
 from advisor.dataset import Dataset
+from advisor.documents import UNSET
 from advisor.evaluation.baselines import BASELINES, fit_baselines
 from advisor.evaluation.diagnosis import diagnose
 from advisor.files import write_folder, write_json
-from advisor.report.page import over_limit, write_report
+from advisor.report.page import write_report
+from advisor.report.verdict import over_limit
 from advisor.runs.advice import Advice
 from advisor.runs.folder import RunFolder
 from advisor.runs.model import Model, model_files
+from advisor.runs.result import (
+    DataReport,
+    PairedDifference,
+    RunReport,
+    RunSetup,
+    ScoreReport,
+    TestReport,
+)
 from advisor.tasks import task_of
 from advisor.workflows.modalities import MODALITY_OF
 
@@ -28,99 +39,100 @@ PAGE_SECONDS = 2.0
 """What the files of a run, its page among them, take to be written (two cores, a table of 30 columns)."""
 
 
-def new_document(advice: Advice, kind: str) -> dict[str, Any]:
-    """The beginning of result.json.
-    kind: train or tune."""
+def run_setup(advice: Advice, kind: Literal["train", "tune"]) -> RunSetup:
+    """What a run is made of."""
     data = advice.data
-    return {
-        "format": FORMAT,
-        "advisor": __version__,
-        "kind": kind,
-        "data": {
-            "name": data.name,
-            "source": data.source,
-            "target": data.schema.target,
-            "rows": advice.facts.values["rows"],
-        },
-        "task": data.schema.task,
-        "loss": task_of(data.schema.task).loss_name,
-        "classes": list(data.schema.classes),
-        "seed": advice.reading.seed,
-        "configuration": dict(advice.recommendation.configuration),
-        "versions": {"advisor": __version__, "torch": torch.__version__, "optuna": optuna.__version__},
-    }
+    return RunSetup(
+        format=FORMAT,
+        advisor=__version__,
+        kind=kind,
+        data=DataReport(
+            name=data.name,
+            source=data.source,
+            target=data.schema.target,
+            rows=advice.facts.values["rows"],
+        ),
+        task=data.schema.task,
+        loss=task_of(data.schema.task).loss_name,
+        classes=tuple(data.schema.classes),
+        seed=advice.reading.seed,
+        configuration=dict(advice.recommendation.configuration),
+        versions={"advisor": __version__, "torch": torch.__version__, "optuna": optuna.__version__},
+    )
 
 
 def test_results(
     advice: Advice,
     train: Dataset,
     entries: Mapping[str, NDArray[np.float64]],
-    shares: Sequence[float],
+    shares: Sequence[float] = (),
     until: float | None = None,
-) -> dict[str, Any]:
-    """The test rows, scored: the entries (name -> scores of all test rows, the
-    winner's as "network") and the baselines.
+) -> TestReport:
+    """What is told of the test rows: how many have a known target, and the entries and the baselines on them.
 
+    entries: name -> scores of all test rows, the winner's as "network"; where there are none, or no row's
+        target is known, nothing is scored. shares: of the classes, where they take part in the decision.
     until: see ``fit_baselines``.
     """
     test, ours = advice.data.dataset("test"), tuple(entries)
-    known = test.known
+    known, report = test.known, TestReport(rows=int(test.known.sum()), origin=advice.data.test_origin)
+    if not (report.rows and entries):
+        return report
     fitted = fit_baselines(train, advice.reading.seed, until)
     baselines = {name: scores(test.features) for name, scores in fitted.items()}
-    target, entries = test.target[known], {**entries, **baselines}
-    losses = {name: train.task.row_losses(target, scores[known]) for name, scores in entries.items()}
-    results = [
-        {
-            "name": name,
-            **train.task.metrics(target, scores[known], shares if name in ours else ()),
-            "difference_to_network": _paired(losses[name], losses["network"]),
-        }
-        for name, scores in entries.items()
-    ]
-    own = entries["network"][known]
+    target = test.target[known]
+    scored = {name: scores[known] for name, scores in {**entries, **baselines}.items()}
+    losses = {name: train.task.row_losses(target, scores) for name, scores in scored.items()}
+    own = scored["network"]
     chosen = train.task.decided(own, shares)
-    section = {
-        "results": results,
-        "predictions": diagnose(train.task, len(train.classes), target, own, chosen),
-    }
-    section["left_out"] = [name for name in BASELINES if name not in fitted]
     worst = MODALITY_OF[advice.data.schema.kind].mistakes(test, known, own, chosen, losses["network"])
-    if worst is not None:
-        section["mistakes"] = worst
-    return section
+    return replace(
+        report,
+        results=tuple(
+            ScoreReport(
+                name=name,
+                **train.task.metrics(target, scores, shares if name in ours else ()),
+                difference_to_network=_paired(losses[name], losses["network"]),
+            )
+            for name, scores in scored.items()
+        ),
+        predictions=diagnose(train.task, len(train.classes), target, own, chosen),
+        left_out=tuple(name for name in BASELINES if name not in fitted),
+        mistakes=UNSET if worst is None else tuple(worst),
+    )
 
 
-def _paired(losses: NDArray[np.float64], others: NDArray[np.float64]) -> dict[str, float]:
+def _paired(losses: NDArray[np.float64], others: NDArray[np.float64]) -> PairedDifference:
     """Mean paired difference and its standard error; of a single row, which
     proves nothing, the difference itself."""
     paired = losses - others
     error = paired.std(ddof=1) / np.sqrt(len(paired)) if len(paired) > 1 else abs(paired.mean())
-    return {"mean": float(paired.mean()), "standard_error": float(error)}
+    return PairedDifference(float(paired.mean()), float(error))
 
 
 # ------------------------------------------------------------------------------------------------- on disk
 
 
-def write_results(run: RunFolder, advice: Advice, model: Model | None, document: Mapping[str, Any]) -> None:
+def write_results(run: RunFolder, advice: Advice, model: Model | None, report: RunReport) -> None:
     """The model where it is ours, result.json, and the report on them."""
     if model is not None:
         write_folder(run.model, model_files(model))
-    write_json(run.result, document)
-    write_report(run, advice.recommendation.to_dict(), advice.facts.to_dict(), advice.ledger(), document)
+    write_json(run.result, report.to_dict())
+    write_report(run, advice.recommendation.to_dict(), advice.facts.to_dict(), advice.ledger(), report)
 
 
 def write_in_time(
-    run: RunFolder, advice: Advice, model: Model | None, document: Mapping[str, Any], begun: float
-) -> dict[str, Any]:
-    """``write_results`` with the run's seconds in them, which hold the writing itself; the document so.
+    run: RunFolder, advice: Advice, model: Model | None, report: RunReport, begun: float
+) -> RunReport:
+    """``write_results`` with the run's seconds in them, which hold the writing itself; the report so.
 
     begun: on time.monotonic's clock. Written again where the writing took so long that the page would
     pass over that the time limit was exceeded.
     """
-    limit = document["time_limit"]
+    limit = report.time_limit or None
     for _ in range(2):
         seconds = time.monotonic() - begun + PAGE_SECONDS
-        timed = {**document, "seconds": seconds}
+        timed = replace(report, seconds=seconds)
         write_results(run, advice, model, timed)
         if over_limit(seconds, limit) or not over_limit(time.monotonic() - begun, limit):
             break

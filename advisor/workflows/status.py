@@ -186,8 +186,8 @@ def study_of(run: RunFolder) -> optuna.Study:
 def read_status(run: RunFolder) -> Status:
     """Where the search stands; touches nothing."""
     request, driver = read_request(run), run.driver()
-    result = read_result(run) if run.result.is_file() else {}
-    final, ends, best, running = result.get("final") or {}, dict[str, int](), None, list[dict[str, Any]]()
+    result = read_result(run) if run.result.is_file() else None
+    ends, best, running = dict[str, int](), None, list[dict[str, Any]]()
     took: list[float] = []
     if run.has_search():
         from advisor.search.storage.journal import VOID
@@ -212,7 +212,7 @@ def read_status(run: RunFolder) -> Status:
                 "value": first.value,
                 "origin": first.user_attrs.get("origin", "search"),
             }
-    asked = request.trials if request else result.get("search", {}).get("requested")
+    asked = request.trials if request else result.search.requested if result and result.search else None
     done = sum(count for end, count in ends.items() if end != "discarded")
     state: SearchState = "not searched"
     if driver is not None:
@@ -220,14 +220,14 @@ def read_status(run: RunFolder) -> Status:
     elif run.has_search():
         state = (
             "finished"
-            if result.get("kind") == "tune" and asked is not None and done >= asked
+            if result and result.setup.kind == "tune" and asked is not None and done >= asked
             else "interrupted"
         )
     left = None
     if state == "running" and asked is not None and took:
         left = max(0, asked - done) * sum(took) / len(took) / max(1, len(running))
-    storage = request.storage if request else None
-    return Status(state, driver, asked, ends, best, running, left, final.get("winner"), storage)
+    storage, winner = request.storage if request else None, result.final.winner if result else None
+    return Status(state, driver, asked, ends, best, running, left, winner, storage)
 
 
 def status_in_words(run: str, status: Status) -> list[str]:

@@ -15,26 +15,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from advisor.errors import UserError
-from advisor.executors.base import Executor, Factory
+from advisor.executors.base import Executor
 from advisor.executors.clusters import Cluster, ClusterOptions, start_cluster
 from advisor.machine import as_ctrl_c, without_cuda
 from advisor.objectives.final_jobs import FinalStopped
-from advisor.report.progress import view
+from advisor.objectives.network_objective import NetworkObjective
+from advisor.objectives.objective import AdvisedRows, FinalRequest, Objective, RunData
+from advisor.report.progress import PlainView, view
 from advisor.runs.remote import mirrored
+from advisor.runs.result import InterruptedReport, RunReport
 from advisor.workflows.options import ReadingOptions, SearchOptions, takes_reading_options
 from advisor.workflows.python.run_result import RunResult
 from advisor.workflows.status import begin_request, keep_request, remembered, searched_run, stopping
 
 if TYPE_CHECKING:
-    from advisor.dataset import Dataset
-    from advisor.objectives.custom import OwnObjective
     from advisor.objectives.trial import Trial
     from advisor.runs.advice import Advice
     from advisor.runs.folder import RunFolder
     from advisor.runs.model import Model
     from advisor.search.events import Listener
-    from advisor.search.plan import SearchPlan
-    from advisor.search.trials import SearchResult
     from advisor.workflows.recommend import Source, Target
     from advisor.workflows.search import Deadlines
 
@@ -74,14 +73,14 @@ def train(
         with run.in_use(), mirrored(run, live.note), _one_thread():
             train = run_search.training_rows(advice)
             write_advice(run, advice)
-            model, document = _train_alone(advice, train, live, time_limit, begun)
-            results.write_results(run, advice, model, document)
-    return RunResult(run.path, document, model)
+            report, model = _train_alone(AdvisedRows(advice, train), live, time_limit, begun)
+            results.write_results(run, advice, model, report)
+    return RunResult(run.path, report, model)
 
 
 def train_in_memory(
     data: Source, target: Target, time_limit: float | None, progress: bool, options: Mapping[str, Any]
-) -> tuple[Advice, Model, dict[str, Any]]:
+) -> tuple[Advice, Model, RunReport]:
     """As ``train``, without a run folder: the advice, the model, and what result.json would hold."""
     begun = time.monotonic()
     SearchOptions(time_limit=time_limit)
@@ -91,22 +90,19 @@ def train_in_memory(
     data, target = with_target(data, target)
     with view(quiet=not progress) as live, _one_thread():
         advice = get_advice(data, target, reading_of(options, data))
-        model, document = _train_alone(advice, training_rows(advice), live, time_limit, begun)
-    return advice, model, document
+        given = AdvisedRows(advice, training_rows(advice))
+        report, model = _train_alone(given, live, time_limit, begun)
+    return advice, model, report
 
 
 def _train_alone(
-    advice: Advice, train: Dataset, live: Any, time_limit: float | None, begun: float
-) -> tuple[Model, dict[str, Any]]:
-    from advisor.workflows import final as contest
-    from advisor.workflows import results
+    given: AdvisedRows, live: PlainView, time_limit: float | None, begun: float
+) -> tuple[RunReport, Model]:
+    from advisor.workflows import final as run_end
 
     live.phase("train")
-    live.loss = train.task.loss_name
-    document = results.new_document(advice, "train")
-    model = contest.train_alone(document, advice, train, live.epoch, time_limit)
-    document["seconds"] = time.monotonic() - begun
-    return model, document
+    live.loss = given.train.task.loss_name
+    return run_end.recommendation_trained(given, begun, live.epoch, time_limit)
 
 
 @takes_reading_options
@@ -175,7 +171,7 @@ def tune(
         finishing=not trials and searched_run(data) is not None,
     )
     objective, working_dir = remembered(data, objective, working_dir)
-    own = _own_objective(objective, working_dir)
+    tuned = _objective(objective, working_dir)
     if storage is not None:
         from advisor.search.storage.database import answers
 
@@ -185,8 +181,7 @@ def tune(
         on_event, on_note = _both(live.event, on_event), _both(live.note, on_note)
         on_phase = _both(live.phase, on_phase)
         where = ClusterOptions(executor, address, workers, gpus_per_worker, working_dir)
-        # what each worker imports while the data are read
-        cluster = start_cluster(where, ["advisor.objectives.trial" if own else "advisor.training.loop"])
+        cluster = start_cluster(where, tuned.imports)  # imported by each worker while the data are read
         working = stack.enter_context(ExitStack())
         closed = working.enter_context(_closing(cluster))
         from advisor.workflows import search as run_search
@@ -196,52 +191,46 @@ def tune(
         stack.enter_context(run.in_use())
         stack.enter_context(mirrored(run, on_note))
         stack.enter_context(nullcontext() if cluster.is_remote else _one_thread())
-        if trials and (finished := _finished(run, advice, trials, own)):
+        if trials and (finished := _finished(run, advice, trials, tuned)):
             return finished
-        may_span = own is None and _on_gpus(cluster, where, advice)
+        may_span = tuned.spans_gpus and _on_gpus(cluster, where, advice)
         train = run_search.training_rows(advice, spanning=may_span)
         write_advice(run, advice)
         on_phase("search")
-        runner, spanning = _runner(cluster, own, advice, train, run, may_span)
+        runner, given = _runner(cluster, tuned, RunData(advice, train, run, may_span))
         closed.append(runner)
-        request = begin_request(run, trials, own.name if own else None, working_dir, storage, strategy)
+        request = begin_request(run, trials, tuned.name, working_dir, storage, strategy)
         stopped = stopping(run, should_stop)
         ends = run_search.deadlines(begun, time_limit, train, bool(len(advice.data.dataset("test"))))
-        plan = run_search.plan_search(
-            advice,
-            request,
-            ends.final,
-            searching,
-            own,
-            train,
-            spanning=spanning,
-        )
-        if own:
-            on_event = own.watch(run, advice.recommendation, advice.reading.seed, on_event, on_note)
-
-        live.loss = "loss" if own else train.task.loss_name
-        found = run_search.run_search(plan, runner, run, request, storage, on_event, stopped)
+        plan = run_search.plan_search(given, request, tuned, ends.final, searching)
+        live.loss = tuned.loss_name(train.task)
+        listen = tuned.watch(given, on_event, on_note)
+        found = run_search.run_search(plan, runner, run, request, storage, listen, stopped)
+        from advisor.workflows import final as run_end
         from advisor.workflows import results
 
-        document = results.new_document(advice, "tune")
-        document["search"] = run_search.search_section(found, advice, max(request.trials, len(found.trials)))
-        document["seconds"], document["time_limit"] = time.monotonic() - begun, time_limit
+        searched = run_search.search_report(found, advice, max(request.trials, len(found.trials)))
+        interrupted = InterruptedReport(
+            setup=results.run_setup(advice, "tune"),
+            search=searched,
+            seconds=time.monotonic() - begun,
+            time_limit=time_limit,
+        )
         if found.interrupted:
-            return RunResult(run.path, document, None, interrupted=True)
+            return RunResult(run.path, interrupted, None)
         on_phase("final")
+        ask = run_end.final_request(found, plan, given, runner, ends, stopped=stopped, on_done=live.final)
         try:
-            model = _hold_final(
-                document, found, advice, train, runner, ends, plan, stopped, own, run, live.final
-            )
+            report, model = _final_of(given, tuned, ask, interrupted, ends)
         except (FinalStopped, KeyboardInterrupt):
-            return RunResult(run.path, document, None, interrupted=True)
+            return RunResult(run.path, interrupted, None)
         working.close()  # the workers' end is a part of the run's seconds
-        document = results.write_in_time(run, advice, model, document, begun)
+        report = results.write_in_time(run, advice, model, report, begun)
         if trials == 0:
             keep_request(
                 run, replace(request, trials=len(found.trials))
             )  # that is all that was wanted in the end
-        return RunResult(run.path, document, model)
+        return RunResult(run.path, report, model)
 
 
 def _both(first: Callable[..., None], second: Callable[..., None] | None) -> Callable[..., None]:
@@ -317,47 +306,31 @@ def finish(
     )
 
 
-def _hold_final(
-    document: dict[str, Any],
-    found: SearchResult,
-    advice: Advice,
-    train: Dataset,
-    runner: Executor,
-    ends: Deadlines,
-    plan: SearchPlan,
-    stopped: Callable[[], bool],
-    own: OwnObjective | None,
-    run: RunFolder,
-    on_done: Callable[[int, int], None],
-) -> Model | None:
-    """The final, told in the document; its model, None with an objective of one's own."""
+def _final_of(
+    given: RunData, objective: Objective, request: FinalRequest, searched: InterruptedReport, ends: Deadlines
+) -> tuple[RunReport, Model | None]:
+    """The report of the run and its model, None where the models are the user's."""
     from advisor.checks import throughput
-    from advisor.workflows import final as contest
+    from advisor.workflows import final as run_end
 
     with throughput.one_thread():
-        if own:
-            contest.hold_own_final(document, found, advice, train, runner, ends, stopped, own, run, on_done)
-            return None
-        return contest.hold_final(document, found, advice, train, runner, ends, plan, stopped, on_done)
+        outcome = objective.final(given, request)
+        return run_end.search_ended(given, outcome, searched, ends.baselines), outcome.model
 
 
-def _finished(run: RunFolder, advice: Advice, trials: int, own: OwnObjective | None) -> RunResult | None:
+def _finished(run: RunFolder, advice: Advice, trials: int, objective: Objective) -> RunResult | None:
     """The run when the very search was finished before."""
-    if not (run.result.is_file() and (own or run.model.is_dir()) and run.has_search()):
+    if not (run.result.is_file() and objective.is_finished(run) and run.has_search()):
         return None
     from advisor.runs.result import read_result
 
-    document = read_result(run)
-    if document.get("objective", {}).get("name") != (own.name if own else None):
+    report = read_result(run)
+    if (report.objective.name if report.objective else None) != objective.name:
         return None
-    same = document.get("configuration") == dict(advice.recommendation.configuration)
-    if document.get("kind") != "tune" or not same or len(document["search"]["trials"]) < trials:
+    same = report.setup.configuration == dict(advice.recommendation.configuration)
+    if report.setup.kind != "tune" or not same or len(report.trials) < trials:
         return None
-    if own:
-        return RunResult(run.path, document, None)
-    from advisor.runs.model import load_model
-
-    return RunResult(run.path, document, load_model(run.model))
+    return RunResult(run.path, report, objective.model_of(run))
 
 
 def _on_gpus(cluster: Cluster, where: ClusterOptions, advice: Advice) -> bool:
@@ -373,11 +346,10 @@ def _on_gpus(cluster: Cluster, where: ClusterOptions, advice: Advice) -> bool:
     return cluster.share_gpus(GPU_SHARE)
 
 
-def _own_objective(
-    objective: str | Callable[[Trial], Any] | None, working_dir: str | Path | None
-) -> OwnObjective | None:
+def _objective(objective: str | Callable[[Trial], Any] | None, working_dir: str | Path | None) -> Objective:
+    """Our networks, or the user's own training code."""
     if objective is None:
-        return None
+        return NetworkObjective()
     from advisor.objectives.custom import find
 
     return find(objective, working_dir)
@@ -390,30 +362,21 @@ def _one_thread() -> AbstractContextManager[None]:
     return one_thread()
 
 
-def _runner(
-    cluster: Cluster,
-    own: OwnObjective | None,
-    advice: Advice,
-    train: Dataset,
-    run: RunFolder,
-    may_span: bool,
-) -> tuple[Executor, bool]:
-    """What runs the jobs, and whether they span GPUs, as the recommendation does where trials may."""
-    from advisor.objectives.jobs import WorkerData
-    from advisor.objectives.networks import TrainingObjective, processes_of
-
-    factory: Factory = own.factory if own else TrainingObjective
-    shared = own.shared(advice, train, run) if own else WorkerData(train, advice.reading.seed)
-    processes = 1 if own else processes_of(advice.recommendation.configuration, len(train))
-    if processes > 1 and not may_span and advice.recommendation.provenance["gpus_per_trial"].yours:
+def _runner(cluster: Cluster, objective: Objective, given: RunData) -> tuple[Executor, RunData]:
+    """What runs the jobs. given: ``spanning`` says whether trials may span GPUs, and in what is returned
+    whether they do, as the recommendation does."""
+    processes = objective.processes(given)
+    recommendation = given.advice.recommendation
+    if processes > 1 and not given.spanning and recommendation.provenance["gpus_per_trial"].yours:
         raise UserError(
             f"gpus_per_trial {processes} needs workers with GPUs: give --gpus-per-worker 1 as well"
         )
-    if processes > 1 and may_span:
-        from advisor.objectives.multi_gpu import PER_PROCESS, SpanningData, SpanningObjective
+    spanning = processes > 1 and given.spanning
+    if spanning:
+        from advisor.objectives.multi_gpu import PER_PROCESS
 
         cluster.span(processes, PER_PROCESS)
-        everything = WorkerData(train, advice.reading.seed)
-        return cluster.executor(SpanningObjective, SpanningData.of(everything, processes)), True
-    with own.sent() if own and cluster.is_remote else nullcontext():
-        return cluster.executor(factory, shared), False
+    given = replace(given, spanning=spanning)
+    factory, shared = objective.worker(given, processes if spanning else 1)
+    with objective.sent() if cluster.is_remote else nullcontext():
+        return cluster.executor(factory, shared), given

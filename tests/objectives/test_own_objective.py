@@ -26,9 +26,9 @@ from advisor.dataset import Dataset, Signals
 from advisor.errors import UserError
 from advisor.executors.base import Cancelled, Failed, Finished, InProcessExecutor, Job, Reported
 from advisor.files import read_json
-from advisor.objectives.custom import Final, find, judge_results
+from advisor.objectives.custom import find
+from advisor.objectives.custom_final import judge_results
 from advisor.objectives.final_jobs import Trained
-from advisor.objectives.jobs import final_job
 from advisor.objectives.trial import (
     Configuration,
     ObjectiveData,
@@ -37,7 +37,7 @@ from advisor.objectives.trial import (
     SignalRows,
     import_objective,
 )
-from advisor.report.page import verdict
+from advisor.report.verdict import verdict
 from advisor.workflows.recommend import get_advice
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -530,18 +530,10 @@ def test_the_best_configuration_wins_split_by_split_when_it_is_better_beyond_cha
             "recommendation": [result(0.5 + noise)],
             "trial 3": [result(0.5 + noise - shift + spread * np.random.default_rng(1).normal(size=10))],
         }
-        document = {"objective": {}}
         entries = {name: {"learning_rate": 0.1} for name in own}
-        final = Final(
-            entries,
-            {},
-            (1, 2),
-            lambda repeats, names: Trained(own, {}),
-            lambda name, repeat: final_job({"final_members": 1}, 0, repeat),
-            lambda scores: {},
-        )
-        judge_results(document, final, advice, data.dataset("train"))
-        return document["final"]["winner"]
+        train = lambda repeats, names: Trained(own, {})  # noqa: E731
+        judged = judge_results(entries, {}, train, advice, data.dataset("train"))
+        return judged.report.winner
 
     assert winner(0.1, 0.01) == "trial 3"
     assert winner(0.01, 0.1) == "recommendation"
@@ -778,7 +770,7 @@ def test_a_recommendation_that_diverges_costs_neither_the_search_nor_the_model(w
     assert final["incumbent"] != "recommendation" and "recommendation" not in {
         c["name"] for c in final["contenders"]
     }
-    [told] = [s for s in verdict(run.document, []) if "recommendation failed in the final" in s]
+    [told] = [s for s in verdict(run.report, []) if "recommendation failed in the final" in s]
     assert final["incumbent"] in told
     page = (run.folder / "report.html").read_text()
     assert "The recommendation failed in the final" in page

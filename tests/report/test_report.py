@@ -26,9 +26,11 @@ from advisor.cli.main import _run
 from advisor.cli.use import without_formulas
 from advisor.console import echo, say
 from advisor.evaluation.diagnosis import calibration, diagnose, residuals
+from advisor.evaluation.judgement import Diagnosis
 from advisor.files import read_json
 from advisor.report import page
-from advisor.report.page import number, percent, render_html, render_markdown
+from advisor.report.wording import number, percent
+from advisor.runs.result import RunReport
 from advisor.tasks import BINARY, MULTICLASS
 
 FAST = {"epochs": 6, "validation": "holdout", "batch_size": 64}
@@ -95,6 +97,18 @@ def table(rows=120):
     )
 
 
+def typed(result):
+    return None if result is None else RunReport.from_dict(result)
+
+
+def html(recommendation, facts, result, ledger=None):
+    return page.render_html(recommendation, facts, typed(result), ledger)
+
+
+def markdown(recommendation, facts, result, ledger=None):
+    return page.render_markdown(recommendation, facts, typed(result), ledger)
+
+
 def parts(run):
     document = read_json(run / "report.json")
     return [document[name] for name in ("recommendation", "facts", "result", "ledger")]
@@ -146,7 +160,7 @@ def test_every_section_is_there_in_order(tuned):
 @pytest.mark.slow
 def test_the_page_without_a_ledger_has_the_reasons(tuned):
     recommendation, facts, result, ledger = parts(tuned)
-    plain, full = (Page(render_html(recommendation, facts, result, given)) for given in (None, ledger))
+    plain, full = (Page(html(recommendation, facts, result, given)) for given in (None, ledger))
     assert plain.ids() == full.ids()
     assert "Source: " not in plain.text
 
@@ -156,8 +170,7 @@ def test_shift_of_a_column_is_shown_where_it_was_measured(tuned):
     recommendation, facts, result, _ = parts(tuned)
     facts["columns"][0] |= {"shift": {"psi": 0.31, "distance": 0.2, "new_level_share": 0.0}}
     assert (
-        "shift to the rows compared: PSI 0.31, distance 0.2"
-        in Page(render_html(recommendation, facts, result)).text
+        "shift to the rows compared: PSI 0.31, distance 0.2" in Page(html(recommendation, facts, result)).text
     )
 
 
@@ -178,8 +191,8 @@ def test_where_and_when_trials_ran_is_drawn(tuned):
         },
     ]
     said = "in trials for 75 % of the time"
-    page = Page(render_html(recommendation, facts, result))
-    assert said in page.text and said in render_markdown(recommendation, facts, result)
+    page = Page(html(recommendation, facts, result))
+    assert said in page.text and said in markdown(recommendation, facts, result)
     drawn = {
         attributes["aria-label"]
         for tag, attributes in page.elements
@@ -188,7 +201,7 @@ def test_where_and_when_trials_ran_is_drawn(tuned):
     assert {"Which worker ran which trial", "Memory of the GPUs"} <= drawn
     assert "pid 2, n1 10.0.0.1 gpu 0" in page.text and "n1 10.0.0.1 gpu 0, expected" in page.text
     del result["search"]["packing"]
-    assert "in trials for" not in Page(render_html(recommendation, facts, result)).text, (
+    assert "in trials for" not in Page(html(recommendation, facts, result)).text, (
         "a run of before it was kept"
     )
 
@@ -198,19 +211,19 @@ def test_a_better_baseline_is_sentence_one(tuned):
     recommendation, facts, result, _ = parts(tuned)
     linear = next(entry for entry in result["test"]["results"] if entry["name"] == "linear")
     linear |= {"loss": 0.0, "difference_to_network": {"mean": -1.0, "standard_error": 0.1}}
-    text = Page(render_html(recommendation, facts, result)).text
+    text = Page(html(recommendation, facts, result)).text
     assert re.search(r"Verdict\s+A network is not the best tool here: the linear baseline", text)
 
 
 @pytest.mark.slow
 def test_the_report_again_in_each_format(tuned, tmp_path, capfd):
     assert _run(["report", str(tuned)]) == 0
-    markdown = capfd.readouterr().out
-    html = (tuned / "report.html").read_text()
-    titles = re.findall(r"<h2>(.*?)</h2>", html)
-    assert re.findall(r"^## (.*)$", markdown, re.MULTILINE) == titles, "the same sections"
+    text = capfd.readouterr().out
+    shown = (tuned / "report.html").read_text()
+    titles = re.findall(r"<h2>(.*?)</h2>", shown)
+    assert re.findall(r"^## (.*)$", text, re.MULTILINE) == titles, "the same sections"
     assert _run(["report", str(tuned), "--format", "html", "--out", str(tmp_path / "r.html")]) == 0
-    assert (tmp_path / "r.html").read_text() == html
+    assert (tmp_path / "r.html").read_text() == shown
     capfd.readouterr()
     assert _run(["report", str(tuned), "--format", "json"]) == 0
     assert json.loads(capfd.readouterr().out) == read_json(tuned / "report.json")
@@ -254,7 +267,7 @@ def test_data_make_no_element_and_no_attribute(hostile):
 
 @pytest.mark.slow
 def test_data_break_no_markdown_table(hostile):
-    lines = render_markdown(*parts(hostile)).splitlines()
+    lines = markdown(*parts(hostile)).splitlines()
     assert not any("<script>" in line.replace("\\<", "") for line in lines if line[:4] != "    "), (
         "but in a code block"
     )
@@ -290,12 +303,14 @@ def test_a_large_run_is_a_small_page_and_the_same_bytes(tuned, tmp_path):
         {"number": i, "began": float(i), "ended": i + 4.0, "worker": f"pid {i % 4}", **placed}
         for i in range(10_000)
     ]
-    text = render_html(recommendation, facts, result, ledger)
+    text = html(recommendation, facts, result, ledger)
     assert len(text.encode()) < 2_000_000
     (tmp_path / "report.json").write_text(json.dumps([recommendation, facts, result, ledger]))
     code = (
-        "import json, sys; from advisor.report.page import render_html;"
-        "sys.stdout.buffer.write(render_html(*json.load(open(sys.argv[1]))).encode())"
+        "import json, sys; from advisor.report.page import render_html; from advisor.runs.result import RunReport;"
+        "recommendation, facts, result, ledger = json.load(open(sys.argv[1]));"
+        "result = RunReport.from_dict(result);"
+        "sys.stdout.buffer.write(render_html(recommendation, facts, result, ledger).encode())"
     )
     for seed in ("1", "2"):
         again = subprocess.run(
@@ -444,24 +459,26 @@ def test_honest_probabilities_are_calibrated():
     honest, sure = (
         calibration(target, np.column_stack([1 - q, q])) for q in (p, np.where(p > 0.5, 1.0, 0.0))
     )
-    assert honest["expected_error"] < 0.02
-    assert sure["expected_error"] == pytest.approx(0.25, abs=0.02)
-    assert sum(b["rows"] for b in honest["bins"]) == 20_000
-    assert sure["bins"] == [{"rows": 20_000, "probability": 1.0, "right": pytest.approx(0.75, abs=0.02)}]
+    assert honest.expected_error < 0.02
+    assert sure.expected_error == pytest.approx(0.25, abs=0.02)
+    assert sum(b.rows for b in honest.bins) == 20_000
+    [only] = sure.bins
+    assert (only.rows, only.probability, only.right) == (20_000, 1.0, pytest.approx(0.75, abs=0.02))
 
 
 def test_confusions_and_residuals():
     scores = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
     found = diagnose(BINARY, 2, np.array([0, 1, 1]), scores, scores.argmax(axis=1))
-    assert found["confusion"] == [[1, 0], [1, 1]]
-    assert "confusion" not in diagnose(MULTICLASS, 30, np.array([0]), np.full((1, 30), 1 / 30), np.array([0]))
-    assert residuals(np.zeros(3), np.zeros(3)) == {"residual_quantiles": [0.0] * 5}
-    histogram = residuals(np.zeros(1000), np.linspace(-1, 1, 1000))["residual_histogram"]
-    assert len(histogram["counts"]) == 20 and sum(histogram["counts"]) == 1000
+    assert found.confusion == ((1, 0), (1, 1))
+    assert not diagnose(MULTICLASS, 30, np.array([0]), np.full((1, 30), 1 / 30), np.array([0])).confusion
+    alike = residuals(np.zeros(3), np.zeros(3))
+    assert alike == Diagnosis(residual_quantiles=(0.0,) * 5, pairs=((0.0, 0.0),) * 3)
+    histogram = residuals(np.zeros(1000), np.linspace(-1, 1, 1000)).residual_histogram
+    assert len(histogram.counts) == 20 and sum(histogram.counts) == 1000
     far = np.append(np.linspace(-1, 1, 998), [50, 60])
-    outlying = residuals(np.zeros(1000), far)["residual_histogram"]
-    beyond = outlying["below"] + outlying["above"]
-    assert sum(outlying["counts"]) + beyond == 1000 and beyond >= 10 and outlying["most"] == 60
+    outlying = residuals(np.zeros(1000), far).residual_histogram
+    beyond = outlying.below + outlying.above
+    assert sum(outlying.counts) + beyond == 1000 and beyond >= 10 and outlying.most == 60
 
 
 @pytest.mark.parametrize(
@@ -535,7 +552,10 @@ def measured(tmp_path_factory):
 
 def whole_without(run, monkeypatch):
     """Whatever parts are absent, and whatever charts could not be drawn, all three forms are whole."""
-    kept, drawn = parts(run), page._charts(read_json(run / "result.json"), read_json(run / "facts.json"))
+    kept, drawn = (
+        parts(run),
+        page._charts(typed(read_json(run / "result.json")), read_json(run / "facts.json")),
+    )
     charts_there = {}
     monkeypatch.setattr(page, "_charts", lambda result, facts: charts_there)
 
@@ -554,15 +574,15 @@ def whole_without(run, monkeypatch):
         charts_there.clear()
         charts_there.update({name: drawn[name] for name in there})
         given_parts = [document[name] for name in ("recommendation", "facts", "result", "ledger")]
-        html = Page(render_html(*given_parts))
+        whole = Page(html(*given_parts))
         json.dumps(document, allow_nan=False)
         wanted = [name for name in SECTIONS if document["result"] or name not in OF_A_RESULT]
-        assert [name for name in html.ids() if name in SECTIONS] == wanted
+        assert [name for name in whole.ids() if name in SECTIONS] == wanted
         if document["result"]:
             for name, words in INSTEAD.items():
                 missing = name in drawn and name not in there
-                assert not missing or words in html.text or ("result", "test", "results") in absent, name
-        assert "## Verdict" in render_markdown(*given_parts)
+                assert not missing or words in whole.text or ("result", "test", "results") in absent, name
+        assert "## Verdict" in markdown(*given_parts)
 
     renders()
 
@@ -591,9 +611,7 @@ def test_no_fact_that_was_not_measured_breaks_the_page(measured):
     recommendation, facts, result, ledger = parts(measured)
     kept = {"rows", "rows_test", "task", "kind"}
     facts["values"] = {name: value if name in kept else None for name, value in facts["values"].items()}
-    assert render_markdown(recommendation, facts, result, ledger) and render_html(
-        recommendation, facts, result, ledger
-    )
+    assert markdown(recommendation, facts, result, ledger) and html(recommendation, facts, result, ledger)
 
 
 @pytest.mark.parametrize(
@@ -607,7 +625,9 @@ def test_no_fact_that_was_not_measured_breaks_the_page(measured):
     ids=["far from 0", "tiny", "huge", "all but one equal"],
 )
 def test_a_target_of_any_offset_and_scale_trains_as_well(y, measured, tmp_path):
-    run = advisor.train(regression(y), "y", task="regression", out=tmp_path / "run", fixed=FAST, progress=False)
+    run = advisor.train(
+        regression(y), "y", task="regression", out=tmp_path / "run", fixed=FAST, progress=False
+    )
     assert (tmp_path / "run" / "report.html").is_file()
     r2, standard = (
         found["test"]["results"][0]["r2"] for found in (run.document, read_json(measured / "result.json"))

@@ -2,6 +2,7 @@
 much of a limit the final is left."""
 
 import datetime
+from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
@@ -11,9 +12,13 @@ import pytest
 from optuna.trial import TrialState
 
 from advisor.objectives.final_jobs import FINAL_REPEATS, FINALISTS
+from advisor.objectives.network_objective import NetworkObjective
+from advisor.objectives.objective import RunData
+from advisor.runs.folder import RunFolder
 from advisor.search.resources import Pace
 from advisor.search.trials import CONFIGURATION
 from advisor.workflows import search as run_search
+from advisor.workflows.options import SearchOptions
 from advisor.workflows.recommend import get_advice, reading_of
 from advisor.workflows.status import SearchRequest
 
@@ -64,9 +69,9 @@ def trial(advice, value, seconds, origin="search"):
 
 def kept(advice, trials, slots=1, limit=LIMIT):
     """What the run's own plan keeps, of a limit that begins now."""
-    train = run_search.training_rows(advice)
+    given = RunData(advice, run_search.training_rows(advice), RunFolder(Path("run")))
     with patch("time.monotonic", return_value=0.0):
-        plan = run_search.plan_search(advice, SearchRequest(10), limit, None, None, train, True)
+        plan = run_search.plan_search(given, SearchRequest(10), NetworkObjective(), limit, SearchOptions())
     return plan.reserve(trials, slots)
 
 

@@ -17,11 +17,11 @@ from advisor.cli.main import _run
 from advisor.errors import UserError
 from advisor.networks.geometry import problem
 from advisor.networks.plan import plan_of
+from advisor.objectives.networks import refusal
 from advisor.report.network import blueprint
 from advisor.rules import shipped
 from advisor.rules.recommendation import advise
 from advisor.workflows.recommend import get_advice
-from advisor.workflows.search import refusal
 
 SMALL = {"epochs": 2, "width": 8, "validation": "holdout", "final_members": 1}
 QUICK = " ".join(f"--set {name}={value}" for name, value in SMALL.items())
@@ -347,7 +347,7 @@ def test_the_advice_for_images_of_any_size_can_be_trained(rows, gpus):
         assert not rec.contradictions
         plan = plan_of(rec.configuration, 3, (side, side))
         assert problem(plan, 10, int(rec.configuration["batch_size"])) is None, side
-        assert blueprint(rec.configuration, facts)["field"] >= 0.8 * needed, side
+        assert blueprint(rec.configuration, facts).field >= 0.8 * needed, side
         _corners_can_be_trained(rec, (side, side))
 
 
@@ -363,7 +363,7 @@ def test_the_advice_for_series_of_any_length_can_be_trained(rows):
         assert not rec.contradictions
         plan = plan_of(rec.configuration, 1, (length,))
         assert problem(plan, 10, int(rec.configuration["batch_size"])) is None, length
-        assert blueprint(rec.configuration, facts)["field"] >= 0.6 * needed, length
+        assert blueprint(rec.configuration, facts).field >= 0.6 * needed, length
         _corners_can_be_trained(rec, (length,))
 
 

@@ -23,12 +23,13 @@ from advisor.cli.main import _run
 from advisor.dataset import Dataset, Features
 from advisor.errors import UserError
 from advisor.files import read_json
+from advisor.objectives import network_final
 from advisor.objectives.jobs import WorkerData, search_job
 from advisor.objectives.networks import TrainingObjective
-from advisor.report.page import over_limit, render_html
+from advisor.report.page import render_html
+from advisor.report.verdict import over_limit
 from advisor.runs.model import tempered
 from advisor.tasks import BINARY
-from advisor.workflows import final as contest
 from advisor.workflows import results
 from advisor.workflows import search as run_search
 from advisor.workflows.recommend import get_advice, reading_of
@@ -168,7 +169,7 @@ def test_a_time_limit_counts_from_when_the_command_began(here):
 
 
 @pytest.mark.parametrize(("took", "written"), [(5, 1), (80, 2)])
-def test_a_page_that_takes_a_run_over_its_limit_says_so(monkeypatch, took, written):
+def test_a_page_that_takes_a_run_over_its_limit_says_so(trained, monkeypatch, took, written):
     """took: of a limit of 60 s, the writing alone."""
     now, documents = [0.0], []
 
@@ -178,9 +179,9 @@ def test_a_page_that_takes_a_run_over_its_limit_says_so(monkeypatch, took, writt
 
     monkeypatch.setattr(results.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(results, "write_results", write)
-    kept = results.write_in_time(None, None, None, {"time_limit": 60.0}, 0.0)
+    kept = results.write_in_time(None, None, None, replace(trained[0].report, time_limit=60.0), 0.0)
     assert len(documents) == written and kept == documents[-1]
-    assert over_limit(kept["seconds"], 60.0) == (written > 1)
+    assert over_limit(kept.seconds, 60.0) == (written > 1)
 
 
 def failing(monkeypatch, fails, spoil):
@@ -237,7 +238,7 @@ def test_what_fails_on_all_rows_leaves_what_was_judged(here, monkeypatch):
 def test_a_final_that_does_not_fit_is_smaller_or_left_out(here, monkeypatch, seconds, networks):
     """seconds: that each network is expected to take, of 10,000."""
     monkeypatch.setattr(
-        contest, "final_seconds", lambda plan, train: lambda job: seconds * job.payload["members"]
+        network_final, "final_seconds", lambda pace, train: lambda job: seconds * job.payload["members"]
     )
     options = {"fixed": {**FAST, "final_members": 3}, "executor": "in-process", "progress": False}
     final = advisor.tune(table(), "y", trials=2, time_limit=1e4, out="run", **options).document["final"]
@@ -516,7 +517,7 @@ def test_the_report_cannot_run_what_the_data_bring(here):
 
 def page_of(result):
     recommendation = yaml.safe_load((result.folder / "recommendation.yaml").read_text())
-    return render_html(recommendation, read_json(result.folder / "facts.json"), result.document)
+    return render_html(recommendation, read_json(result.folder / "facts.json"), result.report)
 
 
 @pytest.mark.slow
@@ -526,11 +527,11 @@ def test_two_renderings_are_the_same_bytes(tuned):
     assert len(text) < 2_000_000
     assert_self_contained(text)
     code = (
-        "import sys, yaml, json; from pathlib import Path; from advisor.report.page import over_limit, render_html; run "
-        "= Path(sys.argv[1]);"
+        "import sys, yaml, json; from pathlib import Path; from advisor.report.page import render_html;"
+        "from advisor.runs.result import RunReport; run = Path(sys.argv[1]);"
         "recommendation = yaml.safe_load((run / 'recommendation.yaml').read_text());"
         "facts, result = (json.loads((run / name).read_text()) for name in ('facts.json', 'result.json'));"
-        "sys.stdout.buffer.write(render_html(recommendation, facts, result).encode())"
+        "sys.stdout.buffer.write(render_html(recommendation, facts, RunReport.from_dict(result)).encode())"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, tuned.folder], capture_output=True, timeout=120, check=True
@@ -734,9 +735,9 @@ def test_a_blend_is_judged_by_what_its_model_predicts():
     for sharpness in (8.0, 0.2):  # one far too sure, one far too unsure: their own temperatures differ
         sure = 1 / (1 + np.exp(-sharpness * (target - 0.5 + draw.normal(size=200))))
         raw.append(np.column_stack([1 - sure, sure]))
-        parts.append(contest.judged("part", plan, (), rows, raw[-1], raw[-1], train))
+        parts.append(network_final.judged("part", plan, (), rows, raw[-1], raw[-1], train))
     assert parts[0].temperature > 1 > parts[1].temperature
-    blend = contest.blend_of(parts, train)
+    blend = network_final.blend_of(parts, train)
     predicted = tempered(np.mean(raw, axis=0), blend.temperature)
     np.testing.assert_allclose(blend.losses, BINARY.row_losses(target, predicted))
 

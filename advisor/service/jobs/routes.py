@@ -270,8 +270,8 @@ async def _finished(state: ServiceState, who: Principal, run_id: str) -> RunFold
 async def result(request: Request, run_id: str, who: Reader, state: State) -> Response:
     """What result.json of the run says."""
     run = await _finished(state, who, run_id)
-    document = await asyncio.to_thread(read_result, run)
-    return with_etag(request, document)
+    report = await asyncio.to_thread(read_result, run)
+    return with_etag(request, report.to_dict())
 
 
 @router.get("/{run_id}/report", response_class=HTMLResponse)

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from advisor.errors import UserError
-from advisor.report.page import number
+from advisor.report.wording import number
 from advisor.runs.folder import RunFolder
 from advisor.service.base import tables
 from advisor.service.base.access import Admin, Adviser, Reader, Runner, ServiceState, State, needs, row_of

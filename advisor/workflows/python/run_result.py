@@ -5,13 +5,16 @@ Plots are matplotlib figures, returned and not shown: Optuna's and scikit-learn'
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from advisor.documents import UNSET
 from advisor.errors import UserError
+from advisor.evaluation.judgement import Diagnosis
 from advisor.notebook import html_table
+from advisor.runs.result import InterruptedReport, RunReport, TrialReport
 
 if TYPE_CHECKING:
     import optuna
@@ -26,51 +29,58 @@ MAIN_TRIALS = 5
 
 @dataclass(frozen=True)
 class RunResult:
-    """A finished (or interrupted) run. ``document`` is what result.json holds;
-    ``model`` is None when interrupted."""
+    """A finished (or interrupted) run. report: what result.json holds, typed; ``document`` is the same as a
+    mapping. model: None when interrupted, and where the models are the user's."""
 
     folder: Path
-    document: Mapping[str, Any]
+    report: RunReport | InterruptedReport
     model: Model | None
-    interrupted: bool = False
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """What result.json holds; of an interrupted run, what would be its beginning."""
+        return self.report.to_dict()
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the search or the final was stopped."""
+        return isinstance(self.report, InterruptedReport)
 
     def __repr__(self) -> str:
-        if self.interrupted:
+        if isinstance(self.report, InterruptedReport):
             return f"<RunResult {self.folder}: interrupted, no model>"
-        estimate, loss = self.document["estimate"], self.document["loss"]
-        expected = f"{loss} {estimate['mean']:.3g} expected ({estimate['low']:.3g} to {estimate['high']:.3g})"
-        winner = str(self.document["final"]["winner"])
+        estimate, loss = self.report.estimate, self.report.setup.loss
+        expected = f"{loss} {estimate.mean:.3g} expected ({estimate.low:.3g} to {estimate.high:.3g})"
+        winner = self.report.final.winner
         winner = winner if winner.startswith("trial") else f"the {winner}"
         return f"<RunResult {self.folder}: {winner} won, {expected}>"
 
     def _repr_html_(self) -> str:
-        if self.interrupted:
+        if isinstance(self.report, InterruptedReport):
             return html_table(f"Run {self.folder}", (), (), ["Interrupted: no model yet."])
-        from advisor.report.page import verdict
+        from advisor.report.verdict import verdict
 
-        done = [one for one in self._trials() if one["value"] is not None]
-        best = sorted(done, key=lambda one: one["value"])[:MAIN_TRIALS]
-        rows = [(one["number"], one["origin"], float(one["value"]), one["epochs"]) for one in best]
-        headers = ("Trial", "Origin", str(self.document["loss"]), "Epochs")
-        return html_table(f"Run {self.folder}", headers, rows, verdict(dict(self.document), ()))
+        done = [(one.value, one) for one in self.report.trials if one.value is not None]
+        best = sorted(done, key=lambda found: found[0])[:MAIN_TRIALS]
+        rows = [(one.number, one.origin, float(value), one.epochs or None) for value, one in best]
+        headers = ("Trial", "Origin", self._loss, "Epochs")
+        return html_table(f"Run {self.folder}", headers, rows, verdict(self.report, ()))
 
-    def _trials(self) -> Sequence[Mapping[str, Any]]:
-        trials: Sequence[Mapping[str, Any]] = (self.document.get("search") or {}).get("trials", ())
-        return trials
-
-    def _of_search(self) -> Sequence[Mapping[str, Any]]:
-        if not self._trials():
+    def _of_search(self) -> Sequence[TrialReport]:
+        if not self.report.trials:
             raise UserError(f"{self.folder} holds no search: `advisor.tune` makes one")
-        return self._trials()
+        return self.report.trials
 
-    def _predictions(self, wanted: str) -> Any:
-        """A part of what result.json says of the predictions for the test rows."""
-        found = (self.document.get("test") or {}).get("predictions", {}).get(wanted)
-        if not found:
-            raise UserError(
-                f"{self.folder} has no {wanted} of test rows: it is drawn for classes, where rows were tested"
-            )
-        return found
+    @property
+    def _predictions(self) -> Diagnosis:
+        """What result.json says of the predictions for the test rows."""
+        found = UNSET if isinstance(self.report, InterruptedReport) else self.report.test.predictions
+        return found or Diagnosis()
+
+    def _missing(self, wanted: str) -> UserError:
+        return UserError(
+            f"{self.folder} has no {wanted} of test rows: it is drawn for classes, where rows were tested"
+        )
 
     def _study(self) -> optuna.Study:
         from advisor.runs.folder import RunFolder
@@ -90,8 +100,15 @@ class RunResult:
         import pandas as pd
 
         rows = [
-            {name: one.get(name) for name in ("number", "origin", "end", "value", "epochs", "seconds")}
-            | {f"params_{name}": value for name, value in one["configuration"].items()}
+            {
+                "number": one.number,
+                "origin": one.origin,
+                "end": one.end,
+                "value": one.value,
+                "epochs": None if one.epochs is UNSET else one.epochs,
+                "seconds": None if one.seconds is UNSET else one.seconds,
+            }
+            | {f"params_{name}": value for name, value in one.configuration.items()}
             for one in self._of_search()
         ]
         return pd.DataFrame(rows).set_index("number")
@@ -129,13 +146,15 @@ class RunResult:
 
     @property
     def _loss(self) -> str:
-        return str(self.document["loss"])
+        return self.report.setup.loss
 
     def plot_learning_curves(self) -> Figure:
         """The validation loss after each epoch, of every trial, or of the training without a search."""
-        curves = {f"trial {one['number']}": one["curve"] for one in self._trials() if one["curve"]}
-        if "curve" in self.document:
-            curves["training"] = list(enumerate(self.document["curve"], start=1))
+        curves: dict[str, Sequence[tuple[float, float]]] = {
+            f"trial {one.number}": one.curve for one in self.report.trials if one.curve
+        }
+        if isinstance(self.report, RunReport) and self.report.curve:
+            curves["training"] = list(enumerate(self.report.curve, start=1))
 
         def draw() -> Any:
             import matplotlib.pyplot as plt
@@ -153,27 +172,32 @@ class RunResult:
 
     def plot_confusion_matrix(self) -> Figure:
         """The test rows of each class, by the class that was predicted."""
-        counts = self._predictions("confusion")
+        counts = self._predictions.confusion
+        if not counts:
+            raise self._missing("confusion")
         from sklearn.metrics import ConfusionMatrixDisplay
 
         def draw() -> Any:
             import numpy as np
 
-            display = ConfusionMatrixDisplay(np.asarray(counts), display_labels=self.document["classes"])
+            display = ConfusionMatrixDisplay(np.asarray(counts), display_labels=self.report.setup.classes)
             return display.plot().ax_
 
         return _figure(draw)
 
     def plot_calibration(self) -> Figure:
         """How often predictions of a probability were right, against that probability; of the test rows."""
-        bins = [one for one in self._predictions("calibration")["bins"] if one["rows"]]
+        calibration = self._predictions.calibration
+        if not calibration:
+            raise self._missing("calibration")
+        bins = [one for one in calibration.bins if one.rows]
         from sklearn.calibration import CalibrationDisplay
 
         def draw() -> Any:
             import numpy as np
 
-            said, was = (np.array([one[key] for one in bins]) for key in ("probability", "right"))
-            return CalibrationDisplay(was, said, said).plot(name=str(self.document["data"]["name"])).ax_
+            said, was = np.array([one.probability for one in bins]), np.array([one.right for one in bins])
+            return CalibrationDisplay(was, said, said).plot(name=str(self.report.setup.data.name)).ax_
 
         return _figure(draw)
 
@@ -207,5 +231,5 @@ def load_run(run: str | Path) -> RunResult:
 
     folder = RunFolder.open(here(run))
     folder.need(folder.result, "train or tune it first")
-    document = read_result(folder)
-    return RunResult(folder.path, document, load_model(folder.path) if folder.model.is_dir() else None)
+    report = read_result(folder)
+    return RunResult(folder.path, report, load_model(folder.path) if folder.model.is_dir() else None)

@@ -116,12 +116,7 @@ def report_of(run: str | Path, *, form: str = "markdown") -> str:
         return str(render(recommendation, facts, result, ledger))
     import json
 
-    from advisor import __version__
-    from advisor.files import FORMAT
-
-    content = {"recommendation": recommendation, "facts": facts, "ledger": ledger, "result": result}
-    won = page.winners(recommendation, result)
-    document = {"format": FORMAT, "advisor": __version__, **content, "model": won}
+    document = page.report_document(recommendation, facts, ledger, result)
     return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n"
 
 

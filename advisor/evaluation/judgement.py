@@ -1,0 +1,127 @@
+"""What judging comes to, as plain data: who won and by how much, the loss to expect, where predictions are
+wrong. No NumPy, so that a question to a finished run is answered at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from advisor.documents import UNSET, Unset
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean loss with the interval in which the mean loss of ``rows`` new rows
+    lies with probability COVERAGE."""
+
+    mean: float
+    low: float
+    high: float
+    rows: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean paired difference to the incumbent (negative: better), its standard error, and
+    the one-sided bound that decides."""
+
+    mean: float
+    standard_error: float
+    high: float
+
+
+@dataclass(frozen=True)
+class FinalVerdict:
+    """The contender that won, and each challenger's difference to the incumbent."""
+
+    winner: str
+    reason: str
+    differences: Mapping[str, Difference]
+
+
+@dataclass(frozen=True)
+class CalibrationBin:
+    """Rows whose most likely class got about this probability, and the share of them that was right."""
+
+    rows: int
+    probability: float
+    right: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Reliability of the probability that each row's most likely class got.
+
+    expected_error: the mean over rows of |share that was right - probability| of the row's bin.
+    """
+
+    bins: tuple[CalibrationBin, ...]
+    expected_error: float
+
+
+@dataclass(frozen=True)
+class ResidualHistogram:
+    """Bars of equal width from low to high; ``below`` and ``above`` count the rows beyond, ``least`` and
+    ``most`` are the ends of all."""
+
+    low: float
+    high: float
+    counts: tuple[int, ...]
+    below: int = 0
+    above: int = 0
+    least: float | Unset = UNSET
+    most: float | Unset = UNSET
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """Of one class, of so many rows; None where no row was predicted, or true, to say."""
+
+    rows: int
+    precision: float | None
+    recall: float | None
+    f1: float | None
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """Where the decision in use stands on the curves."""
+
+    false_positive_rate: float
+    recall: float
+    precision: float | None
+
+
+@dataclass(frozen=True)
+class ThresholdCurves:
+    """ROC and precision-recall of one of two classes.
+
+    roc: (false positive rate, true positive rate). pr: (recall, precision). share: of the class.
+    class_: its code, ``class`` in a document.
+    """
+
+    roc: tuple[tuple[float, float], ...]
+    pr: tuple[tuple[float, float], ...]
+    roc_auc: float
+    average_precision: float
+    share: float
+    at: OperatingPoint
+    class_: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnosis:
+    """Where predictions are wrong.
+
+    calibration, curves (of two), and of few classes confusion (rows: truth) and per_class, in code order;
+    of numbers residual_quantiles (5, 25, 50, 75, 95 %) and a histogram of prediction minus truth, and
+    pairs (truth, prediction).
+    """
+
+    calibration: Calibration | Unset = UNSET
+    confusion: tuple[tuple[int, ...], ...] | Unset = UNSET
+    per_class: tuple[ClassScores, ...] | Unset = UNSET
+    curves: ThresholdCurves | Unset = UNSET
+    residual_quantiles: tuple[float, float, float, float, float] | Unset = UNSET
+    pairs: tuple[tuple[float, float], ...] | Unset = UNSET
+    residual_histogram: ResidualHistogram | Unset = UNSET

@@ -1,0 +1,430 @@
+"""The final of our own networks: the recommendation and the best few of the
+search, trained again on fresh splits."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from advisor.dataset import Dataset
+from advisor.evaluation.judgement import FinalVerdict
+from advisor.evaluation.selection import blocks_of, constant_losses, decide, estimate
+from advisor.executors.base import Job
+from advisor.objectives.final_jobs import FINAL_MARGIN, FINAL_REPEATS, AllFailed, final_jobs, train_finalists
+from advisor.objectives.jobs import TrainingJob, TrainingResult, WorkerData, final_job, limited
+from advisor.objectives.networks import (
+    TrainingObjective,
+    latest_validate,
+    merged_held_out,
+    training_sizing,
+    training_work,
+)
+from advisor.objectives.objective import AdvisedRows, FinalOutcome, FinalRequest, RunData
+from advisor.runs.advice import Advice
+from advisor.runs.model import Model, fit_temperature, tempered
+from advisor.runs.result import RECOMMENDED, ContenderReport, FinalReport
+from advisor.search.curves import CurveDiagnosis, read_curve
+from advisor.search.resources import Pace, Sizing
+from advisor.tasks import weighted
+from advisor.training.loop import Fitted
+
+BLEND = "blend"
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A configuration in the final, with its stacks and their held-out scores; a
+    blend has the stacks of several.
+
+    scores: before the temperature, as the model averages them;
+    losses: after it, as the model predicts.
+    cross_fitted: the scores at epochs that other rows chose;
+    cross_fitted_losses: theirs, after a temperature of their own.
+    epochs_on_all_rows: of each configuration, where its stacks were trained after the judging.
+    """
+
+    name: str
+    configurations: tuple[Mapping[str, Any], ...]
+    stacks: tuple[Fitted, ...]
+    rows: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    temperature: float
+    losses: NDArray[np.float64] = field(repr=False)
+    cross_fitted: NDArray[np.float64] = field(repr=False)
+    cross_fitted_losses: NDArray[np.float64] = field(repr=False)
+    epochs_on_all_rows: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class TrainedAlone:
+    """The recommendation without a search. curve: the validation losses that were finite.
+    reading: what they say."""
+
+    curve: tuple[float, ...]
+    reading: CurveDiagnosis
+    outcome: FinalOutcome
+
+
+def train_alone(
+    given: AdvisedRows, on_epoch: Callable[[int, int, float], None], time_limit: float | None = None
+) -> TrainedAlone:
+    """Train the recommendation, here. time_limit: seconds for the training."""
+    train = given.train
+    configuration, seed = given.advice.recommendation.configuration, given.advice.reading.seed
+    members = int(configuration["final_members"])
+    job = TrainingJob(configuration, seed, repeat=0, members=members, keep=True).as_job(RECOMMENDED)
+    job = job if time_limit is None else limited(job, time_limit)
+    objective = TrainingObjective(WorkerData(train, seed))
+    curve, result = _run_here(
+        objective, job, lambda epoch, loss: on_epoch(epoch, int(configuration["epochs"]), loss)
+    )
+    contender = _contender(RECOMMENDED, [configuration], [result.stack], train)
+    losses = result.train_losses if len(result.train_losses) == len(curve) else None  # else it diverged
+    verdict = FinalVerdict(RECOMMENDED, "it was trained alone", {})
+    report = FinalReport.of(verdict, [_report_of(contender)], {}, RECOMMENDED)
+    [final] = _on_all_rows(
+        [contender],
+        given,
+        lambda jobs: [_run_here(objective, job)[1].stack for job in jobs],
+        [result.stack],
+    )
+    return TrainedAlone(tuple(curve), read_curve(curve, losses), _outcome_of(given, report, final, final))
+
+
+def _run_here(
+    objective: TrainingObjective, job: Job, on_epoch: Callable[[int, float], None] = lambda epoch, loss: None
+) -> tuple[list[float], TrainingResult]:
+    curve: list[float] = []
+    epochs = objective(job)
+    while True:
+        try:
+            epoch, loss = next(epochs)
+        except StopIteration as end:
+            return [loss for loss in curve if math.isfinite(loss)], end.value
+        curve.append(loss)
+        on_epoch(epoch, loss)
+
+
+def hold_network_final(given: RunData, request: FinalRequest) -> FinalOutcome:
+    """Train the recommendation and the best few again on fresh splits, and decide.
+
+    The first of them that comes through with a finite loss is the one to beat: the recommendation, or
+    where that fails the best of the search. Where the time limit leaves no time for all networks,
+    fewer are trained of each; where it leaves none for any final, the recommendation's own trial is
+    the model, and nothing is confirmed.
+    """
+    train, seed = given.train, given.advice.reading.seed
+    larger, expects = _for_final(request.sizing, train), final_seconds(request.pace, train)
+    left = _left(request)
+    jobs, fewer = _that_fit(request.entries, seed, expects, left, request.runner.slots)
+    first = request.first
+    if first is not None and left < math.inf and (first.cut or expects(jobs[RECOMMENDED][0]) > left):
+        alone = _contender(RECOMMENDED, [request.entries[RECOMMENDED]], [first.stack], train)
+        if _is_finite(alone):
+            return _unconfirmed(given, request, alone, larger, expects)
+    trained = train_finalists(
+        jobs,
+        request.runner,
+        request.deadline,
+        larger,
+        request.stopped,
+        expects=expects,
+        limited=limited,
+        problem=lambda result: _problem(result, train),
+        on_done=request.on_done,
+    )
+    contenders = [
+        _contender(name, [request.entries[name]], [result.stack for result in own], train)
+        for name, own in trained.results.items()
+    ]
+    incumbent = contenders[0]
+    if len(contenders) > 1:
+        contenders.append(blend_of(contenders, train))
+    verdict = select_winner(contenders, train)
+    reports = [_report_of(contender) for contender in contenders]
+    report = FinalReport.of(verdict, reports, request.searched, incumbent.name, trained.failed)
+    winner = next(c for c in contenders if c.name == verdict.winner)
+    both = [incumbent] if winner is incumbent else [incumbent, winner]
+    left = _left(request) * max(1, request.runner.slots)
+    final = _on_all_rows(both, given, _runs(request, larger), expects=expects, left=left)
+    return _outcome_of(given, replace(report, fewer_networks=fewer), final[-1], final[0])
+
+
+def select_winner(contenders: Sequence[Contender], train: Dataset) -> FinalVerdict:
+    """Who wins on the held-out rows; the first contender is the one to beat."""
+    rows, incumbent = contenders[0].rows, contenders[0]
+    constant = constant_losses(train.task, train.target, [rows], len(train.classes))
+    return decide(
+        {c.name: c.losses for c in contenders},
+        incumbent.name,
+        weighted(constant, train.weights_of(rows)),
+        blend=BLEND,
+        cross_fitted={c.name: c.cross_fitted_losses for c in contenders},
+        blocks=blocks_of(train.groups, train.times, rows),
+    )
+
+
+def final_seconds(pace: Pace, train: Dataset) -> Callable[[Job], float]:
+    """What a job of the final, with its number of networks, is expected to take, in seconds, after what the
+    trials took; 0 where nothing is known."""
+    of_trial, of_final = training_work(train)
+
+    def expects(job: Job) -> float:
+        asked = TrainingJob.of(job)
+        known = of_trial(asked.configuration)
+        members = {**asked.configuration, "final_members": asked.members}
+        share = of_final(members) / known if known else asked.members
+        return pace.expects(asked.configuration) * share
+
+    return expects
+
+
+def _left(request: FinalRequest) -> float:
+    """Seconds until the deadline."""
+    return math.inf if request.deadline is None else request.deadline - time.monotonic()
+
+
+def _problem(result: TrainingResult, train: Dataset) -> str | None:
+    one = _contender("", [result.stack.configuration], [result.stack], train)
+    return None if _is_finite(one) else "its loss on the held-out rows is not finite"
+
+
+def _unconfirmed(
+    given: RunData,
+    request: FinalRequest,
+    contender: Contender,
+    sizing: Sizing | None,
+    expects: Callable[[Job], float],
+) -> FinalOutcome:
+    """The recommendation's trial as the model: there is no time to judge anything again."""
+    verdict = FinalVerdict(RECOMMENDED, "the time limit left no time for a final", {})
+    reports = [_report_of(contender)]
+    report = FinalReport.of(verdict, reports, request.searched, RECOMMENDED, confirmed=False)
+    left = _left(request) * max(1, request.runner.slots)
+    [final] = _on_all_rows(
+        [contender], given, _runs(request, sizing), contender.stacks, expects=expects, left=left
+    )
+    return _outcome_of(given, report, final, final)
+
+
+def _is_finite(contender: Contender) -> bool:
+    return bool(np.isfinite(contender.losses).all() and np.isfinite(contender.cross_fitted_losses).all())
+
+
+def _runs(request: FinalRequest, sizing: Sizing | None) -> Callable[[Sequence[Job]], list[Fitted]]:
+    """Runs jobs to their end; the stacks that they trained."""
+
+    def run(jobs: Sequence[Job]) -> list[Fitted]:
+        done = train_finalists({RECOMMENDED: jobs}, request.runner, None, sizing, request.stopped)
+        return [result.stack for result in done.results[RECOMMENDED]]
+
+    return run
+
+
+def _on_all_rows(
+    contenders: Sequence[Contender],
+    given: AdvisedRows,
+    run: Callable[[Sequence[Job]], list[Fitted]],
+    latest: Sequence[Fitted] | None = None,
+    *,
+    expects: Callable[[Job], float] = lambda job: 0.0,
+    left: float = math.inf,
+) -> list[Contender]:
+    """The contenders with the stacks that they predict with: those that were judged, or ones trained again.
+
+    Where later rows validate, what was judged has never seen the latest ones, and those resemble the rows to
+    come most. So each configuration is trained again in two ways, whose predictions are averaged: on all
+    rows, for as many epochs as were best on the latest split (which the partitions of a final leave to the
+    search); and by about as many networks as were judged, of which each keeps its best epoch as a random part
+    of the rows sees it. The first are trained as long as later rows want, but keep their last weights, good
+    or bad; the second keep good ones, but no later rows say when to stop.
+    latest: the stacks of the latest split, where the caller has them. What is judged stays as it is where the
+        trainings are expected to take longer than what is ``left`` (seconds of all workers together).
+    """
+    train, seed = given.train, given.advice.reading.seed
+    if not latest_validate(train):
+        return list(contenders)
+    # A blend holds the recommendation, which is then trained once.
+    asked = {_key(c): final_job(c, seed, 0) for one in contenders for c in one.configurations}
+    trainings = 1 + (latest is None) + len(contenders[0].stacks)
+    if trainings * sum(expects(own.as_job("")) for own in asked.values()) > left:
+        return list(contenders)
+    try:
+        # the first is no blend: a stack for each partition
+        fitted = _trained_again(asked, run, latest, len(contenders[0].stacks), len(train))
+    except AllFailed:
+        return list(contenders)  # what was judged is a model too
+
+    def final(contender: Contender) -> Contender:
+        pairs = [fitted[_key(c)] for c in contender.configurations]
+        epochs = tuple(on_all_rows.best_epochs[0] for on_all_rows, _ in pairs)
+        return replace(
+            contender, stacks=tuple(stack for pair in pairs for stack in pair), epochs_on_all_rows=epochs
+        )
+
+    return [final(contender) for contender in contenders]
+
+
+def _trained_again(
+    asked: Mapping[str, TrainingJob],
+    run: Callable[[Sequence[Job]], list[Fitted]],
+    latest: Sequence[Fitted] | None,
+    partitions: int,
+    rows: int,
+) -> dict[str, tuple[Fitted, Fitted]]:
+    """Of each configuration: the stack of all rows, and the one of rows of all times.
+    partitions: on which it was judged."""
+    if latest is None:
+        latest = run(
+            [own.as_job(f"on the latest rows/{number}") for number, own in enumerate(asked.values())]
+        )
+    jobs = []
+    for number, (own, stack) in enumerate(zip(asked.values(), latest, strict=True)):
+        networks = len(stack.member_split)
+        again = replace(own, until=_epochs_of_latest(stack), members=networks)
+        jobs += [
+            again.as_job(f"on all rows/{number}"),
+            own.of_all_times(networks * partitions, rows).as_job(f"on rows of all times/{number}"),
+        ]
+    stacks = run(jobs)
+    return dict(zip(asked, zip(stacks[::2], stacks[1::2], strict=True), strict=True))
+
+
+def _key(configuration: Mapping[str, Any]) -> str:
+    return json.dumps(dict(configuration), sort_keys=True)
+
+
+def _epochs_of_latest(stack: Fitted) -> tuple[int, int]:
+    """The medians of the epochs that were best on the stack's last split: of the
+    whole network, and of its head alone."""
+    last = max(stack.member_split)
+    phases = [phases for phases, split in zip(stack.phases, stack.member_split, strict=True) if split == last]
+    whole, head = (round(float(median)) for median in np.median(phases, axis=0))
+    return max(1, whole), head
+
+
+def _that_fit(
+    entries: Mapping[str, Mapping[str, Any]],
+    seed: int,
+    expects: Callable[[Job], float],
+    left: float,
+    slots: int,
+) -> tuple[dict[str, list[Job]], tuple[int, int] | None]:
+    """The final's jobs, and (networks per split, those wanted) where ``left`` seconds
+    leave no time for all that are wanted.
+
+    As many as let the first two entries, one of which is the recommendation, be judged
+    on the first partition; at least one.
+    """
+    wanted = max(int(configuration["final_members"]) for configuration in entries.values())
+    for members in range(wanted, 0, -1):
+        jobs = final_jobs(entries, FINAL_REPEATS, seed, members)
+        seconds = [expects(own[0]) for own in list(jobs.values())[:2]]
+        if members == 1 or FINAL_MARGIN * (sum(seconds) if slots < 2 else max(seconds)) <= left:
+            break
+    return jobs, (members, wanted) if members < wanted else None
+
+
+def _for_final(sizing: Sizing | None, train: Dataset) -> Sizing | None:
+    """What the search has learned, for stacks with the final's number of networks."""
+    return None if sizing is None else replace(sizing, predict=training_sizing(train, final=True).predict)
+
+
+def _contender(
+    name: str, configurations: Sequence[Mapping[str, Any]], stacks: Sequence[Fitted], train: Dataset
+) -> Contender:
+    rows, scores = merged_held_out(stacks)
+    _, cross_fitted = merged_held_out(stacks, cross_fitted=True)
+    return judged(name, tuple(configurations), tuple(stacks), rows, scores, cross_fitted, train)
+
+
+def blend_of(contenders: Sequence[Contender], train: Dataset) -> Contender:
+    """All contenders, averaged: it costs no training, and seldom loses."""
+    return judged(
+        BLEND,
+        tuple(c.configurations[0] for c in contenders),
+        tuple(stack for c in contenders for stack in c.stacks),
+        contenders[0].rows,
+        np.asarray(np.mean([c.scores for c in contenders], axis=0)),
+        np.asarray(np.mean([c.cross_fitted for c in contenders], axis=0)),
+        train,
+    )
+
+
+def judged(
+    name: str,
+    configurations: tuple[Mapping[str, Any], ...],
+    stacks: tuple[Fitted, ...],
+    rows: NDArray[np.int64],
+    scores: NDArray[np.float64],
+    cross_fitted: NDArray[np.float64],
+    train: Dataset,
+) -> Contender:
+    target = train.target[rows]
+    warm = train.task.of_classes and configurations[0]["calibration"] == "temperature"
+    temperatures = [fit_temperature(own, target) if warm else 1.0 for own in (scores, cross_fitted)]
+    losses = [
+        weighted(
+            train.task.row_losses(target, tempered(own, temperature) if warm else own),
+            train.weights_of(rows),
+        )
+        for own, temperature in zip((scores, cross_fitted), temperatures, strict=True)
+    ]
+    return Contender(
+        name, configurations, stacks, rows, scores, temperatures[0], losses[0], cross_fitted, losses[1]
+    )
+
+
+def _report_of(contender: Contender) -> ContenderReport:
+    return ContenderReport(
+        name=contender.name,
+        held_out_loss=float(contender.losses.mean()),
+        held_out_rows=len(contender.losses),
+        temperature=contender.temperature,
+        networks=sum(len(stack.member_split) for stack in contender.stacks),
+        configurations=tuple(dict(configuration) for configuration in contender.configurations),
+    )
+
+
+def _outcome_of(
+    given: AdvisedRows, report: FinalReport, winner: Contender, recommended: Contender
+) -> FinalOutcome:
+    """The winner's model, its promised loss, and its scores of the test rows beside the recommendation's."""
+    advice, train = given.advice, given.train
+    report = replace(
+        report,
+        epochs_on_all_rows=winner.epochs_on_all_rows or None,
+        without_latest_rows=latest_validate(train) and not winner.epochs_on_all_rows,
+    )
+    model, test = _model(advice, winner, train), advice.data.dataset("test")
+    rows = int(test.known.sum())
+    tail = train.task.unseen_loss(len(winner.losses), len(train.classes))
+    blocks = blocks_of(train.groups, train.times, winner.rows)
+    tested = {}
+    if rows:
+        tested["network"] = model.scores(test.features)
+        if winner is not recommended:
+            tested[recommended.name] = _model(advice, recommended, train).scores(test.features)
+    return FinalOutcome(
+        report,
+        train.task.loss_name,
+        estimate(winner.losses, rows or len(winner.losses), advice.reading.seed, tail, blocks),
+        tested,
+        model.shares,
+        model,
+    )
+
+
+def _model(advice: Advice, contender: Contender, train: Dataset) -> Model:
+    shares: tuple[float, ...] = ()
+    if train.task.of_classes and contender.configurations[0]["decision"] == "prior_corrected":
+        counts = np.bincount(train.target, minlength=len(train.classes))
+        shares = tuple(float(share) for share in np.maximum(counts, 1) / len(train))
+    return Model(advice.data.schema, contender.stacks, contender.temperature, shares)

@@ -1,0 +1,183 @@
+"""The verdict: use this, expect this, look at that, in a sentence or two each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from advisor.documents import UNSET
+from advisor.errors import in_words
+from advisor.evaluation.judgement import Difference
+from advisor.report import charts
+from advisor.report.wording import cut_middle, number
+from advisor.runs.result import RECOMMENDED, FinalReport, PairedDifference, RunReport, ScoreReport
+from advisor.search.curves import CurveDiagnosis
+
+Finding = Mapping[str, Any]
+
+NOT_A_NETWORK = "A network is not the best tool here"
+BEYOND_CHANCE = 1.645
+"""Standard errors by which one must be ahead of the other on the same rows (one-sided 5 %) before
+any text calls it better or worse."""
+TIME_TOLERANCE, TIME_SLACK = 0.1, 10.0
+"""Share of a time limit, and seconds, by which it may be exceeded before the verdict says so."""
+
+
+def verdict(result: RunReport, findings: Sequence[Finding]) -> list[str]:
+    """Use this, expect this, look at that: a sentence or two each. That a network
+    is not the best tool comes first."""
+    final, estimate, loss = result.final, result.estimate, result.setup.loss
+    if result.setup.kind == "train":
+        held_out = number(final.contenders[0].held_out_loss)
+        use = f"The recommendation was trained: {loss} {held_out} on held-out rows."
+    else:
+        use = _gain(final, loss)
+    interval = f"{number(estimate.low)} to {number(estimate.high)}"
+    expect = (
+        f"Expect {loss} {number(estimate.mean)} on {estimate.rows:,} new rows like these (90 % "
+        f"interval {interval})."
+    )
+    test = result.test
+    if test.results:
+        own, *others = test.results
+        expect = (
+            f"On the {test.rows:,} test rows its {loss} is {number(own.loss)}{_score(own)}; "
+            f"90 % of such tests were expected within {interval}."
+        )
+        incumbent = final.to_beat
+        compared = _against(own, [o for o in others if o.name != incumbent], loss)
+        use = f"{compared} {use}" if compared.startswith(NOT_A_NETWORK) else f"{use} {compared}"
+        advised = next((o for o in others if o.name == incumbent), None)
+        if advised and compare(advised.difference_to_network) == "better":
+            use += f" On the test rows {in_words(incumbent)} alone was better: {loss} {number(advised.loss)}."
+        elif advised and advised.loss < own.loss:
+            use += (
+                f" On the test rows {in_words(incumbent)} alone has {loss} {number(advised.loss)}, "
+                "lower within chance."
+            )
+    return [use, *_limits(result), expect, _look_at(findings, _reading(result))]
+
+
+def compare(difference: PairedDifference | Difference) -> str:
+    """Whether a mean paired difference of losses is ``better`` or ``worse`` beyond chance, or ``level``.
+
+    difference: of a model to another; negative where the first has the smaller loss.
+    """
+    reach = BEYOND_CHANCE * difference.standard_error
+    return "better" if difference.mean < -reach else "worse" if difference.mean > reach else "level"
+
+
+def _limits(result: RunReport) -> list[str]:
+    """What failed in the final, and what the time limit did to it."""
+    final, sentences = result.final, []
+    failed = final.failed or {}
+    if reason := failed.get(RECOMMENDED):
+        sentences.append(
+            f"The recommendation failed in the final ({cut_middle(reason, 200)}). "
+            f"The best of the search, {in_words(final.to_beat)}, took its place as the one to beat."
+        )
+    if final.confirmed is False:
+        sentences.append(
+            "The model was not confirmed on fresh splits: the time limit left no time for a final."
+        )
+    if fewer := final.fewer_networks:
+        trained, wanted = fewer
+        sentences.append(
+            f"For the time limit, the final trained {trained} network{'s' * (trained > 1)} per split, not "
+            f"{wanted}."
+        )
+    if final.without_latest_rows:
+        sentences.append(
+            "The model has not seen the latest rows: training it again on all rows failed, or took too long."
+        )
+    if left_out := result.test.left_out:
+        sentences.append(f"Left out, for the time limit: the {' and the '.join(left_out)} baseline.")
+    limit = result.time_limit
+    if limit and over_limit(result.seconds, limit):
+        over = result.seconds - limit
+        sentences.append(
+            f"It took {result.seconds:,.0f} s, {over:,.0f} s more than the time limit of {limit:,.0f} s."
+        )
+    return sentences
+
+
+def over_limit(seconds: float, limit: float | None) -> bool:
+    """Whether a run took so much more than its time limit that the verdict says so; None is no limit."""
+    return limit is not None and seconds > (1 + TIME_TOLERANCE) * limit + TIME_SLACK
+
+
+def advice_alone(findings: Sequence[Finding]) -> list[str]:
+    """The verdict before anything is trained."""
+    return [
+        "Start with the configuration below: it is what the rules make of the measured data.",
+        "Nothing was trained yet, so no loss is promised; `advisor tune RUN` searches around it and "
+        "measures one.",
+        _look_at(findings, None),
+    ]
+
+
+def _look_at(findings: Sequence[Finding], reading: CurveDiagnosis | None) -> str:
+    grave = [finding for finding in findings if finding["severity"] in ("error", "warning")]
+    if grave:
+        action = f" ({grave[0]['actions'][0]})" if grave[0]["actions"] else ""
+        return f"Look at this first: {cut_middle(grave[0]['message'], 300)}{action}"
+    if reading and reading.shape in ("diverging", "noisy", "improving", "slow", "under-fitting"):
+        return f"Look at the learning curve: it {reading.words}."
+    return "Nothing in the data asks for your attention first."
+
+
+def _reading(result: RunReport) -> CurveDiagnosis | None:
+    """The reading of the winner's curve where it is one configuration's, else of the recommendation's."""
+    if result.reading:
+        return result.reading
+    named = {t.origin if t.origin in charts.REFERENCES else f"trial {t.number}": t for t in result.trials}
+    trial = named.get(result.final.winner) or named.get(RECOMMENDED)
+    return None if trial is None else trial.reading or None
+
+
+def _gain(final: FinalReport, loss: str) -> str:
+    incumbent = final.to_beat
+    winner, beaten = final.contender(final.winner), final.contender(incumbent)
+    if final.confirmed is False:
+        return f"Use {in_words(incumbent)}: {loss} {number(beaten.held_out_loss)} on held-out rows."
+    if winner is beaten and incumbent == RECOMMENDED:
+        return (
+            f"Tuning gained nothing over the recommendation ({final.reason}): it is kept, "
+            f"with {loss} {number(beaten.held_out_loss)} on held-out rows."
+        )
+    if winner is beaten:
+        return (
+            f"Use {in_words(incumbent)} ({final.reason}): {loss} {number(beaten.held_out_loss)} on "
+            "held-out rows."
+        )
+    chance = "beyond" if winner.difference and winner.difference.high < 0 else "within"
+    return (
+        f"Use the tuned model ({final.winner}): {loss} {number(winner.held_out_loss)} against "
+        f"{number(beaten.held_out_loss)} for {in_words(incumbent)} on rows that did not choose it, "
+        f"{_less(winner.held_out_loss, beaten.held_out_loss)}, {chance} chance."
+    )
+
+
+def _less(loss: float, other: float) -> str:
+    """By how much a loss is below another; a share only where losses are positive
+    (a likelihood's may be negative)."""
+    if loss > 0 and other > 0:
+        return f"{1 - loss / other:.1%} less" if loss <= other else f"{loss / other - 1:.1%} more"
+    return f"{number(abs(other - loss))} {'less' if loss <= other else 'more'}"
+
+
+def _score(entry: ScoreReport) -> str:
+    if entry.accuracy is not UNSET:
+        return f", accuracy {entry.accuracy:.1%}"
+    return "" if entry.r2 is UNSET else f", R2 {entry.r2:.3f}"
+
+
+def _against(own: ScoreReport, baselines: Sequence[ScoreReport], loss: str) -> str:
+    best = min(baselines, key=lambda entry: entry.loss)
+    both = f"{loss} {number(best.loss)} on the same test rows, the network {number(own.loss)}"
+    match compare(best.difference_to_network):
+        case "worse":
+            return f"The best baseline ({best.name}) has {both}: the network is ahead."
+        case "better":
+            return f"{NOT_A_NETWORK}: the {best.name} baseline has {both}."
+    return f"The {best.name} baseline is as good within chance, and simpler: it has {both}."

@@ -1,0 +1,323 @@
+"""What a page shows of a run, as data: the parameters by topic, the winner, the trials, the columns."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from advisor.documents import UNSET
+from advisor.report import charts
+from advisor.report.network import NetworkView, blueprint
+from advisor.report.verdict import advice_alone, verdict
+from advisor.report.wording import bounded, cut_middle, number, percent, range_words
+from advisor.runs.result import RECOMMENDED, Configuration, Mistake, RunReport, SearchReport, TrialReport
+from advisor.search.curves import CurveDiagnosis
+
+RunDocument = Mapping[str, Any]
+
+MOST_COLUMNS = 200
+CURVES_SHOWN = 5
+COLUMN_OPTIONS = ("id_column", "time_column", "group_column", "weight_column")
+READING_OPTIONS = ("test", "kind", "task", *COLUMN_OPTIONS, "channels")
+"""How the data were read, in the order in which the command line that is shown names it."""
+END_IN_REPORT = {"set aside": "quarantined"}
+"""Ends of trials that have another name in result.json than in the report."""
+SHIFT_EFFECTS = {
+    "psi": "PSI",
+    "distance": "distance",
+    "jensen_shannon": "Jensen-Shannon",
+    "new_level_share": "share of new levels",
+    "out_of_range_share": "share out of range",
+}
+
+
+@dataclass(frozen=True)
+class ParameterView:
+    """A parameter as both pages show it.
+
+    value: the recommended one. won: the winner's where it is another, else "". searched: what is still
+    searched. base: the state in the base space. moved: whether any rule said something about it.
+    steps, alternatives, flips: of the ledger (``advisor.rules.provenance``), the last two only with one.
+    """
+
+    name: str
+    topic: str
+    meaning: str
+    value: str
+    won: str
+    searched: str
+    because: str
+    steps: Sequence[RunDocument]
+    base: RunDocument
+    strength: str
+    moved: bool
+    yours: bool
+    alternatives: Sequence[RunDocument]
+    flips: Sequence[RunDocument]
+
+
+@dataclass(frozen=True)
+class WinnerView:
+    """A configuration that the model is made of. share: of the prediction. changes: (parameter, recommended,
+    used) for each value that is not the recommendation's."""
+
+    name: str
+    share: float
+    configuration: Configuration
+    changes: tuple[tuple[str, str, str], ...]
+
+
+@dataclass(frozen=True)
+class TrialView:
+    """A trial as a row: what it was, how it ended, what it cost, where it differs from the recommendation."""
+
+    number: int
+    origin: str
+    end: str
+    loss: float | None
+    epochs: float | None
+    seconds: float | None
+    changes: tuple[tuple[str, str, str], ...]
+
+
+@dataclass(frozen=True)
+class PageView:
+    """What both pages show, in the order of their sections. network: None where another one was trained.
+    columns: each with its remarks. hidden: columns that are left out. ends: how many trials ended how."""
+
+    recommendation: RunDocument
+    facts: RunDocument
+    inputs: str
+    network: NetworkView | None
+    samples: Sequence[RunDocument]
+    mistakes: Sequence[Mistake]
+    result: RunReport | None
+    verdict: Sequence[str]
+    topics: Sequence[tuple[str, Sequence[ParameterView]]]
+    won: Sequence[WinnerView]
+    trials: Sequence[TrialView]
+    yaml: str
+    target: RunDocument
+    columns: Sequence[tuple[RunDocument, Sequence[str]]]
+    hidden: int
+    ends: Sequence[tuple[str, int]]
+    readings: Sequence[tuple[str, CurveDiagnosis]]
+    command: str
+
+
+def view_of(
+    recommendation: RunDocument, facts: RunDocument, result: RunReport | None, ledger: RunDocument | None
+) -> PageView:
+    """All that the pages show of a run. result: None before anything was trained."""
+    findings, configuration = recommendation["findings"], recommendation["configuration"]
+    won = winners(recommendation, result)
+    columns = facts["columns"][:MOST_COLUMNS]
+    own = result is not None and bool(result.objective)
+    trials = result.trials if result else ()
+    return PageView(
+        recommendation=recommendation,
+        facts=facts,
+        inputs=described(facts["values"]),
+        network=None if own else blueprint(configuration, facts["values"]),
+        samples=facts.get("samples", ()),
+        mistakes=(result.test.mistakes or ()) if result else (),
+        result=result,
+        verdict=verdict(result, findings) if result else advice_alone(findings),
+        topics=topics(recommendation, ledger, _used(won)),
+        won=won,
+        trials=[_trial(trial, configuration) for trial in trials],
+        yaml=_configuration_yaml(_used(won) or configuration),
+        target=facts.get("target", {}),
+        columns=[(column, _remarks(column, findings)) for column in columns],
+        hidden=len(facts["columns"]) - len(columns),
+        ends=list(Counter(map(_end, trials)).items()),
+        readings=_readings(result),
+        command=_command(recommendation, result),
+    )
+
+
+def topics(
+    recommendation: RunDocument, ledger: RunDocument | None = None, used: Configuration | None = None
+) -> list[tuple[str, list[ParameterView]]]:
+    """The parameters by topic, in their order.
+
+    ledger: adds each one's alternatives and what would flip it, and the sources of its steps.
+    used: the winner's configuration.
+    """
+    entries = [
+        _parameter(name, recommendation, (ledger or {}).get(name, {}), used)
+        for name in recommendation["provenance"]
+    ]
+    return [(topic, list(group)) for topic, group in groupby(entries, key=lambda entry: entry.topic)]
+
+
+def _parameter(
+    name: str, recommendation: RunDocument, kept: RunDocument, used: Configuration | None
+) -> ParameterView:
+    advised = recommendation["configuration"][name]
+    won = advised if used is None else used.get(name, advised)
+    provenance = recommendation["provenance"][name]
+    steps = kept.get("steps", provenance["steps"])
+    return ParameterView(
+        name=name,
+        topic=str(provenance["topic"]),
+        meaning=provenance["meaning"],
+        value=number(advised),
+        won=number(won) if won != advised else "",
+        searched=range_words(provenance["final"]),
+        because=provenance["because"],
+        steps=steps,
+        base=provenance["base"],
+        strength=next((step["strength"] for step in reversed(steps) if step["strength"]), ""),
+        moved=bool(provenance["steps"]),
+        yours=provenance["yours"],
+        alternatives=kept.get("alternatives", ()),
+        flips=kept.get("flips", ()),
+    )
+
+
+def winners(recommendation: RunDocument, result: RunReport | None) -> list[WinnerView]:
+    """What the model is made of: one configuration, or those of a blend. Empty before any training."""
+    if result is None:
+        return []
+    winner = result.final.contender(result.final.winner)
+    used, names = winner.configurations, [winner.name]
+    if len(used) > 1:
+        names = [one.name for one in result.final.contenders if one is not winner]
+    return [
+        WinnerView(
+            name, 1 / len(used), configuration, _changes(recommendation["configuration"], configuration)
+        )
+        for name, configuration in zip(names, used, strict=False)
+    ]
+
+
+def _used(won: Sequence[WinnerView]) -> Configuration | None:
+    """The configuration of a model that has only one."""
+    return won[0].configuration if len(won) == 1 else None
+
+
+def _changes(recommended: Configuration, used: Configuration) -> tuple[tuple[str, str, str], ...]:
+    return tuple(
+        (name, number(recommended[name]), number(used[name]))
+        for name in recommended
+        if name in used and used[name] != recommended[name]
+    )
+
+
+def _end(trial: TrialReport) -> str:
+    return END_IN_REPORT.get(trial.end, trial.end)
+
+
+def _trial(trial: TrialReport, recommended: Configuration) -> TrialView:
+    return TrialView(
+        number=trial.number,
+        origin=trial.origin,
+        end=_end(trial),
+        loss=trial.value,
+        epochs=trial.epochs or (trial.curve[-1][0] if trial.curve else None),
+        seconds=None if trial.seconds is UNSET else trial.seconds,
+        changes=_changes(recommended, trial.configuration),
+    )
+
+
+def described(values: RunDocument) -> str:
+    """What a row is: features of a table, an image, a series."""
+    channels = values.get("signal.channels")
+    plural = "channel" if channels == 1 else "channels"
+    if values.get("image.side"):
+        return f"images of {values['image.height']} x {values['image.width']} pixels in {channels} {plural}"
+    if values.get("sequence.length"):
+        return f"series of {values['sequence.length']:,} points in {channels} {plural}"
+    return f"{values['features']} features"
+
+
+def _configuration_yaml(configuration: Mapping[str, Any]) -> str:
+    import yaml
+
+    return str(yaml.safe_dump({"configuration": dict(configuration)}, sort_keys=False, width=120))
+
+
+def _remarks(column: RunDocument, findings: Sequence[RunDocument]) -> list[str]:
+    """What there is to say of a column: how its type was found, its numbers, the
+    test rows, the findings that name it."""
+    remarks = [str(column["why"])]
+    if column.get("median") is not None:
+        remarks.append(
+            f"median {number(column['median'])}, 90 % within {number(column['q05'])} to "
+            f"{number(column['q95'])}"
+        )
+    elif column.get("minimum") is not None:
+        remarks.append(f"{column['minimum']} to {column['maximum']}")
+    if column.get("outliers"):
+        remarks.append(f"{number(column['outliers'])} far outliers")
+    if column.get("top"):
+        remarks.append(
+            ", ".join(f"{cut_middle(str(level), 24)} {percent(share)}" for level, share in column["top"][:4])
+        )
+    effects = column.get("shift") or {}
+    measured = [
+        f"{word} {number(effects[name])}" for name, word in SHIFT_EFFECTS.items() if effects.get(name)
+    ]
+    if measured:
+        remarks.append(f"shift to the rows compared: {', '.join(measured)}")
+    named = [finding["code"] for finding in findings if column["name"] in finding["columns"]]
+    if named:
+        remarks.append(f"see {', '.join(named)}")
+    return remarks
+
+
+def shown_trials(search: SearchReport) -> dict[str, TrialReport]:
+    """The trials whose curves are drawn, by name: the recommendation and the best few."""
+    values = {t.number: t.value for t in search.trials if t.end == "complete" and t.value is not None}
+    finished = sorted((t for t in search.trials if t.number in values), key=lambda t: values[t.number])
+    drawn = [t for t in finished if t.origin == RECOMMENDED] + finished[:CURVES_SHOWN]
+    return {t.origin if t.origin in charts.REFERENCES else f"trial {t.number}": t for t in drawn}
+
+
+def _readings(result: RunReport | None) -> list[tuple[str, CurveDiagnosis]]:
+    """What the drawn curves say; nothing of a run that was made before curves were read."""
+    if result is None:
+        return []
+    if not result.search:
+        return [(RECOMMENDED, result.reading)] if result.reading else []
+    return [(name, t.reading) for name, t in shown_trials(result.search).items() if t.reading]
+
+
+def _command(recommendation: RunDocument, result: RunReport | None) -> str:
+    """The command line that makes this run again."""
+    data = recommendation["data"]
+    kind = result.setup.kind if result else "recommend"
+    parts = [
+        "advisor",
+        kind,
+        shlex.quote(bounded(data.get("source") or "DATA")),
+        "--target",
+        shlex.quote(bounded(data["target"])),
+    ]
+    for option in READING_OPTIONS:
+        if data.get(option):
+            parts += [f"--{option.replace('_', '-')}", shlex.quote(bounded(str(data[option])))]
+    parts += [
+        f"--type {shlex.quote(bounded(f'{name}={kind_}'))}"
+        for name, kind_ in (data.get("types") or {}).items()
+    ]
+    parts += [f"--rules {shlex.quote(bounded(folder))}" for folder in data.get("rules") or ()]
+    parts += [f"--without {shlex.quote(rule)}" for rule in data.get("without") or ()]
+    origins = recommendation["provenance"].items()
+    own = (name for name, origin in origins if origin["yours"] and range_words(origin["final"]) == "fixed")
+    parts += [f"--fixed {name}={shlex.quote(str(recommendation['configuration'][name]))}" for name in own]
+    if (join := data.get("join_spellings")) is not None:
+        parts.append("--join-spellings" if join else "--keep-spellings")
+    if data.get("test_fraction", 0.2) != 0.2:
+        parts += ["--test-fraction", str(data["test_fraction"])]
+    parts += ["--seed", str(data.get("seed", 0))]
+    if result and result.search:
+        parts += ["--trials", str(result.search.requested)]
+    if result and result.objective:
+        parts += ["--objective", shlex.quote(bounded(result.objective.name))]
+    return " ".join(parts)
