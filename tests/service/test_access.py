@@ -4,6 +4,7 @@ import json
 import re
 import signal
 import time
+from pathlib import Path
 
 import pytest
 import serving
@@ -25,6 +26,14 @@ def test_every_route_but_health_needs_a_token(client):
                 assert answer.status_code == 401, (method, path)
                 assert answer.headers["content-type"] == "application/problem+json"
                 assert answer.headers["www-authenticate"] == "Bearer"
+
+
+def test_the_documentation_has_every_route(client):
+    text = (Path(__file__).parents[2] / "docs" / "service.md").read_text()
+    for path, methods in client.get("/openapi.json").json()["paths"].items():
+        for method in methods:
+            shown = re.sub(r"\{\w+_id\}", "{id}", path)
+            assert f"| {method.upper()} {shown} |" in text
 
 
 def test_errors_are_problem_documents_with_the_request_id(client):

@@ -1,4 +1,4 @@
-"""The programs of examples/clients, where their languages are installed, against a real server."""
+"""The programs of examples/clients against a real server, and a server that is killed under its clients."""
 
 import os
 import shutil
@@ -41,3 +41,10 @@ def test_cpp(server, tmp_path):
         pytest.skip("no C++ compiler is installed")
     subprocess.run(["c++", "-o", tmp_path / "tune", CLIENTS / "tune.cpp"], check=True)
     tune(server, str(tmp_path / "tune"))
+
+
+@pytest.mark.slow
+def test_kills_lose_no_trial_and_give_none_twice():
+    program = CLIENTS.parents[1] / "benchmarks" / "service_kills.py"
+    done = subprocess.run([sys.executable, program, "2", "3"], capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -187,6 +187,15 @@ def test_a_study_around_a_recommendation(client):
     assert mixed["width"] == advised["configuration"]["width"] and mixed["x"] == 0.5
 
 
+def test_a_study_is_deleted_by_an_admin(client):
+    place = new_study(client)
+    ask(client, place)
+    assert client.delete(place, headers=client.as_("run")).status_code == 403
+    assert client.delete(place, headers=client.as_("other")).status_code == 404
+    assert client.delete(place).status_code == 204
+    assert client.post(f"{place}/trials").status_code == client.get(place).status_code == 404
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
