@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from advisor.checks.inspection import inspect
+    from advisor.checks.repairing import repair
     from advisor.checks.watching import watch
     from advisor.cli.doctor import examine as doctor
     from advisor.client import connect
@@ -49,6 +50,7 @@ _HOMES = {
     "recommend": "advisor.workflows.recommend",
     "inspect": "advisor.checks.inspection",
     "watch": "advisor.checks.watching",
+    "repair": "advisor.checks.repairing",
     "finish": "advisor.workflows.tune",
     "train": "advisor.workflows.tune",
     "tune": "advisor.workflows.tune",
@@ -98,6 +100,7 @@ __all__ = [
     "measure",
     "predict",
     "recommend",
+    "repair",
     "report_of",
     "rules_check",
     "rules_coverage",

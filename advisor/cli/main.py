@@ -29,6 +29,7 @@ FIXABLE = (errno.ENAMETOOLONG, errno.ENOSPC, errno.EDQUOT)
 FAMILIES = {
     "recommend": "advise",
     "check": "advise",
+    "repair": "repair",
     "train": "search",
     "tune": "search",
     "status": "search",

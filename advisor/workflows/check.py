@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from advisor.checks.inspection import Inspection, inspect, load_module, load_own, random_input
 from advisor.checks.preflight import Preflight, preflight
+from advisor.checks.repairing import RepairProposal, repair
 from advisor.checks.subject import Subject
 from advisor.errors import UserError, did_you_mean
 from advisor.files import write_json
@@ -66,8 +67,8 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
         *(torch.optim.Adadelta, torch.optim.NAdam, torch.optim.RAdam, torch.optim.Adamax),
     )
 }
-USUAL_BATCH = 32
-SHOWN_ROWS = 128
+USUAL_BATCH, USUAL_EPOCHS = 32, 20
+SHOWN_ROWS, REPAIR_ROWS = 128, 2_000
 """Rows that an inspection is given at least: with fewer its short trainings are noise."""
 
 
@@ -151,32 +152,75 @@ def check_module(
     return inspect(module, batch, optimizer=training.made_optimizer(module), epochs=training.epochs)
 
 
+def repair_module(
+    factory: str,
+    data: str,
+    plan: TrainingPlan,
+    target: str | None,
+    out: str | None,
+    options: Mapping[str, Any],
+) -> RepairProposal:
+    """``repair`` of a user's own network on training rows of some data, prepared as for ``inspect_for``."""
+    if plan.loss is None or plan.optimizer is None:
+        raise UserError("repair needs --loss and --optimizer: how the network is trained now")
+    module = load_module(factory)
+    rows = own_rows(advice_for(data, target, out, options)[0], plan, REPAIR_ROWS)
+    loss, optimizer = plan.made_loss(), plan.made_optimizer(module)
+    assert loss is not None and optimizer is not None
+    return repair(
+        module,
+        rows.inputs,
+        rows.target,
+        loss=loss,
+        optimizer=optimizer,
+        epochs=plan.epochs or USUAL_EPOCHS,
+        batch_size=rows.batch_size,
+    )
+
+
+@dataclass(frozen=True)
+class OwnRows:
+    """Rows for a user's own network: inputs (rows, ...), target, the batch size, and rows in all."""
+
+    inputs: Tensor
+    target: Tensor
+    batch_size: int
+    count: int
+
+
 def inspect_for(module: nn.Module, advice: Advice, training: TrainingPlan | None = None) -> Inspection:
     """``inspect`` on a batch of a data set's training rows, prepared as recommended.
 
     The module gets numbers alone: images or series (rows, channels, *size) scaled, a table (rows, columns)
     with categories one-hot. UserError when it does not take them.
     """
+    training = training or TrainingPlan()
+    found = own_rows(advice, training, SHOWN_ROWS)
+    return inspect(
+        module,
+        found.inputs,
+        found.target,
+        loss=training.made_loss(),
+        optimizer=training.made_optimizer(module),
+        epochs=training.epochs,
+        rows=found.count,
+        batch_size=found.batch_size,
+        field_needed=advice.facts.values.get("receptive.needed"),
+    )
+
+
+def own_rows(advice: Advice, plan: TrainingPlan, least: int) -> OwnRows:
+    """Training rows as a user's own network takes them; at least as many as asked for, where there are."""
     # ten thousand levels at most: a column of more is no category
     plain = dict(advice.recommendation.configuration) | {"one_hot_max": 10_000, "numeric_embedding": "none"}
     data, seed = advice.data.dataset("train"), advice.reading.seed
     subject = Subject.of(plain, data, splits_of(plain, data, seed, 0)[0], seed=seed)
-    training = training or TrainingPlan()
-    batch = training.batch_size or int(plain["batch_size"])
-    chosen = subject.first_rows()[:, : max(batch, SHOWN_ROWS)]
+    batch = plan.batch_size or int(plain["batch_size"])
+    chosen = subject.first_rows()[:, : max(batch, least)]
     target = subject.target[chosen[0]]
     if not data.classes:
         target = target.unsqueeze(1)
-    elif training.loss is not None and training.loss.startswith("bce"):
+    elif plan.loss is not None and plan.loss.startswith("bce"):
         target = target.float().unsqueeze(1)
-    return inspect(
-        module,
-        torch.cat([part for part in subject.inputs(chosen) if part.is_floating_point()], dim=2)[0],
-        target,
-        loss=training.made_loss(),
-        optimizer=training.made_optimizer(module),
-        epochs=training.epochs,
-        rows=len(data),
-        batch_size=batch,
-        field_needed=advice.facts.values.get("receptive.needed"),
-    )
+    inputs = torch.cat([part for part in subject.inputs(chosen) if part.is_floating_point()], dim=2)[0]
+    return OwnRows(inputs, target, batch, len(data))

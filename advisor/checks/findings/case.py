@@ -58,7 +58,7 @@ class MeasuredEffect:
         def ends(curve: tuple[float, ...]) -> str:
             return f"{curve[0]:.3g} -> {curve[-1]:.3g}" if curve else "stops"
 
-        steps = max(len(self.without), len(self.with_change))
+        steps = max(len(self.without), len(self.with_change), 1) - 1
         return f"{steps} steps on this batch: {ends(self.without)}; {self.label}: {ends(self.with_change)}"
 
 

@@ -213,9 +213,11 @@ def _learners_find(x: np.ndarray[Any, Any], y: Tensor) -> bool:
     for learner in learners:
         found = np.empty_like(goal)
         for train, test in ((slice(0, half), slice(half, None)), (slice(half, None), slice(0, half))):
-            found[test] = np.asarray(learner.fit(x[train], goal[train]).predict(x[test])).reshape(
-                goal[test].shape
-            )
+            found[test] = np.asarray(
+                learner.fit(x[train], goal[train].squeeze(1) if goal.shape[1] == 1 else goal[train]).predict(
+                    x[test]
+                )
+            ).reshape(goal[test].shape)
         if _above_chance(found, goal, half):
             return True
     return False

@@ -83,6 +83,7 @@ def _bends_nothing(step: TraceStep) -> bool:
         "view",
         "reshape",
         "flatten",
+        "unflatten",
         "transpose",
         "permute",
         "squeeze",
