@@ -130,7 +130,7 @@ def _best(
 ) -> tuple[Draft, tuple[float, int]]:
     """The shortest list of changes that nothing clearly beats.
 
-    Where findings asked for changes, the training as it was must clearly beat them to stay: what is wrong with
+    Where findings asked for changes, the training as it was must clearly beat them to stay: what is wrong in
     a loop need not show in a short training on a copy.
     """
     best, *others = tried[1:] if patched_at_all else tried
