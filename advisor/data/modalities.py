@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from advisor.data.signals.signals import SignalSchema, SignalSet, read_signals
+from advisor.data.signals.arrays import check_kind
+from advisor.data.signals.signals import SignalSchema, SignalSet, read_signals, signal_kind
 from advisor.data.tables.reading import FileForm, read_source
 from advisor.data.tables.table import Table, TableSchema, encode_new, with_names
 from advisor.dataset import Features, Signals
@@ -38,9 +39,11 @@ class NewRows:
 
 @dataclass(frozen=True)
 class ReadModality:
-    """schema_of: what ``to_dict`` of a schema wrote -> the schema.
+    """claims: a source and its target -> the kind of its rows where they are this modality's, else None.
+    schema_of: what ``to_dict`` of a schema wrote -> the schema.
     new_rows: source, schema, form of its file, whether to refuse columns of another form -> its rows."""
 
+    claims: Callable[[object, str | None], Kind | None]
     schema_of: Callable[[Mapping[str, Any]], AnySchema]
     new_rows: Callable[[Any, Any, FileForm, bool], NewRows]
 
@@ -79,12 +82,21 @@ def _of_signals(source: Any, schema: SignalSchema, form: FileForm, strict: bool)
     return NewRows(signals, names)
 
 
-_SIGNALS = ReadModality(SignalSchema.from_dict, _of_signals)
+_SIGNALS = ReadModality(signal_kind, SignalSchema.from_dict, _of_signals)
 READ_MODALITIES: Mapping[Kind, ReadModality] = {
-    "table": ReadModality(TableSchema.from_dict, _of_table),
     "image": _SIGNALS,
     "sequence": _SIGNALS,
+    "table": ReadModality(lambda source, target: "table", TableSchema.from_dict, _of_table),
 }
+"""The first that claims a source has it: what is nothing else is a table."""
+
+
+def kind_of(source: object, kind: str | None = None, target: str | None = None) -> Kind:
+    """What the rows of a source are; ``kind``, where it is given, decides. UserError for an unknown kind."""
+    if kind is not None:
+        return check_kind(kind)
+    claims = dict.fromkeys(modality.claims for modality in READ_MODALITIES.values())
+    return next(found for claim in claims if (found := claim(source, target)) is not None)
 
 
 def read_new_rows(source: Any, schema: AnySchema, form: FileForm, *, strict: bool = False) -> NewRows:

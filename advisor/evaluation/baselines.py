@@ -22,13 +22,16 @@ TREE_LEVELS = 255
 SIGNAL_NUMBERS = 256
 """Images and sequences are averaged down to about so many numbers per row before a baseline sees them."""
 
-BASELINES = ("majority or mean", "linear", "gradient boosting")
+Baselines = dict[str, Callable[[Features | Signals], NDArray[np.float64]]]
+"""By name: features -> probabilities (rows, classes) or predictions (rows,)."""
+ROW_BASELINES = ("majority or mean", "linear", "gradient boosting")
+"""Those that rows of any kind with one class or number have."""
 PROBED_ITERATIONS = (1, 4)
 """Of boosting, from whose times that of all is predicted: what is done once, and what each of them takes."""
 
 
 def expected_seconds(train: Dataset) -> float:
-    """What ``fit_baselines`` is expected to take: boosting, in proportion to its first
+    """What ``fit_row_baselines`` is expected to take: boosting, in proportion to its first
     iterations; the others take little."""
     trees, matrix = _trees(train), _without_empty(train.features)
     times = []
@@ -40,9 +43,7 @@ def expected_seconds(train: Dataset) -> float:
     return times[0] + each * (int(_trees(train).max_iter) - PROBED_ITERATIONS[0])
 
 
-def fit_baselines(
-    train: Dataset, seed: int = 0, until: float | None = None
-) -> dict[str, Callable[[Features | Signals], NDArray[np.float64]]]:
+def fit_row_baselines(train: Dataset, seed: int = 0, until: float | None = None) -> Baselines:
     """Each baseline fitted on all training rows, as a function: features -> probabilities or predictions.
 
     until: on time.monotonic's clock; a baseline that is expected to take longer is left out.

@@ -3,7 +3,6 @@ Bounded sizes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +19,6 @@ from advisor.evaluation.judgement import (
     ResidualHistogram,
     ThresholdCurves,
 )
-from advisor.tasks import TargetKind, Task
 
 MOST_CLASSES = 20
 MOST_POINTS = 60
@@ -34,17 +32,10 @@ OUTER, OUTLYING = (0.01, 0.99), 6.0
 """A histogram ends at these quantiles where all rows span so many times what the inner nine tenths do."""
 
 
-def diagnose(
-    task: Task, classes: int, target: NDArray[Any], scores: NDArray[np.float64], chosen: NDArray[Any]
-) -> Diagnosis:
-    """What the report draws of the test rows.
-    chosen: the prediction for each, as the task decides by the scores."""
-    return DIAGNOSES[task.target](classes, target, scores, chosen)
-
-
-def _of_classes(
+def class_diagnosis(
     classes: int, target: NDArray[Any], scores: NDArray[np.float64], chosen: NDArray[Any]
 ) -> Diagnosis:
+    """Of rows with one class each: calibration; of few enough classes confusions and curves."""
     found = Diagnosis(calibration=calibration(target, scores))
     if classes <= MOST_CLASSES:
         confusion = np.zeros((classes, classes), dtype=np.int64)
@@ -149,8 +140,8 @@ def _pairs(target: NDArray[Any], scores: NDArray[np.float64]) -> tuple[tuple[flo
     return tuple((float(target[i]), float(scores[i])) for i in kept)
 
 
-DIAGNOSES: Mapping[TargetKind, Callable[..., Diagnosis]] = {
-    "class": _of_classes,
-    "number": lambda classes, target, scores, chosen: residuals(target, scores),
-}
-"""By the kind of the target: (classes, target, scores, predictions) -> what the report draws."""
+def number_diagnosis(
+    classes: int, target: NDArray[Any], scores: NDArray[np.float64], chosen: NDArray[Any]
+) -> Diagnosis:
+    """Of rows with one number each: their residuals."""
+    return residuals(target, scores)

@@ -11,7 +11,7 @@ import itertools
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -32,7 +32,7 @@ from advisor.facts.shift import measure_shift
 from advisor.facts.time_trend import held_to_none
 from advisor.facts.traps import RowHashes, hash_rows, measure_traps
 from advisor.machine import without_cuda
-from advisor.tasks import Task, task_of
+from advisor.tasks import TargetKind, Task, task_of
 
 SAMPLE_ROWS = 20_000
 """Distributions (quantiles, skewness, correlations, leaks) are measured on at most so many training rows."""
@@ -213,18 +213,22 @@ def _time_ordered(table: Table) -> bool | None:
 
 def target_facts(answer: pl.Series, task: Task) -> dict[str, Any]:
     """The facts ``classes.*`` or ``target.*`` of the training rows' target."""
-    if task.of_classes:
-        counts = tally(answer)["rows"].to_numpy().astype(np.float64)
-        shares = counts / counts.sum()
-        several = len(counts) > 1
-        return {
-            "classes.count": len(counts),
-            "classes.imbalance": float(counts.max() / counts.min()),
-            "classes.smallest": int(counts.min()),
-            "classes.entropy": float(-(shares * np.log(shares)).sum() / np.log(len(counts)))
-            if several
-            else 0.0,
-        }
+    return TARGET_MEASURES[task.target].facts(answer)
+
+
+def _class_facts(answer: pl.Series) -> dict[str, Any]:
+    counts = tally(answer)["rows"].to_numpy().astype(np.float64)
+    shares = counts / counts.sum()
+    several = len(counts) > 1
+    return {
+        "classes.count": len(counts),
+        "classes.imbalance": float(counts.max() / counts.min()),
+        "classes.smallest": int(counts.min()),
+        "classes.entropy": float(-(shares * np.log(shares)).sum() / np.log(len(counts))) if several else 0.0,
+    }
+
+
+def _number_facts(answer: pl.Series) -> dict[str, Any]:
     values = answer.to_numpy()
     moments = _moments(values)
     return {
@@ -371,12 +375,33 @@ def _cut(text: str) -> str:
 
 def target_shape(answer: pl.Series, sample: pl.Series, task: Task) -> dict[str, Any]:
     """The target for the report: the largest classes with their exact counts, or the sample's histogram."""
-    if task.of_classes:
-        counts = tally(answer).head(MOST_CLASSES).rows()
-        return {"classes": [[_cut(str(label)), count] for label, count in counts]}
+    return TARGET_MEASURES[task.target].shape(answer, sample)
+
+
+def _class_shape(answer: pl.Series, sample: pl.Series) -> dict[str, Any]:
+    counts = tally(answer).head(MOST_CLASSES).rows()
+    return {"classes": [[_cut(str(label)), count] for label, count in counts]}
+
+
+def _number_shape(answer: pl.Series, sample: pl.Series) -> dict[str, Any]:
     values = sample.to_numpy().astype(np.float64)
     low, high = (float(edge) for edge in np.quantile(values, [0.01, 0.99]))
     return {"histogram": histogram} if (histogram := _histogram(values, low, high)) else {}
+
+
+@dataclass(frozen=True)
+class TargetMeasure:
+    """What is measured of one kind of target. facts: of all training rows.
+    shape: all training rows and a sample of them -> what the report draws."""
+
+    facts: Callable[[pl.Series], dict[str, Any]]
+    shape: Callable[[pl.Series, pl.Series], dict[str, Any]]
+
+
+TARGET_MEASURES: Mapping[TargetKind, TargetMeasure] = {
+    "class": TargetMeasure(_class_facts, _class_shape),
+    "number": TargetMeasure(_number_facts, _number_shape),
+}
 
 
 def _distribution_facts(numeric: Sequence[Mapping[str, Any]], sample: pl.DataFrame) -> dict[str, Any]:

@@ -22,8 +22,8 @@ from advisor.rules.book import (
 )
 from advisor.spaces.space import Space, load_space
 
-PROFILES: Mapping[Kind, str] = {"table": "typical", "image": "typical_image", "sequence": "typical_sequence"}
-"""The typical data set of each kind, by its name in profiles.yaml."""
+PROFILES: Mapping[Kind, str] = {"table": "typical"}
+"""The typical data set of a kind, by its name in profiles.yaml where that is not typical_KIND."""
 
 
 def folder(name: str) -> Path:
@@ -84,4 +84,5 @@ def check_rule_folders(sources: Sequence[Path | str]) -> Checked:
 def typical_facts(kind: Kind = "table") -> dict[str, Any]:
     """The facts of the typical data set that the rules' examples start from; what
     its profile does not give is None."""
-    return {**dict.fromkeys(FACTS), **load_profile(folder("rules") / "profiles.yaml", FACTS, PROFILES[kind])}
+    profile = PROFILES.get(kind, f"typical_{kind}")
+    return {**dict.fromkeys(FACTS), **load_profile(folder("rules") / "profiles.yaml", FACTS, profile)}

@@ -55,7 +55,7 @@ def pass_and_optimizer(
     """A training's pass through the network, called with its inputs, and its optimizer.
 
     noise: on the network's device; the pass draws from it.
-    recorded: on a GPU both may be recorded (``recorded.py``), since a step has a single pass.
+    recorded: on a GPU both may be recorded (``cuda_graphs.py``), since a step has a single pass.
     """
     forward = _forward_of(network, configuration, noise, ranks)
     if not recorded or noise.device.type != "cuda" or ranks.world > 1:

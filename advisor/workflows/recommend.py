@@ -177,7 +177,7 @@ def _free_name(taken: set[str]) -> str:
 
 def _kind(source: Any, target: str | None, reading: AdviceOptions) -> Kind:
     """What the rows are; rows of a table that belong to one id are a sequence."""
-    from advisor.data.signals.signals import kind_of
+    from advisor.data.modalities import kind_of
 
     return kind_of(source, reading.kind or ("sequence" if reading.id_column else None), target)
 

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from advisor import __version__
 from advisor.dataset import Dataset
 from advisor.documents import UNSET
-from advisor.evaluation.baselines import BASELINES, fit_baselines
-from advisor.evaluation.diagnosis import diagnose
+from advisor.evaluation.by_target import JUDGED, diagnose, fit_baselines
 from advisor.files import write_folder, write_json
 from advisor.report.page import write_report
 from advisor.report.verdict import over_limit
@@ -97,7 +96,7 @@ def test_results(
             for name, scores in scored.items()
         ),
         predictions=diagnose(train.task, len(train.classes), target, own, chosen),
-        left_out=tuple(name for name in BASELINES if name not in fitted),
+        left_out=tuple(name for name in JUDGED[train.task.target].names if name not in fitted),
         mistakes=UNSET if worst is None else tuple(worst),
     )
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from advisor.data.signals.signals import kind_of
+from advisor.data.modalities import kind_of
 from advisor.errors import UserError
 from advisor.kinds import Kind
 from advisor.rules import shipped

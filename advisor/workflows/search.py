@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial
 
 from advisor.dataset import Dataset
 from advisor.errors import UserError
-from advisor.evaluation.baselines import expected_seconds
+from advisor.evaluation.by_target import baseline_seconds
 from advisor.executors.base import Executor
 from advisor.facts.schema import MIN_SIDE
 from advisor.objectives.final_jobs import FINAL_MARGIN, FINALISTS
@@ -102,7 +102,7 @@ def deadlines(begun: float, time_limit: float | None, train: Dataset, tested: bo
     tested: whether there are test rows, to which the baselines are fitted."""
     if time_limit is None:
         return Deadlines(None, None)
-    kept = expected_seconds(train) if tested else 0.0
+    kept = baseline_seconds(train) if tested else 0.0
     kept = kept if kept <= BASELINES_SHARE * time_limit else 0.0
     end = begun + time_limit - min(LEAVING_SECONDS, LEAVING_SHARE * time_limit)
     return Deadlines(end - kept, end + TIME_TOLERANCE * time_limit)

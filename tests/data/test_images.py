@@ -15,8 +15,9 @@ from signal_mistakes import bomb, folders, picture
 
 import advisor
 from advisor.cli.main import _run
+from advisor.data.modalities import kind_of
 from advisor.data.signals import image_decoding
-from advisor.data.signals.signals import kind_of, load_signals, read_signals
+from advisor.data.signals.signals import load_signals, read_signals
 from advisor.errors import UserError
 
 

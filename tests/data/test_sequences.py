@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from advisor.data.signals.signals import kind_of, load_signals, read_signals
+from advisor.data.modalities import kind_of
+from advisor.data.signals.signals import load_signals, read_signals
 from advisor.data.signals.ucr_files import read_archive
 from advisor.errors import UserError
 from advisor.workflows.recommend import repairs

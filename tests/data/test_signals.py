@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from signal_mistakes import MISTAKES, folders
 
-from advisor.data.signals.signals import SignalSchema, kind_of, load_signals, read_signals
+from advisor.data.modalities import kind_of
+from advisor.data.signals.signals import SignalSchema, load_signals, read_signals
 from advisor.errors import UserError
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
 
-from advisor.evaluation.diagnosis import MOST_PAIRS, MOST_POINTS, diagnose
+from advisor.evaluation.by_target import diagnose
+from advisor.evaluation.diagnosis import MOST_PAIRS, MOST_POINTS
 from advisor.evaluation.judgement import OperatingPoint
 from advisor.tasks import BINARY, MULTICLASS, REGRESSION
 

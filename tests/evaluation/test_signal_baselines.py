@@ -7,7 +7,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from advisor.dataset import Dataset, Signals
-from advisor.evaluation.baselines import fit_baselines
+from advisor.evaluation.by_target import fit_baselines
 from advisor.evaluation.signal_baselines import (
     KERNELS,
     MiniRocket,

@@ -25,7 +25,8 @@ import advisor
 from advisor.cli.main import _run
 from advisor.cli.use import without_formulas
 from advisor.console import echo, say
-from advisor.evaluation.diagnosis import calibration, diagnose, residuals
+from advisor.evaluation.by_target import diagnose
+from advisor.evaluation.diagnosis import calibration, residuals
 from advisor.evaluation.judgement import Diagnosis
 from advisor.files import read_json
 from advisor.report import page

@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, get_args
+from typing import IO, Any
 
 import numpy as np
 import polars as pl
@@ -38,7 +38,7 @@ from advisor.data.signals.rows import (
 )
 from advisor.data.tables.reading import available_memory, shown
 from advisor.errors import UserError, did_you_mean
-from advisor.kinds import AXES, GridKind, Kind
+from advisor.kinds import AXES, KINDS, GridKind, Kind
 
 VALUES = ("x", "images", "image", "data", "series", "sequences")
 LABELS = ("y", "labels", "label", "targets", "target", "classes", "class")
@@ -67,7 +67,7 @@ class ArrayHeader:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def kind_of_array(shape: Sequence[int], dtype: np.dtype[Any]) -> Kind:
+def kind_of_array(shape: Sequence[int], dtype: np.dtype[Any]) -> GridKind:
     """Images: four dimensions, three of whole numbers of a byte or of a square, two of
     bytes of a square; else sequences."""
     pixels = dtype in (np.uint8, np.bool_)
@@ -84,7 +84,7 @@ def square_side(count: int) -> int:
     return side if side * side == count else 0
 
 
-def kind_of_file(path: Path) -> Kind:
+def kind_of_file(path: Path) -> GridKind:
     """The kind of the arrays in a file, from headers alone; "image" where that
     cannot be told (reading it says why)."""
     try:
@@ -724,8 +724,8 @@ def _bounded(headers: Mapping[str, ArrayHeader], text: str, request: Request) ->
 
 def check_kind(kind: str) -> Kind:
     """The kind, or a UserError that names the nearest one."""
-    if kind not in get_args(Kind):
-        raise UserError(
-            f"kind is '{shown(kind)}'{did_you_mean(kind, get_args(Kind))}; expected table, image or sequence"
-        )
-    return kind  # type: ignore[return-value]
+    if kind not in KINDS:
+        *others, last = KINDS
+        near = did_you_mean(kind, KINDS)
+        raise UserError(f"kind is '{shown(kind)}'{near}; expected {', '.join(others)} or {last}")
+    return kind

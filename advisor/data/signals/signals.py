@@ -35,10 +35,10 @@ from advisor.data.tables.target import (
 from advisor.data.tables.test_rows import check_fraction, check_tested, held_out_rows, row_keys
 from advisor.dataset import Dataset, Signals
 from advisor.errors import UserError
-from advisor.kinds import GridKind, Kind, TaskName
+from advisor.kinds import GridKind, TaskName
 from advisor.tasks import BINARY, MULTICLASS, RowTarget, Task, task_of
 
-__all__ = ["SignalSchema", "SignalSet", "kind_of", "load_signals", "read_signals"]
+__all__ = ["SignalSchema", "SignalSet", "load_signals", "read_signals", "signal_kind"]
 
 TargetColumn = tuple[Task, pl.Series]
 
@@ -165,16 +165,14 @@ READERS: Mapping[GridKind, Callable[[object, Request], Found]] = {
 """Of sources that are no arrays."""
 
 
-def kind_of(source: object, kind: str | None = None, target: str | None = None) -> Kind:
-    """What the rows of a source are; ``kind``, where it is given, decides. UserError for an unknown kind.
+def signal_kind(source: object, target: str | None = None) -> GridKind | None:
+    """Whether the rows of a source are images or sequences; None: neither.
 
     A folder, a table with a column for each pixel, or the file of a table with a column (not
     the ``target``) of image files holds images; files of the UCR/UEA archive hold sequences;
     arrays are told by their dimensions: (n, h, w, c), bytes (n, h, w) or numbers (n, h, h)
-    images, else sequences. All else is a table.
+    images, else sequences.
     """
-    if kind is not None:
-        return check_kind(kind)
     if isinstance(source, np.ndarray):
         return arrays.kind_of_array(source.shape, source.dtype)
     if isinstance(source, Mapping):
@@ -192,7 +190,7 @@ def kind_of(source: object, kind: str | None = None, target: str | None = None) 
             return "sequence"
         if suffix in SUFFIXES or path.is_dir():
             return "image"
-    return "image" if image_sets.are_images(source, target) else "table"
+    return "image" if image_sets.are_images(source, target) else None
 
 
 def load_signals(
@@ -224,7 +222,7 @@ def load_signals(
         axis is the one whose neighbours resemble each other. Arrays group, group_train are used as groups
         where they are there. UserError for everything that the user can fix.
     """
-    chosen_kind = kind_of(source, kind, target)
+    chosen_kind = (signal_kind(source, target) or "table") if kind is None else check_kind(kind)
     if chosen_kind not in READERS and kind is None and id_column is not None:
         chosen_kind = "sequence"  # of a long table: a table's rows have no use for an id
     if chosen_kind not in READERS:

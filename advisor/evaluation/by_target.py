@@ -1,0 +1,62 @@
+"""What judging knows of each kind of target, one row for each: what a network must beat on it, and where its
+predictions are wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from advisor.dataset import Dataset
+from advisor.evaluation.baselines import ROW_BASELINES, Baselines, expected_seconds, fit_row_baselines
+from advisor.evaluation.diagnosis import class_diagnosis, number_diagnosis
+from advisor.evaluation.judgement import Diagnosis
+from advisor.tasks import TargetKind, Task
+
+
+@dataclass(frozen=True)
+class JudgedTarget:
+    """One kind of target.
+
+    diagnose: classes, targets, scores and predictions of some rows -> what the report draws of them.
+    baselines: training rows, seed, and a time of time.monotonic's clock (None: none) -> the fitted baselines;
+        one that is expected to take longer is left out.
+    seconds: training rows -> what fitting them is expected to take.
+    names: the baselines that rows of any modality have when there is time for them.
+    """
+
+    diagnose: Callable[[int, NDArray[Any], NDArray[np.float64], NDArray[Any]], Diagnosis]
+    baselines: Callable[[Dataset, int, float | None], Baselines] = fit_row_baselines
+    seconds: Callable[[Dataset], float] = expected_seconds
+    names: tuple[str, ...] = ROW_BASELINES
+
+
+JUDGED: Mapping[TargetKind, JudgedTarget] = {
+    "class": JudgedTarget(class_diagnosis),
+    "number": JudgedTarget(number_diagnosis),
+}
+
+
+def fit_baselines(train: Dataset, seed: int = 0, until: float | None = None) -> Baselines:
+    """Each baseline fitted on all training rows, as a function: features -> scores.
+
+    until: on time.monotonic's clock; a baseline that is expected to take longer is left out.
+    """
+    return JUDGED[train.task.target].baselines(train, seed, until)
+
+
+def baseline_seconds(train: Dataset) -> float:
+    """What ``fit_baselines`` is expected to take."""
+    return JUDGED[train.task.target].seconds(train)
+
+
+def diagnose(
+    task: Task, classes: int, target: NDArray[Any], scores: NDArray[np.float64], chosen: NDArray[Any]
+) -> Diagnosis:
+    """What the report draws of the test rows.
+    chosen: the prediction for each, as the task decides by the scores."""
+    return JUDGED[task.target].diagnose(classes, target, scores, chosen)
