@@ -51,7 +51,7 @@ class Fitted:
     validation_losses: each member's loss at that epoch.
     held_out_rows, held_out: the rows that validated, and for each the mean over the members that did not
         train on it: class probabilities (rows, classes), or predictions (rows,).
-    cross_fitted: the same, but each member at the epoch that other validating rows chose (``batches.HeldOut``).
+    cross_fitted: the same, but each member at the epoch that other validating rows chose (``HeldOut``).
     phases: for how many epochs the whole of each member, and then its head alone, had been trained at its
         best epoch. A loaded model has none of these.
     target_knee: see ``squeezed``; target_mean and target_scale are those of the

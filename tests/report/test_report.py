@@ -446,8 +446,8 @@ def test_predict_quotes_unless_raw(hostile, tmp_path, capfd):
     safe = capfd.readouterr()
     assert _run(["predict", str(hostile), rows, "--raw"]) == 0
     raw = capfd.readouterr()
-    assert "\n'=1+1," in safe.out and "got a ' in front" in safe.err
-    assert "\n=1+1," in raw.out and "in front" not in raw.err
+    assert "\n'=1+1," in safe.out and "got a leading '" in safe.err
+    assert "\n=1+1," in raw.out and "leading" not in raw.err
 
 
 # ------------------------------------------------------------------------------------------------ diagnosis
