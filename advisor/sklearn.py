@@ -53,12 +53,17 @@ TARGET, WEIGHT, GROUP = "target", "sample weight", "group"
 @dataclass(frozen=True)
 class FitReport:
     """The report of a fit: shows itself in a notebook.
-    result: what a run's result.json holds."""
+    report: what a run's result.json holds, typed; ``result`` is the same as a mapping."""
 
     recommendation: Recommendation
     facts: Facts
     rules: tuple[Rule, ...]
-    result: RunReport
+    report: RunReport
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """What a run's result.json holds."""
+        return self.report.to_dict()
 
     def __repr__(self) -> str:
         return f"<FitReport: {' '.join(self.verdict())}>"
@@ -72,7 +77,7 @@ class FitReport:
         """What came out, in a few sentences."""
         from advisor.report.verdict import verdict
 
-        return list(verdict(self.result, self.recommendation.to_dict()["findings"]))
+        return list(verdict(self.report, self.recommendation.to_dict()["findings"]))
 
     def to_html(self) -> str:
         """The page that a run folder holds as report.html."""
@@ -89,7 +94,7 @@ class FitReport:
     def _parts(self) -> tuple[Any, ...]:
         base = shipped.base_space(self.recommendation.kind)
         reasons = ledger(self.recommendation, self.facts.values, self.rules, base)
-        return self.recommendation.to_dict(), self.facts.to_dict(), self.result, reasons
+        return self.recommendation.to_dict(), self.facts.to_dict(), self.report, reasons
 
 
 class _AdvisorEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types

@@ -568,7 +568,7 @@ def test_an_objective_that_never_works_is_one_line(body, says, here, capfd):
         "mine_never:f",
         "--quiet",
     ]
-    assert _run([*command, "--trials", "4", "--set", "validation=holdout"]) == 2
+    assert _run([*command, "--trials", "4", "--fixed", "validation=holdout"]) == 2
     out, err = capfd.readouterr()
     assert out == "" and err.count("\n") == 1
     assert says in err.lower()
