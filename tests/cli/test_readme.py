@@ -13,7 +13,8 @@ import pytest
 from advisor.cli.main import _run
 
 README = Path(__file__).resolve().parents[2] / "README.md"
-QUICK = ["--set", "epochs=2", "--set", "validation=holdout"]
+RUNS = README.parent / "docs" / "runs.md"
+QUICK = ["--fixed", "epochs=2", "--fixed", "validation=holdout"]
 ON_HAND = ("data.csv", "runs/data", "runs/a", "list")
 """What a command must speak of to be run; of the others, which name a person's own files, the help is asked
 for after all their options, so that these exist."""
@@ -63,7 +64,7 @@ def test_every_command_of_the_readme_runs_and_makes_what_it_names(here, capfd):
         assert code == 0, (command, capfd.readouterr().err)
     assert pl.read_csv("predictions.csv").columns == ["prediction", "probability_high", "probability_low"]
     assert Path("report.md").read_text().startswith("# ")
-    table = [line.split("|")[1] for line in README.read_text().splitlines() if line.startswith("| `")]
+    table = [line.split("|")[1] for line in RUNS.read_text().splitlines() if line.startswith("| `")]
     named = re.findall(r"`([\w./]+)`", "\n".join(table))
     assert {"facts.json", "recommendation.yaml", "model/", "result.json"} <= set(named)
     # winner/: of a search with --objective alone
