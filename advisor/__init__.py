@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from advisor.workflows.python.verbs import (
         check,
         diff,
+        export,
         predict,
         report_of,
         rules_check,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         what_if,
         why,
     )
+    from advisor.workflows.python.verbs import leaderboard as compare
     from advisor.workflows.recommend import measure, recommend
     from advisor.workflows.tune import finish, train, tune
 
@@ -78,6 +80,8 @@ _HOMES = {
     "why": "advisor.workflows.python.verbs",
     "what_if": "advisor.workflows.python.verbs",
     "diff": "advisor.workflows.python.verbs",
+    "export": "advisor.workflows.python.verbs",
+    "compare": "advisor.workflows.python.verbs:leaderboard",
 }
 RENAMED = {"fit": "train"}
 """Old names of public functions: they still work, with a note."""
@@ -89,9 +93,11 @@ __all__ = [
     "UserError",
     "__version__",
     "check",
+    "compare",
     "connect",
     "diff",
     "doctor",
+    "export",
     "finish",
     "image_root",
     "inspect",

@@ -37,6 +37,8 @@ FAMILIES = {
     "finish": "search",
     "predict": "use",
     "report": "use",
+    "export": "use",
+    "compare": "use",
     "why": "advise",
     "what-if": "advise",
     "diff": "advise",

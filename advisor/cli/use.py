@@ -1,15 +1,17 @@
-"""What is done with a run that has ended: predict, report."""
+"""What is done with a run that has ended: predict, report, export, compare."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from advisor.cli.options import Choice, examples, image_root_option, json_option, run_argument
-from advisor.cli.output import echo_json, json_text
-from advisor.console import say
+from advisor.cli.output import columns, echo_json, json_text
+from advisor.console import echo, say
 
 if TYPE_CHECKING:
     import polars as pl
@@ -138,3 +140,54 @@ def report(run: str, form: str, out: str | None) -> None:
         say(f"report: {out}")
     else:
         click.echo(text, nl=False)
+
+
+@click.command(
+    epilog=examples("advisor export runs/data", "advisor export runs/data --format torch --out model.pt2")
+)
+@run_argument("run")
+@click.option(
+    "--format",
+    "form",
+    type=Choice(("onnx", "torch")),
+    default="onnx",
+    show_default=True,
+    help="onnx: for onnxruntime, with the preprocessing inside; torch: for torch.export.load.",
+)
+@click.option("--out", metavar="FILE", help="Where to write it; by default into the run folder.")
+@json_option
+def export(run: str, form: str, out: str | None, as_json: bool) -> None:
+    """Write the model of RUN for other programs, checked against its own predictions."""
+    from advisor import export as export_run
+
+    written = export_run(run, form=form, out=out)
+    if as_json:
+        echo_json({**vars(written), "path": str(written.path)})
+        return
+    for name, cells in written.inputs.items():
+        echo(f"input {name}: {', '.join(cells)}")
+    for note in written.notes:
+        say(f"note: to be done before: {note}")
+    say(f"{written.path}: differs from the model by at most {written.difference:.2g}")
+
+
+@click.command(epilog=examples("advisor compare runs/a runs/b", "advisor compare runs/a runs/b --json"))
+@click.argument("runs", nargs=-1, required=True)
+@json_option
+def compare(runs: Sequence[str], as_json: bool) -> None:
+    """A leaderboard of RUNS: expected loss with its interval, test loss, trials, seconds."""
+    from advisor import compare as compare_runs
+
+    table = compare_runs(*runs)
+    if as_json:
+        echo_json(json.loads(table.to_json(orient="records")))
+        return
+    shown = table.to_dict("records")
+    cells = [[_cell(row[name]) for name in table.columns] for row in shown]
+    echo(*columns([list(table.columns), *cells]))
+
+
+def _cell(value: Any) -> str:
+    if value is None or value != value:  # NaN: a run without it
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -108,7 +108,7 @@ class StackedMapNorm(nn.Module):
 
 def _apart(maps: Tensor, members: int) -> Tensor:
     """(rows, members x channels, *size) -> (rows, members, channels, *size)."""
-    return maps.reshape(len(maps), members, -1, *maps.shape[2:])
+    return maps.reshape(maps.shape[0], members, -1, *maps.shape[2:])
 
 
 class _Parts:

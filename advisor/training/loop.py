@@ -79,7 +79,7 @@ class Fitted:
     def predict(self, features: Features | Signals, device: str = "cpu") -> NDArray[np.float64]:
         """Mean over the members: class probabilities (rows, classes), or
         predictions (rows,) in the target's unit."""
-        network = self._network(device)
+        network = self.network(device)
         result = np.zeros(self.task.score_shape(len(features), self.outputs))
         per_pass, decode = network.rows_per_pass, TARGETS[self.task.target].scores
         inputs_type = inputs_of(features.kind)
@@ -94,7 +94,8 @@ class Fitted:
             result[start : start + len(part)] = decode(out, self.target_scaling).mean(axis=0)
         return result
 
-    def _network(self, device: str) -> Network:
+    def network(self, device: str) -> Network:
+        """The trained stack of networks, in evaluation mode."""
         network = self.shape.network(
             self.configuration,
             self.outputs,

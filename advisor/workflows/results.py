@@ -16,6 +16,7 @@ from advisor import __version__
 from advisor.dataset import Dataset
 from advisor.documents import UNSET
 from advisor.evaluation.by_target import JUDGED, diagnose, fit_baselines
+from advisor.exporting.card import CARD, model_card
 from advisor.files import write_folder, write_json
 from advisor.report.page import write_report
 from advisor.report.verdict import over_limit
@@ -115,7 +116,8 @@ def _paired(losses: NDArray[np.float64], others: NDArray[np.float64]) -> PairedD
 def write_results(run: RunFolder, advice: Advice, model: Model | None, report: RunReport) -> None:
     """The model where it is ours, result.json, and the report on them."""
     if model is not None:
-        write_folder(run.model, model_files(model))
+        card = model_card(advice.recommendation.to_dict(), advice.facts.to_dict(), report)
+        write_folder(run.model, model_files(model) | {CARD: card.encode()})
     write_json(run.result, report.to_dict())
     write_report(run, advice.recommendation.to_dict(), advice.facts.to_dict(), advice.ledger(), report)
 

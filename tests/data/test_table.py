@@ -832,7 +832,9 @@ def test_what_looks_like_numbers_is_told_with_the_cells_that_prevent_it(values, 
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.text(st.sampled_from("0123456789 .,+-()<>=%:$€eEinfaNUSDkMdys\u00a0\u2212\u2264\u2019'"), max_size=12))
+@given(
+    st.text(st.sampled_from("0123456789 .,+-()<>=%:$€eEinfaNUSDkMdys\u00a0\u2212\u2264\u2019'"), max_size=12)
+)
 def test_what_no_form_is_tried_on_is_a_number_in_none(text):
     """A text is tried as a number only where it begins as one."""
     cells = pl.Series([text])

@@ -266,7 +266,10 @@ def test_weights_reach_the_validation_loss_and_only_it():
     curves = []
     for own in (data, replace(data, weights=np.ones(len(data))), replace(data, weights=weights)):
         curves.append(
-            [(epoch.train_loss, epoch.validation_loss) for epoch in train_epochs(configuration, own, splits, seed=0)]
+            [
+                (epoch.train_loss, epoch.validation_loss)
+                for epoch in train_epochs(configuration, own, splits, seed=0)
+            ]
         )
     assert curves[0] == curves[1]
     assert [loss for loss, _ in curves[0]] == [loss for loss, _ in curves[2]]

@@ -326,7 +326,7 @@ def test_members_of_a_split_are_averaged_and_differ():
     weight = fitted.state["head.weight"]
     assert not torch.equal(weight[0], weight[1])
     inside = fitted.held_out_rows[np.isin(fitted.held_out_rows, splits[1].validation)]
-    network = fitted._network("cpu")
+    network = fitted.network("cpu")
     prepared = prepare(configured(), data, splits)
     index = torch.from_numpy(inside) + len(data)
     inputs = [t[index].expand(6, -1, -1) for t in (prepared.numeric, prepared.indicators, prepared.codes)]

@@ -11,10 +11,12 @@ from advisor.workflows.options import ReadingOptions, takes_reading_options
 from advisor.workflows.python.advised import AdviceDifference, Reason, as_written
 
 if TYPE_CHECKING:
+    import pandas as pd
     import polars as pl
 
     from advisor.checks.inspection import Inspection
     from advisor.checks.preflight import Preflight
+    from advisor.exporting.formats import Exported
     from advisor.facts.schema import FactSpec
     from advisor.rules.book import Checked, ExampleResult
     from advisor.rules.rule import Rule
@@ -152,6 +154,65 @@ def diff(run_a: str | Path, run_b: str | Path) -> AdviceDifference:
 
     one, other = (read_run(Path(here(run))).recommendation for run in (run_a, run_b))
     return AdviceDifference.between(one, other)
+
+
+def export(run: str | Path, *, form: str = "onnx", out: str | Path | None = None) -> Exported:
+    """The model of a run for other programs, checked against its own predictions.
+
+    form: "onnx", a file with the preprocessing inside, for onnxruntime; "torch", for ``torch.export.load``.
+    out: the file; by default model.onnx or model.pt2 in the run folder.
+    The result has the file, its inputs, the largest difference, and what must be done before it. UserError
+    where an extra is not installed or the format lacks an operation.
+    """
+    from advisor.exporting.formats import export_onnx, export_program
+    from advisor.runs.model import load_model
+    from advisor.runs.remote import here
+
+    formats = {"onnx": (export_onnx, "model.onnx"), "torch": (export_program, "model.pt2")}
+    if form not in formats:
+        raise UserError(f"form is {form!r}{did_you_mean(form, formats)}; expected {' or '.join(formats)}")
+    write, name = formats[form]
+    return write(load_model(run), Path(here(run)) / name if out is None else Path(out))
+
+
+def leaderboard(*runs: str | Path) -> pd.DataFrame:
+    """A row for each run that has ended, the best expected loss first; ``advisor compare`` is this.
+
+    Columns: run, data, target, rows, winner, loss, low, high (what to expect, with its interval), test (the
+    loss of the test rows), score (accuracy, or R2), trials, seconds. Runs on other data than the first say
+    so. UserError where there is no result.
+    """
+    import pandas as pd
+
+    from advisor.runs.folder import RunFolder
+    from advisor.workflows.python.run_result import load_run
+
+    if not runs:
+        raise UserError("name the runs to compare")
+    rows, first = [], None
+    for run in runs:
+        document = load_run(run).document
+        identity = RunFolder(load_run(run).folder).identity()
+        first = first or identity
+        estimate, test = document["estimate"], (document["test"].get("results") or [{}])[0]
+        rows.append(
+            {
+                "run": str(run),
+                "data": str(document["data"]["name"])
+                + ("" if identity.same_data(first) else " (other data)"),
+                "target": document["data"]["target"],
+                "rows": document["data"]["rows"],
+                "winner": document["final"]["winner"],
+                "loss": estimate["mean"],
+                "low": estimate["low"],
+                "high": estimate["high"],
+                "test": test.get("loss"),
+                "score": test.get("accuracy", test.get("r2")),
+                "trials": len((document.get("search") or {}).get("trials", ())),
+                "seconds": document["seconds"],
+            }
+        )
+    return pd.DataFrame(rows).sort_values("loss", ignore_index=True)
 
 
 # ---------------------------------------------------------------------------------------------- the rule book

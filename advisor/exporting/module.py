@@ -1,0 +1,247 @@
+"""A saved model as one torch module, its preprocessing inside: arrays of rows in, scores out.
+
+It computes what ``Model.scores`` does in operations that exporters know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from advisor.dataset import Features, Signals
+from advisor.networks.network import Network
+from advisor.runs.model import Model
+from advisor.tasks import SMALLEST_PROBABILITY
+from advisor.training.loop import Fitted
+from advisor.training.preprocessing import RESERVED_CODES, SMOOTH_CLIP, Preprocessor
+from advisor.training.signal_inputs import SMALLEST_SCALE
+from advisor.training.targets import stretched
+
+LEAST_RANK, MOST_RANK = 0.0035, 0.9965
+"""As in the quantile scaling of ``training/preprocessing.py``."""
+ACKLAM_A = (
+    -39.69683028665376, 220.9460984245205, -275.9285104469687, 138.3577518672690, -30.66479806614716,
+    2.506628277459239,
+)  # fmt: skip
+ACKLAM_B = (
+    -54.47609879822406, 161.5858368580409, -155.6989798598866, 66.80131188771972, -13.28068155288572, 1.0,
+)  # fmt: skip
+ACKLAM_C = (
+    -0.007784894002430293, -0.3223964580411365, -2.400758277161838, -2.549732539343734, 4.374664141464968,
+    2.938163982698783,
+)  # fmt: skip
+ACKLAM_D = (0.007784695709041462, 0.3224671290700398, 2.445134137142996, 3.754408661907416, 1.0)
+"""The normal quantile as rational functions (Acklam 2003), relative error below 1.2e-9: ONNX has none."""
+ACKLAM_LOW = 0.02425
+
+
+class ModelModule(nn.Module):
+    """Rows as arrays -> probabilities (rows, classes), or predictions (rows,), in double precision.
+
+    Tables: ``numeric`` double (rows, numeric columns), NaN is missing, and ``categorical`` int64 (rows,
+    categorical columns), -1 is missing and -2 unknown; the columns as ``Features`` has them. Images: uint8
+    (rows, channels, height, width). Series: float32 (rows, channels, length), NaN before their begin and
+    after their end.
+    """
+
+    def __init__(self, model: Model, *, double: bool = False) -> None:
+        """double: networks in double precision too, for runtimes whose 32-bit functions are coarser."""
+        super().__init__()
+        self.of_classes, self.temperature = model.task.of_classes, model.temperature
+        self.stacks = nn.ModuleList(
+            StackModule(stack, model.task.of_classes, double) for stack in model.stacks
+        )
+
+    def forward(self, *rows: Tensor) -> Tensor:
+        """The mean over the stacks, which the temperature then flattens or sharpens."""
+        mean = torch.stack([stack(*rows) for stack in self.stacks]).mean(dim=0)
+        if not self.of_classes:
+            return mean
+        logs = mean.clamp(SMALLEST_PROBABILITY, 1.0).log() / self.temperature
+        return logs.softmax(dim=1)
+
+
+class StackModule(nn.Module):
+    """One fitted stack; the mean over its members."""
+
+    mean: Tensor
+    scale: Tensor
+    knee: Tensor
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, stack: Fitted, of_classes: bool, double: bool) -> None:
+        super().__init__()
+        self.of_classes, self.double_precision = of_classes, double
+        self.split = list(stack.member_split)
+        self.network: Network = stack.network("cpu").requires_grad_(False)
+        if double:
+            self.network.double()
+        self.inputs = nn.ModuleList(
+            TablePart(one, stack.shape) if isinstance(one, Preprocessor) else SignalPart(one)
+            for one in stack.preprocessors
+        )
+        scaling = stack.target_scaling
+        for name in ("mean", "scale", "knee"):
+            self.register_buffer(name, torch.from_numpy(getattr(scaling, name).copy())[:, None])
+        self.register_buffer("low", torch.from_numpy(scaling.range[:, :1].copy()))
+        self.register_buffer("high", torch.from_numpy(scaling.range[:, 1:].copy()))
+
+    def forward(self, *rows: Tensor) -> Tensor:
+        """Scores of the rows."""
+        parts = [part(*rows) for part in self.inputs]
+        inputs = [torch.stack([parts[split][k] for split in self.split]) for k in range(len(parts[0]))]
+        if self.double_precision:
+            inputs = [part.double() if part.is_floating_point() else part for part in inputs]
+        out: Tensor = self.network(*inputs).double()
+        if self.of_classes:
+            return out.softmax(dim=2).mean(dim=0)
+        values = stretched(out[:, :, 0] * self.scale + self.mean, self.knee)
+        return torch.minimum(torch.maximum(values, self.low), self.high).mean(dim=0)
+
+
+class TablePart(nn.Module):
+    """``Preprocessor.transform`` of one split: numbers, indicators and codes."""
+
+    centre: Tensor
+    scale: Tensor
+    quantiles: Tensor
+    latest: Tensor
+    code_maps: Tensor
+
+    def __init__(self, fitted: Preprocessor, shape: Any) -> None:
+        super().__init__()
+        self.scaling, self.width = fitted.scaling, int(shape.indicators)
+        words = np.asarray(fitted.words, bool)
+        count = len(fitted.centre) + int(words.sum())
+        self.words, self.plain = np.flatnonzero(words).tolist(), np.flatnonzero(~words).tolist()
+        self.plain = self.plain if len(words) else list(range(count))
+        self.missing = [int(column) for column in fitted.missing_columns]
+        self.one_hot = [int(column) for column in fitted.one_hot_columns]
+        self.embedded = [int(column) for column in fitted.embedded_columns]
+        self.counts = [int(count) for count in fitted.code_counts]
+        self.has_latest = len(fitted.latest) > 0
+        for name in ("centre", "scale", "quantiles", "latest", "code_maps"):
+            array = np.array(getattr(fitted, name))
+            if array.size:  # torch.export cannot save an empty one
+                self.register_buffer(name, torch.from_numpy(array))
+
+    def forward(self, numeric: Tensor, categorical: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As the network reads them, for one member."""
+        plain = numeric[:, self.plain]
+        if not self.plain:
+            return plain.float(), *self._others(numeric, categorical, plain)
+        values = torch.minimum(plain, self.latest) if self.has_latest else plain
+        # a comparison with NaN is False in every runtime
+        values = torch.where(torch.isnan(plain), plain, values)
+        return self._scaled(values).float(), *self._others(numeric, categorical, plain)
+
+    def _others(self, numeric: Tensor, categorical: Tensor, plain: Tensor) -> tuple[Tensor, Tensor]:
+        """Indicators and codes."""
+        blocks = [torch.isnan(plain[:, self.missing]).float()]
+        for column in self.one_hot:
+            levels = torch.arange(1, self.counts[column])
+            blocks.append((self._codes(categorical, column)[:, None] == levels[None, :]).float())
+        if self.words:
+            blocks.append(numeric[:, self.words].float())
+        indicators = torch.cat(blocks, dim=1)
+        # a split that knows fewer levels has its columns padded with zeros
+        if lacking := self.width - indicators.shape[1]:
+            indicators = torch.cat([indicators, indicators.new_zeros(indicators.shape[0], lacking)], dim=1)
+        codes = [self._codes(categorical, column)[:, None] for column in self.embedded]
+        return indicators, torch.cat(codes, dim=1) if codes else categorical[:, :0]
+
+    def _codes(self, categorical: Tensor, column: int) -> Tensor:
+        return self.code_maps[column].index_select(0, categorical[:, column] + RESERVED_CODES)
+
+    def _scaled(self, values: Tensor) -> Tensor:
+        missing = torch.isnan(values)
+        known = torch.where(missing, self.centre, values)
+        if self.scaling == "quantile":
+            scaled = self._normal_scores(known)
+        else:
+            scaled = (known - self.centre) / torch.where(self.scale > 0, self.scale, 1.0)
+            if self.scaling == "robust":
+                scaled = scaled.clamp(-1e9, 1e9)
+                scaled = scaled / (1 + (scaled / SMOOTH_CLIP).square()).sqrt()
+        return torch.where(missing | (self.scale == 0), 0.0, scaled.clamp(-1e3, 1e3))
+
+    def _normal_scores(self, values: Tensor) -> Tensor:
+        left, right = self.quantiles[:-1].T, self.quantiles[1:].T
+        x = values.unsqueeze(2)
+        width = torch.where(right > left, right - left, 1.0)
+        within = ((x - left) / width).clamp(0.0, 1.0)
+        # a step of no width is half passed by a value that lies on it: the middle of its ranks
+        steps = 0.5 * ((x >= left).double() + (x > left).double())
+        rank = torch.where(right > left, within, steps).mean(dim=2)
+        return _normal_quantile(rank.clamp(LEAST_RANK, MOST_RANK))
+
+
+class SignalPart(nn.Module):
+    """``SignalInputs.inputs`` of one split."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, fitted: Any) -> None:
+        super().__init__()
+        self.scaling, self.masked = fitted.scaling, bool(fitted.masked[0])
+        self.register_buffer("mean", torch.from_numpy(np.array(fitted.mean)))
+        self.register_buffer("scale", torch.from_numpy(np.array(fitted.scale)))
+
+    def forward(self, values: Tensor) -> tuple[Tensor]:
+        """As the network reads them, for one member."""
+        x = values.float()
+        ones = [1] * (x.dim() - 2)
+        there = ~torch.isnan(x)
+        x = torch.where(there, x, 0.0)
+        if self.scaling == "instance":
+            x = _by_itself(x, there.float())
+        else:
+            x = (x - self.mean.view(1, -1, *ones)) / self.scale.view(1, -1, *ones)
+        x = torch.where(there, x, 0.0)
+        return (torch.cat([x, there.float().mean(dim=1, keepdim=True)], dim=1) if self.masked else x,)
+
+
+def _by_itself(x: Tensor, there: Tensor) -> Tensor:
+    axes = list(range(2, x.dim()))
+    count = there.sum(dim=axes, keepdim=True).clamp(min=1.0)
+    mean = x.sum(dim=axes, keepdim=True) / count
+    away = x - mean
+    variance = (there * away.square()).sum(dim=axes, keepdim=True) / count
+    return away / torch.where(variance > SMALLEST_SCALE**2, variance.sqrt(), 1.0)
+
+
+def _normal_quantile(rank: Tensor) -> Tensor:
+    near = rank - 0.5
+    square = near * near
+    middle = _polynomial(ACKLAM_A, square) * near / _polynomial(ACKLAM_B, square)
+    tail = torch.minimum(rank, 1 - rank).clamp(max=ACKLAM_LOW)
+    far = (-2 * tail.log()).sqrt()
+    outer = _polynomial(ACKLAM_C, far) / _polynomial(ACKLAM_D, far)
+    outer = torch.where(near < 0, outer, -outer)
+    return torch.where(near.abs() <= 0.5 - ACKLAM_LOW, middle, outer)
+
+
+def _polynomial(coefficients: Sequence[float], x: Tensor) -> Tensor:
+    # as a tensor: ONNX exporters write a plain number with 32 bits, too few for what cancels out here
+    exact = torch.tensor(coefficients, dtype=x.dtype)
+    value = exact[0].expand_as(x)
+    for number in range(1, len(coefficients)):
+        value = value * x + exact[number]
+    return value
+
+
+def rows_of(features: Features | Signals) -> tuple[Tensor, ...]:
+    """Rows that are encoded already, as the module takes them."""
+    if isinstance(features, Signals):
+        from advisor.training.signal_inputs import interpolated
+
+        values = features.values
+        return (torch.from_numpy(np.ascontiguousarray(interpolated(values))),)
+    categorical = features.categorical.astype(np.int64)
+    return torch.from_numpy(np.ascontiguousarray(features.numeric)), torch.from_numpy(categorical)
