@@ -89,7 +89,9 @@ def serve(
     limits = ServiceLimits()
     limits = limits if requests_a_minute is None else replace(limits, requests_a_minute=requests_a_minute)
     limits = limits if days is None else replace(limits, days=days)
-    settings = ServiceSettings(Path(data), database, host, port, hosts, cluster, secure, executor, limits)
+    settings = ServiceSettings(
+        Path(data), database, host, port, hosts, cluster, secure, executor, limits=limits
+    )
     serve_until_stopped(settings, logging.WARNING if quiet else logging.INFO)
 
 
@@ -115,7 +117,7 @@ def token_create(
 ) -> None:
     """Make a token and print it. It is shown once and kept nowhere."""
     check_service()
-    from advisor.service.server import operator_token
+    from advisor.service.base.operators import operator_token
 
     echo(operator_token(ServiceSettings(Path(data), database), project, name or scope, scope, days).secret)
 
@@ -125,7 +127,7 @@ def token_create(
 def token_list(data: str, database: str | None) -> None:
     """The tokens of all projects: id, project, scope, what for; never their secrets."""
     check_service()
-    from advisor.service.server import operator_tokens
+    from advisor.service.base.operators import operator_tokens
 
     for row in operator_tokens(ServiceSettings(Path(data), database)):
         state = "revoked" if row["revoked"] else "valid"
@@ -143,7 +145,7 @@ def token_list(data: str, database: str | None) -> None:
 def token_revoke(data: str, database: str | None, token_id: str) -> None:
     """Make a token worthless. TOKEN_ID as `advisor token list` tells it."""
     check_service()
-    from advisor.service.server import operator_revoke
+    from advisor.service.base.operators import operator_revoke
 
     operator_revoke(ServiceSettings(Path(data), database), token_id)
     say(f"{token_id} is revoked")

@@ -58,6 +58,7 @@ def make_app(settings: ServiceSettings) -> FastAPI:
     async def life(app: FastAPI) -> AsyncIterator[None]:
         state.parts[ReadingPlaces] = ReadingPlaces()
         state.parts[advice.AdviceDesk] = advice.AdviceDesk()
+        advisers = state.parts[advice.AdvicePool] = advice.AdvicePool(settings.advice_processes)
         hall = state.parts[StudyHall] = StudyHall(state)
         state.parts[runs.PredictPlaces] = runs.PredictPlaces(settings.limits.models)
         queue = state.parts[RunQueue] = RunQueue(state)
@@ -67,6 +68,7 @@ def make_app(settings: ServiceSettings) -> FastAPI:
                 yield
         finally:
             tidying.cancel()
+            advisers.close()
             await queue.close()
             await hall.close()
             await asyncio.to_thread(store.close)

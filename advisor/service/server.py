@@ -1,4 +1,4 @@
-"""Starting and stopping the server, and the tokens that an operator makes beside it."""
+"""Starting and stopping the server."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
 import sqlalchemy as sa
@@ -18,9 +18,8 @@ from advisor.service.app import guarded, make_app
 from advisor.service.base import tables
 from advisor.service.base.access import ServiceState
 from advisor.service.base.gateway import log_as_json
-from advisor.service.base.security import NewToken, make_project, make_token, revoke_token
+from advisor.service.base.security import make_project, make_token
 from advisor.service.base.settings import DEFAULT_PROJECT, ServiceSettings
-from advisor.service.base.store import Store
 
 STOP_SECONDS = 8
 """So long requests under way may take when the service is told to stop; all is over within 10 seconds."""
@@ -81,42 +80,3 @@ def _one_time_token(state: ServiceState) -> str:
         return known or make_token(connection, project, PAGE_TOKEN, "admin").id
 
     return state.door.give_once(state.store.write(write))
-
-
-# ------------------------------------------------------------------------------- tokens, beside a server
-
-
-def operator_token(
-    settings: ServiceSettings, project: str, name: str, scope: str, days: float | None = None
-) -> NewToken:
-    """A new token of a project, which is made where it is missing."""
-    with _store(settings) as store:
-        return store.write(
-            lambda connection: make_token(connection, make_project(connection, project), name, scope, days)
-        )
-
-
-def operator_tokens(settings: ServiceSettings) -> Sequence[sa.RowMapping]:
-    """The tokens of all projects, oldest first; ``of`` is the project's name."""
-    joined = sa.join(tables.tokens, tables.projects, tables.tokens.c.project == tables.projects.c.id)
-    query = sa.select(tables.tokens, tables.projects.c.name.label("of")).select_from(joined)
-    ordered = query.order_by(tables.tokens.c.created)
-    with _store(settings) as store:
-        return store.read(lambda connection: connection.execute(ordered).mappings().all())
-
-
-def operator_revoke(settings: ServiceSettings, token: str) -> None:
-    """Make a token of any project worthless. UserError where there is none."""
-    with _store(settings) as store:
-        if not store.write(lambda connection: revoke_token(connection, None, token)):
-            raise UserError(f"there is no valid token {token[:60]}: see `advisor token list`")
-
-
-@contextlib.contextmanager
-def _store(settings: ServiceSettings) -> Iterator[Store]:
-    settings.data.mkdir(parents=True, exist_ok=True)
-    store = Store(settings.database_url)
-    try:
-        yield store
-    finally:
-        store.close()

@@ -43,7 +43,8 @@ class Client(TestClient):
 
 def make_client(folder, again=None, **limits):
     """again: the tokens that the database has already."""
-    app = make_app(ServiceSettings(folder, executor="in-process", limits=ServiceLimits(**limits)))
+    limits = ServiceLimits(**limits)
+    app = make_app(ServiceSettings(folder, executor="in-process", advice_processes=0, limits=limits))
     if again is not None:
         return Client(app, again)
 

@@ -63,6 +63,7 @@ class ServiceSettings:
         page of somebody else can reach the service through a name of theirs (DNS rebinding).
     cluster: the address of the Ray cluster whose job API runs tuning jobs; None is a process here.
     executor: of tuning jobs on this machine: ray trains on all cores, in-process on one.
+    advice_processes: that advise on facts; 0 does it in the server.
     secure: whether browsers reach it over https alone; then its cookies say so.
     """
 
@@ -74,6 +75,7 @@ class ServiceSettings:
     cluster: str | None = None
     secure: bool = False
     executor: str = "ray"
+    advice_processes: int = 2
     limits: ServiceLimits = field(default_factory=ServiceLimits)
 
     @property

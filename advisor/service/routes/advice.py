@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import multiprocessing
+import signal
 import zlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -153,6 +157,66 @@ class AdviceDesk:
         return self._known.get(row_id)
 
 
+@dataclass(frozen=True)
+class MadeAdvice:
+    """A recommendation as JSON, and it and its facts as they are kept."""
+
+    document: bytes
+    packed: bytes
+    packed_facts: bytes
+
+
+class AdvicePool:
+    """Processes that advise on facts, so that advice on many cores keeps no other answer waiting.
+
+    processes: 0 advises in a thread of the server.
+    """
+
+    def __init__(self, processes: int) -> None:
+        self._processes = processes
+        self._pool: ProcessPoolExecutor | None = None
+
+    async def advise(self, body: AdviceRequest, folders: Sequence[Path]) -> MadeAdvice:
+        """The advice for a body with facts. UserError for what are no facts."""
+        if not self._processes:
+            return await asyncio.to_thread(_advise_apart, body, folders)
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._started(), _advise_apart, body, folders)
+        except BrokenProcessPool:  # one was killed, for memory or by hand: the next are new
+            self.close()
+            return await loop.run_in_executor(self._started(), _advise_apart, body, folders)
+
+    def close(self) -> None:
+        """End the processes."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool = None
+
+    def _started(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            context = multiprocessing.get_context("spawn")  # a fork would share the server's locks
+            self._pool = ProcessPoolExecutor(self._processes, context, initializer=_ignore_interrupts)
+        return self._pool
+
+
+def _ignore_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's, which ends us
+
+
+def _advise_apart(body: AdviceRequest, folders: Sequence[Path]) -> MadeAdvice:
+    assert body.facts is not None
+    data = body.facts.get("data")
+    name = body.name or str(data.get("name", "facts") if isinstance(data, Mapping) else "facts")[:200]
+    return made_advice(advise_on_facts(body.facts, name, body, folders))
+
+
+def made_advice(known: Known) -> MadeAdvice:
+    """A recommendation in the forms in which it is answered and kept."""
+    document = json.dumps(known.recommendation.to_dict(), separators=(",", ":"), default=str).encode()
+    return MadeAdvice(document, zlib.compress(document, 1), packed_document(known.facts.to_dict()))
+
+
 # ------------------------------------------------------------------------------------------- making one
 
 
@@ -163,12 +227,12 @@ async def create_recommendation(
     """What to use, what to search, and why: from an upload, or from facts alone."""
     folders = await _rule_folders(state, who, body.rules)
     if body.facts is not None:
-        name = body.name or str(body.facts.get("data", {}).get("name", "facts"))[:200]
-        known = await asyncio.to_thread(advise_on_facts, body.facts, name, body, folders)
+        made: MadeAdvice = await state.parts[AdvicePool].advise(body, folders)
         options = {"fixed": body.fixed, "without": body.without, "rules": body.rules}
     else:
         known, options = await _from_upload(state, who, body, folders)
-    document = json.loads(json.dumps(known.recommendation.to_dict(), default=str))
+        made = made_advice(known)
+    document = json.loads(made.document)
     row: dict[str, Any] = {
         "id": new_id("rc"),
         "project": who.project,
@@ -176,10 +240,9 @@ async def create_recommendation(
         "name": str(document["data"].get("name", ""))[:200],
         "dataset": body.dataset,
         "options": json.dumps(options),
-        "facts": packed_document(known.facts.to_dict()),
-        "document": packed_document(document),
+        "facts": made.packed_facts,
+        "document": made.packed,
     }
-    state.parts[AdviceDesk].keep(row["id"], known)
 
     def write(connection: Connection) -> tuple[int, Mapping[str, Any]]:
         connection.execute(sa.insert(tables.recommendations).values(**row))
