@@ -1,11 +1,12 @@
 """What the service can do: ask and tell beside Optuna's gRPC storage proxy, latency, advice from facts.
 
-    python benchmarks/service.py [ask] [latency] [advice] [quality]
+    python benchmarks/service.py [costs] [ask] [latency] [advice] [quality]
 
-Ratios of one run on one machine; both sides use the same sampler, space and objective. ``ask``: a study with
+Ratios of one run on one machine; both sides use the same sampler, space and objective. ``costs``: the server's
+processor time of each kind of request, which a busy machine does not change much. ``ask``: a study with
 FINISHED trials, CLIENTS processes that ask and tell for SECONDS after a first trial each. ``latency``: asks
-at RATE a second. ``advice``: recommendations from facts. ``quality``: the best value after 60 trials where
-proposals are made ahead (4 out at once) against one by one.
+at RATE a second. ``advice``: recommendations from facts. ``quality``: the best value after 60 trials, one by
+one, by four workers, and by four with three proposals made ahead.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import sys
 import tempfile
 import threading
 import time
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 CLIENTS, SECONDS, FINISHED, RATE = 16, 15.0, 1_000, 50
@@ -253,6 +255,18 @@ def measure_latency() -> None:
         server.close()
 
 
+def facts_of_a_table() -> dict:
+    """Facts of 2,000 rows of 12 columns."""
+    import polars as pl
+
+    import advisor
+
+    rows = 2_000
+    frame = pl.DataFrame({f"c{i}": [(i * 7 + j * (i + 3)) % 97 for j in range(rows)] for i in range(12)})
+    frame = frame.with_columns(y=pl.Series([("a", "b")[j % 2] for j in range(rows)]))
+    return json.loads(json.dumps(advisor.measure(frame, "y").to_dict(), default=str))
+
+
 def advise_some(url: str, token: str, facts: dict, seconds: float, out) -> None:
     from advisor.client import connect
 
@@ -267,14 +281,7 @@ def advise_some(url: str, token: str, facts: dict, seconds: float, out) -> None:
 
 
 def measure_advice() -> None:
-    import polars as pl
-
-    import advisor
-
-    rows = 2_000
-    frame = pl.DataFrame({f"c{i}": [(i * 7 + j * (i + 3)) % 97 for j in range(rows)] for i in range(12)})
-    frame = frame.with_columns(y=pl.Series([("a", "b")[j % 2] for j in range(rows)]))
-    facts = json.loads(json.dumps(advisor.measure(frame, "y").to_dict(), default=str))
+    facts = facts_of_a_table()
     server = Server()
     try:
         context = multiprocessing.get_context("spawn")
@@ -293,6 +300,56 @@ def measure_advice() -> None:
         server.close()
 
 
+def processor_seconds(pid: int) -> float:
+    """Of a process and its children."""
+    total = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            words = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(stat.parent.name) == pid or int(words[1]) == pid:
+            total += int(words[11]) + int(words[12])
+    return total / os.sysconf("SC_CLK_TCK")
+
+
+def measure_costs(count: int = 200) -> None:
+    from advisor.client import connect
+
+    server = Server()
+    try:
+        service, facts = connect(server.url, server.token), facts_of_a_table()
+        advised = service.recommend(facts)["id"]
+        few = service.study(server.study(100_000, 8))
+        many = service.study(server.study(100_000, FINISHED))
+        out = few.ask()
+
+        def ask_and_tell(study):
+            trial = study.ask()
+            study.tell(trial, loss(trial.params))
+
+        numbers = iter(range(1, 10**9))
+        kinds = {
+            "GET /v1/me": lambda: service.request("GET", "/v1/me"),
+            "a report": lambda: few.send(out, "reports", {"epoch": next(numbers), "loss": 1.0}),
+            "a heartbeat": lambda: few.send(out, "heartbeat", {}),
+            "ask and complete, 10 finished trials": lambda: ask_and_tell(few),
+            f"ask and complete, {FINISHED:,} finished trials": lambda: ask_and_tell(many),
+            "advice from facts": lambda: service.recommend(facts),
+            "why": lambda: service.why(advised, "width"),
+            "what-if": lambda: service.what_if(advised, {"rows": 10**6}),
+        }
+        for name, request in kinds.items():
+            request()
+            before = processor_seconds(server.process.pid)
+            for _ in range(count):
+                request()
+            spent = processor_seconds(server.process.pid) - before
+            print(f"| {name} | {spent / count * 1e3:.1f} |", flush=True)
+    finally:
+        server.close()
+
+
 def measure_quality(seeds: int = 20, trials: int = 60) -> None:
     from advisor.search.plan import SearchPlan
     from advisor.search.storage.database import InMemory
@@ -301,7 +358,7 @@ def measure_quality(seeds: int = 20, trials: int = 60) -> None:
 
     space = Space.from_dict({"format": 1, "parameters": SPACE})
     bests: dict[int, list[float]] = {}
-    for out_at_once in (1, 4):
+    for out_at_once in (1, 4, 7):
         for seed in range(seeds):
             plan = SearchPlan(space=space, enqueue={}, trials=trials, max_epochs=1, space_text="s", seed=seed)
             study, out = Study(plan, InMemory()), []
@@ -312,11 +369,12 @@ def measure_quality(seeds: int = 20, trials: int = 60) -> None:
                 study.tell(one.number, Complete(loss(dict(one.configuration))))
             bests.setdefault(out_at_once, []).append(study.best.value)
     for out_at_once, values in bests.items():
-        print(f"{out_at_once} proposed at once: median best {statistics.median(values):.4f}")
+        print(f"{out_at_once} out at once: median best {statistics.median(values):.4f}")
 
 
 if __name__ == "__main__":
     parts = {
+        "costs": measure_costs,
         "ask": measure_ask,
         "latency": measure_latency,
         "advice": measure_advice,
