@@ -2,11 +2,11 @@
 
     python benchmarks/service.py [costs] [ask] [latency] [advice] [quality]
 
-Ratios of one run on one machine; both sides use the same sampler, space and objective. ``costs``: the server's
-processor time of each kind of request, which a busy machine does not change much. ``ask``: a study with
-FINISHED trials, CLIENTS processes that ask and tell for SECONDS after a first trial each. ``latency``: asks
-at RATE a second. ``advice``: recommendations from facts. ``quality``: the best value after 60 trials, one by
-one, by four workers, and by four with three proposals made ahead.
+Ratios of one run on one machine; both sides use the same sampler, space and objective. ``costs``: the
+server's processor time of each kind of request, which a busy machine does not change much. ``ask``: a
+study with FINISHED trials, CLIENTS processes that ask and tell for SECONDS after a first trial each.
+``latency``: asks at RATE a second. ``advice``: recommendations from facts. ``quality``: the best value
+after 60 trials, one by one, by four workers, and by four with three proposals made ahead.
 """
 
 from __future__ import annotations
@@ -333,7 +333,7 @@ def measure_costs(count: int = 200) -> None:
             "GET /v1/me": lambda: service.request("GET", "/v1/me"),
             "a report": lambda: few.send(out, "reports", {"epoch": next(numbers), "loss": 1.0}),
             "a heartbeat": lambda: few.send(out, "heartbeat", {}),
-            "ask and complete, 10 finished trials": lambda: ask_and_tell(few),
+            "ask and complete, up to 200 finished trials": lambda: ask_and_tell(few),
             f"ask and complete, {FINISHED:,} finished trials": lambda: ask_and_tell(many),
             "advice from facts": lambda: service.recommend(facts),
             "why": lambda: service.why(advised, "width"),
