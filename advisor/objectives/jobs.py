@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Self
 
-from advisor.dataset import Dataset
 from advisor.executors.base import Job
 from advisor.search.events import Measured
 
 if TYPE_CHECKING:
+    from advisor.dataset import Dataset
     from advisor.training.loop import Fitted
 
 

@@ -15,7 +15,6 @@ from advisor.files import read_json
 from advisor.kinds import TaskName
 from advisor.runs.folder import RunFolder
 from advisor.search.curves import CurveDiagnosis, RangeChange
-from advisor.tasks import task_of
 
 RECOMMENDED = "recommendation"
 """Name of the recommendation among contenders, and origin of its trial."""
@@ -324,6 +323,8 @@ def read_result(run: RunFolder) -> RunReport:
 
 def _check(report: RunReport) -> None:
     """DocumentError where something has its type and does not fit the rest."""
+    from advisor.tasks import task_of  # which loads NumPy: a run is looked at, or begun, without
+
     setup, final, test = report.setup, report.final, report.test
     if setup.kind == "tune" and not report.search:
         raise DocumentError("'search' is missing")
