@@ -8,6 +8,7 @@ A study keeps the old words for good: Optuna lets nobody change the choices of a
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -121,6 +122,13 @@ def value_of(parameter: str, value: Any) -> Any:
 def values_of(configuration: Mapping[str, Any]) -> dict[str, Any]:
     """A configuration in the words of today."""
     return {name: value_of(name, value) for name, value in configuration.items()}
+
+
+def words_of_today(text: str) -> str:
+    """A text, such as that of a space, with every quoted word that is an old one of a value or a rule in
+    today's word; two that differ in nothing else become equal."""
+    words = {old: new for one in (RULES, *VALUES.values()) for old, new in one.items()}
+    return re.sub(r"""(["'])([\w-]+)\1""", lambda m: f"{m[1]}{words.get(m[2], m[2])}{m[1]}", text)
 
 
 def to_study(parameter: str, value: Any) -> Any:

@@ -35,6 +35,7 @@ from optuna.trial import FrozenTrial, TrialState
 from advisor import __version__
 from advisor.errors import UserError, made_by_newer
 from advisor.files import GrowingFile
+from advisor.spaces.aliases import words_of_today
 
 STUDY_NAME = "search"
 FORMAT = 1
@@ -291,7 +292,7 @@ def agree(study: optuna.Study, space_text: str, seed: int | None) -> int:
         return seed or 0
     if kept["advisor_format"] > FORMAT:
         raise UserError(f"the study {made_by_newer(kept['advisor_format'], FORMAT, kept.get('advisor'))}")
-    if kept.get("space") != space_text:
+    if words_of_today(str(kept.get("space"))) != words_of_today(space_text):
         raise UserError(
             "the search space differs from what this run was begun with, or the objective: use a new run "
             "(--out)"
