@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 SPACE = {
@@ -45,6 +46,12 @@ class Served:
         self.url = re.search(r"http://\S+", self.process.stderr.readline())[0]
         self.port = int(self.url.rpartition(":")[2])
         threading.Thread(target=self.process.stderr.read, daemon=True).start()
+        while True:
+            try:
+                with urllib.request.urlopen(f"{self.url}/healthz", timeout=5):
+                    return
+            except OSError:
+                time.sleep(0.05)
 
     def kill(self) -> None:
         self.process.kill()

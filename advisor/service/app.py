@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,9 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from advisor import __version__
-from advisor.service.assistants import PATH, HttpTools
 from advisor.service.base import tables
 from advisor.service.base.access import Admin, Reader, ServiceState, State
 from advisor.service.base.gateway import Gateway, Numbers
@@ -52,7 +52,7 @@ def make_app(settings: ServiceSettings) -> FastAPI:
         settings, store, Doorkeeper(store), Numbers(), Buckets(settings.limits.requests_a_minute)
     )
 
-    tools = HttpTools(lambda: guarded(app), f"127.0.0.1:{settings.port}")
+    tools = LateTools(lambda: guarded(app), f"127.0.0.1:{settings.port}")
 
     @contextlib.asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
@@ -64,10 +64,10 @@ def make_app(settings: ServiceSettings) -> FastAPI:
         queue = state.parts[RunQueue] = RunQueue(state)
         tidying = asyncio.create_task(_tidy_for_ever(state))
         try:
-            async with tools.server.session_manager.run():
-                yield
+            yield
         finally:
             tidying.cancel()
+            await tools.close()
             advisers.close()
             await queue.close()
             await hall.close()
@@ -87,8 +87,41 @@ def make_app(settings: ServiceSettings) -> FastAPI:
     for part in (accounts, datasets, advice, studies, runs, pages):
         app.include_router(part.router)
     _add_own_routes(app)
-    app.router.routes.append(Route(PATH, endpoint=tools, methods=["GET", "POST", "DELETE"]))
+    app.router.routes.append(Route("/mcp", endpoint=tools, methods=["GET", "POST", "DELETE"]))
     return app
+
+
+class LateTools:
+    """The tools for assistants, which are loaded when the first one asks: their libraries take a second."""
+
+    def __init__(self, app: Callable[[], ASGIApp], host: str) -> None:
+        self._app, self._host = app, host
+        self._begin, self._stop = asyncio.Lock(), asyncio.Event()
+        self._tools: ASGIApp | None = None
+        self._running: asyncio.Task[None] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, once they are there."""
+        async with self._begin:
+            if self._tools is None:
+                ready: asyncio.Future[ASGIApp] = asyncio.get_running_loop().create_future()
+                self._running = asyncio.create_task(self._run(ready))
+                self._tools = await ready
+        await self._tools(scope, receive, send)
+
+    async def _run(self, ready: asyncio.Future[ASGIApp]) -> None:
+        """Keep the sessions open, within one task, as their library demands."""
+        module = await asyncio.to_thread(import_module, "advisor.service.assistants")
+        tools = module.HttpTools(self._app, self._host)
+        async with tools.server.session_manager.run():
+            ready.set_result(tools)
+            await self._stop.wait()
+
+    async def close(self) -> None:
+        """End the sessions."""
+        self._stop.set()
+        if self._running is not None:
+            await self._running
 
 
 def guarded(app: FastAPI) -> ASGIApp:
