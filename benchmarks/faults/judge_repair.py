@@ -53,7 +53,9 @@ def repaired(program: Program) -> tuple[float, advisor.checks.repairing.RepairPr
     draft = proposal.draft
     data = program.data
     data = Data(data.x, draft.target, data.test_x, data.test_y)
-    made = Program(draft.module, data, draft.loss, draft.optimizer, draft.epochs, draft.batch_size, program.score)
+    made = Program(
+        draft.module, data, draft.loss, draft.optimizer, draft.epochs, draft.batch_size, program.score
+    )
     made.step = draft.step
     return trained(made), proposal
 
@@ -94,7 +96,12 @@ def main() -> None:
 
 
 def report(rows: list[Row], *, write: bool) -> None:
-    lines = ["# advisor.repair", "", "| | programs | reach 95 % of the twin | of those that were below it before |", "|---|---|---|---|"]
+    lines = [
+        "# advisor.repair",
+        "",
+        "| | programs | reach 95 % of the twin | of those that were below it before |",
+        "|---|---|---|---|",
+    ]
     for part, own in (
         ("development", [r for r in rows if not held_back(r["name"])]),
         ("held back", [r for r in rows if held_back(r["name"])]),
@@ -111,7 +118,9 @@ def report(rows: list[Row], *, write: bool) -> None:
     ]
     lines += ["", f"Not reached: {', '.join(misses) or 'none'}."]
     seconds = sorted(r["processor"] for r in rows) or [math.nan]
-    lines.append(f"Processor seconds with the last training: median {seconds[len(seconds) // 2]}, most {seconds[-1]}.")
+    lines.append(
+        f"Processor seconds with the last training: median {seconds[len(seconds) // 2]}, most {seconds[-1]}."
+    )
     print("\n".join(lines))
     if write:
         (RESULTS / "faults-repair.md").write_text("\n".join(lines) + "\n")

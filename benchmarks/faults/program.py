@@ -103,7 +103,9 @@ def score(program: Program) -> float:
         return 0.0
     if program.score == "accuracy":
         flat = out.flatten(1)
-        return float((flat.argmax(dim=1) == data.test_y.flatten()).float().mean()) if flat.shape[1] > 1 else 0.0
+        return (
+            float((flat.argmax(dim=1) == data.test_y.flatten()).float().mean()) if flat.shape[1] > 1 else 0.0
+        )
     wanted, got = (
         data.test_y.flatten(1) if data.test_y.dim() > 1 else data.test_y[:, None],
         out.flatten(1) if out.dim() > 1 else out[:, None],

@@ -335,3 +335,9 @@ def test_repair_makes_it_right_and_leaves_yours_alone():
     assert all("loss" not in change for change in kept.draft.changes)
     with pytest.raises(UserError, match="repair needs a target for each"):
         advisor.repair(module, X, BINARY[:5], **options)
+
+
+def test_rows_that_are_sorted_by_class_are_not_unrelated():
+    order = CLASSES.argsort()
+    module = net(3)
+    assert "target-unrelated" not in found(module, CLASSES[order], nn.CrossEntropyLoss(), x=X[order])

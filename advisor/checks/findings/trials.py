@@ -40,7 +40,7 @@ class ShortTraining:
 
 
 class Trials:
-    """Short trainings of copies of ``module`` on one batch, within a time limit.
+    """Short trainings of copies of ``module`` on one batch, within a time limit; its rows in a random order.
 
     forward: how the module is called. loss: of output and target. Every training draws the same random
     numbers.
@@ -56,8 +56,10 @@ class Trials:
         seconds: float = SECONDS,
     ) -> None:
         self.module, self.loss, self.optimizer = module, loss, optimizer
-        self.inputs = tuple(cut_rows(i, MOST_ROWS, len(inputs[0])) for i in inputs)
-        self.target = target[:MOST_ROWS]
+        size = len(inputs[0])
+        order = torch.randperm(size, generator=torch.Generator().manual_seed(0))[:MOST_ROWS].to(target.device)
+        self.inputs = tuple(pick_rows(i, order, size) for i in inputs)
+        self.target = target[order]
         self._seconds, self._kept = seconds, dict[tuple[float, float], ShortTraining | None]()
 
     @property
@@ -140,8 +142,9 @@ def _largest(module: nn.Module, found: dict[str, float]) -> None:
         found[name] = max(found.get(name, 0.0), size)
 
 
-def cut_rows(value: Any, rows: int, of: int) -> Any:
-    return value[:rows] if isinstance(value, Tensor) and value.dim() and len(value) == of else value
+def pick_rows(value: Any, rows: Tensor, of: int) -> Any:
+    """Some rows of an input that has one for each of ``of``; anything else as it is."""
+    return value[rows] if isinstance(value, Tensor) and value.dim() and len(value) == of else value
 
 
 def same_optimizer(

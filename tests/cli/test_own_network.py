@@ -1,0 +1,81 @@
+"""Your own network on the command line: how it is trained is judged, and repaired."""
+
+import json
+
+import pytest
+
+NETS = """
+import torch
+from torch import nn
+
+
+def right():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 24), nn.ReLU(), nn.Linear(24, 3))
+
+
+def twice():
+    return nn.Sequential(*right(), nn.Softmax(dim=1))
+
+
+def made(module):
+    return torch.optim.SGD(module.parameters(), lr=0.05, momentum=0.9)
+"""
+IRIS = ["sklearn:iris", "--target", "target"]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    from advisor.cli.main import main
+
+    (tmp_path / "own_training_nets.py").write_text(NETS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*__import__("sys").path])
+
+    def called(*arguments):
+        try:
+            code = main(list(arguments)) or 0
+        except SystemExit as ended:
+            code = ended.code or 0
+        return code, capsys.readouterr()
+
+    return called
+
+
+def of(name):
+    return ["--module", f"own_training_nets:{name}"]
+
+
+def test_check_takes_the_training(run):
+    training = ["--loss", "cross-entropy", "--optimizer", "adam", "--learning-rate", "0.01", "--epochs", "40", "--json"]
+    code, said = run("check", *IRIS, *of("right"), *training)
+    assert code == 0 and {f["severity"] for f in json.loads(said.out)["findings"]} <= {"info"}
+    code, said = run("check", *IRIS, *of("twice"), *training)
+    assert code == 3 and "softmax-before-cross-entropy" in said.out
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--loss", "cross-entrpy"], "did you mean 'cross-entropy'?"),
+        (["--optimizer", "adm"], "did you mean 'adam'?"),
+        (["--learning-rate", "0.1"], "--learning-rate needs --optimizer"),
+        (["--epochs", "0"], "--epochs must be above 0"),
+        (["--loss", "own_training_nets:nothing"], "has no 'nothing'"),
+    ],
+)
+def test_what_is_no_training_is_one_clear_line(run, options, told):
+    code, said = run("check", *IRIS, *of("right"), *options)
+    assert code == 2 and told in said.err and "Traceback" not in said.err
+    code, said = run("check", "--input-shape", "4", *of("right"), "--loss", "mse")
+    assert code == 2 and "--loss needs targets" in said.err
+
+
+def test_repair_shows_what_each_change_brought(run):
+    training = ["--loss", "cross-entropy", "--optimizer", "own_training_nets:made", "--epochs", "3"]
+    code, said = run("repair", *IRIS, *of("twice"), *training, "--json")
+    found = json.loads(said.out)
+    assert code == 3 and "remove the last activation (3)" in found["changes"]
+    assert 2 <= len(found["tried"]) <= 5 and found["tried"][0]["changes"] == []
+    code, said = run("repair", *IRIS, *of("right"))
+    assert code == 2 and "repair needs --loss and --optimizer" in said.err
