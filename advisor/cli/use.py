@@ -45,6 +45,12 @@ NUMBER_OR_SIGN = r"^[-+](?:\d[\d.,]*(?:[eE][-+]?\d+)?%?)?$"
     metavar="NAME",
     help="Sheet of a spreadsheet; by default as in training, or the first that holds a table.",
 )
+@click.option(
+    "--interval",
+    type=float,
+    metavar="SHARE",
+    help="Add low and high, or for classes the set, that hold the truth so often: 0.9.",
+)
 @image_root_option
 @json_option
 def predict(run: str, rows: str, out: str | None, raw: bool, as_json: bool, **options: Any) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advisor.dataset import Dataset
+from advisor.evaluation.conformal import Conformal
 from advisor.evaluation.judgement import FinalVerdict
 from advisor.evaluation.selection import blocks_of, constant_losses, decide, estimate
 from advisor.executors.base import Job
@@ -427,4 +428,15 @@ def _model(advice: Advice, contender: Contender, train: Dataset) -> Model:
     if train.task.of_classes and contender.configurations[0]["decision"] == "prior_corrected":
         counts = np.bincount(train.target, minlength=len(train.classes))
         shares = tuple(float(share) for share in np.maximum(counts, 1) / len(train))
-    return Model(advice.data.schema, contender.stacks, contender.temperature, shares)
+    return Model(
+        advice.data.schema, contender.stacks, contender.temperature, shares, _conformal(contender, train)
+    )
+
+
+def _conformal(contender: Contender, train: Dataset) -> Conformal:
+    """The errors of held-out rows, at epochs that other rows chose."""
+    target, scores = train.target[contender.rows], contender.cross_fitted
+    if train.task.of_classes:
+        return Conformal.of_classes(target.astype(np.int64), tempered(scores, contender.temperature))
+    knees = np.concatenate([stack.target_knee for stack in contender.stacks])
+    return Conformal.of_numbers(target.astype(np.float64), scores, float(np.median(knees)))

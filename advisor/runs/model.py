@@ -24,6 +24,7 @@ from advisor.data.modalities import AnySchema, read_new_rows, schema_from_dict
 from advisor.data.tables.reading import FileForm
 from advisor.dataset import Features, Signals
 from advisor.errors import DataFormWarning, FormChange, UserError, made_by_newer
+from advisor.evaluation.conformal import Conformal
 from advisor.files import read_json
 from advisor.runs.folder import RunFolder
 from advisor.runs.remote import here
@@ -45,7 +46,7 @@ TEMPERATURE_DEVIATION = 0.25
 """Standard deviation of the logarithm of the temperature beforehand. Without it, a few hundred
 held-out rows that happen to be all correct ask for boundless certainty, and one wrong row among the
 new ones costs more than all it gained."""
-PREPROCESSED = "preprocessor"
+PREPROCESSED, CONFORMAL = "preprocessor", "conformal"
 TARGET_ARRAYS = ("target_mean", "target_scale", "target_range", "target_knee")
 INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
 """A class label that 64 bits hold and that is written back as it was read."""
@@ -60,12 +61,14 @@ class Model:
         et al. 2017); 1 changes nothing.
     shares: of the classes among the training rows, where ``predict`` takes the class that stands out most
         against its share (the best guess for balanced accuracy); without them it takes the most likely one.
+    conformal: what intervals and class sets are made by; None in models of before there were any.
     """
 
     schema: AnySchema
     stacks: tuple[Fitted, ...]
     temperature: float = 1.0
     shares: tuple[float, ...] = ()
+    conformal: Conformal | None = None
 
     def __repr__(self) -> str:
         networks = sum(len(stack.member_split) for stack in self.stacks)
@@ -119,6 +122,31 @@ class Model:
             )
         return self.scores(self.read(data, strict=strict, encoding=encoding, sheet=sheet))
 
+    def predict_interval(
+        self,
+        data: Rows,
+        level: float = 0.9,
+        *,
+        strict: bool = False,
+        encoding: str | None = None,
+        sheet: str | None = None,
+    ) -> NDArray[Any]:
+        """Where the truth lies with probability ``level``: low and high (rows, 2) in the target's unit, or
+        for classes which may be the row's, bool (rows, classes) in the order of ``classes``.
+
+        Holds on average over new rows like the training rows (of new groups or later times where these were
+        held out), not for each kind of row. UserError for a model of before, and as ``predict``.
+        """
+        return self.within(self.scores(self.read(data, strict=strict, encoding=encoding, sheet=sheet)), level)
+
+    def within(self, scores: NDArray[np.float64], level: float) -> NDArray[Any]:
+        """The same for scores."""
+        if self.conformal is None:
+            raise UserError("this model was trained before there were intervals: train again")
+        if self.task.of_classes:
+            return self.conformal.sets(scores, level)
+        return self.conformal.intervals(scores, level)
+
     def read(
         self, data: Rows, *, strict: bool = False, encoding: str | None = None, sheet: str | None = None
     ) -> Features | Signals:
@@ -145,13 +173,15 @@ def predictions(
     strict: bool = False,
     encoding: str | None = None,
     sheet: str | None = None,
+    interval: float | None = None,
 ) -> tuple[pl.DataFrame, list[str], tuple[FormChange, ...], dict[str, str]]:
     """What `advisor predict` writes for the rows of a source, in their order; the columns of it that
     are not used; what is unlike the training rows in the form of the others; and what else to tell of
     how it was read, as code -> sentence.
 
     ``prediction``, and for classes a ``probability_CLASS`` for each; images and sequences that have names
-    have them first. Raises UserError as ``Model.predict`` does.
+    have them first. interval: adds ``low`` and ``high``, or for classes ``set``, those that may be the row's,
+    with | between them. Raises UserError as ``Model.predict`` does.
     """
     import polars as pl
 
@@ -159,12 +189,17 @@ def predictions(
     told = rows.changes, dict(rows.told)
     columns: dict[str, Any] = {"name": rows.names} if any(rows.names) else {}
     scores = model.scores(rows.features)
+    within = None if interval is None else model.within(scores, interval)
     if not model.task.of_classes:
-        return pl.DataFrame(columns | {"prediction": scores}), list(rows.unused), *told
+        columns["prediction"] = scores
+        columns |= {} if within is None else {"low": within[:, 0], "high": within[:, 1]}
+        return pl.DataFrame(columns), list(rows.unused), *told
     classes = model.classes
     if classes.dtype == object:
         classes = classes.astype(str)
     columns["prediction"] = classes[model.task.decided(scores, model.shares)]
+    if within is not None:
+        columns["set"] = ["|".join(str(label) for label in classes[row]) for row in within]
     columns |= {f"probability_{label}": scores[:, i] for i, label in enumerate(classes.tolist())}
     return pl.DataFrame(columns), list(rows.unused), *told
 
@@ -204,12 +239,15 @@ def model_files(model: Model) -> dict[str, bytes]:
             )
         tensors.update({f"{number}/{name}": getattr(stack, name) for name in TARGET_ARRAYS})
         stacks.append(_describe(stack))
+    if model.conformal is not None:
+        tensors[CONFORMAL] = model.conformal.errors
     description = {
         "format": FORMAT,
         "advisor": __version__,
         "schema": model.schema.to_dict(),
         "temperature": model.temperature,
         "shares": list(model.shares),
+        "held_out": None if model.conformal is None else [model.conformal.rows, model.conformal.knee],
         "stacks": stacks,
     }
     contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
@@ -277,7 +315,10 @@ def load_model(path: str | Path) -> Model:
     schema = schema_from_dict(description["schema"])
     types = MODALITIES[schema.kind].types()
     stacks = (_stack(entry, number, tensors, types) for number, entry in enumerate(description["stacks"]))
-    return Model(schema, tuple(stacks), float(description["temperature"]), shares)
+    conformal = None
+    if held_out := description.get("held_out"):
+        conformal = Conformal(tensors[CONFORMAL], int(held_out[0]), float(held_out[1]))
+    return Model(schema, tuple(stacks), float(description["temperature"]), shares, conformal)
 
 
 def _read(folder: Path, name: str) -> bytes:

@@ -102,7 +102,10 @@ def test_what_the_optimizer_holds():
     assert other.severity == "error" and "model.parameters()" in other.change
     optimizer = adam(module)
     module[-1] = nn.Linear(32, 1)
-    assert found(module, BINARY, loss, optimizer)["optimizer-misses-parameters"].where == ("4.weight", "4.bias")
+    assert found(module, BINARY, loss, optimizer)["optimizer-misses-parameters"].where == (
+        "4.weight",
+        "4.bias",
+    )
     module[0].requires_grad_(False)
     assert found(module, BINARY, loss)["frozen-layers"].where == ("0.weight",)
     with torch.no_grad():
@@ -118,7 +121,10 @@ def test_the_learning_rate(rate, code):
     said = found(module, BINARY, nn.BCEWithLogitsLoss(), adam(module, rate), epochs=20, rows=1000)
     assert (set(said) & {"learning-rate-too-low", "learning-rate-too-high"}) == ({code} if code else set())
     if code:
-        assert said[code].change.startswith("lr=") and said[code].effect.with_change[-1] < said[code].effect.without[-1]
+        assert (
+            said[code].change.startswith("lr=")
+            and said[code].effect.with_change[-1] < said[code].effect.without[-1]
+        )
 
 
 def test_a_rate_that_runs_away_is_an_error():
@@ -232,7 +238,14 @@ def test_activations_inside():
     assert inside.effect.with_change[-1] < inside.effect.without[-1]
     view = nn.Sequential(nn.Linear(8, 32), nn.Unflatten(1, (4, 8)), nn.Flatten(), nn.Linear(32, 3))
     assert "no-activation-between" in found(view, CLASSES, loss)
-    factors = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 4, bias=False), nn.Linear(4, 32), nn.ReLU(), nn.Linear(32, 3))
+    factors = nn.Sequential(
+        nn.Linear(8, 32),
+        nn.ReLU(),
+        nn.Linear(32, 4, bias=False),
+        nn.Linear(4, 32),
+        nn.ReLU(),
+        nn.Linear(32, 3),
+    )
     assert "no-activation-between" not in found(factors, CLASSES, loss)
 
 
@@ -294,7 +307,9 @@ def test_a_loader_in_place_of_a_batch():
 
     def codes(shuffle):
         module = net(3)
-        seen = advisor.inspect(module, DataLoader(rows, 32, shuffle=shuffle), loss=loss, optimizer=adam(module))
+        seen = advisor.inspect(
+            module, DataLoader(rows, 32, shuffle=shuffle), loss=loss, optimizer=adam(module)
+        )
         return {f.code for f in seen.findings}
 
     assert "rows-in-order" in codes(False) and "rows-in-order" not in codes(True)
@@ -310,7 +325,9 @@ def test_how_the_module_is_called():
             return self.two(self.one(x)) * double
 
     module = Two()
-    seen = advisor.inspect(module, X, BINARY, loss=nn.BCEWithLogitsLoss(), forward=lambda m, x: m(x, double=2))
+    seen = advisor.inspect(
+        module, X, BINARY, loss=nn.BCEWithLogitsLoss(), forward=lambda m, x: m(x, double=2)
+    )
     finding = next(f for f in seen.findings if f.code == "no-activation-between")
     assert finding.where == ("two",)
 
@@ -318,7 +335,9 @@ def test_how_the_module_is_called():
 def test_the_text_shows_measurement_and_code():
     module = net(1)
     text = str(advisor.inspect(module, X, BINARY, loss=nn.BCEWithLogitsLoss(), optimizer=adam(module, 1e-6)))
-    assert "learning-rate-too-low" in text and "measured: 30 steps on this batch" in text and "code: lr=" in text
+    assert (
+        "learning-rate-too-low" in text and "measured: 30 steps on this batch" in text and "code: lr=" in text
+    )
 
 
 def test_repair_makes_it_right_and_leaves_yours_alone():
@@ -331,7 +350,9 @@ def test_repair_makes_it_right_and_leaves_yours_alone():
     assert proposal.improved and "loss = nn.BCEWithLogitsLoss()" in str(proposal)
     assert all(torch.equal(p, b) for p, b in zip(module.parameters(), before, strict=True))
     sound = net(1)
-    kept = advisor.repair(sound, X, BINARY, loss=nn.BCEWithLogitsLoss(), optimizer=adam(sound, 1e-2), epochs=60, batch_size=16)
+    kept = advisor.repair(
+        sound, X, BINARY, loss=nn.BCEWithLogitsLoss(), optimizer=adam(sound, 1e-2), epochs=60, batch_size=16
+    )
     assert all("loss" not in change for change in kept.draft.changes)
     with pytest.raises(UserError, match="repair needs a target for each"):
         advisor.repair(module, X, BINARY[:5], **options)

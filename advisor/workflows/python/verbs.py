@@ -88,12 +88,18 @@ def predict(
     strict: bool = False,
     encoding: str | None = None,
     sheet: str | None = None,
+    interval: float | None = None,
 ) -> pl.DataFrame:
     """What ``advisor predict`` writes, for a file, a folder or a frame of rows: ``prediction``, and for
-    classes a ``probability_CLASS`` for each. ``load_model`` predicts arrays."""
+    classes a ``probability_CLASS`` for each. ``load_model`` predicts arrays.
+
+    interval: such as 0.9, adds ``low`` and ``high``, or for classes ``set``: where the truth lies so often.
+    """
     from advisor.runs.model import load_model, predictions
 
-    return predictions(load_model(run), rows, strict=strict, encoding=encoding, sheet=sheet)[0]
+    return predictions(
+        load_model(run), rows, strict=strict, encoding=encoding, sheet=sheet, interval=interval
+    )[0]
 
 
 def report_of(run: str | Path, *, form: str = "markdown") -> str:
