@@ -125,7 +125,7 @@ class Executor(Protocol):
     def submit(self, job: Job) -> None:
         """Start a job. ValueError when ``slots`` jobs are under way or the id is in use."""
 
-    def wish(self, jobs: int) -> None:
+    def set_demand(self, jobs: int) -> None:
         """How many jobs could be under way if there were slots for them: where
         machines can be got, they are asked for."""
 
@@ -196,8 +196,8 @@ class InProcessExecutor:
             raise ValueError(f"job {self._job.id} is under way: one slot, one job")
         self._job, self._epochs, self._cancelled = job, None, False
 
-    def wish(self, jobs: int) -> None:
-        """There is one slot, whatever is wished for."""
+    def set_demand(self, jobs: int) -> None:
+        """There is one slot, whatever the demand."""
 
     def poll(self, timeout: float) -> list[Event]:
         if self._job is None:

@@ -127,7 +127,7 @@ class SimulatedExecutor:
             work.cancelled = True
             self._plan(self._now + CANCEL_SECONDS, work, "deaf")
 
-    def wish(self, jobs: int) -> None:
+    def set_demand(self, jobs: int) -> None:
         """The slots are those that it was made with."""
 
     def poll(self, timeout: float) -> list[Event]:

@@ -105,7 +105,7 @@ def train_finalists(
             running[job.id] = job
             ends = deadline is not None and job.id == awaited
             runner.submit(limited(job, max(left, LEAST_SHARE * expects(job), 0.0)) if ends else job)
-        runner.wish(len(waiting) + len(running))
+        runner.set_demand(len(waiting) + len(running))
         for event in runner.poll(POLL_SECONDS):
             job_of_event = running.pop(event.job_id, None) if isinstance(event, ENDS) else None
             if job_of_event is None:

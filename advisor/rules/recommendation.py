@@ -11,8 +11,7 @@ from typing import Any
 
 from advisor.kinds import Kind
 from advisor.notebook import html_table
-from advisor.rules import recommendation_file
-from advisor.rules import resolution as combination
+from advisor.rules import recommendation_file, resolution
 from advisor.rules.book import Judgement, Rule, Severity, judge_rule, own_facts
 from advisor.rules.recommendation_file import own_range
 from advisor.rules.resolution import Combined, Contradiction, ParameterState, ProvenanceStep, Wish, state
@@ -267,7 +266,7 @@ class AdvicePlan:
         self.limited = limited
         self._rules, self._verdicts, self._base = rules, verdicts, base
         self._alone = {name: self._combine(name, verdicts) for name in base.parameters}
-        self.combined = combination.without_unused(base, self._alone)
+        self.combined = resolution.without_unused(base, self._alone)
         self.space = self._space(self.combined)
         self.configuration = self.space.complete({})
 
@@ -299,20 +298,20 @@ class AdvicePlan:
         """The rules that the person's own value of a parameter goes against."""
         if name not in self.fixed:
             return ()
-        return combination.overruled(self._base[name], self._wishes(name, self._verdicts), self.fixed[name])
+        return resolution.overruled(self._base[name], self._wishes(name, self._verdicts), self.fixed[name])
 
     def _value(self, name: str) -> tuple[Any, Derivation | None]:
         return self._alone[name].parameter.default, self._alone[name].derivation
 
     def _combine(self, name: str, verdicts: Mapping[str, Judgement]) -> Combined:
-        one = combination.combine(self._base[name], self._wishes(name, verdicts))
+        one = resolution.combine(self._base[name], self._wishes(name, verdicts))
         if name in self.fixed:
             own = self._base[name].fixed(self.fixed[name])
         elif name in self.limited:
             own = own_range(self.limited[name], one.parameter.default)
         else:
             return one
-        return combination.yours(own, one, _yours(own))
+        return resolution.yours(own, one, _yours(own))
 
     def _wishes(self, name: str, verdicts: Mapping[str, Judgement]) -> list[Wish]:
         return [
@@ -382,7 +381,7 @@ def _provenance(
 ) -> Provenance:
     value = configuration[base.name]
     steps = tuple(
-        combination.with_reason(step, texts[step.rule], verdicts[step.rule].used, value)
+        resolution.with_reason(step, texts[step.rule], verdicts[step.rule].used, value)
         if step.rule
         else step
         for step in one.steps

@@ -103,7 +103,7 @@ class _Driver:
                 study.sync()
                 if not self._jobs and not study.waiting and (interrupted or closed or not study.free):
                     break  # without these, no machine is there for the moment
-                executor.wish(study.free + len(study.waiting) + len(self._jobs))
+                executor.set_demand(study.free + len(study.waiting) + len(self._jobs))
                 for event in executor.poll(self._patience()):
                     self._take(event)
         except BaseException:

@@ -178,11 +178,11 @@ class ExecutorContract:
         assert isinstance(last, Finished)
         assert last.result["sum"] == SHARED["weights"].sum()
 
-    def test_a_wish_for_more_slots_changes_nothing_that_is_under_way(self, executor: Executor) -> None:
+    def test_a_demand_for_more_slots_changes_nothing_that_is_under_way(self, executor: Executor) -> None:
         slots = executor.slots
-        executor.wish(1000)
+        executor.set_demand(1000)
         finished = outcome(executor, {"losses": [3.0, 2.0]})
-        executor.wish(0)
+        executor.set_demand(0)
         assert isinstance(finished, Finished)
         assert executor.slots == slots
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from advisor.errors import UserError
 from advisor.search.events import Assignment, TrialEnd
 from advisor.search.plan import SearchPlan, StudyStore
-from advisor.search.storage.journal import PLACE, VOID
-from advisor.search.trials import CONFIGURATION, CUT, QUARANTINED, TRAIN_LOSSES
+from advisor.search.storage.journal import PLACE, VOID, counts
+from advisor.search.trials import CONFIGURATION, CUT, QUARANTINED, TRAIN_LOSSES, index_of
 
 NOTE = "note"
 """Trial attribute: what its asker wrote down with it, such as the key of a request."""
@@ -105,6 +105,18 @@ class OpenTrial:
         if details:
             attributes["traceback"] = details[-TRACEBACK_CHARACTERS:]
         return attributes
+
+
+def adoptable(trials: Iterable[FrozenTrial]) -> dict[int, FrozenTrial]:
+    """The trials that an earlier owner gave out and that have not ended, by their index."""
+    known = list(trials)
+    taken = {index_of(trial) for trial in known if counts(trial)}
+    found: dict[int, FrozenTrial] = {}
+    for trial in known:
+        index = trial.user_attrs.get(PLACE)
+        if trial.state == TrialState.RUNNING and isinstance(index, int) and index not in taken:
+            found.setdefault(index, trial)
+    return found
 
 
 class Proposer:

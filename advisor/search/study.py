@@ -43,7 +43,7 @@ from advisor.search.events import (
     UnknownTrial,
 )
 from advisor.search.history import History
-from advisor.search.open_trials import NOTE, OpenTrial, Proposer
+from advisor.search.open_trials import NOTE, OpenTrial, Proposer, adoptable
 from advisor.search.plan import SearchPlan, StudyStore
 from advisor.search.storage.journal import PLACE, VOID, Journal, agree, counts
 from advisor.search.trials import best_of, end_of, index_of
@@ -547,7 +547,7 @@ class Study:
 
     def _take_in(self, *, adopt: bool) -> list[int]:
         """Close what a dead owner left, take in what has ended; the indices of the budget that are free."""
-        left = self._adoptable() if adopt else {}
+        left = adoptable(self._study.get_trials(deepcopy=False)) if adopt else {}
         self._store.close_leftovers(kept=[trial.number for trial in left.values()])
         taken = set()
         for trial in self._study.get_trials(deepcopy=False):
@@ -559,17 +559,6 @@ class Study:
             self._adopt(index, trial)
         taken |= set(left)
         return [index for index in range(self._plan.trials) if index not in taken] if self._plan.more else []
-
-    def _adoptable(self) -> dict[int, FrozenTrial]:
-        """The trials that are still out, by their index."""
-        trials = self._study.get_trials(deepcopy=False)
-        taken = {index_of(trial) for trial in trials if counts(trial)}
-        found: dict[int, FrozenTrial] = {}
-        for trial in trials:
-            index = trial.user_attrs.get(PLACE)
-            if trial.state == TrialState.RUNNING and isinstance(index, int) and index not in taken:
-                found.setdefault(index, trial)
-        return found
 
     def _adopt(self, index: int, kept: FrozenTrial) -> None:
         """Go on with a trial that the last owner gave out."""

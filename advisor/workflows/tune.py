@@ -64,14 +64,13 @@ def train(
     """
     begun = time.monotonic()
     SearchOptions(time_limit=time_limit)
-    from advisor.workflows import results
-    from advisor.workflows import search as run_search
+    from advisor.workflows import results, search
     from advisor.workflows.open_run import open_run, write_advice
 
     with view(quiet=not progress) as live:
         advice, run = open_run(data, target, out, options)
         with run.in_use(), mirrored(run, live.note), _one_thread():
-            train = run_search.training_rows(advice)
+            train = search.training_rows(advice)
             write_advice(run, advice)
             report, model = _train_alone(AdvisedRows(advice, train), live, time_limit, begun)
             results.write_results(run, advice, model, report)
@@ -184,7 +183,7 @@ def tune(
         cluster = start_cluster(where, tuned.imports)  # imported by each worker while the data are read
         working = stack.enter_context(ExitStack())
         closed = working.enter_context(_closing(cluster))
-        from advisor.workflows import search as run_search
+        from advisor.workflows import search
         from advisor.workflows.open_run import open_run, write_advice
 
         advice, run = open_run(data, target, out, options)
@@ -194,22 +193,22 @@ def tune(
         if trials and (finished := _finished(run, advice, trials, tuned)):
             return finished
         may_span = tuned.spans_gpus and _on_gpus(cluster, where, advice)
-        train = run_search.training_rows(advice, spanning=may_span)
+        train = search.training_rows(advice, spanning=may_span)
         write_advice(run, advice)
         on_phase("search")
         runner, given = _runner(cluster, tuned, RunData(advice, train, run, may_span))
         closed.append(runner)
         request = begin_request(run, trials, tuned.name, working_dir, storage, strategy)
         stopped = stopping(run, should_stop)
-        ends = run_search.deadlines(begun, time_limit, train, bool(len(advice.data.dataset("test"))))
-        plan = run_search.plan_search(given, request, tuned, ends.final, searching)
+        ends = search.deadlines(begun, time_limit, train, bool(len(advice.data.dataset("test"))))
+        plan = search.plan_search(given, request, tuned, ends.final, searching)
         live.loss = tuned.loss_name(train.task)
         listen = tuned.watch(given, on_event, on_note)
-        found = run_search.run_search(plan, runner, run, request, storage, listen, stopped)
+        found = search.run_search(plan, runner, run, request, storage, listen, stopped)
         from advisor.workflows import final as run_end
         from advisor.workflows import results
 
-        searched = run_search.search_report(found, advice, max(request.trials, len(found.trials)))
+        searched = search.search_report(found, advice, max(request.trials, len(found.trials)))
         interrupted = InterruptedReport(
             setup=results.run_setup(advice, "tune"),
             search=searched,

@@ -103,7 +103,7 @@ def asked():
 
 
 def asked_after(executor, jobs):
-    executor.wish(jobs)
+    executor.set_demand(jobs)
     time.sleep(CLUSTER_SECONDS)
     executor.submit(Job("asks", {"losses": [1.0]}))
     while not any(isinstance(event, ENDS) for event in executor.poll(1.0)):

@@ -564,7 +564,7 @@ class ChaoticExecutor:
         assert len(self._jobs) < self.slots
         self._jobs[job.id] = [iter(enumerate(toy_losses(job.payload["configuration"]), start=1)), 0]
 
-    def wish(self, jobs):
+    def set_demand(self, jobs):
         assert jobs >= 0
 
     def poll(self, timeout):

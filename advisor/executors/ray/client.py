@@ -28,7 +28,7 @@ half a minute after that was lost."""
 
 
 class _Bridge:
-    """What runs in the actor: an executor of this cluster, with the driver's wishes for its workers."""
+    """What runs in the actor: an executor of this cluster, with the workers that the driver asked for."""
 
     def __init__(self, options: dict[str, Any]) -> None:
         self._workers = RayWorkers(**options)
@@ -119,7 +119,7 @@ class ClientExecutor(Executor):
     """:class:`RayExecutor` on the other side of a Ray Client."""
 
     def __init__(self, factory: Factory, shared: Any, workers: ClientWorkers) -> None:
-        self._workers, self._slots, self._wish = workers, 0, 0
+        self._workers, self._slots, self._demand = workers, 0, 0
         try:
             workers.wait()
             import ray
@@ -138,10 +138,10 @@ class ClientExecutor(Executor):
     def submit(self, job: Job) -> None:
         self._call("submit", job)
 
-    def wish(self, jobs: int) -> None:
-        if jobs != self._wish:  # asked before every poll, and each call travels
-            self._call("wish", jobs)
-            self._wish = jobs
+    def set_demand(self, jobs: int) -> None:
+        if jobs != self._demand:  # asked before every poll, and each call travels
+            self._call("set_demand", jobs)
+            self._demand = jobs
 
     def poll(self, timeout: float) -> list[Event]:
         events: list[Event] = copy.deepcopy(self._call("poll", timeout))  # arrays arrive read-only

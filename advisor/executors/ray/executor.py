@@ -89,7 +89,7 @@ class RayExecutor(Executor):
         self._queue: list[Job] = []
         self._packing = Packing()
         self._looked_at, self._failed_starts, self._served = 0.0, 0, False
-        self._wish = self._asked = 0
+        self._demand = self._asked = 0
         self._missing = 0
         try:
             self._workers.wait()
@@ -106,8 +106,8 @@ class RayExecutor(Executor):
     def slots(self) -> int:
         return len(self._slots)
 
-    def wish(self, jobs: int) -> None:
-        self._wish = jobs
+    def set_demand(self, jobs: int) -> None:
+        self._demand = jobs
 
     def worker_pids(self) -> list[int]:
         """Process ids of the workers; waits until they are ready."""
@@ -310,9 +310,9 @@ class RayExecutor(Executor):
         wanted = self._workers.wanted()
         if wanted is None:
             return
-        if self._wish != self._asked:
-            self._workers.ask_for(self._wish)
-            self._asked = self._wish
+        if self._demand != self._asked:
+            self._workers.ask_for(self._demand)
+            self._asked = self._demand
         # What a worker's own processes hold may be gone with another node than
         # its own, and idle ones keep the rest.
         unused = [

@@ -205,7 +205,7 @@ class RayWorkers:
 
     def ask_for(self, workers: int) -> None:
         """Tell the cluster's autoscaler, where there is one, to make room for so
-        many workers; 0 takes the wish back."""
+        many workers; 0 takes the demand back."""
         from ray.autoscaler.sdk import request_resources
 
         processes, resources = self._processes
