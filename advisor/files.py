@@ -29,6 +29,9 @@ MAX_TEXT_BYTES = 64 * 2**20
 """No text file of a run is larger than this: reading one that is would only fill the memory."""
 
 TEMPORARY = ".tmp~"
+LINED_DEPTH = 3
+"""Levels of a JSON file that have lines of their own."""
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
 def is_temporary(name: str) -> bool:
@@ -119,7 +122,21 @@ def write_text(path: Path, content: str) -> None:
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
     """Replace ``path`` by ``document``, whole or not at all. NaN and infinity
     are refused: they are not JSON."""
-    write_text(path, json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json_text(document) + "\n")
+
+
+def json_text(value: Any, depth: int = LINED_DEPTH, margin: str = "") -> str:
+    """JSON with an entry to a line down to ``depth`` levels, what lies deeper on its entry's line.
+
+    Python's encoder in C knows no lines, and the one in Python takes 3 s for the facts of 5,000 columns.
+    """
+    inner = margin + "  "
+    if depth and value and isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        lines = [f"{inner}{_encode(key)}: {json_text(own, depth - 1, inner)}" for key, own in value.items()]
+        return "{\n" + ",\n".join(lines) + f"\n{margin}}}"
+    if depth and value and isinstance(value, list | tuple) and isinstance(value[0], dict | list | tuple):
+        return "[\n" + ",\n".join(inner + json_text(own, depth - 1, inner) for own in value) + f"\n{margin}]"
+    return _encode(value)
 
 
 def write_folder(path: Path, files: Mapping[str, bytes]) -> None:

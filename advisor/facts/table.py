@@ -339,13 +339,14 @@ def _numeric(column: Column, cells: pl.Series) -> dict[str, Any]:
     """Moments, quantiles (linear interpolation), outliers and a histogram of one numeric column."""
     values = cells.drop_nulls().to_numpy().astype(np.float64)
     moments = _moments(values)
-    facts: dict[str, Any] = {"name": column.name, "values": len(values), "outliers": 0}
+    facts: dict[str, Any] = {"name": column.name, "values": len(values), "outliers": 0, "distinct": 0}
     facts |= {"mean": moments.mean, "std": moments.std, "skew": moments.skew}
     if not len(values):
         return facts
     values = np.sort(values)
+    facts["distinct"] = 1 + int(np.count_nonzero(values[1:] != values[:-1]))
     with np.errstate(over="ignore", invalid="ignore"):
-        quantiles = np.quantile(values, list(_QUANTILES.values()))
+        quantiles = _quantiles(values)
         facts |= {name: finite(float(value)) for name, value in zip(_QUANTILES, quantiles, strict=True)}
         spread = quantiles[4] - quantiles[2]
         if 0 < spread < np.inf:
@@ -359,13 +360,23 @@ def _numeric(column: Column, cells: pl.Series) -> dict[str, Any]:
 
 
 def _histogram(values: NDArray[np.float64], low: float, high: float) -> dict[str, Any] | None:
-    """Twenty bins of the values from low to high; None when that is no width to divide."""
+    """Twenty bins of the sorted values from low to high; None when that is no width to divide."""
     with np.errstate(over="ignore", invalid="ignore"):
         width = high - low
     if not (np.isfinite(width) and width > 1e-9 * max(abs(low), abs(high))):
         return None
-    counts = np.histogram(values[(values >= low) & (values <= high)], bins=20, range=(low, high))[0]
-    return {"low": float(low), "high": float(high), "counts": counts.tolist()}
+    places = np.searchsorted(values, np.linspace(low, high, 21))
+    places[-1] = np.searchsorted(values, high, "right")  # the last bin holds its end
+    return {"low": float(low), "high": float(high), "counts": np.diff(places).tolist()}
+
+
+def _quantiles(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Those of sorted values that a report has, interpolated as NumPy does, in a tenth of its time."""
+    place = np.array(list(_QUANTILES.values())) * (len(values) - 1)
+    low = place.astype(np.int64)
+    before, after = values[low], values[np.minimum(low + 1, len(values) - 1)]
+    share, step = place - low, after - before
+    return np.asarray(np.where(share < 0.5, before + step * share, after - step * (1 - share)))
 
 
 def _cut(text: str) -> str:
@@ -384,7 +395,7 @@ def _class_shape(answer: pl.Series, sample: pl.Series) -> dict[str, Any]:
 
 
 def _number_shape(answer: pl.Series, sample: pl.Series) -> dict[str, Any]:
-    values = sample.to_numpy().astype(np.float64)
+    values = np.sort(sample.to_numpy().astype(np.float64))
     low, high = (float(edge) for edge in np.quantile(values, [0.01, 0.99]))
     return {"histogram": histogram} if (histogram := _histogram(values, low, high)) else {}
 
@@ -485,21 +496,24 @@ def _leaks(
     that is filled, or empty, for one class.
     codes: of the answer.
     """
-    both = cells.is_not_null()
-    used = kind not in ("identifier", "constant") and task_of(table.schema.task).of_classes
-    if used and not both.all() and any(_of_one_class(answer.filter(side), answer) for side in (both, ~both)):
-        return True
-    if kind in ("identifier", "constant", "text", "datetime") or int(both.sum()) < LEAK_ROWS:
+    missing = cells.null_count()
+    filled, of_classes = len(cells) - missing, task_of(table.schema.task).of_classes
+    if missing and of_classes and kind not in ("identifier", "constant"):
+        both = cells.is_not_null()
+        if any(_of_one_class(answer.filter(side), answer) for side in (both, ~both)):
+            return True
+    if kind in ("identifier", "constant", "text", "datetime") or filled < LEAK_ROWS:
         return False
-    if not task_of(table.schema.task).of_classes:
-        if kind != "numeric" or int(both.sum()) < 0.5 * len(cells):
+    if not of_classes:
+        if kind != "numeric" or filled < 0.5 * len(cells):
             return False
+        both = cells.is_not_null()
         ours, theirs = cells.filter(both).rank().to_numpy(), answer.filter(both).rank().to_numpy()
         ours, theirs = ours - ours.mean(), theirs - theirs.mean()
         size = float(np.sqrt((ours**2).sum() * (theirs**2).sum()))
         return size > 0 and abs(float((ours * theirs).sum())) / size > 0.999
     values = ranked(cells)
-    distinct = int(values.max()) + (not both.all())
+    distinct = int(values.max()) + (missing > 0)
     if kind != "numeric" and distinct > len(cells) / 20:
         return False
     return _separates(values, codes - 1, ordered=distinct > LEAK_BINS)
@@ -556,7 +570,9 @@ def _column_facts(
     if column.type == "categorical":
         facts |= {"distinct": _level_count(table, column.name), "distinct_sampled": False}
     else:
-        facts |= {"distinct": cells.drop_nulls().n_unique(), "distinct_sampled": partial}
+        known = numeric.get(column.name)
+        distinct = cells.drop_nulls().n_unique() if known is None else known["distinct"]
+        facts |= {"distinct": distinct, "distinct_sampled": partial}
     if column.type in ("categorical", "boolean"):
         filled = cells.drop_nulls().cast(pl.String)
         counts = tally(filled).head(10)
@@ -567,7 +583,7 @@ def _column_facts(
         moments = cells.cast(pl.Datetime("us")).drop_nulls().cast(pl.Int64).to_numpy().astype(np.float64)
         facts |= (
             {"histogram": histogram}
-            if (histogram := _histogram(moments, moments.min(), moments.max()))
+            if (histogram := _histogram(np.sort(moments), moments.min(), moments.max()))
             else {}
         )
     elif column.type == "numeric":

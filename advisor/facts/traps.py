@@ -82,7 +82,7 @@ def measure_traps(table: Table, sample: pl.DataFrame, rows: RowHashes) -> dict[s
     sample: training rows, for the columns."""
     schema = table.schema
     dumb = sorted(column.name for column in schema.of_type("text") if _tells_nothing(sample, column, table))
-    nearly = sorted(name for name in used_columns(table) if _largest_share(sample[name]) >= NEARLY_CONSTANT)
+    nearly = sorted(name for name in used_columns(table) if _is_nearly_constant(sample[name]))
     return _twins(table, rows) | {
         "test.unseen_class_rows": table.notes.get("test_rows_of_unseen_class", 0),
         "test.format_mismatch_columns": len({change.column for change in table.changes}),
@@ -165,8 +165,16 @@ def _rounded(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.with_columns(numbers.round_sig_figs(DIGITS), texts.str.strip_chars().str.to_lowercase())
 
 
-def _largest_share(cells: pl.Series) -> float:
-    """Of the most frequent value among the filled cells; 0 where nothing is filled."""
+def _is_nearly_constant(cells: pl.Series) -> bool:
+    """Whether one value fills nearly all of the filled cells."""
     filled = cells.drop_nulls()
-    # not tally: of thousands of columns the sorting takes as long as the counting
-    return int(filled.value_counts(name="rows")["rows"].max()) / len(filled) if len(filled) else 0.0  # type: ignore[arg-type]
+    if not len(filled):
+        return False
+    if filled.dtype == pl.Float64:  # what fills more than half of them is their median
+        values = filled.to_numpy()
+        middle = np.partition(values, len(values) // 2)[len(values) // 2]
+        most = int(np.count_nonzero(values == middle))
+    else:
+        # not tally: of thousands of columns the sorting takes as long as the counting
+        most = int(filled.value_counts(name="rows")["rows"].max())  # type: ignore[arg-type]
+    return most / len(filled) >= NEARLY_CONSTANT

@@ -274,6 +274,8 @@ def _merged_by_float(numbers: pl.Series, distinct: int) -> bool:
 def _constant(cells: pl.Series, sample: pl.Series) -> str | None:
     """Why the column is constant, or None. The sample only saves work: the answer is for all cells."""
     filled = sample.drop_nulls()
+    if sample.dtype.is_float() and len(filled) > 1 and abs(filled[0] - filled[1]) > 0:
+        return None  # of thousands of columns the counting takes a second
     if filled.head(200).n_unique() > 1 or filled.n_unique() > 1:
         return None
     if cells.dtype == pl.String:
@@ -287,15 +289,19 @@ def _constant(cells: pl.Series, sample: pl.Series) -> str | None:
 
 def _numbers(cells: pl.Series, sample: pl.Series, name: str, why: str, seen: str, form: str) -> Column:
     """A column that can be read as numbers: numeric, unless two-valued, codes or row numbers."""
-    values = sample.drop_nulls().cast(pl.Float64, strict=False)
-    values = values.filter(values.is_finite())
-    if cells.dtype in (pl.Time, pl.Duration) or not len(values):
+    if cells.dtype in (pl.Time, pl.Duration):
         return Column(name, "numeric", why + seen, form)
-    distinct = values.n_unique()
-    if distinct == 2 and set(values.unique()) == {0.0, 1.0} and not form:
+    values = sample.cast(pl.Float64, strict=False).to_numpy()
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return Column(name, "numeric", why + seen, form)
+    unique = np.unique(values)
+    distinct = len(unique)
+    if not form and unique.tolist() == [0.0, 1.0]:
         return Column(name, "boolean", "the numbers 0 and 1" + seen)
-    whole = bool((values == values.round(0)).all())
-    marks = marks_of_missing(values)
+    whole = bool((values == np.round(values)).all())
+    marked = {float(unique[0]), float(unique[-1])} & (NINES | FILLS)
+    marks = marks_of_missing(pl.Series(values)) if marked else ()
     if not whole:
         return Column(name, "numeric", why + seen, form, marks)
     named = CODE_NAME.search(name) is not None
@@ -644,6 +650,8 @@ def conform(cells: pl.Series, column: Column) -> tuple[pl.Series, dict[str, int]
     cells = _text(cells) if cells.dtype in TEXTS else cells
     if column.type == "numeric":
         result = _as_numbers(cells, column.format)
+        if cells.dtype == pl.Float64 and not column.missing and np.isfinite(cells.to_numpy()).all():
+            return result.alias(column.name), notes
         finite = result.is_finite()
         if not finite.all():
             notes["infinite_values"] = int(result.is_infinite().sum())
