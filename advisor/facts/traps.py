@@ -167,7 +167,7 @@ def _rounded(frame: pl.DataFrame) -> pl.DataFrame:
 
 def _is_nearly_constant(cells: pl.Series) -> bool:
     """Whether one value fills nearly all of the filled cells."""
-    filled = cells.drop_nulls()
+    filled = cells.drop_nulls() if cells.null_count() else cells
     if not len(filled):
         return False
     if filled.dtype == pl.Float64:  # what fills more than half of them is their median
