@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 _ROWS: tuple[tuple[Any, ...], ...] = (
-    ("image.height", "int", "pixels", "height that all images are brought to", 28),
-    ("image.width", "int", "pixels", "width that all images are brought to", 28),
+    ("image.height", "int", "pixels", "height that all images are resized to", 28),
+    ("image.width", "int", "pixels", "width that all images are resized to", 28),
     ("image.side", "int", "pixels", "the shorter of height and width", 28),
     ("image.sizes", "int", "sizes", "distinct sizes of the original images", 1),
     ("image.mean", "float", "0..1", "mean of the pixels, white being 1", 0.13),
@@ -20,19 +20,19 @@ _ROWS: tuple[tuple[Any, ...], ...] = (
         "image.brightness_shift",
         "float",
         "deviations",
-        "mean brightness of given test images less that of training images, in standard deviations between "
-        "training images",
+        "mean brightness of the test images minus that of the training images, in standard "
+        "deviations across training images",
         0.1,
     ),
     (
         "image.contrast_shift",
         "float",
         "deviations",
-        "the same of the contrast: the standard deviation of the pixels of an image",
+        "the same for contrast, the standard deviation of an image's pixels",
         -0.2,
     ),
     ("signal.channels", "int", "channels", "channels of an image (1 grey, 3 colour) or of a sequence", 1),
-    ("signal.values", "int", "values", "numbers that one row has: channels times pixels or points", 784),
+    ("signal.values", "int", "values", "numbers per row: channels times pixels or points", 784),
     ("signal.missing_files", "int", "files", "image files left out: damaged, oversized, or not there", 0),
     ("signal.missing_names", "list", "names", "all of these files", []),
     ("sequence.length", "int", "points", "length of the longest training sequence", 150),
@@ -59,29 +59,28 @@ _ROWS: tuple[tuple[Any, ...], ...] = (
         "sequence.scale_informative",
         "bool",
         "",
-        "the level and spread of a whole series alone tell of the target: they must not be normalized away",
+        "mean and spread of a whole series predict the target, so they must not be normalized away",
         False,
     ),
     (
         "sequence.position_gain",
         "float",
         "-1..1",
-        "skill above chance of a linear classifier of the points in their places less that of one of "
-        "patterns wherever they lie",
+        "skill of a linear classifier on points at fixed positions minus that of one on patterns anywhere",
         -0.2,
     ),
     (
         "sequence.glitches",
         "int",
         "points",
-        "single points far beyond all others of their channel, read as missing",
+        "single points far beyond all others of their channel; read as missing",
         0,
     ),
     (
         "sequence.channels_last",
         "bool",
         "",
-        "arrays were read as (rows, points, channels), as they look and not because it was asked for",
+        "arrays were read as (rows, points, channels) because they look so, not because --channels said so",
         False,
     ),
     (
@@ -105,17 +104,16 @@ _ROWS: tuple[tuple[Any, ...], ...] = (
         "receptive.needed",
         "int",
         "pixels or points",
-        "what a unit must see of the input: the extent of the object, of what differs between classes; two "
-        "periods or eight "
-        "correlation lengths; at most the whole side or length",
+        "required receptive field: the extent of the object or of what differs between "
+        "classes; two periods or eight correlation lengths; at most the whole input",
         20,
     ),
     (
         "flip.horizontal",
         "float",
         "ratio",
-        "skill above chance of a linear classifier on images mirrored left to right / on plain ones; None "
-        "without skill",
+        "skill of a linear classifier on images mirrored left to right / on original ones; "
+        "None without skill",
         0.3,
     ),
     ("flip.vertical", "float", "ratio", "the same on images turned upside down", 0.2),
@@ -126,8 +124,8 @@ _ROWS: tuple[tuple[Any, ...], ...] = (
         "columns.order_correlation",
         "float",
         "-1..1",
-        "mean absolute correlation of neighbouring numeric columns less that in random order; None below 16 "
-        "columns",
+        "mean absolute correlation of neighbouring numeric columns minus that in random "
+        "order; None below 16 columns",
         0.05,
     ),
 )
