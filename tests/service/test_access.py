@@ -1,6 +1,7 @@
 """Who may ask what: tokens and their scopes, projects that don't see each other, hosts and origins, limits."""
 
 import json
+import os
 import re
 import signal
 import time
@@ -171,6 +172,10 @@ def test_a_server_process_from_start_to_stop(tmp_path):
     with serving.serving(tmp_path, scope="advise") as server:
         assert server.ask("GET", "/healthz", token="").json == {"status": "ok"}
         assert server.ask("GET", "/v1/me").json["scope"] == "advise"
+        (tmp_path / "d.csv").write_text(serving.ROWS)
+        words = ("recommend", str(tmp_path / "d.csv"), "--target", "y", "--server", server.url)
+        told = serving.advisor(*words, env={**os.environ, "ADVISOR_TOKEN": server.token}, cwd=tmp_path).stdout
+        assert f"report: {server.url}/v1/recommendations/rc_" in told and not (tmp_path / "runs").exists()
         listed = serving.advisor("token", "list", "--data", str(tmp_path)).stdout
         token = re.search(r"(\S+)  default  advise  valid", listed)[1]
         serving.advisor("token", "revoke", "--data", str(tmp_path), token)
