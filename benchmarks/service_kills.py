@@ -45,8 +45,13 @@ class Served:
         )
         self.url = re.search(r"http://\S+", self.process.stderr.readline())[0]
         self.port = int(self.url.rpartition(":")[2])
-        threading.Thread(target=self.process.stderr.read, daemon=True).start()
+        said: list[str] = []
+        drain = threading.Thread(target=lambda: said.extend(self.process.stderr), daemon=True)
+        drain.start()
         while True:
+            if self.process.poll() is not None:
+                drain.join(5)
+                raise RuntimeError(f"the server ended: {''.join(said)}")
             try:
                 with urllib.request.urlopen(f"{self.url}/healthz", timeout=5):
                     return
