@@ -7,7 +7,7 @@ from typing import Any
 
 from advisor.report.verdict import verdict
 from advisor.report.wording import number
-from advisor.runs.result import RunReport
+from advisor.runs.result import Configuration, FinalReport, RunReport
 
 CARD = "README.md"
 """Its name in the model's folder."""
@@ -18,29 +18,29 @@ def model_card(recommendation: Mapping[str, Any], facts: Mapping[str, Any], repo
 
     recommendation, facts: what recommendation.yaml and facts.json hold.
     """
-    result = report.to_dict()
-    data, values = result["data"], facts["values"]
+    setup, test, values = report.setup, report.test, facts["values"]
+    data = setup.data
     findings = [one for one in recommendation["findings"] if one["severity"] in ("error", "warning")]
-    rows = f"{values['rows']:,} training rows of {data['name']}"
-    classes = f"; classes: {', '.join(map(str, result['classes']))}" if result["classes"] else ""
+    rows = f"{values['rows']:,} training rows of {data.name}"
+    classes = f"; classes: {', '.join(map(str, setup.classes))}" if setup.classes else ""
     columns = ", ".join(str(column["name"]) for column in facts["columns"]) or "the values of each row"
-    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    versions = ", ".join(f"{name} {version}" for name, version in setup.versions.items())
     lines = [
-        f"# Model of {data['target']}",
+        f"# Model of {data.target}",
         "",
-        f"Predicts {data['target']} ({result['task']}{classes}). Trained on {rows} by the tuning advisor "
-        f"{result['advisor']}.",
+        f"Predicts {data.target} ({setup.task}{classes}). Trained on {rows} by the tuning advisor "
+        f"{setup.advisor}.",
         "",
         "## How good it is",
         "",
         *(f"- {sentence}" for sentence in verdict(report, ())[:-1]),
         "",
-        *_scores(result),
+        *_scores(report),
         "## What it was trained on",
         "",
         f"- Columns: {columns}",
-        f"- Test rows: {result['test']['rows']:,} ({result['test']['origin']})",
-        f"- Seed {result['seed']}; {versions}",
+        f"- Test rows: {test.rows:,} ({test.origin})",
+        f"- Seed {setup.seed}; {versions}",
         "",
         "## Limits",
         "",
@@ -51,7 +51,7 @@ def model_card(recommendation: Mapping[str, Any], facts: Mapping[str, Any], repo
         "",
         "| Parameter | Value |",
         "|---|---|",
-        *(f"| {name} | {number(value)} |" for name, value in _configuration(result).items()),
+        *(f"| {name} | {number(value)} |" for name, value in _configuration(report.final).items()),
         "",
         "## How to use it",
         "",
@@ -65,17 +65,14 @@ def model_card(recommendation: Mapping[str, Any], facts: Mapping[str, Any], repo
     return "\n".join(lines)
 
 
-def _scores(result: Mapping[str, Any]) -> Sequence[str]:
+def _scores(report: RunReport) -> Sequence[str]:
     """The network beside the baselines on the test rows."""
-    entries = result["test"].get("results", ())
-    if not entries:
+    if not report.test.results:
         return ["No test rows.", ""]
-    score = "accuracy" if result["classes"] else "r2"
-    rows = [f"| {one['name']} | {one['loss']:.4g} | {one[score]:.4g} |" for one in entries]
-    return [f"| On the test rows | {result['loss']} | {score} |", "|---|---|---|", *rows, ""]
+    score = "accuracy" if report.setup.classes else "r2"
+    rows = [f"| {one.name} | {one.loss:.4g} | {getattr(one, score):.4g} |" for one in report.test.results]
+    return [f"| On the test rows | {report.setup.loss} | {score} |", "|---|---|---|", *rows, ""]
 
 
-def _configuration(result: Mapping[str, Any]) -> Mapping[str, Any]:
-    won = next(one for one in result["final"]["contenders"] if one["name"] == result["final"]["winner"])
-    configuration: Mapping[str, Any] = won["configurations"][0]
-    return configuration
+def _configuration(final: FinalReport) -> Configuration:
+    return final.contender(final.winner).configurations[0]

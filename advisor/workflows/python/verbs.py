@@ -191,31 +191,33 @@ def leaderboard(*runs: str | Path) -> pd.DataFrame:
     import pandas as pd
 
     from advisor.runs.folder import RunFolder
-    from advisor.workflows.python.run_result import load_run
+    from advisor.runs.remote import here
+    from advisor.runs.result import read_result
+    from advisor.tasks import task_of
 
     if not runs:
         raise UserError("name the runs to compare")
     rows, first = [], None
     for run in runs:
-        document = load_run(run).document
-        identity = RunFolder(load_run(run).folder).identity()
+        folder = RunFolder.open(here(run))
+        folder.need(folder.result, "train or tune it first")
+        report, identity = read_result(folder), folder.identity()
         first = first or identity
-        estimate, test = document["estimate"], (document["test"].get("results") or [{}])[0]
+        setup, estimate, own = report.setup, report.estimate, next(iter(report.test.results or ()), None)
         rows.append(
             {
                 "run": str(run),
-                "data": str(document["data"]["name"])
-                + ("" if identity.same_data(first) else " (other data)"),
-                "target": document["data"]["target"],
-                "rows": document["data"]["rows"],
-                "winner": document["final"]["winner"],
-                "loss": estimate["mean"],
-                "low": estimate["low"],
-                "high": estimate["high"],
-                "test": test.get("loss"),
-                "score": test.get("accuracy", test.get("r2")),
-                "trials": len((document.get("search") or {}).get("trials", ())),
-                "seconds": document["seconds"],
+                "data": str(setup.data.name) + ("" if identity.same_data(first) else " (other data)"),
+                "target": setup.data.target,
+                "rows": setup.data.rows,
+                "winner": report.final.winner,
+                "loss": estimate.mean,
+                "low": estimate.low,
+                "high": estimate.high,
+                "test": own.loss if own else None,
+                "score": getattr(own, task_of(setup.task).score) if own else None,
+                "trials": len(report.trials),
+                "seconds": report.seconds,
             }
         )
     return pd.DataFrame(rows).sort_values("loss", ignore_index=True)
