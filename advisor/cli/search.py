@@ -104,6 +104,7 @@ def finish(run: str, as_json: bool, **options: Any) -> None:
 @json_option
 def status(run: str, as_json: bool) -> None:
     """The state of the search in RUN: who drives it, what is done, what is running, the best so far."""
+    from advisor.documents import to_plain
     from advisor.runs.folder import RunFolder
     from advisor.runs.remote import url_or_path
     from advisor.workflows.status import read_status, status_in_words
@@ -111,7 +112,7 @@ def status(run: str, as_json: bool) -> None:
     folder = RunFolder.open(run)
     found = read_status(folder)
     if as_json:
-        echo_json({"run": url_or_path(folder), "done": found.done, **vars(found)})
+        echo_json({"run": url_or_path(folder), "done": found.done, **to_plain(found)})
     else:
         echo(*status_in_words(url_or_path(folder), found))
 

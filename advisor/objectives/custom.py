@@ -19,7 +19,7 @@ from advisor.files import move_folders
 from advisor.objectives.custom_final import hold_custom_final
 from advisor.objectives.final_jobs import FINAL_REPEATS
 from advisor.objectives.jobs import final_job, search_job
-from advisor.objectives.objective import FinalOutcome, FinalRequest, RunData, Trials
+from advisor.objectives.objective import FinalOutcome, FinalRequest, RunData, TrialSetup
 from advisor.objectives.sending import unsendable
 from advisor.objectives.trial import (
     ObjectiveData,
@@ -114,10 +114,10 @@ class CustomObjective:
                 "function into a module and give its name, package.module:function"
             ) from error
 
-    def trials(self, given: RunData) -> Trials:
+    def trials(self, given: RunData) -> TrialSetup:
         """Nothing is known of a user's training but what its trials show; in the final it takes as long."""
         seed = given.advice.reading.seed
-        return Trials(
+        return TrialSetup(
             job=lambda asked, place, kept: search_job(asked, seed, place),
             refuse=lambda asked: None,
             work=lambda asked: 0.0,

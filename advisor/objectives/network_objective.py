@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from advisor.executors.base import Factory
-from advisor.objectives.objective import FinalOutcome, FinalRequest, RunData, Trials
+from advisor.objectives.objective import FinalOutcome, FinalRequest, RunData, TrialSetup
 
 if TYPE_CHECKING:
     from advisor.runs.folder import RunFolder
@@ -53,7 +53,7 @@ class NetworkObjective:
     def sent(self) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def trials(self, given: RunData) -> Trials:
+    def trials(self, given: RunData) -> TrialSetup:
         from advisor.objectives.jobs import limited, search_job
         from advisor.objectives.networks import refusal, times_trained, training_sizing, training_work
 
@@ -64,7 +64,7 @@ class NetworkObjective:
             known = of_trial(configuration)
             return of_final(configuration) / known if known else int(configuration["final_members"])
 
-        return Trials(
+        return TrialSetup(
             job=lambda asked, place, kept: search_job(asked, seed, place, keep=kept),
             refuse=lambda asked: refusal(asked, train, facts, spanning=given.spanning),
             work=of_trial,

@@ -51,7 +51,7 @@ class RunData(AdvisedRows):
 
 
 @dataclass(frozen=True)
-class Trials:
+class TrialSetup:
     """What a search must know of an objective's trials.
 
     job: (configuration, place in the budget, whether its networks are kept) -> what is trained; those that
@@ -148,7 +148,7 @@ class Objective(Protocol):
     def sent(self) -> AbstractContextManager[None]:
         """While it is sent to workers: what of it cannot be is a UserError."""
 
-    def trials(self, given: RunData) -> Trials:
+    def trials(self, given: RunData) -> TrialSetup:
         """What the search must know of its trials."""
 
     def watch(self, given: RunData, tell: Listener, note: Callable[[str], None]) -> Listener:

@@ -15,6 +15,7 @@ from advisor.files import read_json
 from advisor.kinds import TaskName
 from advisor.runs.folder import RunFolder
 from advisor.search.curves import CurveDiagnosis, RangeChange
+from advisor.search.events import PlacedTrial as PlacedTrial
 
 RECOMMENDED = "recommendation"
 """Name of the recommendation among contenders, and origin of its trial."""
@@ -77,22 +78,6 @@ class MovedRange:
     words: str
     first: int
     last: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlacedTrial:
-    """Where a trial ran and when: seconds since the first trial was asked for, and bytes of the device,
-    expected and used at most. A trial that was run again is where it ran last. None is not known."""
-
-    number: int
-    began: float
-    ended: float
-    attempts: int | Unset = UNSET
-    worker: str
-    device: str
-    memory: float | None
-    peak_memory: float | None
-    micro_batch: int | Unset | None = UNSET
 
 
 @dataclass(frozen=True, kw_only=True)

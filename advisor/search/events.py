@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from advisor.documents import UNSET, Unset
 from advisor.errors import UserError
 from advisor.executors.base import Cause
 
@@ -154,3 +155,19 @@ class Progress:
 
 Listener = Callable[[SearchEvent, Progress], None]
 """Told every event of a search, and where it stands."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlacedTrial:
+    """Where a trial ran and when: seconds since the first trial was asked for, and bytes of the device,
+    expected and used at most. A trial that was run again is where it ran last. None is not known."""
+
+    number: int
+    began: float
+    ended: float
+    attempts: int | Unset = UNSET
+    worker: str
+    device: str
+    memory: float | None
+    peak_memory: float | None
+    micro_batch: int | Unset | None = UNSET

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
-from advisor.search.events import TrialEnd
+from advisor.search.events import PlacedTrial, TrialEnd
 from advisor.search.storage.journal import PLACE, VOID
 from advisor.spaces.aliases import values_of
 
@@ -97,13 +97,8 @@ def configuration_of(trial: FrozenTrial, space: SearchSpace) -> dict[str, Any]:
     return values_of(kept) if kept else space.suggest(FixedTrial(trial.params))
 
 
-def packing_of(trials: Iterable[FrozenTrial]) -> list[dict[str, Any]]:
-    """Which trial ran where and when: seconds since the first was asked for, and bytes of the device,
-    expected and used.
-
-    Read from the attributes that the search keeps. A trial that was run again is where it ran last.
-    None is not known.
-    """
+def packing_of(trials: Iterable[FrozenTrial]) -> list[PlacedTrial]:
+    """Which trial ran where and when, read from the attributes that the search keeps."""
     placed = [trial for trial in trials if trial.datetime_start is not None and "device" in trial.user_attrs]
     first = min((trial.datetime_start for trial in placed if trial.datetime_start), default=None)
     rows = []
@@ -111,16 +106,18 @@ def packing_of(trials: Iterable[FrozenTrial]) -> list[dict[str, Any]]:
         assert trial.datetime_start is not None and first is not None
         known = trial.user_attrs
         asked = (trial.datetime_start - first).total_seconds()
-        row = {name: known.get(name) for name in ("worker", "device", "memory", "peak_memory", "micro_batch")}
-        began, ended = round(asked + known["waited"], 3), round(asked + known["seconds"], 3)
         rows.append(
-            {
-                "number": trial.number,
-                "began": began,
-                "ended": ended,
-                "attempts": known.get("attempts", 1),
-                **row,
-            }
+            PlacedTrial(
+                number=trial.number,
+                began=round(asked + known["waited"], 3),
+                ended=round(asked + known["seconds"], 3),
+                attempts=known.get("attempts", 1),
+                worker=known["worker"],
+                device=known["device"],
+                memory=known.get("memory"),
+                peak_memory=known.get("peak_memory"),
+                micro_batch=known.get("micro_batch"),
+            )
         )
     return rows
 

@@ -19,13 +19,13 @@ from advisor.executors.base import Executor
 from advisor.facts.schema import MIN_SIDE
 from advisor.objectives.final_jobs import FINAL_MARGIN, FINALISTS
 from advisor.objectives.networks import refusal
-from advisor.objectives.objective import Objective, RunData, Trials
+from advisor.objectives.objective import Objective, RunData, TrialSetup
 from advisor.report.verdict import TIME_TOLERANCE
 from advisor.rules import shipped
 from advisor.rules.recommendation import library_default
 from advisor.runs.advice import Advice
 from advisor.runs.folder import RunFolder
-from advisor.runs.result import RECOMMENDED, MovedRange, PlacedTrial, SearchReport, TrialReport
+from advisor.runs.result import RECOMMENDED, MovedRange, SearchReport, TrialReport
 from advisor.search.adaptation import ADJUSTED, read_trial
 from advisor.search.curves import advice_of
 from advisor.search.driver import search
@@ -155,7 +155,7 @@ def plan_search(
 
 
 def _reserve(
-    done: Sequence[FrozenTrial], slots: int, time_limit: float, trials: Trials, space: Space
+    done: Sequence[FrozenTrial], slots: int, time_limit: float, trials: TrialSetup, space: Space
 ) -> float:
     """Seconds to keep for the final, as its contenders took in the search."""
     ranked = ranking(done)
@@ -207,7 +207,7 @@ def search_report(found: SearchResult, advice: Advice, requested: int) -> Search
         seconds=found.seconds,
         curve_advice=tuple(advice_of([read_trial(trial) for trial in trials])),
         adjustments=_adjustments(trials),
-        packing=tuple(PlacedTrial(**row) for row in packing_of(trials)),
+        packing=tuple(packing_of(trials)),
         importances=_importances(found),
     )
 

@@ -48,11 +48,28 @@ class SearchRequest:
 
 
 @dataclass(frozen=True)
+class BestTrial:
+    """The best complete trial."""
+
+    number: int
+    value: float
+    origin: str
+
+
+@dataclass(frozen=True)
+class TrialUnderWay:
+    """A trial that runs, with its last written epoch and loss; None before the first."""
+
+    number: int
+    origin: str
+    epoch: int
+    loss: float | None
+
+
+@dataclass(frozen=True)
 class Status:
     """driver: {"pid", "host", "since"} of who runs it.
     ends: how many finished trials ended how.
-    best: number, value and origin of the best complete trial.
-    running: number, origin, last written epoch and loss of each trial under way.
     seconds_left: of the search, when its trials go on taking what they took; None while nobody drives it, it
         was asked to stop, or none has ended."""
 
@@ -60,8 +77,8 @@ class Status:
     driver: dict[str, Any] | None
     trials: int | None
     ends: dict[str, int]
-    best: dict[str, Any] | None
-    running: list[dict[str, Any]]
+    best: BestTrial | None
+    running: list[TrialUnderWay]
     seconds_left: float | None
     winner: str | None
     storage: str | None
@@ -187,7 +204,7 @@ def read_status(run: RunFolder) -> Status:
     """Where the search stands; touches nothing."""
     request, driver = read_request(run), run.driver()
     result = read_result(run) if run.result.is_file() else None
-    ends, best, running = dict[str, int](), None, list[dict[str, Any]]()
+    ends, best, running = dict[str, int](), None, list[TrialUnderWay]()
     took: list[float] = []
     if run.has_search():
         from advisor.search.storage.journal import VOID
@@ -203,15 +220,12 @@ def read_status(run: RunFolder) -> Status:
                 epochs = sorted(trial.intermediate_values.items())
                 epoch, loss = epochs[-1] if epochs else (0, None)
                 origin = trial.user_attrs.get("origin", "search")
-                running.append({"number": trial.number, "origin": origin, "epoch": epoch, "loss": loss})
+                running.append(TrialUnderWay(trial.number, origin, epoch, loss))
         complete = [trial for trial in trials if trial.state.is_finished() and end_of(trial) == "complete"]
         if complete:
             first = min(complete, key=lambda trial: (trial.value, trial.number))
-            best = {
-                "number": first.number,
-                "value": first.value,
-                "origin": first.user_attrs.get("origin", "search"),
-            }
+            assert first.value is not None
+            best = BestTrial(first.number, first.value, first.user_attrs.get("origin", "search"))
     asked = request.trials if request else result.search.requested if result and result.search else None
     done = sum(count for end, count in ends.items() if end != "discarded")
     state: SearchState = "not searched"
@@ -245,12 +259,10 @@ def status_in_words(run: str, status: Status) -> list[str]:
             f"trials:  {status.done} of {'?' if status.trials is None else status.trials} done ({ends})"
         )
     if status.best:
-        lines.append(
-            f"best:    {status.best['value']:.4g} (trial {status.best['number']}, {status.best['origin']})"
-        )
+        lines.append(f"best:    {status.best.value:.4g} (trial {status.best.number}, {status.best.origin})")
     for one in status.running:
-        loss = "" if one["loss"] is None else f", loss {one['loss']:.4g}"
-        lines.append(f"running: trial {one['number']} ({one['origin']}), epoch {one['epoch']}{loss}")
+        loss = "" if one.loss is None else f", loss {one.loss:.4g}"
+        lines.append(f"running: trial {one.number} ({one.origin}), epoch {one.epoch}{loss}")
     if status.seconds_left is not None:
         search = (
             f"about {timedelta(seconds=round(status.seconds_left))} of search, then "
