@@ -17,7 +17,7 @@ Entry = Mapping[str, Any]
 SIDES = {
     "strength": "the stronger rule decided",
     "evidence": "the better evidence decided",
-    "undecided": "neither is stronger, so neither was followed",
+    "undecided": "neither is stronger, so neither was applied",
     "yours": "your own value stands",
 }
 
@@ -33,7 +33,7 @@ def paragraph(entry: Entry) -> str:
     for rule, steps in _by_rule(entry["steps"]):
         sentences.append(_step(rule, steps))
     if not entry["steps"]:
-        sentences.append("No rule has anything to say about it here.")
+        sentences.append("No rule applies to it here.")
     for other in entry["alternatives"]:
         sentences.append(f"Not {number(other['value'])}: {_ended(other['why_not'])}")
     for item in entry["contradictions"]:
@@ -105,15 +105,15 @@ def _moved(before: Entry, after: Entry) -> str:
     return (
         f" This moved it from {_state(before)} to {_state(after)}."
         if before != after
-        else " This agrees with what stood."
+        else " This agrees with the value so far."
     )
 
 
 def _flips(entry: Entry) -> str:
     if entry["yours"]:
-        return "It is your own value: no fact changes it."
+        return "You set this value, so no fact changes it."
     if not entry["flips"]:
-        return "No single change of a measured fact would give it another value."
+        return "No change of a single fact would change it."
     told = [
         f"{number(flip['value'])} if {flip['fact']} were {_fact(flip['at'])} instead of {_fact(flip['now'])}"
         for flip in entry["flips"]

@@ -27,7 +27,7 @@ def summary(
     values, data = facts["values"], recommendation["data"]
     head = [
         f"{data['name']}: {values['rows']:,} training rows, {described(values)}, "
-        f"target '{data['target']}' ({values['task']}); {values['rows_test']:,} rows set apart for the test",
+        f"target '{data['target']}' ({values['task']}); {values['rows_test']:,} test rows held out",
         *(["columns: " + ", ".join(_type_counts(facts["columns"]))] if facts["columns"] else []),
         *_network_lines(recommendation, values),
     ]

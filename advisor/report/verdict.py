@@ -34,15 +34,15 @@ def verdict(result: RunReport, findings: Sequence[Finding]) -> list[str]:
         use = _gain(final, loss)
     interval = f"{number(estimate.low)} to {number(estimate.high)}"
     expect = (
-        f"Expect {loss} {number(estimate.mean)} on {estimate.rows:,} new rows like these (90 % "
-        f"interval {interval})."
+        f"Expect {loss} {number(estimate.mean)} on {estimate.rows:,} new rows like these "
+        f"(90 % prediction interval {interval})."
     )
     test = result.test
     if test.results:
         own, *others = test.results
         expect = (
             f"On the {test.rows:,} test rows its {loss} is {number(own.loss)}{_score(own)}; "
-            f"90 % of such tests were expected within {interval}."
+            f"its 90 % prediction interval was {interval}."
         )
         incumbent = final.to_beat
         compared = _against(own, [o for o in others if o.name != incumbent], loss)
@@ -78,20 +78,20 @@ def _limits(result: RunReport) -> list[str]:
         )
     if final.confirmed is False:
         sentences.append(
-            "The model was not confirmed on fresh splits: the time limit left no time for a final."
+            "The model was not confirmed on fresh splits, because the time limit left no time for a final."
         )
     if fewer := final.fewer_networks:
         trained, wanted = fewer
         sentences.append(
-            f"For the time limit, the final trained {trained} network{'s' * (trained > 1)} per split, not "
-            f"{wanted}."
+            f"Because of the time limit, the final trained {trained} network{'s' * (trained > 1)} per split, "
+            f"not {wanted}."
         )
     if final.without_latest_rows:
         sentences.append(
             "The model has not seen the latest rows: training it again on all rows failed, or took too long."
         )
     if left_out := result.test.left_out:
-        sentences.append(f"Left out, for the time limit: the {' and the '.join(left_out)} baseline.")
+        sentences.append(f"Left out because of the time limit: the {' and the '.join(left_out)} baseline.")
     limit = result.time_limit
     if limit and over_limit(result.seconds, limit):
         over = result.seconds - limit
@@ -110,8 +110,8 @@ def advice_alone(findings: Sequence[Finding]) -> list[str]:
     """The verdict before anything is trained."""
     return [
         "Start with the configuration below: it is what the rules make of the measured data.",
-        "Nothing was trained yet, so no loss is promised; `advisor tune RUN` searches around it and "
-        "measures one.",
+        "Nothing was trained yet, so the loss is unknown. `advisor tune RUN` searches around it and "
+        "measures the loss.",
         _look_at(findings, None),
     ]
 
@@ -123,7 +123,7 @@ def _look_at(findings: Sequence[Finding], reading: CurveDiagnosis | None) -> str
         return f"Look at this first: {cut_middle(grave[0]['message'], 300)}{action}"
     if reading and reading.shape in ("diverging", "noisy", "improving", "slow", "under-fitting"):
         return f"Look at the learning curve: it {reading.words}."
-    return "Nothing in the data asks for your attention first."
+    return "The data need no attention first."
 
 
 def _reading(result: RunReport) -> CurveDiagnosis | None:
@@ -142,7 +142,7 @@ def _gain(final: FinalReport, loss: str) -> str:
         return f"Use {in_words(incumbent)}: {loss} {number(beaten.held_out_loss)} on held-out rows."
     if winner is beaten and incumbent == RECOMMENDED:
         return (
-            f"Tuning gained nothing over the recommendation ({final.reason}): it is kept, "
+            f"Tuning gained nothing over the recommendation ({final.reason}): keep it, "
             f"with {loss} {number(beaten.held_out_loss)} on held-out rows."
         )
     if winner is beaten:
@@ -153,7 +153,7 @@ def _gain(final: FinalReport, loss: str) -> str:
     chance = "beyond" if winner.difference and winner.difference.high < 0 else "within"
     return (
         f"Use the tuned model ({final.winner}): {loss} {number(winner.held_out_loss)} against "
-        f"{number(beaten.held_out_loss)} for {in_words(incumbent)} on rows that did not choose it, "
+        f"{number(beaten.held_out_loss)} for {in_words(incumbent)} on fresh rows, "
         f"{_less(winner.held_out_loss, beaten.held_out_loss)}, {chance} chance."
     )
 
@@ -180,4 +180,4 @@ def _against(own: ScoreReport, baselines: Sequence[ScoreReport], loss: str) -> s
             return f"The best baseline ({best.name}) has {both}: the network is ahead."
         case "better":
             return f"{NOT_A_NETWORK}: the {best.name} baseline has {both}."
-    return f"The {best.name} baseline is as good within chance, and simpler: it has {both}."
+    return f"The simpler {best.name} baseline is as good within chance: {both}."

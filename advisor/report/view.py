@@ -30,7 +30,7 @@ SHIFT_EFFECTS = {
     "psi": "PSI",
     "distance": "distance",
     "jensen_shannon": "Jensen-Shannon",
-    "new_level_share": "share of new levels",
+    "new_level_share": "share of unseen categories",
     "out_of_range_share": "share out of range",
 }
 

@@ -216,7 +216,7 @@ def repairs(data: AnyData) -> list[Finding]:
     if names := getattr(data, "ignored", ()):
         more = f" and {len(names) - NAMES_TOLD} more" if len(names) > NAMES_TOLD else ""
         message = (
-            f"Not used as values, for they hold texts or name the rows: "
+            f"Not used as values, because they hold texts or name the rows: "
             f"{', '.join(names[:NAMES_TOLD])}{more}."
         )
         told.append(Finding("info", "columns-ignored", message, columns=tuple(names)))

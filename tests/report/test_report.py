@@ -150,7 +150,7 @@ def test_every_section_is_there_in_order(tuned):
     assert "It would be" in page.text and "Source: " in page.text, "flips and references of the ledger"
     for words in (
         "expected calibration error",
-        "Too few trials to say",
+        "Too few trials for an estimate",
         "3 of 3 trials",
         "Confusions",
         "yours",
@@ -191,7 +191,7 @@ def test_where_and_when_trials_ran_is_drawn(tuned):
             **common,
         },
     ]
-    said = "in trials for 75 % of the time"
+    said = "workers were busy 75 % of the time"
     page = Page(html(recommendation, facts, result))
     assert said in page.text and said in markdown(recommendation, facts, result)
     drawn = {
@@ -202,7 +202,7 @@ def test_where_and_when_trials_ran_is_drawn(tuned):
     assert {"Which worker ran which trial", "Memory of the GPUs"} <= drawn
     assert "pid 2, n1 10.0.0.1 gpu 0" in page.text and "n1 10.0.0.1 gpu 0, expected" in page.text
     del result["search"]["packing"]
-    assert "in trials for" not in Page(html(recommendation, facts, result)).text, (
+    assert "workers were busy" not in Page(html(recommendation, facts, result)).text, (
         "a run of before it was kept"
     )
 

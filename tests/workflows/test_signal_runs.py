@@ -209,7 +209,7 @@ def test_a_regression_of_series(here):
     run = advisor.train("waves.npz", out="run", fixed=SMALL)
     assert run.document["task"] == "regression" and run.document["test"]["results"][0]["name"] == "network"
     assert advisor.load_model("run").predict(x).shape == (60,)
-    assert "rows that it got most wrong" in Path("run/report.html").read_text()
+    assert "rows with the largest errors" in Path("run/report.html").read_text()
 
 
 # ------------------------------------------------------------------ promises

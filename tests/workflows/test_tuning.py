@@ -257,7 +257,7 @@ def test_a_baseline_that_has_no_time_is_left_out_and_that_is_told(here, monkeypa
     assert result.document["test"]["left_out"] == ["linear", "gradient boosting"]
     assert {entry["name"] for entry in result.document["test"]["results"]} >= {"network", "majority or mean"}
     assert (
-        "Left out, for the time limit: the linear and the gradient boosting baseline"
+        "Left out because of the time limit: the linear and the gradient boosting baseline"
         in Path("run/report.html").read_text()
     )
 
