@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from advisor.checks.gradients import own_gradients
+from advisor.checks.preflight_result import Preflight, PreflightCheck, first_loss, no_leak
 from advisor.checks.subject import Subject, blank, contents, copies, meaningless
 from advisor.checks.throughput import device_bytes, edge, kept_bytes, knee, one_thread, rates
 from advisor.checks.tracing import FLOW, Trace, trace
@@ -49,16 +49,10 @@ OVERHEAD = 1.5
 """Time of an epoch beside that of its training steps as measured: shuffling, augmentation, validation."""
 FEWEST_ROWS = 100
 """Fewer than these say nothing about what can be learnt."""
-ZERO_TOLERANCE, DRAWN_TOLERANCE = 0.01, 0.5
-"""By how much the first loss may exceed a constant's, where the output layer
-starts at zero and where it is drawn."""
 BETTER = 2.0
 """Standard errors by which real inputs must beat blank ones."""
 LITTLE = 0.05
 """Share of its loss by which real inputs at least should beat blank ones; less, for sure, is a failure."""
-LEAK = 0.5
-"""Share of a constant's loss: with labels that mean nothing, validation rows get
-there only when they are known."""
 COPIES_SHARE = 0.01
 """Of the validation rows: fewer copies change no loss that anybody would notice."""
 LEAK_FEWEST = 6
@@ -67,58 +61,6 @@ LEAK_ROWS = 32
 """Training rows, and validation rows, that get labels without meaning."""
 SHARES = {"throughput": 0.2, "one-batch": 0.3, "inputs-count": 0.7, "no-leak": 0.3}
 """The first two of the time budget, the others of what they leave."""
-
-
-@dataclass(frozen=True)
-class PreflightCheck:
-    """One result.
-    passed: None when it could not be judged. cause and fix: of a failure, in words."""
-
-    check: str
-    passed: bool | None
-    words: str
-    numbers: Mapping[str, Any] = field(default_factory=dict)
-    cause: str = ""
-    fix: str = ""
-
-
-@dataclass(frozen=True)
-class Preflight:
-    """All results in the order in which they were made.
-    rows: training and validation rows that took part."""
-
-    checks: tuple[PreflightCheck, ...]
-    rows: tuple[int, int]
-    seconds: float
-
-    @property
-    def passed(self) -> bool:
-        """Whether no check failed; what could not be judged is no failure."""
-        return not self.failed
-
-    @property
-    def failed(self) -> tuple[PreflightCheck, ...]:
-        return tuple(check for check in self.checks if check.passed is False)
-
-    def to_dict(self) -> dict[str, Any]:
-        """All of it as plain data."""
-        return {"passed": self.passed, **asdict(self)}
-
-    def __str__(self) -> str:
-        marks = {True: "ok", False: "FAILED", None: "not judged"}
-        width = max(len(check.check) for check in self.checks)
-        lines = []
-        for check in self.checks:
-            lines.append(f"{marks[check.passed]:10}  {check.check:{width}}  {check.words}")
-            if check.passed is False:
-                lines += [f"{'':12}{'cause':{width}}  {check.cause}", f"{'':12}{'fix':{width}}  {check.fix}"]
-        rows = f"{self.rows[0]:,} training and {self.rows[1]:,} validation rows"
-        end = (
-            f"{len(self.failed)} of {len(self.checks)} checks failed"
-            if self.failed
-            else "nothing speaks against training"
-        )
-        return "\n".join([*lines, f"{end} ({rows}, {self.seconds:.0f} s)"])
 
 
 def preflight(
@@ -221,23 +163,6 @@ def check_first_loss(subject: Subject) -> PreflightCheck:
     return first_loss(
         loss, subject.constant_loss(rows[0].numpy()), zero=subject.configuration["output_init"] == "zero"
     )
-
-
-def first_loss(loss: float, expected: float, *, zero: bool) -> PreflightCheck:
-    """Judge the loss at initialization against that of a constant;
-    zero: whether the output layer starts at zero."""
-    numbers = {"loss": loss, "constant": expected}
-    words = f"before training the loss is {loss:.3g}; a constant's is {expected:.3g}"
-    tolerance = ZERO_TOLERANCE if zero else DRAWN_TOLERANCE
-    if loss <= expected * (1 + tolerance) + 1e-4 and (not zero or loss >= expected * (1 - tolerance) - 1e-4):
-        return PreflightCheck("first-loss", True, words, numbers)
-    cause = (
-        "the first outputs are not finite" if not np.isfinite(loss)
-        else "the output layer should start at the class shares (or the mean) and does not" if zero
-        else "the first outputs are large: training begins by unlearning them"
-    )  # fmt: skip
-    fix = "start the output layer at zero (--fixed output_init=zero), scale the inputs"
-    return PreflightCheck("first-loss", False, words, numbers, cause, fix)
 
 
 def first_pass(subject: Subject, network: Network | None = None) -> Trace:
@@ -610,34 +535,6 @@ def check_no_leak(subject: Subject, *, deadline: float, clock: Callable[[], floa
         if trained <= LEARNT * constant or clock() > deadline:
             break
     return no_leak(validated, trained, constant, copies=shared, epochs=epochs)
-
-
-def no_leak(validated: float, trained: float, constant: float, *, copies: int, epochs: int) -> PreflightCheck:
-    """Judge the validation and the training loss with labels that mean nothing against a constant's;
-    copies: how many validation rows have the inputs and the target of a training row."""
-    numbers = {
-        "validation": validated,
-        "training": trained,
-        "constant": constant,
-        "copies": copies,
-        "epochs": epochs,
-    }
-    words = (
-        f"labels that mean nothing: loss {validated:.3g} on validation rows, {trained:.3g} on training rows, "
-    )
-    words += f"a constant's {constant:.3g}"
-    if trained > LEAK * constant:
-        words += ": not even the training rows were learnt in the time; give more with --seconds"
-        return PreflightCheck("no-leak", None, words, numbers)
-    if validated > LEAK * constant:
-        return PreflightCheck("no-leak", True, words, numbers)
-    known = f" ({copies:,})" if copies else ""
-    return PreflightCheck(
-        "no-leak", False, words, numbers,
-        f"validation rows are among the training rows, or copies of them are{known}: the validation loss "
-        "promises too much",
-        "remove repeated rows, or keep rows that belong together on one side with --group-column",
-    )  # fmt: skip
 
 
 def leak_rows(subject: Subject) -> tuple[Split, int]:

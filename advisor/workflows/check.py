@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from advisor.checks.inspection import Inspection, inspect, load_module, load_own, random_input
-from advisor.checks.preflight import Preflight, preflight
+from advisor.checks.preflight import preflight
+from advisor.checks.preflight_result import Preflight
 from advisor.checks.repairing import RepairProposal, repair
 from advisor.checks.subject import Subject
 from advisor.errors import UserError, did_you_mean

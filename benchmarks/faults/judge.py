@@ -175,10 +175,6 @@ def judge(args: argparse.Namespace) -> None:
             keep(path, rows[-1])
     print(table(rows))
     print("\n".join(wrong([r for r in rows if args.all or not r["held_back"]])))
-    if not args.only:
-        (RESULTS / f"faults-{args.debugger}.md").write_text(
-            f"# Faults, judged by {args.debugger}\n\n{table(rows)}\n"
-        )
 
 
 ABOUT = """# Faults in training code, and who finds them

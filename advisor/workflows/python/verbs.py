@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from advisor.checks.inspection import Inspection
-    from advisor.checks.preflight import Preflight
+    from advisor.checks.preflight_result import Preflight
     from advisor.exporting.formats import Exported
     from advisor.facts.schema import FactSpec
     from advisor.rules.book import Checked, ExampleResult
