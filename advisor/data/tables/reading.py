@@ -22,7 +22,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -550,14 +550,14 @@ def _read_text(path: Path, text: str, name: str, data: bytes | None, head: bytes
         try:
             if b"\r" in head and b"\n" not in head:
                 data = (path.read_bytes() if data is None else data).replace(b"\r", b"\n")
-            return _read_csv(path, text, name, data, head)
+            return _read_csv(path, text, name, data)
         except _NotUnicode:
             if form.encoding is not None and not form.remembered:
                 raise UserError(
                     f"{text} is not in UTF-8 throughout; leave the encoding out, and it is found out"
                 ) from None
     content, encoding, told = _transcoded(path.read_bytes() if data is None else data, encoding, text, form)
-    read = _read_csv(path, text, name, content, content[:_HEAD_BYTES])
+    read = _read_csv(path, text, name, content)
     return replace(read, encoding=encoding, told=told | read.told)
 
 
@@ -592,47 +592,106 @@ def unicode_text(content: bytes, text: str, form: FileForm) -> str:
     ].decode()
 
 
-def _read_csv(path: Path, text: str, name: str, data: bytes | None, head: bytes, above: int = 0) -> Source:
-    """above: lines that were cut off before the data, for the numbers in messages. Raises _NotUnicode."""
-    notes: dict[str, int] = {}
+@dataclass(frozen=True)
+class _CsvText:
+    """A CSV as it is about to be read.
+
+    content: all of it, mapped where nothing was repaired. own: the file's, unchanged.
+    above: lines that were cut off before it, for the numbers in messages and the note.
+    """
+
+    content: bytes | mmap.mmap
+    text: str
+    own: bool
+    above: int = 0
+
+    @cached_property
+    def quotes(self) -> int:
+        return _count(self.content, b'"') if self.content.find(b'"') >= 0 else 0
+
+    @cached_property
+    def head(self) -> bytes:
+        return self.content[:_HEAD_BYTES]
+
+    @cached_property
+    def dialect(self) -> _Dialect:
+        return _sniffed(self.head, self.text, len(self.content) > _HEAD_BYTES)
+
+    def repaired(self, content: bytes, cut_lines: int = 0) -> _CsvText:
+        """The same with other content, of which so many lines are gone."""
+        return _CsvText(content, self.text, own=False, above=self.above + cut_lines)
+
+
+def _without_remarks(csv_text: _CsvText) -> _CsvText | None:
+    """Lines of a bar and a remark before the table (see _COMMENTS)."""
+    remarks = re.match(_COMMENTS, csv_text.content)
+    if remarks is None:
+        return None
+    return csv_text.repaired(csv_text.content[remarks.end() :], remarks[0].count(b"\n"))
+
+
+def _without_blank_lines(csv_text: _CsvText) -> _CsvText | None:
+    """Polars would make rows of them; inside quotes they are text."""
+    if csv_text.quotes or not re.search(rb"\n\r?\n", csv_text.content):
+        return None
+    return csv_text.repaired(re.sub(rb"\n(\r?\n)+", b"\n", csv_text.content[:]))
+
+
+def _with_tabs(csv_text: _CsvText) -> _CsvText | None:
+    """Columns that blanks align."""
+    if len(csv_text.dialect.names) > 1 or csv_text.quotes or not _is_aligned(csv_text.head):
+        return None
+    tabbed = re.sub(rb"[ \t]+", b"\t", csv_text.content[:].strip(b" \t"))
+    return csv_text.repaired(re.sub(rb"[ \t]*(\r?\n)[ \t]*", rb"\1", tabbed))
+
+
+def _without_title(csv_text: _CsvText) -> _CsvText | None:
+    """Lines of a title above the header."""
+    dialect = csv_text.dialect
+    if not dialect.above:
+        return None
+    return csv_text.repaired(csv_text.content[dialect.above_bytes :], dialect.above)
+
+
+_REPAIRS = (_without_remarks, _without_blank_lines, _with_tabs, _without_title)
+"""What may stand in the way of reading a CSV. The first that applies is made, until none does."""
+
+
+def _read_csv(path: Path, text: str, name: str, data: bytes | None) -> Source:
+    """data: the content where that is not the file's. Raises _NotUnicode."""
     with contextlib.ExitStack() as stack:
         content = data if data is not None else stack.enter_context(_mapped(path))
         if (position := content.find(b"\0")) >= 0:
             raise UserError(f"{text} has a NUL byte at offset {position:,}: it is damaged, or no text file")
-        if comments := re.match(_COMMENTS, content):
-            data = content[comments.end() :]
-            read = _read_csv(path, text, name, data, data[:_HEAD_BYTES], above + comments[0].count(b"\n"))
-            return read.noting("lines_above_header", comments[0].count(b"\n"))
-        quotes = _count(content, b'"') if content.find(b'"') >= 0 else 0
-        if not quotes and re.search(rb"\n\r?\n", content):  # blank lines: polars would make rows of them
-            content = data = re.sub(rb"\n(\r?\n)+", b"\n", content[:])
-        dialect = _sniffed(content[:_HEAD_BYTES], text, len(content) > _HEAD_BYTES)
-        if len(dialect.names) == 1 and not quotes and _is_aligned(content[:_HEAD_BYTES]):
-            data = re.sub(
-                rb"[ \t]*(\r?\n)[ \t]*", rb"\1", re.sub(rb"[ \t]+", b"\t", content[:].strip(b" \t"))
-            )
-            return _read_csv(path, text, name, data, data[:_HEAD_BYTES], above)
-        if dialect.above:
-            data = content[dialect.above_bytes :]
-            read = _read_csv(path, text, name, data, data[:_HEAD_BYTES], above + dialect.above)
-            return read.noting("lines_above_header", dialect.above)
+        csv_text = _CsvText(content, text, own=data is None)
+        while (repaired := next(filter(None, (repair(csv_text) for repair in _REPAIRS)), None)) is not None:
+            csv_text = repaired
+        dialect = csv_text.dialect
         if len(dialect.names) > MAX_COLUMNS:
             raise UserError(
                 f"{text} has more than {MAX_COLUMNS:,} columns, the most that are read; is it transposed?"
             )
-        try:
-            frame = _fast(data if data is not None else path, dialect) if quotes % 2 == 0 else None
-        except _POLARS_ERRORS as error:
-            if "utf-8" in str(error):
-                raise _NotUnicode from error
-            if len(content) > SLOW_BYTES:
-                raise UserError(f"{text} cannot be read as CSV: {shown(error, 160)}") from error
-            frame = None
-        if frame is None or _has_short_rows(content, frame, dialect, quotes):
-            frame = _slow(content[:], dialect, text, above)
+        where = path if csv_text.own else csv_text.content[:]
+        frame = _parsed(csv_text, where)
+    notes = {"lines_above_header": csv_text.above} if csv_text.above else {}
     frame = _without_repeated_headers(frame, dialect.names, notes)
-    texts = partial(_one_as_text, path if data is None else data, dialect)
+    texts = partial(_one_as_text, where, dialect)
     return replace(_checked(frame, dialect.names, name, text, notes), texts=texts)
+
+
+def _parsed(csv_text: _CsvText, where: Path | bytes) -> pl.DataFrame:
+    """By polars; where that fails, or fills rows that are too short in silence, by the patient reader."""
+    try:
+        frame = _fast(where, csv_text.dialect) if csv_text.quotes % 2 == 0 else None
+    except _POLARS_ERRORS as error:
+        if "utf-8" in str(error):
+            raise _NotUnicode from error
+        if len(csv_text.content) > SLOW_BYTES:
+            raise UserError(f"{csv_text.text} cannot be read as CSV: {shown(error, 160)}") from error
+        frame = None
+    if frame is None or _has_short_rows(csv_text.content, frame, csv_text.dialect, csv_text.quotes):
+        return _slow(csv_text.content[:], csv_text.dialect, csv_text.text, csv_text.above)
+    return frame
 
 
 def _refuse_other_formats(text: str, head: bytes) -> None:
