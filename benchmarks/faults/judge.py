@@ -203,8 +203,9 @@ look at the set-up and 40 steps; torcheck 1.0.1 watches 40 steps for parameters 
 none, which is all it is made for. TrainCheck 0.2.0 installs, but infers invariants from a traced run of a script of its
 own, so that it cannot be asked about these programs.
 """
-LOOKED = """The held-back rows were looked at for the first time on 2026-11-28, when the rules of the inspection were done; what
-was changed after that (rows of a batch are shuffled before a short training) was found by a test, not by them.
+LOOKED = """The held-back rows were looked at by name for the first time on 2026-11-28, when the rules of the inspection were
+done; their totals were printed with every run before. What was changed after that (rows of a batch are shuffled before a
+short training, one more view that bends nothing) was found by tests, not by them.
 """
 
 
