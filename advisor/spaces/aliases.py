@@ -125,9 +125,10 @@ def values_of(configuration: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def words_of_today(text: str) -> str:
-    """A text, such as that of a space, with every quoted word that is an old one of a value or a rule in
-    today's word; two that differ in nothing else become equal."""
+    """The text of a space's ``to_dict`` with every quoted word that is an old one of a value or a rule in
+    today's word, and without meanings, which are prose; two that differ in nothing else become equal."""
     words = {old: new for one in (RULES, *VALUES.values()) for old, new in one.items()}
+    text = re.sub(r"""'meaning': (?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")""", "", text)
     return re.sub(r"""(["'])([\w-]+)\1""", lambda m: f"{m[1]}{words.get(m[2], m[2])}{m[1]}", text)
 
 
