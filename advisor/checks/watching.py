@@ -150,8 +150,12 @@ class Watch:
     def after_step(self, loss: Tensor | float) -> None:
         """Tell a step that no hook can see (a framework's own optimizer), with its loss."""
         self._losses.append(loss.detach() if isinstance(loss, Tensor) else float(loss))
-        self._step_begins()
-        self._step_ended()
+        recorder = self._stop_recording()
+        if recorder is not None and self._output is not None:
+            self._judge_trace(recorder)
+        self._step_ended()  # against the weights after the step before
+        if self._looks() or self.steps == FIRST:
+            self._before = [(n, p.detach().clone()) for n, p in _weights(self.model)]
 
     # ---------------------------------------------------------------------------------------------- one step
 
