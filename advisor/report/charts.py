@@ -236,7 +236,7 @@ def spark(counts: Sequence[float]) -> str:
 
 
 def _figure(height: float = 3.0) -> tuple[Any, Any]:
-    _keep_out_of_the_home()
+    keep_out_of_the_home()
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, height), layout="constrained")
@@ -251,7 +251,7 @@ def _figure(height: float = 3.0) -> tuple[Any, Any]:
 
 
 @lru_cache
-def _keep_out_of_the_home() -> tempfile.TemporaryDirectory[str] | None:
+def keep_out_of_the_home() -> tempfile.TemporaryDirectory[str] | None:
     """matplotlib keeps a list of fonts in the home, unless it is told of another
     place: ours goes with the process."""
     if "MPLCONFIGDIR" in os.environ or (Path.home() / ".cache" / "matplotlib").is_dir():
