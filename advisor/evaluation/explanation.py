@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from advisor.dataset import MISSING, Dataset, Features, Signals
+from advisor.evaluation.judgement import Dependence, Explanation, Importance, Slice
 from advisor.tasks import Scores
 
 Predict = Callable[[Features | Signals], Scores]
@@ -39,61 +40,6 @@ this share."""
 MOST_SLICES = 3
 PATCHES = 8
 """An image is covered by a patch at so many places along each side; a series at twice as many."""
-
-
-@dataclass(frozen=True)
-class Importance:
-    """How much the loss rises when a column is shuffled (Breiman 2001; Fisher, Rudin and Dominici 2019).
-
-    mean: the rise of the mean loss; low, high: its 90 % interval over the rows.
-    """
-
-    name: str
-    mean: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Dependence:
-    """What is predicted on average if all rows had one value of a column (Friedman 2001).
-
-    at: the values, numbers in ascending order or categories, the most frequent first.
-    predicted: name of what is predicted (a class, or "" for a number) -> its mean at each value.
-    """
-
-    name: str
-    at: tuple[float | str, ...]
-    predicted: dict[str, tuple[float, ...]]
-
-
-@dataclass(frozen=True)
-class Slice:
-    """Rows that are told by a few conditions, and how wrong the model is there.
-
-    rows, loss, overall: of rows that did not choose the conditions; error: the standard error of
-    loss - overall.
-    """
-
-    conditions: tuple[str, ...]
-    rows: int
-    loss: float
-    overall: float
-    error: float
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """All of it, for a page; parts that do not apply, or for which there was no time, are empty."""
-
-    rows: int
-    importances: tuple[Importance, ...] = ()
-    dependences: tuple[Dependence, ...] = ()
-    slices: tuple[Slice, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """For result.json."""
-        return asdict(self)
 
 
 def explain(

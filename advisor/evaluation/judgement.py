@@ -125,3 +125,54 @@ class Diagnosis:
     residual_quantiles: tuple[float, float, float, float, float] | Unset = UNSET
     pairs: tuple[tuple[float, float], ...] | Unset = UNSET
     residual_histogram: ResidualHistogram | Unset = UNSET
+
+
+@dataclass(frozen=True)
+class Importance:
+    """How much the loss rises when a column is shuffled (Breiman 2001; Fisher, Rudin and Dominici 2019).
+
+    mean: the rise of the mean loss; low, high: its 90 % interval over the rows.
+    """
+
+    name: str
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Dependence:
+    """What is predicted on average if all rows had one value of a column (Friedman 2001).
+
+    at: the values, numbers in ascending order or categories, the most frequent first.
+    predicted: name of what is predicted (a class, or "" for a number) -> its mean at each value.
+    """
+
+    name: str
+    at: tuple[float | str, ...]
+    predicted: Mapping[str, tuple[float, ...]]
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Rows that are told by a few conditions, and how wrong the model is there.
+
+    rows, loss, overall: of rows that did not choose the conditions; error: the standard error of
+    loss - overall.
+    """
+
+    conditions: tuple[str, ...]
+    rows: int
+    loss: float
+    overall: float
+    error: float
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """All of it, for a page; parts that do not apply, or for which there was no time, are empty."""
+
+    rows: int
+    importances: tuple[Importance, ...] = ()
+    dependences: tuple[Dependence, ...] = ()
+    slices: tuple[Slice, ...] = ()

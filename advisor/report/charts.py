@@ -13,7 +13,7 @@ from typing import Any
 
 from advisor.evaluation.judgement import CalibrationBin
 from advisor.report.network import LayerView
-from advisor.runs.result import RECOMMENDED, PlacedTrial, TrialReport
+from advisor.runs.result import RECOMMENDED, PlacedTrial
 
 MOST_CURVES = 8
 MOST_BARS = 12
@@ -25,30 +25,6 @@ REFERENCES = (RECOMMENDED, "library default")
 _INK = "#010203"
 """Drawn where the page's text colour belongs; replaced by currentColor, which follows light and dark."""
 _ACCENT, _MUTED = "#3b76c4", "#9a9a9a"
-
-
-def history(trials: Sequence[TrialReport], loss: str) -> str:
-    """Value of each finished trial in order, the best so far, and the
-    recommendation and the default as lines."""
-    done = [(t.number, t.value) for t in trials if t.value is not None and t.end == "complete"]
-    if not done:
-        return ""
-    figure, axes = _figure()
-    numbers, values = [n for n, _ in done], [v for _, v in done]
-    best = [min(values[: i + 1]) for i in range(len(values))]
-    axes.scatter(numbers, values, s=14, color=_MUTED, label="trial")
-    axes.step(numbers, best, where="post", color=_ACCENT, label="best so far")
-    for trial in trials:
-        if trial.origin in REFERENCES and trial.value is not None:
-            style = "--" if trial.origin == RECOMMENDED else ":"
-            axes.axhline(trial.value, linestyle=style, linewidth=1, color=_INK, label=trial.origin)
-    ordered = sorted(values)
-    # one bad trial must not press all others into a line
-    axes.set_ylim(top=ordered[min(len(ordered) - 1, int(0.9 * len(ordered)))] * 1.1 + 1e-12)
-    axes.set_xlabel("trial")
-    axes.set_ylabel(f"validation {loss}, lower is better")
-    axes.legend(frameon=False, fontsize=8, loc="upper right")
-    return _svg(figure, "Optimisation history")
 
 
 def curves(lines: Mapping[str, Sequence[tuple[float, float]]], loss: str) -> str:

@@ -14,7 +14,7 @@ from advisor import __version__
 from advisor.documents import to_plain
 from advisor.evaluation.judgement import Diagnosis
 from advisor.files import FORMAT, write_json, write_text
-from advisor.report import charts
+from advisor.report import charts, plots
 from advisor.report.verdict import BEYOND_CHANCE
 from advisor.report.view import RunDocument, shown_trials, view_of, winners
 from advisor.report.wording import (
@@ -32,6 +32,8 @@ from advisor.runs.folder import RunFolder
 from advisor.runs.result import RECOMMENDED, PlacedTrial, RunReport, SearchReport, read_result
 from advisor.tasks import task_of
 
+MOST_IMPORTANT = 15
+"""Columns whose importance is drawn."""
 CHARTS = (
     "target",
     "fields",
@@ -40,6 +42,11 @@ CHARTS = (
     "memory",
     "curves",
     "importances",
+    "parallel",
+    "roc",
+    "precision_recall",
+    "pairs",
+    "uses",
     "final",
     "test",
     "calibration",
@@ -73,8 +80,13 @@ def render_html(
     environment.filters |= _filters() | {
         "spark": lambda counts: Markup(charts.spark(counts)),
         "lines": lambda series: Markup(charts.lines(series)),
+        "heat": lambda heat: Markup(plots.heat_overlay(heat)),
     }
     view = view_of(recommendation, facts, result, ledger)
+    small = {
+        name: [(title, Markup(svg)) for title, svg in some if svg]
+        for name, some in _small_charts(result).items()
+    }
     drawn = dict.fromkeys(CHARTS, Markup(""))  # what could not be drawn is empty, and the page says so
     drawn |= {name: Markup(svg) for name, svg in _charts(result, facts).items()}
     if network := view.network:
@@ -83,6 +95,7 @@ def render_html(
         **vars(view),
         version=__version__,
         charts=drawn,
+        small=small,
         script=Markup(script),
         digest=digest,
         whole=lambda text: Markup(escape(text)),
@@ -168,7 +181,10 @@ def _charts(result: RunReport | None, facts: RunDocument) -> dict[str, str]:
     drawn["test"] = charts.difference_chart(
         [(n, d.mean, d.standard_error) for n, d in tested], loss, BEYOND_CHANCE
     )
-    return drawn | _prediction_charts(result.test.predictions or Diagnosis())
+    if result.test.explanation:
+        rows = [(one.name, one.mean, one.low, one.high) for one in result.test.explanation.importances]
+        drawn["uses"] = plots.importance_plot(rows[:MOST_IMPORTANT], loss)
+    return drawn | _prediction_charts(result)
 
 
 def _training_chart(result: RunReport, loss: str) -> dict[str, str]:
@@ -181,7 +197,8 @@ def _search_charts(search: SearchReport, loss: str) -> dict[str, str]:
     pruned = {trial.number for trial in search.trials if trial.end == "pruned"}
     drawn = {name: trial.curve for name, trial in shown_trials(search).items()}
     return {
-        "history": charts.history(search.trials, loss),
+        "history": plots.history_plot(_drawn_trials(search), loss),
+        "parallel": plots.parallel_plot(_drawn_trials(search), _varied(search), loss),
         "packing": charts.packing(placed, pruned),
         "memory": charts.memory_chart(placed),
         "curves": charts.curves(drawn, loss),
@@ -191,14 +208,54 @@ def _search_charts(search: SearchReport, loss: str) -> dict[str, str]:
     }
 
 
-def _prediction_charts(predictions: Diagnosis) -> dict[str, str]:
-    drawn = {}
+def _drawn_trials(search: SearchReport) -> list[plots.DrawnTrial]:
+    return [
+        plots.DrawnTrial(trial.number, trial.origin, trial.end, trial.value, trial.configuration)
+        for trial in search.trials
+    ]
+
+
+def _varied(search: SearchReport) -> list[str]:
+    """The parameters that differ between trials, the most important first."""
+    names = {name for trial in search.trials for name in trial.configuration}
+    varied = [n for n in sorted(names) if len({str(t.configuration.get(n)) for t in search.trials}) > 1]
+    return sorted(varied, key=lambda name: -search.importances.get(name, 0.0))
+
+
+def _small_charts(result: RunReport | None) -> dict[str, list[tuple[str, str]]]:
+    """Charts that stand side by side, each with its title: slices of the search, partial dependences."""
+    drawn: dict[str, list[tuple[str, str]]] = {"slices": [], "dependences": []}
+    if result is None:
+        return drawn
+    if result.search:
+        trials = _drawn_trials(result.search)
+        drawn["slices"] = plots.slice_plots(trials, _varied(result.search), result.setup.loss)
+    if result.test.explanation:
+        target = str(result.setup.data.target or "prediction")
+        drawn["dependences"] = [
+            (one.name, plots.dependence_plot(one.name, one.at, one.predicted, target))
+            for one in result.test.explanation.dependences
+        ]
+    return drawn
+
+
+def _prediction_charts(result: RunReport) -> dict[str, str]:
+    predictions, drawn = result.test.predictions or Diagnosis(), {}
+    if found := predictions.curves:
+        at = found.at
+        labels = ("ROC curve", "false positive rate", "recall")
+        drawn["roc"] = plots.curve_plot(found.roc, (at.false_positive_rate, at.recall), labels, None)
+        used = None if at.precision is None else (at.recall, at.precision)
+        labels = ("Precision-recall curve", "recall", "precision")
+        drawn["precision_recall"] = plots.curve_plot(found.pr, used, labels, found.share)
+    if predictions.pairs:
+        drawn["pairs"] = plots.pairs_plot(predictions.pairs, str(result.setup.data.target or "target"))
     if predictions.calibration:
         drawn["calibration"] = charts.reliability(predictions.calibration.bins)
-    if found := predictions.residual_histogram:
-        beyond = found.below + found.above
+    if bars := predictions.residual_histogram:
+        beyond = bars.below + bars.above
         label = "prediction minus truth" + (f"; {beyond:,} rows lie beyond" if beyond else "")
-        drawn["residuals"] = charts.histogram(found.low, found.high, found.counts, label, "Residuals")
+        drawn["residuals"] = charts.histogram(bars.low, bars.high, bars.counts, label, "Residuals")
     return drawn
 
 

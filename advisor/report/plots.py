@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from advisor.report.charts import keep_out_of_the_home
+from advisor.report.charts import REFERENCES, keep_out_of_the_home
+from advisor.report.wording import bounded
 
 WIDTH, HEIGHT = 640, 280
 LEFT, RIGHT, TOP, BOTTOM = 62, 16, 14, 42
@@ -97,16 +98,16 @@ class Frame:
         middle = (LEFT + self.width - RIGHT) / 2
         down = (TOP + self.height - BOTTOM) / 2
         labels = (
-            f'<text x="{middle}" y="{self.height - 6}" text-anchor="middle">{escape(self.x.label)}</text>'
+            f'<text x="{middle}" y="{self.height - 6}" text-anchor="middle">{_text(self.x.label)}</text>'
             f'<text transform="translate(13 {down}) rotate(-90)" text-anchor="middle">'
-            f"{escape(self.y.label)}</text>"
+            f"{_text(self.y.label)}</text>"
         )
         return _svg(title, self.width, self.height, [*lines, labels, *marks])
 
 
 @dataclass(frozen=True)
 class DrawnTrial:
-    """A trial as charts need it. value: None where it has no loss; values: those of the parameters that vary."""
+    """A trial as charts need it. value: None where it has no loss; values: those of its parameters."""
 
     number: int
     origin: str
@@ -115,10 +116,15 @@ class DrawnTrial:
     values: Mapping[str, float | str | bool | None]
 
     @property
+    def is_reference(self) -> bool:
+        """Whether everything is compared with it."""
+        return self.origin in REFERENCES
+
+    @property
     def tip(self) -> str:
         """What is said when it is pointed at."""
         loss = "no loss" if self.value is None else _number(self.value)
-        name = "" if self.origin == "sampler" else f" ({self.origin})"
+        name = f" ({self.origin})" if self.is_reference else ""
         return f"trial {self.number}{name}: {loss}, {self.end}"
 
 
@@ -136,12 +142,12 @@ def history_plot(trials: Sequence[DrawnTrial], loss: str) -> str:
     x = Axis(-0.5, max(trial.number for trial in there) + 0.5, "trial", integer=True)
     frame, marks, best = Frame(x, y), [], math.inf
     for trial in done:
-        if trial.origin != "sampler" and trial.value is not None:
+        if trial.is_reference and trial.value is not None:
             _, at = frame.at(0, trial.value)
             marks.append(
                 f'<path class="reference" d="M{LEFT} {at:.1f}H{WIDTH - RIGHT}"/>'
                 f'<text class="small" x="{WIDTH - RIGHT}" y="{at - 3:.1f}" text-anchor="end">'
-                f"{escape(trial.origin)}</text>"
+                f"{_text(trial.origin)}</text>"
             )
     steps = []
     for trial in done:
@@ -177,17 +183,17 @@ def parallel_plot(trials: Sequence[DrawnTrial], parameters: Sequence[str], loss:
         path = "M" + "L".join(f"{x:.1f} {height - 50 - (height - 90) * up:.1f}" for x, up in points)
         kind = "line top" if rank >= 0.9 * len(done) else "line"
         marks.append(
-            f'<path class="{kind}" d="{path}" data-tip="{escape(trial.tip)}" data-trial="{trial.number}"/>'
+            f'<path class="{kind}" d="{path}" data-tip="{_text(trial.tip)}" data-trial="{trial.number}"/>'
         )
     for i, name in enumerate([*names, "loss"]):
         x, label = LEFT + i * gap, f"{loss} (at most the worst tenth)" if name == "loss" else name
         low, high = scales[name].ends
         marks.append(
             f'<path class="axis" d="M{x:.1f} 40V{height - 50}"/>'
-            f'<text class="small" x="{x:.1f}" y="32" text-anchor="middle">{escape(high)}</text>'
-            f'<text class="small" x="{x:.1f}" y="{height - 36}" text-anchor="middle">{escape(low)}</text>'
+            f'<text class="small" x="{x:.1f}" y="32" text-anchor="middle">{_text(high)}</text>'
+            f'<text class="small" x="{x:.1f}" y="{height - 36}" text-anchor="middle">{_text(low)}</text>'
             f'<text class="small" x="{x:.1f}" y="{height - 20 + 12 * (i % 2)}" text-anchor="middle">'
-            f"{escape(loss if name == 'loss' else name)}<title>{escape(label)}</title></text>"
+            f"{_text(loss if name == 'loss' else name)}<title>{_text(label)}</title></text>"
         )
     return _svg("Parameters and loss of each trial", WIDTH, height, marks)
 
@@ -276,12 +282,13 @@ def importance_plot(rows: Sequence[tuple[str, float, float, float]], loss: str) 
         left, right = sorted((x(0.0), x(mean)))
         short = name if len(name) <= 26 else f"{name[:25]}…"
         marks.append(
-            f'<g data-tip="{escape(tip)}"><text x="{wide - 8}" y="{y + 9}" text-anchor="end">'
-            f"{escape(short)}</text>"
+            f'<g data-tip="{_text(tip)}"><text x="{wide - 8}" y="{y + 9}" text-anchor="end">'
+            f"{_text(short)}</text>"
             f'<rect class="bar-mark" x="{left:.1f}" y="{y}" width="{max(1, right - left):.1f}" height="12"/>'
             f'<path class="whisker" d="M{x(low):.1f} {y + 6}H{x(high):.1f}"/></g>'
         )
-    label = f'<text x="{(wide + WIDTH) / 2}" y="{height - 6}" text-anchor="middle">{escape(axis.label)}</text>'
+    middle = (wide + WIDTH) / 2
+    label = f'<text x="{middle}" y="{height - 6}" text-anchor="middle">{_text(axis.label)}</text>'
     return _svg("Permutation importance", WIDTH, height, [*marks, label])
 
 
@@ -363,7 +370,7 @@ def _named_ticks(frame: Frame, names: Sequence[str], marks: Sequence[str], title
         short = name if len(name) <= 10 else f"{name[:9]}…"
         labels.append(
             f'<text class="small" x="{x:.1f}" y="{y + 12:.1f}" text-anchor="end" '
-            f'transform="rotate(-30 {x:.1f} {y + 12:.1f})">{escape(short)}</text>'
+            f'transform="rotate(-30 {x:.1f} {y + 12:.1f})">{_text(short)}</text>'
         )
     grid = []
     for tick in frame.y.ticks():
@@ -375,14 +382,19 @@ def _named_ticks(frame: Frame, names: Sequence[str], marks: Sequence[str], title
     down = (TOP + frame.height - BOTTOM) / 2
     label = (
         f'<text transform="translate(13 {down}) rotate(-90)" text-anchor="middle">'
-        f"{escape(frame.y.label)}</text>"
+        f"{_text(frame.y.label)}</text>"
     )
     return _svg(title, frame.width, frame.height, [*grid, *labels, label, *marks])
 
 
 def _dot(x: float, y: float, kind: str, tip: str, trial: int | None) -> str:
     joined = "" if trial is None else f' data-trial="{trial}"'
-    return f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="4" data-tip="{escape(tip)}"{joined}/>'
+    return f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="4" data-tip="{_text(tip)}"{joined}/>'
+
+
+def _text(words: str) -> str:
+    """Text of the data in a drawing: no markup, bounded, nothing invisible."""
+    return escape(bounded(words))
 
 
 def _number(value: float) -> str:
@@ -394,6 +406,6 @@ def _number(value: float) -> str:
 def _svg(title: str, width: int, height: int, marks: Sequence[str]) -> str:
     inner = "".join(marks)
     return (
-        f'<svg class="plot" role="img" aria-label="{escape(title)}" viewBox="0 0 {width} {height}" '
+        f'<svg class="plot" role="img" aria-label="{_text(title)}" viewBox="0 0 {width} {height}" '
         f'style="max-width:{width}px">{inner}</svg>'
     )

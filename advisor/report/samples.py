@@ -11,11 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advisor.dataset import Dataset, Signals
+from advisor.documents import UNSET, Unset
+from advisor.evaluation.explanation import Predict, occlusion
 from advisor.runs.result import Mistake
 from advisor.tasks import RowTarget
 
 PER_CLASS, MOST_CLASSES, MOST_ROWS = 3, 12, 24
 """Examples of a class, classes, and rows of a regression or mistakes, that a page shows."""
+MOST_HEATS = 6
+"""Mistakes that the model is asked about."""
 SIDE, POINTS, CHANNELS = 64, 120, 3
 """Pixels of a picture's longer side, points of a series, and channels of it, that a page shows."""
 
@@ -37,12 +41,14 @@ def mistakes(
     scores: NDArray[np.float64],
     chosen: NDArray[Any],
     losses: NDArray[np.float64],
+    predict: Predict | None = None,
 ) -> list[Mistake]:
     """The rows with the largest losses: classes that were taken for others, or
     the numbers that are furthest off.
 
     chosen: the prediction for each row.
     losses: (rows,).
+    predict: the model, which is asked where it looks at the first few; None asks nothing.
     """
     order = np.argsort(-losses, kind="stable")
     if not data.task.of_classes:
@@ -57,9 +63,19 @@ def mistakes(
             label=data.classes[int(data.target[row])],
             predicted=data.classes[int(chosen[row])],
             probability=float(scores[row, chosen[row]]),
+            heat=_heat(data, row, int(chosen[row]), predict if place < MOST_HEATS else None),
         )
-        for row in wrong
+        for place, row in enumerate(wrong)
     ]
+
+
+def _heat(
+    data: Dataset[RowTarget, Signals], row: int, output: int, predict: Predict | None
+) -> tuple[tuple[float, ...], ...] | Unset:
+    if predict is None:
+        return UNSET
+    found = occlusion(np.asarray(data.features.values[row]), predict, output)
+    return tuple(tuple(float(f"{value:.3g}") for value in line) for line in found)
 
 
 def drawn(data: Dataset[RowTarget, Signals], row: int) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from advisor.documents import UNSET, DocumentError, Unset, from_plain, misfit, to_plain
 from advisor.errors import UserError
-from advisor.evaluation.judgement import Diagnosis, Difference, Estimate, FinalVerdict
+from advisor.evaluation.judgement import Diagnosis, Difference, Estimate, Explanation, FinalVerdict
 from advisor.files import read_json
 from advisor.kinds import TaskName
 from advisor.runs.folder import RunFolder
@@ -207,20 +207,23 @@ class ScoreReport:
 @dataclass(frozen=True, kw_only=True)
 class Mistake:
     """A test row that the model got wrong: base64 of a PNG, or the points of each channel of a series, None
-    where one is missing; what it is, and what it was taken for."""
+    where one is missing; what it is, and what it was taken for. heat: rows of patches, how much the
+    probability of what it was taken for falls when the patch is covered."""
 
     image: str | Unset = UNSET
     series: tuple[tuple[float | None, ...], ...] | Unset = UNSET
     label: Any
     predicted: Any
     probability: float | Unset = UNSET
+    heat: tuple[tuple[float, ...], ...] | Unset = UNSET
 
 
 @dataclass(frozen=True, kw_only=True)
 class TestReport:
     """The test rows, looked at once. rows: with a known target. origin: held-out, or where they came from.
 
-    results: the network first. left_out: baselines that the time limit left no time for.
+    results: the network first. left_out: baselines that the time limit left no time for. explanation: what
+    the model uses and where it is worst, of a table.
     """
 
     __test__: ClassVar[bool] = False  # no test, whatever pytest makes of the name
@@ -231,6 +234,7 @@ class TestReport:
     predictions: Diagnosis | Unset = UNSET
     left_out: tuple[str, ...] | Unset = UNSET
     mistakes: tuple[Mistake, ...] | Unset = UNSET
+    explanation: Explanation | Unset = UNSET
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from advisor.evaluation.explanation import Predict
 from advisor.executors.base import Executor
 from advisor.objectives.final_jobs import FINALISTS
 from advisor.objectives.network_final import train_alone
@@ -71,8 +72,15 @@ def search_ended(
         objective=outcome.objective,
         final=outcome.final,
         estimate=outcome.estimate,
-        test=test_results(given.advice, given.train, outcome.tested, outcome.shares, baselines_until),
+        test=test_results(
+            given.advice, given.train, outcome.tested, outcome.shares, baselines_until, _predict(outcome)
+        ),
     )
+
+
+def _predict(outcome: FinalOutcome) -> Predict | None:
+    """The model of the final where it is ours."""
+    return None if outcome.model is None else outcome.model.scores
 
 
 def recommendation_trained(
@@ -88,7 +96,9 @@ def recommendation_trained(
     """
     trained = train_alone(given, on_epoch, time_limit)
     outcome = trained.outcome
-    test = test_results(given.advice, given.train, outcome.tested, outcome.shares)
+    test = test_results(
+        given.advice, given.train, outcome.tested, outcome.shares, predict=_predict(outcome)
+    )
     report = RunReport(
         setup=run_setup(given.advice, "train"),
         curve=trained.curve,

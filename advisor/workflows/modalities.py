@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from advisor.data.signals.signals import SignalSet
     from advisor.data.tables.table import Table
     from advisor.dataset import Dataset, Signals
+    from advisor.evaluation.explanation import Predict
+    from advisor.evaluation.judgement import Explanation
     from advisor.runs.result import Mistake
     from advisor.tasks import RowTarget
 
@@ -60,7 +62,12 @@ def _no_mistakes(
     scores: NDArray[np.float64],
     chosen: NDArray[Any],
     losses: NDArray[np.float64],
+    predict: Predict | None = None,
 ) -> list[Mistake] | None:
+    return None
+
+
+def _no_explanation(data: Dataset, predict: Predict, seed: int, until: float) -> Explanation | None:
     return None
 
 
@@ -72,8 +79,10 @@ class Modality:
     measure: their facts.
     again: data, their recommendation and the options -> how to read them again by what was found, or None.
     likeness: how much each training row counts when it validates, (rows,), None where that is not known.
-    mistakes: test rows, which of them have a target, and of these scores, predictions and losses -> those
-        with the largest losses as a page shows them; None where it shows none.
+    mistakes: test rows, which of them have a target, of these scores, predictions and losses, and the model
+        where it is ours -> those with the largest losses as a page shows them; None where it shows none.
+    explain: test rows with a target, the model, a seed and when to end (on time.monotonic's clock) -> what
+        the model uses and where it is worst; None where that is not asked.
     names_target: whether a source cannot say itself what its target is.
     on_gpus: whether trials share the GPUs where there are any, unasked: rules make such networks wider there.
     """
@@ -83,6 +92,7 @@ class Modality:
     again: Callable[[Any, Recommendation, AdviceOptions], Again | None] = _once
     likeness: Callable[[Any], NDArray[np.float64] | None] = lambda data: None
     mistakes: Callable[..., list[Mistake] | None] = _no_mistakes
+    explain: Callable[[Any, Predict, int, float], Explanation | None] = _no_explanation
     names_target: bool = False
     on_gpus: bool = True
 
@@ -216,6 +226,14 @@ def _load_signals(source: Any, target: str | None, options: AdviceOptions) -> Si
     )
 
 
+def _explain_table(data: Dataset, predict: Predict, seed: int, until: float) -> Explanation:
+    import numpy as np
+
+    from advisor.evaluation.explanation import explain
+
+    return explain(data, predict, np.random.default_rng(seed), until)
+
+
 def _measure_signals(data: SignalSet) -> Facts:
     from advisor.facts.signals import measure_signals
     from advisor.report.samples import samples
@@ -229,15 +247,24 @@ def _mistakes(
     scores: NDArray[np.float64],
     chosen: NDArray[Any],
     losses: NDArray[np.float64],
+    predict: Predict | None = None,
 ) -> list[Mistake]:
     from advisor.report.samples import mistakes
 
-    return mistakes(test.part(known.nonzero()[0]), scores, chosen, losses)
+    return mistakes(test.part(known.nonzero()[0]), scores, chosen, losses, predict)
 
 
 _SIGNALS = Modality(_load_signals, _measure_signals, mistakes=_mistakes)
 MODALITY_OF: Mapping[Kind, Modality] = {
-    "table": Modality(_load_table, _measure_table, _table_again, _likeness, names_target=True, on_gpus=False),
+    "table": Modality(
+        _load_table,
+        _measure_table,
+        _table_again,
+        _likeness,
+        explain=_explain_table,
+        names_target=True,
+        on_gpus=False,
+    ),
     "image": _SIGNALS,
     "sequence": _SIGNALS,
 }

@@ -16,6 +16,7 @@ from advisor import __version__
 from advisor.dataset import Dataset
 from advisor.documents import UNSET
 from advisor.evaluation.by_target import JUDGED, diagnose, fit_baselines
+from advisor.evaluation.explanation import Predict
 from advisor.exporting.card import CARD, model_card
 from advisor.files import write_folder, write_json
 from advisor.report.page import write_report
@@ -35,6 +36,8 @@ from advisor.tasks import task_of
 from advisor.workflows.modalities import MODALITY_OF
 
 FORMAT = 1
+EXPLAIN_SECONDS = 3.0
+"""At most, for what the model uses: shuffling 30 columns of 500 rows takes about one."""
 PAGE_SECONDS = 2.0
 """What the files of a run, its page among them, take to be written (two cores, a table of 30 columns)."""
 
@@ -67,12 +70,13 @@ def test_results(
     entries: Mapping[str, NDArray[np.float64]],
     shares: Sequence[float] = (),
     until: float | None = None,
+    predict: Predict | None = None,
 ) -> TestReport:
     """What is told of the test rows: how many have a known target, and the entries and the baselines on them.
 
     entries: name -> scores of all test rows, the winner's as "network"; where there are none, or no row's
         target is known, nothing is scored. shares: of the classes, where they take part in the decision.
-    until: see ``fit_baselines``.
+    until: see ``fit_baselines``. predict: our own model, which is asked what it uses.
     """
     test, ours = advice.data.dataset("test"), tuple(entries)
     known, report = test.known, TestReport(rows=int(test.known.sum()), origin=advice.data.test_origin)
@@ -85,7 +89,12 @@ def test_results(
     losses = {name: train.task.row_losses(target, scores) for name, scores in scored.items()}
     own = scored["network"]
     chosen = train.task.decided(own, shares)
-    worst = MODALITY_OF[advice.data.schema.kind].mistakes(test, known, own, chosen, losses["network"])
+    modality = MODALITY_OF[advice.data.schema.kind]
+    worst = modality.mistakes(test, known, own, chosen, losses["network"], predict)
+    explained = None
+    if predict is not None:
+        end = min(time.monotonic() + EXPLAIN_SECONDS, until or np.inf)
+        explained = modality.explain(test.part(known.nonzero()[0]), predict, advice.reading.seed, end)
     return replace(
         report,
         results=tuple(
@@ -99,6 +108,7 @@ def test_results(
         predictions=diagnose(train.task, len(train.classes), target, own, chosen),
         left_out=tuple(name for name in JUDGED[train.task.target].names if name not in fitted),
         mistakes=UNSET if worst is None else tuple(worst),
+        explanation=explained or UNSET,
     )
 
 

@@ -1,11 +1,13 @@
 """What a model uses and where it is worst: known answers of made models."""
 
+import json
 import time
 
 import numpy as np
 import pytest
 
 from advisor.dataset import Dataset, Features
+from advisor.documents import from_plain, to_plain
 from advisor.evaluation.explanation import (
     MOST_ROWS,
     explain,
@@ -14,6 +16,7 @@ from advisor.evaluation.explanation import (
     permutation_importance,
     worst_slices,
 )
+from advisor.evaluation.judgement import Explanation
 
 ROWS = 800
 
@@ -94,7 +97,8 @@ def test_an_explanation_is_json_and_bounded_in_rows_and_time():
     data = table(np.random.default_rng(0))
     whole = explain(data, by_age, np.random.default_rng(0))
     assert whole.rows == MOST_ROWS
-    assert whole.to_dict()["importances"][0]["name"] == "age"
+    assert from_plain(Explanation, json.loads(json.dumps(to_plain(whole)))) == whole
+    assert whole.importances[0].name == "age"
     assert whole.dependences[0].name == "age"
     late = explain(data, by_age, np.random.default_rng(0), until=time.monotonic() - 1)
     assert (late.importances, late.dependences) == ((), ())

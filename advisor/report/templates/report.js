@@ -20,6 +20,32 @@ if (filter) filter.addEventListener("input", () => {
   const wanted = filter.value.toLowerCase();
   for (const strip of document.querySelectorAll(".strip")) strip.hidden = !strip.textContent.toLowerCase().includes(wanted);
 });
+// A chart's mark says what it is; a trial's marks and its row in the table belong together.
+const tip = document.body.appendChild(document.createElement("div"));
+tip.id = "tip"; tip.hidden = true;
+const together = (target, on) => {
+  const number = target.closest("[data-trial]")?.dataset.trial;
+  if (number !== undefined) for (const mark of document.querySelectorAll(`[data-trial="${number}"]`)) mark.classList.toggle("on", on);
+};
+document.addEventListener("pointerover", (event) => {
+  together(event.target, true);
+  const mark = event.target.closest("[data-tip]");
+  tip.hidden = !mark;
+  if (mark) tip.textContent = mark.dataset.tip;
+});
+document.addEventListener("pointerout", (event) => together(event.target, false));
+document.addEventListener("pointermove", (event) => {
+  tip.style.left = `${Math.min(event.clientX + 12, innerWidth - tip.offsetWidth - 4)}px`;
+  tip.style.top = `${event.clientY + 14}px`;
+});
+const wantedTrials = document.querySelector("#filter-trials");
+if (wantedTrials) wantedTrials.addEventListener("input", () => {
+  const wanted = wantedTrials.value.toLowerCase();
+  for (const row of document.querySelector("#trials").tBodies[0].rows) {
+    row.hidden = !row.textContent.toLowerCase().includes(wanted);
+    for (const mark of document.querySelectorAll(`.plot [data-trial="${row.dataset.trial}"]`)) mark.style.display = row.hidden ? "none" : "";
+  }
+});
 for (const button of document.querySelectorAll("button.copy"))
   button.addEventListener("click", async () => {
     try {
