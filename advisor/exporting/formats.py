@@ -8,7 +8,7 @@ import logging
 import tempfile
 import warnings
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from advisor.data.tables.table import TableSchema, encode
-from advisor.dataset import MISSING, UNSEEN, Features, Signals
+from advisor.dataset import Features, Signals
 from advisor.errors import UserError
-from advisor.exporting.module import ModelModule, rows_of
+from advisor.exporting.modalities import EXPORTED
+from advisor.exporting.module import ModelModule
 from advisor.files import write_bytes
 from advisor.runs.model import Model
 
@@ -27,12 +27,8 @@ TOLERANCE = 1e-5
 """What an exported model may differ from ours: in probability, or as a share of the largest prediction."""
 LOG_TOLERANCE = 1e-4
 """... where the target is learnt as its logarithm: the exponential makes rounding errors larger."""
-CHECK_ROWS = 48
 EXAMPLE_ROWS = 3
 """Rows that exporters trace: neither 0 nor 1, which they would take for constants."""
-MISSING_SHARE = 0.1
-"""Of the cells that an export is checked with."""
-INPUTS = {"table": ("numeric", "categorical"), "image": ("images",), "sequence": ("series",)}
 
 
 @dataclass(frozen=True)
@@ -60,9 +56,8 @@ def export_onnx(model: Model, path: Path) -> Exported:
     onnx, runtime = _extras()
     features = check_rows(model)
     refused = None
-    # a table's network is exported in double precision where the runtime has its operations: those of 32 bits
-    # are coarser there than torch's
-    for double in (True, False) if features.kind == "table" else (False,):
+    modality = EXPORTED[features.kind]
+    for double in modality.doubles:
         graph = _graph(onnx, model, features, double)
         try:
             session = runtime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
@@ -70,17 +65,18 @@ def export_onnx(model: Model, path: Path) -> Exported:
             refused = error
             continue
         output = "probabilities" if model.task.of_classes else "prediction"
-        given = zip(session.get_inputs(), _as_given(session, features), strict=True)
+        given = zip(session.get_inputs(), modality.as_given(session, features), strict=True)
         scores = session.run([output], {one.name: value for one, value in given})[0]
         difference = _checked(model, features, scores, "the ONNX file")
         write_bytes(path, graph.SerializeToString())
-        return Exported(path, _columns(model, features), difference, notes_of(model))
+        return Exported(path, modality.columns(features), difference, notes_of(model))
     raise UserError(f"onnxruntime cannot run this network: {_first_line(refused)}; take --format torch")
 
 
 def _graph(onnx: Any, model: Model, features: Features | Signals, double: bool) -> Any:
     """The model's ONNX document."""
-    rows, names = rows_of(features), INPUTS[features.kind]
+    modality = EXPORTED[features.kind]
+    rows = modality.arrays(features)
     dimension = torch.export.Dim("rows")
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
@@ -89,7 +85,7 @@ def _graph(onnx: Any, model: Model, features: Features | Signals, double: bool) 
             program = torch.onnx.export(
                 ModelModule(model, double=double).eval(),
                 tuple(part[:EXAMPLE_ROWS] for part in rows),
-                input_names=names,
+                input_names=modality.inputs,
                 output_names=["probabilities" if model.task.of_classes else "prediction"],
                 dynamic_shapes=(tuple({0: dimension} for _ in rows),),
                 dynamo=True,
@@ -101,14 +97,13 @@ def _graph(onnx: Any, model: Model, features: Features | Signals, double: bool) 
         ) from error
     assert program is not None
     graph = program.model_proto
-    if isinstance(model.schema, TableSchema):
-        _take_texts(onnx, graph, features)
+    modality.finish(onnx, graph, features)
     if model.task.of_classes:
         _name_classes(onnx, graph, model)
     described = {
         "classes": list(model.schema.classes),
         "target": model.schema.target,
-        **_columns(model, features),
+        **modality.columns(features),
     }
     for key, value in described.items():
         graph.metadata_props.add(key=key, value=json.dumps(value))
@@ -119,7 +114,8 @@ def _graph(onnx: Any, model: Model, features: Features | Signals, double: bool) 
 def export_program(model: Model, path: Path) -> Exported:
     """Write a model for ``torch.export.load(path).module()``: arrays as ``ModelModule`` takes them."""
     features = check_rows(model)
-    rows = rows_of(features)
+    modality = EXPORTED[features.kind]
+    rows = modality.arrays(features)
     dimension = torch.export.Dim("rows")
     program = torch.export.export(
         ModelModule(model).eval(),
@@ -132,66 +128,18 @@ def export_program(model: Model, path: Path) -> Exported:
         scores = torch.export.load(Path(folder) / "model.pt2").module()(*rows).detach().numpy()
     difference = _checked(model, features, scores, "the torch program")
     write_bytes(path, content)
-    return Exported(path, _columns(model, features), difference, notes_of(model, codes=True))
+    return Exported(path, modality.columns(features), difference, notes_of(model, codes=True))
 
 
 def check_rows(model: Model) -> Features | Signals:
     """Made-up rows like the training rows, with missing cells and unknown categories."""
-    draw = np.random.default_rng(0)
-    fitted: Any = model.stacks[0].preprocessors[0]
-    if not isinstance(model.schema, TableSchema):
-        size = (CHECK_ROWS, len(fitted.mean), *model.stacks[0].shape.size)  # type: ignore[attr-defined]
-        ones = [1] * (len(size) - 2)
-        values = draw.normal(size=size) * fitted.scale.reshape(1, -1, *ones) + fitted.mean.reshape(
-            1, -1, *ones
-        )
-        if model.schema.kind == "image":
-            return Signals(values.clip(0, 255).astype(np.uint8))
-        if fitted.masked[0]:
-            values[::2, :, -max(1, size[-1] // 4) :] = np.nan
-        return Signals(values.astype(np.float32))
-    import polars as pl
-
-    empty = pl.DataFrame({name: [None] for name in _read_columns(model.schema)}, schema_overrides=None)
-    like = encode(empty, model.schema)
-    words = like.word_columns
-    numeric = np.zeros((CHECK_ROWS, len(like.numeric_names)))
-    plain = draw.normal(size=(CHECK_ROWS, int((~words).sum()))) * fitted.scale + fitted.centre
-    numeric[:, ~words] = np.where(draw.random(plain.shape) < MISSING_SHARE, np.nan, plain)
-    counts = [len(levels) for levels in like.levels]
-    categorical = np.zeros((CHECK_ROWS, len(counts)))
-    for column, count in enumerate(counts):
-        categorical[:, column] = draw.integers(UNSEEN, count, CHECK_ROWS)
-    return replace(like, numeric=numeric, categorical=categorical.astype(np.int32))
+    rows: Features | Signals = EXPORTED[model.schema.kind].check_rows(model, np.random.default_rng(0))
+    return rows
 
 
 def notes_of(model: Model, *, codes: bool = False) -> tuple[str, ...]:
     """What must be done before an exported model, column by column."""
-    schema = model.schema
-    if not isinstance(schema, TableSchema):
-        if schema.kind == "image":
-            return ("images must have the size and the channels of the training rows",)
-        return ("gaps inside a series must be filled on the straight line between their ends",)
-    notes = []
-    for kind, says in (
-        ("datetime", "dates become numbers: days since 1970, year, month, day, weekday from 1, hour"),
-        ("text", "texts become their words and their length"),
-        ("boolean", "true and false become 1 and 0"),
-    ):
-        if named := [column.name for column in schema.of_type(kind)]:  # type: ignore[arg-type]
-            notes.append(f"{says} ({', '.join(named)})")
-    if schema.time_parts:
-        notes.append(f"the time column becomes {', '.join(schema.time_parts)}")
-    if codes and schema.levels:
-        notes.append(
-            f"categories become codes: their place among the levels, {MISSING} where missing, {UNSEEN} new"
-        )
-    return tuple(notes)
-
-
-def _read_columns(schema: TableSchema) -> list[str]:
-    named = [column.name for column in schema.columns]
-    return [*named, schema.time_column] if schema.time_column is not None else named
+    return EXPORTED[model.schema.kind].notes(model.schema, codes)
 
 
 def _extras() -> tuple[Any, Any]:
@@ -206,24 +154,6 @@ def _extras() -> tuple[Any, Any]:
     return onnx, onnxruntime
 
 
-def _columns(model: Model, features: Features | Signals) -> dict[str, tuple[str, ...]]:
-    if isinstance(features, Signals):
-        return {INPUTS[features.kind][0]: tuple(map(str, features.values.shape[1:]))}
-    return {"numeric": features.numeric_names, "categorical": features.categorical_names}
-
-
-def _as_given(session: Any, features: Features | Signals) -> list[NDArray[Any]]:
-    """The rows for the inputs that a file has: one that nothing reads is not among them."""
-    if isinstance(features, Signals):
-        return [rows_of(features)[0].numpy()]
-    texts = [
-        ["" if code == MISSING else levels[code] if code >= 0 else "\0 no level" for code in column]
-        for column, levels in zip(features.categorical.T.tolist(), features.levels, strict=True)
-    ]
-    arrays = {"numeric": features.numeric, "categorical": np.array(texts, dtype=object).T}
-    return [arrays[one.name] for one in session.get_inputs()]
-
-
 def _checked(model: Model, features: Features | Signals, scores: NDArray[Any], what: str) -> float:
     ours = model.scores(features)
     whole = 1.0 if model.task.of_classes else max(float(np.abs(ours).max()), 1e-30)
@@ -234,37 +164,6 @@ def _checked(model: Model, features: Features | Signals, scores: NDArray[Any], w
             f"{what} predicts otherwise than the model, by {difference:.2g}: report this as a bug"
         )
     return difference
-
-
-def _take_texts(onnx: Any, graph: Any, features: Any) -> None:
-    """Put encoders of the categories before the codes, which become a matrix of texts."""
-    codes = next((one for one in graph.graph.input if one.name == "categorical"), None)
-    if codes is None:
-        return
-    if not features.levels:
-        graph.graph.input.remove(codes)  # the model has no categories to read
-        return
-    helper, nodes, encoded = onnx.helper, [], []
-    parts = [f"categorical_{number}" for number in range(len(features.levels))]
-    for node in graph.graph.node:
-        node.input[:] = ["categorical_codes" if name == "categorical" else name for name in node.input]
-    for part, levels in zip(parts, features.levels, strict=True):
-        known = {"": MISSING} | {level: number for number, level in enumerate(levels)}
-        nodes.append(
-            helper.make_node(
-                "LabelEncoder", [part], [f"{part}_code"], domain="ai.onnx.ml",
-                keys_strings=list(known), values_int64s=list(known.values()), default_int64=UNSEEN,
-            )
-        )  # fmt: skip
-        encoded.append(f"{part}_code")
-    split = helper.make_node("Split", ["categorical"], parts, axis=1, num_outputs=len(parts))
-    joined = helper.make_node("Concat", encoded, ["categorical_codes"], axis=1)
-    codes.type.tensor_type.elem_type = onnx.TensorProto.STRING
-    body = list(graph.graph.node)
-    del graph.graph.node[:]
-    graph.graph.node.extend([split, *nodes, joined, *body])
-    if all(one.domain != "ai.onnx.ml" for one in graph.opset_import):
-        graph.opset_import.append(helper.make_opsetid("ai.onnx.ml", 2))
 
 
 def _name_classes(onnx: Any, graph: Any, model: Model) -> None:

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from advisor.dataset import Features, Signals
 from advisor.networks.network import Network
 from advisor.runs.model import Model
 from advisor.tasks import SMALLEST_PROBABILITY
@@ -234,14 +233,3 @@ def _polynomial(coefficients: Sequence[float], x: Tensor) -> Tensor:
     for number in range(1, len(coefficients)):
         value = value * x + exact[number]
     return value
-
-
-def rows_of(features: Features | Signals) -> tuple[Tensor, ...]:
-    """Rows that are encoded already, as the module takes them."""
-    if isinstance(features, Signals):
-        from advisor.training.signal_inputs import interpolated
-
-        values = features.values
-        return (torch.from_numpy(np.ascontiguousarray(interpolated(values))),)
-    categorical = features.categorical.astype(np.int64)
-    return torch.from_numpy(np.ascontiguousarray(features.numeric)), torch.from_numpy(categorical)

@@ -1,0 +1,203 @@
+"""What an exported file knows of tables, images and series, one row for each: its inputs, rows to check it
+with, and what must be done before it because its format has no operation for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from advisor.data.tables.table import TableSchema, encode
+from advisor.dataset import MISSING, UNSEEN, Features, Signals
+from advisor.kinds import Kind
+from advisor.runs.model import Model
+from advisor.training.signal_inputs import interpolated
+
+CHECK_ROWS = 48
+MISSING_SHARE = 0.1
+"""Of the cells that an export is checked with."""
+
+
+@dataclass(frozen=True)
+class ExportedModality:
+    """inputs: their names in ONNX. doubles: whether to try double precision, in this order.
+    arrays: rows that are encoded already, as the module takes them. columns: what each input holds.
+    check_rows: made-up rows like a model's training rows, with missing cells and unknown categories.
+    as_given: a session of the runtime and rows -> the rows for the inputs that the file has, in their order.
+    finish: puts into an ONNX document what reads these rows (onnx, document, rows).
+    notes: what must be done before the model, for its schema, and whether categories are codes there.
+    """
+
+    inputs: tuple[str, ...]
+    doubles: tuple[bool, ...]
+    arrays: Callable[[Any], tuple[Tensor, ...]]
+    columns: Callable[[Any], dict[str, tuple[str, ...]]]
+    check_rows: Callable[[Model, np.random.Generator], Any]
+    as_given: Callable[[Any, Any], list[NDArray[Any]]]
+    finish: Callable[[Any, Any, Any], None]
+    notes: Callable[[Any, bool], tuple[str, ...]]
+
+
+# ----------------------------------------------------------------------------------------------------- tables
+
+
+def _table_arrays(features: Features) -> tuple[Tensor, ...]:
+    categorical = features.categorical.astype(np.int64)
+    return torch.from_numpy(np.ascontiguousarray(features.numeric)), torch.from_numpy(categorical)
+
+
+def _table_columns(features: Features) -> dict[str, tuple[str, ...]]:
+    return {"numeric": features.numeric_names, "categorical": features.categorical_names}
+
+
+def _table_check_rows(model: Model, draw: np.random.Generator) -> Features:
+    import polars as pl
+
+    fitted: Any = model.stacks[0].preprocessors[0]
+    schema: Any = model.schema
+    empty = pl.DataFrame({name: [None] for name in _read_columns(schema)}, schema_overrides=None)
+    like = encode(empty, schema)
+    words = like.word_columns
+    numeric = np.zeros((CHECK_ROWS, len(like.numeric_names)))
+    plain = draw.normal(size=(CHECK_ROWS, int((~words).sum()))) * fitted.scale + fitted.centre
+    numeric[:, ~words] = np.where(draw.random(plain.shape) < MISSING_SHARE, np.nan, plain)
+    counts = [len(levels) for levels in like.levels]
+    categorical = np.zeros((CHECK_ROWS, len(counts)))
+    for column, count in enumerate(counts):
+        categorical[:, column] = draw.integers(UNSEEN, count, CHECK_ROWS)
+    return replace(like, numeric=numeric, categorical=categorical.astype(np.int32))
+
+
+def _read_columns(schema: TableSchema) -> list[str]:
+    named = [column.name for column in schema.columns]
+    return [*named, schema.time_column] if schema.time_column is not None else named
+
+
+def _table_as_given(session: Any, features: Features) -> list[NDArray[Any]]:
+    texts = [
+        ["" if code == MISSING else levels[code] if code >= 0 else "\0 no level" for code in column]
+        for column, levels in zip(features.categorical.T.tolist(), features.levels, strict=True)
+    ]
+    arrays = {"numeric": features.numeric, "categorical": np.array(texts, dtype=object).T}
+    return [arrays[one.name] for one in session.get_inputs()]
+
+
+def _take_texts(onnx: Any, graph: Any, features: Any) -> None:
+    """Put encoders of the categories before the codes, which become a matrix of texts."""
+    codes = next((one for one in graph.graph.input if one.name == "categorical"), None)
+    if codes is None:
+        return
+    if not features.levels:
+        graph.graph.input.remove(codes)  # the model has no categories to read
+        return
+    helper, nodes, encoded = onnx.helper, [], []
+    parts = [f"categorical_{number}" for number in range(len(features.levels))]
+    for node in graph.graph.node:
+        node.input[:] = ["categorical_codes" if name == "categorical" else name for name in node.input]
+    for part, levels in zip(parts, features.levels, strict=True):
+        known = {"": MISSING} | {level: number for number, level in enumerate(levels)}
+        nodes.append(
+            helper.make_node(
+                "LabelEncoder", [part], [f"{part}_code"], domain="ai.onnx.ml",
+                keys_strings=list(known), values_int64s=list(known.values()), default_int64=UNSEEN,
+            )
+        )  # fmt: skip
+        encoded.append(f"{part}_code")
+    split = helper.make_node("Split", ["categorical"], parts, axis=1, num_outputs=len(parts))
+    joined = helper.make_node("Concat", encoded, ["categorical_codes"], axis=1)
+    codes.type.tensor_type.elem_type = onnx.TensorProto.STRING
+    body = list(graph.graph.node)
+    del graph.graph.node[:]
+    graph.graph.node.extend([split, *nodes, joined, *body])
+    if all(one.domain != "ai.onnx.ml" for one in graph.opset_import):
+        graph.opset_import.append(helper.make_opsetid("ai.onnx.ml", 2))
+
+
+def _table_notes(schema: TableSchema, codes: bool) -> tuple[str, ...]:
+    notes = []
+    for kind, says in (
+        ("datetime", "dates become numbers: days since 1970, year, month, day, weekday from 1, hour"),
+        ("text", "texts become their words and their length"),
+        ("boolean", "true and false become 1 and 0"),
+    ):
+        if named := [column.name for column in schema.of_type(kind)]:  # type: ignore[arg-type]
+            notes.append(f"{says} ({', '.join(named)})")
+    if schema.time_parts:
+        notes.append(f"the time column becomes {', '.join(schema.time_parts)}")
+    if codes and schema.levels:
+        notes.append(
+            f"categories become codes: their place among the levels, {MISSING} where missing, {UNSEEN} new"
+        )
+    return tuple(notes)
+
+
+# ------------------------------------------------------------------------------------------ images and series
+
+
+def _signal_arrays(features: Signals) -> tuple[Tensor, ...]:
+    return (torch.from_numpy(np.ascontiguousarray(interpolated(features.values))),)
+
+
+def _made_values(model: Model, draw: np.random.Generator) -> NDArray[np.float64]:
+    """Normal numbers with the mean and the deviation of each channel of the training rows."""
+    fitted: Any = model.stacks[0].preprocessors[0]
+    shape: Any = model.stacks[0].shape
+    size = (CHECK_ROWS, len(fitted.mean), *shape.size)
+    channels = (1, -1, *[1] * (len(size) - 2))
+    values: NDArray[np.float64] = draw.normal(size=size)
+    return np.asarray(values * fitted.scale.reshape(channels) + fitted.mean.reshape(channels))
+
+
+def _image_check_rows(model: Model, draw: np.random.Generator) -> Signals:
+    return Signals(_made_values(model, draw).clip(0, 255).astype(np.uint8))
+
+
+def _series_check_rows(model: Model, draw: np.random.Generator) -> Signals:
+    values, fitted = _made_values(model, draw), model.stacks[0].preprocessors[0]
+    if fitted.masked[0]:  # type: ignore[attr-defined]
+        values[::2, :, -max(1, values.shape[-1] // 4) :] = np.nan
+    return Signals(values.astype(np.float32))
+
+
+def _signals(
+    name: str, check_rows: Callable[[Model, np.random.Generator], Signals], note: str
+) -> ExportedModality:
+    return ExportedModality(
+        inputs=(name,),
+        doubles=(False,),
+        arrays=_signal_arrays,
+        columns=lambda features: {name: tuple(map(str, features.values.shape[1:]))},
+        check_rows=check_rows,
+        as_given=lambda session, features: [_signal_arrays(features)[0].numpy()],
+        finish=lambda onnx, graph, features: None,
+        notes=lambda schema, codes: (note,),
+    )
+
+
+EXPORTED: Mapping[Kind, ExportedModality] = {
+    "table": ExportedModality(
+        inputs=("numeric", "categorical"),
+        # a table's network is exported in double precision where the runtime has its operations: those of
+        # 32 bits are coarser there than torch's
+        doubles=(True, False),
+        arrays=_table_arrays,
+        columns=_table_columns,
+        check_rows=_table_check_rows,
+        as_given=_table_as_given,
+        finish=_take_texts,
+        notes=_table_notes,
+    ),
+    "image": _signals(
+        "images", _image_check_rows, "images must have the size and the channels of the training rows"
+    ),
+    "sequence": _signals(
+        "series",
+        _series_check_rows,
+        "gaps inside a series must be filled on the straight line between their ends",
+    ),
+}
