@@ -90,7 +90,8 @@ class TrainingPlan:
         for name in ("learning_rate", "epochs", "batch_size"):
             value = getattr(self, name)
             if value is not None and not value > 0:
-                raise UserError(f"--{name.replace('_', '-')} must be above 0, not {value:g}")
+                least = "above 0" if name == "learning_rate" else "at least 1"
+                raise UserError(f"--{name.replace('_', '-')} must be {least}, not {value:g}")
         if self.learning_rate is not None and self.optimizer is None:
             raise UserError("--learning-rate needs --optimizer")
 

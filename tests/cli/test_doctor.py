@@ -317,7 +317,7 @@ def test_a_cluster_of_someone_else_is_joined_with_its_token(cluster, way, tmp_pa
         "run",
         "--json",
     ]
-    command += ["--objective", "mine_sent:f", "--working-dir", "code", "--set", "validation=holdout"]
+    command += ["--objective", "mine_sent:f", "--working-dir", "code", "--fixed", "validation=holdout"]
     done = outside(command, tmp_path, home)
     assert done.returncode == 0, done.stderr
     assert len(json.loads(done.stdout)["search"]["trials"]) == 3
@@ -348,7 +348,7 @@ def test_a_token_that_lies_about_is_not_shown_where_none_is_wanted(tmp_path):
         "target",
         "--trials",
         "2",
-        "--set",
+        "--fixed",
         "validation=holdout",
         "--quiet",
     ]

@@ -53,7 +53,7 @@ def start(*options):
         "--out",
         "run",
     ]
-    command += ["--set", "epochs=60", "--set", "validation=holdout", *options]
+    command += ["--fixed", "epochs=60", "--fixed", "validation=holdout", *options]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 

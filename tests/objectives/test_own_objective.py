@@ -635,7 +635,7 @@ def test_an_objective_may_print_and_change_its_folder(here, capfd):
         "--quiet",
         "--json",
     ]
-    assert _run([*command, "--trials", "3", "--set", "validation=holdout", "--out", "run"]) == 0
+    assert _run([*command, "--trials", "3", "--fixed", "validation=holdout", "--out", "run"]) == 0
     out, err = capfd.readouterr()
     assert json.loads(out)["run"] == "run" and Path("run/result.json").is_file() and Path.cwd() == here
     assert "one\n" in err and "two\n" in err
@@ -657,9 +657,9 @@ def test_the_examples_run(example, data, here, capfd):
         str(EXAMPLES),
         "--executor",
         "in-process",
-        "--set",
+        "--fixed",
         "epochs=3",
-        "--set",
+        "--fixed",
         "validation=holdout",
     ]
     assert _run([*command.split(), *options]) == 0
@@ -734,7 +734,7 @@ def test_killed_in_a_trial_it_goes_on_from_the_checkpoint(here):
         "--trials",
         "2",
     ]
-    program += ["--objective", "mine_long:f", "--out", "run", "--set", "validation=holdout", "--json"]
+    program += ["--objective", "mine_long:f", "--out", "run", "--fixed", "validation=holdout", "--json"]
     with subprocess.Popen(
         program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
     ) as process:

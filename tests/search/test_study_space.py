@@ -67,7 +67,7 @@ def test_a_staged_search_runs_resumes_and_is_not_mixed_with_another(tmp_path, mo
     a = draw.normal(size=80)
     rows = [f"{x:.3f},{draw.normal():.3f},{int(x > 0)}" for x in a]
     Path("d.csv").write_text("a,b,y\n" + "\n".join(rows) + "\n")
-    fast = "--set epochs=2 --set validation=holdout --executor in-process --quiet"
+    fast = "--fixed epochs=2 --fixed validation=holdout --executor in-process --quiet"
     command = f"tune d.csv --target y --out run --trials 8 --strategy staged {fast}".split()
     assert _run(command) == 0
     trials = json.loads(Path("run/result.json").read_text())["search"]["trials"]

@@ -24,7 +24,7 @@ from advisor.facts import table as measurement
 from advisor.rules.recommendation import FIRST_CHOICES
 
 HEAVY = ("torch", "ray", "optuna")
-FAST = "--set epochs=1 --set validation=holdout"
+FAST = "--fixed epochs=1 --fixed validation=holdout"
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from advisor.rules.recommendation import advise
 from advisor.workflows.recommend import get_advice
 
 SMALL = {"epochs": 2, "width": 8, "validation": "holdout", "final_members": 1}
-QUICK = " ".join(f"--set {name}={value}" for name, value in SMALL.items())
+QUICK = " ".join(f"--fixed {name}={value}" for name, value in SMALL.items())
 SIZES = [8, 16, 28, 32, 64, 96, 128, 160, 224, 300]
 LENGTHS = [4, 7, 8, 15, 24, 40, 100, 199, 200, 286, 400, 999, 1000, 1309, 5000]
 

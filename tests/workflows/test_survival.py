@@ -44,7 +44,7 @@ def start(data: Path, *options: str) -> subprocess.Popen[str]:
         "--executor",
         "in-process",
     ]
-    command += ["--trials", str(BUDGET), "--out", "run", "--set", "epochs=40", "--set", "folds=2", *options]
+    command += ["--trials", str(BUDGET), "--out", "run", "--fixed", "epochs=40", "--fixed", "folds=2", *options]
     return subprocess.Popen(
         command,
         cwd=data.parent,
@@ -128,7 +128,7 @@ def on_a_terminal(data: Path) -> tuple[subprocess.Popen[str], int]:
         "--executor",
         "in-process",
     ]
-    command += ["--trials", str(BUDGET), "--out", "run", "--set", "epochs=40", "--set", "folds=2"]
+    command += ["--trials", str(BUDGET), "--out", "run", "--fixed", "epochs=40", "--fixed", "folds=2"]
     process = subprocess.Popen(
         command,
         cwd=data.parent,
@@ -203,6 +203,6 @@ def test_term_in_the_final_ends_it(data):
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=120)
     # where it came just after the final, while its result is written, the words are those of any command
-    words = (f"interrupted: {BUDGET} of {BUDGET} trials are kept", "interrupted: what was finished is kept")
+    words = (f"interrupted: {BUDGET} of {BUDGET} trials are kept", "interrupted: finished work is kept")
     assert process.returncode == 130 and any(word in err for word in words)
     assert sum(t.state == TrialState.COMPLETE for t in trials(data.parent / "run")) > 0

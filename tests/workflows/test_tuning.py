@@ -77,7 +77,9 @@ def tuned(tmp_path_factory):
 
 
 def model_bytes(result):
-    return {path.name: path.read_bytes() for path in (result.folder / "model").iterdir()}
+    """All of the model but its card, which tells how good it is on the test rows."""
+    files = (result.folder / "model").iterdir()
+    return {path.name: path.read_bytes() for path in files if path.name != "README.md"}
 
 
 # ------------------------------------------------------------------------------------------- what a run holds
@@ -274,9 +276,9 @@ def test_the_terminal_says_what_the_report_says_to_look_at(here, capsys):
                 "y",
                 "--out",
                 "run",
-                "--set",
+                "--fixed",
                 "epochs=2",
-                "--set",
+                "--fixed",
                 "validation=holdout",
             ]
         )
@@ -343,13 +345,13 @@ def test_set_values_reach_the_file_and_edits_are_not_lost(here, capfd):
     command = ["recommend", "d.csv", "--target", "y", "--out", "run"]
     file = Path("run/recommendation.yaml")
     assert _run(command) == 0
-    assert _run([*command, "--set", "width=32"]) == 0
+    assert _run([*command, "--fixed", "width=32"]) == 0
     assert "\n  width: 32\n" in file.read_text(), "a value set later is in the file too"
-    assert _run([*command, "--set", "width=40"]) == 0
+    assert _run([*command, "--fixed", "width=40"]) == 0
     assert "\n  width: 40\n" in file.read_text()
     before = file.read_text()
     assert _run(command) == 0, "without it, it stays"
-    assert _run([*command, "--set", "dropout=0.3"]) == 2, "and is not lost to another"
+    assert _run([*command, "--fixed", "dropout=0.3"]) == 2, "and is not lost to another"
     assert "width" in capfd.readouterr().err
     assert file.read_text() == before
 
