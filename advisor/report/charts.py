@@ -6,15 +6,16 @@ import io
 import os
 import re
 import tempfile
-from collections.abc import Container, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Container, Mapping, Sequence
+from functools import lru_cache, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 
 from advisor.evaluation.judgement import CalibrationBin
 from advisor.report.network import LayerView
 from advisor.runs.result import RECOMMENDED, PlacedTrial
 
+Drawn = ParamSpec("Drawn")
 MOST_CURVES = 8
 MOST_BARS = 12
 MOST_WORKERS, MOST_PLACED = 48, 500
@@ -27,6 +28,22 @@ _INK = "#010203"
 _ACCENT, _MUTED = "#3b76c4", "#9a9a9a"
 
 
+def _in_plain_style(draw: Callable[Drawn, str]) -> Callable[Drawn, str]:
+    """Draws by matplotlib's own defaults: what a program has set for its figures changes no page."""
+
+    @wraps(draw)
+    def drawn(*arguments: Drawn.args, **named: Drawn.kwargs) -> str:
+        keep_out_of_the_home()
+        import matplotlib
+
+        with matplotlib.rc_context():
+            matplotlib.rcdefaults()
+            return draw(*arguments, **named)
+
+    return drawn
+
+
+@_in_plain_style
 def curves(lines: Mapping[str, Sequence[tuple[float, float]]], loss: str) -> str:
     """Learning curves: name -> (epoch, validation loss) points."""
     drawn = {name: points for name, points in list(lines.items())[:MOST_CURVES] if len(points) > 1}
@@ -41,6 +58,7 @@ def curves(lines: Mapping[str, Sequence[tuple[float, float]]], loss: str) -> str
     return _svg(figure, "Learning curves")
 
 
+@_in_plain_style
 def packing(rows: Sequence[PlacedTrial], pruned: Container[int] = ()) -> str:
     """Which worker ran which trial when, a row for each worker, those of one
     device together; pruned trials in grey."""
@@ -63,6 +81,7 @@ def packing(rows: Sequence[PlacedTrial], pruned: Container[int] = ()) -> str:
     return _svg(figure, "Which worker ran which trial")
 
 
+@_in_plain_style
 def memory_chart(rows: Sequence[PlacedTrial]) -> str:
     """The memory of the trials on each GPU over time, in GB: as it was expected when
     they were packed, and as it was used."""
@@ -100,6 +119,7 @@ def _first(rows: Sequence[PlacedTrial]) -> list[PlacedTrial]:
     return sorted(rows, key=lambda row: (row.began, row.number))[:MOST_PLACED]
 
 
+@_in_plain_style
 def bars(values: Mapping[str, float], label: str, title: str) -> str:
     """Horizontal bars, the largest first."""
     top = sorted(values.items(), key=lambda item: -item[1])[:MOST_BARS]
@@ -111,6 +131,7 @@ def bars(values: Mapping[str, float], label: str, title: str) -> str:
     return _svg(figure, title)
 
 
+@_in_plain_style
 def difference_chart(rows: Sequence[tuple[str, float, float]], loss: str, reach: float) -> str:
     """Paired differences with their intervals about zero;
     rows: name, mean, standard error.
@@ -128,6 +149,7 @@ def difference_chart(rows: Sequence[tuple[str, float, float]], loss: str, reach:
     return _svg(figure, "Paired differences with intervals")
 
 
+@_in_plain_style
 def reliability(bins: Sequence[CalibrationBin]) -> str:
     """How often predictions were right against the probability that they were
     given; the area says how many rows."""
@@ -148,6 +170,7 @@ def reliability(bins: Sequence[CalibrationBin]) -> str:
     return _svg(figure, "Calibration")
 
 
+@_in_plain_style
 def histogram(low: float, high: float, counts: Sequence[int], label: str, title: str) -> str:
     """Bars of equal width from low to high."""
     width = (high - low) / len(counts)
@@ -158,6 +181,7 @@ def histogram(low: float, high: float, counts: Sequence[int], label: str, title:
     return _svg(figure, title)
 
 
+@_in_plain_style
 def fields(rows: Sequence[LayerView], needed: float | None, length: int) -> str:
     """The receptive field of each layer as a bar, with the input and what the
     task is likely to need as lines."""

@@ -120,3 +120,15 @@ def test_curves_mark_the_decision_in_use():
 def test_where_nothing_is_looked_at_nothing_is_drawn():
     assert heat_overlay([[0.0, -1.0]]) == ""
     assert heat_overlay([[0.0, 1.0]]).count("<rect") == 1
+
+
+def test_a_style_that_a_program_has_set_changes_no_page():
+    import matplotlib
+
+    from advisor.report.charts import bars
+
+    plain = bars({"learning_rate": 0.7, "width": 0.3}, "share", "Importances")
+    with matplotlib.rc_context():
+        matplotlib.style.use("ggplot")
+        assert bars({"learning_rate": 0.7, "width": 0.3}, "share", "Importances") == plain
+        assert matplotlib.rcParams["axes.grid"], "and the program keeps its style"

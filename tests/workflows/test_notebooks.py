@@ -118,9 +118,10 @@ PLOTS = (
 def test_plots_are_figures_that_are_returned_and_not_shown(plot, run):
     import matplotlib.pyplot as plt
 
-    before = plt.get_fignums()
+    before, style = plt.get_fignums(), dict(plt.rcParams)
     figure = getattr(run, f"plot_{plot}")()
     assert isinstance(figure, Figure) and plt.get_fignums() == before
+    assert dict(plt.rcParams) == style, "a program keeps its own style of figures"
     figure.canvas.draw()
 
 

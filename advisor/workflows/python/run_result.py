@@ -207,13 +207,17 @@ def _value(trial: optuna.trial.FrozenTrial) -> float:
 
 
 def _figure(draw: Callable[[], Any]) -> Figure:
-    """The figure of what was drawn, which pyplot forgets: else a notebook would show it twice."""
+    """The figure of what was drawn, which pyplot forgets: else a notebook would show it twice.
+
+    Optuna sets a style for all figures of the program; it ends with the drawing.
+    """
     import matplotlib.pyplot as plt
     import numpy as np
 
     before = set(plt.get_fignums())
     try:
-        drawn = draw()
+        with plt.rc_context():
+            drawn = draw()
     finally:
         for number in set(plt.get_fignums()) - before:
             plt.close(number)
