@@ -60,7 +60,7 @@ def test_check_takes_the_training(run):
         (["--loss", "cross-entrpy"], "did you mean 'cross-entropy'?"),
         (["--optimizer", "adm"], "did you mean 'adam'?"),
         (["--learning-rate", "0.1"], "--learning-rate needs --optimizer"),
-        (["--epochs", "0"], "--epochs must be above 0"),
+        (["--epochs", "0"], "--epochs must be at least 1"),
         (["--loss", "own_training_nets:nothing"], "has no 'nothing'"),
     ],
 )
