@@ -77,7 +77,7 @@ class FitReport:
         """What came out, in a few sentences."""
         from advisor.report.verdict import verdict
 
-        return list(verdict(self.report, self.recommendation.to_dict()["findings"]))
+        return list(verdict(self.report, self.recommendation.findings))
 
     def to_html(self) -> str:
         """The page that a run folder holds as report.html."""
@@ -94,7 +94,7 @@ class FitReport:
     def _parts(self) -> tuple[Any, ...]:
         base = shipped.base_space(self.recommendation.kind)
         reasons = ledger(self.recommendation, self.facts.values, self.rules, base)
-        return self.recommendation.to_dict(), self.facts.to_dict(), self.report, reasons
+        return self.recommendation, self.facts, self.report, reasons
 
 
 class _AdvisorEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types

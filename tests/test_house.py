@@ -58,6 +58,41 @@ def test_what_is_asked_for_is_found():
     assert found == {"regression", "table", "image", "Signals"}
 
 
+def swallowed(program):
+    """Lines of the handlers of every exception that neither let it go on nor say why not, in a comment on their
+    line or the one before."""
+    lines = program.splitlines()
+    for node in ast.walk(ast.parse(program)):
+        if not isinstance(node, ast.ExceptHandler):
+            continue
+        caught = {part.id for part in ast.walk(node.type) if isinstance(part, ast.Name)} if node.type else BROAD
+        goes_on = any(isinstance(part, ast.Raise) and part.exc is None for part in ast.walk(node))
+        said = [REASON.search(line) for line in lines[node.lineno - 2 : node.lineno]]
+        if caught & BROAD and not goes_on and not any(said):
+            yield node.lineno
+
+
+BROAD = {"Exception", "BaseException"}
+REASON = re.compile(r"#(?! noqa: \w+$).*\w+ \w+")
+
+
+def test_whoever_catches_every_exception_says_why():
+    found = [
+        f"{path.relative_to(PACKAGE)}:{line}"
+        for path in sorted(PACKAGE.rglob("*.py"))
+        for line in swallowed(path.read_text())
+    ]
+    assert not found
+
+
+def test_what_is_swallowed_without_a_reason_is_found():
+    body = "try:\n    f()\n{handler}\n    pass\n"
+    assert list(swallowed(body.format(handler="except Exception:  # noqa: BLE001"))) == [3]
+    assert list(swallowed(body.format(handler="except (OSError, BaseException):"))) == [3]
+    assert not list(swallowed(body.format(handler="except Exception:  # noqa: BLE001  its errors have no class")))
+    assert not list(swallowed(body.format(handler="except BaseException:").replace("pass", "raise")))
+
+
 def test_templates_ask_the_task():
     for path in (PACKAGE / "report" / "templates").iterdir():
         assert not [name for name in TASK_NAMES if f'"{name}"' in path.read_text()], path

@@ -12,6 +12,7 @@ from advisor.cli.options import examples, given, json_option, pairs, reading_opt
 from advisor.cli.output import echo_json, fail_check, show_difference, stdout_kept, terminal_width, wrapped
 from advisor.cli.repair import training_options, training_plan
 from advisor.console import echo, say
+from advisor.documents import to_plain
 from advisor.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -60,14 +61,14 @@ def recommend(
     if server is not None:
         _ask_server(server, advice, as_json, everything)
         return
-    recommendation, facts = advice.recommendation.to_dict(), advice.facts
+    recommendation, facts = advice.recommendation, advice.facts
     with run.in_use(), mirrored(run):
         write_advice(run, advice)
-        write_report(run, recommendation, facts.to_dict(), advice.ledger(), None)
+        write_report(run, recommendation, facts, advice.ledger(), None)
     if as_json:
-        echo_json({"run": url_or_path(run), "facts": dict(facts.values), **recommendation})
+        echo_json({"run": url_or_path(run), "facts": dict(facts.values), **recommendation.to_dict()})
         return
-    echo(*summary(recommendation, facts.to_dict(), terminal_width(), everything=everything))
+    echo(*summary(recommendation, facts, terminal_width(), everything=everything))
     echo("", f"report: {run.report_html}", f"next:   advisor tune {url_or_path(run)}")
 
 
@@ -75,6 +76,8 @@ def _ask_server(url: str, advice: Advice, as_json: bool, everything: bool) -> No
     """Show what a service recommends for the facts that were measured here."""
     from advisor.client import connect
     from advisor.report.summary import summary
+    from advisor.rules.recommendation import Recommendation
+    from advisor.rules.shipped import base_space
 
     identity, facts = advice.identity, advice.facts.to_dict()
     data = {"name": identity.name, "target": identity.target, "fingerprint": identity.fingerprint}
@@ -84,7 +87,8 @@ def _ask_server(url: str, advice: Advice, as_json: bool, everything: bool) -> No
     if as_json:
         echo_json({"facts": dict(advice.facts.values), **found})
         return
-    echo(*summary(found, facts, terminal_width(), everything=everything))
+    recommendation = Recommendation.from_dict(found, base_space, url)
+    echo(*summary(recommendation, advice.facts, terminal_width(), everything=everything))
     echo("", f"report: {url.rstrip('/')}/v1/recommendations/{found['id']}/report")
 
 
@@ -169,7 +173,7 @@ def why(run: str, parameter: str | None, as_json: bool) -> None:
         return
     entries = kept.ledger(parameter)
     if as_json:
-        echo_json(entries if parameter is None else entries[parameter])
+        echo_json(to_plain(entries if parameter is None else entries[parameter]))
     elif parameter is not None:
         echo(*wrapped(paragraph(entries[parameter])).splitlines())
 

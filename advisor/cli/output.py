@@ -80,7 +80,7 @@ def show_result(result: RunResult, as_json: bool) -> None:
     if as_json:
         echo_json({"run": url_or_path(run), **result.document})
         return
-    for sentence in verdict(result.report, kept.recommendation.to_dict()["findings"]):
+    for sentence in verdict(result.report, kept.recommendation.findings):
         echo(sentence)
     step = f"advisor predict {url_or_path(run)} NEW_ROWS.csv --out predictions.csv"
     if own := result.report.objective:

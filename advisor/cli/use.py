@@ -135,7 +135,7 @@ def report(run: str, form: str, out: str | None) -> None:
     from advisor.runs.result import read_result
 
     kept = read_run(Path(run))
-    recommendation, facts, ledger = kept.recommendation.to_dict(), kept.facts.to_dict(), kept.ledger()
+    recommendation, facts, ledger = kept.recommendation, kept.facts, kept.ledger()
     result = read_result(kept.run) if kept.run.result.is_file() else None
     if form == "json":
         text = json_text(report_document(recommendation, facts, ledger, result)) + "\n"

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from advisor.facts.schema import Facts
 from advisor.report.verdict import verdict
 from advisor.report.wording import number
+from advisor.rules.recommendation import Recommendation
 from advisor.runs.result import Configuration, FinalReport, RunReport
 
 CARD = "README.md"
 """Its name in the model's folder."""
 
 
-def model_card(recommendation: Mapping[str, Any], facts: Mapping[str, Any], report: RunReport) -> str:
-    """The card of a run's model.
-
-    recommendation, facts: what recommendation.yaml and facts.json hold.
-    """
-    setup, test, values = report.setup, report.test, facts["values"]
+def model_card(recommendation: Recommendation, facts: Facts, report: RunReport) -> str:
+    """The card of a run's model."""
+    setup, test, values = report.setup, report.test, facts.values
     data = setup.data
-    findings = [one for one in recommendation["findings"] if one["severity"] in ("error", "warning")]
+    findings = [one for one in recommendation.findings if one.severity in ("error", "warning")]
     rows = f"{values['rows']:,} training rows of {data.name}"
     classes = f"; classes: {', '.join(map(str, setup.classes))}" if setup.classes else ""
-    columns = ", ".join(str(column["name"]) for column in facts["columns"]) or "the values of each row"
+    columns = ", ".join(str(column["name"]) for column in facts.columns) or "the values of each row"
     versions = ", ".join(f"{name} {version}" for name, version in setup.versions.items())
     lines = [
         f"# Model of {data.target}",
@@ -44,7 +42,7 @@ def model_card(recommendation: Mapping[str, Any], facts: Mapping[str, Any], repo
         "",
         "## Limits",
         "",
-        *(f"- {one['message']}" for one in findings),
+        *(f"- {one.message}" for one in findings),
         "- The losses hold for rows like the training rows; `advisor predict` tells of rows in another form.",
         "",
         "## Configuration",

@@ -91,7 +91,7 @@ def _graph(onnx: Any, model: Model, features: Features | Signals, double: bool) 
                 dynamo=True,
                 verbose=False,
             )
-    except Exception as error:
+    except Exception as error:  # torch's exporter raises whatever an operator's translation does
         raise UserError(
             f"ONNX has no form of this network: {_first_line(error)}; take --format torch"
         ) from error

@@ -100,7 +100,7 @@ class CustomObjective:
             yield
         except UserError:
             raise
-        except Exception as error:
+        except Exception as error:  # pickling runs the user's own __reduce__, which may raise anything
             import ray  # pickled as Ray will; nothing of ours is ever unpickled
 
             what = (

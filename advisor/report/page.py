@@ -6,17 +6,18 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
 from advisor import __version__
 from advisor.documents import to_plain
 from advisor.evaluation.judgement import Diagnosis
+from advisor.facts.schema import Facts
 from advisor.files import FORMAT, write_json, write_text
 from advisor.report import charts, plots
 from advisor.report.verdict import BEYOND_CHANCE
-from advisor.report.view import RunDocument, shown_trials, view_of, winners
+from advisor.report.view import shown_trials, view_of, winners
 from advisor.report.wording import (
     MOST_NAME,
     bounded,
@@ -28,6 +29,8 @@ from advisor.report.wording import (
     percent,
     range_words,
 )
+from advisor.rules.provenance import LedgerEntry
+from advisor.rules.recommendation import Recommendation
 from advisor.runs.folder import RunFolder
 from advisor.runs.result import RECOMMENDED, PlacedTrial, RunReport, SearchReport, read_result
 from advisor.tasks import task_of
@@ -56,10 +59,10 @@ CHARTS = (
 
 
 def render_html(
-    recommendation: RunDocument,
-    facts: RunDocument,
+    recommendation: Recommendation,
+    facts: Facts,
     result: RunReport | None,
-    ledger: RunDocument | None = None,
+    ledger: Mapping[str, LedgerEntry] | None = None,
 ) -> str:
     """One self-contained page; the same bytes for the same run. Its one script sorts, filters and copies."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -103,10 +106,10 @@ def render_html(
 
 
 def render_markdown(
-    recommendation: RunDocument,
-    facts: RunDocument,
+    recommendation: Recommendation,
+    facts: Facts,
     result: RunReport | None,
-    ledger: RunDocument | None = None,
+    ledger: Mapping[str, LedgerEntry] | None = None,
 ) -> str:
     """The same sections as text, for a ticket or a terminal."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -164,9 +167,9 @@ def _filters() -> dict[str, Any]:
     }
 
 
-def _charts(result: RunReport | None, facts: RunDocument) -> dict[str, str]:
+def _charts(result: RunReport | None, facts: Facts) -> dict[str, str]:
     drawn: dict[str, str] = {}
-    if bars := facts.get("target", {}).get("histogram"):
+    if bars := facts.target.get("histogram"):
         drawn["target"] = charts.histogram(
             bars["low"], bars["high"], bars["counts"], "target, its middle 98 %", "The target"
         )
@@ -260,15 +263,18 @@ def _prediction_charts(result: RunReport) -> dict[str, str]:
 
 
 def report_document(
-    recommendation: RunDocument, facts: RunDocument, ledger: RunDocument, result: RunReport | None
+    recommendation: Recommendation,
+    facts: Facts,
+    ledger: Mapping[str, LedgerEntry],
+    result: RunReport | None,
 ) -> dict[str, Any]:
     """What report.json holds."""
     return {
         "format": FORMAT,
         "advisor": __version__,
-        "recommendation": recommendation,
-        "facts": facts,
-        "ledger": ledger,
+        "recommendation": recommendation.to_dict(),
+        "facts": facts.to_dict(),
+        "ledger": to_plain(ledger),
         "result": None if result is None else result.to_dict(),
         "model": to_plain(winners(recommendation, result)),
     }
@@ -276,9 +282,9 @@ def report_document(
 
 def write_report(
     run: RunFolder,
-    recommendation: RunDocument,
-    facts: RunDocument,
-    ledger: RunDocument,
+    recommendation: Recommendation,
+    facts: Facts,
+    ledger: Mapping[str, LedgerEntry],
     result: RunReport | None,
 ) -> None:
     """report.html and report.json of a run. Without a new result, one that the

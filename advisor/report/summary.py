@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from advisor.facts.schema import Facts
 from advisor.report.network import blueprint
-from advisor.report.view import ParameterView, RunDocument, described, topics
-from advisor.rules.recommendation import FIRST_CHOICES
+from advisor.report.view import ParameterView, described, topics
+from advisor.rules.recommendation import FIRST_CHOICES, Recommendation
 
 SEVERITIES = {"error": "!!", "warning": "! ", "info": "- "}
 UNUSED = "Not used and not searched"
@@ -16,7 +18,7 @@ UNUSED = "Not used and not searched"
 
 
 def summary(
-    recommendation: RunDocument, facts: RunDocument, width: int = 80, *, everything: bool = False
+    recommendation: Recommendation, facts: Facts, width: int = 80, *, everything: bool = False
 ) -> list[str]:
     """The recommendation for a terminal, in lines of at most ``width``
     characters: the data, its faults, the choices.
@@ -24,18 +26,18 @@ def summary(
     everything: a table of all choices with their reasons, by topic; else of those that
         matter most, and the others by name.
     """
-    values, data = facts["values"], recommendation["data"]
+    values, data = facts.values, recommendation.data
     head = [
         f"{data['name']}: {values['rows']:,} training rows, {described(values)}, "
         f"target '{data['target']}' ({values['task']}); {values['rows_test']:,} test rows held out",
-        *(["columns: " + ", ".join(_type_counts(facts["columns"]))] if facts["columns"] else []),
+        *(["columns: " + ", ".join(_type_counts(facts.columns))] if facts.columns else []),
         *_network_lines(recommendation, values),
     ]
     lines = [line for text in head for line in _wrapped(text, width)]
-    for finding in recommendation["findings"]:
-        actions = f" -> {finding['actions'][0]}" if finding["actions"] else ""
-        mark = SEVERITIES[finding["severity"]]
-        lines += ["", *_wrapped(f"{mark} {finding['message']}{actions}", width, indent=" " * (len(mark) + 1))]
+    for finding in recommendation.findings:
+        actions = f" -> {finding.actions[0]}" if finding.actions else ""
+        mark = SEVERITIES[finding.severity]
+        lines += ["", *_wrapped(f"{mark} {finding.message}{actions}", width, indent=" " * (len(mark) + 1))]
     by_topic = topics(recommendation)
     entries = [entry for _, group in by_topic for entry in group]
     if everything:
@@ -91,8 +93,8 @@ def _table(entries: Sequence[ParameterView], width: int) -> list[str]:
     return [line.rstrip() for line in captured.get().splitlines()]
 
 
-def _network_lines(recommendation: RunDocument, values: RunDocument) -> list[str]:
-    network = blueprint(recommendation["configuration"], values)
+def _network_lines(recommendation: Recommendation, values: Mapping[str, Any]) -> list[str]:
+    network = blueprint(recommendation.configuration, values)
     if network is None:
         return []
     return [
@@ -102,7 +104,7 @@ def _network_lines(recommendation: RunDocument, values: RunDocument) -> list[str
     ]
 
 
-def _type_counts(columns: Sequence[RunDocument]) -> list[str]:
+def _type_counts(columns: Sequence[Mapping[str, Any]]) -> list[str]:
     counts = Counter(column["type"] for column in columns)
     return [f"{count} {name}" for name, count in sorted(counts.items(), key=lambda item: -item[1])] or [
         "none"

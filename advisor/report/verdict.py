@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from advisor.documents import UNSET
 from advisor.errors import in_words
 from advisor.evaluation.judgement import Difference
 from advisor.report import charts
 from advisor.report.wording import cut_middle, number
+from advisor.rules.recommendation import Finding
 from advisor.runs.result import RECOMMENDED, FinalReport, PairedDifference, RunReport, ScoreReport
 from advisor.search.curves import CurveDiagnosis
-
-Finding = Mapping[str, Any]
 
 NOT_A_NETWORK = "A network is not the best tool here"
 BEYOND_CHANCE = 1.645
@@ -117,10 +115,10 @@ def advice_alone(findings: Sequence[Finding]) -> list[str]:
 
 
 def _look_at(findings: Sequence[Finding], reading: CurveDiagnosis | None) -> str:
-    grave = [finding for finding in findings if finding["severity"] in ("error", "warning")]
+    grave = [finding for finding in findings if finding.severity in ("error", "warning")]
     if grave:
-        action = f" ({grave[0]['actions'][0]})" if grave[0]["actions"] else ""
-        return f"Look at this first: {cut_middle(grave[0]['message'], 300)}{action}"
+        action = f" ({grave[0].actions[0]})" if grave[0].actions else ""
+        return f"Look at this first: {cut_middle(grave[0].message, 300)}{action}"
     if reading and reading.shape in ("diverging", "noisy", "improving", "slow", "under-fitting"):
         return f"Look at the learning curve: it {reading.words}."
     return "The data need no attention first."

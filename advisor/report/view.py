@@ -10,22 +10,23 @@ from itertools import groupby
 from typing import Any
 
 from advisor.documents import UNSET
+from advisor.facts.schema import Facts
 from advisor.report import charts
 from advisor.report.network import NetworkView, blueprint
 from advisor.report.verdict import advice_alone, verdict
 from advisor.report.wording import bounded, cut_middle, number, percent, range_words
+from advisor.rules.provenance import Flip, LedgerEntry, RejectedValue
+from advisor.rules.recommendation import Finding, Recommendation
+from advisor.rules.resolution import ParameterState, ProvenanceStep
 from advisor.runs.result import RECOMMENDED, Configuration, Mistake, RunReport, SearchReport, TrialReport
 from advisor.search.curves import CurveDiagnosis
-
-RunDocument = Mapping[str, Any]
+from advisor.search.events import END_OF_FILES
 
 MOST_COLUMNS = 200
 CURVES_SHOWN = 5
 COLUMN_OPTIONS = ("id_column", "time_column", "group_column", "weight_column")
 READING_OPTIONS = ("test", "kind", "task", *COLUMN_OPTIONS, "channels")
 """How the data were read, in the order in which the command line that is shown names it."""
-END_IN_REPORT = {"set aside": "quarantined"}
-"""Ends of trials that have another name in result.json than in the report."""
 SHIFT_EFFECTS = {
     "psi": "PSI",
     "distance": "distance",
@@ -51,13 +52,13 @@ class ParameterView:
     won: str
     searched: str
     because: str
-    steps: Sequence[RunDocument]
-    base: RunDocument
+    steps: Sequence[ProvenanceStep]
+    base: ParameterState
     strength: str
     moved: bool
     yours: bool
-    alternatives: Sequence[RunDocument]
-    flips: Sequence[RunDocument]
+    alternatives: Sequence[RejectedValue]
+    flips: Sequence[Flip]
 
 
 @dataclass(frozen=True)
@@ -89,11 +90,11 @@ class PageView:
     """What both pages show, in the order of their sections. network: None where another one was trained.
     columns: each with its remarks. hidden: columns that are left out. ends: how many trials ended how."""
 
-    recommendation: RunDocument
-    facts: RunDocument
+    recommendation: Recommendation
+    facts: Facts
     inputs: str
     network: NetworkView | None
-    samples: Sequence[RunDocument]
+    samples: Sequence[Mapping[str, Any]]
     mistakes: Sequence[Mistake]
     result: RunReport | None
     verdict: Sequence[str]
@@ -101,8 +102,8 @@ class PageView:
     won: Sequence[WinnerView]
     trials: Sequence[TrialView]
     yaml: str
-    target: RunDocument
-    columns: Sequence[tuple[RunDocument, Sequence[str]]]
+    target: Mapping[str, Any]
+    columns: Sequence[tuple[Mapping[str, Any], Sequence[str]]]
     hidden: int
     ends: Sequence[tuple[str, int]]
     readings: Sequence[tuple[str, CurveDiagnosis]]
@@ -110,20 +111,23 @@ class PageView:
 
 
 def view_of(
-    recommendation: RunDocument, facts: RunDocument, result: RunReport | None, ledger: RunDocument | None
+    recommendation: Recommendation,
+    facts: Facts,
+    result: RunReport | None,
+    ledger: Mapping[str, LedgerEntry] | None,
 ) -> PageView:
     """All that the pages show of a run. result: None before anything was trained."""
-    findings, configuration = recommendation["findings"], recommendation["configuration"]
+    findings, configuration = recommendation.findings, recommendation.configuration
     won = winners(recommendation, result)
-    columns = facts["columns"][:MOST_COLUMNS]
+    columns = facts.columns[:MOST_COLUMNS]
     own = result is not None and bool(result.objective)
     trials = result.trials if result else ()
     return PageView(
         recommendation=recommendation,
         facts=facts,
-        inputs=described(facts["values"]),
-        network=None if own else blueprint(configuration, facts["values"]),
-        samples=facts.get("samples", ()),
+        inputs=described(facts.values),
+        network=None if own else blueprint(configuration, facts.values),
+        samples=facts.samples,
         mistakes=(result.test.mistakes or ()) if result else (),
         result=result,
         verdict=verdict(result, findings) if result else advice_alone(findings),
@@ -131,9 +135,9 @@ def view_of(
         won=won,
         trials=[_trial(trial, configuration) for trial in trials],
         yaml=_configuration_yaml(_used(won) or configuration),
-        target=facts.get("target", {}),
+        target=facts.target,
         columns=[(column, _remarks(column, findings)) for column in columns],
-        hidden=len(facts["columns"]) - len(columns),
+        hidden=len(facts.columns) - len(columns),
         ends=list(Counter(map(_end, trials)).items()),
         readings=_readings(result),
         command=_command(recommendation, result),
@@ -141,7 +145,9 @@ def view_of(
 
 
 def topics(
-    recommendation: RunDocument, ledger: RunDocument | None = None, used: Configuration | None = None
+    recommendation: Recommendation,
+    ledger: Mapping[str, LedgerEntry] | None = None,
+    used: Configuration | None = None,
 ) -> list[tuple[str, list[ParameterView]]]:
     """The parameters by topic, in their order.
 
@@ -149,38 +155,37 @@ def topics(
     used: the winner's configuration.
     """
     entries = [
-        _parameter(name, recommendation, (ledger or {}).get(name, {}), used)
-        for name in recommendation["provenance"]
+        _parameter(name, recommendation, (ledger or {}).get(name), used) for name in recommendation.provenance
     ]
     return [(topic, list(group)) for topic, group in groupby(entries, key=lambda entry: entry.topic)]
 
 
 def _parameter(
-    name: str, recommendation: RunDocument, kept: RunDocument, used: Configuration | None
+    name: str, recommendation: Recommendation, kept: LedgerEntry | None, used: Configuration | None
 ) -> ParameterView:
-    advised = recommendation["configuration"][name]
+    advised = recommendation.configuration[name]
     won = advised if used is None else used.get(name, advised)
-    provenance = recommendation["provenance"][name]
-    steps = kept.get("steps", provenance["steps"])
+    provenance = recommendation.provenance[name]
+    steps = kept.steps if kept else provenance.steps
     return ParameterView(
         name=name,
-        topic=str(provenance["topic"]),
-        meaning=provenance["meaning"],
+        topic=provenance.topic,
+        meaning=provenance.meaning,
         value=number(advised),
         won=number(won) if won != advised else "",
-        searched=range_words(provenance["final"]),
-        because=provenance["because"],
+        searched=range_words(provenance.final),
+        because=provenance.because,
         steps=steps,
-        base=provenance["base"],
-        strength=next((step["strength"] for step in reversed(steps) if step["strength"]), ""),
-        moved=bool(provenance["steps"]),
-        yours=provenance["yours"],
-        alternatives=kept.get("alternatives", ()),
-        flips=kept.get("flips", ()),
+        base=provenance.base,
+        strength=next((step.strength for step in reversed(steps) if step.strength), ""),
+        moved=bool(provenance.steps),
+        yours=provenance.yours,
+        alternatives=kept.alternatives if kept else (),
+        flips=kept.flips if kept else (),
     )
 
 
-def winners(recommendation: RunDocument, result: RunReport | None) -> list[WinnerView]:
+def winners(recommendation: Recommendation, result: RunReport | None) -> list[WinnerView]:
     """What the model is made of: one configuration, or those of a blend. Empty before any training."""
     if result is None:
         return []
@@ -190,7 +195,7 @@ def winners(recommendation: RunDocument, result: RunReport | None) -> list[Winne
         names = [one.name for one in result.final.contenders if one is not winner]
     return [
         WinnerView(
-            name, 1 / len(used), configuration, _changes(recommendation["configuration"], configuration)
+            name, 1 / len(used), configuration, _changes(recommendation.configuration, configuration)
         )
         for name, configuration in zip(names, used, strict=False)
     ]
@@ -210,7 +215,7 @@ def _changes(recommended: Configuration, used: Configuration) -> tuple[tuple[str
 
 
 def _end(trial: TrialReport) -> str:
-    return END_IN_REPORT.get(trial.end, trial.end)
+    return END_OF_FILES.get(trial.end, trial.end)
 
 
 def _trial(trial: TrialReport, recommended: Configuration) -> TrialView:
@@ -225,7 +230,7 @@ def _trial(trial: TrialReport, recommended: Configuration) -> TrialView:
     )
 
 
-def described(values: RunDocument) -> str:
+def described(values: Mapping[str, Any]) -> str:
     """What a row is: features of a table, an image, a series."""
     channels = values.get("signal.channels")
     plural = "channel" if channels == 1 else "channels"
@@ -242,7 +247,7 @@ def _configuration_yaml(configuration: Mapping[str, Any]) -> str:
     return str(yaml.safe_dump({"configuration": dict(configuration)}, sort_keys=False, width=120))
 
 
-def _remarks(column: RunDocument, findings: Sequence[RunDocument]) -> list[str]:
+def _remarks(column: Mapping[str, Any], findings: Sequence[Finding]) -> list[str]:
     """What there is to say of a column: how its type was found, its numbers, the
     test rows, the findings that name it."""
     remarks = [str(column["why"])]
@@ -265,7 +270,7 @@ def _remarks(column: RunDocument, findings: Sequence[RunDocument]) -> list[str]:
     ]
     if measured:
         remarks.append(f"shift to the rows compared: {', '.join(measured)}")
-    named = [finding["code"] for finding in findings if column["name"] in finding["columns"]]
+    named = [finding.code for finding in findings if column["name"] in finding.columns]
     if named:
         remarks.append(f"see {', '.join(named)}")
     return remarks
@@ -288,9 +293,9 @@ def _readings(result: RunReport | None) -> list[tuple[str, CurveDiagnosis]]:
     return [(name, t.reading) for name, t in shown_trials(result.search).items() if t.reading]
 
 
-def _command(recommendation: RunDocument, result: RunReport | None) -> str:
+def _command(recommendation: Recommendation, result: RunReport | None) -> str:
     """The command line that makes this run again."""
-    data = recommendation["data"]
+    data = recommendation.data
     kind = result.setup.kind if result else "recommend"
     parts = [
         "advisor",
@@ -308,9 +313,9 @@ def _command(recommendation: RunDocument, result: RunReport | None) -> str:
     ]
     parts += [f"--rules {shlex.quote(bounded(folder))}" for folder in data.get("rules") or ()]
     parts += [f"--without {shlex.quote(rule)}" for rule in data.get("without") or ()]
-    origins = recommendation["provenance"].items()
-    own = (name for name, origin in origins if origin["yours"] and range_words(origin["final"]) == "fixed")
-    parts += [f"--fixed {name}={shlex.quote(str(recommendation['configuration'][name]))}" for name in own]
+    origins = recommendation.provenance.items()
+    own = (name for name, origin in origins if origin.yours and range_words(origin.final) == "fixed")
+    parts += [f"--fixed {name}={shlex.quote(str(recommendation.configuration[name]))}" for name in own]
     if (join := data.get("join_spellings")) is not None:
         parts.append("--join-spellings" if join else "--keep-spellings")
     if data.get("test_fraction", 0.2) != 0.2:

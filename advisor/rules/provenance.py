@@ -11,15 +11,15 @@ from __future__ import annotations
 import ast
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from advisor.errors import UserError, did_you_mean
-from advisor.rules.book import KNOWN_WORDS, FactLike, Judgement, Rule, judge_rule, own_facts
+from advisor.rules.book import KNOWN_WORDS, FactLike, Judgement, Reference, Rule, judge_rule, own_facts
 from advisor.rules.recommendation import AdvicePlan, Recommendation, own_values
-from advisor.rules.resolution import ParameterState, searched_range
+from advisor.rules.resolution import Contradiction, ParameterState, ProvenanceStep, searched_range
 from advisor.spaces.aliases import fact_name
-from advisor.spaces.expressions import Expression
+from advisor.spaces.expressions import Expression, Scalar
 from advisor.spaces.space import Space
 
 FLIPS = 3
@@ -63,6 +63,48 @@ class ParameterDifference:
     rules_other: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class RejectedValue:
+    """Another value that a rule names, and why it is not advised."""
+
+    value: Scalar
+    why_not: str
+    rule: str
+
+
+@dataclass(frozen=True)
+class SourcedStep(ProvenanceStep):
+    """A step with what its rule rests on.
+    measured: its entry of evidence.yaml; None without one, and of a rule that the book no longer has."""
+
+    references: tuple[Reference, ...] = ()
+    measured: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class LedgerEntry:
+    """The complete because of one parameter.
+
+    searched: what is still searched; None when it is fixed.
+    base: its state in the search space before any rule.
+    yours: whether the user's own value or range stands.
+    flips: the nearest changes of single facts that give it another value, nearest first.
+    """
+
+    parameter: str
+    topic: str
+    meaning: str
+    value: Any
+    searched: ParameterState | None
+    base: ParameterState
+    yours: bool
+    because: str
+    steps: tuple[SourcedStep, ...]
+    alternatives: tuple[RejectedValue, ...]
+    flips: tuple[Flip, ...]
+    contradictions: tuple[Contradiction, ...]
+
+
 # ------------------------------------------------------------------------------------------------- the ledger
 
 
@@ -72,8 +114,8 @@ def ledger(
     rules: Sequence[Rule],
     base: Space,
     parameter: str | None = None,
-) -> dict[str, dict[str, Any]]:
-    """The complete because of every parameter (or of one alone), as plain data.
+) -> dict[str, LedgerEntry]:
+    """The complete because of every parameter (or of one alone), by its name.
 
     facts: those that the recommendation was made of.
     rules: the same rule book; what it does not hold any more is left out.
@@ -81,51 +123,40 @@ def ledger(
     """
     book = {rule.id: rule for rule in rules}
     turns = flips(recommendation, facts, rules, base, parameter)
-    entries = {}
-    for name in turns:
-        origin = recommendation.provenance[name]
-        acting = [book[step.rule] for step in origin.steps if step.rule in book]
-        unique = list({rule.id: rule for rule in acting}.values())
-        final = dict(origin.final)
-        value = recommendation.configuration[name]
-        entries[name] = {
-            "parameter": name,
-            "topic": origin.topic,
-            "meaning": origin.meaning,
-            "value": value,
-            "searched": {key: item for key, item in final.items() if key != "value"} or None,
-            "base": dict(origin.base),
-            "yours": origin.yours,
-            "because": origin.because,
-            "steps": [
-                {
-                    **_plain(asdict(step)),
-                    "references": [asdict(r) for r in book[step.rule].references]
-                    if step.rule in book
-                    else [],
-                    "measured": _plain(book[step.rule].measured) if step.rule in book else None,
-                }
-                for step in origin.steps
-            ],
-            "alternatives": [
-                {"value": other.value, "why_not": other.why_not, "rule": rule.id}
-                for rule in unique
-                for other in rule.alternatives
-                if other.value != value
-            ],
-            "flips": [_plain(asdict(flip)) for flip in turns[name]],
-            "contradictions": [
-                _plain(asdict(item)) for item in recommendation.contradictions if item.parameter == name
-            ],
-        }
-    return entries
+    return {name: _entry(name, recommendation, book, turns[name]) for name in turns}
 
 
-def _plain(value: Any) -> Any:
-    """Tuples as lists, all the way down."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+def _entry(
+    name: str, recommendation: Recommendation, book: Mapping[str, Rule], turns: tuple[Flip, ...]
+) -> LedgerEntry:
+    origin, value = recommendation.provenance[name], recommendation.configuration[name]
+    acting = dict.fromkeys(step.rule for step in origin.steps if step.rule in book)
+    return LedgerEntry(
+        parameter=name,
+        topic=origin.topic,
+        meaning=origin.meaning,
+        value=value,
+        searched={key: item for key, item in origin.final.items() if key != "value"} or None,
+        base=origin.base,
+        yours=origin.yours,
+        because=origin.because,
+        steps=tuple(_sourced(step, book.get(step.rule)) for step in origin.steps),
+        alternatives=tuple(
+            RejectedValue(other.value, other.why_not, id)
+            for id in acting
+            for other in book[id].alternatives
+            if other.value != value
+        ),
+        flips=turns,
+        contradictions=tuple(item for item in recommendation.contradictions if item.parameter == name),
+    )
+
+
+def _sourced(step: ProvenanceStep, rule: Rule | None) -> SourcedStep:
+    own = {field.name: getattr(step, field.name) for field in fields(step)}
+    return SourcedStep(
+        **own, references=rule.references if rule else (), measured=rule.measured if rule else None
+    )
 
 
 # ----------------------------------------------------------------------------------------- what would flip it

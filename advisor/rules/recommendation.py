@@ -138,6 +138,13 @@ class Recommendation:
         return recommendation_file.write_recommendation(self.to_dict())
 
     @classmethod
+    def from_dict(
+        cls, document: Mapping[str, Any], base: Space | Callable[[Any], Space], source: str = "recommendation"
+    ) -> Recommendation:
+        """Read what `to_dict` gave, checked as `from_yaml` checks a file."""
+        return cls.from_yaml(recommendation_file.write_recommendation(document), base, source)
+
+    @classmethod
     def from_yaml(
         cls, text: str, base: Space | Callable[[Any], Space], source: str = "recommendation.yaml"
     ) -> Recommendation:

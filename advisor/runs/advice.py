@@ -13,7 +13,7 @@ from advisor.facts.schema import FACTS, Facts, damage
 from advisor.files import read_text
 from advisor.rules import shipped
 from advisor.rules.book import Rule
-from advisor.rules.provenance import ledger, read_fact, with_facts
+from advisor.rules.provenance import LedgerEntry, ledger, read_fact, with_facts
 from advisor.rules.recommendation import Recommendation, replan
 from advisor.runs.folder import DataIdentity, RunFolder
 from advisor.spaces.aliases import facts_of
@@ -116,7 +116,7 @@ class Advice:
     reading: AdviceOptions
     rules: tuple[Rule, ...]
 
-    def ledger(self) -> dict[str, dict[str, Any]]:
+    def ledger(self) -> dict[str, LedgerEntry]:
         """The complete because of every parameter."""
         base = shipped.base_space(self.recommendation.kind)
         return ledger(self.recommendation, self.facts.values, self.rules, base)
@@ -139,7 +139,7 @@ class Kept:
     reading: AdviceOptions
     rules: tuple[Rule, ...]
 
-    def ledger(self, parameter: str | None = None) -> dict[str, dict[str, Any]]:
+    def ledger(self, parameter: str | None = None) -> dict[str, LedgerEntry]:
         """The complete because of every parameter, or of one alone."""
         base = shipped.base_space(self.recommendation.kind)
         return ledger(self.recommendation, self.facts.values, self.rules, base, parameter)

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from advisor import __version__
+from advisor.documents import DocumentError, from_plain, to_plain
 from advisor.errors import UserError
 from advisor.files import FORMAT, TEMPORARY, is_temporary, read_json, restore_folder, write_json
 
@@ -41,6 +42,18 @@ class DataIdentity:
 
     def same_data(self, other: DataIdentity) -> bool:
         return (self.fingerprint, self.target) == (other.fingerprint, other.target)
+
+
+@dataclass(frozen=True)
+class DriverProcess:
+    """The process that drives a run. since: when it began, in ISO 8601."""
+
+    pid: int
+    host: str
+    since: str
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host} since {self.since}"
 
 
 @dataclass(frozen=True)
@@ -220,9 +233,9 @@ class RunFolder:
         try:
             self._lock_or_complain(handle)
             since = datetime.now(UTC).isoformat("T", "seconds")
-            holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
+            us = DriverProcess(os.getpid(), socket.gethostname(), since)
             os.ftruncate(handle, 0)
-            os.pwrite(handle, json.dumps(holder).encode(), 0)
+            os.pwrite(handle, json.dumps(to_plain(us)).encode(), 0)
             self._tidy()
             try:
                 yield self
@@ -234,37 +247,34 @@ class RunFolder:
         finally:
             os.close(handle)
 
-    def driver(self) -> dict[str, Any] | None:
-        """Who holds the lease: {"pid", "host", "since"}, or None.
+    def driver(self) -> DriverProcess | None:
+        """Who holds the lease; None when nobody does.
 
         Another host's lock is not ours to see: in a folder that both see its text is believed, which a killed
         driver may have left behind; of a run in object storage see ``Remote.refresh_driver``.
         """
         return self._holder() or self._holder_elsewhere()
 
-    def _holder_elsewhere(self) -> dict[str, Any] | None:
+    def _holder_elsewhere(self) -> DriverProcess | None:
         if not self.driver_elsewhere.is_file():
             return None
         document = read_json(self.driver_elsewhere)
-        if document.get(SILENT):
-            return None
-        return {name: document.get(name) for name in ("pid", "host", "since")}
+        return None if document.get(SILENT) else _driver_of(document)
 
-    def _holder(self) -> dict[str, Any] | None:
+    def _holder(self) -> DriverProcess | None:
         try:
             with self.lock.open("rb") as file:
-                holder = json.loads(file.read(4096))
+                holder = _driver_of(json.loads(file.read(4096)))
                 inode = os.fstat(file.fileno()).st_ino
-            holder = {name: holder[name] for name in ("pid", "host", "since")}
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError):
             return None
-        if holder["host"] != socket.gethostname():
+        if holder is None or holder.host != socket.gethostname():
             return holder
         try:
             # Asking for the lock would for a moment take it from a driver that is just starting.
             locks = Path("/proc/locks").read_text(encoding="ascii")
         except OSError:
-            return holder if Path(f"/proc/{holder['pid']}").exists() else None
+            return holder if Path(f"/proc/{holder.pid}").exists() else None
         held = any("FLOCK" in line and line.split()[5].endswith(f":{inode}") for line in locks.splitlines())
         return holder if held else None
 
@@ -352,13 +362,21 @@ def _folder_name(name: str) -> str:
     return words or "run"
 
 
+def _driver_of(document: object) -> DriverProcess | None:
+    """The driver that a lease names; None where it names none."""
+    try:
+        return from_plain(DriverProcess, document)
+    except DocumentError:
+        return None
+
+
 def _holder(handle: int) -> str:
     try:
-        holder = json.loads(os.pread(handle, 4096, 0))
-        return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
-    except (ValueError, KeyError, TypeError):
-        # The other driver holds the lock and has not yet written its name.
-        return "another process"
+        holder = _driver_of(json.loads(os.pread(handle, 4096, 0)))
+    except ValueError:
+        holder = None
+    # None: the other driver holds the lock and has not yet written its name.
+    return "another process" if holder is None else str(holder)
 
 
 def _make_folders(path: Path) -> list[Path]:

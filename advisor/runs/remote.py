@@ -190,7 +190,7 @@ class Remote:
 
     def _driven_here(self) -> bool:
         driver = self.run.driver()
-        return driver is not None and driver["host"] == socket.gethostname()
+        return driver is not None and driver.host == socket.gethostname()
 
     def _check_is_run(self, new: bool) -> None:
         """Looked at before it is copied: a bucket may hold more than this disk."""
@@ -404,7 +404,7 @@ class Remote:
             raise
         except NotImplementedError as error:
             raise _unfit(self.url) from error
-        except Exception as error:
+        except Exception as error:  # each of fsspec's file systems raises its own library's errors
             raise _silent(self.url, error) from error
 
 

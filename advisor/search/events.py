@@ -24,6 +24,11 @@ discarded: does not count, for a reason outside the trial.
 In the study quarantined and discarded trials have Optuna's state FAIL and the attributes ``set_aside`` and
 ``void``."""
 
+END_IN_FILES: dict[str, str] = {"quarantined": "set aside", "discarded": "void"}
+"""Ends that have another name in the files of a run, which 0.1.0 can read."""
+END_OF_FILES = {written: end for end, written in END_IN_FILES.items()}
+"""The same, from the files to the ends."""
+
 
 @dataclass(frozen=True)
 class Assignment:

@@ -22,8 +22,6 @@ TRAIN_LOSSES = "train_losses"
 """Trial attribute: the training loss after each epoch, where the objective reports it."""
 CUT = "cut"
 """Trial attribute: the time limit ended the trial, at its best epoch so far."""
-END_IN_FILES: dict[TrialEnd, str] = {"quarantined": "set aside", "discarded": "void"}
-"""Ends that have another name in the files of a run, which 0.1.0 can read."""
 QUARANTINED = "set_aside"
 """Trial attribute: the trial's configuration is not run again, see ``TrialEnd``."""
 

@@ -126,10 +126,10 @@ def _paired(losses: NDArray[np.float64], others: NDArray[np.float64]) -> PairedD
 def write_results(run: RunFolder, advice: Advice, model: Model | None, report: RunReport) -> None:
     """The model where it is ours, result.json, and the report on them."""
     if model is not None:
-        card = model_card(advice.recommendation.to_dict(), advice.facts.to_dict(), report)
+        card = model_card(advice.recommendation, advice.facts, report)
         write_folder(run.model, model_files(model) | {CARD: card.encode()})
     write_json(run.result, report.to_dict())
-    write_report(run, advice.recommendation.to_dict(), advice.facts.to_dict(), advice.ledger(), report)
+    write_report(run, advice.recommendation, advice.facts, advice.ledger(), report)
 
 
 def write_in_time(

@@ -29,13 +29,13 @@ from advisor.runs.result import RECOMMENDED, MovedRange, SearchReport, TrialRepo
 from advisor.search.adaptation import ADJUSTED, read_trial
 from advisor.search.curves import advice_of
 from advisor.search.driver import search
-from advisor.search.events import Listener
+from advisor.search.events import END_IN_FILES, Listener
 from advisor.search.plan import SearchPlan
 from advisor.search.resources import Pace
 from advisor.search.storage.database import Database, failures
 from advisor.search.storage.journal import new_study
 from advisor.search.study_space import StudySpace
-from advisor.search.trials import END_IN_FILES, SearchResult, configuration_of, end_of, packing_of, ranking
+from advisor.search.trials import SearchResult, configuration_of, end_of, packing_of, ranking
 from advisor.spaces.space import Space
 from advisor.splits import make_splits
 from advisor.workflows.modalities import MODALITY_OF

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from advisor import __version__
 from advisor.errors import UserError
 from advisor.files import FORMAT, read_json, write_json
-from advisor.runs.folder import RunFolder
+from advisor.runs.folder import DriverProcess, RunFolder
 from advisor.runs.remote import Remote, here
 from advisor.runs.result import read_result
 
@@ -68,13 +68,13 @@ class TrialUnderWay:
 
 @dataclass(frozen=True)
 class Status:
-    """driver: {"pid", "host", "since"} of who runs it.
+    """driver: who runs it; None when nobody does.
     ends: how many finished trials ended how.
     seconds_left: of the search, when its trials go on taking what they took; None while nobody drives it, it
         was asked to stop, or none has ended."""
 
     state: SearchState
-    driver: dict[str, Any] | None
+    driver: DriverProcess | None
     trials: int | None
     ends: dict[str, int]
     best: BestTrial | None
@@ -249,9 +249,7 @@ def status_in_words(run: str, status: Status) -> list[str]:
     run: its folder or URL."""
     lines = [f"{run}: {status.state}"]
     if status.driver:
-        lines[0] += (
-            f", by process {status.driver['pid']} on {status.driver['host']} since {status.driver['since']}"
-        )
+        lines[0] += f", by {status.driver}"
     if status.trials is not None or status.ends:
         counted = [f"{count} {end}" for end, count in status.ends.items() if end != "discarded"]
         ends = ", ".join(counted) or "none"

@@ -166,7 +166,7 @@ def test_a_driver_of_another_machine_is_believed_and_asked(here, capfd):
     says("recommend d.csv --target y --out run", capfd)
     run = RunFolder(Path("run"))
     run.lock.write_text(json.dumps({"pid": 7, "host": "elsewhere", "since": "2026-01-01T00:00:00+00:00"}))
-    assert read_status(run).driver["host"] == "elsewhere"
+    assert read_status(run).driver.host == "elsewhere"
     now = iter(range(100))
     assert "run has not stopped within 0.01 s" in says("stop run --wait 0.01", capfd, code=3)
     assert "stop requested" in says("stop run --wait 0", capfd)

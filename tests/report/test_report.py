@@ -25,12 +25,17 @@ import advisor
 from advisor.cli.main import _run
 from advisor.cli.use import without_formulas
 from advisor.console import echo, say
+from advisor.documents import from_plain
 from advisor.evaluation.by_target import diagnose
 from advisor.evaluation.diagnosis import calibration, residuals
 from advisor.evaluation.judgement import Diagnosis
+from advisor.facts.schema import Facts
 from advisor.files import read_json
 from advisor.report import page
 from advisor.report.wording import number, percent
+from advisor.rules.provenance import LedgerEntry
+from advisor.rules.recommendation import Recommendation
+from advisor.rules.shipped import base_space
 from advisor.runs.result import RunReport
 from advisor.tasks import BINARY, MULTICLASS
 
@@ -87,16 +92,22 @@ def table(rows=120):
     )
 
 
-def typed(result):
-    return None if result is None else RunReport.from_dict(result)
+def typed(recommendation, facts, result, ledger=None):
+    """The parts of a report.json as the page takes them."""
+    return (
+        Recommendation.from_dict(recommendation, base_space),
+        Facts.from_dict(facts),
+        None if result is None else RunReport.from_dict(result),
+        ledger and {name: from_plain(LedgerEntry, entry) for name, entry in ledger.items()},
+    )
 
 
-def html(recommendation, facts, result, ledger=None):
-    return page.render_html(recommendation, facts, typed(result), ledger)
+def html(*kept):
+    return page.render_html(*typed(*kept))
 
 
-def markdown(recommendation, facts, result, ledger=None):
-    return page.render_markdown(recommendation, facts, typed(result), ledger)
+def markdown(*kept):
+    return page.render_markdown(*typed(*kept))
 
 
 def parts(run):
@@ -297,10 +308,8 @@ def test_a_large_run_is_a_small_page_and_the_same_bytes(tuned, tmp_path):
     assert len(text.encode()) < 2_000_000
     (tmp_path / "report.json").write_text(json.dumps([recommendation, facts, result, ledger]))
     code = (
-        "import json, sys; from advisor.report.page import render_html; from advisor.runs.result import RunReport;"
-        "recommendation, facts, result, ledger = json.load(open(sys.argv[1]));"
-        "result = RunReport.from_dict(result);"
-        "sys.stdout.buffer.write(render_html(recommendation, facts, result, ledger).encode())"
+        "import json, sys; from test_report import html;"
+        "sys.stdout.buffer.write(html(*json.load(open(sys.argv[1]))).encode())"
     )
     for seed in ("1", "2"):
         again = subprocess.run(
@@ -542,10 +551,9 @@ def measured(tmp_path_factory):
 
 def whole_without(run, monkeypatch):
     """Whatever parts are absent, and whatever charts could not be drawn, all three forms are whole."""
-    kept, drawn = (
-        parts(run),
-        page._charts(typed(read_json(run / "result.json")), read_json(run / "facts.json")),
-    )
+    kept = parts(run)
+    _, facts, result, _ = typed(*kept)
+    drawn = page._charts(result, facts)
     charts_there = {}
     monkeypatch.setattr(page, "_charts", lambda result, facts: charts_there)
 

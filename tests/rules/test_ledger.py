@@ -11,10 +11,18 @@ from hypothesis import strategies as st
 
 import advisor
 from advisor.cli.main import _run
+from advisor.documents import from_plain, to_plain
 from advisor.errors import UserError
 from advisor.facts.schema import FACTS
 from advisor.rules import shipped
-from advisor.rules.provenance import compare_findings, compare_recommendations, ledger, read_fact, with_facts
+from advisor.rules.provenance import (
+    LedgerEntry,
+    compare_findings,
+    compare_recommendations,
+    ledger,
+    read_fact,
+    with_facts,
+)
 from advisor.rules.recommendation import advise
 from advisor.runs.advice import imagine, read_run
 from advisor.workflows import search as run_search
@@ -43,45 +51,35 @@ def said(capsys, *arguments):
 def test_every_parameter_has_a_complete_because():
     assert set(LEDGER) == set(BASE.parameters)
     for name, entry in LEDGER.items():
-        assert entry["value"] == REC.configuration[name]
-        assert entry["because"]
-        for step in entry["steps"]:
-            assert set(step) >= {
-                "rule",
-                "before",
-                "after",
-                "because",
-                "facts",
-                "evidence",
-                "strength",
-                "notes",
-                "references",
-            }
-            assert not step["rule"] or step["references"]
-    json.dumps(LEDGER)
+        assert entry.value == REC.configuration[name]
+        assert entry.because
+        for step in entry.steps:
+            assert not step.rule or step.references
+    written = json.loads(json.dumps(to_plain(LEDGER)))
+    assert {name: from_plain(LedgerEntry, entry) for name, entry in written.items()} == LEDGER
 
 
 def test_the_steps_lead_from_the_base_to_the_value():
     for name, entry in LEDGER.items():
-        states = [entry["base"], *(step["after"] for step in entry["steps"])]
-        assert states[-1]["value"] == entry["value"], name
-        for before, step in zip(states, entry["steps"], strict=False):
-            assert step["before"] == before, name
+        states = [entry.base, *(step.after for step in entry.steps)]
+        assert states[-1]["value"] == entry.value, name
+        for before, step in zip(states, entry.steps, strict=False):
+            assert step.before == before, name
 
 
 def test_a_flip_flips_and_nothing_nearer_does():
     """The engine is asked again at the edge and just inside it."""
     told = 0
     for name, entry in LEDGER.items():
-        for flip in entry["flips"]:
+        for flip in entry.flips:
             told += 1
-            there = advise({**TYPICAL, flip["fact"]: flip["at"]}, RULES, BASE)
-            assert there.configuration[name] == flip["value"] != entry["value"]
-            now, at = flip["now"], flip["at"]
+            there = advise({**TYPICAL, flip.fact: flip.at}, RULES, BASE)
+            assert there.configuration[name] == flip.value != entry.value
+            now, at = flip.now, flip.at
             if isinstance(now, int) and not isinstance(now, bool):
                 inside = at + (1 if at < now else -1)
-                here = advise({**TYPICAL, flip["fact"]: inside}, RULES, BASE)
-                assert here.configuration[name] == entry["value"], (name, flip)
+                here = advise({**TYPICAL, flip.fact: inside}, RULES, BASE)
+                assert here.configuration[name] == entry.value, (name, flip)
     assert told > 20
 
 
@@ -91,15 +89,15 @@ def test_flips_hold_for_any_facts(rows, task, skew):
     facts = {**TYPICAL, "rows": rows, "task": task, "skew.max": skew}
     entries = ledger(advise(facts, RULES, BASE), facts, RULES, BASE)
     for name, entry in entries.items():
-        for flip in entry["flips"]:
-            there = advise({**facts, flip["fact"]: flip["at"]}, RULES, BASE)
-            assert there.configuration[name] == flip["value"] != entry["value"]
+        for flip in entry.flips:
+            there = advise({**facts, flip.fact: flip.at}, RULES, BASE)
+            assert there.configuration[name] == flip.value != entry.value
 
 
 def test_the_person_s_own_value_does_not_flip_and_the_rest_is_judged_with_it():
     own = advise(TYPICAL, RULES, BASE, {"hidden_layers": 7})
     entry = ledger(own, TYPICAL, RULES, BASE)["hidden_layers"]
-    assert entry["yours"] and entry["flips"] == [] and entry["steps"][-1]["effect"] == "yours"
+    assert entry.yours and entry.flips == () and entry.steps[-1].effect == "yours"
 
 
 # -------------------------------------------------------------------------------------------------------- why

@@ -268,7 +268,7 @@ def test_a_second_machine_is_refused_and_hears_who_it_is(url, machine, monkeypat
     with run.in_use(), mirrored(run):
         machine("two")
         other = RunFolder(here(url, new=True))
-        assert other.driver()["host"] == "one", "advisor status says so, too"
+        assert other.driver().host == "one", "advisor status says so, too"
         says = rf"mine is in use by process {os.getpid()} on one: wait until it ends"
         with pytest.raises(UserError, match=says), mirrored(other):
             pass
@@ -297,7 +297,7 @@ def test_who_asks_does_not_believe_a_lease_that_is_not_renewed(url, machine, mon
     monkeypatch.setattr(time, "time", lambda: now() + ahead[0])
     there._say_holder()
     machine("two")
-    assert RunFolder(here(url)).driver()["host"] == "one", "just renewed: believed at once"
+    assert RunFolder(here(url)).driver().host == "one", "just renewed: believed at once"
     ahead[0] = 60
     assert RunFolder(here(url)).driver() is None, "its machine is lost"
     with monkeypatch.context() as context:
@@ -308,7 +308,7 @@ def test_who_asks_does_not_believe_a_lease_that_is_not_renewed(url, machine, mon
     monkeypatch.setattr(remote, "SILENT_SECONDS", 20.0)
     again = threading.Timer(0.2, there._say_holder)
     again.start()
-    assert RunFolder(here(url)).driver()["host"] == "one"
+    assert RunFolder(here(url)).driver().host == "one"
     again.join()
 
 

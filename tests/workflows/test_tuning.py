@@ -16,7 +16,6 @@ import optuna
 import pandas as pd
 import polars as pl
 import pytest
-import yaml
 
 import advisor
 from advisor.cli.main import _run
@@ -28,6 +27,7 @@ from advisor.objectives.jobs import WorkerData, search_job
 from advisor.objectives.networks import TrainingObjective
 from advisor.report.page import render_html
 from advisor.report.verdict import over_limit
+from advisor.runs.advice import read_run
 from advisor.runs.model import tempered
 from advisor.tasks import BINARY
 from advisor.workflows import results
@@ -518,8 +518,8 @@ def test_the_report_cannot_run_what_the_data_bring(here):
 
 
 def page_of(result):
-    recommendation = yaml.safe_load((result.folder / "recommendation.yaml").read_text())
-    return render_html(recommendation, read_json(result.folder / "facts.json"), result.report)
+    kept = read_run(result.folder)
+    return render_html(kept.recommendation, kept.facts, result.report)
 
 
 @pytest.mark.slow
@@ -529,11 +529,11 @@ def test_two_renderings_are_the_same_bytes(tuned):
     assert len(text) < 2_000_000
     assert_self_contained(text)
     code = (
-        "import sys, yaml, json; from pathlib import Path; from advisor.report.page import render_html;"
-        "from advisor.runs.result import RunReport; run = Path(sys.argv[1]);"
-        "recommendation = yaml.safe_load((run / 'recommendation.yaml').read_text());"
-        "facts, result = (json.loads((run / name).read_text()) for name in ('facts.json', 'result.json'));"
-        "sys.stdout.buffer.write(render_html(recommendation, facts, RunReport.from_dict(result)).encode())"
+        "import sys; from pathlib import Path; from advisor.report.page import render_html;"
+        "from advisor.runs.advice import read_run; from advisor.runs.result import read_result;"
+        "kept = read_run(Path(sys.argv[1]));"
+        "html = render_html(kept.recommendation, kept.facts, read_result(kept.run));"
+        "sys.stdout.buffer.write(html.encode())"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, tuned.folder], capture_output=True, timeout=120, check=True

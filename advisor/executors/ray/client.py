@@ -168,7 +168,7 @@ def unpacked(ray: Any) -> Iterator[None]:
     """What the actor's side raised, as it would be raised here; a lost connection or cluster is one line."""
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # Ray's client has no class of its own for a lost connection
         if not isinstance(error, ray.exceptions.RayError | ConnectionError) and NOT_CONNECTED not in str(
             error
         ):

@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,6 +26,7 @@ from pydantic import Field, model_validator
 from sqlalchemy.engine import Connection, RowMapping
 
 from advisor import __version__
+from advisor.documents import to_plain
 from advisor.errors import UserError, did_you_mean
 from advisor.facts.schema import FACTS, Facts, damage
 from advisor.files import FORMAT, write_text
@@ -33,6 +34,7 @@ from advisor.kinds import Kind, TaskName
 from advisor.rules import shipped
 from advisor.rules.book import Rule
 from advisor.rules.provenance import (
+    LedgerEntry,
     compare_findings,
     compare_recommendations,
     ledger,
@@ -133,7 +135,7 @@ class Known:
     facts: Facts
     rules: tuple[Rule, ...]
 
-    def ledger(self, parameter: str | None = None) -> dict[str, dict[str, Any]]:
+    def ledger(self, parameter: str | None = None) -> dict[str, LedgerEntry]:
         """The complete because of every parameter, or of one."""
         base = shipped.base_space(self.recommendation.kind)
         return ledger(self.recommendation, self.facts.values, self.rules, base, parameter)
@@ -415,7 +417,7 @@ async def why(
     if parameter not in names:
         raise Problem(404, f"there is no parameter of that name{did_you_mean(parameter[:100], names)}")
     entry = (await asyncio.to_thread(known.ledger, parameter))[parameter]
-    return with_etag(request, {**entry, "text": paragraph(entry)})
+    return with_etag(request, {**to_plain(entry), "text": paragraph(entry)})
 
 
 @router.post("/recommendations/{recommendation_id}/what-if")
@@ -470,8 +472,8 @@ async def report_page(recommendation_id: str, who: Reader, state: State) -> HTML
     from advisor.report.page import render_html
 
     known = await known_advice(state, who, recommendation_id)
-    document, facts = _without_paths(known), known.facts.to_dict()
-    page = await asyncio.to_thread(lambda: render_html(document, facts, None, known.ledger()))
+    shown = _without_paths(known.recommendation)
+    page = await asyncio.to_thread(lambda: render_html(shown, known.facts, None, known.ledger()))
     return HTMLResponse(page, headers={"Content-Security-Policy": REPORT_POLICY})
 
 
@@ -480,15 +482,15 @@ async def report_json(request: Request, recommendation_id: str, who: Reader, sta
     """The report as data: recommendation, facts and the whole ledger."""
     known = await known_advice(state, who, recommendation_id)
     entries = await asyncio.to_thread(known.ledger)
-    own = {"recommendation": _without_paths(known), "facts": known.facts.to_dict(), "ledger": entries}
+    shown = _without_paths(known.recommendation).to_dict()
+    own = {"recommendation": shown, "facts": known.facts.to_dict(), "ledger": to_plain(entries)}
     return with_etag(request, {"format": FORMAT, "advisor": __version__, **own})
 
 
-def _without_paths(known: Known) -> dict[str, Any]:
-    document = known.recommendation.to_dict()
+def _without_paths(recommendation: Recommendation) -> Recommendation:
     hidden = ("source", "test", "rules")
-    data = {name: ("" if name in hidden else value) for name, value in document["data"].items()}
-    return {**document, "data": data}
+    data = {name: ("" if name in hidden else value) for name, value in recommendation.data.items()}
+    return replace(recommendation, data=data)
 
 
 # ------------------------------------------------------------------------------------------------ rule packs

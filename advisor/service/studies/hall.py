@@ -128,7 +128,7 @@ class StudyHall:
                     await host.lapse()
                     if host.is_idle(IDLE_SECONDS):
                         await self.forget(study_id)
-                except Exception as error:
+                except Exception as error:  # one bad study must not end the watch over the others
                     LOG.error("lapse", exc_info=error, extra={"study": study_id})
 
 

@@ -126,7 +126,7 @@ class StudyHost:
             lease = await self._lease(key, worker)
             future.set_result(lease)
             return lease, True
-        except BaseException as error:
+        except BaseException as error:  # also a cancellation: whoever waits for the same key must not hang
             future.set_exception(error)
             future.exception()  # whoever waits has it; nobody need
             raise

@@ -117,7 +117,7 @@ def report_of(run: str | Path, *, form: str = "markdown") -> str:
     from advisor.runs.result import read_result
 
     kept = read_run(Path(here(run)))
-    recommendation, facts, ledger = kept.recommendation.to_dict(), kept.facts.to_dict(), kept.ledger()
+    recommendation, facts, ledger = kept.recommendation, kept.facts, kept.ledger()
     result = read_result(kept.run) if kept.run.result.is_file() else None
     if form != "json":
         render = page.render_html if form == "html" else page.render_markdown
