@@ -132,9 +132,11 @@ class WorkerData:
 
 @dataclass(frozen=True)
 class TrainingResult(Measured):
-    """What a training came to. fitted: the trained stack, None unless it was to be kept."""
+    """What a training came to. fitted: the trained stack, None unless it was to be kept.
+    validation_losses: after each epoch, as ``train_losses``."""
 
     fitted: Fitted | None = None
+    validation_losses: tuple[float, ...] = ()
 
     @property
     def stack(self) -> Fitted:

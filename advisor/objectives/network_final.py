@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advisor.dataset import Dataset
+from advisor.documents import UNSET
 from advisor.evaluation.conformal import Conformal
 from advisor.evaluation.judgement import FinalVerdict
 from advisor.evaluation.selection import blocks_of, constant_losses, decide, estimate
@@ -30,13 +31,15 @@ from advisor.objectives.networks import (
 from advisor.objectives.objective import AdvisedRows, FinalOutcome, FinalRequest, RunData
 from advisor.runs.advice import Advice
 from advisor.runs.model import Model, fit_temperature, tempered
-from advisor.runs.result import RECOMMENDED, ContenderReport, FinalReport
+from advisor.runs.result import RECOMMENDED, ContenderReport, FinalReport, TrainingCurve
 from advisor.search.curves import CurveDiagnosis, read_curve
 from advisor.search.resources import Pace, Sizing
 from advisor.tasks import weighted
 from advisor.training.loop import Fitted
 
 BLEND = "blend"
+KEPT_EPOCHS = 200
+"""Points of a learning curve of the final that result.json keeps, as of a trial's."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +69,10 @@ class Contender:
 @dataclass(frozen=True)
 class TrainedAlone:
     """The recommendation without a search. curve: the validation losses that were finite.
-    reading: what they say."""
+    train_curve: the training losses of the same epochs; none where it diverged. reading: what they say."""
 
     curve: tuple[float, ...]
+    train_curve: tuple[float, ...]
     reading: CurveDiagnosis
     outcome: FinalOutcome
 
@@ -87,7 +91,8 @@ def train_alone(
         objective, job, lambda epoch, loss: on_epoch(epoch, int(configuration["epochs"]), loss)
     )
     contender = _contender(RECOMMENDED, [configuration], [result.stack], train)
-    losses = result.train_losses if len(result.train_losses) == len(curve) else None  # else it diverged
+    whole = len(result.train_losses) == len(curve) and all(map(math.isfinite, result.train_losses))
+    losses = result.train_losses if whole else None  # else it diverged
     verdict = FinalVerdict(RECOMMENDED, "it was trained alone", {})
     report = FinalReport.of(verdict, [_report_of(contender)], {}, RECOMMENDED)
     [final] = _on_all_rows(
@@ -96,7 +101,8 @@ def train_alone(
         lambda jobs: [_run_here(objective, job)[1].stack for job in jobs],
         [result.stack],
     )
-    return TrainedAlone(tuple(curve), read_curve(curve, losses), _outcome_of(given, report, final, final))
+    outcome = _outcome_of(given, report, final, final)
+    return TrainedAlone(tuple(curve), losses or (), read_curve(curve, losses), outcome)
 
 
 def _run_here(
@@ -149,7 +155,7 @@ def hold_network_final(given: RunData, request: FinalRequest) -> FinalOutcome:
     if len(contenders) > 1:
         contenders.append(blend_of(contenders, train))
     verdict = select_winner(contenders, train)
-    reports = [_report_of(contender) for contender in contenders]
+    reports = [_report_of(one, trained.results.get(one.name, ())) for one in contenders]
     report = FinalReport.of(verdict, reports, request.searched, incumbent.name, trained.failed)
     winner = next(c for c in contenders if c.name == verdict.winner)
     both = [incumbent] if winner is incumbent else [incumbent, winner]
@@ -383,7 +389,9 @@ def judged(
     )
 
 
-def _report_of(contender: Contender) -> ContenderReport:
+def _report_of(contender: Contender, results: Sequence[TrainingResult] = ()) -> ContenderReport:
+    """results: of the contender's trainings in the final, one on each partition."""
+    curves = tuple(_curve_of(one) for one in results)
     return ContenderReport(
         name=contender.name,
         held_out_loss=float(contender.losses.mean()),
@@ -391,6 +399,19 @@ def _report_of(contender: Contender) -> ContenderReport:
         temperature=contender.temperature,
         networks=sum(len(stack.member_split) for stack in contender.stacks),
         configurations=tuple(dict(configuration) for configuration in contender.configurations),
+        curves=curves or UNSET,
+    )
+
+
+def _curve_of(result: TrainingResult) -> TrainingCurve:
+    """Finite losses at about evenly spaced epochs, at most ``KEPT_EPOCHS``."""
+    both = zip(result.validation_losses, result.train_losses, strict=True)
+    epochs = list(enumerate(both, start=1))[:: math.ceil(len(result.train_losses) / KEPT_EPOCHS) or 1]
+    rounded = [(epoch, [float(f"{loss:.6g}") for loss in pair]) for epoch, pair in epochs]
+    there = [(float(epoch), pair) for epoch, pair in rounded if all(map(math.isfinite, pair))]
+    return TrainingCurve(
+        validation=tuple((epoch, validated) for epoch, (validated, _) in there),
+        training=tuple((epoch, trained) for epoch, (_, trained) in there),
     )
 
 

@@ -63,6 +63,8 @@ class TrainingObjective:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.train_losses: list[float] = []
         """Of the job that is under way, or of the last one, after each epoch."""
+        self.validation_losses: list[float] = []
+        """Of the same epochs."""
         self._prepared: dict[Any, Prepared] = {}
 
     def __call__(self, job: Job) -> Generator[tuple[int, float], None, TrainingResult]:
@@ -85,15 +87,17 @@ class TrainingObjective:
             used=used,
             ranks=self.ranks,
         )
-        self.train_losses = []
+        self.train_losses, self.validation_losses = [], []
         with _device_memory(self.device) as peak:
             while True:
                 try:
                     epoch = next(epochs)
                 except StopIteration as end:
                     fitted = end.value if asked.keep else None
-                    return TrainingResult(tuple(self.train_losses), peak(), used() >= 1, fitted)
+                    losses = tuple(self.train_losses), tuple(self.validation_losses)
+                    return TrainingResult(losses[0], peak(), used() >= 1, fitted, losses[1])
                 self.train_losses.append(epoch.train_loss)
+                self.validation_losses.append(epoch.validation_loss)
                 yield epoch.number, epoch.validation_loss
 
     def _splits(self, asked: TrainingJob) -> list[Split]:

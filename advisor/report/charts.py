@@ -16,7 +16,7 @@ from advisor.report.network import LayerView
 from advisor.runs.result import RECOMMENDED, PlacedTrial
 
 Drawn = ParamSpec("Drawn")
-MOST_CURVES = 8
+MOST_DEVICES = 8
 MOST_BARS = 12
 MOST_WORKERS, MOST_PLACED = 48, 500
 """Workers, and trials in the order in which they began, that the charts of a search
@@ -41,21 +41,6 @@ def _in_plain_style(draw: Callable[Drawn, str]) -> Callable[Drawn, str]:
             return draw(*arguments, **named)
 
     return drawn
-
-
-@_in_plain_style
-def curves(lines: Mapping[str, Sequence[tuple[float, float]]], loss: str) -> str:
-    """Learning curves: name -> (epoch, validation loss) points."""
-    drawn = {name: points for name, points in list(lines.items())[:MOST_CURVES] if len(points) > 1}
-    if not drawn:
-        return ""
-    figure, axes = _figure()
-    for name, points in drawn.items():
-        axes.plot([x for x, _ in points], [y for _, y in points], linewidth=1.2, label=name)
-    axes.set_xlabel("epoch")
-    axes.set_ylabel(f"validation {loss}")
-    axes.legend(frameon=False, fontsize=8, loc="upper right")
-    return _svg(figure, "Learning curves")
 
 
 @_in_plain_style
@@ -86,7 +71,7 @@ def memory_chart(rows: Sequence[PlacedTrial]) -> str:
     """The memory of the trials on each GPU over time, in GB: as it was expected when
     they were packed, and as it was used."""
     drawn = _first(rows)
-    devices = sorted({row.device for row in drawn if "gpu" in row.device})[:MOST_CURVES]
+    devices = sorted({row.device for row in drawn if "gpu" in row.device})[:MOST_DEVICES]
     if not devices:
         return ""
     figure, axes = _figure()
@@ -111,7 +96,7 @@ def memory_chart(rows: Sequence[PlacedTrial]) -> str:
             )
     axes.set_xlabel("seconds")
     axes.set_ylabel("GB in trials")
-    axes.legend(frameon=False, fontsize=8, loc="upper right")
+    _legend(figure)
     return _svg(figure, "Memory of the GPUs")
 
 
@@ -166,7 +151,7 @@ def reliability(bins: Sequence[CalibrationBin]) -> str:
     axes.set(xlim=(min(b.probability for b in bins) - 0.05, 1.02), ylim=(-0.03, 1.05))
     axes.set_xlabel("probability of the predicted class")
     axes.set_ylabel("share that was right")
-    axes.legend(frameon=False, fontsize=8)
+    _legend(figure)
     return _svg(figure, "Calibration")
 
 
@@ -198,7 +183,7 @@ def fields(rows: Sequence[LayerView], needed: float | None, length: int) -> str:
     if needed:
         axes.axvline(min(needed, length), color=_INK, linestyle="--", linewidth=1, label="likely needed")
     axes.set_xlabel("points of the input that one unit sees (grey: all of them)")
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    _legend(figure)
     return _svg(figure, "Receptive field of each layer")
 
 
@@ -250,6 +235,11 @@ def _figure(height: float = 3.0) -> tuple[Any, Any]:
     return figure, axes
 
 
+def _legend(figure: Any) -> None:
+    """What marks mean, above the chart and never on it."""
+    figure.legend(frameon=False, fontsize=8, loc="outside upper left", ncols=2, labelcolor=_INK)
+
+
 @lru_cache
 def keep_out_of_the_home() -> tempfile.TemporaryDirectory[str] | None:
     """matplotlib keeps a list of fonts in the home, unless it is told of another
@@ -273,12 +263,11 @@ def _svg(figure: Any, title: str) -> str:
         "text.color": _INK,
     }
     with matplotlib.rc_context(settings):
-        for legend in (a.get_legend() for a in figure.axes):
-            for text in legend.get_texts() if legend else ():
-                text.set_color(_INK)
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     text = re.sub(r' width="[\d.]+pt" height="[\d.]+pt"', "", text, count=1)
+    text = re.sub(r' id="legend_\d+"', ' class="legend"', text)
+    text = re.sub(r' id="(?:[a-z]\w*|matplotlib\.\w+)_\d+"', "", text)  # another chart has the same ones
     head = f'<svg role="img" aria-label="{title}"'
     return text.replace("<svg", head, 1).replace(_INK, "currentColor")

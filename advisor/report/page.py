@@ -17,7 +17,7 @@ from advisor.facts.schema import Facts
 from advisor.files import FORMAT, write_json, write_text
 from advisor.report import charts, plots
 from advisor.report.verdict import BEYOND_CHANCE
-from advisor.report.view import shown_trials, view_of, winners
+from advisor.report.view import named_places, shown_trials, view_of, winners
 from advisor.report.wording import (
     MOST_NAME,
     bounded,
@@ -28,6 +28,7 @@ from advisor.report.wording import (
     number,
     percent,
     range_words,
+    without_folders,
 )
 from advisor.rules.provenance import LedgerEntry
 from advisor.rules.recommendation import Recommendation
@@ -44,6 +45,7 @@ CHARTS = (
     "packing",
     "memory",
     "curves",
+    "final_curves",
     "importances",
     "parallel",
     "roc",
@@ -161,6 +163,7 @@ def _filters() -> dict[str, Any]:
         "names": names_words,
         "busy": busy_share,
         "measured": measured_words,
+        "file": without_folders,
         "name": lambda text: cut_middle(str(text), MOST_NAME),
         "state": lambda state: f"{number(state['value'])} ({range_words(state)})",
         "facts": lambda facts: ", ".join(f"{name} = {fact_words(value)}" for name, value in facts.items()),
@@ -177,6 +180,7 @@ def _charts(result: RunReport | None, facts: Facts) -> dict[str, str]:
         return drawn
     loss = result.setup.loss
     drawn |= _search_charts(result.search, loss) if result.search else _training_chart(result, loss)
+    drawn["final_curves"] = _final_curves(result, loss)
     compared = [(c.name, c.difference) for c in result.final.contenders if c.difference]
     pairs = [(name, d.mean, d.standard_error) for name, d in compared]
     drawn["final"] = charts.difference_chart(pairs, loss, BEYOND_CHANCE)
@@ -191,20 +195,34 @@ def _charts(result: RunReport | None, facts: Facts) -> dict[str, str]:
 
 
 def _training_chart(result: RunReport, loss: str) -> dict[str, str]:
-    points = list(enumerate(result.curve or (), start=1))
-    return {"curves": charts.curves({RECOMMENDED: points}, loss)}
+    validation, training = (
+        [(float(epoch), one) for epoch, one in enumerate(losses or (), start=1)]
+        for losses in (result.curve, result.train_curve)
+    )
+    return {"curves": plots.curves_plot([plots.DrawnCurve(RECOMMENDED, validation, training)], loss)}
+
+
+def _final_curves(result: RunReport, loss: str) -> str:
+    """Of each contender's training on the first partition of the final."""
+    drawn = [
+        plots.DrawnCurve(one.name, one.curves[0].validation, one.curves[0].training)
+        for one in result.final.contenders
+        if one.curves
+    ]
+    return plots.curves_plot(drawn, loss, "Learning curves of the final")
 
 
 def _search_charts(search: SearchReport, loss: str) -> dict[str, str]:
-    placed = search.packing or ()  # a run of before there was one has none
+    placed = named_places(search.packing or ())  # a run of before there was one has none
     pruned = {trial.number for trial in search.trials if trial.end == "pruned"}
-    drawn = {name: trial.curve for name, trial in shown_trials(search).items()}
+    shown = shown_trials(search).items()
+    curves = [plots.DrawnCurve(name, trial.curve, trial.train_curve or ()) for name, trial in shown]
     return {
         "history": plots.history_plot(_drawn_trials(search), loss),
         "parallel": plots.parallel_plot(_drawn_trials(search), _varied(search), loss),
         "packing": charts.packing(placed, pruned),
         "memory": charts.memory_chart(placed),
-        "curves": charts.curves(drawn, loss),
+        "curves": plots.curves_plot(curves, loss),
         "importances": charts.bars(
             search.importances, "share of the loss's variation", "Parameter importances"
         ),

@@ -22,6 +22,16 @@ MOST_LINES = 300
 """Trials that are drawn as lines or points: a page has 2 MB."""
 MOST_AXES = 8
 """Parameters that are drawn beside each other."""
+MOST_CURVES = 6
+"""Learning curves in one chart: as many as there are colours that can be told apart."""
+FEW_DECADES = 2
+"""Below so many powers of ten a logarithmic axis has ticks at 1, 2 and 5."""
+LOG_RATIO = 10
+"""Losses that differ by more than this factor are drawn on a logarithmic axis."""
+ENDS_SHOWN = 10
+"""Characters of a value at the end of an axis: as wide as two axes are apart."""
+LETTER, LINE = 6.6, 16
+"""Width of a letter and height of a line of a legend, in units of the drawing: a little more than needed."""
 
 
 @dataclass(frozen=True)
@@ -56,24 +66,75 @@ class Axis:
         keep_out_of_the_home()
         from matplotlib.ticker import LogLocator, MaxNLocator
 
-        locator = LogLocator(subs=(1.0, 3.0)) if self.log else MaxNLocator(TICKS, integer=self.integer)
+        decades = math.log10(self.high / self.low) if self.log else 0.0
+        subs = (1.0, 2.0, 5.0) if decades < FEW_DECADES else (1.0, 3.0) if decades < TICKS else (1.0,)
+        locator = LogLocator(subs=subs) if self.log else MaxNLocator(TICKS, integer=self.integer)
         return [float(t) for t in locator.tick_values(self.low, self.high) if self.low <= t <= self.high]
 
 
 @dataclass(frozen=True)
+class Legend:
+    """What marks mean, above the chart and never on it.
+
+    entries: (kind of mark, words); kind: the classes of a line, or of a circle where they begin with ``dot``.
+    """
+
+    entries: Sequence[tuple[str, str]]
+    width: int = WIDTH
+
+    @property
+    def places(self) -> list[tuple[float, int]]:
+        """Where each entry stands: x, and the number of its line."""
+        found, x, line = [], float(LEFT), 0
+        for _, words in self.entries:
+            wide = 26 + LETTER * len(words) + 14
+            if x > LEFT and x + wide > self.width:
+                x, line = float(LEFT), line + 1
+            found.append((x, line))
+            x += wide
+        return found
+
+    @property
+    def height(self) -> int:
+        """Of all its lines."""
+        return LINE * (1 + self.places[-1][1]) + 4 if self.entries else 0
+
+    @property
+    def drawn(self) -> str:
+        """The entries, drawn."""
+        drawn = []
+        for (kind, words), (x, line) in zip(self.entries, self.places, strict=True):
+            y = 10 + LINE * line
+            mark = (
+                f'<circle class="{kind}" cx="{x + 10:.1f}" cy="{y}" r="4"/>'
+                if kind.startswith("dot")
+                else f'<path class="{kind}" d="M{x:.1f} {y}h20"/>'
+            )
+            drawn.append(f'{mark}<text x="{x + 26:.1f}" y="{y + 4}">{_text(words)}</text>')
+        return f'<g class="legend">{"".join(drawn)}</g>'
+
+
+@dataclass(frozen=True)
 class Frame:
-    """A chart's area with its two axes."""
+    """A chart's area with its two axes. top, right: margins, where something is written there."""
 
     x: Axis
     y: Axis
     width: int = WIDTH
     height: int = HEIGHT
+    top: int = TOP
+    right: int = RIGHT
 
     def at(self, x: float, y: float) -> tuple[float, float]:
         """Where a point lies in the drawing."""
-        across, up = self.width - LEFT - RIGHT, self.height - TOP - BOTTOM
+        across, up = self.width - LEFT - self.right, self.height - self.top - BOTTOM
         height = min(1.0, max(0.0, self.y.share(y)))
         return LEFT + across * self.x.share(x), self.height - BOTTOM - up * height
+
+    @property
+    def upright(self) -> int:
+        """Characters that fit beside the chart."""
+        return int((self.height - 8) / LETTER)
 
     def path(self, points: Sequence[tuple[float, float]]) -> str:
         """The data of a line through points."""
@@ -85,22 +146,22 @@ class Frame:
         for tick in self.y.ticks():
             _, y = self.at(self.x.low, tick)
             lines.append(
-                f'<path class="grid" d="M{LEFT} {y:.1f}H{self.width - RIGHT}"/>'
+                f'<path class="grid" d="M{LEFT} {y:.1f}H{self.width - self.right}"/>'
                 f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{_number(tick)}</text>'
             )
         for tick in self.x.ticks():
             x, _ = self.at(tick, self.y.low)
             lines.append(
-                f'<path class="grid" d="M{x:.1f} {TOP}V{self.height - BOTTOM}"/>'
+                f'<path class="grid" d="M{x:.1f} {self.top}V{self.height - BOTTOM}"/>'
                 f'<text x="{x:.1f}" y="{self.height - BOTTOM + 16}" text-anchor="middle">'
                 f"{_number(tick)}</text>"
             )
-        middle = (LEFT + self.width - RIGHT) / 2
-        down = (TOP + self.height - BOTTOM) / 2
+        middle = (LEFT + self.width - self.right) / 2
+        down = (self.top + self.height - BOTTOM) / 2
         labels = (
             f'<text x="{middle}" y="{self.height - 6}" text-anchor="middle">{_text(self.x.label)}</text>'
             f'<text transform="translate(13 {down}) rotate(-90)" text-anchor="middle">'
-            f"{_text(self.y.label)}</text>"
+            f"{_text(_short(self.y.label, self.upright))}</text>"
         )
         return _svg(title, self.width, self.height, [*lines, labels, *marks])
 
@@ -140,16 +201,11 @@ def history_plot(trials: Sequence[DrawnTrial], loss: str) -> str:
     top = ordered[min(len(ordered) - 1, int(0.9 * len(ordered)))]
     y = Axis.of([ordered[0], top + 0.1 * (top - ordered[0])], f"validation {loss}, lower is better")
     x = Axis(-0.5, max(trial.number for trial in there) + 0.5, "trial", integer=True)
-    frame, marks, best = Frame(x, y), [], math.inf
-    for trial in done:
-        if trial.is_reference and trial.value is not None:
-            _, at = frame.at(0, trial.value)
-            marks.append(
-                f'<path class="reference" d="M{LEFT} {at:.1f}H{WIDTH - RIGHT}"/>'
-                f'<text class="small" x="{WIDTH - RIGHT}" y="{at - 3:.1f}" text-anchor="end">'
-                f"{_text(trial.origin)}</text>"
-            )
-    steps = []
+    legend = Legend([("best", "best so far"), ("dot", "trained to its end"), ("dot open", "stopped early")])
+    references = [trial for trial in done if trial.is_reference]
+    right = max([RIGHT, *(int(LETTER * len(trial.origin)) + 8 for trial in references)])
+    frame = Frame(x, y, height=HEIGHT + legend.height, top=TOP + legend.height, right=right)
+    marks, best, steps = [legend.drawn, *_reference_lines(frame, references)], math.inf, []
     for trial in done:
         lower = min(best, float(trial.value or 0))
         steps += [(trial.number, best if math.isfinite(best) else lower), (trial.number, lower)]
@@ -160,6 +216,56 @@ def history_plot(trials: Sequence[DrawnTrial], loss: str) -> str:
         kind = "dot" if trial.end == "complete" else "dot open"
         marks.append(_dot(across, down, kind, trial.tip, trial.number))
     return frame.drawn("Optimization history", marks)
+
+
+def _reference_lines(frame: Frame, trials: Sequence[DrawnTrial]) -> list[str]:
+    """A line across for each trial, its name beside the chart; names do not touch each other."""
+    end, marks, least = frame.width - frame.right, [], 0.0
+    for at, origin in sorted((frame.at(0, float(trial.value or 0))[1], trial.origin) for trial in trials):
+        beside = max(at + 4, least)
+        least = beside + LINE - 3
+        marks.append(
+            f'<path class="reference" d="M{LEFT} {at:.1f}H{end}"/>'
+            f'<text class="small" x="{end + 5}" y="{beside:.1f}">{_text(origin)}</text>'
+        )
+    return marks
+
+
+@dataclass(frozen=True)
+class DrawnCurve:
+    """The losses of a training: (epoch, loss). training: empty where it was not kept."""
+
+    name: str
+    validation: Sequence[tuple[float, float]]
+    training: Sequence[tuple[float, float]] = ()
+
+
+def curves_plot(curves: Sequence[DrawnCurve], loss: str, title: str = "Learning curves") -> str:
+    """Learning curves, validation as a line and training dashed; "" where none has two epochs."""
+    drawn = [one for one in curves if len(one.validation) > 1][:MOST_CURVES]
+    if not drawn:
+        return ""
+    points = [point for one in drawn for point in (*one.validation, *one.training)]
+    losses = [value for _, value in points if math.isfinite(value)]
+    log = min(losses, default=0.0) > 0 and max(losses) > LOG_RATIO * min(losses)
+    entries = [(f"best c{number}", one.name) for number, one in enumerate(drawn)]
+    if any(one.training for one in drawn):
+        entries += [("curve", "validation loss"), ("curve training", "training loss")]
+    legend = Legend(entries)
+    x = Axis(1, max(2.0, *(epoch for epoch, _ in points)), "epoch", integer=True)
+    y = Axis.of(losses, loss if len(entries) > len(drawn) else f"validation {loss}", log=log)
+    frame = Frame(x, y, height=HEIGHT + legend.height, top=TOP + legend.height)
+    marks = [legend.drawn]
+    for number, one in enumerate(drawn):
+        for kind, line in (("training", one.training), ("validation", one.validation)):
+            there = [(epoch, value) for epoch, value in line if math.isfinite(value)]
+            if len(there) > 1:
+                dashed = " training" if kind == "training" else ""
+                tip = f"{one.name}, {kind}: {_number(there[-1][1])} after epoch {there[-1][0]:.0f}"
+                marks.append(
+                    f'<path class="best c{number}{dashed}" d="{frame.path(there)}" data-tip="{_text(tip)}"/>'
+                )
+    return frame.drawn(title, marks)
 
 
 def parallel_plot(trials: Sequence[DrawnTrial], parameters: Sequence[str], loss: str) -> str:
@@ -187,13 +293,14 @@ def parallel_plot(trials: Sequence[DrawnTrial], parameters: Sequence[str], loss:
         )
     for i, name in enumerate([*names, "loss"]):
         x, label = LEFT + i * gap, f"{loss} (at most the worst tenth)" if name == "loss" else name
-        low, high = scales[name].ends
+        low, high = (_short(end, ENDS_SHOWN) for end in scales[name].ends)
+        below = _short(loss if name == "loss" else name, 2 * ENDS_SHOWN)
         marks.append(
             f'<path class="axis" d="M{x:.1f} 40V{height - 50}"/>'
             f'<text class="small" x="{x:.1f}" y="32" text-anchor="middle">{_text(high)}</text>'
             f'<text class="small" x="{x:.1f}" y="{height - 36}" text-anchor="middle">{_text(low)}</text>'
             f'<text class="small" x="{x:.1f}" y="{height - 20 + 12 * (i % 2)}" text-anchor="middle">'
-            f"{_text(loss if name == 'loss' else name)}<title>{_text(label)}</title></text>"
+            f"{_text(below)}<title>{_text(label)}</title></text>"
         )
     return _svg("Parameters and loss of each trial", WIDTH, height, marks)
 
@@ -280,7 +387,7 @@ def importance_plot(rows: Sequence[tuple[str, float, float, float]], loss: str) 
     for i, (name, mean, low, high) in enumerate(rows):
         y, tip = 12 + 24 * i, f"{name}: {_number(mean)} ({_number(low)} to {_number(high)})"
         left, right = sorted((x(0.0), x(mean)))
-        short = name if len(name) <= 26 else f"{name[:25]}…"
+        short = _short(name, 26)
         marks.append(
             f'<g data-tip="{_text(tip)}"><text x="{wide - 8}" y="{y + 9}" text-anchor="end">'
             f"{_text(short)}</text>"
@@ -367,7 +474,7 @@ def _named_ticks(frame: Frame, names: Sequence[str], marks: Sequence[str], title
     labels = []
     for i, name in enumerate(names):
         x, y = frame.at(i, frame.y.low)
-        short = name if len(name) <= 10 else f"{name[:9]}…"
+        short = _short(name, 10)
         labels.append(
             f'<text class="small" x="{x:.1f}" y="{y + 12:.1f}" text-anchor="end" '
             f'transform="rotate(-30 {x:.1f} {y + 12:.1f})">{_text(short)}</text>'
@@ -382,7 +489,7 @@ def _named_ticks(frame: Frame, names: Sequence[str], marks: Sequence[str], title
     down = (TOP + frame.height - BOTTOM) / 2
     label = (
         f'<text transform="translate(13 {down}) rotate(-90)" text-anchor="middle">'
-        f"{_text(frame.y.label)}</text>"
+        f"{_text(_short(frame.y.label, frame.upright))}</text>"
     )
     return _svg(title, frame.width, frame.height, [*grid, *labels, label, *marks])
 
@@ -390,6 +497,10 @@ def _named_ticks(frame: Frame, names: Sequence[str], marks: Sequence[str], title
 def _dot(x: float, y: float, kind: str, tip: str, trial: int | None) -> str:
     joined = "" if trial is None else f' data-trial="{trial}"'
     return f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="4" data-tip="{_text(tip)}"{joined}/>'
+
+
+def _short(words: str, most: int) -> str:
+    return words if len(words) <= most else f"{words[: most - 1]}…"
 
 
 def _text(words: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from advisor.documents import UNSET
 from advisor.errors import in_words
@@ -112,6 +113,29 @@ def advice_alone(findings: Sequence[Finding]) -> list[str]:
         "measures the loss.",
         _look_at(findings, None),
     ]
+
+
+@dataclass(frozen=True)
+class NextStep:
+    """What to do next, and the command that does it; RUN stands for the run's folder."""
+
+    what: str
+    command: str
+
+
+def next_step(result: RunReport | None) -> NextStep:
+    """After advice a search; after a search that paid off a prediction, else more trials or other data."""
+    if result is None:
+        return NextStep("search around it, and measure", "advisor tune RUN --trials 40")
+    if result.objective:
+        return NextStep("read every reason for a value", "advisor why RUN")
+    if result.setup.kind == "train":
+        return NextStep("search around it", "advisor tune RUN --trials 40")
+    search = result.search
+    if search and (search.timed_out or result.final.confirmed is False):
+        more = max(2 * len(search.trials), search.requested)
+        return NextStep("go on with more time, for the limit ended it", f"advisor tune RUN --trials {more}")
+    return NextStep("use it for new rows", "advisor predict RUN new_rows.csv --out predictions.csv")
 
 
 def _look_at(findings: Sequence[Finding], reading: CurveDiagnosis | None) -> str:

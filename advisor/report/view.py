@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -13,20 +14,31 @@ from advisor.documents import UNSET
 from advisor.facts.schema import Facts
 from advisor.report import charts
 from advisor.report.network import NetworkView, blueprint
-from advisor.report.verdict import advice_alone, verdict
-from advisor.report.wording import bounded, cut_middle, number, percent, range_words
+from advisor.report.verdict import NextStep, advice_alone, next_step, verdict
+from advisor.report.wording import bounded, cut_middle, number, percent, range_words, without_folders
 from advisor.rules.provenance import Flip, LedgerEntry, RejectedValue
-from advisor.rules.recommendation import Finding, Recommendation
+from advisor.rules.recommendation import FIRST_CHOICES, Finding, Recommendation
 from advisor.rules.resolution import ParameterState, ProvenanceStep
-from advisor.runs.result import RECOMMENDED, Configuration, Mistake, RunReport, SearchReport, TrialReport
+from advisor.runs.result import (
+    RECOMMENDED,
+    Configuration,
+    Mistake,
+    PlacedTrial,
+    RunReport,
+    SearchAsked,
+    SearchReport,
+    TrialReport,
+)
 from advisor.search.curves import CurveDiagnosis
 from advisor.search.events import END_OF_FILES
 
 MOST_COLUMNS = 200
 CURVES_SHOWN = 5
 COLUMN_OPTIONS = ("id_column", "time_column", "group_column", "weight_column")
-READING_OPTIONS = ("test", "kind", "task", *COLUMN_OPTIONS, "channels")
+READING_OPTIONS = ("test", "encoding", "sheet", "kind", "task", *COLUMN_OPTIONS, "channels")
 """How the data were read, in the order in which the command line that is shown names it."""
+_DEVICE = re.compile(r"(gpu [\d,]+|cpu)$")
+"""What ends the name of a device, after the node and its address (``executors.ray.worker``)."""
 SHIFT_EFFECTS = {
     "psi": "PSI",
     "distance": "distance",
@@ -42,7 +54,8 @@ class ParameterView:
 
     value: the recommended one. won: the winner's where it is another, else "". searched: what is still
     searched. base: the state in the base space. moved: whether any rule said something about it.
-    steps, alternatives, flips: of the ledger (``advisor.rules.provenance``), the last two only with one.
+    first: whether it is one of those that matter most. steps, alternatives, flips: of the ledger
+    (``advisor.rules.provenance``), the last two only with one.
     """
 
     name: str
@@ -57,6 +70,7 @@ class ParameterView:
     strength: str
     moved: bool
     yours: bool
+    first: bool
     alternatives: Sequence[RejectedValue]
     flips: Sequence[Flip]
 
@@ -88,7 +102,9 @@ class TrialView:
 @dataclass(frozen=True)
 class PageView:
     """What both pages show, in the order of their sections. network: None where another one was trained.
-    columns: each with its remarks. hidden: columns that are left out. ends: how many trials ended how."""
+    main: the parameters that matter most, those that a person fixed and those that the winner has
+    otherwise; others: the rest. columns: each with its remarks. hidden: columns that are left out. ends: how
+    many trials ended how."""
 
     recommendation: Recommendation
     facts: Facts
@@ -98,7 +114,10 @@ class PageView:
     mistakes: Sequence[Mistake]
     result: RunReport | None
     verdict: Sequence[str]
+    next: NextStep
     topics: Sequence[tuple[str, Sequence[ParameterView]]]
+    main: Sequence[ParameterView]
+    others: Sequence[ParameterView]
     won: Sequence[WinnerView]
     trials: Sequence[TrialView]
     yaml: str
@@ -122,6 +141,9 @@ def view_of(
     columns = facts.columns[:MOST_COLUMNS]
     own = result is not None and bool(result.objective)
     trials = result.trials if result else ()
+    by_topic = topics(recommendation, ledger, _used(won))
+    entries = [entry for _, group in by_topic for entry in group]
+    main = [entry for entry in entries if entry.first or entry.won or entry.yours]
     return PageView(
         recommendation=recommendation,
         facts=facts,
@@ -131,7 +153,10 @@ def view_of(
         mistakes=(result.test.mistakes or ()) if result else (),
         result=result,
         verdict=verdict(result, findings) if result else advice_alone(findings),
-        topics=topics(recommendation, ledger, _used(won)),
+        next=next_step(result),
+        topics=by_topic,
+        main=main,
+        others=[entry for entry in entries if entry not in main],
         won=won,
         trials=[_trial(trial, configuration) for trial in trials],
         yaml=_configuration_yaml(_used(won) or configuration),
@@ -180,6 +205,7 @@ def _parameter(
         strength=next((step.strength for step in reversed(steps) if step.strength), ""),
         moved=bool(provenance.steps),
         yours=provenance.yours,
+        first=name in FIRST_CHOICES,
         alternatives=kept.alternatives if kept else (),
         flips=kept.flips if kept else (),
     )
@@ -284,6 +310,25 @@ def shown_trials(search: SearchReport) -> dict[str, TrialReport]:
     return {t.origin if t.origin in charts.REFERENCES else f"trial {t.number}": t for t in drawn}
 
 
+def named_places(packing: Sequence[PlacedTrial]) -> list[PlacedTrial]:
+    """The same trials on numbered nodes and workers: a page names no process and no address of a machine."""
+    known = [_DEVICE.search(row.device) for row in packing]
+    kinds = [found[0] if found else "" for found in known]
+    homes = [
+        row.device[: found.start()] if found else row.device
+        for row, found in zip(packing, known, strict=True)
+    ]
+    nodes, several = list(dict.fromkeys(homes)), len(set(homes)) > 1
+    workers: dict[tuple[str, str], int] = {}
+    rows = []
+    for row, home, kind in zip(packing, homes, kinds, strict=True):
+        number_ = workers.setdefault((home, row.worker), len(workers) + 1)
+        node = f"node {nodes.index(home) + 1}" if several else ""
+        device = " ".join(filter(None, [node, kind])) or "this machine"
+        rows.append(replace(row, worker=f"worker {number_}", device=device))
+    return rows
+
+
 def _readings(result: RunReport | None) -> list[tuple[str, CurveDiagnosis]]:
     """What the drawn curves say; nothing of a run that was made before curves were read."""
     if result is None:
@@ -300,18 +345,15 @@ def _command(recommendation: Recommendation, result: RunReport | None) -> str:
     parts = [
         "advisor",
         kind,
-        shlex.quote(bounded(data.get("source") or "DATA")),
+        _shell(data.get("source") or "DATA"),
         "--target",
-        shlex.quote(bounded(data["target"])),
+        _shell(data["target"]),
     ]
     for option in READING_OPTIONS:
         if data.get(option):
-            parts += [f"--{option.replace('_', '-')}", shlex.quote(bounded(str(data[option])))]
-    parts += [
-        f"--type {shlex.quote(bounded(f'{name}={kind_}'))}"
-        for name, kind_ in (data.get("types") or {}).items()
-    ]
-    parts += [f"--rules {shlex.quote(bounded(folder))}" for folder in data.get("rules") or ()]
+            parts += [f"--{option.replace('_', '-')}", _shell(data[option])]
+    parts += [f"--type {_shell(f'{name}={kind_}')}" for name, kind_ in (data.get("types") or {}).items()]
+    parts += [f"--rules {_shell(folder)}" for folder in data.get("rules") or ()]
     parts += [f"--without {shlex.quote(rule)}" for rule in data.get("without") or ()]
     origins = recommendation.provenance.items()
     own = (name for name, origin in origins if origin.yours and range_words(origin.final) == "fixed")
@@ -322,7 +364,23 @@ def _command(recommendation: Recommendation, result: RunReport | None) -> str:
         parts += ["--test-fraction", str(data["test_fraction"])]
     parts += ["--seed", str(data.get("seed", 0))]
     if result and result.search:
-        parts += ["--trials", str(result.search.requested)]
+        parts += ["--trials", str(result.search.requested), *_search_options(result.search)]
+    if result and result.time_limit:
+        parts += ["--time-limit", f"{result.time_limit:g}"]
     if result and result.objective:
-        parts += ["--objective", shlex.quote(bounded(result.objective.name))]
+        parts += ["--objective", _shell(result.objective.name)]
     return " ".join(parts)
+
+
+def _search_options(search: SearchReport) -> list[str]:
+    """Those that are not as they are by default; none of a run whose version did not keep them."""
+    asked = search.options or SearchAsked()
+    parts = ["--strategy", _shell(asked.strategy)] if asked.strategy != SearchAsked.strategy else []
+    if asked.trial_time_limit is not None:
+        parts += ["--trial-time-limit", f"{asked.trial_time_limit:g}"]
+    return parts if asked.adapt else [*parts, "--no-adapt"]
+
+
+def _shell(text: object) -> str:
+    """Text as a word of a command line, of a path no more than the name."""
+    return shlex.quote(bounded(without_folders(str(text))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
 MOST_TEXT, MOST_NAME, NAMES_SHOWN = 600, 60, 8
@@ -56,6 +57,15 @@ def bounded(text: str) -> str:
         c if c.isprintable() or c in "\n\u00a0" else repr(c)[1:-1] for c in cut_middle(text, MOST_TEXT)
     )
     return clean
+
+
+def without_folders(text: str) -> str:
+    """The own name of a file or folder where the text is its absolute path, for a page tells nothing of a
+    machine; all else, such as the address of a remote file, as it is."""
+    for kind in (PurePosixPath, PureWindowsPath):
+        if kind(text).is_absolute():
+            return kind(text).name or text
+    return text
 
 
 def cut_middle(text: str, most: int) -> str:

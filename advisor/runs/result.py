@@ -55,7 +55,8 @@ class RunSetup:
 @dataclass(frozen=True, kw_only=True)
 class TrialReport:
     """A trial of the search. end: how it ended (``advisor.search.events.TrialEnd``). value: its loss, None
-    where there is none that is finite. curve: (epoch, validation loss)."""
+    where there is none that is finite. curve, train_curve: (epoch, validation or training loss); the latter
+    of trials that were trained to their end by what reports training losses."""
 
     number: int
     origin: str
@@ -65,6 +66,7 @@ class TrialReport:
     epochs: int | Unset | None = UNSET
     seconds: float | Unset | None = UNSET
     curve: tuple[tuple[float, float], ...]
+    train_curve: tuple[tuple[float, float], ...] | Unset = UNSET
     reading: CurveDiagnosis | Unset = UNSET
 
 
@@ -78,6 +80,15 @@ class MovedRange:
     words: str
     first: int
     last: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchAsked:
+    """Options of a search that its command line needs again (``workflows.options.SearchOptions``)."""
+
+    strategy: str = "joint"
+    adapt: bool = True
+    trial_time_limit: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +106,7 @@ class SearchReport:
     curve_advice: tuple[RangeChange, ...] | Unset = UNSET
     adjustments: tuple[MovedRange, ...] | Unset = UNSET
     packing: tuple[PlacedTrial, ...] | Unset = UNSET
+    options: SearchAsked | Unset = UNSET
     importances: Mapping[str, float]
 
 
@@ -111,10 +123,19 @@ class ObjectiveReport:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrainingCurve:
+    """Losses of one training, the same epochs in both: (epoch, loss)."""
+
+    validation: tuple[tuple[float, float], ...]
+    training: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class ContenderReport:
     """A contender of the final. held_out_loss: on rows that did not choose it; held_out_rows: how many, None
     where splits were compared. networks: trained. configurations: several of a blend.
-    searched_loss: None where the search has none. difference: to the incumbent; None of itself."""
+    searched_loss: None where the search has none. difference: to the incumbent; None of itself.
+    curves: of its trainings, one on each partition; a blend has none of its own."""
 
     name: str
     held_out_loss: float
@@ -124,6 +145,7 @@ class ContenderReport:
     configurations: tuple[Configuration, ...]
     searched_loss: float | None = None
     difference: Difference | None = None
+    curves: tuple[TrainingCurve, ...] | Unset = UNSET
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,13 +283,15 @@ class InterruptedReport:
 class RunReport:
     """All of result.json.
 
-    curve, reading: validation losses of a training without a search, and what they say.
+    curve, train_curve, reading: validation and training losses of a training without a search, and what they
+        say.
     search, time_limit: UNSET without a search. seconds: of the whole run.
     objective: UNSET where our networks were trained.
     """
 
     setup: RunSetup
     curve: tuple[float, ...] | Unset = UNSET
+    train_curve: tuple[float, ...] | Unset = UNSET
     reading: CurveDiagnosis | Unset = UNSET
     search: SearchReport | Unset = UNSET
     seconds: float

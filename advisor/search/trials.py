@@ -95,6 +95,12 @@ def configuration_of(trial: FrozenTrial, space: SearchSpace) -> dict[str, Any]:
     return values_of(kept) if kept else space.suggest(FixedTrial(trial.params))
 
 
+def training_points(trial: FrozenTrial) -> dict[int, float]:
+    """The finite training losses that are kept of a trial, by epoch; none of one that was ended early."""
+    losses = trial.user_attrs.get(TRAIN_LOSSES, ())
+    return {epoch: loss for epoch, loss in enumerate(losses, start=1) if math.isfinite(loss)}
+
+
 def packing_of(trials: Iterable[FrozenTrial]) -> list[PlacedTrial]:
     """Which trial ran where and when, read from the attributes that the search keeps."""
     placed = [trial for trial in trials if trial.datetime_start is not None and "device" in trial.user_attrs]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from advisor.documents import UNSET
 from advisor.evaluation.explanation import Predict
 from advisor.executors.base import Executor
 from advisor.objectives.final_jobs import FINALISTS
@@ -102,6 +103,7 @@ def recommendation_trained(
     report = RunReport(
         setup=run_setup(given.advice, "train"),
         curve=trained.curve,
+        train_curve=trained.train_curve or UNSET,
         reading=trained.reading,
         seconds=time.monotonic() - begun,
         final=outcome.final,

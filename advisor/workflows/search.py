@@ -13,6 +13,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from advisor.dataset import Dataset
+from advisor.documents import UNSET
 from advisor.errors import UserError
 from advisor.evaluation.by_target import baseline_seconds
 from advisor.executors.base import Executor
@@ -25,7 +26,7 @@ from advisor.rules import shipped
 from advisor.rules.recommendation import library_default
 from advisor.runs.advice import Advice
 from advisor.runs.folder import RunFolder
-from advisor.runs.result import RECOMMENDED, MovedRange, SearchReport, TrialReport
+from advisor.runs.result import RECOMMENDED, MovedRange, SearchAsked, SearchReport, TrialReport
 from advisor.search.adaptation import ADJUSTED, read_trial
 from advisor.search.curves import advice_of
 from advisor.search.driver import search
@@ -35,7 +36,14 @@ from advisor.search.resources import Pace
 from advisor.search.storage.database import Database, failures
 from advisor.search.storage.journal import new_study
 from advisor.search.study_space import StudySpace
-from advisor.search.trials import SearchResult, configuration_of, end_of, packing_of, ranking
+from advisor.search.trials import (
+    SearchResult,
+    configuration_of,
+    end_of,
+    packing_of,
+    ranking,
+    training_points,
+)
 from advisor.spaces.space import Space
 from advisor.splits import make_splits
 from advisor.workflows.modalities import MODALITY_OF
@@ -197,23 +205,33 @@ def run_search(
     return found
 
 
-def search_report(found: SearchResult, advice: Advice, requested: int) -> SearchReport:
+def search_report(
+    found: SearchResult, advice: Advice, request: SearchRequest, options: SearchOptions
+) -> SearchReport:
     """What result.json keeps of a search."""
     trials = found.trials
+    asked = SearchAsked(
+        strategy=request.strategy or options.strategy,
+        adapt=options.adapt,
+        trial_time_limit=options.trial_time_limit,
+    )
     return SearchReport(
-        requested=requested,
+        requested=max(request.trials, len(trials)),
         trials=tuple(_trial_report(trial, advice.recommendation.space) for trial in trials),
         timed_out=found.timed_out,
         seconds=found.seconds,
         curve_advice=tuple(advice_of([read_trial(trial) for trial in trials])),
         adjustments=_adjustments(trials),
         packing=tuple(packing_of(trials)),
+        options=asked,
         importances=_importances(found),
     )
 
 
 def _trial_report(trial: FrozenTrial, space: Space) -> TrialReport:
     value, points = trial.value, sorted(trial.intermediate_values.items())
+    curve = tuple((epoch, loss) for epoch, loss in points if math.isfinite(loss))
+    trained = training_points(trial)
     return TrialReport(
         number=trial.number,
         origin=trial.user_attrs.get("origin", "search"),
@@ -222,7 +240,8 @@ def _trial_report(trial: FrozenTrial, space: Space) -> TrialReport:
         configuration=configuration_of(trial, space),
         epochs=trial.user_attrs.get("epochs"),
         seconds=trial.user_attrs.get("seconds"),
-        curve=tuple((epoch, loss) for epoch, loss in points if math.isfinite(loss)),
+        curve=curve,
+        train_curve=tuple((epoch, trained[epoch]) for epoch, _ in curve if epoch in trained) or UNSET,
         reading=read_trial(trial),
     )
 

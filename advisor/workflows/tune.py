@@ -208,7 +208,7 @@ def tune(
         from advisor.workflows import final as run_end
         from advisor.workflows import results
 
-        searched = search.search_report(found, advice, max(request.trials, len(found.trials)))
+        searched = search.search_report(found, advice, request, searching)
         interrupted = InterruptedReport(
             setup=results.run_setup(advice, "tune"),
             search=searched,

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from advisor.report.plots import (
     Axis,
+    DrawnCurve,
     DrawnTrial,
     curve_plot,
+    curves_plot,
     dependence_plot,
     heat_overlay,
     history_plot,
@@ -109,6 +111,50 @@ def test_a_parameter_with_one_value_has_no_axis():
 def test_ticks_lie_within_the_axis(low, high, log):
     axis = Axis.of([low, high], "", log=log)
     assert all(axis.low <= tick <= axis.high for tick in axis.ticks())
+
+
+CURVES = st.lists(st.tuples(st.integers(1, 300).map(float), NUMBER), max_size=8)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.builds(DrawnCurve, TEXT, CURVES, CURVES), max_size=8), TEXT)
+def test_any_learning_curves_are_well_formed(curves, loss):
+    svg = curves_plot(curves, loss)
+    assert bool(svg) == any(len(one.validation) > 1 for one in curves)
+    if svg:
+        marks(svg)
+
+
+def test_learning_curves_have_whole_epochs_and_their_legend_above_them():
+    validation = [(1.0, 2.0), (2.0, 1.0), (3.0, 0.9)]
+    named = [
+        DrawnCurve(f"a training with the long name {i}", validation, [(1.0, 2.5), (2.0, 0.5)])
+        for i in range(5)
+    ]
+    root = marks(curves_plot(named, "log loss"))
+    groups = [group for group in root.iter("g") if group.get("class") == "legend"]
+    lowest = max(float(text.get("y")) for text in groups[0].iter("text"))
+    lines = [path for path in root.iter("path") if path.get("data-tip")]
+    assert len(lines) == 10
+    heights = [float(point.split()[1]) for path in lines for point in path.get("d")[1:].split("L")]
+    assert min(heights) > lowest
+    assert max(float(text.get("x")) + 6 * len(text.text) for text in groups[0].iter("text")) < 660
+    ticks = re.findall(r'text-anchor="middle">([-\d.e]+)</text>', curves_plot(named, "log loss"))
+    assert ticks and all(float(tick) == int(float(tick)) for tick in ticks)
+
+
+def test_names_of_references_do_not_touch_each_other():
+    trials = [
+        DrawnTrial(0, "recommendation", "complete", 0.5, {}),
+        DrawnTrial(1, "library default", "complete", 0.501, {}),
+    ]
+    root = marks(history_plot([*trials, DrawnTrial(2, "sampler", "complete", 0.1, {})], "loss"))
+    places = [
+        float(text.get("y"))
+        for text in root.iter("text")
+        if text.text in ("recommendation", "library default")
+    ]
+    assert len(places) == 2 and abs(places[0] - places[1]) >= 12
 
 
 def test_curves_mark_the_decision_in_use():

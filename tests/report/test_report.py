@@ -18,6 +18,7 @@ from itertools import pairwise
 import numpy as np
 import polars as pl
 import pytest
+from chromium import Browser, find_program
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -200,11 +201,43 @@ def test_where_and_when_trials_ran_is_drawn(tuned):
         if tag == "svg" and "aria-label" in attributes
     }
     assert {"Which worker ran which trial", "Memory of the GPUs"} <= drawn
-    assert "pid 2, n1 10.0.0.1 gpu 0" in page.text and "n1 10.0.0.1 gpu 0, expected" in page.text
+    assert "worker 2, gpu 0" in page.text and "gpu 0, expected" in page.text
+    assert "pid 2" not in page.text and "10.0.0.1" not in page.text, "nothing of the machine"
     del result["search"]["packing"]
     assert "workers were busy" not in Page(html(recommendation, facts, result)).text, (
         "a run of before it was kept"
     )
+
+
+@pytest.mark.slow
+def test_the_training_loss_is_kept_and_drawn_beside_the_validation_loss(tuned):
+    result = typed(parts(tuned)[2])
+    complete = [trial for trial in result.trials if trial.end == "complete"]
+    for trial in complete:
+        assert [epoch for epoch, _ in trial.train_curve] == [epoch for epoch, _ in trial.curve]
+    assert all(0 < loss < 5 for trial in complete for _, loss in trial.train_curve)
+    trained = [one for one in result.final.contenders if one.name != "blend"]
+    for one in trained:
+        assert len(one.curves) == 2, "one for each partition"
+        assert [e for e, _ in one.curves[0].training] == [e for e, _ in one.curves[0].validation] != []
+    text = (tuned / "report.html").read_text()
+    assert "recommendation, training:" in text and "Learning curves of the final" in text
+
+
+@pytest.mark.slow
+def test_the_command_is_complete_and_names_no_folder(tuned):
+    recommendation, facts, result, _ = parts(tuned)
+    recommendation["data"] |= {"source": "/home/me/data.csv", "test": "/mnt/test.csv", "encoding": "cp1252"}
+    result["search"]["options"] = {"strategy": "staged", "adapt": False, "trial_time_limit": 30.0}
+    result["time_limit"] = 600.0
+    text = Page(html(recommendation, facts, result)).text
+    command = re.search(r"^advisor tune data.csv .*$", text, re.MULTILINE).group()
+    for part in (
+        *("--test test.csv", "--encoding cp1252", "--trials 3", "--strategy staged", "--no-adapt"),
+        *("--trial-time-limit 30", "--time-limit 600", "--fixed epochs=6"),
+    ):
+        assert part in command, part
+    assert "/home/me" not in text and "/mnt" not in text
 
 
 @pytest.mark.slow
@@ -322,78 +355,23 @@ def test_a_large_run_is_a_small_page_and_the_same_bytes(tuned, tmp_path):
 # --------------------------------------------------------------------------------------------- a real browser
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    """Runs a headless browser on a file: what it printed, and the URLs it asked for."""
-    program = next(
-        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None
-    )
-    if program is None:
-        pytest.skip("there is no chromium or chrome on PATH")
-
-    def look(page, *flags, width=1200):
-        home = tmp_path_factory.mktemp("browser")
-        log = home / "net.json"
-        options = (
-            "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
-            "--disable-background-networking"
-        )
-        more = [
-            "--disable-component-update",
-            "--disable-sync",
-            f"--user-data-dir={home}",
-            f"--log-net-log={log}",
-        ]
-        done = subprocess.run(
-            [program, *options.split(), *more, "--enable-logging=stderr", f"--window-size={width},900", *flags, page.as_uri()],
-            capture_output=True, text=True, timeout=120, check=True,
-        )  # fmt: skip
-        console = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
-        asked = [
-            url
-            for url in re.findall(r'"url":"([^"]*)"', log.read_text())
-            if url.startswith(("http", "ws", "ftp"))
-        ]
-        return done.stdout, console, [url for url in asked if "google" not in url]
-
-    return look
-
-
-MEASURE = """<script>addEventListener("load", () => {
-  const frame = document.querySelector("iframe"), inner = frame.contentDocument;
-  const open = [...inner.querySelectorAll("header, section")].map((part) => [part.id, part.getBoundingClientRect().height]);
-  document.querySelector("pre").textContent = JSON.stringify({wide: inner.documentElement.scrollWidth, parts: open,
-    script: inner.documentElement.classList.contains("js")});
-});</script>"""
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [360, 1600])
 @pytest.mark.parametrize("run", ["tuned", "hostile"])
-def test_a_browser_shows_it_whole(run, width, browser, request, tmp_path):
-    """In a frame of that width: a headless window is never narrower than 500 pixels."""
-    shutil.copy(request.getfixturevalue(run) / "report.html", tmp_path / "report.html")
-    frame = f'<iframe src="report.html" style="width:{width}px;height:900px;border:0"></iframe><pre></pre>'
-    (tmp_path / "look.html").write_text(f"<!doctype html><meta charset=utf-8>{frame}{MEASURE}")
-    out, console, asked = browser(
-        tmp_path / "look.html",
-        "--allow-file-access-from-files",
-        "--virtual-time-budget=3000",
-        "--dump-dom",
-        width=1700,
-    )
-    assert (console, asked) == ([], [])
-    seen = json.loads(re.search(r"<pre>(.*?)</pre>", out, re.DOTALL).group(1))
-    assert seen["wide"] <= width, "no sideways scrolling"
-    assert seen["script"], "the policy lets our script run"
-    assert [name for name, height in seen["parts"] if height > 20] == list(SECTIONS)
-
-
-@pytest.mark.slow
-def test_a_browser_has_nothing_to_complain_of(hostile, browser):
-    out, console, asked = browser(hostile / "report.html", "--dump-dom")
-    assert (console, asked) == ([], [])
-    assert 'class="js"' in out
+def test_a_browser_shows_every_section_of_it(run, width, request, tmp_path):
+    program = find_program()
+    if program is None:
+        pytest.skip("there is no chromium or chrome on PATH")
+    browser = Browser(program, tmp_path / "home")
+    try:
+        page = browser.open((request.getfixturevalue(run) / "report.html").as_uri(), width=width)
+        assert (page.complaints, len(page.asked)) == ([], 1)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, "no sideways scrolling"
+        assert page.evaluate("document.documentElement.className") == "js", "the policy lets our script run"
+        high = "[...document.querySelectorAll('header, section')].filter((one) => one.offsetHeight > 20)"
+        assert page.evaluate(f"{high}.map((one) => one.id)") == list(SECTIONS)
+    finally:
+        browser.close()
 
 
 # ------------------------------------------------------------------------------------------- H3: the terminal
@@ -511,6 +489,8 @@ OPTIONAL = tuple(
         *("facts.target", "facts.samples", "facts.columns.*.histogram", "facts.columns.*.median"),
         *("facts.columns.*.top", "facts.columns.*.shift", "result.reading", "result.time_limit"),
         *("result.search.packing", "result.search.adjustments", "result.search.curve_advice"),
+        *("result.search.options", "result.search.trials.*.train_curve", "result.train_curve"),
+        *("result.final.contenders.*.curves",),
         *("result.search.trials.*.reading", "result.final.incumbent", "result.final.confirmed"),
         *("result.final.failed", "result.final.fewer_networks", "result.final.epochs_on_all_rows"),
         *("result.final.without_latest_rows", "result.test.results", "result.test.predictions"),

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from advisor.runs.model import Model
 
+Curve = Sequence[tuple[float, float]]
+"""(epoch, loss)."""
 MAIN_TRIALS = 5
 """A notebook shows so many trials, the best."""
 
@@ -149,26 +151,44 @@ class RunResult:
         return self.report.setup.loss
 
     def plot_learning_curves(self) -> Figure:
-        """The validation loss after each epoch, of every trial, or of the training without a search."""
-        curves: dict[str, Sequence[tuple[float, float]]] = {
-            f"trial {one.number}": one.curve for one in self.report.trials if one.curve
-        }
-        if isinstance(self.report, RunReport) and self.report.curve:
-            curves["training"] = list(enumerate(self.report.curve, start=1))
+        """The validation loss after each epoch, of every trial, or of the training without a search; dashed
+        the training loss, where it is kept (not of pruned trials, nor in runs of 0.1.0)."""
+        curves = self._curves()
 
         def draw() -> Any:
             import matplotlib.pyplot as plt
+            from matplotlib.ticker import MaxNLocator
 
             axes = plt.subplots(layout="constrained")[1]
-            for name, points in curves.items():
-                axes.plot(*zip(*points, strict=True), label=name, linewidth=1)
+            trained = False
+            for name, (validation, training) in curves.items():
+                [line] = axes.plot(*zip(*validation, strict=True), label=name, linewidth=1)
+                if training:
+                    trained = True
+                    axes.plot(*zip(*training, strict=True), "--", color=line.get_color(), linewidth=0.8)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.set_xlabel("epoch")
-            axes.set_ylabel(f"validation {self._loss}")
+            axes.set_ylabel(f"{self._loss} (dashed: of training)" if trained else f"validation {self._loss}")
             if len(curves) <= MAIN_TRIALS:
-                axes.legend()
+                axes.figure.legend(loc="outside upper left", ncols=3)
             return axes
 
         return _figure(draw)
+
+    def _curves(self) -> dict[str, tuple[Curve, Curve]]:
+        """Name -> (epoch, loss) of validation and of training; the latter empty where it is not kept."""
+        curves: dict[str, tuple[Curve, Curve]] = {
+            f"trial {one.number}": (one.curve, one.train_curve or ())
+            for one in self.report.trials
+            if one.curve
+        }
+        if isinstance(self.report, RunReport) and self.report.curve:
+            own = self.report
+            curves["training"] = (
+                list(enumerate(own.curve or (), start=1)),
+                list(enumerate(own.train_curve or (), start=1)),
+            )
+        return curves
 
     def plot_confusion_matrix(self) -> Figure:
         """The test rows of each class, by the class that was predicted."""
