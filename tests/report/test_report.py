@@ -211,7 +211,7 @@ def test_where_and_when_trials_ran_is_drawn(tuned):
 
 @pytest.mark.slow
 def test_the_training_loss_is_kept_and_drawn_beside_the_validation_loss(tuned):
-    result = typed(parts(tuned)[2])
+    result = RunReport.from_dict(parts(tuned)[2])
     complete = [trial for trial in result.trials if trial.end == "complete"]
     for trial in complete:
         assert [epoch for epoch, _ in trial.train_curve] == [epoch for epoch, _ in trial.curve]
