@@ -248,7 +248,7 @@ def test_the_mean_loss_of_new_rows_lies_in_the_interval_as_often_as_promised(dra
 
 @pytest.mark.parametrize("new_years", [2, 15])
 def test_the_interval_of_new_years_lies_as_wide_as_years_differ(new_years):
-    runs, years = 400, np.repeat(np.arange(15), 40)
+    runs, years = 200, np.repeat(np.arange(15), 40)
     covered = {True: 0, False: 0}
     for run in range(runs):
         rng = np.random.default_rng(run)

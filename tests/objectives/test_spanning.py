@@ -165,8 +165,13 @@ def drive_and_lose_a_node():
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 2, "num_gpus": 2, "include_dashboard": False}
-    )
+        initialize_head=True,
+        head_node_args={
+            "num_cpus": 2, "num_gpus": 2, "include_dashboard": False,
+            # a killed node refuses each look at once: it is missed after 3 s, not 15
+            "_system_config": {"health_check_period_ms": 1000, "health_check_failure_threshold": 3},
+        },
+    )  # fmt: skip
     node = cluster.add_node(num_cpus=2, num_gpus=2)
     workers = RayCluster(2, cluster.address, 1, 1)
     workers.span(2, PER_PROCESS)
@@ -176,7 +181,7 @@ def drive_and_lose_a_node():
     for name in ("a", "b"):
         executor.submit(
             job(name, epochs=1000, patience=1000, batch_size=8)
-        )  # longer than the 15 s after which Ray misses a node
+        )  # longer than the 3 s after which Ray misses a node
     deadline = time.monotonic() + 120
     while (len(ends) < 1 or executor.slots > 1) and time.monotonic() < deadline:
         for event in executor.poll(0.5):

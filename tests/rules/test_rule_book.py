@@ -431,7 +431,7 @@ def random_table(seed, rows, task):
     return frame
 
 
-@settings(max_examples=60, derandomize=True, deadline=None)
+@settings(max_examples=30, derandomize=True, deadline=None)
 @given(
     st.integers(0, 10**6), st.integers(40, 90), st.sampled_from(["binary", "multiclass", "regression"]), st.booleans(),
     st.booleans(),

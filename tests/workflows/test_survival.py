@@ -180,9 +180,10 @@ def test_a_terminal_that_is_closed_is_ctrl_c(data):
 
 
 @pytest.mark.parametrize(("executor", "number"), [("in-process", signal.SIGINT), ("ray", signal.SIGTERM)])
-def test_ctrl_c_or_term_keeps_what_is_finished_and_says_how_to_go_on(executor, number, data):
+def test_ctrl_c_or_term_keeps_what_is_finished_and_says_how_to_go_on(executor, number, data, request):
     """R9 on a pipe. Ray's core would answer TERM with its stack."""
-    process = start(data, "--executor", executor)
+    address = ("--address", request.getfixturevalue("local_ray")) if executor == "ray" else ()
+    process = start(data, "--executor", executor, *address)
     numbers = acknowledged(process, 1)
     os.kill(process.pid, number)
     _, err = process.communicate(timeout=120)

@@ -358,16 +358,16 @@ def test_set_values_reach_the_file_and_edits_are_not_lost(here, capfd):
 
 @pytest.mark.slow
 def test_on_pure_noise_the_recommendation_is_kept(here):
-    """In small: six seeds of a tiny table, where 95 % of many are promised."""
+    """In small: four seeds of a tiny table, where 95 % of many are promised (benchmarks/pure_noise.py)."""
     kept = 0
-    for seed in range(6):
+    for seed in range(4):
         draw = np.random.default_rng(seed)
         frame = pl.DataFrame(
             {"a": draw.normal(size=80), "b": draw.normal(size=80), "y": draw.choice(["no", "yes"], 80)}
         )
-        result = advisor.tune(frame, "y", trials=4, out=f"run{seed}", seed=seed, **HERE)
+        result = advisor.tune(frame, "y", trials=3, out=f"run{seed}", seed=seed, **HERE)
         kept += result.document["final"]["winner"] == "recommendation"
-    assert kept >= 5
+    assert kept >= 3
 
 
 # ------------------------------------------------------------------------------- D3, D5: what must not matter
