@@ -106,6 +106,12 @@ progress_option: Option = click.option(
     show_default=True,
     help="Show progress on stderr.",
 )
+track_option: Option = click.option(
+    "--track",
+    multiple=True,
+    metavar="TRACKER",
+    help="Tell a tracker of the run: mlflow:URI, tensorboard:FOLDER or wandb:offline; repeatable.",
+)
 address_option: Option = click.option(
     "--address",
     metavar="ADDRESS",
@@ -233,6 +239,7 @@ RUNNING: Sequence[Option] = (
         metavar="URL",
         help="A database for the study: postgresql://, mysql:// or sqlite:///FILE.",
     ),
+    track_option,
     progress_option,
 )
 

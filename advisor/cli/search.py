@@ -16,6 +16,7 @@ from advisor.cli.options import (
     reading_options,
     run_argument,
     running_options,
+    track_option,
 )
 from advisor.cli.output import echo_json, fail_check, leave_interrupted, show_result, stdout_kept
 from advisor.console import echo, say
@@ -27,6 +28,7 @@ from advisor.machine import process_began
 )
 @click.argument("data")
 @click.option("--time-limit", type=float, metavar="SECONDS", help="Limit for the training.")
+@track_option
 @progress_option
 @reading_options
 def train(data: str, as_json: bool, out: str | None, target: str | None, **options: Any) -> None:

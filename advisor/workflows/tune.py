@@ -8,7 +8,7 @@ would keep the workers from a processor.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +24,8 @@ from advisor.objectives.objective import AdvisedRows, FinalRequest, Objective, R
 from advisor.report.progress import PlainView, view
 from advisor.runs.remote import mirrored
 from advisor.runs.result import InterruptedReport, RunReport
+from advisor.trackers.base import TrackedResult, TrackedRun
+from advisor.trackers.tracking import Tracking, trackers_of
 from advisor.workflows.options import ReadingOptions, SearchOptions, takes_reading_options
 from advisor.workflows.python.run_result import RunResult
 from advisor.workflows.status import begin_request, keep_request, remembered, searched_run, stopping
@@ -52,6 +54,7 @@ def train(
     time_limit: float | None = None,
     out: str | Path | None = None,
     progress: bool = True,
+    track: str | Sequence[str] | None = None,
     **options: Unpack[ReadingOptions],
 ) -> RunResult:
     """Train the recommendation alone: a model without a search. ``advisor train`` is this.
@@ -60,6 +63,7 @@ def train(
     time_limit: seconds for the training, which then keeps its best epoch so far.
     out: the run folder, or a URL of object storage (``s3://BUCKET/RUN``); by default ``runs/NAME``.
     progress: whether a bar (in a terminal or a notebook) or a line is written to stderr.
+    track: trackers that are told of the run, as ``tune`` has them.
         options: those of ``advisor.recommend``.
     """
     begun = time.monotonic()
@@ -67,13 +71,17 @@ def train(
     from advisor.workflows import results, search
     from advisor.workflows.open_run import open_run, write_advice
 
-    with view(quiet=not progress) as live:
+    trackers = trackers_of(track)
+    with view(quiet=not progress) as live, Tracking(trackers, live.note) as tracking:
         advice, run = open_run(data, target, out, options)
         with run.in_use(), mirrored(run, live.note), _one_thread():
             train = search.training_rows(advice)
             write_advice(run, advice)
+            tracking.begin(TrackedRun.of(run, advice))
             report, model = _train_alone(AdvisedRows(advice, train), live, time_limit, begun)
             results.write_results(run, advice, model, report)
+            tracking.alone(report)
+            tracking.finish(TrackedResult.of(run, report, model))
     return RunResult(run.path, report, model)
 
 
@@ -124,6 +132,7 @@ def tune(
     storage: str | None = None,
     out: str | Path | None = None,
     progress: bool = True,
+    track: str | Sequence[str] | None = None,
     on_event: Listener | None = None,
     should_stop: Callable[[], bool] | None = None,
     on_phase: Callable[[str], None] | None = None,
@@ -154,6 +163,8 @@ def tune(
         it, without its password. data, target, out and options are those of ``train``.
     progress: whether a bar (in a terminal or a notebook) or a line per trial is
         written to stderr.
+    track: trackers that are told of the run and its trials, ``mlflow:URI``, ``tensorboard:FOLDER`` or
+        ``wandb:offline``; one that fails costs a warning and nothing else.
     begun: since when time_limit counts and the run is timed, on time.monotonic's clock; None
         for now. The command line gives the start of its process. on_event, on_phase,
     on_note: told what happens, where we are, and what a user should know at once. Ctrl-C or `advisor stop`
@@ -169,7 +180,7 @@ def tune(
         adapt,
         finishing=not trials and searched_run(data) is not None,
     )
-    objective, working_dir = remembered(data, objective, working_dir)
+    trackers, (objective, working_dir) = trackers_of(track), remembered(data, objective, working_dir)
     tuned = _objective(objective, working_dir)
     if storage is not None:
         from advisor.search.storage.database import answers
@@ -177,8 +188,8 @@ def tune(
         answers(storage)  # before the run folder remembers it
     with ExitStack() as stack:
         live = stack.enter_context(view(quiet=not progress))
-        on_event, on_note = _both(live.event, on_event), _both(live.note, on_note)
-        on_phase = _both(live.phase, on_phase)
+        on_note, on_phase = _all(live.note, on_note), _all(live.phase, on_phase)
+        tracking = stack.enter_context(Tracking(trackers, on_note))
         where = ClusterOptions(executor, address, workers, gpus_per_worker, working_dir)
         cluster = start_cluster(where, tuned.imports)  # imported by each worker while the data are read
         working = stack.enter_context(ExitStack())
@@ -187,9 +198,8 @@ def tune(
         from advisor.workflows.open_run import open_run, write_advice
 
         advice, run = open_run(data, target, out, options)
-        stack.enter_context(run.in_use())
-        stack.enter_context(mirrored(run, on_note))
-        stack.enter_context(nullcontext() if cluster.is_remote else _one_thread())
+        for held in (run.in_use(), mirrored(run, on_note), _threads(cluster)):
+            stack.enter_context(held)
         if trials and (finished := _finished(run, advice, trials, tuned)):
             return finished
         may_span = tuned.spans_gpus and _on_gpus(cluster, where, advice)
@@ -203,15 +213,15 @@ def tune(
         ends = search.deadlines(begun, time_limit, train, bool(len(advice.data.dataset("test"))))
         plan = search.plan_search(given, request, tuned, ends.final, searching)
         live.loss = tuned.loss_name(train.task)
-        listen = tuned.watch(given, on_event, on_note)
+        tell = _all(live.event, tracking.begin(TrackedRun.of(run, advice)), on_event)
+        listen = tuned.watch(given, tell, on_note)
         found = search.run_search(plan, runner, run, request, storage, listen, stopped)
         from advisor.workflows import final as run_end
         from advisor.workflows import results
 
-        searched = search.search_report(found, advice, request, searching)
         interrupted = InterruptedReport(
             setup=results.run_setup(advice, "tune"),
-            search=searched,
+            search=search.search_report(found, advice, request, searching),
             seconds=time.monotonic() - begun,
             time_limit=time_limit,
         )
@@ -225,6 +235,7 @@ def tune(
             return RunResult(run.path, interrupted, None)
         working.close()  # the workers' end is a part of the run's seconds
         report = results.write_in_time(run, advice, model, report, begun)
+        tracking.finish(TrackedResult.of(run, report, model))
         if trials == 0:
             keep_request(
                 run, replace(request, trials=len(found.trials))
@@ -232,13 +243,13 @@ def tune(
         return RunResult(run.path, report, model)
 
 
-def _both(first: Callable[..., None], second: Callable[..., None] | None) -> Callable[..., None]:
-    """A function that calls both."""
+def _all(*functions: Callable[..., None] | None) -> Callable[..., None]:
+    """A function that calls them all."""
 
     def call(*arguments: Any) -> None:
-        first(*arguments)
-        if second is not None:
-            second(*arguments)
+        for function in functions:
+            if function is not None:
+                function(*arguments)
 
     return call
 
@@ -268,6 +279,7 @@ def finish(
     working_dir: str | Path | None = None,
     storage: str | None = None,
     progress: bool = True,
+    track: str | Sequence[str] | None = None,
     on_event: Listener | None = None,
     should_stop: Callable[[], bool] | None = None,
     on_phase: Callable[[str], None] | None = None,
@@ -297,6 +309,7 @@ def finish(
         working_dir=working_dir,
         storage=storage,
         progress=progress,
+        track=track,
         on_event=on_event,
         should_stop=should_stop,
         on_phase=on_phase,
@@ -352,6 +365,11 @@ def _objective(objective: str | Callable[[Trial], Any] | None, working_dir: str 
     from advisor.objectives.custom import find
 
     return find(objective, working_dir)
+
+
+def _threads(cluster: Cluster) -> AbstractContextManager[None]:
+    """One, where trials run in this process."""
+    return nullcontext() if cluster.is_remote else _one_thread()
 
 
 def _one_thread() -> AbstractContextManager[None]:
