@@ -149,32 +149,39 @@ def report(run: str, form: str, out: str | None) -> None:
 
 
 @click.command(
-    epilog=examples("advisor export runs/data", "advisor export runs/data --format torch --out model.pt2")
+    epilog=examples("advisor export runs/data", "advisor export runs/data --format script --out model.py")
 )
 @run_argument("run")
 @click.option(
     "--format",
     "form",
-    type=Choice(("onnx", "torch")),
+    type=Choice(("onnx", "torch", "script")),
     default="onnx",
     show_default=True,
-    help="onnx: for onnxruntime, with the preprocessing inside; torch: for torch.export.load.",
+    help="onnx: for onnxruntime, with the preprocessing inside; torch: for torch.export.load; script: one "
+    "plain PyTorch file that trains the configuration and predicts.",
 )
 @click.option("--out", metavar="FILE", help="Where to write it; by default into the run folder.")
 @json_option
 def export(run: str, form: str, out: str | None, as_json: bool) -> None:
-    """Write the model of RUN for other programs, checked against its own predictions."""
+    """Write the model of RUN for other programs, checked against its own predictions; or its configuration
+    as a program of your own."""
     from advisor import export as export_run
 
-    written = export_run(run, form=form, out=out)
+    written = export_run(run, format=form, out=out)
     if as_json:
         echo_json({**vars(written), "path": str(written.path)})
         return
-    for name, cells in written.inputs.items():
+    for name, cells in getattr(written, "inputs", {}).items():
         echo(f"input {name}: {', '.join(cells)}")
+    if (difference := getattr(written, "difference", None)) is None:
+        for note in written.notes:
+            say(f"note: the file leaves out {note}")
+        say(f"{written.path}: python {written.path} train DATA, then predict ROWS")
+        return
     for note in written.notes:
         say(f"note: to be done before: {note}")
-    say(f"{written.path}: differs from the model by at most {written.difference:.2g}")
+    say(f"{written.path}: differs from the model by at most {difference:.2g}")
 
 
 @click.command(epilog=examples("advisor compare runs/a runs/b", "advisor compare runs/a runs/b --json"))

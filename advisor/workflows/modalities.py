@@ -83,6 +83,7 @@ class Modality:
         where it is ours -> those with the largest losses as a page shows them; None where it shows none.
     explain: test rows with a target, the model, a seed and when to end (on time.monotonic's clock) -> what
         the model uses and where it is worst; None where that is not asked.
+    channels: data -> those of a network's input; 0 where rows are no grid.
     names_target: whether a source cannot say itself what its target is.
     on_gpus: whether trials share the GPUs where there are any, unasked: rules make such networks wider there.
     """
@@ -93,6 +94,7 @@ class Modality:
     likeness: Callable[[Any], NDArray[np.float64] | None] = lambda data: None
     mistakes: Callable[..., list[Mistake] | None] = _no_mistakes
     explain: Callable[[Any, Predict, int, float], Explanation | None] = _no_explanation
+    channels: Callable[[Any], int] = lambda data: 0
     names_target: bool = False
     on_gpus: bool = True
 
@@ -254,7 +256,14 @@ def _mistakes(
     return mistakes(test.part(known.nonzero()[0]), scores, chosen, losses, predict)
 
 
-_SIGNALS = Modality(_load_signals, _measure_signals, mistakes=_mistakes)
+def _channels(data: SignalSet) -> int:
+    """Those of the rows, and one that says where points are missing, where some are."""
+    from advisor.training.signal_inputs import has_gaps
+
+    return data.schema.channels + has_gaps(data.train.features)
+
+
+_SIGNALS = Modality(_load_signals, _measure_signals, mistakes=_mistakes, channels=_channels)
 MODALITY_OF: Mapping[Kind, Modality] = {
     "table": Modality(
         _load_table,

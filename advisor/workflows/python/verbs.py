@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from advisor.checks.inspection import Inspection
     from advisor.checks.preflight_result import Preflight
     from advisor.exporting.formats import Exported
+    from advisor.exporting.script import Script
     from advisor.facts.schema import FactSpec
     from advisor.rules.book import Checked, ExampleResult
     from advisor.rules.rule import Rule
@@ -162,23 +163,36 @@ def diff(run_a: str | Path, run_b: str | Path) -> AdviceDifference:
     return AdviceDifference.between(one, other)
 
 
-def export(run: str | Path, *, form: str = "onnx", out: str | Path | None = None) -> Exported:
-    """The model of a run for other programs, checked against its own predictions.
+def export(
+    run: str | Path, *, format: str = "onnx", out: str | Path | None = None, form: str | None = None
+) -> Exported | Script:
+    """The model of a run for other programs, checked against its own predictions; or its configuration as a
+    program.
 
-    form: "onnx", a file with the preprocessing inside, for onnxruntime; "torch", for ``torch.export.load``.
-    out: the file; by default model.onnx or model.pt2 in the run folder.
-    The result has the file, its inputs, the largest difference, and what must be done before it. UserError
-    where an extra is not installed or the format lacks an operation.
+    format: "onnx", a file with the preprocessing inside, for onnxruntime; "torch", for ``torch.export.load``;
+        "script", one plain PyTorch file that trains the configuration (of a run without a model, the
+        recommended one) and predicts, without the advisor. ``form`` is its former name.
+    out: the file; by default model.onnx, model.pt2 or model.py in the run folder.
+    The result has the file; of a model its inputs, the largest difference, and what must be done before it;
+    of a script ``notes``, what it leaves out. UserError where an extra is not installed, the format lacks an
+    operation, or no script covers the run.
     """
     from advisor.exporting.formats import export_onnx, export_program
+    from advisor.exporting.script import export_script
     from advisor.runs.model import load_model
     from advisor.runs.remote import here
+    from advisor.workflows.python.scripts import script_subject
 
-    formats = {"onnx": (export_onnx, "model.onnx"), "torch": (export_program, "model.pt2")}
-    if form not in formats:
-        raise UserError(f"form is {form!r}{did_you_mean(form, formats)}; expected {' or '.join(formats)}")
-    write, name = formats[form]
-    return write(load_model(run), Path(here(run)) / name if out is None else Path(out))
+    formats: dict[str, tuple[Callable[[str | Path, Path], Exported | Script], str]] = {
+        "onnx": (lambda run, path: export_onnx(load_model(run), path), "model.onnx"),
+        "torch": (lambda run, path: export_program(load_model(run), path), "model.pt2"),
+        "script": (lambda run, path: export_script(script_subject(Path(here(run))), path), "model.py"),
+    }
+    chosen = form or format
+    if chosen not in formats:
+        raise UserError(f"format is {chosen!r}{did_you_mean(chosen, formats)}; expected {', '.join(formats)}")
+    write, name = formats[chosen]
+    return write(run, Path(here(run)) / name if out is None else Path(out))
 
 
 def leaderboard(*runs: str | Path) -> pd.DataFrame:

@@ -1,0 +1,238 @@
+"""A configuration as one plain PyTorch file that trains it and predicts, without the advisor.
+
+The file is made from templates (``templates/``) that have only the parts that are in use.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from advisor import __version__
+from advisor.errors import UserError
+from advisor.exporting.script_parts import python, source_list
+from advisor.exporting.script_signals import signal_part
+from advisor.exporting.script_tables import table_part
+from advisor.files import write_bytes
+from advisor.kinds import Kind
+from advisor.tasks import task_of
+
+TEMPLATES = Path(__file__).parent / "templates"
+UNCOVERED_BALANCE = ("smote", "classifier_retraining")
+ROWS_PER_PASS = {"table": 8192, "image": 256, "sequence": 256}
+OPTIMIZERS: Mapping[str, tuple[str, str]] = {
+    "adamw": ("AdamW", "torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=(0.9, BETA2), weight_decay=0.0)"),
+    "adam": ("Adam", "torch.optim.Adam(groups, lr=LEARNING_RATE, betas=(0.9, BETA2))"),
+    "nadam": ("NAdam", "torch.optim.NAdam(groups, lr=LEARNING_RATE, betas=(0.9, BETA2))"),
+    "rmsprop": ("RMSprop", "torch.optim.RMSprop(groups, lr=LEARNING_RATE, alpha=0.99, momentum=MOMENTUM)"),
+    "adagrad": ("Adagrad", "torch.optim.Adagrad(groups, lr=LEARNING_RATE)"),
+    "adadelta": ("Adadelta", "torch.optim.Adadelta(groups, lr=LEARNING_RATE)"),
+    "sgd": (
+        "SGD",
+        "torch.optim.SGD(groups, lr=LEARNING_RATE, momentum=MOMENTUM, nesterov=MOMENTUM > 0)",
+    ),
+}
+"""Name, and how it is made: as training/optimizer.py does."""
+DECAYS_IN_GROUPS = ("adamw", "adam")
+"""Their weight decay is an option of the optimizer; of the others it is a line of its own."""
+INITIALIZATIONS: Mapping[str, tuple[bool, str, str]] = {
+    "he_normal": (True, "2 / fan_in", "normal, He et al. 2015"),
+    "he_uniform": (False, "2 / fan_in", "uniform, He et al. 2015"),
+    "xavier_normal": (True, "2 / (fan_in + fan_out)", "normal, Glorot and Bengio 2010"),
+    "xavier_uniform": (False, "2 / (fan_in + fan_out)", "uniform, Glorot and Bengio 2010"),
+    "lecun_normal": (True, "1 / fan_in", "normal, LeCun et al. 1998"),
+    "torch_default": (False, "1 / (3 * fan_in)", "as torch draws it"),
+}
+"""Whether normal, the variance, and a name for people: as networks/tables.py does."""
+ACTIVATIONS: Mapping[str, str] = {
+    "leaky_relu": "F.leaky_relu",
+    "sigmoid": "torch.sigmoid",
+    "tanh": "torch.tanh",
+}
+"""Functions whose name is not F and their own."""
+
+
+@dataclass(frozen=True)
+class ScriptSubject:
+    """What a script is made of.
+
+    run, data, source: names of the run's folder and the data set, and what the data are read from.
+    schema: of the rows. configuration: what is trained. members: networks per split. partitions: how often
+    the rows are split anew. channels: of a network's input, the mask of missing points included; of tables 0.
+    seed, test_fraction: as the run had them. notes: what else to tell.
+    """
+
+    run: str
+    data: str
+    source: str
+    schema: Any
+    configuration: Mapping[str, Any]
+    members: int
+    partitions: int
+    channels: int
+    seed: int
+    test_fraction: float
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Script:
+    """What was written. notes: what the advisor does and the file does not."""
+
+    path: Path
+    notes: tuple[str, ...]
+
+
+PARTS: Mapping[Kind, Callable[[Any, Mapping[str, Any], int, str], Mapping[str, Any]]] = {
+    "table": table_part,
+    "image": signal_part,
+    "sequence": signal_part,
+}
+"""Schema, configuration, channels and source -> what the templates of these rows need."""
+
+
+def export_script(subject: ScriptSubject, path: Path) -> Script:
+    """Write the file. UserError, in one line, for what of a run no script covers."""
+    text, notes = script_of(subject, path.name)
+    write_bytes(path, text.encode())
+    return Script(path, notes)
+
+
+def script_of(subject: ScriptSubject, file: str) -> tuple[str, tuple[str, ...]]:
+    """The file's text, and its notes."""
+    c = subject.configuration
+    if c["class_balance"] in UNCOVERED_BALANCE:
+        raise UserError(
+            f"--format script does not cover class_balance {c['class_balance']}: fix another, such as "
+            "--fixed class_balance=oversample, and train again"
+        )
+    if subject.schema.time_column is not None:
+        raise UserError(
+            "--format script does not cover rows along time (--time-column), whose model is trained in three "
+            "ways: take --format onnx or torch, which hold the trained model"
+        )
+    part = PARTS[subject.schema.kind](subject.schema, c, subject.channels, subject.source)
+    notes = (*subject.notes, *_notes(c), *part["notes"])
+    context = {**_common(subject, file), **part, "notes": notes}
+    return tidy(_environment().get_template("model.py.jinja").render(context)), notes
+
+
+def _common(subject: ScriptSubject, file: str) -> dict[str, Any]:
+    """What the templates of all kinds of rows need."""
+    c, schema = subject.configuration, subject.schema
+    task = task_of(schema.task)
+    normal, variance, words = INITIALIZATIONS[c["weight_init"]]
+    kfold = c["validation"] == "kfold"
+    in_groups = bool(c["weight_decay"]) and c["optimizer"] in DECAYS_IN_GROUPS
+    scales = bool(c.get("column_scale_rate", 0))
+    conditions = [f"id(p) not in {name}" for name, on in (("decayed", in_groups), ("scales", scales)) if on]
+    return {
+        "c": c,
+        "file": file,
+        "version": __version__,
+        "run": subject.run,
+        "title": f"Predict {schema.target} of {subject.data}.",
+        "networks": _networks(subject, kfold),
+        "needs": "torch, numpy, pandas and scikit-learn",
+        "seed": subject.seed,
+        "target": schema.target,
+        "test_fraction": subject.test_fraction or 0.2,
+        "classes": task.of_classes,
+        "class_names": list(schema.classes),
+        "group": schema.group_column,
+        "weight": getattr(schema, "weight_column", None),
+        "warm": task.of_classes and c["calibration"] == "temperature",
+        "prior_corrected": task.of_classes and c["decision"] == "prior_corrected",
+        "kfold": kfold,
+        "folds": "FOLDS" if kfold else "max(2, round(1 / VALIDATION_FRACTION))",
+        "weighted_classes": c["class_balance"] in ("reweight", "oversample", "noise"),
+        "drawn_by_class": c["class_balance"] in ("oversample", "noise"),
+        "in_groups": in_groups,
+        "by_hand": bool(c["weight_decay"]) and not in_groups,
+        "scales": scales,
+        "rest": f" if {' and '.join(conditions)}" if conditions else "",
+        "optimizer_name": OPTIMIZERS[c["optimizer"]][0],
+        "optimizer": OPTIMIZERS[c["optimizer"]][1],
+        "init_normal": normal,
+        "init_variance": variance,
+        "init_words": words,
+        "zero": c["output_init"] == "zero",
+        "activation": ACTIVATIONS.get(c["activation"], f"F.{c['activation']}"),
+        "dropped": (lambda x: f"F.dropout({x}, DROPOUT, self.training)") if c["dropout"] else (lambda x: x),
+        "training_settings": _training_settings(subject, kfold),
+    }
+
+
+def _networks(subject: ScriptSubject, kfold: bool) -> str:
+    """How many networks, in words."""
+    each = "a network" if subject.members == 1 else f"{subject.members} networks"
+    where = f"on each of {subject.configuration['folds']} folds" if kfold else "on a part of the rows"
+    return f"{each} {where}" + (f", {subject.partitions} times over" if subject.partitions > 1 else "")
+
+
+def _training_settings(subject: ScriptSubject, kfold: bool) -> Sequence[tuple[str, str, str]]:
+    c = subject.configuration
+    plan = ("folds",) if kfold else ("validation_fraction",)
+    optional = {
+        "warmup": c["schedule"] != "one_cycle",
+        "beta2": c["optimizer"] in ("adamw", "adam", "nadam"),
+        "momentum": c["optimizer"] in ("sgd", "rmsprop"),
+        "balance_strength": c["class_balance"] in ("reweight", "oversample", "noise"),
+        "focal_gamma": c["class_balance"] == "focal",
+        "balance_noise": c["class_balance"] == "noise",
+        "gradient_clip": True,
+        "weight_decay": True,
+        "l1": True,
+        "label_smoothing": task_of(subject.schema.task).of_classes,
+        "mixup": True,
+    }
+    used = [name for name, on in optional.items() if on and c.get(name)]
+    names = ("epochs", "patience", "batch_size", "learning_rate", *used, *plan)
+    comments = {
+        "epochs": "at most",
+        "patience": "epochs without a better loss on the held-out rows, after which training stops",
+        "learning_rate": {"constant": "", "cosine": "at its peak", "one_cycle": "at its peak"}[c["schedule"]],
+    }
+    lines = [setting(name, c[name], comments.get(name, "")) for name in names]
+    return [
+        *lines,
+        setting("partitions", subject.partitions, "how often the rows are split anew"),
+        setting("members", subject.members, "networks for each split"),
+        setting("rows_per_pass", ROWS_PER_PASS[subject.schema.kind], "without gradients"),
+    ]
+
+
+def setting(name: str, value: Any, comment: str = "") -> tuple[str, str, str]:
+    """A line of the configuration."""
+    return name.upper(), python(value), f"  # {comment}" if comment else ""
+
+
+def _notes(c: Mapping[str, Any]) -> tuple[str, ...]:
+    notes = ["folds trained at once, in one batched network: here one after the other"]
+    if c["validation_weights"] == "like_test":
+        notes.append("validation rows that count by their likeness to the test rows: here all count alike")
+    return tuple(notes)
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # the file is a program, not a page; texts go through ``python``
+    )
+    environment.filters |= {"py": python, "listed": source_list}
+    return environment
+
+
+def tidy(text: str) -> str:
+    """At most two empty lines in a row, none at the end of a block, and a newline at the end."""
+    lines = "\n".join(line.rstrip() for line in text.splitlines())
+    return re.sub(r"\n{4,}", "\n\n\n", lines).strip("\n") + "\n"

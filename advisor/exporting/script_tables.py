@@ -1,0 +1,158 @@
+"""What a script needs to know of a table: its columns by how they are read, and its network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from advisor.data.tables.columns import BOOLEAN_WORDS, CLOCK, DURATION, SCALED, Column
+from advisor.data.tables.table import TableSchema
+from advisor.errors import UserError
+from advisor.exporting.script_parts import python, source_list
+
+Settings = Sequence[tuple[str, str, str]]
+UNREAD_FORMATS = {CLOCK: "times of day", DURATION: "durations"}
+STORED_AS_NUMBERS = ("numbers", "text")
+NORMS = {"batch": "nn.BatchNorm1d", "layer": "nn.LayerNorm", "none": ""}
+
+
+def table_part(schema: TableSchema, c: Mapping[str, Any], channels: int, source: str) -> dict[str, Any]:
+    """UserError for columns that no script reads."""
+    for column in schema.columns:
+        _check(column, schema)
+    numeric, flags, dates, texts, categories = (
+        [column.name for column in schema.of_type(kind)]
+        for kind in ("numeric", "boolean", "datetime", "text", "categorical")
+    )
+    by_name = {column.name: column for column in schema.columns}
+    formats = {name: _written(by_name[name].format) for name in numeric if by_name[name].format}
+    plain = [name for name in numeric if name not in formats]
+    one_hot = [name for name in categories if len(schema.levels[name]) <= int(c["one_hot_max"])]
+    embedded = [name for name in categories if name not in one_hot]
+    with_hours = [name for name in dates if _has_hours(by_name[name])]
+    marks = sorted({mark for name in plain for mark in by_name[name].missing})
+    spellings = {name: dict(joined) for name, joined in schema.spellings.items()}
+    target_form = _written(schema.target_format) if schema.target_format else None
+    names: dict[str, tuple[list[Any], str]] = {
+        "NUMERIC": (plain, ""),
+        "BOOLEAN": (flags, ""),
+        "EMBEDDED": (embedded, "  # categories as learnt vectors"),
+        "ONE_HOT": (one_hot, "  # categories as indicators"),
+        "TEXTS": (texts, "  # as their words and their length"),
+        "WITH_HOURS": (with_hours, "  # dates of which hours matter"),
+        "MARKS": (marks, "  # numbers for a missing cell"),
+    }
+    columns = [(name, source_list(own), comment) for name, (own, comment) in names.items() if own]
+    tables: dict[str, dict[str, Any]] = {
+        "DATES": {name: _date_forms(by_name[name]) for name in dates},
+        "NUMBER_FORMATS": formats,
+        "SPELLINGS": spellings,
+    }
+    columns += [(name, _mapping(own), "") for name, own in tables.items() if own]
+    if flags:
+        for value, name in enumerate(("FALSE", "TRUE")):
+            words = dict.fromkeys(pair[value] for pair in BOOLEAN_WORDS)
+            columns.append((name, source_list(list(words)), ""))
+    if dates and not with_hours:
+        columns.append(("WITH_HOURS", "[]", ""))
+    needed = [f"*{name}" for name in ("NUMERIC", "BOOLEAN", "EMBEDDED", "ONE_HOT", "TEXTS") if names[name][0]]
+    needed += [f"*{name}" for name in ("DATES", "NUMBER_FORMATS") if tables[name]]
+    return {
+        "tables": True,
+        "signals": False,
+        "data_part": "table_settings.jinja",
+        "rows_part": "table_rows.jinja",
+        "network_part": "table_network.jinja",
+        "example": "data.csv",
+        "example_new": "new_rows.csv",
+        "columns": columns,
+        "encoding": schema.encoding,
+        "plain_numbers": plain,
+        "formats": formats,
+        "flags": flags,
+        "dates": dates,
+        "with_hours": with_hours,
+        "words": texts,
+        "marks": marks,
+        "spellings": {name: own for name, own in spellings.items() if name in categories},
+        "target_spelt": schema.target in spellings,
+        "target_form": target_form,
+        "target_reader": "as_numbers(frame[TARGET])"
+        if target_form is None
+        else f"as_written(frame[TARGET], *{python(target_form)})",
+        "categories": categories,
+        "one_hot": one_hot,
+        "embedded_count": len(embedded),
+        "all_categories": " + ".join(name for name in ("EMBEDDED", "ONE_HOT") if names[name][0]),
+        "needed": ", ".join(needed),
+        "bins": c["numeric_embedding"] == "piecewise_linear",
+        "residual": c["block"] == "residual" and int(c["hidden_layers"]) > 1,
+        "norm": NORMS[c["norm"]],
+        "norm_words": "" if c["norm"] == "none" else f", {c['norm']} normalization",
+        "number_size": "1" if c["numeric_embedding"] == "none" else "NUMERIC_EMBEDDING_DIM",
+        "penalized": "nn.Linear",
+        "recurrent": False,
+        "network_words": f"Inputs, {c['hidden_layers']} hidden layers, an output layer",
+        "network_settings": _network_settings(c, bool(embedded)),
+        "notes": ["the finding of types, repairs, warnings: columns are read here as they were in the run"],
+    }
+
+
+def _check(column: Column, schema: TableSchema) -> None:
+    had = schema.usual.get(column.name)
+    says = ""
+    if column.limits:
+        says = "numbers at a limit such as <0.3"
+    elif column.type == "numeric" and column.format in UNREAD_FORMATS:
+        says = UNREAD_FORMATS[column.format]
+    elif column.type == "numeric" and column.format[1:] == SCALED:
+        says = "amounts such as 1.2M beside 500K"
+    elif column.type == "numeric" and had is not None and had.stored not in STORED_AS_NUMBERS:
+        says = had.stored
+    elif column.type == "datetime" and column.format not in ("", "hours") and "%" not in column.format:
+        says = f"dates as numbers ({column.format})"
+    if says:
+        raise UserError(
+            f"--format script does not read column '{column.name}', which has {says}: write plain numbers or "
+            f"dates, or leave it out (--type {column.name}=constant), and train again"
+        )
+
+
+def _written(form: str) -> tuple[str, str]:
+    """Decimal mark and unit of a format of numbers."""
+    return form[0], form[1:]
+
+
+def _has_hours(column: Column) -> bool:
+    return any(mark in column.format for mark in ("%H", "%I", "hours"))
+
+
+def _date_forms(column: Column) -> list[str]:
+    """The formats as Python has them: a fraction of a second is %f there."""
+    forms = []
+    for form in column.format.split("|") if "%" in column.format else ():
+        forms += [form.replace("%S%.f", "%S.%f"), form.replace("%S%.f", "%S")] if "%.f" in form else [form]
+    return forms
+
+
+def _mapping(values: Mapping[str, Any]) -> str:
+    lines = ", ".join(f"{python(name)}: {python(value)}" for name, value in values.items())
+    if len(lines) <= 80:
+        return "{" + lines + "}"
+    return "{\n" + "".join(f"    {python(name)}: {python(value)},\n" for name, value in values.items()) + "}"
+
+
+def _network_settings(c: Mapping[str, Any], embedded: bool) -> Settings:
+    names = ["hidden_layers", "width"] if c["hidden_layers"] else []
+    if c["numeric_embedding"] != "none":
+        names.append("numeric_embedding_dim")
+    names += {"piecewise_linear": ["numeric_embedding_bins"], "periodic": ["periodic_sigma"]}.get(
+        c["numeric_embedding"], []
+    )
+    names += ["category_embedding_dim"] if embedded else []
+    names += ["dropout"] if c["dropout"] and c["hidden_layers"] else []
+    lines = [(name.upper(), python(c[name]), "") for name in names]
+    if c.get("column_scale_rate", 0):
+        says = "  # learning rate of the columns' factors, relative to that of the weights"
+        lines.append(("COLUMN_SCALE_RATE", python(c["column_scale_rate"]), says))
+    return lines

@@ -1,0 +1,82 @@
+"""A run as the subject of a script: which configuration, which columns, how many networks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from advisor.exporting.script import ScriptSubject
+    from advisor.runs.model import Model
+
+
+def script_subject(path: Path) -> ScriptSubject:
+    """What ``--format script`` makes a file of: the winner's configuration of a run with a model, of a
+    blend the best of its parts; else what is recommended, with the data read again.
+
+    UserError for a folder that is no run, and where the data are needed and cannot be found.
+    """
+    from advisor.exporting.script import ScriptSubject
+    from advisor.runs.advice import read_run
+    from advisor.runs.model import load_model
+
+    kept = read_run(path)
+    data = kept.recommendation.data
+    common: dict[str, Any] = {
+        "run": kept.run.path.name,
+        "data": str(data["name"]),
+        "source": str(data.get("source") or ""),
+        "seed": kept.reading.seed,
+        "test_fraction": kept.reading.test_fraction,
+    }
+    if not kept.run.model.is_dir():
+        return ScriptSubject(**common, **_recommended(path))
+    model = load_model(path)
+    configuration, notes = _trained(kept.run, model)
+    stacks = [stack for stack in model.stacks if dict(stack.configuration) == dict(configuration)]
+    first = (stacks or list(model.stacks))[0]
+    return ScriptSubject(
+        **common,
+        schema=model.schema,
+        configuration=first.configuration,
+        members=len(first.member_split) // len(first.preprocessors),
+        partitions=max(1, len(stacks)),
+        channels=getattr(first.shape, "channels", 0),
+        notes=notes,
+    )
+
+
+def _trained(run: Any, model: Model) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+    """The configuration of a model, and what to tell of it."""
+    from advisor.runs.result import read_result
+
+    final = read_result(run).final
+    winner = final.contender(final.winner)
+    if len(winner.configurations) == 1:
+        return model.stacks[0].configuration, ()
+    parts = [one for one in final.contenders if len(one.configurations) == 1]
+    best = min(parts, key=lambda one: one.held_out_loss)
+    of_stacks = (stack.configuration for stack in model.stacks)
+    wanted = next(one for one in of_stacks if dict(one) == dict(best.configurations[0]))
+    told = (
+        f"the blend of {len(winner.configurations)} configurations that won ({winner.held_out_loss:.4g} on "
+        f"held-out rows): here the best of them, {best.name} ({best.held_out_loss:.4g})"
+    )
+    return wanted, (told,)
+
+
+def _recommended(path: Path) -> dict[str, Any]:
+    """What is recommended, of a run without a model."""
+    from advisor.workflows.modalities import MODALITY_OF
+    from advisor.workflows.recommend import reopen
+
+    advice, _ = reopen(path)
+    configuration = advice.recommendation.configuration
+    return {
+        "schema": advice.data.schema,
+        "configuration": configuration,
+        "members": int(configuration["final_members"]),
+        "partitions": 1,
+        "channels": MODALITY_OF[advice.recommendation.kind].channels(advice.data),
+    }

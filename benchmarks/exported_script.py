@@ -1,0 +1,110 @@
+"""Is an exported script as good as the model that it was made from? On real sets, three seeds each: the test
+loss of ``advisor train`` beside that of the script, both on the same rows held out beforehand.
+
+python benchmarks/exported_script.py run [--sets a,b]    # resumable: benchmarks/results/exported_script.jsonl
+python benchmarks/exported_script.py report              # the summary, as Markdown
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pandas as pd
+
+import advisor
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+LINES, SUMMARY = RESULTS / "exported_script.jsonl", RESULTS / "exported_script.md"
+DATA = HERE.parent.parent / "shared" / "data"
+SEEDS = (0, 1, 2)
+TABLES = {
+    "german": "class",
+    "contraceptive": "class",
+    "attrition": "Attrition",
+    "hitters": "Salary",
+    "concrete": "compressive_strength",
+}
+"""Sets and their targets."""
+ARRAYS = ("images/lfw-faces", "sequences/ItalyPowerDemand", "sequences/meats-nir")
+
+
+def measured(name: str, seed: int) -> dict[str, object]:
+    """Both test losses, and the loss of a constant."""
+    if name in TABLES:
+        train, test = (DATA / "tables" / name / f"{part}.csv" for part in ("train", "test"))
+        asked = {"target": TABLES[name], "test": test}
+    else:
+        train = test = DATA / name / "data.npz"
+        asked = {}
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        run = advisor.train(train, seed=seed, out=folder / "run", progress=False, **asked)
+        script = folder / "model.py"
+        advisor.export(run.folder, format="script", out=script)
+        arguments = [sys.executable, script, "train", train, "--test", test, "--seed", seed]
+        done = subprocess.run([*map(str, arguments)], capture_output=True, text=True, check=True)
+        [theirs] = re.findall(r"^test loss: (\S+)$", done.stdout, re.M)
+        results = {one.name: one.loss for one in run.report.test.results or ()}
+        lines = len(script.read_text().splitlines())
+    return {
+        "set": name, "seed": seed, "ours": results["network"], "script": float(theirs),
+        "constant": max(results.values()), "lines": lines,
+    }  # fmt: skip
+
+
+def run(sets: list[str]) -> None:
+    """Measure what is not measured yet."""
+    RESULTS.mkdir(exist_ok=True)
+    done = {(row["set"], row["seed"]) for row in rows()}
+    for name in sets:
+        for seed in SEEDS:
+            if (name, seed) not in done:
+                row = measured(name, seed)
+                with LINES.open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+                print(row, flush=True)
+
+
+def rows() -> list[dict[str, object]]:
+    """What was measured."""
+    return [json.loads(line) for line in LINES.read_text().splitlines()] if LINES.exists() else []
+
+
+def report() -> str:
+    """The summary, in Markdown."""
+    table = pd.DataFrame(rows())
+    lines = [
+        "# An exported script beside the model that it was made from",
+        "",
+        "`python benchmarks/exported_script.py run`: `advisor train` and `advisor export --format script` on",
+        f"the same training and test rows, {len(SEEDS)} seeds. Losses on the test rows: mean and standard",
+        "deviation over the seeds.",
+        "",
+        "| set | ours | script | difference | of the worst baseline's loss | lines |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, own in table.groupby("set", sort=False):
+        difference = own["script"].mean() - own["ours"].mean()
+        spread = [f"{own[one].mean():.4g} ± {own[one].std():.2g}" for one in ("ours", "script")]
+        share = difference / own["constant"].mean()
+        cells = [name, *spread, f"{difference:+.3g}", f"{share:+.1%}", str(own["lines"].iloc[0])]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("run", "report"))
+    parser.add_argument("--sets", default=",".join([*TABLES, *ARRAYS]))
+    given = parser.parse_args()
+    if given.what == "run":
+        run(given.sets.split(","))
+    SUMMARY.write_text(report())
+    print(report())
