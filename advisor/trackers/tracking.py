@@ -157,7 +157,8 @@ class Tracking:
         for epoch, loss in enumerate(report.curve or (), start=1):
             self._losses(0, epoch, loss)
         self._flush()
-        end = TrackedEnd(0, "complete", final.held_out_loss)
+        training = tuple(enumerate(report.train_curve or (), start=1))
+        end = TrackedEnd(0, "complete", final.held_out_loss, training)
         self._tell(lambda tracker: tracker.ended(end))
 
     def finish(self, result: TrackedResult | None) -> None:
