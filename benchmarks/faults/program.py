@@ -149,9 +149,13 @@ def held_back(name: str) -> bool:
 
 
 CASES: list[Case] = []
+SECOND: list[Case] = []
+"""Pairs that were written and committed after the rules, before any debugger was run on them."""
 
 
-def case(source: str, fault: str, *labels: str, silent: bool = False) -> Callable[..., Any]:
+def case(
+    source: str, fault: str, *labels: str, silent: bool = False, among: list[Case] = CASES
+) -> Callable[..., Any]:
     """Register a function of ``fixed``; its name is the case's. labels: "output", or "loss|output" where either will do."""
 
     def register(make: Callable[[bool], Program]) -> Callable[[bool], Program]:
@@ -160,7 +164,7 @@ def case(source: str, fault: str, *labels: str, silent: bool = False) -> Callabl
             return make(fixed)
 
         wanted = tuple(frozenset(label.split("|")) for label in labels)
-        CASES.append(Case(make.__name__.replace("_", "-"), seeded, wanted, source, fault, silent))
+        among.append(Case(make.__name__.replace("_", "-"), seeded, wanted, source, fault, silent))
         return make
 
     return register
