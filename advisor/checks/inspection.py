@@ -7,7 +7,7 @@ The module is watched from outside and is afterwards as it was: what is trained,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,8 @@ from torch.nn import functional as F
 from torch.nn.parameter import is_lazy
 from torch.utils.data import DataLoader
 
-from advisor.checks.findings import loop, losses, rows, scale, settings, structure
-from advisor.checks.findings.case import Case, Check, NetworkFinding, Step, first_tensor
-from advisor.checks.findings.losses import by
+from advisor.checks.findings.case import Case, NetworkFinding, Step, by, first_tensor
+from advisor.checks.findings.judging import ModuleFacts, findings_of, module_rules
 from advisor.checks.findings.trials import Trials
 from advisor.checks.receptive_fields import last_map, support
 from advisor.checks.tracing import Trace, trace
@@ -31,15 +30,6 @@ from advisor.objectives.importing import import_own, split_name
 
 USUAL_RATE = 1e-3
 """Of the Adam that short trainings use where no optimizer is given."""
-ORDER = {"error": 0, "warning": 1, "info": 2}
-CHECKS: tuple[Check, ...] = (
-    *losses.CHECKS,
-    *scale.CHECKS,
-    *structure.CHECKS,
-    *settings.CHECKS,
-    *rows.CHECKS,
-    *loop.CHECKS,
-)
 
 
 @dataclass(frozen=True)
@@ -87,6 +77,7 @@ def told(finding: NetworkFinding) -> list[str]:
     lines.append(f"  fix: {finding.fix}{notes}")
     if finding.change:
         lines.append(f"  code: {finding.change}")
+    lines.append(f"  rule: {finding.rule} (advisor rules show {finding.rule})")
     return lines
 
 
@@ -103,6 +94,7 @@ def inspect(
     forward: Callable[..., Any] | None = None,
     step: Step | None = None,
     field_needed: float | None = None,
+    rules: Sequence[str | Path] = (),
 ) -> Inspection:
     """Look at ``module`` on one batch, and at the training that is planned for it.
 
@@ -116,8 +108,10 @@ def inspect(
     step: one step of your own loop, ``step(module, optimizer, loss, batch, target)``; a dozen are taken,
     and network and optimizer are put back (what else the step keeps, such as a schedule, goes on).
     field_needed: input points that the task is likely to need; by default half of the input.
-    UserError when the module does not take the batch.
+    rules: folders or files of rules of your own about training code (docs/rules.md).
+    UserError when the module does not take the batch, and for a rule that is wrong.
     """
+    book = module_rules(rules)
     if not isinstance(module, nn.Module):
         raise UserError(f"inspect takes a torch.nn.Module, not {type(module).__name__}")
     if any(is_lazy(p) for p in module.parameters()):
@@ -151,7 +145,7 @@ def inspect(
         loss_error=problem,
         trials=trials,
     )
-    found = sorted(_distinct(f for check in CHECKS for f in check(case)), key=lambda f: ORDER[f.severity])
+    found = findings_of(book, ModuleFacts(case))
     if forward is not None:
         found = [replace(f, where=tuple(w.removeprefix("module.") for w in f.where)) for f in found]
     layers = tuple(
@@ -166,14 +160,6 @@ def inspect(
     )
     count = sum(p.numel() for p in module.parameters())
     return Inspection(tuple(found), count, tuple(inputs[0].shape), case.reach, layers)
-
-
-def _distinct(found: Iterator[NetworkFinding]) -> list[NetworkFinding]:
-    """The first of each code."""
-    kept: dict[str, NetworkFinding] = {}
-    for finding in found:
-        kept.setdefault(finding.code, finding)
-    return list(kept.values())
 
 
 class CalledBy(nn.Module):

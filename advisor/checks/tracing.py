@@ -312,7 +312,7 @@ class Recorder(TorchFunctionMode):
     """Sees every function of PyTorch that the pass calls, and tells by the
     identity of tensors what feeds what.
 
-    made: the result of each step.
+    made: the result of each step. before_loss: called once, with what the first loss is given.
     """
 
     POINTWISE = ACTIVATIONS | NORMS | DROPOUT
@@ -331,6 +331,7 @@ class Recorder(TorchFunctionMode):
         self.loss_call: LossCall | None = None
         self.strangers: dict[int, Stranger] = {}
         self._size = {name: p.numel() for name, p in module.named_parameters()}
+        self.before_loss: Callable[[Tensor], None] | None = None
         self._alive: list[Tensor] = []  # an id is only good while its tensor lives
 
     @contextmanager
@@ -404,6 +405,8 @@ class Recorder(TorchFunctionMode):
         kwargs = kwargs or {}
         before = [id(t) for t in _tensors([args, kwargs])]
         shape = next((tuple(t.shape) for t in _tensors(args)), ())
+        if self.before_loss is not None:
+            self._meet_loss(getattr(func, "__name__", ""), args, kwargs)
         output = self.call(func, args, kwargs)
         name = getattr(func, "__name__", "")
         if self._measuring:
@@ -421,6 +424,13 @@ class Recorder(TorchFunctionMode):
         self._note_strangers(name, args, kwargs)
         self._record(name, args, kwargs, before, shape, sources, made)
         return output
+
+    def _meet_loss(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Tell that a loss begins, where nobody else knows what the network's output is."""
+        given, told = _argument(args, kwargs, 0, "input", None), self.before_loss
+        if name in LOSSES and isinstance(given, Tensor) and told is not None and self.step_of(given) >= 0:
+            self.before_loss = None
+            told(given)
 
     def _note_loss(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         given = _argument(args, kwargs, 0, "input", None)

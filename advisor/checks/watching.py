@@ -7,18 +7,21 @@ are seen through hooks that cost a small share of a step. Nothing is said while 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from advisor.checks.findings import losses, rows, scale, settings, structure
 from advisor.checks.findings.case import Case, NetworkFinding
-from advisor.checks.findings.loop import LOOP_STEPS, StepLedger, loop_findings
+from advisor.checks.findings.judging import ModuleFacts, findings_of, module_rules, rules_about
+from advisor.checks.findings.loop import LOOP_STEPS, StepLedger, callable_parts, ledger_facts
 from advisor.checks.findings.losses import chance_loss
+from advisor.checks.findings.rows import INSPECTED_ONLY
+from advisor.checks.findings.settings import ADAPTIVE
 from advisor.checks.inspection import told
-from advisor.checks.tracing import DEAD_SHARE, Recorder, Trace, TraceStep
+from advisor.checks.tracing import Recorder, Trace
 from advisor.console import say
 
 FIRST = 3
@@ -26,32 +29,13 @@ FIRST = 3
 gradient."""
 EVERY = 100
 """Steps from one look to the next: a look costs about as much as ten steps of a small network."""
-UPDATES_LARGE, UPDATES_SMALL = 0.5, 1e-7
-"""Length of a step over that of the weights: about 1e-3 is usual (Karpathy, CS231n); below float32's
-rounding of 1.2e-7 most weights stay as they are."""
-FLAT = 0.02
-"""Share of a constant's loss that must be gone after a few looks."""
 LOOKS = 3
-RUNAWAY = 5.0
-"""Times the loss at the start from which on it explodes."""
-APART, RISES = 1.1, 3
-"""Validation loss over its best, and how often in a row, while the training loss falls (note N26)."""
+"""That a loss must be seen high, and an update or a validation loss be judged by."""
+RECENT = 20
+"""Losses whose mean is the recent loss."""
 KEPT_LOSSES = 400
-STATIC = (
-    *losses.CHECKS,
-    *scale.CHECKS,
-    *(
-        structure._linear_pairs,
-        structure._saturating,
-        structure._kernels,
-        structure._filters,
-        structure._narrow,
-    ),
-    structure._normalization,
-    *(settings._optimizer, settings._frozen, settings._mode, settings._unreached),
-    *(rows._finite, rows._registration, rows._mixing),
-)
-"""What can be judged of one step that is traced where it happens, without training copies."""
+FAMILIES = ("losses", "updates", "died", "validation", "loop")
+"""Of facts that only a loop shows; what else a rule looks at is known after the first step."""
 
 
 class Watch:
@@ -59,7 +43,7 @@ class Watch:
 
     findings: what was found so far, in the order in which it showed. tell: called with each once; by
     default it is printed on stderr. every: steps from one look to the next after the first three.
-    planned: steps of the whole training, where they are known.
+    planned: steps of the whole training, where they are known. rules: folders or files of rules of your own.
     """
 
     def __init__(
@@ -70,7 +54,12 @@ class Watch:
         every: int = EVERY,
         planned: int | None = None,
         tell: Callable[[NetworkFinding], None] | None = None,
+        rules: Sequence[str | Path] = (),
     ) -> None:
+        book = module_rules(rules)
+        self._rules = {family: rules_about(book, family) for family in FAMILIES}
+        lively = {rule.id for family in self._rules.values() for rule in family}
+        self._static = tuple(rule for rule in book if rule.id not in lively)
         self.model, self.optimizer, self.every, self.planned = (
             model,
             optimizer,
@@ -85,21 +74,24 @@ class Watch:
         self._validation: list[float] = []
         self._ledger: StepLedger | None = None
         self._recorder: Recorder | None = None
+        self._recorded: Recorder | None = None
         self._inputs: tuple[Any, ...] = ()
         self._first: Trace | None = None
         self._chance: float | None = None
         self._start = math.nan
-        self._flat = 0
+        self._least: list[float] = []
         self._before: list[tuple[str, Tensor]] = []
         self._ratios: list[float] = []
         self._backward: Any = None
         self._judging = False
+        self._ends: Any = None
         self._still: dict[str, int] = {}
 
     # --------------------------------------------------------------------------------------- around the loop
 
     def __enter__(self) -> Watch:
-        self._handles.append(self.model.register_forward_pre_hook(self._forward_begins))
+        for part in callable_parts(self.model):
+            self._handles.append(part.register_forward_pre_hook(self._forward_begins))
         if self.optimizer is not None:
             self._ledger = StepLedger(self.model, self.optimizer)
             self._handles.append(self.optimizer.register_step_pre_hook(lambda *_: self._step_begins()))
@@ -117,11 +109,12 @@ class Watch:
     def __exit__(self, *_: Any) -> None:
         torch.Tensor.backward = self._backward  # type: ignore[method-assign]
         self._stop_recording()
+        self._recorded = None
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
         if self._ledger is not None:
-            self._add(*loop_findings(self._ledger, self.planned))
+            self._judge_ledger()
             self._ledger.close()
             self._ledger = None
 
@@ -129,30 +122,22 @@ class Watch:
         """Tell the validation loss, once an epoch: where it rises while the training loss falls is found
         (N26)."""
         self._validation.append(float(loss))
-        best = min(self._validation)
-        recent = self._validation[-RISES:]
-        falling = len(self._losses) < 2 * RISES or self._mean(-RISES) <= self._start
-        if len(self._validation) > RISES and falling and min(recent) > APART * best:
-            self._add(
-                NetworkFinding(
-                    "warning",
-                    "validation-apart",
-                    f"the validation loss has been above {min(recent):.3g} for {RISES} epochs, its best was "
-                    f"{best:.3g}: "
-                    "what is learnt now does not hold for other rows",
-                    (),
-                    "stop at the best epoch; more weight decay, dropout or augmentation",
-                    ("N26", "N28"),
-                    "regularization",
-                )
-            )
+        recent = self._validation[-LOOKS:]
+        falling = len(self._losses) < 2 * LOOKS or self._mean(-LOOKS) <= self._start
+        self._judge(
+            "validation",
+            {
+                "validation.epochs": len(self._validation),
+                "validation.best": min(self._validation),
+                "validation.least_recent": min(recent) if len(recent) == LOOKS else None,
+                "losses.falling": falling,
+            },
+        )
 
     def after_step(self, loss: Tensor | float) -> None:
         """Tell a step that no hook can see (a framework's own optimizer), with its loss."""
         self._losses.append(loss.detach() if isinstance(loss, Tensor) else float(loss))
-        recorder = self._stop_recording()
-        if recorder is not None and self._output is not None:
-            self._judge_trace(recorder)
+        self._stop_recording()
         self._step_ended()  # against the weights after the step before
         if self._looks() or self.steps == FIRST:
             self._before = [(n, p.detach().clone()) for n, p in _weights(self.model)]
@@ -167,6 +152,7 @@ class Watch:
         if (
             self._judging
             or self._recorder is not None
+            or self._recorded is not None
             or not torch.is_grad_enabled()
             or self.steps % self.every
         ):
@@ -174,43 +160,61 @@ class Watch:
         if not inputs or not isinstance(inputs[0], Tensor) or type(module).__name__ == "OptimizedModule":
             return
         self._inputs = tuple(i.detach() if isinstance(i, Tensor) else i for i in inputs)
-        self._recorder = Recorder(module, inputs)
+        self._recorder = Recorder(self.model, inputs)
         self._hooks = self._recorder.hooks()
         self._hooks.__enter__()
         self._recorder.__enter__()  # type: ignore[no-untyped-call]
         self._output: Any = None
         self._last, self._count = -1, 0
-        self._ends = module.register_forward_hook(self._forward_ended)
+        if module is self.model:
+            self._ends = module.register_forward_hook(self._forward_ended)
+        else:  # a loop that calls the parts itself: what the loss is given is the output
+            self._recorder.before_loss = self._output_made
 
     def _forward_ended(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        self._output_made(output)
+        self._ends.remove()
+
+    def _output_made(self, output: Any) -> None:
+        """From here on the loss is computed, not the network."""
         if self._recorder is not None:
             self._output, self._last = output, self._recorder.step_of(output)
             self._count = len(self._recorder.steps)
             self._recorder.watch_loss()
-        self._ends.remove()
 
-    def _stop_recording(self) -> Recorder | None:
+    def _stop_recording(self) -> None:
+        """What was recorded waits for its gradients."""
         recorder, self._recorder = self._recorder, None
         if recorder is not None:
             recorder.__exit__(None, None, None)  # type: ignore[no-untyped-call]
             self._hooks.__exit__(None, None, None)
-            self._ends.remove()
-        return recorder
+            if self._ends is not None:
+                self._ends.remove()
+            self._recorded = recorder
 
     def _see_loss(self, loss: Tensor) -> None:
+        if self._recorder is not None and self._output is None and loss.numel() == 1:
+            self._output_made(
+                loss
+            )  # a loss that is none of PyTorch's, of parts that are called by themselves
+        self._stop_recording()
         if loss.numel() == 1:
             self._losses.append(loss.detach())
             if len(self._losses) > 2 * KEPT_LOSSES:
                 del self._losses[:KEPT_LOSSES]
 
     def _step_begins(self) -> None:
-        recorder = self._stop_recording()
-        if recorder is not None and self._output is not None:
-            self._judge_trace(recorder)
+        self._judge_recorded()
         if self._looks():
             self._before = [(n, p.detach().clone()) for n, p in _weights(self.model)]
 
+    def _judge_recorded(self) -> None:
+        recorder, self._recorded = self._recorded, None
+        if recorder is not None and self._output is not None:
+            self._judge_trace(recorder)
+
     def _step_ended(self) -> None:
+        self._judge_recorded()  # a closure of the optimizer's step computes loss and gradients within it
         self.steps += 1
         if self._before:
             self._judge_updates()
@@ -223,7 +227,7 @@ class Watch:
         if self.optimizer is None:
             return
         if self._ledger is not None and self._ledger.steps in (FIRST, LOOP_STEPS):
-            self._add(*loop_findings(self._ledger, self.planned))
+            self._judge_ledger()
         if self._ledger is not None and self._ledger.steps >= LOOP_STEPS:
             self._ledger.close()
             self._ledger = None
@@ -231,6 +235,22 @@ class Watch:
             self._ledger = StepLedger(self.model, self.optimizer)
 
     # -------------------------------------------------------------------------------- what is judged
+
+    def _judge(self, family: str, facts: Mapping[str, Any]) -> None:
+        """The rules about one family of facts, on what is known of it now."""
+        known = {
+            **facts,
+            "losses.looks": self.steps,
+            "training.steps": self.planned,
+            "training.steps_known": self.planned is not None,
+        }
+        if self.optimizer is not None:
+            known["optimizer.adaptive"] = type(self.optimizer).__name__.startswith(ADAPTIVE)
+        self._add(*findings_of(self._rules[family], ModuleFacts(None, known)))
+
+    def _judge_ledger(self) -> None:
+        assert self._ledger is not None
+        self._judge("loop", ledger_facts(self._ledger))
 
     def _judge_trace(self, recorder: Recorder) -> None:
         gradients = {
@@ -266,31 +286,26 @@ class Watch:
             optimizer=self.optimizer,
         )
         try:
-            for check in STATIC:
-                self._add(*check(case))
+            self._add(*findings_of(self._static, ModuleFacts(case, without=INSPECTED_ONLY)))
         finally:
             self._judging = False
 
     def _judge_units(self, passed: Trace) -> None:
+        """Units that lived at the first step and are off on every row now."""
         assert self._first is not None
         before = {s.module: s.dead or 0.0 for s in self._first.watched()}
-        died: list[TraceStep] = [
-            s for s in passed.watched() if (s.dead or 0.0) - before.get(s.module, 1.0) > DEAD_SHARE
-        ]
-        if died and not self._mean(-1) < self._start / 2:
-            self._add(
-                NetworkFinding(
-                    "warning",
-                    "units-die",
-                    f"after {self.steps} steps {died[0].dead:.0%} of the units of {died[0].module} are zero "
-                    "on every row, "
-                    f"at the start it were {before[died[0].module]:.0%}",
-                    tuple(s.module for s in died),
-                    "a lower learning rate, leaky ReLU or GELU, normalization before the activation",
-                    ("N5", "N29"),
-                    "learning rate",
-                )
-            )
+        increase = {s.module: (s.dead or 0.0) - before.get(s.module, 1.0) for s in passed.watched()}
+        if not increase:
+            return
+        worst = max(increase, key=lambda name: increase[name])
+        facts = {
+            "died.increase": increase[worst],
+            "died.share": increase[worst] + before.get(worst, 1.0),
+            "died.before": before.get(worst),
+            "died.layer": [worst],
+            "died.after": self.steps,
+        }
+        self._judge("died", {**facts, **self._losses_now()})
 
     def _judge_updates(self) -> None:
         now = dict(self.model.named_parameters())
@@ -301,109 +316,50 @@ class Watch:
                 ratios.append(float((now[name].detach() - before).norm()) / size)
                 self._still[name] = 0 if ratios[-1] else self._still.get(name, 0) + 1
         self._before = []
-        still = [name for name, count in self._still.items() if count >= FIRST]
-        if still and any(ratios):
-            self._add(
-                NetworkFinding(
-                    "warning",
-                    "weight-never-moves",
-                    f"after {self.steps} steps {', '.join(still)} are exactly as they were, and others moved",
-                    tuple(still),
-                    "look for round, argmax, detach and NumPy after them, and at what the optimizer holds",
-                    ("N7",),
-                    "gradient",
-                )
-            )
         if not ratios:
             return
-        self._ratios = [*self._ratios[-2:], max(ratios)]
-        if len(self._ratios) < FIRST or not all(map(math.isfinite, self._ratios)):
-            return
-        if min(self._ratios) > UPDATES_LARGE:
-            self._add(
-                self._update_finding(
-                    "updates-too-large", "as large as the weights themselves: they are thrown about"
-                )
-            )
-        elif max(self._ratios) < UPDATES_SMALL:
-            words = "exactly 0" if max(self._ratios) == 0 else "lost in rounding"
-            self._add(self._update_finding("updates-too-small", f"{words}: the weights do not move"))
-
-    def _update_finding(self, code: str, words: str) -> NetworkFinding:
-        return NetworkFinding(
-            "warning",
-            code,
-            f"a step changes the weights by {max(self._ratios):.2g} of their length, {words}",
-            (),
-            "about 1e-3 is usual: change the learning rate, and look at clipping and at what the optimizer "
-            "holds",
-            ("N29",),
-            "learning rate" if max(self._ratios) else "gradient",
-        )
+        still = [name for name, count in self._still.items() if count >= LOOKS]
+        facts: dict[str, Any] = {
+            "updates.still": len(still),
+            "updates.still_names": still,
+            "updates.others_move": any(ratios),
+        }
+        self._ratios = [*self._ratios[1 - LOOKS :], max(ratios)]
+        if len(self._ratios) == LOOKS and all(map(math.isfinite, self._ratios)):
+            facts |= {"updates.least": min(self._ratios), "updates.most": max(self._ratios)}
+        self._judge("updates", facts)
 
     def _mean(self, last: int) -> float:
         part = [float(value) for value in self._losses[last:]]
         return sum(part) / len(part) if part else math.nan
 
+    def _losses_now(self) -> dict[str, Any]:
+        """The loss of the last step and of the first, as facts."""
+        now = float(self._losses[-1]) if self._losses else math.nan
+        recent = self._mean(-min(RECENT, len(self._losses))) if self._losses else math.nan
+        return {
+            "losses.now": now,
+            "losses.finite": math.isfinite(now) if self._losses else None,
+            "losses.start": self._start,
+            "losses.recent": recent,
+            "losses.constant": self._chance,
+        }
+
     def _judge_loss(self) -> None:
         if not self._losses:
             return
-        now = float(self._losses[-1])
         if math.isnan(self._start):
             self._start = float(self._losses[0])
-        if not math.isfinite(now):
-            self._add(
-                NetworkFinding(
-                    "error",
-                    "loss-not-finite",
-                    f"the loss is {now} after {self.steps} steps",
-                    (),
-                    "a lower rate; look for missing numbers in the inputs, and for logarithms and quotients "
-                    "of 0",
-                    ("N29", "N32"),
-                    "learning rate",
-                )
-            )
-            return
-        recent = self._mean(-min(20, len(self._losses)))
-        if self.steps >= FIRST and self._start > 0 and min(now, recent) > RUNAWAY * self._start:
-            self._add(
-                NetworkFinding(
-                    "warning",
-                    "loss-explodes",
-                    f"the loss was {self._start:.3g} at the start and is {recent:.3g} after {self.steps} "
-                    "steps",
-                    (),
-                    "a lower rate, scaled inputs and targets, clipped gradients",
-                    ("N29",),
-                    "learning rate",
-                )
-            )
-        self._judge_flatness(recent)
-
-    def _judge_flatness(self, recent: float) -> None:
-        if self.steps < self.every or self._chance is None or self._start < (1 - FLAT) * self._chance:
-            return
-        self._flat = self._flat + 1 if recent > (1 - FLAT) * min(self._chance, self._start) else 0
-        if self._flat >= LOOKS:
-            self._add(
-                NetworkFinding(
-                    "warning",
-                    "loss-flat",
-                    f"after {self.steps} steps the loss is {recent:.3g}, and a constant has "
-                    f"{self._chance:.3g}: nothing "
-                    "was learnt",
-                    (),
-                    "inspect(model, batch, target, loss=..., optimizer=...) looks for the cause",
-                    ("N3",),
-                    "learning rate",
-                )
-            )
+        facts = self._losses_now()
+        if self.steps >= self.every:
+            self._least = [*self._least[1 - LOOKS :], facts["losses.recent"]]
+            facts["losses.least_recent"] = min(self._least) if len(self._least) == LOOKS else None
+        self._judge("losses", facts)
 
     def _add(self, *found: NetworkFinding) -> None:
         known = {finding.code for finding in self.findings}
         for finding in found:
-            if finding.severity != "info" and finding.code not in known:
+            if finding.severity != "note" and finding.code not in known:
                 known.add(finding.code)
                 self.findings.append(finding)
                 self._tell(finding)
@@ -416,14 +372,16 @@ def watch(
     every: int = EVERY,
     planned: int | None = None,
     tell: Callable[[NetworkFinding], None] | None = None,
+    rules: Sequence[str | Path] = (),
 ) -> Watch:
     """Watch your own loop: ``with advisor.watch(model, optimizer) as watched:`` around it.
 
     The first three steps and three of every ``every`` after that are looked at; a finding is told once, on
     stderr or to ``tell``, and kept in ``watched.findings``. planned: steps of the whole training, where
-    they are known. ``watched.validation(loss)`` after each epoch finds validation and training going apart.
+    they are known. rules: folders or files of rules of your own about training code (docs/rules.md).
+    ``watched.validation(loss)`` after each epoch finds validation and training going apart.
     """
-    return Watch(model, optimizer, every=every, planned=planned, tell=tell)
+    return Watch(model, optimizer, every=every, planned=planned, tell=tell, rules=rules)
 
 
 def _print(finding: NetworkFinding) -> None:

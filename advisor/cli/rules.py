@@ -124,19 +124,9 @@ def rules_test(paths: Sequence[str], as_json: bool) -> None:
 
     Exit code 3 if one fails.
     """
-    from advisor.facts.schema import FACTS
     from advisor.rules import shipped
-    from advisor.rules.book import load_rules, run_examples
 
-    spaces = shipped.base_spaces()
-    book = load_rules(list(paths) or [shipped.folder("rules")], FACTS, spaces, kind=None)
-    results = [
-        result
-        for kind, space in spaces.items()
-        for result in run_examples(
-            [r for r in book if kind in r.applies_to], space, shipped.typical_facts(kind)
-        )
-    ]
+    book, results = shipped.run_all_examples(list(paths))
     failed = [result for result in results if not result.passed]
     if as_json:
         echo_json({"examples": len(results), "failed": [vars(result) for result in failed]})
@@ -148,17 +138,20 @@ def rules_test(paths: Sequence[str], as_json: bool) -> None:
         fail_check()
 
 
-@rules.command("facts", epilog=examples("advisor rules facts", "advisor rules facts --json"))
+@rules.command("facts", epilog=examples("advisor rules facts", "advisor rules facts --module --json"))
+@click.option("--module", "of_module", is_flag=True, help="Of your own network and its training.")
 @json_option
-def rules_facts(as_json: bool) -> None:
+def rules_facts(of_module: bool, as_json: bool) -> None:
     """The facts that a rule's condition may use."""
+    from advisor.facts.module_schema import MODULE_FACTS
     from advisor.facts.schema import FACTS
 
+    facts = list((MODULE_FACTS if of_module else FACTS).values())
     if as_json:
-        echo_json([vars(fact) for fact in FACTS.values()])
+        echo_json([vars(fact) for fact in facts])
         return
-    meanings = (f"{fact.meaning}{f' ({fact.unit})' if fact.unit else ''}" for fact in FACTS.values())
-    rows = [(fact.name, fact.type, meaning) for fact, meaning in zip(FACTS.values(), meanings, strict=True)]
+    meanings = (f"{fact.meaning}{f' ({fact.unit})' if fact.unit else ''}" for fact in facts)
+    rows = [(fact.name, fact.type, meaning) for fact, meaning in zip(facts, meanings, strict=True)]
     echo(*columns(rows))
 
 

@@ -6,14 +6,17 @@ Reading one rule, field by field, is in ``rule_format``; here are folders of the
 from __future__ import annotations
 
 import math
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol, get_args
 
 from advisor.errors import UserError, did_you_mean
+from advisor.facts.module_schema import MODULE_WORDS
 from advisor.kinds import TASK_NAMES, Kind
-from advisor.rules.reader import read_rule
+from advisor.rules.reader import is_of_module, read_rule
 from advisor.rules.rule import (
     NOT_DECIDING,
     NOT_FIRING,
@@ -28,6 +31,7 @@ from advisor.rules.rule import (
     Rule,
     Severity,
     Strength,
+    Subject,
 )
 from advisor.spaces import aliases, expressions, strict_yaml
 from advisor.spaces.expressions import Expression, Name, Scalar
@@ -68,6 +72,8 @@ MAX_RULES = 1000
 NOT_RULES = ("evidence.yaml", "profiles.yaml")
 """Files of a rule folder that hold no rules."""
 
+NO_PARAMETERS = Space({})
+"""What rules about a module may set: nothing; they only report."""
 PRIOR_FACTOR: Mapping[Confidence, float] = {"low": 30.0, "medium": 10.0, "high": 3.0}
 """How far a prior leaves the search open, each way, for a parameter on a log scale (docs/evidence.md,
 range around a recommended value)."""
@@ -77,6 +83,7 @@ PRIOR_SHARE: Mapping[Confidence, float] = {"low": 0.5, "medium": 0.25, "high": 0
 KNOWN_WORDS: Mapping[str, tuple[str, ...]] = {
     "task": TASK_NAMES,
     "test.origin": ("file", "held-out"),
+    **MODULE_WORDS,
 }
 """Facts that are one of few words, so that a misspelt word in a condition is
 found when the rule is loaded."""
@@ -145,15 +152,16 @@ def load_rules(
     spaces: Spaces,
     *,
     without: Sequence[str] = (),
-    kind: Kind | None = "table",
+    kind: Subject | None = "table",
+    of_modules: Mapping[str, FactLike] = MappingProxyType({}),
 ) -> tuple[Rule, ...]:
     """The rules of some folders or files, sorted by id; UserError with the first complaint when there is any.
 
     A rule that another one `replaces` is left out, and so are the ids in `without`
     (UserError for an unknown one) and rules for other kinds of data (kind None takes all).
-    The order of sources and files does not matter.
+    The order of sources and files does not matter. of_modules: the facts that rules about a module look at.
     """
-    checked = check_rules(sources, schema, spaces)
+    checked = check_rules(sources, schema, spaces, of_modules)
     if checked.complaints:
         more = len(checked.complaints) - 1
         raise UserError(
@@ -172,7 +180,12 @@ def load_rules(
     )
 
 
-def check_rules(sources: Sequence[Path | str], schema: Mapping[str, FactLike], spaces: Spaces) -> Checked:
+def check_rules(
+    sources: Sequence[Path | str],
+    schema: Mapping[str, FactLike],
+    spaces: Spaces,
+    of_modules: Mapping[str, FactLike] = MappingProxyType({}),
+) -> Checked:
     """Read and check all rules of some folders or files; complaints are
     collected, nothing is raised for a rule.
 
@@ -190,7 +203,7 @@ def check_rules(sources: Sequence[Path | str], schema: Mapping[str, FactLike], s
     complaints: list[str] = []
     for path in _files(sources):
         try:
-            found, wrong = _read_file(path, names, by_kind, MAX_RULES - len(rules))
+            found, wrong = _read_file(path, names, by_kind, fact_names(of_modules), MAX_RULES - len(rules))
         except UserError as error:
             complaints.append(str(error))
             continue
@@ -219,7 +232,11 @@ def _files(sources: Sequence[Path | str]) -> list[Path]:
 
 
 def _read_file(
-    path: Path, names: Mapping[str, Name], spaces: Mapping[Kind, Space], room: int
+    path: Path,
+    names: Mapping[str, Name],
+    spaces: Mapping[Kind, Space],
+    of_modules: Mapping[str, Name],
+    room: int,
 ) -> tuple[list[Rule], list[str]]:
     document = strict_yaml.read_yaml(path)
     data = document.data
@@ -237,7 +254,8 @@ def _read_file(
     named = replace(document, skip=2)
     for index in range(len(data["rules"])):
         for space in _spaces_of(data["rules"][index], spaces):
-            rule, wrong = read_rule(named, ("rules", index), names, space)
+            known = of_modules if space is NO_PARAMETERS else names
+            rule, wrong = read_rule(named, ("rules", index), known, space)
             if wrong:
                 break
         complaints += wrong
@@ -253,6 +271,8 @@ def _read_file(
 def _spaces_of(rule: Any, spaces: Mapping[Kind, Space]) -> list[Space]:
     """The different spaces that a rule must fit; some space where it does not
     say, which is complained about there."""
+    if is_of_module(rule):
+        return [NO_PARAMETERS]
     named = rule.get("applies_to") if isinstance(rule, Mapping) else None
     kinds = [kind for kind in named if kind in get_args(Kind)] if isinstance(named, list) else []
     found = {id(spaces[kind]): spaces[kind] for kind in kinds if kind in spaces}
@@ -362,7 +382,9 @@ def judge_rule(rule: Rule, facts: Mapping[str, Any], space: Space) -> Judgement:
     An effect whose value cannot be computed (a fact was not measured) makes the whole rule
     unjudged: half a piece of advice is none.
     """
-    values = {**dict.fromkeys(_own_names_in(rule), ""), **facts, **rule.limit_values()}
+    # in layers, not merged: the facts of a module are measured when they are asked for
+    layers: list[Any] = [rule.limit_values(), facts, dict.fromkeys(_own_names_in(rule), "")]
+    values = ChainMap(*layers)
     used: dict[str, None] = {}
     missing: dict[str, None] = {}
 

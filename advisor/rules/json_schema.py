@@ -9,8 +9,9 @@ import json
 from collections.abc import Mapping
 from typing import Any, get_args
 
-from advisor.kinds import Kind
+from advisor.facts.module_schema import EXPERIMENTS, MODULE_FACTS
 from advisor.rules import rule as words
+from advisor.rules.book import fact_names
 from advisor.spaces.expressions import Name
 from advisor.spaces.parameter import Parameter
 from advisor.spaces.space import Space
@@ -31,7 +32,7 @@ def to_json(space: Space, facts: Mapping[str, Name]) -> str:
 
 def schema(space: Space, facts: Mapping[str, Name]) -> JsonSchema:
     """The schema of a rule file.
-    facts: the names that examples may give, with their kinds."""
+    facts: the names that examples of rules about data may give, with their kinds."""
     fields = _fields(space, facts)
     # by the lists that rule_format goes by: a field that it gets and we lack is a KeyError in the first test
     rule = _object({name: fields[name] for name in (*words.REQUIRED, *words.OPTIONAL)}, words.REQUIRED)
@@ -47,7 +48,7 @@ def schema(space: Space, facts: Mapping[str, Name]) -> JsonSchema:
 
 
 def _fields(space: Space, facts: Mapping[str, Name]) -> dict[str, JsonSchema]:
-    given = {name: _fact(known) for name, known in facts.items()}
+    given = {name: _fact(known) for name, known in {**fact_names(MODULE_FACTS), **facts}.items()}
     outcomes: dict[str, JsonSchema] = {name: {} for name in space.parameters} | {
         "finding": {"type": "string"}
     }
@@ -63,7 +64,7 @@ def _fields(space: Space, facts: Mapping[str, Name]) -> dict[str, JsonSchema]:
         "id": {"type": "string", "pattern": f"^{words.ID}$"},
         "title": {**TEXT, "maxLength": words.MAX_TITLE},
         "topic": {"enum": list(RULE_TOPICS)},
-        "applies_to": {"type": "array", "items": _enum(Kind), "minItems": 1},
+        "applies_to": {"type": "array", "items": {"enum": list(words.SUBJECTS)}, "minItems": 1},
         "notes": {"type": "array", "items": {"enum": list(words.NOTES)}},
         "strength": _enum(words.Strength),
         "limits": {"type": "object", "additionalProperties": {"type": "number"}},
@@ -95,13 +96,20 @@ def _fields(space: Space, facts: Mapping[str, Name]) -> dict[str, JsonSchema]:
 def _effect(kind: str, space: Space) -> JsonSchema:
     if kind == "finding":
         finding = {
-            "severity": _enum(words.Severity),
+            "severity": {
+                "enum": list(dict.fromkeys((*get_args(words.Severity), *get_args(words.ModuleSeverity))))
+            },
             "code": {"type": "string", "pattern": f"^{words.CODE}$"},
             "message": TEXT,
             "columns": {"anyOf": [{"type": "array", "items": {"type": "string"}}, COMPUTED]},
             "actions": {"type": "array", "items": {"type": "string", "minLength": 1}},
+            "category": _enum(words.FindingCategory),
+            **dict.fromkeys(("fix", "change"), TEXT),
+            "effect": {"enum": list(EXPERIMENTS)},
         }
-        return _object({name: finding[name] for name in words.FINDING}, ("severity", "code"))
+        finding["where"] = finding["columns"]
+        names = dict.fromkeys((*words.FINDING, *words.MODULE_FINDING))
+        return _object({name: finding[name] for name in names}, ("severity", "code"))
     effect: words.EffectKind = kind  # type: ignore[assignment]  # one of EFFECTS that is no finding
     # strength is another field: what the strongest rule may do is allowed here
     fit = [

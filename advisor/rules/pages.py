@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from advisor.errors import UserError
+from advisor.facts.module_schema import EXPERIMENTS
 from advisor.files import write_text
-from advisor.rules.rule import Effect, Example, Rule
+from advisor.rules.rule import MODULE, Effect, Example, Rule
 from advisor.spaces.expressions import Expression
 
 INDEX = "README.md"
@@ -95,7 +96,9 @@ def _page(rule: Rule) -> str:
             "",
             *_table(("", ""), [(name, _prose(_value(v))) for name, v in rule.measured.items()]),
         ]
-    lines += ["", "## Examples", "", *_table(("given", "expected"), map(_example, rule.examples))]
+    typical = "a sound training" if MODULE in rule.applies_to else "a typical table"
+    examples = [_example(example, typical) for example in rule.examples]
+    lines += ["", "## Examples", "", *_table(("given", "expected"), examples)]
     lines += _list("Replaces", map(_code, rule.replaces))
     return "\n".join(lines) + "\n"
 
@@ -119,9 +122,19 @@ def _effects(rule: Rule) -> list[tuple[str, str, str]]:
             if isinstance(found.columns, Expression)
             else ", ".join(found.columns)
         ):
-            told.append(f"columns {_code(columns)}")
+            told.append(f"{'where' if found.category else 'columns'} {_code(columns)}")
         told += [f"action: {_prose(action)}" for action in found.actions]
         rows.append(("finding", _code(found.code), "; ".join(told)))
+        rows += [
+            (name, "", text)
+            for name, text in (
+                ("category", found.category),
+                ("fix", _prose(found.fix.text) if found.fix else ""),
+                ("change", _code(found.change.text) if found.change else ""),
+                ("shows", f"both curves: as it is, and {EXPERIMENTS[found.effect]}" if found.effect else ""),
+            )
+            if text
+        ]
     return rows
 
 
@@ -139,7 +152,7 @@ def _effect(effect: Effect) -> list[str]:
     return [", ".join(values) + sure]
 
 
-def _example(example: Example) -> tuple[str, str]:
+def _example(example: Example, typical: str) -> tuple[str, str]:
     given = [
         f"{name} = {_value(value)}"
         for part in (example.given, example.config)
@@ -152,7 +165,7 @@ def _example(example: Example) -> tuple[str, str]:
         if isinstance(expect, str)
         else ", ".join(f"{name}: {_value(value)}" for name, value in expect.items())
     )
-    return (_code(", ".join(given)) if given else "a typical table", _code(told))
+    return (_code(", ".join(given)) if given else typical, _code(told))
 
 
 def _value(value: object) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, get_args
 
 from advisor.errors import UserError, did_you_mean
-from advisor.kinds import KINDS
+from advisor.facts.module_schema import EXPERIMENTS
 from advisor.rules.rule import (
     ALTERNATIVE,
     CODE,
@@ -23,6 +23,8 @@ from advisor.rules.rule import (
     MAX_SENTENCE,
     MAX_TEXT,
     MAX_TITLE,
+    MODULE,
+    MODULE_FINDING,
     NOT_DECIDING,
     NOT_FIRING,
     NOTES,
@@ -30,6 +32,7 @@ from advisor.rules.rule import (
     OUTCOMES,
     REFERENCE,
     REQUIRED,
+    SUBJECTS,
     URL,
     Alternative,
     Confidence,
@@ -37,7 +40,9 @@ from advisor.rules.rule import (
     EffectKind,
     Evidence,
     Example,
+    FindingCategory,
     FindingEffect,
+    ModuleSeverity,
     Reference,
     Rule,
     Severity,
@@ -82,6 +87,7 @@ class _Reader:
         self.facts = facts
         self.space = space
         self.names: dict[str, Name] = dict(facts)
+        self.of_module = is_of_module(self.data)
         self.complaints: list[str] = []
         self.effects_known = False
 
@@ -115,7 +121,7 @@ class _Reader:
             "id": self.identifier(),
             "title": self.text("title", MAX_TITLE),
             "topic": self.word("topic", RULE_TOPICS),
-            "applies_to": self.words("applies_to", KINDS),
+            "applies_to": self.subjects(),
             "notes": self.words("notes", NOTES),
             "strength": strength,
             "limits": limits,
@@ -183,6 +189,14 @@ class _Reader:
         if not value and key in REQUIRED:
             self.complain("must not be empty", key)
         return tuple(str(item) for item in value)
+
+    def subjects(self) -> tuple[str, ...]:
+        found = self.words("applies_to", SUBJECTS)
+        if MODULE in found and len(found) > 1:
+            self.complain(
+                "a rule about a module is about nothing else: it has facts of its own", "applies_to"
+            )
+        return found
 
     def limits(self) -> dict[str, float]:
         data = self.data.get("limits", {})
@@ -282,6 +296,11 @@ class _Reader:
             first = deciding.setdefault(effect.parameter, effect.kind)
             if first != effect.kind and {first, effect.kind} - {"default", "range", "choices"}:
                 self.complain(f"is already given by '{first}'", "then", effect.kind, effect.parameter)
+        if self.of_module:
+            if "finding" not in data or len(data) > 1:
+                self.complain("a rule about a module has a finding and no other effect", "then")
+                return (), None
+            return (), self.module_finding()
         return tuple(effects), self.finding() if "finding" in data else None
 
     def effect(self, kind: EffectKind, name: str, strength: Strength | None) -> Effect | None:
@@ -400,8 +419,48 @@ class _Reader:
         columns = self.columns(data.get("columns", []))
         return FindingEffect(data.get("severity", "info"), str(code), message, columns, tuple(actions))
 
-    def columns(self, data: object) -> Expression | tuple[str, ...]:
-        place = ("then", "finding", "columns")
+    def module_finding(self) -> FindingEffect | None:
+        """A finding about a module: how sure it is, what it is about, and what to change."""
+        data, place = self.data["then"]["finding"], ("then", "finding")
+        if not isinstance(data, Mapping):
+            self.complain(f"must be {{{', '.join(MODULE_FINDING)}}}", *place)
+            return None
+        for key in data:
+            if key not in MODULE_FINDING:
+                self.complain(f"unknown field{did_you_mean(key, MODULE_FINDING)}", *place, key)
+        for key in ("severity", "code", "category", "fix"):
+            if key not in data:
+                self.complain(f"{key}: missing", *place)
+        allowed = {
+            "severity": get_args(ModuleSeverity),
+            "category": get_args(FindingCategory),
+            "effect": tuple(EXPERIMENTS),
+        }
+        for key, words in allowed.items():
+            if key in data and data[key] not in words:
+                near = did_you_mean(data[key], words) if isinstance(data[key], str) else ""
+                self.complain(f"{shown_value(data[key])} is not one of {', '.join(words)}{near}", *place, key)
+        code = data.get("code")
+        if "code" in data and (not isinstance(code, str) or not re.fullmatch(CODE, code)):
+            self.complain(f"{shown_value(code)} is not like 'unscaled-inputs'", *place, "code")
+        texts: dict[str, Template | None] = {"fix": None, "change": None}
+        for key in [key for key in texts if key in data]:
+            text = self.text_at(MAX_TEXT, *place, key)
+            texts[key] = self.parsed(lambda text=text: parse_template(text, self.names), *place, key)
+        return FindingEffect(
+            data.get("severity", "note"),
+            str(code),
+            None,
+            self.columns(data.get("where", []), "where"),
+            (),
+            str(data.get("category", "")),
+            texts["fix"],
+            texts["change"],
+            str(data.get("effect", "")),
+        )
+
+    def columns(self, data: object, key: str = "columns") -> Expression | tuple[str, ...]:
+        place = ("then", "finding", key)
         if isinstance(data, str) and is_computed(data):
             expression: Expression | None = self.parsed(
                 lambda: parse_value(computed_text(data), self.names), *place
@@ -504,6 +563,12 @@ class _Reader:
                     self.complain(
                         f"the rule does not touch it{did_you_mean(name, touched)}", *place, "expect", name
                     )
+
+
+def is_of_module(rule: object) -> bool:
+    """Whether a rule as it is written is about a user's own network, and so looks at other facts."""
+    applies = rule.get("applies_to") if isinstance(rule, Mapping) else None
+    return isinstance(applies, list) and MODULE in applies
 
 
 def _is_kind(value: object, kind: str) -> bool:

@@ -388,9 +388,7 @@ def _provenance(
 ) -> Provenance:
     value = configuration[base.name]
     steps = tuple(
-        resolution.with_reason(step, texts[step.rule], verdicts[step.rule].used, value)
-        if step.rule
-        else step
+        resolution.with_reason(step, texts[step.rule], verdicts[step.rule].used, value) if step.rule else step
         for step in one.steps
     )
     final = {**state(one.parameter), "value": value}
@@ -406,7 +404,7 @@ def _reason(parameter: Parameter, steps: Sequence[ProvenanceStep]) -> str:
 
 def _finding(rule: Rule, verdict: Judgement, facts: Mapping[str, Any], texts: Mapping[str, str]) -> Finding:
     effect = rule.finding
-    assert effect is not None
+    assert effect is not None and effect.severity != "note"  # which only findings about a module are
     message: Template | None = effect.message
     text = texts[rule.id] if message is None else message.render({**facts, **rule.limit_values()})
     return Finding(effect.severity, effect.code, text, verdict.columns, effect.actions, rule.id)

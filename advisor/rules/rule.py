@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from advisor.kinds import Kind
+from advisor.kinds import KINDS, Kind
 from advisor.spaces.expressions import (
     Expression,
     Scalar,
@@ -25,6 +25,35 @@ EffectKind = Literal["set", "default", "range", "choices", "prior", "derive"]
 Confidence = Literal["low", "medium", "high"]
 """How sure a prior is, and so how far around its value the search still looks; see PRIOR_FACTOR."""
 Severity = Literal["error", "warning", "info"]
+Subject = Kind | Literal["module"]
+"""What a rule is about: a kind of data, or a user's own network and its training."""
+MODULE: Literal["module"] = "module"
+SUBJECTS: tuple[Subject, ...] = (*KINDS, MODULE)
+ModuleSeverity = Literal["error", "warning", "note"]
+"""Of a finding about a module. error: this cannot work; warning: likely to hurt; note: worth knowing."""
+FindingCategory = Literal[
+    "output",
+    "loss",
+    "target",
+    "activation",
+    "initialization",
+    "learning rate",
+    "optimizer",
+    "frozen",
+    "steps",
+    "batch size",
+    "inputs",
+    "architecture",
+    "normalization",
+    "regularization",
+    "gradient",
+    "registration",
+    "evaluation",
+    "shape",
+    "data",
+    "loop",
+]
+"""The part of a training that a finding about a module is about."""
 
 NOTES = tuple(f"N{number}" for number in range(1, 34))
 """The items of the notes that a rule may cite."""
@@ -57,14 +86,22 @@ class Effect:
 
 @dataclass(frozen=True)
 class FindingEffect:
-    """What a rule reports about the data.
-    columns: names, or an expression that gives them."""
+    """What a rule reports about the data, or about a module.
 
-    severity: Severity
+    columns: names, or an expression that gives them; of a module's layers and parameters (``where``).
+    The rest is for modules. category: the part of the training. fix: in words. change: as a line of code.
+    effect: the experiment whose curves it shows.
+    """
+
+    severity: Severity | ModuleSeverity
     code: str
     message: Template | None
     columns: Expression | tuple[str, ...]
     actions: tuple[str, ...]
+    category: str = ""
+    fix: Template | None = None
+    change: Template | None = None
+    effect: str = ""
 
 
 @dataclass(frozen=True)
@@ -106,7 +143,7 @@ class Rule:
     id: str
     title: str
     topic: str
-    applies_to: tuple[Kind, ...]
+    applies_to: tuple[Subject, ...]
     notes: tuple[str, ...]
     strength: Strength
     limits: Mapping[str, float]
@@ -149,6 +186,8 @@ REQUIRED = (
 OPTIONAL = ("notes", "limits", "alternatives", "known_problems", "replaces", "universal")
 EFFECTS = (*get_args(EffectKind), "finding")
 FINDING = ("severity", "code", "message", "columns", "actions")
+MODULE_FINDING = ("severity", "code", "category", "where", "fix", "change", "effect")
+"""Fields of the finding of a rule about a module; all but where, change and effect are required."""
 ALTERNATIVE = ("value", "why_not")
 EXAMPLE = ("given", "config", "yours", "expect")
 REFERENCE = ("cite", "url", "says")

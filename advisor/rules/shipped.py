@@ -9,20 +9,25 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from advisor.facts.module_schema import MODULE_FACTS
 from advisor.facts.schema import FACTS
 from advisor.kinds import KINDS, Kind
 from advisor.rules.book import (
+    NO_PARAMETERS,
     NOT_DECIDING,
     NOT_FIRING,
     Checked,
+    ExampleResult,
     Rule,
     check_rules,
     load_profile,
     load_rules,
+    run_examples,
 )
+from advisor.rules.rule import MODULE, Subject
 from advisor.spaces.space import Space, load_space
 
-PROFILES: Mapping[Kind, str] = {"table": "typical"}
+PROFILES: Mapping[Subject, str] = {"table": "typical"}
 """The typical data set of a kind, by its name in profiles.yaml where that is not typical_KIND."""
 
 
@@ -45,21 +50,38 @@ def base_spaces() -> dict[Kind, Space]:
 
 
 def rule_book(
-    extra: Sequence[Path | str] = (), without: Sequence[str] = (), kind: Kind | None = "table"
+    extra: Sequence[Path | str] = (), without: Sequence[str] = (), kind: Subject | None = "table"
 ) -> tuple[Rule, ...]:
     """The shipped rules and those of a person's own folders, less the ids in
     `without`; UserError when one is wrong.
 
-    kind: of the data that they are for; None gives all of them.
+    kind: of the data that they are for, or "module"; None gives all of them.
     """
     if not extra:
         return _shipped_rules(tuple(without), kind)
-    return load_rules([folder("rules"), *extra], FACTS, base_spaces(), without=without, kind=kind)
+    return read_rules([folder("rules"), *extra], without, kind)
+
+
+def read_rules(
+    sources: Sequence[Path | str], without: Sequence[str] = (), kind: Subject | None = None
+) -> tuple[Rule, ...]:
+    """``load_rules`` with the facts and parameters that the product knows."""
+    return load_rules(sources, FACTS, base_spaces(), without=without, kind=kind, of_modules=MODULE_FACTS)
+
+
+def run_all_examples(paths: Sequence[Path | str] = ()) -> tuple[tuple[Rule, ...], tuple[ExampleResult, ...]]:
+    """The rules in some folders or files (the shipped ones where there are none), and their examples, run."""
+    book = read_rules(paths or [folder("rules")])
+    results: list[ExampleResult] = []
+    spaces: list[tuple[Subject, Space]] = [*base_spaces().items(), (MODULE, NO_PARAMETERS)]
+    for kind, space in spaces:
+        results += run_examples([r for r in book if kind in r.applies_to], space, typical_facts(kind))
+    return book, tuple(results)
 
 
 @functools.cache
-def _shipped_rules(without: tuple[str, ...], kind: Kind | None) -> tuple[Rule, ...]:
-    return load_rules([folder("rules")], FACTS, base_spaces(), without=without, kind=kind)
+def _shipped_rules(without: tuple[str, ...], kind: Subject | None) -> tuple[Rule, ...]:
+    return read_rules([folder("rules")], without, kind)
 
 
 def check_rule_folders(sources: Sequence[Path | str]) -> Checked:
@@ -69,7 +91,7 @@ def check_rule_folders(sources: Sequence[Path | str]) -> Checked:
     Each of these shows both sides: an example in which it decides, and one in which it does not fire or,
     where it always fires, the person's own values decide.
     """
-    checked = check_rules(sources, FACTS, base_spaces())
+    checked = check_rules(sources, FACTS, base_spaces(), MODULE_FACTS)
     own = folder("rules").resolve()
     one_sided = tuple(
         f"{rule.file}:{rule.line}: examples: none in which the rule does not decide: give one, "
@@ -81,8 +103,9 @@ def check_rule_folders(sources: Sequence[Path | str]) -> Checked:
     return replace(checked, complaints=(*checked.complaints, *one_sided))
 
 
-def typical_facts(kind: Kind = "table") -> dict[str, Any]:
-    """The facts of the typical data set that the rules' examples start from; what
-    its profile does not give is None."""
+def typical_facts(kind: Subject = "table") -> dict[str, Any]:
+    """The facts of the typical data set (or training) that the rules' examples start from; what its profile
+    does not give is None."""
+    schema = MODULE_FACTS if kind == MODULE else FACTS
     profile = PROFILES.get(kind, f"typical_{kind}")
-    return {**dict.fromkeys(FACTS), **load_profile(folder("rules") / "profiles.yaml", FACTS, profile)}
+    return {**dict.fromkeys(schema), **load_profile(folder("rules") / "profiles.yaml", schema, profile)}

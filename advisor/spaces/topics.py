@@ -42,6 +42,7 @@ TOPICS: Mapping[str, Topic] = {
         Topic("imbalance", stage=1, hinders=True),
         Topic("shift"),
         Topic("data_quality"),
+        Topic("training_code"),
         Topic("plan", rules=False),
     )
 }

@@ -97,9 +97,7 @@ def recommendation_trained(
     """
     trained = train_alone(given, on_epoch, time_limit)
     outcome = trained.outcome
-    test = test_results(
-        given.advice, given.train, outcome.tested, outcome.shares, predict=_predict(outcome)
-    )
+    test = test_results(given.advice, given.train, outcome.tested, outcome.shares, predict=_predict(outcome))
     report = RunReport(
         setup=run_setup(given.advice, "train"),
         curve=trained.curve,

@@ -289,7 +289,7 @@ def test_what_stands_before_batch_normalization():
     )  # fmt: skip
     found = {f.code: f for f in advisor.inspect(network, ROWS).findings}
     assert (
-        found["bias-before-batch-norm"].where == ("0",) and found["bias-before-batch-norm"].severity == "info"
+        found["bias-before-batch-norm"].where == ("0",) and found["bias-before-batch-norm"].severity == "note"
     )
     assert found["dropout-before-batch-norm"].where == ("3",)
 

@@ -38,7 +38,7 @@ def found(module, target, loss, optimizer=None, *, x=X, **options):
     return {
         f.code: f
         for f in advisor.inspect(module, x, target, loss=loss, optimizer=optimizer, **options).findings
-        if f.severity != "info"
+        if f.severity != "note"
     }
 
 
@@ -259,7 +259,7 @@ def test_kernels_filters_and_narrow_layers():
         )  # fmt: skip
 
     def codes(module, x=images):
-        return {f.code for f in advisor.inspect(module, x, classes).findings if f.severity != "info"}
+        return {f.code for f in advisor.inspect(module, x, classes).findings if f.severity != "note"}
 
     assert not codes(convolutions(3, 8, 16)) & {"kernel-as-large-as-the-map", "filters-become-fewer"}
     assert "kernel-as-large-as-the-map" in codes(convolutions(9, 8, 16))

@@ -49,7 +49,7 @@ def of(name):
 def test_check_takes_the_training(run):
     training = ["--loss", "cross-entropy", "--optimizer", "adam", "--learning-rate", "0.01", "--epochs", "40", "--json"]
     code, said = run("check", *IRIS, *of("right"), *training)
-    assert code == 0 and {f["severity"] for f in json.loads(said.out)["findings"]} <= {"info"}
+    assert code == 0 and {f["severity"] for f in json.loads(said.out)["findings"]} <= {"note"}
     code, said = run("check", *IRIS, *of("twice"), *training)
     assert code == 3 and "softmax-before-cross-entropy" in said.out
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,32 +13,8 @@ from torch.utils.data import DataLoader
 from advisor.checks.findings.trials import Trials
 from advisor.checks.receptive_fields import Seen
 from advisor.checks.tracing import Trace, TraceStep
+from advisor.rules.rule import FindingCategory, ModuleSeverity
 
-InspectionSeverity = Literal["error", "warning", "info"]
-"""error: this cannot work; warning: it is likely to hurt; info: worth knowing."""
-FindingCategory = Literal[
-    "output",
-    "loss",
-    "target",
-    "activation",
-    "initialization",
-    "learning rate",
-    "optimizer",
-    "frozen",
-    "steps",
-    "batch size",
-    "inputs",
-    "architecture",
-    "normalization",
-    "regularization",
-    "gradient",
-    "registration",
-    "evaluation",
-    "shape",
-    "data",
-    "loop",
-]
-"""The part of a training that a finding is about."""
 Step = Callable[[nn.Module, torch.optim.Optimizer, Callable[..., Tensor], Any, Any], Any]
 """One step of a user's own loop: module, optimizer, loss, batch, target -> the loss."""
 
@@ -64,22 +40,28 @@ class MeasuredEffect:
 
 @dataclass(frozen=True)
 class NetworkFinding:
-    """One thing to know about a network or its training.
+    """One thing to know about a network or its training: what a rule says of its facts.
 
     where: dotted names of modules or parameters. notes: those that it acts on (docs/notes.md).
     change: a line of code that makes it right, "" where none can be given.
-    effect: both curves, where a short training decided.
+    effect: both curves, where a short training decided. rule: its id; ``page`` describes it.
     """
 
-    severity: InspectionSeverity
+    severity: ModuleSeverity
     code: str
     message: str
     where: tuple[str, ...]
     fix: str
     notes: tuple[str, ...]
-    category: FindingCategory = "architecture"
-    change: str = ""
-    effect: MeasuredEffect | None = None
+    category: FindingCategory
+    change: str
+    effect: MeasuredEffect | None
+    rule: str
+
+    @property
+    def page(self) -> str:
+        """The rule's page in the documentation, of a shipped rule."""
+        return f"rules/{self.rule}.md"
 
 
 @dataclass(frozen=True)
@@ -127,7 +109,20 @@ class Case:
         return self.epochs * max(1, -(-self.rows // self.batch_size))
 
 
-Check = Callable[[Case], Iterator[NetworkFinding]]
+@dataclass(frozen=True)
+class Measure:
+    """Facts that are measured together, when a rule asks for the first of them.
+
+    names: of ``facts.module_schema.MODULE_FACTS``. run: their values; one that is left out is not known.
+    """
+
+    names: tuple[str, ...]
+    run: Callable[[Case], Mapping[str, Any]]
+
+
+def measure(*names: str) -> Callable[[Callable[[Case], Mapping[str, Any]]], Measure]:
+    """Make a function of a case the measure of some facts."""
+    return lambda run: Measure(names, run)
 
 
 def first_tensor(value: Any) -> Tensor | None:
@@ -137,8 +132,9 @@ def first_tensor(value: Any) -> Tensor | None:
     return value if isinstance(value, Tensor) else None
 
 
-def plural(count: int, noun: str) -> str:
-    return f"{count} {noun}{'s' * (count != 1)}"
+def by(shape: torch.Size | tuple[int, ...]) -> str:
+    """ "32 x 10"; "a single number" for none."""
+    return " x ".join(map(str, shape)) or "a single number"
 
 
 def count_distinct(values: Tensor) -> int:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from advisor.checks.findings.case import Case, Check, NetworkFinding
+from advisor.checks.findings.case import Case, Measure, measure
+from advisor.executors.base import error_text
 
 LOOP_STEPS = 12
 """Of the user's own step: a schedule of epochs that is stepped in every batch shows in so many."""
@@ -20,12 +21,6 @@ WATCHED_PARAMETERS, WATCHED_SIZE = 6, 20_000
 """The smallest parameters are watched: what a loop does to gradients it does to all of them."""
 ALIKE = 1e-3
 """Relative difference of two gradients that are the same but for rounding."""
-CLIPPED_AWAY = 0.01
-"""Share of a gradient's length below which clipping sets the step, not the gradient."""
-RATE_GONE = 0.2
-"""Share of the learning rate that must be left after a dozen steps."""
-ADAPTIVE = ("Adam", "RMSprop", "Adagrad", "Adadelta", "Rprop", "Adafactor", "Muon")
-"""Optimizers that do not look at a gradient's length."""
 
 
 @dataclass
@@ -72,7 +67,9 @@ class StepLedger:
         self._sensitive = mode_sensitive(self.module)
         self._handles: list[Any] = [w.parameter.register_hook(w.add) for w in self._watched]  # type: ignore[no-untyped-call]
         self._handles.append(self.optimizer.register_step_pre_hook(self._before_step))
-        self._handles.append(self.module.register_forward_pre_hook(self._before_forward))
+        self._counted: nn.Module | None = None
+        for part in callable_parts(self.module):
+            self._handles.append(part.register_forward_pre_hook(self._before_forward))
 
     def close(self) -> None:
         for handle in self._handles:
@@ -80,7 +77,10 @@ class StepLedger:
         self._handles.clear()
 
     def _before_forward(self, module: nn.Module, arguments: Any) -> None:
+        """Count a pass of the module, or of the first part that a loop calls in its place."""
         if torch.is_grad_enabled():
+            self._counted = self._counted or module
+        if torch.is_grad_enabled() and module is self._counted:
             self.passes += 1
             self.evaluating += bool(self._sensitive) and not self._sensitive[0].training
 
@@ -132,6 +132,18 @@ def _sum_of(now: Tensor, came: Tensor, before: Tensor) -> bool:
     return sizes[1] > ALIKE * sizes[0] and float((now - came - before).norm()) <= ALIKE * sum(sizes)
 
 
+def callable_parts(module: nn.Module) -> list[nn.Module]:
+    """The module and the parts that a loop may call without it: its children, or those of a list of them."""
+    found, waiting = [module], list(module.children())
+    while waiting:
+        part = waiting.pop(0)
+        if isinstance(part, nn.ModuleList | nn.ModuleDict):
+            waiting += part.children()
+        else:
+            found.append(part)
+    return found
+
+
 def mode_sensitive(module: nn.Module) -> list[nn.Module]:
     """The layers that do another thing in evaluation mode, and are trained."""
     found: list[nn.Module] = []
@@ -145,115 +157,50 @@ def mode_sensitive(module: nn.Module) -> list[nn.Module]:
     return found
 
 
-def loop_findings(ledger: StepLedger, planned: int | None = None) -> Iterator[NetworkFinding]:
-    """What a ledger says; it must have seen three steps for most of it. planned: steps of the whole
-    training."""
-    judged = ledger.judged
-    if ledger.passes >= 3 and not ledger.steps:
-        yield _told(
-            "error",
-            "no-step",
-            "gradients are computed, and the optimizer never takes a step",
-            "optimizer.step()",
-        )
-    if judged >= 2 and ledger.kept >= max(1, (judged - 1) * 0.8):
-        yield _told(
-            "error",
-            "gradients-kept",
-            f"in {ledger.kept} of {judged} steps the gradients of earlier steps were still there and were "
-            "added up",
-            "optimizer.zero_grad()",
-        )
-    if judged and ledger.cleared >= judged * 0.8:
-        yield _told(
-            "error",
-            "gradients-cleared",
-            f"in {ledger.cleared} of {judged} steps the gradients were set to zero between backward() and "
-            "step(): no "
-            "parameter moves",
-            "optimizer.zero_grad(); loss.backward(); optimizer.step()",
-        )
-    if judged and ledger.stale >= max(2, judged * 0.8):
-        yield _told(
-            "error",
-            "step-without-backward",
-            f"in {ledger.stale} of {judged} steps no gradient had been computed since the step before",
-            "loss.backward(); optimizer.step()",
-        )
-    strong = [share for share in ledger.clipped if share < CLIPPED_AWAY]
-    adaptive = type(ledger.optimizer).__name__.startswith(ADAPTIVE)
-    if not adaptive and judged >= 2 and len(strong) >= judged:
-        yield _told(
-            "warning",
-            "clipped-away",
-            f"clipping leaves {sorted(strong)[len(strong) // 2]:.2g} of the gradient's length in every "
-            "step: the step is "
-            "the clip's, and next to nothing",
-            "nn.utils.clip_grad_norm_(model.parameters(), 1.0)",
-        )
-    if ledger.evaluating and ledger.evaluating >= 0.8 * ledger.passes:
-        yield NetworkFinding(
-            "warning",
-            "evaluation-mode",
-            f"{ledger.evaluating} of {ledger.passes} passes that were trained on ran in evaluation mode: "
-            "batch "
-            "normalization and dropout do not work as in training",
-            (),
-            "call train() before the steps, after every evaluation",
-            (),
-            "evaluation",
-            "model.train()",
-        )
-    yield from _rate_gone(ledger, planned)
+LOOP_FACTS = (
+    *("loop.error", "loop.steps", "loop.passes", "loop.judged", "loop.kept", "loop.cleared", "loop.stale"),
+    *("loop.evaluating", "loop.clipped_share", "loop.rate_first", "loop.rate_last", "loop.rate_falls"),
+)
 
 
-def _rate_gone(ledger: StepLedger, planned: int | None) -> Iterator[NetworkFinding]:
-    rates = ledger.rates
-    early = planned is None or len(rates) < planned / 4
-    falling = all(b <= a for a, b in itertools.pairwise(rates))
-    if len(rates) >= 6 and early and falling and rates[0] and rates[-1] < RATE_GONE * rates[0]:
-        yield NetworkFinding(
-            "warning",
-            "schedule-too-fast",
-            f"the learning rate falls from {rates[0]:.3g} to {rates[-1]:.3g} in {len(rates)} steps"
-            + ("" if planned is None else f" of {planned:,}")
-            + ": a schedule of epochs may be stepped in every batch",
-            (),
-            "step it once an epoch, or give it the number of steps",
-            ("N29",),
-            "learning rate",
-            "scheduler.step()  # after each epoch, not in the loop over batches",
-        )
+def ledger_facts(ledger: StepLedger) -> dict[str, Any]:
+    """What a ledger has counted, as facts; it must have seen three steps for most of them."""
+    clipped, rates = sorted(ledger.clipped), ledger.rates
+    often = 0 < ledger.judged <= len(clipped)
+    return {
+        "loop.error": "",
+        "loop.steps": ledger.steps,
+        "loop.passes": ledger.passes,
+        "loop.judged": ledger.judged,
+        "loop.kept": ledger.kept,
+        "loop.cleared": ledger.cleared,
+        "loop.stale": ledger.stale,
+        "loop.evaluating": ledger.evaluating,
+        "loop.clipped_share": clipped[ledger.judged - 1] if often else None,
+        "loop.rate_first": rates[0] if rates else None,
+        "loop.rate_last": rates[-1] if rates else None,
+        "loop.rate_falls": all(b <= a for a, b in itertools.pairwise(rates)),
+    }
 
 
-def _told(severity: Any, code: str, message: str, line: str) -> NetworkFinding:
-    return NetworkFinding(severity, code, message, (), f"in every step: {line}", (), "loop", line)
-
-
-def _own_step(case: Case) -> Iterator[NetworkFinding]:
+@measure(*LOOP_FACTS)
+def _own_step(case: Case) -> Mapping[str, Any]:
     """A dozen of the user's own steps on the batch, after which network and optimizer are as they were."""
-    if (
-        case.step is None
-        or case.optimizer is None
-        or case.loss is None
-        or case.target is None
-        or case.loss_error
-    ):
-        return
-    ledger = StepLedger(case.module, case.optimizer)
-    with _restored(case.module, case.optimizer):
+    step, optimizer, loss, target = case.step, case.optimizer, case.loss, case.target
+    if step is None or optimizer is None or loss is None or target is None or case.loss_error:
+        return {}
+    ledger, problem = StepLedger(case.module, optimizer), ""
+    with _restored(case.module, optimizer):
         try:
             given: Any = case.inputs if len(case.inputs) > 1 else case.inputs[0]
             rows = max(2, min(len(case.inputs[0]), case.batch_size))
             for number in range(LOOP_STEPS):
-                case.step(case.module, case.optimizer, case.loss, *_some(given, case.target, rows, number))
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            yield NetworkFinding(
-                "error", "step-fails", f"your step raised {error}", (), "look at its arguments", (), "loop"
-            )
+                step(case.module, optimizer, loss, *_some(given, target, rows, number))
+        except Exception as error:  # noqa: BLE001  # a person's own step may raise anything: it is told
+            problem = error_text(error)
         finally:
             ledger.close()
-    yield from loop_findings(ledger, case.steps)
+    return {**ledger_facts(ledger), "loop.error": problem}
 
 
 def _some(given: Any, target: Tensor, rows: int, number: int) -> tuple[Any, Tensor]:
@@ -290,4 +237,4 @@ class _restored:
         torch.random.set_rng_state(self._random)
 
 
-CHECKS: tuple[Check, ...] = (_own_step,)
+MEASURES: tuple[Measure, ...] = (_own_step,)

@@ -410,7 +410,7 @@ PATCHES: dict[str, Patch] = {
 
 def patched(draft: Draft, x: tuple[Any, ...], findings: tuple[NetworkFinding, ...]) -> Draft:
     """A copy of a draft, changed by every patch that its errors and warnings have, each once."""
-    loud = {f.code: f for f in findings if f.severity != "info"}
+    loud = {f.code: f for f in findings if f.severity != "note"}
     draft, done = draft.copied(), set[Patch]()
     for code, patch in PATCHES.items():
         if code in loud and patch not in done:

@@ -4,7 +4,7 @@ loaders."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,215 +12,136 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, SequentialSampler
 
-from advisor.checks.findings.case import Case, Check, NetworkFinding, count_distinct, first_tensor, plural
-from advisor.checks.findings.losses import by
+from advisor.checks.findings.case import Case, Measure, by, count_distinct, first_tensor, measure
+from advisor.checks.findings.trials import pick_rows
 from advisor.checks.gradients import module_gradients
 from advisor.checks.tracing import left_as_it_was, trace
 
-ENOUGH_ROWS = 100
-"""For a judgement whether inputs tell anything about the target."""
-CLEAR = 2.0
-"""Deviations above chance that one of the learners must reach (one-sided level 0.023)."""
-LEARNERS_STEPS = 60
-FEW_CLASSES = 0.5
-"""A batch that has less than this share of the classes, drawn in order, is sorted."""
+GUESS_STEPS = 60
+"""Of the network, before it guesses; four times as many the second time."""
+SHUFFLES = 20
+"""Of the target, for what chance would have."""
+PLACES = 200
+"""Rows from all over a data set that are looked at for their order."""
 
 
-def _mixing(case: Case) -> Iterator[NetworkFinding]:
+@measure("rows.mixed")
+def _mixing(case: Case) -> Mapping[str, Any]:
     """Whether in evaluation mode the output of one row depends on another: a view gone wrong."""
     x = case.inputs[0]
     if not x.is_floating_point() or len(x) < 2 or not torch.isfinite(x).all():
-        return
+        return {}
     watched = x.detach().clone().requires_grad_()
     with left_as_it_was(case.module, training=False), torch.enable_grad():
         out = first_tensor(case.module(watched, *case.inputs[1:]))
         if out is None or not out.dim() or len(out) != len(x) or not out.requires_grad:
-            return
+            return {}
         weights = torch.randn(out[0].shape, generator=torch.Generator().manual_seed(0)).to(out)
         # the first and the last: a recurrence along the rows knows only those before
         ends = [(out[0] * weights).sum(), (out[-1] * weights).sum()]
         before, after = (
             torch.autograd.grad(end, watched, retain_graph=True, allow_unused=True)[0] for end in ends
         )
-    if (before is not None and before[1:].any()) or (after is not None and after[:-1].any()):
-        yield NetworkFinding(
-            "warning",
-            "rows-mixed",
-            "the output of one row depends on other rows, in evaluation mode too",
-            (),
-            "look for a view, reshape or transpose that puts rows into another axis, a sum or mean over "
-            "axis 0; a "
-            "recurrent layer may need batch_first=True",
-            (),
-            "shape",
-            "batch_first=True",
-        )
+    mixed = (before is not None and before[1:].any()) or (after is not None and after[:-1].any())
+    return {"rows.mixed": bool(mixed)}
 
 
-def _derivatives(case: Case) -> Iterator[NetworkFinding]:
+@measure(
+    *("derivatives.wrong", "derivatives.wrong_names", "derivatives.unchecked"),
+    *("derivatives.unchecked_names", "derivatives.reason"),
+)
+def _derivatives(case: Case) -> Mapping[str, Any]:
     """N7: gradients of what is written by hand."""
     if not torch.isfinite(case.inputs[0].float()).all():
-        return
-    for name, problem in module_gradients(case.module, *case.inputs).items():
-        if problem is None:
-            continue
-        unknown = problem.startswith("cannot be")
-        yield NetworkFinding(
-            "info" if unknown else "error",
-            "gradient-not-checked" if unknown else "gradient-wrong",
-            f"the gradient of {name or type(case.module).__name__} "
-            + (
-                problem if unknown else "is not its derivative by the difference quotient in double precision"
-            ),
-            (name,),
-            "keep the dtype of what comes in" if unknown else "fix its backward, or leave it to autograd",
-            ("N7",),
-            "gradient",
-        )
+        return {}
+    problems = module_gradients(case.module, *case.inputs)
+    told = {name or type(case.module).__name__: text for name, text in problems.items() if text is not None}
+    unchecked = {name: text for name, text in told.items() if text.startswith("cannot be")}
+    wrong = [name for name in told if name not in unchecked]
+    return {
+        "derivatives.wrong": len(wrong),
+        "derivatives.wrong_names": wrong,
+        "derivatives.unchecked": len(unchecked),
+        "derivatives.unchecked_names": list(unchecked),
+        "derivatives.reason": next(iter(unchecked.values()), ""),
+    }
 
 
-def _finite(case: Case) -> Iterator[NetworkFinding]:
-    """N4: an output that is not finite for inputs that are."""
-    out = case.output
-    if out is not None and torch.isfinite(case.inputs[0].float()).all() and not torch.isfinite(out).all():
-        yield NetworkFinding(
-            "error",
-            "output-not-finite",
-            "the output is not finite for a finite input",
-            (),
-            "look for a logarithm, a root or a quotient of what may be 0, and for exploding layers",
-            ("N4",),
-            "output",
-        )
-
-
-def _registration(case: Case) -> Iterator[NetworkFinding]:
+@measure(
+    *("strangers.learning", "strangers.fresh", "strangers.fixed", "strangers.shapes", "strangers.names"),
+)
+def _registration(case: Case) -> Mapping[str, Any]:
     """Weights that the module does not know, so that nothing trains, moves or saves them."""
     strangers = case.passed.strangers
-    if not strangers:
-        return
-    again = {s.identity for s in trace(case.module, *case.inputs, training=case.training).strangers}
     learning = [s for s in strangers if s.learns]
-    fresh = learning and not any(s.identity in again for s in learning)
-    plain = [s for s in strangers if not s.learns]
+    fresh = False
     if learning:
-        yield NetworkFinding(
-            "error",
-            "layers-made-in-forward" if fresh else "layers-not-registered",
-            f"{plural(len(learning), 'weight')} ({', '.join(by(s.shape) for s in learning[:4])}) work in "
-            "the network and "
-            "are none of its parameters: "
-            + (
-                "they are drawn anew in every pass"
-                if fresh
-                else "no optimizer, no .to(device) and no state_dict finds them"
-            ),
-            tuple(dict.fromkeys(s.module for s in learning)),
-            "make layers in __init__ and keep them as attributes"
-            if fresh
-            else "keep layers in nn.ModuleList, not in a list",
-            (),
-            "registration",
-            "self.layer = nn.Linear(...)" if fresh else "self.layers = nn.ModuleList(layers)",
-        )
-    elif plain:
-        yield NetworkFinding(
-            "warning",
-            "weight-is-no-parameter",
-            f"{plural(len(plain), 'tensor')} ({', '.join(by(s.shape) for s in plain[:4])}) are multiplied "
-            "with as weights "
-            "are, and are neither parameters nor buffers: they never learn",
-            tuple(dict.fromkeys(s.module for s in plain)),
-            "nn.Parameter for what is to be learnt, register_buffer for what is to stay",
-            (),
-            "registration",
-            "self.weight = nn.Parameter(weight)",
-        )
+        again = {s.identity for s in trace(case.module, *case.inputs, training=case.training).strangers}
+        fresh = not any(s.identity in again for s in learning)
+    told = learning or list(strangers)
+    return {
+        "strangers.learning": len(learning),
+        "strangers.fresh": fresh,
+        "strangers.fixed": len(strangers) - len(learning),
+        "strangers.shapes": [by(s.shape) for s in told],
+        "strangers.names": list(dict.fromkeys(s.module for s in told)),
+    }
 
 
-def _random_in_use(case: Case) -> Iterator[NetworkFinding]:
-    """Whether evaluation mode returns the same twice."""
+@measure("rows.random")
+def _random_in_use(case: Case) -> Mapping[str, Any]:
+    """Whether evaluation mode returns the same twice; layers that are drawn anew in every pass do not."""
     if not torch.isfinite(case.inputs[0].float()).all() or any(s.learns for s in case.passed.strangers):
-        return
-    outputs = []
+        return {}
     with left_as_it_was(case.module, training=False), torch.no_grad():
-        for _ in range(2):
-            outputs.append(first_tensor(case.module(*case.inputs)))
-    one, two = outputs
-    if (
-        one is not None
-        and two is not None
-        and one.shape == two.shape
-        and not torch.allclose(one, two, equal_nan=True)
-    ):
-        yield NetworkFinding(
-            "warning",
-            "random-in-evaluation",
-            "two passes in evaluation mode return different numbers: something random does not look at the "
-            "mode",
-            (),
-            "F.dropout needs training=self.training; nn.Dropout does so itself",
-            ("N28",),
-            "evaluation",
-            "F.dropout(x, p, training=self.training)",
-        )
+        one, two = (first_tensor(case.module(*case.inputs)) for _ in range(2))
+    if one is None or two is None:
+        return {}
+    return {"rows.random": one.shape == two.shape and not torch.allclose(one, two, equal_nan=True)}
 
 
 # ---------------------------------------------------------------------------------------- rows and targets
 
 
-def _told_nothing(case: Case) -> Iterator[NetworkFinding]:
-    """Whether anything of the target can be learnt from the inputs: rows and targets that were shuffled
-    apart cannot."""
-    trials, target = case.trials, case.target
-    if trials is None or target is None or len(trials.target) < ENOUGH_ROWS or case.passed.strangers:
-        return
-    x, y = trials.inputs[0].detach().float().flatten(1), trials.target
-    if (
-        not torch.isfinite(x).all()
-        or y.dim() > 2
-        or not torch.isfinite(y.float()).all()
-        or y.numel() > 8 * len(y)
-    ):
-        return
-    if count_distinct(y) < 2 or _learners_find(x.numpy(), y) or _network_finds(case):
-        return
-    yield NetworkFinding(
-        "warning",
-        "target-unrelated",
-        f"nothing that was tried on {len(y)} rows (neighbours, a linear model, trees, the network itself) "
-        "guesses the "
-        "target of other rows better than chance: inputs and targets may have been shuffled apart",
-        (),
-        "look at some rows beside their targets; shuffle both by the same order",
-        ("N26",),
-        "target",
-        "order = torch.randperm(len(x)); x, y = x[order], y[order]",
-    )
+@measure("guess.rows")
+def _guessed_rows(case: Case) -> Mapping[str, Any]:
+    """Rows on which learners may try; none where the target is no column or few, or is constant."""
+    trials = case.trials
+    if trials is None or case.passed.strangers:
+        return {"guess.rows": 0}
+    x, y = trials.inputs[0].detach().float(), trials.target
+    fits = torch.isfinite(x).all() and torch.isfinite(y.float()).all()
+    if not fits or y.dim() > 2 or y.numel() > 8 * len(y) or count_distinct(y) < 2:
+        return {"guess.rows": 0}
+    return {"guess.rows": len(y)}
 
 
-def _learners_find(x: np.ndarray[Any, Any], y: Tensor) -> bool:
-    """Whether neighbours, a ridge or trees are above chance on rows that they did not see."""
-    from sklearn.ensemble import ExtraTreesRegressor
-    from sklearn.linear_model import Ridge
-    from sklearn.neighbors import KNeighborsRegressor
+def _learner(kind: str) -> Measure:
+    """How far one learner is above chance on rows that it did not see."""
 
-    goal = _columns(y)
-    spread = x.std(axis=0)
-    x = (x - x.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
-    half = len(x) // 2
-    learners = (KNeighborsRegressor(5), Ridge(10.0), ExtraTreesRegressor(40, random_state=0, n_jobs=1))
-    for learner in learners:
-        found = np.empty_like(goal)
+    def run(case: Case) -> Mapping[str, Any]:
+        from sklearn.ensemble import ExtraTreesRegressor
+        from sklearn.linear_model import Ridge
+        from sklearn.neighbors import KNeighborsRegressor
+
+        if case.trials is None:
+            return {}
+        x, goal = case.trials.inputs[0].detach().float().flatten(1).numpy(), _columns(case.trials.target)
+        spread = x.std(axis=0)
+        x = (x - x.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+        learners = {
+            "neighbours": KNeighborsRegressor(5),
+            "linear": Ridge(10.0),
+            "trees": ExtraTreesRegressor(40, random_state=0, n_jobs=1),
+        }
+        half, found = len(x) // 2, np.empty_like(goal)
+        flat = goal.squeeze(1) if goal.shape[1] == 1 else goal
         for train, test in ((slice(0, half), slice(half, None)), (slice(half, None), slice(0, half))):
-            found[test] = np.asarray(
-                learner.fit(x[train], goal[train].squeeze(1) if goal.shape[1] == 1 else goal[train]).predict(
-                    x[test]
-                )
-            ).reshape(goal[test].shape)
-        if _above_chance(found, goal, half):
-            return True
-    return False
+            told = learners[kind].fit(x[train], flat[train]).predict(x[test])
+            found[test] = np.asarray(told).reshape(goal[test].shape)
+        return {f"guess.{kind}": _above_chance(found, goal, half)}
+
+    return Measure((f"guess.{kind}",), run)
 
 
 def _columns(y: Tensor) -> np.ndarray[Any, Any]:
@@ -230,96 +151,91 @@ def _columns(y: Tensor) -> np.ndarray[Any, Any]:
     return y.double().reshape(len(y), -1).numpy()
 
 
-def _above_chance(found: np.ndarray[Any, Any], goal: np.ndarray[Any, Any], half: int) -> bool:
-    """Whether predictions and targets go together, row by row within each half, beyond chance."""
+def _above_chance(found: np.ndarray[Any, Any], goal: np.ndarray[Any, Any], half: int) -> float:
+    """Deviations above chance by which predictions and targets go together, row by row within each half."""
     totals = []
     for part in (slice(0, half), slice(half, None)):
         f, g = found[part] - found[part].mean(axis=0), goal[part] - goal[part].mean(axis=0)
         size = math.sqrt(float((f**2).sum(axis=1) @ (g**2).sum(axis=1))) or 1.0
         totals.append(float((f * g).sum()) / size)
-    return sum(totals) / math.sqrt(len(totals)) > CLEAR
+    return sum(totals) / math.sqrt(len(totals))
 
 
-def _network_finds(case: Case) -> bool:
-    """Whether the network, trained on one half of the rows, is better on the other than with targets in
+def _network(name: str, steps: int) -> Measure:
+    """How far the network, trained on one half of the rows, is better on the other than with targets in
     another order."""
-    assert case.trials is not None
-    trials, half = case.trials, len(case.trials.target) // 2
-    size = len(trials.target)
-    first = tuple(i[:half] if isinstance(i, Tensor) and len(i) == size else i for i in trials.inputs)
-    second = tuple(i[half:] if isinstance(i, Tensor) and len(i) == size else i for i in trials.inputs)
-    best: float | None = None
-    for steps in (LEARNERS_STEPS, 4 * LEARNERS_STEPS):
-        run = trials.run(steps=steps, inputs=first, target=trials.target[:half])
-        if run is None:
-            return True
+
+    def run(case: Case) -> Mapping[str, Any]:
+        trials = case.trials
+        if trials is None:
+            return {}
+        size = len(trials.target)
+        half = size // 2
+        first, second = torch.arange(half), torch.arange(half, size)
+        goal = trials.target[half:]
+        trained = trials.run(
+            steps=steps,
+            inputs=tuple(pick_rows(i, first, size) for i in trials.inputs),
+            target=trials.target[:half],
+        )
+        if trained is None:
+            return {}
         try:
             with torch.no_grad():
-                out = run.module.eval()(*second)
-                right = float(trials.loss(out, trials.target[half:]))
-                wrong = []
-                for seed in range(20):
-                    order = torch.randperm(size - half, generator=torch.Generator().manual_seed(seed))
-                    wrong.append(float(trials.loss(out, trials.target[half:][order])))
-        except (RuntimeError, ValueError):
-            return True
-        deviation = float(np.std(wrong)) or 1.0
-        best = max(best or -math.inf, (float(np.mean(wrong)) - right) / deviation)
-        if best > CLEAR:
-            return True
-    return False
+                out = trained.module.eval()(*(pick_rows(i, second, size) for i in trials.inputs))
+                right = float(trials.loss(out, goal))
+                orders = (
+                    torch.randperm(len(goal), generator=torch.Generator().manual_seed(seed))
+                    for seed in range(SHUFFLES)
+                )
+                wrong = [float(trials.loss(out, goal[order])) for order in orders]
+        except (RuntimeError, ValueError):  # a loss that takes only batches of the training's size
+            return {}
+        return {name: (float(np.mean(wrong)) - right) / (float(np.std(wrong)) or 1.0)}
+
+    return Measure((name,), run)
 
 
 # ------------------------------------------------------------------------------------------------ loaders
 
 
-def _loader(case: Case) -> Iterator[NetworkFinding]:
-    """Rows in the order of their classes, and workers that all draw the same."""
+@measure(
+    *("loader.in_order", "loader.classes", "loader.first_classes", "loader.first_share"),
+    "loader.class_changes",
+)
+def _loader(case: Case) -> Mapping[str, Any]:
+    """Rows in the order of their classes."""
     loader = case.loader
-    if loader is None:
-        return
-    if isinstance(loader.sampler, SequentialSampler):
-        yield from _sorted_rows(loader)
-    if loader.num_workers > 1 and _equal_seeds(loader):
-        yield NetworkFinding(
-            "warning",
-            "workers-alike",
-            f"the {loader.num_workers} workers of the loader draw the same random numbers: what is random "
-            "about a row "
-            "repeats from worker to worker",
-            (),
-            "leave worker_init_fn away (PyTorch seeds NumPy since 1.9), or seed by the worker",
-            (),
-            "data",
-            "worker_init_fn=lambda worker: np.random.seed(torch.initial_seed() % 2**32)",
-        )
-
-
-def _sorted_rows(loader: DataLoader[Any]) -> Iterator[NetworkFinding]:
+    if loader is None or not isinstance(loader.sampler, SequentialSampler):
+        return {"loader.in_order": False}
     dataset: Any = loader.dataset
     size = len(dataset)
-    places = torch.linspace(0, size - 1, min(size, 200)).long().tolist()
+    places = torch.linspace(0, size - 1, min(size, PLACES)).long().tolist()
     targets = [torch.as_tensor(dataset[i][1]) for i in places]
     if targets[0].dim() or targets[0].is_floating_point():
-        return
+        return {"loader.in_order": True}
     values = torch.stack(targets)
-    count = count_distinct(values)
     first = torch.stack([torch.as_tensor(dataset[i][1]) for i in range(min(loader.batch_size or 32, size))])
-    share = count_distinct(first) / max(1, min(count, len(first)))
-    changes = int((values[1:] != values[:-1]).sum())
-    if count > 1 and share <= FEW_CLASSES and changes < 2 * count:
-        yield NetworkFinding(
-            "warning",
-            "rows-in-order",
-            "the loader goes through the rows in order, and they are sorted by class: a batch has "
-            f"{count_distinct(first)} "
-            f"of {count} classes",
-            (),
-            "draw the rows in a random order",
-            ("N26",),
-            "data",
-            "DataLoader(..., shuffle=True)",
-        )
+    count, seen = count_distinct(values), count_distinct(first)
+    return {
+        "loader.in_order": True,
+        "loader.classes": count,
+        "loader.first_classes": seen,
+        "loader.first_share": seen / max(1, min(count, len(first))),
+        "loader.class_changes": int((values[1:] != values[:-1]).sum()),
+    }
+
+
+@measure("loader.workers", "loader.workers_alike")
+def _workers(case: Case) -> Mapping[str, Any]:
+    """Workers that all draw the same."""
+    if case.loader is None:
+        return {"loader.workers": 0}
+    workers = case.loader.num_workers
+    return {
+        "loader.workers": workers,
+        "loader.workers_alike": workers > 1 and _equal_seeds(case.loader),
+    }
 
 
 def _equal_seeds(loader: DataLoader[Any]) -> bool:
@@ -339,12 +255,11 @@ def _equal_seeds(loader: DataLoader[Any]) -> bool:
     return len(rows) == 2 and rows[0] is not None and rows[1] is not None and torch.equal(rows[0], rows[1])
 
 
-CHECKS: tuple[Check, ...] = (
-    _finite,
-    _derivatives,
-    _registration,
-    _mixing,
-    _random_in_use,
-    _told_nothing,
-    _loader,
+INSPECTED_ONLY: tuple[Measure, ...] = (_derivatives, _random_in_use)
+"""What takes passes that a loop which is watched is spared."""
+MEASURES: tuple[Measure, ...] = (
+    *(_derivatives, _registration, _mixing, _random_in_use, _guessed_rows),
+    *(_learner("neighbours"), _learner("linear"), _learner("trees")),
+    *(_network("guess.network", GUESS_STEPS), _network("guess.network_longer", 4 * GUESS_STEPS)),
+    *(_loader, _workers),
 )

@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
+from typing import Any
 
 from torch import nn
 
-from advisor.checks.findings.case import Case, Check, NetworkFinding, plural
-from advisor.checks.findings.losses import by
-from advisor.checks.findings.scale import effect, helps
+from advisor.checks.findings.case import Case, Measure, by, measure
 from advisor.checks.tracing import TraceStep
 from advisor.networks.geometry import group_count
 
-SMALL_BATCH = 16
-"""Rows below which batch normalization loses a lot (note N4; Wu and He 2018)."""
-TINY_BATCH = 4
-"""Rows of which mean and variance are mostly noise: the error of a deviation from 4 numbers is 40 %."""
-PARAMETERS_PER_ROW = 1000
-FIELD_SHARE = 0.5
-FEWEST_FOR_POOLING = 3
-"""Convolutions from which on it matters where the map is halved."""
-SMALL_MAP = 16
-LONG_KERNEL = 0.75
-"""Share of the map from which on a kernel is a matrix in disguise: it meets the border nearly everywhere."""
-SHRINKING = 4
-"""Times fewer filters at the end than at the start."""
 SATURATING = {"sigmoid", "hardsigmoid", "softmax", "softsign"}
 BENDING: dict[type[nn.Module], str] = {
     nn.Sigmoid: "sigmoid",
@@ -35,7 +21,8 @@ BENDING: dict[type[nn.Module], str] = {
 """Modules that a short training replaces by ReLU."""
 
 
-def _linear_pairs(case: Case) -> Iterator[NetworkFinding]:
+@measure("layers.pairs", "layers.pairs_names", "layers.pooled_pairs", "layers.pooled_names")
+def _linear_pairs(case: Case) -> Mapping[str, Any]:
     """N5: matrices with nothing but views, means, normalization and dropout between them are one matrix."""
     found: list[str] = []
     pooled: list[str] = []
@@ -54,20 +41,12 @@ def _linear_pairs(case: Case) -> Iterator[NetworkFinding]:
                 waiting += [
                     (n, maximum or "max" in after.function) for n in case.passed.followers(after.number)
                 ]
-    if found or pooled:
-        only = not found
-        yield NetworkFinding(
-            "warning",
-            "no-activation-between",
-            f"{plural(len(found) or len(pooled), 'layer')} right after another, with no activation in "
-            "between: "
-            + ("a maximum is all that bends" if only else "together they can do no more than one"),
-            tuple(found or pooled),
-            "put an activation between them, or make them one",
-            ("N5", "N27"),
-            "activation",
-            "nn.ReLU() between them",
-        )
+    return {
+        "layers.pairs": len(found),
+        "layers.pairs_names": found,
+        "layers.pooled_pairs": len(pooled),
+        "layers.pooled_names": pooled,
+    }
 
 
 def _bends_nothing(step: TraceStep) -> bool:
@@ -103,7 +82,7 @@ def _on_purpose(case: Case, one: TraceStep, two: TraceStep) -> bool:
     return depthwise and one.shape[1] > 1 and set(two.kernel) == {1}
 
 
-def _hidden_bends(case: Case) -> list[TraceStep]:
+def hidden_bends(case: Case) -> list[TraceStep]:
     """Saturating functions inside: a layer with weights reads what they make."""
     found = []
     for step in case.passed.of_kind("activation", "softmax"):
@@ -123,175 +102,82 @@ def _hidden_bends(case: Case) -> list[TraceStep]:
     return found
 
 
-def _saturating(case: Case) -> Iterator[NetworkFinding]:
-    """N27: sigmoid, softmax and the like inside the network, where a ReLU learns more in the same steps."""
-    inside = _hidden_bends(case)
-    if not inside:
-        return
+@measure(
+    *("layers.saturating", "layers.saturating_names", "layers.saturating_function", "layers.softmax_inside"),
+)
+def _saturating(case: Case) -> Mapping[str, Any]:
+    """N27: sigmoid, softmax and the like inside the network."""
+    inside = hidden_bends(case)
     softmax = [s for s in inside if s.kind == "softmax"]
-    without = changed = None
-    replaceable = {s.module for s in inside} & {
-        n for n, m in case.module.named_modules() if type(m) in BENDING
+    return {
+        "layers.saturating": len(inside),
+        "layers.saturating_names": [s.module for s in inside],
+        "layers.saturating_function": (softmax or inside)[0].function.strip("_") if inside else None,
+        "layers.softmax_inside": len(softmax),
     }
-    if case.trials is not None and replaceable:
-        without = case.trials.at()
-        changed = case.trials.run(changed=lambda copied: _straighten(copied, replaceable))
-    told = bool(softmax) or helps(without, changed)
-    if not told and (len(inside) < 2 or case.trials is not None):
-        return
-    name = (softmax or inside)[0].function.strip("_")
-    yield NetworkFinding(
-        "warning",
-        "softmax-inside" if softmax else "saturating-activations",
-        f"{name} as the activation of {plural(len(inside), 'hidden layer')}: "
-        + (
-            "the units share a sum of 1, so that all but one say nothing"
-            if softmax
-            else "hardly any gradient comes through where it is flat"
-        ),
-        tuple(s.module for s in inside),
-        "ReLU (leaky ReLU, GELU) in hidden layers; sigmoid and softmax at the end alone",
-        ("N5", "N27"),
-        "activation",
-        f"nn.ReLU() in place of the hidden {name}",
-        effect("with ReLU", without, changed),
-    )
 
 
-def _straighten(module: nn.Module, names: set[str]) -> None:
-    for name in names:
-        parent = module.get_submodule(name.rpartition(".")[0]) if "." in name else module
-        setattr(parent, name.rpartition(".")[2], nn.ReLU())
-
-
-def _receptive_field(case: Case) -> Iterator[NetworkFinding]:
-    """N20, N23 and N25: what a unit of the last map sees, against the input."""
-    if case.map is None or case.reach is None:
-        return
-    size, reach_of = case.inputs[0].shape[2:], case.reach
-    needed = case.field_needed or FIELD_SHARE * min(size)
-    narrow = min(range(len(size)), key=lambda axis: reach_of[axis] / size[axis])
-    reach, points = reach_of[narrow], size[narrow]
-    if reach >= min(needed, points):
-        return
-    why = f"the task is likely to need {needed:.0f}" if case.field_needed else "less than half"
-    name = case.map[0].module or case.map[0].function
-    averaged = _ends_in_a_mean(case)
-    yield NetworkFinding(
-        "warning" if averaged or case.field_needed else "info",
-        "receptive-field-small",
-        f"a unit of the last map ({name}) sees {by(reach_of)} of {by(tuple(size))} points: {why}; patterns "
-        "beyond that "
-        + (
-            "are only counted, never seen whole"
-            if averaged
-            else "are put together by the matrix after it alone"
-        ),
-        (case.map[0].module,),
-        "pool or stride early, deepen, take larger or 1 x N kernels, or dilate the later convolutions",
-        ("N20", "N23", "N25"),
-    )
-
-
-def _ends_in_a_mean(case: Case) -> bool:
-    """Whether what is read of the last map forgets its places."""
-    assert case.map is not None
-    return any(s.kind == "whole" for s in case.passed.followers(case.map[0].number))
-
-
-def _pooling(case: Case) -> Iterator[NetworkFinding]:
-    """N21: where along the convolutions the map gets smaller."""
-    if not 1 <= case.axes <= 3 or max(case.inputs[0].shape[2:]) < SMALL_MAP:
-        return
-    windows = [s for s in case.passed.of_kind("convolution", "pooling") if s.kernel]
-    convolutions = [s for s in windows if s.kind == "convolution" and max(s.kernel) > 1]
-    halves = [s for s in windows if max(s.stride) > 1]
-    if len(convolutions) < FEWEST_FOR_POOLING or not halves:
-        return
-    before = sum(s.number < halves[0].number for s in convolutions)
-    if before <= len(convolutions) / 2:
-        return
-    yield NetworkFinding(
-        "warning",
-        "late-pooling",
-        f"{before} of {len(convolutions)} convolutions work on the full "
-        f"{by(tuple(case.inputs[0].shape[2:]))} points "
-        "before the map is first made smaller: most of the computation goes into small receptive fields",
-        (halves[0].module,),
-        "pool or stride after the first convolutions, and less often later",
-        ("N21",),
-    )
-
-
-def _kernels(case: Case) -> Iterator[NetworkFinding]:
-    """N25: kernels that hardly move on their map."""
+@measure(
+    *("layers.kernel_share", "layers.kernel", "layers.kernel_map", "layers.kernel_names"),
+    "layers.kernel_proposed",
+)
+def _kernels(case: Case) -> Mapping[str, Any]:
+    """N25: the kernel that moves least on its map. One of 3 points is small on any map; one as large as the
+    map is a matrix on purpose."""
+    found: dict[str, Any] = {"layers.kernel_share": 0.0}
     for step in case.passed.weighted():
         source = step.sources[0] if step.sources else -1
         size = case.passed.steps[source].shape if source >= 0 else tuple(case.inputs[0].shape)
         if step.kind != "convolution" or len(size) != len(step.kernel) + 2:
             continue
-        long = [
-            k for k, n in zip(step.kernel, size[2:], strict=True) if k > LONG_KERNEL * n and k != n and k > 3
-        ]
-        if long:
-            yield NetworkFinding(
-                "warning",
-                "kernel-as-large-as-the-map",
-                f"a kernel of {by(step.kernel)} on a map of {by(size[2:])}: it sees mostly padding or has "
-                "hardly any "
-                "place to go, and costs as many weights as a matrix",
-                (step.module,),
-                "small kernels, and pooling or stride between them",
-                ("N20", "N25"),
-                "architecture",
-                f"kernel_size={min(7, max(3, min(size[2:]) // 4 * 2 - 1))}",
-            )
+        shares = [k / n for k, n in zip(step.kernel, size[2:], strict=True) if k != n and k > 3]
+        if max(shares, default=0.0) > found["layers.kernel_share"]:
+            found = {
+                "layers.kernel_share": max(shares),
+                "layers.kernel": by(step.kernel),
+                "layers.kernel_map": by(size[2:]),
+                "layers.kernel_names": [step.module],
+                "layers.kernel_proposed": min(7, max(3, min(size[2:]) // 4 * 2 - 1)),
+            }
+    return found
 
 
-def _filters(case: Case) -> Iterator[NetworkFinding]:
-    """N19: filters that become fewer while the map shrinks too, until little is left."""
+@measure(
+    *("layers.convolutions", "layers.filters", "layers.filters_last", "layers.filters_most"),
+    *("layers.filters_least", "layers.convolution_names"),
+)
+def _filters(case: Case) -> Mapping[str, Any]:
+    """N19: how many filters the convolutions have, in turn."""
     convolutions = [s for s in case.passed.weighted() if s.kind == "convolution"]
-    out = case.output
-    if len(convolutions) < 2 or out is None or out.dim() > 2:
-        return
     widths = [s.shape[1] for s in convolutions]
-    if widths[-1] * SHRINKING <= max(widths) and widths[-1] == min(widths):
-        yield NetworkFinding(
-            "warning",
-            "filters-become-fewer",
-            f"the convolutions have {', '.join(map(str, widths))} filters: while the map shrinks, they "
-            "should grow",
-            tuple(s.module for s in convolutions),
-            "twice as many filters where the map is halved",
-            ("N19",),
-        )
+    found: dict[str, Any] = {"layers.convolutions": len(widths)}
+    if widths:
+        found |= {
+            "layers.filters": widths,
+            "layers.filters_last": widths[-1],
+            "layers.filters_most": max(widths),
+            "layers.filters_least": min(widths),
+            "layers.convolution_names": [s.module for s in convolutions],
+        }
+    return found
 
 
-def _narrow(case: Case) -> Iterator[NetworkFinding]:
-    """N19: a layer that all goes through, of fewer units than half of the classes."""
-    out = case.output
-    classes = out.shape[1] if out is not None and out.dim() == 2 else 0
-    if case.target is None or case.target.is_floating_point() or classes < 4:
-        return
+@measure("layers.narrowest", "layers.narrowest_names")
+def _narrow(case: Case) -> Mapping[str, Any]:
+    """N19: the narrowest hidden layer that all goes through."""
+    found: list[tuple[int, str]] = []
     for step in case.passed.weighted()[:-1]:
-        width = step.shape[step.unit_axis] if step.unit_axis is not None else 0
         if (
             step.kind == "linear"
+            and step.unit_axis is not None
             and len(step.shape) == 2
-            and 2 * width < classes
             and _all_goes_through(case, step)
         ):
-            yield NetworkFinding(
-                "warning",
-                "narrow-layer",
-                f"all that the network knows of a row goes through {width} units, for {classes} classes",
-                (step.module,),
-                "widen that layer",
-                ("N19",),
-                "architecture",
-                f"nn.Linear(..., {max(16, 2 * classes)})",
-            )
-            return
+            found.append((step.shape[step.unit_axis], step.module))
+    if not found:
+        return {}
+    width, name = min(found)
+    return {"layers.narrowest": width, "layers.narrowest_names": [name]}
 
 
 def _all_goes_through(case: Case, step: TraceStep) -> bool:
@@ -307,62 +193,8 @@ def _all_goes_through(case: Case, step: TraceStep) -> bool:
     return True
 
 
-def _normalization(case: Case) -> Iterator[NetworkFinding]:
-    """N4: batch statistics of few rows; what stands before batch normalization and does nothing, or harm."""
-    batch = [s for s in case.passed.of_kind("norm") if s.function == "batch_norm"]
-    if not batch:
-        return
-    where = tuple(s.module for s in batch)
-    if case.batch_size < SMALL_BATCH:
-        channels = batch[-1].shape[1] if len(batch[-1].shape) > 1 else 1
-        own = case.batch_size == len(case.inputs[0])
-        yield NetworkFinding(
-            "warning",
-            "batch-norm-small-batch",
-            f"batch normalization estimates mean and variance from {plural(case.batch_size, 'row')}"
-            + (" (those of the input: say batch_size where training has more)" if own else "")
-            + ("" if case.training else "; in training mode the network does not take so few"),
-            where,
-            f"take batches of at least {SMALL_BATCH} rows, or nn.GroupNorm({group_count(channels)}, "
-            f"{channels})",
-            ("N4",),
-            "batch size",
-            f"batch_size={2 * SMALL_BATCH}",
-        )
-    idle = [
-        s
-        for s in case.passed.weighted()
-        if s.bias and (after := case.passed.followers(s.number)) and all(a in batch for a in after)
-    ]
-    if idle:
-        yield NetworkFinding(
-            "info",
-            "bias-before-batch-norm",
-            f"{plural(len(idle), 'layer')} with a bias before batch normalization, which takes the mean "
-            "away again",
-            tuple(s.module for s in idle),
-            "bias=False there",
-            ("N4",),
-            "normalization",
-            "bias=False",
-        )
-    dropped = [s for s in case.passed.of_kind("dropout") if s.probability > 0]
-    ahead = [d for d in dropped if any(d.number in case.passed.ancestors(b.number) for b in batch)]
-    if ahead:
-        yield NetworkFinding(
-            "warning",
-            "dropout-before-batch-norm",
-            "dropout changes the variance in training and not in use: the statistics of the batch "
-            "normalization after "
-            "it fit neither (Li et al. 2019)",
-            tuple(d.module for d in ahead),
-            "drop after the last batch normalization alone, before the output layer",
-            ("N4",),
-            "normalization",
-        )
-
-
-def _residual(case: Case) -> Iterator[NetworkFinding]:
+@measure("layers.bare_residual", "layers.bare_residual_names")
+def _residual(case: Case) -> Mapping[str, Any]:
     """N30: branches that are added to what they came from, and normalize nothing."""
     bare = []
     for step in case.passed.of_kind("add"):
@@ -371,65 +203,93 @@ def _residual(case: Case) -> Iterator[NetworkFinding]:
         weights = [s for s in branch if s.kind in ("linear", "convolution", "whole") and s.parameter]
         if one & other and weights and not any(s.kind == "norm" for s in branch):
             bare.append(weights[-1].module or step.module)
-    if bare:
-        yield NetworkFinding(
-            "warning",
-            "residual-without-norm",
-            f"{len(bare)} residual branch{'es' * (len(bare) > 1)} without normalization: each adds its "
-            "variance to "
-            "the stream",
-            tuple(bare),
-            "put batch normalization (group or layer for small batches) inside each branch; start its last "
-            "scale at 0",
-            ("N30",),
-            "normalization",
-        )
+    return {"layers.bare_residual": len(bare), "layers.bare_residual_names": bare}
 
 
-def _dropped(case: Case) -> Iterator[NetworkFinding]:
-    """N28: so much dropout that nothing is learnt."""
-    rates = [s for s in case.passed.of_kind("dropout") if s.probability >= 0.5]
-    if not rates or case.trials is None:
-        return
-    without, changed = case.trials.at(), case.trials.run(changed=_no_dropout, steps=30)
-    worst = max(s.probability for s in rates)
-    if worst < 0.8 or not helps(without, changed):
-        return
-    yield NetworkFinding(
-        "warning",
-        "dropout-too-strong",
-        f"dropout takes {worst:.0%} of the units away in every step, and little is left to learn with",
-        tuple(s.module for s in rates),
-        "0.1 to 0.5 in hidden layers",
-        ("N28",),
-        "regularization",
-        "nn.Dropout(0.2)",
-        effect("without dropout", without, changed),
-    )
+@measure("layers.dropout", "layers.dropout_names")
+def _dropped(case: Case) -> Mapping[str, Any]:
+    worst = max(case.passed.of_kind("dropout"), key=lambda s: s.probability, default=None)
+    if worst is None:
+        return {"layers.dropout": 0.0}
+    return {"layers.dropout": worst.probability, "layers.dropout_names": [worst.module]}
 
 
-def _no_dropout(module: nn.Module) -> None:
-    for part in module.modules():
-        if isinstance(part, nn.modules.dropout._DropoutNd):
-            part.p = 0.0
+@measure(
+    *("field.reach", "field.points", "field.shortest", "field.reach_text", "field.size_text", "field.asked"),
+    *("field.needed", "field.averaged", "field.names"),
+)
+def _receptive_field(case: Case) -> Mapping[str, Any]:
+    """N20, N23 and N25: what a unit of the last map sees, against the input."""
+    if case.map is None or case.reach is None:
+        return {}
+    size, reach = case.inputs[0].shape[2:], case.reach
+    narrow = min(range(len(size)), key=lambda axis: reach[axis] / size[axis])
+    readers = case.passed.followers(case.map[0].number)
+    return {
+        "field.reach": reach[narrow],
+        "field.points": size[narrow],
+        "field.shortest": min(size),
+        "field.reach_text": by(reach),
+        "field.size_text": by(tuple(size)),
+        "field.asked": bool(case.field_needed),
+        "field.needed": case.field_needed,
+        "field.averaged": any(s.kind == "whole" for s in readers),
+        "field.names": [case.map[0].module],
+    }
 
 
-def _size(case: Case) -> Iterator[NetworkFinding]:
-    """N19: how much the network can hold against how much there is to learn from."""
-    count = sum(p.numel() for p in case.module.parameters() if p.requires_grad)
-    if case.rows and count > PARAMETERS_PER_ROW * case.rows:
-        yield NetworkFinding(
-            "warning",
-            "many-parameters-for-the-rows",
-            f"{count:,} parameters for {case.rows:,} training rows, {count / case.rows:,.0f} for each",
-            (),
-            "narrow the layers before you take any away; else dropout, weight decay, augmentation, early "
-            "stopping",
-            ("N19", "N28"),
-        )
+@measure(
+    *("maps.longest", "maps.size_text", "maps.convolutions", "maps.halvings", "maps.before_halving"),
+    "maps.halving_names",
+)
+def _maps(case: Case) -> Mapping[str, Any]:
+    """N21: where along the convolutions the map gets smaller."""
+    if not 1 <= case.axes <= 3:
+        return {"maps.longest": 0}
+    windows = [s for s in case.passed.of_kind("convolution", "pooling") if s.kernel]
+    convolutions = [s for s in windows if s.kind == "convolution" and max(s.kernel) > 1]
+    halves = [s for s in windows if max(s.stride) > 1]
+    before = sum(s.number < halves[0].number for s in convolutions) if halves else 0
+    return {
+        "maps.longest": max(case.inputs[0].shape[2:]),
+        "maps.size_text": by(tuple(case.inputs[0].shape[2:])),
+        "maps.convolutions": len(convolutions),
+        "maps.halvings": len(halves),
+        "maps.before_halving": before,
+        "maps.halving_names": [halves[0].module] if halves else [],
+    }
 
 
-CHECKS: tuple[Check, ...] = (
-    *(_linear_pairs, _saturating, _receptive_field, _pooling, _kernels, _filters, _narrow),
-    *(_normalization, _residual, _dropped, _size),
+@measure(
+    *("norms.batch", "norms.batch_names", "norms.group_norm", "norms.idle_bias", "norms.idle_bias_names"),
+    *("norms.dropout_before", "norms.dropout_before_names"),
+)
+def _normalization(case: Case) -> Mapping[str, Any]:
+    """N4: batch normalizations, and what stands before them."""
+    passed = case.passed
+    batch = [s for s in passed.of_kind("norm") if s.function == "batch_norm"]
+    if not batch:
+        return {"norms.batch": 0, "norms.idle_bias": 0, "norms.dropout_before": 0}
+    channels = batch[-1].shape[1] if len(batch[-1].shape) > 1 else 1
+    idle = [
+        s.module
+        for s in passed.weighted()
+        if s.bias and (after := passed.followers(s.number)) and all(a in batch for a in after)
+    ]
+    dropped = [s for s in passed.of_kind("dropout") if s.probability > 0]
+    ahead = [d.module for d in dropped if any(d.number in passed.ancestors(b.number) for b in batch)]
+    return {
+        "norms.batch": len(batch),
+        "norms.batch_names": [s.module for s in batch],
+        "norms.group_norm": f"nn.GroupNorm({group_count(channels)}, {channels})",
+        "norms.idle_bias": len(idle),
+        "norms.idle_bias_names": idle,
+        "norms.dropout_before": len(ahead),
+        "norms.dropout_before_names": ahead,
+    }
+
+
+MEASURES: tuple[Measure, ...] = (
+    *(_linear_pairs, _saturating, _kernels, _filters, _narrow, _residual, _dropped),
+    *(_receptive_field, _maps, _normalization),
 )

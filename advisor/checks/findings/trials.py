@@ -61,6 +61,7 @@ class Trials:
         self.inputs = tuple(pick_rows(i, order, size) for i in inputs)
         self.target = target[order]
         self._seconds, self._kept = seconds, dict[tuple[float, float], ShortTraining | None]()
+        self._named = dict[str, ShortTraining | None]()
 
     @property
     def out_of_time(self) -> bool:
@@ -73,6 +74,12 @@ class Trials:
         if key not in self._kept:
             self._kept[key] = self.run(factor=factor, decay=decay)
         return self._kept[key]
+
+    def once(self, name: str, run: Callable[[], ShortTraining | None]) -> ShortTraining | None:
+        """What a training came to; under one name only one is made."""
+        if name not in self._named:
+            self._named[name] = run()
+        return self._named[name]
 
     def run(
         self,

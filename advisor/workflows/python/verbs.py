@@ -269,24 +269,18 @@ def rules_check(paths: Sequence[str]) -> Checked:
 
 def rules_test(paths: Sequence[str] = ()) -> list[ExampleResult]:
     """The examples of the rules in some folders, by default the shipped ones, with what each gave."""
-    from advisor.facts.schema import FACTS
     from advisor.rules import shipped
-    from advisor.rules.book import load_rules, run_examples
 
-    spaces = shipped.base_spaces()
-    book = load_rules(list(paths) or [shipped.folder("rules")], FACTS, spaces, kind=None)
-    results: list[ExampleResult] = []
-    for kind, space in spaces.items():
-        own = [rule for rule in book if kind in rule.applies_to]
-        results += run_examples(own, space, shipped.typical_facts(kind))
-    return results
+    return list(shipped.run_all_examples(list(paths))[1])
 
 
-def rules_facts() -> Mapping[str, FactSpec]:
-    """The facts that a rule's condition may look at, by name."""
+def rules_facts(*, module: bool = False) -> Mapping[str, FactSpec]:
+    """The facts that a rule's condition may look at, by name. module: those of your own network and its
+    training."""
+    from advisor.facts.module_schema import MODULE_FACTS
     from advisor.facts.schema import FACTS
 
-    return FACTS
+    return MODULE_FACTS if module else FACTS
 
 
 def rules_coverage(paths: Sequence[str], *, target: str | None = None, rules: Sequence[str] = ()) -> Coverage:
