@@ -95,6 +95,7 @@ def inspect(
     step: Step | None = None,
     field_needed: float | None = None,
     rules: Sequence[str | Path] = (),
+    without: Sequence[str] = (),
 ) -> Inspection:
     """Look at ``module`` on one batch, and at the training that is planned for it.
 
@@ -108,10 +109,11 @@ def inspect(
     step: one step of your own loop, ``step(module, optimizer, loss, batch, target)``; a dozen are taken,
     and network and optimizer are put back (what else the step keeps, such as a schedule, goes on).
     field_needed: input points that the task is likely to need; by default half of the input.
-    rules: folders or files of rules of your own about training code (docs/rules.md).
+    rules: folders or files of rules of your own about training code (docs/rules.md). without: ids of rules
+    that are left out.
     UserError when the module does not take the batch, and for a rule that is wrong.
     """
-    book = module_rules(rules)
+    book = module_rules(rules, without)
     if not isinstance(module, nn.Module):
         raise UserError(f"inspect takes a torch.nn.Module, not {type(module).__name__}")
     if any(is_lazy(p) for p in module.parameters()):

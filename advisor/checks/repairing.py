@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from advisor.checks.findings.case import NetworkFinding, Step, first_tensor
+from advisor.checks.findings.judging import module_rules
 from advisor.checks.findings.losses import target_kind
 from advisor.checks.findings.patches import Draft, adam, patched
 from advisor.checks.inspection import inspect
@@ -93,11 +95,14 @@ def repair(
     epochs: int,
     batch_size: int,
     step: Step | None = None,
+    rules: Sequence[str | Path] = (),
+    without: Sequence[str] = (),
 ) -> RepairProposal:
     """Propose a patch for a training: its findings' changes, tried by at most five short trainings.
 
     batch, target: training rows (all of them, or some hundreds); one in four judges. The rest as ``inspect``
-        takes it. The module and the optimizer stay as they are. UserError for a target that is missing.
+        takes it. The module and the optimizer stay as they are. UserError for a target that is missing, and
+        for a rule that is wrong.
     """
     x = tuple(batch) if isinstance(batch, tuple | list) else (batch,)
     x = tuple(torch.as_tensor(part) for part in x)
@@ -107,7 +112,9 @@ def repair(
             f"repair needs a target for each of at least 4 rows; there are {len(y)} for {len(x[0])}"
         )
     draft = Draft(module, loss, optimizer, epochs, batch_size, y, step)
-    first = _findings(draft, x)
+    module_rules(rules, without)  # a rule that is wrong is told, not taken for a draft that does not run
+    book = {"rules": rules, "without": without}
+    first = _findings(draft, x, book)
     tried = [(draft, _score(draft, x))]
     current, found = draft, first
     while len(tried) < MOST_TRAININGS - len(RATES):
@@ -115,7 +122,7 @@ def repair(
         if proposed.changes == current.changes:
             break
         tried.append((proposed, _score(proposed, x)))
-        current, found = proposed, _findings(proposed, x)
+        current, found = proposed, _findings(proposed, x, book)
     start = max(tried[1:] or tried, key=lambda pair: pair[1][0])[0]
     for rate in RATES:
         longer = _longer_by_adam(start, len(y), rate)
@@ -148,7 +155,9 @@ def _longer_by_adam(draft: Draft, rows: int, rate: float) -> Draft:
     return draft if epochs == draft.epochs else draft.more(f"epochs={epochs}", epochs=epochs)
 
 
-def _findings(draft: Draft, x: tuple[Any, ...]) -> tuple[NetworkFinding, ...]:
+def _findings(
+    draft: Draft, x: tuple[Any, ...], book: Mapping[str, Sequence[Any]]
+) -> tuple[NetworkFinding, ...]:
     size = max(1, min(len(draft.target), SHOWN if draft.batch_size > 2 else draft.batch_size))
     order = torch.randperm(len(draft.target), generator=torch.Generator().manual_seed(1))[:size]
     try:
@@ -162,6 +171,8 @@ def _findings(draft: Draft, x: tuple[Any, ...]) -> tuple[NetworkFinding, ...]:
             rows=len(draft.target),
             batch_size=draft.batch_size,
             step=draft.step,
+            rules=book["rules"],
+            without=book["without"],
         )
     except UserError:
         return ()

@@ -133,19 +133,19 @@ class LossCall:
     step: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Stranger:
     """A tensor that works as a weight and that the module does not know: no Parameter and no buffer of it.
 
     learns: whether it asks for a gradient, as a Parameter of a layer that is not registered does.
-    identity: the same in two passes where it is the same tensor.
+    weight: the tensor itself, so that a second pass can tell whether it is the same.
     """
 
     function: str
     module: str
     shape: tuple[int, ...]
     learns: bool
-    identity: int
+    weight: Tensor = field(repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -448,7 +448,7 @@ class Recorder(TorchFunctionMode):
             if not known and weight.is_floating_point() and weight.is_leaf and weight.dim() > 1:
                 self._alive.append(weight)
                 self.strangers[id(weight)] = Stranger(
-                    name, self._stack[-1], tuple(weight.shape), weight.requires_grad, id(weight)
+                    name, self._stack[-1], tuple(weight.shape), weight.requires_grad, weight
                 )
 
     def call(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:

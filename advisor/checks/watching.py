@@ -44,6 +44,7 @@ class Watch:
     findings: what was found so far, in the order in which it showed. tell: called with each once; by
     default it is printed on stderr. every: steps from one look to the next after the first three.
     planned: steps of the whole training, where they are known. rules: folders or files of rules of your own.
+    without: ids of rules that are left out.
     """
 
     def __init__(
@@ -55,8 +56,9 @@ class Watch:
         planned: int | None = None,
         tell: Callable[[NetworkFinding], None] | None = None,
         rules: Sequence[str | Path] = (),
+        without: Sequence[str] = (),
     ) -> None:
-        book = module_rules(rules)
+        book = module_rules(rules, without)
         self._rules = {family: rules_about(book, family) for family in FAMILIES}
         lively = {rule.id for family in self._rules.values() for rule in family}
         self._static = tuple(rule for rule in book if rule.id not in lively)
@@ -373,15 +375,17 @@ def watch(
     planned: int | None = None,
     tell: Callable[[NetworkFinding], None] | None = None,
     rules: Sequence[str | Path] = (),
+    without: Sequence[str] = (),
 ) -> Watch:
     """Watch your own loop: ``with advisor.watch(model, optimizer) as watched:`` around it.
 
     The first three steps and three of every ``every`` after that are looked at; a finding is told once, on
     stderr or to ``tell``, and kept in ``watched.findings``. planned: steps of the whole training, where
-    they are known. rules: folders or files of rules of your own about training code (docs/rules.md).
+    they are known. rules: folders or files of rules of your own about training code (docs/rules.md);
+    without: ids of rules that are left out.
     ``watched.validation(loss)`` after each epoch finds validation and training going apart.
     """
-    return Watch(model, optimizer, every=every, planned=planned, tell=tell, rules=rules)
+    return Watch(model, optimizer, every=every, planned=planned, tell=tell, rules=rules, without=without)
 
 
 def _print(finding: NetworkFinding) -> None:

@@ -283,6 +283,10 @@ class _Reader:
         if not isinstance(data, Mapping) or ("then" in self.data and not data):
             self.complain(f"must be a mapping with some of {', '.join(EFFECTS)}", "then")
             return (), None
+        if self.of_module:
+            if set(data) - {"finding"}:
+                self.complain("a rule about a module has a finding and no other effect", "then")
+            return (), self.module_finding() if set(data) == {"finding"} else None
         effects: list[Effect] = []
         for kind, targets in data.items():
             if kind not in EFFECTS:
@@ -296,11 +300,6 @@ class _Reader:
             first = deciding.setdefault(effect.parameter, effect.kind)
             if first != effect.kind and {first, effect.kind} - {"default", "range", "choices"}:
                 self.complain(f"is already given by '{first}'", "then", effect.kind, effect.parameter)
-        if self.of_module:
-            if "finding" not in data or len(data) > 1:
-                self.complain("a rule about a module has a finding and no other effect", "then")
-                return (), None
-            return (), self.module_finding()
         return tuple(effects), self.finding() if "finding" in data else None
 
     def effect(self, kind: EffectKind, name: str, strength: Strength | None) -> Effect | None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -147,11 +147,24 @@ def check_module(
         raise UserError("--module needs a batch: give either DATA or --input-shape")
     module = load_module(factory)
     if data is not None:
-        return inspect_for(module, advice_for(data, target, out, options)[0], training)
+        advice = advice_for(data, target, out, options)[0]
+        return inspect_for(module, advice, training, **_rules_of(options))
     if training.loss is not None:
         raise UserError("--loss needs targets: give DATA in place of --input-shape")
     batch = random_input(str(input_shape), training.batch_size or USUAL_BATCH)
-    return inspect(module, batch, optimizer=training.made_optimizer(module), epochs=training.epochs)
+    optimizer = training.made_optimizer(module)
+    return inspect(module, batch, optimizer=optimizer, epochs=training.epochs, **_rules_of(options))
+
+
+class _Rules(TypedDict):
+    """Rules of a team's own, and shipped ones that it leaves out."""
+
+    rules: Sequence[str]
+    without: Sequence[str]
+
+
+def _rules_of(options: Mapping[str, Any]) -> _Rules:
+    return _Rules(rules=options.get("rules") or (), without=options.get("without") or ())
 
 
 def repair_module(
@@ -177,6 +190,7 @@ def repair_module(
         optimizer=optimizer,
         epochs=plan.epochs or USUAL_EPOCHS,
         batch_size=rows.batch_size,
+        **_rules_of(options),
     )
 
 
@@ -190,11 +204,18 @@ class OwnRows:
     count: int
 
 
-def inspect_for(module: nn.Module, advice: Advice, training: TrainingPlan | None = None) -> Inspection:
+def inspect_for(
+    module: nn.Module,
+    advice: Advice,
+    training: TrainingPlan | None = None,
+    *,
+    rules: Sequence[str] = (),
+    without: Sequence[str] = (),
+) -> Inspection:
     """``inspect`` on a batch of a data set's training rows, prepared as recommended.
 
     The module gets numbers alone: images or series (rows, channels, *size) scaled, a table (rows, columns)
-    with categories one-hot. UserError when it does not take them.
+    with categories one-hot. rules, without: as for ``inspect``. UserError when it does not take them.
     """
     training = training or TrainingPlan()
     found = own_rows(advice, training, SHOWN_ROWS)
@@ -208,6 +229,8 @@ def inspect_for(module: nn.Module, advice: Advice, training: TrainingPlan | None
         rows=found.count,
         batch_size=found.batch_size,
         field_needed=advice.facts.values.get("receptive.needed"),
+        rules=rules,
+        without=without,
     )
 
 

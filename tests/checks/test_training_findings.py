@@ -136,7 +136,7 @@ def test_a_rate_that_runs_away_is_an_error():
 
 def test_steps_and_batches():
     finding = found(net(1), NUMBERS, nn.MSELoss(), epochs=1, rows=1000, batch_size=128)["too-few-steps"]
-    assert "are 8 steps" in finding.message and finding.change.startswith("epochs=")
+    assert "are 8 steps" in finding.message and finding.change.startswith("epochs = ")
     assert "too-few-steps" not in found(net(1), NUMBERS, nn.MSELoss(), epochs=60, rows=1000, batch_size=128)
 
 
@@ -155,7 +155,7 @@ def test_inputs_are_judged_by_what_they_do():
     loss = nn.BCEWithLogitsLoss()
     wide = X * torch.tensor([1.0, 1, 1, 900, 1, 5000, 1, 1])
     finding = found(net(1), BINARY, loss, x=wide)["unscaled-inputs"]
-    assert "2 of 8 columns" in finding.message and finding.effect is not None
+    assert "number 5 of its 8 columns" in finding.message and finding.effect is not None
     bits = (X > 0.8).float()
     assert "unscaled-inputs" not in found(net(1), BINARY, loss, x=bits)
 

@@ -21,6 +21,26 @@ def twice():
 def made(module):
     return torch.optim.SGD(module.parameters(), lr=0.05, momentum=0.9)
 """
+RULE = """
+format: 1
+rules:
+- id: adam-for-us
+  title: Our networks are trained with Adam
+  topic: training_code
+  applies_to: [module]
+  strength: may
+  when: optimizer.name != "Adam"
+  then:
+    finding: {severity: error, code: not-adam, category: optimizer, fix: take Adam}
+  because: 'The optimizer is {optimizer.name}.'
+  why: It is what we know.
+  references:
+    - {cite: Somebody, url: 'https://example.org/x', says: it is so}
+  evidence: folklore
+  examples:
+    - {given: {optimizer.name: SGD}, expect: {finding: not-adam}}
+    - {given: {optimizer.name: Adam}, expect: does not fire}
+"""
 IRIS = ["sklearn:iris", "--target", "target"]
 
 
@@ -69,6 +89,25 @@ def test_what_is_no_training_is_one_clear_line(run, options, told):
     assert code == 2 and told in said.err and "Traceback" not in said.err
     code, said = run("check", "--input-shape", "4", *of("right"), "--loss", "mse")
     assert code == 2 and "--loss needs targets" in said.err
+
+
+def test_a_team_adds_its_own_rules_and_leaves_others_out(run, tmp_path):
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "ours" / "adam.yaml").write_text(RULE)
+    training = ["--loss", "cross-entropy", "--optimizer", "sgd", "--learning-rate", "0.05"]
+    code, said = run("check", *IRIS, *of("right"), *training, "--rules", "ours")
+    assert code == 3 and "error: not-adam\n  The optimizer is SGD." in said.out
+    assert "rule: adam-for-us (advisor rules show adam-for-us)" in said.out
+    code, said = run("check", *IRIS, *of("right"), *training, "--rules", "ours", "--without", "adam-for-us")
+    assert code == 0 and "not-adam" not in said.out
+    (tmp_path / "ours" / "adam.yaml").write_text(RULE.replace("optimizer.name", "optimiser.name"))
+    code, said = run("check", "--input-shape", "4", *of("right"), "--rules", "ours")
+    assert code == 2 and "did you mean 'optimizer.name'?" in said.err
+
+
+def test_the_facts_of_training_code_are_listed(run):
+    code, said = run("rules", "facts", "--module")
+    assert code == 0 and "inputs.mean_max" in said.out and "shift.auc" not in said.out
 
 
 def test_repair_shows_what_each_change_brought(run):

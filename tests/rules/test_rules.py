@@ -8,9 +8,11 @@ import pytest
 import yaml
 
 from advisor.errors import UserError
+from advisor.facts.module_schema import MODULE_FACTS
 from advisor.facts.schema import FACTS
 from advisor.rules import shipped
 from advisor.rules.book import PRIOR_FACTOR, check_rules, judge_rule, load_profile, load_rules, run_examples
+from advisor.rules.rule import MODULE
 
 SPACE = shipped.base_space()
 SHIPPED = shipped.rule_book()
@@ -64,7 +66,75 @@ def test_every_example_of_every_shipped_rule_holds(result):
     assert result.got == result.expected or result.passed, f"{result.file}:{result.line}"
 
 
+def test_every_example_of_the_rules_about_training_code_holds():
+    book, results = shipped.run_all_examples([shipped.folder("rules")])
+    about = {rule.id: rule for rule in book if rule.applies_to == (MODULE,)}
+    mine = [result for result in results if result.rule in about]
+    assert len(about) > 90 and not [result for result in mine if not result.passed]
+    for rule in about.values():
+        assert rule.topic == "training_code" and rule.finding.fix is not None, rule.id
+        expected = {str(example.expect) for example in rule.examples}
+        assert {"does not fire", "cannot be judged"} < expected, rule.id
+        assert len(rule.why) > 60 and rule.because.text[-1] == "." and rule.title[-1] != ".", rule.id
+        numbers = {float(n) for n in re.findall(r"(?<![\w.])\d+\.\d+(?![\w.])", rule.when.text)}
+        assert not numbers, f"{rule.id}: thresholds are limits"
+
+
+MODULE_RULE = """\
+format: 1
+rules:
+- id: adam-for-us
+  title: Our networks are trained with Adam
+  topic: training_code
+  applies_to: [module]
+  strength: may
+  when: optimizer.name != "Adam"
+  then:
+    finding: {severity: warning, code: not-adam, category: optimizer, fix: take Adam, where: '= frozen.names'}
+  because: 'The optimizer is {optimizer.name}.'
+  why: It is what we know.
+  references:
+    - {cite: Somebody, url: 'https://example.org/x', says: it is so}
+  evidence: folklore
+  examples:
+    - {given: {optimizer.name: SGD}, expect: {finding: not-adam}}
+    - {given: {optimizer.name: Adam}, expect: does not fire}
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ("optimizer.name !=", "optimiser.name !=", "8: when: unknown name 'optimiser.name' (did you mean 'opt"),
+        ("when: opt", "when: rows > 3 and opt", "8: when: unknown name 'rows'"),
+        ("[module]", "[module, table]", "6: applies_to: a rule about a module is about nothing else"),
+        ("    finding:", "    default: {width: 64}\n    finding:", "9: then: a rule about a module has a finding"),
+        ("severity: warning", "severity: info", "10: then.finding.severity: 'info' is not one of error, warning"),
+        ("category: optimizer", "category: optimiser", "10: then.finding.category: 'optimiser' is not one of"),
+        ("fix: take Adam, ", "", "10: then.finding: fix: missing"),
+        ("fix: take", "fix: 'take {rate}', effect: no_decay, change:", "10: then.finding.fix: unknown name 'rate'"),
+        ("where: '= frozen.names'", "effect: decay", "10: then.finding.effect: 'decay' is not one of"),
+        ("where: ", "columns: ", "10: then.finding.columns: unknown field"),
+        ("'= frozen.names'", "'= frozen.count'", "10: then.finding.where: gives a number, not a list"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_a_rule_about_training_code_is_one_line(old, new, line, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("p.yaml").write_text(MODULE_RULE)
+    assert shipped.check_rule_folders(["p.yaml"]).complaints == ()
+    Path("p.yaml").write_text(MODULE_RULE.replace(old, new, 1))
+    (complaint,) = shipped.check_rule_folders(["p.yaml"]).complaints
+    assert complaint.startswith(f"p.yaml:{line}")
+
+
+def test_rules_about_training_code_advise_nothing_about_data(tmp_path):
+    (tmp_path / "p.yaml").write_text(MODULE_RULE)
+    assert "adam-for-us" in {rule.id for rule in shipped.rule_book([tmp_path], kind=MODULE)}
+    assert not {rule.id for rule in shipped.rule_book([tmp_path])} & {"adam-for-us", "frozen-layers"}
+
+
 def test_the_typical_profile_has_every_fact():
+    assert list(shipped.typical_facts(MODULE)) == list(MODULE_FACTS)
     assert list(TYPICAL) == list(FACTS)
     for name, spec in FACTS.items():
         assert TYPICAL[name] is not None or spec.nullable, name
@@ -491,7 +561,7 @@ def test_every_example_in_the_documentation_is_a_rule_whose_examples_hold(tmp_pa
         path.write_text(block)
         result = shipped.check_rule_folders([path])
         assert result.complaints == ()
-        for item in run_examples(result.rules, SPACE, TYPICAL):
+        for item in shipped.run_all_examples([path])[1]:
             assert item.passed, item
 
 

@@ -76,8 +76,8 @@ def _registration(case: Case) -> Mapping[str, Any]:
     learning = [s for s in strangers if s.learns]
     fresh = False
     if learning:
-        again = {s.identity for s in trace(case.module, *case.inputs, training=case.training).strangers}
-        fresh = not any(s.identity in again for s in learning)
+        again = trace(case.module, *case.inputs, training=case.training).strangers
+        fresh = not any(one.weight is other.weight for one in learning for other in again)
     told = learning or list(strangers)
     return {
         "strangers.learning": len(learning),
