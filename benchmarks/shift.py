@@ -27,7 +27,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
 from advisor.data.tables.table import load_table
-from advisor.facts.shift import measure_shift
+from advisor.facts.shift.shift import measure_shift
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "shift.jsonl"

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from advisor.data.signals.arrays import check_kind
+from advisor.data.signals.arrays.named_arrays import check_kind
 from advisor.data.signals.signals import SignalSchema, SignalSet, read_signals, signal_kind
-from advisor.data.tables.reading import FileForm, read_source
+from advisor.data.sources.reading import FileForm, read_source
 from advisor.data.tables.table import Table, TableSchema, encode_new, with_names
 from advisor.dataset import Features, Signals
 from advisor.errors import FormChange, UserError

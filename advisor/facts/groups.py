@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from advisor.data.tables.columns import ASKED, CODE_NAME, ranked
+from advisor.data.columns.column import ASKED, CODE_NAME, ranked
 from advisor.data.tables.table import MAX_LEVELS, Table, level_codes
 
 Pair = tuple[NDArray[np.int64], NDArray[np.int64]]

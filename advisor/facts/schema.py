@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
-from advisor.facts.signal_schema import SIGNAL_FACTS
+from advisor.facts.specs.signals import SIGNAL_FACTS
 from advisor.kinds import CLASSIFICATIONS
 from advisor.notebook import html_table
 

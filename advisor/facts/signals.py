@@ -31,8 +31,8 @@ from advisor.facts.probes import (
     thinned,
 )
 from advisor.facts.schema import FACTS, MIN_SIDE, Facts
-from advisor.facts.shift import compare_rows
-from advisor.facts.signal_schema import SIGNAL_FACTS
+from advisor.facts.shift.shift import compare_rows
+from advisor.facts.specs.signals import SIGNAL_FACTS
 from advisor.facts.table import finite, hardware_facts, marked_facts, target_facts, target_shape
 from advisor.kinds import Kind
 from advisor.tasks import RowTarget, task_of

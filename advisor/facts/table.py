@@ -20,15 +20,15 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from advisor.data.tables.columns import ranked, tally
-from advisor.data.tables.reading import available_memory, total_memory
+from advisor.data.columns.column import ranked, tally
+from advisor.data.sources.reading import available_memory, total_memory
 from advisor.data.tables.spellings import repeated_spellings
 from advisor.data.tables.table import MAX_LEVELS, Column, ColumnType, Table, encoded_names
 from advisor.data.tables.target import LONELY
 from advisor.errors import UserError, did_you_mean
 from advisor.facts.groups import measure_groups
 from advisor.facts.schema import CORRELATED, FACTS, HEAVY_SKEW, HIGH_CARDINALITY, Facts
-from advisor.facts.shift import measure_shift
+from advisor.facts.shift.shift import measure_shift
 from advisor.facts.time_trend import held_to_none
 from advisor.facts.traps import RowHashes, hash_rows, measure_traps
 from advisor.machine import without_cuda

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from advisor.data.tables.columns import Column, ranked
+from advisor.data.columns.column import Column, ranked
 from advisor.data.tables.table import Table, column_arrays, encode
 from advisor.facts.duplicates import disagreement, few_twins
 from advisor.facts.probes import ProbeTarget, has_skill

@@ -17,7 +17,7 @@ from PIL import Image
 
 from advisor.data import isolation
 from advisor.data.signals import image_decoding
-from advisor.data.tables.reading import read_source
+from advisor.data.sources.reading import read_source
 from advisor.errors import UserError
 
 ROWS = 60
@@ -210,7 +210,7 @@ def test_an_image_that_ends_its_reader_is_one_of_many(tmp_path, monkeypatch):
 def test_where_no_worker_can_be_started_this_process_reads(tmp_path):
     book(tmp_path / "x.xlsx")
     program = (
-        "import sys; sys.executable = '/bin/false'; from advisor.data.tables.reading import read_source; "
+        "import sys; sys.executable = '/bin/false'; from advisor.data.sources.reading import read_source; "
         "print(read_source(sys.argv[1]).frame.height)"
     )
     run = subprocess.run(

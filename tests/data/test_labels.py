@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import advisor
-from advisor.data.tables.columns import infer
+from advisor.data.columns.column import infer
 from advisor.data.tables.table import encode, load_table, read_frame
 
 ROWS = 120

@@ -21,8 +21,9 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from advisor.cli.main import _run
-from advisor.data.tables import columns, reading
-from advisor.data.tables.reading import FileForm
+from advisor.data.columns import column as columns
+from advisor.data.sources import reading
+from advisor.data.sources.reading import FileForm
 from advisor.data.tables.table import TableSchema, encode, load_table, read_frame
 from advisor.dataset import MISSING, UNSEEN
 from advisor.errors import UserError

@@ -14,7 +14,7 @@ import advisor
 from advisor.data.tables.table import load_table
 from advisor.errors import UserError
 from advisor.facts.schema import FACTS
-from advisor.facts.shift import likeness_to_test
+from advisor.facts.shift.shift import likeness_to_test
 from advisor.rules.shipped import base_space
 from advisor.runs.advice import AdviceOptions
 from advisor.workflows.recommend import get_advice

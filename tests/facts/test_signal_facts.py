@@ -17,8 +17,8 @@ from advisor.data.tables.table import load_table
 from advisor.facts import signals as signal_facts
 from advisor.facts import table as table_facts
 from advisor.facts.schema import FACTS, Facts
-from advisor.facts.signal_schema import SIGNAL_FACTS
 from advisor.facts.signals import measure_signals
+from advisor.facts.specs.signals import SIGNAL_FACTS
 from advisor.runs.advice import AdviceOptions
 from advisor.workflows.recommend import get_advice
 

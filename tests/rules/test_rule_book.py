@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from advisor.cli.main import _run
 from advisor.data.tables.table import load_table
 from advisor.facts.schema import FACTS
-from advisor.facts.signal_schema import SIGNAL_FACTS
+from advisor.facts.specs.signals import SIGNAL_FACTS
 from advisor.facts.table import measure_table
 from advisor.kinds import Kind
 from advisor.rules import shipped

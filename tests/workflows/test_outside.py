@@ -18,7 +18,7 @@ import pytest
 from advisor import console
 from advisor.cli.main import _run
 from advisor.console import printable
-from advisor.data.tables import reading
+from advisor.data.sources import reading
 from advisor.facts import schema as facts
 from advisor.facts import table as measurement
 from advisor.rules.recommendation import FIRST_CHOICES

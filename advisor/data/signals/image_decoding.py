@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from advisor.data import isolation
 from advisor.data.signals.image_worker import ImageHeader
-from advisor.data.tables.reading import available_memory, shown
+from advisor.data.sources.reading import available_memory, shown
 from advisor.errors import UserError
 from advisor.files import cache_folder
 

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
-from advisor.data.signals.arrays import as_images, bits_of_array, square_side
+from advisor.data.columns.column import number_format
+from advisor.data.signals.arrays.named_arrays import as_images, bits_of_array, square_side
 from advisor.data.signals.pixels import BYTE
 from advisor.data.signals.rows import ArrayValues, Found, RawRows, Request
-from advisor.data.tables.columns import number_format
-from advisor.data.tables.reading import shown
+from advisor.data.sources.reading import shown
 from advisor.data.tables.target import finite_numbers
 from advisor.errors import UserError
 

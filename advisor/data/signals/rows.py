@@ -17,7 +17,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from advisor.data.signals.pixels import BYTE
-from advisor.data.tables.reading import FileForm, Source, shown
+from advisor.data.sources.reading import FileForm, Source, shown
 from advisor.errors import UserError
 from advisor.kinds import GridKind
 from advisor.tasks import Task

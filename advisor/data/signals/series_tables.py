@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from advisor.data.columns.column import Column, conform, how_many, infer, number_format, read_as, unreadable
 from advisor.data.signals.rows import (
     ArrayValues,
     Found,
@@ -19,8 +20,7 @@ from advisor.data.signals.rows import (
     without_infinities,
 )
 from advisor.data.signals.ucr_files import Archived, archive_pair, read_archive
-from advisor.data.tables.columns import Column, conform, how_many, infer, number_format, read_as, unreadable
-from advisor.data.tables.reading import available_memory, read_source, shown
+from advisor.data.sources.reading import available_memory, read_source, shown
 from advisor.data.tables.table import read_times
 from advisor.data.tables.target import finite_numbers
 from advisor.errors import UserError, did_you_mean

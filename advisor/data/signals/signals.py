@@ -13,14 +13,15 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from advisor.data.signals import arrays, image_sets, series_tables
-from advisor.data.signals.arrays import check_kind, with_length
+from advisor.data.columns.column import labels, number_format
+from advisor.data.signals import image_sets, series_tables
+from advisor.data.signals.arrays import named_arrays as arrays
+from advisor.data.signals.arrays.named_arrays import check_kind, with_length
 from advisor.data.signals.cleaning import Cleaning
 from advisor.data.signals.image_paths import SUFFIXES
 from advisor.data.signals.rows import ArrayValues, Found, RawRows, Request, TimeSteps, lengths_of, quoted
 from advisor.data.signals.ucr_files import archive_pair
-from advisor.data.tables.columns import labels, number_format
-from advisor.data.tables.reading import MAX_BYTES, FileForm, shown
+from advisor.data.sources.reading import MAX_BYTES, FileForm, shown
 from advisor.data.tables.target import (
     LONELY,
     ClassValues,

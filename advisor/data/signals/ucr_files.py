@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advisor.data.signals.rows import regular
-from advisor.data.tables.reading import FileForm, available_memory, shown, unicode_text
+from advisor.data.sources.reading import FileForm, available_memory, shown, unicode_text
 from advisor.errors import UserError
 
 SUFFIXES = (".ts", ".arff", ".tsv", ".txt")

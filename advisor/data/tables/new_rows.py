@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from advisor.data.tables.columns import (
+from advisor.data.columns.column import (
     CLOCK,
     DURATION,
     MOSTLY,
@@ -29,7 +29,7 @@ from advisor.data.tables.columns import (
     parse_numbers,
     side_name,
 )
-from advisor.data.tables.reading import shown, with_unique_names
+from advisor.data.sources.reading import shown, with_unique_names
 from advisor.data.tables.spellings import replaced, respelled
 from advisor.errors import FormChange, UserError
 

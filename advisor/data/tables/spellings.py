@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import polars as pl
 
-from advisor.data.tables.columns import BOOLEAN_WORDS, tally
+from advisor.data.columns.column import BOOLEAN_WORDS, tally
 
 WORD_LETTERS = 3
 """A word of so many letters in several capitalisations says that capitals mean nothing in its column."""

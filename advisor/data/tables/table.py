@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from advisor.data.tables.columns import (
+from advisor.data.columns.column import (
     MOSTLY,
     TEXTS,
     Column,
@@ -34,8 +34,8 @@ from advisor.data.tables.columns import (
     told_of_unreadable,
     unreadable,
 )
+from advisor.data.sources.reading import MAX_BYTES, FileForm, Source, read_source, shown, with_unique_names
 from advisor.data.tables.new_rows import Usual, known_spelling, read_new, usual
-from advisor.data.tables.reading import MAX_BYTES, FileForm, Source, read_source, shown, with_unique_names
 from advisor.data.tables.spellings import joins_of, replaced, respelled
 from advisor.data.tables.target import (
     LONELY,

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from advisor.data.tables.columns import (
+from advisor.data.columns.column import (
     TEXTS,
     how_many,
     is_mark,
@@ -24,7 +24,7 @@ from advisor.data.tables.columns import (
     tally,
     unreadable,
 )
-from advisor.data.tables.reading import shown
+from advisor.data.sources.reading import shown
 from advisor.errors import UserError, did_you_mean
 from advisor.kinds import TASK_NAMES
 from advisor.tasks import BINARY, MULTICLASS, REGRESSION, Task, task_of

@@ -13,8 +13,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from advisor.data.tables.columns import ranked
-from advisor.data.tables.reading import shown
+from advisor.data.columns.column import ranked
+from advisor.data.sources.reading import shown
 from advisor.errors import UserError
 from advisor.tasks import Task
 

@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from advisor.data.tables.columns import labels
+from advisor.data.columns.column import labels
 from advisor.data.tables.table import MAX_LEVELS, Table, TableSchema, encode, encoded_names
 from advisor.dataset import Features
 from advisor.facts.schema import FEWEST_TIMES, MIN_SIDE, MOST_AT_LAST, OUT_OF_RANGE, PERIOD

@@ -1,7 +1,7 @@
 """What the process that reads Parquet files and spreadsheets does: their readers abort
 it on some damaged files (``apart``).
 
-``python -m advisor.data.tables.table_worker`` is started by ``advisor.data.tables.reading``.
+``python -m advisor.data.sources.table_worker`` is started by ``advisor.data.sources.reading``.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def nested_column(text: str, name: str, kind: str, count: int) -> str:
 
 def read_sheet(order: Mapping[str, Any], out: IO[bytes]) -> dict[str, Any]:
     """Write a sheet of a spreadsheet as CSV, see ``spreadsheets.write_sheet``."""
-    from advisor.data.tables.spreadsheets import write_sheet
+    from advisor.data.sources.spreadsheets import write_sheet
 
     return write_sheet(
         order["path"], order["text"], order["sheet"], order["limit"], out,

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from advisor.data.tables.reading import shown
+from advisor.data.sources.reading import shown
 from advisor.errors import UserError, did_you_mean
 from advisor.tasks import Task
 

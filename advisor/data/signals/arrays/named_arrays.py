@@ -36,7 +36,7 @@ from advisor.data.signals.rows import (
     regular,
     without_infinities,
 )
-from advisor.data.tables.reading import available_memory, shown
+from advisor.data.sources.reading import available_memory, shown
 from advisor.errors import UserError, did_you_mean
 from advisor.kinds import AXES, KINDS, GridKind, Kind
 

@@ -29,8 +29,8 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from advisor.data import isolation
-from advisor.data.tables.table_worker import nested_column
-from advisor.data.tables.text_encoding import NAMES, checked_encoding, decodes, find_encoding
+from advisor.data.sources.table_worker import nested_column
+from advisor.data.sources.text_encoding import NAMES, checked_encoding, decodes, find_encoding
 from advisor.errors import UserError, did_you_mean
 from advisor.errors import shown as shown  # most modules that read data take it from here
 
@@ -77,7 +77,7 @@ _OTHER_FORMATS = {
     },
     b"\x7fELF": "a program",
 }
-_WORKER = "advisor.data.tables.table_worker"
+_WORKER = "advisor.data.sources.table_worker"
 _SPREADSHEETS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
 _ABOVE = 20
 """At most so many lines of a title, a date, a source are looked for above the header."""
