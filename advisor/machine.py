@@ -1,11 +1,14 @@
-"""This process: which programs it runs, so that a worker that differs from the driver is found before the
-first trial; since when it runs; and the signals that ask it to end."""
+"""This process and its machine: which programs it runs, so that a worker that differs from the driver is
+found before the first trial; since when it runs; the signals that ask it to end; the memory that it may
+take."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import platform
+import resource
 import signal
 import termios
 import threading
@@ -142,3 +145,38 @@ def _leave_terminal(number: int) -> None:
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, stream)
             os.close(nowhere)
+
+
+def total_memory() -> int:
+    """Bytes of memory of the machine, or of the container that this process runs in."""
+    return min(_bounds("MemTotal", used=False), default=8 * 10**9)
+
+
+def available_memory() -> int:
+    """Bytes of memory that this process may still take: the machine's, its container's and its own limit."""
+    bounds = _bounds("MemAvailable", used=True)
+    with contextlib.suppress(OSError, ValueError):
+        soft = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if soft != resource.RLIM_INFINITY:
+            bounds.append(
+                soft - resource.getpagesize() * int(Path("/proc/self/statm").read_text().split()[0])
+            )
+    return max(min(bounds, default=8 * 10**9), 0)
+
+
+def _bounds(entry: str, *, used: bool) -> list[int]:
+    """What /proc/meminfo and the control group say, in bytes; less what the group has used already."""
+    bounds = []
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        bounds.append(1024 * int(next(line for line in lines if line.startswith(entry)).split()[1]))
+    group = Path("/sys/fs/cgroup")
+    for limit, taken in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        with contextlib.suppress(OSError, ValueError):  # "max" is no number: no limit
+            bounds.append(
+                int((group / limit).read_text()) - (int((group / taken).read_text()) if used else 0)
+            )
+    return bounds

@@ -28,7 +28,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from advisor.data.columns.column import is_mark
+from advisor.data.columns.cells import is_mark
 from advisor.errors import DataFormWarning, UserError
 from advisor.rules import shipped
 from advisor.rules.provenance import ledger

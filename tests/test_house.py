@@ -14,7 +14,7 @@ import advisor
 from advisor.data.modalities import READ_MODALITIES
 from advisor.dataset import Dataset, Features
 from advisor.evaluation.by_target import JUDGED
-from advisor.facts.table import TARGET_MEASURES
+from advisor.facts.targets import TARGET_MEASURES
 from advisor.kinds import AXES, CLASSIFICATIONS, KINDS, TASK_NAMES
 from advisor.rules import shipped
 from advisor.splits import make_splits

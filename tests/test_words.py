@@ -1,4 +1,5 @@
-"""One word, one meaning: no public class or function has the name of another one in a second module."""
+"""One word, one meaning: no public class or function has the name of another one in a second module. Folders and
+files are small enough to be read."""
 
 import ast
 from collections import defaultdict
@@ -30,3 +31,11 @@ def test_every_folder_says_what_it_knows_and_what_it_must_never_know():
         assert "Knows" in docstring and ("ever know" in docstring or "may know it" in docstring), folder
         files = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
         assert len(files) <= 12, folder
+
+
+def test_a_file_has_at_most_600_lines():
+    """A longer one knows several things: split it by what its parts know."""
+    lines = {
+        str(path.relative_to(PACKAGE)): len(path.read_text().splitlines()) for path in PACKAGE.rglob("*.py")
+    }
+    assert not {name: count for name, count in lines.items() if count > 600}

@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from advisor.data.signals.arrays.named_arrays import check_kind
+from advisor.data.options import FileForm, check_kind
 from advisor.data.signals.signals import SignalSchema, SignalSet, read_signals, signal_kind
-from advisor.data.sources.reading import FileForm, read_source
-from advisor.data.tables.table import Table, TableSchema, encode_new, with_names
+from advisor.data.sources.reading import read_source
+from advisor.data.tables.features import encode_new
+from advisor.data.tables.schema import TableSchema
+from advisor.data.tables.table import Table, with_names
 from advisor.dataset import Features, Signals
 from advisor.errors import FormChange, UserError
 from advisor.kinds import Kind

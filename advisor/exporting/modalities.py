@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from advisor.data.tables.table import TableSchema, encode
+from advisor.data.tables.features import encode
+from advisor.data.tables.schema import TableSchema
 from advisor.dataset import MISSING, UNSEEN, Features, Signals
 from advisor.kinds import Kind
 from advisor.runs.model import Model

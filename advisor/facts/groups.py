@@ -15,8 +15,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from advisor.data.columns.column import ASKED, CODE_NAME, ranked
-from advisor.data.tables.table import MAX_LEVELS, Table, level_codes
+from advisor.data.columns.cells import ranked
+from advisor.data.columns.inference import ASKED, CODE_NAME
+from advisor.data.tables.features import level_codes
+from advisor.data.tables.schema import MAX_LEVELS
+from advisor.data.tables.table import Table
 
 Pair = tuple[NDArray[np.int64], NDArray[np.int64]]
 Cells = Mapping[str, NDArray[np.float64] | pl.Series]

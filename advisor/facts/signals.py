@@ -17,7 +17,9 @@ from advisor.data.signals.rows import ArrayValues, lengths_of
 from advisor.data.signals.signals import SignalSchema, SignalSet
 from advisor.data.tables.target import LONELY
 from advisor.dataset import Dataset, Features, Signals
+from advisor.facts.distributions import finite
 from advisor.facts.duplicates import disagreement
+from advisor.facts.hardware import hardware_facts
 from advisor.facts.probes import (
     answer_of,
     coarse,
@@ -30,10 +32,12 @@ from advisor.facts.probes import (
     skill,
     thinned,
 )
-from advisor.facts.schema import FACTS, MIN_SIDE, Facts
+from advisor.facts.schema import FACTS, Facts
 from advisor.facts.shift.shift import compare_rows
 from advisor.facts.specs.signals import SIGNAL_FACTS
-from advisor.facts.table import finite, hardware_facts, marked_facts, target_facts, target_shape
+from advisor.facts.specs.thresholds import MIN_SIDE
+from advisor.facts.table import marked_facts
+from advisor.facts.targets import target_facts, target_shape
 from advisor.kinds import Kind
 from advisor.tasks import RowTarget, task_of
 

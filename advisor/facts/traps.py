@@ -9,9 +9,12 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
-from advisor.data.columns.column import Column, ranked
-from advisor.data.tables.table import Table, column_arrays, encode
+from advisor.data.columns.cells import ranked, tally
+from advisor.data.columns.column import Column, ColumnType
+from advisor.data.tables.features import column_arrays, encode
+from advisor.data.tables.table import Table
 from advisor.facts.duplicates import disagreement, few_twins
 from advisor.facts.probes import ProbeTarget, has_skill
 from advisor.tasks import task_of
@@ -24,6 +27,10 @@ rows: it takes a second per million."""
 DIGITS = 3
 """Significant digits in which numbers must agree for two rows to be nearly the same."""
 
+LEAK_ROWS, LEAK_BINS = 50, 50
+"""A leak is looked for where a column has so many filled cells; so many numbers are looked at one by one."""
+LEAK_OTHERS = 10
+"""Rows that are all of one class say something where chance would put so many others there."""
 UNUSED = ("identifier", "constant")
 TEXT_ROWS = 5000
 """Whether words tell of the target is measured on at most so many training rows."""
@@ -178,3 +185,73 @@ def _is_nearly_constant(cells: pl.Series) -> bool:
         # not tally: of thousands of columns the sorting takes as long as the counting
         most = int(filled.value_counts(name="rows")["rows"].max())  # type: ignore[arg-type]
     return most / len(filled) >= NEARLY_CONSTANT
+
+
+# ------------------------------------------------------------------------------------------------------ leaks
+
+
+def leaks_target(
+    cells: pl.Series, kind: ColumnType, answer: pl.Series, codes: NDArray[np.int64], table: Table
+) -> bool:
+    """Whether this column alone gives the target away.
+
+    Regression: a numeric column whose ranks correlate over 0.999 with the target's. Classes: knowing the
+    column's value leaves at most 1 % of the mistakes that guessing the largest class makes; of more than
+    LEAK_BINS different numbers, those of one class must also lie side by side. A column of any kind does
+    that is filled, or empty, for one class.
+    codes: of the answer.
+    """
+    missing = cells.null_count()
+    filled, of_classes = len(cells) - missing, task_of(table.schema.task).of_classes
+    if missing and of_classes and kind not in ("identifier", "constant"):
+        both = cells.is_not_null()
+        if any(_of_one_class(answer.filter(side), answer) for side in (both, ~both)):
+            return True
+    if kind in ("identifier", "constant", "text", "datetime") or filled < LEAK_ROWS:
+        return False
+    if not of_classes:
+        if kind != "numeric" or filled < 0.5 * len(cells):
+            return False
+        both = cells.is_not_null()
+        ours, theirs = cells.filter(both).rank().to_numpy(), answer.filter(both).rank().to_numpy()
+        ours, theirs = ours - ours.mean(), theirs - theirs.mean()
+        size = float(np.sqrt((ours**2).sum() * (theirs**2).sum()))
+        return size > 0 and abs(float((ours * theirs).sum())) / size > 0.999
+    values = ranked(cells)
+    distinct = int(values.max()) + (missing > 0)
+    if kind != "numeric" and distinct > len(cells) / 20:
+        return False
+    return _separates(values, codes - 1, ordered=distinct > LEAK_BINS)
+
+
+def _of_one_class(part: pl.Series, answer: pl.Series) -> bool:
+    """Whether these rows are all of one class, but for 1 % of the others that chance would
+    put there, and half of that class."""
+    if len(part) < LEAK_ROWS:
+        return False
+    label, own = tally(part).row(0)
+    whole = int((answer == label).sum())
+    others = len(part) * (1 - whole / len(answer))
+    return others >= LEAK_OTHERS and len(part) - own <= 0.01 * others and 2 * own >= whole
+
+
+def _separates(values: NDArray[np.int64], codes: NDArray[np.int64], *, ordered: bool) -> bool:
+    """Whether each value belongs to one class and, for ordered values, each class to one stretch of them."""
+    # NumPy, not polars' lazy frames: of thousands of columns their set-up takes longer than the counting
+    classes = int(codes.max()) + 1
+    pairs, rows = np.unique(values * classes + codes, return_counts=True)
+    begins = np.flatnonzero(np.diff(pairs // classes, prepend=-1))
+    best = np.maximum.reduceat(
+        rows * classes + pairs % classes, begins
+    )  # of each value; of equal ones the last class
+    largest = int(np.bincount(codes).max())
+    if len(values) - int((best // classes).sum()) > 0.01 * (len(values) - largest):
+        return False
+    if not ordered:
+        return True
+    labels = best % classes
+    shares = np.bincount(labels) / len(labels)
+    changes = int((labels[1:] != labels[:-1]).sum())
+    # Of values in random order this share of the neighbours would differ.
+    chance = len(labels) * float(1 - (shares**2).sum())
+    return changes <= int((shares > 0).sum()) - 1 + 0.02 * chance

@@ -25,7 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advisor.data.modalities import AnyData, AnySchema
-from advisor.data.tables.table import TableSchema, encode
+from advisor.data.tables.features import encode
+from advisor.data.tables.schema import TableSchema
 from advisor.dataset import Dataset, Features, Signals
 from advisor.errors import UserError, did_you_mean
 from advisor.executors.base import Job

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from advisor import __version__
 from advisor.data.modalities import AnySchema, read_new_rows, schema_from_dict
-from advisor.data.sources.reading import FileForm
+from advisor.data.options import FileForm
 from advisor.dataset import Features, Signals
 from advisor.errors import DataFormWarning, FormChange, UserError, made_by_newer
 from advisor.evaluation.conformal import Conformal

@@ -129,7 +129,9 @@ def _load_table(source: Any, target: str | None, options: AdviceOptions) -> Tabl
 
 def _no_target(source: Any, options: AdviceOptions) -> UserError:
     """What to say of a table without a target: its columns, or why it can't be read."""
-    from advisor.data.sources.reading import FileForm, read_source, shown
+    from advisor.data.options import FileForm
+    from advisor.data.sources.reading import read_source
+    from advisor.errors import shown
 
     if isinstance(source, str | Path) and ":" not in str(source) and not Path(source).exists():
         return UserError(f"{source}: there is no such file or run folder")
@@ -148,7 +150,7 @@ def _measure_table(data: Table) -> Facts:
 def _table_again(data: Table, recommendation: Recommendation, options: AdviceOptions) -> Again | None:
     """Without the columns that a finding leaves out, along the time or by the groups that one names; as if
     the user had said so: the run folder keeps it, and reads the same table again."""
-    from advisor.data.columns.column import CODE_NAME
+    from advisor.data.columns.inference import CODE_NAME
 
     later = _helper_column(LATER_CODE, recommendation, options)
     apart = _helper_column(APART_CODE, recommendation, options)

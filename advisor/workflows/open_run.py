@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from advisor.data.signals.image_paths import SUFFIXES
 from advisor.data.signals.ucr_files import archive_pair
-from advisor.data.sources.reading import shown
-from advisor.errors import UserError
+from advisor.errors import UserError, shown
 from advisor.files import read_text, write_text
 from advisor.rules import shipped
 from advisor.rules.recommendation import Recommendation

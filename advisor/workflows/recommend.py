@@ -95,7 +95,7 @@ def with_target(data: Any, target: Any) -> tuple[Any, str | None]:
     its name where it has one (a series), else it is called target. UserError, with what is expected, for
     anything else.
     """
-    from advisor.data.sources.reading import column_name, column_place
+    from advisor.data.sources.frames import column_name, column_place
 
     if (own := column_name(data, target)) is not None:
         return data, own
@@ -271,7 +271,7 @@ def reading_of(options: Mapping[str, Any], data: object = None) -> AdviceOptions
 
 def _with_names(options: Mapping[str, Any], data: object) -> dict[str, Any]:
     """The options with the names of columns in place of what a pandas frame calls them."""
-    from advisor.data.sources.reading import column_name
+    from advisor.data.sources.frames import column_name
 
     named = dict(options)
     for option in ("id_column", "time_column", "group_column", "weight_column"):

@@ -17,7 +17,7 @@ from advisor.documents import UNSET
 from advisor.errors import UserError
 from advisor.evaluation.by_target import baseline_seconds
 from advisor.executors.base import Executor
-from advisor.facts.schema import MIN_SIDE
+from advisor.facts.specs.thresholds import MIN_SIDE
 from advisor.objectives.final_jobs import FINAL_MARGIN, FINALISTS
 from advisor.objectives.networks import refusal
 from advisor.objectives.objective import Objective, RunData, TrialSetup

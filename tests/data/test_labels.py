@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import advisor
-from advisor.data.columns.column import infer
-from advisor.data.tables.table import encode, load_table, read_frame
+from advisor.data.columns.inference import infer
+from advisor.data.tables.features import encode
+from advisor.data.tables.table import load_table, read_frame
 
 ROWS = 120
 

@@ -13,7 +13,9 @@ import pytest
 
 import advisor
 from advisor.cli.main import _run
-from advisor.data.tables.table import TableSchema, encode_new, load_table, read_frame
+from advisor.data.tables.features import encode_new
+from advisor.data.tables.schema import TableSchema
+from advisor.data.tables.table import load_table, read_frame
 from advisor.errors import FormChange, UserError
 
 ROWS = 300

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 import advisor
 from advisor.cli.main import _run
+from advisor.data.tables.features import encode_new
+from advisor.data.tables.schema import TableSchema
 from advisor.data.tables.spellings import joins, respelled
-from advisor.data.tables.table import TableSchema, encode_new, load_table
+from advisor.data.tables.table import load_table
 
 FAST = {"epochs": 2, "validation": "holdout", "batch_size": 64}
 

@@ -21,10 +21,16 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from advisor.cli.main import _run
-from advisor.data.columns import column as columns
-from advisor.data.sources import reading
-from advisor.data.sources.reading import FileForm
-from advisor.data.tables.table import TableSchema, encode, load_table, read_frame
+from advisor.data.columns.cells import BOOLEAN_WORDS
+from advisor.data.columns.column import conform
+from advisor.data.columns.inference import infer, marks_of_missing
+from advisor.data.columns.numbers import SCALED, enough_may_be_numbers, number_forms, parse_numbers
+from advisor.data.options import FileForm
+from advisor.data.sources.csv_files import INFER_ROWS
+from advisor.data.sources.source import unique_names
+from advisor.data.tables.features import encode
+from advisor.data.tables.schema import TableSchema
+from advisor.data.tables.table import load_table, read_frame
 from advisor.dataset import MISSING, UNSEEN
 from advisor.errors import UserError
 from advisor.runs.advice import AdviceOptions
@@ -304,7 +310,7 @@ def test_shapes_of_csv(tmp_path, text, expected):
 
 
 def test_types_that_change_after_the_first_rows(tmp_path):
-    rows = reading.INFER_ROWS + 10
+    rows = INFER_ROWS + 10
     text = "a,y\n" + "".join(f"{n if n < rows - 5 else n + 0.5},{n % 2}\n" for n in range(rows))
     assert read_frame(write(tmp_path / "x.csv", text))["a"][-1] == rows - 0.5
 
@@ -318,8 +324,8 @@ def test_names_become_unique_and_usable():
     names = ["x", "x", "", " x ", "x_2", "ü", "x"]
     frame = pd.DataFrame([[0] * len(names)] * 12, columns=names)
     assert read_frame(frame).columns == ["x", "x_3", "column_3", "x_4", "x_2", "ü", "x_5"]
-    assert reading.unique_names(names)[1] == {"empty_names": 1, "duplicate_names": 3}
-    assert reading.unique_names(["a", "a", "a_2"])[0] == ["a", "a_3", "a_2"]
+    assert unique_names(names)[1] == {"empty_names": 1, "duplicate_names": 3}
+    assert unique_names(["a", "a", "a_2"])[0] == ["a", "a_3", "a_2"]
 
 
 def test_odd_names_work_to_the_end(tmp_path):
@@ -757,7 +763,7 @@ def test_numbers_as_people_write_them(written, numbers):
     values = written * 40
     column = typed(values)
     assert column.type == "numeric"
-    read, notes = columns.conform(pl.Series("x", values), column)
+    read, notes = conform(pl.Series("x", values), column)
     assert read.head(len(written)).to_list() == pytest.approx(numbers) and not notes
 
 
@@ -839,10 +845,10 @@ def test_what_looks_like_numbers_is_told_with_the_cells_that_prevent_it(values, 
 def test_what_no_form_is_tried_on_is_a_number_in_none(text):
     """A text is tried as a number only where it begins as one."""
     cells = pl.Series([text])
-    if columns._enough_may_be_numbers(cells, pl.Series([1]), 1):
+    if enough_may_be_numbers(cells, pl.Series([1]), 1):
         return
-    for form in (*columns.number_forms(cells), "." + columns.SCALED):
-        assert columns.parse_numbers(cells, form).null_count() == 1, form
+    for form in (*number_forms(cells), "." + SCALED):
+        assert parse_numbers(cells, form).null_count() == 1, form
 
 
 @given(
@@ -856,11 +862,9 @@ def test_a_number_is_read_as_it_was_written(number, style):
     negative = style.endswith("-") or style.startswith("(")
     text = style.format(size)
     [form] = [
-        f
-        for f in columns.number_forms(pl.Series([text]))
-        if f.startswith(".") and (f[1:] or "kg" not in text)
+        f for f in number_forms(pl.Series([text])) if f.startswith(".") and (f[1:] or "kg" not in text)
     ][-1:]
-    assert columns.parse_numbers(pl.Series([text]), form)[0] == pytest.approx(-size if negative else size)
+    assert parse_numbers(pl.Series([text]), form)[0] == pytest.approx(-size if negative else size)
 
 
 MINUS = ["-{}", "{}-", "({})", "\u2212{}"]
@@ -884,7 +888,7 @@ def test_a_column_of_numbers_in_one_style_is_read_as_it_was_written(numbers, min
 
     values = [written(number) for number in numbers] * 3
     column = typed(values)
-    read, notes = columns.conform(pl.Series("x", values), column)
+    read, notes = conform(pl.Series("x", values), column)
     assert column.type == "numeric" and not notes
     assert read.to_list() == pytest.approx(numbers * 3)
 
@@ -903,7 +907,7 @@ OTHER_SCALES = [
 @given(st.sampled_from(OTHER_SCALES), st.lists(st.booleans(), min_size=40, max_size=60))
 def test_a_column_that_is_asked_to_be_numeric_reads_one_scale(styles, which):
     values = pl.Series("x", [styles[one].format(n + 11) for n, one in enumerate(which)])
-    read = columns.conform(values, columns.infer(values, values, "numeric"))[0].is_not_null()
+    read = conform(values, infer(values, values, "numeric"))[0].is_not_null()
     assert len({one for one, there in zip(which, read, strict=True) if there}) <= 1
 
 
@@ -925,14 +929,14 @@ def test_what_only_looks_like_a_number_stays_text(values):
 )
 def test_months_without_a_day_are_their_first(values):
     column = typed(values * 40)
-    read, _ = columns.conform(pl.Series("x", values), column)
+    read, _ = conform(pl.Series("x", values), column)
     assert column.type == "datetime" and [str(date.date()) for date in read] == ["2024-01-01", "2023-12-01"]
 
 
-@pytest.mark.parametrize("pair", columns.BOOLEAN_WORDS)
+@pytest.mark.parametrize("pair", BOOLEAN_WORDS)
 def test_yes_and_no_in_several_languages(pair):
     column = typed([pair[0].upper(), f" {pair[1]}"] * 40)
-    read, _ = columns.conform(pl.Series("x", list(pair)), column)
+    read, _ = conform(pl.Series("x", list(pair)), column)
     assert column.type == "boolean" and read.to_list() == [False, True]
 
 
@@ -963,7 +967,7 @@ def test_errors_of_a_spreadsheet_are_missing():
 )
 def test_numbers_that_mark_missing_cells_are_missing(numbers, marks):
     values = [float(number) for number in numbers] * 20
-    assert columns.marks_of_missing(pl.Series(values)) == marks
+    assert marks_of_missing(pl.Series(values)) == marks
     if marks:
         data = plain(len(values)).with_columns(x=pl.Series(values))
         table = load_table(data, "y")

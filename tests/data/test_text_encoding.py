@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 
 import advisor
 from advisor.cli.main import _run
+from advisor.data.options import FileForm
 from advisor.data.signals.ucr_files import read_archive
-from advisor.data.sources.reading import FileForm, read_source
+from advisor.data.sources.reading import read_source
 from advisor.data.sources.text_encoding import CANDIDATES, find_encoding
-from advisor.data.tables.table import TableSchema, load_table, read_frame
+from advisor.data.tables.schema import TableSchema
+from advisor.data.tables.table import load_table, read_frame
 from advisor.errors import UserError
 
 WORDS = {

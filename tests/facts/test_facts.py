@@ -363,9 +363,9 @@ def test_gpus_are_asked_of_nvidia_smi(tmp_path, monkeypatch):
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr("advisor.facts.table.without_cuda", lambda: True)
+    monkeypatch.setattr("advisor.facts.hardware.without_cuda", lambda: True)
     assert measure_table(table()).values["gpu.count"] == 0  # a build for CPUs uses none of them
-    monkeypatch.setattr("advisor.facts.table.without_cuda", lambda: False)
+    monkeypatch.setattr("advisor.facts.hardware.without_cuda", lambda: False)
     measured = measure_table(table()).values
     assert measured["gpu.count"] == 2 and measured["gpu.memory_gb"] == pytest.approx(8.589934592)
     for chosen, count in {"": 0, "-1": 0, "0": 1, "1,0": 2, "0,7,1": 1, "GPU-8932f937": 1}.items():

@@ -16,7 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import advisor
-from advisor.data.tables.table import Column, TableSchema, encode, load_table, read_frame
+from advisor.data.columns.column import Column
+from advisor.data.tables.features import encode
+from advisor.data.tables.schema import TableSchema
+from advisor.data.tables.table import load_table, read_frame
 from advisor.errors import UserError
 from advisor.rules import shipped
 from advisor.runs.model import Model, fit_temperature, load_model, model_files, tempered

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from advisor.data.columns.column import FILLS, NINES, marks_of_missing
+from advisor.data.columns.inference import FILLS, NINES, marks_of_missing
 
 SMALLEST_SPREAD, LARGEST_SPREAD = 1e-3, 1e6
 """Standard deviations of a channel that is read as it is."""

@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 
 from advisor.data import isolation
 from advisor.data.signals.image_worker import ImageHeader
-from advisor.data.sources.reading import available_memory, shown
-from advisor.errors import UserError
+from advisor.errors import UserError, shown
 from advisor.files import cache_folder
+from advisor.machine import available_memory
 
 FEW_FILES = 300
 """Up to so many files are read by one worker: more of them take longer to start than they save."""

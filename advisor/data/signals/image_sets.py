@@ -12,14 +12,15 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from advisor.data.signals.arrays.named_arrays import PARTS
+from advisor.data.signals.arrays.array_names import PARTS
 from advisor.data.signals.image_decoding import FileValues, headers
 from advisor.data.signals.image_paths import SUFFIXES, ImagePaths
 from advisor.data.signals.pixel_tables import named_pixels, read_pixels
 from advisor.data.signals.pixels import BYTE, common_size
 from advisor.data.signals.rows import Found, RawRows, Request, quoted
-from advisor.data.sources.reading import first_rows, read_source, shown
-from advisor.errors import UserError, did_you_mean
+from advisor.data.sources.isolated_files import first_rows
+from advisor.data.sources.reading import read_source
+from advisor.errors import UserError, did_you_mean, shown
 
 HEAD_BYTES, FIRST_ROWS = 1 << 16, 100
 """A table is judged by its beginning: a column of image files has one in its first rows."""

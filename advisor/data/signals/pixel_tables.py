@@ -9,13 +9,13 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
-from advisor.data.columns.column import number_format
-from advisor.data.signals.arrays.named_arrays import as_images, bits_of_array, square_side
+from advisor.data.columns.numbers import number_format
+from advisor.data.signals.arrays.axes import square_side
+from advisor.data.signals.arrays.values import as_images, bits_of_array
 from advisor.data.signals.pixels import BYTE
 from advisor.data.signals.rows import ArrayValues, Found, RawRows, Request
-from advisor.data.sources.reading import shown
 from advisor.data.tables.target import finite_numbers
-from advisor.errors import UserError
+from advisor.errors import UserError, shown
 
 SMALLEST_SIDE = 6
 _NAME = re.compile(r"(pixel|pix|px)[ _.]?\d+|\d+x\d+", re.IGNORECASE)

@@ -16,9 +16,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from advisor.data.options import FileForm
 from advisor.data.signals.pixels import BYTE
-from advisor.data.sources.reading import FileForm, Source, shown
-from advisor.errors import UserError
+from advisor.data.sources.source import Source
+from advisor.errors import UserError, shown
 from advisor.kinds import GridKind
 from advisor.tasks import Task
 

@@ -9,7 +9,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from advisor.data.columns.column import Column, conform, how_many, infer, number_format, read_as, unreadable
+from advisor.data.columns.column import Column, conform, how_many, unreadable
+from advisor.data.columns.inference import infer, read_as
+from advisor.data.columns.numbers import number_format
 from advisor.data.signals.rows import (
     ArrayValues,
     Found,
@@ -20,10 +22,11 @@ from advisor.data.signals.rows import (
     without_infinities,
 )
 from advisor.data.signals.ucr_files import Archived, archive_pair, read_archive
-from advisor.data.sources.reading import available_memory, read_source, shown
-from advisor.data.tables.table import read_times
+from advisor.data.sources.reading import read_source
 from advisor.data.tables.target import finite_numbers
-from advisor.errors import UserError, did_you_mean
+from advisor.data.tables.times import read_times
+from advisor.errors import UserError, did_you_mean, shown
+from advisor.machine import available_memory
 from advisor.tasks import REGRESSION
 
 

@@ -13,15 +13,20 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from advisor.data.columns.column import labels, number_format
-from advisor.data.signals import image_sets, series_tables
-from advisor.data.signals.arrays import named_arrays as arrays
-from advisor.data.signals.arrays.named_arrays import check_kind, with_length
+from advisor.data.columns.cells import labels
+from advisor.data.columns.numbers import number_format
+from advisor.data.options import FileForm, check_kind
+from advisor.data.signals.arrays.array_files import kind_of_file
+from advisor.data.signals.arrays.axes import kind_of_array
+from advisor.data.signals.arrays.named_arrays import as_array, read_arrays, read_digits
+from advisor.data.signals.arrays.values import with_length
 from advisor.data.signals.cleaning import Cleaning
 from advisor.data.signals.image_paths import SUFFIXES
+from advisor.data.signals.image_sets import are_images, read_images
 from advisor.data.signals.rows import ArrayValues, Found, RawRows, Request, TimeSteps, lengths_of, quoted
+from advisor.data.signals.series_tables import read_sequences
 from advisor.data.signals.ucr_files import archive_pair
-from advisor.data.sources.reading import MAX_BYTES, FileForm, shown
+from advisor.data.sources.reading import MAX_BYTES
 from advisor.data.tables.target import (
     LONELY,
     ClassValues,
@@ -35,7 +40,7 @@ from advisor.data.tables.target import (
 )
 from advisor.data.tables.test_rows import check_fraction, check_tested, held_out_rows, row_keys
 from advisor.dataset import Dataset, Signals
-from advisor.errors import UserError
+from advisor.errors import UserError, shown
 from advisor.kinds import GridKind, TaskName
 from advisor.tasks import BINARY, MULTICLASS, RowTarget, Task, task_of
 
@@ -160,8 +165,8 @@ class SignalSet:
 
 
 READERS: Mapping[GridKind, Callable[[object, Request], Found]] = {
-    "image": image_sets.read_images,
-    "sequence": series_tables.read_sequences,
+    "image": read_images,
+    "sequence": read_sequences,
 }
 """Of sources that are no arrays."""
 
@@ -175,23 +180,23 @@ def signal_kind(source: object, target: str | None = None) -> GridKind | None:
     images, else sequences.
     """
     if isinstance(source, np.ndarray):
-        return arrays.kind_of_array(source.shape, source.dtype)
+        return kind_of_array(source.shape, source.dtype)
     if isinstance(source, Mapping):
         main = next(
             (value for name, value in source.items() if str(name).lower().startswith(("x", "im"))), None
         )
-        array = np.array(()) if main is None else arrays.as_array(main, "X", "the data")
-        return arrays.kind_of_array(array.shape, array.dtype)
+        array = np.array(()) if main is None else as_array(main, "X", "the data")
+        return kind_of_array(array.shape, array.dtype)
     if isinstance(source, str | Path):
         path = Path(source)
         suffix = path.suffix.lower()
         if suffix in (".npz", ".npy"):
-            return arrays.kind_of_file(path)
+            return kind_of_file(path)
         if archive_pair(path) is not None:
             return "sequence"
         if suffix in SUFFIXES or path.is_dir():
             return "image"
-    return "image" if image_sets.are_images(source, target) else None
+    return "image" if are_images(source, target) else None
 
 
 def load_signals(
@@ -331,9 +336,9 @@ def _where_channels(found: Found | SignalSchema) -> str:
 
 def _read(source: object, kind: GridKind, request: Request) -> Found:
     if isinstance(source, str) and source == "sklearn:digits":
-        return arrays.read_digits(kind, request)
+        return read_digits(kind, request)
     if _are_arrays(source):
-        return arrays.read_arrays(source, kind, request)
+        return read_arrays(source, kind, request)
     if request.channels is not None and request.like is None:
         raise UserError(
             f"{shown(source, 200)} says itself which its channels are; leave out channels, which is for "

@@ -15,9 +15,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from advisor.data.options import FileForm
 from advisor.data.signals.rows import regular
-from advisor.data.sources.reading import FileForm, available_memory, shown, unicode_text
-from advisor.errors import UserError
+from advisor.data.sources.text_files import unicode_text
+from advisor.errors import UserError, shown
+from advisor.machine import available_memory
 
 SUFFIXES = (".ts", ".arff", ".tsv", ".txt")
 """In the order of what they can say."""

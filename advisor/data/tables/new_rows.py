@@ -13,28 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from advisor.data.columns.column import (
-    CLOCK,
-    DURATION,
-    MOSTLY,
-    TEXTS,
-    Column,
-    beyond,
-    conform,
-    date_forms,
-    is_mark,
-    labels,
-    number_forms,
-    parse_dates,
-    parse_numbers,
-    side_name,
-)
-from advisor.data.sources.reading import shown, with_unique_names
+from advisor.data.columns.cells import MOSTLY, TEXTS, is_mark, labels
+from advisor.data.columns.column import Column, conform, side_name
+from advisor.data.columns.dates import date_forms, parse_dates
+from advisor.data.columns.numbers import CLOCK, DURATION, beyond, number_forms, parse_numbers
+from advisor.data.sources.source import with_unique_names
+from advisor.data.tables.schema import Usual
 from advisor.data.tables.spellings import replaced, respelled
-from advisor.errors import FormChange, UserError
+from advisor.errors import FormChange, UserError, shown
 
 if TYPE_CHECKING:
-    from advisor.data.tables.table import TableSchema
+    from advisor.data.tables.schema import TableSchema
 
 BY_CHANCE = 0.01
 """Cells that are missing or unknown are told where rows like the training rows would have
@@ -52,19 +41,6 @@ PROBED = 500
 """A form is tried on all texts if it reads one of so many."""
 TIMES = ("times of day", "durations")
 PLAIN_KINDS = frozenset({"numbers", "text", "booleans"})
-
-
-@dataclass(frozen=True)
-class Usual:
-    """What the training rows had in a column: as what it was stored, and how many of their cells
-    were missing, how many unreadable, and how many held a category that hardly any other row has,
-    so that new rows will have others."""
-
-    stored: str
-    rows: int
-    missing: int = 0
-    unreadable: int = 0
-    rare: int = 0
 
 
 def stored_as(dtype: pl.DataType) -> str:

@@ -16,7 +16,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import polars as pl
 
-from advisor.data.columns.column import BOOLEAN_WORDS, tally
+from advisor.data.columns.cells import BOOLEAN_WORDS, TEXTS, labels, tally
+from advisor.data.columns.numbers import format_of_numbers
 
 WORD_LETTERS = 3
 """A word of so many letters in several capitalisations says that capitals mean nothing in its column."""
@@ -121,3 +122,37 @@ def _capitals_mean_nothing(spellings: Sequence[str]) -> bool:
             return True
         seen.add(low)
     return False
+
+
+def one_spelling(
+    train: pl.DataFrame, counts: Mapping[str, pl.DataFrame], join: bool | None, notes: dict[str, int]
+) -> tuple[pl.DataFrame, dict[str, dict[str, str]]]:
+    """The training rows with one spelling of each category, and each column's spellings that were joined.
+    counts: tallies of the categories."""
+    found = {name: joined for name, own in counts.items() if (joined := joins_of(own, join))}
+    return joined_cells(train, found, notes), found
+
+
+def class_spellings(cells: pl.Series, join: bool | None) -> dict[str, str]:
+    """The spellings of classes that are read as another one; none where a single class
+    would be left, or cells are numbers."""
+    if cells.dtype not in TEXTS:
+        return {}
+    counts = tally(labels(cells).drop_nulls())
+    if cells.dtype == pl.String and format_of_numbers(counts) is not None:
+        return {}
+    joined = joins_of(counts, join)
+    return joined if counts.height - len(joined) > 1 else {}
+
+
+def joined_cells(
+    frame: pl.DataFrame, spellings: Mapping[str, Mapping[str, str]], notes: dict[str, int]
+) -> pl.DataFrame:
+    """The frame with spellings replaced, and the cells counted."""
+    for name, joined in spellings.items():
+        if joined:
+            notes["joined_cells"] = notes.get("joined_cells", 0) + int(
+                frame[name].cast(pl.String).is_in(list(joined)).sum()
+            )
+            frame = frame.with_columns(replaced(frame[name].cast(pl.String), joined))
+    return frame

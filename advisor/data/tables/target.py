@@ -12,20 +12,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from advisor.data.columns.column import (
-    TEXTS,
-    how_many,
-    is_mark,
-    labels,
-    looks_like_numbers,
-    number_format,
-    parse_numbers,
-    read_as,
-    tally,
-    unreadable,
-)
-from advisor.data.sources.reading import shown
-from advisor.errors import UserError, did_you_mean
+from advisor.data.columns.cells import TEXTS, is_mark, labels, tally
+from advisor.data.columns.column import how_many, unreadable
+from advisor.data.columns.inference import read_as
+from advisor.data.columns.numbers import number_format, parse_numbers
+from advisor.data.columns.told import looks_like_numbers
+from advisor.errors import UserError, did_you_mean, shown
 from advisor.kinds import TASK_NAMES
 from advisor.tasks import BINARY, MULTICLASS, REGRESSION, Task, task_of
 

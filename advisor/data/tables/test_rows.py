@@ -13,9 +13,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from advisor.data.columns.column import ranked
-from advisor.data.sources.reading import shown
-from advisor.errors import UserError
+from advisor.data.columns.cells import ranked
+from advisor.errors import UserError, shown
 from advisor.tasks import Task
 
 KEY_ROWS, KEY_COLUMNS = 200_000, 8

@@ -1,132 +1,298 @@
-"""The facts that images and sequences have and tables have not, and one that says
-whether a table's columns have an order.
-
-Rows of (name, type, unit, meaning, example, "nullable"), as ``facts.FACTS`` takes them; all are None for
-tables, the last one for images and sequences.
+"""What is said of images and sequences, None for tables; and last whether the columns of a table have an
+order, None for images and sequences.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from advisor.facts.specs.spec import FactSpec
 
-_ROWS: tuple[tuple[Any, ...], ...] = (
-    ("image.height", "int", "pixels", "height that all images are resized to", 28),
-    ("image.width", "int", "pixels", "width that all images are resized to", 28),
-    ("image.side", "int", "pixels", "the shorter of height and width", 28),
-    ("image.sizes", "int", "sizes", "distinct sizes of the original images", 1),
-    ("image.mean", "float", "0..1", "mean of the pixels, white being 1", 0.13),
-    ("image.spread", "float", "0..1", "standard deviation of the pixels, white being 1", 0.31),
-    (
-        "image.brightness_shift",
-        "float",
-        "deviations",
-        "mean brightness of the test images minus that of the training images, in standard "
-        "deviations across training images",
-        0.1,
+SIGNAL_FACTS = (
+    FactSpec(
+        name="image.height",
+        type="int",
+        unit="pixels",
+        meaning="height that all images are resized to",
+        nullable=True,
+        example=28,
     ),
-    (
-        "image.contrast_shift",
-        "float",
-        "deviations",
-        "the same for contrast, the standard deviation of an image's pixels",
-        -0.2,
+    FactSpec(
+        name="image.width",
+        type="int",
+        unit="pixels",
+        meaning="width that all images are resized to",
+        nullable=True,
+        example=28,
     ),
-    ("signal.channels", "int", "channels", "channels of an image (1 grey, 3 colour) or of a sequence", 1),
-    ("signal.values", "int", "values", "numbers per row: channels times pixels or points", 784),
-    ("signal.missing_files", "int", "files", "image files left out: damaged, oversized, or not there", 0),
-    ("signal.missing_names", "list", "names", "all of these files", []),
-    ("sequence.length", "int", "points", "length of the longest training sequence", 150),
-    ("sequence.length_min", "int", "points", "length of the shortest training sequence", 150),
-    ("sequence.length_median", "float", "points", "median length of the training sequences", 150.0),
-    ("sequence.unequal", "bool", "", "training sequences differ in length", False),
-    (
-        "sequence.period",
-        "int",
-        "points",
-        "dominant period: the first high peak of the mean autocorrelation, found in one half of the rows "
-        "and there beyond "
-        "chance (1 in 1,000) in the other; None where there is none",
-        24,
+    FactSpec(
+        name="image.side",
+        type="int",
+        unit="pixels",
+        meaning="the shorter of height and width",
+        nullable=True,
+        example=28,
     ),
-    (
-        "sequence.correlation_length",
-        "int",
-        "points",
-        "points until the mean autocorrelation falls below 1/e; the length where it never does",
-        6,
+    FactSpec(
+        name="image.sizes",
+        type="int",
+        unit="sizes",
+        meaning="distinct sizes of the original images",
+        nullable=True,
+        example=1,
     ),
-    (
-        "sequence.scale_informative",
-        "bool",
-        "",
-        "mean and spread of a whole series predict the target, so they must not be normalized away",
-        False,
+    FactSpec(
+        name="image.mean",
+        type="float",
+        unit="0..1",
+        meaning="mean of the pixels, white being 1",
+        nullable=True,
+        example=0.13,
     ),
-    (
-        "sequence.position_gain",
-        "float",
-        "-1..1",
-        "skill of a linear classifier on points at fixed positions minus that of one on patterns anywhere",
-        -0.2,
+    FactSpec(
+        name="image.spread",
+        type="float",
+        unit="0..1",
+        meaning="standard deviation of the pixels, white being 1",
+        nullable=True,
+        example=0.31,
     ),
-    (
-        "sequence.glitches",
-        "int",
-        "points",
-        "single points far beyond all others of their channel; read as missing",
-        0,
+    FactSpec(
+        name="image.brightness_shift",
+        type="float",
+        unit="deviations",
+        meaning=(
+            "mean brightness of the test images minus that of the training images, in standard "
+            "deviations across training images"
+        ),
+        nullable=True,
+        example=0.1,
     ),
-    (
-        "sequence.channels_last",
-        "bool",
-        "",
-        "arrays were read as (rows, points, channels) because they look so, not because --channels said so",
-        False,
+    FactSpec(
+        name="image.contrast_shift",
+        type="float",
+        unit="deviations",
+        meaning="the same for contrast, the standard deviation of an image's pixels",
+        nullable=True,
+        example=-0.2,
     ),
-    (
-        "sequence.uneven_steps",
-        "float",
-        "share",
-        "steps in time between neighbouring points that differ from the median step by more than a tenth of "
-        "it / all steps; 0 where no times are given",
-        0.3,
+    FactSpec(
+        name="signal.channels",
+        type="int",
+        unit="channels",
+        meaning="channels of an image (1 grey, 3 colour) or of a sequence",
+        nullable=True,
+        example=1,
     ),
-    (
-        "sequence.step_low",
-        "float",
-        "median steps",
-        "5th percentile of the steps in time; None without times",
-        0.5,
+    FactSpec(
+        name="signal.values",
+        type="int",
+        unit="values",
+        meaning="numbers per row: channels times pixels or points",
+        nullable=True,
+        example=784,
     ),
-    ("sequence.step_high", "float", "median steps", "95th percentile of the steps in time", 3.0),
-    ("sequence.step_longest", "float", "median steps", "longest step in time", 40.0),
-    (
-        "receptive.needed",
-        "int",
-        "pixels or points",
-        "required receptive field: the extent of the object or of what differs between "
-        "classes; two periods or eight correlation lengths; at most the whole input",
-        20,
+    FactSpec(
+        name="signal.missing_files",
+        type="int",
+        unit="files",
+        meaning="image files left out: damaged, oversized, or not there",
+        nullable=True,
+        example=0,
     ),
-    (
-        "flip.horizontal",
-        "float",
-        "ratio",
-        "skill of a linear classifier on images mirrored left to right / on original ones; "
-        "None without skill",
-        0.3,
+    FactSpec(
+        name="signal.missing_names",
+        type="list",
+        unit="names",
+        meaning="all of these files",
+        nullable=True,
+        example=[],
     ),
-    ("flip.vertical", "float", "ratio", "the same on images turned upside down", 0.2),
-    ("flip.rotated", "float", "ratio", "the same on square images rotated by a quarter", 0.1),
-    ("flip.reversed", "float", "ratio", "the same on sequences reversed in time", 0.4),
-    ("flip.sign", "float", "ratio", "the same on sequences times -1", 0.1),
-    (
-        "columns.order_correlation",
-        "float",
-        "-1..1",
-        "mean absolute correlation of neighbouring numeric columns minus that in random "
-        "order; None below 16 columns",
-        0.05,
+    FactSpec(
+        name="sequence.length",
+        type="int",
+        unit="points",
+        meaning="length of the longest training sequence",
+        nullable=True,
+        example=150,
+    ),
+    FactSpec(
+        name="sequence.length_min",
+        type="int",
+        unit="points",
+        meaning="length of the shortest training sequence",
+        nullable=True,
+        example=150,
+    ),
+    FactSpec(
+        name="sequence.length_median",
+        type="float",
+        unit="points",
+        meaning="median length of the training sequences",
+        nullable=True,
+        example=150.0,
+    ),
+    FactSpec(
+        name="sequence.unequal",
+        type="bool",
+        unit="",
+        meaning="training sequences differ in length",
+        nullable=True,
+        example=False,
+    ),
+    FactSpec(
+        name="sequence.period",
+        type="int",
+        unit="points",
+        meaning=(
+            "dominant period: the first high peak of the mean autocorrelation, found in one half "
+            "of the rows and there beyond chance (1 in 1,000) in the other; None where there is "
+            "none"
+        ),
+        nullable=True,
+        example=24,
+    ),
+    FactSpec(
+        name="sequence.correlation_length",
+        type="int",
+        unit="points",
+        meaning="points until the mean autocorrelation falls below 1/e; the length where it never does",
+        nullable=True,
+        example=6,
+    ),
+    FactSpec(
+        name="sequence.scale_informative",
+        type="bool",
+        unit="",
+        meaning="mean and spread of a whole series predict the target, so they must not be normalized away",
+        nullable=True,
+        example=False,
+    ),
+    FactSpec(
+        name="sequence.position_gain",
+        type="float",
+        unit="-1..1",
+        meaning=(
+            "skill of a linear classifier on points at fixed positions minus that of one on patterns anywhere"
+        ),
+        nullable=True,
+        example=-0.2,
+    ),
+    FactSpec(
+        name="sequence.glitches",
+        type="int",
+        unit="points",
+        meaning="single points far beyond all others of their channel; read as missing",
+        nullable=True,
+        example=0,
+    ),
+    FactSpec(
+        name="sequence.channels_last",
+        type="bool",
+        unit="",
+        meaning=(
+            "arrays were read as (rows, points, channels) because they look so, not because "
+            "--channels said so"
+        ),
+        nullable=True,
+        example=False,
+    ),
+    FactSpec(
+        name="sequence.uneven_steps",
+        type="float",
+        unit="share",
+        meaning=(
+            "steps in time between neighbouring points that differ from the median step by more "
+            "than a tenth of it / all steps; 0 where no times are given"
+        ),
+        nullable=True,
+        example=0.3,
+    ),
+    FactSpec(
+        name="sequence.step_low",
+        type="float",
+        unit="median steps",
+        meaning="5th percentile of the steps in time; None without times",
+        nullable=True,
+        example=0.5,
+    ),
+    FactSpec(
+        name="sequence.step_high",
+        type="float",
+        unit="median steps",
+        meaning="95th percentile of the steps in time",
+        nullable=True,
+        example=3.0,
+    ),
+    FactSpec(
+        name="sequence.step_longest",
+        type="float",
+        unit="median steps",
+        meaning="longest step in time",
+        nullable=True,
+        example=40.0,
+    ),
+    FactSpec(
+        name="receptive.needed",
+        type="int",
+        unit="pixels or points",
+        meaning=(
+            "required receptive field: the extent of the object or of what differs between "
+            "classes; two periods or eight correlation lengths; at most the whole input"
+        ),
+        nullable=True,
+        example=20,
+    ),
+    FactSpec(
+        name="flip.horizontal",
+        type="float",
+        unit="ratio",
+        meaning=(
+            "skill of a linear classifier on images mirrored left to right / on original ones; "
+            "None without skill"
+        ),
+        nullable=True,
+        example=0.3,
+    ),
+    FactSpec(
+        name="flip.vertical",
+        type="float",
+        unit="ratio",
+        meaning="the same on images turned upside down",
+        nullable=True,
+        example=0.2,
+    ),
+    FactSpec(
+        name="flip.rotated",
+        type="float",
+        unit="ratio",
+        meaning="the same on square images rotated by a quarter",
+        nullable=True,
+        example=0.1,
+    ),
+    FactSpec(
+        name="flip.reversed",
+        type="float",
+        unit="ratio",
+        meaning="the same on sequences reversed in time",
+        nullable=True,
+        example=0.4,
+    ),
+    FactSpec(
+        name="flip.sign",
+        type="float",
+        unit="ratio",
+        meaning="the same on sequences times -1",
+        nullable=True,
+        example=0.1,
+    ),
+    FactSpec(
+        name="columns.order_correlation",
+        type="float",
+        unit="-1..1",
+        meaning=(
+            "mean absolute correlation of neighbouring numeric columns minus that in random "
+            "order; None below 16 columns"
+        ),
+        nullable=True,
+        example=0.05,
     ),
 )
-SIGNAL_FACTS = tuple((*row, "nullable") for row in _ROWS)

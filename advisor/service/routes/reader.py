@@ -61,13 +61,13 @@ def _preview(order: Mapping[str, Any], out: IO[bytes]) -> None:
 
 
 def _arrays(path: Path) -> dict[str, Any]:
-    from advisor.data.signals.arrays.named_arrays import kind_of_file
+    from advisor.data.signals.arrays.array_files import kind_of_file
 
     return {"kind": kind_of_file(path), "rows": None, "columns": [], "first": []}
 
 
 def _table(path: Path) -> dict[str, Any]:
-    from advisor.data.columns.column import infer
+    from advisor.data.columns.inference import infer
     from advisor.data.sources.reading import read_source
 
     frame = read_source(path).frame

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from advisor.checks.preflight_result import Preflight
     from advisor.exporting.formats import Exported
     from advisor.exporting.script import Script
-    from advisor.facts.schema import FactSpec
+    from advisor.facts.specs.spec import FactSpec
     from advisor.rules.book import Checked, ExampleResult
     from advisor.rules.rule import Rule
     from advisor.workflows.rule_coverage import Coverage

@@ -1,4 +1,5 @@
 """NumPy arrays -> images or sequences.
 
-Knows which array is what, which axis is which, and ranges of values. Must never know frames of tables, facts or torch.
+Knows which array is what, which axis is which, and ranges of values. Must never know files of images,
+tables, facts or torch.
 """

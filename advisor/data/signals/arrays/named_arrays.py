@@ -1,98 +1,33 @@
-"""NumPy arrays, ``.npz`` and ``.npy`` -> images or sequences: which array is what,
-which axis is which, in which range."""
+"""NumPy arrays, in memory or in files -> rows of images or sequences with their labels and groups."""
 
 from __future__ import annotations
 
-import contextlib
-import math
 import re
-import warnings
-import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from advisor.data.signals.pixels import (
-    BYTE,
-    MOST_CHANNELS,
-    MOST_SIDE,
-    bits_of,
-    brought_to,
-    byte_scale,
-    capped,
-    on_white,
+from advisor.data.signals.arrays.array_files import load_npy, load_npz
+from advisor.data.signals.arrays.array_names import (
+    GROUPS,
+    LABELS,
+    LENGTHS,
+    VALUES,
+    part_in_role,
+    spelled_without_part,
+    stem_of,
 )
-from advisor.data.signals.rows import (
-    ArrayValues,
-    Found,
-    RawRows,
-    Request,
-    padded,
-    regular,
-    without_infinities,
-)
-from advisor.data.sources.reading import available_memory, shown
-from advisor.errors import UserError, did_you_mean
-from advisor.kinds import AXES, KINDS, GridKind, Kind
-
-VALUES = ("x", "images", "image", "data", "series", "sequences")
-LABELS = ("y", "labels", "label", "targets", "target", "classes", "class")
-GROUPS = ("group", "groups")
-LENGTHS = ("length", "lengths")
-PARTS = {
-    "train": "train", "training": "train",
-    "val": "val", "valid": "val", "validation": "val", "dev": "val",
-    "test": "test", "testing": "test",
-}  # fmt: skip
-"""The part of a data set that a word of an array's name (or a folder's name) stands for."""
-SMALLEST_SQUARE = 8
-"""Numbers of shape (rows, side, side) are images from this side on: series have as many
-channels as points by chance only."""
-
-
-@dataclass(frozen=True)
-class ArrayHeader:
-    """What the header of one array says."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-    @property
-    def bytes(self) -> int:
-        return math.prod(self.shape) * self.dtype.itemsize
-
-
-def kind_of_array(shape: Sequence[int], dtype: np.dtype[Any]) -> GridKind:
-    """Images: four dimensions, three of whole numbers of a byte or of a square, two of
-    bytes of a square; else sequences."""
-    pixels = dtype in (np.uint8, np.bool_)
-    if len(shape) == 3:
-        pixels |= shape[1] == shape[2] >= SMALLEST_SQUARE
-    elif len(shape) == 2:
-        pixels &= square_side(shape[1]) >= SMALLEST_SQUARE
-    return "image" if len(shape) == 4 or (pixels and len(shape) > 1) else "sequence"
-
-
-def square_side(count: int) -> int:
-    """Of a square of so many pixels; 0 where they make none."""
-    side = math.isqrt(count)
-    return side if side * side == count else 0
-
-
-def kind_of_file(path: Path) -> GridKind:
-    """The kind of the arrays in a file, from headers alone; "image" where that
-    cannot be told (reading it says why)."""
-    try:
-        headers = _headers(path, shown(path, 200))
-    except UserError:
-        return "image"
-    main = [header for name, header in headers.items() if _role(name, VALUES)] or list(headers.values())
-    return kind_of_array(main[0].shape, main[0].dtype) if main else "image"
+from advisor.data.signals.arrays.axes import points_before_channels
+from advisor.data.signals.arrays.values import as_images, as_sequences, bits_of_array, with_length
+from advisor.data.signals.pixels import BYTE
+from advisor.data.signals.rows import ArrayValues, Found, RawRows, Request, padded, regular
+from advisor.errors import UserError, did_you_mean, shown
+from advisor.kinds import AXES, GridKind
 
 
 def read_arrays(source: object, kind: GridKind, request: Request) -> Found:
@@ -106,9 +41,9 @@ def read_arrays(source: object, kind: GridKind, request: Request) -> Found:
         regular(path, ".npz or .npy", origin)
         name = re.sub(r"_?(train|TRAIN)$", "", path.stem) or path.stem
         arrays = (
-            _loaded_npz(path, origin, request)
+            load_npz(path, origin, request)
             if path.suffix.lower() == ".npz"
-            else _loaded_npy(path, origin, request)
+            else load_npy(path, origin, request)
         )
     elif isinstance(source, np.ndarray):
         arrays = {"X": source}
@@ -214,6 +149,7 @@ class _Arranged:
         target, labels = self._labels()
         first = next(iter(labels.values()), None)
         groups = self._groups()
+        named = next(iter(groups.values()), "")
         lengths = self._by_part(LENGTHS)
         chosen = [part for part in values if part != "test"] or ["test"]
         if (
@@ -245,7 +181,7 @@ class _Arranged:
         return Found(
             self.kind, name, self.origin, target, shape, rows, test,
             classification=texts or (first is not None and _dense_codes(self._labels_of(first))),
-            group_column=_spelled(next(iter(groups.values()))) if rows.groups is not None else None,
+            group_column=spelled_without_part(named) if rows.groups is not None else None,
             channels_last=last,
             bits=bits,
         ).noting(notes)  # fmt: skip
@@ -282,7 +218,7 @@ class _Arranged:
         found: dict[str, str] = {}
         for word in words:
             for name in self.arrays:
-                role = _role(name, (word,))
+                role = part_in_role(name, (word,))
                 if role is not None:
                     found.setdefault(role, name)
         return {part: found[part] for part in ("", "train", "val", "test") if part in found}
@@ -297,7 +233,7 @@ class _Arranged:
         if asked is None:
             labels = self._by_part(LABELS)
         else:
-            stem = _stem(asked)
+            stem = stem_of(asked)
             labels = self._by_part((stem,))
             if not labels:
                 near = did_you_mean(asked, self.arrays)
@@ -310,13 +246,13 @@ class _Arranged:
                 "target; "
                 f"it has {self._names()}"
             )
-        return _spelled(next(iter(labels.values()))), labels
+        return spelled_without_part(next(iter(labels.values()))), labels
 
     def _groups(self) -> dict[str, str]:
         asked = self.request.group_column
         if not self.request.needs_target:
             return {}
-        groups = self._by_part(GROUPS if asked is None else (_stem(asked),))
+        groups = self._by_part(GROUPS if asked is None else (stem_of(asked),))
         if asked is not None and not groups:
             near = did_you_mean(asked, self.arrays)
             raise UserError(
@@ -388,7 +324,8 @@ class _Arranged:
         if flat.dtype == np.float16:
             flat = flat.astype(np.float32)
         return pl.Series(
-            _spelled(name), flat.tolist() if flat.dtype.kind == "U" else np.ascontiguousarray(flat)
+            spelled_without_part(name),
+            flat.tolist() if flat.dtype.kind == "U" else np.ascontiguousarray(flat),
         )
 
     def _common_shape(self, parts: Sequence[RawRows]) -> tuple[int, ...]:
@@ -404,35 +341,6 @@ class _Arranged:
                 f"{self.origin}: training and test sequences have {counts} channels; expected as many"
             )
         return tuple(shapes[0])
-
-
-_GLUED = re.compile(rf"([xy])({'|'.join(PARTS)})|({'|'.join(PARTS)})([xy])", re.IGNORECASE)
-
-
-def _words(name: str) -> list[str]:
-    """The words of an array's name: X and train of x_train, Xtrain and trainX."""
-    if glued := _GLUED.fullmatch(name):
-        return [word for word in glued.groups() if word]
-    return [word for word in name.split("_") if word]
-
-
-def _stem(name: str) -> str:
-    return "_".join(word for word in map(str.lower, _words(name)) if word not in PARTS)
-
-
-def _spelled(name: str) -> str:
-    """An array's name without the word of its part: y of y_train."""
-    kept = [word for word in _words(name) if word.lower() not in PARTS]
-    return "_".join(kept) or name
-
-
-def _role(name: str, words: Sequence[str]) -> str | None:
-    """The part that an array's name gives ("" for none) when the rest of the
-    name is one of the words, else None."""
-    parts = [word for word in map(str.lower, _words(name)) if word in PARTS]
-    if len(parts) > 1 or _stem(name) not in words:
-        return None
-    return PARTS[parts[0]] if parts else ""
 
 
 def _dense_codes(array: NDArray[Any]) -> bool:
@@ -472,260 +380,3 @@ def _appended(columns: Sequence[pl.Series | None]) -> pl.Series | None:
     return pl.concat(
         [column.alias(filled[0].name).to_frame() for column in filled], how="vertical_relaxed"
     ).to_series()
-
-
-# ------------------------------------------------------------------------------------------ images, sequences
-
-
-def with_length(values: NDArray[np.float32], length: int) -> NDArray[np.float32]:
-    """Sequences cut, or filled with NaN at their end, to a length."""
-    if values.shape[2] >= length:
-        return values[:, :, :length]
-    return np.pad(values, ((0, 0), (0, 0), (0, length - values.shape[2])), constant_values=np.nan)
-
-
-def as_sequences(array: NDArray[Any], where: str) -> tuple[NDArray[np.float32], int]:
-    """(n, length) or (n, channels, length) numbers -> float32 (n, channels,
-    length), and how many were infinite."""
-    if array.dtype.kind not in "biuf":
-        raise UserError(f"{where} holds {array.dtype}; expected numbers")
-    if array.ndim not in (2, 3):
-        raise UserError(
-            f"{where} has shape {array.shape}; expected sequences as (rows, channels, length) or (rows, "
-            "length)"
-        )
-    return without_infinities(array[:, None] if array.ndim == 2 else array)
-
-
-def points_before_channels(array: NDArray[Any]) -> bool:
-    """Whether (rows, a, b) numbers are (rows, points, channels), as Keras and tslearn keep them.
-
-    Points are the axis whose order means more: along it neighbours resemble each other, and others less.
-    (rows, channels, points), which PyTorch and the archive have, is what they are but for clear signs.
-    """
-    middle, last = array.shape[1:]
-    if last == 1 or middle == 1:
-        return bool(middle > last)
-    step = -(-array.size // LAYOUT_NUMBERS)
-    some = without_infinities(array[::step])[0].astype(np.float64)
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")  # places without any number, or with one number only
-        # each place's own mean and spread over the rows taken out: neither a channel's unit nor a
-        # shape that all rows share is to decide
-        scaled = np.nan_to_num((some - np.nanmean(some, axis=0)) / np.nanstd(some, axis=0))
-    signs = _order_matters(np.swapaxes(scaled, 1, 2)) - _order_matters(scaled)
-    return bool(signs > (CLEAR_SIGN if middle > last else 2 * CLEAR_SIGN))
-
-
-def _order_matters(scaled: NDArray[np.float64]) -> float:
-    """By how much neighbours along the last axis correlate more than any two of its places do."""
-    places = scaled.shape[2]
-    neighbours = np.mean(scaled[..., 1:] * scaled[..., :-1])
-    pairs = np.mean(scaled.sum(axis=2) ** 2 - (scaled**2).sum(axis=2)) / (places * (places - 1))
-    return float(neighbours - pairs)
-
-
-LAYOUT_NUMBERS = 4_000_000
-"""The order of the axes is judged by at most so many numbers."""
-CLEAR_SIGN = 0.1
-"""The axes are taken for exchanged where the order of the second means so much more;
-twice that where it is not the longer."""
-
-
-def bits_of_array(array: NDArray[Any]) -> int:
-    """Those of the largest pixel, where pixels are whole numbers of more than a byte; else a byte's."""
-    return bits_of(array.max(initial=0)) if array.dtype.kind in "iu" and array.itemsize > 1 else BYTE
-
-
-def as_images(
-    array: NDArray[Any], where: str, like: tuple[int, ...] | None = None, bits: int = BYTE
-) -> NDArray[np.uint8]:
-    """(n, h, w), (n, h, w, c), (n, c, h, w) or, of squares, (n, h * h) -> uint8 (n, c,
-    h, w), at most MOST_SIDE pixels wide.
-
-    Floats in 0..1 or 0..255, booleans, and whole numbers up to 65,535 are read;
-    an alpha channel is laid on white.
-    like: channels and size to be brought to.
-    bits: those that the largest number may have, scaled to a byte.
-    """
-    if array.dtype.kind not in "biuf":
-        raise UserError(f"{where} holds {array.dtype}; expected images as numbers")
-    if array.ndim == 2 and (side := square_side(array.shape[1])):
-        array = array.reshape(len(array), side, side)
-    if array.ndim not in (3, 4):
-        raise UserError(
-            f"{where} has shape {array.shape}; expected images as (rows, height, width[, channels])"
-        )
-    array = array[..., None] if array.ndim == 3 else array
-    axis = _channel_axis(array.shape, where)
-    images = as_bytes(array, where, bits)
-    images = images if axis == 1 else np.moveaxis(images, 3, 1)
-    if images.shape[1] == 4:
-        images = on_white(images)
-    images = np.ascontiguousarray(images)
-    size = capped(images.shape[2], images.shape[3], MOST_SIDE)
-    if like is None:
-        return brought_to(images, (images.shape[1], *size), where)
-    return brought_to(images, like, where)
-
-
-def _channel_axis(shape: Sequence[int], where: str) -> int:
-    """1 or 3: the axis that has few entries, the last one where both have."""
-    last, first = shape[3], shape[1]
-    if last in (1, 3, 4):
-        return 3
-    if first in (1, 3, 4):
-        return 1
-    few = min(first, last)
-    if few > MOST_CHANNELS:
-        raise UserError(
-            f"{where} has shape {tuple(shape)}; expected images as (rows, height, width, channels) or "
-            f"(rows, channels, height, width) with at most {MOST_CHANNELS} channels"
-        )
-    return 3 if last == few else 1
-
-
-def as_bytes(array: NDArray[Any], where: str, bits: int) -> NDArray[np.uint8]:
-    """Pixels of any numeric type as bytes; whole numbers of so many bits."""
-    if array.dtype == np.uint8:
-        return array
-    if array.dtype == np.bool_:
-        return array.astype(np.uint8) * np.uint8(255)
-    low, high = array.min(), array.max()
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise UserError(
-            f"{where} has pixels that are missing or infinite; expected numbers in 0..1 or 0..255"
-        )
-    if array.dtype.kind == "f":
-        if low >= 0 and high <= 255:
-            scale = 255 if high <= 1 else 1
-            return _rounded(array, scale)
-        raise UserError(
-            f"{where} has pixels from {low:g} to {high:g}; expected numbers in 0..1 or 0..255: scale them so"
-        )
-    if low < 0 or high > 65535:
-        raise UserError(f"{where} has pixels from {low} to {high}; expected 0..255, or 0..65535 for 16 bits")
-    return array.astype(np.uint8) if bits == BYTE and high <= 255 else _rounded(array, byte_scale(bits))
-
-
-def _rounded(array: NDArray[Any], scale: float) -> NDArray[np.uint8]:
-    result = np.empty(array.shape, np.uint8)
-    for start in range(0, len(array), 4096):  # a copy of the whole in floats would be eight times as large
-        result[start : start + 4096] = np.rint(np.minimum(array[start : start + 4096] * scale, 255))
-    return result
-
-
-# ------------------------------------------------------------------------------------------------------ files
-
-
-def _loaded_npz(path: Path, text: str, request: Request) -> dict[str, NDArray[Any]]:
-    headers = _headers(path, text)
-    _bounded(headers, text, request)
-    with _damage_named(path, text), np.load(path, allow_pickle=False) as archive:
-        return {name: archive[name] for name in headers}
-
-
-def _loaded_npy(path: Path, text: str, request: Request) -> dict[str, NDArray[Any]]:
-    """The array, those of its other parts beside it (X_test.npy of X_train.npy), and their labels."""
-    files = {"X": path}
-    part = next((word for word in _words(path.stem.lower()) if word in PARTS), None)
-    beside = {file.stem: file for file in sorted(path.parent.glob("*.npy")) if not file.name.startswith(".")}
-    if part is not None and _role(path.stem, VALUES) is not None:
-        files = {
-            stem: file
-            for stem, file in beside.items()
-            if any(_role(stem, words) for words in (VALUES, LABELS, GROUPS))
-        }
-    elif request.needs_target and request.target is None:
-        for stem in (f"{path.stem}_labels", f"{path.stem}_y", *LABELS):
-            match = next(
-                (file for name, file in beside.items() if name.lower() == stem.lower() and file != path), None
-            )
-            if match is not None:
-                files["y"] = match
-                break
-    arrays: dict[str, NDArray[Any]] = {}
-    if request.target is not None and request.target.lower().endswith(".npy"):
-        files = {"X": path}
-        labels = Path(request.target)
-        labels = labels if labels.exists() else path.parent / labels
-        regular(labels, "a .npy file of labels", shown(labels, 200))
-        files[labels.stem] = labels
-    for name, file in files.items():
-        own = shown(file, 200)
-        _bounded(_headers(file, own), own, request)
-        with _damage_named(file, own):
-            arrays[name] = np.load(file, mmap_mode="r", allow_pickle=False)
-    if len(arrays) == 1 and request.needs_target:
-        raise UserError(
-            f"{text} has no labels: name their file as the target, or put {path.stem}_labels.npy or y.npy "
-            "beside it"
-        )
-    return arrays
-
-
-@contextlib.contextmanager
-def _damage_named(path: Path, text: str) -> Iterator[None]:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a header of an old Python, a name twice in the archive
-            yield
-    except UserError:
-        raise
-    except MemoryError as error:
-        raise UserError(f"{text} does not fit into the memory that is free") from error
-    except Exception as error:  # the readers of zip and of array headers raise anything, also TokenError
-        kind = path.suffix.lower()
-        raise UserError(
-            f"{text} is damaged or no {kind} file ({shown(error, 120)}); save or fetch it again"
-        ) from error
-
-
-def _headers(path: Path, text: str) -> dict[str, ArrayHeader]:
-    """Array name -> its header; UserError for objects, which could only be unpickled."""
-    found: dict[str, ArrayHeader] = {}
-    with _damage_named(path, text):
-        if path.suffix.lower() == ".npy":
-            with path.open("rb") as file:
-                found[path.stem] = _header(file)
-        else:
-            with zipfile.ZipFile(path) as archive:
-                for name in archive.namelist():
-                    if name.endswith(".npy"):
-                        with archive.open(name) as member:
-                            found[name.removesuffix(".npy")] = _header(member)
-    for name, header in found.items():
-        if header.dtype.hasobject:
-            raise UserError(
-                f"{text}: '{shown(name)}' holds Python objects, which are never unpickled; save plain "
-                "numbers "
-                "(pad rows of unequal lengths with NaN) and texts with dtype=str"
-            )
-    return found
-
-
-def _header(file: IO[bytes]) -> ArrayHeader:
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(file)
-    return ArrayHeader(tuple(shape), dtype)
-
-
-def _bounded(headers: Mapping[str, ArrayHeader], text: str, request: Request) -> None:
-    total = sum(header.bytes for header in headers.values())
-    limit = min(request.max_bytes, available_memory() // 3)  # as read, in its order of axes, divided
-    if total > limit:
-        raise UserError(
-            f"{text} declares {total:,} bytes of arrays; at most {limit:,} are read (max_bytes, or a third "
-            "of the free memory); "
-            "give image files instead, which are decoded into a file"
-        )
-
-
-def check_kind(kind: str) -> Kind:
-    """The kind, or a UserError that names the nearest one."""
-    if kind not in KINDS:
-        *others, last = KINDS
-        near = did_you_mean(kind, KINDS)
-        raise UserError(f"kind is '{shown(kind)}'{near}; expected {', '.join(others)} or {last}")
-    return kind
