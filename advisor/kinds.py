@@ -7,7 +7,10 @@ Kind = Literal["table", "image", "sequence"]
 GridKind = Literal["image", "sequence"]
 """Those whose rows lie on a grid of points."""
 TaskName = Literal["binary", "multiclass", "regression"]
+ColumnType = Literal["numeric", "categorical", "boolean", "datetime", "text", "identifier", "constant"]
+"""What a column of a table holds."""
 
+COLUMN_TYPES: tuple[ColumnType, ...] = get_args(ColumnType)
 KINDS: tuple[Kind, ...] = get_args(Kind)
 AXES: dict[Kind, int] = {"table": 0, "sequence": 1, "image": 2}
 """Of the grid that a row lies on: none, time, or height and width."""

@@ -26,6 +26,7 @@ from scipy.stats import binom, fisher_exact, ks_2samp
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
+from advisor.data.options import ReadingOptions
 from advisor.data.tables.table import load_table
 from advisor.facts.shift.shift import measure_shift
 
@@ -98,7 +99,7 @@ def table_of(side: np.ndarray, shift: str) -> pl.DataFrame:
 
 def repetition(shift: str, rows: int, seed: int) -> dict:
     old, new = sides(shift, rows, seed)
-    table = load_table(table_of(old, shift), "y", test=table_of(new, shift))
+    table = load_table(table_of(old, shift), "y", ReadingOptions(test=table_of(new, shift)))
     begun = time.monotonic()
     values = measure_shift(table)[0]
     seconds = time.monotonic() - begun
@@ -140,7 +141,7 @@ def planted_table(rows: list[dict]) -> str:
 def natural(folder: Path) -> dict:
     """Whether test.csv looks different from train.csv; the test target is read by nothing here."""
     meta = yaml.safe_load((folder / "meta.yaml").read_text())
-    table = load_table(folder / "train.csv", meta["target"], test=folder / "test.csv")
+    table = load_table(folder / "train.csv", meta["target"], ReadingOptions(test=folder / "test.csv"))
     begun = time.monotonic()
     values = measure_shift(table)[0]
     names = (

@@ -22,6 +22,7 @@ import yaml
 from resumable import go_on
 
 import advisor
+from advisor.data.options import ReadingOptions
 from advisor.data.tables.table import load_table
 from advisor.evaluation.baselines import _linear_inputs, _matrix
 
@@ -58,7 +59,7 @@ def measure(folder: Path, seed: int, dev: bool) -> dict:
         begun = time.monotonic()
         run = advisor.train(source, target, out=Path(out) / "run", **options)
         seconds = time.monotonic() - begun
-    table = load_table(source, target, **options)
+    table = load_table(source, target, ReadingOptions(**options))
     losses = {entry["name"]: entry["loss"] for entry in run.document["test"]["results"]}
     mlp, mlp_seconds = sklearn_mlp(table, seed)
     estimate = run.document["estimate"]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from advisor.data.options import FileForm, check_kind
+from advisor.data.options import FileForm
 from advisor.data.signals.signals import SignalSchema, SignalSet, read_signals, signal_kind
 from advisor.data.sources.reading import read_source
 from advisor.data.tables.features import encode_new
@@ -93,10 +93,10 @@ READ_MODALITIES: Mapping[Kind, ReadModality] = {
 """The first that claims a source has it: what is nothing else is a table."""
 
 
-def kind_of(source: object, kind: str | None = None, target: str | None = None) -> Kind:
-    """What the rows of a source are; ``kind``, where it is given, decides. UserError for an unknown kind."""
+def kind_of(source: object, kind: Kind | None = None, target: str | None = None) -> Kind:
+    """What the rows of a source are; ``kind``, where it is given, decides."""
     if kind is not None:
-        return check_kind(kind)
+        return kind
     claims = dict.fromkeys(modality.claims for modality in READ_MODALITIES.values())
     return next(found for claim in claims if (found := claim(source, target)) is not None)
 

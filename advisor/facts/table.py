@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from advisor.data.columns.cells import ranked, tally
-from advisor.data.columns.column import Column, ColumnType
+from advisor.data.columns.column import Column
 from advisor.data.tables.features import encoded_names
 from advisor.data.tables.schema import MAX_LEVELS
 from advisor.data.tables.spellings import repeated_spellings
@@ -35,6 +35,7 @@ from advisor.facts.specs.thresholds import HIGH_CARDINALITY
 from advisor.facts.targets import cut_level, target_facts, target_shape
 from advisor.facts.time_trend import held_to_none
 from advisor.facts.traps import RowHashes, hash_rows, leaks_target, measure_traps
+from advisor.kinds import COLUMN_TYPES
 from advisor.tasks import task_of
 
 SAMPLE_ROWS = 20_000
@@ -116,7 +117,7 @@ def _sampled(table: Table, rows: int, numeric: int, shift: Mapping[str, str]) ->
     """Which facts were measured on a part of the rows or columns, and on how many."""
     total = table.train.height
     sampled = dict(shift)
-    for kind in get_args(ColumnType):
+    for kind in COLUMN_TYPES:
         judged = [column.why for column in table.schema.of_type(kind) if "(judged on" in column.why]
         if judged:
             sampled[f"features.{kind}"] = "types " + judged[0].rpartition("(")[2].rstrip(")")
@@ -166,7 +167,7 @@ def _shape_facts(table: Table) -> dict[str, Any]:
     facts |= marked_facts(
         sorted((column.name, column.missing) for column in schema.columns if column.missing)
     )
-    facts |= {f"features.{kind}": len(schema.of_type(kind)) for kind in get_args(ColumnType)}
+    facts |= {f"features.{kind}": len(schema.of_type(kind)) for kind in COLUMN_TYPES}
     for kind in ("constant", "identifier"):
         facts[f"columns.{kind}"] = sorted(column.name for column in schema.columns if column.type == kind)
     return facts

@@ -12,11 +12,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 from advisor.data.columns.cells import ranked, tally
-from advisor.data.columns.column import Column, ColumnType
+from advisor.data.columns.column import Column
 from advisor.data.tables.features import column_arrays, encode
 from advisor.data.tables.table import Table
 from advisor.facts.duplicates import disagreement, few_twins
 from advisor.facts.probes import ProbeTarget, has_skill
+from advisor.kinds import ColumnType
 from advisor.tasks import task_of
 
 NEARLY_CONSTANT = 0.99

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from advisor.data.options import ReadingOptions
 from advisor.errors import UserError
 from advisor.facts.schema import FACTS, Facts, damage
 from advisor.files import read_text
@@ -31,44 +32,23 @@ if TYPE_CHECKING:
 
 RECOMMENDATION = "recommendation.yaml"
 
-MAX_SEED = 2**31 - 1
-
 
 @dataclass(frozen=True)
-class AdviceOptions:
-    """How to read the data and which rules to apply: the options that all commands share."""
+class AdviceOptions(ReadingOptions):
+    """How to read the data and which rules to apply: the options that all commands share.
 
-    test: Any = None
-    types: Mapping[str, str] = field(default_factory=dict)
-    kind: str | None = None
-    task: str | None = None
-    id_column: str | None = None
-    time_column: str | None = None
-    group_column: str | None = None
-    weight_column: str | None = None
-    channels: str | None = None
-    test_fraction: float = 0.2
-    seed: int = 0
+    rules: further folders of rules. without: ids of rules to leave out.
+    fixed: parameter -> the value that must stand.
+    """
+
     rules: Sequence[str | Path] = ()
     without: Sequence[str] = ()
     fixed: Mapping[str, Any] = field(default_factory=dict)
-    strict: bool = False
-    join_spellings: bool | None = None
-    encoding: str | None = None
-    sheet: str | None = None
 
     def __post_init__(self) -> None:
-        """UserError for what would be misread later; the columns, the task and the
-        fraction are checked with the data."""
-        if not isinstance(self.seed, int) or isinstance(self.seed, bool) or not 0 <= self.seed <= MAX_SEED:
-            raise UserError(f"seed is {self.seed!r}; expected a whole number from 0 to {MAX_SEED:,}")
-        for name in ("id_column", "time_column", "group_column", "weight_column", "encoding", "sheet"):
-            if not isinstance(getattr(self, name), str | None):
-                what = "the name of one column" if name.endswith("_column") else "a name"
-                raise UserError(f"{name} is {getattr(self, name)!r}; expected {what}")
-        for name in ("types", "fixed"):
-            if not isinstance(getattr(self, name), Mapping):
-                raise UserError(f"{name} is {getattr(self, name)!r}; expected NAME: VALUE pairs")
+        super().__post_init__()
+        if not isinstance(self.fixed, Mapping):
+            raise UserError(f"fixed is {self.fixed!r}; expected NAME: VALUE pairs")
         for name in ("rules", "without"):
             given = getattr(self, name)
             if not isinstance(given, list | tuple) or not all(

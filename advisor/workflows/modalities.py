@@ -107,35 +107,17 @@ def _load_table(source: Any, target: str | None, options: AdviceOptions) -> Tabl
 
     if target is None:
         raise _no_target(source, options)
-    if options.channels is not None:
-        raise UserError("--channels is for arrays of sequences: a table has none")
-    return load_table(
-        source,
-        target,
-        test=options.test,
-        types=options.types,
-        task=options.task,  # type: ignore[arg-type]  # checked there, with a message
-        time_column=options.time_column,
-        group_column=options.group_column,
-        weight_column=options.weight_column,
-        test_fraction=options.test_fraction,
-        seed=options.seed,
-        encoding=options.encoding,
-        sheet=options.sheet,
-        strict=options.strict,
-        join_spellings=options.join_spellings,
-    )
+    return load_table(source, target, options)
 
 
 def _no_target(source: Any, options: AdviceOptions) -> UserError:
     """What to say of a table without a target: its columns, or why it can't be read."""
-    from advisor.data.options import FileForm
     from advisor.data.sources.reading import read_source
     from advisor.errors import shown
 
     if isinstance(source, str | Path) and ":" not in str(source) and not Path(source).exists():
         return UserError(f"{source}: there is no such file or run folder")
-    columns = read_source(source, form=FileForm(options.encoding, options.sheet)).frame.columns
+    columns = read_source(source, form=options.form).frame.columns
     some = ", ".join(shown(name, 40) for name in columns[:SHOWN_COLUMNS])
     more = f" and {len(columns) - SHOWN_COLUMNS:,} more" if len(columns) > SHOWN_COLUMNS else ""
     return UserError(f"say which column to predict: --target COLUMN; the columns are {some}{more}")
@@ -209,25 +191,7 @@ def _likeness(data: Table) -> NDArray[np.float64] | None:
 def _load_signals(source: Any, target: str | None, options: AdviceOptions) -> SignalSet:
     from advisor.data.signals.signals import load_signals
 
-    if options.types:
-        raise UserError("--type is for the columns of a table: images and sequences have none")
-    if options.weight_column is not None:
-        raise UserError("--weight-column is for tables: images and sequences count alike")
-    return load_signals(
-        source,
-        target,
-        kind=options.kind,
-        test=options.test,
-        task=options.task,  # type: ignore[arg-type]  # checked there, with a message
-        id_column=options.id_column,
-        time_column=options.time_column,
-        group_column=options.group_column,
-        channels=options.channels,
-        test_fraction=options.test_fraction,
-        seed=options.seed,
-        encoding=options.encoding,
-        sheet=options.sheet,
-    )
+    return load_signals(source, target, options)
 
 
 def _explain_table(data: Dataset, predict: Predict, seed: int, until: float) -> Explanation:

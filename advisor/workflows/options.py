@@ -50,9 +50,9 @@ class SearchOptions:
                 raise UserError(f"{what} must be more than 0 seconds, not {seconds}")
 
 
-class ReadingOptions(TypedDict, total=False):
+class AdviceKeywords(TypedDict, total=False):
     """The keywords of ``measure``, ``recommend``, ``train`` and ``tune`` that say how to read the data and
-    by which rules to advise; the fields of ``advice.Reading``."""
+    by which rules to advise: the fields of ``AdviceOptions``, with columns as a frame has them."""
 
     test: Any
     types: Mapping[Label, str]
@@ -83,13 +83,13 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def takes_reading_options(function: Callable[P, R]) -> Callable[P, R]:
+def takes_advice_keywords(function: Callable[P, R]) -> Callable[P, R]:
     """Show the keywords that ``**options`` stands for in the function's signature."""
     signature = inspect.signature(function)
     own = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
     further = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=DEFAULTS.get(name), annotation=hint)
-        for name, hint in get_type_hints(ReadingOptions).items()
+        for name, hint in get_type_hints(AdviceKeywords).items()
     ]
     function.__signature__ = signature.replace(parameters=[*own, *further])  # type: ignore[attr-defined]
     return function

@@ -20,7 +20,7 @@ from advisor.rules.recommendation import Finding, advise
 from advisor.runs.advice import Advice, AdviceOptions, absolute, check_fingerprint, read_run
 from advisor.runs.folder import RunFolder
 from advisor.workflows.modalities import MODALITY_OF
-from advisor.workflows.options import ReadingOptions, takes_reading_options
+from advisor.workflows.options import AdviceKeywords, takes_advice_keywords
 from advisor.workflows.python.advised import AdvisedRecommendation
 
 if TYPE_CHECKING:
@@ -223,12 +223,12 @@ def repairs(data: AnyData) -> list[Finding]:
     return told
 
 
-@takes_reading_options
-def measure(data: Source, target: Target = None, **options: Unpack[ReadingOptions]) -> Facts:
+@takes_advice_keywords
+def measure(data: Source, target: Target = None, **options: Unpack[AdviceKeywords]) -> Facts:
     """The facts of a data set: a path, ``sklearn:NAME``, ``openml:ID``, a pandas
     or polars frame. Trains nothing.
 
-    options: those of ``Reading`` (test, types, kind, task, id_column, time_column, group_column,
+    options: those of ``AdviceOptions`` (test, types, kind, task, id_column, time_column, group_column,
     weight_column, channels, test_fraction, seed). Raises UserError for whatever the user can fix.
     """
     data, target = with_target(data, target)
@@ -236,13 +236,13 @@ def measure(data: Source, target: Target = None, **options: Unpack[ReadingOption
     return MODALITY_OF[read.schema.kind].measure(read)
 
 
-@takes_reading_options
+@takes_advice_keywords
 def recommend(
-    data: Source, target: Target = None, **options: Unpack[ReadingOptions]
+    data: Source, target: Target = None, **options: Unpack[AdviceKeywords]
 ) -> AdvisedRecommendation:
     """What to use, what to search, and why, in seconds and without training.
 
-    options: those of ``Reading``: test, types, kind, task, id_column, time_column, group_column,
+    options: those of ``AdviceOptions``: test, types, kind, task, id_column, time_column, group_column,
     weight_column, channels, test_fraction, seed; strict (refuse a test table with a column unlike the
     training rows in form); join_spellings (True: read spellings of one category or class as one, False: do
     not; by default where it is certain); rules (further folders of rules), without (ids of rules to leave

@@ -26,7 +26,7 @@ from advisor.runs.remote import mirrored
 from advisor.runs.result import InterruptedReport, RunReport
 from advisor.trackers.base import TrackedResult, TrackedRun
 from advisor.trackers.tracking import Tracking, trackers_of
-from advisor.workflows.options import ReadingOptions, SearchOptions, takes_reading_options
+from advisor.workflows.options import AdviceKeywords, SearchOptions, takes_advice_keywords
 from advisor.workflows.python.run_result import RunResult
 from advisor.workflows.status import begin_request, keep_request, remembered, searched_run, stopping
 
@@ -45,7 +45,7 @@ and while it validates, and which of them train at once is decided by memory. Fo
 the trials an hour, eight hardly more (``benchmarks/gpu_packing.py``)."""
 
 
-@takes_reading_options
+@takes_advice_keywords
 @as_ctrl_c()
 def train(
     data: Source,
@@ -55,7 +55,7 @@ def train(
     out: str | Path | None = None,
     progress: bool = True,
     track: str | Sequence[str] | None = None,
-    **options: Unpack[ReadingOptions],
+    **options: Unpack[AdviceKeywords],
 ) -> RunResult:
     """Train the recommendation alone: a model without a search. ``advisor train`` is this.
 
@@ -112,7 +112,7 @@ def _train_alone(
     return run_end.recommendation_trained(given, begun, live.epoch, time_limit)
 
 
-@takes_reading_options
+@takes_advice_keywords
 @as_ctrl_c()
 def tune(
     data: Source,
@@ -138,7 +138,7 @@ def tune(
     on_phase: Callable[[str], None] | None = None,
     on_note: Callable[[str], None] | None = None,
     begun: float | None = None,
-    **options: Unpack[ReadingOptions],
+    **options: Unpack[AdviceKeywords],
 ) -> RunResult:
     """Search around the recommendation, judge the best few again, leave the winner's model.
 

@@ -16,6 +16,7 @@ from signal_mistakes import bomb, folders, picture
 import advisor
 from advisor.cli.main import _run
 from advisor.data.modalities import kind_of
+from advisor.data.options import ReadingOptions
 from advisor.data.signals import image_decoding
 from advisor.data.signals.signals import load_signals, read_signals
 from advisor.errors import UserError
@@ -56,7 +57,9 @@ def test_parts_of_a_folder(tmp_path):
         data = load_signals(tmp_path / source)
         assert (data.rows, len(data.test), data.test_origin) == (25, 12, "file")
         assert {name.split("/")[-3] for name in data.test_names} == {"test"}
-    given = load_signals(tmp_path / "outer" / "set" / "train", test=tmp_path / "outer" / "set")
+    given = load_signals(
+        tmp_path / "outer" / "set" / "train", None, ReadingOptions(test=tmp_path / "outer" / "set")
+    )
     assert (given.rows, len(given.test)) == (13, 12)
 
 
@@ -65,7 +68,7 @@ def test_numbers_as_class_names_stay_classes_in_order(tmp_path):
         for row in range(4):
             picture(tmp_path / "set" / label / f"{row}.png", seed=10 * int(label) + row)
     assert load_signals(tmp_path / "set").schema.classes == ("1", "2", "10")
-    assert load_signals(tmp_path / "set", task="regression").schema.task == "regression"
+    assert load_signals(tmp_path / "set", None, ReadingOptions(task="regression")).schema.task == "regression"
 
 
 def test_what_is_no_image_is_ignored_and_what_is_damaged_left_out(tmp_path):
@@ -225,7 +228,7 @@ def test_a_table_of_paths(tmp_path):
     read = []
     for name in ("t.csv", "t.parquet"):
         assert kind_of(tmp_path / name) == "image"
-        data = load_signals(tmp_path / name, "y", id_column="id")
+        data = load_signals(tmp_path / name, "y", ReadingOptions(id_column="id"))
         assert (
             data.schema.columns == ("file",)
             and data.notes == {"absent_files": 2}
@@ -238,7 +241,7 @@ def test_a_table_of_paths(tmp_path):
                 == np.asarray(Image.open(root / label / f"{int(name_of_row) % 10}.png"))
             ).all()
     assert read[0] == read[1]
-    grouped = load_signals(tmp_path / "t.csv", "y", group_column="g")
+    grouped = load_signals(tmp_path / "t.csv", "y", ReadingOptions(group_column="g"))
     assert grouped.schema.group_column == "g" and grouped.train.groups is not None
     frame[2:5].drop("y").write_csv(tmp_path / "new.csv")
     new, names = read_signals(tmp_path / "new.csv", data.schema)
@@ -281,7 +284,7 @@ def test_a_name_in_two_folders_is_of_the_one_that_is_called_like_the_table(tmp_p
     assert data.rows + len(data.test) == 24
     frame.write_csv(tmp_path / "labels.csv")
     with pytest.raises(UserError, match=r"lies in .*test_images and in .*train_images"):
-        load_signals(tmp_path / "labels.csv", "label", kind="image")
+        load_signals(tmp_path / "labels.csv", "label", ReadingOptions(kind="image"))
     assert kind_of(tmp_path / "labels.csv") == "table", (
         "an id is no file's name because some folder has a file of that name"
     )
@@ -309,7 +312,7 @@ def test_a_column_for_each_pixel(tmp_path, spell):
     frame.write_parquet(tmp_path / "train.parquet")
     for source in (tmp_path / "train.csv", tmp_path / "train.parquet", frame, frame.to_pandas()):
         assert kind_of(source) == "image" and kind_of(source, "table") == "table"
-        data = load_signals(source, "label", id_column=None)
+        data = load_signals(source, "label", ReadingOptions(id_column=None))
         assert (
             data.schema.shape == (1, 8, 8)
             and data.schema.columns == tuple(names)
@@ -330,14 +333,14 @@ def test_which_tables_are_of_pixels(tmp_path):
     squares = pl.DataFrame({f"f{place}": draw.random(30) for place in range(49)})
     squares = squares.with_columns(y=pl.Series([0, 1] * 15), who=pl.Series(["a", "b", "c"] * 10))
     assert kind_of(squares) == "table"  # nothing but --kind says that they are pixels
-    data = load_signals(squares, "y", kind="image", group_column="who")
+    data = load_signals(squares, "y", ReadingOptions(kind="image", group_column="who"))
     assert data.schema.shape == (1, 7, 7) and data.schema.group_column == "who" and not data.ignored
     for odd in (squares.drop("f0"), squares.with_columns(f3=pl.lit("text"))):
         with pytest.raises(UserError, match="no column for each pixel of a square"):
-            load_signals(odd, "y", kind="image", group_column="who")
+            load_signals(odd, "y", ReadingOptions(kind="image", group_column="who"))
     holes = squares.with_columns(f3=pl.when(pl.col("y") == 1).then(pl.col("f3")))
     with pytest.raises(UserError, match="pixels are missing in column 'f3'"):
-        load_signals(holes, "y", kind="image", group_column="who")
+        load_signals(holes, "y", ReadingOptions(kind="image", group_column="who"))
 
 
 def test_a_frame_of_paths(tmp_path):
@@ -347,7 +350,9 @@ def test_a_frame_of_paths(tmp_path):
     assert kind_of(frame) == kind_of(pd.DataFrame(frame.to_dict(as_series=False))) == "table", (
         "unless images are asked for"
     )
-    assert load_signals(frame, "y", kind="image", task="regression").schema.task == "regression"
+    assert (
+        load_signals(frame, "y", ReadingOptions(kind="image", task="regression")).schema.task == "regression"
+    )
 
 
 def test_cells_are_no_file_names_because_such_files_lie_near(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import advisor
 from advisor.data.columns.inference import infer
+from advisor.data.options import ReadingOptions
 from advisor.data.tables.features import encode
 from advisor.data.tables.table import load_table, read_frame
 
@@ -137,7 +138,7 @@ def test_a_test_table_may_write_the_same_numbers_otherwise(train, test, numbers,
         written(tmp_path, numbers, np.where(on, *cells), f"{name}.csv")
         for name, cells in (("a", train), ("b", test))
     ]
-    table = load_table(tables[0], "y", test=tables[1])
+    table = load_table(tables[0], "y", ReadingOptions(test=tables[1]))
     assert table.test.height == ROWS and table.test["y"].n_unique() == 2
 
 
@@ -183,9 +184,9 @@ def test_a_column_of_names_is_read_as_it_is_written(numbers, tmp_path):
     both = [f"{cell},{'np'[int(on)]}" for cell, on in zip(cells, hit(numbers), strict=True)]
     path = written(tmp_path, numbers, both, column="v,y")
     assert load_table(path, "y").schema.of_type("numeric")[-1].name == "v"
-    schema = load_table(path, "y", types={"v": "categorical"}).schema
+    schema = load_table(path, "y", ReadingOptions(types={"v": "categorical"})).schema
     assert schema.levels["v"] == ("1.1", "1.10", "1.2")
     codes = encode(read_frame(path, schema.names), schema).categorical[:, 0]
     assert np.bincount(codes).tolist() == [40, 40, 40]
-    grouped = load_table(path, "y", group_column="v")
+    grouped = load_table(path, "y", ReadingOptions(group_column="v"))
     assert set(grouped.train["v"]) | set(grouped.test["v"]) == {"1.1", "1.10", "1.2"}

@@ -13,6 +13,7 @@ import pytest
 
 import advisor
 from advisor.cli.main import _run
+from advisor.data.options import ReadingOptions
 from advisor.data.tables.features import encode_new
 from advisor.data.tables.schema import TableSchema
 from advisor.data.tables.table import load_table, read_frame
@@ -128,7 +129,7 @@ def test_what_the_training_rows_have_too_is_nothing_to_tell():
     two = ROWS_READ.head(2).with_columns(holes=pl.lit(None, pl.Float64))
     assert not encode_new(two, SCHEMA)[1], "half of the training cells are missing"
     towns = ROWS_READ.with_columns(city=pl.Series([f"town {n % 280}" for n in range(ROWS)]))
-    schema = load_table(towns, "y", types={"city": "categorical"}).schema
+    schema = load_table(towns, "y", ReadingOptions(types={"city": "categorical"})).schema
     assert not encode_new(towns.with_columns(city=pl.lit("elsewhere")).head(1), schema)[1], (
         "new towns are usual"
     )
@@ -181,7 +182,7 @@ def test_a_test_table_is_read_alike():
         f for f in advisor.recommend(ROWS_READ, "y", test=other).findings if f.code == "format-mismatch"
     )
     assert finding.columns == ("date", "size") and "300 of 300" in finding.message
-    table = load_table(ROWS_READ, "y", test=other)
+    table = load_table(ROWS_READ, "y", ReadingOptions(test=other))
     assert table.test["date"].equals(table.train["date"])
     with pytest.raises(UserError, match="'date'"):
         advisor.recommend(ROWS_READ, "y", test=other, strict=True)

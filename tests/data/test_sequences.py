@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from advisor.data.modalities import kind_of
+from advisor.data.options import ReadingOptions
 from advisor.data.signals.signals import load_signals, read_signals
 from advisor.data.signals.ucr_files import read_archive
 from advisor.errors import UserError
@@ -179,7 +180,12 @@ def test_a_pair_is_found_from_either_file_its_name_or_its_folder(tmp_path):
         prints.add(data.fingerprint)
     assert len(prints) == 1
     assert read_signals(folder / "Waves_TEST.ts", data.schema)[0].values.shape == (30, 2, 6)
-    assert len(load_signals(folder / "Waves_TRAIN.ts", test=folder / "Waves_TRAIN.ts").test) == 24
+    assert (
+        len(
+            load_signals(folder / "Waves_TRAIN.ts", None, ReadingOptions(test=folder / "Waves_TRAIN.ts")).test
+        )
+        == 24
+    )
 
 
 def test_a_file_alone_is_divided(tmp_path):
@@ -243,7 +249,9 @@ def frame(ids=30, points=6, seed=0):
 def test_a_long_table_is_what_a_loop_makes_of_it(seed, tmp_path):
     table, made = frame(seed=seed)
     table.write_csv(tmp_path / "t.csv")
-    data = load_signals(tmp_path / "t.csv", "y", id_column="id", time_column="day", group_column="who")
+    data = load_signals(
+        tmp_path / "t.csv", "y", ReadingOptions(id_column="id", time_column="day", group_column="who")
+    )
     assert data.schema.columns == ("a", "b") and data.schema.group_column == "who"
     for part, names in ((data.train, data.train_names), (data.test, data.test_names)):
         for name, row, code in zip(names, part.features.values, part.target, strict=True):
@@ -262,7 +270,7 @@ def test_rows_of_a_long_table_that_lack_something_are_counted():
     lost = pl.DataFrame({"id": [None, "s1"], "day": ["2024-01-01", None], "a": [1.0, 1.0], "b": [1.0, 1.0]})
     lost = lost.with_columns(who=pl.lit(0), y=pl.Series(["u", "v"]))
     table = pl.concat([table, lost, table.filter(pl.col("id") == "s2")[:1]], how="vertical_relaxed")
-    data = load_signals(table, "y", id_column="id", time_column="day", group_column=None)
+    data = load_signals(table, "y", ReadingOptions(id_column="id", time_column="day", group_column=None))
     assert {name: data.notes[name] for name in ("rows_without_id", "rows_without_time", "repeated_times")} == {
         "rows_without_id": 1, "rows_without_time": 1, "repeated_times": 1,
     }  # fmt: skip
@@ -274,9 +282,9 @@ def test_a_wide_table_has_a_point_per_column():
     values[3, 2] = np.nan
     columns = {f"p{at}": values[:, at] for at in range(7)}
     table = pl.DataFrame(columns | {"name": [f"n{row}" for row in range(40)], "y": ["u", "v"] * 20})
-    data = load_signals(table, "y", kind="sequence")
+    data = load_signals(table, "y", ReadingOptions(kind="sequence"))
     assert data.schema.columns == tuple(columns) and data.schema.shape == (1, 7)
-    named = load_signals(table, "y", kind="sequence", id_column="name")
+    named = load_signals(table, "y", ReadingOptions(kind="sequence", id_column="name"))
     by_name = dict(zip([*named.train_names, *named.test_names],
                        np.concatenate([named.train.features.values, named.test.features.values])[:, 0], strict=True))  # fmt: skip
     assert all(
@@ -311,7 +319,7 @@ def test_words_for_yes_and_no_are_a_channel_and_other_texts_are_named():
     states = ["on" if point % 3 else "off" for point in range(120)]
     frame = pl.DataFrame({"id": ids, "t": np.tile(np.arange(5), 24), "a": np.arange(120) * 0.5, "valve": states,
                           "note": [f"note {point % 7}" for point in range(120)], "y": [row % 2 for row in ids]})  # fmt: skip
-    data = load_signals(frame, "y", id_column="id", time_column="t", kind="sequence")
+    data = load_signals(frame, "y", ReadingOptions(id_column="id", time_column="t", kind="sequence"))
     assert data.schema.columns == ("a", "valve") and data.ignored == ("note",)
     assert [finding.columns for finding in repairs(data) if finding.code == "columns-ignored"] == [("note",)]
     new = frame.filter(pl.col("id") == 0).with_columns(valve=pl.lit("ON"))  # one word alone

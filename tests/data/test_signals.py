@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from signal_mistakes import MISTAKES, folders
 
 from advisor.data.modalities import kind_of
+from advisor.data.options import ReadingOptions
 from advisor.data.signals.signals import SignalSchema, load_signals, read_signals
 from advisor.errors import UserError
 
@@ -22,8 +23,10 @@ def test_a_mistake_is_one_line_that_says_what_to_mend(mistake, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     mistake.prepare(tmp_path)
     before = sorted(tmp_path.rglob("*"))
+    options = dict(mistake.options)
+    target = options.pop("target", None)
     with pytest.raises(UserError) as caught:
-        load_signals(mistake.source, **mistake.options)
+        load_signals(mistake.source, target, ReadingOptions(**options))
     message = str(caught.value)
     assert mistake.says in message and "\n" not in message and len(message) < 600
     assert sorted(tmp_path.rglob("*")) == before
@@ -79,7 +82,7 @@ def test_what_is_held_out_depends_on_content_and_seed_alone(seed, kind):
     assert one.fingerprint == other.fingerprint
     held = [sorted(row.tobytes() for row in data.test.features.values) for data in (one, other)]
     assert held[0] == held[1]
-    reseeded = load_signals({"X": values, "y": labels}, seed=seed + 1)
+    reseeded = load_signals({"X": values, "y": labels}, None, ReadingOptions(seed=seed + 1))
     assert sorted(row.tobytes() for row in reseeded.test.features.values) != held[0]
     assert reseeded.fingerprint == one.fingerprint
 
@@ -118,7 +121,12 @@ def test_validation_rows_join_the_training_rows_and_other_arrays_are_counted(tmp
     data = load_signals(tmp_path / "a.npz", "y_train")
     assert (data.train.features.values == values[:40]).all() and data.notes == {"arrays_ignored": 2}
     assert data.schema.target == "y"
-    assert load_signals(tmp_path / "a.npz", test=tmp_path / "a.npz").test.features.values.shape[0] == 20
+    assert (
+        load_signals(
+            tmp_path / "a.npz", None, ReadingOptions(test=tmp_path / "a.npz")
+        ).test.features.values.shape[0]
+        == 20
+    )
     assert read_signals(tmp_path / "a.npz", data.schema)[0].values.shape == (20, 2, 9)
 
 
@@ -261,25 +269,30 @@ def test_rows_of_the_bytes_of_a_square_are_images():
         and kind_of({"X": squares[:, :63]}) == kind_of({"X": squares * 1.0}) == "sequence"
     )
     assert data.fingerprint == load_signals({"X": squares.reshape(40, 8, 8), "y": labels}).fingerprint
-    assert load_signals({"X": squares * 1.0, "y": labels}, kind="image").schema.shape == (1, 8, 8)
+    assert load_signals(
+        {"X": squares * 1.0, "y": labels}, None, ReadingOptions(kind="image")
+    ).schema.shape == (1, 8, 8)
     assert (read_signals(squares[:5], data.schema)[0].values == squares[:5].reshape(5, 1, 8, 8)).all()
 
 
 def test_noise_stands_as_it_is_said_to_and_the_person_decides():
     values, labels = np.random.default_rng(0).normal(size=(60, 30, 4)), np.arange(60) % 2
     assert load_signals({"X": values, "y": labels}).schema.shape == (30, 4)
-    assert load_signals({"X": values, "y": labels}, channels="last").schema.shape == (4, 30)
+    assert load_signals({"X": values, "y": labels}, None, ReadingOptions(channels="last")).schema.shape == (
+        4,
+        30,
+    )
     turned = {"X": walks().swapaxes(1, 2), "y": np.arange(80) % 2}
-    assert load_signals(turned, channels="first").schema.shape == (40, 3)
+    assert load_signals(turned, None, ReadingOptions(channels="first")).schema.shape == (40, 3)
     tested = load_signals(
-        turned, test={"X": walks(20, seed=1), "y": np.arange(20) % 2}
+        turned, None, ReadingOptions(test={"X": walks(20, seed=1), "y": np.arange(20) % 2})
     )  # the test rows stand otherwise
     assert tested.test.features.values.shape == (20, 3, 40)
 
 
 def test_as_many_channels_as_points_stand_as_in_training():
     values, labels = walks(80, 6, 6), np.arange(80) % 2
-    data = load_signals({"X": values, "y": labels}, channels="last", kind="sequence")
+    data = load_signals({"X": values, "y": labels}, None, ReadingOptions(channels="last", kind="sequence"))
     assert (read_signals(values, data.schema)[0].values == values.swapaxes(1, 2)).all()
 
 
@@ -307,7 +320,9 @@ def test_whole_groups_are_held_out():
     group_of = {row.tobytes(): group for row, group in zip(values, groups, strict=True)}
     sides = [{group_of[row.tobytes()] for row in part.features.values} for part in (data.train, data.test)]
     assert not sides[0] & sides[1] and len(sides[1]) == 3
-    named = load_signals({"X": values, "y": labels, "person": groups}, group_column="person")
+    named = load_signals(
+        {"X": values, "y": labels, "person": groups}, None, ReadingOptions(group_column="person")
+    )
     assert named.schema.group_column == "person" and len(named.test) == 12
 
 
@@ -344,7 +359,7 @@ def test_rows_without_a_target_are_left_out():
 ])  # fmt: skip
 def test_pixels_of_any_type_become_bytes(pixels, expected):
     values = np.broadcast_to(pixels[:, None, None], (20, 3, 4, 1)).copy()
-    data = load_signals({"X": values, "y": np.arange(20) % 2}, kind="image")
+    data = load_signals({"X": values, "y": np.arange(20) % 2}, None, ReadingOptions(kind="image"))
     assert (data.train.features.values[0, 0, :, 0] == expected).all()
 
 
@@ -416,7 +431,9 @@ def test_longer_sequences_are_cut_and_shorter_ones_filled():
     assert (read_signals(longer, schema)[0].values == values).all()
     short = read_signals(values[:, :, :4], schema)[0].values
     assert (short[:, :, :4] == values[:, :, :4]).all() and np.isnan(short[:, :, 4:]).all()
-    data = load_signals({"X": values[:, :, :6], "y": labels}, test={"X": values, "y": labels})
+    data = load_signals(
+        {"X": values[:, :, :6], "y": labels}, None, ReadingOptions(test={"X": values, "y": labels})
+    )
     assert data.schema.size == (6,) and data.notes["cut_sequences"] == 60
 
 
@@ -458,6 +475,6 @@ def test_kinds_are_told_from_headers_and_names(tmp_path):
 
 
 def test_digits_as_images():
-    data = load_signals("sklearn:digits", kind="image")
+    data = load_signals("sklearn:digits", None, ReadingOptions(kind="image"))
     assert data.schema.shape == (1, 8, 8) and len(data.schema.classes) == 10
     assert data.train.features.values.max() == 255 and data.rows + len(data.test) == 1797

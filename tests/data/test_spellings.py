@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import advisor
 from advisor.cli.main import _run
+from advisor.data.options import ReadingOptions
 from advisor.data.tables.features import encode_new
 from advisor.data.tables.schema import TableSchema
 from advisor.data.tables.spellings import joins, respelled
@@ -79,7 +80,7 @@ def test_classes_and_categories_are_joined_told_and_kept_apart_on_demand():
     loaded = load_table(table(), "y")
     assert loaded.schema.classes == ("No", "Yes") and loaded.schema.levels["town"] == ("Paris", "Rome")
     assert set(loaded.test["town"]) == {"Paris", "Rome"}
-    apart = load_table(table(), "y", join_spellings=False)
+    apart = load_table(table(), "y", ReadingOptions(join_spellings=False))
     assert len(apart.schema.classes) == 5 and len(apart.schema.levels["town"]) == 3
     assert "spellings-joined" not in {
         f.code for f in advisor.recommend(table(), "y", join_spellings=False).findings
@@ -91,7 +92,7 @@ def test_a_test_table_of_the_uci_kind_is_scored_and_told():
     test = table(60, 1).with_columns(
         y=pl.when(pl.col("a") > 0).then(pl.lit(" >50K.")).otherwise(pl.lit(" <=50K."))
     )
-    loaded = load_table(train, "y", test=test)
+    loaded = load_table(train, "y", ReadingOptions(test=test))
     assert set(loaded.test["y"]) == {" >50K", " <=50K"}
     (change,) = (change for change in loaded.changes if change.column == "y")
     assert (change.kind, change.cells, change.read) == ("spelling", 60, True)
@@ -100,12 +101,12 @@ def test_a_test_table_of_the_uci_kind_is_scored_and_told():
     )
     assert "y" in finding.columns
     with pytest.raises(advisor.UserError, match=r"no training row has.*--join-spellings"):
-        load_table(train, "y", test=test, join_spellings=False)
+        load_table(train, "y", ReadingOptions(test=test, join_spellings=False))
 
 
 def test_new_rows_are_read_as_the_training_rows_were():
     for join, told in ((None, 1), (False, 1)):
-        schema = load_table(table(), "y", join_spellings=join).schema
+        schema = load_table(table(), "y", ReadingOptions(join_spellings=join)).schema
         schema = TableSchema.from_dict(json.loads(json.dumps(schema.to_dict())))
         features, changes = encode_new(table(40, 2).with_columns(town=pl.lit("PARIS ")), schema)
         assert [change.kind for change in changes] == ["spelling" if join is None else "unseen"] * told

@@ -25,7 +25,7 @@ from advisor.data.columns.cells import BOOLEAN_WORDS
 from advisor.data.columns.column import conform
 from advisor.data.columns.inference import infer, marks_of_missing
 from advisor.data.columns.numbers import SCALED, enough_may_be_numbers, number_forms, parse_numbers
-from advisor.data.options import FileForm
+from advisor.data.options import FileForm, ReadingOptions
 from advisor.data.sources.csv_files import INFER_ROWS
 from advisor.data.sources.source import unique_names
 from advisor.data.tables.features import encode
@@ -53,7 +53,7 @@ def typed(values, **options):
     """The column that these values become beside an ordinary numeric one."""
     rows = len(values)
     data = plain(rows).drop("c").with_columns(x=pl.Series(values, strict=False))
-    return load_table(data, "y", **options).schema.columns[1]
+    return load_table(data, "y", ReadingOptions(**options)).schema.columns[1]
 
 
 def write(path, content):
@@ -115,14 +115,14 @@ def test_a_remark_behind_a_bar_above_the_header(tmp_path):
     data = plain()
     path = write(tmp_path / "adult.test", "|1x3 Cross validator\n" + csv_text(data))
     assert read_frame(path).equals(data)
-    assert load_table(data, "y", test=path).test.height == ROWS and load_table(path, "y").notes == {
-        "lines_above_header": 1
-    }
+    assert load_table(data, "y", ReadingOptions(test=path)).test.height == ROWS and load_table(
+        path, "y"
+    ).notes == {"lines_above_header": 1}
     path.write_text("|1x3 Cross validator\n" + csv_text(data).partition("\n")[2])
     with pytest.raises(
         UserError, match="looks like data: put the header line of the training table above it"
     ):
-        load_table(data, "y", test=path)
+        load_table(data, "y", ReadingOptions(test=path))
     index = write(tmp_path / "index.csv", "|x\n" + "".join(f"{row}|{row / 2}\n" for row in range(20)))
     assert read_frame(index).columns == ["column_1", "x"], "a first column without a name"
 
@@ -150,7 +150,7 @@ def test_the_sheet_of_a_workbook(cover, tmp_path, capfd):
     assert table.told["other-sheets"] == (
         "The sheet 'Data' was read; not read: 'Cover', 'More'. --sheet NAME reads another one."
     )
-    more = load_table(cover, "y", sheet="More")
+    more = load_table(cover, "y", ReadingOptions(sheet="More"))
     assert more.train["a"].min() >= 100 and more.schema.form.sheet == "More"
     assert read_frame(cover, form=more.schema.form)["a"].min() >= 100, (
         "new rows come from the sheet of that name"
@@ -159,7 +159,7 @@ def test_the_sheet_of_a_workbook(cover, tmp_path, capfd):
     with pytest.raises(
         UserError, match=r"no sheet 'Mor' \(did you mean 'More'\?\); its sheets are 'Cover', 'Data', 'More'"
     ):
-        load_table(cover, "y", sheet="Mor")
+        load_table(cover, "y", ReadingOptions(sheet="Mor"))
     with pytest.raises(
         UserError, match=r"no target 'z'.*The sheet 'Data' was read; not read: 'Cover', 'More'"
     ):
@@ -528,7 +528,7 @@ def test_a_file_that_cannot_be_opened_is_named(tmp_path, monkeypatch):
 ])  # fmt: skip
 def test_a_row_that_is_alone_in_its_class_is_left_out_and_told(cells, asked, classes):
     frame = pl.DataFrame({"a": np.arange(40) ** 0.5, "y": cells})
-    table = load_table(frame, "y", task=asked)
+    table = load_table(frame, "y", ReadingOptions(task=asked))
     assert table.schema.classes == classes
     assert table.train.height + table.test.height == sum(str(cell) in classes for cell in cells)
     lonely, missing = (
@@ -609,8 +609,9 @@ def test_bad_requests_end_in_one_line(columns, options, said):
     data = plain().with_columns(
         **{name: pl.Series(v) if v is not None else pl.lit(None) for name, v in columns.items()}
     )
+    options = dict(options)
     with pytest.raises(UserError) as caught:
-        load_table(data, **{"target": "y"} | options)
+        load_table(data, options.pop("target", "y"), ReadingOptions(**options))
     assert said in one_line(caught.value)
 
 
@@ -975,7 +976,9 @@ def test_numbers_that_mark_missing_cells_are_missing(numbers, marks):
         assert table.schema.columns[-1].missing == marks and table.notes["marked_values"] == marked
         assert TableSchema.from_dict(json.loads(json.dumps(table.schema.to_dict()))) == table.schema
         assert np.isnan(encode(data, table.schema).numeric).sum() == marked
-        assert load_table(data, "y", types={"x": "numeric"}).notes == {}, "a person's word counts"
+        assert load_table(data, "y", ReadingOptions(types={"x": "numeric"})).notes == {}, (
+            "a person's word counts"
+        )
 
 
 @pytest.mark.parametrize("form", ["{:,.2f} $", "${:,.2f}", "{} kg"])
@@ -983,7 +986,7 @@ def test_a_target_with_units_is_a_quantity(form):
     """It had thousands of classes, and was refused."""
     data = plain(100).drop("y").with_columns(y=pl.Series([form.format(1000 + n * 1.5) for n in range(100)]))
     test = plain(20, seed=1).drop("y").with_columns(y=pl.Series([form.format(n) for n in range(20)]))
-    table = load_table(data, "y", test=test)
+    table = load_table(data, "y", ReadingOptions(test=test))
     assert table.schema.task == "regression"
     assert sorted(table.dataset("train").target) == [1000 + n * 1.5 for n in range(100)]
     assert list(table.dataset("test").target) == list(range(20))
@@ -1011,7 +1014,7 @@ def test_text_that_is_mostly_numbers_reads_as_numbers_and_counts_the_junk():
 )
 def test_numbers_in_text_have_their_value(values, expected):
     data = plain().with_columns(x=pl.Series(values))
-    table = load_table(data, "y", types={"x": "numeric"})
+    table = load_table(data, "y", ReadingOptions(types={"x": "numeric"}))
     column = encode(data, table.schema).numeric_names.index("x")
     assert encode(data, table.schema).numeric[:, column].tolist() == [expected(n) for n in range(ROWS)]
 
@@ -1030,7 +1033,7 @@ def test_infinite_values_are_missing_and_counted(tmp_path):
 @pytest.mark.parametrize("values", [NUMBERS, WHOLE, UUIDS, SENTENCES, ["yes", "no"] * 20, [None] * ROWS])
 def test_every_type_can_be_asked_for(values, wanted):
     data = plain().with_columns(x=pl.Series(values))
-    table = load_table(data, "y", types={"x": wanted})
+    table = load_table(data, "y", ReadingOptions(types={"x": wanted}))
     assert types_of(table)["x"] == wanted and table.schema.columns[2].why == "asked for"
     assert len(encode(data, table.schema)) == ROWS
 
@@ -1039,7 +1042,10 @@ def test_types_do_not_depend_on_the_order_of_columns_or_on_the_test_rows():
     data = plain().with_columns(x=pl.Series(WHOLE), d=pl.Series(UUIDS))
     assert types_of(load_table(data.select(reversed(data.columns)), "y")) == types_of(load_table(data, "y"))
     test = plain(seed=1).with_columns(x=pl.lit("junk"), d=pl.lit("x"))
-    assert load_table(data, "y", test=test).schema == load_table(data, "y", test=test.head(5)).schema
+    assert (
+        load_table(data, "y", ReadingOptions(test=test)).schema
+        == load_table(data, "y", ReadingOptions(test=test.head(5))).schema
+    )
 
 
 # ------------------------------------------------------------------------------------------------------ tasks
@@ -1070,9 +1076,11 @@ def test_the_task_is_inferred(values, task, classes):
 
 def test_the_task_can_be_asked_for():
     data = plain(400).with_columns(y=pl.Series(WHOLE * 10))
-    assert load_table(data, "y", task="regression").schema.task == "regression"
+    assert load_table(data, "y", ReadingOptions(task="regression")).schema.task == "regression"
     assert load_table(data, "y").dataset("train").target.dtype == np.int64
-    assert load_table(data, "y", task="regression").dataset("train").target.dtype == np.float64
+    assert (
+        load_table(data, "y", ReadingOptions(task="regression")).dataset("train").target.dtype == np.float64
+    )
 
 
 def test_rows_without_a_target_are_left_out_and_counted():
@@ -1090,7 +1098,7 @@ def numbered(rows, **more):
 
 def test_the_hold_out_is_stratified_and_of_the_size_asked_for():
     data = numbered(200).with_columns(y=pl.Series(["a"] * 150 + ["b"] * 45 + ["c"] * 5))
-    table = load_table(data, "y", test_fraction=0.2)
+    table = load_table(data, "y", ReadingOptions(test_fraction=0.2))
     assert dict(table.test["y"].value_counts().rows()) == {"a": 30, "b": 9, "c": 1}
     assert not set(table.train["n"]) & set(table.test["n"])
     assert len(table.train) == 160 and table.test_origin == "held-out"
@@ -1104,16 +1112,16 @@ def test_the_hold_out_follows_the_seed_and_the_content_not_the_order(target):
     again = load_table(shuffled, target)
     assert set(first.test.select("a", "n").rows()) == set(again.test.select("a", "n").rows())
     assert first.fingerprint == again.fingerprint
-    assert set(load_table(data, target, seed=1).test["a"]) != set(first.test["a"])
+    assert set(load_table(data, target, ReadingOptions(seed=1)).test["a"]) != set(first.test["a"])
 
 
 def test_the_hold_out_is_the_same_in_another_process():
     code = (
-        "import sys; from advisor.data.tables.table import load_table; table = load_table('sklearn:wine', "
-        "'target', seed=3);"
+        "from advisor.data.options import ReadingOptions; from advisor.data.tables.table import load_table; "
+        "table = load_table('sklearn:wine', 'target', ReadingOptions(seed=3)); "
         "print(table.fingerprint, sorted(table.test['alcohol'].to_list()))"
     )
-    here = load_table("sklearn:wine", "target", seed=3)
+    here = load_table("sklearn:wine", "target", ReadingOptions(seed=3))
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
@@ -1146,7 +1154,7 @@ def test_the_fingerprint_notices_a_changed_cell():
 
 def test_whole_groups_are_held_out_and_are_no_feature():
     data = numbered(120, g=[f"g{n % 10}" for n in range(120)])
-    table = load_table(data, "y", group_column="g")
+    table = load_table(data, "y", ReadingOptions(group_column="g"))
     assert not set(table.train["g"]) & set(table.test["g"])
     assert len(set(table.test["g"])) == 2 and "g" not in types_of(table)
     groups = table.dataset("train").groups
@@ -1158,14 +1166,18 @@ def test_a_class_found_in_one_group_only_stays_with_the_training_rows():
         y=pl.when(pl.int_range(120) < 12).then(pl.lit("rare")).otherwise("y")
     )
     for seed in range(10):
-        assert load_table(data, "y", group_column="g", seed=seed).schema.classes == ("no", "rare", "yes")
+        assert load_table(data, "y", ReadingOptions(group_column="g", seed=seed)).schema.classes == (
+            "no",
+            "rare",
+            "yes",
+        )
 
 
 def test_the_latest_rows_are_held_out_and_the_time_is_no_column():
     days = [f"{1 + n % 28:02}.{1 + n // 28:02}.2024" for n in range(100)]
     order = np.random.default_rng(0).permutation(100)
     data = numbered(100).with_columns(t=pl.Series([days[n] for n in order]), day=pl.Series(order))
-    table = load_table(data, "y", time_column="t")
+    table = load_table(data, "y", ReadingOptions(time_column="t"))
     assert sorted(table.test["day"]) == list(range(80, 100))
     assert "t" not in types_of(table)
     times = table.dataset("train").times
@@ -1193,7 +1205,7 @@ def timed(**columns):
 )
 def test_the_time_becomes_its_days_and_what_comes_round_in_it_twice(times, parts):
     data = timed(when=times)
-    table = load_table(data, "y", time_column="when")
+    table = load_table(data, "y", ReadingOptions(time_column="when"))
     names = [f"when.{part}" for part in parts]
     features = table.dataset("train").features
     assert features.numeric_names[-len(names) :] == table.schema.time_parts == tuple(names)
@@ -1208,7 +1220,7 @@ def test_the_time_becomes_its_days_and_what_comes_round_in_it_twice(times, parts
 
 def test_a_time_that_is_a_number_is_one_input_and_must_be_there_to_predict():
     data = timed(step=list(range(1000)))
-    schema = load_table(data, "y", time_column="step").schema
+    schema = load_table(data, "y", ReadingOptions(time_column="step")).schema
     assert (
         schema.time_parts == ("step",)
         and TableSchema.from_dict(json.loads(json.dumps(schema.to_dict()))) == schema
@@ -1219,27 +1231,29 @@ def test_a_time_that_is_a_number_is_one_input_and_must_be_there_to_predict():
 
 def test_a_test_table_without_the_time_makes_no_input_of_it():
     data = timed(step=list(range(1000)))
-    schema = load_table(data, "y", time_column="step", test=data.drop("step")).schema
+    schema = load_table(data, "y", ReadingOptions(time_column="step", test=data.drop("step"))).schema
     assert schema.time_column == "step" and schema.time is None and schema.time_parts == ()
     assert "step" not in encode(data, schema).numeric_names
 
 
 def test_a_schema_of_before_the_time_was_an_input_is_read():
-    old = load_table(timed(step=list(range(1000))), "y", time_column="step").schema.to_dict()
+    old = load_table(timed(step=list(range(1000))), "y", ReadingOptions(time_column="step")).schema.to_dict()
     del old["time"], old["time_parts"]
     assert TableSchema.from_dict(old).time_parts == ()
 
 
 def test_rows_of_one_time_are_not_parted():
     data = numbered(100).with_columns(year=pl.Series([2000 + n // 30 for n in range(100)]))
-    table = load_table(data, "y", time_column="year")
+    table = load_table(data, "y", ReadingOptions(time_column="year"))
     assert set(table.test["year"]) == {2003.0} and set(table.train["year"]) == {2000.0, 2001.0, 2002.0}
 
 
 def test_a_class_that_only_the_latest_rows_have_is_counted_and_left_out():
     answers = ["a", "b"] * 45 + ["new", "a"] * 5
     table = load_table(
-        numbered(100).with_columns(y=pl.Series(answers), t=pl.int_range(100)), "y", time_column="t"
+        numbered(100).with_columns(y=pl.Series(answers), t=pl.int_range(100)),
+        "y",
+        ReadingOptions(time_column="t"),
     )
     assert table.notes["test_rows_of_unseen_class"] == 5 and table.schema.classes == ("a", "b")
 
@@ -1247,7 +1261,7 @@ def test_a_class_that_only_the_latest_rows_have_is_counted_and_left_out():
 def test_a_given_test_table_is_read_by_the_schema_of_the_training_rows():
     train = plain().with_columns(x=pl.Series(WHOLE))
     test = plain(12, seed=7).with_columns(c=pl.lit("new"), x=pl.lit("junk"), extra=pl.lit(1))
-    table = load_table(train, "y", test=test)
+    table = load_table(train, "y", ReadingOptions(test=test))
     features = table.dataset("test").features
     assert table.test_origin == "file" and len(table.train) == ROWS and len(table.test) == 12
     assert (features.categorical == UNSEEN).all() and np.isnan(features.numeric[:, 1]).all()
@@ -1475,7 +1489,7 @@ def test_any_text_in_cells_comes_back(tmp_path, rows):
 def test_test_rows_of_a_class_that_no_training_row_has_are_left_out_and_counted():
     train = pl.DataFrame({"a": [0.5, 1, 2, 3] * 10, "y": ["u", "v"] * 20})
     test = pl.DataFrame({"a": range(4), "y": ["u", "w", None, "v"]})
-    table = load_table(train, "y", test=test)
+    table = load_table(train, "y", ReadingOptions(test=test))
     assert table.test["a"].to_list() == [0, 3]
     assert table.notes["test_rows_of_unseen_class"] == 1
     assert table.notes["test_rows_without_target"] == 1
@@ -1506,7 +1520,9 @@ def test_an_error_quotes_the_cells_that_cannot_be_read_and_how_many(role, cells,
     target = "c" if role in ("target", "test") else "y"
     with pytest.raises(UserError, match=re.escape(says)) as caught:
         load_table(
-            data.with_columns(c=pl.int_range(pl.len()) / 7) if role == "test" else data, target, **options
+            data.with_columns(c=pl.int_range(pl.len()) / 7) if role == "test" else data,
+            target,
+            ReadingOptions(**options),
         )
     one_line(caught.value)
 
@@ -1515,7 +1531,7 @@ def test_cells_that_are_read_as_missing_are_told():
     data = plain(200).with_columns(
         c=pl.Series([day if row % 3 == 0 else "soon" for row, day in enumerate(DAYS)])
     )
-    told = load_table(data, "y", types={"c": "datetime"}).told["unreadable-cells"]
+    told = load_table(data, "y", ReadingOptions(types={"c": "datetime"})).told["unreadable-cells"]
     assert (
         told
         == "Cells that cannot be read count as missing: in 'c' (datetime) 133 of 200 cells, such as 'soon'."
@@ -1524,17 +1540,17 @@ def test_cells_that_are_read_as_missing_are_told():
 
 def test_weights_are_a_column_that_is_no_feature_and_rows_without_one_are_left_out():
     weights = [0, 1, 3, 2] * (ROWS // 4)
-    table = load_table(plain(w=weights), "y", weight_column="w", test_fraction=0)
+    table = load_table(plain(w=weights), "y", ReadingOptions(weight_column="w", test_fraction=0))
     train = table.dataset("train")
     assert "w" not in table.schema.levels and "w" not in train.features.numeric_names
     assert len(train) == ROWS * 3 // 4 and table.notes["rows_without_weight"] == ROWS // 4
     assert train.training_weights[:3].tolist() == [0.5, 1.5, 1.0] and train.weights.mean() == 1
     assert TableSchema.from_dict(table.schema.to_dict()) == table.schema
-    other = load_table(plain(w=weights[::-1]), "y", weight_column="w", test_fraction=0)
+    other = load_table(plain(w=weights[::-1]), "y", ReadingOptions(weight_column="w", test_fraction=0))
     assert other.fingerprint != table.fingerprint
 
 
 def test_without_a_test_fraction_all_rows_train():
-    table = load_table(plain(), "y", test_fraction=0)
+    table = load_table(plain(), "y", ReadingOptions(test_fraction=0))
     assert (table.train.height, table.test.height) == (ROWS, 0)
     assert len(table.dataset("test")) == 0

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import advisor
 from advisor.cli.main import _run
-from advisor.data.options import FileForm
+from advisor.data.options import FileForm, ReadingOptions
 from advisor.data.signals.ucr_files import read_archive
 from advisor.data.sources.reading import read_source
 from advisor.data.sources.text_encoding import CANDIDATES, find_encoding
@@ -100,7 +100,7 @@ def test_who_names_the_encoding_is_believed(tmp_path):
     data = table(["男", "女"])
     path = write(tmp_path / "t.csv", data, "gbk")
     assert read_frame(path, form=FileForm("gbk")).equals(data)
-    assert load_table(path, "y", encoding="gbk").schema.encoding == "gbk"
+    assert load_table(path, "y", ReadingOptions(encoding="gbk")).schema.encoding == "gbk"
     write(path, data, "utf-8-sig")
     assert read_frame(path, form=FileForm("gbk")).equals(data), "a file that says what it is"
 

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from advisor.data.options import ReadingOptions
 from advisor.data.tables.spellings import repeated_spellings
 from advisor.data.tables.table import load_table
 from advisor.errors import UserError
@@ -42,7 +43,7 @@ def frame(rows=60, seed=0):
 
 def table(data=None, target="y", **options):
     data = frame() if data is None else data
-    return load_table(data.drop("z" if target == "y" else "y"), target, **options)
+    return load_table(data.drop("z" if target == "y" else "y"), target, ReadingOptions(**options))
 
 
 def rows_of(loaded, name):
@@ -222,7 +223,7 @@ def test_spellings_of_one_level_are_counted():
     towns = ["New York", "new-york ", "NEW  YORK", "Boston", "Ｂoston", "N.Y."] * 20
     answers = ["yes", "Yes", "no", "n o"] * 30
     data = pl.DataFrame({"town": towns, "y": answers, "a": range(120)})
-    facts = measure_table(load_table(data, "y", join_spellings=False)).values
+    facts = measure_table(load_table(data, "y", ReadingOptions(join_spellings=False))).values
     assert (facts["spellings.categories"], facts["columns.spellings"], facts["spellings.classes"]) == (
         3,
         ["town"],
@@ -297,7 +298,10 @@ def test_numbers_at_the_limits_leave_no_infinity_behind():
         {"a": [1e308, -1e308, 0.0, 5e-324] * 10, "b": [1e-300] * 20 + [3e-300] * 20, "c": [1.0, 2.0] * 20}
     )
     data = data.with_columns(y=pl.Series([1e100, -1e100, 1.5, 2.5] * 10), d=pl.lit(None, pl.Float64))
-    json.dumps(measure_table(load_table(data, "y", task="regression"), MACHINE).to_dict(), allow_nan=False)
+    json.dumps(
+        measure_table(load_table(data, "y", ReadingOptions(task="regression")), MACHINE).to_dict(),
+        allow_nan=False,
+    )
 
 
 def test_the_test_target_is_never_looked_at():

@@ -11,6 +11,7 @@ import pytest
 from scipy.stats import binom
 
 import advisor
+from advisor.data.options import ReadingOptions
 from advisor.data.tables.table import load_table
 from advisor.errors import UserError
 from advisor.facts.schema import FACTS
@@ -259,7 +260,7 @@ def test_weights_reach_the_validation_loss_and_only_it():
     from advisor.splits import make_splits
     from advisor.training.loop import train_epochs
 
-    data = load_table(frame(), "y", test=frame(seed=1)).dataset("train")
+    data = load_table(frame(), "y", ReadingOptions(test=frame(seed=1))).dataset("train")
     splits = make_splits(data, scheme="holdout", folds=5, fraction=0.3, seed=0)
     configuration = base_space().complete({"epochs": 2})
     weights = np.where(np.arange(len(data)) % 2, 1.9, 0.1)
@@ -288,7 +289,9 @@ def test_training_with_weights_runs_to_the_end(tmp_path):
 
 def test_the_test_target_changes_nothing():
     train, test = frame(), frame(seed=1).with_columns(x0=pl.col("x0") + 1)
-    first, second = (load_table(train, "y", test=t) for t in (test, test.with_columns(y=pl.lit("yes"))))
+    first, second = (
+        load_table(train, "y", ReadingOptions(test=t)) for t in (test, test.with_columns(y=pl.lit("yes")))
+    )
     assert np.array_equal(likeness_to_test(first), likeness_to_test(second))
     facts = [advisor.measure(train, "y", test=t) for t in (test, test.with_columns(y=pl.col("y").reverse()))]
     assert {n: v for n, v in facts[0].values.items() if not n.startswith("memory")} == {

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from advisor.data.options import ReadingOptions
 from advisor.data.signals.signals import load_signals
 from advisor.data.tables.table import load_table
 from advisor.facts import signals as signal_facts
@@ -26,8 +27,8 @@ HARDWARE = {"cores": 4, "memory.gb": 16.0, "memory.available_gb": 8.0, "gpu.coun
 RNG = np.random.default_rng(0)
 
 
-def measured(source, **options):
-    return measure_signals(load_signals(source, **options), HARDWARE).values
+def measured(source, target=None, **options):
+    return measure_signals(load_signals(source, target, ReadingOptions(**options)), HARDWARE).values
 
 
 def labels(rows, classes=2):

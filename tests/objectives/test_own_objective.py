@@ -20,6 +20,7 @@ import pytest
 
 import advisor
 from advisor.cli.main import _run
+from advisor.data.options import ReadingOptions
 from advisor.data.signals.signals import load_signals
 from advisor.data.tables.table import load_table
 from advisor.dataset import Dataset, Signals
@@ -98,7 +99,9 @@ def trained(function, job_payload=None, frame=None, **shared):
 
 def looked_at(function, x, y):
     """An objective on arrays of images or sequences, one trial; its result."""
-    read = load_signals({"x": x, "y": y}, kind="image" if x.dtype == np.uint8 else "sequence")
+    read = load_signals(
+        {"x": x, "y": y}, None, ReadingOptions(kind="image" if x.dtype == np.uint8 else "sequence")
+    )
     test = SignalRows(read.test.features, np.arange(len(read.test)))
     shared = ObjectiveData(function, None, read.train, None, read.schema, test, 0, "checkpoints")
     last = events(InProcessExecutor(OwnTraining, shared), job(keep=True, scaling="channel"))[-1]
@@ -250,7 +253,7 @@ def test_nothing_of_a_validating_sequence_enters_the_inputs(here):
         return 1.0
 
     x, y = sequences()
-    read = load_signals({"x": x, "y": y}, kind="sequence")
+    read = load_signals({"x": x, "y": y}, None, ReadingOptions(kind="sequence"))
 
     def once(values):
         data = replace(read.train, features=Signals(values))

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from advisor.cli.main import _run
+from advisor.data.options import ReadingOptions
 from advisor.data.tables.table import load_table
 from advisor.facts.schema import FACTS
 from advisor.facts.specs.signals import SIGNAL_FACTS
@@ -443,7 +444,9 @@ def test_every_fact_is_what_a_naive_count_says(seed, rows, task, timed, apart):
     # a test table of clean rows, so that repairs are those of the training table
     test = raw.filter(pl.col("y").is_not_null())[10:30] if apart else None
     table = load_table(
-        raw, "y", test=test, task=task, time_column=time, group_column="group" if grouped else None
+        raw,
+        "y",
+        ReadingOptions(test=test, task=task, time_column=time, group_column="group" if grouped else None),
     )
     measured, naive = measure_table(table, HARDWARE).values, again(table, raw, test)
     assert naive.keys() == FACTS.keys() - HARDWARE.keys() - ELSEWHERE

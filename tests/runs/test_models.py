@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 import advisor
 from advisor.data.columns.column import Column
+from advisor.data.options import ReadingOptions
 from advisor.data.tables.features import encode
 from advisor.data.tables.schema import TableSchema
 from advisor.data.tables.table import load_table, read_frame
@@ -67,7 +68,7 @@ def configured(**changes):
 
 def model_of(task, **changes):
     """Two stacks of other kinds, so that everything that can be saved is."""
-    table = load_table(frame(task), "answer", seed=0, task=task)
+    table = load_table(frame(task), "answer", ReadingOptions(seed=0, task=task))
     data = table.dataset("train")
     first = configured(
         norm="batch", block="residual", linear_skip=True, numeric_embedding="piecewise_linear", **changes
@@ -181,7 +182,7 @@ def test_the_run_folder_above_will_do(models, tmp_path):
 
 def test_a_model_with_a_network_that_diverged_is_saved_and_loaded(tmp_path):
     """JSON knows no infinity."""
-    table = load_table(frame("regression"), "answer", task="regression")
+    table = load_table(frame("regression"), "answer", ReadingOptions(task="regression"))
     stack = trained(
         configured(optimizer="sgd", hidden_layers=4) | {"learning_rate": 1e30}, table.dataset("train")
     )

@@ -21,7 +21,7 @@ import advisor
 from advisor.cli.main import cli
 from advisor.data.tables.table import load_table
 from advisor.runs.advice import AdviceOptions
-from advisor.workflows.options import DEFAULTS, ReadingOptions
+from advisor.workflows.options import DEFAULTS, AdviceKeywords
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_the_public_names_are_found_and_show_their_keywords(frame):
         dir(advisor)
     )
     fields = set(AdviceOptions.__dataclass_fields__)
-    assert fields == set(ReadingOptions.__annotations__)
+    assert fields == set(AdviceKeywords.__annotations__)
     assert {name: getattr(AdviceOptions(), name) for name in DEFAULTS} == dict(DEFAULTS)
     for function in (advisor.measure, advisor.recommend, advisor.train, advisor.tune):
         assert fields <= set(inspect.signature(function).parameters)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, cast, get_args
 
 import numpy as np
 import polars as pl
@@ -11,9 +10,8 @@ import polars as pl
 from advisor.data.columns.cells import TEXTS, as_booleans, as_text, is_mark, labels
 from advisor.data.columns.dates import as_dates
 from advisor.data.columns.numbers import as_numbers
-from advisor.errors import UserError, did_you_mean, shown
-
-ColumnType = Literal["numeric", "categorical", "boolean", "datetime", "text", "identifier", "constant"]
+from advisor.errors import shown
+from advisor.kinds import COLUMN_TYPES, ColumnType
 
 
 @dataclass(frozen=True)
@@ -39,19 +37,8 @@ class Column:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "missing", tuple(self.missing))  # JSON knows lists only
-        if self.type not in get_args(ColumnType):
+        if self.type not in COLUMN_TYPES:
             raise ValueError(f"column {self.name!r} has type {self.type!r}")
-
-
-def checked_type(column: str, wanted: str) -> ColumnType:
-    """The type that the user asked for; UserError when there is no such type."""
-    if wanted in get_args(ColumnType):
-        return cast(ColumnType, wanted)
-    raise UserError(
-        f"types: column '{shown(column)}' is to be "
-        f"'{shown(wanted)}'{did_you_mean(str(wanted), get_args(ColumnType))}; "
-        f"expected one of {', '.join(get_args(ColumnType))}"
-    )
 
 
 # ------------------------------------------------------------------------------------------------- conversion

@@ -19,10 +19,11 @@ from advisor.data.columns.cells import (
     tally,
     without_marks,
 )
-from advisor.data.columns.column import Column, ColumnType, conform
+from advisor.data.columns.column import Column, conform
 from advisor.data.columns.dates import best_date_forms, hours_matter
 from advisor.data.columns.numbers import CLOCK, DURATION, best_number_form, beyond, parse_numbers
 from advisor.errors import shown
+from advisor.kinds import ColumnType
 
 MOST_JUDGED = 10_000
 """By so many of its cells, spread over all, it is judged which type most of a column can be read as."""

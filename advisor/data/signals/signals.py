@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from advisor.data.columns.cells import labels
 from advisor.data.columns.numbers import number_format
-from advisor.data.options import FileForm, check_kind
+from advisor.data.options import DEFAULT_OPTIONS, FileForm, ReadingOptions
 from advisor.data.signals.arrays.array_files import kind_of_file
 from advisor.data.signals.arrays.axes import kind_of_array
 from advisor.data.signals.arrays.named_arrays import as_array, read_arrays, read_digits
@@ -27,10 +28,11 @@ from advisor.data.signals.rows import ArrayValues, Found, RawRows, Request, Time
 from advisor.data.signals.series_tables import read_sequences
 from advisor.data.signals.ucr_files import archive_pair
 from advisor.data.sources.reading import MAX_BYTES
+from advisor.data.sources.source import summed_notes
 from advisor.data.tables.target import (
     LONELY,
     ClassValues,
-    asked_task,
+    ReadTarget,
     check_target,
     class_values,
     finite_numbers,
@@ -38,15 +40,11 @@ from advisor.data.tables.target import (
     ordered_classes,
     read_target,
 )
-from advisor.data.tables.test_rows import check_fraction, check_tested, held_out_rows, row_keys
+from advisor.data.tables.test_rows import check_tested, held_out_rows, row_keys
 from advisor.dataset import Dataset, Signals
 from advisor.errors import UserError, shown
 from advisor.kinds import GridKind, TaskName
 from advisor.tasks import BINARY, MULTICLASS, RowTarget, Task, task_of
-
-__all__ = ["SignalSchema", "SignalSet", "load_signals", "read_signals", "signal_kind"]
-
-TargetColumn = tuple[Task, pl.Series]
 
 
 @dataclass(frozen=True)
@@ -164,6 +162,7 @@ class SignalSet:
         return self.train if part == "train" else self.test
 
 
+NO_NOTES: Mapping[str, int] = MappingProxyType({})
 READERS: Mapping[GridKind, Callable[[object, Request], Found]] = {
     "image": read_images,
     "sequence": read_sequences,
@@ -202,92 +201,80 @@ def signal_kind(source: object, target: str | None = None) -> GridKind | None:
 def load_signals(
     source: object,
     target: str | None = None,
+    options: ReadingOptions = DEFAULT_OPTIONS,
     *,
-    kind: str | None = None,
-    test: object = None,
-    task: TaskName | None = None,
-    id_column: str | None = None,
-    time_column: str | None = None,
-    group_column: str | None = None,
-    channels: str | None = None,
-    test_fraction: float = 0.2,
-    seed: int = 0,
-    encoding: str | None = None,
-    sheet: str | None = None,
     max_bytes: int = MAX_BYTES,
 ) -> SignalSet:
     """Read a set of images or sequences and set test rows apart.
 
     target: the array or column to predict; None where the format has its own
-        (folders, ``.ts``, y in ``.npz``).
-    test: test rows in any format; without it the source's own test part, else ``test_fraction`` of the rows
-        is held out: whole groups with ``group_column``, else at random with each class in its share; which
-        rows these are depends on their content and ``seed``, not on their order.
-    id_column, time_column: of a long table of sequences.
-    channels: "first" or "last", where three-dimensional arrays of sequences have them; by default the other
-        axis is the one whose neighbours resemble each other. Arrays group, group_train are used as groups
-        where they are there. UserError for everything that the user can fix.
+        (folders, ``.ts``, y in ``.npz``). Arrays group, group_train are used as groups where they are there.
+    max_bytes: largest uncompressed size of a file. UserError for everything that the user can fix.
     """
-    chosen_kind = (signal_kind(source, target) or "table") if kind is None else check_kind(kind)
-    if chosen_kind not in READERS and kind is None and id_column is not None:
-        chosen_kind = "sequence"  # of a long table: a table's rows have no use for an id
-    if chosen_kind not in READERS:
+    _refuse_table_options(options)
+    kind = _grid_kind(source, target, options)
+    request = _request(target, options, max_bytes)
+    found = _read(source, kind, request)
+    given = found.test if options.test is None else _read_test(options.test, kind, request, found)
+    found, given, cleaning, marked = _cleaned(found, given)
+    rows = _answered(found, options)
+    train, tested = _parts(found, given, rows, _held_out(found, rows, given, options))
+    schema = _schema(found, rows, train, cleaning, of_arrays=_are_arrays(source))
+    tested = _scored(tested, schema)
+    check_tested(len(tested.answer), given is not None or options.test_fraction > 0)
+    keys = rows.keys if given is None else np.append(rows.keys, given.values.keys())
+    # those of a test part of the source's own are among its notes
+    lost = {} if options.test is None or given is None else given.lost
+    counts = {note: len(files) for note, files in lost.items()}
+    notes = summed_notes(found.notes, counts, marked, rows.notes, train.notes, tested.notes)
+    return SignalSet(
+        name=found.name,
+        source=found.origin,
+        fingerprint=_fingerprint(keys, rows.answer, found),
+        schema=schema,
+        train=_dataset(train, schema, found.origin),
+        test=_dataset(tested, schema, found.origin),
+        notes={what: count for what, count in notes.items() if count},
+        test_origin="held-out" if given is None else "file",
+        train_names=train.names,
+        test_names=tested.names,
+        ignored=found.ignored,
+        lost=_lost(found, given, train.corrupt + tested.corrupt),
+        steps=found.steps,
+        told=found.told,
+    )
+
+
+def _refuse_table_options(options: ReadingOptions) -> None:
+    """UserError for options that only tables have a use for."""
+    if options.types:
+        raise UserError("--type is for the columns of a table: images and sequences have none")
+    if options.weight_column is not None:
+        raise UserError("--weight-column is for tables: images and sequences count alike")
+
+
+def _grid_kind(source: object, target: str | None, options: ReadingOptions) -> GridKind:
+    """The kind that was asked for, or is found out; UserError for a table."""
+    kind = options.kind or signal_kind(source, target) or "table"
+    if kind not in READERS and options.kind is None and options.id_column is not None:
+        kind = "sequence"  # of a long table: a table's rows have no use for an id
+    if kind not in READERS:
         raise UserError(
             f"{shown(source, 200)} is a table; name kind image or sequence to read it as one of these"
         )
-    asked = asked_task(task)
-    check_fraction(test_fraction)
-    if channels not in (None, "first", "last"):
-        raise UserError(f"channels is '{shown(channels)}'; expected first or last")
-    grid = cast(GridKind, chosen_kind)
-    form = FileForm(encoding, sheet)
-    request = Request(target, id_column, time_column, group_column, max_bytes, channels, form=form)
-    found = _read(source, grid, request)
-    alike = replace(
-        request, like=found.shape, columns=found.columns, channels=_where_channels(found), bits=found.bits
+    return cast(GridKind, kind)
+
+
+def _request(target: str | None, options: ReadingOptions, max_bytes: int) -> Request:
+    return Request(
+        target=target,
+        id_column=options.id_column,
+        time_column=options.time_column,
+        group_column=options.group_column,
+        max_bytes=max_bytes,
+        channels=options.channels,
+        form=options.form,
     )
-    given = found.test if test is None else _read(test, grid, alike).train
-    notes = dict(found.notes)
-    if test is not None and given is not None:
-        for note, files in given.lost.items():
-            notes[note] = notes.get(note, 0) + len(files)
-    cleaning = Cleaning()
-    if isinstance(found.train.values, ArrayValues) and found.train.values.array.ndim == 3:
-        cleaning = Cleaning.fit(found.train.values.array)
-        found = replace(found, train=_with_gaps(found.train, cleaning, notes))
-        given = given and _with_gaps(given, cleaning, notes)
-        notes["rescaled_channels"] = sum(unit != 1 for unit in cleaning.units)
-    chosen, answer = _target(found, asked, notes)
-    usable = _usable(found.train, answer, notes)
-    keys = found.train.values.keys()[usable]
-    keyed, answer = answer, answer.gather(usable)
-    check_target(answer, chosen, found.target, len(found.train.values))
-    held = np.zeros(len(usable), dtype=bool)
-    if given is None and test_fraction:
-        helpers = (
-            []
-            if found.train.groups is None
-            else [found.train.groups.gather(usable).alias(found.group_column or "group")]
-        )
-        mixed = row_keys(pl.DataFrame({"key": keys}), seed)
-        held = held_out_rows(answer, chosen, helpers, mixed, test_fraction, seed)
-    train = _decoded(found.train, usable[~held], answer.filter(~held), notes)
-    if given is None:
-        tested = _decoded(found.train, usable[held], answer.filter(held), notes)
-    else:
-        cells, kept = _test_target(given, chosen, ordered_classes(train.answer), found.target, notes)
-        keys = np.append(keys, given.values.keys())
-        tested = _decoded(given, kept, cells, notes)
-    schema = replace(_schema(found, chosen, train), cleaning=cleaning)
-    if schema.classes and _are_arrays(source) and found.train.answer is not None:
-        schema = replace(schema, given=class_values(schema.classes, keyed, found.train.answer))
-    fingerprint = _fingerprint(keys, answer, found)
-    divided = _divided(
-        found, schema, fingerprint, train, tested, "held-out" if given is None else "file", notes
-    )
-    check_tested(len(divided.test), given is not None or test_fraction > 0)
-    headless = [found.train.lost] if given is None else [found.train.lost, given.lost]
-    return replace(divided, lost=_lost(*headless, {"corrupt_files": train.corrupt + tested.corrupt}))
 
 
 def read_signals(
@@ -301,9 +288,9 @@ def read_signals(
         row left out would have no prediction.
     """
     request = Request(
-        schema.target,
-        schema.id_column,
-        schema.order_column,
+        target=schema.target,
+        id_column=schema.id_column,
+        time_column=schema.order_column,
         max_bytes=MAX_BYTES,
         like=schema.shape,
         needs_target=False,
@@ -347,28 +334,72 @@ def _read(source: object, kind: GridKind, request: Request) -> Found:
     return READERS[kind](source, request)
 
 
+def _read_test(source: object, kind: GridKind, request: Request, train: Found) -> RawRows:
+    """Given test rows, read as the training rows were."""
+    alike = replace(
+        request, like=train.shape, columns=train.columns, channels=_where_channels(train), bits=train.bits
+    )
+    return _read(source, kind, alike).train
+
+
 # ----------------------------------------------------------------------------------------------------- target
 
 
-def _target(found: Found, task: Task | None, notes: dict[str, int]) -> tuple[Task, pl.Series]:
-    """The task and the training rows' target."""
+@dataclass(frozen=True)
+class _Answered:
+    """The rows that have a target and values.
+
+    labels: the target of all rows, null where it is missing.
+    usable: which rows these are, by number; answer, keys: their targets, and a number made of their content.
+    notes: rows that were left out, as counts.
+    """
+
+    task: Task
+    labels: pl.Series
+    usable: NDArray[np.int64]
+    answer: pl.Series
+    keys: NDArray[np.uint64]
+    notes: Mapping[str, int]
+
+
+def _answered(found: Found, options: ReadingOptions) -> _Answered:
+    """The task and the training rows' target; UserError where nothing can be learnt from it."""
+    target = _target(found, None if options.task is None else task_of(options.task))
+    usable, notes = _usable(found.train, target)
+    answer = target.answer.gather(usable)
+    keys = found.train.values.keys()[usable]
+    check_target(answer, target.task, found.target, len(found.train.values))
+    return _Answered(target.task, target.answer, usable, answer, keys, summed_notes(target.notes, notes))
+
+
+def _held_out(
+    found: Found, rows: _Answered, given: RawRows | None, options: ReadingOptions
+) -> NDArray[np.bool_]:
+    """Which of the usable rows are held out."""
+    if given is not None or not options.test_fraction:
+        return np.zeros(len(rows.usable), dtype=bool)
+    groups = found.train.groups
+    helpers = [] if groups is None else [groups.gather(rows.usable).alias(found.group_column or "group")]
+    keys = row_keys(pl.DataFrame({"key": rows.keys}), options.seed)
+    return held_out_rows(rows.answer, rows.task, helpers, keys, options.test_fraction, options.seed)
+
+
+def _target(found: Found, asked: Task | None) -> ReadTarget:
     cells = found.train.answer
     if cells is None:
         raise UserError(f"{found.origin} has no labels; expected a label for each row")
-    asked = task or found.task
+    asked = asked or found.task
     of_classes = asked is None and found.classification
-    chosen, answer, _ = read_target(
-        cells.alias(found.target), found.target, MULTICLASS if of_classes else asked, notes
-    )
-    if of_classes and answer.drop_nulls().n_unique() <= 2:
-        chosen = BINARY
-    return chosen, answer
+    target = read_target(cells.alias(found.target), found.target, MULTICLASS if of_classes else asked)
+    if of_classes and target.answer.drop_nulls().n_unique() <= 2:
+        return replace(target, task=BINARY)
+    return target
 
 
-def _usable(rows: RawRows, answer: pl.Series, notes: dict[str, int]) -> NDArray[np.int64]:
-    """The rows that have a target and, of sequences, at least one point."""
-    filled = answer.is_not_null().to_numpy()
-    if lost := int((~filled).sum()) - notes.get(LONELY, 0):
+def _usable(rows: RawRows, target: ReadTarget) -> tuple[NDArray[np.int64], dict[str, int]]:
+    """The rows that have a target and, of sequences, at least one point; the count of the others."""
+    filled, notes = target.answer.is_not_null().to_numpy(), dict[str, int]()
+    if lost := int((~filled).sum()) - target.notes.get(LONELY, 0):
         notes["rows_without_target"] = lost
     if isinstance(rows.values, ArrayValues) and rows.values.array.ndim == 3:
         points = lengths_of(rows.values.array) > 0
@@ -379,46 +410,51 @@ def _usable(rows: RawRows, answer: pl.Series, notes: dict[str, int]) -> NDArray[
                 f"none of the {len(points):,} sequences has a point: all their values are missing"
             )
         filled = filled & points
-    return np.flatnonzero(filled)
+    return np.flatnonzero(filled), notes
 
 
 def _test_target(
-    rows: RawRows, task: Task, classes: tuple[str, ...], name: str, notes: dict[str, int]
-) -> tuple[pl.Series, NDArray[np.int64]]:
-    """The given test rows' target as the training rows' was read, and which rows
-    have one that can be scored."""
+    rows: RawRows, task: Task, classes: tuple[str, ...], name: str
+) -> tuple[NDArray[np.int64], pl.Series, dict[str, int]]:
+    """Which given test rows have a target that can be scored, their targets as the training rows' were read,
+    and the count of the others."""
     if rows.answer is None:
         raise UserError(f"the test rows have no target '{shown(name)}'; expected a label for each row")
     cells = rows.answer.alias(name)
-    if not task.of_classes:
-        numbers = finite_numbers(cells, number_format(cells))
-        if numbers is None:
-            raise UserError(
-                f"the test rows' target '{shown(name)}' holds no numbers, the training rows' does"
-            )
-        answer = numbers
-    else:
-        answer = known_classes(labels(cells), classes)
-        strange = (answer.is_not_null() & ~answer.is_in(list(classes))).fill_null(False)
-        if strange.any():
-            first = answer.filter(strange)[0]
-            if not answer.is_in(list(classes)).any():
-                raise UserError(
-                    f"the test rows' target '{shown(name)}' has class '{shown(first, 40)}', which no "
-                    "training row has, "
-                    "and no other; is it the same target?"
-                )
-            notes["test_rows_of_unseen_class"] = int(strange.sum())
-            answer = answer.set(strange, None)
+    answer, strange = _test_classes(cells, classes) if task.of_classes else (_test_numbers(cells), 0)
+    notes = {"test_rows_of_unseen_class": strange} if strange else {}
     filled = answer.is_not_null().to_numpy()
-    lost = int((~filled).sum()) - notes.get("test_rows_of_unseen_class", 0)
-    if lost:
+    if lost := int((~filled).sum()) - strange:
         notes["test_rows_without_target"] = lost
     if not filled.any():
         raise UserError(
             f"no test row has a target '{shown(name)}'; give test rows that have one, or none at all"
         )
-    return answer.filter(filled), np.flatnonzero(filled)
+    return np.flatnonzero(filled), answer.filter(filled), notes
+
+
+def _test_numbers(cells: pl.Series) -> pl.Series:
+    numbers = finite_numbers(cells, number_format(cells))
+    if numbers is None:
+        raise UserError(
+            f"the test rows' target '{shown(cells.name)}' holds no numbers, the training rows' does"
+        )
+    return numbers
+
+
+def _test_classes(cells: pl.Series, classes: tuple[str, ...]) -> tuple[pl.Series, int]:
+    """Labels, null where no training row has the class, and in how many rows; UserError where that is all."""
+    answer = known_classes(labels(cells), classes)
+    strange = (answer.is_not_null() & ~answer.is_in(list(classes))).fill_null(False)
+    if not strange.any():
+        return answer, 0
+    first = answer.filter(strange)[0]
+    if not answer.is_in(list(classes)).any():
+        raise UserError(
+            f"the test rows' target '{shown(cells.name)}' has class '{shown(first, 40)}', which no training "
+            "row has, and no other; is it the same target?"
+        )
+    return answer.set(strange, None), int(strange.sum())
 
 
 # ----------------------------------------------------------------------------------------------------- values
@@ -426,19 +462,29 @@ def _test_target(
 
 @dataclass(frozen=True)
 class _Part:
+    """Rows with their values.
+
+    corrupt: files that cannot be read, which are no rows.
+    notes: rows that were left out, as counts.
+    """
+
     values: NDArray[Any]
     answer: pl.Series
     groups: pl.Series | None
     names: tuple[str, ...]
     corrupt: tuple[str, ...] = ()
+    notes: Mapping[str, int] = field(default_factory=dict)
 
 
-def _decoded(rows: RawRows, chosen: NDArray[np.int64], answer: pl.Series, notes: dict[str, int]) -> _Part:
-    """The chosen rows with their values; those that cannot be read are left out and counted."""
+def _decoded(
+    rows: RawRows, chosen: NDArray[np.int64], answer: pl.Series, notes: Mapping[str, int] = NO_NOTES
+) -> _Part:
+    """The chosen rows with their values; those that cannot be read are left out and counted.
+    notes: those that were left out before."""
     values, readable = rows.values.take(chosen)
     corrupt = tuple(rows.names[row] for row in chosen[~readable].tolist())
     if lost := int((~readable).sum()):
-        notes["corrupt_files"] = notes.get("corrupt_files", 0) + lost
+        notes = summed_notes(notes, {"corrupt_files": lost})
         chosen, answer = chosen[readable], answer.filter(readable)
     if not len(chosen):
         raise UserError(
@@ -446,89 +492,104 @@ def _decoded(rows: RawRows, chosen: NDArray[np.int64], answer: pl.Series, notes:
             "too few"
         )
     groups = None if rows.groups is None else rows.groups.gather(chosen)
-    return _Part(values, answer, groups, tuple(rows.names[row] for row in chosen.tolist()), corrupt)
+    return _Part(values, answer, groups, tuple(rows.names[row] for row in chosen.tolist()), corrupt, notes)
 
 
-def _lost(*parts: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+def _lost(found: Found, given: RawRows | None, corrupt: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """The files that notes count, by the note. corrupt: those that could not be decoded."""
+    parts = [found.train.lost, {} if given is None else given.lost, {"corrupt_files": corrupt}]
     names = dict.fromkeys(note for part in parts for note in part)
     joined = {note: tuple(sorted({name for part in parts for name in part.get(note, ())})) for note in names}
     return {note: files for note, files in joined.items() if files}
 
 
-def _with_gaps(rows: RawRows, cleaning: Cleaning, notes: dict[str, int]) -> RawRows:
-    """Rows of sequences with missing points for what is no measurement, which is counted."""
+def _cleaned(found: Found, given: RawRows | None) -> tuple[Found, RawRows | None, Cleaning, dict[str, int]]:
+    """The rows and given test rows with missing points for what is no measurement, as the training rows show
+    it; how, and the counts. Images stay as they are."""
+    if not isinstance(found.train.values, ArrayValues) or found.train.values.array.ndim != 3:
+        return found, given, Cleaning(), {}
+    cleaning = Cleaning.fit(found.train.values.array)
+    train, notes = _with_gaps(found.train, cleaning)
+    notes = summed_notes(notes, {"rescaled_channels": sum(unit != 1 for unit in cleaning.units)})
+    if given is not None:
+        given, counts = _with_gaps(given, cleaning)
+        notes = summed_notes(notes, counts)
+    return replace(found, train=train), given, cleaning, notes
+
+
+def _with_gaps(rows: RawRows, cleaning: Cleaning) -> tuple[RawRows, dict[str, int]]:
+    """Rows of sequences with missing points for what is no measurement, and its count."""
     if not isinstance(rows.values, ArrayValues):
-        return rows
+        return rows, {}
     values, counts = cleaning.with_gaps(rows.values.array)
-    for name, count in counts.items():
-        notes[name] = notes.get(name, 0) + count
-    return replace(rows, values=ArrayValues(values))
+    return replace(rows, values=ArrayValues(values)), dict(counts)
 
 
-def _schema(found: Found, task: Task, train: _Part) -> SignalSchema:
+def _parts(
+    found: Found, given: RawRows | None, rows: _Answered, held: NDArray[np.bool_]
+) -> tuple[_Part, _Part]:
+    """Training and test rows with their values.
+    held: which of the usable rows are held out."""
+    train = _decoded(found.train, rows.usable[~held], rows.answer.filter(~held))
+    if given is None:
+        return train, _decoded(found.train, rows.usable[held], rows.answer.filter(held))
+    return train, _decoded(
+        given, *_test_target(given, rows.task, ordered_classes(train.answer), found.target)
+    )
+
+
+def _schema(
+    found: Found, rows: _Answered, train: _Part, cleaning: Cleaning, *, of_arrays: bool
+) -> SignalSchema:
+    """How new rows are read as these were.
+    of_arrays: whether labels have types, in which predictions are."""
+    task = rows.task
     classes = ordered_classes(train.answer) if task.of_classes else ()
     size, missing = found.shape[1:], False
     if train.values.ndim == 3:
         length = int(lengths_of(train.values).max(initial=1))
         size, missing = (length,), bool(np.isnan(train.values[:, :, :length]).any())
     group = found.group_column if train.groups is not None else None
+    given = None
+    if classes and of_arrays and found.train.answer is not None:
+        given = class_values(classes, rows.labels, found.train.answer)
     return SignalSchema(
-        found.kind,
-        found.target,
-        task.name,
-        classes,
-        found.shape[0],
-        size,
-        missing,
-        group,
+        kind=found.kind,
+        target=found.target,
+        task=task.name,
+        classes=classes,
+        channels=found.shape[0],
+        size=size,
+        missing=missing,
+        group_column=group,
         columns=found.columns,
         id_column=found.id_column,
         order_column=found.order_column,
         channels_last=found.channels_last,
         bits=found.bits,
+        cleaning=cleaning,
         encoding=found.encoding,
         sheet=found.sheet,
+        given=given,
     )
 
 
-def _divided(
-    found: Found,
-    schema: SignalSchema,
-    fingerprint: str,
-    train: _Part,
-    test: _Part,
-    origin: Literal["file", "held-out"],
-    notes: dict[str, int],
-) -> SignalSet:
-    known = (
-        test.answer.is_in(list(schema.classes)).to_numpy()
-        if schema.classes
-        else np.ones(len(test.answer), dtype=bool)
-    )
-    if (
-        not known.all()
-    ):  # held out by group, or lost with a file: a class that only the test rows have cannot be learnt
-        notes["test_rows_of_unseen_class"] = notes.get("test_rows_of_unseen_class", 0) + int((~known).sum())
-        groups = None if test.groups is None else test.groups.filter(known)
-        names = tuple(name for name, good in zip(test.names, known, strict=True) if good)
-        test = _Part(test.values[known], test.answer.filter(known), groups, names)
-    if test.values.ndim == 3:
-        notes["cut_sequences"] = int((lengths_of(test.values) > schema.size[0]).sum())
-    return SignalSet(
-        found.name,
-        found.origin,
-        fingerprint,
-        schema,
-        _dataset(train, schema, found.origin),
-        _dataset(test, schema, found.origin),
-        {what: count for what, count in notes.items() if count},
-        origin,
-        train.names,
-        test.names,
-        found.ignored,
-        steps=found.steps,
-        told=found.told,
-    )
+def _scored(part: _Part, schema: SignalSchema) -> _Part:
+    """The test rows without those of a class that only they have, held out by group or lost with a file: it
+    cannot be learnt. Sequences that will be cut are counted."""
+    if schema.classes and not (known := part.answer.is_in(list(schema.classes)).to_numpy()).all():
+        part = replace(
+            part,
+            values=part.values[known],
+            answer=part.answer.filter(known),
+            groups=None if part.groups is None else part.groups.filter(known),
+            names=tuple(name for name, good in zip(part.names, known, strict=True) if good),
+            notes=summed_notes(part.notes, {"test_rows_of_unseen_class": int((~known).sum())}),
+        )
+    if part.values.ndim != 3:
+        return part
+    cut = int((lengths_of(part.values) > schema.size[0]).sum())
+    return replace(part, notes=summed_notes(part.notes, {"cut_sequences": cut}))
 
 
 def _dataset(part: _Part, schema: SignalSchema, origin: str) -> Dataset[RowTarget, Signals]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -49,6 +49,14 @@ class Source:
             return cells
         written = self.texts(self.frame.columns.index(name))
         return written.alias(name) if len(written) == len(cells) else cells
+
+
+def summed_notes(*notes: Mapping[str, int]) -> dict[str, int]:
+    """Counts of what was repaired or left out, of several steps together."""
+    total: dict[str, int] = {}
+    for counts in notes:
+        total |= {what: total.get(what, 0) + count for what, count in counts.items()}
+    return total
 
 
 def unique_names(names: Sequence[object]) -> tuple[list[str], dict[str, int]]:

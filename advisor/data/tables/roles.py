@@ -2,61 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import polars as pl
 
 from advisor.data.columns.cells import labels
-from advisor.data.columns.column import Column, checked_type, conform
+from advisor.data.columns.column import Column, conform
 from advisor.data.columns.numbers import number_format
+from advisor.data.options import ReadingOptions
 from advisor.data.sources.source import Source
-from advisor.data.tables.target import LONELY, MIN_ROWS, asked_task, finite_numbers
-from advisor.data.tables.test_rows import check_fraction
+from advisor.data.tables.target import LONELY, MIN_ROWS, ReadTarget, finite_numbers
 from advisor.data.tables.times import without_gaps
 from advisor.errors import UserError, did_you_mean, shown
 
 
-def checked_roles(
-    read: Source,
-    target: str,
-    types: Mapping[str, str],
-    task: str | None,
-    time_column: str | None,
-    group_column: str | None,
-    test_fraction: float,
-    weight_column: str | None,
-) -> list[str]:
-    """The columns that are no features, after everything that was asked for has
-    been checked against the frame."""
-    frame = read.frame
-    named = {"time": time_column, "group": group_column, "weight": weight_column}
+def checked_roles(read: Source, target: str, options: ReadingOptions) -> list[str]:
+    """The columns that are no features, after everything that was asked for has been checked against the
+    frame."""
+    columns = read.frame.columns
+    named = {"time": options.time_column, "group": options.group_column, "weight": options.weight_column}
     for role, name in {"target": target, **{f"{role} column": name for role, name in named.items()}}.items():
-        if name is not None and name not in frame.columns:
+        if name is not None and name not in columns:
             raise UserError(_absent(role, str(name), read))
-    asked_task(task)
     for role, name in named.items():
         if name == target:
             raise UserError(f"the {role} column '{shown(name)}' is the target; name another column, or none")
-    if time_column is not None and group_column is not None:
+    if options.time_column is not None and options.group_column is not None:
         raise UserError(
-            f"both a time column ('{shown(time_column)}') and a group column ('{shown(group_column)}') are "
-            "given; "
+            f"both a time column ('{shown(options.time_column)}') and a group column "
+            f"('{shown(options.group_column)}') are given; "
             "rows can be held out by one of them: leave the other out"
         )
-    check_fraction(test_fraction)
     special = [name for name in (target, *named.values()) if name is not None]
-    for name, wanted in types.items():
-        if name not in frame.columns:
-            near = did_you_mean(name, frame.columns)
-            raise UserError(f"types: {shown(read.origin)} has no column '{shown(name)}'{shown(near)}")
-        if name in special:
-            raise UserError(
-                f"types: '{shown(name)}' is the target, time, group or weight column and has no feature type"
-            )
-        checked_type(name, wanted)
-    if not frame.height:
+    _check_types(read, special, options)
+    if not read.frame.height:
         raise UserError(f"{shown(read.origin, 200)} has a header and no rows; at least {MIN_ROWS} are needed")
-    if not set(frame.columns) - set(special):
+    if not set(columns) - set(special):
         raise UserError(
             f"{shown(read.origin, 200)} has no column besides {either_of(special)}; nothing is left to learn "
             "from"
@@ -64,19 +45,33 @@ def checked_roles(
     return special
 
 
+def _check_types(read: Source, special: Sequence[str], options: ReadingOptions) -> None:
+    """UserError for the type of a column that is not there, or is no feature."""
+    columns = read.frame.columns
+    for name in options.types:
+        if name not in columns:
+            near = did_you_mean(name, columns)
+            raise UserError(f"types: {shown(read.origin)} has no column '{shown(name)}'{shown(near)}")
+        if name in special:
+            raise UserError(
+                f"types: '{shown(name)}' is the target, time, group or weight column and has no feature type"
+            )
+
+
 def rows_that_count(
-    frame: pl.DataFrame, answer: pl.Series, weight_column: str | None, notes: dict[str, int]
-) -> tuple[pl.DataFrame, pl.Series]:
-    """The rows that have a target and a weight, and their targets."""
-    if missing := answer.null_count() - notes.get(LONELY, 0):
+    frame: pl.DataFrame, target: ReadTarget, weight_column: str | None
+) -> tuple[pl.DataFrame, pl.Series, dict[str, int]]:
+    """The rows that have a target and a weight, their targets, and the count of the others."""
+    answer, notes = target.answer, dict[str, int]()
+    if missing := answer.null_count() - target.notes.get(LONELY, 0):
         notes["rows_without_target"] = missing
     if weight_column is not None:
         weights = _weights(frame[weight_column])
         frame, answer = frame.with_columns(weights), answer.set(weights == 0, None)
         notes["rows_without_weight"] = int((weights == 0).sum())
     if not answer.null_count():
-        return frame, answer
-    return frame.filter(answer.is_not_null()), answer.drop_nulls()
+        return frame, answer, notes
+    return frame.filter(answer.is_not_null()), answer.drop_nulls(), notes
 
 
 def weight_cells(frame: pl.DataFrame, weight_column: str | None) -> list[pl.Series]:

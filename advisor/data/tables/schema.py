@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from advisor.data.columns.column import Column, ColumnType
+from advisor.data.columns.column import Column
 from advisor.data.options import FileForm
 from advisor.data.tables.target import ClassValues
-from advisor.kinds import Kind, TaskName
+from advisor.kinds import ColumnType, Kind, TaskName
 
 NAMES: tuple[ColumnType, ...] = ("categorical", "identifier", "text")
 """The types whose cells are no quantities."""

@@ -125,12 +125,14 @@ def _capitals_mean_nothing(spellings: Sequence[str]) -> bool:
 
 
 def one_spelling(
-    train: pl.DataFrame, counts: Mapping[str, pl.DataFrame], join: bool | None, notes: dict[str, int]
-) -> tuple[pl.DataFrame, dict[str, dict[str, str]]]:
-    """The training rows with one spelling of each category, and each column's spellings that were joined.
+    train: pl.DataFrame, counts: Mapping[str, pl.DataFrame], join: bool | None
+) -> tuple[pl.DataFrame, dict[str, dict[str, str]], dict[str, int]]:
+    """The training rows with one spelling of each category, each column's spellings that were joined, and the
+    count of their cells.
     counts: tallies of the categories."""
     found = {name: joined for name, own in counts.items() if (joined := joins_of(own, join))}
-    return joined_cells(train, found, notes), found
+    frame, notes = joined_cells(train, found)
+    return frame, found, notes
 
 
 def class_spellings(cells: pl.Series, join: bool | None) -> dict[str, str]:
@@ -146,13 +148,12 @@ def class_spellings(cells: pl.Series, join: bool | None) -> dict[str, str]:
 
 
 def joined_cells(
-    frame: pl.DataFrame, spellings: Mapping[str, Mapping[str, str]], notes: dict[str, int]
-) -> pl.DataFrame:
-    """The frame with spellings replaced, and the cells counted."""
-    for name, joined in spellings.items():
-        if joined:
-            notes["joined_cells"] = notes.get("joined_cells", 0) + int(
-                frame[name].cast(pl.String).is_in(list(joined)).sum()
-            )
-            frame = frame.with_columns(replaced(frame[name].cast(pl.String), joined))
-    return frame
+    frame: pl.DataFrame, spellings: Mapping[str, Mapping[str, str]]
+) -> tuple[pl.DataFrame, dict[str, int]]:
+    """The frame with spellings replaced, and the count of cells where any were."""
+    cells = 0
+    wanted = {name: joined for name, joined in spellings.items() if joined}
+    for name, joined in wanted.items():
+        cells += int(frame[name].cast(pl.String).is_in(list(joined)).sum())
+        frame = frame.with_columns(replaced(frame[name].cast(pl.String), joined))
+    return frame, {"joined_cells": cells} if wanted else {}

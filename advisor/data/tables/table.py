@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from advisor.data.columns.cells import TEXTS, labels, tally
-from advisor.data.columns.column import Column, checked_type, conform, side_name
+from advisor.data.columns.column import Column, conform, side_name
 from advisor.data.columns.inference import infer
 from advisor.data.columns.numbers import beyond
 from advisor.data.columns.told import told_of_numbers, told_of_target, told_of_unreadable
-from advisor.data.options import FileForm
+from advisor.data.options import DEFAULT_OPTIONS, FileForm, ReadingOptions
 from advisor.data.sources.reading import MAX_BYTES, read_source
-from advisor.data.sources.source import Source
+from advisor.data.sources.source import Source, summed_notes
 from advisor.data.tables.features import SAMPLE_ROWS, encode, frequent_words, level_codes
 from advisor.data.tables.given_rows import given_test_rows
 from advisor.data.tables.new_rows import known_spelling, usual
@@ -28,19 +28,19 @@ from advisor.data.tables.schema import MAX_LEVELS, NAMES, TableSchema, Usual
 from advisor.data.tables.spellings import class_spellings, joined_cells, one_spelling
 from advisor.data.tables.target import (
     ClassValues,
-    asked_task,
+    ReadTarget,
     check_target,
     class_values,
     ordered_classes,
     read_target,
     written_values,
 )
-from advisor.data.tables.test_rows import check_tested, fingerprint_of, held_out_rows, row_keys
+from advisor.data.tables.test_rows import ScoredRows, check_tested, fingerprint_of, held_out_rows, row_keys
 from advisor.data.tables.times import time_as_column, time_parts
 from advisor.dataset import Dataset, Features
 from advisor.errors import FormChange, UserError, shown
-from advisor.kinds import TaskName
-from advisor.tasks import RowTarget, Task, task_of
+from advisor.kinds import ColumnType
+from advisor.tasks import RowTarget, task_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -142,134 +142,189 @@ def with_names(read: Source, names: Collection[str]) -> Source:
     return replace(read, frame=read.frame.with_columns(texts)) if texts else read
 
 
+@dataclass(frozen=True)
+class _Answered:
+    """The rows that have a target and a weight.
+
+    frame: these rows as they are in the source.
+    target: how the target was read, of all rows of the source.
+    answer: of the rows of ``frame``.
+    given: the target of all rows with one spelling of each class, and ``spellings`` those that were joined.
+    notes: what was joined or left out, as counts.
+    """
+
+    frame: pl.DataFrame
+    target: ReadTarget
+    answer: pl.Series
+    given: pl.Series
+    spellings: Mapping[str, str]
+    notes: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class _Divided:
+    """Training rows and rows that are held out, typed.
+
+    time: how the time column is read, None without one.
+    keys: a number for each row, made of its content.
+    held: which rows are held out, None where all train.
+    notes: cells that were repaired, as counts.
+    """
+
+    time: Column | None
+    keys: NDArray[np.uint64]
+    held: NDArray[np.bool_] | None
+    columns: tuple[Column, ...]
+    train: pl.DataFrame
+    held_out: pl.DataFrame
+    notes: Mapping[str, int]
+
+
 def load_table(
     source: str | Path | pl.DataFrame | pd.DataFrame,
     target: str,
+    options: ReadingOptions = DEFAULT_OPTIONS,
     *,
-    test: str | Path | pl.DataFrame | pd.DataFrame | None = None,
-    types: Mapping[str, str] | None = None,
-    task: TaskName | None = None,
-    time_column: str | None = None,
-    group_column: str | None = None,
-    weight_column: str | None = None,
-    test_fraction: float = 0.2,
-    seed: int = 0,
-    strict: bool = False,
-    join_spellings: bool | None = None,
-    encoding: str | None = None,
-    sheet: str | None = None,
     max_bytes: int = MAX_BYTES,
 ) -> Table:
     """Read a data set, infer its types and task, and set test rows apart.
 
-    test: a table of test rows; else ``test_fraction`` of the rows is held out: the latest with
-        ``time_column``, whole groups with ``group_column``, else at random with each class in its share.
-        Which rows these are depends on their content and ``seed``, not on their order. With a fraction of 0
-        all rows train, and nothing is tested.
-    weight_column: how much a row counts in training and validation, 0 or more; rows of weight 0 are left out.
-    types: column -> type, where the inference is to be overridden.
-    strict: refuse a test table with a column that is unlike the training rows in form.
-    join_spellings: read spellings of one category or class as one; None: those that differ in blanks,
-        a final dot or the capitals of words.
-    encoding: of text files that are not in Unicode, sheet: of spreadsheets; by default they are found out.
     max_bytes: largest uncompressed size of a file. UserError for everything that the user can fix.
     """
-    file_form = FileForm(encoding, sheet)
-    names = [name for name, wanted in (types or {}).items() if wanted in NAMES] + (
-        [group_column] if group_column else []
+    if options.channels is not None:
+        raise UserError("--channels is for arrays of sequences: a table has none")
+    read = _source(source, options, max_bytes)
+    roles = checked_roles(read, target, options)
+    rows = _answered(read, target, options)
+    features = rows.frame.drop(roles)
+    parts = _divided(rows, features, options)
+    counts = _tallies(parts.train, (column.name for column in parts.columns if column.type == "categorical"))
+    told = _told(read, rows, parts, counts)
+    train, spellings, joined = one_spelling(parts.train, counts, options.join_spellings)
+    counts |= _tallies(train, spellings)
+    given = None if options.test is None else _source(options.test, options, max_bytes)
+    parts = replace(parts, train=train, time=_kept_time(parts.time, given))
+    schema = _schema(read, rows, parts, counts, spellings, options)
+    tested = (
+        _held_out(parts, schema) if given is None else given_test_rows(given, schema, strict=options.strict)
     )
-    read = with_names(read_source(source, max_bytes=max_bytes, form=file_form), names)
-    special = checked_roles(
-        read, target, types or {}, task, time_column, group_column, test_fraction, weight_column
+    check_tested(tested.frame.height, options.tested)
+    keys = [parts.keys, *([] if given is None else [_given_keys(given, train.columns, target)])]
+    keys += [cells.to_numpy().view(np.uint64) for cells in weight_cells(rows.frame, options.weight_column)]
+    return Table(
+        name=read.name,
+        source=read.origin,
+        fingerprint=fingerprint_of(features, rows.answer, np.concatenate(keys)),
+        schema=schema,
+        train=train,
+        test=tested.frame,
+        notes=summed_notes(read.notes, rows.notes, parts.notes, joined, tested.notes),
+        test_origin="held-out" if given is None else "file",
+        changes=tested.changes,
+        told=told,
     )
-    notes = dict(read.notes)
-    spellings = {target: class_spellings(read.frame[target], join_spellings)}
-    cells = joined_cells(read.frame.select(target), spellings, notes)[target]
-    chosen, keys_of_rows, form = read_target(
-        cells, target, asked_task(task), notes, partial(read.as_written, target)
-    )
+
+
+def _source(source: Any, options: ReadingOptions, max_bytes: int) -> Source:
+    """A source of training or test rows, with the columns of names as they are written."""
+    names = [name for name, wanted in options.types.items() if wanted in NAMES]
+    names += [options.group_column] if options.group_column else []
+    return with_names(read_source(source, max_bytes=max_bytes, form=options.form), names)
+
+
+def _answered(read: Source, target: str, options: ReadingOptions) -> _Answered:
+    asked = None if options.task is None else task_of(options.task)
+    spellings = class_spellings(read.frame[target], options.join_spellings)
+    frame, joined = joined_cells(read.frame.select(target), {target: spellings})
+    given = frame[target]
+    found = read_target(given, target, asked, partial(read.as_written, target))
     # in one piece: each look at a column of a file that was read in hundreds of pieces would copy it
-    frame, answer = rows_that_count(read.frame.rechunk(), keys_of_rows, weight_column, notes)
-    check_target(answer, chosen, target, read.frame.height, cells)
-    time = None if time_column is None else time_as_column(frame[time_column])
-    helpers = helper_cells(frame, group_column, time)
-    keys = row_keys(frame.drop(special), seed)
-    held = None
-    if test is None and test_fraction:
-        held = held_out_rows(answer, chosen, helpers, keys, test_fraction, seed)
+    rows, answer, left_out = rows_that_count(read.frame.rechunk(), found, options.weight_column)
+    check_target(answer, found.task, target, read.frame.height, given)
+    notes = summed_notes(joined, found.notes, left_out)
+    return _Answered(rows, found, answer, given, spellings, notes)
+
+
+def _divided(rows: _Answered, features: pl.DataFrame, options: ReadingOptions) -> _Divided:
+    """Which rows are held out, the types of the features as the others show them, and both so read."""
+    frame, answer = rows.frame, rows.answer
+    time = None if options.time_column is None else time_as_column(frame[options.time_column])
+    helpers = helper_cells(frame, options.group_column, time)
+    keys, held = row_keys(features, options.seed), None
+    if options.test is None and options.test_fraction:
+        held = held_out_rows(answer, rows.target.task, helpers, keys, options.test_fraction, options.seed)
     train_rows = np.arange(frame.height) if held is None else np.flatnonzero(~held)
-    columns = _columns(frame.drop(special), train_rows, types or {}, target)
-    typed = _conformed(frame, columns, notes).with_columns(
-        answer, *helpers, *weight_cells(frame, weight_column)
-    )
+    columns = _columns(features, train_rows, options.types, answer.name)
+    typed, notes = _conformed(frame, columns)
+    typed = typed.with_columns(answer, *helpers, *weight_cells(frame, options.weight_column))
     # two filters copy in order: a third of the time of gathering the rows by number
     train, held_out = (typed, typed.clear()) if held is None else (typed.filter(~held), typed.filter(held))
-    counts = {c.name: tally(train[c.name].drop_nulls()) for c in columns if c.type == "categorical"}
-    told = _told(read, frame, columns, cells, chosen, counts, held_out, notes)
-    train, of_levels = one_spelling(train, counts, join_spellings, notes)
-    counts |= {name: tally(train[name].drop_nulls()) for name in of_levels}
-    spellings = {name: one for name, one in (spellings | of_levels).items() if one}
-    classes = ordered_classes(train[target]) if chosen.of_classes else ()
-    given = (
-        None if test is None else with_names(read_source(test, max_bytes=max_bytes, form=file_form), names)
-    )
-    if time is not None and given is not None and time.name not in given.frame.columns:
-        time = None  # it tells the order of the training rows, and a model cannot ask for it
-    parts = () if time is None else time_parts(train[time.name], time)
-    levels = {name: tuple(sorted(own["value"].head(MAX_LEVELS).to_list())) for name, own in counts.items()}
-    words = {column.name: frequent_words(train[column.name]) for column in columns if column.type == "text"}
-    had = _usual(
-        frame, None if held is None else ~held, train, columns if time is None else (*columns, time), counts
-    )
-    schema = TableSchema(
-        columns,
-        target,
-        chosen.name,
-        classes,
-        levels,
-        group_column,
-        time_column,
-        time,
-        parts,
-        form,
-        words,
-        had,
-        spellings,
-        join_spellings,
-        read.encoding,
-        read.sheet,
-        _class_values(read, target, classes, keys_of_rows) if classes else None,
-        weight_column,
-    )
-    changes: tuple[FormChange, ...] = ()
-    if given is not None:
-        held_out, changes = given_test_rows(given, schema, notes, strict=strict)
-        there = set(given.frame.columns)
-        shared = given.frame.select(name for name in typed.columns if name in there and name != target)
-        keys = np.append(keys, row_keys(shared, seed=1))
-    else:
-        held_out = held_out.with_columns(
-            known_spelling(held_out[name], levels[name], schema, name)[0] for name in levels
-        )
-        held_out = _of_known_class(held_out, target, classes, notes)
-    check_tested(held_out.height, test is not None or test_fraction > 0)
-    origin: Literal["file", "held-out"] = "held-out" if test is None else "file"
-    keys = np.concatenate(
-        [keys, *(cells.to_numpy().view(np.uint64) for cells in weight_cells(frame, weight_column))]
-    )
-    fingerprint = fingerprint_of(frame.drop(special), answer, keys)
-    return Table(read.name, read.origin, fingerprint, schema, train, held_out, notes, origin, changes, told)
+    return _Divided(time, keys, held, columns, train, held_out, notes)
 
 
-def _of_known_class(
-    held_out: pl.DataFrame, target: str, classes: Sequence[str], notes: dict[str, int]
-) -> pl.DataFrame:
-    """Without rows held out by time or group whose class only they have: it cannot be learnt."""
-    known = held_out[target].is_in(list(classes)) if classes else pl.Series([True])
+def _tallies(train: pl.DataFrame, names: Iterable[str]) -> dict[str, pl.DataFrame]:
+    return {name: tally(train[name].drop_nulls()) for name in names}
+
+
+def _kept_time(time: Column | None, given: Source | None) -> Column | None:
+    """The time column, unless given test rows have none: then it tells the order of the training rows, and a
+    model cannot ask for it."""
+    return None if time is None or (given is not None and time.name not in given.frame.columns) else time
+
+
+def _schema(
+    read: Source,
+    rows: _Answered,
+    parts: _Divided,
+    counts: Mapping[str, pl.DataFrame],
+    spellings: Mapping[str, dict[str, str]],
+    options: ReadingOptions,
+) -> TableSchema:
+    """How new rows are read as these were.
+    counts: tallies of the categories; spellings: of categories that were joined, by column."""
+    target, train, time = rows.answer.name, parts.train, parts.time
+    classes = ordered_classes(train[target]) if rows.target.task.of_classes else ()
+    texts = [column.name for column in parts.columns if column.type == "text"]
+    joined = {target: dict(rows.spellings), **spellings}
+    return TableSchema(
+        columns=parts.columns,
+        target=target,
+        task=rows.target.task.name,
+        classes=classes,
+        levels={name: tuple(sorted(own["value"].head(MAX_LEVELS).to_list())) for name, own in counts.items()},
+        group_column=options.group_column,
+        time_column=options.time_column,
+        time=time,
+        time_parts=() if time is None else time_parts(train[time.name], time),
+        target_format=rows.target.form,
+        words={name: frequent_words(train[name]) for name in texts},
+        usual=_usual(rows.frame, parts, counts),
+        spellings={name: one for name, one in joined.items() if one},
+        join_spellings=options.join_spellings,
+        encoding=read.encoding,
+        sheet=read.sheet,
+        given=_class_values(read, target, classes, rows.target.answer) if classes else None,
+        weight_column=options.weight_column,
+    )
+
+
+def _held_out(parts: _Divided, schema: TableSchema) -> ScoredRows:
+    """The rows that are held out, with the spellings of the training rows; without those, held out by time or
+    group, whose class only they have: it cannot be learnt."""
+    frame = parts.held_out.with_columns(
+        known_spelling(parts.held_out[name], levels, schema, name)[0]
+        for name, levels in schema.levels.items()
+    )
+    known = frame[schema.target].is_in(list(schema.classes)) if schema.classes else pl.Series([True])
     if known.all():
-        return held_out
-    notes["test_rows_of_unseen_class"] = int((~known).sum())
-    return held_out.filter(known)
+        return ScoredRows(frame)
+    return ScoredRows(frame.filter(known), notes={"test_rows_of_unseen_class": int((~known).sum())})
+
+
+def _given_keys(given: Source, columns: Sequence[str], target: str) -> NDArray[np.uint64]:
+    """Keys of the rows of a given test table, without their target."""
+    there = set(given.frame.columns)
+    return row_keys(given.frame.select(name for name in columns if name in there and name != target), seed=1)
 
 
 def _class_values(read: Source, target: str, classes: Sequence[str], keys: pl.Series) -> ClassValues | None:
@@ -285,7 +340,7 @@ def _class_values(read: Source, target: str, classes: Sequence[str], keys: pl.Se
 
 
 def _columns(
-    frame: pl.DataFrame, rows: NDArray[np.int64], types: Mapping[str, str], target: str
+    frame: pl.DataFrame, rows: NDArray[np.int64], types: Mapping[str, ColumnType], target: str
 ) -> tuple[Column, ...]:
     """Types of the feature columns, judged on training rows only."""
     whole = len(rows) == frame.height
@@ -296,7 +351,7 @@ def _columns(
     found = []
     for name in frame.columns:
         cells = frame[name] if whole or len(rows) > SAMPLE_ROWS else sample[name]
-        found.append(infer(cells, sample[name], checked_type(name, types[name]) if name in types else None))
+        found.append(infer(cells, sample[name], types.get(name)))
     if all(column.type in ("identifier", "constant") for column in found):
         first = found[0]
         raise UserError(
@@ -307,33 +362,27 @@ def _columns(
     return tuple(replace(c, limits=False) if side_name(c.name) in names else c for c in found)
 
 
-def _conformed(frame: pl.DataFrame, columns: Sequence[Column], notes: dict[str, int]) -> pl.DataFrame:
-    series = []
+def _conformed(frame: pl.DataFrame, columns: Sequence[Column]) -> tuple[pl.DataFrame, dict[str, int]]:
+    series, counts = [], []
     for column in columns:
-        cells, counts = conform(frame[column.name], column)
+        cells, repaired = conform(frame[column.name], column)
         series.append(cells)
+        counts.append(repaired)
         if column.limits:
             series.append(beyond(frame[column.name]).alias(side_name(column.name)))
-        for what, count in counts.items():
-            notes[what] = notes.get(what, 0) + count
-    return pl.DataFrame(series)
+    return pl.DataFrame(series), summed_notes(*counts)
 
 
 def _told(
-    read: Source,
-    frame: pl.DataFrame,
-    columns: Sequence[Column],
-    target: pl.Series,
-    task: Task,
-    counts: Mapping[str, pl.DataFrame],
-    held_out: pl.DataFrame,
-    notes: Mapping[str, int],
+    read: Source, rows: _Answered, parts: _Divided, counts: Mapping[str, pl.DataFrame]
 ) -> dict[str, str]:
     """What to know of how the source was read: code -> sentence.
     counts: tallies of the categories of the rows that are not held out."""
-    of_all_rows = {name: _with_rows(own, held_out[name]) for name, own in counts.items()}
-    told = read.told | told_of_numbers(frame, columns, of_all_rows) | told_of_target(target, task)
-    return told | (told_of_unreadable(frame, columns) if "junk_values" in notes else {})
+    frame, columns = rows.frame, parts.columns
+    of_all_rows = {name: _with_rows(own, parts.held_out[name]) for name, own in counts.items()}
+    told = read.told | told_of_numbers(frame, columns, of_all_rows)
+    told |= told_of_target(rows.given, rows.target.task)
+    return told | (told_of_unreadable(frame, columns) if "junk_values" in parts.notes else {})
 
 
 def _with_rows(counts: pl.DataFrame, more: pl.Series) -> pl.DataFrame:
@@ -342,22 +391,16 @@ def _with_rows(counts: pl.DataFrame, more: pl.Series) -> pl.DataFrame:
     return both.sort("rows", "value", descending=[True, False])
 
 
-def _usual(
-    frame: pl.DataFrame,
-    mask: NDArray[np.bool_] | None,
-    train: pl.DataFrame,
-    columns: Sequence[Column],
-    counts: Mapping[str, pl.DataFrame],
-) -> dict[str, Usual]:
+def _usual(frame: pl.DataFrame, parts: _Divided, counts: Mapping[str, pl.DataFrame]) -> dict[str, Usual]:
     """What the training rows have in each column that is used.
-    mask: which rows of the frame these are (None: all);
     counts: tallies of categories."""
     had = {}
-    for column in columns:
+    mask = None if parts.held is None else ~parts.held
+    for column in parts.columns if parts.time is None else (*parts.columns, parts.time):
         if column.type not in ("identifier", "constant"):
-            cells = frame[column.name]
+            name, cells = column.name, frame[column.name]
             cells = cells if mask is None or cells.dtype not in TEXTS else cells.filter(mask)
-            had[column.name] = usual(cells, train[column.name], column, counts.get(column.name), MAX_LEVELS)
+            had[name] = usual(cells, parts.train[name], column, counts.get(name), MAX_LEVELS)
     return had
 
 

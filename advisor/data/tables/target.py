@@ -3,8 +3,8 @@ anything can be learnt from it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
 
@@ -17,9 +17,8 @@ from advisor.data.columns.column import how_many, unreadable
 from advisor.data.columns.inference import read_as
 from advisor.data.columns.numbers import number_format, parse_numbers
 from advisor.data.columns.told import looks_like_numbers
-from advisor.errors import UserError, did_you_mean, shown
-from advisor.kinds import TASK_NAMES
-from advisor.tasks import BINARY, MULTICLASS, REGRESSION, Task, task_of
+from advisor.errors import UserError, shown
+from advisor.tasks import BINARY, MULTICLASS, REGRESSION, Task
 
 MIN_ROWS = 10
 """Fewer rows with a target than this are refused."""
@@ -125,26 +124,25 @@ def _too_large(numbers: Sequence[float]) -> bool:
     return any(not -(2**63) <= number < 2**63 for number in numbers)
 
 
-def asked_task(name: str | None) -> Task | None:
-    """The task that is asked for by its name, None by none; UserError for another word."""
-    if name is None:
-        return None
-    if name not in TASK_NAMES:
-        *others, last = TASK_NAMES
-        near = did_you_mean(str(name), TASK_NAMES)
-        raise UserError(f"task is '{shown(name)}'{near}; expected {', '.join(others)} or {last}")
-    return task_of(name)
+@dataclass(frozen=True)
+class ReadTarget:
+    """A target column as it was read.
+
+    answer: as Float64 (regression) or labels, null where it is missing.
+    form: how its text was read as numbers, as ``Column.format``; "" for classes.
+    notes: labels that a single row has, and cells that are no numbers, as counts.
+    """
+
+    task: Task
+    answer: pl.Series
+    form: str = ""
+    notes: Mapping[str, int] = field(default_factory=dict)
 
 
 def read_target(
-    cells: pl.Series,
-    name: str,
-    asked: Task | None,
-    notes: dict[str, int],
-    written: Callable[[], pl.Series] | None = None,
-) -> tuple[Task, pl.Series, str]:
-    """The task; the target as Float64 (regression) or labels, null where it is
-    missing; how its text was read as numbers.
+    cells: pl.Series, name: str, asked: Task | None, written: Callable[[], pl.Series] | None = None
+) -> ReadTarget:
+    """The task and the target.
 
     A label that a single row has can be trained on or tested on, but not both: it is null, too, and counted
     in ``notes``, but for numbers of which nobody said that they are classes.
@@ -157,42 +155,64 @@ def read_target(
     numbers = finite_numbers(cells, form)
     of_numbers = asked is not None and not asked.of_classes
     if of_numbers and numbers is None:
-        unread = unreadable(cells, read_as(cells, "numeric"))
-        bad = how_many(unread, len(cells), " are no numbers")
-        if len(unread) == len(cells) - cells.null_count():
-            bad = _looks(cells) or bad
-        raise UserError(
-            f"'{shown(name)}' cannot be a regression target: {bad}; fix these cells, ask for task binary or "
-            "multiclass, "
-            "or name a column of numbers"
+        raise UserError(_no_numbers(cells, name))
+    classes, lonely = _classes_of(cells, name, numbers, asked, written), 0
+    if not of_numbers and (numbers is None or asked is not None):
+        classes, lonely = _without_lonely(classes)
+    task = asked or _inferred_task(numbers, classes)
+    if not task.of_classes and numbers is not None:
+        lost = numbers.null_count() - classes.null_count()
+        return ReadTarget(
+            task, numbers.alias(name), form or "", {"unreadable_targets": lost} if lost > 0 else {}
         )
+    if asked is not None:
+        _check_classes(classes, name, numbers, asked)
+    return ReadTarget(task, classes.alias(name), notes={LONELY: lonely} if lonely else {})
+
+
+def _no_numbers(cells: pl.Series, name: str) -> str:
+    """What is wrong with a regression target that holds no numbers."""
+    unread = unreadable(cells, read_as(cells, "numeric"))
+    bad = how_many(unread, len(cells), " are no numbers")
+    if len(unread) == len(cells) - cells.null_count():
+        bad = _looks(cells) or bad
+    return (
+        f"'{shown(name)}' cannot be a regression target: {bad}; fix these cells, ask for task binary or "
+        "multiclass, or name a column of numbers"
+    )
+
+
+def _classes_of(
+    cells: pl.Series,
+    name: str,
+    numbers: pl.Series | None,
+    asked: Task | None,
+    written: Callable[[], pl.Series] | None,
+) -> pl.Series:
+    """The cells as labels of classes.
+    numbers: the cells as such, where they are."""
     classes = labels(cells)
     if written is not None and cells.dtype.is_float() and _may_be_classes(numbers, asked):
         texts = written()
         classes = texts.set(classes.is_null(), None).alias(name) if texts.dtype == pl.String else classes
-    if (
-        asked is None and numbers is not None and cells.dtype == pl.String
-    ):  # words for a missing cell are no class of numbers
+    if asked is None and numbers is not None and cells.dtype == pl.String:
+        # words for a missing cell are no class of numbers
         classes = classes.set(is_mark(classes).fill_null(value=False), None)
-    if not of_numbers and (numbers is None or asked is not None):
-        classes = _without_lonely(classes, notes)
-    task = asked or _inferred_task(numbers, classes)
-    if not task.of_classes and numbers is not None:
-        notes |= (
-            {"unreadable_targets": lost} if (lost := numbers.null_count() - classes.null_count()) > 0 else {}
-        )
-        return task, numbers.alias(name), form or ""
+    return classes
+
+
+def _check_classes(classes: pl.Series, name: str, numbers: pl.Series | None, asked: Task) -> None:
+    """UserError where there are more classes than the task that was asked for has."""
     found = classes.drop_nulls().n_unique()
-    if asked is not None and numbers is not None and not _whole(numbers) and found > FEW_VALUES:
+    if numbers is not None and not _whole(numbers) and found > FEW_VALUES:
         raise UserError(
-            f"the target '{shown(name)}' is continuous ({found:,} different numbers) and cannot be {task}; "
+            f"the target '{shown(name)}' is continuous ({found:,} different numbers) and cannot be {asked}; "
             "ask for task regression, or name a column of classes"
         )
-    if asked is not None and asked.most_classes is not None and found > asked.most_classes:
+    if asked.most_classes is not None and found > asked.most_classes:
         raise UserError(
             f"the target '{shown(name)}' has {found:,} classes and cannot be {asked}; ask for task multiclass"
         )
-    return task, classes.alias(name), ""
 
 
 def _may_be_classes(numbers: pl.Series | None, asked: Task | None) -> bool:
@@ -219,14 +239,14 @@ def known_classes(answer: pl.Series, classes: Sequence[str]) -> pl.Series:
     return answer.replace(list(same), list(same.values())) if same else answer
 
 
-def _without_lonely(classes: pl.Series, notes: dict[str, int]) -> pl.Series:
+def _without_lonely(classes: pl.Series) -> tuple[pl.Series, int]:
+    """Labels without those that a single row has, and how many these are; all where they are no few rows."""
     counts = tally(classes.drop_nulls())
     lonely = counts.filter(pl.col("rows") == 1)["value"]
     others = counts.height - len(lonely)
     if not len(lonely) or others < 2 or len(lonely) > MOST_LONELY * (len(classes) - classes.null_count()):
-        return classes
-    notes[LONELY] = len(lonely)
-    return classes.set(classes.is_in(lonely.to_list()).fill_null(False), None)
+        return classes, 0
+    return classes.set(classes.is_in(lonely.to_list()).fill_null(False), None), len(lonely)
 
 
 def finite_numbers(cells: pl.Series, form: str | None) -> pl.Series | None:

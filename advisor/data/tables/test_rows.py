@@ -6,7 +6,8 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,17 +15,24 @@ import polars as pl
 from numpy.typing import NDArray
 
 from advisor.data.columns.cells import ranked
-from advisor.errors import UserError, shown
+from advisor.errors import FormChange, UserError, shown
 from advisor.tasks import Task
 
 KEY_ROWS, KEY_COLUMNS = 200_000, 8
 """Above so many rows only so many columns decide which rows are held out (see row_keys)."""
 
 
-def check_fraction(fraction: object) -> None:
-    """UserError for what is no share of the rows to hold out."""
-    if not isinstance(fraction, int | float) or not 0.0 <= fraction < 1.0:
-        raise UserError(f"test_fraction is {fraction}; expected a number between 0 and 1, such as 0.2, or 0")
+@dataclass(frozen=True)
+class ScoredRows:
+    """Rows that are set apart for the test.
+
+    notes: those that were left out, as counts.
+    changes: columns of a given test table that are unlike the training rows in form.
+    """
+
+    frame: pl.DataFrame
+    notes: Mapping[str, int] = field(default_factory=dict)
+    changes: tuple[FormChange, ...] = ()
 
 
 def check_tested(rows: int, wanted: bool) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from advisor.errors import UserError, did_you_mean
-from advisor.workflows.options import ReadingOptions, takes_reading_options
+from advisor.workflows.options import AdviceKeywords, takes_advice_keywords
 from advisor.workflows.python.advised import AdviceDifference, Reason, as_written
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 REPORT_FORMATS = ("html", "markdown", "json")
 
 
-@takes_reading_options
+@takes_advice_keywords
 def check(
     data: Any = None,
     target: Any = None,
@@ -41,7 +41,7 @@ def check(
     batch_size: int | None = None,
     seconds: float = 60,
     out: str | Path | None = None,
-    **options: Unpack[ReadingOptions],
+    **options: Unpack[AdviceKeywords],
 ) -> Preflight | Inspection:
     """Before you train: does the recommendation for the data learn what it should, and nothing else?
 
