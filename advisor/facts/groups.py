@@ -101,26 +101,34 @@ def measure_groups(table: Table, leaking: Sequence[str] = ()) -> dict[str, Any]:
         for name in _candidates(table)
         if (found := _recurring(table.train[name], order, table.schema.levels.get(name))) is not None
     }
-    values = {name: found.values for name, found in named.items()}
     cells = _cells(table) if named else {}
     if table.test_origin == "file":
         apart = [name for name, found in named.items() if _apart(table, name, found, cells)]
-        apart.sort(
-            key=lambda name: (values[name], name)
-        )  # the coarsest first: what it holds apart, all others do
+        # the coarsest first: what it holds apart, all others do
+        apart.sort(key=lambda name: (named[name].values, name))
         return facts | {"groups.unseen_columns": len(apart), "columns.unseen_groups": apart}
-    many = {name: found for name, found in named.items() if values[name] >= FEWEST_THINGS}
+    return facts | _entity_facts(table, named, cells, leaking)
+
+
+def _entity_facts(
+    table: Table, named: Mapping[str, _Named], cells: Cells, leaking: Sequence[str]
+) -> dict[str, Any]:
+    """The column that seems to name things, and those that are nearly constant within each; {} without one.
+    named: columns whose values recur."""
+    many = {name: found for name, found in named.items() if found.values >= FEWEST_THINGS}
     things = {name: of for name, found in many.items() if (of := _shared(table, name, found, cells))}
     codes = {name for name in leaking if not table.train[name].dtype.is_numeric()}
     things = {name: of for name, of in things.items() if name not in codes or of != [table.schema.target]}
     if not things:
-        return facts
-    # of several names of one thing, the one that says so
-    best = max(
-        things, key=lambda name: (len(things[name]), CODE_NAME.search(name) is not None, -values[name], name)
-    )
-    return facts | {
-        "groups.entities": values[best],
+        return {}
+
+    def rank(name: str) -> tuple[int, bool, int, str]:
+        """Of several names of one thing, the one that says so."""
+        return len(things[name]), CODE_NAME.search(name) is not None, -named[name].values, name
+
+    best = max(things, key=rank)
+    return {
+        "groups.entities": named[best].values,
         "columns.entity": [best],
         "columns.of_entities": things[best],
     }

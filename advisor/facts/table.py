@@ -80,15 +80,7 @@ def measure_table(table: Table, hardware: Mapping[str, Any] | None = None) -> Fa
     rows = hash_rows(table)
     values |= _duplicate_facts(table, rows)
     values |= measure_traps(table, sample, rows)
-    answer = sample[schema.target]
-    codes = ranked(answer)
-    leaks = sorted(
-        c.name for c in schema.columns if leaks_target(sample[c.name], c.type, answer, codes, table)
-    )
-    groups = measure_groups(table, leaks)
-    # of each thing the target is known: a matter of how rows are held out, not of what is recorded when
-    leaks = [name for name in leaks if name not in groups["columns.entity"]]
-    values |= {**groups, "leak.columns": len(leaks), "columns.leaking": leaks}
+    values |= _leak_facts(table, sample)
     values |= hardware_facts(hardware or {})
     values["time.clamped_error_ratio"] = _held_to_none(table, sample)
     values["columns.order_correlation"] = order_correlation(table, sample)
@@ -102,6 +94,21 @@ def measure_table(table: Table, hardware: Mapping[str, Any] | None = None) -> Fa
     )
     shape = target_shape(train[schema.target], sample[schema.target], task_of(schema.task))
     return Facts(values, sampled, columns, shape)
+
+
+def _leak_facts(table: Table, sample: pl.DataFrame) -> dict[str, Any]:
+    """The columns that give the target away, and those that name things."""
+    answer = sample[table.schema.target]
+    codes = ranked(answer)
+    leaks = sorted(
+        column.name
+        for column in table.schema.columns
+        if leaks_target(sample[column.name], column.type, answer, codes, table)
+    )
+    groups = measure_groups(table, leaks)
+    # of each thing the target is known: a matter of how rows are held out, not of what is recorded when
+    leaks = [name for name in leaks if name not in groups["columns.entity"]]
+    return {**groups, "leak.columns": len(leaks), "columns.leaking": leaks}
 
 
 def _sample(train: pl.DataFrame, width: int) -> pl.DataFrame:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from functools import cached_property
 from pathlib import Path, PureWindowsPath
@@ -108,46 +108,51 @@ class ImagePaths:
         return None
 
     def file(self, cell: str) -> Path | None:
-        """The image that a cell names, or None. UserError where it could be
-        either of two, or lies where none may."""
+        """The image that a cell names, or None. UserError where it could be either of two, or lies where none
+        may."""
         if not cell.strip():
             return None
         outside = False
         for tail in _tails(cell):
             endings = ("",) if _has_suffix(tail) else SUFFIXES
-            places = [
-                self._last,
-                *((self.folder, ending) for ending in endings),
-            ]  # first where the one before was
+            # first where the one before was
+            places = [self._last, *((self.folder, ending) for ending in endings)]
             for folder, ending in places:
                 if not _may_be_named(found := folder / (tail + ending)):
                     outside = True
                 elif _exists(found):
                     return self._at(folder, ending, found)
-            for near in (True, False):
-                there = [
-                    (folder, ending)
-                    for folder in self.folders
-                    if self._is_near(folder) == near
-                    for ending in endings
-                    if _may_be_named(found := folder / (tail + ending)) and _exists(found)
-                ]
-                if len({folder for folder, _ in there}) > 1:
-                    both = " and in ".join(
-                        shown(folder, 80) for folder in dict.fromkeys(folder for folder, _ in there[:2])
-                    )
-                    raise UserError(
-                        f"the image '{shown(tail, 60)}' lies in {both}; say in the table which is meant (a "
-                        "table that "
-                        "is not about these images is read with --kind table)"
-                    )
-                if there:
-                    return self._at(*there[0], there[0][0] / (tail + there[0][1]))
+            if (beside := self._beside(tail, endings)) is not None:
+                return beside
         if outside:
             raise UserError(
                 f"the image '{shown(cell, 60)}' lies outside of the image root {shown(_root.get(), 100)} "
                 "(a table that is not about images is read with --kind table)"
             )
+        return None
+
+    def _beside(self, tail: str, endings: Sequence[str]) -> Path | None:
+        """The image in a folder beside the table, first in those that are called like it; None where there is
+        none. UserError where two of them have one."""
+        for near in (True, False):
+            there = [
+                (folder, ending)
+                for folder in self.folders
+                if self._is_near(folder) == near
+                for ending in endings
+                if _may_be_named(found := folder / (tail + ending)) and _exists(found)
+            ]
+            if len({folder for folder, _ in there}) > 1:
+                both = " and in ".join(
+                    shown(folder, 80) for folder in dict.fromkeys(folder for folder, _ in there[:2])
+                )
+                raise UserError(
+                    f"the image '{shown(tail, 60)}' lies in {both}; say in the table which is meant (a table "
+                    "that is not about these images is read with --kind table)"
+                )
+            if there:
+                folder, ending = there[0]
+                return self._at(folder, ending, folder / (tail + ending))
         return None
 
     def _at(self, folder: Path, ending: str, found: Path) -> Path:

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,29 +15,52 @@ import polars as pl
 from advisor.data.signals.arrays.array_names import PARTS
 from advisor.data.signals.image_decoding import FileValues, headers
 from advisor.data.signals.image_paths import SUFFIXES, ImagePaths
+from advisor.data.signals.image_worker import ImageHeader
 from advisor.data.signals.pixel_tables import named_pixels, read_pixels
 from advisor.data.signals.pixels import BYTE, common_size
 from advisor.data.signals.rows import Found, RawRows, Request, quoted
 from advisor.data.sources.isolated_files import first_rows
 from advisor.data.sources.reading import read_source
+from advisor.data.sources.source import summed_notes
 from advisor.errors import UserError, did_you_mean, shown
 
 HEAD_BYTES, FIRST_ROWS = 1 << 16, 100
 """A table is judged by its beginning: a column of image files has one in its first rows."""
 
 MOST_WRAPPINGS = 4
+PROBLEMS = {"corrupt": "cannot be read as images", "oversized": "declare more than 100 million pixels"}
+"""What is wrong with files, by the word of their headers."""
 
 
 @dataclass(frozen=True)
 class _Listed:
     """Image files of one part with their labels.
-    absent: those that a table names and that do not exist."""
+
+    absent: those that a table names and that do not exist.
+    notes: files that are no rows, as counts.
+    """
 
     files: tuple[Path, ...]
     labels: pl.Series | None
     names: tuple[str, ...]
     groups: pl.Series | None = None
     absent: tuple[str, ...] = ()
+    notes: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Set:
+    """The image files that a source names.
+
+    parts: "train" (with the validation rows) and "test".
+    columns: of a table, the one that names them.
+    """
+
+    parts: Mapping[str, _Listed]
+    name: str
+    origin: str
+    target: str = "class"
+    columns: tuple[str, ...] = ()
 
 
 def are_images(source: object, target: str | None = None) -> bool:
@@ -84,125 +107,134 @@ def _delimiter(line: bytes) -> str:
 def read_images(source: object, request: Request) -> Found:
     """A folder (a folder per class, with train/, val/, test/ where present), a table of
     paths or pixels, or an image file."""
-    origin = shown(source, 200) if isinstance(source, str | Path) else "data-frame"
-    notes: dict[str, int] = {}
-    columns: tuple[str, ...] = ()
-    if isinstance(source, str | Path) and not str(source).startswith("sklearn:") and Path(source).is_dir():
-        request.refuse(origin, without=("id_column", "time_column", "group_column"))
-        parts = _folder(Path(source), request, notes)
-        target, name = "class", Path(source).resolve().name
-    elif isinstance(source, str | Path) and Path(source).suffix.lower() in SUFFIXES:
-        if request.needs_target:
-            raise UserError(
-                f"{origin} is one image; expected a folder with a folder of images per class, or a table of "
-                "paths"
-            )
-        file = Path(source)
-        parts, target, name = {"train": _Listed((file,), None, (file.name,))}, "class", file.stem
-    else:
-        read = read_source(source, max_bytes=request.max_bytes, form=request.form)
-        paths = ImagePaths(Path(source) if isinstance(source, str | Path) else None)
-        _refuse_roles(read.frame, origin, request)
-        if len(request.columns) != 1:
-            named = not request.columns and _named_column(read.frame, paths, request) is not None
-            if not named and (found := read_pixels(read.frame, read.name, origin, request)) is not None:
-                return found.reading(read)
-        column = _chosen_column(read.frame, paths, origin, request)
-        parts = {"train": _table(read.frame, paths, column, origin, request, notes)}
-        target, name, columns = str(request.target), read.name, (column,)
-    return _found(parts, target, name, origin, request, notes, columns)
+    path = Path(source) if isinstance(source, str | Path) else None
+    origin = "data-frame" if path is None else shown(source, 200)
+    if path is not None and not str(source).startswith("sklearn:") and path.is_dir():
+        return _found(_of_folder(path, origin, request), request)
+    if path is not None and path.suffix.lower() in SUFFIXES:
+        return _found(_of_one_image(path, origin, request), request)
+    return _from_table(source, path, origin, request)
 
 
-def _found(
-    parts: dict[str, _Listed],
-    target: str,
-    name: str,
-    origin: str,
-    request: Request,
-    notes: dict[str, int],
-    columns: tuple[str, ...],
-) -> Found:
-    train = _readable(parts["train"], origin, request, notes)
+def _of_folder(path: Path, origin: str, request: Request) -> _Set:
+    request.refuse(origin, without=("id_column", "time_column", "group_column"))
+    return _Set(_folder(path, request), path.resolve().name, origin)
+
+
+def _of_one_image(path: Path, origin: str, request: Request) -> _Set:
+    if request.needs_target:
+        raise UserError(
+            f"{origin} is one image; expected a folder with a folder of images per class, or a table of paths"
+        )
+    return _Set({"train": _Listed((path,), None, (path.name,))}, path.stem, origin)
+
+
+def _from_table(source: object, path: Path | None, origin: str, request: Request) -> Found:
+    """A table of pixels, where it has a column for each of a square, else of paths."""
+    read = read_source(source, max_bytes=request.max_bytes, form=request.form)
+    paths = ImagePaths(path)
+    _refuse_roles(read.frame, origin, request)
+    if len(request.columns) != 1:
+        named = not request.columns and _named_column(read.frame, paths, request) is not None
+        if not named and (found := read_pixels(read, origin, request)) is not None:
+            return found
+    column = _chosen_column(read.frame, paths, origin, request)
+    listed = _table(read.frame, paths, column, origin, request)
+    return _found(_Set({"train": listed}, read.name, origin, str(request.target), (column,)), request)
+
+
+def _found(images: _Set, request: Request) -> Found:
+    """The files as rows, by what their headers say."""
+    train, notes = _readable(images.parts["train"], images.origin, request)
     assert isinstance(train.values, FileValues)
-    shape, bits = train.values.shape, train.values.bits
-    test = (
-        _readable(parts["test"], origin, replace(request, like=shape, bits=bits), notes)
-        if "test" in parts
-        else None
-    )
+    shape, bits, test = train.values.shape, train.values.bits, None
+    if (listed := images.parts.get("test")) is not None:
+        alike = replace(request, like=shape, bits=bits)
+        test, counts = _readable(listed, images.origin, alike)
+        notes = summed_notes(notes, counts)
     return Found(
-        "image", name, origin, target, shape, train, test,
-        classification=not columns,
-        group_column=request.group_column if columns and train.groups is not None else None,
-        columns=columns,
+        kind="image",
+        name=images.name,
+        origin=images.origin,
+        target=images.target,
+        shape=shape,
+        train=train,
+        test=test,
+        classification=not images.columns,
+        group_column=request.group_column if images.columns and train.groups is not None else None,
+        columns=images.columns,
         id_column=request.id_column,
         bits=bits,
-    ).noting(notes)  # fmt: skip
+    ).noting(notes)
 
 
-def _readable(listed: _Listed, origin: str, request: Request, notes: dict[str, int]) -> RawRows:
-    """The files whose headers can be read."""
+def _readable(listed: _Listed, origin: str, request: Request) -> tuple[RawRows, dict[str, int]]:
+    """The files whose headers can be read, and the count of the others."""
     found = headers(listed.files)
+    lost = {
+        f"{problem}_files": _with_problem(listed, found, problem, origin, request) for problem in PROBLEMS
+    }
     good = [position for position, own in enumerate(found) if not own.problem]
-    lost = {"absent_files": listed.absent} if listed.absent else {}
-    for problem in ("corrupt", "oversized"):
-        bad = tuple(name for name, own in zip(listed.names, found, strict=True) if own.problem == problem)
-        if bad and (not request.needs_target or len(bad) == len(found)):
-            what = (
-                "cannot be read as images" if problem == "corrupt" else "declare more than 100 million pixels"
-            )
-            raise UserError(
-                f"{origin}: {len(bad):,} of {len(found):,} files {what}: {quoted(bad)}; leave them out"
-            )
-        notes[f"{problem}_files"] = notes.get(f"{problem}_files", 0) + len(bad)
-        lost |= {f"{problem}_files": bad} if bad else {}
     if not good:
         raise UserError(
             f"{origin}: none of the {len(found):,} image files can be read; expected PNG, JPEG and the like"
         )
-    known = [found[position] for position in good]
-    sizes = [(own.height, own.width) for own in known]
-    colour = any(own.channels == 3 for own in known)
-    shape = request.like or (3 if colour else 1, *common_size(sizes))
+    known, rows = [found[position] for position in good], np.array(good)
+    shape = _shape_of(known, origin, request)
+    sizes = len({(own.height, own.width) for own in known})
+    notes = {
+        **{note: len(files) for note, files in lost.items()},
+        "image_sizes": sizes if request.like is None and sizes > 1 else 0,
+        "converted_channels": sum(own.channels != shape[0] for own in known),
+    }
+    values = FileValues(
+        files=tuple(listed.files[position] for position in good),
+        shape=shape,
+        bits=request.bits if request.bits > BYTE else max(own.bits for own in known),
+        content=np.array([own.key for own in known], np.uint64),
+    )
+    readable = RawRows(
+        values=values,
+        answer=None if listed.labels is None else listed.labels.gather(rows),
+        groups=None if listed.groups is None else listed.groups.gather(rows),
+        names=tuple(listed.names[position] for position in good),
+        lost={note: files for note, files in {"absent_files": listed.absent, **lost}.items() if files},
+    )
+    return readable, summed_notes(listed.notes, notes)
+
+
+def _with_problem(
+    listed: _Listed, found: Sequence[ImageHeader], problem: str, origin: str, request: Request
+) -> tuple[str, ...]:
+    """The files with a problem; UserError where these are all, or every row is needed."""
+    bad = tuple(name for name, own in zip(listed.names, found, strict=True) if own.problem == problem)
+    if bad and (not request.needs_target or len(bad) == len(found)):
+        raise UserError(
+            f"{origin}: {len(bad):,} of {len(found):,} files {PROBLEMS[problem]}: {quoted(bad)}; "
+            "leave them out"
+        )
+    return bad
+
+
+def _shape_of(known: Sequence[ImageHeader], origin: str, request: Request) -> tuple[int, ...]:
+    """(channels, height, width) that these images are brought to."""
+    shape = request.like
+    if shape is None:
+        colour = any(own.channels == 3 for own in known)
+        shape = (3 if colour else 1, *common_size([(own.height, own.width) for own in known]))
     if shape[0] not in (1, 3):
         raise UserError(f"{origin}: the training images have {shape[0]} channels, image files have 1 or 3")
-    if request.like is None:
-        notes["image_sizes"] = len(set(sizes)) if len(set(sizes)) > 1 else 0
-    notes["converted_channels"] = notes.get("converted_channels", 0) + sum(
-        own.channels != shape[0] for own in known
-    )
-    keys = np.array([own.key for own in known], np.uint64)
-    rows = np.array(good)
-    labels, groups = (
-        None if column is None else column.gather(rows) for column in (listed.labels, listed.groups)
-    )
-    bits = request.bits if request.bits > BYTE else max(own.bits for own in known)
-    values = FileValues(tuple(listed.files[position] for position in good), shape, bits, keys)
-    return RawRows(values, labels, groups, tuple(listed.names[position] for position in good), lost)
+    return shape
 
 
 # ---------------------------------------------------------------------------------------------------- folders
 
 
-def _folder(folder: Path, request: Request, notes: dict[str, int]) -> dict[str, _Listed]:
+def _folder(folder: Path, request: Request) -> dict[str, _Listed]:
     """Part ("train", with the validation rows; "test") -> its files."""
     root = _unwrapped(folder)
-    by_part: dict[str, list[Path]] = {}
-    for child in _subfolders(root):
-        if child.name.lower() in PARTS and (_subfolders(child) or not request.needs_target):
-            by_part.setdefault(PARTS[child.name.lower()], []).append(child)
-    if not set(by_part) & {"train", "test"}:
-        by_part = {"train": [root]}
-    else:
-        by_part = {
-            "train": by_part.get("train", []) + by_part.get("val", []),
-            "test": by_part.get("test", []),
-        }
-    if request.like is not None and by_part.get("test"):  # given as test rows, or to predict
-        by_part = {"train": by_part["test"]}
-    if not by_part["train"]:
-        by_part = {"train": by_part["test"]}
-    parts = {part: _listed(folder, roots, request, notes) for part, roots in by_part.items() if roots}
+    by_part = _folders_by_part(root, request)
+    parts = {part: _listed(folder, roots, request) for part, roots in by_part.items() if roots}
     if not request.needs_target:
         return parts
     names = ", ".join(f"'{shown(child.name, 30)}'" for child in _subfolders(root)[:6])
@@ -222,6 +254,21 @@ def _folder(folder: Path, request: Request, notes: dict[str, int]) -> dict[str, 
             f"{_or_a_table(root)}"
         )
     return parts
+
+
+def _folders_by_part(root: Path, request: Request) -> dict[str, list[Path]]:
+    """The folders of the training and of the test rows, by their names; all is for training where none has
+    such a name."""
+    named: dict[str, list[Path]] = {}
+    for child in _subfolders(root):
+        if child.name.lower() in PARTS and (_subfolders(child) or not request.needs_target):
+            named.setdefault(PARTS[child.name.lower()], []).append(child)
+    if not set(named) & {"train", "test"}:
+        return {"train": [root]}
+    train, test = named.get("train", []) + named.get("val", []), named.get("test", [])
+    if test and (request.like is not None or not train):  # given as test rows, or to predict
+        return {"train": test}
+    return {"train": train, "test": test}
 
 
 def _or_a_table(root: Path) -> str:
@@ -258,7 +305,7 @@ def _hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
-def _listed(folder: Path, roots: Sequence[Path], request: Request, notes: dict[str, int]) -> _Listed:
+def _listed(folder: Path, roots: Sequence[Path], request: Request) -> _Listed:
     """Image files under the roots; their class is the first folder below the root."""
     files: list[Path] = []
     labels: list[str] = []
@@ -273,14 +320,12 @@ def _listed(folder: Path, roots: Sequence[Path], request: Request, notes: dict[s
                 continue
             files.append(file)
             labels.append(own[0])
-    notes["files_ignored"] = notes.get("files_ignored", 0) + ignored
     if not files and not request.needs_target:
         raise UserError(f"{shown(folder, 200)} has no image files; expected PNG, JPEG and the like")
     names = tuple(os.fsencode(file.relative_to(folder)).decode("utf-8", "replace") for file in files)
     texts = [os.fsencode(label).decode("utf-8", "replace") for label in labels]
-    return _Listed(
-        tuple(files), pl.Series("class", texts, dtype=pl.String) if request.needs_target else None, names
-    )
+    classes = pl.Series("class", texts, dtype=pl.String) if request.needs_target else None
+    return _Listed(tuple(files), classes, names, notes={"files_ignored": ignored})
 
 
 def _walked(root: Path) -> Iterator[Path]:
@@ -344,9 +389,8 @@ def _chosen_column(frame: pl.DataFrame, paths: ImagePaths, origin: str, request:
     return column
 
 
-def _table(
-    frame: pl.DataFrame, paths: ImagePaths, column: str, origin: str, request: Request, notes: dict[str, int]
-) -> _Listed:
+def _table(frame: pl.DataFrame, paths: ImagePaths, column: str, origin: str, request: Request) -> _Listed:
+    """The files that a column names, with the targets and groups beside them."""
     if request.needs_target and request.target is None:
         others = ", ".join(f"'{shown(name, 30)}'" for name in frame.columns if name != column)
         raise UserError(
@@ -356,26 +400,21 @@ def _table(
         raise UserError(f"the target '{shown(column)}' is the column of image files; name another column")
     cells = frame[column].cast(pl.String).fill_null("").to_list()
     files = [paths.file(cell) for cell in cells]
+    absent = tuple(cell for cell, file in zip(cells, files, strict=True) if file is None)
+    if absent and (not request.needs_target or len(absent) > len(files) / 2):
+        raise UserError(
+            f"{origin}: {len(absent):,} of {len(files):,} image files do not exist: {quoted(absent)}; "
+            f"paths are relative to {shown(paths.folder.resolve(), 100)} or to a folder in it"
+        )
     kept = np.array([row for row, file in enumerate(files) if file is not None], np.int64)
-    if absent := len(files) - len(kept):
-        lost = [cell for cell, file in zip(cells, files, strict=True) if file is None]
-        if not request.needs_target or absent > len(files) / 2:
-            raise UserError(
-                f"{origin}: {absent:,} of {len(files):,} image files do not exist: {quoted(lost)}; paths are "
-                f"relative to {shown(paths.folder.resolve(), 100)} or to a folder in it"
-            )
-        notes["absent_files"] = notes.get("absent_files", 0) + absent
-    target = (
-        frame[request.target].gather(kept) if request.needs_target and request.target is not None else None
-    )
-    group = request.group_column
-    groups = (
-        None
-        if group is None or group not in frame.columns
-        else frame[group].gather(kept).cast(pl.String).fill_null("")
-    )
+    needed = request.needs_target and request.target is not None
+    group = request.group_column if request.group_column in frame.columns else None
     named_by = request.id_column if request.id_column in frame.columns else column
-    names = frame[named_by].cast(pl.String).fill_null("")
-    absences = tuple(cell for cell, file in zip(cells, files, strict=True) if file is None)
-    there = tuple(file for file in files if file is not None)
-    return _Listed(there, target, tuple(names.gather(kept).to_list()), groups, absences)
+    return _Listed(
+        files=tuple(file for file in files if file is not None),
+        labels=frame[str(request.target)].gather(kept) if needed else None,
+        names=tuple(frame[named_by].cast(pl.String).fill_null("").gather(kept).to_list()),
+        groups=None if group is None else frame[group].gather(kept).cast(pl.String).fill_null(""),
+        absent=absent,
+        notes={"absent_files": len(absent)},
+    )

@@ -207,13 +207,11 @@ def load_signals(
 ) -> SignalSet:
     """Read a set of images or sequences and set test rows apart.
 
-    target: the array or column to predict; None where the format has its own
-        (folders, ``.ts``, y in ``.npz``). Arrays group, group_train are used as groups where they are there.
+    target: the array or column to predict; None where the format has its own. Arrays group, group_train are
+        used as groups where they are there.
     max_bytes: largest uncompressed size of a file. UserError for everything that the user can fix.
     """
-    _refuse_table_options(options)
-    kind = _grid_kind(source, target, options)
-    request = _request(target, options, max_bytes)
+    kind, request = _grid_kind(source, target, options), _request(target, options, max_bytes)
     found = _read(source, kind, request)
     given = found.test if options.test is None else _read_test(options.test, kind, request, found)
     found, given, cleaning, marked = _cleaned(found, given)
@@ -221,11 +219,9 @@ def load_signals(
     train, tested = _parts(found, given, rows, _held_out(found, rows, given, options))
     schema = _schema(found, rows, train, cleaning, of_arrays=_are_arrays(source))
     tested = _scored(tested, schema)
-    check_tested(len(tested.answer), given is not None or options.test_fraction > 0)
+    check_tested(len(tested.answer), given is not None or options.tested)
     keys = rows.keys if given is None else np.append(rows.keys, given.values.keys())
-    # those of a test part of the source's own are among its notes
-    lost = {} if options.test is None or given is None else given.lost
-    counts = {note: len(files) for note, files in lost.items()}
+    counts = {} if options.test is None else _lost_counts(given)  # else they are among the source's notes
     notes = summed_notes(found.notes, counts, marked, rows.notes, train.notes, tested.notes)
     return SignalSet(
         name=found.name,
@@ -245,14 +241,6 @@ def load_signals(
     )
 
 
-def _refuse_table_options(options: ReadingOptions) -> None:
-    """UserError for options that only tables have a use for."""
-    if options.types:
-        raise UserError("--type is for the columns of a table: images and sequences have none")
-    if options.weight_column is not None:
-        raise UserError("--weight-column is for tables: images and sequences count alike")
-
-
 def _grid_kind(source: object, target: str | None, options: ReadingOptions) -> GridKind:
     """The kind that was asked for, or is found out; UserError for a table."""
     kind = options.kind or signal_kind(source, target) or "table"
@@ -266,6 +254,11 @@ def _grid_kind(source: object, target: str | None, options: ReadingOptions) -> G
 
 
 def _request(target: str | None, options: ReadingOptions, max_bytes: int) -> Request:
+    """How the source is to be read; UserError for options that only tables have a use for."""
+    if options.types:
+        raise UserError("--type is for the columns of a table: images and sequences have none")
+    if options.weight_column is not None:
+        raise UserError("--weight-column is for tables: images and sequences count alike")
     return Request(
         target=target,
         id_column=options.id_column,
@@ -493,6 +486,10 @@ def _decoded(
         )
     groups = None if rows.groups is None else rows.groups.gather(chosen)
     return _Part(values, answer, groups, tuple(rows.names[row] for row in chosen.tolist()), corrupt, notes)
+
+
+def _lost_counts(given: RawRows | None) -> dict[str, int]:
+    return {} if given is None else {note: len(files) for note, files in given.lost.items()}
 
 
 def _lost(found: Found, given: RawRows | None, corrupt: tuple[str, ...]) -> dict[str, tuple[str, ...]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -211,44 +211,72 @@ def _read_text(lines: _Lines) -> Archived:
 # -------------------------------------------------------------------------------------------------------- .ts
 
 
+@dataclass(frozen=True)
+class _TsHeader:
+    """What the lines before @data say.
+
+    timed: rows are (time,value) pairs. channels: of each row, None where it is not said.
+    """
+
+    classes: tuple[str, ...]
+    regression: bool
+    labelled: bool
+    timed: bool
+    channels: int | None
+
+
 def _read_ts(lines: _Lines) -> Archived:
     header = _ts_header(lines)
-    words = header.get("classlabel", header.get("targetlabel", ["false"]))
-    for bad in ("classlabel", *_FLAGS):
-        if header.get(bad, ["true"])[0] not in ("true", "false"):
-            raise lines.wrong(f"@{bad} is '{shown(' '.join(header[bad]), 40)}'; expected true or false")
-    regression = header.get("targetlabel", ["false"])[0] == "true"
-    labelled = regression or words[0] == "true"
-    classes = () if regression else tuple(header.get("classlabel", [])[1:])
-    if labelled and not regression and not classes:
-        raise lines.wrong(
-            "@classlabel is true and names no class; expected them behind it, as in @classlabel true 1 2"
-        )
-    found = Archived("target" if regression else "class", classes, regression, labelled)
-    timed = header.get("timestamps", ["false"])[0] == "true"
-    wanted = _dimensions(header, lines)
+    target = "target" if header.regression else "class"
+    found = Archived(target, header.classes, header.regression, header.labelled)
+    wanted = header.channels
     for line in lines:
-        parts = line.split(":") if not timed else _split_timed(line)
-        label = parts.pop().strip() if labelled else ""
-        if not parts or (len(parts) == 1 and not parts[0].strip()):
-            raise lines.wrong(
-                "it has a label and no values; expected values:label, channels with : between them"
-            )
-        if wanted is not None and len(parts) != wanted:
-            has = f"it has {len(parts)} channels{' and a label' * labelled}"
-            raise lines.wrong(f"{has}; the header or the first row has {wanted}")
+        label, parts = _ts_parts(line, header, wanted, lines)
         wanted = len(parts)
-        if classes and label not in classes and label not in ("", "?"):
-            raise lines.wrong(_unknown(label, classes))
-        if timed:
+        if header.timed:
             pairs = [_timed(part, lines) for part in parts]
             channels = [values for _, values in pairs]
             found.times.append(pairs[0][0])
         else:
             channels = [_numbers(part, lines) for part in parts]
         found.series.append(_stacked(channels))
-        found.labels.append("" if label == "?" else label)
+        found.labels.append(label)
     return found
+
+
+def _ts_parts(line: str, header: _TsHeader, wanted: int | None, lines: _Lines) -> tuple[str, list[str]]:
+    """The label of a row, "" where it has none, and the text of each channel.
+    wanted: how many of these."""
+    parts = _split_timed(line) if header.timed else line.split(":")
+    label = parts.pop().strip() if header.labelled else ""
+    if not parts or (len(parts) == 1 and not parts[0].strip()):
+        raise lines.wrong("it has a label and no values; expected values:label, channels with : between them")
+    if wanted is not None and len(parts) != wanted:
+        has = f"it has {len(parts)} channels{' and a label' * header.labelled}"
+        raise lines.wrong(f"{has}; the header or the first row has {wanted}")
+    if header.classes and label not in header.classes and label not in ("", "?"):
+        raise lines.wrong(_unknown(label, header.classes))
+    return "" if label == "?" else label, parts
+
+
+def _ts_header(lines: _Lines) -> _TsHeader:
+    words = _ts_words(lines)
+    for flag in ("classlabel", *_FLAGS):
+        if words.get(flag, ["true"])[0] not in ("true", "false"):
+            raise lines.wrong(f"@{flag} is '{shown(' '.join(words[flag]), 40)}'; expected true or false")
+    regression = _says(words, "targetlabel")
+    # @targetlabel says whether there are labels where @classlabel does not
+    labelled = regression or _says(words, "classlabel" if "classlabel" in words else "targetlabel")
+    classes = () if regression else tuple(words.get("classlabel", [])[1:])
+    if labelled and not regression and not classes:
+        raise lines.wrong(
+            "@classlabel is true and names no class; expected them behind it, as in @classlabel true 1 2"
+        )
+    return _TsHeader(classes, regression, labelled, _says(words, "timestamps"), _dimensions(words, lines))
+
+
+def _says(words: Mapping[str, Sequence[str]], flag: str) -> bool:
+    return words.get(flag, ["false"])[0] == "true"
 
 
 def _unknown(label: str, classes: Sequence[str]) -> str:
@@ -261,7 +289,7 @@ def _unknown(label: str, classes: Sequence[str]) -> str:
 _FLAGS = ("timestamps", "targetlabel", "univariate", "missing", "equallength")
 
 
-def _ts_header(lines: _Lines) -> dict[str, list[str]]:
+def _ts_words(lines: _Lines) -> dict[str, list[str]]:
     """Lower-case name -> its words (true and false in lower case), up to @data."""
     header: dict[str, list[str]] = {}
     for line in lines:
@@ -293,7 +321,7 @@ def _dimensions(header: dict[str, list[str]], lines: _Lines) -> int | None:
     """Channels that the header declares, or None."""
     words = header.get("dimensions") or header.get("dimension")
     if words is None:
-        return 1 if header.get("univariate", ["false"])[0] == "true" else None
+        return 1 if _says(header, "univariate") else None
     if not words[0].isdecimal() or not 0 < int(words[0]) <= 100_000:
         raise lines.wrong(f"@dimensions is '{shown(words[0], 40)}'; expected a count of channels")
     return int(words[0])

@@ -262,16 +262,20 @@ class _Book:
             for piece in _tags(self._unpacked(entry, self._common)):
                 yield _ROW.sub(row, _CELL.sub(cell, piece))
 
-        empty_rows = order[-1] - order[0] + 1 - len(order) if order else 0
-        empty_columns = _number_of(names[-1]) - _number_of(names[0]) + 1 - len(names) if names else 0
-        reach = ""
-        if (empty_rows + 1) * (empty_columns + 1) > FEW_CELLS // TABLE_ROWS:
-            last = f"{names[-1].decode()}{order[-1]}"
-            reach = (
-                f"its cells reach to {last}, with {empty_rows:,} empty rows and {empty_columns:,} empty "
-                "columns between"
-            )
-        return self._copied({entry.filename: numbered()}), reach
+        return self._copied({entry.filename: numbered()}), _reach(order, names)
+
+
+def _reach(rows: Sequence[int], columns: Sequence[bytes]) -> str:
+    """What to say of a sheet whose cells lie far apart, "" where they do not.
+    rows, columns: those that have cells, in order."""
+    empty_rows = rows[-1] - rows[0] + 1 - len(rows) if rows else 0
+    empty_columns = _number_of(columns[-1]) - _number_of(columns[0]) + 1 - len(columns) if columns else 0
+    if (empty_rows + 1) * (empty_columns + 1) <= FEW_CELLS // TABLE_ROWS:
+        return ""
+    return (
+        f"its cells reach to {columns[-1].decode()}{rows[-1]}, with {empty_rows:,} empty rows and "
+        f"{empty_columns:,} empty columns between"
+    )
 
 
 def _is_sheet(entry: zipfile.ZipInfo) -> bool:

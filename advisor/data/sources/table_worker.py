@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     import pyarrow as pa  # type: ignore[import-untyped]
 
 
+CELL_BYTES = 8
+"""Of a number in memory."""
+
+
 def read_parquet(order: Mapping[str, Any], out: IO[bytes]) -> list[str]:
     """Write a Parquet file as an Arrow file whose columns are named by position; the columns' own names.
 
@@ -24,41 +28,47 @@ def read_parquet(order: Mapping[str, Any], out: IO[bytes]) -> list[str]:
     import pyarrow as pa
     from pyarrow import parquet
 
-    text, limit = order["text"], order["limit"]
+    text, limit, rows = order["text"], order["limit"], order["rows"]
     try:
         with parquet.ParquetFile(order["path"], memory_map=True) as file:
-            rows, width = file.metadata.num_rows, file.metadata.num_columns
-            # The header declares the rows; repeated values need no bytes in the
-            # file, but 8 each (text more) in memory.
-            if not order["rows"] and rows * width * 8 > limit:
-                raise UserError(
-                    f"{text} declares {rows:,} rows of {width:,} columns, {rows * width * 8:,} bytes in "
-                    "memory; "
-                    f"at most {limit:,} are read"
-                )
+            if not rows:
+                _check_declared_size(file, text, limit)
             if nested := [field for field in file.schema_arrow if pa.types.is_nested(field.type)]:
                 raise UserError(nested_column(text, nested[0].name, str(nested[0].type), len(nested)))
-            names = list(file.schema_arrow.names)
-            schema, size = None, 0
-            declared = _declared(file.schema_arrow)
-            for table in _pieces(file, order["rows"], declared):
-                table.validate(full=True)  # damaged lengths and offsets would crash whoever follows them
-                size += table.nbytes
-                if size > limit:
-                    raise UserError(
-                        f"{text} has more than {limit:,} bytes once unpacked, the most that are read"
-                    )
-                table = table.rename_columns([str(position) for position in range(width)])
-                if schema is None:
-                    schema = table.schema
-                    writer = pa.ipc.new_file(out, schema)
-                writer.write_table(table)
-            writer.close()
-            return names
+            _write_pieces(_pieces(file, rows, _declared(file.schema_arrow)), out, text, limit)
+            return list(file.schema_arrow.names)
     except pa.ArrowMemoryError as error:
         raise MemoryError from error
     except (pa.ArrowException, OSError, ValueError) as error:
         raise UserError(f"{text} cannot be read as Parquet: {shown(error, 160)}; is it complete?") from error
+
+
+def _check_declared_size(file: Any, text: str, limit: int) -> None:
+    """UserError where the rows that the header declares would not fit: repeated values need no bytes in the
+    file, but 8 each (text more) in memory."""
+    rows, width = file.metadata.num_rows, file.metadata.num_columns
+    if rows * width * CELL_BYTES > limit:
+        raise UserError(
+            f"{text} declares {rows:,} rows of {width:,} columns, {rows * width * CELL_BYTES:,} bytes in "
+            f"memory; at most {limit:,} are read"
+        )
+
+
+def _write_pieces(pieces: Iterator[pa.Table], out: IO[bytes], text: str, limit: int) -> None:
+    """Write tables as one Arrow file; at least one. UserError where they grow past the limit."""
+    import pyarrow as pa
+
+    size, writer = 0, None
+    for table in pieces:
+        table.validate(full=True)  # damaged lengths and offsets would crash whoever follows them
+        size += table.nbytes
+        if size > limit:
+            raise UserError(f"{text} has more than {limit:,} bytes once unpacked, the most that are read")
+        table = table.rename_columns([str(position) for position in range(table.num_columns)])
+        writer = writer or pa.ipc.new_file(out, table.schema)
+        writer.write_table(table)
+    assert writer is not None
+    writer.close()
 
 
 def _declared(schema: pa.Schema) -> list[int]:

@@ -37,6 +37,7 @@ YEARS = (1500, 2199)
 """A date in another form has a year between these: 20.12.31 is none of the year 20."""
 EPOCHS = (("milliseconds", 1e11), ("seconds", 1e9))
 """Whole numbers in a column of dates are counted from 1970 in these units, from such a size on."""
+SECONDS_PER_HOUR = 3600.0
 PROBED = 500
 """A form is tried on all texts if it reads one of so many."""
 TIMES = ("times of day", "durations")
@@ -166,30 +167,26 @@ def _other_kind(
         form, read = _dates_of_numbers(cells) if kind == "numbers" else ("", _no_dates(cells))
         says = f"are {form or kind}, in training dates: " + ("read as dates" if form else "taken as missing")
         return read.alias(column.name), [_change(column.name, "type", cells, there, says, read=bool(form))]
-    if column.type != "numeric":
-        return None
-    clock = column.format == CLOCK
-    before = (
-        "times of day"
-        if clock
-        else "durations"
-        if column.format == DURATION
-        else known.stored
-        if known
-        else "numbers"
-    )
+    return _other_numbers(cells, column, kind, known) if column.type == "numeric" else None
+
+
+def _other_numbers(
+    cells: pl.Series, column: Column, kind: str, known: Usual | None
+) -> tuple[pl.Series, list[FormChange]]:
+    """Cells of a column of numbers that are stored as ``kind``."""
+    there, before = cells.is_not_null(), known.stored if known else "numbers"
+    before = {CLOCK: "times of day", DURATION: "durations"}.get(column.format, before)
     before = "numbers" if before == "text" else before
     read, _ = conform(cells, column)
     if kind == before == "numbers" and (unit := column.format[1:]) and read.count():
         says = f"have no unit, in training '{shown(unit, 20)}': read as such"
         return read, [_change(column.name, "format", cells, read.is_not_null(), says, read=True)]
-    if kind == before:
-        return (read / 3600.0, []) if clock else (read, [])  # a stored time is read as seconds
+    if kind == before:  # a stored time is read as seconds
+        return (read / SECONDS_PER_HOUR if column.format == CLOCK else read), []
     if {kind, before} <= PLAIN_KINDS:
         says = f"are {kind}, in training {before}: read as 0 and 1"
-        return read, [
-            _change(column.name, "type", cells, there, says, read=True)
-        ] if kind == "booleans" else []
+        told = [_change(column.name, "type", cells, there, says, read=True)]
+        return read, told if kind == "booleans" else []
     says = f"are {kind}, in training {before}: taken as missing"
     return read.clear(len(read)), [_change(column.name, "type", cells, there, says, read=False)]
 
@@ -235,46 +232,38 @@ def _reread(cells: pl.Series, column: Column, known: Usual | None) -> tuple[pl.S
     if cells.dtype not in TEXTS:
         return read, []
     texts = cells.cast(pl.String)
-    if (
-        column.type == "numeric" and known is not None and known.stored in TIMES
-    ):  # plain numbers in text are none
+    stored = known.stored if known is not None and known.stored in TIMES else ""
+    if column.type == "numeric" and stored:  # plain numbers in text are none
         read = read.clear(len(read))
     # an infinite number and a mark of a missing cell were read, as missing
-    lost = _unread(
-        texts, parse_numbers(texts, column.format) if column.type == "numeric" and read.count() else read
-    )
+    by_form = parse_numbers(texts, column.format) if column.type == "numeric" and read.count() else read
+    lost = _unread(texts, by_form)
     if not lost.any():
         return read, []
-    texts = texts.set(is_mark(texts).fill_null(value=False), None)
-    found = _other_form(texts, column, known)  # of all cells: some may be readable in both forms
-    if found is None or not (found.values.is_not_null() & lost).any():
-        found = _other_form(texts.set(~lost, None), column, known)
+    found = _form_of_lost(texts.set(is_mark(texts).fill_null(value=False), None), lost, column, known)
     if found is None:
         return read, _unreadable(column, cells, lost, known)
     if found.doubt:
         says = f"can be read in more than one way ({found.doubt}): taken as missing"
         return read, [_change(column.name, "format", cells, lost, says, read=False)]
     values, _ = conform(found.values, replace(column, format=""))  # marks of missing cells, finite numbers
-    merged = (
-        pl.DataFrame({"new": values, "old": read})
-        .select(pl.coalesce("new", "old"))
-        .to_series()
-        .alias(column.name)
-    )
+    both = pl.DataFrame({"new": values, "old": read})
+    merged = both.select(pl.coalesce("new", "old")).to_series().alias(column.name)
     changed = merged.is_not_null() & (read.is_null() | (read != merged).fill_null(value=True))
-    before = (
-        known.stored
-        if known is not None and known.stored in TIMES
-        else _form_words(column.format, column.type)
-    )
-    now = _form_words(found.form, column.type)
+    before, now = stored or _form_words(column.format, column.type), _form_words(found.form, column.type)
     says = f"are written as {now}, in training as {before}: read so"
-    changes = (
-        [_change(column.name, "format", cells, changed, says, read=True)]
-        if changed.any() and now != before
-        else []
-    )
-    return merged, changes + _unreadable(column, cells, lost & merged.is_null(), known)
+    told = [_change(column.name, "format", cells, changed, says, read=True)]
+    told = told if changed.any() and now != before else []
+    return merged, told + _unreadable(column, cells, lost & merged.is_null(), known)
+
+
+def _form_of_lost(texts: pl.Series, lost: pl.Series, column: Column, known: Usual | None) -> _Form | None:
+    """The form in which cells that were not read can be: judged by all cells, some of which may be readable
+    in both forms, else by the lost ones alone."""
+    found = _other_form(texts, column, known)
+    if found is None or not (found.values.is_not_null() & lost).any():
+        return _other_form(texts.set(~lost, None), column, known)
+    return found
 
 
 def _unreadable(column: Column, cells: pl.Series, lost: pl.Series, known: Usual | None) -> list[FormChange]:

@@ -191,8 +191,6 @@ def load_table(
 
     max_bytes: largest uncompressed size of a file. UserError for everything that the user can fix.
     """
-    if options.channels is not None:
-        raise UserError("--channels is for arrays of sequences: a table has none")
     read = _source(source, options, max_bytes)
     roles = checked_roles(read, target, options)
     rows = _answered(read, target, options)
@@ -205,16 +203,11 @@ def load_table(
     given = None if options.test is None else _source(options.test, options, max_bytes)
     parts = replace(parts, train=train, time=_kept_time(parts.time, given))
     schema = _schema(read, rows, parts, counts, spellings, options)
-    tested = (
-        _held_out(parts, schema) if given is None else given_test_rows(given, schema, strict=options.strict)
-    )
-    check_tested(tested.frame.height, options.tested)
-    keys = [parts.keys, *([] if given is None else [_given_keys(given, train.columns, target)])]
-    keys += [cells.to_numpy().view(np.uint64) for cells in weight_cells(rows.frame, options.weight_column)]
+    tested = _tested(parts, schema, given, options)
     return Table(
         name=read.name,
         source=read.origin,
-        fingerprint=fingerprint_of(features, rows.answer, np.concatenate(keys)),
+        fingerprint=_fingerprint(rows, features, parts, given, options),
         schema=schema,
         train=train,
         test=tested.frame,
@@ -227,6 +220,8 @@ def load_table(
 
 def _source(source: Any, options: ReadingOptions, max_bytes: int) -> Source:
     """A source of training or test rows, with the columns of names as they are written."""
+    if options.channels is not None:
+        raise UserError("--channels is for arrays of sequences: a table has none")
     names = [name for name, wanted in options.types.items() if wanted in NAMES]
     names += [options.group_column] if options.group_column else []
     return with_names(read_source(source, max_bytes=max_bytes, form=options.form), names)
@@ -308,6 +303,18 @@ def _schema(
     )
 
 
+def _tested(
+    parts: _Divided, schema: TableSchema, given: Source | None, options: ReadingOptions
+) -> ScoredRows:
+    """The test rows: those of a given table, else those that are held out."""
+    if given is None:
+        tested = _held_out(parts, schema)
+    else:
+        tested = given_test_rows(given, schema, strict=options.strict)
+    check_tested(tested.frame.height, options.tested)
+    return tested
+
+
 def _held_out(parts: _Divided, schema: TableSchema) -> ScoredRows:
     """The rows that are held out, with the spellings of the training rows; without those, held out by time or
     group, whose class only they have: it cannot be learnt."""
@@ -321,10 +328,18 @@ def _held_out(parts: _Divided, schema: TableSchema) -> ScoredRows:
     return ScoredRows(frame.filter(known), notes={"test_rows_of_unseen_class": int((~known).sum())})
 
 
-def _given_keys(given: Source, columns: Sequence[str], target: str) -> NDArray[np.uint64]:
-    """Keys of the rows of a given test table, without their target."""
-    there = set(given.frame.columns)
-    return row_keys(given.frame.select(name for name in columns if name in there and name != target), seed=1)
+def _fingerprint(
+    rows: _Answered, features: pl.DataFrame, parts: _Divided, given: Source | None, options: ReadingOptions
+) -> str:
+    """Of the content of all rows, without the target of given test rows."""
+    keys = [parts.keys]
+    if given is not None:
+        there = set(given.frame.columns)
+        known = [name for name in parts.train.columns if name in there and name != rows.answer.name]
+        keys.append(row_keys(given.frame.select(known), seed=1))
+    weights = weight_cells(rows.frame, options.weight_column)
+    keys += [cells.to_numpy().view(np.uint64) for cells in weights]
+    return fingerprint_of(features, rows.answer, np.concatenate(keys))
 
 
 def _class_values(read: Source, target: str, classes: Sequence[str], keys: pl.Series) -> ClassValues | None:

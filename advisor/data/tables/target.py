@@ -299,17 +299,7 @@ def check_target(answer: pl.Series, task: Task, name: str, rows: int, cells: pl.
             "needed"
         )
     if not task.of_classes:
-        numbers = answer.to_numpy()
-        if np.ptp(numbers) < SMALLEST_SPREAD:
-            raise UserError(
-                f"the target '{shown(name)}' has numbers whose squares are below any float; give it in "
-                "another unit"
-            )
-        if np.abs(numbers).max() > LARGEST_TARGET:
-            raise UserError(
-                f"the target '{shown(name)}' has numbers whose squares are beyond any float; give it in "
-                "another unit"
-            )
+        _check_range(answer.to_numpy(), name)
         return
     if counts.height > MAX_CLASSES or counts.height > len(answer) / 2:
         raise UserError(
@@ -323,6 +313,17 @@ def check_target(answer: pl.Series, task: Task, name: str, rows: int, cells: pl.
             + (f" ({single.height} classes have)" if single.height > 1 else "")
             + "; leave such rows out, join classes, or give more rows (of numbers that are no classes: task "
             "regression)"
+        )
+
+
+def _check_range(numbers: NDArray[np.float64], name: str) -> None:
+    """UserError for a regression target whose squares no float can tell apart, or hold."""
+    spread, size = float(np.ptp(numbers)), float(np.abs(numbers).max())
+    if spread < SMALLEST_SPREAD or size > LARGEST_TARGET:
+        where = "below" if spread < SMALLEST_SPREAD else "beyond"
+        raise UserError(
+            f"the target '{shown(name)}' has numbers whose squares are {where} any float; give it in another "
+            "unit"
         )
 
 

@@ -62,24 +62,36 @@ def held_out_rows(
         raise UserError(
             f"'{shown(cells.name)}' has one value in all rows; two are needed to hold rows out by it"
         )
-    wanted = fraction * len(values)
-    if cells.dtype != pl.String:  # time: cut where the share of later rows is nearest to the one wanted
-        later = len(values) - np.cumsum(np.bincount(values))
-        cut = int(np.abs(later[:-1] - wanted).argmin())
-        later_rows: NDArray[np.bool_] = values > cut
-        return later_rows
+    if cells.dtype != pl.String:
+        return _latest_rows(values, fraction)
     names = cells.unique().sort().to_list()
     order = sorted(
         range(len(names)), key=lambda code: hashlib.blake2b(f"{seed}:{names[code]}".encode()).digest()
     )
-    sizes = np.bincount(values)
-    classes = np.bincount(codes) if task.of_classes else np.zeros(1, np.int64)
-    held = np.zeros(len(names), dtype=bool)
-    total = 0
+    return _whole_groups(values, order, codes if task.of_classes else None, fraction)
+
+
+def _latest_rows(times: NDArray[np.int64], fraction: float) -> NDArray[np.bool_]:
+    """Cut where the share of later rows is nearest to the one wanted.
+    times: ranks from 0."""
+    later = len(times) - np.cumsum(np.bincount(times))
+    cut = int(np.abs(later[:-1] - fraction * len(times)).argmin())
+    return np.asarray(times > cut)
+
+
+def _whole_groups(
+    groups: NDArray[np.int64], order: Sequence[int], codes: NDArray[np.int64] | None, fraction: float
+) -> NDArray[np.bool_]:
+    """Groups in this order until the share of their rows is near the one wanted; at least one, never all.
+
+    groups: of each row, from 0. codes: of each row's class, None for numbers.
+    """
+    wanted, sizes = fraction * len(groups), np.bincount(groups)
+    classes = np.zeros(1, np.int64) if codes is None else np.bincount(codes)
+    held, total = np.zeros(len(sizes), dtype=bool), 0
     for group in order:
-        own = (
-            np.bincount(codes[values == group], minlength=len(classes)) if task.of_classes else np.array([-1])
-        )
+        none_lost = np.array([-1])
+        own = none_lost if codes is None else np.bincount(codes[groups == group], minlength=len(classes))
         # A group stays with the training rows if a class would be lost to them, or
         # if the share would be missed more.
         if (classes - own > 0).all() and abs(total + sizes[group] - wanted) < abs(total - wanted):
@@ -87,8 +99,7 @@ def held_out_rows(
     if held.all() or not held.any():
         held[:] = False
         held[order[0]] = True
-    chosen: NDArray[np.bool_] = held[values]
-    return chosen
+    return np.asarray(held[groups])
 
 
 def _random_rows(

@@ -70,32 +70,12 @@ def measure_shift(table: Table) -> tuple[dict[str, Any], dict[str, dict[str, Any
     old, new = encode(samples.old, schema), encode(samples.new, schema)
     total, drawn = samples.rows + samples.new_rows, len(old) + len(new)
     columns = dict(_effects(table, old, new))
-    values: dict[str, Any] = (
-        {name: [] for name in _LISTS}
-        | _ENOUGH_GROUPS
-        | {
-            "shift.compared_with": samples.against,
-            "shift.rows": len(old) + len(new),
-            "columns.unseen_categories": sorted(
-                name for name, e in columns.items() if e.get("new_level_share", 0) > 0
-            ),
-            "columns.out_of_range": sorted(
-                name for name, e in columns.items() if e.get("out_of_range_share", 0) > OUT_OF_RANGE
-            ),
-            "shift.unseen_category_share": max(
-                (e.get("new_level_share", 0.0) for e in columns.values()), default=0.0
-            ),
-            "shift.out_of_range_share": max(
-                (e.get("out_of_range_share", 0.0) for e in columns.values()), default=0.0
-            ),
-        }
-    )
+    values: dict[str, Any] = {name: [] for name in _LISTS} | _ENOUGH_GROUPS | _column_facts(columns)
+    values |= {"shift.compared_with": samples.against, "shift.rows": drawn}
     if samples.against == "test":
         changed = _changed_constants(table.schema, samples)
-        values |= {
-            "columns.changed": sorted(changed),
-            "shift.changed_share": max(changed.values(), default=0.0),
-        }
+        values["columns.changed"] = sorted(changed)
+        values["shift.changed_share"] = max(changed.values(), default=0.0)
     if (
         (group := schema.group_column) is not None
         and samples.against == "test"
@@ -108,6 +88,18 @@ def measure_shift(table: Table) -> tuple[dict[str, Any], dict[str, dict[str, Any
     if min(len(old), len(new)) >= MIN_SIDE:
         values |= _tested(table, samples, old, new, columns)
     return values, columns, f"{drawn:,} of {total:,} rows" if drawn < total else None
+
+
+def _column_facts(columns: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What new levels and new ranges come to. columns: effect sizes by name."""
+    levels = {name: effects.get("new_level_share", 0.0) for name, effects in columns.items()}
+    beyond = {name: effects.get("out_of_range_share", 0.0) for name, effects in columns.items()}
+    return {
+        "columns.unseen_categories": sorted(name for name, share in levels.items() if share > 0),
+        "columns.out_of_range": sorted(name for name, share in beyond.items() if share > OUT_OF_RANGE),
+        "shift.unseen_category_share": max(levels.values(), default=0.0),
+        "shift.out_of_range_share": max(beyond.values(), default=0.0),
+    }
 
 
 _ENOUGH_GROUPS: dict[str, Any] = {"shift.test_groups": 0, "shift.groups_far": False}

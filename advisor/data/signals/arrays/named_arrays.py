@@ -123,6 +123,36 @@ def read_digits(kind: GridKind, request: Request) -> Found:
 
 
 @dataclass(frozen=True)
+class _Roles:
+    """The names of the arrays by what they hold and their part ("" for all rows).
+
+    target: the labels' name without their part.
+    """
+
+    values: Mapping[str, str]
+    target: str
+    labels: Mapping[str, str]
+    groups: Mapping[str, str]
+    lengths: Mapping[str, str]
+
+    @property
+    def names(self) -> set[str]:
+        """All arrays that have a role."""
+        of_all = (self.values, self.labels, self.groups, self.lengths)
+        return {name for by_part in of_all for name in by_part.values()}
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """channels_last: sequences stand as (rows, points, channels); guessed: because they look so.
+    bits: those of the largest pixel."""
+
+    channels_last: bool = False
+    guessed: bool = False
+    bits: int = BYTE
+
+
+@dataclass(frozen=True)
 class _Arranged:
     """The arrays of one source, found by their names."""
 
@@ -137,77 +167,90 @@ class _Arranged:
         return AXES[self.kind]
 
     def found(self, name: str) -> Found:
+        """The rows, divided as the names of the arrays say."""
+        roles = self._roles()
+        training = self._training_parts(roles.values)
+        apart = [part for part in roles.values if part == "test" and part not in training]
+        layout = self._layout([roles.values[part] for part in training])
+        read = {part: self._part(part, roles, layout) for part in [*training, *apart]}
+        shape = self._common_shape([rows for rows, _ in read.values()])
+        rows = _joined([read[part][0] for part in training])
+        groups = next(iter(roles.groups.values()), "")
+        notes = {
+            "channels_last": int(layout.guessed and layout.channels_last),
+            "infinite_values": sum(infinite for _, infinite in read.values()),
+            "arrays_ignored": len(self.arrays) - len(roles.names),
+        }
+        return Found(
+            kind=self.kind,
+            name=name,
+            origin=self.origin,
+            target=roles.target,
+            shape=shape,
+            train=rows,
+            test=read[apart[0]][0] if apart else None,
+            classification=self._are_classes(roles.labels),
+            group_column=spelled_without_part(groups) if rows.groups is not None else None,
+            channels_last=layout.channels_last,
+            bits=layout.bits,
+        ).noting(notes)
+
+    def _roles(self) -> _Roles:
+        """Which array is what; UserError where one that is needed is missing."""
         values = self._by_part(VALUES)
         if not values and len(self.arrays) == 1 and not self.request.needs_target:
             values = {"": next(iter(self.arrays))}
         if not values:
             raise UserError(
                 f"{self.origin} has no array of values: expected X, X_train or images (with y, y_train or "
-                "labels), "
-                f"found {self._names()}"
+                f"labels), found {self._names()}"
             )
         target, labels = self._labels()
+        return _Roles(values, target, labels, self._groups(), self._by_part(LENGTHS))
+
+    def _training_parts(self, values: Mapping[str, str]) -> list[str]:
+        """All but the test rows; of what is given as test rows or to predict the plain rows, else those for
+        the test."""
+        training = [part for part in values if part != "test"] or ["test"]
+        if self.request.like is None:
+            return training
+        return next(([part] for part in ("", "test") if part in values), training)
+
+    def _layout(self, values: Sequence[str]) -> _Layout:
+        """How the training values stand.
+        values: the names of their arrays."""
+        if self.axes == 1:
+            return self._channels(self.arrays[values[0]])
+        if self.request.bits > BYTE:
+            return _Layout(bits=self.request.bits)
+        return _Layout(bits=max(bits_of_array(self.arrays[name]) for name in values))
+
+    def _are_classes(self, labels: Mapping[str, str]) -> bool:
+        """Whether the labels are texts, or numbers of classes."""
         first = next(iter(labels.values()), None)
-        groups = self._groups()
-        named = next(iter(groups.values()), "")
-        lengths = self._by_part(LENGTHS)
-        chosen = [part for part in values if part != "test"] or ["test"]
-        if (
-            self.request.like is not None
-        ):  # given as test rows or to predict: the plain rows, else those for the test
-            chosen = next(([part] for part in ("", "test") if part in values), chosen)
-        notes: dict[str, int] = {}
-        last = self.axes == 1 and self._channels_last(values[chosen[0]], notes)
-        bits = BYTE
-        if self.axes == 2:
-            deep = self.request.bits > BYTE
-            bits = (
-                self.request.bits
-                if deep
-                else max(bits_of_array(self.arrays[values[part]]) for part in chosen)
-            )
-        parts = {
-            part: self._part(
-                part, values[part], labels.get(part), groups.get(part), lengths.get(part), last, bits, notes
-            )
-            for part in dict.fromkeys([*chosen, *(["test"] if "test" in values else [])])
-        }
-        shape = self._common_shape(list(parts.values()))
-        rows = _joined([parts[part] for part in chosen])
-        test = parts["test"] if "test" in values and "test" not in chosen else None
-        known = {*values.values(), *labels.values(), *groups.values(), *lengths.values()}
-        notes["arrays_ignored"] = len(self.arrays) - len(known)
-        texts = first is not None and self.arrays[first].dtype.kind in "US"
-        return Found(
-            self.kind, name, self.origin, target, shape, rows, test,
-            classification=texts or (first is not None and _dense_codes(self._labels_of(first))),
-            group_column=spelled_without_part(named) if rows.groups is not None else None,
-            channels_last=last,
-            bits=bits,
-        ).noting(notes)  # fmt: skip
+        if first is None:
+            return False
+        return self.arrays[first].dtype.kind in "US" or _dense_codes(self._labels_of(first))
 
     def _labels_of(self, name: str) -> NDArray[Any]:
         """An array of labels, one-hot rows as the numbers of their classes."""
         array = self.arrays[name]
         return array.argmax(axis=1) if _one_hot(array) else array
 
-    def _channels_last(self, values: str, notes: dict[str, int]) -> bool:
+    def _channels(self, array: NDArray[Any]) -> _Layout:
         """Whether sequences stand as (rows, points, channels): as they stood in
         training, as was asked, else as they look."""
-        array, asked = self.arrays[values], self.request.channels
+        asked = self.request.channels
         if array.ndim != 3 or not array.size or array.dtype.kind not in "biuf":
-            return False  # what is wrong with it is told where it is read
+            return _Layout()  # what is wrong with it is told where it is read
         if self.request.like is not None:
             channels = self.request.like[0]
             before, other = (2, 1) if asked == "last" else (1, 2)
-            return (
-                before if array.shape[before] == channels or array.shape[other] != channels else other
-            ) == 2
+            as_before = array.shape[before] == channels or array.shape[other] != channels
+            return _Layout(channels_last=(before if as_before else other) == 2)
         if asked is not None:
-            return asked == "last"
-        last = points_before_channels(array)
-        notes["channels_last"] = int(last)
-        return last
+            return _Layout(channels_last=asked == "last")
+        return _Layout(channels_last=points_before_channels(array), guessed=True)
 
     def _names(self) -> str:
         some = [f"{shown(name, 30)} {array.dtype} {array.shape}" for name, array in self.arrays.items()]
@@ -260,17 +303,9 @@ class _Arranged:
             )
         return groups
 
-    def _part(
-        self,
-        part: str,
-        values: str,
-        labels: str | None,
-        groups: str | None,
-        lengths: str | None,
-        channels_last: bool,
-        bits: int,
-        notes: dict[str, int],
-    ) -> RawRows:
+    def _part(self, part: str, roles: _Roles, layout: _Layout) -> tuple[RawRows, int]:
+        """The rows of a part, and how many of their values were infinite."""
+        values, labels, groups = roles.values[part], roles.labels.get(part), roles.groups.get(part)
         array = self.arrays[values]
         if not array.ndim or not array.size:
             raise UserError(
@@ -280,26 +315,18 @@ class _Arranged:
             raise UserError(
                 f"{self.origin}: '{shown(values)}' has no array of labels beside it; expected as many labels"
             )
-        cells = None if labels is None else self._per_row(labels, len(array), values)
-        own_groups = (
-            None
-            if groups is None
-            else self._per_row(groups, len(array), values).cast(pl.String).fill_null("")
-        )
-        where = f"{self.origin}: '{shown(values)}'"
+        answer = None if labels is None else self._per_row(labels, len(array), values)
+        of_groups = None if groups is None else self._per_row(groups, len(array), values)
+        of_groups = None if of_groups is None else of_groups.cast(pl.String).fill_null("")
+        where, infinite = f"{self.origin}: '{shown(values)}'", 0
         if self.axes == 2:
-            return RawRows(ArrayValues(as_images(array, where, self.request.like, bits)), cells, own_groups)
-        sequences, infinite = as_sequences(
-            np.swapaxes(array, 1, 2) if channels_last and array.ndim == 3 else array, where
-        )
-        if lengths is not None:
-            ends = self._per_row(lengths, len(array), values).to_numpy()
-            sequences = sequences.copy()
-            sequences[
-                np.broadcast_to(np.arange(sequences.shape[2]) >= ends[:, None, None], sequences.shape)
-            ] = np.nan
-        notes["infinite_values"] = notes.get("infinite_values", 0) + infinite
-        return RawRows(ArrayValues(sequences), cells, own_groups)
+            grids: NDArray[Any] = as_images(array, where, self.request.like, layout.bits)
+        else:
+            turned = np.swapaxes(array, 1, 2) if layout.channels_last and array.ndim == 3 else array
+            grids, infinite = as_sequences(turned, where)
+            if (lengths := roles.lengths.get(part)) is not None:
+                grids = _cut_at(grids, self._per_row(lengths, len(array), values).to_numpy())
+        return RawRows(ArrayValues(grids), answer, of_groups), infinite
 
     def _per_row(self, name: str, rows: int, values: str) -> pl.Series:
         """One cell per row, from an array of shape (rows,) or (rows, 1)."""
@@ -341,6 +368,13 @@ class _Arranged:
                 f"{self.origin}: training and test sequences have {counts} channels; expected as many"
             )
         return tuple(shapes[0])
+
+
+def _cut_at(sequences: NDArray[np.float32], ends: NDArray[Any]) -> NDArray[np.float32]:
+    """Sequences with NaN from each one's end on."""
+    cut = sequences.copy()
+    cut[np.broadcast_to(np.arange(cut.shape[2]) >= ends[:, None, None], cut.shape)] = np.nan
+    return cut
 
 
 def _dense_codes(array: NDArray[Any]) -> bool:
