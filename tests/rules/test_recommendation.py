@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import random
 import subprocess
 import sys
 import tempfile
@@ -11,6 +10,7 @@ from pathlib import Path
 import optuna
 import pytest
 import yaml
+from damage import damaged_bytes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -576,21 +576,16 @@ def test_an_edited_file_is_honoured_in_all_trials_or_refused(data):
         assert configuration[name] == value or value == REC.configuration[name]
 
 
-def test_a_damaged_file_is_read_or_refused_in_one_line():
-    chance = random.Random(0)
-    raw = TEXT.encode()
-    damaged = [raw[: chance.randrange(len(raw))] for _ in range(40)]
-    for _ in range(80):
-        place = chance.randrange(len(raw))
-        damaged.append(raw[:place] + bytes([chance.randrange(256)]) + raw[place + 1 :])
-    for text in (item.decode("utf-8", "replace") for item in damaged):
-        try:
-            rec = Recommendation.from_yaml(text, BASE)
-        except UserError as error:
-            assert "\n" not in str(error)
-        else:
-            rec.space.encode(rec.configuration)
-            rec.to_yaml()
+@settings(max_examples=120, deadline=None)
+@given(damaged_bytes(TEXT.encode()))
+def test_a_damaged_file_is_read_or_refused_in_one_line(content):
+    try:
+        rec = Recommendation.from_yaml(content.decode("utf-8", "replace"), BASE)
+    except UserError as error:
+        assert "\n" not in str(error)
+    else:
+        rec.space.encode(rec.configuration)
+        rec.to_yaml()
 
 
 def test_the_file_shows_a_person_how_to_edit_it():

@@ -24,6 +24,8 @@ from contracts import (
     toy_losses,
     toy_payload,
 )
+from damage import with_a_flipped_bit
+from hypothesis import given, settings
 from optuna.trial import TrialState
 
 from advisor.errors import UserError
@@ -314,21 +316,26 @@ def test_a_journal_torn_at_any_byte_keeps_what_was_told(small, in_memory):
 def test_a_journal_with_a_flipped_bit_is_named_or_harmless(small, in_memory):
     """R6: a line, a file and a cure; or a search that goes on and is sound."""
     whole, _ = small
-    chance = random.Random(3)
-    named = 0
-    for n in sorted(chance.sample(range(len(whole)), 250)):
-        in_memory.write_bytes(whole[:n] + bytes([whole[n] ^ (1 << chance.randrange(8))]) + whole[n + 1 :])
+    named = []
+
+    @settings(max_examples=250, deadline=None)
+    @given(with_a_flipped_bit(whole))
+    def check(flipped):
+        content, place = flipped
+        in_memory.write_bytes(content)
         for leftover in in_memory.parent.glob("*.torn-*"):
             leftover.unlink()
         try:
             run_search(in_memory, trials=3)
         except UserError as error:
-            line = whole[:n].count(b"\n") + 1
+            line = whole[:place].count(b"\n") + 1
             assert f"study.journal is damaged at line {line}" in str(error)
-            named += 1
+            named.append(line)
         else:
             assert_run_is_sound(in_memory, 3)
-    assert named > 200
+
+    check()
+    assert len(named) > 150
 
 
 @pytest.mark.parametrize(

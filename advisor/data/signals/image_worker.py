@@ -93,7 +93,7 @@ def decode(file: str, shape: tuple[int, ...], bits: int) -> NDArray[np.uint8] | 
             image = image.convert("RGB")
         pixels = fitted(image, (shape[1], shape[2]))
         return pixels if pixels.shape == shape else None
-    except Exception:  # noqa: BLE001  as above
+    except Exception:  # noqa: BLE001  Pillow's decoders raise anything on damaged files, as its readers do
         return None
 
 
