@@ -29,10 +29,10 @@ from sklearn.utils.validation import (
 )
 
 from advisor.data.columns.cells import is_mark
+from advisor.data.options import MAX_SEED
 from advisor.errors import DataFormWarning, UserError
 from advisor.rules import shipped
 from advisor.rules.provenance import ledger
-from advisor.runs.advice import MAX_SEED
 from advisor.runs.result import RunReport
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from advisor.data.options import FileForm
-from advisor.data.signals.signals import SignalSchema, SignalSet, read_signals, signal_kind
+from advisor.data.signals.signal_schema import SignalSchema
+from advisor.data.signals.signals import SignalSet, read_signals, signal_kind
 from advisor.data.sources.reading import read_source
 from advisor.data.tables.features import encode_new
 from advisor.data.tables.schema import TableSchema

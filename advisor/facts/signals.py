@@ -14,7 +14,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from advisor.data.signals.rows import ArrayValues, lengths_of
-from advisor.data.signals.signals import SignalSchema, SignalSet
+from advisor.data.signals.signal_schema import SignalSchema
+from advisor.data.signals.signals import SignalSet
 from advisor.data.tables.target import LONELY
 from advisor.dataset import Dataset, Features, Signals
 from advisor.facts.distributions import finite

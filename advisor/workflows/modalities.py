@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from advisor.errors import UserError
 from advisor.facts.schema import Facts
-from advisor.kinds import Kind
+from advisor.kinds import ColumnType, Kind
 from advisor.rules.recommendation import Recommendation
 from advisor.runs.advice import AdviceOptions
 
@@ -142,7 +142,7 @@ def _table_again(data: Table, recommendation: Recommendation, options: AdviceOpt
     left_out = [name for name in _left_out(data, recommendation, options) if name not in (later, apart)]
     if not (left_out or later or apart):
         return None
-    types = {**options.types, **dict.fromkeys(left_out, "identifier")}
+    types: dict[str, ColumnType] = {**options.types, **dict.fromkeys(left_out, "identifier")}
     told = frozenset({PERIOD_CODE, TEXT_CODE, LATER_CODE if later else "", APART_CODE if apart else ""})
     time, group = later or options.time_column, apart or options.group_column
     return Again(replace(options, types=types, time_column=time, group_column=group), told)

@@ -13,7 +13,7 @@ from typing import Any
 
 from advisor.data.modalities import kind_of
 from advisor.errors import UserError
-from advisor.kinds import Kind
+from advisor.kinds import Kind, TaskName
 from advisor.rules import shipped
 from advisor.rules.book import Rule, judge_rule, own_facts
 from advisor.runs.advice import Advice, AdviceOptions
@@ -39,7 +39,7 @@ class DataSet:
     train: Path
     target: str | None
     test: Path | None = None
-    task: str | None = None
+    task: TaskName | None = None
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from signal_mistakes import MISTAKES, folders
 
 from advisor.data.modalities import kind_of
 from advisor.data.options import ReadingOptions
-from advisor.data.signals.signals import SignalSchema, load_signals, read_signals
+from advisor.data.signals.signal_schema import SignalSchema
+from advisor.data.signals.signals import load_signals, read_signals
 from advisor.errors import UserError
 
 

@@ -53,7 +53,7 @@ def test_every_fact_has_a_value_or_may_have_none():
 
 
 def test_tables_have_none_of_them_but_the_order_of_columns():
-    own = {row[0] for row in SIGNAL_FACTS}
+    own = {spec.name for spec in SIGNAL_FACTS}
     frame = pl.DataFrame({"a": range(50), "b": RNG.normal(size=50), "y": ["u", "v"] * 25})
     values = table_facts.measure_table(load_table(frame, "y"), HARDWARE).values
     assert own < set(FACTS) and all(values[name] is None for name in own)
