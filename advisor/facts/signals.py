@@ -35,14 +35,11 @@ from advisor.facts.probes import (
 )
 from advisor.facts.schema import FACTS, Facts
 from advisor.facts.shift.shift import compare_rows
-from advisor.facts.specs.signals import SIGNAL_FACTS
 from advisor.facts.specs.thresholds import MIN_SIDE
 from advisor.facts.table import marked_facts
 from advisor.facts.targets import target_facts, target_shape
 from advisor.kinds import Kind
 from advisor.tasks import RowTarget, task_of
-
-__all__ = ["SIGNAL_FACTS", "measure_signals"]
 
 SAMPLE_ROWS, SAMPLE_CELLS, FEWEST = 5000, 30_000_000, 200
 """Rows are drawn, always the same ones, for all that is no count: so many, fewer where rows are large."""

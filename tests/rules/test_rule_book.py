@@ -257,7 +257,7 @@ ELSEWHERE = {name for name in FACTS if name.startswith("shift.")} | {
     "groups.unseen_columns", "columns.unseen_groups", "groups.entities", "columns.entity", "columns.of_entities",
     "sentinels.cells", "sentinels.codes", "columns.sentinels", "spellings.joined", "spellings.joined_cells",
     "spellings.joined_as", "columns.spellings_joined", "spellings.categories", "columns.spellings", "spellings.classes",
-    *(row[0] for row in SIGNAL_FACTS),
+    *(spec.name for spec in SIGNAL_FACTS),
 }  # fmt: skip
 """Those of two samples are held against planted shifts in test_shift, the near duplicates against the exact
 ones below, twins' disagreement in test_traps, those of images and sequences against naive counts in
