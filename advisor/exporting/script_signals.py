@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from advisor.data.signals.signals import SignalSchema
+from advisor.data.signals.signal_schema import SignalSchema
 from advisor.exporting.script_parts import python
 from advisor.networks.geometry import head_inputs, inception_kernels, mixer_tokens, squeeze_width
 from advisor.networks.plan import BlockPlan, NetworkPlan, plan_of

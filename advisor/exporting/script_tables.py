@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from advisor.data.tables.columns import BOOLEAN_WORDS, CLOCK, DURATION, SCALED, Column
-from advisor.data.tables.table import TableSchema
+from advisor.data.columns.cells import BOOLEAN_WORDS
+from advisor.data.columns.column import Column
+from advisor.data.columns.numbers import CLOCK, DURATION, SCALED
+from advisor.data.tables.schema import TableSchema
 from advisor.errors import UserError
 from advisor.exporting.script_parts import python, source_list
 
