@@ -413,9 +413,9 @@ def lightning_callback(**options: Any) -> Any:
     Lightning is imported here and nowhere else. options: as ``watch`` takes them.
     """
     try:
-        from lightning.pytorch import Callback  # type: ignore[import-not-found]
+        from lightning.pytorch import Callback
     except ImportError:
-        from pytorch_lightning import Callback  # type: ignore[import-not-found]
+        from pytorch_lightning import Callback
 
     class WatchedTraining(Callback):  # type: ignore[misc]
         """Hands the loop's events to a Watch."""
@@ -446,7 +446,7 @@ def keras_callback(**options: Any) -> Any:
 
     Keras is imported here and nowhere else. Its optimizer is its own, so that gradients are not seen.
     """
-    from keras.callbacks import Callback  # type: ignore[import-not-found]
+    from keras.callbacks import Callback
 
     class WatchedTraining(Callback):  # type: ignore[misc]
         """Hands the loop's events to a Watch."""

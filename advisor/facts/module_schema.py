@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from advisor.facts.schema import FactSpec
+from advisor.facts.specs.spec import FactSpec
 
 MODULE_WORDS: Mapping[str, tuple[str, ...]] = {
     "target.kind": ("classes", "one-hot", "labels", "shares", "numbers"),
@@ -440,5 +440,8 @@ _ROWS: tuple[tuple[Any, ...], ...] = (
     ("longer.steps", _INT, "steps", "8 times the planned steps", 5120),
 )
 MODULE_FACTS: Mapping[str, FactSpec] = MappingProxyType(
-    {row[0]: FactSpec(row[0], row[1], row[2], row[3], True, row[4]) for row in _ROWS}
+    {
+        name: FactSpec(name=name, type=kind, unit=unit, meaning=meaning, nullable=True, example=example)
+        for name, kind, unit, meaning, example in _ROWS
+    }
 )
