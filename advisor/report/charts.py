@@ -23,6 +23,8 @@ MOST_WORKERS, MOST_PLACED = 48, 500
 on a cluster draw: a page has 2 MB."""
 REFERENCES = (RECOMMENDED, "library default")
 """Origins of the trials that every chart names; the others go by number."""
+WIDTH_INCHES = 4.8
+"""So that a phone shows a chart whole, with letters that can still be read."""
 _INK = "#010203"
 """Drawn where the page's text colour belongs; replaced by currentColor, which follows light and dark."""
 _ACCENT, _MUTED = "#3b76c4", "#9a9a9a"
@@ -143,7 +145,7 @@ def reliability(bins: Sequence[CalibrationBin]) -> str:
     figure, axes = _figure()
     most = max(b.rows for b in bins)
     axes.plot(
-        [0, 1], [0, 1], linestyle="--", linewidth=1, color=_MUTED, label="what was said is what happens"
+        [0, 1], [0, 1], linestyle="--", linewidth=1, color=_MUTED, label="perfectly calibrated"
     )
     sizes = [12 + 140 * b.rows / most for b in bins]
     axes.scatter([b.probability for b in bins], [b.right for b in bins], s=sizes, color=_ACCENT, alpha=0.8)
@@ -220,15 +222,17 @@ def spark(counts: Sequence[float]) -> str:
     )
 
 
-def _figure(height: float = 3.0) -> tuple[Any, Any]:
+def _figure(height: float = 2.6) -> tuple[Any, Any]:
     keep_out_of_the_home()
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, height), layout="constrained")
+    figure = Figure(figsize=(WIDTH_INCHES, height), layout="constrained")
     axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
     for item in (axes.xaxis.label, axes.yaxis.label, *axes.get_xticklabels(), *axes.get_yticklabels()):
         item.set_color(_INK)
+    for label in (axes.xaxis.label, axes.yaxis.label):
+        label.set_fontsize(8.5)
     axes.tick_params(colors=_INK, labelsize=8)
     for spine in axes.spines.values():
         spine.set_color(_MUTED)
@@ -270,4 +274,5 @@ def _svg(figure: Any, title: str) -> str:
     text = re.sub(r' id="legend_\d+"', ' class="legend"', text)
     text = re.sub(r' id="(?:[a-z]\w*|matplotlib\.\w+)_\d+"', "", text)  # another chart has the same ones
     head = f'<svg role="img" aria-label="{title}"'
+    text = text.replace(_ACCENT, f"var(--accent, {_ACCENT})")
     return text.replace("<svg", head, 1).replace(_INK, "currentColor")

@@ -14,7 +14,8 @@ from html import escape
 from advisor.report.charts import REFERENCES, keep_out_of_the_home
 from advisor.report.wording import bounded
 
-WIDTH, HEIGHT = 640, 280
+WIDTH, HEIGHT, WIDE = 480, 260, 640
+"""Of a drawing; a phone shows the first whole, with letters that can still be read. WIDE: of many axes."""
 LEFT, RIGHT, TOP, BOTTOM = 62, 16, 14, 42
 """Margins: tick labels stand on the left and below."""
 TICKS = 5
@@ -28,9 +29,11 @@ FEW_DECADES = 2
 """Below so many powers of ten a logarithmic axis has ticks at 1, 2 and 5."""
 LOG_RATIO = 10
 """Losses that differ by more than this factor are drawn on a logarithmic axis."""
+NAMES_WIDE = 165
+"""Of the names of columns beside bars."""
 ENDS_SHOWN = 10
 """Characters of a value at the end of an axis: as wide as two axes are apart."""
-LETTER, LINE = 6.6, 16
+LETTER, LINE = 7.2, 17
 """Width of a letter and height of a line of a legend, in units of the drawing: a little more than needed."""
 
 
@@ -246,7 +249,9 @@ def curves_plot(curves: Sequence[DrawnCurve], loss: str, title: str = "Learning 
     if not drawn:
         return ""
     points = [point for one in drawn for point in (*one.validation, *one.training)]
-    losses = [value for _, value in points if math.isfinite(value)]
+    least = min((value for one in drawn for _, value in one.validation), default=0.0)
+    # a training loss that falls to nothing must not press all others into a line
+    losses = [max(value, least / LOG_RATIO) for _, value in points if math.isfinite(value)]
     log = min(losses, default=0.0) > 0 and max(losses) > LOG_RATIO * min(losses)
     entries = [(f"best c{number}", one.name) for number, one in enumerate(drawn)]
     if any(one.training for one in drawn):
@@ -280,14 +285,14 @@ def parallel_plot(trials: Sequence[DrawnTrial], parameters: Sequence[str], loss:
     losses = sorted(float(trial.value or 0) for trial in done)
     most = losses[int(0.9 * (len(losses) - 1))]
     scales["loss"] = _Scale.of([min(value, most) for value in losses])
-    height, gap = HEIGHT + 40, (WIDTH - 2 * LEFT) / len(names)
+    height, gap = HEIGHT + 40, (WIDE - 2 * LEFT) / len(names)
     marks = []
     for rank, trial in enumerate(done):
         shown = {**trial.values, "loss": min(float(trial.value or 0), most)}
         at = enumerate([*names, "loss"])
         points = [(LEFT + i * gap, scales[name].share(shown.get(name))) for i, name in at]
         path = "M" + "L".join(f"{x:.1f} {height - 50 - (height - 90) * up:.1f}" for x, up in points)
-        kind = "line top" if rank >= 0.9 * len(done) else "line"
+        kind = "line top" if rank >= min(0.9 * len(done), len(done) - 1) else "line"
         marks.append(
             f'<path class="{kind}" d="{path}" data-tip="{_text(trial.tip)}" data-trial="{trial.number}"/>'
         )
@@ -302,7 +307,7 @@ def parallel_plot(trials: Sequence[DrawnTrial], parameters: Sequence[str], loss:
             f'<text class="small" x="{x:.1f}" y="{height - 20 + 12 * (i % 2)}" text-anchor="middle">'
             f"{_text(below)}<title>{_text(label)}</title></text>"
         )
-    return _svg("Parameters and loss of each trial", WIDTH, height, marks)
+    return _svg("Parameters and loss of each trial", WIDE, height, marks)
 
 
 def slice_plots(trials: Sequence[DrawnTrial], parameters: Sequence[str], loss: str) -> list[tuple[str, str]]:
@@ -372,7 +377,7 @@ def importance_plot(rows: Sequence[tuple[str, float, float, float]], loss: str) 
     """Bars with 90 % intervals; rows: name, mean, low, high, in the order that they are drawn in."""
     if not rows:
         return ""
-    height, wide = 24 * len(rows) + 50, 190
+    height, wide = 24 * len(rows) + 50, NAMES_WIDE
     axis = Axis.of([0.0, *(value for row in rows for value in row[1:])], f"rise of {loss} when shuffled")
     across = WIDTH - wide - RIGHT
 
@@ -387,7 +392,7 @@ def importance_plot(rows: Sequence[tuple[str, float, float, float]], loss: str) 
     for i, (name, mean, low, high) in enumerate(rows):
         y, tip = 12 + 24 * i, f"{name}: {_number(mean)} ({_number(low)} to {_number(high)})"
         left, right = sorted((x(0.0), x(mean)))
-        short = _short(name, 26)
+        short = _short(name, int(NAMES_WIDE / LETTER))
         marks.append(
             f'<g data-tip="{_text(tip)}"><text x="{wide - 8}" y="{y + 9}" text-anchor="end">'
             f"{_text(short)}</text>"

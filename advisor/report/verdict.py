@@ -129,8 +129,11 @@ def next_step(result: RunReport | None) -> NextStep:
         return NextStep("search around it, and measure", "advisor tune RUN --trials 40")
     if result.objective:
         return NextStep("read every reason for a value", "advisor why RUN")
+    ahead = [one.name for one in result.test.results or () if compare(one.difference_to_network) == "better"]
+    baselines = [name for name in ahead if name != result.final.to_beat]
     if result.setup.kind == "train":
-        return NextStep("search around it", "advisor tune RUN --trials 40")
+        what = f"use the {baselines[0]} baseline, or search" if baselines else "search around it"
+        return NextStep(what, "advisor tune RUN --trials 40")
     search = result.search
     if search and (search.timed_out or result.final.confirmed is False):
         more = max(2 * len(search.trials), search.requested)

@@ -46,6 +46,9 @@ SHIFT_EFFECTS = {
     "new_level_share": "share of unseen categories",
     "out_of_range_share": "share out of range",
 }
+LEAST_SHIFT = {"psi": 0.1, "new_level_share": 0.01, "out_of_range_share": 0.01}
+"""From which of these on a column is said to have shifted. A population stability index below 0.1 is none
+(Siddiqi 2006, Credit Risk Scorecards)."""
 
 
 @dataclass(frozen=True)
@@ -294,7 +297,7 @@ def _remarks(column: Mapping[str, Any], findings: Sequence[Finding]) -> list[str
     measured = [
         f"{word} {number(effects[name])}" for name, word in SHIFT_EFFECTS.items() if effects.get(name)
     ]
-    if measured:
+    if measured and any((effects.get(name) or 0.0) >= least for name, least in LEAST_SHIFT.items()):
         remarks.append(f"shift to the rows compared: {', '.join(measured)}")
     named = [finding.code for finding in findings if column["name"] in finding.columns]
     if named:

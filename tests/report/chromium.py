@@ -56,19 +56,18 @@ class Page:
             raise AssertionError(json.dumps(answer["exceptionDetails"])[:2000])
         return answer["result"].get("value")
 
-    def picture(self, *, whole: bool = False):
-        """A screenshot as an array (height, width, 3); whole: of the whole page, not of the window."""
+    def picture(self, *, scale: float = 1.0):
+        """A screenshot of the whole page as an array (height, width, 3)."""
         import numpy as np
         from PIL import Image
 
-        return np.asarray(Image.open(io.BytesIO(self.png(whole=whole))).convert("RGB"))
+        return np.asarray(Image.open(io.BytesIO(self.png(scale=scale))).convert("RGB"))
 
-    def png(self, *, whole: bool = False) -> bytes:
-        clip = {}
-        if whole:
-            high = self.evaluate("document.documentElement.scrollHeight")
-            clip = {"clip": {"x": 0, "y": 0, "width": self.width, "height": high, "scale": 1}}
-        shot = self.tell("Page.captureScreenshot", captureBeyondViewport=whole, **clip)
+    def png(self, *, scale: float = 1.0) -> bytes:
+        """The same as a file."""
+        high = self.evaluate("document.documentElement.scrollHeight")
+        clip = {"x": 0, "y": 0, "width": self.width, "height": high, "scale": scale}
+        shot = self.tell("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)
         return base64.b64decode(shot["data"])
 
     def close(self) -> None:

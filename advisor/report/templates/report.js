@@ -53,4 +53,4 @@ for (const button of document.querySelectorAll("button.copy"))
       button.textContent = "copied";
     } catch { getSelection().selectAllChildren(document.getElementById(button.dataset.of)); }
   });
-addEventListener("beforeprint", () => { for (const part of document.querySelectorAll("details")) part.open = true; });
+addEventListener("beforeprint", () => { for (const part of document.querySelectorAll("section:not(#reasons) > details")) part.open = true; });
