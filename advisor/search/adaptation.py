@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -52,19 +52,24 @@ def read_trial(trial: FrozenTrial) -> CurveDiagnosis:
 
 
 def adjusted(
-    space: Space, trials: Sequence[FrozenTrial], own: Container[str] = ()
+    space: Space,
+    trials: Sequence[FrozenTrial],
+    own: Container[str] = (),
+    find_best: Callable[[], FrozenTrial | None] | None = None,
 ) -> tuple[Space, list[Adjustment]]:
     """The space for the next trial, and what was moved in it because of the curves of the latest ``trials``.
 
+    find_best: the best trial of the study, where ``trials`` are only its latest.
     own: parameters that a person has fixed; they stay. A range loses at most its half (of its
         logarithm, where it is searched so), only on the side where the trials lie that say so,
         and never the value of the best trial.
     """
     latest = sorted(filter(counts, trials), key=lambda trial: trial.number)[-WINDOW:]
     readings = [read_trial(trial) for trial in latest]
-    best = best_of(trials)
+    changes = advice_of(readings)
+    best = None if not changes else best_of(trials) if find_best is None else find_best()
     adjustments = []
-    for change in advice_of(readings):
+    for change in changes:
         if (
             change.parameter in own
             or change.parameter not in space.parameters

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -35,7 +36,7 @@ class MedianStopping:
     def __init__(self, max_epochs: int) -> None:
         self._first = max(PRUNE_AFTER_EPOCHS, math.ceil(PRUNE_AFTER_SHARE * max_epochs))
         self._curves: list[list[tuple[int, float]]] = []
-        self._medians: dict[int, float] = {}
+        self._ordered: dict[int, list[float]] = {}  # epoch -> the curves' best by then, of the first so many
 
     def learn(self, curve: Mapping[int, float]) -> None:
         """Take in the epochs and losses of a complete trial."""
@@ -45,18 +46,15 @@ class MedianStopping:
             points.append((epoch, best))
         if points:
             self._curves.append(points)
-            self._medians.clear()
 
     def should_prune(self, epoch: int, best: float) -> bool:
         """Is a trial with this best loss by this epoch worse than the median?"""
         if epoch < self._first or len(self._curves) < PRUNE_AFTER_TRIALS:
             return False
-        if epoch not in self._medians:
-            # Kept until the next trial ends: thousands of curves are looked
-            # through once an epoch, not once a report.
-            others = sorted(_best_by(curve, epoch) for curve in self._curves)
-            self._medians[epoch] = others[len(others) // 2]
-        return best > self._medians[epoch]
+        others = self._ordered.setdefault(epoch, [])
+        for curve in self._curves[len(others) :]:  # each is looked through once an epoch, not once a report
+            bisect.insort(others, _best_by(curve, epoch))
+        return best > others[len(others) // 2]
 
 
 class History:

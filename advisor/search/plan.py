@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from optuna.trial import FrozenTrial
 from advisor.errors import UserError
 from advisor.executors.base import Job
 from advisor.search.resources import Pace, Sizing
+from advisor.search.sampling.tpe import tpe
 from advisor.search.trials import SearchSpace
 
 
@@ -67,7 +67,7 @@ class SearchPlan:
     make_payload: Callable[[dict[str, Any], int], Mapping[str, Any]] = field(
         default=lambda configuration, index: {"configuration": configuration, "place": index}
     )
-    sampler: Callable[[int], optuna.samplers.BaseSampler] = field(default=lambda seed: tpe(seed))
+    sampler: Callable[[int], optuna.samplers.BaseSampler] = field(default=tpe)
     sizing: Sizing | None = None
     refuse: Callable[[Mapping[str, Any]], str | None] = field(default=lambda configuration: None)
     pace: Pace = field(default_factory=Pace)
@@ -87,12 +87,3 @@ class SearchPlan:
             raise UserError(
                 f"the time limit of a trial must be more than 0 seconds, not {self.trial_time_limit}"
             )
-
-
-def tpe(seed: int) -> optuna.samplers.TPESampler:
-    """The sampler by default: a joint model of all parameters, conditional ones within their branch."""
-    with warnings.catch_warnings():
-        # group=True keeps conditional parameters in the joint model; that it is
-        # experimental is known and accepted.
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.TPESampler(multivariate=True, group=True, seed=seed)

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Any
 
-from advisor.search.adaptation import ADJUSTED, adjusted
+from optuna.trial import FrozenTrial
+
+from advisor.search.adaptation import ADJUSTED, WINDOW, Adjustment, adjusted
 from advisor.search.storage.journal import counts
 from advisor.search.trials import CONFIGURATION, best_of, configuration_of
 from advisor.spaces.space import Space
@@ -38,12 +41,19 @@ class StudySpace:
         follows from the trials that have ended."""
         if trial.user_attrs.get("origin", "search") != "search":
             return self.space.suggest(trial)  # what was enqueued is given
-        ended = [other for other in trial.study.get_trials(deepcopy=False) if counts(other)]
-        space, adjustments = adjusted(self.space, ended, self.own) if self.adapt else (self.space, [])
-        topics = self.topics(len(ended)) if self.staged else None
+        trials = trial.study.get_trials(deepcopy=False)
+
+        def find_best() -> FrozenTrial | None:
+            return best_of(filter(counts, trials))
+
+        space, adjustments = self.space, list[Adjustment]()
+        if self.adapt:
+            latest = list(islice(filter(counts, reversed(trials)), WINDOW))
+            space, adjustments = adjusted(self.space, latest, self.own, find_best)
+        topics = self.topics(sum(map(counts, trials))) if self.staged else None
         names = {name for name in space.searched if topics and space[name].topic in topics}
         if names:
-            best = best_of(ended)
+            best = find_best()
             configuration = space.suggest_some(
                 trial, names, {} if best is None else configuration_of(best, self.space)
             )
