@@ -27,6 +27,7 @@ class Unset(Enum):
 
 
 UNSET: Final = Unset.UNSET
+_AS_THEY_ARE = frozenset({str, int, float, bool, type(None)})
 
 
 class DocumentError(ValueError):
@@ -35,14 +36,23 @@ class DocumentError(ValueError):
 
 def to_plain(value: Any) -> Any:
     """What JSON can hold of a dataclass: mappings, lists, and the values as they are."""
-    if is_dataclass(value) and not isinstance(value, type):
-        given = ((key_of(field), getattr(value, field.name)) for field in fields(value))
-        return {name: to_plain(one) for name, one in given if one is not UNSET}
+    kind = type(value)
+    if kind in _AS_THEY_ARE:
+        return value
+    if is_dataclass(value) and kind is not type:
+        given = ((key, getattr(value, name)) for key, name in _keys(kind))
+        return {key: to_plain(one) for key, one in given if one is not UNSET}
     if isinstance(value, Mapping):
         return {name: to_plain(one) for name, one in value.items()}
     if isinstance(value, list | tuple):
         return [to_plain(one) for one in value]
     return value
+
+
+@cache
+def _keys(section: Any) -> tuple[tuple[str, str], ...]:
+    """The key and the name of each field."""
+    return tuple((key_of(field), field.name) for field in fields(section))
 
 
 def from_plain(section: type[Section], value: Any, where: str = "") -> Section:

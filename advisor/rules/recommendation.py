@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from advisor.documents import to_plain
 from advisor.kinds import Kind
 from advisor.notebook import html_table
 from advisor.rules import recommendation_file, resolution
@@ -127,10 +128,10 @@ class Recommendation:
             "configuration": dict(self.configuration),
             "space": recommendation_file.space_section(self.space),
             "derived": {name: item.to_dict() for name, item in self.space.derivations.items()},
-            "findings": [_listed(asdict(finding)) for finding in self.findings],
-            "provenance": {name: _listed(asdict(item)) for name, item in self.provenance.items()},
-            "unjudged": [_listed(asdict(item)) for item in self.unjudged],
-            "contradictions": [_listed(asdict(item)) for item in self.contradictions],
+            "findings": [to_plain(finding) for finding in self.findings],
+            "provenance": {name: to_plain(item) for name, item in self.provenance.items()},
+            "unjudged": [to_plain(item) for item in self.unjudged],
+            "contradictions": [to_plain(item) for item in self.contradictions],
         }
 
     def to_yaml(self) -> str:
@@ -174,13 +175,6 @@ class Recommendation:
             read.data,
             read.edited,
         )
-
-
-def _listed(value: Any) -> Any:
-    """Tuples as lists, all the way down."""
-    if isinstance(value, Mapping):
-        return {key: _listed(item) for key, item in value.items()}
-    return [_listed(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def advise(
@@ -272,7 +266,8 @@ class AdvicePlan:
         self.fixed = {name: base[name].check(value_of(name, value)) for name, value in fixed.items()}
         self.limited = limited
         self._rules, self._verdicts, self._base = rules, verdicts, base
-        self._alone = {name: self._combine(name, verdicts) for name in base.parameters}
+        wishes = _wishes(rules, verdicts)
+        self._alone = {name: self._combine(name, wishes.get(name, ())) for name in base.parameters}
         self.combined = resolution.without_unused(base, self._alone)
         self.space = self._space(self.combined)
         self.configuration = self.space.complete({})
@@ -287,7 +282,8 @@ class AdvicePlan:
         touched = {
             claim.parameter for id in changed for v in (self._verdicts[id], changed[id]) for claim in v.claims
         }
-        new = {name: self._combine(name, verdicts) for name in sorted(touched)}
+        wishes = _wishes(self._rules, verdicts)
+        new = {name: self._combine(name, wishes.get(name, ())) for name in sorted(touched)}
         if all((one.parameter.default, one.derivation) == self._value(name) for name, one in new.items()):
             return {}
         # what is searched matters only for values that are out of use, and those are what they were
@@ -295,7 +291,7 @@ class AdvicePlan:
         return {
             name: (
                 configuration[name],
-                tuple(dict.fromkeys(wish.rule.id for wish in self._wishes(name, verdicts))),
+                tuple(dict.fromkeys(wish.rule.id for wish in wishes.get(name, ()))),
             )
             for name, value in self.configuration.items()
             if configuration[name] != value
@@ -305,13 +301,14 @@ class AdvicePlan:
         """The rules that the person's own value of a parameter goes against."""
         if name not in self.fixed:
             return ()
-        return resolution.overruled(self._base[name], self._wishes(name, self._verdicts), self.fixed[name])
+        wishes = _wishes(self._rules, self._verdicts).get(name, ())
+        return resolution.overruled(self._base[name], wishes, self.fixed[name])
 
     def _value(self, name: str) -> tuple[Any, Derivation | None]:
         return self._alone[name].parameter.default, self._alone[name].derivation
 
-    def _combine(self, name: str, verdicts: Mapping[str, Judgement]) -> Combined:
-        one = resolution.combine(self._base[name], self._wishes(name, verdicts))
+    def _combine(self, name: str, wishes: Iterable[Wish]) -> Combined:
+        one = resolution.combine(self._base[name], wishes)
         if name in self.fixed:
             own = self._base[name].fixed(self.fixed[name])
         elif name in self.limited:
@@ -320,21 +317,22 @@ class AdvicePlan:
             return one
         return resolution.yours(own, one, _yours(own))
 
-    def _wishes(self, name: str, verdicts: Mapping[str, Judgement]) -> list[Wish]:
-        return [
-            Wish(rule, claim)
-            for rule in self._rules
-            if verdicts[rule.id].fires
-            for claim in verdicts[rule.id].claims
-            if claim.parameter == name
-        ]
-
     def _space(self, combined: Mapping[str, Combined]) -> Space:
         derivations: dict[str, Derivation | None] = dict.fromkeys((*self.fixed, *self.limited))
         derivations |= {name: one.derivation for name, one in combined.items() if one.derivation is not None}
         return self._base.with_parameters(
             *(one.parameter for one in combined.values()), derivations=derivations
         )
+
+
+def _wishes(rules: Sequence[Rule], verdicts: Mapping[str, Judgement]) -> dict[str, list[Wish]]:
+    """Parameter -> what the rules that fired claim of it, in the order of the rules."""
+    found: dict[str, list[Wish]] = {}
+    for rule in rules:
+        if (verdict := verdicts[rule.id]).fires:
+            for claim in verdict.claims:
+                found.setdefault(claim.parameter, []).append(Wish(rule, claim))
+    return found
 
 
 def replan(

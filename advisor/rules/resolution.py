@@ -13,6 +13,7 @@ Everything dropped is a `Contradiction` with both sides; everything applied is a
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby, product
@@ -20,7 +21,7 @@ from typing import Any, Literal
 
 from advisor.errors import UserError
 from advisor.rules.book import Claim, Evidence, Rule, Strength
-from advisor.spaces.expressions import Scalar, parse_condition
+from advisor.spaces.expressions import Scalar
 from advisor.spaces.parameter import Parameter
 from advisor.spaces.space import Derivation, Space
 
@@ -168,7 +169,7 @@ def without_unused(space: Space, combined: Mapping[str, Combined]) -> dict[str, 
     result = dict(combined)
     for name, one in combined.items():
         current = one.parameter
-        if current.searched and current.when is not None and not _reachable(space, combined, current.when):
+        if current.searched and current.when is not None and not _reachable(space, combined, name):
             after = space[name].fixed(current.default)
             because = f"Not used and not searched: it only matters when {current.when}."
             step = ProvenanceStep(
@@ -178,10 +179,10 @@ def without_unused(space: Space, combined: Mapping[str, Combined]) -> dict[str, 
     return result
 
 
-def _reachable(space: Space, combined: Mapping[str, Combined], when: str) -> bool:
-    """Whether some combination of the words that are left makes a condition
-    true; True when it reads numbers."""
-    condition = parse_condition(when, space.names())
+def _reachable(space: Space, combined: Mapping[str, Combined], name: str) -> bool:
+    """Whether some combination of the words that are left makes a parameter's
+    condition true; True when it reads numbers."""
+    condition = space.condition(name)
     read = [combined[name].parameter for name in condition.names]
     if any(item.type != "categorical" or combined[item.name].derivation is not None for item in read):
         return True
@@ -238,8 +239,11 @@ def _lost(base: Parameter, winners: Sequence[Wish], loser: Wish) -> Contradictio
 
 def _intersect(limiting: Sequence[Wish], base: Parameter) -> tuple[list[Wish], list[Contradiction]]:
     """The limits that can hold together, decided rank by rank, and those that cannot."""
+    if not limiting:
+        return [], []
     # Searched for the time being, so that "not searched" means fixed by a rule of a rank above.
-    current, accepted, dropped = replace(base, searched=True), list[Wish](), list[Contradiction]()
+    current = base if base.searched else replace(base, searched=True)
+    accepted, dropped = list[Wish](), list[Contradiction]()
     for _, group in groupby(limiting, key=lambda wish: wish.rank):
         tier = list(group)
         fitting = [wish for wish in tier if _cut(current, wish) is not None]
@@ -260,18 +264,30 @@ def _cut(parameter: Parameter, wish: Wish) -> Parameter | None:
     """What a limit leaves of a parameter (for one at a fixed value: all of it or
     nothing); None for nothing."""
     claim = wish.claim
-    if claim.kind == "set":
-        return parameter.fixed(claim.value) if _allows(parameter, claim.value) else None
+    return _limited(parameter, claim.kind, claim.value, claim.low, claim.high, claim.choices)
+
+
+@functools.lru_cache(4096, typed=True)  # most rules limit a parameter in the same way, whatever the facts are
+def _limited(
+    parameter: Parameter,
+    kind: str,
+    value: Scalar | None,
+    low: float | None,
+    high: float | None,
+    choices: tuple[Scalar, ...],
+) -> Parameter | None:
+    if kind == "set":
+        return parameter.fixed(value) if _allows(parameter, value) else None
     # A fixed parameter still carries its range, so the limit is tried on that and
     # the value looked up in the result.
     fixed = not parameter.searched
     try:
-        if claim.kind == "choices":
-            left = parameter.restricted(claim.choices)
-        elif claim.low is None or claim.high is None:
+        if kind == "choices":
+            left = parameter.restricted(choices)
+        elif low is None or high is None:
             return parameter
         else:
-            left = parameter.narrowed(claim.low, claim.high, keep_zero=claim.kind == "prior")
+            left = parameter.narrowed(low, high, keep_zero=kind == "prior")
     except UserError:
         return None
     if fixed:

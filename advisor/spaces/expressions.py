@@ -10,8 +10,8 @@ Three kinds of text, all parsed once and all checked against the names that may 
 A fact that is None, NaN or of another type than its schema says counts as not measured, and whatever
 depends on it is unknown in Kleene's logic: ``false and unknown`` is false, ``true or unknown`` is true.
 Arithmetic that has no answer (a division by zero, the logarithm of 0, an overflow) is unknown too:
-evaluation never raises. simpleeval walks the tree; dotted names are looked up whole, so nothing here
-ever reaches an attribute of an object.
+evaluation never raises. A checked tree becomes nested functions; dotted names are looked up whole, so nothing
+here ever reaches an attribute of an object.
 """
 
 from __future__ import annotations
@@ -26,8 +26,6 @@ import string
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
-
-from simpleeval import SimpleEval
 
 from advisor.errors import UserError, did_you_mean
 from advisor.spaces.aliases import fact_name, renamed_tree
@@ -73,12 +71,10 @@ class Expression:
     def evaluate(self, values: Mapping[str, Any]) -> Evaluation:
         """The value for these facts (flat, ``{"classes.imbalance": 3.0}``), with
         None for unknown. Never raises."""
-        evaluator = _Evaluator(self.names, values)
-        value = evaluator.answer(self.tree)
-        missing = tuple(evaluator.missing)
-        return Evaluation(
-            value, tuple(name for name in evaluator.used if name not in evaluator.missing), missing
-        )
+        reading = _Reading(self.names, values)
+        value = _compiled(self.text)(reading)
+        used = tuple(name for name in reading.used if name not in reading.missing)
+        return Evaluation(value, used, tuple(reading.missing))
 
 
 @dataclass(frozen=True)
@@ -417,73 +413,135 @@ def _number(node: ast.expr) -> float | None:
     return None
 
 
-class _Evaluator(SimpleEval):  # type: ignore[misc]  # simpleeval ships no types
-    """simpleeval with whole dotted names and with None for unknown in every operation."""
+class _Reading:
+    """The values for one evaluation, and which names were looked up and had none."""
 
-    def __init__(self, names: Mapping[str, Name], values: Mapping[str, Any]) -> None:
-        super().__init__(operators={}, functions=_FUNCTIONS, names={})
-        self.kinds = names
-        self.values = values
+    __slots__ = ("kinds", "missing", "used", "values")
+
+    def __init__(self, kinds: Mapping[str, Name], values: Mapping[str, Any]) -> None:
+        self.kinds, self.values = kinds, values
         self.used: dict[str, None] = {}
         self.missing: dict[str, None] = {}
-        self.nodes.update({ast.Name: self._lookup, ast.Attribute: self._lookup})
-        self.nodes.update({ast.List: self._list, ast.Tuple: self._list})
 
-    def answer(self, tree: ast.expr) -> Any:
-        return self._eval(tree)
 
-    def _lookup(self, node: ast.expr) -> Any:
-        name = _dotted(node)
-        if name in _TRUTH:
-            return _TRUTH[name]
-        self.used[name] = None
-        value = _of_kind(self.values.get(name), self.kinds[name].kind)
+_Answer = Callable[[_Reading], Any]
+
+
+@functools.lru_cache(4096)  # as the trees are
+def _compiled(text: str) -> _Answer:
+    """The expression as nested functions, with None for unknown in every operation."""
+    return _part(_tree(text))
+
+
+def _part(node: Any) -> _Answer:
+    return _PARTS[type(node)](node)
+
+
+def _constant(node: ast.Constant) -> _Answer:
+    value = node.value
+    return lambda reading: value
+
+
+def _lookup(node: ast.expr) -> _Answer:
+    name = _dotted(node)
+    if name in _TRUTH:
+        truth = _TRUTH[name]
+        return lambda reading: truth
+
+    def answer(reading: _Reading) -> Any:
+        reading.used[name] = None
+        value = _of_kind(reading.values.get(name), reading.kinds[name].kind)
         if value is None:
-            self.missing[name] = None
+            reading.missing[name] = None
         return value
 
-    def _list(self, node: ast.List | ast.Tuple) -> list[Any]:
-        return [self._eval(item) for item in node.elts]
+    return answer
 
-    def _eval_boolop(self, node: ast.BoolOp) -> bool | None:
-        decisive: bool = isinstance(node.op, ast.Or)
+
+def _list(node: ast.List | ast.Tuple) -> _Answer:
+    parts = [_part(item) for item in node.elts]
+    return lambda reading: [part(reading) for part in parts]
+
+
+def _logic(node: ast.BoolOp) -> _Answer:
+    decisive, parts = isinstance(node.op, ast.Or), [_part(part) for part in node.values]
+
+    def answer(reading: _Reading) -> bool | None:
         unknown = False
-        for part in node.values:
-            value: bool | None = self._eval(part)
+        for part in parts:
+            value: bool | None = part(reading)
             if value is decisive:
                 return decisive
             unknown = unknown or value is None
         return None if unknown else not decisive
 
-    def _eval_unaryop(self, node: ast.UnaryOp) -> Any:
-        value = self._eval(node.operand)
+    return answer
+
+
+def _unary(node: ast.UnaryOp) -> _Answer:
+    part, is_not, is_minus = _part(node.operand), isinstance(node.op, ast.Not), isinstance(node.op, ast.USub)
+
+    def answer(reading: _Reading) -> Any:
+        value = part(reading)
         if value is None:
             return None
-        return (
-            not value if isinstance(node.op, ast.Not) else -value if isinstance(node.op, ast.USub) else value
-        )
+        return not value if is_not else -value if is_minus else value
 
-    def _eval_binop(self, node: ast.BinOp) -> Any:
-        return _safely(_ARITHMETIC[type(node.op)], self._eval(node.left), self._eval(node.right))
+    return answer
 
-    def _eval_call(self, node: ast.Call) -> Any:
-        assert isinstance(node.func, ast.Name)
-        return _safely(_FUNCTIONS[node.func.id], *(self._eval(argument) for argument in node.args))
 
-    def _eval_compare(self, node: ast.Compare) -> bool | None:
-        left, unknown = self._eval(node.left), False
-        for sign, comparator in zip(node.ops, node.comparators, strict=True):
-            right = self._eval(comparator)
-            holds: bool | None = _safely(_COMPARISONS[type(sign)], left, right)
+def _arithmetic(node: ast.BinOp) -> _Answer:
+    function, left, right = _ARITHMETIC[type(node.op)], _part(node.left), _part(node.right)
+    return lambda reading: _safely(function, left(reading), right(reading))
+
+
+def _call(node: ast.Call) -> _Answer:
+    assert isinstance(node.func, ast.Name)
+    function, parts = _FUNCTIONS[node.func.id], [_part(argument) for argument in node.args]
+    return lambda reading: _safely(function, *(part(reading) for part in parts))
+
+
+def _comparison(node: ast.Compare) -> _Answer:
+    first = _part(node.left)
+    rest = [(_COMPARISONS[type(s)], _part(c)) for s, c in zip(node.ops, node.comparators, strict=True)]
+
+    def answer(reading: _Reading) -> bool | None:
+        left, unknown = first(reading), False
+        for compare, part in rest:
+            right = part(reading)
+            holds: bool | None = _safely(compare, left, right)
             if holds is False:
                 return False
             unknown = unknown or holds is None
             left = right
         return None if unknown else True
 
-    def _eval_ifexp(self, node: ast.IfExp) -> Any:
-        test: bool | None = self._eval(node.test)
-        return None if test is None else self._eval(node.body if test else node.orelse)
+    return answer
+
+
+def _choice(node: ast.IfExp) -> _Answer:
+    test, body, other = _part(node.test), _part(node.body), _part(node.orelse)
+
+    def answer(reading: _Reading) -> Any:
+        holds: bool | None = test(reading)
+        return None if holds is None else body(reading) if holds else other(reading)
+
+    return answer
+
+
+_PARTS: dict[type[ast.expr], Callable[[Any], _Answer]] = {
+    ast.Constant: _constant,
+    ast.Name: _lookup,
+    ast.Attribute: _lookup,
+    ast.List: _list,
+    ast.Tuple: _list,
+    ast.BoolOp: _logic,
+    ast.UnaryOp: _unary,
+    ast.BinOp: _arithmetic,
+    ast.Call: _call,
+    ast.Compare: _comparison,
+    ast.IfExp: _choice,
+}
 
 
 def _safely(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -498,6 +556,10 @@ def _safely(function: Callable[..., Any], *arguments: Any) -> Any:
 
 def _of_kind(value: Any, kind: ValueKind) -> Any:
     """The value as a plain one of its kind, or None when it is not of that kind."""
+    if type(value) is float and kind == "number":  # most facts are plain numbers: those at once
+        return None if math.isnan(value) else value
+    if type(value) is int and kind == "number":
+        return value
     if kind == "boolean":
         return value if isinstance(value, bool) else None
     if kind == "text":

@@ -148,6 +148,10 @@ class Space:
         """What expressions may say about the parameters."""
         return {name: parameter.kind for name, parameter in self.parameters.items()}
 
+    def condition(self, name: str) -> Expression:
+        """The condition under which a parameter is used, of one that has one."""
+        return self._conditions[name]
+
     def __getitem__(self, name: str) -> Parameter:
         """The parameter of this name; UserError with a suggestion when there is none."""
         if name not in self.parameters:
