@@ -21,7 +21,6 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from advisor.errors import UserError
 from advisor.search.events import Ended, EpochDone, SearchEvent, Started
 from advisor.search.study import Assignment, Complete, Failure, Study
 from advisor.service.base import tables
@@ -30,8 +29,10 @@ from advisor.service.base.store import Store, now
 from advisor.spaces.space import Space
 
 T = TypeVar("T")
-MOST_AHEAD = 8
-"""At most so many proposals wait for who asks: each was made without the results that have come since."""
+MOST_AHEAD, AHEAD_SECONDS, RATE_SECONDS = 3, 0.1, 1.0
+"""At most so many proposals wait for who asks, as many as are expected to be asked for in 0.1 s, by what was
+asked in the last second: a proposal made ahead knows nothing of the results that come after it. Who asks less
+often than 10 times a second gets one that knows all."""
 KEPT_EVENTS = 2_000
 """Events that a listener who comes back can still be told."""
 
@@ -82,6 +83,7 @@ class StudyHost:
         self._keys: dict[str, tuple[int, int]] = {}
         self._attempts: dict[int, int] = {}
         self._ready: deque[Assignment] = deque()
+        self._asked: deque[float] = deque()  # when, in the last RATE_SECONDS
         self._waiters: deque[asyncio.Future[Assignment | None]] = deque()
         self._filling: asyncio.Task[None] | None = None
         self._next_sync: asyncio.Task[None] | None = None
@@ -175,6 +177,7 @@ class StudyHost:
         return lease
 
     async def _take(self) -> Assignment | None:
+        self._asked.append(time.monotonic())
         self.study.check()  # where all have failed, what was proposed before is not given either
         if self._ready:
             assignment = self._ready.popleft()
@@ -196,16 +199,22 @@ class StudyHost:
         return self._filling is not None and not self._filling.done()
 
     async def _fill(self) -> None:
-        while self._waiters or len(self._ready) < min(MOST_AHEAD, 1 + len(self.leases) // 2):
+        while self._waiters or len(self._ready) < self._ahead():
             try:
                 made = await self._loop.run_in_executor(self._proposals, self.study.ask)
-            except UserError as error:
+            except Exception as error:  # noqa: BLE001  whoever waits is told, and the next who asks tries again
                 self._release(error)
                 return
             if made is None:
                 self._release(None)
                 return
             self._give(made)
+
+    def _ahead(self) -> int:
+        """How many proposals should wait for who asks next."""
+        while self._asked and self._asked[0] < time.monotonic() - RATE_SECONDS:
+            self._asked.popleft()
+        return min(MOST_AHEAD, int(len(self._asked) * AHEAD_SECONDS / RATE_SECONDS))
 
     def _give(self, made: Assignment, *, first: bool = False) -> None:
         while self._waiters:
@@ -218,7 +227,7 @@ class StudyHost:
         else:
             self._ready.append(made)
 
-    def _release(self, error: UserError | None) -> None:
+    def _release(self, error: Exception | None) -> None:
         """Tell all who wait that there is no trial, or why."""
         while self._waiters:
             waiter = self._waiters.popleft()
