@@ -29,6 +29,7 @@ from advisor.service.jobs import routes as runs
 from advisor.service.jobs.queueing import GONE_ON, RunQueue
 from advisor.service.pages import routes as pages
 from advisor.service.routes import accounts, advice, datasets
+from advisor.service.routes.advising import AdviceDesk, AdvicePool
 from advisor.service.routes.datasets import ReadingPlaces
 from advisor.service.studies import routes as studies
 from advisor.service.studies.hall import StudyHall
@@ -57,8 +58,8 @@ def make_app(settings: ServiceSettings) -> FastAPI:
     @contextlib.asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
         state.parts[ReadingPlaces] = ReadingPlaces()
-        state.parts[advice.AdviceDesk] = advice.AdviceDesk()
-        advisers = state.parts[advice.AdvicePool] = advice.AdvicePool(settings.advice_processes)
+        state.parts[AdviceDesk] = AdviceDesk()
+        advisers = state.parts[AdvicePool] = AdvicePool(settings.advice_processes)
         hall = state.parts[StudyHall] = StudyHall(state)
         state.parts[runs.PredictPlaces] = runs.PredictPlaces(settings.limits.models)
         queue = state.parts[RunQueue] = RunQueue(state)

@@ -1,6 +1,8 @@
 """Advice over HTTP: from an upload or from facts alone, why, what-if, diff, the report, rule packs."""
 
+import io
 import json
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -95,8 +97,47 @@ def test_why_what_if_and_the_report(client, advised):
     assert page.text.startswith("<!doctype html>") and "sandbox" in page.headers["content-security-policy"]
 
 
+def pictures(count=16):
+    """Light and dark squares, as PNG: name -> content."""
+    from PIL import Image
+
+    found = {}
+    for number in range(count):
+        kind, buffer = ("dark", "light")[number % 2], io.BytesIO()
+        Image.new("L", (8, 8), 40 + 150 * (number % 2) + number).save(buffer, "PNG")
+        found[f"{kind}/{number}.png"] = buffer.getvalue()
+    return found
+
+
+@pytest.mark.parametrize("table", [False, True])
+def test_a_folder_of_images_is_uploaded_as_an_archive(client, table):
+    """With a folder for each class, or with a table of labels."""
+    buffer, files = io.BytesIO(), pictures()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(f"set/{name}", content)
+        if table:
+            rows = "".join(f"{name},{name.partition('/')[0]}\n" for name in files)
+            archive.writestr("set/labels.csv", f"file,shade\n{rows}")
+    dataset = client.upload(buffer.getvalue(), "set.zip")
+    shown = client.post(f"/v1/datasets/{dataset}/preview").json()
+    assert (shown["kind"], len(shown["columns"])) == (("table", 2) if table else ("image", 0))
+    wanted = {"dataset": dataset} | ({"target": "shade"} if table else {})
+    answer = client.post("/v1/recommendations", json=wanted)
+    assert answer.status_code == 201, answer.text
+    assert answer.json()["data"]["kind"] == "image" and "convolution" in answer.text
+    refused = client.post("/v1/recommendations", json={"dataset": client.upload(), "kind": "image"})
+    assert "archive (.zip)" in refused.json()["detail"]
+
+
+def test_the_same_facts_are_the_same_advice_under_another_id(client, facts):
+    one, two = (client.post("/v1/recommendations", json={"facts": facts}).json() for _ in range(2))
+    assert one.pop("id") != two.pop("id") and one.pop("created") <= two.pop("created")
+    assert one == two
+
+
 def test_after_a_restart_the_questions_are_answered_alike(client, advised):
-    from advisor.service.routes.advice import AdviceDesk
+    from advisor.service.routes.advising import AdviceDesk
 
     place = f"{advised.headers['location']}/report.json"
     before = client.get(place).json()

@@ -150,6 +150,55 @@ def _pickled():
     return buffer.getvalue()
 
 
+def _zip(*files, mode=0o644):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files:
+            entry = zipfile.ZipInfo(name)
+            entry.external_attr, entry.compress_type = mode << 16, zipfile.ZIP_DEFLATED
+            archive.writestr(entry, content)
+    return buffer.getvalue()
+
+
+def _lying_zip():
+    """Says that its one file has 3 bytes."""
+    content = bytearray(_zip(("a/x.png", b"0" * 10_000)))
+    for mark, place in ((b"PK\x03\x04", 22), (b"PK\x01\x02", 24)):
+        at = content.index(mark) + place
+        content[at : at + 4] = struct.pack("<I", 3)
+    return bytes(content)
+
+
+ARCHIVES = {
+    "climbs.zip": (_zip(("../../x.png", b"x")), "outside of its folder"),
+    "absolute.zip": (_zip(("/etc/x.png", b"x")), "outside of its folder"),
+    "links.zip": (_zip(("a/x.png", "/etc/passwd"), mode=0o120777), "a link"),
+    "deep.zip": (_zip(("a/" * 40 + "x.png", b"x")), "too deep"),
+    "long.zip": (_zip(("a" * 250 + ".png", b"x")), "too long"),
+    "twice.zip": (_zip(("a/x.png", b"x"), ("a/X/../x.png", b"y")), "outside of its folder"),
+    "lies.zip": (_lying_zip(), "cannot be unpacked"),
+    "empty.zip": (_zip(("a/x.exe", b"MZ")), "no images"),
+    "no.zip": (b"PK\x03\x04" + b"\xff" * 100, "cannot be unpacked"),
+    "not-images.zip": (_zip(("a/x.png", b"x" * 99), ("b/y.png", b"y" * 99)), ""),
+}
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_hostile_archives(client, name):
+    content, words = ARCHIVES[name]
+    dataset = client.upload(content, name)
+    detail = check(client.post("/v1/recommendations", json={"dataset": dataset, "target": None}))
+    assert words in detail
+
+
+def test_an_archive_is_unpacked_no_further_than_is_allowed(own_client):
+    client = own_client(unpacked_bytes=2**20)
+    dataset = client.upload(_zip(("a/x.png", b"0" * 2**21)), "bomb.zip")
+    assert "1,048,576 bytes" in check(client.post(f"/v1/datasets/{dataset}/preview"))
+    home = client.app_itself.state.service.settings.data / "projects"
+    assert [path.name for path in home.glob("*/datasets/*/*")] == ["bomb.zip"]
+
+
 FILES = [
     ("nul.csv", b"\0" * 1_000),
     ("wide.csv", b",".join(b"c%d" % i for i in range(20_000)) + b",y\n" + b",".join([b"1"] * 20_001)),

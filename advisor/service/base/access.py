@@ -13,7 +13,6 @@ from typing import Annotated, Any
 
 import sqlalchemy as sa
 from fastapi import Depends, Header, Query, Request, Response
-from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel, ConfigDict, model_validator
 from sqlalchemy.engine import Connection, RowMapping
@@ -44,7 +43,7 @@ class ServiceState:
     """The parts that the routes bring along (studies, runs), by type."""
 
 
-def state_of(request: Request) -> ServiceState:
+async def state_of(request: Request) -> ServiceState:
     """The server's state."""
     state: ServiceState = request.app.state.service
     return state
@@ -122,26 +121,31 @@ class Body(BaseModel):
 
 def check_json(document: Any) -> None:
     """ValueError for JSON that is too deep or too large, or has NaN, NUL or half a character in it."""
-    left, entries = MOST_VALUES, [(document, 0)]
-    while entries:
-        value, depth = entries.pop()
-        left -= 1
+    left = MOST_VALUES
+    found: list[tuple[tuple[Any, ...], int]] = [((document,), 0)]
+    while found:
+        values, depth = found.pop()
+        left -= len(values)
         if left < 0 or depth > MOST_DEPTH:
             raise ValueError(f"more than {MOST_VALUES:,} values, or deeper than {MOST_DEPTH}")
-        if isinstance(value, dict):
-            entries += [(one, depth + 1) for pair in value.items() for one in pair]
-        elif isinstance(value, list):
-            entries += [(one, depth + 1) for one in value]
-        elif isinstance(value, str):
-            if len(value) > MOST_TEXT or "\0" in value or not _is_unicode(value):
-                raise ValueError("a text is too long, or holds a character that is none")
-        elif isinstance(value, float) and not math.isfinite(value):
-            raise ValueError("NaN and Infinity are not JSON")
-        elif isinstance(value, int) and abs(value) > 2**63:
-            raise ValueError("a whole number has more than 64 bits")
+        for value in values:
+            if isinstance(value, str):
+                if len(value) > MOST_TEXT or "\0" in value or not _is_unicode(value):
+                    raise ValueError("a text is too long, or holds a character that is none")
+            elif isinstance(value, dict):
+                found.append(((*value, *value.values()), depth + 1))
+            elif isinstance(value, list):
+                found.append((tuple(value), depth + 1))
+            elif isinstance(value, float):
+                if not math.isfinite(value):
+                    raise ValueError("NaN and Infinity are not JSON")
+            elif isinstance(value, int) and abs(value) > 2**63:
+                raise ValueError("a whole number has more than 64 bits")
 
 
 def _is_unicode(text: str) -> bool:
+    if text.isascii():
+        return True
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -196,30 +200,34 @@ async def once(
     who: Principal,
     key: str | None,
     request: Any,
-    work: Callable[[Connection], tuple[int, Mapping[str, Any]]],
-) -> JSONResponse:
+    work: Callable[[Connection], tuple[int, Mapping[str, Any] | bytes]],
+) -> Response:
     """Do a write and answer it; under the same key the first answer is given again.
 
-    request: what was asked for; the same key with another request is 409. work: gives status and answer.
+    request: what was asked for; the same key with another request is 409. work: gives status and answer, as
+    data or as JSON.
     """
-    digest = hashlib.sha256(json.dumps(request, sort_keys=True, default=str).encode()).hexdigest()
+    digest = "" if key is None else hashlib.sha256(_json_bytes(request, sort_keys=True)).hexdigest()
 
-    def write(connection: Connection) -> tuple[int, Mapping[str, Any]]:
+    def write(connection: Connection) -> tuple[int, bytes]:
         known = None if key is None else kept_answer(connection, who.project, key, digest)
         if known is not None:
             return known
         status, answer = work(connection)
+        body = answer if isinstance(answer, bytes) else _json_bytes(answer)
         if key is not None:
-            keep_answer(connection, who.project, key, digest, status, answer)
-        return status, answer
+            keep_answer(connection, who.project, key, digest, status, body)
+        return status, body
 
-    status, answer = await state.store.writing(write)
-    return JSONResponse(answer, status)
+    status, body = await state.store.writing(write)
+    return Response(body, status, media_type="application/json")
 
 
-def kept_answer(
-    connection: Connection, project: str, key: str, digest: str
-) -> tuple[int, Mapping[str, Any]] | None:
+def _json_bytes(document: Any, *, sort_keys: bool = False) -> bytes:
+    return json.dumps(document, sort_keys=sort_keys, separators=(",", ":"), default=str).encode()
+
+
+def kept_answer(connection: Connection, project: str, key: str, digest: str) -> tuple[int, bytes] | None:
     """What was answered under a key; None where it is new. Problem where it was for another request."""
     columns = tables.keys.c
     query = sa.select(tables.keys).where(columns.project == project, columns.key == key)
@@ -228,14 +236,14 @@ def kept_answer(
         return None
     if row["digest"] != digest:
         raise Problem(409, "this Idempotency-Key was sent with another request: take a new one")
-    return row["status"], json.loads(row["answer"])
+    return row["status"], str(row["answer"]).encode()
 
 
 def keep_answer(
-    connection: Connection, project: str, key: str, digest: str, status: int, answer: Mapping[str, Any]
+    connection: Connection, project: str, key: str, digest: str, status: int, answer: bytes
 ) -> None:
     """Remember what was answered under a key."""
     columns = tables.keys.c
     connection.execute(sa.delete(tables.keys).where(columns.project == project, columns.key == key))
     row = {"project": project, "key": key, "created": now(), "digest": digest, "status": status}
-    connection.execute(sa.insert(tables.keys).values(**row, answer=json.dumps(answer, default=str)))
+    connection.execute(sa.insert(tables.keys).values(**row, answer=answer.decode()))

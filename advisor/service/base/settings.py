@@ -28,6 +28,7 @@ class ServiceLimits:
     requests_at_once: of all tokens together; more are answered 503 at once.
     body_bytes: of a JSON body. upload_bytes: of one data set. project_bytes: of all of a project's.
     read_seconds, read_bytes: time and memory of the process that reads an upload.
+    unpacked_bytes: of the files in an archive.
     runs_at_once: tuning jobs of one project; run_workers: of all projects together.
     trials, run_seconds: the most that one tuning job may ask for.
     study_trials: the most trials of one study.
@@ -42,6 +43,7 @@ class ServiceLimits:
     project_bytes: int = 10 * 1024 * MIB
     read_seconds: float = 600.0
     read_bytes: int = 4096 * MIB
+    unpacked_bytes: int = 4096 * MIB
     runs_at_once: int = 2
     run_workers: int = 2
     trials: int = 1_000

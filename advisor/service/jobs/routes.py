@@ -47,7 +47,8 @@ from advisor.service.base.security import Principal, note_action
 from advisor.service.base.store import new_id, now
 from advisor.service.jobs.predictor import PREDICTOR
 from advisor.service.jobs.queueing import GONE_ON, last_words, run_folder_of, standing_of
-from advisor.service.routes.advice import REPORT_POLICY, Known, known_advice
+from advisor.service.routes.advice import REPORT_POLICY, known_advice
+from advisor.service.routes.advising import Known
 from advisor.workflows.status import request_stop
 
 router = APIRouter(prefix="/v1/runs", tags=["tuning jobs"])
@@ -111,7 +112,7 @@ class PredictPlaces:
 @router.post("", status_code=202)
 async def create_run(
     request: Request, body: RunRequest, who: Runner, state: State, key: Key = None
-) -> JSONResponse:
+) -> Response:
     """Queue a tuning job: 202, and ``Location`` says where it is watched."""
     limits = state.settings.limits
     if body.trials > limits.trials:

@@ -8,14 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import multiprocessing
-import signal
-import zlib
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -28,20 +22,17 @@ from sqlalchemy.engine import Connection, RowMapping
 from advisor import __version__
 from advisor.documents import to_plain
 from advisor.errors import UserError, did_you_mean
-from advisor.facts.schema import FACTS, Facts, damage
+from advisor.facts.schema import FACTS
 from advisor.files import FORMAT, write_text
 from advisor.kinds import Kind, TaskName
 from advisor.rules import shipped
-from advisor.rules.book import Rule
 from advisor.rules.provenance import (
-    LedgerEntry,
     compare_findings,
     compare_recommendations,
-    ledger,
     read_fact,
     with_facts,
 )
-from advisor.rules.recommendation import Finding, Recommendation, advise, own_values
+from advisor.rules.recommendation import Recommendation, advise, own_values
 from advisor.service.base import tables
 from advisor.service.base.access import (
     Admin,
@@ -61,6 +52,20 @@ from advisor.service.base.access import (
 from advisor.service.base.problems import Problem
 from advisor.service.base.security import Principal, note_action
 from advisor.service.base.store import new_id, now
+from advisor.service.routes.advising import (
+    AdviceDesk,
+    AdvicePool,
+    FactsOrder,
+    Known,
+    MadeAdvice,
+    beyond_any_data,
+    json_of,
+    known_of,
+    made_advice,
+    opened_document,
+    shown_data,
+)
+from advisor.service.routes.archive import ENDING
 from advisor.service.routes.datasets import ReadingPlaces, complete_file, project_folder
 
 router = APIRouter(prefix="/v1", tags=["advice"])
@@ -69,9 +74,8 @@ REPORT_POLICY = (
     "script-src 'unsafe-inline'; frame-ancestors 'self'"
 )
 """Of a report: a page that can reach nothing, whose own policy allows its one script by its hash."""
-KEPT = 256
-"""Recommendations that are kept in memory, made again, for the questions that follow."""
-MOST_NUMBER = 1e15
+IMAGES: Kind = "image"
+"""What an archive holds."""
 MOST_FILES, MOST_FILE = 20, 200_000
 """Files of a rule pack, and the characters of each."""
 Text = Annotated[str, Field(min_length=1, max_length=200)]
@@ -127,174 +131,42 @@ class RulePackRequest(Body):
     ]
 
 
-@dataclass(frozen=True)
-class Known:
-    """A recommendation with all that the questions about it need."""
-
-    recommendation: Recommendation
-    facts: Facts
-    rules: tuple[Rule, ...]
-
-    def ledger(self, parameter: str | None = None) -> dict[str, LedgerEntry]:
-        """The complete because of every parameter, or of one."""
-        base = shipped.base_space(self.recommendation.kind)
-        return ledger(self.recommendation, self.facts.values, self.rules, base, parameter)
-
-
-class AdviceDesk:
-    """Recommendations that were asked about lately."""
-
-    def __init__(self) -> None:
-        self._known: OrderedDict[str, Known] = OrderedDict()
-
-    def keep(self, row_id: str, known: Known) -> None:
-        """Remember one, and forget the one that was asked for longest ago."""
-        self._known[row_id] = known
-        self._known.move_to_end(row_id)
-        while len(self._known) > KEPT:
-            self._known.popitem(last=False)
-
-    def find(self, row_id: str) -> Known | None:
-        """One that is remembered."""
-        return self._known.get(row_id)
-
-
-@dataclass(frozen=True)
-class MadeAdvice:
-    """A recommendation as JSON, and it and its facts as they are kept."""
-
-    document: bytes
-    packed: bytes
-    packed_facts: bytes
-
-
-class AdvicePool:
-    """Processes that advise on facts, so that advice on many cores keeps no other answer waiting.
-
-    processes: 0 advises in a thread of the server.
-    """
-
-    def __init__(self, processes: int) -> None:
-        self._processes = processes
-        self._pool: ProcessPoolExecutor | None = None
-
-    async def advise(self, body: AdviceRequest, folders: Sequence[Path]) -> MadeAdvice:
-        """The advice for a body with facts. UserError for what are no facts."""
-        if not self._processes:
-            return await asyncio.to_thread(_advise_apart, body, folders)
-        loop = asyncio.get_running_loop()
-        try:
-            return await loop.run_in_executor(self._started(), _advise_apart, body, folders)
-        except BrokenProcessPool:  # one was killed, for memory or by hand: the next are new
-            self.close()
-            return await loop.run_in_executor(self._started(), _advise_apart, body, folders)
-
-    def close(self) -> None:
-        """End the processes."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
-            self._pool = None
-
-    def _started(self) -> ProcessPoolExecutor:
-        if self._pool is None:
-            context = multiprocessing.get_context("spawn")  # a fork would share the server's locks
-            self._pool = ProcessPoolExecutor(self._processes, context, initializer=_ignore_interrupts)
-        return self._pool
-
-
-def _ignore_interrupts() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's, which ends us
-
-
-def _advise_apart(body: AdviceRequest, folders: Sequence[Path]) -> MadeAdvice:
-    assert body.facts is not None
-    data = body.facts.get("data")
-    name = body.name or str(data.get("name", "facts") if isinstance(data, Mapping) else "facts")[:200]
-    return made_advice(advise_on_facts(body.facts, name, body, folders))
-
-
-def made_advice(known: Known) -> MadeAdvice:
-    """A recommendation in the forms in which it is answered and kept."""
-    document = json.dumps(known.recommendation.to_dict(), separators=(",", ":"), default=str).encode()
-    return MadeAdvice(document, zlib.compress(document, 1), packed_document(known.facts.to_dict()))
-
-
 # ------------------------------------------------------------------------------------------- making one
 
 
 @router.post("/recommendations", status_code=201)
 async def create_recommendation(
     request: Request, body: AdviceRequest, who: Adviser, state: State, key: Key = None
-) -> JSONResponse:
+) -> Response:
     """What to use, what to search, and why: from an upload, or from facts alone."""
     folders = await _rule_folders(state, who, body.rules)
     if body.facts is not None:
-        made: MadeAdvice = await state.parts[AdvicePool].advise(body, folders)
+        order = FactsOrder(body.facts, body.name, body.fixed, body.without, body.seed)
+        made: MadeAdvice = await state.parts[AdvicePool].advise(order, folders)
         options = {"fixed": body.fixed, "without": body.without, "rules": body.rules}
     else:
         known, options = await _from_upload(state, who, body, folders)
         made = made_advice(known)
-    document = json.loads(made.document)
     row: dict[str, Any] = {
         "id": new_id("rc"),
         "project": who.project,
         "created": now(),
-        "name": str(document["data"].get("name", ""))[:200],
+        "name": made.name,
         "dataset": body.dataset,
         "options": json.dumps(options),
         "facts": made.packed_facts,
         "document": made.packed,
     }
 
-    def write(connection: Connection) -> tuple[int, Mapping[str, Any]]:
+    def write(connection: Connection) -> tuple[int, bytes]:
         connection.execute(sa.insert(tables.recommendations).values(**row))
         note_action(connection, who, "recommendation.create", row["id"], request.state.request_id)
-        return 201, shown_recommendation(row, document)
+        return 201, json_of(shown_head(row))[:-1] + b"," + made.shown
 
-    answer = await once(state, who, key, body.model_dump(), write)
-    answer.headers["Location"] = f"/v1/recommendations/{json.loads(bytes(answer.body))['id']}"
+    answer = await once(state, who, key, body.model_dump() if key else None, write)
+    made_id = row["id"] if key is None else json.loads(bytes(answer.body))["id"]
+    answer.headers["Location"] = f"/v1/recommendations/{made_id}"
     return answer
-
-
-def advise_on_facts(
-    document: Mapping[str, Any], name: str, body: AdviceRequest, folders: Sequence[Path]
-) -> Known:
-    """The recommendation for facts that were measured elsewhere. UserError for what are no facts."""
-    plain = {key: value for key, value in document.items() if key not in ("format", "advisor", "data")}
-    try:
-        wrong = damage(plain)
-        facts = Facts.from_dict(plain)
-    except (AttributeError, KeyError, TypeError, ValueError):
-        wrong = "values, sampled or columns are missing"
-    if wrong is None:
-        wrong = _beyond(facts.values)
-    if wrong is not None:
-        raise UserError(f"these are no facts of ours: {wrong}; measure them with `advisor recommend`")
-    values = {**dict.fromkeys(FACTS), **facts.values}
-    kind = _kind_of_facts(values)
-    data = document.get("data") if isinstance(document.get("data"), Mapping) else {}
-    assert isinstance(data, Mapping)
-    told = {key: str(data.get(key, ""))[:200] for key in ("target", "fingerprint")}
-    identity = {"name": name, "source": "", **told, "kind": kind, "seed": body.seed}
-    rules = shipped.rule_book(folders, body.without, kind)
-    made = advise(values, rules, shipped.base_space(kind), body.fixed, data=identity)
-    return Known(made, Facts(values, facts.sampled, facts.columns, facts.target, facts.samples), rules)
-
-
-def _beyond(values: Mapping[str, Any]) -> str | None:
-    """Which fact has a number that nothing has."""
-    for name, value in values.items():
-        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) > MOST_NUMBER:
-            return f"the fact {name} is {value:.3g}"
-        if FACTS[name].type == "int" and isinstance(value, int) and value < 0:
-            return f"the fact {name} is {value}, and counts something"
-    return None
-
-
-def _kind_of_facts(values: Mapping[str, Any]) -> Kind:
-    if values.get("image.side"):
-        return "image"
-    return "sequence" if values.get("sequence.length") else "table"
 
 
 async def _from_upload(
@@ -312,37 +184,15 @@ async def _from_upload(
     return known, {**found["options"], "fixed": body.fixed, "identity": found["identity"]}
 
 
-NOT_UPLOADED: tuple[Kind, ...] = ("image",)
-"""As files: an archive of them would have to be unpacked."""
-
-
 def _kind_of_upload(path: Path, body: AdviceRequest) -> str | None:
     """A table is said to be one: a column of paths in it must never be followed."""
     if path.suffix in (".npz", ".npy", ".arff"):
         return body.kind
-    if body.kind in NOT_UPLOADED:
-        raise UserError("images are uploaded as an array (.npz), or measured at home: send their facts")
+    if path.suffix == ENDING:
+        return body.kind or IMAGES
+    if body.kind == IMAGES:
+        raise UserError("images are uploaded as an archive (.zip) or as an array (.npz)")
     return body.kind or ("sequence" if body.id_column else "table")
-
-
-def known_of(
-    facts: Mapping[str, Any],
-    document: Mapping[str, Any],
-    fixed: Mapping[str, Any],
-    options: Mapping[str, Any],
-) -> Known:
-    """A recommendation made again from what is kept of it."""
-    measured = Facts.from_dict(facts)
-    kind: Kind = document["data"].get("kind") or "table"
-    rules = shipped.rule_book(options.get("rules", ()), options.get("without", ()), kind)
-    told = [
-        Finding(**{**finding, "columns": tuple(finding["columns"]), "actions": tuple(finding["actions"])})
-        for finding in document["findings"]
-        if not finding["rule"]
-    ]
-    base = shipped.base_space(kind)
-    made = advise(measured.values, rules, base, fixed, findings=told, data=document["data"])
-    return Known(made, measured, rules)
 
 
 async def known_advice(state: ServiceState, who: Principal, row_id: str) -> Known:
@@ -365,23 +215,14 @@ async def known_advice(state: ServiceState, who: Principal, row_id: str) -> Know
     return known
 
 
-def packed_document(document: Any) -> bytes:
-    """A document as it is kept."""
-    return zlib.compress(json.dumps(document, separators=(",", ":"), default=str).encode(), 1)
-
-
-def opened_document(content: bytes) -> Any:
-    """A document that was kept."""
-    return json.loads(zlib.decompress(content))
-
-
 def shown_recommendation(row: Mapping[str, Any] | RowMapping, document: Mapping[str, Any]) -> dict[str, Any]:
     """A recommendation as it is answered: no path of the server in it."""
-    data = {
-        name: value for name, value in document["data"].items() if name not in ("source", "test", "rules")
-    }
-    head = {name: row[name] for name in ("id", "created", "name", "dataset")}
-    return {**head, **document, "data": data}
+    return {**shown_head(row), **document, "data": shown_data(document)}
+
+
+def shown_head(row: Mapping[str, Any] | RowMapping) -> dict[str, Any]:
+    """What is answered of a recommendation beside its document."""
+    return {name: row[name] for name in ("id", "created", "name", "dataset")}
 
 
 # ------------------------------------------------------------------------------------- questions about one
@@ -431,7 +272,7 @@ def imagined(known: Known, body: WhatIfRequest) -> dict[str, Any]:
     """How the recommendation would differ: parameters, findings, and the facts that moved along."""
     wanted = {name: read_fact(name, _written(value), FACTS) for name, value in body.facts.items()}
     facts, along = with_facts(known.facts.values, wanted)
-    if (wrong := _beyond(facts)) is not None:
+    if (wrong := beyond_any_data(facts)) is not None:
         raise UserError(wrong)
     one = known.recommendation
     own = [finding for finding in one.findings if not finding.rule]

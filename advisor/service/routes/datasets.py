@@ -16,7 +16,6 @@ from typing import Annotated, Any
 
 import sqlalchemy as sa
 from fastapi import APIRouter, Header, Request, Response
-from fastapi.responses import JSONResponse
 from pydantic import Field
 from sqlalchemy.engine import Connection, RowMapping
 
@@ -40,8 +39,8 @@ from advisor.service.base.store import new_id, now
 from advisor.service.routes.reader import read_apart
 
 router = APIRouter(prefix="/v1/datasets", tags=["data sets"])
-ENDINGS = (".csv", ".tsv", ".txt", ".parquet", ".xlsx", ".arff", ".npz", ".npy")
-"""Files that may be uploaded. Folders of images go into an .npz, or stay where they are: send their facts."""
+ENDINGS = (".csv", ".tsv", ".txt", ".parquet", ".xlsx", ".arff", ".npz", ".npy", ".zip")
+"""Files that may be uploaded. Images come as a .zip, with a folder for each class or one table of labels."""
 STEM = re.compile(r"[^A-Za-z0-9._-]+")
 MOST_STEM = 60
 READERS = 2
@@ -66,6 +65,7 @@ class ReadingPlaces:
     async def read(self, state: ServiceState, order: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         """As ``read_apart``, when a process is free."""
         limits = state.settings.limits
+        order = {**order, "unpacked": limits.unpacked_bytes}
         place = await self._free.get()
         try:
             return await asyncio.to_thread(
@@ -96,7 +96,7 @@ def safe_name(name: str) -> str:
 @router.post("", status_code=201)
 async def create_dataset(
     request: Request, body: DatasetRequest, who: Adviser, state: State, key: Key = None
-) -> JSONResponse:
+) -> Response:
     """Announce a file; its content follows, in one part or in many (PATCH .../content)."""
     name, limits = safe_name(body.name), state.settings.limits
     if body.size > limits.upload_bytes:

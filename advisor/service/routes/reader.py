@@ -15,6 +15,7 @@ from typing import IO, Any
 from advisor.data import isolation
 from advisor.errors import UserError, shown
 from advisor.service.base.problems import Problem
+from advisor.service.routes.archive import ENDING, source_in
 
 SHOWN_ROWS, SHOWN_COLUMNS, SHOWN_CELL, JUDGED = 8, 200, 80, 10_000
 """Of a preview: rows, columns, characters of a cell; and the rows that types are judged by."""
@@ -55,9 +56,17 @@ def _alone(order: Mapping[str, Any]) -> None:
 def _preview(order: Mapping[str, Any], out: IO[bytes]) -> None:
     """Rows, columns with their guessed types, and the first cells of a table; of arrays their shapes."""
     _alone(order)
-    path = Path(order["path"])
-    found = _arrays(path) if path.suffix in (".npz", ".npy") else _table(path)
+    path = _source(order)
+    if path.is_dir():
+        found = {"kind": "image", "rows": None, "columns": [], "first": []}
+    else:
+        found = _arrays(path) if path.suffix in (".npz", ".npy") else _table(path)
     out.write(json.dumps(found).encode())
+
+
+def _source(order: Mapping[str, Any]) -> Path:
+    path = Path(order["path"])
+    return source_in(path, order["unpacked"]) if path.suffix == ENDING else path
 
 
 def _arrays(path: Path) -> dict[str, Any]:
@@ -90,7 +99,7 @@ def _recommend(order: Mapping[str, Any], out: IO[bytes]) -> None:
     from advisor.workflows.recommend import get_advice, reading_of
 
     with image_root(order["folder"]):
-        advice = get_advice(order["path"], order["target"], reading_of(order["options"]))
+        advice = get_advice(str(_source(order)), order["target"], reading_of(order["options"]))
     found = {
         "identity": vars(advice.identity),
         "facts": advice.facts.to_dict(),

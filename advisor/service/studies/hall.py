@@ -23,7 +23,7 @@ from advisor.search.study import Study
 from advisor.search.study_space import StudySpace
 from advisor.service.base.access import ServiceState
 from advisor.service.base.problems import Problem
-from advisor.service.routes.advice import Known, known_of, opened_document
+from advisor.service.routes.advising import Known, known_of, opened_document
 from advisor.service.routes.datasets import project_folder
 from advisor.service.studies.hosting import StudyHost
 from advisor.service.studies.wire import DEFAULT_EPOCHS, StudyRequest, space_of

@@ -34,7 +34,8 @@ from advisor.service.base.access import (
 from advisor.service.base.problems import Problem
 from advisor.service.base.security import Principal, note_action
 from advisor.service.base.store import new_id, now
-from advisor.service.routes.advice import known_advice, packed_document
+from advisor.service.routes.advice import known_advice
+from advisor.service.routes.advising import packed_document
 from advisor.service.studies.hall import StudyHall, journal_of, plan_document, search_plan_of
 from advisor.service.studies.hosting import StudyHost, TrialLease, lease_times, shown_end
 from advisor.service.studies.wire import (
@@ -59,7 +60,7 @@ EVENT_SECONDS = 15.0
 @router.post("", status_code=201)
 async def create_study(
     request: Request, body: StudyRequest, who: Adviser, state: State, key: Key = None
-) -> JSONResponse:
+) -> Response:
     """A study around a recommendation, in a space of your own, or both."""
     if body.trials > state.settings.limits.study_trials:
         raise Problem(422, f"a study has at most {state.settings.limits.study_trials:,} trials")
