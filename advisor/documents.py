@@ -40,7 +40,7 @@ def to_plain(value: Any) -> Any:
     if kind in _AS_THEY_ARE:
         return value
     if is_dataclass(value) and kind is not type:
-        given = ((key, getattr(value, name)) for key, name in _keys(kind))
+        given = ((key, getattr(value, name)) for key, name in _keys(cast(Any, kind)))
         return {key: to_plain(one) for key, one in given if one is not UNSET}
     if isinstance(value, Mapping):
         return {name: to_plain(one) for name, one in value.items()}

@@ -78,6 +78,7 @@ def large_study(trials, seed=0):
         else:
             kept |= {"value": value}
         study.add_trial(create_trial(**kept))
+    study.sampler = optuna.samplers.RandomSampler(seed=seed)
     for _ in range(3):  # these run
         study.ask(SPACE)
     return study
@@ -96,7 +97,7 @@ def proposals(study, make_sampler, count):
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 def test_beyond_it_the_proposals_are_the_same_in_law(monkeypatch):
     monkeypatch.setattr(sampling, "EXACT", 20)
-    count = 150
+    count = 100
     own = proposals(large_study(60), tpe, count)
     plain = proposals(
         large_study(60), lambda seed: optuna.samplers.TPESampler(**PLAIN, seed=seed + 1000), count
