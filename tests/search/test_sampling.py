@@ -11,7 +11,7 @@ from optuna.trial import TrialState, create_trial
 from scipy.stats import ks_2samp
 
 from advisor.search.sampling import tpe as sampling
-from advisor.search.sampling.tpe import QuickDensity, thinned, tpe
+from advisor.search.sampling.tpe import QuickDensity, kernels_kept, tpe
 from advisor.search.storage.journal import new_study
 
 SPACE = {
@@ -133,7 +133,7 @@ def test_thinning_keeps_the_latest_and_the_best_and_all_the_weight():
     count = 5_000
     ranked, ordered = np.random.RandomState(1).permutation(count), np.arange(count)
     weights = np.linspace(0.1, 1.0, count)
-    places, kept = thinned(ranked, ordered, weights)
+    places, kept = kernels_kept(ranked, ordered, weights)
     assert len(places) == sampling.KEPT and sorted(places) == list(places)
     assert kept.sum() == pytest.approx(weights.sum())
     own = dict(zip(places.tolist(), kept.tolist(), strict=True))

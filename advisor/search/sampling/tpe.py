@@ -113,7 +113,7 @@ class QuickTPE(optuna.samplers.TPESampler):
         ranked = finished.with_all(ranked, names)
         ordered = finished.in_order(ranked)
         weights = np.asarray(default_weights(len(ordered) + len(running)), dtype=float)
-        places, kept = thinned(ranked, ordered, weights)
+        places, kept = kernels_kept(ranked, ordered, weights)
         observations = {
             name: np.concatenate(
                 [values, [space[name].to_internal_repr(parameters[name]) for parameters in running]]
@@ -132,7 +132,7 @@ def _finished(study: optuna.Study) -> FinishedTrials:
     return _FINISHED.setdefault(study, FinishedTrials())
 
 
-def thinned(
+def kernels_kept(
     ranked: NDArray[np.intp], ordered: NDArray[np.intp], weights: NDArray[np.float64]
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     """At most KEPT places of trials, and their weights.
