@@ -27,7 +27,7 @@ def until(page, script, seconds=90.0):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         with contextlib.suppress(AssertionError):  # one page is giving way to the next
-            if found := page.evaluate(script):
+            if found := page.evaluate(f"!!({script})"):
                 return found
         time.sleep(0.1)
     raise AssertionError((script, page.evaluate("document.body.innerText")))

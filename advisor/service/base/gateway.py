@@ -27,7 +27,7 @@ PAGE_POLICY = (
 HEADERS = {
     "Content-Security-Policy": PAGE_POLICY,
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",  # with "no-referrer" a browser hides from us that a form is ours
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }

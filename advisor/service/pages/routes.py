@@ -39,7 +39,7 @@ SHOWN = 20
 MOST_COMPARED = 6
 CHART = (640, 200)
 """Width and height of a chart, in its own units."""
-FILES = {"app.js": "text/javascript", "style.css": "text/css"}
+FILES = {"app.js": "text/javascript", "style.css": "text/css", "icon.svg": "image/svg+xml"}
 
 
 class PageRoute(APIRoute):
