@@ -58,7 +58,7 @@ def _preview(order: Mapping[str, Any], out: IO[bytes]) -> None:
     _alone(order)
     path = _source(order)
     if path.is_dir():
-        found = {"kind": "image", "rows": None, "columns": [], "first": []}
+        found: dict[str, Any] = {"kind": "image", "rows": None, "columns": [], "first": []}
     else:
         found = _arrays(path) if path.suffix in (".npz", ".npy") else _table(path)
     out.write(json.dumps(found).encode())
