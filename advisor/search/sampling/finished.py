@@ -88,7 +88,8 @@ class FinishedTrials:
         if any(name not in self._columns for name in names):
             return places[:0]
         columns = [self._columns[name] for name in names]
-        return places[~np.isnan(self._values[places][:, columns]).any(axis=1)]
+        missing: NDArray[np.bool_] = np.isnan(self._values[places][:, columns]).any(axis=1)
+        return places[~missing]
 
     def observations(self, places: NDArray[np.intp], names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
         """Parameter -> its values at these places, which have it, as Optuna's distributions count them."""
