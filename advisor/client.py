@@ -48,7 +48,7 @@ def connect(url: str, token: str | None = None) -> RemoteService:
     """A service at a URL. token: by default the environment's ADVISOR_TOKEN. UserError for what is no URL."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UserError(f"{url[:200]} is no URL of a service: expected http://HOST:PORT")
+        raise UserError(f"{url[:200]} is not the URL of a service: expected http://HOST:PORT")
     secret = token or os.environ.get(TOKEN, "")
     if not secret:
         raise UserError(f"give a token, or set {TOKEN}: `advisor token create` makes one")

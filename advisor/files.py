@@ -48,7 +48,7 @@ def read_text(path: Path, limit: int = MAX_TEXT_BYTES) -> str:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     if len(content) > limit:
-        raise UserError(f"{path} is larger than {limit} bytes: no file of a run is")
+        raise UserError(f"{path} is larger than {limit} bytes, too large for a file of a run")
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -64,7 +64,7 @@ def read_json(path: Path) -> dict[str, Any]:
         where = f" at line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
         raise UserError(f"{path} is damaged{where}: it is not JSON") from None
     if not isinstance(document, dict):
-        raise UserError(f"{path} is damaged: it holds no JSON object")
+        raise UserError(f"{path} is damaged: it does not hold a JSON object")
     check_format(document.get("format"), path, document.get("advisor"))
     return document
 
@@ -313,6 +313,4 @@ def cache_folder() -> Path:
     try:
         return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "advisor"
     except RuntimeError as error:
-        raise UserError(
-            "there is no home directory for the cache; name a place with XDG_CACHE_HOME"
-        ) from error
+        raise UserError("there is no home directory for the cache; set XDG_CACHE_HOME to a folder") from error

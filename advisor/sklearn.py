@@ -160,7 +160,7 @@ class _AdvisorEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn ha
             sample_weight = _check_sample_weight(sample_weight, frame, ensure_non_negative=True)
             if len(np.unique(target[sample_weight > 0])) < 2:
                 raise ValueError(
-                    "the rows of weight above 0 have 1 class or value only: at least 2 are needed"
+                    "the rows of weight above 0 have only 1 class or value: at least 2 are needed"
                 )
         if groups is not None:
             check_consistent_length(frame, groups)
@@ -209,7 +209,7 @@ class _AdvisorEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn ha
             return [name for name, chosen in zip(names, listed, strict=True) if chosen]
         chosen = [names[one] if isinstance(one, int) and one < len(names) else str(one) for one in listed]
         if strange := [one for one in chosen if one not in names]:
-            raise ValueError(f"categorical_features names {strange[0]!r}, which is no column of X")
+            raise ValueError(f"categorical_features names {strange[0]!r}, which is not a column of X")
         return chosen
 
     # ----------------------------------------------------------------------------------------------- the work

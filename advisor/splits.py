@@ -151,7 +151,9 @@ def _time_splits(
     starts = np.flatnonzero(np.diff(times[order], prepend=times[order[0]] - 1))  # where a new time begins
     rows = len(times)
     if len(starts) < 2:
-        raise UserError("all rows have one time; at least two are needed to validate on later rows")
+        raise UserError(
+            "all rows have the same time; at least two times are needed to validate on later rows"
+        )
     edges = np.append(starts, rows)
     if scheme == "kfold":
         size = rows / (folds + 1)

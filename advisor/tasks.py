@@ -75,7 +75,7 @@ class Boxes:
         if self.corners.shape != (len(self.codes), 4):
             raise ValueError(f"corners have shape {self.corners.shape} for {len(self.codes)} classes")
         if (np.diff(self.ends, prepend=0) < 0).any() or (len(self.ends) and self.ends[-1] != len(self.codes)):
-            raise ValueError(f"ends must grow up to the number of boxes ({len(self.codes)})")
+            raise ValueError(f"ends must increase up to the number of boxes ({len(self.codes)})")
 
     def __len__(self) -> int:
         return len(self.ends)

@@ -152,7 +152,7 @@ def test_masks_and_boxes_that_cannot_be_are_refused():
         Masks(np.zeros((2, 3, 3)))
     with pytest.raises(ValueError, match="corners have shape"):
         Boxes(np.zeros((2, 3)), np.zeros(2, np.int64), np.array([2]))
-    with pytest.raises(ValueError, match="ends must grow up to the number of boxes"):
+    with pytest.raises(ValueError, match="ends must increase up to the number of boxes"):
         Boxes(np.zeros((2, 4)), np.zeros(2, np.int64), np.array([2, 1]))
 
 

@@ -255,8 +255,8 @@ def judge_machine(there: Mapping[str, Any], where: str) -> list[DoctorCheck]:
             )
         )
     elif load > BUSY * usable:
-        do = "trials will take longer, and time limits bite earlier: fewer --workers, or wait"
-        checks.append(DoctorCheck(f"cores{where}", "note", f"{load:.1f} programs want the {cores} cores", do))
+        do = "trials take longer and reach time limits earlier: use fewer --workers or wait"
+        checks.append(DoctorCheck(f"cores{where}", "note", f"{load:.1f} programs share {cores} cores", do))
     else:
         checks.append(DoctorCheck(f"cores{where}", "ok", f"{cores} cores, load {load:.1f}"))
     threads = there["threads"]
@@ -320,8 +320,8 @@ def judge_file_clock(ahead: float | None) -> DoctorCheck:
         return DoctorCheck(
             "clock",
             "problem",
-            f"nothing can be written in {Path.cwd()}",
-            "work in a folder that you may write",
+            f"cannot write in {Path.cwd()}",
+            "use a folder with write permission",
         )
     if abs(ahead) > CLOCK_SECONDS:
         do = "set both by NTP: times of runs and of files would contradict each other"
@@ -337,14 +337,14 @@ def judge_token(found: Sequence[str]) -> DoctorCheck:
         return DoctorCheck(
             "token", "ok", "no token for Ray is set here: clusters without authentication can be joined"
         )
-    says = f"a token for Ray is set ({', '.join(found)}): it is shown to clusters that want one"
+    says = f"a token for Ray is set ({', '.join(found)}): it is sent to clusters that require one"
     if found[0].startswith("~"):
         return DoctorCheck(
             "token",
             "note",
             says,
-            "`ray start --head` on this machine will ask everyone for it; remove the file if you do not "
-            "want that",
+            "`ray start --head` on this machine will require it from everyone; remove the file if you do "
+            "not want that",
         )
     return DoctorCheck("token", "ok", says)
 
@@ -440,7 +440,7 @@ def _cluster(address: str, here: Mapping[str, Any]) -> list[DoctorCheck]:
     if tokens() and os.environ.get("RAY_AUTH_MODE") == "token" and wants_no_token(address):
         # `probe` runs its tasks in the cluster, and would wait for them for ever.
         says = (
-            f"{address} wants no token, and RAY_AUTH_MODE is token here: our own process refuses the "
+            f"{address} requires no token, but RAY_AUTH_MODE is token here: this process refuses the "
             "cluster's calls"
         )
         return [
@@ -448,7 +448,7 @@ def _cluster(address: str, here: Mapping[str, Any]) -> list[DoctorCheck]:
                 "cluster",
                 "problem",
                 says,
-                "unset RAY_AUTH_MODE: then the token is shown only where one is wanted",
+                "unset RAY_AUTH_MODE: then the token is sent only to clusters that require one",
             )
         ]
     settle_authentication(address)

@@ -111,7 +111,7 @@ def rules_check(paths: Sequence[str], as_json: bool) -> None:
         echo_json({"rules": len(checked.rules), "complaints": list(checked.complaints)})
     else:
         echo(*checked.complaints)
-        say(f"{len(checked.rules)} rules are sound, {len(checked.complaints)} complaints")
+        say(f"{len(checked.rules)} rules are sound, {len(checked.complaints)} problems")
     if checked.complaints:
         fail_check()
 

@@ -20,10 +20,14 @@ from advisor.service.base.settings import DATA, DEFAULT_PROJECT, PORT, SCOPES, S
 def where_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that say where the service keeps things."""
     data = click.option(
-        "--data", metavar="DIR", default=DATA, show_default=True, help="For uploads, runs and the database."
+        "--data",
+        metavar="DIR",
+        default=DATA,
+        show_default=True,
+        help="Folder for uploads, runs and the database.",
     )
     database = click.option(
-        "--database", metavar="URL", help="postgresql://USER@HOST/NAME in place of the embedded database."
+        "--database", metavar="URL", help="postgresql://USER@HOST/NAME instead of the embedded database."
     )
     return data(database(command))
 
@@ -37,23 +41,40 @@ def check_service() -> None:
 @click.command(
     epilog=examples(
         "advisor serve --data /srv/advisor",
-        "advisor serve --host 0.0.0.0 --allow-host tuning.example.org --database postgresql://advisor@db/advisor",
+        "advisor serve --host 0.0.0.0 --allow-host tuning.example.org --database "
+        "postgresql://advisor@db/advisor",
     )
 )
 @where_options
 @click.option(
-    "--host", default="127.0.0.1", show_default=True, help="Where to listen; 0.0.0.0 is everywhere."
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Interface to bind; use 0.0.0.0 to allow other machines.",
 )
 @click.option(
-    "--port", default=PORT, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one."
+    "--port",
+    default=PORT,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="Port to listen on; 0 picks a free one.",
 )
 @click.option(
-    "--allow-host", "hosts", multiple=True, metavar="HOST[:PORT]", help="A name that clients may call it by."
+    "--allow-host",
+    "hosts",
+    multiple=True,
+    metavar="HOST[:PORT]",
+    help="Accept this host name in requests; repeatable.",
 )
 @click.option(
-    "--address", "cluster", metavar="ADDRESS", help="A Ray cluster for tuning jobs; else they run here."
+    "--address",
+    "cluster",
+    metavar="ADDRESS",
+    help="A Ray cluster for tuning jobs. By default, they run on this machine.",
 )
-@click.option("--https", "secure", is_flag=True, help="Browsers reach it by https alone, through a proxy.")
+@click.option(
+    "--https", "secure", is_flag=True, help="Browsers reach the service only by https, through a proxy."
+)
 @click.option(
     "--executor",
     type=Choice(("ray", "in-process")),
@@ -61,11 +82,11 @@ def check_service() -> None:
     show_default=True,
     help="For tuning jobs on this machine: ray trains on all its cores, in-process on one.",
 )
-@click.option("--requests-a-minute", type=click.IntRange(1), help="Of each token.")
+@click.option("--requests-a-minute", type=click.IntRange(1), help="Most requests a minute for each token.")
 @click.option(
-    "--days", type=click.FloatRange(min=0, min_open=True), help="Until a project's data are deleted."
+    "--days", type=click.FloatRange(min=0, min_open=True), help="Days until a project's data are deleted."
 )
-@click.option("--quiet", is_flag=True, help="No line of log for each request.")
+@click.option("--quiet", is_flag=True, help="Do not log each request.")
 def serve(
     data: str,
     database: str | None,
@@ -79,7 +100,7 @@ def serve(
     days: float | None,
     quiet: bool,
 ) -> None:
-    """Serve advice, ask and tell, and tuning over HTTP, with a page for people.
+    """Serve advice, ask and tell, and tuning over HTTP, with a web page.
 
     Prints a URL that opens the page once. Programs need a token: `advisor token create`.
     """
@@ -99,23 +120,34 @@ def serve(
     epilog=examples("advisor token create --scope run --name nightly", "advisor token revoke tk_0123abcd")
 )
 def token() -> None:
-    """The tokens by which programs and people reach the service: create, list, revoke."""
+    """The tokens with which programs and users sign in to the service: create, list, revoke."""
 
 
 @token.command(
     "create", epilog=examples("advisor token create", "advisor token create --project vision --scope admin")
 )
 @where_options
-@click.option("--project", default=DEFAULT_PROJECT, show_default=True, help="Made where it is missing.")
 @click.option(
-    "--scope", type=Choice(SCOPES), default="advise", show_default=True, help="Each holds those before."
+    "--project",
+    default=DEFAULT_PROJECT,
+    show_default=True,
+    help="Project of the token; created if it does not exist.",
 )
-@click.option("--name", default="", help="What it is for.")
-@click.option("--days", type=click.FloatRange(min=0, min_open=True), help="Until it expires; else never.")
+@click.option(
+    "--scope",
+    type=Choice(SCOPES),
+    default="advise",
+    show_default=True,
+    help="What the token allows; each scope includes those before it.",
+)
+@click.option("--name", default="", help="What the token is for.")
+@click.option(
+    "--days", type=click.FloatRange(min=0, min_open=True), help="Days until it expires. By default, never."
+)
 def token_create(
     data: str, database: str | None, project: str, scope: str, name: str, days: float | None
 ) -> None:
-    """Make a token and print it. It is shown once and kept nowhere."""
+    """Create a token and print it. It is shown once and not stored."""
     check_service()
     from advisor.service.base.operators import operator_token
 
@@ -125,7 +157,7 @@ def token_create(
 @token.command("list", epilog=examples("advisor token list", "advisor token list --data /srv/advisor"))
 @where_options
 def token_list(data: str, database: str | None) -> None:
-    """The tokens of all projects: id, project, scope, what for; never their secrets."""
+    """List the tokens of all projects: id, project, scope and name, never their secrets."""
     check_service()
     from advisor.service.base.operators import operator_tokens
 
@@ -143,7 +175,7 @@ def token_list(data: str, database: str | None) -> None:
 @where_options
 @click.argument("token_id")
 def token_revoke(data: str, database: str | None, token_id: str) -> None:
-    """Make a token worthless. TOKEN_ID as `advisor token list` tells it."""
+    """Revoke a token. `advisor token list` shows its TOKEN_ID."""
     check_service()
     from advisor.service.base.operators import operator_revoke
 
@@ -164,9 +196,7 @@ def token_revoke(data: str, database: str | None, token_id: str) -> None:
     show_default=True,
     help="The service behind the tools. Its token: ADVISOR_TOKEN.",
 )
-@click.option(
-    "--allow-code", is_flag=True, help="Let the assistant check a module of yours, which imports it."
-)
+@click.option("--allow-code", is_flag=True, help="Let the assistant check your own module; this imports it.")
 def mcp(server: str, allow_code: bool) -> None:
     """Serve tools for coding assistants (MCP) on stdin and stdout: recommend, why, what_if, ask, tell, ..."""
     check_service()

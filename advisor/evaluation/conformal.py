@@ -61,7 +61,7 @@ class Conformal:
         if rank > self.rows:
             raise UserError(
                 f"{self.rows} rows were held out: an interval of {level:g} needs at least "
-                f"{math.ceil(level / (1 - level))}; ask for a smaller one"
+                f"{math.ceil(level / (1 - level))}; use a smaller one"
             )
         return float(self.errors[min(math.ceil(rank * len(self.errors) / self.rows), len(self.errors)) - 1])
 

@@ -26,9 +26,9 @@ SIGNIFICANCE = 0.05
 as good keeps its place in 95 %."""
 BEYOND_CHANCE = "better than {incumbent} beyond chance on rows that did not choose it"
 WITHIN_CHANCE = (
-    "an average that holds {incumbent}, and better than it on rows that did not choose it, within chance"
+    "an average that contains {incumbent}, and better than it on rows that did not choose it, within chance"
 )
-BEHIND, ALONE = "no contender was better than {incumbent} beyond chance", "nothing else came into the final"
+BEHIND, ALONE = "no challenger was better than {incumbent} beyond chance", "nothing else reached the final"
 STRETCHES = 20
 """Of time, into which held-out rows are divided where they are later ones."""
 COVERAGE = 0.90
@@ -96,7 +96,7 @@ def decide(
         reason = BEYOND_CHANCE if beyond else WITHIN_CHANCE
         return FinalVerdict(winner, reason.format(incumbent=in_words(incumbent)), differences)
     if better:
-        return FinalVerdict(incumbent, "no contender predicts better than a constant", differences)
+        return FinalVerdict(incumbent, "no challenger predicts better than a constant", differences)
     return FinalVerdict(incumbent, BEHIND.format(incumbent=in_words(incumbent)), differences)
 
 

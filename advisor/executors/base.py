@@ -247,4 +247,4 @@ class InProcessExecutor:
 
 def over_time(job: Job) -> Failed:
     """The end of a job that met its limit."""
-    return Failed(job.id, f"it was under way for its limit of {job.time_limit:g} s", cause="time limit")
+    return Failed(job.id, f"it reached its time limit of {job.time_limit:g} s", cause="time limit")

@@ -53,7 +53,7 @@ class Faults:
     def __post_init__(self) -> None:
         for name in ("death", "hang", "duplicate", "overtaken"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is a chance in [0, 1], not {getattr(self, name)}")
+                raise ValueError(f"{name} must be a probability in [0, 1], not {getattr(self, name)}")
         if not self.delay >= 0:
             raise ValueError(f"delay must be 0 seconds or more, not {self.delay}")
 

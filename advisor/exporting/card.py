@@ -43,7 +43,8 @@ def model_card(recommendation: Recommendation, facts: Facts, report: RunReport) 
         "## Limits",
         "",
         *(f"- {one.message}" for one in findings),
-        "- The losses hold for rows like the training rows; `advisor predict` tells of rows in another form.",
+        "- The losses hold for rows like the training rows; `advisor predict` reports rows in another "
+        "format.",
         "",
         "## Configuration",
         "",

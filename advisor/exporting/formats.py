@@ -70,7 +70,7 @@ def export_onnx(model: Model, path: Path) -> Exported:
         difference = _checked(model, features, scores, "the ONNX file")
         write_bytes(path, graph.SerializeToString())
         return Exported(path, modality.columns(features), difference, notes_of(model))
-    raise UserError(f"onnxruntime cannot run this network: {_first_line(refused)}; take --format torch")
+    raise UserError(f"onnxruntime cannot run this network: {_first_line(refused)}; use --format torch")
 
 
 def _graph(onnx: Any, model: Model, features: Features | Signals, double: bool) -> Any:
@@ -93,7 +93,7 @@ def _graph(onnx: Any, model: Model, features: Features | Signals, double: bool) 
             )
     except Exception as error:  # torch's exporter raises whatever an operator's translation does
         raise UserError(
-            f"ONNX has no form of this network: {_first_line(error)}; take --format torch"
+            f"this network cannot be exported to ONNX: {_first_line(error)}; use --format torch"
         ) from error
     assert program is not None
     graph = program.model_proto
@@ -149,7 +149,7 @@ def _extras() -> tuple[Any, Any]:
         import onnxscript  # noqa: F401  # what torch writes ONNX with
     except ImportError as error:
         raise UserError(
-            f"{error.name} is not installed: pip install 'tuning-advisor[export]', or take --format torch"
+            f"{error.name} is not installed: pip install 'tuning-advisor[export]', or use --format torch"
         ) from None
     return onnx, onnxruntime
 

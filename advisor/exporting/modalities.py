@@ -132,7 +132,8 @@ def _table_notes(schema: TableSchema, codes: bool) -> tuple[str, ...]:
         notes.append(f"the time column becomes {', '.join(schema.time_parts)}")
     if codes and schema.levels:
         notes.append(
-            f"categories become codes: their place among the levels, {MISSING} where missing, {UNSEEN} new"
+            f"categories become codes: their index among the categories, {MISSING} where missing, {UNSEEN} "
+            "new"
         )
     return tuple(notes)
 
@@ -199,6 +200,6 @@ EXPORTED: Mapping[Kind, ExportedModality] = {
     "sequence": _signals(
         "series",
         _series_check_rows,
-        "gaps inside a series must be filled on the straight line between their ends",
+        "gaps inside a series must be filled by linear interpolation",
     ),
 }

@@ -48,16 +48,16 @@ def damage(document: Mapping[str, Any]) -> str | None:
         if name not in FACTS:
             return f"there is no fact '{name}'"
         if value is not None and not _IS[FACTS[name].type](value):
-            return f"the fact {name} is no {FACTS[name].type}: {str(value)[:40]!r}"
+            return f"the fact {name} is not a {FACTS[name].type}: {str(value)[:40]!r}"
     if not all(isinstance(how, str) for how in document["sampled"].values()):
-        return "what was sampled is no text"
+        return "what was sampled is not text"
     for column in document["columns"]:
         if not _is_column(column):
             return "a column lacks what was measured of it, or holds something else"
     return (
         None
         if _is_shape(document.get("target", {}))
-        else "the target holds something else than classes or a histogram"
+        else "the target holds neither classes nor a histogram"
     )
 
 

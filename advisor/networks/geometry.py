@@ -311,22 +311,21 @@ def problem(
         if min(size) < 1:
             shown = " x ".join(map(str, plan.size))
             return (
-                f"after {layer.name} nothing is left of an input of {shown}: take fewer stages, a smaller "
+                f"after {layer.name} nothing is left of an input of {shown}: use fewer stages, a smaller "
                 "stem_stride or a "
                 "smaller patch"
             )
     if plan.norm == "batch" and batch_size < 2:
         return (
-            "batch normalization cannot be trained on batches of one row: take a larger batch_size or "
-            "norm layer"
+            "batch normalization cannot be trained on batches of one row: use a larger batch_size or norm "
+            "layer"
         )
     if memory is not None:
         needed = memory_bytes(plan, outputs, batch_size, members)
         if needed > memory:
             return (
-                f"training it takes about {needed / 1e9:.1f} GB and {memory / 1e9:.1f} GB are free: take a "
-                "smaller "
-                "batch_size or width"
+                f"training it takes about {needed / 1e9:.1f} GB and {memory / 1e9:.1f} GB are free: use a "
+                "smaller batch_size or width"
             )
     return None
 

@@ -109,9 +109,8 @@ class CustomObjective:
             if what is None:
                 raise
             raise UserError(
-                f"the objective {self.name} cannot be sent to a worker, for {what}: make that inside the "
-                "function, or put the "
-                "function into a module and give its name, package.module:function"
+                f"the objective {self.name} cannot be sent to a worker because of {what}: create that inside "
+                "the function, or put the function into a module and give its name, package.module:function"
             ) from error
 
     def trials(self, given: RunData) -> TrialSetup:
@@ -205,7 +204,7 @@ def never_read_words(never: Sequence[str], of: int) -> str:
     return (
         f"the objective never read {len(never)} of {of} searched parameters: "
         f"{', '.join(never[:NAMES_IN_NOTE])}{more}; "
-        "the search varies them for nothing: read them from trial.configuration, or fix them with --fixed"
+        "the search varies them in vain: read them from trial.configuration, or fix them with --fixed"
     )
 
 

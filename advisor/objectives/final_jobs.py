@@ -124,7 +124,7 @@ def train_finalists(
                     failed.setdefault(names[event.job_id], event.error)
     if len(failed) == len(entries):
         name, reason = next(iter(failed.items()))
-        raise AllFailed(f"all that came into the final failed, {in_words(name)} with: {reason}")
+        raise AllFailed(f"all finalists failed, {in_words(name)} with: {reason}")
     done = {
         name: [results[job.id] for job in itertools.takewhile(lambda job: job.id in results, jobs)]
         for name, jobs in entries.items()

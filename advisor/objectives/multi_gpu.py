@@ -121,7 +121,7 @@ class SpanningObjective:
             lost = not nodes <= {node["NodeID"] for node in ray.nodes() if node["Alive"]}
             time.sleep(SECONDS_OF_DYING / 20)
         self._end()
-        message = f"a process of the trial is gone: {error_text(error)[:300]}"
+        message = f"a process of the trial died: {error_text(error)[:300]}"
         if isinstance(error, ray.exceptions.OutOfMemoryError):
             return Lost(message, "out of memory")
         return Lost(message, "node lost" if lost else "worker died")

@@ -72,7 +72,7 @@ class SignalRows:
         """Class codes int64 or numbers float64, (rows,). ValueError where the
         target is not to be seen: of test rows."""
         if self._target is None:
-            raise ValueError("these rows have no target: the test rows are scored, not looked at")
+            raise ValueError("these rows have no target: test rows are scored, and their targets stay hidden")
         return self._target[self._chosen]
 
 
@@ -184,7 +184,7 @@ class Trial:
         """
         if isinstance(epoch, bool) or not isinstance(epoch, int | np.integer) or epoch <= self._last_epoch:
             raise ValueError(
-                f"report(epoch={epoch!r}): epochs are whole numbers that grow, the last was "
+                f"report(epoch={epoch!r}): epochs must be increasing whole numbers, the last was "
                 f"{self._last_epoch}"
             )
         self._last_epoch = int(epoch)
@@ -389,7 +389,7 @@ class OwnTraining:
             raise ValueError(f"Outcome.{name} holds numbers that are not finite")
         if classes and (array.min(initial=0.0) < 0 or np.abs(array.sum(axis=1) - 1).max(initial=0.0) > 1e-3):
             raise ValueError(
-                f"Outcome.{name} holds no probabilities: each row must be at least 0 and sum to 1"
+                f"Outcome.{name} does not hold probabilities: each row must be at least 0 and sum to 1"
             )
         return array
 

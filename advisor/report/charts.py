@@ -152,7 +152,7 @@ def reliability(bins: Sequence[CalibrationBin]) -> str:
     axes.plot([b.probability for b in bins], [b.right for b in bins], linewidth=1, color=_ACCENT)
     axes.set(xlim=(min(b.probability for b in bins) - 0.05, 1.02), ylim=(-0.03, 1.05))
     axes.set_xlabel("probability of the predicted class")
-    axes.set_ylabel("share that was right")
+    axes.set_ylabel("share that is correct")
     _legend(figure)
     return _svg(figure, "Calibration")
 

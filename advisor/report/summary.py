@@ -99,8 +99,8 @@ def _network_lines(recommendation: Recommendation, values: Mapping[str, Any]) ->
         return []
     return [
         f"network: {network.parameters:,} weights in {len(network.layers)} layers, about "
-        f"{network.memory_mb:,.0f} MB in training; its last units see {network.field} of "
-        f"{max(network.size)} points"
+        f"{network.memory_mb:,.0f} MB in training; receptive field {network.field} of {max(network.size)} "
+        "points"
     ]
 
 

@@ -148,7 +148,7 @@ class _Reader:
         value = self.data.get("id")
         if "id" in self.data and not (isinstance(value, str) and re.fullmatch(ID, value)):
             self.complain(
-                f"{shown_value(value)} is not like 'init-follows-activation' (small words joined by -)", "id"
+                f"{shown_value(value)} is not like 'init-follows-activation' (words joined by -)", "id"
             )
         return str(value)
 

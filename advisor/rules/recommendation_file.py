@@ -29,10 +29,10 @@ LATER = frozenset({"time_trend", "gpus_per_trial", "position", "column_scale_rat
 """Parameters that the files of earlier versions lack: their runs go on without, as they were."""
 
 HEADER = """\
-# What the advisor recommends, and why. You may edit it and hand it back: advisor tune RUN/recommendation.yaml
+# What the advisor recommends, and why. You may edit it and use it: advisor tune RUN/recommendation.yaml
 # A value that you change under `configuration` is used in every trial and leaves the search.
 # A range or list of choices that you change under `space` is searched instead of the advised one;
-# a parameter that you take out of `space` stays at its value.
+# a parameter that you remove from `space` keeps its value.
 # Numbers are written 1.0e-3, not 1e-3 (which YAML reads as text).
 """
 
@@ -135,7 +135,7 @@ def read_recommendation(text: str, bases: Space | Callable[[Any], Space], source
     document = strict_yaml.parse(text, source, MAX_BYTES)
     data = document.data
     if not isinstance(data, Mapping) or "format" not in data:
-        raise document.error((), "not a recommendation: it begins with 'format: 1'")
+        raise document.error((), "not a recommendation: the first line must be 'format: 1'")
     number = data["format"]
     if isinstance(number, int) and not isinstance(number, bool) and number > FORMAT:
         raise document.error(("format",), made_by_newer(number, FORMAT, data.get("advisor")))
@@ -391,7 +391,7 @@ def _range(document: YamlDocument, place: YamlPath, parameter: Parameter) -> Par
         choices = _list(document, (*place, "choices"))
         if not choices:
             raise document.error(
-                (*place, "choices"), "must not be empty; take the parameter out of space instead"
+                (*place, "choices"), "must not be empty; remove the parameter from space instead"
             )
         for index in range(len(choices)):
             _value(document, (*place, "choices", index), parameter)

@@ -201,7 +201,7 @@ def not_fit(kind: EffectKind, parameter: Parameter, strength: Strength | None) -
     """Why an effect cannot be applied to a parameter, or None."""
     name = parameter.name
     if kind == "derive" and parameter.searched:
-        return "is searched, so it cannot be derived: Optuna would be told a value nobody used"
+        return "is searched, so it cannot be derived: Optuna would record a value that was not used"
     if kind in ("range", "choices", "prior") and not parameter.searched:
         return f"is not searched; use set or default instead of {kind}"
     if kind == "range" and parameter.type == "categorical":
@@ -209,7 +209,7 @@ def not_fit(kind: EffectKind, parameter: Parameter, strength: Strength | None) -
     if kind == "choices" and parameter.type != "categorical":
         return f"{name} has a range, not choices; use range"
     if strength == "may" and kind not in ("default", "prior"):
-        return f"strength 'may' only says where to begin (default, prior); {kind} needs 'should'"
+        return f"strength 'may' only sets where the search starts (default, prior); {kind} needs 'should'"
     if kind == "set" and parameter.searched and strength == "should":
         return (
             "set takes a parameter out of the search, which needs strength 'must'; use default, range or "

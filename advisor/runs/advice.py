@@ -134,7 +134,7 @@ def read_run(path: Path) -> Kept:
     recommendation = Recommendation.from_yaml(read_text(file), shipped.base_space, str(file))
     if not RunFolder(file.parent).facts.is_file():
         raise UserError(
-            f"{file} does not lie in its run folder: put it beside its facts.json, and give it again"
+            f"{file} is not in its run folder: move it next to its facts.json, and run the command again"
         )
     run = RunFolder.open(file.parent)
     for name in ("source", "target", "fingerprint", "test"):
@@ -168,7 +168,7 @@ def check_fingerprint(kept: Kept, data: Table | SignalSet) -> None:
     """UserError unless the data are those that the recommendation was made for."""
     if data.fingerprint != kept.recommendation.data.get("fingerprint"):
         raise UserError(
-            f"{kept.file} was made for other data than {data.source} holds now: run `advisor recommend` "
+            f"{kept.file} was made for different data than {data.source} now holds: run `advisor recommend` "
             "again with --out"
         )
 

@@ -159,7 +159,7 @@ class RunFolder:
             raise UserError(f"{run.path} is not a run: it has neither facts.json nor recommendation.yaml")
         if missing:
             raise UserError(
-                f"{run.path} is half a run: {missing[0]} is missing; run `advisor recommend` again"
+                f"{run.path} is an incomplete run: {missing[0]} is missing; run `advisor recommend` again"
             )
         run.read_facts()
         return run

@@ -117,8 +117,8 @@ class Model:
         regression model, and as ``predict`` does."""
         if not self.task.of_classes:
             raise UserError(
-                f"the model of '{self.schema.target}' is a regression: it has no class probabilities, use "
-                "predict"
+                f"the model of '{self.schema.target}' is a regression model and has no class probabilities: "
+                "use predict"
             )
         return self.scores(self.read(data, strict=strict, encoding=encoding, sheet=sheet))
 
@@ -142,7 +142,7 @@ class Model:
     def within(self, scores: NDArray[np.float64], level: float) -> NDArray[Any]:
         """The same for scores."""
         if self.conformal is None:
-            raise UserError("this model was trained before there were intervals: train again")
+            raise UserError("this model was trained by a version without prediction intervals: train again")
         if self.task.of_classes:
             return self.conformal.sets(scores, level)
         return self.conformal.intervals(scores, level)
@@ -297,7 +297,7 @@ def load_model(path: str | Path) -> Model:
     run = RunFolder(folder)
     if run.result.is_file() and not run.model.is_dir() and "objective" in read_json(run.result):
         raise UserError(
-            f"{folder} was tuned with an objective of your own: its models are yours, see {run.winner}"
+            f"{folder} was tuned with your own objective, which saves its own models: see {run.winner}"
         )
     folder = folder / "model" if (folder / "model").is_dir() else folder
     files = {name: _read(folder, name) for name in (DESCRIPTION, WEIGHTS, CHECKSUMS)}

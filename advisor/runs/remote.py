@@ -199,7 +199,7 @@ class Remote:
             return
         if not new:
             raise UserError(
-                f"{self.url} holds no run: give the URL of one, or bring the data here and give the file"
+                f"{self.url} holds no run: give the URL of a run, or download the data and give the file"
             )
         try:
             found = self.files.ls(self.root, detail=False)
@@ -311,8 +311,8 @@ class Remote:
         holder = self._holder()
         if holder is not None and not _is_dead(holder):
             on_note(
-                f"{self.url} was last driven by {_words(holder)}: if it is silent for {SILENT_SECONDS:g} s, "
-                "it is gone"
+                f"{self.url} was last used by {_words(holder)}: if it is silent for {SILENT_SECONDS:g} s, it "
+                "counts as dead"
             )
             again = self._renewed(holder)
             if again is not None:
@@ -348,11 +348,11 @@ class Remote:
                     self._remove(self.run.lock.name)
         except UserError as error:
             raise UserError(
-                f"{error}; the run is whole in {self.run.path}, and going on with that folder copies it"
+                f"{error}; the complete run is in {self.run.path}, and resuming from that folder copies it"
             ) from error
         if self._lost is not None:
             raise UserError(
-                f"{self.url} was taken over by {_words(self._lost)}: what was finished here since is in "
+                f"{self.url} was taken over by {_words(self._lost)}: what was finished here since then is in "
                 f"{self.run.path} alone"
             )
 
@@ -409,7 +409,7 @@ class Remote:
 
 
 def _unfit(url: str) -> UserError:
-    return UserError(f"{url}: no run can be kept there; give s3://BUCKET/RUN, or a folder")
+    return UserError(f"{url}: a run cannot be stored there; give s3://BUCKET/RUN, or a folder")
 
 
 def _silent(url: str, error: Exception) -> UserError:
@@ -452,16 +452,15 @@ def _file_system(url: str) -> tuple[Any, str]:
 
     if urlsplit(url).password is not None:
         raise UserError(
-            "the URL holds a password, which would be written down with it: leave it out; a key, or the "
-            "storage's own "
-            "settings, can speak for you"
+            "the URL holds a password, which would be stored with the run: leave it out, and use a key or "
+            "the storage's own settings"
         )
 
     if url.startswith("memory://"):
-        raise UserError(f"{url} is gone when this process ends: give s3://BUCKET/RUN, or a folder")
+        raise UserError(f"{url} disappears when this process ends: give s3://BUCKET/RUN, or a folder")
     if url.startswith(("http://", "https://")):
         raise UserError(
-            f"{url}: nothing can be kept there; give s3://BUCKET/RUN, or bring the data here and give the "
+            f"{url}: nothing can be stored there; give s3://BUCKET/RUN, or download the data and give the "
             "file"
         )
     try:
@@ -476,7 +475,7 @@ def _file_system(url: str) -> tuple[Any, str]:
         raise _unfit(url) from error
     except ValueError as error:
         raise UserError(
-            f"{url} is in no file system that fsspec knows ({error}): give s3://BUCKET/RUN, or a folder"
+            f"{url} is not in a file system that fsspec supports ({error}): give s3://BUCKET/RUN, or a folder"
         ) from error
     except Exception as error:  # some reach out for their server already
         raise _silent(url, error) from error

@@ -15,7 +15,7 @@ Shape = Literal[
 """short: too few epochs to read. diverging: not finite, or worse than at the start. over-fitting: the
 validation loss rises again. under-fitting: levelled off while even the training loss stays high. slow: falls
 in a straight line, no knee yet: the rate is too low. improving: flattens, but was still falling at the end.
-noisy: jumps as much as it learns. plateau: levelled off; nothing to fix."""
+noisy: fluctuates as much as it improves. plateau: levelled off; nothing to fix."""
 End = Literal["", "full", "early", "pruned"]
 """full: all planned epochs were run. early: stopped because it was finished (patience). pruned: because
 others were better, so what was still to come is not known. "": it was not said."""
@@ -92,8 +92,8 @@ def read_curve(
         ended = ""
     if ended == "pruned":
         words += (
-            f"; pruned after epoch {len(losses)} because others were better by then: "
-            "what was still to come is not known"
+            f"; pruned after epoch {len(losses)} because others were better by then; the rest of its curve "
+            "is unknown"
         )
     elif ended == "early" and shape != "diverging":
         words += f"; stopped at epoch {len(losses)} of {planned} because it was finished"
@@ -119,7 +119,7 @@ def _read(losses: Sequence[float], train_losses: Sequence[float] | None) -> tupl
             return (
                 "over-fitting",
                 epoch,
-                f"over-fits from epoch {epoch} on: the training loss falls while this one climbs",
+                f"overfits from epoch {epoch} on: the training loss falls while this one rises",
             )
         return (
             "diverging",
@@ -130,22 +130,22 @@ def _read(losses: Sequence[float], train_losses: Sequence[float] | None) -> tupl
     if drop <= 0:
         if under:
             return "under-fitting", epoch, UNDER
-        return "plateau", epoch, "never better than after the first epoch: nothing more was learnt"
+        return "plateau", epoch, "never better than after the first epoch: nothing more was learned"
     jumps = median(abs(b - a) for a, b in zip(losses[count // 2 :], losses[count // 2 + 1 :], strict=False))
     if jumps > NOISY * drop:
-        return "noisy", epoch, "jumps as much as it learns: try a larger batch or a smaller learning rate"
+        return "noisy", epoch, "fluctuates as much as it improves: try larger batches or a smaller rate"
     if tail - losses[best] > RISE * drop:
         return (
             "over-fitting",
             epoch,
-            f"over-fits from epoch {epoch} on; the weights of epoch {epoch} were kept",
+            f"overfits from epoch {epoch} on; the weights of epoch {epoch} were kept",
         )
     if _still_falling(losses, best, drop):
         if _straight(losses):
             return (
                 "slow",
                 epoch,
-                "fell in a straight line to the end, with no knee: try a larger learning rate",
+                "fell in a straight line to the end, without levelling off: try a larger learning rate",
             )
         return "improving", epoch, "was still improving at the end: more epochs may help"
     if under:
@@ -154,9 +154,9 @@ def _read(losses: Sequence[float], train_losses: Sequence[float] | None) -> tupl
 
 
 UNDER = (
-    "levelled off with the training loss as high: not even the training rows are fitted; try a larger "
+    "levelled off with an equally high training loss: even the training rows are underfitted; try a larger "
     "network or less "
-    "regularization, unless the inputs say no more"
+    "regularization, unless the inputs carry no more information"
 )
 
 
@@ -186,17 +186,17 @@ def _under_fits(losses: Sequence[float], train_losses: Sequence[float]) -> bool:
 MEANINGS: Mapping[Shape, Sequence[tuple[str, Direction, str]]] = {
     "diverging": [
         ("learning_rate", "down", "training diverges"),
-        ("gradient_clip", "down", "training diverges, and a smaller largest gradient holds it"),
+        ("gradient_clip", "down", "training diverges, and stronger gradient clipping stabilizes it"),
     ],
     "noisy": [
-        ("batch_size", "up", "the validation loss jumps as much as it learns"),
-        ("learning_rate", "down", "the validation loss jumps as much as it learns"),
+        ("batch_size", "up", "the validation loss fluctuates as much as it improves"),
+        ("learning_rate", "down", "the validation loss fluctuates as much as it improves"),
     ],
     "slow": [("learning_rate", "up", "the loss falls in a straight line to the end")],
-    "improving": [("epochs", "up", "the loss was still falling when the epochs were over")],
+    "improving": [("epochs", "up", "the loss was still falling when the epochs ended")],
     "over-fitting": [
-        ("weight_decay", "up", "the validation loss climbs again while training goes on"),
-        ("dropout", "up", "the validation loss climbs again while training goes on"),
+        ("weight_decay", "up", "the validation loss rises again while training continues"),
+        ("dropout", "up", "the validation loss rises again while training continues"),
     ],
     "under-fitting": [
         ("width", "up", "even the training loss stays high"),

@@ -366,7 +366,7 @@ class Study:
         if outlasted:
             raise _Outlasted
         trial, configuration = self._proposer.propose(index, origin, REFUSALS, note)
-        return trial, configuration, f"{REFUSALS} proposals could not be trained, the last: {refused}"
+        return trial, configuration, f"{REFUSALS} proposals in a row could not be trained: {refused}"
 
     # ------------------------------------------------------------------ report
 
@@ -404,7 +404,7 @@ class Study:
                 self._write_curve(one, now)
             self._tell_listener(EpochDone(number, epoch, loss))
             if one.origin == "search" and self._history.median.should_prune(epoch, one.best):
-                self._end(one, "pruned", f"behind the median at epoch {epoch}")
+                self._end(one, "pruned", f"worse than the median at epoch {epoch}")
                 return True
             return False
 

@@ -146,7 +146,7 @@ def _add_own_routes(app: FastAPI) -> None:
         """Numbers for Prometheus, over all projects: for an admin of the project that the operator has."""
         row = await row_of_project(state, who.project)
         if row["name"] != DEFAULT_PROJECT:
-            raise Problem(403, f"the numbers are for admins of the project '{DEFAULT_PROJECT}'")
+            raise Problem(403, f"the metrics are for admins of the project '{DEFAULT_PROJECT}'")
         text = generate_latest(state.numbers.registry)
         return Response(text, media_type=CONTENT_TYPE_LATEST)
 

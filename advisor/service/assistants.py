@@ -272,7 +272,5 @@ def _checked(factory: str, input_shape: list[int]) -> list[str]:
     try:
         findings = json.loads(done.stdout)["findings"]
     except (ValueError, KeyError, TypeError):
-        raise ToolError(done.stderr.strip()[-500:] or "the check gave no answer") from None
-    return [f"{one['severity']}: {one['message']}" for one in findings] or [
-        "nothing is wrong that the checks see"
-    ]
+        raise ToolError(done.stderr.strip()[-500:] or "the check gave no result") from None
+    return [f"{one['severity']}: {one['message']}" for one in findings] or ["the checks found no problem"]

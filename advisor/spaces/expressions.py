@@ -328,7 +328,7 @@ class _Checker:
     def _comparison(self, node: ast.Compare) -> ValueKind:
         sides = [node.left, *node.comparators]
         if not any(isinstance(part, (ast.Name, ast.Attribute)) for side in sides for part in ast.walk(side)):
-            raise UserError(f"'{_source(node)}' compares nothing that is known of the data")
+            raise UserError(f"'{_source(node)}' compares no fact or parameter")
         for left, sign, right in zip(sides, node.ops, node.comparators, strict=False):
             if type(sign) not in _COMPARISONS:
                 raise UserError(f"'{_source(node)}': compare with ==, !=, <, <=, >, >= or in")

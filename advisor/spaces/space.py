@@ -327,7 +327,7 @@ class Space:
         parameter = self[name]
         if parameter.searched:
             raise UserError(
-                f"{name}: is searched, so it cannot be derived: Optuna would be told a value nobody used"
+                f"{name}: is searched, so it cannot be derived: Optuna would record a value that was not used"
             )
         if not derivation.rows:
             raise UserError(f"{name}: derivation without rows")
@@ -404,7 +404,9 @@ def load_space(*paths: Path | str) -> Space:
         space = _read(strict_yaml.read_yaml(Path(path)))
         for name, parameter in space.parameters.items():
             if name in parameters:
-                raise UserError(f"{path}: {name}: another file of this space has a parameter of that name")
+                raise UserError(
+                    f"{path}: {name}: another file of this space already has a parameter of this name"
+                )
             if parameter.when is not None:
                 _parsed(f"{path}: {name}: when", parameter.when, space.names(), condition=True)
         parameters |= space.parameters

@@ -172,7 +172,7 @@ def _kind_of(node: yaml.Node) -> str:
         "null": "nothing",
         "timestamp": "a date",
     }
-    return words.get(node.tag.removeprefix(_TAG), "something else than text")
+    return words.get(node.tag.removeprefix(_TAG), "something other than text")
 
 
 def _scalar(node: yaml.Node, file: str) -> Any:
@@ -188,12 +188,12 @@ def _scalar(node: yaml.Node, file: str) -> Any:
     digits = text.lstrip("+-").replace("_", "")
     if ":" in text or (kind == "int" and digits[:1] == "0" and len(digits) > 1):
         raise UserError(
-            f"{file}:{line}: {text[:40]} would be read in base 8, 16 or 60; write it decimal or in quotes"
+            f"{file}:{line}: {text[:40]} would be read in base 8, 16 or 60; write it in decimal or in quotes"
         )
     try:
         return int(text.replace("_", "")) if kind == "int" else _float(text)
     except ValueError:
-        raise UserError(f"{file}:{line}: {text[:40]} is not a number that can be read") from None
+        raise UserError(f"{file}:{line}: {text[:40]} is not a readable number") from None
 
 
 def _float(text: str) -> float:

@@ -107,7 +107,7 @@ class MemberRows:
         rows, world = batch.shape[1], self.ranks.world
         if rows < world:
             raise UserError(
-                f"a batch of {rows} rows cannot be shared by {world} processes: take a larger batch_size"
+                f"a batch of {rows} rows cannot be shared by {world} processes: use a larger batch_size"
             )
         most = -(-rows // world)
         pieces = 1 if self.micro_batch is None else min(-(-most // self.micro_batch), rows // world)

@@ -93,9 +93,8 @@ class SignalInputs:
         """
         if configuration["class_balance"] in SYNTHETIC:
             raise UserError(
-                f"class_balance {configuration['class_balance']} makes up rows of a table; for images and "
-                "sequences take "
-                "oversample, which draws rows that augmentation then changes"
+                f"class_balance {configuration['class_balance']} creates synthetic rows of a table; for "
+                "images and sequences use oversample, whose rows are then augmented"
             )
         masked = has_gaps(signals)
         fitted = [SignalPreprocessor.fit(signals, split.train, configuration, masked) for split in splits]

@@ -103,7 +103,7 @@ class TrainingPlan:
             made: Any = load_own(self.loss, "--loss", "or loss of output and target")
             made = made() if isinstance(made, type) else made
             if not callable(made):
-                raise UserError(f"--loss {self.loss} is no function of output and target")
+                raise UserError(f"--loss {self.loss} is not a function of output and target")
             return made  # type: ignore[no-any-return]
         if self.loss not in LOSSES:
             raise UserError(
@@ -150,7 +150,7 @@ def check_module(
         advice = advice_for(data, target, out, options)[0]
         return inspect_for(module, advice, training, **_rules_of(options))
     if training.loss is not None:
-        raise UserError("--loss needs targets: give DATA in place of --input-shape")
+        raise UserError("--loss needs targets: give DATA instead of --input-shape")
     batch = random_input(str(input_shape), training.batch_size or USUAL_BATCH)
     optimizer = training.made_optimizer(module)
     return inspect(module, batch, optimizer=optimizer, epochs=training.epochs, **_rules_of(options))
@@ -177,7 +177,7 @@ def repair_module(
 ) -> RepairProposal:
     """``repair`` of a user's own network on training rows of some data, prepared as for ``inspect_for``."""
     if plan.loss is None or plan.optimizer is None:
-        raise UserError("repair needs --loss and --optimizer: how the network is trained now")
+        raise UserError("repair needs --loss and --optimizer, to know how the network is trained now")
     module = load_module(factory)
     rows = own_rows(advice_for(data, target, out, options)[0], plan, REPAIR_ROWS)
     loss, optimizer = plan.made_loss(), plan.made_optimizer(module)

@@ -38,7 +38,7 @@ def open_run(
             RunFolder.open(data)  # that it is no run is a better complaint than one about the options
         given = sorted(name for name, value in options.items() if value) + (["target"] if target else [])
         if given:
-            raise UserError(f"{data} says already how its data are read: leave out {', '.join(given)}")
+            raise UserError(f"{data} already says how its data are read: leave out {', '.join(given)}")
         advice, run = reopen(Path(data))
         return (advice, run) if out is None else (advice, _folder_for(advice, out))
     advice = get_advice(data, target, reading_of(options, data))
@@ -54,13 +54,13 @@ def open_run(
             return Advice(advice.data, kept.facts, kept.recommendation, kept.reading, kept.rules), run
         if run.has_search():
             raise UserError(
-                f"{run.path} holds a search with other options: give the same ones, or another --out"
+                f"{run.path} holds a search with other options: use the same ones, or another --out"
             )
         provenance = kept.recommendation.provenance
         if lost := [name for name, p in provenance.items() if p.yours and name not in advice.reading.fixed]:
             raise UserError(
-                f"{run.recommendation} has your own {', '.join(lost)}: give them with --fixed too, "
-                "or another --out"
+                f"{run.recommendation} has values that you set ({', '.join(lost)}): give them with --fixed "
+                "too, or use another --out"
             )
     return advice, run
 

@@ -125,8 +125,8 @@ def with_target(data: Any, target: Any) -> tuple[Any, str | None]:
         target = target.iloc[:, 0] if hasattr(target, "iloc") else target[:, 0]
     if not hasattr(target, "__len__") or getattr(target, "ndim", 1) != 1:
         raise UserError(
-            f"y is a {type(target).__name__} that is no list of values: expected shape (rows,), one per row "
-            "of X"
+            f"y is a {type(target).__name__} that is not a list of values: expected shape (rows,), one per "
+            "row"
         )
     if len(target) != rows:
         raise UserError(f"X has {rows:,} rows and y has {len(target):,} values: give one value per row")
@@ -146,7 +146,8 @@ def with_target(data: Any, target: Any) -> tuple[Any, str | None]:
         there = frame[str(label)] if place is None else frame.iloc[:, place]
         if list(there) != list(target):
             raise UserError(
-                f"y is called '{label}', as is a column of X with other values: rename one of them"
+                f"y is called '{label}', and X has a column of that name with other values: rename one of "
+                "them"
             )
         return frame, str(label) if place is None else column_name(frame, label)
     name = str(label) or _free_name(taken)
@@ -198,7 +199,7 @@ def reopen(path: Path, source: Source | None = None) -> tuple[Advice, RunFolder]
     missing = [name for name in ("source", "target", "fingerprint") if not data.get(name)]
     if missing and source is None:
         raise UserError(
-            f"{file}: data.{missing[0]} is missing: the data can't be found again; give them by name"
+            f"{file}: data.{missing[0]} is missing: the data cannot be found again; give their path"
         )
     again = _read(source if source is not None else str(data["source"]), str(data["target"]), reading)
     check_fingerprint(kept, again)
@@ -216,7 +217,7 @@ def repairs(data: AnyData) -> list[Finding]:
     if names := getattr(data, "ignored", ()):
         more = f" and {len(names) - NAMES_TOLD} more" if len(names) > NAMES_TOLD else ""
         message = (
-            f"Not used as values, because they hold texts or name the rows: "
+            f"Not used as inputs, because they hold text or identify the rows: "
             f"{', '.join(names[:NAMES_TOLD])}{more}."
         )
         told.append(Finding("info", "columns-ignored", message, columns=tuple(names)))

@@ -201,7 +201,7 @@ def run_search(
                 plan, runner, lambda: Database.open(url, name), on_event=on_event, should_stop=should_stop
             )
     if not plan.more and not found.trials:
-        raise UserError(f"no trial of {run.path} has finished: go on with it (`advisor tune`)")
+        raise UserError(f"no trial of {run.path} has finished: resume it (`advisor tune`)")
     return found
 
 

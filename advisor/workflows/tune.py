@@ -296,7 +296,7 @@ def finish(
         when the run was not searched, or no trial has finished.
     """
     if searched_run(run) is None:
-        raise UserError(f"{run} holds no search to finish: begin one (`advisor tune`)")
+        raise UserError(f"{run} holds no search to finish: start one (`advisor tune`)")
     return tune(
         run,
         trials=0,

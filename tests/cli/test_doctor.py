@@ -72,7 +72,7 @@ def test_what_is_wrong_with_a_machine_is_said_with_a_cure(change, name, says):
 
 def test_a_busy_machine_is_a_note():
     (check,) = [check for check in judge_machine(WELL | {"load": 40.0}, "") if check.state != "ok"]
-    assert (check.name, check.state) == ("cores", "note") and "40.0 programs want the 8 cores" in check.says
+    assert (check.name, check.state) == ("cores", "note") and "40.0 programs share 8 cores" in check.says
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_a_full_store_an_odd_clock_and_tokens():
         (
             "... Unauthenticated: RPC error: InvalidAuthToken: ...",
             "",
-            "h:1 wants a token, and none is set here",
+            "h:1 requires a token, and none is set here",
         ),
         (
             "Token authentication is enabled but no authentication token was found.",
@@ -175,7 +175,7 @@ def test_a_full_store_an_odd_clock_and_tokens():
             "",
             "h:1 cannot start the process that serves a client",
         ),
-        ("", "", "h:1 listens, and could not be joined (no answer)"),
+        ("", "", "h:1 accepts connections but cannot be joined (no answer)"),
     ],
 )
 def test_why_a_cluster_was_not_joined(said, token, what, monkeypatch):

@@ -186,7 +186,7 @@ def test_equal_losses_a_single_row_and_no_challenger_leave_the_incumbent():
     base = np.ones(ROWS)
     assert decide({"recommended": base, "a": base.copy()}, "recommended", base + 1).winner == "recommended"
     alone = decide({"recommended": base}, "recommended", base + 1)
-    assert (alone.winner, alone.reason) == ("recommended", "nothing else came into the final")
+    assert (alone.winner, alone.reason) == ("recommended", "nothing else reached the final")
     one = decide({"recommended": base[:1], "a": base[:1] - 0.5}, "recommended", base[:1] + 1)
     assert one.winner == "recommended"
 
@@ -329,7 +329,7 @@ def test_with_a_constant_the_losses_at_epochs_that_other_rows_chose_are_compared
     unlucky = decide(
         losses, "recommended", constant, cross_fitted={"recommended": constant, "a": constant + chance}
     )
-    assert (unlucky.winner, unlucky.reason) == ("recommended", "no contender predicts better than a constant")
+    assert (unlucky.winner, unlucky.reason) == ("recommended", "no challenger predicts better than a constant")
     assert (
         decide(losses, "recommended", constant, cross_fitted={"recommended": base, "a": base}).winner == "a"
     )

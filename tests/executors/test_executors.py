@@ -344,7 +344,7 @@ def test_a_client_that_ray_has_given_up_is_one_line():
     from ray.util.client import ray as client
 
     with (
-        pytest.raises(UserError, match="the connection to the cluster is lost: what was finished is kept"),
+        pytest.raises(UserError, match="the connection to the cluster is lost: finished work is kept"),
         unpacked(ray),
     ):
         client.call_remote(None)

@@ -158,7 +158,7 @@ def test_a_cluster_that_changes(tmp_path):
     seen = json.loads(done.stdout.splitlines()[-1])
     asked = [{"CPU": 0.5, "GPU": 0.25}] * 7
     gone = seen.pop("without its head")
-    assert gone.startswith("the head of the Ray cluster at HEAD is gone: what was finished is kept"), gone
+    assert gone.startswith("the head of the Ray cluster at HEAD is gone: finished work is kept"), gone
     assert seen == {"slots": 4, "together": [2, 4], "asked": asked, "slots after": 2, "asked at the end": []}
     trials = assert_run_is_sound(tmp_path / "study.journal", TRIALS)
     assert {end_of(trial) for trial in trials.values()} <= {"complete", "pruned"}

@@ -229,7 +229,7 @@ def test_a_trial_over_its_time_limit_is_pruned_or_set_aside(tmp_path):
     assert (
         found[3].user_attrs["reason"]
         == found[4].user_attrs["reason"]
-        == "it was under way for its limit of 10 s"
+        == "it reached its time limit of 10 s"
     )
     assert found[3].state == TrialState.PRUNED
     assert found[3].value == toy_losses(found[3].params)[2]

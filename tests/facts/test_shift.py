@@ -310,7 +310,9 @@ def test_dirty_and_tiny_tables_are_compared_without_a_failure(rows, swap):
         day=pl.Series([f"2024-01-{1 + i % 28:02}" for i in range(60)]),
     )  # fmt: skip
     other = frame(rows, seed=1).with_columns(
-        x0=pl.lit(5.0), x1=pl.lit("new"), x2=pl.lit(math.inf), x3=pl.lit(math.nan), x4=pl.lit(None, pl.Float64),
+        x0=pl.lit(5.0), x1=pl.lit(
+            "new"
+        ), x2=pl.lit(math.inf), x3=pl.lit(math.nan), x4=pl.lit(None, pl.Float64),
         colour=pl.lit(None, pl.String), note=pl.lit(""), day=pl.lit("never"),
     )  # fmt: skip
     types = {"note": "text", "day": "datetime"}

@@ -59,7 +59,7 @@ def test_what_fails_by_itself_is_not_tried_again():
     assert list(run(jobs(recommendation={"raise_at": 1}))) == ["second", "third"]
     everyone = {name: {"raise_at": 1} for name in ("recommendation", "second", "third")}
     with pytest.raises(
-        UserError, match="all that came into the final failed, the recommendation with: ValueError: no good"
+        UserError, match="all finalists failed, the recommendation with: ValueError: no good"
     ):
         run(jobs(**everyone))
 

@@ -552,7 +552,7 @@ def test_the_best_configuration_wins_split_by_split_when_it_is_better_beyond_cha
         ("return 'good'", "the objective returned 'good' (str): expected the validation loss"),
         (
             "return float('nan')",
-            "all that came into the final failed, the recommendation with: the objective returned nan",
+            "all finalists failed, the recommendation with: the objective returned nan",
         ),
     ],
 )
@@ -612,7 +612,7 @@ def holding(kind):
 def test_what_in_an_objective_cannot_be_sent_to_a_worker_is_named(kind, what, here):
     function = holding(kind)
     with (
-        pytest.raises(UserError, match=f"cannot be sent to a worker, for {what}: make that inside"),
+        pytest.raises(UserError, match=f"cannot be sent to a worker because of {what}: create that inside"),
         find(function, None).sent(),
     ):
         pickle.dumps(function)

@@ -242,7 +242,7 @@ def test_trials_on_two_gpus_of_two_nodes(tmp_path):
     assert seen["again"] == seen["plain"]
     kind, cause, error = seen["killed"]
     assert (kind, cause) == ("Failed", "worker died"), error
-    assert "a process of the trial is gone" in error
+    assert "a process of the trial died" in error
     assert seen["worker killed"] == ["Failed", "worker died"]
     assert seen["cancelled"] == ["Cancelled"]
     kind, cause, error = seen["wrong"]

@@ -326,7 +326,7 @@ def test_a_dead_driver_of_this_machine_is_not_waited_for(url, monkeypatch):
 
 def test_one_whose_lease_was_taken_stops_and_copies_nothing_more(url, machine):
     run = begun(url)
-    says = r"was taken over by process .* on two: what was finished here since is in"
+    says = r"was taken over by process .* on two: what was finished here since then is in"
     with pytest.raises(UserError, match=says), run.in_use(), mirrored(run):
         machine("two")  # while our network was away for longer than the patience
         Remote.at(url)._say_holder()
@@ -436,7 +436,7 @@ def test_what_else_lies_at_a_url_is_not_copied(url, tmp_path, capfd):
     first, second = capfd.readouterr().err.splitlines()
     assert (
         "holds no run" in first
-        and "is not a run and is not empty (it holds 'deep'): choose another place" in second
+        and "is not a run and is not empty (it holds 'deep'): choose another URL" in second
     )
     assert content(url).keys() == {"deep/large.bin"} and not (tmp_path / "one").exists()
 
@@ -462,7 +462,7 @@ def test_a_damaged_memory_of_what_was_copied_is_one_line(files, url):
     ("url", "says"),
     [
         ("sftp://me:secret@nowhere.invalid/run", "the URL holds a password"),
-        ("s4://bucket/run", "s4://bucket/run is in no file system that fsspec knows"),
+        ("s4://bucket/run", "s4://bucket/run is not in a file system that fsspec supports"),
         ("hdfs://nowhere.invalid/run", "hdfs://nowhere.invalid/run"),
         ("memory://run", "memory://run is gone when this process ends"),
         ("reference://x", "reference://x: no run can be kept there"),
@@ -470,7 +470,7 @@ def test_a_damaged_memory_of_what_was_copied_is_one_line(files, url):
         ("shelf://empty/run", "shelf://empty/run holds no run: give the URL of one, or bring the data here"),
         (
             "https://nowhere.invalid/d.csv",
-            "nothing can be kept there; give s3://BUCKET/RUN, or bring the data here",
+            "nothing can be stored there; give s3://BUCKET/RUN, or download the data",
         ),
     ],
 )

@@ -195,7 +195,7 @@ def test_enqueued_trials_are_never_pruned_and_early_epochs_neither(tmp_path):
     trials = assert_run_is_sound(tmp_path / "j", 10)
     assert [end_of(trials[place]) for place in (0, 1, 9)] == ["complete", "complete", "pruned"]
     assert trials[9].user_attrs["epochs"] == 5  # 15 % of 30, rounded up
-    assert trials[9].user_attrs["reason"] == "behind the median at epoch 5"
+    assert trials[9].user_attrs["reason"] == "worse than the median at epoch 5"
 
 
 def test_a_trial_that_stopped_early_is_still_compared_with(tmp_path):
@@ -659,7 +659,7 @@ def test_a_refused_reference_is_a_failed_trial_with_its_reason(tmp_path):
 
 
 def test_a_space_in_which_nothing_can_be_run_ends(tmp_path):
-    with pytest.raises(UserError, match="20 proposals could not be trained, the last: nothing fits"):
+    with pytest.raises(UserError, match="20 proposals in a row could not be trained: nothing fits"):
         search(
             plan(5, enqueue={}, refuse=lambda configuration: "nothing fits"),
             in_process(),

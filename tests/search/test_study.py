@@ -175,7 +175,7 @@ def test_a_trial_behind_the_median_is_told_to_stop():
     said = [study.report(last.number, epoch, 9.0) for epoch in range(1, 21)]
     assert said == [False, False] + [True] * 18
     ended = study.tell(last.number, Complete())
-    assert (ended.end, ended.value, ended.reason) == ("pruned", 9.0, "behind the median at epoch 3")
+    assert (ended.end, ended.value, ended.reason) == ("pruned", 9.0, "worse than the median at epoch 3")
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])

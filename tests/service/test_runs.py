@@ -148,7 +148,7 @@ def test_ray_is_given_our_words_and_no_job_twice(tmp_path):
     ("log", "state", "ended"),
     [
         ("error: no disk\n", "running", ("failed", "no disk")),
-        ("Killed\n", "running", ("queued", "it ended without a word")),
+        ("Killed\n", "running", ("queued", "it ended without a message")),
         ("", "stopping", ("stopped", "it was asked to stop; resume goes on with it")),
     ],
 )

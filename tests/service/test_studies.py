@@ -104,7 +104,7 @@ def test_a_silent_trial_is_given_to_the_next_who_asks(client):
     while client.get(place).json()["running"] and time.monotonic() < deadline:
         time.sleep(0.1)
     late = tell(client, place, lost["number"], 0.1, attempt=1)
-    assert late.status_code == 409 and "lapsed" in late.json()["detail"]
+    assert late.status_code == 409 and "expired" in late.json()["detail"]
     given = ask(client, place, "next")
     assert (given["number"], given["attempt"]) == (lost["number"], 2)
     assert given["configuration"] == lost["configuration"]

@@ -157,4 +157,4 @@ def test_two_processes_learn_with_chance_in_it(together):
 
 @pytest.mark.slow
 def test_more_processes_than_rows_in_a_batch_are_refused(together):
-    assert "cannot be shared by 2 processes: take a larger batch_size" in together[0]["too few rows"]
+    assert "cannot be shared by 2 processes: use a larger batch_size" in together[0]["too few rows"]

@@ -77,7 +77,7 @@ def test_a_bad_pack_is_exit_code_3(here, capfd):
     assert _run(["rules", "check", "pack.yaml"]) == 3
     out, err = capfd.readouterr()
     assert out.startswith("pack.yaml:3: ")
-    assert "complaints" in err
+    assert "problems" in err
     assert "Traceback" not in err
 
 
@@ -87,7 +87,7 @@ def test_a_sound_pack_is_exit_code_0(capfd):
     assert _run(["rules", "check", str(shipped.folder("rules"))]) == 0
     out, err = capfd.readouterr()
     assert out == ""
-    assert err.endswith("0 complaints\n")
+    assert err.endswith("0 problems\n")
 
 
 def test_the_examples_of_the_rules_that_ship_pass(capfd):

@@ -271,7 +271,7 @@ def test_members_of_folds_share_nothing_but_time(here):
 
 def test_treatments_of_rare_classes_that_make_up_rows_are_for_tables(here):
     np.savez("waves.npz", X=waves()[0], y=waves()[1])
-    with pytest.raises(UserError, match="take oversample"):
+    with pytest.raises(UserError, match="use oversample"):
         advisor.train("waves.npz", out="run", fixed={**SMALL, "class_balance": "smote"})
     assert advisor.train("waves.npz", out="run2", fixed={**SMALL, "class_balance": "oversample"}).model
 
@@ -357,7 +357,9 @@ def test_the_advice_for_series_of_any_length_can_be_trained(rows):
     for length in LENGTHS:
         needed = 0.5 * length
         facts = {
-            **shipped.typical_facts("sequence"), "rows": rows, "sequence.length": length, "receptive.needed": needed,
+            **shipped.typical_facts(
+                "sequence"
+            ), "rows": rows, "sequence.length": length, "receptive.needed": needed,
         }  # fmt: skip
         rec = advise(facts, rules, space)
         assert not rec.contradictions

@@ -197,7 +197,7 @@ def _request(target: str | None, options: ReadingOptions, max_bytes: int) -> Req
     if options.types:
         raise UserError("--type is for the columns of a table: images and sequences have none")
     if options.weight_column is not None:
-        raise UserError("--weight-column is for tables: images and sequences count alike")
+        raise UserError("--weight-column is for tables: images and sequences all count equally")
     return Request(
         target=target,
         id_column=options.id_column,

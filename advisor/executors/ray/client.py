@@ -181,6 +181,5 @@ def unpacked(ray: Any) -> Iterator[None]:
         first = (str(error).strip().splitlines() or [""])[0][:200]
         why = "" if NOT_CONNECTED in first else f" ({type(error).__name__}: {first})"
         raise UserError(
-            f"the connection to the cluster is lost{why}: what was finished is kept; the same command goes "
-            "on with it"
+            f"the connection to the cluster is lost{why}: finished work is kept; the same command resumes it"
         ) from error

@@ -98,7 +98,7 @@ def why_not(address: str, said: str) -> tuple[str, str]:
     """What is wrong, and what to do.
     said: all that Ray said when it failed to join ``address``."""
     if REFUSED in said or "token is missing or incorrect" in said:
-        what = "refuses our token" if tokens() else "wants a token, and none is set here"
+        what = "refuses our token" if tokens() else "requires a token, and none is set here"
         return (
             f"{address} {what}",
             "copy the head's ~/.ray/auth_token here (mode 600), or export RAY_AUTH_TOKEN",
@@ -118,4 +118,4 @@ def why_not(address: str, said: str) -> tuple[str, str]:
         return f"{address} cannot start the process that serves a client", do
     last = next((line.strip() for line in reversed(said.splitlines()) if line.strip()), "no answer")
     do = "is this the port of `ray start --head` (6379) and not the dashboard's?"
-    return f"{address} listens, and could not be joined ({last[:200]})", do
+    return f"{address} accepts connections but cannot be joined ({last[:200]})", do

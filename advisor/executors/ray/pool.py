@@ -142,9 +142,8 @@ class RayWorkers:
             if now - self._silent_since < HEAD_SECONDS:
                 return False
             raise UserError(
-                f"the head of the Ray cluster at {self._head} is gone: what was finished is kept; the same "
-                "command goes on with "
-                "it, on a cluster that runs"
+                f"the head of the Ray cluster at {self._head} is gone: finished work is kept; the same "
+                "command resumes it, on a cluster that runs"
             ) from error
         self._silent_since = None
         return True

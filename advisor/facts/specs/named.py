@@ -178,7 +178,7 @@ NAMED_FACTS = (
         name="columns.farthest",
         type="list",
         unit="texts",
-        meaning="where groups are too few to test: columns by their distance",
+        meaning="if groups are too few to test: columns by their distance",
         example=["age (0.40)"],
     ),
     FactSpec(

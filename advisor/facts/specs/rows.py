@@ -119,7 +119,7 @@ ROW_FACTS = (
         name="features.constant",
         type="int",
         unit="columns",
-        meaning="columns with one content in every row, not used; channels with one value",
+        meaning="columns with the same content in every row, not used; channels with one value",
         example=1,
     ),
     FactSpec(

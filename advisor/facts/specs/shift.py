@@ -113,8 +113,8 @@ SHIFT_FACTS = (
         type="float",
         unit="share",
         meaning=(
-            "then the share of sets of as many training groups that lie as far from the rest; "
-            "None where there are too few"
+            "then the share of sets of as many training groups that differ as much from the rest; None "
+            "where there are too few"
         ),
         nullable=True,
         example=0.3,
@@ -173,8 +173,8 @@ SHIFT_FACTS = (
         type="float",
         unit="0..1",
         meaning=(
-            "distance of the training target along time or groups; None with a test table, whose "
-            "target is not looked at"
+            "distance of the training target over time or between groups; None with a test table, whose "
+            "target is not read"
         ),
         nullable=True,
         example=0.1,
@@ -183,7 +183,7 @@ SHIFT_FACTS = (
         name="shift.target_detected",
         type="bool",
         unit="",
-        meaning="the training target differs along time or groups",
+        meaning="the training target differs over time or between groups",
         nullable=True,
         example=False,
     ),

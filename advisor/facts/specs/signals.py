@@ -189,8 +189,7 @@ SIGNAL_FACTS = (
         type="bool",
         unit="",
         meaning=(
-            "arrays were read as (rows, points, channels) because they look so, not because "
-            "--channels said so"
+            "arrays were read as (rows, points, channels) because of their values, not because of --channels"
         ),
         nullable=True,
         example=False,
@@ -200,8 +199,8 @@ SIGNAL_FACTS = (
         type="float",
         unit="share",
         meaning=(
-            "steps in time between neighbouring points that differ from the median step by more "
-            "than a tenth of it / all steps; 0 where no times are given"
+            "time steps between neighbouring points that differ from the median step by more than a tenth "
+            "of it / all steps; 0 where no times are given"
         ),
         nullable=True,
         example=0.3,
@@ -210,7 +209,7 @@ SIGNAL_FACTS = (
         name="sequence.step_low",
         type="float",
         unit="median steps",
-        meaning="5th percentile of the steps in time; None without times",
+        meaning="5th percentile of the time steps; None without times",
         nullable=True,
         example=0.5,
     ),
@@ -218,7 +217,7 @@ SIGNAL_FACTS = (
         name="sequence.step_high",
         type="float",
         unit="median steps",
-        meaning="95th percentile of the steps in time",
+        meaning="95th percentile of the time steps",
         nullable=True,
         example=3.0,
     ),
@@ -226,7 +225,7 @@ SIGNAL_FACTS = (
         name="sequence.step_longest",
         type="float",
         unit="median steps",
-        meaning="longest step in time",
+        meaning="longest time step",
         nullable=True,
         example=40.0,
     ),
@@ -246,8 +245,8 @@ SIGNAL_FACTS = (
         type="float",
         unit="ratio",
         meaning=(
-            "skill of a linear classifier on images mirrored left to right / on original ones; "
-            "None without skill"
+            "skill of a linear classifier on horizontally flipped images / on original ones; None without "
+            "skill"
         ),
         nullable=True,
         example=0.3,
@@ -256,7 +255,7 @@ SIGNAL_FACTS = (
         name="flip.vertical",
         type="float",
         unit="ratio",
-        meaning="the same on images turned upside down",
+        meaning="the same on vertically flipped images",
         nullable=True,
         example=0.2,
     ),
@@ -280,7 +279,7 @@ SIGNAL_FACTS = (
         name="flip.sign",
         type="float",
         unit="ratio",
-        meaning="the same on sequences times -1",
+        meaning="the same on sequences multiplied by -1",
         nullable=True,
         example=0.1,
     ),

@@ -297,9 +297,8 @@ def failures(url: URL | str) -> Iterator[None]:
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
         where = shown_url(checked_url(url) if isinstance(url, str) else url)
         raise UserError(
-            f"the database {where} does not work ({_reason(error)}): what it has taken is kept; fix it, "
-            "and give the same "
-            "command again"
+            f"the database {where} does not work ({_reason(error)}): what it has stored is kept; fix it, and "
+            "run the same command again"
         ) from error
 
 
@@ -320,7 +319,7 @@ def _storage(url: URL) -> _Patient:
             return _Patient(url.render_as_string(hide_password=False), engine_kwargs=options)
         except RuntimeError as error:
             raise UserError(
-                f"the database {shown_url(url)} holds studies of another Optuna ({_reason(error)})"
+                f"the database {shown_url(url)} holds studies of another Optuna version ({_reason(error)})"
             ) from None
 
 
@@ -345,7 +344,8 @@ def _knock(url: URL, options: dict[str, Any]) -> None:
         engine.dispose()
     except (SQLAlchemyError, ImportError) as error:
         raise UserError(
-            f"no database answers at {shown_url(url)} ({_reason(error)}): is it running, and may you use it?"
+            f"no database answers at {shown_url(url)} ({_reason(error)}): is it running, and do you have "
+            "access to it?"
         ) from error
 
 

@@ -283,7 +283,7 @@ def agree(study: optuna.Study, space_text: str, seed: int | None) -> int:
     kept = study.user_attrs
     if not kept.get("advisor_format"):
         if study.get_trials(deepcopy=False):
-            raise UserError("the journal's study has trials but was not begun by advisor: use a new run")
+            raise UserError("the journal's study has trials but was not created by advisor: use a new run")
         study.set_user_attr("seed", seed or 0)
         study.set_user_attr("space", space_text)
         study.set_user_attr("advisor", __version__)
@@ -294,8 +294,7 @@ def agree(study: optuna.Study, space_text: str, seed: int | None) -> int:
         raise UserError(f"the study {made_by_newer(kept['advisor_format'], FORMAT, kept.get('advisor'))}")
     if words_of_today(str(kept.get("space"))) != words_of_today(space_text):
         raise UserError(
-            "the search space differs from what this run was begun with, or the objective: use a new run "
-            "(--out)"
+            "the search space or the objective differs from what this run started with: use a new run (--out)"
         )
     if seed is not None and seed != kept.get("seed"):
         raise UserError(f"this run has seed {kept.get('seed')}, not {seed}: give that one, or use a new run")
@@ -382,7 +381,7 @@ def _is_whole(line: bytes) -> bool:
 
 def _damaged(path: Path, line: int) -> UserError:
     return UserError(
-        f"{path} is damaged at line {line}: put a copy of the file back, or cut it before that line "
+        f"{path} is damaged at line {line}: restore a copy of the file, or truncate it before that line "
         f"(`head -n {line - 1}`) to keep the trials above"
     )
 
@@ -395,7 +394,7 @@ def _load(backend: _CountingBackend, path: Path, *, create: bool) -> optuna.Stud
             return new_study(storage=storage, study_name=STUDY_NAME)
         if STUDY_NAME not in names:
             raise UserError(
-                f"{path} holds no study of ours: give the journal of a run that `advisor tune` made"
+                f"{path} holds no study of the advisor: give the journal of a run that `advisor tune` made"
             )
         study = optuna.load_study(storage=storage, study_name=STUDY_NAME)
         for trial in study.get_trials(deepcopy=False):

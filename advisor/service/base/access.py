@@ -131,7 +131,7 @@ def check_json(document: Any) -> None:
         for value in values:
             if isinstance(value, str):
                 if len(value) > MOST_TEXT or "\0" in value or not _is_unicode(value):
-                    raise ValueError("a text is too long, or holds a character that is none")
+                    raise ValueError("a text is too long, or holds an invalid character")
             elif isinstance(value, dict):
                 found.append(((*value, *value.values()), depth + 1))
             elif isinstance(value, list):
@@ -235,7 +235,7 @@ def kept_answer(connection: Connection, project: str, key: str, digest: str) -> 
     if row is None or row["created"] < now() - KEY_SECONDS:
         return None
     if row["digest"] != digest:
-        raise Problem(409, "this Idempotency-Key was sent with another request: take a new one")
+        raise Problem(409, "this Idempotency-Key was sent with another request: use a new one")
     return row["status"], str(row["answer"]).encode()
 
 

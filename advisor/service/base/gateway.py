@@ -99,7 +99,7 @@ class Gateway:
         if not self._is_ours(host, scope):
             return (
                 421,
-                "the service is not called by that Host; its operator allows names with --allow-host",
+                "this Host name is not allowed; the operator can allow it with --allow-host",
                 None,
             )
         origin, site = headers.get("origin"), headers.get("sec-fetch-site")
@@ -107,10 +107,10 @@ class Gateway:
         if scope["method"] not in SAFE and (foreign or site in ("cross-site", "same-site")):
             return 403, "a page of another site may not send requests here", None
         if scope["path"] != "/healthz" and self._open >= self._settings.limits.requests_at_once:
-            return 503, "too many requests are under way: send this one again", "1"
+            return 503, "too many requests are in progress: send this one again", "1"
         length = headers.get("content-length", "0")
         if not length.isdigit():
-            return 400, "Content-Length is no number", None
+            return 400, "Content-Length is not a number", None
         if int(length) > self._most(scope):
             return 413, f"the body is larger than {self._most(scope):,} bytes", None
         return None

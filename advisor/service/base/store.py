@@ -194,7 +194,7 @@ def _read_cursor(cursor: str) -> tuple[float, str]:
         created, _, row_id = text.partition(":")
         return float(created), row_id
     except (ValueError, binascii.Error):
-        raise UserError("the cursor is not one that this list gave: begin again without one") from None
+        raise UserError("the cursor is not from this list: start again without one") from None
 
 
 def now() -> float:

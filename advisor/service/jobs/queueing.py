@@ -166,7 +166,7 @@ def ended_as(folder: Path, state: str) -> tuple[RunState, str]:
         return "failed", error.replace(f"{folder}/", "").replace(str(folder), "the run")
     if RunFolder(folder).result.is_file():
         return "done", ""  # the time limit ended it before all trials, and there is a model
-    return "queued", "it ended without a word"
+    return "queued", "it ended without a message"
 
 
 def last_words(folder: Path) -> str:

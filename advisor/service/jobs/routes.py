@@ -122,7 +122,7 @@ async def create_run(
     advised = await row_of(state, tables.recommendations, who, body.recommendation, "recommendation")
     if advised["dataset"] is None:
         raise Problem(
-            422, "this recommendation was made of facts alone: a run needs the rows, so upload them"
+            422, "this recommendation was made from facts alone: a run needs the rows, so upload them"
         )
     await row_of(state, tables.datasets, who, advised["dataset"], "data set")
     known = await known_advice(state, who, body.recommendation)
@@ -235,7 +235,7 @@ async def _to(
             if connection.execute(query.values(state=after, changed=now())).rowcount:
                 note_action(connection, who, action, row["id"], request.state.request_id)
                 return
-        raise Problem(409, f"the run is {row['state']}: it would have to be {' or '.join(steps)}")
+        raise Problem(409, f"the run is {row['state']}: it must be {' or '.join(steps)}")
 
     await state.store.writing(write)
 

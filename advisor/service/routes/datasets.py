@@ -155,7 +155,7 @@ async def append_part(
             raise Problem(409, "another part of this data set is arriving: wait for it") from None
         end = os.fstat(handle).st_size
         if offset != end:
-            detail = f"{end:,} bytes have arrived: go on there, with Upload-Offset: {end}"
+            detail = f"{end:,} bytes have arrived: continue with Upload-Offset: {end}"
             raise Problem(409, detail, received=end)
         async for part in request.stream():
             if end + len(part) > row["size"]:

@@ -260,7 +260,7 @@ class StudyHost:
         assert ended is not None
         told = outcome.value
         if told is not None and ended.end == "complete" and ended.value != told:
-            raise Problem(409, f"trial {number} was told before, with another value")
+            raise Problem(409, f"trial {number} was already told, with another value")
         return ended
 
     async def fail(self, number: int, failure: Failure, attempt: int | None) -> Ended | None:
@@ -284,15 +284,15 @@ class StudyHost:
     def is_taken(self, number: int, attempt: int | None) -> bool:
         """Whether the worker of that attempt has lost the trial. 404 for a trial that was never given out."""
         if number not in self._attempts:
-            raise Problem(404, f"this study has given out no trial {number}")
+            raise Problem(404, f"this study has not given out trial {number}")
         return attempt is not None and attempt != self._attempts[number]
 
     def _check(self, number: int, attempt: int | None) -> None:
         if self.is_taken(number, attempt):
-            detail = f"the lease on trial {number} had lapsed, and another worker has it"
+            detail = f"the lease on trial {number} had expired, and another worker has the trial"
             raise Problem(409, detail, attempt=self._attempts[number])
         if number not in self.leases and self.study.is_open(number):
-            raise Problem(409, f"the lease on trial {number} had lapsed: it waits for who asks next")
+            raise Problem(409, f"the lease on trial {number} had expired: the next worker gets the trial")
 
     async def _end(self, number: int) -> None:
         self.leases.pop(number, None)

@@ -122,7 +122,7 @@ def _of_optuna(name: str, entry: Any) -> Parameter:
         text = entry if isinstance(entry, str) else json.dumps(entry)
         one = distributions.json_to_distribution(text)
     except Exception:  # noqa: BLE001  Optuna raises whatever its constructors do
-        raise UserError(f"space: {shown(name, 60)}: is no distribution in Optuna's JSON") from None
+        raise UserError(f"space: {shown(name, 60)}: is not a distribution in Optuna's JSON") from None
     if isinstance(one, distributions.CategoricalDistribution):
         choices: tuple[Scalar, ...] = one.choices  # type: ignore[assignment]  # checked by Parameter
         if any(not isinstance(choice, str | int | float | bool) for choice in choices):
