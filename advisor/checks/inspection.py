@@ -214,7 +214,7 @@ def load_module(name: str) -> nn.Module:
         attribute = name.rpartition(":")[2]
         try:
             made = made()
-        except Exception as error:  # a person's own code may raise anything
+        except Exception as error:  # a user's own code may raise anything
             raise UserError(f"--module {name}: {attribute}() raised {error_text(error)}") from error
     if not isinstance(made, nn.Module):
         raise UserError(f"--module {name} made a {type(made).__name__}: expected a torch.nn.Module")
@@ -237,7 +237,7 @@ def load_own(name: str, option: str, what: str) -> Any:
 
 
 def random_input(shape: str, rows: int) -> Tensor:
-    """Numbers with mean 0 and deviation 1, (rows, *shape); shape as a person writes it: "1,28,28".
+    """Numbers with mean 0 and deviation 1, (rows, *shape); shape as a user writes it: "1,28,28".
 
     UserError for what is no shape.
     """
@@ -306,7 +306,7 @@ def _traced(
                 return _default_loss(out, target)
             try:
                 return loss(out, target)
-            except Exception as error:  # noqa: BLE001  # a person's own code may raise anything
+            except Exception as error:  # noqa: BLE001  # a user's own code may raise anything
                 complaint.append(error_text(error))
                 return _projected(out)
 
@@ -314,7 +314,7 @@ def _traced(
             return trace(module, *inputs, loss=measured, training=training), training, "".join(complaint)
         except UserError:
             raise
-        except Exception as error:  # noqa: BLE001  # a person's own code may raise anything
+        except Exception as error:  # noqa: BLE001  # a user's own code may raise anything
             problems.append(error_text(error))
     shapes = ", ".join(by(v.shape) for v in inputs if isinstance(v, Tensor))
     raise UserError(f"{type(module).__name__} does not take an input of {shapes} (rows first): {problems[0]}")

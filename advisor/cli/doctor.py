@@ -1,7 +1,7 @@
 """What is wrong with this machine or a Ray cluster, in words, and what to do about it.
 
 Measuring and judging are apart: ``measure_here`` and ``probe`` bring plain numbers, the ``judge_``
-functions make of them what a person reads.
+functions make of them what a user reads.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ PROBE_SECONDS = 120.0
 PACKAGES = ("tuning-advisor", "ray", "optuna", "torch", "polars", "numpy")
 MUST_AGREE = ("tuning-advisor", *COMPARED, "polars")
 """Packages whose versions a worker and its driver must share: those that the executor asks for before the
-first trial, and polars, in whose frames a person's own objective gets its rows."""
+first trial, and polars, in whose frames a user's own objective gets its rows."""
 
 
 @dataclass(frozen=True)

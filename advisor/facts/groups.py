@@ -135,7 +135,7 @@ def _entity_facts(
 
 
 def _candidates(table: Table) -> list[str]:
-    """Categories and whole numbers; not those of which the person said what they are."""
+    """Categories and whole numbers; not those of which the user said what they are."""
     free = [column for column in table.schema.columns if column.why != ASKED]
     numbers = (column.name for column in free if column.type == "numeric")
     whole = (name for name in numbers if _whole(table.train[name].head(1000)) and _whole(table.train[name]))

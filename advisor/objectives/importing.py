@@ -1,4 +1,4 @@
-"""A person's own module by name: what ``--module`` and ``--objective`` import."""
+"""A user's own module by name: what ``--module`` and ``--objective`` import."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def split_name(name: str) -> tuple[str, str] | None:
 
 
 class OwnFolder:
-    """The folder that a person's code works in: it may change it (``os.chdir``),
+    """The folder that a user's code works in: it may change it (``os.chdir``),
     and ours stays what it was."""
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ def _working_folder() -> str | None:
 
 
 def import_own(module: str, folder: str | None, what: str, cure: str = "") -> ModuleType:
-    """Import a person's module; a ``folder`` is looked in first, and stays on sys.path.
+    """Import a user's module; a ``folder`` is looked in first, and stays on sys.path.
 
     UserError, beginning with ``what``, when there is none (then with a ``cure``), or when it raises or exits
     as it is imported (then with the line that did).
@@ -70,7 +70,7 @@ def import_own(module: str, folder: str | None, what: str, cure: str = "") -> Mo
                 f"{what}: there is no module '{error.name}' in {folder or 'sys.path'}{cure}"
             ) from None
         raise UserError(f"{what} cannot be imported: {error}{_where(error)}") from error
-    except (Exception, SystemExit) as error:  # a person's own code may raise anything while it is imported
+    except (Exception, SystemExit) as error:  # a user's own code may raise anything while it is imported
         raise UserError(f"{what} cannot be imported: {error_text(error)}{_where(error)}") from error
 
 

@@ -1,4 +1,4 @@
-"""What a person's own objective is given (:class:`Trial`) and may return
+"""What a user's own objective is given (:class:`Trial`) and may return
 (:class:`Outcome`), and how a worker runs it.
 
 The objective is an ordinary function that calls ``trial.report`` once per epoch; an executor wants

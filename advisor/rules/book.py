@@ -119,9 +119,9 @@ def _by_kind(spaces: Spaces) -> Mapping[Kind, Space]:
 
 def own_names(spaces: Spaces) -> dict[str, Name]:
     """``yours.PARAMETER`` for each parameter that is one of some words: the
-    person's own choice, "" without one.
+    user's own choice, "" without one.
 
-    So a rule can fit the rest to what a person fixed (the learning rate to the optimizer).
+    So a rule can fit the rest to what a user fixed (the learning rate to the optimizer).
     """
     choices: dict[str, dict[Scalar, None]] = {}
     for space in _by_kind(spaces).values():
@@ -134,7 +134,7 @@ def own_names(spaces: Spaces) -> dict[str, Name]:
 
 
 def own_facts(fixed: Mapping[str, Any], space: Space) -> dict[str, str]:
-    """The values of ``own_names`` where the person fixed some parameters."""
+    """The values of ``own_names`` where the user fixed some parameters."""
     return {name: fixed.get(name.removeprefix("yours."), "") for name in own_names(space)}
 
 
@@ -398,7 +398,7 @@ def judge_rule(rule: Rule, facts: Mapping[str, Any], space: Space) -> Judgement:
         return result.value
 
     def verdict(fires: bool | None, claims: Sequence[Claim] = (), columns: Sequence[str] = ()) -> Judgement:
-        # a choice that the person did not make is no reason
+        # a choice that the user did not make is no reason
         seen = {
             n: _plain(facts[n])
             for n in used
@@ -429,7 +429,7 @@ def judge_rule(rule: Rule, facts: Mapping[str, Any], space: Space) -> Judgement:
 
 
 def _own_names_in(rule: Rule) -> list[str]:
-    """The ``yours.`` names that a rule looks at: without a person's choice they are "", never unknown."""
+    """The ``yours.`` names that a rule looks at: without a user's choice they are "", never unknown."""
     expressions = [
         value for effect in rule.effects for value in effect.values if isinstance(value, Expression)
     ]

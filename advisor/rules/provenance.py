@@ -172,7 +172,7 @@ def flips(
     """For each parameter (or for one alone) the nearest changes of single facts that give it another
     value; at most FLIPS, nearest first.
 
-    A fact that was not measured is not moved, and what the person fixed does not flip.
+    A fact that was not measured is not moved, and what the user fixed does not flip.
     """
     plan = _Replanner(recommendation, facts, rules, base, parameter)
     names = recommendation.provenance if parameter is None else [parameter]
@@ -324,7 +324,7 @@ def _distance(now: Any, at: Any) -> float:
 
 
 def read_fact(name: str, text: str, schema: Mapping[str, FactLike]) -> Any:
-    """The value of a fact as a person writes it (``1000000``, ``0.5``, ``true``,
+    """The value of a fact as a user writes it (``1000000``, ``0.5``, ``true``,
     ``none``); UserError when it is none."""
     name = fact_name(name)
     if name not in schema:

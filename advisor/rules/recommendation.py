@@ -1,6 +1,6 @@
 """Facts + rules + space -> a choice and a because for every parameter. Pure: no clock, no files, no chance.
 
-``recommendation_file`` writes a recommendation as YAML that a person can edit, and reads it back.
+``recommendation_file`` writes a recommendation as YAML that a user can edit, and reads it back.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ FIRST_CHOICES = ("network", "hidden_layers", "width", "learning_rate", "weight_d
 
 @dataclass(frozen=True)
 class Finding:
-    """Something about the data that a person should know.
+    """Something about the data that a user should know.
     rule: the rule that says so, or "" when none does."""
 
     severity: Severity
@@ -68,7 +68,7 @@ class Unjudged:
 class Provenance:
     """Where a parameter's value comes from: base, every step in order, final, and a sentence or two.
 
-    yours: whether the person's own value or range stands.
+    yours: whether the user's own value or range stands.
     """
 
     topic: str
@@ -103,7 +103,7 @@ class Recommendation:
     contradictions: tuple[Contradiction, ...]
     data: Mapping[str, Any] = field(default_factory=dict)
     edited: frozenset[str] = field(default=frozenset(), compare=False)
-    """What a person changed in the file since it was written; not part of the file."""
+    """What a user changed in the file since it was written; not part of the file."""
 
     def __repr__(self) -> str:
         chosen = ", ".join(
@@ -149,11 +149,11 @@ class Recommendation:
     def from_yaml(
         cls, text: str, base: Space | Callable[[Any], Space], source: str = "recommendation.yaml"
     ) -> Recommendation:
-        """Read what `to_yaml` wrote and a person may have edited.
+        """Read what `to_yaml` wrote and a user may have edited.
 
         A value that was changed under `configuration` is fixed and leaves the search; a range
         that was changed under `space` is searched instead of the advised one. Both are marked
-        as the person's own in the provenance.
+        as the user's own in the provenance.
         base: the search space that bounds every edit, or a function from the kind of data to it.
         source: the file's name, for errors. Raises UserError, one line with file
             and line, for whatever does not fit.
@@ -189,9 +189,9 @@ def advise(
 ) -> Recommendation:
     """A recommendation for these facts (``Facts.values``); the order of rules does not matter.
 
-    fixed: the person's own values; they beat every rule and leave the search.
+    fixed: the user's own values; they beat every rule and leave the search.
         UserError when one is not allowed.
-    limited: parameters with the person's own range or choices, searched instead of the advised ones.
+    limited: parameters with the user's own range or choices, searched instead of the advised ones.
     findings: those made elsewhere, to be reported with the rules' own.
     data: kept in the recommendation as it is.
     """
@@ -233,10 +233,10 @@ def _covers(one: Finding, other: Finding) -> bool:
 
 
 def library_default(recommendation: Recommendation, base: Space) -> dict[str, Any]:
-    """What a person gets who stacks a library's defaults: the base space,
+    """What a user gets who stacks a library's defaults: the base space,
     trained and judged by the same plan.
 
-    Values that the person fixed stand here too.
+    Values that the user fixed stand here too.
     """
     searched, provenance = recommendation.space.searched, recommendation.provenance
     base = base.without(base.parameters.keys() - provenance.keys())  # a run of an earlier version knows fewer
@@ -251,8 +251,8 @@ def library_default(recommendation: Recommendation, base: Space) -> dict[str, An
 class AdvicePlan:
     """What the claims of all rules together make of every parameter, before anything is put into words.
 
-    verdicts: by rule id, of the rules that may claim something. fixed, limited: the person's own values, and
-    parameters with the person's own ranges; they beat every rule.
+    verdicts: by rule id, of the rules that may claim something. fixed, limited: the user's own values, and
+    parameters with the user's own ranges; they beat every rule.
     """
 
     def __init__(
@@ -298,7 +298,7 @@ class AdvicePlan:
         }
 
     def overruled(self, name: str) -> tuple[Contradiction, ...]:
-        """The rules that the person's own value of a parameter goes against."""
+        """The rules that the user's own value of a parameter goes against."""
         if name not in self.fixed:
             return ()
         wishes = _wishes(self._rules, self._verdicts).get(name, ())
@@ -338,7 +338,7 @@ def _wishes(rules: Sequence[Rule], verdicts: Mapping[str, Judgement]) -> dict[st
 def replan(
     recommendation: Recommendation, facts: Mapping[str, Any], rules: Sequence[Rule], base: Space
 ) -> Recommendation:
-    """The recommendation made again around the person's own values and ranges, which stay."""
+    """The recommendation made again around the user's own values and ranges, which stay."""
     space, provenance = recommendation.space, recommendation.provenance
     yours = [name for name, origin in provenance.items() if origin.yours]
     return advise(
@@ -353,7 +353,7 @@ def replan(
 
 
 def own_values(recommendation: Recommendation) -> dict[str, Any]:
-    """The values that the person fixed."""
+    """The values that the user fixed."""
     fixed = (name for name, origin in recommendation.provenance.items() if origin.yours)
     return {
         name: recommendation.configuration[name]
@@ -394,7 +394,7 @@ def _provenance(
 
 
 def _reason(parameter: Parameter, steps: Sequence[ProvenanceStep]) -> str:
-    """The sentences of the steps in order, each once; the person's own word alone where there is one."""
+    """The sentences of the steps in order, each once; the user's own word alone where there is one."""
     own = [step.because for step in steps if step.effect == "yours"]
     sentences = own or list(dict.fromkeys(step.because for step in steps))
     return " ".join(sentences) if sentences else f"The base of the search space: {parameter.meaning}."
@@ -418,7 +418,7 @@ def _sorted(findings: Sequence[Finding]) -> tuple[Finding, ...]:
 def _with_edits(
     provenance: Mapping[str, Provenance], base: Space, read: recommendation_file.Read
 ) -> dict[str, Provenance]:
-    """The provenance with a last step for everything that the person changed."""
+    """The provenance with a last step for everything that the user changed."""
     result = dict(provenance)
     for name in base.parameters:
         if name in read.edited:

@@ -1,4 +1,4 @@
-"""``recommendation.yaml``: written so that a person can read and edit it, read back strictly.
+"""``recommendation.yaml``: written so that a user can read and edit it, read back strictly.
 
 Plain data only; turning it into a `Recommendation` is that class's own business.
 """
@@ -114,7 +114,7 @@ def space_section(space: Space) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Read:
-    """A recommendation file as plain data, with the space that it describes and what the person edited."""
+    """A recommendation file as plain data, with the space that it describes and what the user edited."""
 
     data: Mapping[str, Any]
     base: Space
@@ -367,7 +367,7 @@ def _same(one: object, two: object) -> bool:
 
 
 def own_range(wanted: Parameter, value: Any) -> Parameter:
-    """A parameter with the person's range and the recommended value, clipped when it does not fit."""
+    """A parameter with the user's range and the recommended value, clipped when it does not fit."""
     if wanted.problem(value) is None:
         return replace(wanted, default=wanted.check(value))
     return wanted if wanted.type == "categorical" else replace(wanted, default=wanted.nearest(value))

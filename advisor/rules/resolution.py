@@ -26,7 +26,7 @@ from advisor.spaces.parameter import Parameter
 from advisor.spaces.space import Derivation, Space
 
 DecidedBy = Literal["strength", "evidence", "undecided", "yours"]
-"""undecided: both sides are equally strong and were left out. yours: the person's own value stands."""
+"""undecided: both sides are equally strong and were left out. yours: the user's own value stands."""
 
 _STRENGTH: Mapping[Strength, int] = {"must": 2, "should": 1, "may": 0}
 _EVIDENCE: Mapping[Evidence, int] = {"measured": 2, "reported": 1, "folklore": 0}
@@ -38,7 +38,7 @@ ParameterState = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class ProvenanceStep:
-    """One rule's (or the person's) doing to one parameter.
+    """One rule's (or the user's) doing to one parameter.
     facts: those that its rule looked at, with their values.
 
     effect: set, default, prior, derive, range, choices; clip (the value did not fit a narrowed range);
@@ -156,7 +156,7 @@ def combine(base: Parameter, wishes: Iterable[Wish]) -> Combined:
 
 
 def yours(parameter: Parameter, combined: Combined, because: str) -> Combined:
-    """The same parameter with a person's own value or range, which beats every rule."""
+    """The same parameter with a user's own value or range, which beats every rule."""
     step = ProvenanceStep(
         "", "your own value", "", "", (), "yours", state(combined.parameter), state(parameter), because
     )
@@ -193,7 +193,7 @@ def _reachable(space: Space, combined: Mapping[str, Combined], name: str) -> boo
 
 
 def overruled(base: Parameter, wishes: Iterable[Wish], value: object) -> tuple[Contradiction, ...]:
-    """The rules that a person's own value goes against: a set or derived value, a range, choices."""
+    """The rules that a user's own value goes against: a set or derived value, a range, choices."""
     found = []
     for wish in sorted(wishes, key=lambda wish: (wish.rule.id, wish.claim.kind)):
         against = (wish.claim.kind == "set" and wish.claim.value != value) or (

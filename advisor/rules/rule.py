@@ -62,7 +62,7 @@ NOT_JUDGED = "cannot be judged"
 NOT_DECIDING = "does not decide"
 OUTCOMES = (NOT_FIRING, NOT_JUDGED, NOT_DECIDING)
 """What an example may expect of a rule that gives no value: its condition fails, a fact is not known, or the
-person has given all of its parameters."""
+user has given all of its parameters."""
 MAX_TITLE = 90
 MAX_SENTENCE = 200
 MAX_TEXT = 2000
@@ -125,7 +125,7 @@ class Reference:
 class Example:
     """Facts that differ from a typical table, other parameters' values for
     derive, and what the rule must then do.
-    yours: parameters with the person's own values, which beat the rule's."""
+    yours: parameters with the user's own values, which beat the rule's."""
 
     given: Mapping[str, Any]
     config: Mapping[str, Any]

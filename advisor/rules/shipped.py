@@ -52,7 +52,7 @@ def base_spaces() -> dict[Kind, Space]:
 def rule_book(
     extra: Sequence[Path | str] = (), without: Sequence[str] = (), kind: Subject | None = "table"
 ) -> tuple[Rule, ...]:
-    """The shipped rules and those of a person's own folders, less the ids in
+    """The shipped rules and those of a user's own folders, less the ids in
     `without`; UserError when one is wrong.
 
     kind: of the data that they are for, or "module"; None gives all of them.
@@ -89,7 +89,7 @@ def check_rule_folders(sources: Sequence[Path | str]) -> Checked:
     looked at only when they are among the sources, more is asked.
 
     Each of these shows both sides: an example in which it decides, and one in which it does not fire or,
-    where it always fires, the person's own values decide.
+    where it always fires, the user's own values decide.
     """
     checked = check_rules(sources, FACTS, base_spaces(), MODULE_FACTS)
     own = folder("rules").resolve()

@@ -127,7 +127,7 @@ class Kept:
 
 def read_run(path: Path) -> Kept:
     """The advice of a run (its folder or its recommendation.yaml), with the rest
-    planned again around a person's edits."""
+    planned again around a user's edits."""
     file = path / RECOMMENDATION if path.is_dir() else path
     if path.is_dir():
         RunFolder.open(path)  # a folder that is no run is better said so than by the file that it lacks
@@ -156,7 +156,7 @@ def read_run(path: Path) -> Kept:
 def imagine(kept: Kept, changes: Mapping[str, str]) -> tuple[Recommendation, dict[str, Any]]:
     """The recommendation of a run if some facts were others, and the facts that moved along with them.
 
-    changes: fact -> its value as a person writes it. Raises UserError for an
+    changes: fact -> its value as a user writes it. Raises UserError for an
         unknown fact or an impossible value.
     """
     wanted = {name: read_fact(name, text, FACTS) for name, text in changes.items()}
@@ -193,5 +193,5 @@ def absolute(source: Any) -> str | None:
     if source is None:
         return None
     if not isinstance(source, str | Path):
-        return None  # a frame can't be found again; the person gives it again
+        return None  # a frame can't be found again; the user gives it again
     return str(Path(source).resolve()) if Path(source).exists() else str(source)

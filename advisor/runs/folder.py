@@ -108,12 +108,12 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> Path:
-        """Where the trials of a person's own objective keep their state while they run."""
+        """Where the trials of a user's own objective keep their state while they run."""
         return self.path / "checkpoints"
 
     @property
     def winner(self) -> Path:
-        """What a person's own objective saved in the final with the configuration that won."""
+        """What a user's own objective saved in the final with the configuration that won."""
         return self.path / "winner"
 
     @property

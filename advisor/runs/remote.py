@@ -60,7 +60,7 @@ def here(place: Any, *, new: bool = False) -> Any:
 
 
 def url_or_path(run: RunFolder) -> str:
-    """How a person names a run: its URL where it has one, which holds on every machine."""
+    """How a user names a run: its URL where it has one, which holds on every machine."""
     return _url_of(run) or str(run.path)
 
 

@@ -1,8 +1,8 @@
 """Tools for coding assistants (MCP): the verbs of the service, each a short question with a small answer.
 
 The tools call the service's own API with the token of whoever asks: they may what the token may. Over stdio,
-where the assistant works for the person whose files these are, a table is measured here and a network of
-the person's own is checked, if they allowed their code.
+where the assistant works for the user whose files these are, a table is measured here and a network of
+the user's own is checked, if they allowed their code.
 """
 
 from __future__ import annotations
@@ -215,7 +215,7 @@ class HttpTools:
 def serve_stdio(service: RemoteService, *, allow_code: bool) -> None:
     """Serve the tools on stdin and stdout, with a service behind them.
 
-    allow_code: whether check_module may import a module of the person's own.
+    allow_code: whether check_module may import a module of the user's own.
     """
 
     async def call(context: Context, method: str, path: str, body: Any) -> Any:
@@ -259,7 +259,7 @@ def _measured_here(service: RemoteService, data: str, target: str) -> Mapping[st
 
 
 def _checked(factory: str, input_shape: list[int]) -> list[str]:
-    """In a process of its own, as the command does it: a person's module may do what it likes to its
+    """In a process of its own, as the command does it: a user's module may do what it likes to its
     process."""
     import subprocess
     import sys

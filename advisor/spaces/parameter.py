@@ -194,7 +194,7 @@ class Parameter:
 
 
 def shown_value(value: object) -> str:
-    """A value as a person writes it: ``true``, ``0.003``, ``'text'``."""
+    """A value as a user writes it: ``true``, ``0.003``, ``'text'``."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):

@@ -142,7 +142,7 @@ def check_module(
     out: str | None,
     options: Mapping[str, Any],
 ) -> Inspection:
-    """``inspect`` of a person's own network, on a batch of data or on random numbers of a shape."""
+    """``inspect`` of a user's own network, on a batch of data or on random numbers of a shape."""
     if (data is None) == (input_shape is None):
         raise UserError("--module needs a batch: give either DATA or --input-shape")
     module = load_module(factory)

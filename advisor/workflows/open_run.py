@@ -44,7 +44,7 @@ def open_run(
     advice = get_advice(data, target, reading_of(options, data))
     run = _folder_for(advice, out)
     if run.recommendation.is_file():
-        # a recommendation that is there may carry the person's edits; the same command goes on with it
+        # a recommendation that is there may carry the user's edits; the same command goes on with it
         kept = read_run(run.recommendation)
         check_fingerprint(kept, advice.data)
         asked_alike = kept.reading.to_dict() == advice.reading.to_dict()

@@ -35,7 +35,7 @@ class SearchRequest:
     storage: the database's URL without its password; None is the journal.
 
     study: the study's name in the database.
-    objective, working_dir: of a person's own training code.
+    objective, working_dir: of a user's own training code.
     strategy: None in runs of 0.1.0, which did not keep it.
     """
 

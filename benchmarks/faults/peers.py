@@ -39,7 +39,7 @@ class Said:
 
 
 def ours(program: Program) -> list[Said]:
-    """The inspection, of all that a person can hand to it."""
+    """The inspection, of all that a user can hand to it."""
     x, y = program.batch()
     found = advisor.inspect(
         program.module,

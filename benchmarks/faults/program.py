@@ -40,7 +40,7 @@ class Data:
 
 @dataclass
 class Program:
-    """A network, its data and its set-up, as a person wrote it.
+    """A network, its data and its set-up, as a user wrote it.
 
     score: accuracy (of classes), auc (of 0/1 columns; 0.5 is worth nothing) or r2 (of numbers); all from 0 to 1.
     shown: rows of the batch that a debugger is given.

@@ -16,7 +16,7 @@ README = Path(__file__).resolve().parents[2] / "README.md"
 RUNS = README.parent / "docs" / "runs.md"
 QUICK = ["--fixed", "epochs=2", "--fixed", "validation=holdout"]
 ON_HAND = ("data.csv", "runs/data", "runs/a", "list")
-"""What a command must speak of to be run; of the others, which name a person's own files, the help is asked
+"""What a command must speak of to be run; of the others, which name a user's own files, the help is asked
 for after all their options, so that these exist."""
 IN_SMALL = {
     "check": ["--seconds", "20"],

@@ -218,7 +218,7 @@ def test_a_column_by_which_the_test_rows_are_later_orders_the_validation_unless_
         "y",
         AdviceOptions(test=test.with_columns(t=pl.lit(0)), time_column="t"),
     )
-    assert own.reading.time_column == "t", "a person's own stays"
+    assert own.reading.time_column == "t", "a user's own stays"
     steep = frame(
         rows, year=2000 + (pl.int_range(rows) >= 100).cast(int) + (pl.int_range(rows) >= 200).cast(int)
     )

@@ -1,4 +1,4 @@
-"""`--objective`: a person's own training code under the search, pruned, resumed,
+"""`--objective`: a user's own training code under the search, pruned, resumed,
 confirmed and reported like ours."""
 
 import functools

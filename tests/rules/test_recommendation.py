@@ -234,7 +234,7 @@ def test_findings_come_from_rules_and_from_outside_in_order_of_severity():
     assert rec.data == {"source": "x.csv"}
 
 
-# The person's own values
+# The user's own values
 
 
 def test_fixed_values_beat_every_rule_and_are_marked():

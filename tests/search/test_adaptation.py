@@ -73,7 +73,7 @@ def test_a_plan_that_ends_too_early_gets_half_as_many_epochs_again():
     space, moved = adjusted(SPACE, trials)
     assert space["epochs"].default == 30 and not space["epochs"].searched
     assert (moved[0].parameter, moved[0].low, moved[0].high) == ("epochs", 30, 30)
-    assert adjusted(SPACE, trials, own={"epochs"}) == (SPACE, []), "what a person has fixed stays"
+    assert adjusted(SPACE, trials, own={"epochs"}) == (SPACE, []), "what a user has fixed stays"
 
 
 def test_where_over_fitting_asks_for_more_dropout_none_at_all_stays_possible():

@@ -74,7 +74,7 @@ class Encoding:
 
 
 def checked_encoding(name: str) -> str:
-    """The codec that a person names; UserError where there is none for texts."""
+    """The codec that a user names; UserError where there is none for texts."""
     try:
         "".encode(name)
         return codecs.lookup(name).name

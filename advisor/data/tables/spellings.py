@@ -3,7 +3,7 @@ anything, and which of them stands for all.
 
 By default are joined those that differ in blanks, in a final dot, or in the capitals of words: Yes, "yes
 ", YES, yes. Capitals of single letters and of codes (M and m, CO and Co, aB3x) may be two things, so that
-they are joined where the person says so, and with them what differs in a dash, a dot or an underscore
+they are joined where the user says so, and with them what differs in a dash, a dot or an underscore
 between letters: New York and new-york.
 """
 

@@ -44,7 +44,7 @@ LOG = logging.getLogger("advisor.service")
 class Problem(Exception):
     """An answer that is an error.
 
-    status: the HTTP status. detail: one sentence for the person who asked. headers: further ones.
+    status: the HTTP status. detail: one sentence for the user who asked. headers: further ones.
     fields: what else the document says.
     """
 
