@@ -1,4 +1,4 @@
-"""Learning curves, read one by one and turned into changes for the trials that follow."""
+"""Learning curves one by one and turned into changes for the trials that follow."""
 
 import math
 
