@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from advisor.client import connect
     from advisor.data.signals.image_paths import image_root
     from advisor.errors import DataFormWarning, UserError
-    from advisor.objectives.trial import Outcome, SignalRows, Trial
+    from advisor.objectives.trial import ArrayRows, Trial, TrialResult
     from advisor.runs.model import load_model
     from advisor.workflows.python.run_result import load_run
     from advisor.workflows.python.verbs import (
@@ -58,8 +58,8 @@ _HOMES = {
     "tune": "advisor.workflows.tune",
     "load_model": "advisor.runs.model",
     "DataFormWarning": "advisor.errors",
-    "Outcome": "advisor.objectives.trial",
-    "SignalRows": "advisor.objectives.trial",
+    "TrialResult": "advisor.objectives.trial",
+    "ArrayRows": "advisor.objectives.trial",
     "Trial": "advisor.objectives.trial",
     "UserError": "advisor.errors",
     "load_run": "advisor.workflows.python.run_result",
@@ -83,13 +83,13 @@ _HOMES = {
     "export": "advisor.workflows.python.verbs",
     "compare": "advisor.workflows.python.verbs:leaderboard",
 }
-RENAMED = {"fit": "train"}
+RENAMED = {"fit": "train", "Outcome": "TrialResult", "SignalRows": "ArrayRows"}
 """Old names of public functions: they still work, with a note."""
 __all__ = [
+    "ArrayRows",
     "DataFormWarning",
-    "Outcome",
-    "SignalRows",
     "Trial",
+    "TrialResult",
     "UserError",
     "__version__",
     "check",

@@ -79,12 +79,12 @@ def train(config: dict[str, Any]) -> None:
             return
 
 
-def objective(trial: advisor.Trial) -> advisor.Outcome:
+def objective(trial: advisor.Trial) -> advisor.TrialResult:
     ray.cloudpickle.register_pickle_by_value(
         sys.modules[__name__]
     )  # Ray Train's processes need not find this file
     c = {name: trial.configuration[name] for name in READ}
-    parts = [(trial.inputs(rows), trial.answers(rows)) for rows in (trial.train, trial.validation)]
+    parts = [(trial.inputs(rows), trial.targets(rows)) for rows in (trial.train, trial.validation)]
     said, heard = Queue(actor_options={"num_cpus": 0}), Queue(actor_options={"num_cpus": 0})
     trainer = TorchTrainer(
         train,
@@ -124,4 +124,4 @@ def objective(trial: advisor.Trial) -> advisor.Outcome:
         with torch.no_grad():
             return np.asarray(net(torch.from_numpy(trial.inputs(rows))).softmax(1).numpy())
 
-    return advisor.Outcome(best, scores=predict(trial.validation), predict=predict)
+    return advisor.TrialResult(best, scores=predict(trial.validation), predict=predict)

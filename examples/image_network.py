@@ -29,13 +29,13 @@ def network(channels: int, outputs: int, trial: advisor.Trial) -> nn.Sequential:
     )
 
 
-def objective(trial: advisor.Trial) -> advisor.Outcome:
+def objective(trial: advisor.Trial) -> advisor.TrialResult:
     c = trial.configuration
     torch.manual_seed(trial.seed)
     net = network(trial.inputs(trial.train[:1]).shape[1], len(trial.classes), trial).to(trial.device)
     optimizer = torch.optim.AdamW(net.parameters(), lr=c["learning_rate"], weight_decay=c["weight_decay"])
 
-    def predict(rows: advisor.SignalRows) -> np.ndarray:
+    def predict(rows: advisor.ArrayRows) -> np.ndarray:
         net.eval()
         parts = []
         with torch.no_grad():
@@ -49,15 +49,15 @@ def objective(trial: advisor.Trial) -> advisor.Outcome:
         net.train()
         for batch in torch.randperm(len(trial.train)).split(c["batch_size"]):
             rows = trial.train[batch.numpy()]  # read now: the set may be larger than memory
-            x, y = torch.from_numpy(trial.inputs(rows)), torch.from_numpy(trial.answers(rows))
+            x, y = torch.from_numpy(trial.inputs(rows)), torch.from_numpy(trial.targets(rows))
             optimizer.zero_grad()
             nn.functional.cross_entropy(net(x.to(trial.device)), y.to(trial.device)).backward()
             optimizer.step()
-        scores, answers = predict(trial.validation), trial.answers(trial.validation)
-        loss = float(-np.log(np.maximum(scores[np.arange(len(answers)), answers], 1e-12)).mean())
+        scores, targets = predict(trial.validation), trial.targets(trial.validation)
+        loss = float(-np.log(np.maximum(scores[np.arange(len(targets)), targets], 1e-12)).mean())
         if loss < best:
             best, weights = loss, {name: value.clone() for name, value in net.state_dict().items()}
         trial.report(epoch, loss)  # the trial may end here
     net.load_state_dict(weights)
     torch.save(weights, trial.folder / "weights.pt")  # the winner's stays in RUN/winner
-    return advisor.Outcome(best, scores=predict(trial.validation), predict=predict)
+    return advisor.TrialResult(best, scores=predict(trial.validation), predict=predict)

@@ -28,5 +28,5 @@ def objective(trial: advisor.Trial) -> float:
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # max_iter is a parameter here, not a limit
-        model.fit(trial.inputs(trial.train), trial.answers(trial.train))
-    return log_loss(trial.answers(trial.validation), model.predict_proba(trial.inputs(trial.validation)))
+        model.fit(trial.inputs(trial.train), trial.targets(trial.train))
+    return log_loss(trial.targets(trial.validation), model.predict_proba(trial.inputs(trial.validation)))

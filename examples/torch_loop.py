@@ -30,13 +30,13 @@ def network(inputs: int, outputs: int, trial: advisor.Trial) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Linear(inputs, outputs))
 
 
-def objective(trial: advisor.Trial) -> advisor.Outcome:
+def objective(trial: advisor.Trial) -> advisor.TrialResult:
     c = trial.configuration
     torch.manual_seed(trial.seed)
-    x, y = torch.from_numpy(trial.inputs(trial.train)), torch.from_numpy(trial.answers(trial.train))
+    x, y = torch.from_numpy(trial.inputs(trial.train)), torch.from_numpy(trial.targets(trial.train))
     x_held, y_held = (
         torch.from_numpy(trial.inputs(trial.validation)),
-        torch.from_numpy(trial.answers(trial.validation)),
+        torch.from_numpy(trial.targets(trial.validation)),
     )
     net = network(x.shape[1], len(trial.classes), trial)
     optimizer = torch.optim.AdamW(net.parameters(), lr=c["learning_rate"], weight_decay=c["weight_decay"])
@@ -75,4 +75,4 @@ def objective(trial: advisor.Trial) -> advisor.Outcome:
         with torch.no_grad():
             return net(torch.from_numpy(trial.inputs(rows))).softmax(1).numpy()
 
-    return advisor.Outcome(best, scores=predict(trial.validation), predict=predict)
+    return advisor.TrialResult(best, scores=predict(trial.validation), predict=predict)

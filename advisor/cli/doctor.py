@@ -428,10 +428,10 @@ def judge_store(used: float, there: float) -> list[DoctorCheck]:
 
 
 def _cluster(address: str, here: Mapping[str, Any]) -> list[DoctorCheck]:
-    from advisor.executors.ray.connection import knock, settle_authentication
+    from advisor.executors.ray.connection import check_connection, settle_authentication
 
     try:
-        knock(address)
+        check_connection(address)
     except UserError as error:
         says, do = str(error), ""
         if "answers at" in says:
@@ -466,10 +466,10 @@ def _cluster(address: str, here: Mapping[str, Any]) -> list[DoctorCheck]:
 
 
 def _storage(url: str) -> DoctorCheck:
-    from advisor.search.storage.database import answers, without_password
+    from advisor.search.storage.database import check_database, without_password
 
     try:
-        answers(url)
+        check_database(url)
         return DoctorCheck("storage", "ok", f"{without_password(url)} answers")
     except UserError as error:
         says, _, do = str(error).partition("): ")

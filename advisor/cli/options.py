@@ -281,9 +281,9 @@ def run_argument(name: str) -> Option:
 
 
 def _local(context: click.Context, parameter: click.Parameter, value: str) -> str:
-    from advisor.runs.remote import here
+    from advisor.runs.remote import local_copy
 
-    return str(here(value))
+    return str(local_copy(value))
 
 
 def given(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,5 @@
 """What a user's own objective is given (:class:`Trial`) and may return
-(:class:`Outcome`), and how a worker runs it.
+(:class:`TrialResult`), and how a worker runs it.
 
 The objective is an ordinary function that calls ``trial.report`` once per epoch; an executor wants
 a generator of epochs. So each call runs in a thread of its own that stands still between two
@@ -14,6 +14,7 @@ import math
 import queue
 import shutil
 import threading
+import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -48,7 +49,7 @@ MOST_LEVELS = 64
 Array = NDArray[Any]
 
 
-class SignalRows:
+class ArrayRows:
     """Some rows of images or sequences, read when they are asked for: ``len(rows)``,
     ``rows[indices]``, ``rows[a:b]``."""
 
@@ -58,8 +59,8 @@ class SignalRows:
     def __len__(self) -> int:
         return len(self._chosen)
 
-    def __getitem__(self, which: Array | Sequence[int] | slice) -> SignalRows:
-        return SignalRows(self._signals, self._chosen[which], self._target)
+    def __getitem__(self, which: Array | Sequence[int] | slice) -> ArrayRows:
+        return ArrayRows(self._signals, self._chosen[which], self._target)
 
     @property
     def values(self) -> Array:
@@ -102,7 +103,7 @@ class Configuration(Mapping[str, Any]):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrialResult:
     """What an objective returns when it can say more than the validation loss.
 
     loss: the validation loss, lower is better.
@@ -126,10 +127,10 @@ class Trial:
     """One configuration on one split of the data.
 
     configuration: the parameters. train, validation: a table's rows as polars frames, the target column
-    included; those of images and sequences as SignalRows. target, task, classes: its name; binary, multiclass
+    included; those of images and sequences as ArrayRows. target, task, classes: its name; binary, multiclass
     or regression; the labels in code order, () for regression. seed: of this trial, for whatever is random in
     it. device: "cuda" where the worker has a GPU, else "cpu". final: whether this is the final on fresh
-    splits, where ``Outcome.scores`` and ``Outcome.predict`` are looked at.
+    splits, where ``TrialResult.scores`` and ``TrialResult.predict`` are looked at.
     """
 
     def __init__(
@@ -148,7 +149,7 @@ class Trial:
 
     @cached_property
     def train(self) -> Any:
-        """The training rows of this split: a polars frame or SignalRows."""
+        """The training rows of this split: a polars frame or ArrayRows."""
         return self._part(self._rows[0])
 
     @cached_property
@@ -190,7 +191,7 @@ class Trial:
         self._last_epoch = int(epoch)
         self._say(int(epoch), checked_loss(loss, "report was given"))
 
-    def inputs(self, rows: pl.DataFrame | SignalRows) -> NDArray[np.float32]:
+    def inputs(self, rows: pl.DataFrame | ArrayRows) -> NDArray[np.float32]:
         """``rows`` as numbers without gaps, float32; all statistics are of this trial's training rows.
 
         A table's, (rows, columns): numbers, dates and texts scaled as ``numeric_scaling`` says, missing ones
@@ -199,22 +200,27 @@ class Trial:
         channels, length), scaled as ``scaling`` says; where points are missing in training sequences, these
         are filled, 0 at the ends, and a last channel is 1 where a sequence has points.
         """
-        if isinstance(rows, SignalRows):
+        if isinstance(rows, ArrayRows):
             return self._signal_inputs(rows)
         schema = cast(TableSchema, self._shared.schema)  # rows that are a frame are a table's
         inputs = self._preprocessor.transform(encode(rows, schema))
         return np.concatenate([inputs.numeric, inputs.indicators], axis=1)
 
-    def answers(self, rows: pl.DataFrame | SignalRows) -> Array:
-        """The target of ``rows``: int64 codes into ``classes``, or float64
+    def targets(self, rows: pl.DataFrame | ArrayRows) -> Array:
+        """The targets of ``rows``: int64 codes into ``classes``, or float64
         numbers for regression; shape (rows,)."""
-        if isinstance(rows, SignalRows):
+        if isinstance(rows, ArrayRows):
             return rows.target
         target = rows[self.target]
         if not task_of(self.task).of_classes:
             return np.asarray(target.to_numpy(), dtype=np.float64)
         codes = {label: code for code, label in enumerate(self.classes)}
         return np.array([codes[label] for label in target.to_list()], dtype=np.int64)
+
+    def answers(self, rows: pl.DataFrame | ArrayRows) -> Array:
+        """The former name of ``targets``."""
+        warnings.warn("trial.answers is now trial.targets", FutureWarning, stacklevel=2)
+        return self.targets(rows)
 
     @cached_property
     def _preprocessor(self) -> Preprocessor:
@@ -228,7 +234,7 @@ class Trial:
             settings["time_trend"] = self.configuration.get("time_trend", "none")
         return Preprocessor.fit(features, self._rows[0], settings)
 
-    def _signal_inputs(self, rows: SignalRows) -> NDArray[np.float32]:
+    def _signal_inputs(self, rows: ArrayRows) -> NDArray[np.float32]:
         import torch
 
         from advisor.training.signal_inputs import SignalInputs
@@ -245,16 +251,16 @@ class Trial:
         settings = {"scaling": self.configuration["scaling"]}
         return SignalPreprocessor.fit(signals, self._rows[0], settings, has_gaps(signals))
 
-    def _part(self, rows: Array) -> pl.DataFrame | SignalRows:
+    def _part(self, rows: Array) -> pl.DataFrame | ArrayRows:
         data, frame = self._shared.data, self._shared.frame
-        return SignalRows(cast(Signals, data.features), rows, data.target) if frame is None else frame[rows]
+        return ArrayRows(cast(Signals, data.features), rows, data.target) if frame is None else frame[rows]
 
 
-def without_target(data: AnyData) -> pl.DataFrame | SignalRows:
+def without_target(data: AnyData) -> pl.DataFrame | ArrayRows:
     """The test rows as an objective may see them."""
     inputs = data.test_inputs()
     if data.frame is None:
-        return SignalRows(cast(Signals, inputs), np.arange(len(inputs)))
+        return ArrayRows(cast(Signals, inputs), np.arange(len(inputs)))
     return cast("pl.DataFrame", inputs)
 
 
@@ -312,7 +318,7 @@ class ObjectiveData:
     data: Dataset
     frame: pl.DataFrame | None
     schema: AnySchema
-    test: pl.DataFrame | SignalRows
+    test: pl.DataFrame | ArrayRows
     seed: int
     checkpoints: str
 
@@ -384,12 +390,12 @@ class OwnTraining:
         shape = (rows, classes) if classes else (rows,)
         array = np.asarray(scores, dtype=np.float64)
         if array.shape != shape:
-            raise ValueError(f"Outcome.{name} has shape {array.shape}; expected {shape}")
+            raise ValueError(f"TrialResult.{name} has shape {array.shape}; expected {shape}")
         if not np.isfinite(array).all():
-            raise ValueError(f"Outcome.{name} holds numbers that are not finite")
+            raise ValueError(f"TrialResult.{name} holds numbers that are not finite")
         if classes and (array.min(initial=0.0) < 0 or np.abs(array.sum(axis=1) - 1).max(initial=0.0) > 1e-3):
             raise ValueError(
-                f"Outcome.{name} does not hold probabilities: each row must be at least 0 and sum to 1"
+                f"TrialResult.{name} does not hold probabilities: each row must be at least 0 and sum to 1"
             )
         return array
 
@@ -421,7 +427,7 @@ class _Call:
         self._thread: threading.Thread | None = None
         self._stopping, self._folder = False, OwnFolder()
         self.active, self.epoch, self.loss = True, 0, math.nan
-        self.outcome = Outcome(math.nan)
+        self.outcome = TrialResult(math.nan)
         trial._say = self._report
 
     def advance(self) -> None:
@@ -432,7 +438,7 @@ class _Call:
         with self._folder.entered():
             self._go.release()
             said = self._said.get()
-        if isinstance(said, Outcome):
+        if isinstance(said, TrialResult):
             self.active, self.outcome, self.loss = False, said, said.loss
         elif isinstance(said, BaseException):
             self.active = False
@@ -474,10 +480,12 @@ class _Call:
             raise TrialStopped
 
 
-def _outcome(returned: Any) -> Outcome:
-    if isinstance(returned, Outcome):
-        return Outcome(checked_loss(returned.loss, "Outcome.loss is"), returned.scores, returned.predict)
-    return Outcome(checked_loss(returned, "the objective returned"))
+def _outcome(returned: Any) -> TrialResult:
+    if isinstance(returned, TrialResult):
+        return TrialResult(
+            checked_loss(returned.loss, "TrialResult.loss is"), returned.scores, returned.predict
+        )
+    return TrialResult(checked_loss(returned, "the objective returned"))
 
 
 # ------------------------------------------------------------------------------------------------- finding it

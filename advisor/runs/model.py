@@ -27,7 +27,7 @@ from advisor.errors import DataFormWarning, FormChange, UserError, made_by_newer
 from advisor.evaluation.conformal import Conformal
 from advisor.files import read_json
 from advisor.runs.folder import RunFolder
-from advisor.runs.remote import here
+from advisor.runs.remote import local_copy
 from advisor.spaces.aliases import values_of
 from advisor.tasks import MULTICLASS, SMALLEST_PROBABILITY, Task, task_of
 from advisor.training.loop import Fitted
@@ -293,7 +293,7 @@ def load_model(path: str | Path) -> Model:
     Raises UserError when there is none, when a file was changed or damaged since it was
     written, or when a newer advisor wrote it.
     """
-    folder = Path(here(path))
+    folder = Path(local_copy(path))
     run = RunFolder(folder)
     if run.result.is_file() and not run.model.is_dir() and "objective" in read_json(run.result):
         raise UserError(

@@ -47,7 +47,7 @@ def is_url(place: object) -> bool:
     return isinstance(place, str) and "://" in place
 
 
-def here(place: Any, *, new: bool = False) -> Any:
+def local_copy(place: Any, *, new: bool = False) -> Any:
     """A place of a run in this machine's folders: the folder itself; for a URL
     its working copy, brought up to date.
 

@@ -45,7 +45,7 @@ from advisor.search.events import (
 from advisor.search.history import History
 from advisor.search.open_trials import NOTE, OpenTrial, Proposer, adoptable
 from advisor.search.plan import SearchPlan, StudyStore
-from advisor.search.storage.journal import PLACE, VOID, Journal, agree, counts
+from advisor.search.storage.journal import PLACE, VOID, Journal, counts, study_seed
 from advisor.search.trials import best_of, end_of, index_of
 
 __all__ = [
@@ -124,7 +124,7 @@ class Study:
         self._plan, self._store, self._study = plan, store, store.study
         self._clock, self._on_event = clock, on_event
         self._lock = threading.RLock()
-        self.seed = agree(store.study, plan.space_text, plan.seed)
+        self.seed = study_seed(store.study, plan.space_text, plan.seed)
         if plan.sizing is not None:
             plan.sizing.limit = min(plan.sizing.limit, self._study.user_attrs.get(MEMORY_LIMIT, math.inf))
         self.slots = 1

@@ -19,7 +19,7 @@ from advisor.files import write_json
 from advisor.objectives.networks import splits_of
 from advisor.runs.advice import Advice
 from advisor.runs.folder import RunFolder
-from advisor.runs.remote import here, mirrored
+from advisor.runs.remote import local_copy, mirrored
 from advisor.workflows.open_run import is_run, open_run, write_advice
 from advisor.workflows.recommend import get_advice, reading_of
 
@@ -28,7 +28,7 @@ def advice_for(
     data: str, target: str | None, out: str | None, options: Mapping[str, Any]
 ) -> tuple[Advice, RunFolder | None]:
     """The advice for some data, or that of a run; a run folder is made only where ``out`` asks for one."""
-    data = str(here(data))
+    data = str(local_copy(data))
     if out is None and not is_run(data):
         return get_advice(data, target, reading_of(options)), None
     advice, run = open_run(data, target, out, options)

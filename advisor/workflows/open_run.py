@@ -15,7 +15,7 @@ from advisor.rules import shipped
 from advisor.rules.recommendation import Recommendation
 from advisor.runs.advice import Advice, check_fingerprint, read_run
 from advisor.runs.folder import RunFolder, choose_run_folder
-from advisor.runs.remote import here
+from advisor.runs.remote import local_copy
 from advisor.workflows.recommend import get_advice, reading_of, reopen, with_target
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def open_run(
     """The advice and the run folder for some data, or for a run that is there
     already; a run's place may be a URL."""
     data, target = with_target(data, target)
-    data, out = here(data), here(out, new=True)
+    data, out = local_copy(data), local_copy(out, new=True)
     if isinstance(data, str | Path) and is_run(data):
         if Path(data).is_dir():
             _refuse_empty(Path(data))

@@ -16,7 +16,7 @@ from advisor import __version__
 from advisor.errors import UserError
 from advisor.files import FORMAT, read_json, write_json
 from advisor.runs.folder import DriverProcess, RunFolder
-from advisor.runs.remote import Remote, here
+from advisor.runs.remote import Remote, local_copy
 from advisor.runs.result import read_result
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def searched_run(data: Any) -> RunFolder | None:
     """The run that the data name (its folder, URL or recommendation) where a search was begun in it."""
     if not isinstance(data, str | Path):
         return None
-    path = Path(here(data))
+    path = Path(local_copy(data))
     if not path.is_dir() and path.suffix not in (".yaml", ".yml"):
         return None
     run = RunFolder(path if path.is_dir() else path.parent)

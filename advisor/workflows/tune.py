@@ -183,9 +183,9 @@ def tune(
     trackers, (objective, working_dir) = trackers_of(track), remembered(data, objective, working_dir)
     tuned = _objective(objective, working_dir)
     if storage is not None:
-        from advisor.search.storage.database import answers
+        from advisor.search.storage.database import check_database
 
-        answers(storage)  # before the run folder remembers it
+        check_database(storage)  # before the run folder remembers it
     with ExitStack() as stack:
         live = stack.enter_context(view(quiet=not progress))
         on_note, on_phase = _all(live.note, on_note), _all(live.phase, on_phase)

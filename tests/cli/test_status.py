@@ -141,7 +141,7 @@ def test_a_staged_search_is_finished_and_gone_on_with(here, capfd):
         **options,
     )
     assert first.interrupted and first.document["search"]["trials"] == []
-    assert "no trial of run has finished: go on with it" in says(
+    assert "no trial of run has finished: resume it" in says(
         "finish run --executor in-process", capfd, code=2
     )
     advisor.tune("d.csv", "y", trials=1, **options)

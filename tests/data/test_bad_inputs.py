@@ -336,7 +336,7 @@ EDITS = [
     Case("edited file of nowhere", "tune nowhere.yaml --executor in-process", "cannot read nowhere.yaml"),
     Case("YAML that is something else", "tune x.yaml --executor in-process", "not a recommendation",
          holds("a: 1\n", "x.yaml")),
-    Case("edited file alone", "tune x.yaml --executor in-process", "does not lie in its run folder",
+    Case("edited file alone", "tune x.yaml --executor in-process", "is not in its run folder",
          lambda here: shutil.copy(here / "run" / "recommendation.yaml", here / "x.yaml"), True),
 ]  # fmt: skip
 

@@ -31,11 +31,11 @@ from advisor.objectives.custom import find
 from advisor.objectives.custom_final import judge_results
 from advisor.objectives.final_jobs import Trained
 from advisor.objectives.trial import (
+    ArrayRows,
     Configuration,
     ObjectiveData,
     ObjectiveResult,
     OwnTraining,
-    SignalRows,
     import_objective,
 )
 from advisor.report.verdict import verdict
@@ -57,7 +57,7 @@ def table(rows=80, seed=0, regression=False):
 
 def objective(trial):
     """Logistic regression by gradient steps; everything an objective may do."""
-    x, y = trial.inputs(trial.train), trial.answers(trial.train)
+    x, y = trial.inputs(trial.train), trial.targets(trial.train)
     weights = np.zeros(x.shape[1])
     rate = trial.configuration["learning_rate"]
 
@@ -68,10 +68,10 @@ def objective(trial):
     for epoch in range(1, trial.configuration["epochs"] + 1):
         p = 1 / (1 + np.exp(-x @ weights))
         weights -= 100 * rate * x.T @ (p - y) / len(y)
-        loss = log_loss(scores(trial.validation), trial.answers(trial.validation))
+        loss = log_loss(scores(trial.validation), trial.targets(trial.validation))
         trial.report(epoch, loss)
     (trial.folder / "weights.txt").write_text(repr(weights.tolist()))
-    return advisor.Outcome(loss, scores(trial.validation), scores)
+    return advisor.TrialResult(loss, scores(trial.validation), scores)
 
 
 def log_loss(scores, answers):
@@ -102,7 +102,7 @@ def looked_at(function, x, y):
     read = load_signals(
         {"x": x, "y": y}, None, ReadingOptions(kind="image" if x.dtype == np.uint8 else "sequence")
     )
-    test = SignalRows(read.test.features, np.arange(len(read.test)))
+    test = ArrayRows(read.test.features, np.arange(len(read.test)))
     shared = ObjectiveData(function, None, read.train, None, read.schema, test, 0, "checkpoints")
     last = events(InProcessExecutor(OwnTraining, shared), job(keep=True, scaling="channel"))[-1]
     assert isinstance(last, Finished), last
@@ -195,7 +195,7 @@ def test_inputs_have_no_gaps_and_answers_are_codes(here):
     found = {}
 
     def look(trial):
-        found["x"], found["y"] = trial.inputs(trial.validation), trial.answers(trial.validation)
+        found["x"], found["y"] = trial.inputs(trial.validation), trial.targets(trial.validation)
         return 1.0
 
     executor, _ = trained(look)
@@ -222,9 +222,9 @@ def test_of_images_and_sequences_it_gets_scaled_rows_and_their_answers(here):
         assert np.array_equal(trial.inputs(rows[3:7]), inputs[3:7])
         assert np.array_equal(trial.inputs(rows[np.array([5, 2])]), inputs[[5, 2]])
         assert rows.values.shape[0] == len(rows) and rows[:2].values.dtype == kind
-        assert np.array_equal(trial.answers(rows), rows.target)
+        assert np.array_equal(trial.targets(rows), rows.target)
         assert np.abs(inputs[:, 0].mean()) < 1e-3, "scaled by the training rows"
-        codes = trial.answers(trial.validation)
+        codes = trial.targets(trial.validation)
         scores = np.eye(2)[codes] * 0.8 + 0.1
 
         def predict(new):
@@ -233,7 +233,7 @@ def test_of_images_and_sequences_it_gets_scaled_rows_and_their_answers(here):
             assert trial.inputs(new).shape == (len(new), *shape)
             return np.full((len(new), 2), 0.5)
 
-        return advisor.Outcome(0.1, scores, predict)
+        return advisor.TrialResult(0.1, scores, predict)
 
     x, y = sequences()
     shape, kind = (3, 12), np.float32  # a channel more: where there are points
@@ -257,7 +257,7 @@ def test_nothing_of_a_validating_sequence_enters_the_inputs(here):
 
     def once(values):
         data = replace(read.train, features=Signals(values))
-        test = SignalRows(read.test.features, np.arange(3))
+        test = ArrayRows(read.test.features, np.arange(3))
         shared = ObjectiveData(look, None, data, None, read.schema, test, 0, "c")
         events(InProcessExecutor(OwnTraining, shared), job(scaling="channel", validation="holdout"))
         return seen.pop()
@@ -291,9 +291,9 @@ def test_a_pruned_objective_ends_at_its_report_and_its_finally_runs(here):
         (lambda trial: "0.5", "ValueError: the objective returned '0.5' (str): expected the validation loss"),
         (lambda trial: None, "the objective returned None"),
         (lambda trial: True, "the objective returned True"),
-        (lambda trial: advisor.Outcome("low"), "Outcome.loss is 'low'"),
-        (lambda trial: trial.report(0, 1.0), "epochs are whole numbers that grow"),
-        (lambda trial: trial.report(1.5, 1.0), "epochs are whole numbers that grow"),
+        (lambda trial: advisor.TrialResult("low"), "TrialResult.loss is 'low'"),
+        (lambda trial: trial.report(0, 1.0), "epochs must be increasing whole numbers"),
+        (lambda trial: trial.report(1.5, 1.0), "epochs must be increasing whole numbers"),
         (lambda trial: trial.report(1, None), "report was given None"),
         (lambda trial: trial.configuration["widht"], "there is no parameter 'widht'"),
         (lambda trial: sys.exit("enough"), "SystemExit: enough"),
@@ -310,12 +310,12 @@ def test_what_an_objective_gets_wrong_is_named(function, says, here):
 @pytest.mark.parametrize(
     ("outcome", "says"),
     [
-        (lambda n: advisor.Outcome(0.5, np.ones(n)), "Outcome.scores has shape"),
-        (lambda n: advisor.Outcome(0.5, np.ones((n, 2))), "no probabilities"),
-        (lambda n: advisor.Outcome(0.5, np.full((n, 2), np.nan)), "not finite"),
+        (lambda n: advisor.TrialResult(0.5, np.ones(n)), "TrialResult.scores has shape"),
+        (lambda n: advisor.TrialResult(0.5, np.ones((n, 2))), "no probabilities"),
+        (lambda n: advisor.TrialResult(0.5, np.full((n, 2), np.nan)), "not finite"),
         (
-            lambda n: advisor.Outcome(0.5, None, lambda rows: np.full((len(rows) + 1, 2), 0.5)),
-            "Outcome.predict has shape",
+            lambda n: advisor.TrialResult(0.5, None, lambda rows: np.full((len(rows) + 1, 2), 0.5)),
+            "TrialResult.predict has shape",
         ),
     ],
 )
@@ -464,7 +464,7 @@ def test_a_run_with_an_own_objective_is_whole(tuned, capfd):
     assert _run(["report", str(run)]) == 0
     assert "RUN/winner" in capfd.readouterr().out
     assert _run(["predict", str(run), str(run.parent / "d.csv")]) == 2
-    assert "its models are yours" in capfd.readouterr().err
+    assert "which saves its own models" in capfd.readouterr().err
 
 
 @pytest.mark.slow
@@ -683,8 +683,8 @@ def test_a_bare_loss_on_sequences_with_a_number_to_predict(here):
         design = trial.inputs(trial.train).reshape(len(trial.train), -1)
         held = trial.inputs(trial.validation).reshape(len(trial.validation), -1)
         penalty = (trial.configuration["weight_decay"] + 0.01) * np.eye(design.shape[1])
-        weights = np.linalg.solve(design.T @ design + penalty, design.T @ trial.answers(trial.train))
-        return float(np.square(held @ weights - trial.answers(trial.validation)).mean())
+        weights = np.linalg.solve(design.T @ design + penalty, design.T @ trial.targets(trial.train))
+        return float(np.square(held @ weights - trial.targets(trial.validation)).mean())
 
     source = {"x": x, "y": x[:, 0].mean(axis=1) + y}
     result = advisor.tune(

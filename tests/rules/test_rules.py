@@ -196,7 +196,7 @@ MISTAKES = [
         "strength: shoud",
         "8: strength: 'shoud' is not one of must, should, may (did you mean",
     ),
-    ("strength: should", "strength: may", "13: then.range.width: strength 'may' only says where to begin"),
+    ("strength: should", "strength: may", "13: then.range.width: strength 'may' only sets where the search starts"),
     ("topic: architecture", "topic: architectur", "5: topic: 'architectur' is not one of"),
     ("topic: architecture", "colour: red\n  topic: architecture", "5: colour: unknown field"),
     ("notes: [N19]", "notes: [N34]", "7: notes[0]: 'N34' is not one of N1 to N33"),

@@ -21,7 +21,7 @@ from advisor.errors import UserError
 from advisor.files import read_json, write_text
 from advisor.runs import remote
 from advisor.runs.folder import RunFolder
-from advisor.runs.remote import Remote, here, mirrored
+from advisor.runs.remote import Remote, local_copy, mirrored
 from advisor.workflows.status import request_stop
 
 
@@ -133,7 +133,7 @@ def test_a_run_at_a_url_goes_on_and_is_read_on_another_machine(url, machine, tmp
             "what the next command takes, not this machine's copy"
         )
     machine("one")
-    assert read_json(here(url, new=True) / "result.json") == again.document, (
+    assert read_json(local_copy(url, new=True) / "result.json") == again.document, (
         "what the second machine found is here, too"
     )
 
@@ -153,7 +153,7 @@ def test_recommend_and_check_leave_their_files_at_the_url(url, capfd):
 
 def begun(url, text="one"):
     """A run's working copy, with one file of it there."""
-    run = RunFolder(here(url, new=True))
+    run = RunFolder(local_copy(url, new=True))
     with run.in_use(), mirrored(run):
         write_text(run.recommendation, text)
     return run
@@ -162,7 +162,7 @@ def begun(url, text="one"):
 def test_what_was_not_copied_before_a_crash_is_copied_by_the_next_command(url):
     run = begun(url)
     write_text(run.recommendation, "two")  # and here the machine's process dies
-    assert here(url, new=True) == run.path and run.recommendation.read_text() == "two", (
+    assert local_copy(url, new=True) == run.path and run.recommendation.read_text() == "two", (
         "nothing there is newer"
     )
     with run.in_use(), mirrored(run):
@@ -180,14 +180,14 @@ def test_what_another_machine_wrote_since_is_taken_over(url, machine):
         pass
     machine("one")
     write_text(run.recommendation, "never copied")
-    assert here(url, new=True) == run.path
+    assert local_copy(url, new=True) == run.path
     assert run.recommendation.read_text() == "from two"
     assert (run.model / "m").read_text() == "weights"
     with run.in_use(), mirrored(run):
         (run.model / "m").unlink()
     assert content(url).keys() == {"recommendation.yaml"}, "what is removed here goes away there"
     machine("two")
-    assert not (RunFolder(here(url, new=True)).model / "m").exists()
+    assert not (RunFolder(local_copy(url, new=True)).model / "m").exists()
 
 
 def test_what_is_new_is_there_while_the_run_is_in_use(url):
@@ -216,7 +216,7 @@ def test_a_name_that_leads_out_of_the_folder_is_not_copied(machine, tmp_path, mo
     monkeypatch.setattr(Shelf, "cat_file", lambda self, path, **more: b"x")
     monkeypatch.setattr(Shelf, "ukey", lambda self, path: "1")
     monkeypatch.setattr(Shelf, "exists", lambda self, path, **more: True)
-    folder = here("shelf://b/run", new=True)
+    folder = local_copy("shelf://b/run", new=True)
     assert (folder / "good").read_bytes() == b"x"
     assert not list(tmp_path.rglob("evil"))
 
@@ -245,7 +245,7 @@ def test_a_question_replaces_nothing_under_a_driver_that_begins(url, machine, mo
     with leases, monkeypatch.context() as context:
         context.setattr(files, "cat_file", cat_file)
         before = run.recommendation.stat().st_ino
-        here(url)
+        local_copy(url)
         assert run.recommendation.stat().st_ino == before
 
 
@@ -267,7 +267,7 @@ def test_a_second_machine_is_refused_and_hears_who_it_is(url, machine, monkeypat
     run = begun(url)
     with run.in_use(), mirrored(run):
         machine("two")
-        other = RunFolder(here(url, new=True))
+        other = RunFolder(local_copy(url, new=True))
         assert other.driver().host == "one", "advisor status says so, too"
         says = rf"mine is in use by process {os.getpid()} on one: wait until it ends"
         with pytest.raises(UserError, match=says), mirrored(other):
@@ -282,7 +282,7 @@ def test_a_lease_that_is_not_renewed_is_taken_over(url, machine):
     begun(url)
     Remote.at(url)._say_holder()  # and then its machine is lost
     machine("two")
-    run, notes = RunFolder(here(url, new=True)), []
+    run, notes = RunFolder(local_copy(url, new=True)), []
     with run.in_use(), mirrored(run, notes.append):
         assert json.loads(content(url)["lock"])["host"] == "two"
     assert len(notes) == 1 and f"process {os.getpid()} on one: if it is silent" in notes[0], (
@@ -297,18 +297,18 @@ def test_who_asks_does_not_believe_a_lease_that_is_not_renewed(url, machine, mon
     monkeypatch.setattr(time, "time", lambda: now() + ahead[0])
     there._say_holder()
     machine("two")
-    assert RunFolder(here(url)).driver().host == "one", "just renewed: believed at once"
+    assert RunFolder(local_copy(url)).driver().host == "one", "just renewed: believed at once"
     ahead[0] = 60
-    assert RunFolder(here(url)).driver() is None, "its machine is lost"
+    assert RunFolder(local_copy(url)).driver() is None, "its machine is lost"
     with monkeypatch.context() as context:
         context.setattr(remote, "SILENT_SECONDS", 60)  # what is known to be dead is not waited for again
-        assert RunFolder(here(url)).driver() is None
+        assert RunFolder(local_copy(url)).driver() is None
     there._say_holder()
     ahead[0] = 3600  # our clock is an hour off, and the driver lives
     monkeypatch.setattr(remote, "SILENT_SECONDS", 20.0)
     again = threading.Timer(0.2, there._say_holder)
     again.start()
-    assert RunFolder(here(url)).driver().host == "one"
+    assert RunFolder(local_copy(url)).driver().host == "one"
     again.join()
 
 
@@ -385,7 +385,7 @@ def test_another_machine_can_ask_it_to_stop(url, machine):
     answers = []
     with run.in_use(), mirrored(run):
         machine("two")
-        other = RunFolder(here(url, new=True))
+        other = RunFolder(local_copy(url, new=True))
         thread = threading.Thread(target=lambda: answers.append(request_stop(other, wait=30)))
         thread.start()
         wait_for(run.stop_request.exists)
@@ -417,7 +417,7 @@ def test_storage_that_is_away_for_a_while_is_tried_again(machine, monkeypatch):
         time.sleep(0.3)
         away[0] = False
     assert content("shelf://b/run")["study.journal"] == b"trials"
-    says = r"run does not answer \(ConnectionError: no route\); the run is whole in .*one"
+    says = r"run does not answer \(ConnectionError: no route\); the complete run is in .*one"
     with pytest.raises(UserError, match=says), run.in_use(), mirrored(run):
         write_text(run.journal, "more trials")
         away[0] = True
@@ -455,7 +455,7 @@ def test_a_damaged_memory_of_what_was_copied_is_one_line(files, url):
     with pytest.raises(
         UserError, match=r"remote.json is damaged: it does not say what was copied; remove the folder"
     ):
-        here(url)
+        local_copy(url)
 
 
 @pytest.mark.parametrize(
@@ -464,8 +464,8 @@ def test_a_damaged_memory_of_what_was_copied_is_one_line(files, url):
         ("sftp://me:secret@nowhere.invalid/run", "the URL holds a password"),
         ("s4://bucket/run", "s4://bucket/run is not in a file system that fsspec supports"),
         ("hdfs://nowhere.invalid/run", "hdfs://nowhere.invalid/run"),
-        ("memory://run", "memory://run is gone when this process ends"),
-        ("reference://x", "reference://x: no run can be kept there"),
+        ("memory://run", "memory://run disappears when this process ends"),
+        ("reference://x", "reference://x: a run cannot be stored there"),
         ("generic://x", "generic://x: no run can be kept there"),
         ("shelf://empty/run", "shelf://empty/run holds no run: give the URL of one, or bring the data here"),
         (

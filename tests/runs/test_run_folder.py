@@ -112,7 +112,7 @@ def test_opening_what_is_not_a_run_is_one_line(tmp_path):
         "absent": "does not exist",
         "file": "is a file",
         "empty": "is not a run",
-        "half": "half a run: recommendation.yaml is missing",
+        "half": "an incomplete run: recommendation.yaml is missing",
     }.items():
         with pytest.raises(UserError, match=words):
             RunFolder.open(tmp_path / name)
@@ -122,7 +122,7 @@ def test_opening_what_is_not_a_run_is_one_line(tmp_path):
     ("content", "words"),
     [
         (b"", "facts.json is damaged at line 1: it is not JSON"),
-        (b"[1]", "holds no JSON object"),
+        (b"[1]", "does not hold a JSON object"),
         (b'{"format": 2}', r"was made by a newer advisor \(format 2\), this is "),
         (b'{"format": "1"}', "format number is '1'"),
         (b'{"rows": 3}', "format number is None"),

@@ -483,7 +483,7 @@ def test_a_finished_run_is_not_run_again_and_can_grow(tmp_path):
 
 def test_another_space_or_seed_is_refused_with_the_cure(tmp_path):
     search(plan(2, space_text="one", seed=5), in_process(), tmp_path / "j")
-    with pytest.raises(UserError, match=r"the search space differs .*new run"):
+    with pytest.raises(UserError, match=r"the search space or the objective differs .*new run"):
         search(plan(3, space_text="two", seed=5), in_process(), tmp_path / "j")
     with pytest.raises(UserError, match="this run has seed 5, not 6"):
         search(plan(3, space_text="one", seed=6), in_process(), tmp_path / "j")
@@ -503,7 +503,7 @@ def test_a_changed_space_under_the_same_text_is_one_line(tmp_path):
 def test_other_peoples_studies_and_newer_ones_are_refused(tmp_path):
     journal = Journal.open(tmp_path / "j")
     journal.study.tell(journal.study.ask(), 1.0)
-    with pytest.raises(UserError, match="was not begun by advisor"):
+    with pytest.raises(UserError, match="was not created by advisor"):
         search(plan(3), in_process(), tmp_path / "j")
     journal.close()
     search(plan(1), in_process(), tmp_path / "k")

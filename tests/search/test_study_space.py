@@ -77,6 +77,6 @@ def test_a_staged_search_runs_resumes_and_is_not_mixed_with_another(tmp_path, mo
     assert _run(command) == 0
     capfd.readouterr()
     assert _run([*command[:-1], "--trials", "9", "--strategy", "joint"]) == 2
-    assert "differs from what this run was begun with" in capfd.readouterr().err
+    assert "differs from what this run started with" in capfd.readouterr().err
     assert _run([*command, "--strategy", "stages"]) == 2
     assert "did you mean 'staged'" in capfd.readouterr().err

@@ -201,8 +201,8 @@ def test_a_study_is_deleted_by_an_admin(client):
     [
         ({"space": None}, "give a recommendation, a space, or both"),
         ({"space": "format: 1\nparameters: {x: {type: float}}"}, "space"),
-        ({"space": {"x": {"name": "FloatDistribution"}}}, "no distribution"),
-        ({"space": {"x": {"name": "os.system", "attributes": {}}}}, "no distribution"),
+        ({"space": {"x": {"name": "FloatDistribution"}}}, "not a distribution"),
+        ({"space": {"x": {"name": "os.system", "attributes": {}}}}, "not a distribution"),
         (
             {
                 "space": {

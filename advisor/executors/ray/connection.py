@@ -75,7 +75,7 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
-def knock(address: str) -> None:
+def check_connection(address: str) -> None:
     """UserError when nobody listens at the address: Ray itself takes a minute to find out."""
     if address in ("auto", "local"):
         return

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from advisor.errors import UserError
-from advisor.executors.ray.connection import init_ray, join_head, knock, settle_authentication
+from advisor.executors.ray.connection import check_connection, init_ray, join_head, settle_authentication
 from advisor.executors.ray.threads import one_blas_thread
 from advisor.executors.ray.worker import RayWorker
 
@@ -110,7 +110,7 @@ class RayWorkers:
 
     def _init(self) -> None:
         if self._address is not None:
-            knock(self._address)
+            check_connection(self._address)
         import ray
 
         if not ray.is_initialized():

@@ -92,7 +92,7 @@ def without_password(text: str) -> str:
     return shown_url(checked_url(text))
 
 
-def answers(text: str) -> None:
+def check_database(text: str) -> None:
     """UserError when the database does not answer, or does not let us in."""
     url = checked_url(text)
     if (
@@ -100,8 +100,8 @@ def answers(text: str) -> None:
         and (file := Path(str(url.database))).parent.is_dir()
         and not file.exists()
     ):
-        return  # to knock would make it
-    _knock(url, _options(url))
+        return  # a connection would create it
+    _connect_once(url, _options(url))
 
 
 class _Patient(RDBStorage):
@@ -311,7 +311,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _storage(url: URL) -> _Patient:
-    _knock(url, _options(url))
+    _connect_once(url, _options(url))
     # Before every use a connection is tried: one that a restart of the database has closed is replaced.
     options = _options(url) | {"pool_pre_ping": True}
     with failures(url):
@@ -332,7 +332,7 @@ def _options(url: URL) -> dict[str, Any]:
     return {"connect_args": arguments}
 
 
-def _knock(url: URL, options: dict[str, Any]) -> None:
+def _connect_once(url: URL, options: dict[str, Any]) -> None:
     """UserError when nobody is there or we are not let in, before Optuna tries: it would say so in a page."""
     from sqlalchemy import create_engine
     from sqlalchemy.exc import SQLAlchemyError

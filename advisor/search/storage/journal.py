@@ -274,7 +274,7 @@ def new_study(**options: Any) -> optuna.Study:
         log.setLevel(level)
 
 
-def agree(study: optuna.Study, space_text: str, seed: int | None) -> int:
+def study_seed(study: optuna.Study, space_text: str, seed: int | None) -> int:
     """Write what the search is into a new study, or hold it against an old one's; the seed.
 
     seed: None takes the study's, or 0 in a new one. UserError when the study is

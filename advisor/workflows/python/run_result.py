@@ -250,10 +250,10 @@ def load_run(run: str | Path) -> RunResult:
     """A run that has ended, by its folder or URL. UserError when there is no result in it."""
     from advisor.runs.folder import RunFolder
     from advisor.runs.model import load_model
-    from advisor.runs.remote import here
+    from advisor.runs.remote import local_copy
     from advisor.runs.result import read_result
 
-    folder = RunFolder.open(here(run))
+    folder = RunFolder.open(local_copy(run))
     folder.need(folder.result, "train or tune it first")
     report = read_result(folder)
     return RunResult(folder.path, report, load_model(folder.path) if folder.model.is_dir() else None)

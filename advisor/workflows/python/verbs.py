@@ -64,10 +64,10 @@ def check(
 def status(run: str | Path) -> Status:
     """Where the search in a run stands: who drives it, what is done, what is running, the best so far."""
     from advisor.runs.folder import RunFolder
-    from advisor.runs.remote import here
+    from advisor.runs.remote import local_copy
     from advisor.workflows.status import read_status
 
-    return read_status(RunFolder.open(here(run)))
+    return read_status(RunFolder.open(local_copy(run)))
 
 
 def stop(run: str | Path, *, wait: float = 60) -> str:
@@ -76,10 +76,10 @@ def stop(run: str | Path, *, wait: float = 60) -> str:
     "nobody": none was running; "stopped": it has ended, and ``tune`` goes on with it; "asked": not ended yet.
     """
     from advisor.runs.folder import RunFolder
-    from advisor.runs.remote import here
+    from advisor.runs.remote import local_copy
     from advisor.workflows.status import request_stop
 
-    return request_stop(RunFolder.open(here(run)), wait)
+    return request_stop(RunFolder.open(local_copy(run)), wait)
 
 
 def predict(
@@ -114,10 +114,10 @@ def report_of(run: str | Path, *, form: str = "markdown") -> str:
         )
     from advisor.report import page
     from advisor.runs.advice import read_run
-    from advisor.runs.remote import here
+    from advisor.runs.remote import local_copy
     from advisor.runs.result import read_result
 
-    kept = read_run(Path(here(run)))
+    kept = read_run(Path(local_copy(run)))
     recommendation, facts, ledger = kept.recommendation, kept.facts, kept.ledger()
     result = read_result(kept.run) if kept.run.result.is_file() else None
     if form != "json":
@@ -133,9 +133,9 @@ def why(run: str | Path, parameter: str | None = None) -> Reason:
     """Why a parameter of a run has its value, or in a line each why all have theirs."""
     from advisor.report.reasons import overview, paragraph
     from advisor.runs.advice import read_run
-    from advisor.runs.remote import here
+    from advisor.runs.remote import local_copy
 
-    kept = read_run(Path(here(run)))
+    kept = read_run(Path(local_copy(run)))
     known = kept.recommendation.provenance
     if parameter is None:
         return Reason(overview(kept.recommendation))
@@ -147,9 +147,9 @@ def why(run: str | Path, parameter: str | None = None) -> Reason:
 def what_if(run: str | Path, changes: Mapping[str, Any]) -> AdviceDifference:
     """What would be recommended for a run if some facts had other values: ``{"rows": 1e6}``."""
     from advisor.runs.advice import imagine, read_run
-    from advisor.runs.remote import here
+    from advisor.runs.remote import local_copy
 
-    kept = read_run(Path(here(run)))
+    kept = read_run(Path(local_copy(run)))
     other, along = imagine(kept, {name: as_written(value) for name, value in changes.items()})
     return AdviceDifference.between(kept.recommendation, other, along)
 
@@ -157,9 +157,9 @@ def what_if(run: str | Path, changes: Mapping[str, Any]) -> AdviceDifference:
 def diff(run_a: str | Path, run_b: str | Path) -> AdviceDifference:
     """How the recommendations of two runs differ, and by which rules."""
     from advisor.runs.advice import read_run
-    from advisor.runs.remote import here
+    from advisor.runs.remote import local_copy
 
-    one, other = (read_run(Path(here(run))).recommendation for run in (run_a, run_b))
+    one, other = (read_run(Path(local_copy(run))).recommendation for run in (run_a, run_b))
     return AdviceDifference.between(one, other)
 
 
@@ -180,19 +180,19 @@ def export(
     from advisor.exporting.formats import export_onnx, export_program
     from advisor.exporting.script import export_script
     from advisor.runs.model import load_model
-    from advisor.runs.remote import here
+    from advisor.runs.remote import local_copy
     from advisor.workflows.python.scripts import script_subject
 
     formats: dict[str, tuple[Callable[[str | Path, Path], Exported | Script], str]] = {
         "onnx": (lambda run, path: export_onnx(load_model(run), path), "model.onnx"),
         "torch": (lambda run, path: export_program(load_model(run), path), "model.pt2"),
-        "script": (lambda run, path: export_script(script_subject(Path(here(run))), path), "model.py"),
+        "script": (lambda run, path: export_script(script_subject(Path(local_copy(run))), path), "model.py"),
     }
     chosen = form or format
     if chosen not in formats:
         raise UserError(f"format is {chosen!r}{did_you_mean(chosen, formats)}; expected {', '.join(formats)}")
     write, name = formats[chosen]
-    return write(run, Path(here(run)) / name if out is None else Path(out))
+    return write(run, Path(local_copy(run)) / name if out is None else Path(out))
 
 
 def leaderboard(*runs: str | Path) -> pd.DataFrame:
@@ -205,7 +205,7 @@ def leaderboard(*runs: str | Path) -> pd.DataFrame:
     import pandas as pd
 
     from advisor.runs.folder import RunFolder
-    from advisor.runs.remote import here
+    from advisor.runs.remote import local_copy
     from advisor.runs.result import read_result
     from advisor.tasks import task_of
 
@@ -213,7 +213,7 @@ def leaderboard(*runs: str | Path) -> pd.DataFrame:
         raise UserError("name the runs to compare")
     rows, first = [], None
     for run in runs:
-        folder = RunFolder.open(here(run))
+        folder = RunFolder.open(local_copy(run))
         folder.need(folder.result, "train or tune it first")
         report, identity = read_result(folder), folder.identity()
         first = first or identity
