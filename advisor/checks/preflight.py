@@ -143,7 +143,7 @@ def check_gradients_of_functions(configuration: Mapping[str, Any]) -> PreflightC
             "gradients-agree", False, f"{len(wrong)} of {len(results)} functions have a gradient that is no "
                                       "derivative", numbers,
             f"{', '.join(wrong)}: gradient and difference quotient differ in double precision",
-            "this is a bug of ours or of this PyTorch: please report it, with both versions",
+            "this is a bug of the advisor or of this PyTorch version: please report it with both versions",
         )  # fmt: skip
     return PreflightCheck(
         "gradients-agree",
@@ -188,21 +188,18 @@ def check_flow(passed: Trace) -> Iterator[PreflightCheck]:
     known = [s.dead for s in passed.watched() if s.dead is not None]
     numbers: dict[str, Any] = {"largest_share": max(known, default=None), "layers": len(known)}
     if not known:
-        yield PreflightCheck(
-            "units-alive", None, "there is no activation whose units could be watched", numbers
-        )
+        yield PreflightCheck("units-alive", None, "there is no activation to check", numbers)
     elif dead := passed.dead():
         step, share = max(dead, key=lambda pair: pair[1])
         yield PreflightCheck(
             "units-alive", False, f"{share:.0%} of the units of {step.module or step.function} are 0 on "
                                   "every row", numbers,
-            "their weights and biases never let the sum become positive: their gradient is 0, and they stay "
-            "dead",
+            "their weighted sum is never positive, so their gradient is 0 and they stay dead",
             "--fixed activation=leaky_relu or gelu, --fixed weight_init=he_normal, or a norm; scale inputs",
         )  # fmt: skip
     else:
         yield PreflightCheck(
-            "units-alive", True, f"at most {max(known):.0%} of a layer's units are 0 on every row", numbers
+            "units-alive", True, f"at most {max(known):.0%} of a layer's units are zero on every row", numbers
         )
     flat = passed.saturated()
     shares = [s.saturated for s in activations if s.saturated is not None]
@@ -211,7 +208,7 @@ def check_flow(passed: Trace) -> Iterator[PreflightCheck]:
         yield PreflightCheck(
             "units-not-saturated", False, f"{share:.0%} of what {step.function} makes in {step.module} lies "
                                           "where it is flat",
-            {"largest_share": share}, "the sums before it are too large: no gradient comes through",
+            {"largest_share": share}, "its inputs are too large, so no gradient passes",
             "--fixed weight_init=xavier_normal, --fixed activation=relu, or a norm; scale the inputs",
         )  # fmt: skip
     elif shares:
@@ -223,7 +220,7 @@ def check_flow(passed: Trace) -> Iterator[PreflightCheck]:
 def _gradient_flow(passed: Trace) -> PreflightCheck:
     flow = passed.flow()
     if flow is None:
-        return PreflightCheck("gradient-flows", None, "there are fewer than two hidden layers to compare")
+        return PreflightCheck("gradient-flows", None, "fewer than two hidden layers: nothing to compare")
     first, last, ratio = flow
     numbers = {
         "ratio": ratio,
@@ -290,7 +287,7 @@ def check_throughput(measured: Mapping[int, float], batch_size: int) -> Prefligh
         "batch_size": batch_size,
     }
     words = (
-        f"the rate bends at batches of {bend} rows ({measured[bend]:,.0f} rows/s); {nearest} reach "
+        f"throughput levels off at batches of {bend} rows ({measured[bend]:,.0f} rows/s); {nearest} reach "
         f"{share:.0%} of the best"
     )
     return PreflightCheck("throughput", True, words, numbers)
@@ -303,7 +300,7 @@ def check_memory(subject: Subject, facts: Mapping[str, Any]) -> PreflightCheck:
     on_gpu = subject.device.startswith("cuda")
     free = usable_memory(facts, gpu=on_gpu)
     if free is None:
-        return PreflightCheck("memory", None, "how much memory is free was not measured")
+        return PreflightCheck("memory", None, "free memory was not measured")
     needed, how = _needed(subject, members)
     most, wanted = edge(free, needed), needed(batch)
     numbers = {
@@ -315,12 +312,12 @@ def check_memory(subject: Subject, facts: Mapping[str, Any]) -> PreflightCheck:
         "how": how,
     }
     words = (
-        f"{batch} rows of {members} networks take about {wanted / 1e9:.2g} GB ({how}); the edge is at "
+        f"{batch} rows of {members} networks take about {wanted / 1e9:.2g} GB ({how}); the limit is "
         f"{most:,} rows"
     )
     if most >= batch:
         return PreflightCheck("memory", True, words, numbers)
-    cause = f"training takes about {wanted / 1e9:.2g} GB, and {free / 1e9:.2g} GB may be used"
+    cause = f"training takes about {wanted / 1e9:.2g} GB, and {free / 1e9:.2g} GB are available"
     fix = f"--fixed batch_size={max(2, most)} or smaller, a smaller width, fewer folds"
     return PreflightCheck("memory", False, words, numbers, cause, fix)
 
@@ -405,22 +402,23 @@ def one_batch(
         return PreflightCheck("one-batch", True, words, numbers)
     if not in_time:
         return PreflightCheck(
-            "one-batch", None, f"{words}, then the time was up: give more with --seconds", numbers
+            "one-batch", None, f"{words}, then the time was up: allow more with --seconds", numbers
         )
     if not np.isfinite(losses[-1]) or losses[-1] > 2 * constant:
         cause, fix = (
-            "the loss climbs: the learning rate is too large",
+            "the loss rises: the learning rate is too large",
             "a smaller learning_rate, --fixed gradient_clip=1",
         )
     elif best > 0.8 * constant:
         cause = (
-            "hardly anything is learnt: the rate is far too small, or no gradient reaches the weights "
-            "(see above)"
+            "hardly anything is learned: the learning rate is far too small, or no gradient reaches the "
+            "weights (see above)"
         )
         fix = "a larger learning_rate; a weight_init that fits the activation"
     else:
         cause = (
-            "it is learnt in part: the network is too small to tell these rows apart, or the rate too small"
+            "it is only partly learned: the network is too small to tell these rows apart, or the learning "
+            "rate is too small"
         )
         fix = (
             "more width or hidden layers (stages and blocks for images and sequences), or a larger "
@@ -484,7 +482,7 @@ def check_inputs_count(subject: Subject, epochs: int) -> PreflightCheck:
     """Real inputs must beat inputs that are all alike, on the same validation rows."""
     if epochs < 1:
         return PreflightCheck(
-            "inputs-count", None, "too little can be trained in the time: give more with --seconds"
+            "inputs-count", None, "too little can be trained in the time limit: allow more with --seconds"
         )
     real = _trained_losses(subject, subject.configuration, subject.data, epochs)
     empty = _trained_losses(subject, subject.configuration, blank(subject.data), epochs)
@@ -493,8 +491,8 @@ def check_inputs_count(subject: Subject, epochs: int) -> PreflightCheck:
     numbers |= {"epochs": epochs, "rows": len(subject.split.train)}
     unit = subject.data.task.loss_name
     words = (
-        f"validation {unit} {real.mean():.3g} with the inputs, {empty.mean():.3g} with blank ones, "
-        f"after {epochs} epochs"
+        f"validation {unit} {real.mean():.3g} with the inputs, {empty.mean():.3g} with blank inputs, after "
+        f"{epochs} epochs"
     )
     if errors > BETTER and gain > 0:
         return PreflightCheck("inputs-count", True, words, numbers)
@@ -504,11 +502,10 @@ def check_inputs_count(subject: Subject, epochs: int) -> PreflightCheck:
         )
     return PreflightCheck(
         "inputs-count", False, words, numbers,
-        "the inputs do not help yet: they say little about the target, or the network does not learn from "
-        "them so soon",
-        "look at the findings of `advisor recommend` (types, scaling, target); give more time with "
-        "--seconds; if one-batch "
-        "failed too, fix that first",
+        "the inputs do not help yet: they carry little information about the target, or the network has not "
+        "learned from them yet",
+        "look at the findings of `advisor recommend` (types, scaling, target); allow more time with "
+        "--seconds; if one-batch failed too, fix that first",
     )  # fmt: skip
 
 
@@ -527,7 +524,7 @@ def check_no_leak(subject: Subject, *, deadline: float, clock: Callable[[], floa
     configuration |= {"batch_size": BATCH_ROWS, "epochs": BATCH_STEPS, "patience": BATCH_STEPS}
     if len(split.validation) < LEAK_FEWEST:
         return PreflightCheck(
-            "no-leak", None, f"{len(split.validation)} validation rows are too few to tell a leak from luck"
+            "no-leak", None, f"{len(split.validation)} validation rows are too few to tell a leak from chance"
         )
     trained, validated, epochs = float("inf"), float("inf"), 0
     for epoch in train_epochs(configuration, data, [split], seed=subject.seed, device=subject.device):

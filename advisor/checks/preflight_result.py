@@ -62,7 +62,7 @@ class Preflight:
         end = (
             f"{len(self.failed)} of {len(self.checks)} checks failed"
             if self.failed
-            else "nothing speaks against training"
+            else "the checks found no problem"
         )
         return "\n".join([*lines, f"{end} ({rows}, {self.seconds:.0f} s)"])
 
@@ -77,8 +77,8 @@ def first_loss(loss: float, expected: float, *, zero: bool) -> PreflightCheck:
         return PreflightCheck("first-loss", True, words, numbers)
     cause = (
         "the first outputs are not finite" if not math.isfinite(loss)
-        else "the output layer should start at the class shares (or the mean) and does not" if zero
-        else "the first outputs are large: training begins by unlearning them"
+        else "the output layer should start at the class shares (or the mean), but it does not" if zero
+        else "the first outputs are large: training must first undo them"
     )  # fmt: skip
     fix = "start the output layer at zero (--fixed output_init=zero), scale the inputs"
     return PreflightCheck("first-loss", False, words, numbers, cause, fix)
@@ -94,19 +94,17 @@ def no_leak(validated: float, trained: float, constant: float, *, copies: int, e
         "copies": copies,
         "epochs": epochs,
     }
-    words = (
-        f"labels that mean nothing: loss {validated:.3g} on validation rows, {trained:.3g} on training rows, "
-    )
+    words = f"shuffled labels: loss {validated:.3g} on validation rows, {trained:.3g} on training rows, "
     words += f"a constant's {constant:.3g}"
     if trained > LEAK * constant:
-        words += ": not even the training rows were learnt in the time; give more with --seconds"
+        words += ": not even the training rows were learned in the time limit; allow more with --seconds"
         return PreflightCheck("no-leak", None, words, numbers)
     if validated > LEAK * constant:
         return PreflightCheck("no-leak", True, words, numbers)
     known = f" ({copies:,})" if copies else ""
     return PreflightCheck(
         "no-leak", False, words, numbers,
-        f"validation rows are among the training rows, or copies of them are{known}: the validation loss "
-        "promises too much",
-        "remove repeated rows, or keep rows that belong together on one side with --group-column",
+        f"validation rows, or copies of them, are among the training rows{known}: the validation loss is too "
+        "optimistic",
+        "remove duplicate rows, or keep rows that belong together on one side with --group-column",
     )  # fmt: skip

@@ -81,7 +81,9 @@ class RepairProposal:
             lines.append(
                 f"  {tried.score:5.2f} after {tried.steps} steps: {'; '.join(tried.changes) or 'as it is'}"
             )
-        lines.append("change:" if self.improved else "nothing that was tried is better than what you have")
+        lines.append(
+            "change:" if self.improved else "none of the changes tried is better than your current training"
+        )
         return "\n".join([*lines, *(f"  {change}" for change in self.draft.changes)])
 
 
