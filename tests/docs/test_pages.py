@@ -78,6 +78,22 @@ def test_the_glossary_has_a_sentence_and_a_place_for_each_word():
             assert (ROOT / path).exists(), f"{word}: {path}"
 
 
+def test_the_words_of_the_glossary_are_in_use():
+    files = [path for folder in ("advisor", "rules", "search_spaces") for path in (ROOT / folder).rglob("*")]
+    pages = [page for page in PAGES if page.name not in ("glossary.md", "style.md")]
+    sources = [path for path in files if path.suffix in (".py", ".yaml", ".html", ".md")] + pages
+    text = " ".join(re.sub(r"[\s_-]+", " ", path.read_text()) for path in sources).lower()
+    words = [row[0] for row in cells(DOCS / "glossary.md") if row[0] != "word"]
+    assert [word for word in words if word.replace("-", " ").lower() not in text] == []
+
+
+def test_the_page_on_architecture_has_a_row_for_each_folder():
+    folders = {str(path.parent.relative_to(ROOT / "advisor")) for path in (ROOT / "advisor").rglob("__init__.py")}
+    table = (DOCS / "architecture.md").read_text().split("## The folders")[1].split("\n## ")[0]
+    rows = set(re.findall(r"^\| `([\w/]+)` \|", table, re.MULTILINE))
+    assert rows == folders - {"."} | {"advisor"}
+
+
 def test_docs_use_no_name_that_has_become_an_alias():
     old = {*aliases.FACTS, *aliases.RULES, *aliases.FINDINGS}
     for page in PAGES:
