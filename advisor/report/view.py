@@ -105,7 +105,7 @@ class TrialView:
 @dataclass(frozen=True)
 class PageView:
     """What both pages show, in the order of their sections. network: None where another one was trained.
-    main: the parameters that matter most, those that a person fixed and those that the winner has
+    main: the parameters that matter most, those that a user fixed and those that the winner has
     otherwise; others: the rest. columns: each with its remarks. hidden: columns that are left out. ends: how
     many trials ended how."""
 

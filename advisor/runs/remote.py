@@ -209,7 +209,7 @@ class Remote:
         if strangers := [name for name in names if name not in (run.lock.name, run.stop_request.name)]:
             raise UserError(
                 f"{self.url} is not a run and is not empty (it holds '{min(strangers)}'): choose another "
-                "place"
+                "URL"
             )
 
     def _names_there(self) -> list[str]:

@@ -311,7 +311,7 @@ def test_what_an_objective_gets_wrong_is_named(function, says, here):
     ("outcome", "says"),
     [
         (lambda n: advisor.TrialResult(0.5, np.ones(n)), "TrialResult.scores has shape"),
-        (lambda n: advisor.TrialResult(0.5, np.ones((n, 2))), "no probabilities"),
+        (lambda n: advisor.TrialResult(0.5, np.ones((n, 2))), "does not hold probabilities"),
         (lambda n: advisor.TrialResult(0.5, np.full((n, 2), np.nan)), "not finite"),
         (
             lambda n: advisor.TrialResult(0.5, None, lambda rows: np.full((len(rows) + 1, 2), 0.5)),

@@ -466,8 +466,8 @@ def test_a_damaged_memory_of_what_was_copied_is_one_line(files, url):
         ("hdfs://nowhere.invalid/run", "hdfs://nowhere.invalid/run"),
         ("memory://run", "memory://run disappears when this process ends"),
         ("reference://x", "reference://x: a run cannot be stored there"),
-        ("generic://x", "generic://x: no run can be kept there"),
-        ("shelf://empty/run", "shelf://empty/run holds no run: give the URL of one, or bring the data here"),
+        ("generic://x", "generic://x: a run cannot be stored there"),
+        ("shelf://empty/run", "shelf://empty/run holds no run: give the URL of a run, or download the data"),
         (
             "https://nowhere.invalid/d.csv",
             "nothing can be stored there; give s3://BUCKET/RUN, or download the data",

@@ -196,7 +196,7 @@ def _own_step(case: Case) -> Mapping[str, Any]:
             rows = max(2, min(len(case.inputs[0]), case.batch_size))
             for number in range(LOOP_STEPS):
                 step(case.module, optimizer, loss, *_some(given, target, rows, number))
-        except Exception as error:  # noqa: BLE001  # a person's own step may raise anything: it is told
+        except Exception as error:  # noqa: BLE001  # a user's own step may raise anything: it is told
             problem = error_text(error)
         finally:
             ledger.close()
