@@ -22,7 +22,6 @@ def signal_part(schema: SignalSchema, c: Mapping[str, Any], channels: int, sourc
     images, reader = plan.axes == 2, _reader(schema, source)
     kinds = {block.kind for block in plan.blocks}
     changes = [name for name in AUGMENTATIONS if c.get(name)]
-    cleaning = schema.cleaning
     return {
         "tables": False,
         "signals": True,
@@ -41,7 +40,7 @@ def signal_part(schema: SignalSchema, c: Mapping[str, Any], channels: int, sourc
         "size": python(tuple(schema.size)),
         "points": list(schema.columns),
         "channels_last": schema.channels_last,
-        "cleaning_limits": [tuple(map(float, pair)) for pair in cleaning.limits] if cleaning.limits else None,
+        "cleaning": schema.cleaning,
         "network_channels": channels,
         "masked": channels > schema.channels,
         "augmented": bool(changes) or c["flip"] != "none",
@@ -138,8 +137,6 @@ def _notes(schema: SignalSchema, reader: str, c: Mapping[str, Any]) -> Sequence[
         notes.append('reading other sources: save yours with numpy.savez("data.npz", X=values, y=labels)')
     if schema.group_column is not None:
         notes.append("groups that are kept together: here rows are split at random")
-    if schema.cleaning.marks or any(unit != 1 for unit in schema.cleaning.units):
-        notes.append("numbers that mark missing points, and units of channels: clean them before")
     if c.get("precision") == "mixed" or c.get("compiled"):
         notes.append("mixed precision and compilation on a GPU: here plain 32 bits")
     return notes

@@ -120,7 +120,7 @@ class Failing:
 def test_a_tracker_that_fails_costs_one_line(tmp_path, monkeypatch):
     monkeypatch.setitem(tracking.TRACKERS, "failing", TrackerKind("json", lambda place: Failing()))
     notes = []
-    run = search(tmp_path, "failing:now", on_note=notes.append)
+    run = search(tmp_path, "failing:now", on_note=notes.append, test_fraction=0)
     assert run.model is not None and len(run.report.trials) == TRIALS
     assert notes == ["failing:now failed and is told nothing more: OSError: the server is gone"]
 
