@@ -17,10 +17,13 @@ from sklearn.datasets import load_digits
 
 import advisor
 from advisor.cli.main import _run
+from advisor.data.columns.column import Column
+from advisor.data.columns.numbers import CLOCK
 from advisor.data.signals.cleaning import Cleaning
 from advisor.data.signals.signals import SignalSchema
-from advisor.data.tables.columns import CLOCK, Column
-from advisor.data.tables.table import TableSchema, encode, read_frame
+from advisor.data.tables.features import encode
+from advisor.data.tables.schema import TableSchema
+from advisor.data.tables.table import read_frame
 from advisor.errors import UserError
 from advisor.exporting.script import ScriptSubject, export_script, script_of
 from advisor.networks.convolutional import SignalShape
