@@ -139,6 +139,19 @@ class Signals:
         return Signals(np.ascontiguousarray(self.values[rows]))
 
 
+@dataclass(frozen=True, repr=False)
+class Scenes(Signals):
+    """Images of which every point has a class, uint8 (rows, channels, height, width)."""
+
+    @property
+    def kind(self) -> Kind:
+        return "mask"
+
+    def part(self, rows: slice | NDArray[np.generic]) -> Scenes:
+        """Some of the rows, in the order given."""
+        return Scenes(np.ascontiguousarray(self.values[rows]))
+
+
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
 

@@ -5,11 +5,13 @@ beat, how scores become predictions and which metrics people know. ``TASKS`` has
 and commands use. What torch does with a target is ``training/targets.py``, by the kind of the target.
 
 Scores are what a model says of rows: probabilities (rows, classes), or predictions (rows,) in the target's
-unit.
+unit; of masks probabilities (rows, classes, height, width), of held-out rows at some of the points
+(``sparse_points``).
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -21,14 +23,19 @@ from numpy.typing import NDArray
 
 from advisor.kinds import TaskName
 
-TargetKind = Literal["class", "number"]
-"""What the target of a row is: a class, a number. (Masks and boxes have types below, but no task yet.)"""
+TargetKind = Literal["class", "number", "mask"]
+"""What the target of a row is: a class, a number, a class for each point. (Boxes have a type below, but no
+task yet.)"""
 
 SMALLEST_PROBABILITY = 1e-12
 """Probabilities are not taken below this: a single certain and wrong prediction
 would make every mean infinite."""
 UNLABELLED = 255
 """In a mask: a point whose class nobody knows, which neither trains nor validates."""
+MOST_HELD_POINTS = 1024
+"""Of a held-out mask the probabilities of at most about so many points are kept, on a regular grid: the loss
+of
+a row is known from them, and those of thousands of images fit into memory."""
 
 RowTarget = NDArray[np.int64] | NDArray[np.float64]
 """One value per row, (rows,): int64 class codes, or float64 numbers."""
@@ -141,6 +148,10 @@ class Task(ABC, Generic[TargetT]):
         """Which rows have a target, (rows,)."""
 
     @abstractmethod
+    def compared(self, target: TargetT) -> NDArray[np.float64]:
+        """A number for each row, (rows,), by which targets are told to be alike."""
+
+    @abstractmethod
     def strata(self, target: TargetT) -> NDArray[np.int64] | None:
         """A code for each row, (rows,), of which every fold should have its share; None: any will do."""
 
@@ -179,6 +190,9 @@ class _Classification(Task):
 
     def known(self, target: RowTarget) -> NDArray[np.bool_]:
         return np.asarray(target >= 0)
+
+    def compared(self, target: RowTarget) -> NDArray[np.float64]:
+        return target.astype(np.float64)
 
     def strata(self, target: RowTarget) -> NDArray[np.int64]:
         return target.astype(np.int64)
@@ -228,6 +242,9 @@ class _Regression(Task):
     def known(self, target: RowTarget) -> NDArray[np.bool_]:
         return np.asarray(np.isfinite(target))
 
+    def compared(self, target: RowTarget) -> NDArray[np.float64]:
+        return target.astype(np.float64)
+
     def strata(self, target: RowTarget) -> None:
         return None
 
@@ -250,13 +267,112 @@ class _Regression(Task):
         return result
 
 
+class _Segmentation(Task[Masks]):
+    """A class for every point of an image; the loss of a row is the mean cross-entropy of its labelled
+    points."""
+
+    def outputs(self, classes: int) -> int:
+        return max(1, classes)
+
+    def score_shape(self, rows: int, classes: int) -> tuple[int, ...]:
+        """Of a constant's; a network's have the height and the width of the points that are scored."""
+        return rows, classes, 1, 1
+
+    def known(self, target: Masks) -> NDArray[np.bool_]:
+        return np.asarray((target.values != UNLABELLED).any(axis=(1, 2)))
+
+    def compared(self, target: Masks) -> NDArray[np.float64]:
+        """Equal masks have equal numbers: a digest of so many bits as a float holds."""
+        digests = (hashlib.blake2b(mask.tobytes(), digest_size=6).digest() for mask in target.values)
+        return np.array([float(int.from_bytes(own)) for own in digests])
+
+    def strata(self, target: Masks) -> NDArray[np.int64]:
+        """Of the classes that an image shows the one that the fewest images show."""
+        classes = int(target.values[target.values != UNLABELLED].max(initial=0)) + 1
+        shown = np.stack([(target.values == code).any(axis=(1, 2)) for code in range(classes)], axis=1)
+        counts = np.where(shown, shown.sum(axis=0), len(target) + 1)
+        return np.asarray(counts.argmin(axis=1), np.int64)
+
+    def row_losses(self, target: Masks, scores: Scores) -> NDArray[np.float64]:
+        """scores: of all points, of those of ``sparse_points``, or one for all points of a row (1, 1)."""
+        values = points_of(target.values, scores)
+        losses = np.zeros(len(values))
+        for row, (codes, own) in enumerate(zip(values, scores, strict=True)):
+            labelled = codes != UNLABELLED
+            index = np.where(labelled, codes, 0)[None].astype(np.int64)
+            chosen = np.take_along_axis(np.broadcast_to(own, (len(own), *codes.shape)), index, axis=0)[0]
+            logs = -np.log(np.clip(chosen[labelled], SMALLEST_PROBABILITY, 1.0, dtype=np.float64))
+            losses[row] = logs.mean() if len(logs) else 0.0
+        return losses
+
+    def constant_scores(self, target: Masks, classes: int) -> Scores:
+        counts = np.bincount(target.values.reshape(-1), minlength=UNLABELLED + 1)[:classes]
+        shares = (counts / max(1, counts.sum())).reshape(1, classes, 1, 1)
+        return np.broadcast_to(shares, (len(target), classes, 1, 1))
+
+    def unseen_loss(self, rows: int, classes: int) -> float:
+        return 0.0
+
+    def decided(self, scores: Scores, shares: Sequence[float] = ()) -> NDArray[np.uint8]:
+        """The most likely class of each point, (rows, height, width)."""
+        return np.asarray(scores.argmax(axis=1), dtype=np.uint8)
+
+    def metrics(self, target: Masks, scores: Scores, shares: Sequence[float] = ()) -> dict[str, float]:
+        """IoU and Dice of each class over all points together, and their means over the classes there are."""
+        result = {"loss": float(self.row_losses(target, scores).mean())}
+        found = overlaps(points_of(target.values, scores), self.decided(scores), scores.shape[1]).sum(axis=0)
+        both, true, said = found.T
+        there = true + said > 0
+        result["mean_iou"] = float((both[there] / (true + said - both)[there]).mean())
+        result["mean_dice"] = float((2 * both[there] / (true + said)[there]).mean())
+        result["point_accuracy"] = float(both.sum() / max(1, true.sum()))
+        return result
+
+
+def thinning(height: int, width: int) -> int:
+    """Of a mask of this size every so many-th point is kept along both axes (``MOST_HELD_POINTS``)."""
+    return max(1, math.ceil(math.sqrt(height * width / MOST_HELD_POINTS)))
+
+
+def sparse_points(points: Any, stride: int) -> Any:
+    """Every so many-th point of an array or a tensor (..., height, width), from the middle of the first."""
+    return points[..., stride // 2 :: stride, stride // 2 :: stride]
+
+
+def points_of(values: NDArray[np.uint8], scores: Scores) -> NDArray[np.uint8]:
+    """The masks (rows, height, width) at the points that were scored."""
+    size = scores.shape[2:]
+    if size in ((1, 1), values.shape[1:]):
+        return values
+    return np.asarray(sparse_points(values, thinning(*values.shape[1:])))
+
+
+def overlaps(truth: NDArray[np.uint8], chosen: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
+    """Points of each row and class, (rows, classes, 3): right, true, and predicted, all among the labelled
+    ones."""
+    result = np.zeros((len(truth), classes, 3), np.int64)
+    chosen = np.broadcast_to(chosen, truth.shape)
+    for row, (codes, said) in enumerate(zip(truth, chosen, strict=True)):
+        labelled = codes != UNLABELLED
+        own, others = codes[labelled], said[labelled]
+        result[row, :, 0] = np.bincount(own[own == others], minlength=classes)[:classes]
+        result[row, :, 1] = np.bincount(own, minlength=classes)[:classes]
+        result[row, :, 2] = np.bincount(others, minlength=classes)[:classes]
+    return result
+
+
 BINARY: Task = _Classification("binary", "class", "cross_entropy", "log loss", "accuracy", "accuracy", 2)
 MULTICLASS: Task = _Classification("multiclass", "class", "cross_entropy", "log loss", "accuracy", "accuracy")
 REGRESSION: Task = _Regression("regression", "number", "mean_squared_error", "mean squared error", "r2", "R2")
-TASKS: Mapping[TaskName, Task] = {task.name: task for task in (BINARY, MULTICLASS, REGRESSION)}
+SEGMENTATION: Task[Masks] = _Segmentation(
+    "segmentation", "mask", "cross_entropy", "log loss of a point", "mean_iou", "mean IoU"
+)
+TASKS: Mapping[TaskName, Task[Any]] = {
+    task.name: task for task in (BINARY, MULTICLASS, REGRESSION, SEGMENTATION)
+}
 
 
-def task_of(name: str) -> Task:
+def task_of(name: str) -> Task[Any]:
     """The task of that name; KeyError for another word."""
     return TASKS[name]  # type: ignore[index]
 

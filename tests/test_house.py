@@ -3,7 +3,6 @@
 import ast
 import pickle
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
@@ -18,7 +17,7 @@ from advisor.facts.targets import TARGET_MEASURES
 from advisor.kinds import AXES, CLASSIFICATIONS, KINDS, TASK_NAMES
 from advisor.rules import shipped
 from advisor.splits import make_splits
-from advisor.tasks import REGRESSION, TASKS, UNLABELLED, Boxes, Masks, TargetKind, Task
+from advisor.tasks import REGRESSION, SEGMENTATION, TASKS, UNLABELLED, Boxes, Masks, TargetKind
 from advisor.training.modalities import MODALITIES as TRAINED_MODALITIES
 from advisor.training.targets import TARGETS
 from advisor.workflows.modalities import MODALITY_OF
@@ -27,7 +26,7 @@ PACKAGE = Path(advisor.__file__).parent
 ROOT = Path(__file__).parents[1]
 NAMES = {*KINDS, *TASK_NAMES}
 OF_ONE_MODALITY = {"Features", "Signals", "Table", "SignalSet", "TableSchema", "SignalSchema", "InputShape"}
-OF_ONE_MODALITY |= {"SignalShape", "TableInputs", "SignalInputs", "TableNetwork", "SignalNetwork"}
+OF_ONE_MODALITY |= {"Scenes", "MaskSchema", "SceneShape", "SceneInputs", "DecoderNetwork", "SignalShape", "TableInputs", "SignalInputs", "TableNetwork", "SignalNetwork"}
 
 
 def asked_for(tree):
@@ -156,33 +155,10 @@ def test_masks_and_boxes_that_cannot_be_are_refused():
         Boxes(np.zeros((2, 4)), np.zeros(2, np.int64), np.array([2, 1]))
 
 
-@dataclass(frozen=True)
-class Segmentation(Task[Masks]):
-    """A task with another target, as far as a data set and its splits need one."""
-
-    def outputs(self, classes):
-        return classes
-
-    def score_shape(self, rows, classes):
-        return rows, classes
-
-    def known(self, target):
-        return (target.values != UNLABELLED).any(axis=(1, 2))
-
-    def strata(self, target):
-        return None
-
-    def row_losses(self, target, scores):
-        raise NotImplementedError
-
-    constant_scores = unseen_loss = decided = metrics = row_losses
-
-
 def test_a_data_set_may_have_a_mask_for_each_row_and_is_split_as_any_other():
-    task = Segmentation("multiclass", "class", "cross_entropy", "log loss", "accuracy", "accuracy")
     values = np.zeros((10, 2, 2), np.uint8)
     values[3] = UNLABELLED
-    data = Dataset(features(10), Masks(values), task, ("sky", "ground"))
+    data = Dataset(features(10), Masks(values), SEGMENTATION, ("sky", "ground"))
     assert data.outputs == 2 and data.known.sum() == 9 and not data.known[3]
     for split in make_splits(data, scheme="kfold", folds=5, fraction=0.2, seed=0):
         part = data.part(split.validation)

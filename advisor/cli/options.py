@@ -156,6 +156,11 @@ READING: Sequence[Option] = (
         help="For arrays of sequences: the position of the channel axis; detected by default.",
     ),
     click.option(
+        "--ignore",
+        metavar="VALUE",
+        help="For masks: the number or colour of unlabelled points; 255 by default.",
+    ),
+    click.option(
         "--group-column", metavar="COLUMN", help="Keep rows with the same value in this column together."
     ),
     click.option(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,12 +25,16 @@ NUMBER_OR_SIGN = r"^[-+](?:\d[\d.,]*(?:[eE][-+]?\d+)?%?)?$"
 @click.command(
     epilog=examples(
         "advisor predict runs/data new_rows.csv --out predictions.csv",
-        "advisor predict runs/data new_rows.parquet --json",
+        "advisor predict runs/cells new_images/ --out masks/",
     )
 )
 @run_argument("run")
 @click.argument("rows")
-@click.option("--out", metavar="FILE", help="Where to write the CSV; by default stdout.")
+@click.option(
+    "--out",
+    metavar="FILE",
+    help="Where to write the CSV; by default stdout. Of masks: a folder for PNG files.",
+)
 @click.option(
     "--raw", is_flag=True, help="Write texts unchanged even if a spreadsheet would run them as formulas."
 )
@@ -57,7 +61,7 @@ def predict(run: str, rows: str, out: str | None, raw: bool, as_json: bool, **op
     """Predict ROWS with the model of RUN. ROWS are like the training rows: a table, a
     folder of images, a file of series.
 
-    The result is a CSV with a column prediction.
+    The result is a CSV with a column prediction, or a folder of masks.
     """
     from advisor import load_model
     from advisor.files import write_bytes
@@ -65,21 +69,29 @@ def predict(run: str, rows: str, out: str | None, raw: bool, as_json: bool, **op
     from advisor.runs.model import predictions
     from advisor.runs.remote import url_or_path
 
-    table, extra, changes, read = predictions(load_model(run), rows, **options)
+    found = predictions(load_model(run), rows, **options)
+    table, extra = found.table, found.unused
     if extra:
         names = f"{', '.join(extra[:5])}{' ...' if extra[5:] else ''}"
         say(f"note: {len(extra)} columns of {rows} are not used: {names}")
-    for sentence in [*(change.message for change in changes), *read.values()]:
+    for sentence in [*(change.message for change in found.changes), *found.told.values()]:
         say(f"note: {sentence}")
+    if found.files and out and not out.endswith(".csv"):
+        _write_all(Path(out), found.files)
+        if not as_json:
+            say(f"{len(found.files):,} masks: {out}")
+            return
     if as_json:
         document = {
             "run": url_or_path(RunFolder(Path(run))),
             "rows": table.height,
             "out": out,
-            "changes": [vars(change) for change in changes],
-            "reading": read,
+            "changes": [vars(change) for change in found.changes],
+            "reading": dict(found.told),
         }
         echo_json({**document, "predictions": table.to_dicts() if not out else None})
+        if found.files and out and not out.endswith(".csv"):
+            return
     written, quoted = (table, 0) if raw else without_formulas(table)
     if quoted and (out or not as_json):
         say(f"note: {quoted:,} texts look like formulas and got a leading '; --raw leaves them as they are")
@@ -89,6 +101,19 @@ def predict(run: str, rows: str, out: str | None, raw: bool, as_json: bool, **op
             say(f"{table.height:,} predictions: {out}")
     elif not as_json:
         click.echo(written.write_csv(), nl=False)
+
+
+def _write_all(folder: Path, files: Mapping[str, bytes]) -> None:
+    """The files into a folder, beside what is there already."""
+    from advisor.errors import UserError
+    from advisor.files import write_bytes
+
+    if folder.is_file():
+        raise UserError(f"{folder} is a file; masks are written into a folder: name another place")
+    for name, content in files.items():
+        place = folder / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(place, content)
 
 
 def without_formulas(table: pl.DataFrame) -> tuple[pl.DataFrame, int]:

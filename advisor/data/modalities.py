@@ -6,10 +6,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from advisor.data.masks.mask_files import as_png
+from advisor.data.masks.pairs import has_masks
+from advisor.data.masks.scenes import MaskSchema, at_size_of, read_scenes
 from advisor.data.options import FileForm
 from advisor.data.signals.signal_schema import SignalSchema
 from advisor.data.signals.signals import SignalSet, read_signals, signal_kind
@@ -22,7 +27,7 @@ from advisor.errors import FormChange, UserError
 from advisor.kinds import Kind
 
 AnyData = Table | SignalSet
-AnySchema = TableSchema | SignalSchema
+AnySchema = TableSchema | SignalSchema  # of which a MaskSchema is one
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,7 @@ class NewRows:
 
     names: of each row, where it has one. unused: columns that no network reads.
     changes: what is unlike the training rows in form. told: what else to know of the file, code -> sentence.
+    sizes: of each image as it was given, where predictions are as large as it is.
     """
 
     features: Features | Signals
@@ -38,17 +44,24 @@ class NewRows:
     unused: tuple[str, ...] = ()
     changes: tuple[FormChange, ...] = ()
     told: Mapping[str, str] = field(default_factory=dict)
+    sizes: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
 class ReadModality:
     """claims: a source and its target -> the kind of its rows where they are this modality's, else None.
     schema_of: what ``to_dict`` of a schema wrote -> the schema.
-    new_rows: source, schema, form of its file, whether to refuse columns of another form -> its rows."""
+    new_rows: source, schema, form of its file, whether to refuse columns of another form -> its rows.
+    answers: schema, new rows and the prediction of each -> predictions as the training rows' target was
+    given.
+    files: the same -> predictions that do not stand in a table, by the name of their file; None: all stand
+    there."""
 
     claims: Callable[[object, str | None], Kind | None]
     schema_of: Callable[[Mapping[str, Any]], AnySchema]
     new_rows: Callable[[Any, Any, FileForm, bool], NewRows]
+    answers: Callable[[Any, NewRows, NDArray[Any]], Any] = lambda schema, rows, decided: decided
+    files: Callable[[Any, NewRows, NDArray[Any]], Mapping[str, bytes]] | None = None
 
 
 def _of_table(source: Any, schema: TableSchema, form: FileForm, strict: bool) -> NewRows:
@@ -85,8 +98,42 @@ def _of_signals(source: Any, schema: SignalSchema, form: FileForm, strict: bool)
     return NewRows(signals, names)
 
 
+def _of_masks(source: Any, schema: MaskSchema, form: FileForm, strict: bool) -> NewRows:
+    found = read_scenes(source, schema, form)
+    return NewRows(found.features, found.names, sizes=found.sizes)
+
+
+def _mask_answers(schema: MaskSchema, rows: NewRows, decided: NDArray[Any]) -> Any:
+    """The masks with the values of the training masks, each as large as its image: one array where all are
+    alike, else a list."""
+    written = _written_masks(schema, rows, decided)
+    return np.stack(written) if len({own.shape for own in written}) == 1 else written
+
+
+def _written_masks(schema: MaskSchema, rows: NewRows, decided: NDArray[Any]) -> list[NDArray[Any]]:
+    masks = (at_size_of(codes, size) for codes, size in zip(decided, rows.sizes, strict=True))
+    return [schema.palette.written(codes) for codes in masks]
+
+
+def _mask_files(schema: MaskSchema, rows: NewRows, decided: NDArray[Any]) -> dict[str, bytes]:
+    """A PNG of each image, by the image's name; of an array's rows by their numbers."""
+    written = _written_masks(schema, rows, decided)
+    names = [name or f"{number:05}" for number, name in enumerate(rows.names)]
+    return {
+        f"{PurePosixPath(name).with_suffix('')}.png": as_png(own)
+        for name, own in zip(names, written, strict=True)
+    }
+
+
 _SIGNALS = ReadModality(signal_kind, SignalSchema.from_dict, _of_signals)
 READ_MODALITIES: Mapping[Kind, ReadModality] = {
+    "mask": ReadModality(
+        lambda source, target: "mask" if has_masks(source, target) else None,
+        MaskSchema.from_dict,
+        _of_masks,
+        _mask_answers,
+        _mask_files,
+    ),
     "image": _SIGNALS,
     "sequence": _SIGNALS,
     "table": ReadModality(lambda source, target: "table", TableSchema.from_dict, _of_table),

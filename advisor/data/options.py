@@ -50,6 +50,7 @@ class ReadingOptions:
     join_spellings: read spellings of one category or class as one; None: those that differ in blanks, a final
         dot or the capitals of words.
     encoding: of text files that are not in Unicode; sheet: of spreadsheets; by default they are found out.
+    ignore: of masks, the number or colour of unlabelled points; 255 by default.
     """
 
     test: Any = None
@@ -67,6 +68,7 @@ class ReadingOptions:
     join_spellings: bool | None = None
     encoding: str | None = None
     sheet: str | None = None
+    ignore: str | int | None = None
 
     def __post_init__(self) -> None:
         self._check_words()

@@ -15,6 +15,7 @@ from advisor.dataset import Dataset
 from advisor.evaluation.baselines import ROW_BASELINES, Baselines, expected_seconds, fit_row_baselines
 from advisor.evaluation.diagnosis import class_diagnosis, number_diagnosis
 from advisor.evaluation.judgement import Diagnosis
+from advisor.evaluation.masks import MASK_BASELINES, fit_mask_baselines, mask_baseline_seconds, mask_diagnosis
 from advisor.tasks import TargetKind, Task
 
 
@@ -27,17 +28,22 @@ class JudgedTarget:
         one that is expected to take longer is left out.
     seconds: training rows -> what fitting them is expected to take.
     names: the baselines that rows of any modality have when there is time for them.
+    intervals: whether a prediction has an interval, or a set of classes.
     """
 
-    diagnose: Callable[[int, NDArray[Any], NDArray[np.float64], NDArray[Any]], Diagnosis]
+    diagnose: Callable[[int, Any, NDArray[np.float64], NDArray[Any]], Diagnosis]
     baselines: Callable[[Dataset, int, float | None], Baselines] = fit_row_baselines
     seconds: Callable[[Dataset], float] = expected_seconds
     names: tuple[str, ...] = ROW_BASELINES
+    intervals: bool = True
 
 
 JUDGED: Mapping[TargetKind, JudgedTarget] = {
     "class": JudgedTarget(class_diagnosis),
     "number": JudgedTarget(number_diagnosis),
+    "mask": JudgedTarget(
+        mask_diagnosis, fit_mask_baselines, mask_baseline_seconds, MASK_BASELINES, intervals=False
+    ),
 }
 
 

@@ -109,13 +109,42 @@ class ThresholdCurves:
     class_: int
 
 
+@dataclass(frozen=True)
+class Share:
+    """A share with the interval in which it lies with probability COVERAGE over other images like these."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class MaskScores:
+    """Of one class of masks. images: that show it. iou: right points / those that are true or predicted;
+    dice: twice
+    the right points / true ones and predicted ones; None where it is neither there nor predicted."""
+
+    images: int
+    iou: Share | None
+    dice: Share | None
+
+
+@dataclass(frozen=True)
+class BoundaryErrors:
+    """Shares of wrong points: at most ``points`` from a border of the true mask, and further away."""
+
+    near: float
+    far: float
+    points: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Diagnosis:
     """Where predictions are wrong.
 
     calibration, curves (of two), and of few classes confusion (rows: truth) and per_class, in code order;
     of numbers residual_quantiles (5, 25, 50, 75, 95 %) and a histogram of prediction minus truth, and
-    pairs (truth, prediction).
+    pairs (truth, prediction); of masks per_mask, in code order, and boundary.
     """
 
     calibration: Calibration | Unset = UNSET
@@ -125,6 +154,8 @@ class Diagnosis:
     residual_quantiles: tuple[float, float, float, float, float] | Unset = UNSET
     pairs: tuple[tuple[float, float], ...] | Unset = UNSET
     residual_histogram: ResidualHistogram | Unset = UNSET
+    per_mask: tuple[MaskScores, ...] | Unset = UNSET
+    boundary: BoundaryErrors | Unset | None = UNSET
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from advisor.report.verdict import verdict
 from advisor.report.wording import number
 from advisor.rules.recommendation import Recommendation
 from advisor.runs.result import Configuration, FinalReport, RunReport
+from advisor.tasks import task_of
 
 CARD = "README.md"
 """Its name in the model's folder."""
@@ -68,7 +69,7 @@ def _scores(report: RunReport) -> Sequence[str]:
     """The network beside the baselines on the test rows."""
     if not report.test.results:
         return ["No test rows.", ""]
-    score = "accuracy" if report.setup.classes else "r2"
+    score = task_of(report.setup.task).score
     rows = [f"| {one.name} | {one.loss:.4g} | {getattr(one, score):.4g} |" for one in report.test.results]
     return [f"| On the test rows | {report.setup.loss} | {score} |", "|---|---|---|", *rows, ""]
 

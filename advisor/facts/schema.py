@@ -13,6 +13,7 @@ from typing import Any
 
 from advisor.facts.specs.cells import CELL_FACTS
 from advisor.facts.specs.machine import MACHINE_FACTS
+from advisor.facts.specs.masks import MASK_FACTS
 from advisor.facts.specs.named import NAMED_FACTS
 from advisor.facts.specs.rows import ROW_FACTS
 from advisor.facts.specs.shift import SHIFT_FACTS
@@ -32,6 +33,7 @@ _SPECS = (
     *NAMED_FACTS,
     *MACHINE_FACTS,
     *SIGNAL_FACTS,
+    *MASK_FACTS,
 )
 FACTS: Mapping[str, FactSpec] = MappingProxyType({spec.name: spec for spec in _SPECS})
 """By name, in the order in which files and pages list them."""

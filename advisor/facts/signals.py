@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from advisor.data.signals.rows import ArrayValues, lengths_of
@@ -37,9 +36,9 @@ from advisor.facts.schema import FACTS, Facts
 from advisor.facts.shift.shift import compare_rows
 from advisor.facts.specs.thresholds import MIN_SIDE
 from advisor.facts.table import marked_facts
-from advisor.facts.targets import target_facts, target_shape
+from advisor.facts.targets import TARGET_MEASURES, mask_facts, target_facts, target_shape
 from advisor.kinds import Kind
-from advisor.tasks import RowTarget, task_of
+from advisor.tasks import task_of
 
 SAMPLE_ROWS, SAMPLE_CELLS, FEWEST = 5000, 30_000_000, 200
 """Rows are drawn, always the same ones, for all that is no count: so many, fewer where rows are large."""
@@ -80,7 +79,7 @@ def measure_signals(data: SignalSet, hardware: Mapping[str, Any] | None = None) 
     values = thinned(_values(train))
     rows = _drawn(len(train), values)
     sample = values[rows] if len(rows) < len(train) else np.ascontiguousarray(values)
-    answer = _answer(train, schema.target)
+    answer = TARGET_MEASURES[train.task.target].answer(train, schema.target)
     facts: dict[str, Any] = dict.fromkeys(FACTS)
     facts |= _shape_facts(data)
     facts |= target_facts(answer, task_of(schema.task))
@@ -137,7 +136,7 @@ _EXACT = {
 }
 
 
-def _values(data: Dataset[RowTarget, Signals]) -> NDArray[Any]:
+def _values(data: Dataset[Any, Signals]) -> NDArray[Any]:
     return data.features.values
 
 
@@ -149,12 +148,6 @@ def _drawn(count: int, values: NDArray[Any], most: int | None = None) -> NDArray
     if count <= size:
         return np.arange(count)
     return np.sort(np.random.default_rng(0).choice(count, size, replace=False))
-
-
-def _answer(data: Dataset, name: str) -> pl.Series:
-    if not data.task.of_classes:
-        return pl.Series(name, data.target)
-    return pl.Series(name, np.array(data.classes, dtype=object)[data.target].tolist(), dtype=pl.String)
 
 
 def _shape_facts(data: SignalSet) -> dict[str, Any]:
@@ -193,7 +186,9 @@ def _shape_facts(data: SignalSet) -> dict[str, Any]:
         "signal.missing_files": sum(
             notes.get(f"{what}_files", 0) for what in ("corrupt", "oversized", "absent")
         ),
-        "signal.missing_names": sorted({name for names in data.lost.values() for name in names}),
+        "signal.missing_names": sorted(
+            {name for what, names in data.lost.items() if what.endswith("_files") for name in names}
+        ),
     }
 
 
@@ -238,13 +233,14 @@ def _duplicates(data: SignalSet) -> dict[str, Any]:
     keys, rows = _keys(_values(data.train))
     tested, others = _keys(_values(data.test))
     found, inverse = np.unique(keys, return_inverse=True)
-    target = data.train.target[rows].astype(np.float64)
+    task = data.train.task
+    target = task.compared(data.train.target[rows])
     pairs = np.unique(np.stack([inverse.astype(np.float64), target]), axis=1)
     answers = np.bincount(pairs[0].astype(np.int64), minlength=len(found))
-    regression = not data.train.task.of_classes
+    regression = task.target == "number"
     repeated, repeating = np.isin(keys, tested), np.isin(tested, found)
     both = np.concatenate([keys[repeated], tested[repeating]])
-    answered = np.concatenate([target[repeated], data.test.target[others][repeating].astype(np.float64)])
+    answered = np.concatenate([target[repeated], task.compared(data.test.target[others[repeating]])])
     differ = disagreement(both, answered, regression=regression) if len(both) else 0.0
     return {
         "duplicates.share": 1 - len(found) / len(keys),
@@ -591,4 +587,5 @@ class _MeasuredKind:
 _OF_KIND: Mapping[Kind, _MeasuredKind] = {
     "image": _MeasuredKind(_image_facts, NEAR_IMAGE, _image_shift),
     "sequence": _MeasuredKind(_sequence_facts, NEAR_SEQUENCE),
+    "mask": _MeasuredKind(mask_facts, NEAR_IMAGE, _image_shift),
 }

@@ -8,13 +8,31 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from advisor.data.columns.cells import tally
+from advisor.data.masks.scenes import STRAY_SHARE
+from advisor.data.signals.signals import SignalSet
+from advisor.dataset import Dataset
 from advisor.facts.distributions import histogram_of, moments_of
-from advisor.tasks import TargetKind, Task
+from advisor.facts.probes import ProbeTarget, coarse, skill
+from advisor.tasks import UNLABELLED, TargetKind, Task
 
 MOST_TEXT, MOST_CLASSES = 60, 20
 """Characters of a level, and classes of the target, that the report shows."""
+
+POINTS = 100_000
+"""The target is drawn by so many points, evenly spread."""
+REGION_IMAGES = 200
+"""Regions are looked for in so many images, evenly spread."""
+SMALLEST_REGION = 4
+"""Points of a region below which it is a speck."""
+PROBED_POINTS = 2000
+"""A probe sees the surroundings of so many points, of each class alike many."""
+FIELDS_PER_OBJECT = 2.0
+"""A point's class is told by the whole object and what lies around it: a field of twice the object's side."""
+PATCH_SIDES = (8, 48)
+"""Least and largest side of what a probe sees around a point."""
 
 
 def target_facts(answer: pl.Series, task: Task) -> dict[str, Any]:
@@ -72,13 +90,115 @@ def _number_shape(answer: pl.Series, sample: pl.Series) -> dict[str, Any]:
 @dataclass(frozen=True)
 class TargetMeasure:
     """What is measured of one kind of target. facts: of all training rows.
-    shape: all training rows and a sample of them -> what the report draws."""
+    shape: all training rows and a sample of them -> what the report draws.
+    answer: of images and sequences, rows and the name of their target -> what these two look at."""
 
     facts: Callable[[pl.Series], dict[str, Any]]
     shape: Callable[[pl.Series, pl.Series], dict[str, Any]]
+    answer: Callable[[Dataset[Any], str], pl.Series]
+
+
+def _class_answer(data: Dataset[Any], name: str) -> pl.Series:
+    return pl.Series(name, np.array(data.classes, dtype=object)[data.target].tolist(), dtype=pl.String)
+
+
+def mask_answer(data: Dataset[Any], name: str) -> pl.Series:
+    """The classes of some points, as text."""
+    codes = data.target.values.reshape(-1)
+    codes = codes[:: max(1, len(codes) // POINTS)]
+    codes = codes[codes != UNLABELLED]
+    return pl.Series(name, np.array(data.classes, dtype=object)[codes].tolist(), dtype=pl.String)
+
+
+def mask_shape(answer: pl.Series, sample: pl.Series) -> dict[str, Any]:
+    """For the report: the classes with their shares of the points, the most frequent first."""
+    labels, counts = np.unique(answer.to_numpy().astype(str), return_counts=True)
+    order = np.argsort(-counts, kind="stable")[:20]
+    return {"points": [[str(labels[place]), float(counts[place] / counts.sum())] for place in order]}
 
 
 TARGET_MEASURES: Mapping[TargetKind, TargetMeasure] = {
-    "class": TargetMeasure(_class_facts, _class_shape),
-    "number": TargetMeasure(_number_facts, _number_shape),
+    "class": TargetMeasure(_class_facts, _class_shape, _class_answer),
+    "number": TargetMeasure(_number_facts, _number_shape, lambda data, name: pl.Series(name, data.target)),
+    "mask": TargetMeasure(lambda answer: {}, mask_shape, mask_answer),
 }
+
+
+# ----------------------------------------------------------------------------------------------------- masks
+
+
+def mask_facts(data: SignalSet, sample: NDArray[Any], rows: NDArray[np.int64]) -> dict[str, Any]:
+    """The facts ``image.*``, ``mask.*``, ``flip.*`` and ``receptive.needed`` of the training images."""
+    masks: NDArray[np.uint8] = data.train.target.values
+    height, width = data.schema.size
+    classes = len(data.train.classes)
+    counts = np.stack([np.bincount(mask.reshape(-1), minlength=UNLABELLED + 1)[:classes] for mask in masks])
+    shares = counts.sum(axis=0) / max(1, counts.sum())
+    there = shares[shares > 0]
+    largest = int(shares.argmax())
+    side = _object_side(masks, largest)
+    stray = [name for name, share in zip(data.train.classes, shares, strict=True) if 0 < share < STRAY_SHARE]
+    pixels = sample.astype(np.float32) / 255
+    return {
+        "image.height": height,
+        "image.width": width,
+        "image.side": min(height, width),
+        "image.sizes": data.notes.get("image_sizes", 1),
+        "image.mean": float(pixels.mean()),
+        "image.spread": float(pixels.std()),
+        "mask.classes": classes,
+        "mask.smallest_share": float(there.min()),
+        "mask.largest_share": float(there.max()),
+        "mask.unlabelled_share": 1 - float(counts.sum()) / masks.size,
+        "mask.object_side": side,
+        "mask.single_share": float(((counts > 0).sum(axis=1) == 1).mean()),
+        "mask.stray_classes": len(stray),
+        "mask.stray_names": stray,
+        "mask.missing": data.notes.get("absent_masks", 0),
+        "mask.missing_names": sorted(data.lost.get("absent_masks", ())),
+        "receptive.needed": int(min(max(1.0, FIELDS_PER_OBJECT * side), min(height, width))),
+        **_flips(sample, masks[rows], classes, side),
+    }
+
+
+def _object_side(masks: NDArray[np.uint8], largest: int) -> float:
+    """Median of the longer sides of connected regions, each class but the most frequent one."""
+    from scipy import ndimage
+
+    sides: list[int] = []
+    for mask in masks[:: max(1, len(masks) // REGION_IMAGES)]:
+        for code in np.unique(mask).tolist():
+            if code in (largest, UNLABELLED):
+                continue
+            regions, _ = ndimage.label(mask == code)
+            sizes = np.bincount(regions.reshape(-1))[1:]
+            boxes = ndimage.find_objects(regions)
+            sides += [
+                max(box[0].stop - box[0].start, box[1].stop - box[1].start)
+                for box, size in zip(boxes, sizes, strict=True)
+                if size >= SMALLEST_REGION
+            ]
+    return float(np.median(sides)) if sides else float(min(masks.shape[1:]))
+
+
+def _flips(
+    images: NDArray[np.uint8], masks: NDArray[np.uint8], classes: int, side: float
+) -> dict[str, float | None]:
+    """How well a simple probe tells the class of a point by mirrored surroundings, as a share of how well it
+    does
+    by those as they are."""
+    half = int(min(max(side, PATCH_SIDES[0]), PATCH_SIDES[1], min(masks.shape[1:]))) // 2
+    generator = np.random.default_rng(0)
+    patches, codes = [], []
+    padded = np.pad(images, ((0, 0), (0, 0), (half, half), (half, half)), mode="reflect")
+    for code in range(classes):
+        places = np.flatnonzero(masks.reshape(-1) == code)
+        chosen = generator.choice(places, min(len(places), PROBED_POINTS // classes), replace=False)
+        for row, top, left in zip(*np.unravel_index(chosen, masks.shape), strict=True):
+            patches.append(padded[row, :, top : top + 2 * half + 1, left : left + 2 * half + 1])
+            codes.append(code)
+    found, closed = np.unique(codes, return_inverse=True)
+    seen = np.stack(patches)
+    versions = {"flip.horizontal": coarse(seen[:, :, :, ::-1]), "flip.vertical": coarse(seen[:, :, ::-1])}
+    versions["flip.rotated"] = coarse(np.rot90(seen, axes=(2, 3)))
+    return skill(coarse(seen), versions, ProbeTarget(closed.astype(np.int64), len(found))).shares()

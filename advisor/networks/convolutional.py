@@ -106,12 +106,12 @@ class StackedMapNorm(nn.Module):
         return F.batch_norm(x, mean, variance, scale, shift, statistics, self.momentum, self.epsilon)
 
 
-def _apart(maps: Tensor, members: int) -> Tensor:
+def members_apart(maps: Tensor, members: int) -> Tensor:
     """(rows, members x channels, *size) -> (rows, members, channels, *size)."""
     return maps.reshape(maps.shape[0], members, -1, *maps.shape[2:])
 
 
-class _Parts:
+class BlockParts:
     """What all blocks of one network are made with."""
 
     def __init__(self, plan: NetworkPlan, members: int, generator: torch.Generator) -> None:
@@ -143,7 +143,9 @@ class _Parts:
         return StackedLinear(self.members, inputs, outputs, self.plan.weight_init, self.generator)
 
 
-class _Activation(nn.Module):
+class MapActivation(nn.Module):
+    """An activation by its name."""
+
     def __init__(self, name: str) -> None:
         super().__init__()
         self.name = name
@@ -157,18 +159,18 @@ class Squeeze(nn.Module):
     """Squeeze-and-excitation (Hu et al. 2018): each channel is scaled by what
     the means of all channels say."""
 
-    def __init__(self, parts: _Parts, channels: int, narrow: int) -> None:
+    def __init__(self, parts: BlockParts, channels: int, narrow: int) -> None:
         super().__init__()
         self.reduce = parts.convolution(channels, narrow, 1, bias=True)
         self.expand = parts.convolution(narrow, channels, 1, bias=True)
-        self.activation = _Activation(parts.plan.activation)
+        self.activation = MapActivation(parts.plan.activation)
 
     def forward(self, x: Tensor) -> Tensor:
         mean = x.flatten(2).mean(dim=2).reshape(*x.shape[:2], *[1] * (x.dim() - 2))
         return x * torch.sigmoid(self.expand(self.activation(self.reduce(mean))))
 
 
-def _convolutions(parts: _Parts, block: BlockPlan, inputs: int, stride: int) -> list[nn.Module]:
+def _convolutions(parts: BlockParts, block: BlockPlan, inputs: int, stride: int) -> list[nn.Module]:
     """A k x k convolution and its normalization; or k x 1 and 1 x k (note N23)."""
     k, more = block.kernel, {"dilation": block.dilation}
     if not block.factorised:
@@ -183,11 +185,11 @@ def _convolutions(parts: _Parts, block: BlockPlan, inputs: int, stride: int) -> 
 class PlainBlock(nn.Sequential):
     """Convolution, normalization, activation."""
 
-    def __init__(self, parts: _Parts, block: BlockPlan) -> None:
+    def __init__(self, parts: BlockParts, block: BlockPlan) -> None:
         steps = _convolutions(parts, block, block.inputs, block.stride)
         if block.squeeze:
             steps.append(Squeeze(parts, block.outputs, squeeze_width(block)))
-        super().__init__(*steps, _Activation(parts.plan.activation))
+        super().__init__(*steps, MapActivation(parts.plan.activation))
 
 
 class ResidualBlock(nn.Module):
@@ -198,9 +200,9 @@ class ResidualBlock(nn.Module):
     the identity (Goyal et al. 2017).
     """
 
-    def __init__(self, parts: _Parts, block: BlockPlan) -> None:
+    def __init__(self, parts: BlockParts, block: BlockPlan) -> None:
         super().__init__()
-        activation = _Activation(parts.plan.activation)
+        activation = MapActivation(parts.plan.activation)
         branch = [*_convolutions(parts, block, block.inputs, block.stride), activation]
         branch += _convolutions(parts, block, block.outputs, 1)
         if isinstance(branch[-1], StackedMapNorm):
@@ -223,17 +225,17 @@ class InvertedBlock(nn.Module):
     """EfficientNet's block (Tan and Le 2019): expand, convolve each channel by
     itself, squeeze, project, add."""
 
-    def __init__(self, parts: _Parts, block: BlockPlan) -> None:
+    def __init__(self, parts: BlockParts, block: BlockPlan) -> None:
         super().__init__()
         middle, steps = block.inputs * block.expansion, list[nn.Module]()
         if block.expansion != 1:
             steps += [
                 parts.convolution(block.inputs, middle, 1),
                 parts.norm(middle),
-                _Activation(parts.plan.activation),
+                MapActivation(parts.plan.activation),
             ]
         depthwise = parts.convolution(middle, middle, block.kernel, stride=block.stride, groups=middle)
-        steps += [depthwise, parts.norm(middle), _Activation(parts.plan.activation)]
+        steps += [depthwise, parts.norm(middle), MapActivation(parts.plan.activation)]
         if block.squeeze:
             steps.append(Squeeze(parts, middle, squeeze_width(block)))
         steps += [parts.convolution(middle, block.outputs, 1), parts.norm(block.outputs)]
@@ -248,7 +250,7 @@ class InvertedBlock(nn.Module):
 class InceptionBlock(nn.Module):
     """Three kernel sizes and a pooled path side by side (Ismail Fawaz et al. 2020, InceptionTime)."""
 
-    def __init__(self, parts: _Parts, block: BlockPlan) -> None:
+    def __init__(self, parts: BlockParts, block: BlockPlan) -> None:
         super().__init__()
         self.members = parts.members
         width = block.outputs // 4
@@ -264,7 +266,7 @@ class InceptionBlock(nn.Module):
             nn.Parameter(torch.zeros(parts.members, block.outputs)) if parts.plan.norm == "none" else None
         )
         self.norm = parts.norm(block.outputs)
-        self.activation = _Activation(parts.plan.activation)
+        self.activation = MapActivation(parts.plan.activation)
         self.shortcut: nn.Module | None = None
         if block.shortcut:
             self.shortcut = nn.Sequential(
@@ -276,7 +278,7 @@ class InceptionBlock(nn.Module):
         pooled = F.max_pool1d(x, 3, stride=1, padding=1)
         paths = [path(narrowed) for path in self.paths] + [self.pooled(pooled)]
         # member by member: each one's four paths lie side by side
-        split = [_apart(path, self.members) for path in paths]
+        split = [members_apart(path, self.members) for path in paths]
         out: Tensor = torch.cat(split, dim=2).flatten(1, 2)
         if self.bias is not None:
             out = out + self.bias.flatten().unsqueeze(1)
@@ -292,7 +294,7 @@ class MixerBlock(nn.Module):
     (members, rows, tokens, width) in and out.
     """
 
-    def __init__(self, parts: _Parts, block: BlockPlan) -> None:
+    def __init__(self, parts: BlockParts, block: BlockPlan) -> None:
         super().__init__()
         tokens, width = mixer_tokens(parts.plan), block.outputs
         over_tokens, over_channels = mixer_widths(width)
@@ -303,7 +305,7 @@ class MixerBlock(nn.Module):
             parts.linear(width, over_channels),
             parts.linear(over_channels, width),
         )
-        self.activation = _Activation(parts.plan.activation)
+        self.activation = MapActivation(parts.plan.activation)
 
     def forward(self, x: Tensor) -> Tensor:
         shape = x.shape
@@ -318,7 +320,7 @@ class MixerBlock(nn.Module):
 class RecurrentBlock(nn.Module):
     """One bidirectional GRU layer for each member; (rows, members x channels, length) in and out."""
 
-    def __init__(self, parts: _Parts, block: BlockPlan) -> None:
+    def __init__(self, parts: BlockParts, block: BlockPlan) -> None:
         super().__init__()
         self.members, hidden = parts.members, block.outputs // 2
         with torch.random.fork_rng(devices=[]):  # torch draws its own first weights, which are not used
@@ -332,7 +334,7 @@ class RecurrentBlock(nn.Module):
             self.register_parameter(name, nn.Parameter(drawn))
 
     def forward(self, x: Tensor) -> Tensor:
-        steps = _apart(x, self.members).transpose(2, 3)
+        steps = members_apart(x, self.members).transpose(2, 3)
         outs = []
         for member in range(self.members):
             weights = {name: weight[member] for name, weight in self.named_parameters()}
@@ -417,7 +419,7 @@ class SignalNetwork(Network):
         self.compiled: Callable[[SignalNetwork, Tensor], Tensor] | None = None
         """``features``, compiled, for training: dropout's generator, which only
         the rest knows, cannot be compiled."""
-        parts = _Parts(plan, members, generator)
+        parts = BlockParts(plan, members, generator)
         self.stem: nn.Module = nn.Identity()
         if plan.patch:
             self.stem = parts.convolution(
@@ -425,14 +427,16 @@ class SignalNetwork(Network):
             )
         elif plan.stem:
             convolution = parts.convolution(plan.inputs, plan.stem, plan.stem_kernel, stride=plan.stem_stride)
-            self.stem = nn.Sequential(convolution, parts.norm(plan.stem), _Activation(plan.activation))
+            self.stem = nn.Sequential(convolution, parts.norm(plan.stem), MapActivation(plan.activation))
         self.blocks = nn.ModuleList(BLOCKS[block.kind](parts, block) for block in plan.blocks)
         self.last: nn.Module = nn.Identity()
         if plan.patch:
             self.last = StackedNorm(members, plan.stem, "layer")
         elif plan.head_width:
             convolution = parts.convolution(plan.blocks[-1].outputs, plan.head_width, 1)
-            self.last = nn.Sequential(convolution, parts.norm(plan.head_width), _Activation(plan.activation))
+            self.last = nn.Sequential(
+                convolution, parts.norm(plan.head_width), MapActivation(plan.activation)
+            )
         zero = plan.zero_output
         how = "zero" if zero else plan.weight_init
         self.head = StackedLinear(members, head_inputs(plan), outputs, how, generator)
@@ -492,7 +496,7 @@ class SignalNetwork(Network):
         return F.interpolate(h, self.plan.size, mode="bilinear", antialias=True, align_corners=False)
 
     def _mixed(self, h: Tensor) -> Tensor:
-        tokens = _apart(h, self.members).flatten(3).permute(1, 0, 3, 2)
+        tokens = members_apart(h, self.members).flatten(3).permute(1, 0, 3, 2)
         for block in self.blocks:
             tokens = block(tokens)
         normed: Tensor = self.last(tokens.flatten(1, 2)).view(tokens.shape)
@@ -501,7 +505,7 @@ class SignalNetwork(Network):
     def _pooled(self, h: Tensor) -> Tensor:
         """(members, rows, numbers) for the output layer."""
         if not self.plan.patch:
-            h = _apart(h, self.members).transpose(0, 1)
+            h = members_apart(h, self.members).transpose(0, 1)
         h = h.flatten(3)
         if self.plan.head == "flatten":
             return h.flatten(2)

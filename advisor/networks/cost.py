@@ -15,6 +15,14 @@ from typing import Any, Protocol
 import numpy as np
 
 from advisor.dataset import Features, Signals
+from advisor.networks.decoder_plan import (
+    DecoderPlan,
+    crops_of,
+    decoder_cost,
+    decoder_memory,
+    decoder_plan_of,
+    decoder_problem,
+)
 from advisor.networks.geometry import map_numbers, memory_bytes, multiplications, problem
 from advisor.networks.plan import NetworkPlan, plan_of
 
@@ -202,6 +210,42 @@ class SignalCost:
     ) -> str | None:
         plan = plan_of(configuration, self.channels, self.size)
         return problem(plan, self.outputs, rows, members=members, memory=memory)
+
+
+@dataclass(frozen=True)
+class SceneCost:
+    """Of the networks that give a class to every point, by their plans."""
+
+    channels: int
+    size: tuple[int, ...]
+    outputs: int
+
+    @classmethod
+    def of(cls, scenes: Signals, outputs: int) -> SceneCost:
+        channels, *size = scenes.shape
+        return cls(channels, tuple(size), outputs)
+
+    def _plan(self, configuration: Mapping[str, Any]) -> DecoderPlan | None:
+        known = "upsampling" in configuration
+        return decoder_plan_of(configuration, self.channels, self.size) if known else None
+
+    def memory(self, configuration: Mapping[str, Any], rows: int, members: int, splits: int) -> float | None:
+        plan = self._plan(configuration)
+        return None if plan is None else decoder_memory(plan, self.outputs, rows, members)
+
+    def per_row(self, configuration: Mapping[str, Any]) -> tuple[int, int] | None:
+        plan = self._plan(configuration)
+        if plan is None:
+            return None
+        products, numbers = decoder_cost(plan, self.outputs)
+        turns = crops_of(plan)
+        return turns * products, turns * numbers
+
+    def refusal(
+        self, configuration: Mapping[str, Any], rows: int, members: int, memory: float | None
+    ) -> str | None:
+        plan = decoder_plan_of(configuration, self.channels, self.size)
+        return decoder_problem(plan, self.outputs, rows, members=members, memory=memory)
 
 
 def epoch_seconds(steps: float, rows: float, multiplications_per_row: int, numbers: int) -> float:

@@ -69,7 +69,7 @@ def layers(plan: NetworkPlan) -> tuple[Layer, ...]:
         )  # a patch's convolution has a bias
         found.append(_layer("stem", plan.stem_kernel, plan.stem_stride, plan.stem, convolution + norm, axes))
     for number, block in enumerate(plan.blocks, 1):
-        found += _block_layers(plan, block, f"block {number}")
+        found += block_layers(plan, block, f"block {number}")
         if block.pool:
             found.append(_layer(f"{block.pool} pooling {number}", 2, 2, block.outputs, 0, axes, pooling=True))
     if plan.head_width:
@@ -95,7 +95,8 @@ def _norm_parameters(plan: NetworkPlan, channels: int) -> int:
     return channels if plan.norm == "none" else 2 * channels
 
 
-def _block_layers(plan: NetworkPlan, block: BlockPlan, name: str) -> list[Layer]:
+def block_layers(plan: NetworkPlan, block: BlockPlan, name: str) -> list[Layer]:
+    """The steps of a block of this plan, or of one with its normalization. name: for their names."""
     return {
         "plain": _plain_layers,
         "residual": _residual_layers,

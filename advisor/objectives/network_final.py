@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from advisor.dataset import Dataset
 from advisor.documents import UNSET
+from advisor.evaluation.by_target import JUDGED
 from advisor.evaluation.conformal import Conformal
 from advisor.evaluation.judgement import FinalVerdict
 from advisor.evaluation.selection import blocks_of, constant_losses, decide, estimate
@@ -454,8 +455,11 @@ def _model(advice: Advice, contender: Contender, train: Dataset) -> Model:
     )
 
 
-def _conformal(contender: Contender, train: Dataset) -> Conformal:
-    """The errors of held-out rows, at epochs that other rows chose."""
+def _conformal(contender: Contender, train: Dataset) -> Conformal | None:
+    """The errors of held-out rows, at epochs that other rows chose; None where predictions have no
+    interval."""
+    if not JUDGED[train.task.target].intervals:
+        return None
     target, scores = train.target[contender.rows], contender.cross_fitted
     if train.task.of_classes:
         return Conformal.of_classes(target.astype(np.int64), tempered(scores, contender.temperature))

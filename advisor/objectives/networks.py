@@ -253,8 +253,8 @@ def mean_by_row(
     parts: Sequence[NDArray[np.int64]], scores_of_parts: Sequence[NDArray[np.float64]]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """The rows of all parts, each once and ascending, and the mean of its scores."""
-    rows, scores = np.concatenate(parts), np.concatenate(scores_of_parts)
-    unique, position, counts = np.unique(rows, return_inverse=True, return_counts=True)
-    sums = np.zeros((len(unique), *scores.shape[1:]))
-    np.add.at(sums, position, scores)
-    return unique, sums / counts.reshape(-1, *[1] * (scores.ndim - 1))
+    unique, counts = np.unique(np.concatenate(parts), return_counts=True)
+    sums = np.zeros((len(unique), *scores_of_parts[0].shape[1:]), scores_of_parts[0].dtype)
+    for rows, scores in zip(parts, scores_of_parts, strict=True):  # no part has a row twice
+        sums[np.searchsorted(unique, rows)] += scores
+    return unique, sums / counts.astype(sums.dtype).reshape(-1, *[1] * (sums.ndim - 1))

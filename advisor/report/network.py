@@ -7,6 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from advisor.networks.decoder_plan import (
+    decoder_layers,
+    decoder_memory,
+    decoder_parameters,
+    decoder_plan_of,
+    padded_encoder,
+)
 from advisor.networks.geometry import (
     layers,
     map_sizes,
@@ -49,6 +56,8 @@ def blueprint(configuration: Mapping[str, Any], values: Mapping[str, Any]) -> Ne
     size = _size(values)
     if size is None or "network" not in configuration:
         return None
+    if "upsampling" in configuration:
+        return _decoder_view(configuration, values, size)
     plan = plan_of(configuration, int(values["signal.channels"]), size)
     outputs = int(values.get("classes.count") or 1)
     share = size[0] / plan.size[0]  # the field is counted in points of what the network sees
@@ -69,6 +78,42 @@ def blueprint(configuration: Mapping[str, Any], values: Mapping[str, Any]) -> Ne
         parameters=parameter_count(plan, outputs),
         memory_mb=memory_bytes(plan, outputs, int(configuration["batch_size"])) / 1e6,
         field=round(receptive_field(plan) * share),
+        needed=values.get("receptive.needed"),
+    )
+
+
+def _decoder_view(
+    configuration: Mapping[str, Any], values: Mapping[str, Any], size: tuple[int, ...]
+) -> NetworkView:
+    """A network that gives a class to every point: its encoder, then its decoder, whose units see as much as
+    those of the coarsest map."""
+    plan = decoder_plan_of(configuration, int(values["signal.channels"]), size)
+    outputs = int(values["mask.classes"])
+    encoder = padded_encoder(plan)
+    rows = [
+        LayerView(
+            name=layer.name,
+            map=" x ".join(map(str, after)),
+            channels=layer.outputs,
+            parameters=layer.parameters,
+            field=min(max(field.size), max(size)),
+            whole=field.whole,
+        )
+        for layer, after, field in zip(
+            layers(encoder), map_sizes(encoder), receptive_fields(encoder), strict=True
+        )
+    ]
+    seen = rows[-1].field
+    rows += [
+        LayerView(layer.name, " x ".join(map(str, after)), layer.outputs, layer.parameters, seen, layer.whole)
+        for layer, after in decoder_layers(plan, outputs)
+    ]
+    return NetworkView(
+        layers=tuple(rows),
+        size=size,
+        parameters=decoder_parameters(plan, outputs),
+        memory_mb=decoder_memory(plan, outputs, int(configuration["batch_size"])) / 1e6,
+        field=receptive_field(encoder),
         needed=values.get("receptive.needed"),
     )
 

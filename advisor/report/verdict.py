@@ -194,6 +194,8 @@ def _less(loss: float, other: float) -> str:
 def _score(entry: ScoreReport) -> str:
     if entry.accuracy is not UNSET:
         return f", accuracy {entry.accuracy:.1%}"
+    if entry.mean_iou is not UNSET:
+        return f", mean IoU {entry.mean_iou:.3f}"
     return "" if entry.r2 is UNSET else f", R2 {entry.r2:.3f}"
 
 

@@ -73,6 +73,7 @@ class AdviceOptions(ReadingOptions):
             "join_spellings": self.join_spellings,
             "encoding": self.encoding,
             "sheet": self.sheet,
+            "ignore": self.ignore,
             "rules": [str(Path(folder).resolve()) for folder in self.rules],
             "without": list(self.without),
         }

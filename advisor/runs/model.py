@@ -9,7 +9,7 @@ import math
 import re
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +20,11 @@ import torch
 from numpy.typing import NDArray
 
 from advisor import __version__
-from advisor.data.modalities import AnySchema, read_new_rows, schema_from_dict
+from advisor.data.modalities import READ_MODALITIES, AnySchema, NewRows, read_new_rows, schema_from_dict
 from advisor.data.options import FileForm
 from advisor.dataset import Features, Signals
 from advisor.errors import DataFormWarning, FormChange, UserError, made_by_newer
+from advisor.evaluation.by_target import JUDGED
 from advisor.evaluation.conformal import Conformal
 from advisor.files import read_json
 from advisor.runs.folder import RunFolder
@@ -106,21 +107,29 @@ class Model:
         strict: raises UserError for them.
         encoding: of a text file, sheet: of a spreadsheet; by default as the training rows were read.
         """
-        scores = self.scores(self.read(data, strict=strict, encoding=encoding, sheet=sheet))
-        decided = self.task.decided(scores, self.shares)
-        return self.classes[decided] if self.task.of_classes else decided
+        rows = self._rows(data, strict, encoding, sheet)
+        decided = self.task.decided(self.scores(rows.features), self.shares)
+        answers: NDArray[Any] = self.classes[decided] if self.task.of_classes else self.answers(rows, decided)
+        return answers
+
+    def answers(self, rows: NewRows, decided: NDArray[Any]) -> Any:
+        """Predictions of new rows as the training rows' target was given: of masks the values of the
+        training masks,
+        each as large as its image."""
+        return READ_MODALITIES[self.schema.kind].answers(self.schema, rows, decided)
 
     def predict_proba(
         self, data: Rows, *, strict: bool = False, encoding: str | None = None, sheet: str | None = None
     ) -> NDArray[np.float64]:
-        """Class probabilities, shape (rows, classes). Raises UserError for a
+        """Class probabilities, shape (rows, classes), of masks (rows, classes, height, width). Raises
+        UserError for a
         regression model, and as ``predict`` does."""
-        if not self.task.of_classes:
+        if not self.schema.classes:
             raise UserError(
                 f"the model of '{self.schema.target}' is a regression model and has no class probabilities: "
                 "use predict"
             )
-        return self.scores(self.read(data, strict=strict, encoding=encoding, sheet=sheet))
+        return self.scores(self._rows(data, strict, encoding, sheet).features)
 
     def predict_interval(
         self,
@@ -137,10 +146,12 @@ class Model:
         Holds on average over new rows like the training rows (of new groups or later times where these were
         held out), not for each kind of row. UserError for a model of before, and as ``predict``.
         """
-        return self.within(self.scores(self.read(data, strict=strict, encoding=encoding, sheet=sheet)), level)
+        return self.within(self.scores(self._rows(data, strict, encoding, sheet).features), level)
 
     def within(self, scores: NDArray[np.float64], level: float) -> NDArray[Any]:
         """The same for scores."""
+        if not JUDGED[self.task.target].intervals:
+            raise UserError(f"a prediction of {self.task} has no interval: leave interval out")
         if self.conformal is None:
             raise UserError("this model was trained by a version without prediction intervals: train again")
         if self.task.of_classes:
@@ -151,10 +162,13 @@ class Model:
         self, data: Rows, *, strict: bool = False, encoding: str | None = None, sheet: str | None = None
     ) -> Features | Signals:
         """New rows as the training rows were read; warns, or refuses, as ``predict`` does."""
+        return self._rows(data, strict, encoding, sheet).features
+
+    def _rows(self, data: Rows, strict: bool, encoding: str | None, sheet: str | None) -> NewRows:
         rows = read_new_rows(data, self.schema, self.form_of(encoding, sheet), strict=strict)
         if rows.changes:
             warnings.warn(DataFormWarning.of(rows.changes), stacklevel=3)
-        return rows.features
+        return rows
 
     def form_of(self, encoding: str | None, sheet: str | None) -> FileForm:
         """How a file of new rows is read: as it is said, else as the training rows were."""
@@ -166,6 +180,24 @@ class Model:
         return tempered(mean, self.temperature) if self.task.of_classes else mean
 
 
+@dataclass(frozen=True)
+class PredictedRows:
+    """Predictions of the rows of a source.
+
+    table: one row for each, in their order. unused: columns of the source that are not used. changes: what
+    is unlike
+    the training rows in the form of the others. told: what else to tell of how it was read, as code ->
+    sentence.
+    files: predictions that do not stand in a table, by the name of their file: masks as PNG.
+    """
+
+    table: pl.DataFrame
+    unused: tuple[str, ...]
+    changes: tuple[FormChange, ...]
+    told: Mapping[str, str]
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+
 def predictions(
     model: Model,
     source: str | Path,
@@ -174,26 +206,33 @@ def predictions(
     encoding: str | None = None,
     sheet: str | None = None,
     interval: float | None = None,
-) -> tuple[pl.DataFrame, list[str], tuple[FormChange, ...], dict[str, str]]:
-    """What `advisor predict` writes for the rows of a source, in their order; the columns of it that
-    are not used; what is unlike the training rows in the form of the others; and what else to tell of
-    how it was read, as code -> sentence.
+) -> PredictedRows:
+    """What `advisor predict` writes for the rows of a source, in their order.
 
     ``prediction``, and for classes a ``probability_CLASS`` for each; images and sequences that have names
-    have them first. interval: adds ``low`` and ``high``, or for classes ``set``, those that may be the row's,
+    have them first; of masks the share of each class among the points, and the masks as files. interval:
+    adds ``low`` and ``high``, or for classes ``set``, those that may be the row's,
     with | between them. Raises UserError as ``Model.predict`` does.
     """
     import polars as pl
 
     rows = read_new_rows(source, model.schema, model.form_of(encoding, sheet), strict=strict)
-    told = rows.changes, dict(rows.told)
+    told = tuple(rows.unused), rows.changes, dict(rows.told)
     columns: dict[str, Any] = {"name": rows.names} if any(rows.names) else {}
     scores = model.scores(rows.features)
     within = None if interval is None else model.within(scores, interval)
+    files = READ_MODALITIES[model.schema.kind].files
+    if files is not None:
+        decided = model.task.decided(scores, model.shares)
+        shares = {
+            f"share_{label}": (decided == code).mean(axis=(1, 2))
+            for code, label in enumerate(model.schema.classes)
+        }
+        return PredictedRows(pl.DataFrame(columns | shares), *told, files(model.schema, rows, decided))
     if not model.task.of_classes:
         columns["prediction"] = scores
         columns |= {} if within is None else {"low": within[:, 0], "high": within[:, 1]}
-        return pl.DataFrame(columns), list(rows.unused), *told
+        return PredictedRows(pl.DataFrame(columns), *told)
     classes = model.classes
     if classes.dtype == object:
         classes = classes.astype(str)
@@ -201,7 +240,7 @@ def predictions(
     if within is not None:
         columns["set"] = ["|".join(str(label) for label in classes[row]) for row in within]
     columns |= {f"probability_{label}": scores[:, i] for i, label in enumerate(classes.tolist())}
-    return pl.DataFrame(columns), list(rows.unused), *told
+    return PredictedRows(pl.DataFrame(columns), *told)
 
 
 def tempered(probabilities: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:

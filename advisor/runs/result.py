@@ -215,7 +215,8 @@ class PairedDifference:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreReport:
-    """A model or a baseline on the test rows. average_precision: of the rarer of two classes."""
+    """A model or a baseline on the test rows. average_precision: of the rarer of two classes.
+    mean_iou, mean_dice: over the classes of masks, point_accuracy: share of their points that are right."""
 
     name: str
     loss: float
@@ -223,6 +224,9 @@ class ScoreReport:
     accuracy: float | Unset = UNSET
     balanced_accuracy: float | Unset = UNSET
     average_precision: float | Unset = UNSET
+    mean_iou: float | Unset = UNSET
+    mean_dice: float | Unset = UNSET
+    point_accuracy: float | Unset = UNSET
     difference_to_network: PairedDifference
 
 
@@ -230,7 +234,9 @@ class ScoreReport:
 class Mistake:
     """A test row that the model got wrong: base64 of a PNG, or the points of each channel of a series, None
     where one is missing; what it is, and what it was taken for. heat: rows of patches, how much the
-    probability of what it was taken for falls when the patch is covered."""
+    probability of what it was taken for falls when the patch is covered. mask, predicted_mask: PNGs, of
+    masks; label
+    and predicted then name the classes that they show."""
 
     image: str | Unset = UNSET
     series: tuple[tuple[float | None, ...], ...] | Unset = UNSET
@@ -238,6 +244,8 @@ class Mistake:
     predicted: Any
     probability: float | Unset = UNSET
     heat: tuple[tuple[float, ...], ...] | Unset = UNSET
+    mask: str | Unset = UNSET
+    predicted_mask: str | Unset = UNSET
 
 
 @dataclass(frozen=True, kw_only=True)

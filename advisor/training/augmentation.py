@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from advisor.tasks import UNLABELLED
+
 
 @dataclass(frozen=True)
 class Mix:
@@ -28,6 +30,14 @@ class Mix:
     def loss(self, own: Tensor, others: Tensor) -> Tensor:
         """The loss of each member from those under the rows' own and under their partners' targets."""
         return self.share * own + (1 - self.share) * others
+
+
+@dataclass(frozen=True)
+class Moved:
+    """Rows of which parts were cut out, turned or mirrored: their masks (members, rows, height, width),
+    alike."""
+
+    target: Tensor
 
 
 def augmented(x: Tensor, configuration: Mapping[str, Any], generator: torch.Generator) -> Tensor:
@@ -66,26 +76,106 @@ def _uniform(rows: int, reach: float, x: Tensor, generator: torch.Generator) -> 
 def _images(x: Tensor, c: Mapping[str, Any], generator: torch.Generator) -> Tensor:
     """Mirrored, moved, turned and zoomed in one resampling; brighter or darker,
     with more or less contrast."""
-    rows = len(x)
-    flip, shift, angle, zoom = c["flip"], float(c["shift"]), float(c["rotation"]), float(c["zoom"])
+    rows, flip = len(x), c["flip"]
     if flip in ("horizontal", "both"):
         x = torch.where(_chosen(rows, x, generator), x.flip(3), x)
     if flip in ("vertical", "both"):
         x = torch.where(_chosen(rows, x, generator), x.flip(2), x)
-    if shift or angle or zoom:
-        turn = _uniform(rows, angle * math.pi / 180, x, generator)
-        scale = torch.exp(_uniform(rows, math.log1p(zoom), x, generator))
-        cos, sin = scale * turn.cos(), scale * turn.sin()
-        moves = [2 * _uniform(rows, shift, x, generator) for _ in range(2)]  # the grid runs from -1 to 1
-        lines = [torch.stack([cos, -sin, moves[0]], dim=1), torch.stack([sin, cos, moves[1]], dim=1)]
-        grid = F.affine_grid(torch.stack(lines, dim=1), list(x.shape), align_corners=False)
+    if (grid := _grid(x, c, generator)) is not None:
         x = F.grid_sample(x, grid, padding_mode="border", align_corners=False)
-    light = float(c["brightness"])
-    if light:
-        gain = (1 + _uniform(rows, light, x, generator)).view(-1, 1, 1, 1)
-        offset = _uniform(rows, light, x, generator).view(-1, 1, 1, 1)
-        x = x * gain + offset
-    return x
+    return _lit(x, float(c["brightness"]), generator)
+
+
+def _grid(x: Tensor, c: Mapping[str, Any], generator: torch.Generator) -> Tensor | None:
+    """Where each point of (rows, channels, height, width) is taken from: moved, turned and zoomed; None: as
+    it is."""
+    rows = len(x)
+    shift, angle, zoom = float(c["shift"]), float(c["rotation"]), float(c["zoom"])
+    if not (shift or angle or zoom):
+        return None
+    turn = _uniform(rows, angle * math.pi / 180, x, generator)
+    scale = torch.exp(_uniform(rows, math.log1p(zoom), x, generator))
+    cos, sin = scale * turn.cos(), scale * turn.sin()
+    moves = [2 * _uniform(rows, shift, x, generator) for _ in range(2)]  # the grid runs from -1 to 1
+    lines = [torch.stack([cos, -sin, moves[0]], dim=1), torch.stack([sin, cos, moves[1]], dim=1)]
+    return F.affine_grid(torch.stack(lines, dim=1), list(x.shape), align_corners=False)
+
+
+def _lit(x: Tensor, light: float, generator: torch.Generator) -> Tensor:
+    """Brighter or darker, with more or less contrast."""
+    if not light:
+        return x
+    gain = (1 + _uniform(len(x), light, x, generator)).view(-1, 1, 1, 1)
+    offset = _uniform(len(x), light, x, generator).view(-1, 1, 1, 1)
+    return x * gain + offset
+
+
+def augmented_scenes(
+    x: Tensor, target: Tensor, configuration: Mapping[str, Any], generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """A changed copy of images (members, rows, channels, height, width) and, alike, of their masks (members,
+    rows,
+    height, width); points that come from beyond the image are unlabelled."""
+    image, mask = x.flatten(0, 1), target.flatten(0, 1).unsqueeze(1)
+    for axis, flips in ((3, ("horizontal", "both")), (2, ("vertical", "both"))):
+        if configuration["flip"] in flips:
+            chosen = _chosen(len(image), image, generator)
+            image = torch.where(chosen, image.flip(axis), image)
+            mask = torch.where(chosen, mask.flip(axis), mask)
+    if (grid := _grid(image, configuration, generator)) is not None:
+        image = F.grid_sample(image, grid, padding_mode="border", align_corners=False)
+        inside = (grid.abs() <= 1).all(dim=3).unsqueeze(1)
+        codes = F.grid_sample(
+            mask.to(image), grid, mode="nearest", padding_mode="border", align_corners=False
+        )
+        mask = torch.where(inside, codes.round(), float(UNLABELLED)).to(target.dtype)
+    image = _lit(image, float(configuration["brightness"]), generator)
+    return image.view(x.shape), mask.squeeze(1).view(target.shape)
+
+
+def cropped(
+    x: Tensor, target: Tensor, side: int, foreground: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """A square of so many points of each image and of its mask, or as much of it as there is.
+
+    foreground: the share of the squares whose middle is a point of a class that is not the image's most
+    frequent
+    one (Isensee et al. 2021); the others lie anywhere.
+    """
+    height, width = target.shape[2:]
+    high, wide = min(side, height), min(side, width)
+    if (high, wide) == (height, width):
+        return x, target
+    members, rows = target.shape[:2]
+    tops = torch.randint(0, height - high + 1, (members, rows), generator=generator)
+    lefts = torch.randint(0, width - wide + 1, (members, rows), generator=generator)
+    chosen = torch.rand(members, rows, generator=generator) < foreground
+    images, masks = [], []
+    for member in range(members):
+        for row in range(rows):
+            top, left = int(tops[member, row]), int(lefts[member, row])
+            own = target[member, row]
+            if chosen[member, row] and (middle := _foreground_point(own, generator)) is not None:
+                top = min(max(middle[0] - high // 2, 0), height - high)
+                left = min(max(middle[1] - wide // 2, 0), width - wide)
+            images.append(x[member, row, :, top : top + high, left : left + wide])
+            masks.append(own[top : top + high, left : left + wide])
+    cut = (torch.stack(images), torch.stack(masks))
+    x, target = (own.view(members, rows, *own.shape[1:]) for own in cut)
+    return x, target
+
+
+def _foreground_point(mask: Tensor, generator: torch.Generator) -> tuple[int, int] | None:
+    """A point of one of the classes that are not the most frequent one, each class with the same chance."""
+    counts = torch.bincount(mask.flatten().int(), minlength=UNLABELLED + 1)[:UNLABELLED].cpu()
+    counts[counts.argmax()] = 0
+    codes = counts.nonzero().squeeze(1)
+    if not len(codes):
+        return None
+    code = int(codes[torch.randint(len(codes), (), generator=generator)])
+    place = int(torch.randint(int(counts[code]), (), generator=generator))
+    row, column = (mask == code).nonzero()[place].tolist()
+    return row, column
 
 
 def _sequences(x: Tensor, c: Mapping[str, Any], generator: torch.Generator) -> Tensor:

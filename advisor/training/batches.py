@@ -21,7 +21,7 @@ from advisor.dataset import Dataset
 from advisor.errors import UserError
 from advisor.networks.network import Network
 from advisor.splits import Split
-from advisor.training.augmentation import Mix
+from advisor.training.augmentation import Mix, Moved
 from advisor.training.class_balance import ClassBalance
 from advisor.training.data_parallel import ALONE, Ranks
 from advisor.training.modalities import Prepared
@@ -78,24 +78,29 @@ class MemberRows:
         return self.learnt.balance
 
     def steps(self, batch_size: int) -> int:
-        return max(1, round(max(len(t) for t in self.train) / batch_size))
+        return max(1, round(self.learnt.turns * max(len(t) for t in self.train) / batch_size))
 
     def batches(self, steps: int, generator: torch.Generator, place: torch.device) -> Sequence[Tensor]:
         """Row numbers (members, batch) of each step, on ``place``: a fresh permutation per
-        member, cut into nearly equal batches.
+        member (one for each turn), cut into nearly equal batches.
 
         Equal batches instead of a small last one: batch normalization of a single row is undefined. A member
         with fewer rows than the largest goes on with its first ones.
         """
         length = max(len(t) for t in self.train)
         orders = []
-        for member, own in enumerate(self.train):
+        turns = [(member, own) for _ in range(self.learnt.turns) for member, own in enumerate(self.train)]
+        for member, own in turns:
             if self.balance is None:
                 order = own[torch.randperm(len(own), generator=generator)]
             else:
                 order = own[self.balance.order(member, self.target.cpu()[own], generator)]
             orders.append(order.repeat(-(-length // len(own)))[:length])
-        return torch.stack(orders).to(place).tensor_split(steps, dim=1)
+        members = len(self.train)
+        whole = torch.cat(
+            [torch.stack(orders[at : at + members]) for at in range(0, len(orders), members)], dim=1
+        )
+        return whole.to(place).tensor_split(steps, dim=1)
 
     def parts(self, batch: Tensor) -> list[tuple[Tensor, float]]:
         """Nearly equal pieces (members, rows) of at most ``micro_batch`` rows,
@@ -124,25 +129,32 @@ class MemberRows:
 
     def training_inputs(
         self, prepared: Prepared, batch: Tensor, generator: torch.Generator
-    ) -> tuple[list[Tensor], Mix | None]:
+    ) -> tuple[list[Tensor], Mix | Moved | None]:
         """What the network reads in a step of training, with rows made up, changed
         or mixed as the configuration asks."""
-        target = None if self.balance is None else self.target[batch.to(self.device)]
+        # a table's steps are short: what nothing reads is not looked up
+        read = self.balance is not None or self.target.dim() > 1
+        target = self.target[batch.to(self.device)] if read else None
         return prepared.training_inputs(
             batch, self.member_split, self._configuration, generator, self.balance, target
         )
 
     def loss(
-        self, out: Tensor, batch: Tensor, mix: Mix | None = None, label_smoothing: float = 0.0
+        self, out: Tensor, batch: Tensor, change: Mix | Moved | None = None, label_smoothing: float = 0.0
     ) -> Tensor:
-        """Mean loss of each member; of numbers in units of the standardized target."""
-        if mix is not None:
+        """Mean loss of each member; of numbers in units of the standardized target.
+
+        change: what was done to the rows that the target must know of.
+        """
+        if isinstance(change, Mix):
             own = self.loss(out, batch, label_smoothing=label_smoothing)
-            return mix.loss(
-                own, self.loss(out, batch[:, mix.partner.to(batch.device)], label_smoothing=label_smoothing)
+            return change.loss(
+                own,
+                self.loss(out, batch[:, change.partner.to(batch.device)], label_smoothing=label_smoothing),
             )
         rows = batch.to(self.device)
-        losses = self.learnt.training_losses(out, self.target[rows], label_smoothing)
+        target = self.target[rows] if change is None else change.target
+        losses = self.learnt.training_losses(out, target, label_smoothing)
         if self._row_weight is not None:
             losses = losses * self._row_weight[rows].to(out.dtype)
         return losses.mean(dim=1)
@@ -158,7 +170,7 @@ class MemberRows:
         for batch, out in self._evaluate(network, prepared):
             losses = self.learnt.row_losses(out, self.target[batch.to(self.device)])
             by_row.append(losses.double().cpu())
-            outs.append(out.cpu())
+            outs.append(self.learnt.kept(out).cpu())
         losses_by_row = self.ranks.gathered(by_row)
         self._kept.update(losses_by_row, self.ranks.gathered(outs), going)
         total = (losses_by_row * self.weight).sum(dim=1)
@@ -170,17 +182,17 @@ class MemberRows:
         """The validating rows in ascending order, and for each the mean score of the members that validated
         on it: of this network, and at the epochs that other validating rows chose."""
         network.eval()
-        out = self.ranks.gathered([part.cpu() for _, part in self._evaluate(network, prepared)])
-        real, counts = self.weight.numpy() > 0, np.zeros(self.rows)
-        np.add.at(counts, self.validation.numpy()[real], 1)
-        rows = np.flatnonzero(counts)
+        parts = self._evaluate(network, prepared)
+        out = self.ranks.gathered([self.learnt.kept(part).cpu() for _, part in parts])
+        real, validation = self.weight.numpy() > 0, self.validation.numpy()
+        rows, counts = np.unique(validation[real], return_counts=True)
         means = []
         for own in (out, self._kept.merged(out)):
             values = self.learnt.scores(own, self.learnt.scale)
-            sums = np.zeros((self.rows, self.outputs))
-            np.add.at(sums, self.validation.numpy()[real], values.reshape(*own.shape[:2], self.outputs)[real])
-            mean = sums[rows] / counts[rows, None]
-            means.append(mean.reshape(self.task.score_shape(len(rows), self.outputs)))
+            sums = np.zeros((len(rows), *values.shape[2:]), values.dtype)
+            for member, columns in enumerate(real):  # no member validates on a row twice
+                sums[np.searchsorted(rows, validation[member, columns])] += values[member, columns]
+            means.append(sums / counts.astype(sums.dtype).reshape(-1, *[1] * (sums.ndim - 1)))
         return rows, means[0], means[1]
 
     def _evaluate(self, network: Network, prepared: Prepared) -> Generator[tuple[Tensor, Tensor], None, None]:
@@ -226,4 +238,4 @@ class HeldOut:
         if self._out is None:
             return out
         never = torch.isinf(self._least)[self._part].T
-        return torch.where(never[:, :, None], out, self._out)
+        return torch.where(never.view(*never.shape, *[1] * (out.dim() - 2)), out, self._out)

@@ -78,9 +78,9 @@ class Fitted:
 
     def predict(self, features: Features | Signals, device: str = "cpu") -> NDArray[np.float64]:
         """Mean over the members: class probabilities (rows, classes), or
-        predictions (rows,) in the target's unit."""
+        predictions (rows,) in the target's unit; of masks probabilities (rows, classes, height, width)."""
         network = self.network(device)
-        result = np.zeros(self.task.score_shape(len(features), self.outputs))
+        pieces = [np.zeros(self.task.score_shape(0, self.outputs))] if not len(features) else []
         per_pass, decode = network.rows_per_pass, TARGETS[self.task.target].scores
         inputs_type = inputs_of(features.kind)
         split = torch.tensor(self.member_split)
@@ -91,8 +91,8 @@ class Fitted:
             inputs = new_rows.inputs(everyone, split)
             with torch.no_grad():
                 out = network(*inputs)
-            result[start : start + len(part)] = decode(out, self.target_scaling).mean(axis=0)
-        return result
+            pieces.append(decode(out, self.target_scaling).mean(axis=0))
+        return np.concatenate(pieces)
 
     def network(self, device: str) -> Network:
         """The trained stack of networks, in evaluation mode."""
@@ -171,9 +171,9 @@ def train_epochs(
         ):
             optimizer.zero_grad()
             for part, share in rows.parts(batch):
-                inputs, mix = rows.training_inputs(prepared, part, changes)
+                inputs, change = rows.training_inputs(prepared, part, changes)
                 out = forward(*inputs)
-                loss = share * rows.loss(out, part, mix, label_smoothing=float(c["label_smoothing"]))
+                loss = share * rows.loss(out, part, change, label_smoothing=float(c["label_smoothing"]))
                 loss.sum().backward()  # type: ignore[no-untyped-call]  # a sum: members' gradients don't mix
                 train_loss += (loss.detach() * rows.learnt.unit).mean()
             optimizer.step(learning_rate(c, max(step, used() * total), total))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from advisor.dataset import Dataset, Features, Signals
 from advisor.kinds import Kind
-from advisor.networks.cost import Cost, SignalCost, TableCost
+from advisor.networks.cost import Cost, SceneCost, SignalCost, TableCost
 from advisor.splits import Split
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from advisor.networks.network import Network
-    from advisor.training.augmentation import Mix
+    from advisor.training.augmentation import Mix, Moved
     from advisor.training.class_balance import ClassBalance
 
 
@@ -105,10 +105,11 @@ class Prepared(Protocol):
         generator: torch.Generator,
         balance: ClassBalance | None = None,
         target: Tensor | None = None,
-    ) -> tuple[list[Tensor], Mix | None]:
+    ) -> tuple[list[Tensor], Mix | Moved | None]:
         """The same in a step of training, with rows made up, changed or mixed as the configuration asks.
 
-        target: (members, rows), of the batch, where there is a ``balance``.
+        target: of the batch, (members, rows) where there is a ``balance``, or of masks (members, rows,
+        height, width).
         """
 
     def find_neighbours(
@@ -154,11 +155,19 @@ def _signals() -> InputTypes:
     return InputTypes(SignalInputs, SignalShape, SignalPreprocessor)
 
 
+def _masks() -> InputTypes:
+    from advisor.networks.decoder import SceneShape
+    from advisor.training.signal_inputs import SceneInputs, SignalPreprocessor
+
+    return InputTypes(SceneInputs, SceneShape, SignalPreprocessor)
+
+
 _SIGNALS = TrainedModality(_signals, SignalCost.of)
 MODALITIES: Mapping[Kind, TrainedModality] = {
     "table": TrainedModality(_tables, TableCost.of),
     "image": _SIGNALS,
     "sequence": _SIGNALS,
+    "mask": TrainedModality(_masks, SceneCost.of),
 }
 
 

@@ -15,8 +15,9 @@ from torch import Tensor
 from advisor.dataset import Signals
 from advisor.errors import UserError
 from advisor.networks.convolutional import SignalShape
+from advisor.networks.decoder import SceneShape
 from advisor.splits import Split
-from advisor.training.augmentation import Mix, augmented, mixed
+from advisor.training.augmentation import Mix, Moved, augmented, augmented_scenes, cropped, mixed
 from advisor.training.class_balance import SYNTHETIC, ClassBalance
 
 FIT_CELLS = 50_000_000
@@ -79,7 +80,7 @@ class SignalInputs:
         if device != "cpu" and values.nbytes <= DEVICE_BYTES:
             self.values = self.values.to(device)
         self.masked = bool(self.preprocessors[0].masked[0])
-        self.shape = SignalShape(values.shape[1] + self.masked, tuple(values.shape[2:]))
+        self.shape: Any = self.shape_of(values.shape[1] + self.masked, tuple(values.shape[2:]))
         self.mean = torch.from_numpy(np.stack([p.mean for p in preprocessors])).to(device)
         self.scale = torch.from_numpy(np.stack([p.scale for p in preprocessors])).to(device)
 
@@ -102,10 +103,15 @@ class SignalInputs:
 
     @classmethod
     def of_new_rows(
-        cls, preprocessors: tuple[SignalPreprocessor, ...], shape: SignalShape, signals: Signals, device: str
+        cls, preprocessors: tuple[SignalPreprocessor, ...], shape: Any, signals: Signals, device: str
     ) -> SignalInputs:
         """Rows under statistics that were fitted on others."""
         return cls(preprocessors, signals, device)
+
+    @staticmethod
+    def shape_of(channels: int, size: tuple[int, ...]) -> Any:
+        """What a network must know of its inputs."""
+        return SignalShape(channels, size)
 
     @property
     def place(self) -> torch.device:
@@ -143,7 +149,7 @@ class SignalInputs:
         generator: torch.Generator,
         balance: ClassBalance | None = None,
         target: Tensor | None = None,
-    ) -> tuple[list[Tensor], Mix | None]:
+    ) -> tuple[list[Tensor], Mix | Moved | None]:
         """The inputs of a batch, changed as the configuration asks, and how rows were mixed; of rare classes
         nothing is made up."""
         x = augmented(self.inputs(batch, member_split)[0], configuration, generator)
@@ -160,6 +166,34 @@ class SignalInputs:
 
     def bins(self, configuration: Mapping[str, Any], members_per_split: int) -> None:
         """There are none."""
+
+
+class SceneInputs(SignalInputs):
+    """Images with a mask each: what is cut, turned or mirrored of an image is so of its mask."""
+
+    @staticmethod
+    def shape_of(channels: int, size: tuple[int, ...]) -> SceneShape:
+        """What a network must know of its inputs."""
+        height, width = size
+        return SceneShape(channels, (height, width))
+
+    def training_inputs(
+        self,
+        batch: Tensor,
+        member_split: Tensor,
+        configuration: Mapping[str, Any],
+        generator: torch.Generator,
+        balance: ClassBalance | None = None,
+        target: Tensor | None = None,
+    ) -> tuple[list[Tensor], Mix | Moved | None]:
+        """The images of a batch, or crops of them, changed as the configuration asks, and their masks."""
+        assert target is not None, "a step on masks knows the masks of its rows"
+        x = self.inputs(batch, member_split)[0]
+        if side := int(configuration["crop"]):
+            share = float(configuration["crop_foreground"])
+            x, target = cropped(x, target, side, share, generator)
+        x, target = augmented_scenes(x, target, configuration, generator)
+        return [x], Moved(target)
 
 
 def _by_itself(x: Tensor) -> Tensor:

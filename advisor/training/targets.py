@@ -4,6 +4,7 @@ network's outputs as scores. ``TARGETS`` has them by the kind that a task names.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 
 from advisor.dataset import Dataset
 from advisor.splits import Split
-from advisor.tasks import TargetKind
+from advisor.tasks import UNLABELLED, TargetKind, sparse_points, thinning
 from advisor.training.class_balance import ClassBalance
 
 LARGEST_POWER = 50.0
@@ -62,12 +63,14 @@ class LearntTarget(Protocol):
     values: of all rows, on the device.
     unit: (members,), what turns a member's training loss into the unit of its validation loss.
     balance: what training does about rare classes, None where there are no classes.
+    turns: how often an epoch sees each row.
     """
 
     values: Tensor
     scale: TargetScale
     unit: Tensor
     balance: ClassBalance | None
+    turns: int
 
     def __init__(
         self, configuration: Mapping[str, Any], data: Dataset, splits: Sequence[Split], device: str
@@ -84,12 +87,18 @@ class LearntTarget(Protocol):
         """Of validating rows, in the unit of the task's losses: (members, rows)."""
 
     @staticmethod
+    def kept(out: Tensor) -> Tensor:
+        """What is kept of the outputs for validating rows, (members, rows, ...)."""
+
+    @staticmethod
     def scores(out: Tensor, scale: TargetScale) -> NDArray[np.float64]:
         """Outputs (members, rows, outputs) as scores, one array for each member."""
 
 
 class ClassTarget:
     """A class of each row; outputs are logits."""
+
+    turns = 1
 
     def __init__(
         self, configuration: Mapping[str, Any], data: Dataset, splits: Sequence[Split], device: str
@@ -113,6 +122,10 @@ class ClassTarget:
         return F.cross_entropy(out.flatten(0, 1), target.flatten(), reduction="none").view(target.shape)
 
     @staticmethod
+    def kept(out: Tensor) -> Tensor:
+        return out
+
+    @staticmethod
     def scores(out: Tensor, scale: TargetScale) -> NDArray[np.float64]:
         """Probabilities (members, rows, classes)."""
         return out.double().softmax(dim=2).cpu().numpy()
@@ -122,6 +135,7 @@ class NumberTarget:
     """A number of each row; the single output is the squeezed and standardized one."""
 
     balance: ClassBalance | None = None
+    turns = 1
 
     def __init__(
         self, configuration: Mapping[str, Any], data: Dataset, splits: Sequence[Split], device: str
@@ -151,6 +165,10 @@ class NumberTarget:
         return (values - target).square()
 
     @staticmethod
+    def kept(out: Tensor) -> Tensor:
+        return out
+
+    @staticmethod
     def scores(out: Tensor, scale: TargetScale) -> NDArray[np.float64]:
         """Predictions (members, rows) within the range of each member's training target."""
         mean, width, knee = (torch.from_numpy(a)[:, None] for a in (scale.mean, scale.scale, scale.knee))
@@ -159,7 +177,104 @@ class NumberTarget:
         return np.asarray(np.clip(plain, scale.range[:, :1], scale.range[:, 1:]))
 
 
-TARGETS: Mapping[TargetKind, type[LearntTarget]] = {"class": ClassTarget, "number": NumberTarget}
+class MaskTarget:
+    """A class of each point; outputs are logits (members, rows, classes, height, width).
+
+    The loss is the mean cross-entropy of a row's labelled points and, by ``dice_weight``, one minus the soft
+    Dice of
+    the classes in the batch (Milletari et al. 2016), which counts a class of few points as much as one of
+    many.
+    An epoch sees of each image as many crops as cover it.
+    """
+
+    balance: ClassBalance | None = None
+
+    def __init__(
+        self, configuration: Mapping[str, Any], data: Dataset[Any], splits: Sequence[Split], device: str
+    ) -> None:
+        values: NDArray[np.uint8] = data.target.values
+        self.values = torch.from_numpy(values).to(device)
+        self.scale = TargetScale.none(len(splits))
+        self.unit = torch.ones(len(splits), dtype=torch.float64, device=device)
+        self._dice, self._classes = float(configuration["dice_weight"]), data.outputs
+        side = int(configuration["crop"]) or max(values.shape[1:])
+        self.turns = math.prod(-(-axis // side) for axis in values.shape[1:])
+        counts = np.stack([np.bincount(own.reshape(-1), minlength=256)[: self._classes] for own in values])
+        self._counts = torch.stack([torch.from_numpy(counts[split.train].sum(axis=0)) for split in splits])
+
+    def prior(self) -> Tensor:
+        """Logarithms of each member's shares of the points, with one point added to each class."""
+        return ((self._counts + 1.0) / (self._counts + 1.0).sum(dim=1, keepdim=True)).log()
+
+    def training_losses(self, out: Tensor, target: Tensor, label_smoothing: float) -> Tensor:
+        """out: with the logits of coarser maps after those of the last one, each of which counts half of the
+        one
+        before it (Isensee et al. 2021)."""
+        maps = torch.split(out, self._classes, dim=2)
+        shares = [0.5**place for place in range(len(maps))]
+        losses = [
+            share / sum(shares) * self._losses(own, target, label_smoothing)
+            for share, own in zip(shares, maps, strict=True)
+        ]
+        return torch.stack(losses).sum(dim=0)
+
+    def _losses(self, out: Tensor, target: Tensor, label_smoothing: float) -> Tensor:
+        losses = _mean_of_points(out, target, label_smoothing)
+        if not self._dice:
+            return losses
+        return (1 - self._dice) * losses + self._dice * (1 - soft_dice(out, target)).unsqueeze(1)
+
+    def row_losses(self, out: Tensor, target: Tensor) -> Tensor:
+        return _mean_of_points(out, target)
+
+    @staticmethod
+    def kept(out: Tensor) -> Tensor:
+        """The logits of some of the points, as many as ``tasks.sparse_points`` keeps."""
+        return torch.as_tensor(sparse_points(out, thinning(out.shape[-2], out.shape[-1])))
+
+    @staticmethod
+    def scores(out: Tensor, scale: TargetScale) -> NDArray[Any]:
+        """Probabilities (members, rows, classes, height, width), float32: of thousands of images they are
+        large."""
+        return out.float().softmax(dim=2).cpu().numpy()
+
+
+TARGETS: Mapping[TargetKind, type[LearntTarget]] = {
+    "class": ClassTarget,
+    "number": NumberTarget,
+    "mask": MaskTarget,
+}
+
+
+def _mean_of_points(out: Tensor, target: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy of the labelled points of each row, (members, rows)."""
+    losses = F.cross_entropy(
+        out.flatten(0, 1),
+        target.flatten(0, 1).long(),
+        reduction="none",
+        ignore_index=UNLABELLED,
+        label_smoothing=label_smoothing,
+    )
+    labelled = (target != UNLABELLED).flatten(2).sum(dim=2).clamp(min=1)
+    return losses.view(*target.shape[:2], -1).sum(dim=2) / labelled
+
+
+def soft_dice(out: Tensor, target: Tensor) -> Tensor:
+    """Of each member's batch, (members,): 2 |truth and prediction| / (|truth| + |prediction|), the mean over
+    the
+    classes of its targets.
+
+    out: logits (members, rows, classes, height, width); target: codes (members, rows, height, width).
+    """
+    labelled = (target != UNLABELLED).unsqueeze(2)
+    codes = torch.where(labelled, target.unsqueeze(2), 0).long()
+    said = out.softmax(dim=2) * labelled
+    truth = torch.zeros_like(said).scatter_(2, codes, 1.0) * labelled
+    axes = (1, 3, 4)
+    both, size = (said * truth).sum(dim=axes), truth.sum(dim=axes)
+    dice = (2 * both + 1) / (said.sum(dim=axes) + size + 1)
+    there = (size > 0).to(dice.dtype)
+    return (dice * there).sum(dim=1) / there.sum(dim=1).clamp(min=1)
 
 
 def squeezed(values: Tensor, knee: Tensor) -> Tensor:

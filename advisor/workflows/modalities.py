@@ -105,9 +105,15 @@ class Modality:
 def _load_table(source: Any, target: str | None, options: AdviceOptions) -> Table:
     from advisor.data.tables.table import load_table
 
+    _refuse_ignore(options)
     if target is None:
         raise _no_target(source, options)
     return load_table(source, target, options)
+
+
+def _refuse_ignore(options: AdviceOptions) -> None:
+    if options.ignore is not None:
+        raise UserError("--ignore is for images with masks, which these data are not; leave it out")
 
 
 def _no_target(source: Any, options: AdviceOptions) -> UserError:
@@ -191,6 +197,7 @@ def _likeness(data: Table) -> NDArray[np.float64] | None:
 def _load_signals(source: Any, target: str | None, options: AdviceOptions) -> SignalSet:
     from advisor.data.signals.signals import load_signals
 
+    _refuse_ignore(options)
     return load_signals(source, target, options)
 
 
@@ -207,6 +214,35 @@ def _measure_signals(data: SignalSet) -> Facts:
     from advisor.report.samples import samples
 
     return replace(measure_signals(data), samples=tuple(samples(data.train, seed=0)))
+
+
+# ------------------------------------------------------------------------------------------ images with masks
+
+
+def _load_masks(source: Any, target: str | None, options: AdviceOptions) -> SignalSet:
+    from advisor.data.masks.scenes import load_masks
+
+    return load_masks(source, target, options)
+
+
+def _measure_masks(data: SignalSet) -> Facts:
+    from advisor.facts.signals import measure_signals
+    from advisor.report.scenes import mask_samples
+
+    return replace(measure_signals(data), samples=tuple(mask_samples(data.train, seed=0)))
+
+
+def _worst_scenes(
+    test: Dataset[Any],
+    known: NDArray[np.bool_],
+    scores: NDArray[np.float64],
+    chosen: NDArray[Any],
+    losses: NDArray[np.float64],
+    predict: Predict | None = None,
+) -> list[Mistake]:
+    from advisor.report.scenes import worst_scenes
+
+    return worst_scenes(test.part(known.nonzero()[0]), chosen, losses)
 
 
 def _mistakes(
@@ -242,4 +278,5 @@ MODALITY_OF: Mapping[Kind, Modality] = {
     ),
     "image": _SIGNALS,
     "sequence": _SIGNALS,
+    "mask": Modality(_load_masks, _measure_masks, mistakes=_worst_scenes),
 }

@@ -72,6 +72,7 @@ class AdviceKeywords(TypedDict, total=False):
     join_spellings: bool | None
     encoding: str | None
     sheet: str | None
+    ignore: str | int | None
 
 
 DEFAULTS: Mapping[str, Any] = {

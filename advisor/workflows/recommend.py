@@ -42,7 +42,7 @@ TOLD_BY_RULES = {
     "rows_in_singleton_classes",
     "test_rows_of_unseen_class",
 }
-TOLD_BY_RULES |= {"joined_cells", "corrupt_files", "oversized_files", "absent_files"}
+TOLD_BY_RULES |= {"joined_cells", "corrupt_files", "oversized_files", "absent_files", "absent_masks"}
 """Notes of what was repaired that are facts, of which a rule tells whenever there are any."""
 
 
@@ -123,6 +123,8 @@ def with_target(data: Any, target: Any) -> tuple[Any, str | None]:
         getattr(target, "ndim", 1) == 2 and target.shape[1] == 1
     ):  # a column of one, as frames and arrays are sliced
         target = target.iloc[:, 0] if hasattr(target, "iloc") else target[:, 0]
+    if is_signals and getattr(target, "ndim", 1) in (3, 4):  # a mask for each image
+        return {"X": np.asarray(data), "Y": np.asarray(target)}, None
     if not hasattr(target, "__len__") or getattr(target, "ndim", 1) != 1:
         raise UserError(
             f"y is a {type(target).__name__} that is not a list of values: expected shape (rows,), one per "

@@ -75,29 +75,32 @@ def are_images(source: object, target: str | None = None) -> bool:
     if not isinstance(source, str | Path) or str(source).startswith(("sklearn:", "openml:")):
         return False
     path = Path(source)
-    if not path.is_file():
+    if not path.is_file() or (frame := first_frame(path)) is None:
         return False
     paths = ImagePaths(path)
+    if named_pixels(frame.columns):
+        return True
+    return paths.column(frame.drop(target or (), strict=False), asked=False) is not None
+
+
+def first_frame(path: Path) -> pl.DataFrame | None:
+    """The beginning of a table's file, where it may be about images; None: it is not, or cannot be read."""
     try:
         with path.open("rb") as file:
             start = file.read(HEAD_BYTES)
         if start.startswith(b"PAR1"):
-            frame = first_rows(path, FIRST_ROWS)
-        elif (
+            return first_rows(path, FIRST_ROWS)
+        if not (
             re.search(rb"\.(png|jpe?g|jfif|bmp|gif|tiff?|webp|p[gpbn]m)\b|pix|px|\dx\d", start, re.IGNORECASE)
-            or paths.folders
+            or ImagePaths(path).folders
         ):
-            # as a table of its own, so that delimiters, quotes and encodings are read as in the whole
-            lines = start.splitlines()[: -1 if len(start) == HEAD_BYTES else None]
-            head, mark = b"\n".join(lines[:FIRST_ROWS]), _delimiter(lines[0])
-            frame = pl.read_csv(head, infer_schema_length=0, separator=mark, truncate_ragged_lines=True)
-        else:
-            return False
+            return None
+        # as a table of its own, so that delimiters, quotes and encodings are read as in the whole
+        lines = start.splitlines()[: -1 if len(start) == HEAD_BYTES else None]
+        head, mark = b"\n".join(lines[:FIRST_ROWS]), _delimiter(lines[0])
+        return pl.read_csv(head, infer_schema_length=0, separator=mark, truncate_ragged_lines=True)
     except (OSError, pl.exceptions.PolarsError, IndexError):
-        return False
-    if named_pixels(frame.columns):
-        return True
-    return paths.column(frame.drop(target or (), strict=False), asked=False) is not None
+        return None
 
 
 def _delimiter(line: bytes) -> str:

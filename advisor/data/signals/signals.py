@@ -68,8 +68,8 @@ class SignalSet:
     source: str
     fingerprint: str
     schema: SignalSchema
-    train: Dataset[RowTarget, Signals]
-    test: Dataset[RowTarget, Signals]
+    train: Dataset[Any, Signals]
+    test: Dataset[Any, Signals]
     notes: dict[str, int]
     test_origin: Literal["file", "held-out"]
     train_names: tuple[str, ...] = ()
@@ -96,7 +96,7 @@ class SignalSet:
         """The test rows without their target."""
         return self.test.features
 
-    def dataset(self, part: Literal["train", "test"]) -> Dataset[RowTarget, Signals]:
+    def dataset(self, part: Literal["train", "test"]) -> Dataset[Any, Signals]:
         """One part as arrays, in the order of the source."""
         return self.train if part == "train" else self.test
 

@@ -40,13 +40,18 @@ def _predict(order: Mapping[str, Any], out: IO[bytes]) -> dict[str, Any]:
     while len(_models) > order["models"]:
         _models.popitem(last=False)
     with image_root(Path(order["rows"]).parent):
-        table, unused, changes, _ = predictions(_models[run], order["rows"])
+        found = predictions(_models[run], order["rows"])
+    table = found.table
     if order["form"] == "csv":
         out.write(table.write_csv().encode())
     else:
         out.write(json.dumps(table.to_dicts(), allow_nan=False).encode())
     signal.setitimer(signal.ITIMER_REAL, 0)
-    return {"rows": table.height, "unused": unused, "notes": [change.message for change in changes]}
+    return {
+        "rows": table.height,
+        "unused": list(found.unused),
+        "notes": [change.message for change in found.changes],
+    }
 
 
 JOBS = {"predict": _predict}

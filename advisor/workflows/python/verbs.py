@@ -92,7 +92,9 @@ def predict(
     interval: float | None = None,
 ) -> pl.DataFrame:
     """What ``advisor predict`` writes, for a file, a folder or a frame of rows: ``prediction``, and for
-    classes a ``probability_CLASS`` for each. ``load_model`` predicts arrays.
+    classes a ``probability_CLASS`` for each; of masks the share of each class. ``load_model`` predicts
+    arrays,
+    and masks.
 
     interval: such as 0.9, adds ``low`` and ``high``, or for classes ``set``: where the truth lies so often.
     """
@@ -100,7 +102,7 @@ def predict(
 
     return predictions(
         load_model(run), rows, strict=strict, encoding=encoding, sheet=sheet, interval=interval
-    )[0]
+    ).table
 
 
 def report_of(run: str | Path, *, form: str = "markdown") -> str:

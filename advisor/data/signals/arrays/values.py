@@ -39,10 +39,14 @@ def bits_of_array(array: NDArray[Any]) -> int:
 
 
 def as_images(
-    array: NDArray[Any], where: str, like: tuple[int, ...] | None = None, bits: int = BYTE
+    array: NDArray[Any],
+    where: str,
+    like: tuple[int, ...] | None = None,
+    bits: int = BYTE,
+    most: int = MOST_SIDE,
 ) -> NDArray[np.uint8]:
     """(n, h, w), (n, h, w, c), (n, c, h, w) or, of squares, (n, h * h) -> uint8 (n, c,
-    h, w), at most MOST_SIDE pixels wide.
+    h, w), at most ``most`` pixels wide.
 
     Floats in 0..1 or 0..255, booleans, and whole numbers up to 65,535 are read;
     an alpha channel is laid on white.
@@ -64,7 +68,7 @@ def as_images(
     if images.shape[1] == 4:
         images = on_white(images)
     images = np.ascontiguousarray(images)
-    size = capped(images.shape[2], images.shape[3], MOST_SIDE)
+    size = capped(images.shape[2], images.shape[3], most)
     if like is None:
         return brought_to(images, (images.shape[1], *size), where)
     return brought_to(images, like, where)
