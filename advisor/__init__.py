@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from advisor.checks.callbacks import keras_callback, lightning_callback
     from advisor.checks.inspection import inspect
     from advisor.checks.repairing import repair
     from advisor.checks.watching import watch
@@ -52,6 +53,8 @@ _HOMES = {
     "recommend": "advisor.workflows.recommend",
     "inspect": "advisor.checks.inspection",
     "watch": "advisor.checks.watching",
+    "lightning_callback": "advisor.checks.callbacks",
+    "keras_callback": "advisor.checks.callbacks",
     "repair": "advisor.checks.repairing",
     "finish": "advisor.workflows.tune",
     "train": "advisor.workflows.tune",
@@ -101,6 +104,8 @@ __all__ = [
     "finish",
     "image_root",
     "inspect",
+    "keras_callback",
+    "lightning_callback",
     "load_model",
     "load_run",
     "measure",

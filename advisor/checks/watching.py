@@ -87,6 +87,7 @@ class Watch:
         self._backward: Any = None
         self._judging = False
         self._ends: Any = None
+        self._backward_seen = False
         self._still: dict[str, int] = {}
 
     # --------------------------------------------------------------------------------------- around the loop
@@ -137,8 +138,10 @@ class Watch:
         )
 
     def after_step(self, loss: Tensor | float) -> None:
-        """Tell a step that no hook can see (a framework's own optimizer), with its loss."""
-        self._losses.append(loss.detach() if isinstance(loss, Tensor) else float(loss))
+        """Tell a step that no hook can see (a framework's own optimizer), with its loss, which is not needed
+        where a backward pass was seen since the step before."""
+        if not self._backward_seen:
+            self._losses.append(loss.detach() if isinstance(loss, Tensor) else float(loss))
         self._stop_recording()
         self._step_ended()  # against the weights after the step before
         if self._looks() or self.steps == FIRST:
@@ -200,6 +203,7 @@ class Watch:
                 loss
             )  # a loss that is none of PyTorch's, of parts that are called by themselves
         self._stop_recording()
+        self._backward_seen = True
         if loss.numel() == 1:
             self._losses.append(loss.detach())
             if len(self._losses) > 2 * KEPT_LOSSES:
@@ -217,6 +221,7 @@ class Watch:
 
     def _step_ended(self) -> None:
         self._judge_recorded()  # a closure of the optimizer's step computes loss and gradients within it
+        self._backward_seen = False
         self.steps += 1
         if self._before:
             self._judge_updates()
@@ -402,70 +407,3 @@ def _weights(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     """Up to four weights, none very large."""
     found = [(n, p) for n, p in model.named_parameters() if p.requires_grad and p.dim() > 1]
     return sorted(found, key=lambda pair: pair[1].numel())[:4]
-
-
-# --------------------------------------------------------------------------------------------- callbacks
-
-
-def lightning_callback(**options: Any) -> Any:
-    """A callback for Lightning's Trainer that watches its first optimizer; ``watched`` holds the Watch.
-
-    Lightning is imported here and nowhere else. options: as ``watch`` takes them.
-    """
-    try:
-        from lightning.pytorch import Callback
-    except ImportError:
-        from pytorch_lightning import Callback
-
-    class WatchedTraining(Callback):  # type: ignore[misc]
-        """Hands the loop's events to a Watch."""
-
-        watched: Watch | None = None
-
-        def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-            self.watched = watch(pl_module, trainer.optimizers[0], **options).__enter__()
-
-        def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-            value = trainer.callback_metrics.get("val_loss")
-            if self.watched is not None and value is not None:
-                self.watched.validation(float(value))
-
-        def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-            if self.watched is not None:
-                self.watched.__exit__()
-
-        def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-            self.on_train_end(trainer, pl_module)
-
-    return WatchedTraining()
-
-
-def keras_callback(**options: Any) -> Any:
-    """A callback for ``fit`` of Keras on torch; ``watched`` holds the Watch. options: as ``watch`` takes
-    them.
-
-    Keras is imported here and nowhere else. Its optimizer is its own, so that gradients are not seen.
-    """
-    from keras.callbacks import Callback
-
-    class WatchedTraining(Callback):  # type: ignore[misc]
-        """Hands the loop's events to a Watch."""
-
-        watched: Watch | None = None
-
-        def on_train_begin(self, logs: Any = None) -> None:
-            self.watched = watch(self.model, None, **options).__enter__()
-
-        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-            if self.watched is not None:
-                self.watched.after_step(float((logs or {}).get("loss", math.nan)))
-
-        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-            if self.watched is not None and "val_loss" in (logs or {}):
-                self.watched.validation(float(logs["val_loss"]))
-
-        def on_train_end(self, logs: Any = None) -> None:
-            if self.watched is not None:
-                self.watched.__exit__()
-
-    return WatchedTraining()
