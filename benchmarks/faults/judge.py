@@ -5,6 +5,7 @@ somebody spoilt; and healthy networks as they are.
     python benchmarks/faults/judge.py --only softmax       # cases whose name holds a word, with what was said of them
     python benchmarks/faults/judge.py --debugger umlaut    # a peer on the same programs
     python benchmarks/faults/judge.py --scores             # do the faults hurt, and do the repairs help?
+    python benchmarks/faults/judge.py --second             # the pairs and networks that were written after the rules
     python benchmarks/faults/judge.py --page               # docs/faults.md and results/faults.md from what is kept
 
 A third of the names (by hash) is held back: it is counted apart, and its rows are shown only with --all.
@@ -23,11 +24,13 @@ from typing import Any
 
 import pairs_network  # noqa: F401
 import pairs_output  # noqa: F401
+import pairs_second  # noqa: F401
 import pairs_setup  # noqa: F401
 import torch
 from healthy import HEALTHY, MUTATIONS, SPOILT, held_back, mutants
+from healthy_second import NEW
 from peers import PEERS, Said
-from program import CASES, Program, score, train
+from program import CASES, SECOND, Program, score, train
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE.parent / "results"
@@ -48,10 +51,15 @@ class Subject:
     make: Callable[[], Program]
 
 
-def subjects() -> Iterator[Subject]:
-    for case in CASES:
+def subjects(*, second: bool = False) -> Iterator[Subject]:
+    """All programs; second: those that were written after the rules."""
+    for case in SECOND if second else CASES:
         yield Subject(case.name, "buggy", case.labels, lambda c=case: c.make(False))
         yield Subject(case.name, "fixed", case.labels, lambda c=case: c.make(True))
+    if second:
+        for name, make in NEW.items():
+            yield Subject(name, "healthy", (), make)
+        return
     for name, labels, make in mutants():
         yield Subject(name, "mutant", (frozenset(labels.split("|")),), make)
     for name, make in HEALTHY.items():
@@ -151,14 +159,15 @@ def wrong(rows: Sequence[Row]) -> list[str]:
 
 
 def judge(args: argparse.Namespace) -> None:
-    path = RESULTS / f"faults-{args.debugger}.jsonl"
+    path = RESULTS / f"faults-{args.debugger}{'-second' * args.second}.jsonl"
     if args.fresh:
         path.unlink(missing_ok=True)
     rows = [] if args.only else kept(path)
     done = {(r["name"], r["kind"]) for r in rows}
-    chosen = [s for s in subjects() if not args.only or any(word in s.name for word in args.only)]
+    chosen = [s for s in subjects(second=args.second) if not args.only or any(word in s.name for word in args.only)]
     for subject in chosen:
-        if (subject.name, subject.kind) in done or (args.only and held_back(subject.name) and not args.all):
+        hidden = args.only and held_back(subject.name) and not (args.all or args.second)
+        if (subject.name, subject.kind) in done or hidden:
             continue
         rows.append(measure(subject, PEERS[args.debugger]))
         if args.only:
@@ -174,7 +183,7 @@ def judge(args: argparse.Namespace) -> None:
         else:
             keep(path, rows[-1])
     print(table(rows))
-    print("\n".join(wrong([r for r in rows if args.all or not r["held_back"]])))
+    print("\n".join(wrong([r for r in rows if args.all or args.second or not r["held_back"]])))
 
 
 ABOUT = """# Faults in training code, and who finds them
@@ -249,12 +258,12 @@ def page(args: argparse.Namespace) -> None:
 
 def scores(args: argparse.Namespace) -> None:
     """The score of each program trained as it is: the faulty one must be worse than its twin."""
-    path = RESULTS / "faults-scores.jsonl"
+    path = RESULTS / f"faults-scores{'-second' * args.second}.jsonl"
     if args.fresh:
         path.unlink(missing_ok=True)
     rows = kept(path)
     done = {(r["name"], r["kind"]) for r in rows}
-    for s in subjects():
+    for s in subjects(second=args.second):
         if (s.name, s.kind) in done or (args.only and not any(word in s.name for word in args.only)):
             continue
         program, begin = s.make(), time.perf_counter()
@@ -284,6 +293,7 @@ if __name__ == "__main__":
     parser.add_argument("--all", action="store_true", help="show the held-back part too")
     parser.add_argument("--scores", action="store_true")
     parser.add_argument("--page", action="store_true")
+    parser.add_argument("--second", action="store_true", help="what was written after the rules")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
