@@ -120,7 +120,7 @@ class Measure:
     run: Callable[[Case], Mapping[str, Any]]
 
 
-def measure(*names: str) -> Callable[[Callable[[Case], Mapping[str, Any]]], Measure]:
+def measuring(*names: str) -> Callable[[Callable[[Case], Mapping[str, Any]]], Measure]:
     """Make a function of a case the measure of some facts."""
     return lambda run: Measure(names, run)
 

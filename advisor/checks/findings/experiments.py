@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from advisor.checks.findings.case import Case, Measure, MeasuredEffect, measure
+from advisor.checks.findings.case import Case, Measure, MeasuredEffect, measuring
 from advisor.checks.findings.losses import chance_loss
 from advisor.checks.findings.scale import scaled
 from advisor.checks.findings.settings import rates_of
@@ -31,14 +31,14 @@ def _plain(case: Case) -> ShortTraining | None:
     return case.trials.at() if case.trials is not None else None
 
 
-@measure("trials.possible", "trials.rows")
+@measuring("trials.possible", "trials.rows")
 def _possible(case: Case) -> Mapping[str, Any]:
     if case.trials is None:
         return {"trials.possible": False}
     return {"trials.possible": True, "trials.rows": len(case.trials.target)}
 
 
-@measure(
+@measuring(
     *("trials.start", "trials.loss", "trials.peak", "trials.steps", "trials.runs_away", "trials.gone"),
     "trials.over_constant",
 )
@@ -144,7 +144,7 @@ def made(case: Case, name: str) -> ShortTraining | None:
     return case.trials.once(name, lambda: RUNS[name](case))
 
 
-def shown(case: Case, name: str) -> MeasuredEffect | None:
+def curves_of(case: Case, name: str) -> MeasuredEffect | None:
     """Both curves of an experiment, for its finding."""
     changed = made(case, name)
     without = _held_out(case, 1)[0] if name == "longer" else _plain(case)
@@ -171,7 +171,7 @@ def _ends_at(name: str) -> Measure:
     return Measure((f"{name}.loss",), run)
 
 
-@measure("scaled_inputs.tried", "scaled_inputs.loss", "scaled_inputs.still")
+@measuring("scaled_inputs.tried", "scaled_inputs.loss", "scaled_inputs.still")
 def _inputs(case: Case) -> Mapping[str, Any]:
     changed = made(case, "scaled_inputs")
     if changed is None:
@@ -181,7 +181,7 @@ def _inputs(case: Case) -> Mapping[str, Any]:
     return {"scaled_inputs.tried": True, "scaled_inputs.loss": changed.last, "scaled_inputs.still": still}
 
 
-@measure("scaled_target.over_constant")
+@measuring("scaled_target.over_constant")
 def _target(case: Case) -> Mapping[str, Any]:
     call, target = case.passed.loss_call, case.target
     if case.trials is None or call is None or target is None or not target.is_floating_point():
@@ -219,7 +219,7 @@ def _higher(case: Case) -> tuple[float, ShortTraining, float] | None:
     return factor, run, most
 
 
-@measure("lower_rate.loss", "lower_rate.peak", "lower_rate.rate")
+@measuring("lower_rate.loss", "lower_rate.peak", "lower_rate.rate")
 def _at_lower(case: Case) -> Mapping[str, Any]:
     if case.trials is None or case.optimizer is None:
         return {}
@@ -230,7 +230,7 @@ def _at_lower(case: Case) -> Mapping[str, Any]:
     return found
 
 
-@measure("higher_rate.best_gone", "higher_rate.gone", "higher_rate.rate")
+@measuring("higher_rate.best_gone", "higher_rate.gone", "higher_rate.rate")
 def _at_higher(case: Case) -> Mapping[str, Any]:
     found = _higher(case) if case.optimizer is not None else None
     if found is None:
@@ -244,7 +244,7 @@ def _at_higher(case: Case) -> Mapping[str, Any]:
     }
 
 
-@measure("later.loss")
+@measuring("later.loss")
 def _later(case: Case) -> Mapping[str, Any]:
     """A plateau at the start may be over soon."""
     if case.trials is None:
@@ -254,7 +254,7 @@ def _later(case: Case) -> Mapping[str, Any]:
     return {} if run is None else {"later.loss": run.last}
 
 
-@measure("died.increase", "died.share", "died.before", "died.layer", "died.after")
+@measuring("died.increase", "died.share", "died.before", "died.layer", "died.after")
 def _dying(case: Case) -> Mapping[str, Any]:
     """N5: units that live at the start and are dead after some steps."""
     short = _plain(case)
@@ -281,7 +281,7 @@ def _dying(case: Case) -> Mapping[str, Any]:
 # ----------------------------------------------------------------------------------------- steps
 
 
-@measure("longer.held_out", "longer.held_out_planned", "longer.steps")
+@measuring("longer.held_out", "longer.held_out_planned", "longer.steps")
 def _steps(case: Case) -> Mapping[str, Any]:
     """N26: the loss of held-out rows where training ends, and after some times the steps."""
     if case.trials is None or case.steps is None:

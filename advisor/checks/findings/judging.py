@@ -99,7 +99,8 @@ def _told(rule: Rule, facts: ModuleFacts) -> NetworkFinding | None:
         return None
     # in layers: only what a sentence names is measured
     values = ChainMap(rule.limit_values(), cast(dict[str, Any], facts))
-    effect = experiments.shown(facts.case, said.effect) if said.effect and facts.case is not None else None
+    case = facts.case
+    effect = experiments.curves_of(case, said.effect) if said.effect and case is not None else None
     return NetworkFinding(
         _severity(rule),
         said.code,

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from advisor.checks.findings.case import Case, Measure, measure
+from advisor.checks.findings.case import Case, Measure, measuring
 from advisor.executors.base import error_text
 
 LOOP_STEPS = 12
@@ -183,7 +183,7 @@ def ledger_facts(ledger: StepLedger) -> dict[str, Any]:
     }
 
 
-@measure(*LOOP_FACTS)
+@measuring(*LOOP_FACTS)
 def _own_step(case: Case) -> Mapping[str, Any]:
     """A dozen of the user's own steps on the batch, after which network and optimizer are as they were."""
     step, optimizer, loss, target = case.step, case.optimizer, case.loss, case.target

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from advisor.checks.findings.case import Case, Measure, by, count_distinct, measure
+from advisor.checks.findings.case import Case, Measure, by, count_distinct, measuring
 from advisor.checks.tracing import TraceStep
 
 TargetKind = Literal["classes", "one-hot", "labels", "shares", "numbers"]
@@ -84,7 +84,7 @@ def _sums_to_one(values: Tensor, axis: int) -> bool:
     return inside and bool(((values.sum(dim=axis) - 1).abs() < CLOSE * values.shape[axis]).all())
 
 
-@measure(
+@measuring(
     *("target.kind", "target.shape", "target.distinct", "target.finite", "target.minimum", "target.maximum"),
     *("target.mean_max", "target.deviation_max", "target.size"),
 )
@@ -107,7 +107,7 @@ def _target(case: Case) -> Mapping[str, Any]:
     return found
 
 
-@measure(
+@measuring(
     "output.shape", "output.axes", "output.columns", "output.finite", "output.size", "output.numbers_agree"
 )
 def _output(case: Case) -> Mapping[str, Any]:
@@ -124,7 +124,7 @@ def _output(case: Case) -> Mapping[str, Any]:
     }
 
 
-@measure(
+@measuring(
     *("output.ends_in", "output.end", "output.made_by", "output.lowest", "output.highest", "output.units"),
     *("output.rows_sum_to_one", "output.classes_sum_to_one", "output.unreachable_share"),
 )
@@ -150,12 +150,12 @@ def _ending(case: Case) -> Mapping[str, Any]:
     return found
 
 
-@measure("loss.given", "loss.error")
+@measuring("loss.given", "loss.error")
 def _own_loss(case: Case) -> Mapping[str, Any]:
     return {"loss.given": case.loss is not None, "loss.error": case.loss_error}
 
 
-@measure(
+@measuring(
     *("loss.function", "loss.title", "loss.axes", "loss.columns", "loss.last_axis", "loss.like_input"),
     *("loss.classes_sum_to_one", "loss.powers_sum_to_one", "loss.least_after_softmax"),
 )
@@ -177,7 +177,7 @@ def _loss(case: Case) -> Mapping[str, Any]:
     }
 
 
-@measure(
+@measuring(
     *("loss.target_minimum", "loss.target_maximum", "loss.target_distinct", "loss.shapes_agree"),
     "loss.stretched",
 )

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, SequentialSampler
 
-from advisor.checks.findings.case import Case, Measure, by, count_distinct, first_tensor, measure
+from advisor.checks.findings.case import Case, Measure, by, count_distinct, first_tensor, measuring
 from advisor.checks.findings.trials import pick_rows
 from advisor.checks.gradients import module_gradients
 from advisor.checks.tracing import left_as_it_was, trace
@@ -25,7 +25,7 @@ PLACES = 200
 """Rows from all over a data set that are looked at for their order."""
 
 
-@measure("rows.mixed")
+@measuring("rows.mixed")
 def _mixing(case: Case) -> Mapping[str, Any]:
     """Whether in evaluation mode the output of one row depends on another: a view gone wrong."""
     x = case.inputs[0]
@@ -46,7 +46,7 @@ def _mixing(case: Case) -> Mapping[str, Any]:
     return {"rows.mixed": bool(mixed)}
 
 
-@measure(
+@measuring(
     *("derivatives.wrong", "derivatives.wrong_names", "derivatives.unchecked"),
     *("derivatives.unchecked_names", "derivatives.reason"),
 )
@@ -67,7 +67,7 @@ def _derivatives(case: Case) -> Mapping[str, Any]:
     }
 
 
-@measure(
+@measuring(
     *("strangers.learning", "strangers.fresh", "strangers.fixed", "strangers.shapes", "strangers.names"),
 )
 def _registration(case: Case) -> Mapping[str, Any]:
@@ -88,7 +88,7 @@ def _registration(case: Case) -> Mapping[str, Any]:
     }
 
 
-@measure("rows.random")
+@measuring("rows.random")
 def _random_in_use(case: Case) -> Mapping[str, Any]:
     """Whether evaluation mode returns the same twice; layers that are drawn anew in every pass do not."""
     if not torch.isfinite(case.inputs[0].float()).all() or any(s.learns for s in case.passed.strangers):
@@ -103,7 +103,7 @@ def _random_in_use(case: Case) -> Mapping[str, Any]:
 # ---------------------------------------------------------------------------------------- rows and targets
 
 
-@measure("guess.rows")
+@measuring("guess.rows")
 def _guessed_rows(case: Case) -> Mapping[str, Any]:
     """Rows on which learners may try; none where the target is no column or few, or is constant."""
     trials = case.trials
@@ -199,7 +199,7 @@ def _network(name: str, steps: int) -> Measure:
 # ------------------------------------------------------------------------------------------------ loaders
 
 
-@measure(
+@measuring(
     *("loader.in_order", "loader.classes", "loader.first_classes", "loader.first_share"),
     "loader.class_changes",
 )
@@ -226,7 +226,7 @@ def _loader(case: Case) -> Mapping[str, Any]:
     }
 
 
-@measure("loader.workers", "loader.workers_alike")
+@measuring("loader.workers", "loader.workers_alike")
 def _workers(case: Case) -> Mapping[str, Any]:
     """Workers that all draw the same."""
     if case.loader is None:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from advisor.checks.findings.case import Case, Measure, by, measure
+from advisor.checks.findings.case import Case, Measure, by, measuring
 from advisor.checks.findings.losses import chance_loss
 from advisor.checks.tracing import TraceStep, trace
 
@@ -26,7 +26,7 @@ def scaled(x: Tensor) -> Tensor:
     return (x - mean) / torch.where(deviation > 0, deviation, torch.ones_like(deviation))
 
 
-@measure("inputs.rows", "inputs.shape", "inputs.floating", "inputs.finite", "inputs.normalized_first")
+@measuring("inputs.rows", "inputs.shape", "inputs.floating", "inputs.finite", "inputs.normalized_first")
 def _inputs(case: Case) -> Mapping[str, Any]:
     x, readers = case.inputs[0], case.passed.followers(-1)
     return {
@@ -38,7 +38,7 @@ def _inputs(case: Case) -> Mapping[str, Any]:
     }
 
 
-@measure(
+@measuring(
     *("inputs.columns", "inputs.mean_max", "inputs.deviation_max", "inputs.worst", "inputs.worst_mean"),
     *("inputs.worst_deviation", "inputs.size", "inputs.varies"),
 )
@@ -75,7 +75,7 @@ def _hidden(case: Case) -> list[TraceStep]:
     return [s for s in weighted if s.number in before]
 
 
-@measure("weights.symmetric", "weights.symmetric_names")
+@measuring("weights.symmetric", "weights.symmetric_names")
 def _symmetry(case: Case) -> Mapping[str, Any]:
     """N22: units that begin alike stay alike."""
     found = []
@@ -86,7 +86,7 @@ def _symmetry(case: Case) -> Mapping[str, Any]:
     return {"weights.symmetric": len(found), "weights.symmetric_names": found}
 
 
-@measure("weights.parameters", "weights.layers", "weights.names", "signal.kept")
+@measuring("weights.parameters", "weights.layers", "weights.names", "signal.kept")
 def _signal(case: Case) -> Mapping[str, Any]:
     """N22 and N31: what is left of the differences between rows at the last hidden layer."""
     weighted = case.passed.weighted()
@@ -101,14 +101,14 @@ def _signal(case: Case) -> Mapping[str, Any]:
     return found
 
 
-@measure("start.loss", "start.constant_loss")
+@measuring("start.loss", "start.constant_loss")
 def _start(case: Case) -> Mapping[str, Any]:
     call, target = case.passed.loss_call, case.target
     constant = None if call is None or target is None else chance_loss(call.name, target)
     return {"start.loss": case.passed.loss, "start.constant_loss": constant}
 
 
-@measure("start.scaled_size")
+@measuring("start.scaled_size")
 def _scaled_size(case: Case) -> Mapping[str, Any]:
     """What the last layer makes of inputs of deviation 1: large weights show there, large inputs do not."""
     standard = (scaled(case.inputs[0]), *case.inputs[1:])
@@ -116,7 +116,7 @@ def _scaled_size(case: Case) -> Mapping[str, Any]:
     return {"start.scaled_size": weighted[-1].root_mean_square} if weighted else {}
 
 
-@measure(
+@measuring(
     *("units.dead_share", "units.dead_layer", "units.saturated_share", "units.saturated_layer"),
     "units.saturated_function",
 )
@@ -137,7 +137,7 @@ def _units(case: Case) -> Mapping[str, Any]:
     return found
 
 
-@measure("flow.ratio", "flow.layers", "flow.saturating")
+@measuring("flow.ratio", "flow.layers", "flow.saturating")
 def _flow(case: Case) -> Mapping[str, Any]:
     """N4: the gradient's size at the first layer against that at the last hidden one."""
     flow = case.passed.flow()

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from advisor.checks.findings.case import Case, Measure, measure
+from advisor.checks.findings.case import Case, Measure, measuring
 
 LIKE_DRAWN = 0.05
 """By how much the deviation of weights may miss that of PyTorch's draw, beyond chance, to look as if
@@ -30,7 +30,7 @@ def looks_drawn(weight: Tensor) -> bool:
     return float(values.abs().max()) <= bound * (1 + 1e-5) and abs(ratio - 1) < LIKE_DRAWN + chance
 
 
-@measure(
+@measuring(
     *("optimizer.given", "optimizer.name", "optimizer.rate", "optimizer.adaptive", "optimizer.decay"),
     "optimizer.effective_decay",
 )
@@ -58,7 +58,7 @@ def rates_of(case: Case, factor: float = 1.0) -> str:
     return ", ".join(sorted({f"{float(g['lr']) * factor:.3g}" for g in case.optimizer.param_groups}))
 
 
-@measure(
+@measuring(
     *("optimizer.wanted", "optimizer.missing", "optimizer.missing_names", "optimizer.missing_drawn"),
     "optimizer.foreign",
 )
@@ -79,7 +79,7 @@ def _held(case: Case) -> Mapping[str, Any]:
     }
 
 
-@measure("frozen.count", "frozen.names", "frozen.drawn", "frozen.drawn_names")
+@measuring("frozen.count", "frozen.names", "frozen.drawn", "frozen.drawn_names")
 def _frozen(case: Case) -> Mapping[str, Any]:
     """Frozen layers, and those among them that nobody trained before."""
     frozen = {name: p for name, p in case.module.named_parameters() if not p.requires_grad}
@@ -92,7 +92,7 @@ def _frozen(case: Case) -> Mapping[str, Any]:
     }
 
 
-@measure("mode.evaluating", "mode.evaluating_names")
+@measuring("mode.evaluating", "mode.evaluating_names")
 def _mode(case: Case) -> Mapping[str, Any]:
     """eval() left on where it changes something."""
     left = []
@@ -106,7 +106,7 @@ def _mode(case: Case) -> Mapping[str, Any]:
     return {"mode.evaluating": len(left), "mode.evaluating_names": left}
 
 
-@measure(
+@measuring(
     *("gradients.asked", "gradients.reached", "gradients.cut_names", "gradients.cut_working"),
     "gradients.cut_working_names",
 )
@@ -124,7 +124,7 @@ def _unreached(case: Case) -> Mapping[str, Any]:
     }
 
 
-@measure("gradients.zero", "gradients.zero_names")
+@measuring("gradients.zero", "gradients.zero_names")
 def _zero(case: Case) -> Mapping[str, Any]:
     """Weights that only gradients of 0 reach."""
     short = case.trials.at() if case.trials is not None else None
@@ -139,7 +139,7 @@ def _zero(case: Case) -> Mapping[str, Any]:
     return {"gradients.zero": len(zero), "gradients.zero_names": zero}
 
 
-@measure(
+@measuring(
     *("training.mode", "training.batch_size", "training.batch_is_input", "training.rows", "training.epochs"),
     *("training.steps", "training.steps_known", "training.large_batches"),
 )

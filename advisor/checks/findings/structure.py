@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from advisor.checks.findings.case import Case, Measure, by, measure
+from advisor.checks.findings.case import Case, Measure, by, measuring
 from advisor.checks.tracing import TraceStep
 from advisor.networks.geometry import group_count
 
@@ -21,7 +21,7 @@ BENDING: dict[type[nn.Module], str] = {
 """Modules that a short training replaces by ReLU."""
 
 
-@measure("layers.pairs", "layers.pairs_names", "layers.pooled_pairs", "layers.pooled_names")
+@measuring("layers.pairs", "layers.pairs_names", "layers.pooled_pairs", "layers.pooled_names")
 def _linear_pairs(case: Case) -> Mapping[str, Any]:
     """N5: matrices with nothing but views, means, normalization and dropout between them are one matrix."""
     found: list[str] = []
@@ -102,7 +102,7 @@ def hidden_bends(case: Case) -> list[TraceStep]:
     return found
 
 
-@measure(
+@measuring(
     *("layers.saturating", "layers.saturating_names", "layers.saturating_function", "layers.softmax_inside"),
 )
 def _saturating(case: Case) -> Mapping[str, Any]:
@@ -117,7 +117,7 @@ def _saturating(case: Case) -> Mapping[str, Any]:
     }
 
 
-@measure(
+@measuring(
     *("layers.kernel_share", "layers.kernel", "layers.kernel_map", "layers.kernel_names"),
     "layers.kernel_proposed",
 )
@@ -142,7 +142,7 @@ def _kernels(case: Case) -> Mapping[str, Any]:
     return found
 
 
-@measure(
+@measuring(
     *("layers.convolutions", "layers.filters", "layers.filters_last", "layers.filters_most"),
     *("layers.filters_least", "layers.convolution_names"),
 )
@@ -162,7 +162,7 @@ def _filters(case: Case) -> Mapping[str, Any]:
     return found
 
 
-@measure("layers.narrowest", "layers.narrowest_names")
+@measuring("layers.narrowest", "layers.narrowest_names")
 def _narrow(case: Case) -> Mapping[str, Any]:
     """N19: the narrowest hidden layer that all goes through."""
     found: list[tuple[int, str]] = []
@@ -193,7 +193,7 @@ def _all_goes_through(case: Case, step: TraceStep) -> bool:
     return True
 
 
-@measure("layers.bare_residual", "layers.bare_residual_names")
+@measuring("layers.bare_residual", "layers.bare_residual_names")
 def _residual(case: Case) -> Mapping[str, Any]:
     """N30: branches that are added to what they came from, and normalize nothing."""
     bare = []
@@ -206,7 +206,7 @@ def _residual(case: Case) -> Mapping[str, Any]:
     return {"layers.bare_residual": len(bare), "layers.bare_residual_names": bare}
 
 
-@measure("layers.dropout", "layers.dropout_names")
+@measuring("layers.dropout", "layers.dropout_names")
 def _dropped(case: Case) -> Mapping[str, Any]:
     worst = max(case.passed.of_kind("dropout"), key=lambda s: s.probability, default=None)
     if worst is None:
@@ -214,7 +214,7 @@ def _dropped(case: Case) -> Mapping[str, Any]:
     return {"layers.dropout": worst.probability, "layers.dropout_names": [worst.module]}
 
 
-@measure(
+@measuring(
     *("field.reach", "field.points", "field.shortest", "field.reach_text", "field.size_text", "field.asked"),
     *("field.needed", "field.averaged", "field.names"),
 )
@@ -238,7 +238,7 @@ def _receptive_field(case: Case) -> Mapping[str, Any]:
     }
 
 
-@measure(
+@measuring(
     *("maps.longest", "maps.size_text", "maps.convolutions", "maps.halvings", "maps.before_halving"),
     "maps.halving_names",
 )
@@ -260,7 +260,7 @@ def _maps(case: Case) -> Mapping[str, Any]:
     }
 
 
-@measure(
+@measuring(
     *("norms.batch", "norms.batch_names", "norms.group_norm", "norms.idle_bias", "norms.idle_bias_names"),
     *("norms.dropout_before", "norms.dropout_before_names"),
 )
