@@ -139,14 +139,14 @@ def rules_test(paths: Sequence[str], as_json: bool) -> None:
 
 
 @rules.command("facts", epilog=examples("advisor rules facts", "advisor rules facts --module --json"))
-@click.option("--module", "of_module", is_flag=True, help="Of your own network and its training.")
+@click.option("--module", is_flag=True, help="Of your own network and its training.")
 @json_option
-def rules_facts(of_module: bool, as_json: bool) -> None:
+def rules_facts(module: bool, as_json: bool) -> None:
     """The facts that a rule's condition may use."""
     from advisor.facts.module_schema import MODULE_FACTS
     from advisor.facts.schema import FACTS
 
-    facts = list((MODULE_FACTS if of_module else FACTS).values())
+    facts = list((MODULE_FACTS if module else FACTS).values())
     if as_json:
         echo_json([vars(fact) for fact in facts])
         return

@@ -23,7 +23,7 @@ from advisor.evaluation.judgement import (
 MOST_CLASSES = 20
 MOST_POINTS = 60
 """Of a curve that is drawn."""
-MOST_PAIRS = 300
+MOST_PAIRS = 1000
 """Rows of predicted against true values that are drawn."""
 BINS = 10
 RESIDUAL_BINS = 20

@@ -125,6 +125,18 @@ def test_plots_are_figures_that_are_returned_and_not_shown(plot, run):
     figure.canvas.draw()
 
 
+def test_plots_keep_the_numbers_of_trials_and_tell_training_from_validation(run):
+    complete = run.trials_dataframe().query("end == 'complete'")
+    axes = run.plot_history().axes[0]
+    drawn = axes.collections[0].get_offsets()[:, 0].tolist()
+    assert drawn == complete.index.tolist()
+    assert axes.lines, "the best so far"
+    lines = run.plot_learning_curves().axes[0].lines
+    assert {line.get_linestyle() for line in lines} == {"-", "--"}
+    [figure] = [run.plot_parallel_coordinates()]
+    assert 2 <= len(figure.axes) <= 9, "not all parameters"
+
+
 def test_what_a_run_has_not_cannot_be_drawn(frame, tmp_path):
     numbers = frame.assign(y=frame["a"])
     run = advisor.train(numbers, "y", out=tmp_path / "run", progress=False, fixed={"epochs": 2, "folds": 2})

@@ -27,6 +27,8 @@ Curve = Sequence[tuple[float, float]]
 """(epoch, loss)."""
 MAIN_TRIALS = 5
 """A notebook shows so many trials, the best."""
+MOST_AXES = 6
+"""Parameters beside each other that can still be told apart."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,8 @@ class RunResult:
         )
 
     def _study(self) -> optuna.Study:
+        from optuna.trial import TrialState, create_trial
+
         from advisor.runs.folder import RunFolder
         from advisor.search.storage.journal import new_study
         from advisor.search.trials import end_of
@@ -93,7 +97,11 @@ class RunResult:
         self._of_search()
         trials = study_of(RunFolder(self.folder)).get_trials(deepcopy=False)
         study: optuna.Study = new_study()
-        study.add_trials([one for one in trials if one.state.is_finished() and end_of(one) == "complete"])
+        # those that are not drawn keep their places: a trial has its number in every plot
+        failed = create_trial(state=TrialState.FAIL)
+        study.add_trials(
+            [one if one.state.is_finished() and end_of(one) == "complete" else failed for one in trials]
+        )
         return study
 
     def trials_dataframe(self) -> pd.DataFrame:
@@ -117,19 +125,37 @@ class RunResult:
 
     def plot_history(self) -> Figure:
         """The loss of every trial and the best so far, in their order."""
-        return self._of_optuna("plot_optimization_history")
+        return self._of_optuna("plot_optimization_history", target=None)  # with one it draws no best value
 
     def plot_parallel_coordinates(self, params: Sequence[str] | None = None) -> Figure:
-        """Parameters and loss of every trial as a line across axes."""
-        return self._of_optuna("plot_parallel_coordinate", params=params)
+        """Parameters and loss of every trial as a line across axes. params: by default at most 6, those that
+        explain most of the search's differences, where that is known, else those that differ."""
+        return self._of_optuna("plot_parallel_coordinate", params=params or self._telling())
 
     def plot_slice(self, params: Sequence[str] | None = None) -> Figure:
-        """The loss of every trial against each parameter."""
-        return self._of_optuna("plot_slice", params=params)
+        """The loss of every trial against each parameter. params: as in ``plot_parallel_coordinates``."""
+        return self._of_optuna("plot_slice", params=params or self._telling())
 
     def plot_importance(self) -> Figure:
         """How much of the differences in loss each parameter explains."""
-        return self._of_optuna("plot_param_importances")
+        figure = self._of_optuna("plot_param_importances")
+        figure.set_layout_engine("constrained")  # else long names of parameters are cut
+        return figure
+
+    def _telling(self) -> list[str]:
+        """The parameters that tell most of the complete trials, as Optuna calls them."""
+        from advisor.rules.recommendation import FIRST_CHOICES
+
+        study = self._study()
+        done = [one for one in study.get_trials(deepcopy=False) if one.state.name == "COMPLETE"]
+        names = {name for one in done for name in one.params}
+        several = [name for name in names if len({one.params.get(name) for one in done}) > 1]
+        importances = self.report.search.importances if self.report.search else {}
+
+        def order(name: str) -> tuple[float, bool, str]:
+            return -importances.get(name, 0.0), name not in FIRST_CHOICES, name
+
+        return sorted(several, key=order)[:MOST_AXES]
 
     def _of_optuna(self, name: str, **options: Any) -> Figure:
         import warnings
@@ -140,9 +166,8 @@ class RunResult:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that Optuna's plots are experimental
             try:
-                return _figure(
-                    lambda: getattr(plots, name)(study, target=_value, target_name=self._loss, **options)
-                )
+                named = {"target": _value, "target_name": self._loss} | options
+                return _figure(lambda: getattr(plots, name)(study, **named))
             except (ValueError, RuntimeError) as error:
                 raise UserError(f"{self.folder}: {name} cannot be drawn: {error}") from None
 
@@ -152,43 +177,47 @@ class RunResult:
 
     def plot_learning_curves(self) -> Figure:
         """The validation loss after each epoch, of every trial, or of the training without a search; dashed
-        the training loss, where it is kept (not of pruned trials, nor in runs of 0.1.0)."""
-        curves = self._curves()
+        the training loss, where it is kept (not of pruned trials, nor in runs of 0.1.0). The recommendation
+        and the best trials have names, the others are grey."""
+        named, others = self._curves()
 
         def draw() -> Any:
             import matplotlib.pyplot as plt
             from matplotlib.ticker import MaxNLocator
 
             axes = plt.subplots(layout="constrained")[1]
-            trained = False
-            for name, (validation, training) in curves.items():
-                [line] = axes.plot(*zip(*validation, strict=True), label=name, linewidth=1)
+            for points in others:
+                axes.plot(*zip(*points, strict=True), color="0.7", linewidth=0.7)
+            for name, (validation, training) in named.items():
+                [line] = axes.plot(*zip(*validation, strict=True), label=name, linewidth=1.4)
                 if training:
-                    trained = True
-                    axes.plot(*zip(*training, strict=True), "--", color=line.get_color(), linewidth=0.8)
+                    axes.plot(*zip(*training, strict=True), "--", color=line.get_color(), linewidth=1)
+            trained = any(training for _, training in named.values())
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.set_xlabel("epoch")
             axes.set_ylabel(f"{self._loss} (dashed: of training)" if trained else f"validation {self._loss}")
-            if len(curves) <= MAIN_TRIALS:
-                axes.figure.legend(loc="outside upper left", ncols=3)
+            axes.figure.legend(loc="outside upper left", ncols=3)
             return axes
 
         return _figure(draw)
 
-    def _curves(self) -> dict[str, tuple[Curve, Curve]]:
-        """Name -> (epoch, loss) of validation and of training; the latter empty where it is not kept."""
-        curves: dict[str, tuple[Curve, Curve]] = {
-            f"trial {one.number}": (one.curve, one.train_curve or ())
-            for one in self.report.trials
-            if one.curve
-        }
+    def _curves(self) -> tuple[dict[str, tuple[Curve, Curve]], list[Curve]]:
+        """Name -> (epoch, loss) of validation and of training, the latter empty where it is not kept; and the
+        validation of all other trials."""
         if isinstance(self.report, RunReport) and self.report.curve:
             own = self.report
-            curves["training"] = (
-                list(enumerate(own.curve or (), start=1)),
-                list(enumerate(own.train_curve or (), start=1)),
-            )
-        return curves
+            alone = [list(enumerate(losses or (), start=1)) for losses in (own.curve, own.train_curve)]
+            return {"training": (alone[0], alone[1])}, []
+        if not self.report.search:
+            return {}, []
+        from advisor.report.view import shown_trials
+
+        shown = shown_trials(self.report.search)
+        known = {one.number for one in shown.values()}
+        named: dict[str, tuple[Curve, Curve]] = {
+            name: (one.curve, one.train_curve or ()) for name, one in shown.items() if one.curve
+        }
+        return named, [one.curve for one in self.report.trials if one.curve and one.number not in known]
 
     def plot_confusion_matrix(self) -> Figure:
         """The test rows of each class, by the class that was predicted."""
