@@ -150,15 +150,14 @@ def load_signals(
         used as groups where they are there.
     max_bytes: largest uncompressed size of a file. UserError for everything that the user can fix.
     """
-    kind, request = _grid_kind(source, target, options), _request(target, options, max_bytes)
+    request, kind = _request(target, options, max_bytes), _grid_kind(source, target, options)
     found = _read(source, kind, request)
     given = found.test if options.test is None else _read_test(options.test, kind, request, found)
     found, given, cleaning, marked = _cleaned(found, given)
     rows = _answered(found, options)
     train, tested = _parts(found, given, rows, _held_out(found, rows, given, options))
     schema = _schema(found, rows, train, cleaning, of_arrays=_are_arrays(source))
-    tested = _scored(tested, schema)
-    check_tested(len(tested.answer), given is not None or options.tested)
+    tested = _scored(tested, schema, wanted=given is not None or options.tested)
     keys = rows.keys if given is None else np.append(rows.keys, given.values.keys())
     counts = {} if options.test is None else _lost_counts(given)  # else they are among the source's notes
     notes = summed_notes(found.notes, counts, marked, rows.notes, train.notes, tested.notes)
@@ -510,9 +509,10 @@ def _schema(
     )
 
 
-def _scored(part: _Part, schema: SignalSchema) -> _Part:
+def _scored(part: _Part, schema: SignalSchema, *, wanted: bool) -> _Part:
     """The test rows without those of a class that only they have, held out by group or lost with a file: it
-    cannot be learnt. Sequences that will be cut are counted."""
+    cannot be learnt. Sequences that will be cut are counted. UserError where rows are wanted, and none is
+    left."""
     if schema.classes and not (known := part.answer.is_in(list(schema.classes)).to_numpy()).all():
         part = replace(
             part,
@@ -522,6 +522,7 @@ def _scored(part: _Part, schema: SignalSchema) -> _Part:
             names=tuple(name for name, good in zip(part.names, known, strict=True) if good),
             notes=summed_notes(part.notes, {"test_rows_of_unseen_class": int((~known).sum())}),
         )
+    check_tested(len(part.answer), wanted)
     if part.values.ndim != 3:
         return part
     cut = int((lengths_of(part.values) > schema.size[0]).sum())

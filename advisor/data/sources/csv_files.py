@@ -114,10 +114,11 @@ def read_csv_text(path: Path, text: str, name: str, data: bytes | None) -> Sourc
             )
         where = path if csv_text.own else csv_text.content[:]
         frame = _parsed(csv_text, where)
-    notes = {"lines_above_header": csv_text.above} if csv_text.above else {}
-    frame = _without_repeated_headers(frame, dialect.names, notes)
+    rows = _without_repeated_headers(frame, dialect.names)
+    counts = {"lines_above_header": csv_text.above, "repeated_headers": frame.height - rows.height}
+    notes = {what: count for what, count in counts.items() if count}
     texts = partial(_one_as_text, where, dialect)
-    return replace(checked_source(frame, dialect.names, name, text, notes), texts=texts)
+    return replace(checked_source(rows, dialect.names, name, text, notes), texts=texts)
 
 
 def _parsed(csv_text: _CsvText, where: Path | bytes) -> pl.DataFrame:
@@ -146,22 +147,15 @@ def _count(content: bytes | mmap.mmap, byte: bytes) -> int:
     return sum(content[at : at + (1 << 24)].count(byte) for at in range(0, len(content), 1 << 24))
 
 
-def _without_repeated_headers(
-    frame: pl.DataFrame, names: Sequence[str], notes: dict[str, int]
-) -> pl.DataFrame:
+def _without_repeated_headers(frame: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
     """Without the rows that repeat the header, as files have that were joined end to end."""
-    if not frame.width or any(
-        dtype != pl.String for dtype in frame.dtypes
-    ):  # else a name stands in no column of numbers
-        return frame
+    if not frame.width or any(dtype != pl.String for dtype in frame.dtypes):
+        return frame  # a name stands in no column of numbers
     again = pl.all_horizontal(
         pl.col(column).str.strip_chars() == name.strip()
         for column, name in zip(frame.columns, names, strict=True)
     )
-    rows = frame.filter(~again.fill_null(value=False))
-    if repeated := frame.height - rows.height:
-        notes["repeated_headers"] = repeated
-    return rows
+    return frame.filter(~again.fill_null(value=False))
 
 
 def _fast(where: Path | bytes, dialect: CsvDialect) -> pl.DataFrame:
