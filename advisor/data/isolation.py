@@ -21,7 +21,7 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -171,12 +171,17 @@ def _worker(module: str, place: int) -> _Worker:
 # ------------------------------------------------------------------------------------------------- the worker
 
 
-def serve_jobs(jobs: Mapping[str, IsolatedJob]) -> None:
-    """Answer orders on stdin, a socket, until it is closed or nobody asks any more."""
+def serve_jobs(jobs: Mapping[str, IsolatedJob], loads: Mapping[str, Sequence[str]] | None = None) -> None:
+    """Answer orders on stdin, a socket, until it is closed or nobody asks any more.
+
+    loads: job -> modules that it imports, which the memory limit of an order is not about.
+    """
     with socket.socket(fileno=0) as line, line.makefile("rb") as orders:
         while select.select([line], [], [], IDLE_SECONDS)[0] and (words := orders.readline()):
             try:
                 order = json.loads(words)
+                for module in (loads or {}).get(order["do"], ()):
+                    import_module(module)
                 with memory_limit(order["limit"]), _in_memory() as out:
                     size = _do(jobs, order, out)
                     socket.send_fds(line, [str(size).encode()], [out.fileno()])

@@ -154,6 +154,14 @@ def test_a_parquet_file_whose_text_is_repeated_is_bounded(tmp_path):
         read_source(tmp_path / "x.parquet", max_bytes=10**8)
 
 
+def test_a_fresh_worker_needs_none_of_the_limit_for_its_libraries(tmp_path):
+    """A worker that nobody asked for a while has ended, and the next one begins without pyarrow."""
+    isolation.end("advisor.data.sources.table_worker", 0)
+    pl.DataFrame({"a": [0.0] * 300_000}).write_parquet(tmp_path / "x.parquet")
+    with pytest.raises(UserError, match="declares 300,000 rows of 1 columns, 2,400,000 bytes"):
+        read_source(tmp_path / "x.parquet", max_bytes=10**6)
+
+
 DIES = """
 import os, signal, sys
 from advisor.data import isolation

@@ -704,7 +704,7 @@ ONE_OF_TEN = st.integers(0, 9).map(lambda number: number == 9)
 
 
 @pytest.mark.parametrize("file", ["result.json", "search.json", "facts.json"])
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_a_damaged_file_of_a_run_is_never_a_bug_of_ours(file, tuned, tmp_path, capfd, data):
     run = tmp_path / "run"

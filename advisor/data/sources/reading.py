@@ -11,8 +11,8 @@ from pathlib import Path
 import polars as pl
 
 from advisor.data.options import FileForm
-from advisor.data.sources.files import read_path
 from advisor.data.sources.frames import from_pandas
+from advisor.data.sources.local_files import read_path
 from advisor.data.sources.named_sets import from_openml, from_sklearn
 from advisor.data.sources.source import Source, checked_source
 from advisor.errors import UserError

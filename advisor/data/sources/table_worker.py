@@ -141,6 +141,7 @@ def read_sheet(order: Mapping[str, Any], out: IO[bytes]) -> dict[str, Any]:
 
 
 JOBS = {"parquet": read_parquet, "sheet": read_sheet}
+LOADS = {"parquet": ("pyarrow.parquet",), "sheet": ("advisor.data.sources.spreadsheets",)}
 
 if __name__ == "__main__":
-    isolation.serve_jobs(JOBS)
+    isolation.serve_jobs(JOBS, LOADS)
