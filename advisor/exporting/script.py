@@ -38,6 +38,8 @@ OPTIMIZERS: Mapping[str, tuple[str, str]] = {
     ),
 }
 """Name, and how it is made: as training/optimizer.py does."""
+PARTITIONS_ARE = ("how often the rows are split anew", "times as many networks on rows of all times")
+"""... of rows without and with times."""
 DECAYS_IN_GROUPS = ("adamw", "adam")
 """Their weight decay is an option of the optimizer; of the others it is a line of its own."""
 INITIALIZATIONS: Mapping[str, tuple[bool, str, str]] = {
@@ -111,11 +113,6 @@ def script_of(subject: ScriptSubject, file: str) -> tuple[str, tuple[str, ...]]:
             f"--format script does not cover class_balance {c['class_balance']}: fix another, such as "
             "--fixed class_balance=oversample, and train again"
         )
-    if subject.schema.time_column is not None:
-        raise UserError(
-            "--format script does not cover rows along time (--time-column), whose model is trained in three "
-            "ways: take --format onnx or torch, which hold the trained model"
-        )
     part = PARTS[subject.schema.kind](subject.schema, c, subject.channels, subject.source)
     notes = (*subject.notes, *_notes(c), *part["notes"])
     context = {**_common(subject, file), **part, "notes": notes}
@@ -149,6 +146,7 @@ def _common(subject: ScriptSubject, file: str) -> dict[str, Any]:
         "warm": task.of_classes and c["calibration"] == "temperature",
         "prior_corrected": task.of_classes and c["decision"] == "prior_corrected",
         "kfold": kfold,
+        "along_time": schema.time_column is not None,
         "folds": "FOLDS" if kfold else "max(2, round(1 / VALIDATION_FRACTION))",
         "weighted_classes": c["class_balance"] in ("reweight", "oversample", "noise"),
         "drawn_by_class": c["class_balance"] in ("oversample", "noise"),
@@ -170,6 +168,8 @@ def _common(subject: ScriptSubject, file: str) -> dict[str, Any]:
 
 def _networks(subject: ScriptSubject, kfold: bool) -> str:
     """How many networks, in words."""
+    if subject.schema.time_column is not None:
+        return "networks for as long as later rows want"
     each = "a network" if subject.members == 1 else f"{subject.members} networks"
     where = f"on each of {subject.configuration['folds']} folds" if kfold else "on a part of the rows"
     return f"{each} {where}" + (f", {subject.partitions} times over" if subject.partitions > 1 else "")
@@ -177,7 +177,8 @@ def _networks(subject: ScriptSubject, kfold: bool) -> str:
 
 def _training_settings(subject: ScriptSubject, kfold: bool) -> Sequence[tuple[str, str, str]]:
     c = subject.configuration
-    plan = ("folds",) if kfold else ("validation_fraction",)
+    along_time = subject.schema.time_column is not None
+    plan = (*(("folds",) if kfold or along_time else ()), *(() if kfold else ("validation_fraction",)))
     optional = {
         "warmup": c["schedule"] != "one_cycle",
         "beta2": c["optimizer"] in ("adamw", "adam", "nadam"),
@@ -201,7 +202,7 @@ def _training_settings(subject: ScriptSubject, kfold: bool) -> Sequence[tuple[st
     lines = [setting(name, c[name], comments.get(name, "")) for name in names]
     return [
         *lines,
-        setting("partitions", subject.partitions, "how often the rows are split anew"),
+        setting("partitions", subject.partitions, PARTITIONS_ARE[along_time]),
         setting("members", subject.members, "networks for each split"),
         setting("rows_per_pass", ROWS_PER_PASS[subject.schema.kind], "without gradients"),
     ]

@@ -22,6 +22,7 @@ def table_part(schema: TableSchema, c: Mapping[str, Any], channels: int, source:
     """UserError for columns that no script reads."""
     for column in schema.columns:
         _check(column, schema)
+    time = _time_settings(schema, c)
     numeric, flags, dates, texts, categories = (
         [column.name for column in schema.of_type(kind)]
         for kind in ("numeric", "boolean", "datetime", "text", "categorical")
@@ -59,6 +60,7 @@ def table_part(schema: TableSchema, c: Mapping[str, Any], channels: int, source:
         columns.append(("WITH_HOURS", "[]", ""))
     needed = [f"*{name}" for name in ("NUMERIC", "BOOLEAN", "EMBEDDED", "ONE_HOT", "TEXTS") if names[name][0]]
     needed += [f"*{name}" for name in ("DATES", "NUMBER_FORMATS") if tables[name]]
+    needed += ["TIME_COLUMN"] if schema.time_column is not None else []
     return {
         "tables": True,
         "signals": False,
@@ -69,6 +71,7 @@ def table_part(schema: TableSchema, c: Mapping[str, Any], channels: int, source:
         "example_new": "new_rows.csv",
         "columns": columns,
         "encoding": schema.encoding,
+        **time,
         "plain_numbers": plain,
         "formats": formats,
         "flags": flags,
@@ -97,6 +100,38 @@ def table_part(schema: TableSchema, c: Mapping[str, Any], channels: int, source:
         "network_words": f"Inputs, {c['hidden_layers']} hidden layers, an output layer",
         "network_settings": _network_settings(c, bool(embedded)),
         "notes": ["the finding of types, repairs, warnings: columns are read here as they were in the run"],
+    }
+
+
+TIME_PARTS = {
+    "year": "when.dt.year",
+    "month": "when.dt.month",
+    "day": "when.dt.day",
+    "weekday": "when.dt.day_of_week + 1",
+    "hour": "when.dt.hour + when.dt.minute / 60",
+}
+"""How a script computes the parts of a time that come round (``data/tables/times.py``)."""
+
+
+def _time_settings(schema: TableSchema, c: Mapping[str, Any]) -> dict[str, Any]:
+    """How the time column is read, and what of it the network sees."""
+    if schema.time_column is None:
+        return {"time_dates": False, "time_parts": [], "trend": False, "clamped": False}
+    if schema.time is None or schema.group_column is not None:
+        why = "without a time in the test rows" if schema.time is None else "in groups as well"
+        raise UserError(
+            f"--format script does not cover rows along time {why}: take --format onnx or torch, which hold "
+            "the trained model"
+        )
+    _check(schema.time, schema)
+    how = c["time_trend"] if schema.time_parts else "none"
+    return {
+        "target_time": schema.time_column,
+        "time_dates": schema.time.type == "datetime",
+        "time_forms": _date_forms(schema.time),
+        "time_parts": [TIME_PARTS[part.rpartition(".")[2]] for part in schema.time_parts[:-1]],
+        "trend": how != "none",
+        "clamped": how == "clamped",
     }
 
 

@@ -46,10 +46,10 @@ class MlflowTracker:
         self._trials: dict[int, str] = {}
 
     def begin(self, run: TrackedRun) -> None:
-        logging.getLogger("mlflow").setLevel(logging.WARNING)  # else it tells of every table that it makes
-        warnings.filterwarnings("ignore", ".*An input example was not provided")
         import mlflow
 
+        logging.getLogger("mlflow").setLevel(logging.WARNING)  # else it tells of every table that it makes
+        warnings.filterwarnings("ignore", ".*An input example was not provided")
         self._uri = self._uri or mlflow.get_tracking_uri()
         self._client = mlflow.MlflowClient(tracking_uri=self._uri)
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", run.data)

@@ -190,6 +190,7 @@ SERIES = SignalSchema("sequence", "class", "multiclass", ("0", "1", "2"), 2, (32
 SMALL = {"epochs": 1, "folds": 2, "width": 16}
 MARKED = Cleaning(marks=((-9.0,), ()), limits=((-5.0, 5.0), (-5.0, 5.0)), units=(2.0, 1.0))
 IN_GROUPS = {"group_column": "who", "weight_column": "w", "spellings": {"c": {"L0": "l0"}, "y": {"P": "p"}}}
+ALONG_TIME = {"time_column": "e", "time": COLUMNS["e"], "time_parts": ("e.month", "e.days")}
 ALL_OF_IMAGES = {"flip": "both", "shift": 0.1, "rotation": 9.0, "zoom": 0.1, "brightness": 0.1, "cutout": 0.2}
 ALL_OF_SERIES = {"flip": "sign", "shift": 0.1, "magnitude": 0.1, "jitter": 0.1, "cutout": 0.2}
 CASES = {
@@ -209,6 +210,8 @@ CASES = {
              {"numeric_embedding": "piecewise_linear", "numeric_scaling": "quantile", "target_transform": "log"}),
     "periodic": (of_table(task="regression", target="number", group_column="who"),
                  {"numeric_embedding": "periodic", "numeric_scaling": "robust"}),
+    "times": (of_table("abc", **ALONG_TIME), {"time_trend": "clamped", "calibration": "temperature"}),
+    "folds of times": (of_table("a", **ALONG_TIME), {"time_trend": "none", "validation": "kfold"}),
     "image": (IMAGES, {"block": "plain", "norm_layer": "none", "mixup": 0.2, **ALL_OF_IMAGES}),
     "residual": (IMAGES, {"block": "residual", "norm_layer": "batch", "factorised": True, "pooling": "stride"}),
     "squeeze": (IMAGES, {"block": "residual", "norm_layer": "group", "squeeze": True, "weight_decay": 0.1}),
@@ -305,7 +308,7 @@ def test_names_may_be_anything(tmp_path):
 @pytest.mark.parametrize(
     ("schema", "changes", "says"),
     [
-        (replace(of_table(), time_column="when"), {}, "rows along time"),
+        (replace(of_table("a", **ALONG_TIME), group_column="who"), {}, "rows along time in groups"),
         (of_table(), {"class_balance": "smote"}, "class_balance smote"),
         (
             replace(of_table("a"), columns=(Column("t", "numeric", "", CLOCK),)),

@@ -36,15 +36,26 @@ def script_subject(path: Path) -> ScriptSubject:
     configuration, notes = _trained(kept.run, model)
     stacks = [stack for stack in model.stacks if dict(stack.configuration) == dict(configuration)]
     first = (stacks or list(model.stacks))[0]
+    along_time = model.schema.time_column is not None  # the judged networks are none of the model's
+    members = first.configuration["final_members"] if along_time else len(first.member_split)
     return ScriptSubject(
         **common,
         schema=model.schema,
         configuration=first.configuration,
-        members=len(first.member_split) // len(first.preprocessors),
-        partitions=max(1, len(stacks)),
+        members=int(members) if along_time else int(members) // len(first.preprocessors),
+        partitions=_partitions(kept.run) if along_time else max(1, len(stacks)),
         channels=getattr(first.shape, "channels", 0),
         notes=notes,
     )
+
+
+def _partitions(run: Any) -> int:
+    """On how many a model of rows along time was judged: its stacks are other ones."""
+    from advisor.objectives.final_jobs import FINAL_REPEATS
+    from advisor.runs.result import read_result
+
+    report = read_result(run)
+    return len(FINAL_REPEATS) if report.search and report.final.confirmed is not False else 1
 
 
 def _trained(run: Any, model: Model) -> tuple[Mapping[str, Any], tuple[str, ...]]:
