@@ -80,9 +80,7 @@ def _with_names_of(data: Any, schema: TableSchema) -> Any:
         return data
     names = [column.name for column in schema.columns]
     if schema.time_column is not None or schema.group_column is not None:
-        raise UserError(
-            "an array doesn't say which column is the time or the group: give a frame with the columns' names"
-        )
+        raise UserError("an array has no column names, so no time or group column can be named: give a frame")
     if data.ndim != 2 or data.shape[1] != len(names):
         expected = f"(rows, {len(names)})"
         raise UserError(

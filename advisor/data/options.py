@@ -99,8 +99,9 @@ class ReadingOptions:
         for column, wanted in self.types.items():
             if wanted not in COLUMN_TYPES:
                 raise UserError(
-                    f"types: column '{shown(column)}' is to be '{shown(wanted)}'"
-                    f"{did_you_mean(str(wanted), COLUMN_TYPES)}; expected one of {', '.join(COLUMN_TYPES)}"
+                    f"types: column '{shown(column)}' has the type "
+                    f"'{shown(wanted)}'{did_you_mean(str(wanted), COLUMN_TYPES)}; expected one of "
+                    f"{', '.join(COLUMN_TYPES)}"
                 )
 
     def _check_numbers(self) -> None:

@@ -131,7 +131,7 @@ def test_a_rate_that_runs_away_is_an_error():
     module = net(1)
     optimizer = torch.optim.SGD(module.parameters(), lr=30.0)
     finding = found(module, 5 * NUMBERS, nn.MSELoss(), optimizer)["learning-rate-too-high"]
-    assert finding.severity == "error" and "runs away" in finding.message
+    assert finding.severity == "error" and "diverges" in finding.message
 
 
 def test_steps_and_batches():

@@ -217,7 +217,7 @@ TARGETS = [
     Case("10,000 classes", X, "is it an identifier", column([f"class {i}" for i in range(60)])),
     Case("dates", "recommend x.parquet --target y", "dates or times", parquet(pl.DataFrame({"a": [1, 2], "y": [DAY, DAY]}))),
     Case("continuous as classes", X + " --task multiclass", "continuous", column([i / 7 for i in range(60)])),
-    Case("words as numbers", D + " --task regression", "are no numbers"),
+    Case("words as numbers", D + " --task regression", "are not numbers"),
     Case("three classes as binary", X + " --task binary", "3 classes", column("uvw")),
     Case("unknown task", D + " --task clasification", "'clasification' is not one of binary"),
     Case("test file missing", D + " --test no.csv", "does not exist"),
@@ -225,7 +225,7 @@ TARGETS = [
     Case("test without a column", D + " --test x.csv", "'b'", holds("a,c,y\n1,u,yes\n")),
     Case("class in the test only", D + " --test x.csv", "class 'maybe'", column(["maybe"])),
     Case("test without a labelled row", D + " --test x.csv", "no row is left", column([None])),
-    Case("words in the test's numbers", "recommend x.csv --target a --test t.csv", "are no numbers",
+    Case("words in the test's numbers", "recommend x.csv --target a --test t.csv", "are not numbers",
          lambda here: (column([1], "z")(here), holds("a,b,c,z,y\nfew,1,u,1,no\n", "t.csv")(here))),
 ]  # fmt: skip
 

@@ -324,5 +324,5 @@ def test_words_for_yes_and_no_are_a_channel_and_other_texts_are_named():
     assert [finding.columns for finding in repairs(data) if finding.code == "columns-ignored"] == [("note",)]
     new = frame.filter(pl.col("id") == 0).with_columns(valve=pl.lit("ON"))  # one word alone
     assert (read_signals(new, data.schema)[0].values[0, 1] == 1).all()
-    with pytest.raises(UserError, match=r"'valve' is not as in training: .* are no numbers"):
+    with pytest.raises(UserError, match=r"'valve' is not read as in training: .* are not numbers"):
         read_signals(new.with_columns(valve=pl.lit("ajar")), data.schema)

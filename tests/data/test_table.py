@@ -120,7 +120,7 @@ def test_a_remark_behind_a_bar_above_the_header(tmp_path):
     ).notes == {"lines_above_header": 1}
     path.write_text("|1x3 Cross validator\n" + csv_text(data).partition("\n")[2])
     with pytest.raises(
-        UserError, match="looks like data: put the header line of the training table above it"
+        UserError, match="looks like data: add the header line of the training table"
     ):
         load_table(data, "y", ReadingOptions(test=path))
     index = write(tmp_path / "index.csv", "|x\n" + "".join(f"{row}|{row / 2}\n" for row in range(20)))
@@ -148,7 +148,7 @@ def test_the_sheet_of_a_workbook(cover, tmp_path, capfd):
     table = load_table(cover, "y")
     assert table.train.height + table.test.height == ROWS and table.schema.sheet == "Data"
     assert table.told["other-sheets"] == (
-        "The sheet 'Data' was read; not read: 'Cover', 'More'. --sheet NAME reads another one."
+        "The sheet 'Data' was read, but not 'Cover', 'More'. --sheet NAME reads another one."
     )
     more = load_table(cover, "y", ReadingOptions(sheet="More"))
     assert more.train["a"].min() >= 100 and more.schema.form.sheet == "More"
@@ -161,7 +161,7 @@ def test_the_sheet_of_a_workbook(cover, tmp_path, capfd):
     ):
         load_table(cover, "y", ReadingOptions(sheet="Mor"))
     with pytest.raises(
-        UserError, match=r"no target 'z'.*The sheet 'Data' was read; not read: 'Cover', 'More'"
+        UserError, match=r"no target 'z'.*The sheet 'Data' was read, but not 'Cover', 'More'"
     ):
         load_table(cover, "z")
     assert (
@@ -239,7 +239,7 @@ def test_a_spreadsheet_is_read_like_a_file(book):
     assert encode(frame[:2], table.schema).numeric[:, -1].tolist() == [0.5, 1.5], "hours"
     assert table.schema.classes == ("a, b", 'c "d"') and table.name == "data"
     assert table.notes == {"lines_above_header": 1}
-    assert table.told["other-sheets"].startswith("The sheet 'data' was read; not read: 'notes'.")
+    assert table.told["other-sheets"].startswith("The sheet 'data' was read, but not 'notes'.")
 
 
 def test_a_spreadsheet_that_is_damaged_or_empty_is_one_line(book, tmp_path):
@@ -549,17 +549,17 @@ BAD_REQUESTS = [
     ({}, {"target": "yy"}, "did you mean 'y'?"),
     ({"y": [None] * ROWS}, {}, "missing in all 40 rows"),
     ({"y": [None] * (ROWS - 5) + ["a", "b"] * 2 + ["a"]}, {}, "only 5 of 40 rows have a target"),
-    ({"y": ["a"] * ROWS}, {}, "one value only, 'a'"),
+    ({"y": ["a"] * ROWS}, {}, "only one value, 'a'"),
     ({"y": [1.5] * ROWS}, {"task": "regression"}, "one value only"),
     ({"y": np.arange(ROWS) * 1e200}, {}, "in another unit"),
     ({"y": ["a"] * 39 + ["odd"]}, {}, "class 'odd' of the target 'y' has a single row"),
     ({"y": ["a", "b"] * 18 + ["a", "x", "y", "z"]}, {}, "has a single row (3 classes have)"),
-    ({"y": [0, 1, 2] * 13 + [7]}, {}, "has a single row; leave such rows out, join classes"),
+    ({"y": [0, 1, 2] * 13 + [7]}, {}, "has a single row; leave such rows out, merge classes"),
     ({"y": [f"n{n}" for n in range(ROWS)]}, {}, "40 classes in 40 rows"),
     ({"y": NUMBERS}, {"task": "multiclass"}, "continuous"),
     ({"y": NUMBERS}, {"task": "binary"}, "continuous"),
     ({"y": ["a", "b", "c", "d"] * 10}, {"task": "binary"}, "4 classes and cannot be binary"),
-    ({}, {"task": "regression"}, "40 of 40 cells are no numbers, such as 'no'"),
+    ({}, {"task": "regression"}, "40 of 40 cells are not numbers, such as 'no'"),
     ({}, {"task": "clasification"}, "task is 'clasification'"),
     ({"y": [datetime.date(2024, 1, 1)] * ROWS}, {}, "dates or times"),
     ({}, {"group_column": "y"}, "the group column 'y' is the target"),
@@ -576,16 +576,16 @@ BAD_REQUESTS = [
     ({}, {"types": {"a": "constant", "c": "identifier"}}, "no column is left to predict"),
     ({}, {"test_fraction": -0.1}, "test_fraction is -0.1"),
     ({}, {"weight_column": "weights"}, "no weight column 'weights'"),
-    ({}, {"weight_column": "c"}, "weight column 'c' has cells that are no numbers"),
+    ({}, {"weight_column": "c"}, "weight column 'c' has cells that are not numbers"),
     ({"w": [-1.0] * ROWS}, {"weight_column": "w"}, "values from -1 to -1; expected a number of 0 or more"),
-    ({"w": [0] * ROWS}, {"weight_column": "w"}, "and more than 0 in some"),
+    ({"w": [0] * ROWS}, {"weight_column": "w"}, "with some above 0"),
     ({}, {"test_fraction": 2}, "test_fraction is 2"),
     ({}, {"test": plain().drop("a", "c")}, "has no column 'a', 'c'"),
     ({}, {"test": plain().drop("y")}, "has no column 'y'"),
     ({}, {"test": plain().with_columns(y=pl.lit("perhaps"))}, "class 'perhaps', which no training row has"),
     ({}, {"test": plain().head(0)}, "no row is left for the test part"),
     ({}, {"test": "gone.csv"}, "does not exist"),
-    ({"y": NUMBERS}, {"test": plain()}, "of 40 cells are no numbers"),
+    ({"y": NUMBERS}, {"test": plain()}, "of 40 cells are not numbers"),
     ({"y": NUMBERS, "a": None, "c": None}, {}, "no column is left to predict"),
 ]
 
@@ -830,7 +830,7 @@ def test_names_of_ranges_are_no_limits(values):
         ([f"{n}.5" for n in range(90)] + ["soon"] * 30, r"75% of its cells\), but for 'soon' \(30\)"),
         (
             [f"{n}.5%" for n in range(60)] + [f"0.{n}" for n in range(10, 70)],
-            "per cents beside fractions such as '0",
+            "percentages mixed with fractions such as '0",
         ),
     ],
 )
@@ -1505,10 +1505,10 @@ QUOTED = [
                                                                           "such as 'soon'"),
     ("time", ["soon", "late"] * 100, "as dates or numbers in 200 of 200 cells, such as 'soon'"),
     ("time", [None if row % 3 == 0 else day for row, day in enumerate(DAYS)], "is missing in 67 of 200 rows"),
-    ("time", ["2023-04-01"] * 200, "has one value in all rows"),
-    ("target", [str(row / 4) if row % 3 else "bad" for row in range(200)], "67 of 200 cells are no numbers, "
+    ("time", ["2023-04-01"] * 200, "has the same value in all rows"),
+    ("target", [str(row / 4) if row % 3 else "bad" for row in range(200)], "67 of 200 cells are not numbers, "
                                                                            "such as 'bad'"),
-    ("test", [str(row / 4) if row % 3 else "bad" for row in range(200)], "67 of 200 cells are no numbers, "
+    ("test", [str(row / 4) if row % 3 else "bad" for row in range(200)], "67 of 200 cells are not numbers, "
                                                                          "such as 'bad'"),
 ]  # fmt: skip
 
@@ -1534,7 +1534,7 @@ def test_cells_that_are_read_as_missing_are_told():
     told = load_table(data, "y", ReadingOptions(types={"c": "datetime"})).told["unreadable-cells"]
     assert (
         told
-        == "Cells that cannot be read count as missing: in 'c' (datetime) 133 of 200 cells, such as 'soon'."
+        == "Cells that cannot be read are missing values: in 'c' (datetime) 133 of 200 cells, such as 'soon'."
     )
 
 

@@ -78,15 +78,15 @@ def test_letters_that_only_the_end_of_a_large_file_has(tmp_path):
 def test_what_is_provably_wrong_is_refused(tmp_path):
     path = write(tmp_path / "t.csv", table(WORDS["cp1252"]), "utf-8")
     path.write_bytes(path.read_bytes().replace("café".encode(), b"caf\xe9"))
-    with pytest.raises(UserError, match="is UTF-8, but damaged at byte"):
+    with pytest.raises(UserError, match="is UTF-8 but damaged at byte"):
         read_frame(path)
     noise = np.random.default_rng(0).integers(128, 256, (60, 9), np.uint8)
     path.write_bytes(b"a,y\n" + b"\n".join(bytes(row) + b",1" for row in noise))
-    with pytest.raises(UserError, match="neither UTF-8 nor sound text"):
+    with pytest.raises(UserError, match="neither UTF-8 nor valid text"):
         read_frame(path)
     write(path, table(WORDS["cp1251"]), "cp1251")
     wrong = {
-        "utf-8": "not in UTF-8",
+        "utf-8": "not valid UTF-8",
         "ascii": "not in ascii",
         "nonsense": "no encoding",
         "base64": "no encoding",

@@ -88,7 +88,9 @@ def test_the_words_of_the_glossary_are_in_use():
 
 
 def test_the_page_on_architecture_has_a_row_for_each_folder():
-    folders = {str(path.parent.relative_to(ROOT / "advisor")) for path in (ROOT / "advisor").rglob("__init__.py")}
+    folders = {str(path.parent.relative_to(ROOT / "advisor")) for path in (ROOT / "advisor").rglob(
+        "__init__.py"
+    )}
     table = (DOCS / "architecture.md").read_text().split("## The folders")[1].split("\n## ")[0]
     rows = set(re.findall(r"^\| `([\w/]+)` \|", table, re.MULTILINE))
     assert rows == folders - {"."} | {"advisor"}

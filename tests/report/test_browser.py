@@ -84,7 +84,9 @@ CHARTS = """(() => {
   for (const chart of document.querySelectorAll("svg[role=img]")) {
     const name = chart.getAttribute("aria-label"), whole = chart.getBoundingClientRect();
     const texts = [...chart.querySelectorAll("text")]
-      .filter((text) => text.textContent.trim() && !(text.getAttribute("transform") ?? "").includes("rotate(-30"))
+      .filter((text) => text.textContent.trim() && !(text.getAttribute(
+          "transform"
+      ) ?? "").includes("rotate(-30"))
       .map((text) => [text.textContent.trim(), text.getBoundingClientRect()]);
     texts.forEach(([words, box], i) => {
       if (box.left < whole.left - 2 || box.right > whole.right + 2) faults.push(`${name}: ${words} is cut`);

@@ -610,12 +610,12 @@ def test_a_target_of_any_offset_and_scale_trains_as_well(y, measured, tmp_path):
     r2, standard = (
         found["test"]["results"][0]["r2"] for found in (run.document, read_json(measured / "result.json"))
     )
-    if y(np.zeros(120)).std() == 0:  # else nothing can be learnt
+    if y(np.zeros(120)).std() == 0:  # else nothing can be learned
         assert r2 == pytest.approx(standard, abs=0.01)
 
 
 def test_a_target_whose_squares_are_0_is_refused():
-    with pytest.raises(advisor.UserError, match="squares are below any float; give it in another unit"):
+    with pytest.raises(advisor.UserError, match="squares are too small for a float; use another unit"):
         advisor.recommend(regression(lambda z: 1e-200 * z), "y")
 
 

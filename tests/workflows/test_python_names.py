@@ -60,7 +60,9 @@ def test_x_and_y_are_data_too(form, frame):
         (lambda x, y: ("data.csv", y), "the target is a Series and the data is a str"),
         (lambda x, y: (x, np.zeros((120, 2))), r"expected shape \(rows,\)"),
         (lambda x, y: (x, object()), r"expected shape \(rows,\)"),
-        (lambda x, y: (x, y.rename("a")), "y is called 'a', and X has a column of that name with other values"),
+        (lambda x, y: (x, y.rename(
+            "a"
+        )), "y is called 'a', and X has a column of that name with other values"),
     ],
 )
 def test_what_is_no_x_and_y_is_one_line(call, arguments, says, frame, tmp_path, monkeypatch):

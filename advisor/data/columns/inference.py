@@ -77,7 +77,7 @@ def infer(cells: pl.Series, sample: pl.Series, wanted: ColumnType | None = None)
     if dtype in DECLARED:
         return _names(cells, sample, "categories of the data", seen)
     if dtype.is_integer() and _merged_by_float(sample, sample.drop_nulls().n_unique()):
-        return _names(labels(cells), labels(sample), "whole numbers beyond what a float can tell apart", seen)
+        return _names(labels(cells), labels(sample), "whole numbers too large to be distinct as floats", seen)
     if dtype.is_numeric() or dtype in (pl.Time, pl.Duration):
         return _numbers(cells, sample, name, "numbers", seen, "")
     return _from_text(as_text(cells), as_text(sample), name, seen)
@@ -88,7 +88,7 @@ def _names(cells: pl.Series, sample: pl.Series, why: str, seen: str) -> Column:
     filled = cells.drop_nulls()
     distinct = filled.n_unique()
     if len(cells) >= IDENTIFIER_ROWS and distinct > 0.99 * len(filled):
-        return Column(cells.name, "identifier", f"{why}, another in every row" + seen)
+        return Column(cells.name, "identifier", f"{why}, different in every row" + seen)
     return Column(cells.name, "categorical", f"{distinct:,} {why}")
 
 
@@ -145,9 +145,9 @@ def _numbers(cells: pl.Series, sample: pl.Series, name: str, why: str, seen: str
             and (named or span <= 2 * len(cells))
             and numbers.n_unique() >= 0.99 * len(cells)
         ):
-            return Column(name, "identifier", "whole numbers that number the rows" + seen)
+            return Column(name, "identifier", "whole numbers that count the rows" + seen)
     if named and 2 < distinct <= min(MAX_CODES, len(values) / 5):
-        return Column(name, "categorical", f"{distinct} whole numbers, and the name speaks of codes" + seen)
+        return Column(name, "categorical", f"{distinct} whole numbers, and its name suggests codes" + seen)
     return Column(name, "numeric", "whole numbers" + seen if why == "numbers" else why + seen, form, marks)
 
 
@@ -196,7 +196,7 @@ def _from_text(cells: pl.Series, sample: pl.Series, name: str, seen: str) -> Col
                 form, "numbers as text"
             )
             why += f" in '{shown(form[1:], 12)}'" if form not in (CLOCK, DURATION) and form[1:] else ""
-            why += f", {junk:.1%} of the cells unreadable and so missing" if junk else ""
+            why += f", {junk:.1%} of the cells unreadable, so missing" if junk else ""
             column = _numbers(parse_numbers(cells, form), numbers, name, why, seen, form)
             limits = column.type == "numeric" and int((beyond(cells) != 0).sum()) >= FEWEST_LIMITS
             return replace(column, limits=limits)

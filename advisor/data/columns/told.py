@@ -48,16 +48,14 @@ def told_of_numbers(
     told = {}
     if limits:
         told["numbers-at-a-limit"] = (
-            f"{_first(limits)}: each cell counts as its limit, and the side is an input of its own "
+            f"{_first(limits)}: each cell is read as its limit, and the side becomes a separate input "
             f"('{side_name('COLUMN')}')."
         )
     if alone:
-        told["cells-at-a-limit"] = (
-            f"{_first(alone)}: each cell counts as its limit; of its side nothing is kept."
-        )
+        told["cells-at-a-limit"] = f"{_first(alone)}: each cell is read as its limit; its side is not kept."
     if looks:
         told["looks-like-numbers"] = (
-            f"{_first(looks)}. Fix these cells, or give --type COLUMN=numeric, which takes them as missing."
+            f"{_first(looks)}. Fix these cells, or give --type COLUMN=numeric, which reads them as missing."
         )
     return told
 
@@ -67,7 +65,7 @@ def told_of_target(cells: pl.Series, task: Task) -> dict[str, str]:
     if task.of_classes or not (beyond(cells) != 0).any():
         return {}
     return {
-        "target-at-a-limit": f"The target: {_limits_words(cells)}. Each counts as its limit. The loss does "
+        "target-at-a-limit": f"The target: {_limits_words(cells)}. Each is read as its limit. The loss does "
         "not know how far "
         "beyond it the true value lies, so predictions near a limit are drawn towards it."
     }
@@ -83,7 +81,7 @@ def told_of_unreadable(frame: pl.DataFrame, columns: Sequence[Column]) -> dict[s
             name = shown(column.name, 60)
             said.append(f"in '{name}' ({column.type}) {how_many(bad, frame.height)}")
     return (
-        {"unreadable-cells": f"Cells that cannot be read count as missing: {_first(said)}."} if said else {}
+        {"unreadable-cells": f"Cells that cannot be read are missing values: {_first(said)}."} if said else {}
     )
 
 
@@ -112,14 +110,14 @@ def looks_like_numbers(cells: pl.Series, counts: pl.DataFrame | None = None) -> 
         if best_number_form(values.str.replace_all(CURRENCY, ""), rows) is None:
             return []
         return [
-            f"'{name}' looks like numbers in several currencies ({', '.join(sorted(found))}), which are not "
-            "one quantity"
+            f"'{name}' looks like numbers in several currencies ({', '.join(sorted(found))}), which cannot "
+            "be compared"
         ]
     if len(fractions := fractions_beside_per_cents(values)):
         some = shown(fractions[0], 30)
         return [
-            f"'{name}' looks like per cents beside fractions such as '{some}', of which nothing says that "
-            "they are per cents"
+            f"'{name}' looks like percentages mixed with fractions such as '{some}', which are not marked as "
+            "percentages"
         ]
     if not enough_may_be_numbers(values, rows, LOOKS_NUMERIC * total):
         return []

@@ -109,7 +109,7 @@ def _cached(
         if size > free:
             raise UserError(
                 f"the decoded images need {size:,} bytes and {shown(folder.parent, 200)} has {free:,} free; "
-                "name a larger place with XDG_CACHE_HOME"
+                "set XDG_CACHE_HOME to a larger disk"
             )
         values = np.lib.format.open_memmap(partial / "values.npy", "w+", np.uint8, (len(files), *shape))
         readable = _fill(values, files, shape, bits)
@@ -122,8 +122,7 @@ def _cached(
         where = shown(folder.parent, 200)
         raise UserError(
             f"the decoded images ({size:,} bytes, more than a third of the free memory) cannot be kept in "
-            f"{where}: "
-            f"{error.strerror or error}; name another place with XDG_CACHE_HOME"
+            f"{where}: {error.strerror or error}; set XDG_CACHE_HOME to another folder"
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)

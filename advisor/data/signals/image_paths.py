@@ -62,8 +62,8 @@ def image_root(folder: str | Path) -> Iterator[None]:
     root = Path(folder).resolve()
     if not root.is_dir():
         raise UserError(
-            f"{shown(folder, 200)} is no folder; the image root is the folder that all images of a table "
-            "lie in"
+            f"{shown(folder, 200)} is not a folder; the image root is the folder that contains all images of "
+            "a table"
         )
     before = _root.set(root)
     try:
@@ -126,8 +126,8 @@ class ImagePaths:
                 return beside
         if outside:
             raise UserError(
-                f"the image '{shown(cell, 60)}' lies outside of the image root {shown(_root.get(), 100)} "
-                "(a table that is not about images is read with --kind table)"
+                f"the image '{shown(cell, 60)}' is outside the image root {shown(_root.get(), 100)} (use "
+                "--kind table if the table is not about images)"
             )
         return None
 
@@ -147,8 +147,8 @@ class ImagePaths:
                     shown(folder, 80) for folder in dict.fromkeys(folder for folder, _ in there[:2])
                 )
                 raise UserError(
-                    f"the image '{shown(tail, 60)}' lies in {both}; say in the table which is meant (a table "
-                    "that is not about these images is read with --kind table)"
+                    f"the image '{shown(tail, 60)}' is in {both}; write the folder in the table (use --kind "
+                    "table if the table is not about these images)"
                 )
             if there:
                 folder, ending = there[0]

@@ -365,8 +365,7 @@ def _refuse_roles(frame: pl.DataFrame, origin: str, request: Request) -> None:
             )
     if request.time_column is not None:
         raise UserError(
-            f"{origin} is a table of images, which has no use for the time column "
-            f"'{shown(request.time_column)}'"
+            f"{origin} is a table of images, which cannot use the time column '{shown(request.time_column)}'"
         )
 
 
@@ -385,9 +384,9 @@ def _chosen_column(frame: pl.DataFrame, paths: ImagePaths, origin: str, request:
     column = _named_column(frame, paths, request)
     if column is None:
         raise UserError(
-            f"{origin} has no column of image files that exist and no column for each pixel of a square; "
-            "expected paths such as "
-            f"cats/1.png, relative to {shown(paths.folder.resolve(), 100)} or to a folder in it"
+            f"{origin} has neither a column of existing image files nor a column for each pixel of a square; "
+            f"expected paths such as cats/1.png, relative to {shown(paths.folder.resolve(), 100)} or to a "
+            "folder in it"
         )
     return column
 

@@ -64,8 +64,8 @@ def brought_to(images: NDArray[np.uint8], shape: tuple[int, ...], where: str) ->
     if channels != shape[0]:
         if {channels, shape[0]} != {1, 3}:
             raise UserError(
-                f"{where}: the images have {channels} channels, the training images {shape[0]}; "
-                "expected as many (only grey and colour are turned into each other)"
+                f"{where}: the images have {channels} channels, the training images {shape[0]}; expected as "
+                "many (only grey and colour images are converted)"
             )
         if channels == 1:
             images = np.repeat(images, 3, axis=1)

@@ -77,7 +77,7 @@ def _check_archived_target(read: Archived, origin: str, request: Request) -> Non
         return
     if not read.labelled:
         raise UserError(
-            f"{origin} has no labels (neither @classlabel nor @targetlabel is true); nothing can be learnt"
+            f"{origin} has no labels (neither @classlabel nor @targetlabel is true); nothing can be learned"
         )
     if request.target is not None and request.target != read.target:
         near = did_you_mean(request.target, [read.target])
@@ -134,8 +134,8 @@ def _from_table(source: object, request: Request) -> Found:
         found = _wide(frame, numbers, columns, request)
     elif ids is None:
         raise UserError(
-            "a time column needs an id column that tells which rows are one sequence; name one, or leave it "
-            "out"
+            "a time column needs an id column that says which rows form a sequence; name one, or leave the "
+            "time column out"
         )
     else:
         found = _long(frame, numbers, columns, _points(frame, ids, origin, request), origin, request)
@@ -169,7 +169,7 @@ def _checked_roles(frame: pl.DataFrame, origin: str, request: Request) -> list[s
     given = [column for column in asked.values() if column is not None]
     if len(set(given)) < len(given):
         raise UserError(
-            f"one column has two roles ({', '.join(map(shown, given))}); expected different columns"
+            f"one column cannot have two roles ({', '.join(map(shown, given))}); expected different columns"
         )
     if not frame.height:
         raise UserError(f"{shown(origin)} has a header and no rows; expected sequences")
@@ -203,7 +203,7 @@ def _value_columns(
         found = {name: values for name, values in read.items() if values is not None}
     if not found:
         raise UserError(
-            f"{shown(origin)} has no column of numbers beside the named ones; expected the values of the "
+            f"{shown(origin)} has no numeric column besides the named ones; expected the values of the "
             "sequences"
         )
     matrix = np.stack([cells.cast(pl.Float64).to_numpy() for cells in found.values()], axis=1)
@@ -224,9 +224,9 @@ def _as_in_training(cells: pl.Series, origin: str) -> pl.Series:
     values = finite_numbers(cells, number_format(cells))
     values = _empty_or_yes_and_no(cells, named=True) if values is None else values
     if values is None:
-        bad = how_many(unreadable(cells, read_as(cells, "numeric")), len(cells), " are no numbers")
+        bad = how_many(unreadable(cells, read_as(cells, "numeric")), len(cells), " are not numbers")
         raise UserError(
-            f"{shown(origin)}: the value column '{shown(cells.name)}' is not as in training: {bad}"
+            f"{shown(origin)}: the value column '{shown(cells.name)}' is not read as in training: {bad}"
         )
     return values
 
@@ -304,8 +304,8 @@ def _points(frame: pl.DataFrame, ids: pl.Series, origin: str, request: Request) 
     by_id = points.group_by("id").agg("row", pl.col("row").min().alias("first")).sort("first")
     if not by_id.height:
         raise UserError(
-            f"{shown(origin)}: no row has both an id and a time; expected them in '{shown(ids.name)}' and "
-            "beside it"
+            f"{shown(origin)}: no row has both an id and a time; expected an id in '{shown(ids.name)}' and a "
+            "time"
         )
     rows = tuple(np.asarray(rows, np.int64) for rows in by_id["row"].to_list())
     return _Points(tuple(by_id["id"].to_list()), rows, steps, notes)

@@ -259,7 +259,7 @@ def _read(source: object, kind: GridKind, request: Request) -> Found:
         return read_arrays(source, kind, request)
     if request.channels is not None and request.like is None:
         raise UserError(
-            f"{shown(source, 200)} says itself which its channels are; leave out channels, which is for "
+            f"{shown(source, 200)} already says which its channels are; leave out channels, which is for "
             "arrays"
         )
     return READERS[kind](source, request)
@@ -294,7 +294,7 @@ class _Answered:
 
 
 def _answered(found: Found, options: ReadingOptions) -> _Answered:
-    """The task and the training rows' target; UserError where nothing can be learnt from it."""
+    """The task and the training rows' target; UserError where nothing can be learned from it."""
     target = _target(found, None if options.task is None else task_of(options.task))
     usable, notes = _usable(found.train, target)
     answer = target.answer.gather(usable)
@@ -337,9 +337,7 @@ def _usable(rows: RawRows, target: ReadTarget) -> tuple[NDArray[np.int64], dict[
         if empty := int((~points).sum()):
             notes["empty_sequences"] = empty
         if not points.any():
-            raise UserError(
-                f"none of the {len(points):,} sequences has a point: all their values are missing"
-            )
+            raise UserError(f"all {len(points):,} sequences are empty: all their values are missing")
         filled = filled & points
     return np.flatnonzero(filled), notes
 
@@ -368,7 +366,8 @@ def _test_numbers(cells: pl.Series) -> pl.Series:
     numbers = finite_numbers(cells, number_format(cells))
     if numbers is None:
         raise UserError(
-            f"the test rows' target '{shown(cells.name)}' holds no numbers, the training rows' does"
+            f"the test rows' target '{shown(cells.name)}' holds no numbers, but that of the training rows "
+            "does"
         )
     return numbers
 
@@ -383,7 +382,7 @@ def _test_classes(cells: pl.Series, classes: tuple[str, ...]) -> tuple[pl.Series
     if not answer.is_in(list(classes)).any():
         raise UserError(
             f"the test rows' target '{shown(cells.name)}' has class '{shown(first, 40)}', which no training "
-            "row has, and no other; is it the same target?"
+            "row has, and no other; is this the same target?"
         )
     return answer.set(strange, None), int(strange.sum())
 
@@ -419,8 +418,8 @@ def _decoded(
         chosen, answer = chosen[readable], answer.filter(readable)
     if not len(chosen):
         raise UserError(
-            "no row is left for the training or the test part: none of its images can be read, or there are "
-            "too few"
+            "no row is left for the training or the test part: its images cannot be read, or there are too "
+            "few"
         )
     groups = None if rows.groups is None else rows.groups.gather(chosen)
     return _Part(values, answer, groups, tuple(rows.names[row] for row in chosen.tolist()), corrupt, notes)

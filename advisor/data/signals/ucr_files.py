@@ -107,8 +107,7 @@ def read_archive(path: Path, max_bytes: int, form: FileForm | None = None) -> Ar
     size = path.stat().st_size
     if size > limit:
         raise UserError(
-            f"{text} has {size:,} bytes; at most {limit:,} are read (max_bytes, or an eighth of the free "
-            "memory)"
+            f"{text} has {size:,} bytes; at most {limit:,} are read (max_bytes, or an eighth of free memory)"
         )
     try:
         content = path.read_bytes()
@@ -116,7 +115,7 @@ def read_archive(path: Path, max_bytes: int, form: FileForm | None = None) -> Ar
         raise UserError(f"{text} cannot be read: {error.strerror or error}") from error
     if b"\0" in content:
         raise UserError(
-            f"{text} has a NUL byte at offset {content.index(0):,}: it is damaged, or no text file"
+            f"{text} has a NUL byte at offset {content.index(0):,}: it is damaged, or not a text file"
         )
     lines = _Lines(text, unicode_text(content, text, form or FileForm()).splitlines())
     found = {".ts": _read_ts, ".arff": _read_arff}.get(path.suffix.lower(), _read_text)(lines)
@@ -167,7 +166,7 @@ def _numbers(cells: str, lines: _Lines) -> ArchiveSeries:
         except ValueError as error:
             bad = next(part for part in parts if not _is_number(part))
             raise lines.wrong(
-                f"'{shown(bad.strip(), 40)}' is no number; expected numbers with commas between, ? for "
+                f"'{shown(bad.strip(), 40)}' is not a number; expected numbers with commas between, ? for "
                 "missing"
             ) from error
     with np.errstate(over="ignore", invalid="ignore"):
@@ -270,7 +269,7 @@ def _ts_header(lines: _Lines) -> _TsHeader:
     classes = () if regression else tuple(words.get("classlabel", [])[1:])
     if labelled and not regression and not classes:
         raise lines.wrong(
-            "@classlabel is true and names no class; expected them behind it, as in @classlabel true 1 2"
+            "@classlabel is true but names no class; expected classes after it, as in @classlabel true 1 2"
         )
     return _TsHeader(classes, regression, labelled, _says(words, "timestamps"), _dimensions(words, lines))
 
@@ -280,10 +279,7 @@ def _says(words: Mapping[str, Sequence[str]], flag: str) -> bool:
 
 
 def _unknown(label: str, classes: Sequence[str]) -> str:
-    return (
-        f"the label '{shown(label, 40)}' is none of the classes of the header "
-        f"({shown(', '.join(classes), 60)})"
-    )
+    return f"the label '{shown(label, 40)}' is not a class of the header ({shown(', '.join(classes), 60)})"
 
 
 _FLAGS = ("timestamps", "targetlabel", "univariate", "missing", "equallength")
@@ -295,8 +291,7 @@ def _ts_words(lines: _Lines) -> dict[str, list[str]]:
     for line in lines:
         if not line.startswith("@"):
             raise lines.wrong(
-                f"'{shown(line, 40)}' stands before @data; expected a header line such as @classlabel true "
-                "1 2"
+                f"'{shown(line, 40)}' is before @data; expected a header line such as @classlabel true 1 2"
             )
         words = line[1:].split()
         if not words:
@@ -310,9 +305,9 @@ def _ts_words(lines: _Lines) -> dict[str, list[str]]:
             else []
         )
         if name in header:
-            raise lines.wrong(f"@{shown(name, 40)} stands twice in the header; leave one out")
+            raise lines.wrong(f"@{shown(name, 40)} occurs twice in the header; remove one")
         if name in ("classlabel", *_FLAGS) and not values:
-            raise lines.wrong(f"@{name} says neither true nor false")
+            raise lines.wrong(f"@{name} is neither true nor false")
         header[name] = values
     raise lines.wrong("the file ends without @data; is it complete?")
 
@@ -338,7 +333,7 @@ def _timed(part: str, lines: _Lines) -> tuple[list[str], ArchiveSeries]:
     rest = re.sub(r"\([^()]*,[^(),]*\)", "", part)
     if not pairs or rest.strip(", \t"):
         raise lines.wrong(
-            f"'{shown(part.strip(), 40)}' are no (time,value) pairs, which @timestamps true asks for"
+            f"'{shown(part.strip(), 40)}' are not (time,value) pairs, as required by @timestamps true"
         )
     return [time for time, _ in pairs], _numbers(",".join(value for _, value in pairs), lines)
 
@@ -401,9 +396,9 @@ def _arff_header(lines: _Lines) -> list[_Attribute]:
         word = line.split(None, 1)[0].lower()
         if word == "@data":
             if inside:
-                raise lines.wrong("@data stands inside a relational attribute; expected @end before it")
+                raise lines.wrong("@data is inside a relational attribute; expected @end before it")
             if not attributes:
-                raise lines.wrong("no @attribute stands before @data")
+                raise lines.wrong("there is no @attribute before @data")
             return attributes
         if word == "@end":
             if not inside:
@@ -417,14 +412,14 @@ def _arff_header(lines: _Lines) -> list[_Attribute]:
                 raise lines.wrong(f"attribute '{shown(attribute.name, 40)}' of a series is not numeric")
             inside = inside or attribute.kind == "relational"
         elif word != "@relation":
-            raise lines.wrong(f"'{shown(line, 40)}' stands before @data; expected @attribute NAME TYPE")
+            raise lines.wrong(f"'{shown(line, 40)}' is before @data; expected @attribute NAME TYPE")
     raise lines.wrong("the file ends without @data; is it complete?")
 
 
 def _attribute(line: str, lines: _Lines) -> _Attribute:
     match = re.match(r"""@attribute\s+('[^']*'|"[^"]*"|\S+)\s+(.+)$""", line, re.IGNORECASE)
     if match is None:
-        raise lines.wrong(f"'{shown(line, 40)}' is no attribute; expected @attribute NAME TYPE")
+        raise lines.wrong(f"'{shown(line, 40)}' is not an attribute; expected @attribute NAME TYPE")
     name, kind = match[1].strip("'\""), match[2].strip()
     if kind.startswith("{"):
         if not kind.endswith("}"):

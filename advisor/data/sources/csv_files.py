@@ -103,7 +103,9 @@ def read_csv_text(path: Path, text: str, name: str, data: bytes | None) -> Sourc
     with contextlib.ExitStack() as stack:
         content = data if data is not None else stack.enter_context(_mapped(path))
         if (position := content.find(b"\0")) >= 0:
-            raise UserError(f"{text} has a NUL byte at offset {position:,}: it is damaged, or no text file")
+            raise UserError(
+                f"{text} has a NUL byte at offset {position:,}: it is damaged, or not a text file"
+            )
         csv_text = _CsvText(content, text, own=data is None)
         while (repaired := next(filter(None, (repair(csv_text) for repair in _REPAIRS)), None)) is not None:
             csv_text = repaired

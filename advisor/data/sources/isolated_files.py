@@ -43,12 +43,12 @@ def parquet_frame(
         return frame if isinstance(frame, pl.DataFrame) else frame.to_frame(), answer.value
     except isolation.WorkerDied as error:
         raise UserError(
-            f"{text} cannot be read as Parquet: its reader died; is it damaged, or made to harm?"
+            f"{text} cannot be read as Parquet: its reader crashed; is the file damaged or malicious?"
         ) from error
     except POLARS_ERRORS as error:
         raise UserError(f"{text} cannot be read as Parquet: {shown(error, 160)}; is it complete?") from error
     except MemoryError as error:
-        raise UserError(f"{text} does not fit into the memory that is free") from error
+        raise UserError(f"{text} does not fit into free memory") from error
 
 
 def sheet_as_csv(path: Path, text: str, form: FileForm, limit: int) -> tuple[bytes, str, dict[str, str]]:
@@ -81,11 +81,9 @@ def _told_of_sheet(found: Mapping[str, Any]) -> dict[str, str]:
     name = shown(found["sheet"], 40)
     if others := [other for other in found["sheets"] if other != found["sheet"]]:
         some = ", ".join(f"'{shown(other, 40)}'" for other in others[:8])
-        told["other-sheets"] = (
-            f"The sheet '{name}' was read; not read: {some}. --sheet NAME reads another one."
-        )
+        told["other-sheets"] = f"The sheet '{name}' was read, but not {some}. --sheet NAME reads another one."
     if found["reach"]:
         told["far-cells"] = (
-            f"Sheet '{name}': {found['reach']}. These do not count; is a cell left behind there?"
+            f"Sheet '{name}': {found['reach']}. Empty rows and columns are ignored; is there a stray cell?"
         )
     return told

@@ -32,9 +32,7 @@ def read_path(source: str | Path, max_bytes: int, form: FileForm) -> Source:
     size = _regular_file(path, text)
     limit = min(max_bytes, available_memory())
     if size > limit:
-        raise UserError(
-            f"{text} has {size:,} bytes; at most {limit:,} are read (max_bytes, or the memory that is free)"
-        )
+        raise UserError(f"{text} has {size:,} bytes; at most {limit:,} are read (max_bytes, or free memory)")
     try:
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES)
@@ -60,14 +58,14 @@ def read_path(source: str | Path, max_bytes: int, form: FileForm) -> Source:
             head = data[:HEAD_BYTES]
         return read_text_file(path, text, name, data, head, form)
     except MemoryError as error:
-        raise UserError(f"{text} does not fit into the memory that is free") from error
+        raise UserError(f"{text} does not fit into free memory") from error
 
 
 def _regular_file(path: Path, text: str) -> int:
     """Size in bytes of a plain, non-empty file; anything else is refused before
     it is opened (a FIFO would block)."""
     if re.match(r"[a-z][a-z0-9+]+://", str(path).replace(":/", "://", 1)):
-        raise UserError(f"{text} is an address; download the file first and give its path")
+        raise UserError(f"{text} is a URL; download the file first and give its path")
     try:
         info = path.stat()
     except FileNotFoundError as error:
@@ -106,15 +104,14 @@ def _unzipped(path: Path, text: str, max_bytes: int) -> bytes:
                 if len(content) > limit:
                     raise UserError(
                         f"{text} unpacks to more than {limit:,} bytes from {path.stat().st_size:,} packed "
-                        "ones "
-                        "(max_bytes, or a third of the memory that is free); unpack it and give a part of it"
+                        "ones (max_bytes, or a third of free memory); unpack it and give a part of it"
                     )
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(
-            f"{text} is a damaged or incomplete gzip file ({shown(error)}); fetch it again"
+            f"{text} is a damaged or incomplete gzip file ({shown(error)}); download it again"
         ) from error
     except MemoryError as error:
-        raise UserError(f"{text} does not fit into the memory that is free once unpacked") from error
+        raise UserError(f"{text} does not fit into free memory after decompression") from error
     if not content:
         raise UserError(f"{text} is empty once unpacked; expected a CSV file with a header line")
     return bytes(content)

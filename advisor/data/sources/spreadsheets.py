@@ -189,9 +189,8 @@ class _Book:
             if size > self.limit * UNPACKED_SHARE:
                 raise UserError(
                     f"{self.text} unpacks to more than {int(self.limit * UNPACKED_SHARE):,} bytes from "
-                    f"{Path(self.path).stat().st_size:,} packed ones, more than the memory that is free "
-                    "allows; "
-                    "save the sheet as CSV or Parquet"
+                    f"{Path(self.path).stat().st_size:,} packed ones, more than free memory allows; save the "
+                    "sheet as CSV or Parquet"
                 )
             yield chunk
 
@@ -289,7 +288,7 @@ def _inflated(path: str, entry: zipfile.ZipInfo) -> Iterator[bytes]:
         file.seek(entry.header_offset)
         header = file.read(30)
         if len(header) < 30 or header[:4] != b"PK\x03\x04":
-            raise zipfile.BadZipFile(f"part {entry.filename} is not where the directory says")
+            raise zipfile.BadZipFile(f"part {entry.filename} is not where the archive's directory says")
         file.seek(
             int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little"), io.SEEK_CUR
         )

@@ -95,9 +95,8 @@ def find_encoding(content: bytes | mmap.mmap, text: str) -> Encoding:
     damaged = [line for line in lines if not decodes(line, "utf-8")]
     if 2 * len(damaged) < len(lines):
         raise UserError(
-            f"{text} is UTF-8, but damaged at byte {content.find(damaged[0]) if damaged else 0:,}: fetch or "
-            "save it again, or "
-            "name the encoding that it is in"
+            f"{text} is UTF-8 but damaged at byte {content.find(damaged[0]) if damaged else 0:,}: download "
+            "or save it again, or name its encoding"
         )
     sample = b"\n".join(lines)
     found = _ranked(sample)
@@ -114,9 +113,8 @@ def find_encoding(content: bytes | mmap.mmap, text: str) -> Encoding:
     names = [name for name in dict.fromkeys(fits) if decodes(content, name)]
     if not names:
         raise UserError(
-            f"{text} is neither UTF-8 nor sound text in any usual encoding; name its encoding, with "
-            "--encoding or encoding= "
-            f"({', '.join(CANDIDATES)}, or another one of Python's)"
+            f"{text} is neither UTF-8 nor valid text in a common encoding; name its encoding, with "
+            f"--encoding or encoding= ({', '.join(CANDIDATES)}, or another encoding that Python knows)"
         )
     return Encoding(names[0], tuple(name for name in names[1:] if found.get(name, 1.0) <= best + CLOSE))
 

@@ -15,7 +15,7 @@ from advisor.data.sources.text_encoding import NAMES, checked_encoding, decodes,
 from advisor.errors import UserError
 
 _OTHER_FORMATS = {
-    b"PK\x03\x04": "a zip archive; unpack it (a spreadsheet keeps its ending: .xlsx, .ods)",
+    b"PK\x03\x04": "a zip archive; unpack it (spreadsheets must keep their file extension: .xlsx, .ods)",
     b"%PDF": "a PDF document",
     b"\x89PNG": "an image",
     b"\xff\xd8\xff": "an image",
@@ -56,7 +56,7 @@ def read_text_file(
         except NotUnicodeError:
             if form.encoding is not None and not form.remembered:
                 raise UserError(
-                    f"{text} is not in UTF-8 throughout; leave the encoding out, and it is found out"
+                    f"{text} is not valid UTF-8; leave the encoding out to have it detected"
                 ) from None
     content, encoding, told = _transcoded(path.read_bytes() if data is None else data, encoding, text, form)
     read = read_csv_text(path, text, name, content)
@@ -75,8 +75,8 @@ def _transcoded(data: bytes, encoding: str, text: str, form: FileForm) -> tuple[
             encoding = found.name
             others = f", or as likely {' or '.join(found.others)}" if found.others else ""
             told["encoding"] = (
-                f"The text is not UTF-8 and was read as {NAMES[found.name]}: {found.name}{others}. "
-                "If letters look wrong, name its encoding with --encoding."
+                f"The text is not UTF-8 and was read as {NAMES[found.name]}: {found.name}{others}. If "
+                "letters look wrong, set the encoding with --encoding."
             )
     try:
         content = data.decode(encoding).encode("utf-8")
@@ -104,7 +104,7 @@ def _refuse_other_formats(text: str, head: bytes) -> None:
     if re.match(rb"\[?\s*\{\s*\"", start):
         raise UserError(f"{text} is JSON; expected CSV or Parquet")
     if not start:
-        raise UserError(f"{text} holds nothing but blank space; expected CSV with a header line, or Parquet")
+        raise UserError(f"{text} contains only white space; expected CSV with a header line, or Parquet")
     controls = sum(
         head.count(code) for code in range(1, 32) if code not in b"\t\n\r\x0b\x0c\x1b\x1a\x1c\x1d\x1e\x1f"
     )

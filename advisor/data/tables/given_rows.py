@@ -53,7 +53,7 @@ def _check_columns(given: Source, schema: TableSchema) -> None:
         first = ", ".join(shown(name, 30) for name in given.frame.columns[:4])
         raise UserError(
             f"the test table {shown(given.origin, 200)} has none of the training table's columns; its first "
-            f"line ({first}, ...) looks like data: put the header line of the training table above it"
+            f"line ({first}, ...) looks like data: add the header line of the training table"
         )
     raise UserError(
         lacking_columns(f"the test table {shown(given.origin, 200)}", missing, given.frame.columns)
@@ -66,9 +66,9 @@ def _numbers(given: Source, schema: TableSchema) -> pl.Series:
     # as the training rows', but where that was plain and these are not: they are of the same quantity
     numbers = finite_numbers(cells, schema.target_format or number_format(cells))
     if numbers is None or not numbers.count():
-        bad = how_many(unreadable(cells, read_as(cells, "numeric")), len(cells), " are no numbers")
+        bad = how_many(unreadable(cells, read_as(cells, "numeric")), len(cells), " are not numbers")
         raise UserError(
-            f"the test table's target '{shown(schema.target)}' is not as the training rows': {bad}"
+            f"the test table's target '{shown(schema.target)}' is not read like the training rows': {bad}"
         )
     return numbers
 
@@ -84,8 +84,8 @@ def _classes(given: Source, schema: TableSchema) -> tuple[pl.Series, tuple[FormC
     strange = answer.is_in(new)
     if bool((strange | answer.is_null()).all()):
         near = respelled(new, schema.classes, join=True).get(new[0])
-        joining = f"'{shown(near or '', 40)}' is spelled otherwise: --join-spellings joins them"
-        ask = "is it the same column?" if near is None else joining
+        joining = f"'{shown(near or '', 40)}' is another spelling: --join-spellings joins them"
+        ask = "is this the same column?" if near is None else joining
         raise UserError(
             f"the test table's target has class '{shown(new[0], 40)}', which no training row has "
             f"(known: {either_of(schema.classes[:8])}), and no other; {ask}"

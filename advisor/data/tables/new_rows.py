@@ -179,7 +179,7 @@ def _other_numbers(
     before = "numbers" if before == "text" else before
     read, _ = conform(cells, column)
     if kind == before == "numbers" and (unit := column.format[1:]) and read.count():
-        says = f"have no unit, in training '{shown(unit, 20)}': read as such"
+        says = f"have no unit, in training '{shown(unit, 20)}': read in that unit"
         return read, [_change(column.name, "format", cells, read.is_not_null(), says, read=True)]
     if kind == before:  # a stored time is read as seconds
         return (read / SECONDS_PER_HOUR if column.format == CLOCK else read), []
@@ -187,7 +187,7 @@ def _other_numbers(
         says = f"are {kind}, in training {before}: read as 0 and 1"
         told = [_change(column.name, "type", cells, there, says, read=True)]
         return read, told if kind == "booleans" else []
-    says = f"are {kind}, in training {before}: taken as missing"
+    says = f"are {kind}, in training {before}: read as missing"
     return read.clear(len(read)), [_change(column.name, "type", cells, there, says, read=False)]
 
 
@@ -244,14 +244,14 @@ def _reread(cells: pl.Series, column: Column, known: Usual | None) -> tuple[pl.S
     if found is None:
         return read, _unreadable(column, cells, lost, known)
     if found.doubt:
-        says = f"can be read in more than one way ({found.doubt}): taken as missing"
+        says = f"can be read in more than one way ({found.doubt}): read as missing"
         return read, [_change(column.name, "format", cells, lost, says, read=False)]
     values, _ = conform(found.values, replace(column, format=""))  # marks of missing cells, finite numbers
     both = pl.DataFrame({"new": values, "old": read})
     merged = both.select(pl.coalesce("new", "old")).to_series().alias(column.name)
     changed = merged.is_not_null() & (read.is_null() | (read != merged).fill_null(value=True))
     before, now = stored or _form_words(column.format, column.type), _form_words(found.form, column.type)
-    says = f"are written as {now}, in training as {before}: read so"
+    says = f"are written as {now}, in training as {before}: converted"
     told = [_change(column.name, "format", cells, changed, says, read=True)]
     told = told if changed.any() and now != before else []
     return merged, told + _unreadable(column, cells, lost & merged.is_null(), known)
@@ -278,7 +278,7 @@ def _unreadable(column: Column, cells: pl.Series, lost: pl.Series, known: Usual 
             "unreadable",
             cells,
             lost,
-            f"are not {expected}{written}: taken as missing",
+            f"are not {expected}{written}: read as missing",
             read=False,
         )
     ]
@@ -390,7 +390,7 @@ def _categories(
         return read, respelt  # of such models nobody knows how many new categories are usual
     if not _more_than_usual(int(strange.sum()), len(read), share):
         return read, respelt
-    says = "hold a category that no training row has: taken as unknown"
+    says = "have an unseen category: read as unknown"
     return read, [*respelt, _change(column.name, "unseen", read, strange, says, read=False)]
 
 
@@ -406,5 +406,5 @@ def known_spelling(
         return read, []
     which = read.is_in(list(found))
     example = read.filter(which)[0]
-    says = f"are spelled otherwise than in training, there '{shown(found[example], 40)}': read so"
+    says = f"are spelled differently than in training, where it was '{shown(found[example], 40)}': read so"
     return replaced(read, found), [_change(name, "spelling", read, which, says, read=True)]

@@ -30,8 +30,8 @@ def checked_roles(read: Source, target: str, options: ReadingOptions) -> list[st
     if options.time_column is not None and options.group_column is not None:
         raise UserError(
             f"both a time column ('{shown(options.time_column)}') and a group column "
-            f"('{shown(options.group_column)}') are given; "
-            "rows can be held out by one of them: leave the other out"
+            f"('{shown(options.group_column)}') are given; rows can be held out by only one of them: leave "
+            "the other out"
         )
     special = [name for name in (target, *named.values()) if name is not None]
     _check_types(read, special, options)
@@ -54,7 +54,8 @@ def _check_types(read: Source, special: Sequence[str], options: ReadingOptions) 
             raise UserError(f"types: {shown(read.origin)} has no column '{shown(name)}'{shown(near)}")
         if name in special:
             raise UserError(
-                f"types: '{shown(name)}' is the target, time, group or weight column and has no feature type"
+                f"types: '{shown(name)}' is the target, time, group or weight column, which has no feature "
+                "type"
             )
 
 
@@ -85,11 +86,11 @@ def _weights(cells: pl.Series) -> pl.Series:
     expected = "expected a number of 0 or more in every row"
     named = f"the weight column '{shown(cells.name)}'"
     if weights is None or weights.null_count():
-        raise UserError(f"{named} has cells that are no numbers; {expected}")
+        raise UserError(f"{named} has cells that are not numbers; {expected}")
     numbers = weights.to_numpy()
     if numbers.min() < 0 or not numbers.max() > 0:
         spread = f"{numbers.min():g} to {numbers.max():g}"
-        raise UserError(f"{named} has values from {spread}; {expected}, and more than 0 in some")
+        raise UserError(f"{named} has values from {spread}; {expected}, with some above 0")
     return weights.cast(pl.Float64).alias(cells.name)
 
 

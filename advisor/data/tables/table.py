@@ -370,8 +370,8 @@ def _columns(
     if all(column.type in ("identifier", "constant") for column in found):
         first = found[0]
         raise UserError(
-            f"no column is left to predict '{shown(target)}' from: '{shown(first.name, 40)}' is taken for "
-            f"{first.type} ({first.why}); types can say otherwise"
+            f"no column is left to predict '{shown(target)}' from: '{shown(first.name, 40)}' was read as "
+            f"{first.type} ({first.why}); set its type with types"
         )
     names = set(frame.columns)
     return tuple(replace(c, limits=False) if side_name(c.name) in names else c for c in found)

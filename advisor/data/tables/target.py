@@ -173,12 +173,12 @@ def read_target(
 def _no_numbers(cells: pl.Series, name: str) -> str:
     """What is wrong with a regression target that holds no numbers."""
     unread = unreadable(cells, read_as(cells, "numeric"))
-    bad = how_many(unread, len(cells), " are no numbers")
+    bad = how_many(unread, len(cells), " are not numbers")
     if len(unread) == len(cells) - cells.null_count():
         bad = _looks(cells) or bad
     return (
-        f"'{shown(name)}' cannot be a regression target: {bad}; fix these cells, ask for task binary or "
-        "multiclass, or name a column of numbers"
+        f"'{shown(name)}' cannot be a regression target: {bad}; fix these cells, use task binary or "
+        "multiclass, or name a numeric column"
     )
 
 
@@ -207,11 +207,11 @@ def _check_classes(classes: pl.Series, name: str, numbers: pl.Series | None, ask
     if numbers is not None and not _whole(numbers) and found > FEW_VALUES:
         raise UserError(
             f"the target '{shown(name)}' is continuous ({found:,} different numbers) and cannot be {asked}; "
-            "ask for task regression, or name a column of classes"
+            "use task regression, or name a column of classes"
         )
     if asked.most_classes is not None and found > asked.most_classes:
         raise UserError(
-            f"the target '{shown(name)}' has {found:,} classes and cannot be {asked}; ask for task multiclass"
+            f"the target '{shown(name)}' has {found:,} classes and cannot be {asked}; use task multiclass"
         )
 
 
@@ -284,7 +284,7 @@ def _counts(numbers: pl.Series) -> bool:
 
 
 def check_target(answer: pl.Series, task: Task, name: str, rows: int, cells: pl.Series | None = None) -> None:
-    """UserError where nothing can be learnt from the target.
+    """UserError where nothing can be learned from the target.
     cells: of a table's target, as they were given."""
     if not len(answer):
         raise UserError(f"the target '{shown(name)}' is missing in all {rows:,} rows")
@@ -295,7 +295,7 @@ def check_target(answer: pl.Series, task: Task, name: str, rows: int, cells: pl.
     counts = tally(answer)
     if counts.height == 1:
         raise UserError(
-            f"the target '{shown(name)}' has one value only, '{shown(counts['value'][0], 40)}'; two are "
+            f"the target '{shown(name)}' has only one value, '{shown(counts['value'][0], 40)}'; two are "
             "needed"
         )
     if not task.of_classes:
@@ -311,8 +311,8 @@ def check_target(answer: pl.Series, task: Task, name: str, rows: int, cells: pl.
         raise UserError(
             f"class '{shown(single['value'][0], 40)}' of the target '{shown(name)}' has a single row"
             + (f" ({single.height} classes have)" if single.height > 1 else "")
-            + "; leave such rows out, join classes, or give more rows (of numbers that are no classes: task "
-            "regression)"
+            + "; leave such rows out, merge classes, or give more rows (task regression if these "
+            "numbers are not classes)"
         )
 
 
@@ -320,9 +320,9 @@ def _check_range(numbers: NDArray[np.float64], name: str) -> None:
     """UserError for a regression target whose squares no float can tell apart, or hold."""
     spread, size = float(np.ptp(numbers)), float(np.abs(numbers).max())
     if spread < SMALLEST_SPREAD or size > LARGEST_TARGET:
-        where = "below" if spread < SMALLEST_SPREAD else "beyond"
+        where = "too small" if spread < SMALLEST_SPREAD else "too large"
         raise UserError(
-            f"the target '{shown(name)}' has numbers whose squares are {where} any float; give it in another "
+            f"the target '{shown(name)}' has numbers whose squares are {where} for a float; use another "
             "unit"
         )
 

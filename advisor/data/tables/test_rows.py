@@ -60,7 +60,8 @@ def held_out_rows(
     values = ranked(cells) - 1
     if values.max() == 0:
         raise UserError(
-            f"'{shown(cells.name)}' has one value in all rows; two are needed to hold rows out by it"
+            f"'{shown(cells.name)}' has the same value in all rows; at least two values are needed to hold "
+            "rows out by it"
         )
     if cells.dtype != pl.String:
         return _latest_rows(values, fraction)

@@ -103,11 +103,11 @@ def _damage_named(path: Path, text: str) -> Iterator[None]:
     except UserError:
         raise
     except MemoryError as error:
-        raise UserError(f"{text} does not fit into the memory that is free") from error
+        raise UserError(f"{text} does not fit into free memory") from error
     except Exception as error:  # the readers of zip and of array headers raise anything, also TokenError
         kind = path.suffix.lower()
         raise UserError(
-            f"{text} is damaged or no {kind} file ({shown(error, 120)}); save or fetch it again"
+            f"{text} is damaged or not a {kind} file ({shown(error, 120)}); save or download it again"
         ) from error
 
 
@@ -147,6 +147,5 @@ def _bounded(headers: Mapping[str, ArrayHeader], text: str, request: Request) ->
     if total > limit:
         raise UserError(
             f"{text} declares {total:,} bytes of arrays; at most {limit:,} are read (max_bytes, or a third "
-            "of the free memory); "
-            "give image files instead, which are decoded into a file"
+            "of free memory); give image files instead, which are decoded into a file"
         )

@@ -203,7 +203,7 @@ class _Arranged:
         if not values:
             raise UserError(
                 f"{self.origin} has no array of values: expected X, X_train or images (with y, y_train or "
-                f"labels), found {self._names()}"
+                f"labels), it has {self._names()}"
             )
         target, labels = self._labels()
         return _Roles(values, target, labels, self._groups(), self._by_part(LENGTHS))
@@ -254,7 +254,7 @@ class _Arranged:
 
     def _names(self) -> str:
         some = [f"{shown(name, 30)} {array.dtype} {array.shape}" for name, array in self.arrays.items()]
-        return ", ".join(some[:6]) + (" and more" if some[6:] else "") if some else "no array at all"
+        return ", ".join(some[:6]) + (" and more" if some[6:] else "") if some else "not an array"
 
     def _by_part(self, words: Sequence[str]) -> dict[str, str]:
         """Part ("" for all rows) -> the name of the array of this role."""

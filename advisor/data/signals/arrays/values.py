@@ -90,7 +90,7 @@ def as_bytes(array: NDArray[Any], where: str, bits: int) -> NDArray[np.uint8]:
             scale = 255 if high <= 1 else 1
             return _rounded(array, scale)
         raise UserError(
-            f"{where} has pixels from {low:g} to {high:g}; expected numbers in 0..1 or 0..255: scale them so"
+            f"{where} has pixels from {low:g} to {high:g}; expected numbers in 0..1 or 0..255: rescale them"
         )
     if low < 0 or high > 65535:
         raise UserError(f"{where} has pixels from {low} to {high}; expected 0..255, or 0..65535 for 16 bits")
