@@ -62,7 +62,7 @@ class Inspection:
         for finding in self.findings:
             lines += told(finding)
         if not self.findings:
-            lines.append("nothing speaks against it")
+            lines.append("the checks found no problem")
         return "\n".join(lines)
 
 

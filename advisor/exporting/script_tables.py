@@ -39,7 +39,7 @@ def table_part(schema: TableSchema, c: Mapping[str, Any], channels: int, source:
     names: dict[str, tuple[list[Any], str]] = {
         "NUMERIC": (plain, ""),
         "BOOLEAN": (flags, ""),
-        "EMBEDDED": (embedded, "  # categories as learnt vectors"),
+        "EMBEDDED": (embedded, "  # categories as learned vectors"),
         "ONE_HOT": (one_hot, "  # categories as indicators"),
         "TEXTS": (texts, "  # as their words and their length"),
         "WITH_HOURS": (with_hours, "  # dates of which hours matter"),

@@ -399,7 +399,7 @@ _ROWS: tuple[tuple[Any, ...], ...] = (
     ("trials.over_constant", _FLOAT, "ratio", "loss at the end over that of a constant", 0.5),
     ("scaled_inputs.tried", _BOOL, "", "the experiment was made", True),
     ("scaled_inputs.loss", _FLOAT, "", "loss at the end with inputs of mean 0 and deviation 1", 0.6),
-    ("scaled_inputs.still", _BOOL, "", "nothing is learnt either way", False),
+    ("scaled_inputs.still", _BOOL, "", "nothing is learned either way", False),
     (
         "scaled_target.over_constant",
         _FLOAT,

@@ -149,7 +149,7 @@ def test_ray_is_given_our_words_and_no_job_twice(tmp_path):
     [
         ("error: no disk\n", "running", ("failed", "no disk")),
         ("Killed\n", "running", ("queued", "it ended without a message")),
-        ("", "stopping", ("stopped", "it was asked to stop; resume goes on with it")),
+        ("", "stopping", ("stopped", "it was stopped on request; resume continues it")),
     ],
 )
 def test_what_became_of_a_job_is_read_from_its_folder(tmp_path, log, state, ended):

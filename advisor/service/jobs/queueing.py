@@ -160,7 +160,7 @@ def ended_as(folder: Path, state: str) -> tuple[RunState, str]:
         return "done", ""
     words = last_words(folder)
     if state == "stopping":
-        return "stopped", "it was asked to stop; resume goes on with it"
+        return "stopped", "it was stopped on request; resume continues it"
     error = next((line[7:] for line in reversed(words.splitlines()) if line.startswith("error: ")), None)
     if error is not None:
         return "failed", error.replace(f"{folder}/", "").replace(str(folder), "the run")
