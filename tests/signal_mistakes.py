@@ -182,7 +182,7 @@ MISTAKES = [
     Mistake("pixels missing", "x.npz", "missing or infinite", npz(X=np.full((20, 5, 5, 3), np.nan), y=CODES)),
     Mistake("texts as values", "x.npz", "expected numbers", npz(X=np.full((20, 5), "a"), y=CODES)),
     Mistake("no rows", "x.npz", "rows of values", npz(X=np.zeros((0, 5)), y=CODES[:0])),
-    Mistake("one label only", "x.npz", "one value only", npz(X=IMAGES, y=CODES * 0)),
+    Mistake("one label only", "x.npz", "only one value", npz(X=IMAGES, y=CODES * 0)),
     Mistake("test images of another size", "x.npz", "expected one",
             npz(X_train=IMAGES, y_train=CODES, X_test=IMAGES[:9, :4], y_test=CODES[:9])),
     Mistake("test rows of other channels", "x.npz", "expected as many", test_in_channels),

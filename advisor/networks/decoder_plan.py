@@ -200,17 +200,16 @@ def decoder_problem(
     coarsest = map_sizes(padded_encoder(plan))[-1]
     if min(coarsest) < 1 or 2 ** len(plan.levels) > max(plan.trained_size):
         shown = " x ".join(map(str, plan.trained_size))
-        return f"{len(plan.levels) + 1} stages leave nothing of an image of {shown}: take fewer stages"
+        return f"{len(plan.levels) + 1} stages leave nothing of an image of {shown}: use fewer stages"
     if plan.encoder.norm == "batch" and batch_size < 2:
         return (
-            "batch normalization cannot be trained on batches of one row: take a larger batch_size or "
+            "batch normalization cannot be trained on batches of one row: use a larger batch_size or "
             "norm layer"
         )
     if memory is not None and (needed := decoder_memory(plan, outputs, batch_size, members)) > memory:
         return (
-            f"training it takes about {needed / 1e9:.1f} GB and {memory / 1e9:.1f} GB are free: take a "
-            f"smaller "
-            "batch_size, crop or width"
+            f"training it takes about {needed / 1e9:.1f} GB and {memory / 1e9:.1f} GB are free: use a "
+            "smaller batch_size, crop or width"
         )
     return None
 

@@ -133,7 +133,7 @@ def test_a_class_of_which_every_file_is_damaged_is_named(tmp_path):
     root = folders(tmp_path, "ab", 10)
     for file in (root / "b").iterdir():
         file.write_bytes(b"rubbish")
-    with pytest.raises(UserError, match="one value only"):
+    with pytest.raises(UserError, match="only one value"):
         load_signals(root)
 
 
