@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -105,6 +105,8 @@ class _AdvisorEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn ha
         trials: int = 0,
         *,
         time_limit: float | None = None,
+        metric: str | Callable[..., float] | None = None,
+        cost: str | Path | Mapping[Any, Mapping[Any, float]] | None = None,
         categorical_features: Sequence[Any] | None = None,
         epochs: int | None = None,
         fixed: Mapping[str, Any] | None = None,
@@ -117,6 +119,8 @@ class _AdvisorEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn ha
     ) -> None:
         self.trials = trials
         self.time_limit = time_limit
+        self.metric = metric
+        self.cost = cost
         self.categorical_features = categorical_features
         self.epochs = epochs
         self.fixed = fixed
@@ -217,6 +221,17 @@ class _AdvisorEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn ha
     def _task(self) -> str:
         raise NotImplementedError
 
+    def _costs(self) -> Any:
+        """The costs by what the classes are called in the table that is read."""
+        if not isinstance(self.cost, Mapping):
+            return self.cost
+        if not all(isinstance(row, Mapping) for row in self.cost.values()):
+            raise ValueError("cost is no mapping of mappings: {true class: {predicted class: cost}}")
+        return {
+            _label(truth): {_label(said): value for said, value in row.items()}
+            for truth, row in self.cost.items()
+        }
+
     def _fit_table(self, frame: pd.DataFrame, named: Mapping[str, str]) -> None:
         from advisor.runs.advice import read_run
         from advisor.workflows.tune import train, train_in_memory, tune
@@ -238,6 +253,8 @@ class _AdvisorEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn ha
             "join_spellings": False,
             "weight_column": named.get(WEIGHT),
             "group_column": named.get(GROUP),
+            "metric": self.metric,
+            "cost": self._costs(),
         }
         if isinstance(self.random_state, int | np.integer):
             options["seed"] = int(self.random_state)
@@ -285,6 +302,9 @@ class AdvisorClassifier(ClassifierMixin, _AdvisorEstimator):  # type: ignore[mis
 
     trials: 0 trains what is recommended; else so many configurations are tried, the recommendation first.
     time_limit: seconds for the training, or for search and final together.
+    metric: what decides in place of the loss, and which class is predicted: the name of a scorer ("f1",
+        "roc_auc", "pinball:0.9"), or a function (truth, predictions) -> number, or a scorer.
+    cost: true class -> predicted class -> what that costs, or a file with it.
     categorical_features: names, positions or a mask of columns whose values are names, not quantities.
     epochs: at most so many; None leaves them to the rules. fixed: parameter -> the value that must stand.
     rules: further folders of rules, without: ids of rules to leave out.
@@ -333,9 +353,12 @@ class AdvisorClassifier(ClassifierMixin, _AdvisorEstimator):  # type: ignore[mis
         return result
 
     def predict(self, X: Matrix) -> NDArray[Any]:
-        """The most likely class of each row, (rows,)."""
-        check_is_fitted(self)
-        return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
+        """The class of each row, (rows,): the most likely one, or as the metric asks for."""
+        scores = self._scores(X)
+        decided = self.model_.task.decided(scores, self.model_.shares)
+        place = {label: number for number, label in enumerate(self._labels())}
+        own = np.array([place[label] for label in self.model_.schema.classes])
+        return np.asarray(self.classes_[own[decided]])
 
 
 class AdvisorRegressor(RegressorMixin, _AdvisorEstimator):  # type: ignore[misc]

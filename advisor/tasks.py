@@ -14,8 +14,9 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any, Generic, Literal
 
 import numpy as np
@@ -114,6 +115,7 @@ class Task(ABC, Generic[TargetT]):
     loss: the value of the parameter ``loss``; loss_name: the same for people.
     score: the metric beside the loss that people know, by its key in result.json; score_name: for people.
     most_classes: None where any number of them will do, or where there are none.
+    quantile: of the loss ``quantile``.
     """
 
     name: TaskName
@@ -123,12 +125,18 @@ class Task(ABC, Generic[TargetT]):
     score: str
     score_name: str
     most_classes: int | None = None
+    quantile: float = 0.5
 
     def __str__(self) -> str:
         return self.name
 
     def __reduce__(self) -> tuple[Any, ...]:
         return task_of, (self.name,)  # a worker's task is the worker's own object
+
+    def with_loss(self, loss: str, quantile: float) -> Task[TargetT] | None:
+        """The same task, trained and judged by another loss; None where it has no such loss.
+        quantile: what the loss ``quantile`` asks for."""
+        return self if loss == self.loss else None
 
     @property
     def of_classes(self) -> bool:
@@ -171,7 +179,8 @@ class Task(ABC, Generic[TargetT]):
     def decided(self, scores: Scores, shares: Sequence[float] = ()) -> NDArray[Any]:
         """The prediction for each row, in the form of a target, (rows,).
 
-        shares: of the classes among the training rows, where they take part in the decision.
+        shares: what each class's probability is divided by before the largest is taken: their shares
+            among the training rows, or what suits the user's metric.
         """
 
     @abstractmethod
@@ -230,8 +239,44 @@ class _Classification(Task):
         return result
 
 
+@dataclass(frozen=True)
+class NumberLoss:
+    """What a missed number costs. words: for people.
+
+    rows: prediction minus truth (rows,), and the quantile -> the loss of each row.
+    constant: targets and the quantile -> the number with the least mean loss.
+    """
+
+    words: str
+    rows: Callable[[NDArray[np.float64], float], NDArray[np.float64]]
+    constant: Callable[[NDArray[np.float64], float], float]
+
+
+NUMBER_LOSSES: Mapping[str, NumberLoss] = {
+    "mean_squared_error": NumberLoss(
+        "mean squared error", lambda missed, q: np.square(missed), lambda target, q: float(np.mean(target))
+    ),
+    "mean_absolute_error": NumberLoss(
+        "mean absolute error", lambda missed, q: np.abs(missed), lambda target, q: float(np.median(target))
+    ),
+    "quantile": NumberLoss(
+        "pinball loss",
+        lambda missed, q: np.maximum(-q * missed, (1 - q) * missed),
+        lambda target, q: float(np.quantile(target, q)),
+    ),
+}
+"""By the values of the parameter ``loss``."""
+
+
 class _Regression(Task):
-    """A number; the loss is the squared error (note N2) in the target's unit squared."""
+    """A number; the loss is the squared error (note N2) in the target's unit squared, unless a rule follows a
+    metric: then one of NUMBER_LOSSES."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _regression, (self.loss, self.quantile)
+
+    def with_loss(self, loss: str, quantile: float) -> Task | None:
+        return _regression(loss, quantile) if loss in NUMBER_LOSSES else None
 
     def outputs(self, classes: int) -> int:
         return 1
@@ -249,10 +294,12 @@ class _Regression(Task):
         return None
 
     def row_losses(self, target: RowTarget, scores: Scores) -> NDArray[np.float64]:
-        return np.asarray(np.square(scores - target), dtype=np.float64)
+        return np.asarray(NUMBER_LOSSES[self.loss].rows(scores - target, self.quantile), dtype=np.float64)
 
     def constant_scores(self, target: RowTarget, classes: int) -> Scores:
-        return np.full(len(target), float(np.mean(target)))
+        return np.full(
+            len(target), NUMBER_LOSSES[self.loss].constant(np.asarray(target, np.float64), self.quantile)
+        )
 
     def unseen_loss(self, rows: int, classes: int) -> float:
         return 0.0
@@ -262,8 +309,8 @@ class _Regression(Task):
 
     def metrics(self, target: RowTarget, scores: Scores, shares: Sequence[float] = ()) -> dict[str, float]:
         result = {"loss": float(self.row_losses(target, scores).mean())}
-        spread = float(np.mean(np.square(target - target.mean())))
-        result["r2"] = 1 - result["loss"] / spread if spread > 0 else 0.0
+        missed, spread = np.mean(np.square(scores - target)), np.mean(np.square(target - target.mean()))
+        result["r2"] = 1 - float(missed) / float(spread) if spread > 0 else 0.0
         return result
 
 
@@ -359,11 +406,18 @@ def overlaps(truth: NDArray[np.uint8], chosen: NDArray[np.uint8], classes: int) 
         result[row, :, 1] = np.bincount(own, minlength=classes)[:classes]
         result[row, :, 2] = np.bincount(others, minlength=classes)[:classes]
     return result
+@cache
+def _regression(loss: str, quantile: float) -> Task:
+    if loss == REGRESSION.loss:
+        return REGRESSION
+    words = NUMBER_LOSSES[loss].words
+    words = f"{words} at {quantile:g}" if loss == "quantile" else words
+    return replace(REGRESSION, loss=loss, loss_name=words, quantile=quantile)
 
 
 BINARY: Task = _Classification("binary", "class", "cross_entropy", "log loss", "accuracy", "accuracy", 2)
 MULTICLASS: Task = _Classification("multiclass", "class", "cross_entropy", "log loss", "accuracy", "accuracy")
-REGRESSION: Task = _Regression("regression", "number", "mean_squared_error", "mean squared error", "r2", "R2")
+REGRESSION = _Regression("regression", "number", "mean_squared_error", "mean squared error", "r2", "R2")
 SEGMENTATION: Task[Masks] = _Segmentation(
     "segmentation", "mask", "cross_entropy", "log loss of a point", "mean_iou", "mean IoU"
 )

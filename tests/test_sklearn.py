@@ -158,3 +158,27 @@ def test_what_the_caller_can_fix_is_a_value_error(people):
         AdvisorClassifier(fixed={"learning_rat": 1}).fit(frame, y)
     with pytest.raises(ValueError, match="time limit"):
         AdvisorClassifier(time_limit=-1).fit(frame, y)
+
+
+def test_a_metric_decides_what_is_predicted():
+    draw = np.random.default_rng(0)
+    x = draw.normal(size=(400, 2))
+    y = np.where(x[:, 0] + draw.normal(size=400) > 2.2, "rare", "common")
+    plain, f1 = (quick(metric=metric).fit(x, y) for metric in (None, "f1:rare"))
+    assert np.allclose(plain.predict_proba(x), f1.predict_proba(x))
+    assert (plain.predict(x) == plain.classes_[plain.predict_proba(x).argmax(axis=1)]).all()
+    assert (f1.predict(x) == "rare").sum() > (plain.predict(x) == "rare").sum()
+    costly = quick(cost={"rare": {"common": 20}}).fit(x, y)
+    assert (costly.predict(x) == "rare").sum() > (f1.predict(x) == "rare").sum()
+    with pytest.raises(ValueError, match="did you mean 'f1'"):
+        quick(metric="f2").fit(x, y)
+
+
+def test_a_quantile_is_what_its_metric_trains():
+    draw = np.random.default_rng(0)
+    x = draw.normal(size=(600, 2))
+    y = x[:, 0] + draw.exponential(size=600)
+    high = AdvisorRegressor(metric="pinball:0.9", epochs=40, fixed={"folds": 2}).fit(x, y)
+    assert high.recommendation_.configuration["loss"] == "quantile"
+    assert np.mean(y <= high.predict(x)) == pytest.approx(0.9, abs=0.05)
+    assert "pinball loss at 0.9" in " ".join(high.report_.verdict())

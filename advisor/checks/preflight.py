@@ -82,7 +82,7 @@ def preflight(
     begun = clock()
     with one_thread():
         configuration, seed = advice.recommendation.configuration, advice.reading.seed
-        data = advice.data.dataset("train")
+        data = advice.training_rows()
         first = splits_of(configuration, data, seed, 0)[0]
         subject = Subject.of(configuration, data, first, seed=seed, device=device)
         checks = list(_checks(subject, advice, seconds, begun, clock))

@@ -169,6 +169,18 @@ READING: Sequence[Option] = (
         help="For tables: how much each row counts in training and validation.",
     ),
     click.option(
+        "--metric",
+        metavar="NAME",
+        help="What decides in place of the loss: a scorer of scikit-learn (roc_auc, f1, "
+        "neg_mean_absolute_error, ...), pinball:0.9, top_k:3, or MODULE:FUNCTION.",
+    ),
+    click.option(
+        "--cost",
+        metavar="FILE",
+        help="What mistakes cost, as the metric: CSV with a row for each true class and a column for each "
+        "predicted one, or YAML.",
+    ),
+    click.option(
         "--strict",
         is_flag=True,
         help="Refuse a test table if a column's format differs from the training rows.",

@@ -13,9 +13,12 @@ from numpy.typing import NDArray
 
 from advisor.dataset import Dataset
 from advisor.evaluation.baselines import ROW_BASELINES, Baselines, expected_seconds, fit_row_baselines
+from advisor.evaluation.by_metric import DECISION_FOLDS, Divisors, choose_decision
 from advisor.evaluation.diagnosis import class_diagnosis, number_diagnosis
+from advisor.evaluation.judge import Judge
 from advisor.evaluation.judgement import Diagnosis
 from advisor.evaluation.masks import MASK_BASELINES, fit_mask_baselines, mask_baseline_seconds, mask_diagnosis
+from advisor.splits import make_splits
 from advisor.tasks import TargetKind, Task
 
 
@@ -53,6 +56,27 @@ def fit_baselines(train: Dataset, seed: int = 0, until: float | None = None) -> 
     until: on time.monotonic's clock; a baseline that is expected to take longer is left out.
     """
     return JUDGED[train.task.target].baselines(train, seed, until)
+
+
+def baseline_decisions(
+    judge: Judge | None, train: Dataset, seed: int = 0, until: float | None = None
+) -> dict[str, Divisors]:
+    """Of each baseline the decision that suits the user's metric, as ours has one: chosen on a part of the
+    training rows that a first fit did not see. None where the metric asks for no decision.
+
+    until: as in ``fit_baselines``.
+    """
+    if judge is None or not judge.decides:
+        return {}
+    split = make_splits(
+        train, scheme="holdout", folds=DECISION_FOLDS, fraction=1 / DECISION_FOLDS, seed=seed
+    )[0]
+    held_out = train.part(split.validation)
+    fitted = fit_baselines(train.part(split.train), seed, until)
+    return {
+        name: choose_decision(judge, held_out.target, scores(held_out.features), held_out.weights)[0]
+        for name, scores in fitted.items()
+    }
 
 
 def baseline_seconds(train: Dataset) -> float:

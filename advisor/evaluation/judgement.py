@@ -39,6 +39,44 @@ class FinalVerdict:
     differences: Mapping[str, Difference]
 
 
+@dataclass(frozen=True, kw_only=True)
+class MetricReport:
+    """What a user's metric says of the model, on held-out rows.
+
+    greater_is_better: of its values. expected: of new rows. constant: of the best predictions that ask
+    nothing of a row. positive: the class that it is about. most_likely: where another decision is taken, what
+    the most likely class would give; threshold: of two classes, the probability of the positive class from
+    which on it is predicted; divisors: what each class's probability is divided by before the largest is
+    taken. What is not defined is None.
+    """
+
+    name: str
+    words: str
+    greater_is_better: bool
+    expected: Estimate
+    constant: float | None
+    positive: str | Unset = UNSET
+    most_likely: float | Unset | None = UNSET
+    threshold: float | Unset = UNSET
+    divisors: tuple[float, ...] | Unset = UNSET
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecisionOffer:
+    """What another decision would give on held-out rows, each by a decision that other rows chose.
+
+    metric: the option's value. most_likely: what the decision in use gives. threshold: as in MetricReport.
+    """
+
+    metric: str
+    words: str
+    value: float
+    most_likely: float
+    accuracy: float
+    positive: str | Unset = UNSET
+    threshold: float | Unset = UNSET
+
+
 @dataclass(frozen=True)
 class CalibrationBin:
     """Rows whose most likely class got about this probability, and the share of them that was right."""

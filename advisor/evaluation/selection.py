@@ -129,18 +129,19 @@ def _difference(
     number = len(np.unique(blocks))
     if number < 2:  # of how blocks differ nothing is known: no proof, whatever the rows say
         return Difference(mean, float(paired.std()), max(0.0, float(paired.max())))
-    error = _clustered_error(paired, blocks)
-    return Difference(mean, error, mean + _student(1 - chance, number - 1) * error)
+    error = clustered_error(paired, blocks)
+    return Difference(mean, error, mean + student(1 - chance, number - 1) * error)
 
 
-def _clustered_error(values: Losses, blocks: NDArray[np.int64]) -> float:
+def clustered_error(values: Losses, blocks: NDArray[np.int64]) -> float:
     """The cluster-robust standard error of the mean (Liang and Zeger 1986), with
     the correction for few clusters."""
     sums = np.bincount(np.unique(blocks, return_inverse=True)[1], weights=values - values.mean())
     return float(np.sqrt((sums**2).sum() * len(sums) / (len(sums) - 1)) / len(values))
 
 
-def _student(probability: float, freedom: int) -> float:
+def student(probability: float, freedom: int) -> float:
+    """Student's quantile."""
     from scipy.stats import t
 
     return float(t.ppf(probability, freedom))
@@ -172,8 +173,8 @@ def estimate(
     )
     low, high = np.quantile(draws, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
     if blocks is not None and (number := len(np.unique(blocks))) > 1:
-        error = _clustered_error(losses, blocks) * math.sqrt(1 + count / new_rows)
-        far = error * _student((1 + COVERAGE) / 2, number - 1)
+        error = clustered_error(losses, blocks) * math.sqrt(1 + count / new_rows)
+        far = error * student((1 + COVERAGE) / 2, number - 1)
         low, high = min(low, -far), max(high, far)
     return Estimate(mean, max(0.0, mean + float(low)), mean + float(high), new_rows)
 

@@ -165,6 +165,7 @@ def _shape_facts(table: Table) -> dict[str, Any]:
         if schema.group_column is not None
         else None,
         "has_time": schema.time_column is not None,
+        "has_metric": False,
         "time.inputs": len(schema.time_parts),
         "time_ordered": _time_ordered(table),
         "infinite.values": table.notes.get("infinite_values", 0),

@@ -14,10 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advisor.dataset import Dataset
-from advisor.documents import UNSET
+from advisor.documents import UNSET, Unset
+from advisor.evaluation.by_metric import Judged, judge_constant, judge_rows, metric_report, other_decisions
 from advisor.evaluation.by_target import JUDGED
 from advisor.evaluation.conformal import Conformal
-from advisor.evaluation.judgement import FinalVerdict
+from advisor.evaluation.judge import Judge
+from advisor.evaluation.judgement import DecisionOffer, FinalVerdict, MetricReport
+from advisor.evaluation.metrics import metric_of, offered
 from advisor.evaluation.selection import blocks_of, constant_losses, decide, estimate
 from advisor.executors.base import Job
 from advisor.objectives.final_jobs import FINAL_MARGIN, FINAL_REPEATS, AllFailed, final_jobs, train_finalists
@@ -41,6 +44,8 @@ from advisor.training.loop import Fitted
 BLEND = "blend"
 KEPT_EPOCHS = 200
 """Points of a learning curve of the final that result.json keeps, as of a trial's."""
+IMBALANCE = "imbalance"
+"""The finding of a rare class."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,7 @@ class Contender:
     cross_fitted: the scores at epochs that other rows chose;
     cross_fitted_losses: theirs, after a temperature of their own.
     epochs_on_all_rows: of each configuration, where its stacks were trained after the judging.
+    judged: under the user's metric; None where the loss decides.
     """
 
     name: str
@@ -65,6 +71,7 @@ class Contender:
     cross_fitted: NDArray[np.float64] = field(repr=False)
     cross_fitted_losses: NDArray[np.float64] = field(repr=False)
     epochs_on_all_rows: tuple[int, ...] = ()
+    judged: Judged | None = None
 
 
 @dataclass(frozen=True)
@@ -91,7 +98,7 @@ def train_alone(
     curve, result = _run_here(
         objective, job, lambda epoch, loss: on_epoch(epoch, int(configuration["epochs"]), loss)
     )
-    contender = _contender(RECOMMENDED, [configuration], [result.stack], train)
+    contender = _by_metric([_contender(RECOMMENDED, [configuration], [result.stack], train)], given)[0]
     whole = len(result.train_losses) == len(curve) and all(map(math.isfinite, result.train_losses))
     losses = result.train_losses if whole else None  # else it diverged
     verdict = FinalVerdict(RECOMMENDED, "it was trained alone", {})
@@ -155,9 +162,19 @@ def hold_network_final(given: RunData, request: FinalRequest) -> FinalOutcome:
     incumbent = contenders[0]
     if len(contenders) > 1:
         contenders.append(blend_of(contenders, train))
-    verdict = select_winner(contenders, train)
-    reports = [_report_of(one, trained.results.get(one.name, ())) for one in contenders]
-    report = FinalReport.of(verdict, reports, request.searched, incumbent.name, trained.failed)
+    contenders = _by_metric(contenders, given)
+    incumbent = contenders[0]
+    verdict = by_loss = select_winner(contenders, train)
+    if given.judge is not None:
+        verdict = winner_by_metric(contenders, train, given.judge)
+    reports = [_report_of(one, trained.results.get(one.name, ()), verdict) for one in contenders]
+    report = FinalReport.of(
+        replace(verdict, differences=by_loss.differences),
+        reports,
+        request.searched,
+        incumbent.name,
+        trained.failed,
+    )
     winner = next(c for c in contenders if c.name == verdict.winner)
     both = [incumbent] if winner is incumbent else [incumbent, winner]
     left = _left(request) * max(1, request.runner.slots)
@@ -177,6 +194,36 @@ def select_winner(contenders: Sequence[Contender], train: Dataset) -> FinalVerdi
         cross_fitted={c.name: c.cross_fitted_losses for c in contenders},
         blocks=blocks_of(train.groups, train.times, rows),
     )
+
+
+def winner_by_metric(contenders: Sequence[Contender], train: Dataset, judge: Judge) -> FinalVerdict:
+    """Who wins by the user's metric, under the same guards; all contenders have been judged by it."""
+    rows = contenders[0].rows
+    alike = blocks_of(train.groups, train.times, rows)
+    constant = judge_constant(judge, train.target[rows], train.weights_of(rows), alike)
+    return decide(
+        {c.name: c.judged.row_losses for c in contenders if c.judged is not None},
+        contenders[0].name,
+        constant.row_losses,
+        blend=BLEND,
+        blocks=constant.blocks,
+    )
+
+
+def _by_metric(contenders: Sequence[Contender], given: AdvisedRows) -> list[Contender]:
+    """The contenders, judged by the user's metric where there is one."""
+    judge = given.judge
+    return [one if judge is None else judged_by(judge, one, given.train) for one in contenders]
+
+
+def judged_by(judge: Judge, contender: Contender, train: Dataset) -> Contender:
+    """The contender under a metric: at epochs, and by decisions, that other rows chose."""
+    fixed = None if _decision(contender) == "for_metric" else shares_of(contender, train)
+    return replace(contender, judged=judge_rows(judge, *_held_out(contender, train), fixed=fixed))
+
+
+def _decision(contender: Contender) -> str:
+    return str(contender.configurations[0]["decision"])
 
 
 def final_seconds(pace: Pace, train: Dataset) -> Callable[[Job], float]:
@@ -213,6 +260,7 @@ def _unconfirmed(
 ) -> FinalOutcome:
     """The recommendation's trial as the model: there is no time to judge anything again."""
     verdict = FinalVerdict(RECOMMENDED, "the time limit left no time for a final", {})
+    contender = _by_metric([contender], given)[0]
     reports = [_report_of(contender)]
     report = FinalReport.of(verdict, reports, request.searched, RECOMMENDED, confirmed=False)
     left = _left(request) * max(1, request.runner.slots)
@@ -390,10 +438,16 @@ def judged(
     )
 
 
-def _report_of(contender: Contender, results: Sequence[TrainingResult] = ()) -> ContenderReport:
-    """results: of the contender's trainings in the final, one on each partition."""
+def _report_of(
+    contender: Contender, results: Sequence[TrainingResult] = (), by_metric: FinalVerdict | None = None
+) -> ContenderReport:
+    """results: of the contender's trainings in the final, one on each partition.
+    by_metric: where the user's metric decided."""
     curves = tuple(_curve_of(one) for one in results)
+    judged, differences = contender.judged, by_metric.differences if by_metric else {}
     return ContenderReport(
+        metric=UNSET if judged is None else judged.value if math.isfinite(judged.value) else None,
+        metric_difference=UNSET if judged is None else differences.get(contender.name, UNSET),
         name=contender.name,
         held_out_loss=float(contender.losses.mean()),
         held_out_rows=len(contender.losses),
@@ -430,28 +484,73 @@ def _outcome_of(
     rows = int(test.known.sum())
     tail = train.task.unseen_loss(len(winner.losses), len(train.classes))
     blocks = blocks_of(train.groups, train.times, winner.rows)
-    tested = {}
+    tested, shares = {}, {"network": model.shares}
     if rows:
         tested["network"] = model.scores(test.features)
         if winner is not recommended:
-            tested[recommended.name] = _model(advice, recommended, train).scores(test.features)
+            other = _model(advice, recommended, train)
+            tested[recommended.name] = other.scores(test.features)
+            shares[recommended.name] = other.shares
+    new_rows = rows or len(winner.losses)
     return FinalOutcome(
         report,
         train.task.loss_name,
-        estimate(winner.losses, rows or len(winner.losses), advice.reading.seed, tail, blocks),
+        estimate(winner.losses, new_rows, advice.reading.seed, tail, blocks),
         tested,
-        model.shares,
+        shares,
         model,
+        metric=_metric_report(given, winner, new_rows),
+        offers=_offers(given, winner),
     )
 
 
+def _metric_report(given: AdvisedRows, winner: Contender, new_rows: int) -> MetricReport | Unset:
+    """What the user's metric says of the winner."""
+    if given.judge is None or winner.judged is None:
+        return UNSET
+    return metric_report(given.judge, winner.judged, *_held_out(winner, given.train), new_rows=new_rows)
+
+
+def _offers(given: AdvisedRows, winner: Contender) -> tuple[DecisionOffer, ...]:
+    """What deciding for other metrics would give, where the recommendation found a class rare."""
+    train = given.train
+    rare = any(finding.code == IMBALANCE for finding in given.advice.recommendation.findings)
+    if not rare or given.judge is not None:
+        return ()
+    judges = [
+        Judge.of(metric_of(name), train.task, train.classes, train.target) for name in offered(train.task)
+    ]
+    return other_decisions(judges, shares_of(winner, train), *_held_out(winner, train))
+
+
+def _held_out(
+    contender: Contender, train: Dataset
+) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[np.float64] | None, NDArray[np.int64] | None]:
+    """Targets, scores, weights and blocks of the held-out rows: at epochs that other rows chose, as the model
+    would predict them."""
+    rows, scores = contender.rows, contender.cross_fitted
+    if train.task.of_classes:
+        scores = tempered(scores, contender.temperature)
+    return train.target[rows], scores, train.weights_of(rows), blocks_of(train.groups, train.times, rows)
+
+
+def shares_of(contender: Contender, train: Dataset) -> tuple[float, ...]:
+    """What the classes' probabilities are divided by before the largest is taken; () for nothing."""
+    if contender.judged is not None:
+        return contender.judged.divisors
+    if not train.task.of_classes or _decision(contender) != "prior_corrected":
+        return ()
+    counts = np.bincount(train.target, minlength=len(train.classes))
+    return tuple(float(share) for share in np.maximum(counts, 1) / len(train))
+
+
 def _model(advice: Advice, contender: Contender, train: Dataset) -> Model:
-    shares: tuple[float, ...] = ()
-    if train.task.of_classes and contender.configurations[0]["decision"] == "prior_corrected":
-        counts = np.bincount(train.target, minlength=len(train.classes))
-        shares = tuple(float(share) for share in np.maximum(counts, 1) / len(train))
     return Model(
-        advice.data.schema, contender.stacks, contender.temperature, shares, _conformal(contender, train)
+        advice.data.schema,
+        contender.stacks,
+        contender.temperature,
+        shares_of(contender, train),
+        _conformal(contender, train),
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from advisor.documents import UNSET, Unset
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from advisor.dataset import Dataset
-    from advisor.evaluation.judgement import Estimate
+    from advisor.evaluation.judge import Judge
+    from advisor.evaluation.judgement import DecisionOffer, Estimate, MetricReport
     from advisor.objectives.jobs import TrainingJob
     from advisor.runs.advice import Advice
     from advisor.runs.folder import RunFolder
@@ -39,6 +40,14 @@ class AdvisedRows:
 
     advice: Advice
     train: Dataset
+
+    @property
+    def judge(self) -> Judge | None:
+        """The user's metric for these rows; None: the loss decides."""
+        from advisor.evaluation.judge import Judge
+
+        metric, train = self.advice.reading.judged_by, self.train
+        return None if metric is None else Judge.of(metric, train.task, train.classes, train.target)
 
 
 @dataclass(frozen=True)
@@ -102,17 +111,21 @@ class FinalOutcome:
 
     loss: what the losses in it are, in words. estimate: of the winner.
     tested: scores of all test rows, the winner's as "network", the incumbent's by its name; none without
-        test rows. shares: of the classes, where they take part in the winner's decisions.
+        test rows. shares: of these what each class's probability is divided by before the largest is taken,
+        where that is not the most likely class.
     model: None where the models are the user's; these are told of in ``objective``.
+    metric: what the user's metric says. offers: what other decisions would give, where a class is rare.
     """
 
     final: FinalReport
     loss: str
     estimate: Estimate
     tested: Mapping[str, NDArray[np.float64]]
-    shares: Sequence[float] = ()
+    shares: Mapping[str, Sequence[float]] = field(default_factory=dict)
     model: Model | None = None
     objective: ObjectiveReport | Unset = UNSET
+    metric: MetricReport | Unset = UNSET
+    offers: Sequence[DecisionOffer] = ()
 
 
 class Objective(Protocol):

@@ -16,7 +16,7 @@ from advisor.evaluation.judgement import Diagnosis
 from advisor.facts.schema import Facts
 from advisor.files import FORMAT, write_json, write_text
 from advisor.report import charts, plots
-from advisor.report.verdict import BEYOND_CHANCE
+from advisor.report.verdict import BEYOND_CHANCE, deciding
 from advisor.report.view import named_places, shown_trials, view_of, winners
 from advisor.report.wording import (
     MOST_NAME,
@@ -181,12 +181,13 @@ def _charts(result: RunReport | None, facts: Facts) -> dict[str, str]:
     loss = result.setup.loss
     drawn |= _search_charts(result.search, loss) if result.search else _training_chart(result, loss)
     drawn["final_curves"] = _final_curves(result, loss)
-    compared = [(c.name, c.difference) for c in result.final.contenders if c.difference]
-    pairs = [(name, d.mean, d.standard_error) for name, d in compared]
-    drawn["final"] = charts.difference_chart(pairs, loss, BEYOND_CHANCE)
-    tested = [(r.name, r.difference_to_network) for r in (result.test.results or ())[1:]]
+    by = deciding(result)
+    compared = [(c.name, by.of_contender(c)) for c in result.final.contenders]
+    pairs = [(name, d.mean, d.standard_error) for name, d in compared if d]
+    drawn["final"] = charts.difference_chart(pairs, by.words, BEYOND_CHANCE)
+    tested = [(r.name, by.of_score(r)) for r in (result.test.results or ())[1:]]
     drawn["test"] = charts.difference_chart(
-        [(n, d.mean, d.standard_error) for n, d in tested], loss, BEYOND_CHANCE
+        [(n, d.mean, d.standard_error) for n, d in tested], by.words, BEYOND_CHANCE
     )
     if result.test.explanation:
         rows = [(one.name, one.mean, one.low, one.high) for one in result.test.explanation.importances]

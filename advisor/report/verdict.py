@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from advisor.documents import UNSET
 from advisor.errors import in_words
-from advisor.evaluation.judgement import Difference
+from advisor.evaluation.judgement import Difference, Estimate
 from advisor.report import charts
 from advisor.report.wording import cut_middle, number
 from advisor.rules.recommendation import Finding
-from advisor.runs.result import RECOMMENDED, FinalReport, PairedDifference, RunReport, ScoreReport
+from advisor.runs.result import (
+    RECOMMENDED,
+    ContenderReport,
+    FinalReport,
+    PairedDifference,
+    RunReport,
+    ScoreReport,
+)
 from advisor.search.curves import CurveDiagnosis
 
 NOT_A_NETWORK = "A network is not the best tool here"
@@ -22,39 +30,117 @@ TIME_TOLERANCE, TIME_SLACK = 0.1, 10.0
 """Share of a time limit, and seconds, by which it may be exceeded before the verdict says so."""
 
 
+@dataclass(frozen=True)
+class Deciding:
+    """What decided in a run: the loss, or the user's metric, on the same rows.
+
+    words: what it is called. more: whether more of it is better. values: its part of a contender and of what
+    was scored on the test rows. differences: the same of the difference, negative where the first is better.
+    """
+
+    words: str
+    more: bool
+    values: Callable[[ContenderReport | ScoreReport], float | None]
+    of_contender: Callable[[ContenderReport], Difference | None]
+    of_score: Callable[[ScoreReport], PairedDifference]
+    estimate: Estimate
+
+    def shown(self, entry: ContenderReport | ScoreReport) -> str:
+        """Its value in words."""
+        value = self.values(entry)
+        return "not defined" if value is None else number(value)
+
+    def rank(self, entry: ContenderReport | ScoreReport) -> float:
+        """Less is better; what is not defined comes last."""
+        value = self.values(entry)
+        return math.inf if value is None else -value if self.more else value
+
+    def gap(self, entry: ContenderReport, other: ContenderReport) -> str:
+        """By how much one is below or above another; a share only of losses, and where they are positive
+        (a likelihood's may be negative)."""
+        own, its = self.values(entry) or 0.0, self.values(other) or 0.0
+        if own > 0 and its > 0 and not self.more:
+            return f"{1 - own / its:.1%} less" if own <= its else f"{own / its - 1:.1%} more"
+        return f"{number(abs(its - own))} {'less' if own <= its else 'more'}"
+
+
+def deciding(result: RunReport) -> Deciding:
+    """What decided in a run."""
+    if not result.metric:
+        return Deciding(
+            result.setup.loss,
+            False,
+            lambda entry: entry.held_out_loss if isinstance(entry, ContenderReport) else entry.loss,
+            lambda contender: contender.difference,
+            lambda entry: entry.difference_to_network,
+            result.estimate,
+        )
+    metric = result.metric
+    return Deciding(
+        metric.words,
+        metric.greater_is_better,
+        lambda entry: None if entry.metric is UNSET else entry.metric,
+        lambda contender: contender.metric_difference or None,
+        lambda entry: entry.metric_difference or PairedDifference(0.0, 0.0),
+        metric.expected,
+    )
+
+
 def verdict(result: RunReport, findings: Sequence[Finding]) -> list[str]:
     """Use this, expect this, look at that: a sentence or two each. That a network
     is not the best tool comes first."""
-    final, estimate, loss = result.final, result.estimate, result.setup.loss
+    final, by = result.final, deciding(result)
+    estimate, words = by.estimate, by.words
     if result.setup.kind == "train":
-        held_out = number(final.contenders[0].held_out_loss)
-        use = f"The recommendation was trained: {loss} {held_out} on held-out rows."
+        use = f"The recommendation was trained: {words} {by.shown(final.contenders[0])} on held-out rows."
     else:
-        use = _gain(final, loss)
+        use = _gain(final, by)
     interval = f"{number(estimate.low)} to {number(estimate.high)}"
     expect = (
-        f"Expect {loss} {number(estimate.mean)} on {estimate.rows:,} new rows like these "
+        f"Expect {words} {number(estimate.mean)} on {estimate.rows:,} new rows like these "
         f"(90 % prediction interval {interval})."
     )
     test = result.test
     if test.results:
         own, *others = test.results
         expect = (
-            f"On the {test.rows:,} test rows its {loss} is {number(own.loss)}{_score(own)}; "
+            f"On the {test.rows:,} test rows its {words} is {by.shown(own)}{_score(own)}; "
             f"its 90 % prediction interval was {interval}."
         )
         incumbent = final.to_beat
-        compared = _against(own, [o for o in others if o.name != incumbent], loss)
+        compared = _against(own, [o for o in others if o.name != incumbent], by)
         use = f"{compared} {use}" if compared.startswith(NOT_A_NETWORK) else f"{use} {compared}"
         advised = next((o for o in others if o.name == incumbent), None)
-        if advised and compare(advised.difference_to_network) == "better":
-            use += f" On the test rows {in_words(incumbent)} alone was better: {loss} {number(advised.loss)}."
-        elif advised and advised.loss < own.loss:
+        if advised and compare(by.of_score(advised)) == "better":
+            use += f" On the test rows {in_words(incumbent)} alone was better: {words} {by.shown(advised)}."
+        elif advised and by.rank(advised) < by.rank(own):
             use += (
-                f" On the test rows {in_words(incumbent)} alone has {loss} {number(advised.loss)}, "
-                "lower within chance."
+                f" On the test rows {in_words(incumbent)} alone has {words} {by.shown(advised)}, "
+                f"{'higher' if by.more else 'lower'} within chance."
             )
-    return [use, *_limits(result), expect, _look_at(findings, _reading(result))]
+    return [use, *_limits(result), expect, *_decisions(result), _look_at(findings, _reading(result))]
+
+
+def _decisions(result: RunReport) -> list[str]:
+    """Which decision the user's metric asked for, or what others would give where a class is rare."""
+    metric, sentences = result.metric, []
+    if metric and metric.divisors:
+        instead = f"; the most likely class gives {number(metric.most_likely)}" if metric.most_likely else ""
+        how = "each class has an offset of its own"
+        if metric.threshold:
+            likely = f"a probability of {metric.threshold:.2g}"
+            how = f"'{cut_middle(str(metric.positive), 40)}' is predicted from {likely} on"
+        sentences.append(f"For {metric.words}, {how}, chosen on held-out rows{instead}.")
+    for offer in result.offers or ():
+        how = "Offsets for the classes"
+        if offer.threshold:
+            likely = f"a probability of {offer.threshold:.2g}"
+            how = f"Predicting '{cut_middle(str(offer.positive), 40)}' from {likely} on"
+        sentences.append(
+            f"{how} would give {offer.words} {number(offer.value)}, not {number(offer.most_likely)}, and "
+            f"accuracy {offer.accuracy:.1%} (--metric {offer.metric})."
+        )
+    return sentences
 
 
 def compare(difference: PairedDifference | Difference) -> str:
@@ -129,7 +215,8 @@ def next_step(result: RunReport | None) -> NextStep:
         return NextStep("search around it, and measure", "advisor tune RUN --trials 40")
     if result.objective:
         return NextStep("read every reason for a value", "advisor why RUN")
-    ahead = [one.name for one in result.test.results or () if compare(one.difference_to_network) == "better"]
+    by = deciding(result)
+    ahead = [one.name for one in result.test.results or () if compare(by.of_score(one)) == "better"]
     baselines = [name for name in ahead if name != result.final.to_beat]
     if result.setup.kind == "train":
         what = f"use the {baselines[0]} baseline, or search" if baselines else "search around it"
@@ -160,35 +247,25 @@ def _reading(result: RunReport) -> CurveDiagnosis | None:
     return None if trial is None else trial.reading or None
 
 
-def _gain(final: FinalReport, loss: str) -> str:
+def _gain(final: FinalReport, by: Deciding) -> str:
     incumbent = final.to_beat
     winner, beaten = final.contender(final.winner), final.contender(incumbent)
     if final.confirmed is False:
-        return f"Use {in_words(incumbent)}: {loss} {number(beaten.held_out_loss)} on held-out rows."
+        return f"Use {in_words(incumbent)}: {by.words} {by.shown(beaten)} on held-out rows."
     if winner is beaten and incumbent == RECOMMENDED:
         return (
             f"Tuning gained nothing over the recommendation ({final.reason}): keep it, "
-            f"with {loss} {number(beaten.held_out_loss)} on held-out rows."
+            f"with {by.words} {by.shown(beaten)} on held-out rows."
         )
     if winner is beaten:
-        return (
-            f"Use {in_words(incumbent)} ({final.reason}): {loss} {number(beaten.held_out_loss)} on "
-            "held-out rows."
-        )
-    chance = "beyond" if winner.difference and winner.difference.high < 0 else "within"
+        return f"Use {in_words(incumbent)} ({final.reason}): {by.words} {by.shown(beaten)} on held-out rows."
+    difference = by.of_contender(winner)
+    chance = "beyond" if difference and difference.high < 0 else "within"
     return (
-        f"Use the tuned model ({final.winner}): {loss} {number(winner.held_out_loss)} against "
-        f"{number(beaten.held_out_loss)} for {in_words(incumbent)} on fresh rows, "
-        f"{_less(winner.held_out_loss, beaten.held_out_loss)}, {chance} chance."
+        f"Use the tuned model ({final.winner}): {by.words} {by.shown(winner)} against "
+        f"{by.shown(beaten)} for {in_words(incumbent)} on fresh rows, "
+        f"{by.gap(winner, beaten)}, {chance} chance."
     )
-
-
-def _less(loss: float, other: float) -> str:
-    """By how much a loss is below another; a share only where losses are positive
-    (a likelihood's may be negative)."""
-    if loss > 0 and other > 0:
-        return f"{1 - loss / other:.1%} less" if loss <= other else f"{loss / other - 1:.1%} more"
-    return f"{number(abs(other - loss))} {'less' if loss <= other else 'more'}"
 
 
 def _score(entry: ScoreReport) -> str:
@@ -199,10 +276,10 @@ def _score(entry: ScoreReport) -> str:
     return "" if entry.r2 is UNSET else f", R2 {entry.r2:.3f}"
 
 
-def _against(own: ScoreReport, baselines: Sequence[ScoreReport], loss: str) -> str:
-    best = min(baselines, key=lambda entry: entry.loss)
-    both = f"{loss} {number(best.loss)} on the same test rows, the network {number(own.loss)}"
-    match compare(best.difference_to_network):
+def _against(own: ScoreReport, baselines: Sequence[ScoreReport], by: Deciding) -> str:
+    best = min(baselines, key=by.rank)
+    both = f"{by.words} {by.shown(best)} on the same test rows, the network {by.shown(own)}"
+    match compare(by.of_score(best)):
         case "worse":
             return f"The best baseline ({best.name}) has {both}: the network is ahead."
         case "better":

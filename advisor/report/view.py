@@ -35,7 +35,7 @@ from advisor.search.events import END_OF_FILES
 MOST_COLUMNS = 200
 CURVES_SHOWN = 5
 COLUMN_OPTIONS = ("id_column", "time_column", "group_column", "weight_column")
-READING_OPTIONS = ("test", "encoding", "sheet", "kind", "task", *COLUMN_OPTIONS, "channels")
+READING_OPTIONS = ("test", "encoding", "sheet", "kind", "task", *COLUMN_OPTIONS, "channels", "metric")
 """How the data were read, in the order in which the command line that is shown names it."""
 _DEVICE = re.compile(r"(gpu [\d,]+|cpu)$")
 """What ends the name of a device, after the node and its address (``executors.ray.worker``)."""
@@ -223,9 +223,7 @@ def winners(recommendation: Recommendation, result: RunReport | None) -> list[Wi
     if len(used) > 1:
         names = [one.name for one in result.final.contenders if one is not winner]
     return [
-        WinnerView(
-            name, 1 / len(used), configuration, _changes(recommendation.configuration, configuration)
-        )
+        WinnerView(name, 1 / len(used), configuration, _changes(recommendation.configuration, configuration))
         for name, configuration in zip(names, used, strict=False)
     ]
 

@@ -4,12 +4,13 @@ recommendation and its rules."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from advisor.data.options import ReadingOptions
 from advisor.errors import UserError
+from advisor.evaluation.metrics import Costs, Metric, asked_metric
 from advisor.facts.schema import FACTS, Facts, damage
 from advisor.files import read_text
 from advisor.rules import shipped
@@ -26,11 +27,16 @@ if TYPE_CHECKING:
 
     from advisor.data.signals.signals import SignalSet
     from advisor.data.tables.table import Table
+    from advisor.dataset import Dataset
+    from advisor.tasks import Task
 
     Source = str | Path | pl.DataFrame | pd.DataFrame | np.ndarray[Any, Any]
     Target = str | int | pd.Series[Any] | pl.Series | np.ndarray[Any, Any] | list[Any] | None
 
 RECOMMENDATION = "recommendation.yaml"
+
+MEDIAN = 0.5
+"""The quantile of a plan whose metric names none."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,8 @@ class AdviceOptions(ReadingOptions):
     rules: Sequence[str | Path] = ()
     without: Sequence[str] = ()
     fixed: Mapping[str, Any] = field(default_factory=dict)
+    metric: str | None = None
+    cost: Costs | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -55,6 +63,12 @@ class AdviceOptions(ReadingOptions):
                 isinstance(entry, str | Path) for entry in given
             ):
                 raise UserError(f"{name} is {given!r}; expected a list of texts")
+        asked_metric(self.metric, self.cost)
+
+    @property
+    def judged_by(self) -> Metric | None:
+        """The user's metric; None: the loss."""
+        return asked_metric(self.metric, self.cost)
 
     def to_dict(self) -> dict[str, Any]:
         """What a recommendation keeps to read the same data again."""
@@ -74,6 +88,8 @@ class AdviceOptions(ReadingOptions):
             "encoding": self.encoding,
             "sheet": self.sheet,
             "ignore": self.ignore,
+            "metric": self.metric,
+            "cost": self.cost,
             "rules": [str(Path(folder).resolve()) for folder in self.rules],
             "without": list(self.without),
         }
@@ -101,6 +117,24 @@ class Advice:
         """The complete because of every parameter."""
         base = shipped.base_space(self.recommendation.kind)
         return ledger(self.recommendation, self.facts.values, self.rules, base)
+
+    @property
+    def task(self) -> Task:
+        """What is learnt, judged by the loss that the plan trains on. UserError where the user's loss fits no
+        such target."""
+        from advisor.tasks import task_of  # which loads NumPy: a finished run is asked without
+
+        own, recommendation = task_of(self.data.schema.task), self.recommendation
+        plan = recommendation.configuration
+        metric = self.reading.judged_by
+        found = own.with_loss(str(plan["loss"]), (metric.quantile if metric else None) or MEDIAN)
+        if found is None and recommendation.provenance["loss"].yours:
+            raise UserError(f"loss {plan['loss']} does not fit a {own} target: leave it at {own.loss}")
+        return found or own
+
+    def training_rows(self) -> Dataset:
+        """The training rows with that task."""
+        return replace(self.data.dataset("train"), task=self.task)
 
     @property
     def identity(self) -> DataIdentity:
@@ -179,6 +213,7 @@ def read_facts(run: RunFolder) -> Facts:
     try:
         document = run.read_facts()
         document |= {part: facts_of(document[part]) for part in ("values", "sampled")}
+        document["values"].setdefault("has_metric", False)  # facts of before there were metrics
         wrong = damage(document)
         facts = Facts.from_dict(document)
     except (AttributeError, KeyError, TypeError, ValueError):

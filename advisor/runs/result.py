@@ -10,7 +10,15 @@ from typing import Any, ClassVar, Literal, Self
 
 from advisor.documents import UNSET, DocumentError, Unset, from_plain, misfit, to_plain
 from advisor.errors import UserError
-from advisor.evaluation.judgement import Diagnosis, Difference, Estimate, Explanation, FinalVerdict
+from advisor.evaluation.judgement import (
+    DecisionOffer,
+    Diagnosis,
+    Difference,
+    Estimate,
+    Explanation,
+    FinalVerdict,
+    MetricReport,
+)
 from advisor.files import read_json
 from advisor.kinds import TaskName
 from advisor.runs.folder import RunFolder
@@ -134,8 +142,10 @@ class TrainingCurve:
 class ContenderReport:
     """A contender of the final. held_out_loss: on rows that did not choose it; held_out_rows: how many, None
     where splits were compared. networks: trained. configurations: several of a blend.
-    searched_loss: None where the search has none. difference: to the incumbent; None of itself.
-    curves: of its trainings, one on each partition; a blend has none of its own."""
+    searched_loss: None where the search has none. difference: of the losses to the incumbent's; None of
+    itself. curves: of its trainings, one on each partition; a blend has none of its own. metric: the user's,
+    on the same rows, None where it is not defined; metric_difference: to the incumbent's, negative where this
+    one is better."""
 
     name: str
     held_out_loss: float
@@ -146,6 +156,8 @@ class ContenderReport:
     searched_loss: float | None = None
     difference: Difference | None = None
     curves: tuple[TrainingCurve, ...] | Unset = UNSET
+    metric: float | Unset | None = UNSET
+    metric_difference: Difference | Unset = UNSET
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,7 +228,9 @@ class PairedDifference:
 @dataclass(frozen=True, kw_only=True)
 class ScoreReport:
     """A model or a baseline on the test rows. average_precision: of the rarer of two classes.
-    mean_iou, mean_dice: over the classes of masks, point_accuracy: share of their points that are right."""
+    mean_iou, mean_dice: over the classes of masks, point_accuracy: share of their points that are right.
+    metric: the user's, None where it is not defined; metric_difference: negative where this one is better
+    than the network."""
 
     name: str
     loss: float
@@ -228,6 +242,8 @@ class ScoreReport:
     mean_dice: float | Unset = UNSET
     point_accuracy: float | Unset = UNSET
     difference_to_network: PairedDifference
+    metric: float | Unset | None = UNSET
+    metric_difference: PairedDifference | Unset = UNSET
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -294,7 +310,8 @@ class RunReport:
     curve, train_curve, reading: validation and training losses of a training without a search, and what they
         say.
     search, time_limit: UNSET without a search. seconds: of the whole run.
-    objective: UNSET where our networks were trained.
+    objective: UNSET where our networks were trained. metric: UNSET where the loss decides. offers: what other
+    decisions would give, where a class is rare.
     """
 
     setup: RunSetup
@@ -307,6 +324,8 @@ class RunReport:
     objective: ObjectiveReport | Unset = UNSET
     final: FinalReport
     estimate: Estimate
+    metric: MetricReport | Unset = UNSET
+    offers: tuple[DecisionOffer, ...] | Unset = UNSET
     test: TestReport
 
     @property

@@ -74,7 +74,8 @@ RULES: Mapping[str, str] = {
     "a-ramp-that-tells-moments": "coordinate-channel",
     "moments-of-aligned-series-have-weights-of-their-own": "flatten-aligned-series",
     "offer-made-up-rows": "offer-synthetic-rows",
-    "decide-against-the-share": "prior-corrected-decision",
+    "decide-against-the-share": "most-likely-class-among-rare-ones",
+    "prior-corrected-decision": "most-likely-class-among-rare-ones",
     "light-differs-between-train-and-test": "brightness-shift",
 }
 """Ids of rules."""
@@ -126,9 +127,11 @@ def values_of(configuration: Mapping[str, Any]) -> dict[str, Any]:
 
 def words_of_today(text: str) -> str:
     """The text of a space's ``to_dict`` with every quoted word that is an old one of a value or a rule in
-    today's word, and without meanings, which are prose; two that differ in nothing else become equal."""
+    today's word, without meanings, which are prose, and without choices of what is not searched, which grow;
+    two that differ in nothing else become equal."""
     words = {old: new for one in (RULES, *VALUES.values()) for old, new in one.items()}
     text = re.sub(r"""'meaning': (?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")""", "", text)
+    text = re.sub(r"'choices': \[[^\]]*\], 'searched': False", "'searched': False", text)
     return re.sub(r"""(["'])([\w-]+)\1""", lambda m: f"{m[1]}{words.get(m[2], m[2])}{m[1]}", text)
 
 

@@ -5,8 +5,9 @@ network's outputs as scores. ``TARGETS`` has them by the kind that a task names.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -131,8 +132,18 @@ class ClassTarget:
         return out.double().softmax(dim=2).cpu().numpy()
 
 
+TRAINED_LOSSES: Mapping[str, tuple[Callable[..., Tensor], int]] = {
+    "mean_squared_error": (lambda missed, quantile: missed.square(), 2),
+    "mean_absolute_error": (lambda missed, quantile: missed.abs(), 1),
+    "quantile": (lambda missed, quantile: torch.maximum(-quantile * missed, (1 - quantile) * missed), 1),
+}
+"""Of numbers, by the loss of the task: prediction minus truth and the quantile -> the loss of each, and its
+power of the target's unit. ``tasks.NUMBER_LOSSES`` has the same in NumPy."""
+
+
 class NumberTarget:
-    """A number of each row; the single output is the squeezed and standardized one."""
+    """A number of each row; the single output is the squeezed and standardized one. Of a quantile or an
+    absolute error that is the same quantile, as squeezing keeps the order."""
 
     balance: ClassBalance | None = None
     turns = 1
@@ -148,7 +159,9 @@ class NumberTarget:
         )
         arrays = (self.scale.mean, self.scale.scale, self.scale.knee)
         self._mean, self._scale, self._knee = (torch.from_numpy(a).to(device)[:, None] for a in arrays)
-        self.unit = self._scale.squeeze(1).square()
+        loss, power = TRAINED_LOSSES[data.task.loss]
+        self._loss = partial(loss, quantile=data.task.quantile)
+        self.unit = self._scale.squeeze(1) ** power
 
     def prior(self) -> None:
         """The mean of a standardized target is 0."""
@@ -158,11 +171,11 @@ class NumberTarget:
         return (squeezed(target, self._knee) - self._mean) / self._scale
 
     def training_losses(self, out: Tensor, target: Tensor, label_smoothing: float) -> Tensor:
-        return (out[:, :, 0] - self.standardized(target).to(out.dtype)).square()
+        return self._loss(out[:, :, 0] - self.standardized(target).to(out.dtype))
 
     def row_losses(self, out: Tensor, target: Tensor) -> Tensor:
         values = stretched(out[:, :, 0].double() * self._scale + self._mean, self._knee)
-        return (values - target).square()
+        return self._loss(values - target)
 
     @staticmethod
     def kept(out: Tensor) -> Tensor:

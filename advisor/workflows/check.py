@@ -238,7 +238,7 @@ def own_rows(advice: Advice, plan: TrainingPlan, least: int) -> OwnRows:
     """Training rows as a user's own network takes them; at least as many as asked for, where there are."""
     # ten thousand levels at most: a column of more is no category
     plain = dict(advice.recommendation.configuration) | {"one_hot_max": 10_000, "numeric_embedding": "none"}
-    data, seed = advice.data.dataset("train"), advice.reading.seed
+    data, seed = advice.training_rows(), advice.reading.seed
     subject = Subject.of(plain, data, splits_of(plain, data, seed, 0)[0], seed=seed)
     batch = plan.batch_size or int(plain["batch_size"])
     chosen = subject.first_rows()[:, : max(batch, least)]

@@ -73,9 +73,9 @@ def search_ended(
         objective=outcome.objective,
         final=outcome.final,
         estimate=outcome.estimate,
-        test=test_results(
-            given.advice, given.train, outcome.tested, outcome.shares, baselines_until, _predict(outcome)
-        ),
+        metric=outcome.metric,
+        offers=tuple(outcome.offers) or UNSET,
+        test=test_results(given, outcome.tested, outcome.shares, baselines_until, _predict(outcome)),
     )
 
 
@@ -97,7 +97,7 @@ def recommendation_trained(
     """
     trained = train_alone(given, on_epoch, time_limit)
     outcome = trained.outcome
-    test = test_results(given.advice, given.train, outcome.tested, outcome.shares, predict=_predict(outcome))
+    test = test_results(given, outcome.tested, outcome.shares, predict=_predict(outcome))
     report = RunReport(
         setup=run_setup(given.advice, "train"),
         curve=trained.curve,
@@ -106,6 +106,8 @@ def recommendation_trained(
         seconds=time.monotonic() - begun,
         final=outcome.final,
         estimate=outcome.estimate,
+        metric=outcome.metric,
+        offers=tuple(outcome.offers) or UNSET,
         test=test,
     )
     assert outcome.model is not None, "a network that was trained alone is the model"

@@ -73,6 +73,8 @@ class AdviceKeywords(TypedDict, total=False):
     encoding: str | None
     sheet: str | None
     ignore: str | int | None
+    metric: str | Callable[..., Any] | None
+    cost: str | Path | Mapping[str, Mapping[str, float]] | None
 
 
 DEFAULTS: Mapping[str, Any] = {

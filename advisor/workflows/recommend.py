@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from advisor.console import told_when_slow
 from advisor.errors import UserError, did_you_mean
+from advisor.evaluation.metrics import check_fit, checked_costs, name_of, read_costs
 from advisor.facts.schema import Facts
 from advisor.kinds import Kind
 from advisor.rules import shipped
@@ -69,6 +70,10 @@ def get_advice(
     data = _read(source, target, reading)
     with told_when_slow(f"measuring {data!r}, which takes a while"):
         measured = MODALITY_OF[kind].measure(data)
+    metric = reading.judged_by
+    if metric is not None:
+        check_fit(metric, data.schema.task, data.schema.classes)
+        measured = replace(measured, values={**measured.values, **metric.facts()})
     kept = {
         "name": data.name,
         "source": absolute(data.source),
@@ -249,7 +254,9 @@ def recommend(
     weight_column, channels, test_fraction, seed; strict (refuse a test table with a column unlike the
     training rows in form); join_spellings (True: read spellings of one category or class as one, False: do
     not; by default where it is certain); rules (further folders of rules), without (ids of rules to leave
-    out), encoding (of text files), sheet (of spreadsheets), fixed (parameter -> the value that must stand).
+    out), encoding (of text files), sheet (of spreadsheets), fixed (parameter -> the value that must stand),
+    metric (what decides in place of the loss: a scorer of scikit-learn such as ``roc_auc``, ``pinball:0.9``,
+    ``package.module:function``, or the function), cost (a file, or true class -> predicted class -> cost).
 
     >>> import advisor
     >>> rec = advisor.recommend("data.csv", target="income")  # doctest: +SKIP
@@ -280,6 +287,10 @@ def _with_names(options: Mapping[str, Any], data: object) -> dict[str, Any]:
     for option in ("id_column", "time_column", "group_column", "weight_column"):
         if (name := column_name(data, named.get(option))) is not None:
             named[option] = name
+    if callable(metric := named.get("metric")):
+        named["metric"] = name_of(metric)
+    if (cost := named.get("cost")) is not None:
+        named["cost"] = read_costs(cost) if isinstance(cost, str | Path) else checked_costs(cost)
     if isinstance(types := named.get("types"), Mapping):
         named["types"] = {column_name(data, label) or label: kind for label, kind in types.items()}
     return named

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import optuna
@@ -13,12 +13,15 @@ import torch
 from numpy.typing import NDArray
 
 from advisor import __version__
-from advisor.dataset import Dataset
 from advisor.documents import UNSET
-from advisor.evaluation.by_target import JUDGED, diagnose, fit_baselines
+from advisor.evaluation.by_metric import jackknifed, left_out_parts
+from advisor.evaluation.by_target import JUDGED, baseline_decisions, diagnose, fit_baselines
 from advisor.evaluation.explanation import Predict
+from advisor.evaluation.judge import Judge
+from advisor.evaluation.selection import clustered_error
 from advisor.exporting.card import CARD, model_card
 from advisor.files import write_folder, write_json
+from advisor.objectives.objective import AdvisedRows
 from advisor.report.page import write_report
 from advisor.report.verdict import over_limit
 from advisor.runs.advice import Advice
@@ -32,7 +35,6 @@ from advisor.runs.result import (
     ScoreReport,
     TestReport,
 )
-from advisor.tasks import task_of
 from advisor.workflows.modalities import MODALITY_OF
 
 FORMAT = 1
@@ -56,7 +58,7 @@ def run_setup(advice: Advice, kind: Literal["train", "tune"]) -> RunSetup:
             rows=advice.facts.values["rows"],
         ),
         task=data.schema.task,
-        loss=task_of(data.schema.task).loss_name,
+        loss=advice.task.loss_name,
         classes=tuple(data.schema.classes),
         seed=advice.reading.seed,
         configuration=dict(advice.recommendation.configuration),
@@ -65,31 +67,35 @@ def run_setup(advice: Advice, kind: Literal["train", "tune"]) -> RunSetup:
 
 
 def test_results(
-    advice: Advice,
-    train: Dataset,
+    given: AdvisedRows,
     entries: Mapping[str, NDArray[np.float64]],
-    shares: Sequence[float] = (),
+    shares: Mapping[str, Sequence[float]],
     until: float | None = None,
     predict: Predict | None = None,
 ) -> TestReport:
     """What is told of the test rows: how many have a known target, and the entries and the baselines on them.
 
     entries: name -> scores of all test rows, the winner's as "network"; where there are none, or no row's
-        target is known, nothing is scored. shares: of the classes, where they take part in the decision.
+        target is known, nothing is scored. shares: of each entry, see ``Task.decided``; none is the most
+        likely class.
     until: see ``fit_baselines``. predict: our own model, which is asked what it uses.
     """
-    test, ours = advice.data.dataset("test"), tuple(entries)
+    advice, train, judge = given.advice, given.train, given.judge
+    test = advice.data.dataset("test")
     known, report = test.known, TestReport(rows=int(test.known.sum()), origin=advice.data.test_origin)
     if not (report.rows and entries):
         return report
     fitted = fit_baselines(train, advice.reading.seed, until)
+    shares = {**baseline_decisions(judge, train, advice.reading.seed, until), **shares}
     baselines = {name: scores(test.features) for name, scores in fitted.items()}
     target = test.target[known]
     scored = {name: scores[known] for name, scores in {**entries, **baselines}.items()}
     losses = {name: train.task.row_losses(target, scores) for name, scores in scored.items()}
     own = scored["network"]
-    chosen = train.task.decided(own, shares)
+    decided = {name: train.task.decided(scores, shares.get(name, ())) for name, scores in scored.items()}
+    chosen = decided["network"]
     modality = MODALITY_OF[advice.data.schema.kind]
+    with_metric = _metric_of(judge, target, scored, decided)
     worst = modality.mistakes(test, known, own, chosen, losses["network"], predict)
     explained = None
     if predict is not None:
@@ -98,10 +104,12 @@ def test_results(
     return replace(
         report,
         results=tuple(
-            ScoreReport(
-                name=name,
-                **train.task.metrics(target, scores, shares if name in ours else ()),
-                difference_to_network=_paired(losses[name], losses["network"]),
+            with_metric(
+                ScoreReport(
+                    name=name,
+                    difference_to_network=_paired(losses[name], losses["network"]),
+                    **train.task.metrics(target, scores, shares.get(name, ())),  # type: ignore[arg-type]
+                )
             )
             for name, scores in scored.items()
         ),
@@ -110,6 +118,37 @@ def test_results(
         mistakes=UNSET if worst is None else tuple(worst),
         explanation=explained or UNSET,
     )
+
+
+def _metric_of(
+    judge: Judge | None,
+    target: NDArray[Any],
+    scored: Mapping[str, NDArray[np.float64]],
+    decided: Mapping[str, NDArray[Any]],
+) -> Callable[[ScoreReport], ScoreReport]:
+    """Adds the user's metric to the report of an entry, and its difference to the network's, negative where
+    it is better."""
+    if judge is None:
+        return lambda entry: entry
+    parts = left_out_parts(len(target), None)
+
+    def losses(name: str) -> NDArray[np.float64]:
+        return jackknifed(judge, target, scored[name], decided[name], None, parts)
+
+    network = losses("network")
+
+    def added(entry: ScoreReport) -> ScoreReport:
+        value, paired = (
+            judge.value(target, scored[entry.name], decided[entry.name]),
+            losses(entry.name) - network,
+        )
+        if not np.isfinite(paired).all():
+            return replace(entry, metric=value if np.isfinite(value) else None)
+        mean, several = float(paired.mean()), len(np.unique(parts)) > 1
+        error = clustered_error(paired, parts) if several else abs(mean)
+        return replace(entry, metric=value, metric_difference=PairedDifference(mean, error))
+
+    return added
 
 
 def _paired(losses: NDArray[np.float64], others: NDArray[np.float64]) -> PairedDifference:

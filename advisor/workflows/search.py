@@ -72,11 +72,7 @@ def training_rows(advice: Advice, *, spanning: bool = False) -> Dataset:
 
     spanning: a trial may span GPUs.
     """
-    train, recommendation = advice.data.dataset("train"), advice.recommendation
-    plan = recommendation.configuration
-    loss = train.task.loss
-    if recommendation.provenance["loss"].yours and plan["loss"] != loss:
-        raise UserError(f"loss {plan['loss']} does not fit a {train.task} target: leave it at {loss}")
+    train, plan = advice.training_rows(), advice.recommendation.configuration
     if plan["validation_weights"] == "like_test":
         likeness = MODALITY_OF[advice.data.schema.kind].likeness(advice.data)
         if likeness is None:

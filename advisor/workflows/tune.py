@@ -382,6 +382,8 @@ def _one_thread() -> AbstractContextManager[None]:
 def _runner(cluster: Cluster, objective: Objective, given: RunData) -> tuple[Executor, RunData]:
     """What runs the jobs. given: ``spanning`` says whether trials may span GPUs, and in what is returned
     whether they do, as the recommendation does."""
+    if objective.name is not None and given.judge is not None:
+        raise UserError("an objective of your own returns what decides: leave out --metric and --cost")
     processes = objective.processes(given)
     recommendation = given.advice.recommendation
     if processes > 1 and not given.spanning and recommendation.provenance["gpus_per_trial"].yours:

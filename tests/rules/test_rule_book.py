@@ -304,6 +304,7 @@ def again(table, raw, test=None):
     }
     dates = ["day"] if schema.time_column else of["datetime"]
     stamps = [[cell for cell in train[name].to_list() if cell is not None] for name in dates]
+    facts["has_metric"] = False
     facts["time_ordered"] = any(stamp == sorted(stamp) for stamp in stamps) if dates else None
     regression = facts["task"] == "regression"
     counts = Counter(answers)

@@ -8,7 +8,12 @@ import torch
 
 import advisor
 from advisor.dataset import Dataset, Features
+from advisor.errors import UserError
+from advisor.report.verdict import verdict
 from advisor.rules import shipped
+from advisor.runs.advice import read_run
+from advisor.runs.folder import RunFolder
+from advisor.runs.result import read_result
 from advisor.splits import Split
 from advisor.tasks import BINARY
 from advisor.training.class_balance import NEIGHBOURS, ClassBalance
@@ -184,28 +189,60 @@ def runs(tmp_path_factory):
     )
     folder = tmp_path_factory.mktemp("balance")
     plain = {"epochs": 15, "validation": "holdout"}
-    advised = advisor.train(frame, "y", out=folder / "advised", fixed=plain)
-    usual = advisor.train(frame, "y", out=folder / "usual", fixed={**plain, "decision": "most_likely"})
-    return frame, advised, usual
+    usual = advisor.train(frame, "y", out=folder / "usual", fixed=plain)
+    by_metric = advisor.train(frame, "y", out=folder / "metric", fixed=plain, metric="balanced_accuracy")
+    by_share = advisor.train(frame, "y", out=folder / "share", fixed={**plain, "decision": "prior_corrected"})
+    return frame, usual, by_metric, by_share
 
 
-def test_an_imbalanced_table_is_decided_by_share_with_the_same_probabilities(runs):
-    frame, advised, usual = runs
-    here, there = (run.document["test"]["results"][0] for run in (advised, usual))
-    assert advised.document["configuration"]["decision"] == "prior_corrected"
-    assert here["loss"] == there["loss"]
-    assert here["balanced_accuracy"] > there["balanced_accuracy"]
-    assert here["average_precision"] == there["average_precision"]
-    np.testing.assert_array_equal(advised.model.predict_proba(frame), usual.model.predict_proba(frame))
-
-
-def test_the_decision_is_saved_with_the_model(runs):
-    frame, advised, usual = runs
-    loaded = advisor.load_model(advised.folder)
-    np.testing.assert_array_equal(loaded.predict(frame), advised.model.predict(frame))
-    assert (loaded.predict(frame) == 1).sum() > 2 * (usual.model.predict(frame) == 1).sum()
-
-
-def test_the_person_can_say_no(runs):
-    _, _, usual = runs
+def test_the_most_likely_class_is_predicted_whatever_its_share(runs):
+    frame, usual, *_ = runs
     assert usual.document["configuration"]["decision"] == "most_likely"
+    most_likely = usual.model.predict_proba(frame).argmax(axis=1)
+    np.testing.assert_array_equal(usual.model.predict(frame), usual.model.classes[most_likely])
+    assert "metric" not in usual.document
+
+
+def test_the_finding_on_rare_classes_says_what_other_decisions_give_and_by_which_option(runs):
+    _, usual, *_ = runs
+    offers = {offer["metric"]: offer for offer in usual.document["offers"]}
+    assert offers["balanced_accuracy"]["value"] > offers["balanced_accuracy"]["most_likely"]
+    told = " ".join(verdict(usual.report, ()))
+    assert "--metric balanced_accuracy" in told
+    assert f"{offers['balanced_accuracy']['threshold']:.2g}" in told
+
+
+def test_a_metric_of_decisions_changes_the_decision_and_not_the_probabilities(runs):
+    frame, usual, by_metric, _ = runs
+    own, plain = by_metric.document, usual.document["test"]["results"][0]
+    here = own["test"]["results"][0]
+    assert own["configuration"]["decision"] == "for_metric" and here["loss"] == plain["loss"]
+    assert here["metric"] == here["balanced_accuracy"] > plain["balanced_accuracy"]
+    np.testing.assert_array_equal(by_metric.model.predict_proba(frame), usual.model.predict_proba(frame))
+    threshold = own["metric"]["threshold"]
+    rare_ones = by_metric.model.predict_proba(frame)[:, 1] > threshold
+    np.testing.assert_array_equal(by_metric.model.predict(frame) == 1, rare_ones)
+    assert own["metric"]["most_likely"] < own["metric"]["expected"]["mean"] < 1
+    assert all("metric" in row for row in own["test"]["results"])
+    told = " ".join(verdict(by_metric.report, ()))
+    assert "balanced accuracy" in told and "log loss" not in told
+
+
+def test_the_decision_is_saved_with_the_model_and_those_of_before_are_read(runs):
+    frame, usual, *decided = runs
+    for run in decided:
+        loaded = advisor.load_model(run.folder)
+        np.testing.assert_array_equal(loaded.predict(frame), run.model.predict(frame))
+        assert (loaded.predict(frame) == 1).sum() > 2 * (usual.model.predict(frame) == 1).sum()
+    by_share = decided[1].model
+    divided = by_share.predict_proba(frame) / np.array(by_share.shares)
+    np.testing.assert_array_equal(by_share.predict(frame), by_share.classes[divided.argmax(axis=1)])
+
+
+def test_a_run_goes_on_with_its_metric_and_takes_no_other(runs):
+    _, _, by_metric, _ = runs
+    again = read_result(RunFolder(by_metric.folder))
+    assert again.metric == by_metric.report.metric
+    assert read_run(by_metric.folder).reading.judged_by.name == "balanced_accuracy"
+    with pytest.raises(UserError, match="leave out metric"):
+        advisor.train(by_metric.folder, metric="f1")

@@ -53,7 +53,10 @@ class RunResult:
     def __repr__(self) -> str:
         if isinstance(self.report, InterruptedReport):
             return f"<RunResult {self.folder}: interrupted, no model>"
-        estimate, loss = self.report.estimate, self.report.setup.loss
+        from advisor.report.verdict import deciding
+
+        by = deciding(self.report)
+        estimate, loss = by.estimate, by.words
         expected = f"{loss} {estimate.mean:.3g} expected ({estimate.low:.3g} to {estimate.high:.3g})"
         winner = self.report.final.winner
         winner = winner if winner.startswith("trial") else f"the {winner}"
