@@ -139,7 +139,7 @@ MISTAKES = [
     Mistake("one class", "set", "one class only", lambda h: folders(h, "a")),
     Mistake("one folder of images beside their table", "pictures", "pictures/x.csv?", lambda h: [
         folders(h, "a", root="pictures"), (h / "pictures" / "x.csv").write_text("id,y\n1,2\n")]),
-    Mistake("channels of a file that has its own", "x.ts", "says itself", text(TS + ROWS, "x.ts"), {"channels": "last"}),
+    Mistake("channels of a file that has its own", "x.ts", "already says", text(TS + ROWS, "x.ts"), {"channels": "last"}),
     Mistake("an array without rows", "x.npz", "expected rows of values", npz(X=SERIES[:0], y=CODES[:0])),
     Mistake("an array without channels", "x.npz", "expected rows of values", npz(X=SERIES[:, :0], y=CODES)),
     Mistake("an array without points", "x.npz", "expected rows of values", npz(X=SERIES[:, :, :0], y=CODES)),
@@ -200,7 +200,7 @@ MISTAKES = [
     Mistake("no class named", "x.ts", "names no class", text(TS.replace(" u v", "") + ROWS, "x.ts")),
     Mistake("neither true nor false", "x.ts", "true or false", text(TS.replace("@univariate true", "@univariate maybe"), "x.ts")),
     Mistake("a ragged row", "x.ts", "line 8", text(TS + ROWS[:18] + "1,2:3,4:u\n" + ROWS, "x.ts")),
-    Mistake("an unknown label", "x.ts", "none of the classes", text(TS + ROWS + "1,2,3:w\n", "x.ts")),
+    Mistake("an unknown label", "x.ts", "is not a class", text(TS + ROWS + "1,2,3:w\n", "x.ts")),
     Mistake("a word among numbers", "x.ts", "is not a number", text(TS + ROWS + "1,two,3:u\n", "x.ts")),
     Mistake("only a label", "x.ts", "no values", text(TS + ROWS + ":u\n", "x.ts")),
     Mistake("no labels in .ts", "x.ts", "has no labels",

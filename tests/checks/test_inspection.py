@@ -272,7 +272,7 @@ def test_batch_normalization_of_few_rows():
     assert "batch-norm-small-batch" not in codes(network, IMAGES[:4], target, batch_size=64)
     assert "batch-norm-small-batch" in codes(network, IMAGES, batch_size=8)
     table = nn.Sequential(nn.Linear(20, 8, bias=False), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
-    assert "does not take so few" in str(advisor.inspect(table, ROWS[:1]))
+    assert "does not accept so few" in str(advisor.inspect(table, ROWS[:1]))
 
 
 def test_residual_branches_without_normalization():

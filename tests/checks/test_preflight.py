@@ -280,7 +280,7 @@ def test_inputs_that_say_nothing_fail():
     frame = columns(600).with_columns(y=pl.Series(draw.choice(["yes", "no"], 600)))
     advice = get_advice(frame, "y")
     found = check_inputs_count(subject_of(advice), 8)
-    assert found.passed is False and "say little about the target" in found.cause
+    assert found.passed is False and "carry little information about the target" in found.cause
 
 
 def leak(subject):

@@ -359,7 +359,7 @@ def test_a_token_that_lies_about_is_not_shown_where_none_is_wanted(tmp_path):
             found = outside(["doctor", "--address", address, "--json"], tmp_path, home, **environment)
             [check] = [check for check in json.loads(found.stdout)["checks"] if check["name"] == "cluster"]
             assert check["state"] == state
-        assert "wants no token" in check["says"] and "unset RAY_AUTH_MODE" in check["do"]
+        assert "requires no token" in check["says"] and "unset RAY_AUTH_MODE" in check["do"]
 
 
 @pytest.mark.slow

@@ -366,7 +366,7 @@ def test_a_journal_of_someone_else_is_one_line(tmp_path):
     (tmp_path / "study.journal").write_bytes(
         b'{"op_code":0,"worker_id":"w","study_name":"theirs","directions":[1]}\n'
     )
-    with pytest.raises(UserError, match="holds no study of ours"):
+    with pytest.raises(UserError, match="holds no study of the advisor"):
         run_search(tmp_path / "study.journal", trials=1)
 
 
