@@ -223,6 +223,8 @@ def test_of_images_and_sequences_it_gets_scaled_rows_and_their_answers(here):
         assert np.array_equal(trial.inputs(rows[np.array([5, 2])]), inputs[[5, 2]])
         assert rows.values.shape[0] == len(rows) and rows[:2].values.dtype == kind
         assert np.array_equal(trial.targets(rows), rows.target)
+        with pytest.warns(FutureWarning, match=r"trial\.answers is now trial\.targets"):
+            assert np.array_equal(trial.answers(rows), rows.target)
         assert np.abs(inputs[:, 0].mean()) < 1e-3, "scaled by the training rows"
         codes = trial.targets(trial.validation)
         scores = np.eye(2)[codes] * 0.8 + 0.1

@@ -225,7 +225,10 @@ def test_a_model_of_arrays_predicts_arrays(frame, tmp_path):
             model.predict(wrong)
 
 
-def test_an_old_name_still_works_with_a_note():
-    with pytest.warns(FutureWarning, match=r"advisor\.fit is now advisor\.train"):
-        assert advisor.fit is advisor.train
-    assert "fit" not in dir(advisor)
+@pytest.mark.parametrize(
+    ("old", "new"), [("fit", "train"), ("Outcome", "TrialResult"), ("SignalRows", "ArrayRows")]
+)
+def test_an_old_name_still_works_with_a_note(old, new):
+    with pytest.warns(FutureWarning, match=rf"advisor\.{old} is now advisor\.{new}"):
+        assert getattr(advisor, old) is getattr(advisor, new)
+    assert old not in dir(advisor)
