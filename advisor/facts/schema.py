@@ -57,9 +57,7 @@ def damage(document: Mapping[str, Any]) -> str | None:
         if not _is_column(column):
             return "a column lacks what was measured of it, or holds something else"
     return (
-        None
-        if _is_shape(document.get("target", {}))
-        else "the target holds neither classes nor a histogram"
+        None if _is_shape(document.get("target", {})) else "the target holds neither classes nor a histogram"
     )
 
 

@@ -16,7 +16,7 @@ import polars as pl
 from advisor.data.columns.cells import ranked, tally
 from advisor.data.columns.column import Column
 from advisor.data.tables.features import encoded_names
-from advisor.data.tables.schema import MAX_LEVELS
+from advisor.data.tables.schema import MAX_LEVELS, TableSchema
 from advisor.data.tables.spellings import repeated_spellings
 from advisor.data.tables.table import Table
 from advisor.data.tables.target import LONELY
@@ -141,13 +141,7 @@ def _sampled(table: Table, rows: int, numeric: int, shift: Mapping[str, str]) ->
 def _shape_facts(table: Table) -> dict[str, Any]:
     schema, rows = table.schema, table.train.height
     used = [column for column in schema.columns if column.type not in ("identifier", "constant")]
-    arrays = len(schema.of_type("numeric", "boolean")) + sum(
-        len(encoded_names(column, schema.words.get(column.name)))
-        for column in schema.of_type("datetime", "text")
-    )
-    arrays += len(schema.time_parts)
-    levels = [len(schema.levels[column.name]) for column in schema.of_type("categorical")]
-    has_groups = schema.group_column is not None
+    group = schema.group_column
     facts: dict[str, Any] = {
         "rows": rows,
         "rows_test": table.test.height,
@@ -156,14 +150,10 @@ def _shape_facts(table: Table) -> dict[str, Any]:
         "rows_per_feature": rows / len(used) if used else None,
         "features": len(schema.columns),
         "features.used": len(used),
-        "encoded_width": arrays + sum(count if count <= ONE_HOT_MAX else EMBEDDING_DIM for count in levels),
-        "encoded_width.one_hot": arrays + sum(levels),
         "task": schema.task,
         "test.origin": table.test_origin,
-        "has_groups": has_groups,
-        "groups.count": table.train[schema.group_column].n_unique()
-        if schema.group_column is not None
-        else None,
+        "has_groups": group is not None,
+        "groups.count": None if group is None else table.train[group].n_unique(),
         "has_time": schema.time_column is not None,
         "has_metric": False,
         "time.inputs": len(schema.time_parts),
@@ -172,6 +162,7 @@ def _shape_facts(table: Table) -> dict[str, Any]:
         "unreadable.cells": table.notes.get("junk_values", 0),
         "sentinels.cells": table.notes.get("marked_values", 0),
     }
+    facts |= _width_facts(schema)
     facts |= marked_facts(
         sorted((column.name, column.missing) for column in schema.columns if column.missing)
     )
@@ -179,6 +170,18 @@ def _shape_facts(table: Table) -> dict[str, Any]:
     for kind in ("constant", "identifier"):
         facts[f"columns.{kind}"] = sorted(column.name for column in schema.columns if column.type == kind)
     return facts
+
+
+def _width_facts(schema: TableSchema) -> dict[str, int]:
+    """How many inputs a network has at the base space's defaults, and with every category one-hot."""
+    arrays = len(schema.of_type("numeric", "boolean")) + len(schema.time_parts)
+    for column in schema.of_type("datetime", "text"):
+        arrays += len(encoded_names(column, schema.words.get(column.name)))
+    levels = [len(schema.levels[column.name]) for column in schema.of_type("categorical")]
+    return {
+        "encoded_width": arrays + sum(count if count <= ONE_HOT_MAX else EMBEDDING_DIM for count in levels),
+        "encoded_width.one_hot": arrays + sum(levels),
+    }
 
 
 def _held_to_none(table: Table, sample: pl.DataFrame) -> float | None:

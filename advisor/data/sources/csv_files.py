@@ -232,26 +232,12 @@ def _slow(content: bytes, dialect: CsvDialect, text: str, above: int) -> pl.Data
         body = content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise NotUnicodeError from error
-    width = len(dialect.names)
-    before = csv.field_size_limit(len(body) + 100)
-    complaint = ""
+    before, complaint = csv.field_size_limit(len(body) + 100), ""
     try:
-        for skip in (False, True):
-            rows: list[list[str]] = []
-            reader = csv.reader(
-                io.StringIO(body, newline=""), delimiter=dialect.delimiter, skipinitialspace=skip
-            )
-            wrong, began = "", 1
-            for row in reader:
-                if row and len(row) != width:
-                    wrong = f"line {above + began} has {len(row)} fields, the header has {width}"
-                    break
-                rows += [row] if row else []
-                began = reader.line_num + 1
-            if not wrong and _left_open(body, dialect.delimiter, skip):
-                wrong = "a quote is opened and never closed"
+        for skip in (False, True):  # blanks behind a delimiter, where a quote may follow them
+            rows, wrong = _strict_rows(body, dialect, above, skip)
             if not wrong:
-                columns = zip(*rows[1:], strict=True) if rows[1:] else [()] * width
+                columns = zip(*rows[1:], strict=True) if rows[1:] else [()] * len(dialect.names)
                 return pl.DataFrame([pl.Series(str(i), c, dtype=pl.String) for i, c in enumerate(columns)])
             complaint = complaint or wrong
     except csv.Error as error:
@@ -259,6 +245,21 @@ def _slow(content: bytes, dialect: CsvDialect, text: str, above: int) -> pl.Data
     finally:
         csv.field_size_limit(before)
     raise UserError(f"{text}: {complaint}; fix that line, or the delimiter or quotes in it")
+
+
+def _strict_rows(body: str, dialect: CsvDialect, above: int, skip: bool) -> tuple[list[list[str]], str]:
+    """The rows, the header among them, up to the first that is wrong, and what is wrong with it.
+    above: lines that were cut off before the text."""
+    rows: list[list[str]] = []
+    reader = csv.reader(io.StringIO(body, newline=""), delimiter=dialect.delimiter, skipinitialspace=skip)
+    width, began = len(dialect.names), 1
+    for row in reader:
+        if row and len(row) != width:
+            return rows, f"line {above + began} has {len(row)} fields, the header has {width}"
+        rows += [row] if row else []
+        began = reader.line_num + 1
+    left_open = _left_open(body, dialect.delimiter, skip)
+    return rows, "a quote is opened and never closed" if left_open else ""
 
 
 def _left_open(body: str, delimiter: str, skip: bool) -> bool:

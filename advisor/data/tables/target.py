@@ -322,8 +322,7 @@ def _check_range(numbers: NDArray[np.float64], name: str) -> None:
     if spread < SMALLEST_SPREAD or size > LARGEST_TARGET:
         where = "too small" if spread < SMALLEST_SPREAD else "too large"
         raise UserError(
-            f"the target '{shown(name)}' has numbers whose squares are {where} for a float; use another "
-            "unit"
+            f"the target '{shown(name)}' has numbers whose squares are {where} for a float; use another unit"
         )
 
 
