@@ -160,6 +160,13 @@ class Task(ABC, Generic[TargetT]):
         """A number for each row, (rows,), by which targets are told to be alike."""
 
     @abstractmethod
+    def meaningless(
+        self, target: TargetT, which: NDArray[np.int64], classes: int, generator: np.random.Generator
+    ) -> TargetT:
+        """Targets drawn at random, one for each number of ``which`` (rows,): classes all alike, a bell of the
+        target's width, or one class for the whole of a mask."""
+
+    @abstractmethod
     def strata(self, target: TargetT) -> NDArray[np.int64] | None:
         """A code for each row, (rows,), of which every fold should have its share; None: any will do."""
 
@@ -202,6 +209,11 @@ class _Classification(Task):
 
     def compared(self, target: RowTarget) -> NDArray[np.float64]:
         return target.astype(np.float64)
+
+    def meaningless(
+        self, target: RowTarget, which: NDArray[np.int64], classes: int, generator: np.random.Generator
+    ) -> RowTarget:
+        return np.asarray(generator.integers(0, classes, which.max() + 1)[which], np.int64)
 
     def strata(self, target: RowTarget) -> NDArray[np.int64]:
         return target.astype(np.int64)
@@ -290,6 +302,12 @@ class _Regression(Task):
     def compared(self, target: RowTarget) -> NDArray[np.float64]:
         return target.astype(np.float64)
 
+    def meaningless(
+        self, target: RowTarget, which: NDArray[np.int64], classes: int, generator: np.random.Generator
+    ) -> RowTarget:
+        drawn = generator.normal(0.0, float(np.std(target)) or 1.0, which.max() + 1)[which]
+        return np.asarray(drawn, np.float64)
+
     def strata(self, target: RowTarget) -> None:
         return None
 
@@ -332,6 +350,13 @@ class _Segmentation(Task[Masks]):
         """Equal masks have equal numbers: a digest of so many bits as a float holds."""
         digests = (hashlib.blake2b(mask.tobytes(), digest_size=6).digest() for mask in target.values)
         return np.array([float(int.from_bytes(own)) for own in digests])
+
+    def meaningless(
+        self, target: Masks, which: NDArray[np.int64], classes: int, generator: np.random.Generator
+    ) -> Masks:
+        codes = generator.integers(0, classes, which.max() + 1)[which].astype(np.uint8)
+        labelled = target.values != UNLABELLED
+        return Masks(np.where(labelled, codes[:, None, None], np.uint8(UNLABELLED)))
 
     def strata(self, target: Masks) -> NDArray[np.int64]:
         """Of the classes that an image shows the one that the fewest images show."""

@@ -24,7 +24,7 @@ from advisor.checks.throughput import device_bytes, edge, kept_bytes, knee, one_
 from advisor.checks.tracing import FLOW, Trace, trace
 from advisor.dataset import Dataset
 from advisor.errors import UserError
-from advisor.networks.convolutional import StackedMapNorm
+from advisor.networks.convolutional import StackedConvolution, StackedMapNorm
 from advisor.networks.geometry import usable_memory
 from advisor.networks.network import Network
 from advisor.networks.tables import StackedLinear, StackedNorm, initialize
@@ -172,9 +172,10 @@ def first_pass(subject: Subject, network: Network | None = None) -> Trace:
     generator = torch.Generator().manual_seed(subject.seed)
     with torch.no_grad():
         for module in network.modules():
-            if isinstance(module, StackedLinear) and not module.weight.any():
+            if isinstance(module, StackedLinear | StackedConvolution) and not module.weight.any():
                 drawn = torch.empty(module.weight.shape)
-                initialize(drawn, "xavier_normal", generator)
+                fans = None if drawn.dim() == 3 else (drawn[0, 0].numel(), drawn.shape[1])
+                initialize(drawn, "xavier_normal", generator, fans)
                 module.weight.copy_(drawn)
             elif isinstance(module, StackedMapNorm | StackedNorm) and not module.scale.any():
                 module.scale.fill_(1.0)
@@ -362,15 +363,12 @@ def check_one_batch(subject: Subject, *, deadline: float, clock: Callable[[], fl
     """Can one batch be learnt by heart, with the optimizer and rate that are recommended."""
     rows = batch_to_learn(subject)
     target = subject.data.target[rows]
-    if len(rows) < 2 or len(np.unique(target)) < 2:
+    task = subject.data.task
+    if len(rows) < 2 or len(np.unique(task.compared(target))) < 2:
         return PreflightCheck(
             "one-batch", None, "no two training rows with different inputs and different targets"
         )
-    if subject.data.task.of_classes:
-        shares = np.bincount(target) / len(target)
-        constant = float(-(shares[shares > 0] * np.log(shares[shares > 0])).sum())
-    else:
-        constant = float(np.var(target))
+    constant = float(task.row_losses(target, task.constant_scores(target, len(subject.data.classes))).mean())
     batch = subject.data.part(rows)
     everyone = np.arange(len(rows))
     configuration = without_help(subject.configuration, subject.data)
@@ -518,7 +516,7 @@ def check_no_leak(subject: Subject, *, deadline: float, clock: Callable[[], floa
     split, shared = leak_rows(subject)
     data = meaningless(subject.data, subject.seed)
     target = data.target[split.train]
-    constant = float(np.log(subject.outputs)) if data.task.of_classes else float(np.var(target))
+    constant = float(np.log(subject.outputs)) if data.classes else float(np.var(target))
     # nothing may hinder it from learning the training rows by heart: a leak shows only then
     configuration = without_help(subject.configuration, data)
     configuration |= {"batch_size": BATCH_ROWS, "epochs": BATCH_STEPS, "patience": BATCH_STEPS}

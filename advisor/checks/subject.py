@@ -13,15 +13,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from advisor.dataset import Dataset
 from advisor.networks.network import Network
 from advisor.splits import Split
+from advisor.tasks import Masks
 from advisor.training.batches import MemberRows
 from advisor.training.loop import build
 from advisor.training.modalities import Prepared, prepare
-from advisor.training.targets import NumberTarget
+from advisor.training.targets import LearntTarget
 
 TRAINING_ROWS, VALIDATION_ROWS = 2000, 1000
 """At most so many rows take part: enough to see whether something is learnt, few enough for a minute."""
@@ -51,6 +51,7 @@ class Subject:
         cls, configuration: Mapping[str, Any], data: Dataset, whole: Split, *, seed: int, device: str = "cpu"
     ) -> Subject:
         """Of one split of the training rows, thinned out to some thousand."""
+        data = _as_trained(configuration, data)
         cells = int(np.prod(data.features.shape))
         share = min(1.0, CELLS / (cells * (TRAINING_ROWS + VALIDATION_ROWS)))
         folds = int(configuration["folds"]) if configuration["validation"] == "kfold" else 1
@@ -86,6 +87,10 @@ class Subject:
     def _rows(self, members: int) -> MemberRows:
         return MemberRows(self.configuration, self.data, [self.split], [0] * members, self.device)
 
+    @cached_property
+    def _learnt(self) -> LearntTarget:
+        return self._rows(1).learnt
+
     def inputs(self, rows: Tensor) -> list[Tensor]:
         """What the network reads of these rows (members, rows)."""
         return self.prepared.inputs(rows, torch.zeros(len(rows), dtype=torch.int64))
@@ -94,32 +99,40 @@ class Subject:
     def target(self) -> Tensor:
         """Class codes, or the target as the network sees it: squeezed where that
         is asked for, then standardized."""
-        learnt = self._rows(1).learnt
-        return (
-            learnt.standardized(learnt.values)[0].float()
-            if isinstance(learnt, NumberTarget)
-            else learnt.values
-        )
+        return self._learnt.seen
 
     def loss(self, out: Tensor, rows: Tensor) -> Tensor:
         """Cross-entropy in nats, or squared error in variances of the target; summed over the members."""
-        target = self.target[rows.to(self.device)]
-        if self.data.task.of_classes:
-            return F.cross_entropy(out.flatten(0, 1), target.flatten()) * len(rows)
-        return (out[:, :, 0] - target).square().mean() * len(rows)
+        return self._learnt.plain_losses(out, self.target[rows.to(self.device)]).mean() * len(rows)
 
     def constant_loss(self, rows: NDArray[np.int64]) -> float:
         """The loss of the class shares of the training rows, or of their mean, in the unit of ``loss``."""
-        target = self.target[torch.from_numpy(rows)]
-        if not self.data.task.of_classes:
-            return float(target.square().mean())
-        counts = torch.bincount(self.target[torch.from_numpy(self.split.train)], minlength=self.outputs) + 1.0
-        return float(-(counts / counts.sum()).log()[target].mean())
+        target = self.target[torch.from_numpy(rows).to(self.device)].unsqueeze(0)
+        prior, outputs = self._learnt.prior(), self.outputs
+        constant = torch.zeros(1, outputs) if prior is None else prior.float()
+        out = constant.view(1, 1, outputs, *[1] * (target.dim() - 2)).to(self.device)
+        return float(
+            self._learnt.plain_losses(out.expand(*target.shape[:2], -1, *target.shape[2:]), target).mean()
+        )
 
     def first_rows(self) -> Tensor:
         """Some training rows for one pass, (1, rows)."""
         order = np.random.default_rng(self.seed).permutation(self.split.train)
         return torch.from_numpy(np.sort(order[:FIRST_ROWS])).unsqueeze(0)
+
+
+def _as_trained(configuration: Mapping[str, Any], data: Dataset[Any]) -> Dataset[Any]:
+    """Of images that are trained in crops the middle of each: a pass sees no more."""
+    side = int(configuration.get("crop", 0))
+    if not side:
+        return data
+    images: Any = data.features
+    middle = tuple(
+        slice(max(0, (size - side) // 2), max(0, (size - side) // 2) + side)
+        for size in images.values.shape[2:]
+    )
+    cut = replace(images, values=np.ascontiguousarray(images.values[:, :, *middle]))
+    return replace(data, features=cut, target=Masks(np.ascontiguousarray(data.target.values[:, *middle])))
 
 
 def blank(data: Dataset) -> Dataset:
@@ -136,7 +149,8 @@ def copies(data: Dataset) -> NDArray[np.int64]:
     _, first, which = np.unique(contents(data), return_index=True, return_inverse=True)
     which = np.asarray(which.reshape(-1), dtype=np.int64)
     repeated = np.bincount(which)[which] > 1
-    agree = data.target == data.target[first[which]]
+    compared = data.task.compared(data.target)
+    agree = compared == compared[first[which]]
     if repeated.any() and agree[repeated].mean() < COPIES_AGREE:
         return np.arange(len(data))
     return which
@@ -150,11 +164,7 @@ def meaningless(data: Dataset, seed: int) -> Dataset:
     """
     which = copies(data)
     generator = np.random.default_rng([seed, 7])
-    if data.task.of_classes:
-        return replace(data, target=generator.integers(0, len(data.classes), which.max() + 1)[which])
-    return replace(
-        data, target=generator.normal(0.0, float(np.std(data.target)) or 1.0, which.max() + 1)[which]
-    )
+    return replace(data, target=data.task.meaningless(data.target, which, len(data.classes), generator))
 
 
 def contents(data: Dataset) -> NDArray[Any]:

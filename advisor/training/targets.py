@@ -78,6 +78,14 @@ class LearntTarget(Protocol):
     ) -> None:
         """splits: of each member."""
 
+    @property
+    def seen(self) -> Tensor:
+        """Of all rows, as the first member's network sees them."""
+
+    def plain_losses(self, out: Tensor, seen: Tensor) -> Tensor:
+        """In training without a treatment of rare classes, (members, rows). seen: (members, rows, ...), as
+        ``seen``."""
+
     def prior(self) -> Tensor | None:
         """What the output layer begins with, (members, outputs); None: zeros."""
 
@@ -110,6 +118,13 @@ class ClassTarget:
         rows = (torch.from_numpy(data.target[split.train]) for split in splits)
         self._counts = torch.stack([torch.bincount(own, minlength=data.outputs) for own in rows])
         self.balance: ClassBalance | None = ClassBalance(configuration, self._counts, device)
+
+    @property
+    def seen(self) -> Tensor:
+        return self.values
+
+    def plain_losses(self, out: Tensor, seen: Tensor) -> Tensor:
+        return self.row_losses(out, seen)
 
     def prior(self) -> Tensor:
         """Logarithms of each member's class shares, with one row added to each class."""
@@ -163,6 +178,13 @@ class NumberTarget:
         self._loss = partial(loss, quantile=data.task.quantile)
         self.unit = self._scale.squeeze(1) ** power
 
+    @property
+    def seen(self) -> Tensor:
+        return self.standardized(self.values)[0].float()
+
+    def plain_losses(self, out: Tensor, seen: Tensor) -> Tensor:
+        return (out[:, :, 0] - seen).square()
+
     def prior(self) -> None:
         """The mean of a standardized target is 0."""
 
@@ -215,6 +237,13 @@ class MaskTarget:
         counts = np.stack([np.bincount(own.reshape(-1), minlength=256)[: self._classes] for own in values])
         self._counts = torch.stack([torch.from_numpy(counts[split.train].sum(axis=0)) for split in splits])
 
+    @property
+    def seen(self) -> Tensor:
+        return self.values
+
+    def plain_losses(self, out: Tensor, seen: Tensor) -> Tensor:
+        return self._of_maps(out, lambda own: _mean_of_points(own, seen))
+
     def prior(self) -> Tensor:
         """Logarithms of each member's shares of the points, with one point added to each class."""
         return ((self._counts + 1.0) / (self._counts + 1.0).sum(dim=1, keepdim=True)).log()
@@ -223,12 +252,12 @@ class MaskTarget:
         """out: with the logits of coarser maps after those of the last one, each of which counts half of the
         one
         before it (Isensee et al. 2021)."""
+        return self._of_maps(out, lambda own: self._losses(own, target, label_smoothing))
+
+    def _of_maps(self, out: Tensor, losses_of: Callable[[Tensor], Tensor]) -> Tensor:
         maps = torch.split(out, self._classes, dim=2)
         shares = [0.5**place for place in range(len(maps))]
-        losses = [
-            share / sum(shares) * self._losses(own, target, label_smoothing)
-            for share, own in zip(shares, maps, strict=True)
-        ]
+        losses = [share / sum(shares) * losses_of(own) for share, own in zip(shares, maps, strict=True)]
         return torch.stack(losses).sum(dim=0)
 
     def _losses(self, out: Tensor, target: Tensor, label_smoothing: float) -> Tensor:

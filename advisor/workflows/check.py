@@ -20,6 +20,7 @@ from advisor.objectives.networks import splits_of
 from advisor.runs.advice import Advice
 from advisor.runs.folder import RunFolder
 from advisor.runs.remote import local_copy, mirrored
+from advisor.tasks import UNLABELLED
 from advisor.workflows.open_run import is_run, open_run, write_advice
 from advisor.workflows.recommend import get_advice, reading_of
 
@@ -243,7 +244,9 @@ def own_rows(advice: Advice, plan: TrainingPlan, least: int) -> OwnRows:
     batch = plan.batch_size or int(plain["batch_size"])
     chosen = subject.first_rows()[:, : max(batch, least)]
     target = subject.target[chosen[0]]
-    if not data.classes:
+    if target.dim() > 1:  # masks: what torch's losses skip by default
+        target = torch.where(target == UNLABELLED, -100, target.long())
+    elif not data.classes:
         target = target.unsqueeze(1)
     elif plan.loss is not None and plan.loss.startswith("bce"):
         target = target.float().unsqueeze(1)
