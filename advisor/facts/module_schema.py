@@ -260,6 +260,17 @@ _ROWS: tuple[tuple[Any, ...], ...] = (
     ("layers.dropout", _FLOAT, "share", "largest share that a dropout takes away", 0.0),
     ("layers.dropout_names", _LIST, "names", "this dropout", []),
     (
+        "pattern.share",
+        _FLOAT,
+        "share",
+        "of the output's map, what repeats every few points for a flat input / spread for noise",
+        0.0,
+    ),
+    ("pattern.period", _INT, "points", "after how many points it repeats", 2),
+    ("pattern.names", _LIST, "names", "the layers that make maps larger", []),
+    ("pattern.uneven", _INT, "layers", "of these, kernels that are no multiple of their stride", 0),
+    ("pattern.uneven_names", _LIST, "names", "these layers", []),
+    (
         "field.reach",
         _INT,
         "points",

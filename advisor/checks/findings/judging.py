@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from advisor.checks.findings import experiments, loop, losses, rows, scale, settings, structure
+from advisor.checks.findings import checkerboard, experiments, loop, losses, rows, scale, settings, structure
 from advisor.checks.findings.case import Case, Measure, NetworkFinding
 from advisor.facts.module_schema import MODULE_FACTS
 from advisor.rules import shipped
@@ -17,7 +17,7 @@ from advisor.rules.rule import MODULE, FindingCategory, ModuleSeverity, Rule
 ORDER: Mapping[ModuleSeverity, int] = {"error": 0, "warning": 1, "note": 2}
 MEASURES: tuple[Measure, ...] = (
     *(*losses.MEASURES, *scale.MEASURES, *structure.MEASURES, *settings.MEASURES, *rows.MEASURES),
-    *(*experiments.MEASURES, *loop.MEASURES),
+    *(*experiments.MEASURES, *loop.MEASURES, *checkerboard.MEASURES),
 )
 MEASURED_BY: Mapping[str, Measure] = {name: one for one in MEASURES for name in one.names}
 

@@ -77,7 +77,8 @@ def palette_of(
         )
     if len(set(classes) & set(values)) < 2:
         only = next(iter(set(classes) & set(values)), None)
-        what = "no labelled point" if only is None else f"one class only, {value_text(only, coloured)}"
+        none = "none of the legend's values" if legend else "no labelled point"
+        what = none if only is None else f"one class only, {value_text(only, coloured)}"
         raise UserError(f"{origin}: the masks have {what}; expected two classes or more")
     names = tuple((legend or {}).get(value) or value_text(value, coloured) for value in classes)
     return Palette(tuple(classes), names, coloured, ignored)
@@ -172,6 +173,8 @@ def _of_lines(content: str) -> list[_Entry]:
 def _of_line(line: str) -> _Entry | None:
     """A value (one number, three, or #rrggbb) before or after a name; None for a header."""
     words = [word for word in re.split(r"[\s,;:=]+", line.strip()) if word]
+    if not words:
+        return None
     for parts, rest in ((words, 1), (words[::-1], -1)):
         if colour := re.fullmatch(r"#([0-9a-fA-F]{6})", parts[0]):
             return int(colour[1], 16), " ".join(words[1:] if rest == 1 else words[:-1]), True
