@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from advisor.checks.findings.case import Case, Measure, first_tensor, measure
+from advisor.checks.findings.case import Case, Measure, first_tensor, measuring
 from advisor.checks.tracing import TraceStep
 
 LEARNT = ("conv_transpose", "pixel_shuffle")
@@ -31,7 +31,7 @@ MIDDLE = 0.5
 """Share of each axis that is looked at: near the edges padding is seen."""
 
 
-@measure("pattern.share", "pattern.period", "pattern.names", "pattern.uneven", "pattern.uneven_names")
+@measuring("pattern.share", "pattern.period", "pattern.names", "pattern.uneven", "pattern.uneven_names")
 def _pattern(case: Case) -> Mapping[str, Any]:
     steps = [s for s in case.passed.steps if _upsamples(s, UPSAMPLING)]
     found = _maps(case) if steps else None
