@@ -1,5 +1,7 @@
 """Trackers against the real libraries, on a local folder; and that no tracker ever breaks a search."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,12 +9,15 @@ import pytest
 import advisor
 from advisor.cli.main import _run
 from advisor.errors import UserError
+from advisor.runs.folder import RunFolder
+from advisor.runs.result import read_result
 from advisor.trackers import tracking
-from advisor.trackers.base import OUTCOMES
+from advisor.trackers.base import OUTCOMES, metrics_of
 from advisor.trackers.tracking import TRACKERS, TrackerKind, trackers_of
 
 FIXED = {"epochs": 2, "folds": 2, "batch_size": 32, "final_members": 1}
 TRIALS = 2
+FIRST_RUN = Path(__file__).parents[1] / "fixtures" / "runs" / "0.1.0"
 
 
 def frame(rows=60):
@@ -24,7 +29,7 @@ def frame(rows=60):
 def search(folder, track, **more):
     return advisor.tune(
         frame(), "y", trials=TRIALS, executor="in-process", out=folder / "run", progress=False, fixed=FIXED,
-        track=track, **more,
+        track=track, test_fraction=0, **more,
     )  # fmt: skip
 
 
@@ -61,7 +66,7 @@ def test_mlflow_has_a_nested_run_for_each_trial_with_its_curve(tracked):
     [parent] = [one for one in runs if "mlflow.parentRunId" not in one.data.tags]
     trials = [one for one in runs if one.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     assert parent.info.run_name == "run" and parent.info.status == "FINISHED" and len(trials) == TRIALS
-    assert parent.data.metrics["test_loss"] == pytest.approx(run.report.test.results[0].loss)
+    assert parent.data.metrics["expected_loss"] == pytest.approx(run.report.estimate.mean)
     assert {file.path for file in client.list_artifacts(parent.info.run_id)} >= {"report.html", "result.json"}
     by_name = {one.info.run_name: one for one in trials}
     for report in run.report.trials:
@@ -101,7 +106,7 @@ def test_tensorboard_has_curves_and_hyperparameters(tracked):
         session = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
         assert b"learning_rate" in session
     whole = EventAccumulator(str(folder / "events" / "run")).Reload()
-    assert whole.Scalars("test_loss")[0].value == pytest.approx(run.report.test.results[0].loss)
+    assert whole.Scalars("expected_loss")[0].value == pytest.approx(run.report.estimate.mean)
 
 
 @pytest.mark.slow
@@ -120,7 +125,7 @@ class Failing:
 def test_a_tracker_that_fails_costs_one_line(tmp_path, monkeypatch):
     monkeypatch.setitem(tracking.TRACKERS, "failing", TrackerKind("json", lambda place: Failing()))
     notes = []
-    run = search(tmp_path, "failing:now", on_note=notes.append, test_fraction=0)
+    run = search(tmp_path, "failing:now", on_note=notes.append)
     assert run.model is not None and len(run.report.trials) == TRIALS
     assert notes == ["failing:now failed and is told nothing more: OSError: the server is gone"]
 
@@ -135,6 +140,12 @@ def test_what_cannot_be_tracked_is_said_before_anything_is_read(monkeypatch, cap
     monkeypatch.setattr(tracking, "find_spec", lambda name: None)
     assert _run(["train", "none.csv", "--target", "y", "--track", "wandb:offline"]) == 2
     assert "pip install 'tuning-advisor[wandb]'" in capsys.readouterr().err
+
+
+def test_a_run_is_told_with_its_scores_on_the_test_rows():
+    found = metrics_of(read_result(RunFolder(FIRST_RUN)))
+    assert {"expected_loss", "expected_loss_low", "test_loss", "test_accuracy"} <= found.keys()
+    assert "test_r2" not in found
 
 
 def test_every_end_of_a_trial_has_its_outcome():
