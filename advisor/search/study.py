@@ -312,9 +312,10 @@ class Study:
             self._outlasted = True
             bisect.insort(self._free, index)
             return None
+        except UserError:  # the store cannot write: the index is for the next who asks
+            bisect.insort(self._free, index)
+            raise
         except ValueError as error:
-            # Optuna refuses, say, a categorical whose choices differ from the
-            # journal's: a space that was changed.
             raise UserError(
                 f"the search space does not fit the journal's trials ({error}): use a new run"
             ) from error
@@ -499,11 +500,8 @@ class Study:
         value: of a complete trial.
         """
         trial = one.trial
-        self._out.pop(trial.number, None)
-        self._waiting.pop(trial.number, None)
         if one.last is not None:
-            # The last epoch is what Optuna takes for a pruned trial's value, the
-            # best one is a complete trial's.
+            # The last epoch is what Optuna takes for a pruned trial's value, the best a complete trial's.
             one.keep(*one.last)
             if math.isfinite(one.best):
                 one.keep(one.best_epoch, one.best)
@@ -522,6 +520,9 @@ class Study:
             if end == "diverged":
                 trial.set_constraint("diverged", 1.0)
             self._study.tell(trial, value if state == TrialState.COMPLETE else None, state=state)
+        # Only now: where nothing could be written, the trial is still open.
+        self._out.pop(trial.number, None)
+        self._waiting.pop(trial.number, None)
         is_best = False
         if end == "discarded":
             bisect.insort(self._free, one.index)

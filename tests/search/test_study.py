@@ -1,5 +1,6 @@
 """A study that is driven from outside, without an executor: ask, report, tell."""
 
+import errno
 import math
 import threading
 from pathlib import Path
@@ -66,6 +67,22 @@ def kept(journal):
         )
         for trial in open_plainly(journal).trials
     ]
+
+
+def test_where_nothing_can_be_written_trials_stay_open_and_indices_free(tmp_path, monkeypatch):
+    def full(handle, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with Study.open(plan(4), tmp_path / "journal") as study:
+        first = study.ask()
+        with monkeypatch.context() as disk:
+            disk.setattr("advisor.files.os.write", full)
+            for call in (study.ask, lambda: study.tell(first.number, Complete(0.5))):
+                with pytest.raises(UserError, match="No space left"):
+                    call()
+        assert study.tell(first.number, Complete(0.5)).end == "complete"
+        drive(study)
+        assert sorted(trial.user_attrs["place"] for trial in study.trials) == [0, 1, 2, 3]
 
 
 # ------------------------------------------------------------------ the same decisions as the driver

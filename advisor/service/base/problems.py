@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 from collections.abc import Mapping
@@ -37,7 +38,8 @@ TITLES = {
     503: "busy",
 }
 AGAIN_SECONDS = 5
-"""What Retry-After says where the database does not answer."""
+"""What Retry-After says where the database does not answer, or the disk is full."""
+FULL = (errno.ENOSPC, errno.EDQUOT)
 LOG = logging.getLogger("advisor.service")
 
 
@@ -86,7 +88,12 @@ def add_problem_handlers(app: FastAPI) -> None:
     """Make all errors of an application problem documents."""
 
     def of_user(request: Request, error: Exception) -> JSONResponse:
-        return answer_problem(request, Problem(422, str(error)))
+        return answer_problem(request, problem_of(error))
+
+    def of_machine(request: Request, error: Exception) -> JSONResponse:
+        if getattr(error, "errno", None) not in FULL:
+            return of_bug(request, error)
+        return answer_problem(request, _unwritten(error))
 
     def of_service(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, Problem)
@@ -117,12 +124,24 @@ def add_problem_handlers(app: FastAPI) -> None:
         return answer_problem(request, Problem(500, detail))
 
     app.add_exception_handler(UserError, of_user)
+    app.add_exception_handler(OSError, of_machine)
     app.add_exception_handler(Problem, of_service)
     app.add_exception_handler(RequestValidationError, of_body)
     app.add_exception_handler(HTTPException, of_framework)
     app.add_exception_handler(UnicodeError, of_text)
     app.add_exception_handler(sa.exc.DBAPIError, of_database)
     app.add_exception_handler(Exception, of_bug)
+
+
+def problem_of(error: Exception) -> Problem:
+    """What a UserError is for who asked: 422, but where it is our machine that cannot write."""
+    return _unwritten(error.__cause__) if isinstance(error.__cause__, OSError) else Problem(422, str(error))
+
+
+def _unwritten(error: BaseException) -> Problem:
+    LOG.error("disk", extra={"error": str(error)})
+    detail = "the service cannot write to its disk; nothing was changed, send the request again"
+    return Problem(503, detail, {"Retry-After": str(AGAIN_SECONDS)})
 
 
 def _of_body(error: RequestValidationError) -> Problem:

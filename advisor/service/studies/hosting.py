@@ -306,7 +306,11 @@ class StudyHost:
         failure = Failure("node lost", f"silent for {self.seconds:g} s")
         for number, lease in [one for one in self.leases.items() if one[1].until <= moment]:
             del self.leases[number]
-            ended = await self._call(partial(self.study.tell, number, failure))
+            try:
+                ended = await self._call(partial(self.study.tell, number, failure))
+            except BaseException:
+                self.leases[number] = lease  # looked at again: nothing was written
+                raise
             self._tell("lapsed", {"number": number, "attempt": lease.attempt, "worker": lease.worker})
             if ended is None:
                 await self._requeue()

@@ -31,7 +31,7 @@ from advisor.service.base.access import (
     row_of,
     with_etag,
 )
-from advisor.service.base.problems import Problem
+from advisor.service.base.problems import Problem, problem_of
 from advisor.service.base.security import Principal, note_action
 from advisor.service.base.store import new_id, now
 from advisor.service.routes.advice import known_advice
@@ -262,7 +262,8 @@ async def _operate(host: StudyHost, operation: Operation) -> dict[str, Any]:
         where = "/".join(str(part) for part in first["loc"])
         return {"status": 422, "body": {"detail": f"{where}: {first['msg']}"}}
     except UserError as error:
-        return {"status": 422, "body": {"detail": str(error)}}
+        problem = problem_of(error)
+        return {"status": problem.status, "body": {"detail": problem.detail}}
     return {"status": status, "body": answer}
 
 
