@@ -8,6 +8,7 @@ import logging
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
+from types import FrameType
 
 import sqlalchemy as sa
 import uvicorn
@@ -21,7 +22,7 @@ from advisor.service.base.gateway import log_as_json
 from advisor.service.base.security import make_project, make_token
 from advisor.service.base.settings import DEFAULT_PROJECT, ServiceSettings
 
-STOP_SECONDS = 8
+STOP_SECONDS = 6
 """So long requests under way may take when the service is told to stop; all is over within 10 seconds."""
 EVERYWHERE = ("0.0.0.0", "::")
 PAGE_TOKEN = "page of this machine"
@@ -51,7 +52,20 @@ def serve_until_stopped(settings: ServiceSettings, level: int = logging.INFO) ->
         say(f"the service listens at http://{shown}:{port}")
         say(f"open the page, once, with http://{shown}:{port}/?once={once}")
         with contextlib.suppress(KeyboardInterrupt):  # told to stop, it has stopped
-            asyncio.run(uvicorn.Server(config).serve(sockets=[listener]))
+            asyncio.run(_StoppingServer(config, app.state.service).serve(sockets=[listener]))
+
+
+class _StoppingServer(uvicorn.Server):
+    """Tells the streams that it is to stop: they would not end by themselves."""
+
+    def __init__(self, config: uvicorn.Config, state: ServiceState) -> None:
+        super().__init__(config)
+        self._state = state
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """On TERM and Ctrl-C."""
+        self._state.stopping = True
+        super().handle_exit(sig, frame)
 
 
 @contextlib.contextmanager

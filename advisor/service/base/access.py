@@ -39,6 +39,8 @@ class ServiceState:
     door: Doorkeeper
     numbers: Numbers
     buckets: Buckets
+    stopping: bool = False
+    """Told to stop: streams end, so that nobody waits for them."""
     parts: dict[type, Any] = field(default_factory=dict)
     """The parts that the routes bring along (studies, runs), by type."""
 

@@ -190,7 +190,7 @@ async def watched_run(state: ServiceState, who: Principal, run_id: str) -> dict[
 async def run_events(run_id: str, who: Reader, state: State) -> AsyncIterator[ServerSentEvent]:
     """Where the run stands, whenever that changes (server-sent events), until it has ended."""
     told, silent = None, 0.0
-    while True:
+    while not state.stopping:
         found = await watched_run(state, who, run_id)
         if found != told or silent >= SILENT_SECONDS:
             told, silent = found, 0.0

@@ -53,8 +53,8 @@ from advisor.service.studies.wire import (
 router = APIRouter(prefix="/v1/studies", tags=["ask and tell"])
 WAIT_SECONDS = 1.0
 """What an asker is told to wait when all trials of the budget are out."""
-EVENT_SECONDS = 15.0
-"""A listener is sent a sign of life so often."""
+LISTEN_SECONDS = 1.0
+"""A listener is looked after so often, where nothing happens: a stream ends when the service does."""
 
 
 @router.post("", status_code=201)
@@ -341,11 +341,11 @@ async def events(
     """What happens in the study, as it happens (server-sent events); goes on after ``Last-Event-ID``."""
     host = await open_study(state, who, study_id)
     seen = after if last is None else last
-    while True:
+    while not state.stopping:
         for event in host.after(seen):
             seen = event.number
             yield ServerSentEvent(data=event.data, event=event.kind, id=str(event.number))
         if not host.study.remaining:
             yield ServerSentEvent(data={"state": "finished"}, event="finished", id=str(seen))
             return
-        await host.listen(EVENT_SECONDS)
+        await host.listen(LISTEN_SECONDS)
