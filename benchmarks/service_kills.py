@@ -36,8 +36,8 @@ START_SECONDS, JOIN_SECONDS = 90.0, 120.0
 UP_SECONDS = (0.2, 2.5)
 """Between two kills, from when the server answers."""
 PORTS = (20_000, 30_000)
-"""Below those that the kernel gives to clients: a client that dials while nobody listens may be given the
-very port, be connected to itself, and keep the server from it."""
+"""Below those that the kernel gives away: another program that asks for any port, or dials, while the server
+is dead may be given the very port, and keep the server from it."""
 SPACE = {
     "format": 1,
     "parameters": {
