@@ -1,11 +1,12 @@
 """What the service can do: ask and tell beside Optuna's gRPC storage proxy, latency, advice from facts.
 
-    python benchmarks/service.py [costs] [ask] [latency] [advice]
+    python benchmarks/service.py [costs] [ask] [latency] [advice] [proposals]
 
 Ratios of one run on one machine; both sides use the same sampler, space and objective. ``costs``: the
 server's processor time of each kind of request, which a busy machine does not change much. ``ask``: a
 study with FINISHED trials and CLIENTS processes that ask and tell; what counts is what the server has
 finished in a span. ``latency``: asks at RATE a second. ``advice``: recommendations from facts.
+``proposals``: the processor's time for one, with Optuna's sampler and with ours.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import math
 import multiprocessing
 import os
 import re
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -221,9 +223,10 @@ def measure_ask() -> None:
         print(f"advisor serve: {ours:.1f} trials/s", flush=True)
     finally:
         server.close()
+    filled = f"{tempfile.mkdtemp()}/optuna.db"
+    fill_optuna(filled, FINISHED)
     for port, quick in ((23_571, False), (23_572, True)):
-        path = f"{tempfile.mkdtemp()}/optuna.db"
-        fill_optuna(path, FINISHED)
+        path = shutil.copy(filled, f"{tempfile.mkdtemp()}/optuna.db")
         process = multiprocessing.get_context("spawn").Process(
             target=serve_optuna, args=(path, port), daemon=True
         )
@@ -275,6 +278,42 @@ def measure_latency() -> None:
         server.close()
 
 
+def measure_proposals(asks: int = 20) -> None:
+    """Milliseconds of the processor for a proposal, in this process: the whole ask of a study in memory."""
+    import random
+
+    import optuna
+
+    from advisor.search.plan import SearchPlan, tpe
+    from advisor.search.storage.database import InMemory
+    from advisor.search.storage.journal import PLACE, agree
+    from advisor.search.study import Complete, Study
+    from advisor.spaces.space import Space
+
+    def plain(seed: int):
+        return optuna.samplers.TPESampler(multivariate=True, group=True, seed=seed)
+
+    distributions = {name: _distribution(entry) for name, entry in SPACE.items()}
+    space = Space.from_dict({"format": 1, "parameters": SPACE})
+    for finished in (1_000, 3_000, 10_000):
+        for name, sampler in (("Optuna's", plain), ("ours", tpe)):
+            generator, store = random.Random(0), InMemory()
+            agree(store.study, "s", 0)
+            for number in range(finished):
+                drawn = random_configuration(generator)
+                kept = {"params": drawn, "distributions": distributions, "value": loss(drawn)}
+                store.study.add_trial(optuna.trial.create_trial(**kept, user_attrs={PLACE: number}))
+            plan = SearchPlan(space, {}, 100_000, 1, "s", seed=0, sampler=sampler)
+            study, took = Study(plan, store), []
+            for _ in range(asks if name == "ours" else 5):
+                begun = time.process_time()
+                given = study.ask()
+                took.append(time.process_time() - begun)
+                study.tell(given.number, Complete(loss(dict(given.configuration))))
+            took = sorted(took[1:])
+            print(f"{finished:6,} trials, {name:8}: {took[len(took) // 2] * 1e3:7.1f} ms", flush=True)
+
+
 def facts_of_a_table() -> dict:
     """Facts of 2,000 rows of 12 columns."""
     import polars as pl
@@ -320,6 +359,10 @@ def measure_advice() -> None:
         server.close()
 
 
+def with_rows(facts: dict, rows: int) -> dict:
+    return {**facts, "values": {**facts["values"], "rows": 2_000 + rows}}
+
+
 def processor_seconds(pid: int) -> float:
     """Of a process and its children."""
     total = 0
@@ -355,7 +398,8 @@ def measure_costs(count: int = 200) -> None:
             "a heartbeat": lambda: few.send(out, "heartbeat", {}),
             "ask and complete, up to 200 finished trials": lambda: ask_and_tell(few),
             f"ask and complete, {FINISHED:,} finished trials": lambda: ask_and_tell(many),
-            "advice from facts": lambda: service.recommend(facts),
+            "advice from facts": lambda: service.recommend(with_rows(facts, next(numbers))),
+            "advice from facts that it has seen": lambda: service.recommend(facts),
             "why": lambda: service.why(advised, "width"),
             "what-if": lambda: service.what_if(advised, {"rows": 10**6}),
         }
@@ -376,6 +420,7 @@ if __name__ == "__main__":
         "ask": measure_ask,
         "latency": measure_latency,
         "advice": measure_advice,
+        "proposals": measure_proposals,
     }
     for name in sys.argv[1:] or parts:
         parts[name]()

@@ -44,7 +44,12 @@ def test_cpp(server, tmp_path):
 
 
 @pytest.mark.slow
-def test_kills_lose_no_trial_and_give_none_twice():
+def test_kills_lose_no_trial_and_give_none_twice(tmp_path):
     program = CLIENTS.parents[1] / "benchmarks" / "service_kills.py"
-    done = subprocess.run([sys.executable, program, "1", "3"], capture_output=True, text=True, timeout=200)
+    done = subprocess.run(
+        [sys.executable, program, "--kills", "1", "--clients", "3", "--folder", tmp_path],
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
     assert done.returncode == 0, done.stdout + done.stderr

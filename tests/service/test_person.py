@@ -44,7 +44,7 @@ def reach(page, selector):
     """Come to an element with the Tab key alone."""
     for _ in range(60):
         press(page, "Tab")
-        if page.evaluate(f"document.activeElement.matches({selector!r})"):
+        if page.evaluate(f"document.activeElement?.matches({selector!r})"):
             return
     raise AssertionError(f"no way to {selector} with the keyboard")
 
@@ -72,7 +72,7 @@ def check_quiet(page, server):
 
 
 @pytest.mark.slow
-def test_a_person_drops_a_file_and_comes_to_predictions(tmp_path, browser):
+def test_a_person_drops_a_file_comes_to_predictions_and_stops_a_run(tmp_path, browser):
     (tmp_path / "table.csv").write_text(serving.ROWS)
     (tmp_path / "rows.csv").write_text("a,b\n1,10\n6,0\n")
     with serving.serving(tmp_path, "--executor", "in-process") as server:
@@ -111,20 +111,15 @@ def test_a_person_drops_a_file_and_comes_to_predictions(tmp_path, browser):
             page.evaluate("1")
             time.sleep(0.1)
         assert file.read_text().startswith("prediction") and len(file.read_text().splitlines()) == 3
+        stopped_from_its_page(page, server, quick)
         check_quiet(page, server)
 
 
-@pytest.mark.slow
-def test_a_tuning_is_stopped_from_its_page(tmp_path, browser):
-    with serving.serving(tmp_path, "--executor", "in-process") as server:
-        dataset = server.upload("d.csv", serving.ROWS.encode())
-        advised = server.ask("POST", "/v1/recommendations", {"dataset": dataset, "target": "y"}).json["id"]
-        run = server.ask("POST", "/v1/runs", {"recommendation": advised, "trials": 500}).json["id"]
-        page = browser.open(server.once)
-        page.tell("Page.navigate", url=f"{server.url}/runs/{run}")
-        until(page, "document.body.innerText.includes('running')")
-        reach(page, "form[action$=stop] button")
-        press(page, "Enter")
-        until(page, "document.querySelector('form[action$=resume] button')", seconds=120)
-        assert "stopped" in page.evaluate("document.body.innerText")
-        check_quiet(page, server)
+def stopped_from_its_page(page, server, advised):
+    run = server.ask("POST", "/v1/runs", {"recommendation": advised, "trials": 500}).json["id"]
+    page.tell("Page.navigate", url=f"{server.url}/runs/{run}")
+    until(page, f"location.pathname.endsWith({run!r}) && document.body.innerText.includes('running')")
+    reach(page, "form[action$=stop] button")
+    press(page, "Enter")
+    until(page, "document.querySelector('form[action$=resume] button')", seconds=120)
+    assert "stopped" in page.evaluate("document.body.innerText")

@@ -262,8 +262,8 @@ async def _operate(host: StudyHost, operation: Operation) -> dict[str, Any]:
         where = "/".join(str(part) for part in first["loc"])
         return {"status": 422, "body": {"detail": f"{where}: {first['msg']}"}}
     except UserError as error:
-        problem = problem_of(error)
-        return {"status": problem.status, "body": {"detail": problem.detail}}
+        said = problem_of(error)
+        return {"status": said.status, "body": {"detail": said.detail}}
     return {"status": status, "body": answer}
 
 
