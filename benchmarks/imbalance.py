@@ -5,8 +5,8 @@
     part of the training rows (no test row is read)
 
 Each run is `fit` (no search) on the same rows with the same seed. "none" is class_balance none
-with the most likely class predicted. Every finished (set, seed, treatment) is kept at once,
-and a second call goes on from there.
+with the most likely class predicted, "advised" the treatment of the rules and decision prior_corrected.
+Every finished (set, seed, treatment) is kept at once, and a second call goes on from there.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ MEASURES = ("loss", "balanced_accuracy", "average_precision", "accuracy")
 
 def measure(folder: Path, seed: int, treatment: str, development: bool) -> dict:
     target = yaml.safe_load((folder / "meta.yaml").read_text())["target"]
-    fixed = {"none": NONE, "advised": {}}.get(
+    fixed = {"none": NONE, "advised": {"decision": "prior_corrected"}}.get(
         treatment, {"class_balance": treatment, "decision": "most_likely"}
     )
     with tempfile.TemporaryDirectory() as out:
