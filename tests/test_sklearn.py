@@ -170,8 +170,8 @@ def test_a_metric_decides_what_is_predicted():
     assert (f1.predict(x) == "rare").sum() > (plain.predict(x) == "rare").sum()
     costly = quick(cost={"rare": {"common": 20}}).fit(x, y)
     assert (costly.predict(x) == "rare").sum() > (f1.predict(x) == "rare").sum()
-    with pytest.raises(ValueError, match="did you mean 'f1'"):
-        quick(metric="f2").fit(x, y)
+    with pytest.raises(ValueError, match="did you mean 'f1_macro'"):
+        quick(metric="f1_marco").fit(x, y)
 
 
 def test_a_quantile_is_what_its_metric_trains():

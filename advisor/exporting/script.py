@@ -98,6 +98,13 @@ PARTS: Mapping[Kind, Callable[[Any, Mapping[str, Any], int, str], Mapping[str, A
 """Schema, configuration, channels and source -> what the templates of these rows need."""
 
 
+FOR_A_METRIC: Mapping[str, tuple[str, ...]] = {
+    "decision": ("for_metric",),
+    "loss": ("mean_absolute_error", "quantile"),
+}
+"""Values of parameters that only a user's metric asks for, and that no script covers."""
+
+
 def export_script(subject: ScriptSubject, path: Path) -> Script:
     """Write the file. UserError, in one line, for what of a run no script covers."""
     text, notes = script_of(subject, path.name)
@@ -112,6 +119,11 @@ def script_of(subject: ScriptSubject, file: str) -> tuple[str, tuple[str, ...]]:
         raise UserError(
             f"--format script does not cover class_balance {c['class_balance']}: fix another, such as "
             "--fixed class_balance=oversample, and train again"
+        )
+    if asked := [f"{name} {c[name]}" for name, of_metric in FOR_A_METRIC.items() if c[name] in of_metric]:
+        raise UserError(
+            f"--format script does not cover {' and '.join(asked)}, which a metric asked for: take --format "
+            "onnx or torch, or train again without --metric"
         )
     part = PARTS[subject.schema.kind](subject.schema, c, subject.channels, subject.source)
     notes = (*subject.notes, *_notes(c), *part["notes"])
