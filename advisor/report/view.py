@@ -353,6 +353,8 @@ def _command(recommendation: Recommendation, result: RunReport | None) -> str:
     for option in READING_OPTIONS:
         if data.get(option):
             parts += [f"--{option.replace('_', '-')}", _shell(data[option])]
+    if data.get("cost"):
+        parts += ["--cost", "COSTS.csv"]  # the costs are kept, the name of their file is not
     parts += [f"--type {_shell(f'{name}={kind_}')}" for name, kind_ in (data.get("types") or {}).items()]
     parts += [f"--rules {_shell(folder)}" for folder in data.get("rules") or ()]
     parts += [f"--without {shlex.quote(rule)}" for rule in data.get("without") or ()]

@@ -228,12 +228,20 @@ def test_the_training_loss_is_kept_and_drawn_beside_the_validation_loss(tuned):
 def test_the_command_is_complete_and_names_no_folder(tuned):
     recommendation, facts, result, _ = parts(tuned)
     recommendation["data"] |= {"source": "/home/me/data.csv", "test": "/mnt/test.csv", "encoding": "cp1252"}
+    recommendation["data"] |= {"cost": {"no": {"yes": 1.0}, "yes": {"no": 5.0}}}
     result["search"]["options"] = {"strategy": "staged", "adapt": False, "trial_time_limit": 30.0}
     result["time_limit"] = 600.0
     text = Page(html(recommendation, facts, result)).text
     command = re.search(r"^advisor tune data.csv .*$", text, re.MULTILINE).group()
     for part in (
-        *("--test test.csv", "--encoding cp1252", "--trials 3", "--strategy staged", "--no-adapt"),
+        *(
+            "--test test.csv",
+            "--encoding cp1252",
+            "--cost COSTS.csv",
+            "--trials 3",
+            "--strategy staged",
+            "--no-adapt",
+        ),
         *("--trial-time-limit 30", "--time-limit 600", "--fixed epochs=6"),
     ):
         assert part in command, part
