@@ -322,5 +322,5 @@ def _cost(cell: Any, where: str) -> float:
     except (TypeError, ValueError):
         cost = math.nan
     if isinstance(cell, bool) or not math.isfinite(cost):
-        raise UserError(f"{where}: '{cell}' is no number")
+        raise UserError(f"{where}: '{cell}' is not a number")
     return cost

@@ -20,7 +20,7 @@ from advisor.runs.advice import AdviceOptions
         ),
         ({"task": "ranking"}, "task is 'ranking'; expected binary, multiclass, regression"),
         ({"channels": 1}, "channels is '1'; expected first or last"),
-        ({"types": {"a": "number"}}, "types: column 'a' is to be 'number' (did you mean 'numeric'?)"),
+        ({"types": {"a": "number"}}, "'number' (did you mean 'numeric'?); expected one of numeric, categorical, "),
         ({"types": ["a"]}, "types is ['a']; expected NAME: VALUE pairs"),
         ({"test_fraction": 1}, "test_fraction is 1; expected a number between 0 and 1, such as 0.2, or 0"),
         ({"seed": True}, "seed is True; expected a whole number from 0 to"),
