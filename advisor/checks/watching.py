@@ -87,14 +87,15 @@ class Watch:
         self._backward: Any = None
         self._judging = False
         self._ends: Any = None
+        self._parts: list[Any] = []
         self._backward_seen = False
         self._still: dict[str, int] = {}
 
     # --------------------------------------------------------------------------------------- around the loop
 
     def __enter__(self) -> Watch:
-        for part in callable_parts(self.model):
-            self._handles.append(part.register_forward_pre_hook(self._forward_begins))
+        self._handles.append(self.model.register_forward_pre_hook(self._forward_begins))
+        self._parts = [p.register_forward_pre_hook(self._forward_begins) for p in callable_parts(self.model)]
         if self.optimizer is not None:
             self._ledger = StepLedger(self.model, self.optimizer)
             self._handles.append(self.optimizer.register_step_pre_hook(lambda *_: self._step_begins()))
@@ -113,6 +114,7 @@ class Watch:
         torch.Tensor.backward = self._backward  # type: ignore[method-assign]
         self._stop_recording()
         self._recorded = None
+        self._forget_parts()
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -154,6 +156,8 @@ class Watch:
         return self.steps < FIRST or self.steps % self.every < FIRST
 
     def _forward_begins(self, module: nn.Module, inputs: Any) -> None:
+        if module is self.model:
+            self._forget_parts()
         if (
             self._judging
             or self._recorder is not None
@@ -175,6 +179,12 @@ class Watch:
             self._ends = module.register_forward_hook(self._forward_ended)
         else:  # a loop that calls the parts itself: what the loss is given is the output
             self._recorder.before_loss = self._output_made
+
+    def _forget_parts(self) -> None:
+        """A module that is called itself needs no hooks on its parts, which cost each of them some time."""
+        for handle in self._parts:
+            handle.remove()
+        self._parts.clear()
 
     def _forward_ended(self, module: nn.Module, inputs: Any, output: Any) -> None:
         self._output_made(output)

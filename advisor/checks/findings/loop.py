@@ -68,16 +68,24 @@ class StepLedger:
         self._handles: list[Any] = [w.parameter.register_hook(w.add) for w in self._watched]  # type: ignore[no-untyped-call]
         self._handles.append(self.optimizer.register_step_pre_hook(self._before_step))
         self._counted: nn.Module | None = None
-        for part in callable_parts(self.module):
-            self._handles.append(part.register_forward_pre_hook(self._before_forward))
+        self._handles.append(self.module.register_forward_pre_hook(self._before_forward))
+        self._parts = [p.register_forward_pre_hook(self._before_forward) for p in callable_parts(self.module)]
+
+    def _forget_parts(self) -> None:
+        for handle in self._parts:
+            handle.remove()
+        self._parts.clear()
 
     def close(self) -> None:
+        self._forget_parts()
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
 
     def _before_forward(self, module: nn.Module, arguments: Any) -> None:
         """Count a pass of the module, or of the first part that a loop calls in its place."""
+        if module is self.module:
+            self._forget_parts()
         if torch.is_grad_enabled():
             self._counted = self._counted or module
         if torch.is_grad_enabled() and module is self._counted:
@@ -133,8 +141,8 @@ def _sum_of(now: Tensor, came: Tensor, before: Tensor) -> bool:
 
 
 def callable_parts(module: nn.Module) -> list[nn.Module]:
-    """The module and the parts that a loop may call without it: its children, or those of a list of them."""
-    found, waiting = [module], list(module.children())
+    """The parts that a loop may call without the module itself: its children, or those of a list of them."""
+    found, waiting = list[nn.Module](), list(module.children())
     while waiting:
         part = waiting.pop(0)
         if isinstance(part, nn.ModuleList | nn.ModuleDict):
