@@ -86,12 +86,22 @@ def _rule_in_words(rule: Rule, when: str) -> list[str]:
     return [
         *(rule.title, "", rule.why, "", f"when      {when}"),
         *(f"limit     {name} = {value}" for name, value in rule.limits.items()),
+        *_finding_in_words(rule),
         f"strength  {rule.strength}",
         f"evidence  {rule.evidence}{measured}",
         f"notes     {', '.join(rule.notes) or '-'}",
         *(f"not       {alternative.value}: {alternative.why_not}" for alternative in rule.alternatives),
         *(f"source    {reference.cite}: {reference.says}" for reference in rule.references),
     ]
+
+
+def _finding_in_words(rule: Rule) -> list[str]:
+    """What a rule about training code says to change."""
+    said = rule.finding
+    if said is None or said.fix is None:
+        return []
+    code = [f"code      {said.change.text}"] if said.change is not None else []
+    return [f"finding   {said.severity}: {said.code} ({said.category})", f"fix       {said.fix.text}", *code]
 
 
 @rules.command(
