@@ -168,7 +168,7 @@ def test_a_cost_matrix_is_read_from_csv_and_yaml(tmp_path):
     ("text", "message"),
     [
         ("true,a,b\na,0\n", "expected a header"),
-        ("true,a,b\na,0,x\nb,1,0\n", "a, b: 'x' is no number"),
+        ("true,a,b\na,0,x\nb,1,0\n", "a, b: 'x' is not a number"),
         ("true,a,b\na,0,0\nb,0,0\n", "nothing costs anything"),
         ("", "expected a header"),
     ],

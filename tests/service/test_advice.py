@@ -198,7 +198,7 @@ def test_a_rule_pack_is_checked_versioned_and_used(client, facts):
     ("change", "says"),
     [
         ({"values": {"rows": -5}}, "counts something"),
-        ({"values": {"rows": "many"}}, "is no int"),
+        ({"values": {"rows": "many"}}, "is not a int"),
         ({"values": {"no_such": 1}}, "there is no fact"),
         ({"values": {"missing.share": 1e300}}, "1e+300"),
         ({"columns": [{"name": 3}]}, "a column lacks"),
