@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from advisor.dataset import Features, Signals
 from advisor.errors import UserError
-from advisor.exporting.modalities import EXPORTED
+from advisor.exporting.modalities import exported_modality
 from advisor.exporting.module import ModelModule
 from advisor.files import write_bytes
 from advisor.runs.model import Model
@@ -56,7 +56,7 @@ def export_onnx(model: Model, path: Path) -> Exported:
     onnx, runtime = _extras()
     features = check_rows(model)
     refused = None
-    modality = EXPORTED[features.kind]
+    modality = exported_modality(features.kind)
     for double in modality.doubles:
         graph = _graph(onnx, model, features, double)
         try:
@@ -75,7 +75,7 @@ def export_onnx(model: Model, path: Path) -> Exported:
 
 def _graph(onnx: Any, model: Model, features: Features | Signals, double: bool) -> Any:
     """The model's ONNX document."""
-    modality = EXPORTED[features.kind]
+    modality = exported_modality(features.kind)
     rows = modality.arrays(features)
     dimension = torch.export.Dim("rows")
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -114,7 +114,7 @@ def _graph(onnx: Any, model: Model, features: Features | Signals, double: bool) 
 def export_program(model: Model, path: Path) -> Exported:
     """Write a model for ``torch.export.load(path).module()``: arrays as ``ModelModule`` takes them."""
     features = check_rows(model)
-    modality = EXPORTED[features.kind]
+    modality = exported_modality(features.kind)
     rows = modality.arrays(features)
     dimension = torch.export.Dim("rows")
     program = torch.export.export(
@@ -133,13 +133,14 @@ def export_program(model: Model, path: Path) -> Exported:
 
 def check_rows(model: Model) -> Features | Signals:
     """Made-up rows like the training rows, with missing cells and unknown categories."""
-    rows: Features | Signals = EXPORTED[model.schema.kind].check_rows(model, np.random.default_rng(0))
+    modality = exported_modality(model.schema.kind)
+    rows: Features | Signals = modality.check_rows(model, np.random.default_rng(0))
     return rows
 
 
 def notes_of(model: Model, *, codes: bool = False) -> tuple[str, ...]:
     """What must be done before an exported model, column by column."""
-    return EXPORTED[model.schema.kind].notes(model.schema, codes)
+    return exported_modality(model.schema.kind).notes(model.schema, codes)
 
 
 def _extras() -> tuple[Any, Any]:

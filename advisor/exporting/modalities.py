@@ -15,6 +15,7 @@ from torch import Tensor
 from advisor.data.tables.features import encode
 from advisor.data.tables.schema import TableSchema
 from advisor.dataset import MISSING, UNSEEN, Features, Signals
+from advisor.errors import UserError
 from advisor.kinds import Kind
 from advisor.runs.model import Model
 from advisor.training.signal_inputs import interpolated
@@ -203,3 +204,12 @@ EXPORTED: Mapping[Kind, ExportedModality] = {
         "gaps inside a series must be filled by linear interpolation",
     ),
 }
+
+
+def exported_modality(kind: Kind) -> ExportedModality:
+    """The row of a kind; UserError for one that has none."""
+    if kind not in EXPORTED:
+        raise UserError(
+            f"a model of {kind}s cannot be exported yet: predict with load_model or advisor predict"
+        )
+    return EXPORTED[kind]

@@ -125,6 +125,8 @@ def script_of(subject: ScriptSubject, file: str) -> tuple[str, tuple[str, ...]]:
             f"--format script does not cover {' and '.join(asked)}, which a metric asked for: take --format "
             "onnx or torch, or train again without --metric"
         )
+    if subject.schema.kind not in PARTS:
+        raise UserError(f"--format script does not cover {subject.schema.kind}s yet")
     part = PARTS[subject.schema.kind](subject.schema, c, subject.channels, subject.source)
     notes = (*subject.notes, *_notes(c), *part["notes"])
     context = {**_common(subject, file), **part, "notes": notes}

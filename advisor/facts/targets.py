@@ -139,6 +139,8 @@ def mask_facts(data: SignalSet, sample: NDArray[Any], rows: NDArray[np.int64]) -
     side = _object_side(masks, largest)
     stray = [name for name, share in zip(data.train.classes, shares, strict=True) if 0 < share < STRAY_SHARE]
     pixels = sample.astype(np.float32) / 255
+    # whole: the sample of large images has a part of their points
+    seen = rows[:: max(1, len(rows) // REGION_IMAGES)]
     return {
         "image.height": height,
         "image.width": width,
@@ -157,7 +159,7 @@ def mask_facts(data: SignalSet, sample: NDArray[Any], rows: NDArray[np.int64]) -
         "mask.missing": data.notes.get("absent_masks", 0),
         "mask.missing_names": sorted(data.lost.get("absent_masks", ())),
         "receptive.needed": int(min(max(1.0, FIELDS_PER_OBJECT * side), min(height, width))),
-        **_flips(sample, masks[rows], classes, side),
+        **_flips(data.train.features.values[seen], masks[seen], classes, side),
     }
 
 

@@ -142,10 +142,10 @@ def decoder_layers(plan: DecoderPlan, outputs: int) -> list[tuple[Layer, tuple[i
         share = 2 ** (len(plan.levels) - number - 1)
         here = tuple(n // share for n in size)
         parameters = {
-            "resize": level.below * level.outputs,
-            "transposed": level.below * level.outputs * TRANSPOSED_KERNEL**axes,
-            "subpixel": 4 * level.below * level.outputs,
-        }[plan.upsampling] + level.outputs
+            "resize": (level.below + 1) * level.outputs,
+            "transposed": (level.below * TRANSPOSED_KERNEL**axes + 1) * level.outputs,
+            "subpixel": 4 * (level.below + 1) * level.outputs,
+        }[plan.upsampling]
         found.append((Layer(f"upsampling {number + 1}", (2, 2), (1, 1), level.outputs, parameters), here))
         for block in level.blocks:
             found += [(own, here) for own in block_layers(plan.encoder, block, f"decoder {number + 1}")]

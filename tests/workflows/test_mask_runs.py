@@ -86,6 +86,18 @@ def test_a_mask_has_no_interval(run, arrays):
         advisor.load_model(run.folder).predict_interval(arrays["X_test"])
 
 
+def test_a_model_of_masks_is_not_exported_yet(run):
+    for form in ("onnx", "torch"):
+        with pytest.raises(advisor.UserError, match="cannot be exported yet"):
+            advisor.export(run.folder, form=form)
+
+
+def test_images_larger_than_the_sample_are_measured():
+    x = np.random.default_rng(0).integers(0, 255, (4, 400, 400), dtype=np.uint8)
+    one = advisor.recommend(x, (x > 200).astype(np.uint8))
+    assert one.configuration["crop"] in (128, 256) and one.configuration["crop_foreground"] == 0.33
+
+
 def test_arrays_of_python_are_read_as_a_file(arrays):
     one = advisor.recommend(arrays["X_train"], arrays["Y_train"])
     assert one.kind == "mask" and one.facts.values["mask.classes"] == 3
