@@ -85,7 +85,7 @@ def run(arguments: list[str], timeout: float) -> str:
     """The command's last lines on stderr; its exit code is part of what is compared."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-m", "advisor.cli.main.main" if nested() else "advisor.cli.main", *arguments],
+        [sys.executable, "-m", "advisor", *arguments],
         capture_output=True,
         text=True,
         env=environment,
@@ -95,13 +95,6 @@ def run(arguments: list[str], timeout: float) -> str:
     return (
         f"{done.returncode}" if done.returncode == 0 else f"{done.returncode}: {done.stderr.strip()[-300:]}"
     )
-
-
-def nested() -> bool:
-    """Whether the command line is a folder of modules (it was one module until 0.1)."""
-    import importlib.util
-
-    return bool(importlib.util.find_spec("advisor.cli.main").submodule_search_locations)
 
 
 def record_one(name: str, arguments: list[str], search_rows: int, timeout: float) -> dict[str, Any]:

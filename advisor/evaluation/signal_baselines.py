@@ -1,16 +1,11 @@
-"""What a network for series or images has to beat: fixed convolutions or histograms of
-gradients, with a ridge model on them.
-
-MiniRocket (Dempster, Schmidt and Webb 2021, arXiv:2012.08791): 84 fixed kernels of length 9 at several
-dilations; of each, the shares of points above some quantiles of its output are the features. Histograms of
-oriented gradients (Dalal and Triggs 2005).
+"""What a network for series or images has to beat: MiniRocket's fixed convolutions or histograms of oriented
+gradients (Dalal and Triggs 2005), with a ridge model on them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -18,14 +13,9 @@ from numpy.typing import NDArray
 
 from advisor.dataset import Dataset, Signals
 from advisor.kinds import Kind
+from advisor.networks.kernels import FEATURES, KERNELS, Matrix, MiniRocket, whole
 from advisor.tasks import RowTarget
 
-Matrix = NDArray[np.float32]
-
-KERNELS = np.array(list(combinations(range(9), 3)))
-"""The three of nine weights that are 2; the others are -1."""
-FEATURES, MOST_DILATIONS = 9_996, 32
-"""MiniRocket's defaults."""
 FEWER_FEATURES, FEW_ROWS = 2_016, 2_000
 """With more rows than this so many features: the ridge model's time grows with
 the cube of the smaller of the two."""
@@ -40,110 +30,6 @@ HOG_ORIENTATIONS, HOG_CELLS = 9, 7
 """Histograms of so many directions, in so many cells along each side."""
 CHUNK = 256
 """Rows that are transformed at once: bounds the memory."""
-
-
-@dataclass(frozen=True)
-class MiniRocket:
-    """Fitted kernels: of each combination of a dilation and a kernel its channels, and
-    the quantiles that it is held against.
-
-    quantiles: one array (84, features per kernel) per dilation.
-    """
-
-    dilations: NDArray[np.int64]
-    quantiles: tuple[NDArray[np.float32], ...]
-    channels: tuple[tuple[NDArray[np.int64], ...], ...]
-
-    @classmethod
-    def fit(cls, values: Matrix, features: int = FEATURES, seed: int = 0) -> MiniRocket:
-        """values: (rows, channels, points) without gaps, of at least 9 points."""
-        draw = np.random.default_rng(seed)
-        rows, channels, points = values.shape
-        dilations, counts = dilations_of(points, features)
-        fractions = (
-            np.arange(1, len(KERNELS) * counts.sum() + 1) * (np.sqrt(5) + 1) / 2 % 1
-        )  # a low-discrepancy sequence
-        most = np.log2(min(channels, 9) + 1)
-        quantiles, chosen, used = [], [], 0
-        for dilation, count in zip(dilations, counts, strict=True):
-            own = np.empty((len(KERNELS), count), np.float32)
-            of_kernels = []
-            for k, kernel in enumerate(KERNELS):
-                some = np.sort(draw.choice(channels, int(2 ** draw.uniform(0, most)), replace=False))
-                row = values[draw.integers(rows)][None, some]
-                output = _output(*_parts(row, dilation), kernel)[0]
-                own[k] = np.quantile(output, fractions[used : used + count])
-                used += count
-                of_kernels.append(some)
-            quantiles.append(own)
-            chosen.append(tuple(of_kernels))
-        return cls(dilations, tuple(quantiles), tuple(chosen))
-
-    def transform(self, values: Matrix) -> Matrix:
-        """Shape (rows, features): the shares of points at which a kernel's output is above a quantile."""
-        parts = [self._transform(values[start : start + CHUNK]) for start in range(0, len(values), CHUNK)]
-        return (
-            np.concatenate(parts) if parts else np.zeros((0, sum(q.size for q in self.quantiles)), np.float32)
-        )
-
-    def _transform(self, values: Matrix) -> Matrix:
-        found = []
-        for number, (dilation, quantiles) in enumerate(zip(self.dilations, self.quantiles, strict=True)):
-            base, shifted = _parts(values, dilation)
-            padding = 4 * dilation
-            for k, (kernel, own) in enumerate(zip(KERNELS, quantiles, strict=True)):
-                some = self.channels[number][k]
-                output = _output(base[:, some], shifted[:, :, some], kernel)
-                if (number + k) % 2:  # half of the kernels look at what needs no padding
-                    output = output[:, padding:-padding]
-                found.append(
-                    np.stack([(output > quantile).mean(axis=1, dtype=np.float32) for quantile in own], axis=1)
-                )
-        return np.concatenate(found, axis=1)
-
-
-def dilations_of(points: int, features: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The dilations for series of so many points, and the features of each kernel at each."""
-    per_kernel = max(1, features // len(KERNELS))
-    most = min(per_kernel, MOST_DILATIONS)
-    spread = np.logspace(0, np.log2((points - 1) / 8), most, base=2).astype(np.int64)
-    dilations, counts = np.unique(spread, return_counts=True)
-    counts = (counts * (per_kernel / most)).astype(np.int64)
-    for extra in range(per_kernel - int(counts.sum())):
-        counts[extra % len(counts)] += 1
-    return dilations, counts
-
-
-def _parts(values: Matrix, dilation: int) -> tuple[Matrix, Matrix]:
-    """Minus the sum over a kernel's nine places, and three times the values at each:
-    (rows, channels, points), (9, ...)."""
-    shifted = np.zeros((9, *values.shape), np.float32)
-    points = values.shape[2]
-    for place in range(9):
-        shift = (place - 4) * int(dilation)
-        if abs(shift) < points:
-            to = slice(max(0, -shift), points - max(0, shift))
-            shifted[place, :, :, to] = values[:, :, max(0, shift) : points + min(0, shift)]
-    return -shifted.sum(axis=0), 3 * shifted
-
-
-def _output(base: Matrix, shifted: Matrix, kernel: NDArray[np.int64]) -> Matrix:
-    """The convolution with one kernel, summed over the channels: (rows, points)."""
-    return np.asarray((base + shifted[kernel[0]] + shifted[kernel[1]] + shifted[kernel[2]]).sum(axis=1))
-
-
-def whole(values: NDArray[np.floating]) -> Matrix:
-    """Series without gaps: a missing point is the one before it (at the beginning the
-    one after), of at least 9 points."""
-    filled = np.array(values, np.float32)
-    missing = np.isnan(filled)
-    if missing.any():
-        place = np.where(missing, 0, np.arange(filled.shape[2]))
-        place = np.maximum.accumulate(place, axis=2)
-        first = np.argmax(~missing, axis=2)[..., None]
-        filled = np.nan_to_num(np.take_along_axis(filled, np.maximum(place, first), axis=2))
-    short = max(0, 9 - filled.shape[2])
-    return np.pad(filled, ((0, 0), (0, 0), (0, short)))
 
 
 def gradient_histograms(values: NDArray[np.generic]) -> Matrix:

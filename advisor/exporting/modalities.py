@@ -5,20 +5,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from advisor.data.signals.signal_schema import SignalSchema
 from advisor.data.tables.features import encode
 from advisor.data.tables.schema import TableSchema
 from advisor.dataset import MISSING, UNSEEN, Features, Signals
 from advisor.errors import UserError
 from advisor.kinds import Kind
 from advisor.runs.model import Model
-from advisor.training.signal_inputs import interpolated
+from advisor.training.signal_inputs import KernelPreprocessor, SignalPreprocessor, interpolated
 
 CHECK_ROWS = 48
 MISSING_SHARE = 0.1
@@ -146,11 +147,15 @@ def _signal_arrays(features: Signals) -> tuple[Tensor, ...]:
     return (torch.from_numpy(np.ascontiguousarray(interpolated(features.values))),)
 
 
+def _fitted_points(model: Model) -> SignalPreprocessor:
+    """The statistics of the points themselves."""
+    return cast(SignalPreprocessor | KernelPreprocessor, model.stacks[0].preprocessors[0]).points
+
+
 def _made_values(model: Model, draw: np.random.Generator) -> NDArray[np.float64]:
     """Normal numbers with the mean and the deviation of each channel of the training rows."""
-    fitted: Any = model.stacks[0].preprocessors[0]
-    shape: Any = model.stacks[0].shape
-    size = (CHECK_ROWS, len(fitted.mean), *shape.size)
+    fitted, schema = _fitted_points(model), cast(SignalSchema, model.schema)
+    size = (CHECK_ROWS, len(fitted.mean), *schema.size)
     channels = (1, -1, *[1] * (len(size) - 2))
     values: NDArray[np.float64] = draw.normal(size=size)
     return np.asarray(values * fitted.scale.reshape(channels) + fitted.mean.reshape(channels))
@@ -161,8 +166,8 @@ def _image_check_rows(model: Model, draw: np.random.Generator) -> Signals:
 
 
 def _series_check_rows(model: Model, draw: np.random.Generator) -> Signals:
-    values, fitted = _made_values(model, draw), model.stacks[0].preprocessors[0]
-    if fitted.masked[0]:  # type: ignore[attr-defined]
+    values = _made_values(model, draw)
+    if _fitted_points(model).masked[0]:
         values[::2, :, -max(1, values.shape[-1] // 4) :] = np.nan
     return Signals(values.astype(np.float32))
 

@@ -5,19 +5,21 @@ It computes what ``Model.scores`` does in operations that exporters know.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from advisor.networks.kernels import KERNELS, SPAN
 from advisor.networks.network import Network
 from advisor.runs.model import Model
 from advisor.tasks import SMALLEST_PROBABILITY
 from advisor.training.loop import Fitted
 from advisor.training.preprocessing import RESERVED_CODES, SMOOTH_CLIP, Preprocessor
-from advisor.training.signal_inputs import SMALLEST_SCALE
+from advisor.training.signal_inputs import SMALLEST_SCALE, KernelPreprocessor, SignalPreprocessor
 from advisor.training.targets import stretched
 
 LEAST_RANK, MOST_RANK = 0.0035, 0.9965
@@ -81,8 +83,7 @@ class StackModule(nn.Module):
         if double:
             self.network.double()
         self.inputs = nn.ModuleList(
-            TablePart(one, stack.shape) if isinstance(one, Preprocessor) else SignalPart(one)
-            for one in stack.preprocessors
+            PART_OF[type(one)](one, stack.shape) for one in stack.preprocessors
         )
         scaling = stack.target_scaling
         for name in ("mean", "scale", "knee"):
@@ -186,7 +187,7 @@ class SignalPart(nn.Module):
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, fitted: Any) -> None:
+    def __init__(self, fitted: Any, shape: Any = None) -> None:
         super().__init__()
         self.scaling, self.masked = fitted.scaling, bool(fitted.masked[0])
         self.register_buffer("mean", torch.from_numpy(np.array(fitted.mean)))
@@ -204,6 +205,56 @@ class SignalPart(nn.Module):
             x = (x - self.mean.view(1, -1, *ones)) / self.scale.view(1, -1, *ones)
         x = torch.where(there, x, 0.0)
         return (torch.cat([x, there.float().mean(dim=1, keepdim=True)], dim=1) if self.masked else x,)
+
+
+class KernelPart(nn.Module):
+    """``KernelPreprocessor.transform`` of one split: the features of fixed convolutions."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, fitted: KernelPreprocessor, shape: Any) -> None:
+        super().__init__()
+        self.points = SignalPart(fitted.points)
+        self.register_buffer("mean", torch.from_numpy(fitted.mean.copy()))
+        self.register_buffer("scale", torch.from_numpy(fitted.scale.copy()))
+        channels = len(fitted.points.mean) + self.points.masked
+        self.dilations = [int(dilation) for dilation in fitted.kernels.dilations]
+        for number, quantiles in enumerate(fitted.kernels.quantiles):
+            weights = np.zeros((len(KERNELS), SPAN, channels))
+            for k, (kernel, some) in enumerate(zip(KERNELS, fitted.kernels.channels[number], strict=True)):
+                weights[k][:, some] = -1.0
+                weights[k][np.ix_(kernel, some)] = 2.0
+            inner = (number + np.arange(len(KERNELS))) % 2 == 1
+            self.register_buffer(f"weights_{number}", torch.from_numpy(weights).flatten(1))
+            self.register_buffer(f"quantiles_{number}", torch.from_numpy(quantiles.astype(np.float64)))
+            self.register_buffer(f"inner_{number}", torch.from_numpy(inner)[:, None])
+
+    def forward(self, values: Tensor) -> tuple[Tensor]:
+        """As the network reads them, for one member."""
+        [x] = self.points(values)
+        x = F.pad(x.double(), (0, max(0, SPAN - x.shape[2])))
+        found = [self._shares(x, number, dilation) for number, dilation in enumerate(self.dilations)]
+        return ((torch.cat(found, dim=1) - self.mean) / self.scale,)
+
+    def _shares(self, x: Tensor, number: int, dilation: int) -> Tensor:
+        """Of the points at which the kernels of one dilation are above each of their quantiles."""
+        reach, length = dilation * (SPAN // 2), x.shape[2]
+        padded = F.pad(x, (reach, reach))
+        shifted = [padded[:, :, place * dilation : place * dilation + length] for place in range(SPAN)]
+        # a matrix product, because runtimes have convolutions in single precision alone
+        output = torch.matmul(getattr(self, f"weights_{number}"), torch.stack(shifted, dim=1).flatten(1, 2))
+        above = (output.unsqueeze(2) > getattr(self, f"quantiles_{number}").unsqueeze(2)).float()
+        inside = above[:, :, :, reach : length - reach]
+        return torch.where(getattr(self, f"inner_{number}"), inside.mean(dim=3), above.mean(dim=3)).flatten(1)
+
+
+PART_OF: Mapping[type, Callable[[Any, Any], nn.Module]] = {
+    Preprocessor: TablePart,
+    SignalPreprocessor: SignalPart,
+    KernelPreprocessor: KernelPart,
+}
+"""The module of each kind of fitted statistics, of these and a network's shape."""
 
 
 def _by_itself(x: Tensor, there: Tensor) -> Tensor:

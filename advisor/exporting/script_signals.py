@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from advisor.data.signals.signal_schema import SignalSchema
+from advisor.errors import UserError
 from advisor.exporting.script_parts import python
 from advisor.networks.geometry import head_inputs, inception_kernels, mixer_tokens, squeeze_width
+from advisor.networks.kernels import kernel_features
 from advisor.networks.plan import BlockPlan, NetworkPlan, plan_of
 
 ARRAYS = (".npz", ".npy")
@@ -18,6 +20,11 @@ DRAWN_AROUND = ("rotation", "zoom", "brightness", "magnitude")
 
 def signal_part(schema: SignalSchema, c: Mapping[str, Any], channels: int, source: str) -> dict[str, Any]:
     """What the templates of images and series need."""
+    if kernel_features(c) is not None:
+        raise UserError(
+            "--format script does not cover fixed convolutions (network kernels): take --format onnx or "
+            "torch, or train with --fixed network=convolutional"
+        )
     plan = plan_of(c, channels, schema.size)
     images, reader = plan.axes == 2, _reader(schema, source)
     kinds = {block.kind for block in plan.blocks}

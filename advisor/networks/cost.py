@@ -24,6 +24,7 @@ from advisor.networks.decoder_plan import (
     decoder_problem,
 )
 from advisor.networks.geometry import map_numbers, memory_bytes, multiplications, problem
+from advisor.networks.kernels import kernel_features
 from advisor.networks.plan import NetworkPlan, plan_of
 
 BYTES = 4
@@ -181,9 +182,15 @@ class TableCost:
         return None
 
 
+def kernel_memory(features: int, outputs: int, rows: int, members: int) -> float:
+    """Bytes of ``members`` linear networks on fixed convolutions, with ``rows`` rows of each in a step."""
+    kept = KEPT_BESIDE + max(KEPT_BY_OPTIMIZER.values())
+    return float(BYTES * members * features * (kept * outputs + 2 * rows))
+
+
 @dataclass(frozen=True)
 class SignalCost:
-    """Of the networks for images or sequences, by their plans."""
+    """Of the networks for images or sequences, by their plans; of fixed convolutions by their number."""
 
     channels: int
     size: tuple[int, ...]
@@ -198,16 +205,22 @@ class SignalCost:
         return plan_of(configuration, self.channels, self.size) if "network" in configuration else None
 
     def memory(self, configuration: Mapping[str, Any], rows: int, members: int, splits: int) -> float | None:
+        if (features := kernel_features(configuration)) is not None:
+            return kernel_memory(features, self.outputs, rows, members)
         plan = self._plan(configuration)
         return None if plan is None else memory_bytes(plan, self.outputs, rows, members)
 
     def per_row(self, configuration: Mapping[str, Any]) -> tuple[int, int] | None:
+        if (features := kernel_features(configuration)) is not None:
+            return features * self.outputs, 2 * features
         plan = self._plan(configuration)
         return None if plan is None else (multiplications(plan, self.outputs), map_numbers(plan))
 
     def refusal(
         self, configuration: Mapping[str, Any], rows: int, members: int, memory: float | None
     ) -> str | None:
+        if kernel_features(configuration) is not None:
+            return None
         plan = plan_of(configuration, self.channels, self.size)
         return problem(plan, self.outputs, rows, members=members, memory=memory)
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from advisor.networks.cost import kernel_memory
 from advisor.networks.decoder_plan import (
     decoder_layers,
     decoder_memory,
@@ -22,6 +23,7 @@ from advisor.networks.geometry import (
     receptive_field,
     receptive_fields,
 )
+from advisor.networks.kernels import SPAN, dilations_of, kernel_features
 from advisor.networks.plan import plan_of
 
 
@@ -58,8 +60,10 @@ def blueprint(configuration: Mapping[str, Any], values: Mapping[str, Any]) -> Ne
         return None
     if "upsampling" in configuration:
         return _decoder_view(configuration, values, size)
-    plan = plan_of(configuration, int(values["signal.channels"]), size)
     outputs = int(values.get("classes.count") or 1)
+    if (features := kernel_features(configuration)) is not None:
+        return _of_kernels(features, outputs, int(configuration["batch_size"]), size, values)
+    plan = plan_of(configuration, int(values["signal.channels"]), size)
     share = size[0] / plan.size[0]  # the field is counted in points of what the network sees
     rows = tuple(
         LayerView(
@@ -116,6 +120,19 @@ def _decoder_view(
         field=receptive_field(encoder),
         needed=values.get("receptive.needed"),
     )
+
+
+def _of_kernels(
+    features: int, outputs: int, batch: int, size: tuple[int, ...], values: Mapping[str, Any]
+) -> NetworkView:
+    """Fixed convolutions see as far as their largest dilation reaches; the output layer sees all of them."""
+    dilations, _ = dilations_of(max(size[0], SPAN), features)
+    field = min(int(dilations.max()) * (SPAN - 1) + 1, size[0])
+    weights = (features + 1) * outputs
+    fixed = LayerView("fixed convolutions", f"{size[0]}", features, 0, field, field == size[0])
+    output = LayerView("output", "1", outputs, weights, size[0], True)
+    memory = kernel_memory(features, outputs, batch, 1) / 1e6
+    return NetworkView((fixed, output), size, weights, memory, field, values.get("receptive.needed"))
 
 
 def _size(values: Mapping[str, Any]) -> tuple[int, ...] | None:

@@ -32,7 +32,7 @@ from advisor.runs.remote import local_copy
 from advisor.spaces.aliases import values_of
 from advisor.tasks import MULTICLASS, SMALLEST_PROBABILITY, Task, task_of
 from advisor.training.loop import Fitted
-from advisor.training.modalities import MODALITIES, InputTypes, Shape
+from advisor.training.modalities import MODALITIES, Shape, TrainedModality
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -352,8 +352,8 @@ def load_model(path: str | Path) -> Model:
     tensors = safetensors.numpy.load(files[WEIGHTS])
     shares = tuple(float(share) for share in description.get("shares", ()))
     schema = schema_from_dict(description["schema"])
-    types = MODALITIES[schema.kind].types()
-    stacks = (_stack(entry, number, tensors, types) for number, entry in enumerate(description["stacks"]))
+    modality = MODALITIES[schema.kind]
+    stacks = (_stack(entry, number, tensors, modality) for number, entry in enumerate(description["stacks"]))
     conformal = None
     if held_out := description.get("held_out"):
         conformal = Conformal(tensors[CONFORMAL], int(held_out[0]), float(held_out[1]))
@@ -387,8 +387,10 @@ def _changed(stored: bytes, files: Mapping[str, bytes]) -> str:
 
 
 def _stack(
-    entry: Mapping[str, Any], number: int, tensors: Mapping[str, NDArray[Any]], types: InputTypes
+    entry: Mapping[str, Any], number: int, tensors: Mapping[str, NDArray[Any]], modality: TrainedModality
 ) -> Fitted:
+    configuration = values_of(entry["configuration"])
+    types = modality.types(configuration)
     own = {
         name.removeprefix(f"{number}/"): array
         for name, array in tensors.items()
@@ -401,7 +403,7 @@ def _stack(
         preprocessors.append(types.statistics.from_arrays(scaling, arrays))
     targets: dict[str, Any] = {name: own.pop(name) for name in TARGET_ARRAYS}
     return Fitted(
-        configuration=values_of(entry["configuration"]),
+        configuration=configuration,
         task=task_of(entry["task"]),
         outputs=entry["outputs"],
         shape=types.shape.from_dict(entry["shape"]),

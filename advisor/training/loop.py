@@ -82,7 +82,7 @@ class Fitted:
         network = self.network(device)
         pieces = [np.zeros(self.task.score_shape(0, self.outputs))] if not len(features) else []
         per_pass, decode = network.rows_per_pass, TARGETS[self.task.target].scores
-        inputs_type = inputs_of(features.kind)
+        inputs_type = inputs_of(features.kind, self.configuration)
         split = torch.tensor(self.member_split)
         for start in range(0, len(features), per_pass):
             part = features.part(slice(start, start + per_pass))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from advisor.dataset import Dataset, Features, Signals
 from advisor.kinds import Kind
 from advisor.networks.cost import Cost, SceneCost, SignalCost, TableCost
+from advisor.networks.kernels import kernel_features
 from advisor.splits import Split
 
 if TYPE_CHECKING:
@@ -133,14 +134,14 @@ class InputTypes:
 
 @dataclass(frozen=True)
 class TrainedModality:
-    """types: what its inputs are made of, loaded when they are asked for.
+    """types: what the inputs of a configuration's network are made of, loaded when they are asked for.
     cost: features and outputs -> what a training takes."""
 
-    types: Callable[[], InputTypes]
+    types: Callable[[Mapping[str, Any]], InputTypes]
     cost: Callable[[Any, int], Cost]
 
 
-def _tables() -> InputTypes:
+def _tables(configuration: Mapping[str, Any]) -> InputTypes:
     from advisor.networks.tables import InputShape
     from advisor.training.preprocessing import Preprocessor
     from advisor.training.table_inputs import TableInputs
@@ -148,14 +149,19 @@ def _tables() -> InputTypes:
     return InputTypes(TableInputs, InputShape, Preprocessor)
 
 
-def _signals() -> InputTypes:
+def _signals(configuration: Mapping[str, Any]) -> InputTypes:
+    if kernel_features(configuration) is not None:
+        from advisor.networks.kernel_network import KernelShape
+        from advisor.training.signal_inputs import KernelInputs, KernelPreprocessor
+
+        return InputTypes(KernelInputs, KernelShape, KernelPreprocessor)
     from advisor.networks.convolutional import SignalShape
     from advisor.training.signal_inputs import SignalInputs, SignalPreprocessor
 
     return InputTypes(SignalInputs, SignalShape, SignalPreprocessor)
 
 
-def _masks() -> InputTypes:
+def _masks(configuration: Mapping[str, Any]) -> InputTypes:
     from advisor.networks.decoder import SceneShape
     from advisor.training.signal_inputs import SceneInputs, SignalPreprocessor
 
@@ -171,9 +177,9 @@ MODALITIES: Mapping[Kind, TrainedModality] = {
 }
 
 
-def inputs_of(kind: Kind) -> type[Prepared]:
-    """The class of the inputs that networks of this kind of rows read."""
-    return MODALITIES[kind].types().inputs
+def inputs_of(kind: Kind, configuration: Mapping[str, Any]) -> type[Prepared]:
+    """The class of the inputs that a configuration's network reads, for this kind of rows."""
+    return MODALITIES[kind].types(configuration).inputs
 
 
 def cost_of(data: Dataset) -> Cost:
@@ -189,4 +195,4 @@ def prepare(
     UserError for a treatment of rare classes that such data do not allow.
     """
     features: Features | Signals = data.features
-    return inputs_of(features.kind).prepare(configuration, features, splits, device)
+    return inputs_of(features.kind, configuration).prepare(configuration, features, splits, device)

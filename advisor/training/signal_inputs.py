@@ -16,6 +16,8 @@ from advisor.dataset import Signals
 from advisor.errors import UserError
 from advisor.networks.convolutional import SignalShape
 from advisor.networks.decoder import SceneShape
+from advisor.networks.kernel_network import KernelShape
+from advisor.networks.kernels import KERNELS, MiniRocket, kernel_features, whole
 from advisor.splits import Split
 from advisor.training.augmentation import Mix, Moved, augmented, augmented_scenes, cropped, mixed
 from advisor.training.class_balance import SYNTHETIC, ClassBalance
@@ -40,6 +42,11 @@ class SignalPreprocessor:
     mean: NDArray[np.float32]
     scale: NDArray[np.float32]
     masked: NDArray[np.int64]
+
+    @property
+    def points(self) -> SignalPreprocessor:
+        """The statistics of the points: these. (Those of fixed convolutions have more beside them.)"""
+        return self
 
     @classmethod
     def fit(
@@ -92,12 +99,7 @@ class SignalInputs:
 
         UserError for a treatment of rare classes that makes up rows of a table.
         """
-        if configuration["class_balance"] in SYNTHETIC:
-            raise UserError(
-                f"class_balance {configuration['class_balance']} creates synthetic rows of a table; for "
-                "images and sequences use oversample, whose rows are then augmented"
-            )
-        masked = has_gaps(signals)
+        masked = _checked(configuration, signals)
         fitted = [SignalPreprocessor.fit(signals, split.train, configuration, masked) for split in splits]
         return cls(fitted, signals, device)
 
@@ -194,6 +196,152 @@ class SceneInputs(SignalInputs):
             x, target = cropped(x, target, side, share, generator)
         x, target = augmented_scenes(x, target, configuration, generator)
         return [x], Moved(target)
+
+
+@dataclass(frozen=True)
+class KernelPreprocessor:
+    """Fitted convolutions, and the statistics of the points before them and of the features after.
+
+    mean, scale: (features,), of the training rows. scale also holds the square root of their number, so that
+    the input of a row has a length near 1 and rates mean what they mean for other networks.
+    """
+
+    points: SignalPreprocessor
+    kernels: MiniRocket
+    mean: NDArray[np.float32]
+    scale: NDArray[np.float32]
+
+    @property
+    def scaling(self) -> str:
+        """The configuration's word for what is done to the points."""
+        return self.points.scaling
+
+    @classmethod
+    def fit(
+        cls,
+        signals: Signals,
+        rows: NDArray[np.int64],
+        configuration: Mapping[str, Any],
+        masked: bool,
+        seed: int,
+    ) -> tuple[KernelPreprocessor, NDArray[np.float32]]:
+        """What is fitted on ``rows``, and the features of all rows under it."""
+        points = SignalPreprocessor.fit(signals, rows, configuration, masked)
+        values, wanted = _points(points, signals), kernel_features(configuration)
+        assert wanted is not None
+        kernels = MiniRocket.fit(values[rows], max(len(KERNELS), wanted), seed)
+        features = kernels.transform(values)
+        mean, scale = features[rows].mean(axis=0), features[rows].std(axis=0)
+        scale = np.where(scale > SMALLEST_SCALE, scale, 1.0) * np.sqrt(features.shape[1])
+        fitted = cls(points, kernels, mean, scale.astype(np.float32))
+        return fitted, fitted.standardized(features)
+
+    def standardized(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Features (rows, features) as the network reads them."""
+        return np.asarray((features - self.mean) / self.scale, np.float32)
+
+    def transform(self, signals: Signals) -> NDArray[np.float32]:
+        """The rows (rows, features) as the network reads them."""
+        return self.standardized(self.kernels.transform(_points(self.points, signals)))
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The statistics as arrays by name; ``from_arrays`` takes them back."""
+        parts = {"points": self.points.arrays(), "kernels": self.kernels.arrays()}
+        named = {f"{part}.{name}": array for part, own in parts.items() for name, array in own.items()}
+        return {"mean": self.mean, "scale": self.scale, **named}
+
+    @classmethod
+    def from_arrays(cls, scaling: str, arrays: Mapping[str, NDArray[Any]]) -> KernelPreprocessor:
+        def of(part: str) -> dict[str, NDArray[Any]]:
+            return {n.partition(".")[2]: a for n, a in arrays.items() if n.startswith(f"{part}.")}
+
+        points = SignalPreprocessor.from_arrays(scaling, of("points"))
+        return cls(points, MiniRocket.from_arrays(of("kernels")), arrays["mean"], arrays["scale"])
+
+
+class KernelInputs:
+    """The features of fixed convolutions of a data set's rows, under every split's own; row r of split s lies
+    at s * rows + r. They are made once: what changes series at random does not apply to them."""
+
+    def __init__(
+        self,
+        preprocessors: Sequence[KernelPreprocessor],
+        features: Sequence[NDArray[np.float32]],
+        device: str,
+    ) -> None:
+        self.preprocessors = tuple(preprocessors)
+        self.rows, count = features[0].shape
+        self.shape = KernelShape(count)
+        self.features = torch.from_numpy(np.concatenate(features)).to(device)
+
+    @classmethod
+    def prepare(
+        cls, configuration: Mapping[str, Any], signals: Signals, splits: Sequence[Split], device: str
+    ) -> KernelInputs:
+        """Fit each split's convolutions and statistics on its training rows.
+
+        UserError for a treatment of rare classes that makes up rows of a table.
+        """
+        masked = _checked(configuration, signals)
+        fitted = [
+            KernelPreprocessor.fit(signals, split.train, configuration, masked, seed)
+            for seed, split in enumerate(splits)
+        ]
+        return cls([one for one, _ in fitted], [features for _, features in fitted], device)
+
+    @classmethod
+    def of_new_rows(
+        cls, preprocessors: tuple[KernelPreprocessor, ...], shape: KernelShape, signals: Signals, device: str
+    ) -> KernelInputs:
+        """Rows under convolutions that were fitted on others."""
+        return cls(preprocessors, [one.transform(signals) for one in preprocessors], device)
+
+    @property
+    def place(self) -> torch.device:
+        """Where rows are looked up."""
+        return self.features.device
+
+    def inputs(self, batch: Tensor, member_split: Tensor) -> list[Tensor]:
+        """Row numbers (members, rows) and each member's split -> features (members, rows, features)."""
+        index = (batch.to(self.place) + member_split.to(self.place).unsqueeze(1) * self.rows).flatten()
+        return [self.features.index_select(0, index).view(*batch.shape, -1)]
+
+    def training_inputs(
+        self,
+        batch: Tensor,
+        member_split: Tensor,
+        configuration: Mapping[str, Any],
+        generator: torch.Generator,
+        balance: ClassBalance | None = None,
+        target: Tensor | None = None,
+    ) -> tuple[list[Tensor], Mix | None]:
+        """The same in a step of training."""
+        return self.inputs(batch, member_split), None
+
+    def find_neighbours(
+        self, balance: ClassBalance, train: Sequence[Tensor], target: Tensor, member_split: Tensor
+    ) -> None:
+        """Nothing interpolates between rows."""
+
+    def bins(self, configuration: Mapping[str, Any], members_per_split: int) -> None:
+        """There are none."""
+
+
+def _points(points: SignalPreprocessor, signals: Signals) -> NDArray[np.float32]:
+    """Scaled series without gaps, of at least nine points: (rows, channels, points)."""
+    everyone = torch.arange(len(signals)).unsqueeze(0)
+    [scaled] = SignalInputs([points], signals).inputs(everyone, torch.zeros(1, dtype=torch.int64))
+    return whole(scaled[0].numpy())
+
+
+def _checked(configuration: Mapping[str, Any], signals: Signals) -> bool:
+    """Whether a channel tells where series have points. UserError for what is of tables alone."""
+    if configuration["class_balance"] in SYNTHETIC:
+        raise UserError(
+            f"class_balance {configuration['class_balance']} creates synthetic rows of a table; for "
+            "images and sequences use oversample, whose rows are then augmented"
+        )
+    return has_gaps(signals)
 
 
 def _by_itself(x: Tensor) -> Tensor:

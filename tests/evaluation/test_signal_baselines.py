@@ -8,15 +8,8 @@ from sklearn.datasets import load_digits
 
 from advisor.dataset import Dataset, Signals
 from advisor.evaluation.by_target import fit_baselines
-from advisor.evaluation.signal_baselines import (
-    KERNELS,
-    MiniRocket,
-    Ridge,
-    dilations_of,
-    fit_signal_baseline,
-    gradient_histograms,
-    whole,
-)
+from advisor.evaluation.signal_baselines import Ridge, fit_signal_baseline, gradient_histograms
+from advisor.networks.kernels import KERNELS, MiniRocket, dilations_of, whole
 from advisor.tasks import BINARY
 
 AEON = dict(np.load(Path(__file__).parents[1] / "fixtures" / "minirocket" / "features.npz"))

@@ -9,6 +9,7 @@ import torch
 
 import advisor
 from advisor.cli.main import _run
+from advisor.errors import UserError
 
 FIXED = {"epochs": 1, "folds": 2, "batch_size": 32}
 
@@ -78,15 +79,21 @@ def test_images(network, tmp_path):
         assert advisor.export(run.folder).difference < 1e-5
 
 
-@pytest.mark.parametrize("network", ["convolutional", "inception"])
+@pytest.mark.parametrize("network", ["convolutional", "inception", "kernels"])
 def test_series_of_unequal_length(network, tmp_path):
     draw = np.random.default_rng(2)
     series = draw.normal(size=(60, 2, 40)).astype(np.float32)
     series[:30, :, 30:] = np.nan
     np.savez(tmp_path / "s.npz", X=series, y=(np.nanmean(series[:, 0], axis=1) > 0).astype(int))
     out = tmp_path / "run"
-    run = advisor.train(tmp_path / "s.npz", out=out, progress=False, fixed=FIXED | {"network": network})
+    fixed = FIXED | {"network": network, "kernel_features": 1008}
+    run = advisor.train(tmp_path / "s.npz", out=out, progress=False, fixed=fixed)
     assert advisor.export(run.folder, form="torch").difference < 1e-5
+    if network == "kernels":
+        pytest.importorskip("onnxruntime", reason="the extra export is not installed")
+        assert advisor.export(run.folder).difference < 1e-5
+        with pytest.raises(UserError, match="does not cover fixed convolutions"):
+            advisor.export(run.folder, form="script")
 
 
 def test_the_command_tells_inputs_and_notes(run, capsys):

@@ -24,6 +24,7 @@ from advisor.networks.geometry import (
     receptive_fields,
     rows_per_pass,
 )
+from advisor.networks.kernels import kernel_features
 from advisor.networks.plan import blocks_per_stage, plan_of
 from advisor.rules import shipped
 
@@ -65,6 +66,8 @@ def plans(draw):
     against, for inputs of any shape."""
     kind = draw(st.sampled_from(["image", "sequence"]))
     configuration = SPACES[kind].suggest(Drawn(draw))
+    if kernel_features(configuration) is not None:  # without a plan: tests/networks/test_kernels.py
+        configuration["network"] = "convolutional"
     configuration |= {
         "norm_layer": draw(st.sampled_from(["none", "batch", "group", "layer"])),
         "width": 8,

@@ -15,6 +15,7 @@ from signal_mistakes import MISTAKES
 import advisor
 from advisor.cli.main import _run
 from advisor.errors import UserError
+from advisor.networks.cost import SignalCost
 from advisor.networks.geometry import problem
 from advisor.networks.plan import plan_of
 from advisor.objectives.networks import refusal
@@ -363,8 +364,8 @@ def test_the_advice_for_series_of_any_length_can_be_trained(rows):
         }  # fmt: skip
         rec = advise(facts, rules, space)
         assert not rec.contradictions
-        plan = plan_of(rec.configuration, 1, (length,))
-        assert problem(plan, 10, int(rec.configuration["batch_size"])) is None, length
+        cost = SignalCost(1, (length,), 10)
+        assert cost.refusal(rec.configuration, int(rec.configuration["batch_size"]), 1, None) is None, length
         assert blueprint(rec.configuration, facts).field >= 0.6 * needed, length
         _corners_can_be_trained(rec, (length,))
 
@@ -379,7 +380,8 @@ def _corners_can_be_trained(rec, size):
         if "stages" in rec.space.searched:
             deep["stages"] = rec.space["stages"].high
         configuration = rec.space.complete(deep)
-        assert problem(plan_of(configuration, 1, size), 10, int(configuration["batch_size"])) is None, (
+        batch = int(configuration["batch_size"])
+        assert SignalCost(1, size, 10).refusal(configuration, batch, 1, None) is None, (
             size,
             configuration,
         )
