@@ -33,7 +33,7 @@ TABLES = {
 }
 """Sets and their targets."""
 ARRAYS = ("images/lfw-faces", "sequences/ItalyPowerDemand", "sequences/meats-nir")
-SHORT = {"epochs": 20, "validation": "holdout", "final_members": 1}
+SHORT = {"network": "convolutional", "epochs": 20, "validation": "holdout", "final_members": 1}
 """Images and series are trained so: whole trainings of both take an hour of a core."""
 
 

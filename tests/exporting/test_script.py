@@ -119,7 +119,13 @@ def test_the_script_of_images_and_series_is_as_good_as_the_model(kind, tmp_path,
     data, test = tmp_path / "d.npz", tmp_path / "test.npz"
     np.savez(data, X=values[:160], y=labels[:160])
     np.savez(test, X_test=values[160:400], y_test=labels[160:400])
-    fixed = {"epochs": 14, "validation": "holdout", "final_members": 1, "width": 16}
+    fixed = {
+        "network": "convolutional",
+        "epochs": 14,
+        "validation": "holdout",
+        "final_members": 1,
+        "width": 16,
+    }
     np.savez(tmp_path / "few.npz", X=values[400:410], y=labels[400:410])  # so that all of the others train
     options = {"out": tmp_path / "run", "test": tmp_path / "few.npz", "progress": False, "fixed": fixed}
     run = advisor.train(data, kind=kind, **options)
