@@ -132,9 +132,8 @@ def test_a_sound_recommendation_passes_every_check(advices, kind):
         "throughput",
         "memory",
     } <= checks.keys()
-    assert all(
-        checks[name].passed for name in ("one-batch", "inputs-count", "no-leak", "first-loss", "units-alive")
-    )
+    assert all(checks[name].passed for name in ("one-batch", "inputs-count", "no-leak", "first-loss"))
+    assert checks["units-alive"].passed is not False  # a network on fixed convolutions has no hidden units
     assert checks["throughput"].numbers["knee"] in checks["throughput"].numbers["rows_per_second"]
     assert checks["memory"].numbers["edge"] > checks["memory"].numbers["batch_size"]
     assert "the checks found no problem" in str(found)
@@ -154,7 +153,7 @@ def test_an_output_layer_that_is_drawn_large_begins_with_a_wrong_loss(table):
         "norm": "none",
     }
     found = check_first_loss(subject_of(table, **wide, width=256, numeric_embedding="none"))
-    assert found.passed is False and "unlearning" in found.cause and "output_init=zero" in found.fix
+    assert found.passed is False and "must first undo" in found.cause and "output_init=zero" in found.fix
 
 
 def test_the_first_loss_of_a_regression_is_the_variance_of_the_target():

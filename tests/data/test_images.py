@@ -283,7 +283,7 @@ def test_a_name_in_two_folders_is_of_the_one_that_is_called_like_the_table(tmp_p
     data = load_signals(tmp_path / "train.csv", "label")
     assert data.rows + len(data.test) == 24
     frame.write_csv(tmp_path / "labels.csv")
-    with pytest.raises(UserError, match=r"lies in .*test_images and in .*train_images"):
+    with pytest.raises(UserError, match=r"is in .*test_images and in .*train_images"):
         load_signals(tmp_path / "labels.csv", "label", ReadingOptions(kind="image"))
     assert kind_of(tmp_path / "labels.csv") == "table", (
         "an id is no file's name because some folder has a file of that name"

@@ -48,7 +48,7 @@ def test_validation_rows_never_train(data, scheme, folds, fraction, repeat):
     try:
         found = splits(data, scheme, folds, fraction, repeat=repeat)
     except UserError as error:
-        assert "one group" in str(error) or "one time" in str(error)
+        assert "one group" in str(error) or "the same time" in str(error)
         return
     assert 1 <= len(found) <= (folds if scheme == "kfold" else 1)
     validated: list[int] = []
@@ -143,7 +143,7 @@ def test_few_groups_give_fewer_folds():
         (dataset([0, 1, 0]), {"scheme": "holdout", "fraction": 1.0}, "between 0 and 1"),
         (dataset([0, 1, 0]), {"scheme": "loo"}, "expected kfold or holdout"),
         (dataset([0, 1, 0], groups=[1, 1, 1]), {"folds": 2}, "one group"),
-        (dataset([0, 1, 0], times=[1, 1, 1]), {"folds": 2}, "one time"),
+        (dataset([0, 1, 0], times=[1, 1, 1]), {"folds": 2}, "the same time"),
     ],
 )
 def test_what_cannot_be_split_is_said(data, options, expected):

@@ -60,7 +60,7 @@ def test_a_thousand_trials_through_every_fault(tmp_path, quick_disk):
     kinds = collections.Counter(map(end_of, trials.values()))
     assert set(kinds) >= {"complete", "pruned", "quarantined"}
     reasons = {trial.user_attrs.get("reason", "").partition(" for ")[0] for trial in trials.values()}
-    assert "it was under way" in reasons
+    assert "it reached its time limit of 60 s" in reasons
     assert sum(trial.user_attrs.get("attempts", 1) for trial in trials.values()) > 1000
     for place, trial in trials.items():
         if end_of(trial) == "complete":

@@ -14,13 +14,14 @@ from test_training import folds, holdout, line, mixed, run
 import advisor
 from advisor.dataset import Dataset, Signals
 from advisor.executors.base import ENDS, Failed, Finished, InProcessExecutor
-from advisor.networks.geometry import memory_bytes, problem
+from advisor.networks.geometry import memory_bytes
 from advisor.networks.plan import plan_of
 from advisor.objectives import networks as objective
 from advisor.objectives.jobs import WorkerData, search_job
 from advisor.rules import shipped
 from advisor.training.class_balance import SYNTHETIC
 from advisor.training.cuda_graphs import RecordedPass
+from advisor.training.modalities import cost_of
 
 pytestmark = [
     pytest.mark.slow,
@@ -73,8 +74,7 @@ def every_value():
 
 
 def fits(kind, configuration):
-    channels, *size = DATA[kind].features.values.shape[1:]
-    return problem(plan_of(configuration, channels, size), 2, configuration["batch_size"]) is None
+    return cost_of(DATA[kind]).refusal(configuration, configuration["batch_size"], 1, None) is None
 
 
 def losses(kind, configuration, device, **more):

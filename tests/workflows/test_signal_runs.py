@@ -22,8 +22,10 @@ from advisor.objectives.networks import refusal
 from advisor.report.network import blueprint
 from advisor.rules import shipped
 from advisor.rules.recommendation import advise
-from advisor.workflows.recommend import get_advice
+from advisor.workflows.recommend import get_advice, reading_of
 
+LEARNED = {"network": "convolutional"}
+"""A network that learns its convolutions: few series are advised fixed ones."""
 SMALL = {"epochs": 2, "width": 8, "validation": "holdout", "final_members": 1}
 QUICK = " ".join(f"--fixed {name}={value}" for name, value in SMALL.items())
 SIZES = [8, 16, 28, 32, 64, 96, 128, 160, 224, 300]
@@ -280,8 +282,8 @@ def test_treatments_of_rare_classes_that_make_up_rows_are_for_tables(here):
 def test_what_cannot_be_trained_is_refused_before_anything_is(here):
     np.savez("waves.npz", X=waves()[0], y=waves()[1])
     with pytest.raises(UserError, match="nothing is left of an input of 32"):
-        advisor.train("waves.npz", out="run", fixed={**SMALL, "stages": 6, "stem_stride": 4})
-    advice = get_advice("waves.npz", None)
+        advisor.train("waves.npz", out="run", fixed={**SMALL, **LEARNED, "stages": 6, "stem_stride": 4})
+    advice = get_advice("waves.npz", None, reading_of({"fixed": LEARNED}))
     large = {**advice.recommendation.configuration, "width": 512, "batch_size": 2048}
     assert "GB are free" in refusal(
         large, advice.data.train, {**advice.facts.values, "memory.available_gb": 0.001}
@@ -290,7 +292,7 @@ def test_what_cannot_be_trained_is_refused_before_anything_is(here):
 
 def test_a_batch_that_processes_share_needs_room_for_its_parts_and_only_then(here):
     np.savez("waves.npz", X=waves()[0], y=waves()[1])
-    advice = get_advice("waves.npz", None)
+    advice = get_advice("waves.npz", None, reading_of({"fixed": LEARNED}))
     shared = {**advice.recommendation.configuration, "batch_size": 4096, "gpus_per_trial": 4}
     free = [{**advice.facts.values, "memory.available_gb": gb} for gb in np.geomspace(0.01, 100, 40)]
     alone = [refusal(shared, advice.data.train, facts) is None for facts in free]

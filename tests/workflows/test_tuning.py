@@ -807,7 +807,7 @@ def test_the_latest_rows_validate_and_then_train(here, searched):
     assert kept.predict(new).mean() > others["y"].max(), (
         "no prediction leaves the range of the rows that trained it"
     )
-    assert "then trained again" in Path("run/report.html").read_text()
+    assert "was trained again" in Path("run/report.html").read_text()
 
 
 @pytest.mark.slow
@@ -830,7 +830,7 @@ def test_a_final_trains_as_long_as_the_latest_rows_want_and_not_earlier_ones(her
 def test_folds_drawn_at_random_are_the_model_themselves(here):
     result = advisor.train(table(), "y", out="run", fixed=FAST)
     assert result.document["final"]["epochs_on_all_rows"] is None
-    assert "then trained again" not in Path("run/report.html").read_text()
+    assert "was trained again" not in Path("run/report.html").read_text()
 
 
 @pytest.mark.parametrize(

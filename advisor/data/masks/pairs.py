@@ -82,8 +82,8 @@ class PairedSource:
 
 def has_masks(source: object, target: str | None = None) -> bool:
     """Whether a source is images with a mask each: a folder with images/ and masks/ (or parts of such),
-    arrays
-    X and Y of which Y has a number for every point, or a table whose target is a column of image files."""
+    arrays X and Y of which Y has a number for every point, or a table of which the target and another column
+    name image files."""
     if isinstance(source, Mapping):
         return _masks_among({str(name): _shape(value) for name, value in source.items()})
     if not isinstance(source, str | Path) or str(source).startswith(("sklearn:", "openml:")):
@@ -101,7 +101,11 @@ def has_masks(source: object, target: str | None = None) -> bool:
             return False
     except Exception:  # noqa: BLE001  whatever is wrong with it is told by whoever reads it
         return False
-    return target in frame.columns and _names_images(frame[target], ImagePaths(path))
+    paths = ImagePaths(path)
+    others = (frame[name] for name in frame.columns if name != target)
+    return target in frame.columns and _names_images(frame[target], paths) and any(
+        _names_images(cells, paths) for cells in others
+    )
 
 
 def _shape(value: object) -> tuple[int, ...]:
