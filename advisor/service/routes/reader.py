@@ -110,6 +110,17 @@ def _recommend(order: Mapping[str, Any], out: IO[bytes]) -> None:
 
 
 JOBS = {"preview": _preview, "recommend": _recommend}
+READING = ("advisor.data.sources.reading", "advisor.data.columns.inference")
+LOADS = {
+    "preview": READING,
+    "recommend": (
+        *READING,
+        "advisor.workflows.recommend",
+        "advisor.data.tables.table",
+        "advisor.facts.table",
+    ),
+}
+"""What a job imports before its memory is limited: an import that runs out of memory raises anything."""
 
 if __name__ == "__main__":
-    isolation.serve_jobs(JOBS)
+    isolation.serve_jobs(JOBS, LOADS)
