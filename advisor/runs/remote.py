@@ -37,6 +37,8 @@ SILENT_SECONDS = 3 * BEAT_SECONDS
 """A lease of another machine that is not renewed for so long has no driver any more."""
 LOOK_SECONDS = 0.5
 """How often a lease that may be dead is looked at."""
+LOOKS_AT_A_LEASE, WRITING_SECONDS = 4, 0.1
+"""A lease that cannot be read is looked at so many times, so far apart, before it counts as none."""
 RENEWED = "renewed"
 """In a lease: when its driver's clock said that it renewed it, in whole milliseconds since 1970. Always as
 many digits: where a URL is a folder, two drivers that begin at once write into one file, and the longer text
@@ -357,11 +359,17 @@ class Remote:
             )
 
     def _holder(self) -> dict[str, Any] | None:
-        try:
-            holder = json.loads(self.files.cat_file(self._there(self.run.lock.name)))
-        except (FileNotFoundError, ValueError):
-            return None
-        return holder if isinstance(holder, dict) else None
+        for again in range(LOOKS_AT_A_LEASE):
+            if again:
+                time.sleep(WRITING_SECONDS)
+            try:
+                holder = json.loads(self.files.cat_file(self._there(self.run.lock.name)))
+            except FileNotFoundError:
+                return None
+            except ValueError:  # on a file system it is empty while its holder renews it
+                continue
+            return holder if isinstance(holder, dict) else None
+        return None
 
     def _say_holder(self) -> None:
         self._beats += 1

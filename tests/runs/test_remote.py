@@ -278,6 +278,16 @@ def test_a_second_machine_is_refused_and_hears_who_it_is(url, machine, monkeypat
         pass
 
 
+def test_a_lease_that_is_empty_while_it_is_renewed_is_still_held(url, monkeypatch):
+    """Regression: a second machine that read it at that moment took the run."""
+    begun(url)
+    there = Remote.at(url)
+    there._say_holder()
+    read, answers = there.files.cat_file, iter([b"", b'{"pid": '])
+    monkeypatch.setattr(there.files, "cat_file", lambda path: next(answers, None) or read(path))
+    assert there._holder()["pid"] == os.getpid()
+
+
 def test_a_lease_that_is_not_renewed_is_taken_over(url, machine):
     begun(url)
     Remote.at(url)._say_holder()  # and then its machine is lost
