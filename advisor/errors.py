@@ -98,3 +98,9 @@ def made_by_newer(number: int, reads: int, made_by: object) -> str:
 def in_words(contender: str) -> str:
     """A contender's name in a sentence: ``trial 7``, ``the recommendation``."""
     return contender if contender.startswith("trial ") else f"the {contender}"
+
+
+def error_text(error: BaseException) -> str:
+    """An exception in one line: its type and its message."""
+    message = " ".join(str(error).split())
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__

@@ -24,9 +24,8 @@ from advisor.checks.findings.judging import ModuleFacts, findings_of, module_rul
 from advisor.checks.findings.trials import Trials
 from advisor.checks.receptive_fields import last_map, support
 from advisor.checks.tracing import Trace, trace
-from advisor.errors import UserError, did_you_mean
-from advisor.executors.base import error_text
-from advisor.objectives.importing import import_own, split_name
+from advisor.errors import UserError, did_you_mean, error_text
+from advisor.importing import import_own, split_name
 
 USUAL_RATE = 1e-3
 """Of the Adam that short trainings use where no optimizer is given."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import math
-import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advisor.documents import UNSET, Unset
-from advisor.errors import UserError
+from advisor.errors import UserError, error_text
 from advisor.evaluation.metrics import Costs, Metric, check_fit
+from advisor.importing import import_own
 from advisor.tasks import Task
 
 POSITIVES = ("1", "1.0", "true", "yes", "y")
@@ -58,7 +57,7 @@ class Judge:
         """What the metric says of some rows, as it is shown; NaN where it is not defined for them.
 
         target, chosen: class codes or numbers (rows,). scores: probabilities (rows, classes) or predictions.
-        weights: how much each row counts.
+        weights: how much each row counts. UserError where the user's own function raises.
         """
         own = self._own
         truth, said, likely = target, chosen, scores
@@ -73,8 +72,10 @@ class Judge:
             warnings.simplefilter("ignore")  # of what is not defined for some rows: that is the NaN
             try:
                 found = float(own.scorer(estimator, np.arange(len(target)), truth, **more))
-            except ValueError:
+            except Exception as error:  # a user's own function may raise anything
                 if own.theirs:
+                    raise UserError(f"metric {self.metric.name} raised {error_text(error)}") from error
+                if not isinstance(error, ValueError):
                     raise
                 return math.nan
         return found if self.metric.greater_is_better else 0.0 - found
@@ -157,7 +158,7 @@ def _scorer(judge: Judge) -> _Scorer:
         return _Scorer(
             scorer, function is not None and "sample_weight" in inspect.signature(function).parameters
         )
-    function = _imported(metric.name)
+    function = own_function(metric.name)
     weighted = "sample_weight" in inspect.signature(function).parameters
     if hasattr(function, "_score_func"):  # the user's own make_scorer
         return _Scorer(function, False, by_label=judge.task.of_classes, theirs=True)
@@ -173,15 +174,11 @@ def _mean_cost(
     return float(np.average(costs[truth, said], weights=sample_weight))
 
 
-def _imported(name: str) -> Callable[..., Any]:
-    """The user's function; their folder is the current one."""
+def own_function(name: str) -> Callable[..., Any]:
+    """The user's ``package.module:function``; their folder is the current one. UserError where there is none,
+    or where the module raises."""
     module, _, attribute = name.partition(":")
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        found = getattr(importlib.import_module(module), attribute, None)
-    except ImportError as error:
-        raise UserError(f"metric {name}: {module} cannot be imported: {error}") from None
+    found = getattr(import_own(module, str(Path.cwd()), f"metric {name}"), attribute, None)
     if not callable(found):
         raise UserError(f"metric {name}: {module} has no function '{attribute}'")
     return found  # type: ignore[no-any-return]  # callable, as was just asked

@@ -55,6 +55,11 @@ class Metric:
     costs: Costs | None = None
 
     @property
+    def is_own(self) -> bool:
+        """Whether it is a function of the user's."""
+        return not (self.scorer or self.takes or self.costs)
+
+    @property
     def quantile(self) -> float | None:
         """The quantile that is asked for."""
         return float(self.argument) if self.takes == "quantile" else None

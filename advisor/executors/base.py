@@ -13,6 +13,8 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from advisor.errors import error_text
+
 
 @dataclass(frozen=True)
 class Job:
@@ -138,12 +140,6 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """Stop everything. May be called twice."""
-
-
-def error_text(error: BaseException) -> str:
-    """An exception in one line: its type and its message."""
-    message = " ".join(str(error).split())
-    return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
 class Lost(Exception):

@@ -15,7 +15,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Self
 
-from advisor.executors.base import Job, Lost, error_text
+from advisor.errors import error_text
+from advisor.executors.base import Job, Lost
 from advisor.objectives.jobs import TrainingJob, WorkerData
 from advisor.objectives.networks import TrainingObjective, processes_of
 

@@ -31,8 +31,8 @@ from advisor.data.tables.schema import TableSchema
 from advisor.dataset import Dataset, Features, Signals
 from advisor.errors import UserError, did_you_mean
 from advisor.executors.base import Job
+from advisor.importing import OwnFolder, import_own, split_name
 from advisor.kinds import TaskName
-from advisor.objectives.importing import OwnFolder, import_own, split_name
 from advisor.objectives.jobs import TrainingJob
 from advisor.objectives.networks import splits_of
 from advisor.tasks import task_of

@@ -67,10 +67,14 @@ def get_advice(
     space = shipped.base_space(kind)
     # first: a misspelt rule must not cost a minute of reading
     rules = shipped.rule_book(reading.rules, reading.without, kind)
+    metric = reading.judged_by
+    if metric is not None and metric.is_own:
+        from advisor.evaluation.judge import own_function
+
+        own_function(metric.name)  # nor must a function that is not there
     data = _read(source, target, reading)
     with told_when_slow(f"measuring {data!r}, which takes a while"):
         measured = MODALITY_OF[kind].measure(data)
-    metric = reading.judged_by
     if metric is not None:
         check_fit(metric, data.schema.task, data.schema.classes)
         measured = replace(measured, values={**measured.values, **metric.facts()})

@@ -11,6 +11,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import advisor
 from advisor.errors import UserError
 from advisor.evaluation.by_metric import (
     choose_decision,
@@ -144,10 +145,19 @@ def test_a_function_and_a_scorer_of_one_s_own_are_told_the_labels(tmp_path, monk
     assert own == pytest.approx(-reference.log_loss(truth, scores))
     with pytest.raises(UserError, match="own_metric has no function 'prophet'"):
         judge("own_metric:prophet").value(truth, scores, said)
-    with pytest.raises(UserError, match="nowhere_at_all cannot be imported"):
+    with pytest.raises(UserError, match="there is no module 'nowhere_at_all'"):
         judge("nowhere_at_all:f").value(truth, scores, said)
-    with pytest.raises(ValueError, match="mine"):
+    with pytest.raises(UserError, match="metric own_metric:broken raised ValueError: mine"):
         judge("own_metric:broken").value(truth, scores, said)
+    (tmp_path / "raises.py").write_text("1 / 0\n")
+    with pytest.raises(UserError, match="metric raises:f cannot be imported: ZeroDivisionError"):
+        judge("raises:f").value(truth, scores, said)
+
+
+def test_a_function_that_is_not_there_is_told_before_data_are_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="there is no module 'nowhere_at_all'"):
+        advisor.recommend("no_such_file.csv", "y", metric="nowhere_at_all:f")
 
 
 # costs

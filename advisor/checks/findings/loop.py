@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from advisor.checks.findings.case import Case, Measure, measuring
-from advisor.executors.base import error_text
+from advisor.errors import error_text
 
 LOOP_STEPS = 12
 """Of the user's own step: a schedule of epochs that is stepped in every batch shows in so many."""

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from advisor.errors import UserError
+from advisor.errors import UserError, error_text
 from advisor.executors.base import (
     Began,
     Cancelled,
@@ -21,7 +21,6 @@ from advisor.executors.base import (
     Finished,
     Job,
     Reported,
-    error_text,
     is_out_of_memory,
     over_time,
 )

@@ -12,7 +12,8 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from advisor.executors.base import Factory, Failed, Job, Objective, error_text, failure
+from advisor.errors import error_text
+from advisor.executors.base import Factory, Failed, Job, Objective, failure
 from advisor.executors.ray.threads import limit
 from advisor.machine import versions
 

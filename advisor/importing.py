@@ -1,4 +1,4 @@
-"""A user's own module by name: what ``--module`` and ``--objective`` import."""
+"""A user's own module by name: what ``--module``, ``--objective`` and ``--metric`` import."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
-from advisor.errors import UserError
-from advisor.executors.base import error_text
+from advisor.errors import UserError, error_text
 
 
 def split_name(name: str) -> tuple[str, str] | None:
