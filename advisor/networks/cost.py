@@ -189,38 +189,69 @@ def kernel_memory(features: int, outputs: int, rows: int, members: int) -> float
 
 
 @dataclass(frozen=True)
+class KernelCost:
+    """Of linear networks on fixed convolutions, whose features of all rows are made before training.
+    rows: of the data set."""
+
+    features: int
+    outputs: int
+    rows: int
+
+    def memory(self, rows: int, members: int, splits: int) -> float:
+        """As ``Cost.memory``; the features of every split, and a copy while they are put together."""
+        made = 2 * BYTES * splits * self.rows * self.features
+        return made + kernel_memory(self.features, self.outputs, rows, members)
+
+    def refusal(self, rows: int, members: int, memory: float | None) -> str | None:
+        """As ``Cost.refusal``; a member for each split is what takes most."""
+        needed = self.memory(rows, members, members)
+        if memory is None or needed <= memory:
+            return None
+        return (
+            f"{self.features:,} features of {self.rows:,} series take about {needed / 1e9:.1f} GB and "
+            f"{memory / 1e9:.1f} GB are free: use fewer kernel_features, or network=convolutional"
+        )
+
+
+@dataclass(frozen=True)
 class SignalCost:
-    """Of the networks for images or sequences, by their plans; of fixed convolutions by their number."""
+    """Of the networks for images or sequences: of plans, or of fixed convolutions.
+    rows: of the data set."""
 
     channels: int
     size: tuple[int, ...]
     outputs: int
+    rows: int = 0
 
     @classmethod
     def of(cls, signals: Signals, outputs: int) -> SignalCost:
         channels, *size = signals.shape
-        return cls(channels, tuple(size), outputs)
+        return cls(channels, tuple(size), outputs, len(signals))
 
     def _plan(self, configuration: Mapping[str, Any]) -> NetworkPlan | None:
         return plan_of(configuration, self.channels, self.size) if "network" in configuration else None
 
+    def _kernels(self, configuration: Mapping[str, Any]) -> KernelCost | None:
+        features = kernel_features(configuration)
+        return None if features is None else KernelCost(features, self.outputs, self.rows)
+
     def memory(self, configuration: Mapping[str, Any], rows: int, members: int, splits: int) -> float | None:
-        if (features := kernel_features(configuration)) is not None:
-            return kernel_memory(features, self.outputs, rows, members)
+        if kernels := self._kernels(configuration):
+            return kernels.memory(rows, members, splits)
         plan = self._plan(configuration)
         return None if plan is None else memory_bytes(plan, self.outputs, rows, members)
 
     def per_row(self, configuration: Mapping[str, Any]) -> tuple[int, int] | None:
-        if (features := kernel_features(configuration)) is not None:
-            return features * self.outputs, 2 * features
+        if kernels := self._kernels(configuration):
+            return kernels.features * self.outputs, 2 * kernels.features
         plan = self._plan(configuration)
         return None if plan is None else (multiplications(plan, self.outputs), map_numbers(plan))
 
     def refusal(
         self, configuration: Mapping[str, Any], rows: int, members: int, memory: float | None
     ) -> str | None:
-        if kernel_features(configuration) is not None:
-            return None
+        if kernels := self._kernels(configuration):
+            return kernels.refusal(rows, members, memory)
         plan = plan_of(configuration, self.channels, self.size)
         return problem(plan, self.outputs, rows, members=members, memory=memory)
 

@@ -73,7 +73,19 @@ class SignalPreprocessor:
         return cls(scaling, **dict(arrays))
 
 
-class SignalInputs:
+class _Whole:
+    """Rows that are taken as they are: nothing is made up between two of them, no number goes into a bin."""
+
+    def find_neighbours(
+        self, balance: ClassBalance, train: Sequence[Tensor], target: Tensor, member_split: Tensor
+    ) -> None:
+        """Nothing interpolates between rows."""
+
+    def bins(self, configuration: Mapping[str, Any], members_per_split: int) -> None:
+        """There are none."""
+
+
+class SignalInputs(_Whole):
     """The rows of a data set under every split's own statistics; scaled when they are asked for."""
 
     def __init__(
@@ -160,14 +172,6 @@ class SignalInputs:
             return [x], None
         x, mix = mixed(x, alpha, generator)
         return [x], mix
-
-    def find_neighbours(
-        self, balance: ClassBalance, train: Sequence[Tensor], target: Tensor, member_split: Tensor
-    ) -> None:
-        """Nothing interpolates between rows."""
-
-    def bins(self, configuration: Mapping[str, Any], members_per_split: int) -> None:
-        """There are none."""
 
 
 class SceneInputs(SignalInputs):
@@ -259,7 +263,7 @@ class KernelPreprocessor:
         return cls(points, MiniRocket.from_arrays(of("kernels")), arrays["mean"], arrays["scale"])
 
 
-class KernelInputs:
+class KernelInputs(_Whole):
     """The features of fixed convolutions of a data set's rows, under every split's own; row r of split s lies
     at s * rows + r. They are made once: what changes series at random does not apply to them."""
 
@@ -317,14 +321,6 @@ class KernelInputs:
     ) -> tuple[list[Tensor], Mix | None]:
         """The same in a step of training."""
         return self.inputs(batch, member_split), None
-
-    def find_neighbours(
-        self, balance: ClassBalance, train: Sequence[Tensor], target: Tensor, member_split: Tensor
-    ) -> None:
-        """Nothing interpolates between rows."""
-
-    def bins(self, configuration: Mapping[str, Any], members_per_split: int) -> None:
-        """There are none."""
 
 
 def _points(points: SignalPreprocessor, signals: Signals) -> NDArray[np.float32]:

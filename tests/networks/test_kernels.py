@@ -76,6 +76,13 @@ def test_what_it_takes_is_told_by_the_number_of_features():
     assert cost.per_row(many) == (9996 * 3, 2 * 9996) and cost.refusal(many, 32, 5, None) is None
 
 
+def test_more_series_than_fit_are_refused_before_their_features_are_made():
+    cost = SignalCost(1, (40,), 3, rows=60_000)
+    said = cost.refusal(configured(kernel_features=9996), 32, 5, 4e9)
+    assert said is not None and "9,996 features of 60,000 series take about 24" in said
+    assert cost.refusal(configured(), 32, 5, 4e9) is None
+
+
 @pytest.mark.slow
 def test_few_series_are_advised_fixed_convolutions_which_learn_and_are_kept(tmp_path):
     values, codes = waves(channels=2)
