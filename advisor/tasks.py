@@ -143,6 +143,11 @@ class Task(ABC, Generic[TargetT]):
         """Whether a row has one class, so that scores are probabilities."""
         return self.target == "class"
 
+    @property
+    def has_probabilities(self) -> bool:
+        """Whether scores are probabilities of classes, of a row or of each of its points."""
+        return self.of_classes
+
     @abstractmethod
     def outputs(self, classes: int) -> int:
         """Outputs of a network, of a row."""
@@ -335,6 +340,10 @@ class _Regression(Task):
 class _Segmentation(Task[Masks]):
     """A class for every point of an image; the loss of a row is the mean cross-entropy of its labelled
     points."""
+
+    @property
+    def has_probabilities(self) -> bool:
+        return True
 
     def outputs(self, classes: int) -> int:
         return max(1, classes)

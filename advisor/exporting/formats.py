@@ -50,8 +50,9 @@ def export_onnx(model: Model, path: Path) -> Exported:
 
     Inputs of tables: ``numeric`` double (rows, numbers), NaN is missing; ``categorical`` text (rows,
     categories), "" is missing. Output: ``probabilities`` (rows, classes) and ``prediction``, the class as
-    text or the number. Columns and classes are in the file's metadata. UserError where an extra is not
-    installed, where ONNX lacks an operation, or where the file predicts otherwise than the model.
+    text or the number; of masks (rows, classes, height, width), and the masks. Columns and classes are in
+    the file's metadata. UserError where an extra is not installed, where ONNX lacks an operation, or where
+    the file predicts otherwise than the model.
     """
     onnx, runtime = _extras()
     features = check_rows(model)
@@ -64,7 +65,7 @@ def export_onnx(model: Model, path: Path) -> Exported:
         except Exception as error:  # noqa: BLE001  # the runtime's errors have no class of their own to import
             refused = error
             continue
-        output = "probabilities" if model.task.of_classes else "prediction"
+        output = "probabilities" if model.task.has_probabilities else "prediction"
         given = zip(session.get_inputs(), modality.as_given(session, features), strict=True)
         scores = session.run([output], {one.name: value for one, value in given})[0]
         difference = _checked(model, features, scores, "the ONNX file")
@@ -86,7 +87,7 @@ def _graph(onnx: Any, model: Model, features: Features | Signals, double: bool) 
                 ModelModule(model, double=double).eval(),
                 tuple(part[:EXAMPLE_ROWS] for part in rows),
                 input_names=modality.inputs,
-                output_names=["probabilities" if model.task.of_classes else "prediction"],
+                output_names=["probabilities" if model.task.has_probabilities else "prediction"],
                 dynamic_shapes=(tuple({0: dimension} for _ in rows),),
                 dynamo=True,
                 verbose=False,
@@ -98,7 +99,7 @@ def _graph(onnx: Any, model: Model, features: Features | Signals, double: bool) 
     assert program is not None
     graph = program.model_proto
     modality.finish(onnx, graph, features)
-    if model.task.of_classes:
+    if model.task.has_probabilities:
         _name_classes(onnx, graph, model)
     described = {
         "classes": list(model.schema.classes),
@@ -157,7 +158,7 @@ def _extras() -> tuple[Any, Any]:
 
 def _checked(model: Model, features: Features | Signals, scores: NDArray[Any], what: str) -> float:
     ours = model.scores(features)
-    whole = 1.0 if model.task.of_classes else max(float(np.abs(ours).max()), 1e-30)
+    whole = 1.0 if model.task.has_probabilities else max(float(np.abs(ours).max()), 1e-30)
     logarithmic = any((stack.target_knee > 0).any() for stack in model.stacks)
     difference = float(np.abs(scores - ours).max()) / whole
     if not difference <= (LOG_TOLERANCE if logarithmic else TOLERANCE):
@@ -168,19 +169,22 @@ def _checked(model: Model, features: Features | Signals, scores: NDArray[Any], w
 
 
 def _name_classes(onnx: Any, graph: Any, model: Model) -> None:
-    """A second output, the class that is decided on, as text."""
+    """A second output, the class that is decided on, as its label: of a row a text, of a point what the
+    training masks had there."""
     helper, scores = onnx.helper, "probabilities"
     if model.shares:
         shares = np.asarray(model.shares, dtype=np.float64)
         graph.graph.initializer.append(onnx.numpy_helper.from_array(shares, "shares"))
         graph.graph.node.append(helper.make_node("Div", [scores, "shares"], ["weighed"]))
         scores = "weighed"
-    names = np.array([str(label) for label in model.schema.classes], dtype=object)
-    graph.graph.initializer.append(onnx.numpy_helper.from_array(names, "classes"))
+    labels = exported_modality(model.schema.kind).labels(model.schema)
+    graph.graph.initializer.append(onnx.numpy_helper.from_array(labels, "classes"))
     graph.graph.node.append(helper.make_node("ArgMax", [scores], ["decided"], axis=1, keepdims=0))
     graph.graph.node.append(helper.make_node("Gather", ["classes", "decided"], ["prediction"], axis=0))
-    rows = helper.make_tensor_value_info("prediction", onnx.TensorProto.STRING, ["rows"])
-    graph.graph.output.append(rows)
+    shape = ["rows", *graph.graph.output[0].type.tensor_type.shape.dim[2:], *labels.shape[1:]]
+    shape = [getattr(own, "dim_value", own) for own in shape]
+    kind = helper.np_dtype_to_tensor_dtype(labels.dtype)
+    graph.graph.output.append(helper.make_tensor_value_info("prediction", kind, shape))
 
 
 def _first_line(error: BaseException | None) -> str:

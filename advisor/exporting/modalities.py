@@ -1,10 +1,11 @@
-"""What an exported file knows of tables, images and series, one row for each: its inputs, rows to check it
-with, and what must be done before it because its format has no operation for it."""
+"""What an exported file knows of tables, images, series and images with masks, one row for each: its inputs,
+rows to check it with, and what must be done before it because its format has no operation for it."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
@@ -15,13 +16,15 @@ from torch import Tensor
 from advisor.data.signals.signal_schema import SignalSchema
 from advisor.data.tables.features import encode
 from advisor.data.tables.schema import TableSchema
-from advisor.dataset import MISSING, UNSEEN, Features, Signals
+from advisor.dataset import MISSING, UNSEEN, Features, Scenes, Signals
 from advisor.errors import UserError
 from advisor.kinds import Kind
 from advisor.runs.model import Model
 from advisor.training.signal_inputs import KernelPreprocessor, SignalPreprocessor, interpolated
 
 CHECK_ROWS = 48
+CHECK_POINTS, FEWEST_CHECK_ROWS = 1 << 20, 4
+"""Images with masks are checked with fewer rows, of about so many points together: every point has scores."""
 MISSING_SHARE = 0.1
 """Of the cells that an export is checked with."""
 
@@ -34,6 +37,7 @@ class ExportedModality:
     as_given: a session of the runtime and rows -> the rows for the inputs that the file has, in their order.
     finish: puts into an ONNX document what reads these rows (onnx, document, rows).
     notes: what must be done before the model, for its schema, and whether categories are codes there.
+    labels: of a schema, what ``prediction`` holds for each class, in code order, (classes, ...).
     """
 
     inputs: tuple[str, ...]
@@ -44,6 +48,9 @@ class ExportedModality:
     as_given: Callable[[Any, Any], list[NDArray[Any]]]
     finish: Callable[[Any, Any, Any], None]
     notes: Callable[[Any, bool], tuple[str, ...]]
+    labels: Callable[[Any], NDArray[Any]] = field(
+        default=lambda schema: np.array([str(label) for label in schema.classes], dtype=object)
+    )
 
 
 # ----------------------------------------------------------------------------------------------------- tables
@@ -152,10 +159,12 @@ def _fitted_points(model: Model) -> SignalPreprocessor:
     return cast(SignalPreprocessor | KernelPreprocessor, model.stacks[0].preprocessors[0]).points
 
 
-def _made_values(model: Model, draw: np.random.Generator) -> NDArray[np.float64]:
+def _made_values(
+    model: Model, draw: np.random.Generator, rows: int = CHECK_ROWS
+) -> NDArray[np.float64]:
     """Normal numbers with the mean and the deviation of each channel of the training rows."""
     fitted, schema = _fitted_points(model), cast(SignalSchema, model.schema)
-    size = (CHECK_ROWS, len(fitted.mean), *schema.size)
+    size = (rows, len(fitted.mean), *schema.size)
     channels = (1, -1, *[1] * (len(size) - 2))
     values: NDArray[np.float64] = draw.normal(size=size)
     return np.asarray(values * fitted.scale.reshape(channels) + fitted.mean.reshape(channels))
@@ -163,6 +172,12 @@ def _made_values(model: Model, draw: np.random.Generator) -> NDArray[np.float64]
 
 def _image_check_rows(model: Model, draw: np.random.Generator) -> Signals:
     return Signals(_made_values(model, draw).clip(0, 255).astype(np.uint8))
+
+
+def _scene_check_rows(model: Model, draw: np.random.Generator) -> Scenes:
+    points = math.prod(cast(SignalSchema, model.schema).size)
+    rows = max(FEWEST_CHECK_ROWS, min(CHECK_ROWS, CHECK_POINTS // points))
+    return Scenes(_made_values(model, draw, rows).clip(0, 255).astype(np.uint8))
 
 
 def _series_check_rows(model: Model, draw: np.random.Generator) -> Signals:
@@ -202,6 +217,12 @@ EXPORTED: Mapping[Kind, ExportedModality] = {
     ),
     "image": _signals(
         "images", _image_check_rows, "images must have the size and the channels of the training rows"
+    ),
+    "mask": replace(
+        _signals(
+            "images", _scene_check_rows, "images must have the size and the channels of the training rows"
+        ),
+        labels=lambda schema: schema.palette.written(np.arange(len(schema.classes))),
     ),
     "sequence": _signals(
         "series",

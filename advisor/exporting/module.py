@@ -41,12 +41,13 @@ ACKLAM_LOW = 0.02425
 
 
 class ModelModule(nn.Module):
-    """Rows as arrays -> probabilities (rows, classes), or predictions (rows,), in double precision.
+    """Rows as arrays -> probabilities (rows, classes), of masks (rows, classes, height, width), or
+    predictions (rows,), in double precision.
 
     Tables: ``numeric`` double (rows, numeric columns), NaN is missing, and ``categorical`` int64 (rows,
-    categorical columns), -1 is missing and -2 unknown; the columns as ``Features`` has them. Images: uint8
-    (rows, channels, height, width). Series: float32 (rows, channels, length), NaN before their begin and
-    after their end.
+    categorical columns), -1 is missing and -2 unknown; the columns as ``Features`` has them. Images, also
+    those with masks: uint8 (rows, channels, height, width). Series: float32 (rows, channels, length), NaN
+    before their begin and after their end.
     """
 
     def __init__(self, model: Model, *, double: bool = False) -> None:
@@ -54,7 +55,7 @@ class ModelModule(nn.Module):
         super().__init__()
         self.of_classes, self.temperature = model.task.of_classes, model.temperature
         self.stacks = nn.ModuleList(
-            StackModule(stack, model.task.of_classes, double) for stack in model.stacks
+            StackModule(stack, model.task.has_probabilities, double) for stack in model.stacks
         )
 
     def forward(self, *rows: Tensor) -> Tensor:
@@ -75,9 +76,9 @@ class StackModule(nn.Module):
     low: Tensor
     high: Tensor
 
-    def __init__(self, stack: Fitted, of_classes: bool, double: bool) -> None:
+    def __init__(self, stack: Fitted, has_probabilities: bool, double: bool) -> None:
         super().__init__()
-        self.of_classes, self.double_precision = of_classes, double
+        self.has_probabilities, self.double_precision = has_probabilities, double
         self.split = list(stack.member_split)
         self.network: Network = stack.network("cpu").requires_grad_(False)
         if double:
@@ -98,7 +99,7 @@ class StackModule(nn.Module):
         if self.double_precision:
             inputs = [part.double() if part.is_floating_point() else part for part in inputs]
         out: Tensor = self.network(*inputs).double()
-        if self.of_classes:
+        if self.has_probabilities:
             return out.softmax(dim=2).mean(dim=0)
         values = stretched(out[:, :, 0] * self.scale + self.mean, self.knee)
         return torch.minimum(torch.maximum(values, self.low), self.high).mean(dim=0)

@@ -237,7 +237,7 @@ class DecoderNetwork(Network):
         """The last logits, tile by tile; where tiles overlap the mean, weighted by the distance from their
         edge."""
         height, width = h.shape[2:]
-        total = h.new_zeros(len(h), self.members * self.outputs, height, width)
+        total = h.new_zeros(h.shape[0], self.members * self.outputs, height, width)
         weight = h.new_zeros(height, width)
         for top in _starts(height):
             for left in _starts(width):

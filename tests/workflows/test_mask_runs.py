@@ -86,10 +86,22 @@ def test_a_mask_has_no_interval(run, arrays):
         advisor.load_model(run.folder).predict_interval(arrays["X_test"])
 
 
-def test_a_model_of_masks_is_not_exported_yet(run):
-    for form in ("onnx", "torch"):
-        with pytest.raises(advisor.UserError, match="cannot be exported yet"):
-            advisor.export(run.folder, form=form)
+@pytest.mark.slow
+def test_onnx_gives_the_chances_of_every_point_and_the_masks(run, arrays, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime", reason="the extra export is not installed")
+    assert advisor.export(run.folder, out=tmp_path / "m.onnx").difference < 1e-5
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
+    chances, masks = session.run(None, {"images": arrays["X_test"][:, None]})
+    model = advisor.load_model(run.folder)
+    assert np.abs(chances - model.predict_proba(arrays["X_test"])).max() < 1e-5
+    assert masks.shape == arrays["Y_test"].shape and (masks == model.predict(arrays["X_test"])).all()
+
+
+@pytest.mark.slow
+def test_a_torch_program_gives_the_chances_of_every_point(run):
+    assert advisor.export(run.folder, form="torch").difference < 1e-5
+    with pytest.raises(advisor.UserError, match="script does not cover masks"):
+        advisor.export(run.folder, form="script")
 
 
 def test_images_larger_than_the_sample_are_measured():

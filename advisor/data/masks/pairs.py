@@ -298,18 +298,8 @@ def _of_table(source: object, request: Request) -> PairedSource:
     origin = shown(source, 200) if isinstance(source, str | Path) else "data-frame"
     read = read_source(source, max_bytes=request.max_bytes, form=request.form)
     frame, paths = read.frame, ImagePaths(Path(source) if isinstance(source, str | Path) else None)
-    if request.time_column is not None:
-        raise UserError(f"{origin} is a table of images, which has no use for the time column")
-    target = request.target
-    if request.needs_target:
-        if target is None:
-            raise UserError(f"{origin} is a table of images: name the column of their masks as the target")
-        if target not in frame.columns:
-            near = shown(did_you_mean(target, frame.columns))
-            raise UserError(f"{origin} has no column '{shown(target)}'{near}")
+    _check_columns(frame, origin, request)
     column = _image_column(frame, paths, origin, request)
-    if request.group_column is not None and request.group_column not in frame.columns:
-        raise UserError(f"{origin} has no column '{shown(request.group_column)}'")
     images = _files(frame[column], paths, "image", origin)
     if not request.needs_target:
         lost = [cell for cell, file in images if file is None]
@@ -317,8 +307,9 @@ def _of_table(source: object, request: Request) -> PairedSource:
             raise UserError(f"{origin}: {len(lost):,} image files do not exist: {quoted(lost)}")
         files = tuple(file for _, file in images if file is not None)
         train = PairedFiles(files, None, tuple(cell for cell, _ in images))
-        return PairedSource(origin, read.name, str(target or "mask"), train, columns=request.columns)
-    assert target is not None
+        name = str(request.target or "mask")
+        return PairedSource(origin, read.name, name, train, columns=request.columns)
+    target, group = str(request.target), request.group_column
     masks = _files(frame[target], paths, "mask", origin)
     kept = [row for row in range(frame.height) if images[row][1] is not None and masks[row][1] is not None]
     lonely = tuple(images[row][0] for row in range(frame.height) if row not in set(kept))
@@ -327,7 +318,6 @@ def _of_table(source: object, request: Request) -> PairedSource:
             f"{origin}: {len(lonely):,} of {frame.height:,} rows name an image or a mask that is not there: "
             f"{quoted(lonely)}"
         )
-    group = request.group_column
     groups = None if group is None else frame[group].cast(pl.String).fill_null("").gather(kept).to_list()
     train = PairedFiles(
         tuple(file for row in kept if (file := images[row][1]) is not None),
@@ -339,6 +329,19 @@ def _of_table(source: object, request: Request) -> PairedSource:
     )
     unused = tuple(name for name in frame.columns if name not in (column, target, group))
     return PairedSource(origin, read.name, target, train, columns=(column,), ignored=unused)
+
+
+def _check_columns(frame: pl.DataFrame, origin: str, request: Request) -> None:
+    """UserError where a column that the user named is not there, or the target is not named."""
+    if request.time_column is not None:
+        raise UserError(f"{origin} is a table of images, which has no use for the time column")
+    if request.needs_target and request.target is None:
+        raise UserError(f"{origin} is a table of images: name the column of their masks as the target")
+    if request.needs_target and request.target not in frame.columns:
+        near = shown(did_you_mean(str(request.target), frame.columns))
+        raise UserError(f"{origin} has no column '{shown(request.target)}'{near}")
+    if request.group_column is not None and request.group_column not in frame.columns:
+        raise UserError(f"{origin} has no column '{shown(request.group_column)}'")
 
 
 def _image_column(frame: pl.DataFrame, paths: ImagePaths, origin: str, request: Request) -> str:
@@ -383,13 +386,7 @@ def _of_arrays(source: object, request: Request) -> PairedSource:
         path = Path(str(source))
         regular(path, ".npz", origin)
         arrays, name = load_npz(path, origin, request), path.stem
-    parts: dict[tuple[str, str], NDArray[Any]] = {}
-    for given, array in arrays.items():
-        if found := _NAME.fullmatch(given):
-            word = found[1].lower()
-            role = "x" if word in VALUE_NAMES else "y" if word in MASK_NAMES else "group"
-            part = PARTS[found[2].lower()] if found[2] else "train"
-            parts.setdefault((role, part), array)
+    parts = _named_parts(arrays)
     there = ", ".join(f"{shown(given, 30)} {array.dtype} {array.shape}" for given, array in arrays.items())
     if not request.needs_target:
         named = next((own for own in ("test", "train") if ("x", own) in parts), None)
@@ -413,6 +410,18 @@ def _of_arrays(source: object, request: Request) -> PairedSource:
     if "val" in paired:
         train = _joined(train, paired["val"], origin)
     return PairedSource(origin, name, "mask", train, test)
+
+
+def _named_parts(arrays: Mapping[str, NDArray[Any]]) -> dict[tuple[str, str], NDArray[Any]]:
+    """(role, part) -> its array: roles "x", "y" and "group"; parts "train", "val" and "test"."""
+    parts: dict[tuple[str, str], NDArray[Any]] = {}
+    for given, array in arrays.items():
+        if found := _NAME.fullmatch(given):
+            word = found[1].lower()
+            role = "x" if word in VALUE_NAMES else "y" if word in MASK_NAMES else "group"
+            part = PARTS[found[2].lower()] if found[2] else "train"
+            parts.setdefault((role, part), array)
+    return parts
 
 
 def _pair_of(parts: Mapping[tuple[str, str], NDArray[Any]], part: str, origin: str) -> PairedArrays:

@@ -1,6 +1,5 @@
 """Images with masks -> training rows and test rows as arrays, with what is needed to read new images alike,
-and
-to write their masks as the training masks were written."""
+and to write their masks as the training masks were written."""
 
 from __future__ import annotations
 
@@ -40,8 +39,7 @@ from advisor.tasks import MULTICLASS, SEGMENTATION, UNLABELLED, Masks
 
 MOST_SCENE_SIDE = 1024
 """Images are brought to at most so many points on the longer side: more than for a class alone, since the
-mask is
-as fine as the image."""
+mask is as fine as the image."""
 STRAY_SHARE = 1e-4
 """A class of fewer of the labelled points is more likely a slip of the brush than a class."""
 
@@ -105,6 +103,53 @@ def load_masks(
         a table with a column of paths for each, of which ``target`` names that of the masks.
     UserError for everything that the user can fix.
     """
+    _refuse(options)
+    found, train, tested = _read_parts(source, target, options)
+    ignored = None if options.ignore is None else mask_value(str(options.ignore))
+    palette = _palette(found, train, tested, ignored)
+    size = (train.images.shape[2], train.images.shape[3])
+    rows, stray = _rows(train, palette, size, found.origin, of_training=True)
+    if tested is None:
+        own, other = _apart(rows, _held_out(rows, options.test_fraction, options.seed))
+    else:
+        own, (other, strange) = rows, _rows(tested, palette, size, found.origin, of_training=False)
+        stray += strange
+    check_tested(len(other.target), tested is not None or options.test_fraction > 0)
+    schema = _schema(found, train, palette, size, own)
+    lost = _lost(train, tested)
+    counts = {what: len(files) for what, files in lost.items()}
+    counts |= {"rows_without_target": rows.unlabelled, "test_rows_of_unseen_class": stray}
+    return SignalSet(
+        found.name,
+        found.origin,
+        _fingerprint(rows, schema),
+        schema,
+        own.dataset(palette),
+        other.dataset(palette),
+        {what: count for what, count in {**train.notes, **counts}.items() if count},
+        "held-out" if tested is None else "file",
+        own.names,
+        other.names,
+        found.ignored,
+        lost=lost,
+    )
+
+
+def _read_parts(
+    source: object, target: str | None, options: ReadingOptions
+) -> tuple[PairedSource, _Part, _Part | None]:
+    """What a source holds, its training images, and its test images where they are given."""
+    request = Request(target, group_column=options.group_column, max_bytes=MAX_BYTES, form=options.form)
+    found = find_pairs(source, request)
+    train = _read(found.train, request, found.origin)
+    alike = replace(request, like=train.images.shape[1:], bits=train.bits, columns=found.columns)
+    given = find_pairs(options.test, alike).train if options.test is not None else found.test
+    tested = None if given is None else _read(given, alike, found.origin)
+    return found, train, tested
+
+
+def _refuse(options: ReadingOptions) -> None:
+    """UserError for an option that images with masks have no use for."""
     if options.task is not None and options.task != SEGMENTATION.name:
         raise UserError(
             f"task is '{options.task}', but each image has a mask: the task is {SEGMENTATION.name}; leave it "
@@ -114,49 +159,14 @@ def load_masks(
         if getattr(options, name):
             option = name.replace("_", "-").rstrip("s" if name == "types" else "")
             raise UserError(f"--{option} is of no use for images with masks; leave it out")
-    test, seed, test_fraction = options.test, options.seed, options.test_fraction
-    ignored = None if options.ignore is None else mask_value(str(options.ignore))
-    request = Request(target, group_column=options.group_column, max_bytes=MAX_BYTES, form=options.form)
-    found = find_pairs(source, request)
-    train = _read(found.train, request, found.origin)
-    alike = replace(request, like=train.images.shape[1:], bits=train.bits, columns=found.columns)
-    given = find_pairs(test, alike).train if test is not None else found.test
-    tested = None if given is None else _read(given, alike, found.origin)
-    palette = _palette(found, train, tested, ignored)
-    size = (train.images.shape[2], train.images.shape[3])
-    rows, stray = _rows(train, palette, size, found.origin, of_training=True)
-    if len(rows.target) < 2:
-        raise UserError(f"{found.origin} has {len(rows.target)} labelled images; at least 2 are needed")
-    if tested is None:
-        held = _held_out(rows, train, test_fraction, seed)
-        other = rows.part(held.nonzero()[0])
-        kept = (~held).nonzero()[0]
-    else:
-        other, strange = _rows(tested, palette, size, found.origin, of_training=False)
-        stray += strange
-        kept = np.arange(len(rows.target))
-    own = rows.part(kept)
-    check_tested(len(other.target), tested is not None or test_fraction > 0)
-    schema = _schema(found, train, palette, size, own)
+
+
+def _lost(train: _Part, tested: _Part | None) -> dict[str, tuple[str, ...]]:
+    """Files that were left out, of both parts."""
     lost = {**train.lost}
     for what, files in (tested.lost if tested else {}).items():
         lost[what] = (*lost.get(what, ()), *files)
-    notes = {**train.notes, **{what: len(files) for what, files in lost.items()}}
-    notes |= {"rows_without_target": rows.unlabelled, "test_rows_of_unseen_class": stray}
-    return SignalSet(
-        found.name,
-        found.origin,
-        _fingerprint(rows, schema),
-        schema,
-        own.dataset(palette),
-        other.dataset(palette),
-        {what: count for what, count in notes.items() if count},
-        "held-out" if tested is None else "file",
-        own.names,
-        other.names,
-        found.ignored,
-        lost={what: files for what, files in lost.items() if files},
-    )
+    return {what: files for what, files in lost.items() if files}
 
 
 @dataclass(frozen=True)
@@ -222,12 +232,8 @@ def _of_files(paired: PairedFiles, request: Request, origin: str) -> _Part:
             f"{origin}: none of the {len(known):,} image files can be read; expected PNG, JPEG and the like"
         )
     sizes = [(known[row].height, known[row].width) for row in good]
-    if request.like is None:
-        colour = any(known[row].channels == 3 for row in good)
-        size = capped(*sizes[0], MOST_SCENE_SIDE) if len(set(sizes)) == 1 else _common(sizes)
-        shape: tuple[int, ...] = (3 if colour else 1, *size)
-    else:
-        shape = request.like
+    coloured_images = any(known[row].channels == 3 for row in good)
+    shape = request.like or (3 if coloured_images else 1, *_size_for(sizes))
     raw, coloured = _mask_values(paired, good, sizes)
     keys = np.array([known[row].key for row in good], np.uint64)
     bits = max([request.bits, *(known[row].bits for row in good)])
@@ -243,10 +249,10 @@ def _of_files(paired: PairedFiles, request: Request, origin: str) -> _Part:
     }
     notes["converted_channels"] = sum(known[row].channels != shape[0] for row in rows)
     lost = {"corrupt_files": corrupt, "absent_masks": paired.lonely}
-    kept = [own for own, fine in zip(raw, readable, strict=True) if fine] if raw else []
+    kept = tuple(own for own, fine in zip(raw, readable, strict=True) if fine) if raw else ()
     return _Part(
         images,
-        tuple(kept),
+        kept,
         coloured,
         keys[readable],
         tuple(paired.names[row] for row in rows),
@@ -257,8 +263,11 @@ def _of_files(paired: PairedFiles, request: Request, origin: str) -> _Part:
     )
 
 
-def _common(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """The median of each side, capped; ``common_size`` caps for images that have one class."""
+def _size_for(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """The size that all are read at: their own, else the median of each side, capped. (``common_size`` caps
+    for images that have one class.)"""
+    if len(set(sizes)) == 1:
+        return capped(*sizes[0], MOST_SCENE_SIDE)
     heights, widths = np.array(sizes).T
     if max(np.median(heights), np.median(widths)) <= 1:
         return common_size(sizes)
@@ -414,6 +423,8 @@ def _rows(
         raise UserError(
             f"{origin}: no {which} image has a labelled point; are the masks those of these images?"
         )
+    if of_training and labelled.sum() < 2:
+        raise UserError(f"{origin} has {labelled.sum()} labelled images; at least 2 are needed")
     groups = None
     if part.groups is not None:
         groups = np.unique(np.array(part.groups), return_inverse=True)[1].astype(np.int64)
@@ -422,7 +433,12 @@ def _rows(
     return replace(kept, unlabelled=int((~labelled).sum())), strange
 
 
-def _held_out(rows: _Rows, part: _Part, fraction: float, seed: int) -> NDArray[np.bool_]:
+def _apart(rows: _Rows, held: NDArray[np.bool_]) -> tuple[_Rows, _Rows]:
+    """The rows that are not held out, and those that are."""
+    return rows.part((~held).nonzero()[0]), rows.part(held.nonzero()[0])
+
+
+def _held_out(rows: _Rows, fraction: float, seed: int) -> NDArray[np.bool_]:
     """The test rows: each rarest class with its share, whole groups."""
     if not fraction:
         return np.zeros(len(rows.target), bool)
