@@ -5,7 +5,8 @@ somebody spoilt; and healthy networks as they are.
     python benchmarks/faults/judge.py --only softmax       # cases whose name holds a word, with what was said of them
     python benchmarks/faults/judge.py --debugger umlaut    # a peer on the same programs
     python benchmarks/faults/judge.py --scores             # do the faults hurt, and do the repairs help?
-    python benchmarks/faults/judge.py --second             # the pairs and networks that were written after the rules
+    python benchmarks/faults/judge.py --set second         # the pairs and networks that were written after the rules
+    python benchmarks/faults/judge.py --set third          # those that were written after the rules' last change
     python benchmarks/faults/judge.py --page               # docs/faults.md and results/faults.md from what is kept
 
 A third of the names (by hash) is held back: it is counted apart, and its rows are shown only with --all.
@@ -26,11 +27,13 @@ import pairs_network  # noqa: F401
 import pairs_output  # noqa: F401
 import pairs_second  # noqa: F401
 import pairs_setup  # noqa: F401
+import pairs_third  # noqa: F401
 import torch
 from healthy import HEALTHY, MUTATIONS, SPOILT, held_back, mutants
 from healthy_second import NEW
+from healthy_third import LATEST
 from peers import PEERS, Said
-from program import CASES, SECOND, Program, score, train
+from program import CASES, SECOND, THIRD, Program, score, train
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE.parent / "results"
@@ -51,13 +54,17 @@ class Subject:
     make: Callable[[], Program]
 
 
-def subjects(*, second: bool = False) -> Iterator[Subject]:
-    """All programs; second: those that were written after the rules."""
-    for case in SECOND if second else CASES:
+LATER = {"second": (SECOND, NEW), "third": (THIRD, LATEST)}
+"""Pairs and healthy networks that were written after the rules."""
+
+
+def subjects(which: str = "first") -> Iterator[Subject]:
+    """All programs of a set."""
+    for case in LATER[which][0] if which in LATER else CASES:
         yield Subject(case.name, "buggy", case.labels, lambda c=case: c.make(False))
         yield Subject(case.name, "fixed", case.labels, lambda c=case: c.make(True))
-    if second:
-        for name, make in NEW.items():
+    if which in LATER:
+        for name, make in LATER[which][1].items():
             yield Subject(name, "healthy", (), make)
         return
     for name, labels, make in mutants():
@@ -158,15 +165,20 @@ def wrong(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
+def kept_in(what: str, which: str) -> Path:
+    """The file of what was measured of a set."""
+    return RESULTS / f"faults-{what}{f'-{which}' * (which in LATER)}.jsonl"
+
+
 def judge(args: argparse.Namespace) -> None:
-    path = RESULTS / f"faults-{args.debugger}{'-second' * args.second}.jsonl"
+    path, later = kept_in(args.debugger, args.set), args.set in LATER
     if args.fresh:
         path.unlink(missing_ok=True)
     rows = [] if args.only else kept(path)
     done = {(r["name"], r["kind"]) for r in rows}
-    chosen = [s for s in subjects(second=args.second) if not args.only or any(word in s.name for word in args.only)]
+    chosen = [s for s in subjects(args.set) if not args.only or any(word in s.name for word in args.only)]
     for subject in chosen:
-        hidden = args.only and held_back(subject.name) and not (args.all or args.second)
+        hidden = args.only and held_back(subject.name) and not (args.all or later)
         if (subject.name, subject.kind) in done or hidden:
             continue
         rows.append(measure(subject, PEERS[args.debugger]))
@@ -183,7 +195,7 @@ def judge(args: argparse.Namespace) -> None:
         else:
             keep(path, rows[-1])
     print(table(rows))
-    print("\n".join(wrong([r for r in rows if args.all or args.second or not r["held_back"]])))
+    print("\n".join(wrong([r for r in rows if args.all or later or not r["held_back"]])))
 
 
 ABOUT = """# Faults in training code, and who finds them
@@ -217,7 +229,7 @@ look at the set-up and 40 steps; torcheck 1.0.1 watches 40 steps for parameters 
 none, which is all it is made for.
 """
 SECOND_SCORES = """
-Trained as they are (`judge.py --second --scores`), four of the twelve faults hardly change the score on these data
+Trained as they are (`judge.py --set second --scores`), four of the twelve faults hardly change the score on these data
 (attention-over-one, sigmoid-inside-the-loss, validated-and-left, dropout-on-the-output; the first is even better than its twin):
 they are kept, for they are faults where they were described. Seven of the ten networks score 0.89 to 1.00; the score does not
 fit the other three (a sequence of words, a tuple, pixels that are never on).
@@ -238,7 +250,7 @@ Rules, programs and labels are by one hand. So twelve more pairs were written af
 (`benchmarks/faults/pairs_second.py`, sources linked), and ten healthy networks of kinds that the first set lacks
 (`healthy_second.py`: a discriminator, a siamese network, an LSTM language model, a transformer encoder with a class token, a
 mixture of experts, a graph network, a variational autoencoder, a U-Net, a policy network, deep sets). They were committed
-before any debugger was run on one of them, and no rule was changed for them. `python benchmarks/faults/judge.py --second`:
+before any debugger was run on one of them, and no rule was changed for them. `python benchmarks/faults/judge.py --set second`:
 
 """
 LOOKED = """The held-back rows were looked at by name for the first time on 2026-11-28, when the rules of the inspection were
@@ -304,12 +316,12 @@ def page(args: argparse.Namespace) -> None:
 
 def scores(args: argparse.Namespace) -> None:
     """The score of each program trained as it is: the faulty one must be worse than its twin."""
-    path = RESULTS / f"faults-scores{'-second' * args.second}.jsonl"
+    path = kept_in("scores", args.set)
     if args.fresh:
         path.unlink(missing_ok=True)
     rows = kept(path)
     done = {(r["name"], r["kind"]) for r in rows}
-    for s in subjects(second=args.second):
+    for s in subjects(args.set):
         if (s.name, s.kind) in done or (args.only and not any(word in s.name for word in args.only)):
             continue
         program, begin = s.make(), time.perf_counter()
@@ -339,7 +351,9 @@ if __name__ == "__main__":
     parser.add_argument("--all", action="store_true", help="show the held-back part too")
     parser.add_argument("--scores", action="store_true")
     parser.add_argument("--page", action="store_true")
-    parser.add_argument("--second", action="store_true", help="what was written after the rules")
+    parser.add_argument(
+        "--set", default="first", choices=("first", *LATER), help="later ones: written after the rules"
+    )
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")

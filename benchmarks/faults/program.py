@@ -151,6 +151,8 @@ def held_back(name: str) -> bool:
 CASES: list[Case] = []
 SECOND: list[Case] = []
 """Pairs that were written and committed after the rules, before any debugger was run on them."""
+THIRD: list[Case] = []
+"""The same again, after the rules were changed for mechanisms that the second set had shown."""
 
 
 def case(
