@@ -49,19 +49,19 @@ DROPOUT = {
     *("alpha_dropout", "feature_alpha_dropout", "feature_dropout"),
 }
 WHOLE = {
-    "gru",
-    "lstm",
-    "rnn_tanh",
-    "rnn_relu",
-    "multi_head_attention_forward",
-    "scaled_dot_product_attention",
+    *("gru", "lstm", "rnn_tanh", "rnn_relu", "multi_head_attention_forward", "scaled_dot_product_attention"),
 }
+KINDS: tuple[tuple[OperationKind, set[str]], ...] = (
+    *(("norm", NORMS), ("activation", ACTIVATIONS), ("softmax", SOFTMAX)),
+    *(("dropout", DROPOUT), ("whole", WHOLE)),
+)
 ADDITIONS = {"add", "__add__", "__iadd__", "__radd__"}
 LOSSES = {
     *("cross_entropy", "nll_loss", "binary_cross_entropy", "binary_cross_entropy_with_logits", "mse_loss"),
     *("l1_loss", "smooth_l1_loss", "huber_loss", "kl_div", "gaussian_nll_loss", "poisson_nll_loss"),
     *("multi_margin_loss", "multilabel_soft_margin_loss", "ctc_loss"),
 }
+TURNS = {"transpose", "permute", "movedim", "mT", "t"}
 REDUCTIONS = {"mean", "sum", "amax", "max", "logsumexp", "amin"}
 SATURATED = {"tanh": (-0.99, 0.99), "sigmoid": (0.01, 0.99)}
 """Outputs beyond these are where the function is flat: less than 2 % (tanh) or 4
@@ -156,6 +156,8 @@ class Trace:
     inputs: what each custom module was given, by its name.
     last: the step that made the output, -1 when none did.
     loss_steps: what the loss did, numbered on from ``steps``.
+    squared: the shape of the square that the loss made of a column of the output and a row of the target (or
+    the other way round); () where it made none.
     """
 
     steps: tuple[TraceStep, ...]
@@ -167,6 +169,7 @@ class Trace:
     loss_steps: tuple[TraceStep, ...] = ()
     loss_call: LossCall | None = None
     strangers: tuple[Stranger, ...] = ()
+    squared: tuple[int, ...] = ()
 
     def of_kind(self, *kinds: OperationKind) -> list[TraceStep]:
         return [step for step in self.steps if step.kind in kinds]
@@ -288,11 +291,7 @@ def _detached(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.detach()
     if isinstance(value, tuple | list):
-        return (
-            type(value)(_detached(v) for v in value)
-            if type(value) in (tuple, list)
-            else tuple(map(_detached, value))
-        )
+        return (list if type(value) is list else tuple)(map(_detached, value))
     return value
 
 
@@ -329,6 +328,7 @@ class Recorder(TorchFunctionMode):
         self._buffers = {id(b) for b in module.buffers()}
         self._measuring = False
         self.loss_call: LossCall | None = None
+        self.squared: tuple[int, ...] = ()
         self.strangers: dict[int, Stranger] = {}
         self._size = {name: p.numel() for name, p in module.named_parameters()}
         self.before_loss: Callable[[Tensor], None] | None = None
@@ -395,6 +395,7 @@ class Recorder(TorchFunctionMode):
             loss_steps=tuple(self.steps[count:]),
             loss_call=self.loss_call,
             strangers=tuple(self.strangers.values()),
+            squared=self.squared,
         )
 
     def step_of(self, output: Any) -> int:
@@ -411,6 +412,7 @@ class Recorder(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if self._measuring:
             self._note_loss(name, args, kwargs)
+            self._note_square(args, output)
         made = [t for t in _tensors(output) if not isinstance(output, torch.Size)]
         if not made or name == "__get__":
             return output
@@ -438,6 +440,17 @@ class Recorder(TorchFunctionMode):
             target = _argument(args, kwargs, 1, "target", None)
             kept = target.detach() if isinstance(target, Tensor) else None
             self.loss_call = LossCall(name, given.detach(), kept, self.step_of(given))
+
+    def _note_square(self, args: tuple[Any, ...], output: Any) -> None:
+        """A column and a row of as many numbers, one of them from the network, stretched to a square."""
+        given = [a for a in args if isinstance(a, Tensor)]
+        if self.squared or len(given) != 2 or not isinstance(output, Tensor):
+            return
+        size = given[0].numel()
+        shapes = {tuple(a.shape) for a in given}
+        outputs = sum(id(a) in self._source for a in given)  # pairs of two are made on purpose
+        if size > 1 and outputs == 1 and shapes == {(size,), (size, 1)} and output.numel() == size * size:
+            self.squared = (size, size)
 
     def _note_strangers(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Weights of linear steps and convolutions that belong to no part of the module."""
@@ -538,13 +551,7 @@ class Recorder(TorchFunctionMode):
             return 1
         if step.kind in ("linear", "embedding"):
             return len(step.shape) - 1
-        same_axes = len(step.shape) == len(shape) and step.function not in (
-            "transpose",
-            "permute",
-            "movedim",
-            "mT",
-            "t",
-        )
+        same_axes = len(step.shape) == len(shape) and step.function not in TURNS
         before = step.sources[0]
         if same_axes and before >= 0:
             return self.steps[before].unit_axis
@@ -562,14 +569,7 @@ def _kind(name: str, shape: tuple[int, ...], out: Tensor, sources: int, weighted
     weighted: whether a parameter goes in too."""
     if name in LINEAR or (name in PRODUCTS and weighted):
         return "linear"
-    kinds: list[tuple[OperationKind, set[str]]] = [
-        ("norm", NORMS),
-        ("activation", ACTIVATIONS),
-        ("softmax", SOFTMAX),
-        ("dropout", DROPOUT),
-        ("whole", WHOLE),
-    ]
-    for kind, names in kinds:
+    for kind, names in KINDS:
         if name in names:
             return kind
     if name.startswith("conv") and name[4:5] in ("1", "2", "3", "_", "o"):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from advisor.checks.findings.case import Case, NetworkFinding
 from advisor.checks.findings.judging import ModuleFacts, findings_of, module_rules, rules_about
-from advisor.checks.findings.loop import LOOP_STEPS, StepLedger, callable_parts, ledger_facts
+from advisor.checks.findings.loop import LOOP_STEPS, RateClimbs, StepLedger, callable_parts, ledger_facts
 from advisor.checks.findings.losses import chance_loss
 from advisor.checks.findings.rows import INSPECTED_ONLY
 from advisor.checks.findings.settings import ADAPTIVE
@@ -90,6 +90,7 @@ class Watch:
         self._parts: list[Any] = []
         self._backward_seen = False
         self._still: dict[str, int] = {}
+        self._climbs = RateClimbs()
 
     # --------------------------------------------------------------------------------------- around the loop
 
@@ -221,8 +222,22 @@ class Watch:
 
     def _step_begins(self) -> None:
         self._judge_recorded()
+        self._see_rate()
         if self._looks():
             self._before = [(n, p.detach().clone()) for n, p in _weights(self.model)]
+
+    def _see_rate(self) -> None:
+        """A warm-up may be longer than the steps that are looked at closely."""
+        assert self.optimizer is not None  # it is its hook that calls
+        before = self._climbs.restarts
+        self._climbs.see(max(float(group["lr"]) for group in self.optimizer.param_groups))
+        if self._climbs.restarts > before:
+            facts = {
+                "loop.rate_restarts": self._climbs.restarts,
+                "loop.rate_first": self._climbs.start,
+                "loop.rate_top": self._climbs.top,
+            }
+            self._judge("loop", facts)
 
     def _judge_recorded(self) -> None:
         recorder, self._recorded = self._recorded, None

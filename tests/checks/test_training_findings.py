@@ -33,6 +33,19 @@ def adam(module, rate=3e-3, **options):
     return torch.optim.Adam(module.parameters(), lr=rate, **options)
 
 
+def divergence(out, y):
+    return F.kl_div(out, 0.9 * F.one_hot(y, 3).float() + 0.1 / 3, reduction="batchmean")
+
+
+def squares_by_hand(out, y):
+    return (out - y).square().mean()
+
+
+def ranks(out, y):
+    """Of pairs of rows: a square on purpose."""
+    return F.softplus(-(out - out.squeeze(1)) * (y - y.squeeze(1)).sign()).mean()
+
+
 def found(module, target, loss, optimizer=None, *, x=X, **options):
     optimizer = optimizer or adam(module)
     return {
@@ -53,6 +66,8 @@ def found(module, target, loss, optimizer=None, *, x=X, **options):
         ([], NUMBERS, nn.MSELoss()),
         ([], NUMBERS, lambda out, y: ((out - y) ** 2).mean()),
         ([], NUMBERS, nn.HuberLoss()),
+        ([nn.LogSoftmax(dim=1)], CLASSES, divergence),
+        ([], NUMBERS, ranks),
     ],
 )
 def test_losses_that_fit(last, target, loss):
@@ -82,12 +97,15 @@ def test_losses_that_fit(last, target, loss):
         (1, nn.Tanh(), 3 * NUMBERS, nn.MSELoss(), "target-out-of-reach"),
         (1, nn.Identity(), BINARY + 1, nn.BCEWithLogitsLoss(), "target-outside-loss"),
         (1, nn.Identity(), NUMBERS[:, 0], nn.MSELoss(), "shapes-differ"),
+        (1, nn.Identity(), NUMBERS[:, 0], squares_by_hand, "shapes-differ"),
+        (3, nn.Softmax(dim=1), CLASSES, divergence, "divergence-of-no-logarithm"),
+        (3, nn.Dropout(0.5), CLASSES, nn.CrossEntropyLoss(), "dropout-on-the-output"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:Using a target size")
 def test_losses_that_do_not(columns, last, target, loss, code):
     finding = found(net(columns, last), target, loss)[code]
-    assert finding.category in ("output", "loss", "target", "shape")
+    assert finding.category in ("output", "loss", "target", "shape", "regularization")
     assert finding.change or code == "loss-fails"
 
 
@@ -264,6 +282,13 @@ def test_kernels_filters_and_narrow_layers():
     assert not codes(convolutions(3, 8, 16)) & {"kernel-as-large-as-the-map", "filters-become-fewer"}
     assert "kernel-as-large-as-the-map" in codes(convolutions(9, 8, 16))
     assert "filters-become-fewer" in codes(convolutions(3, 32, 4))
+    pixels = nn.Sequential(
+        nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 1, 3, padding=1), nn.Flatten()
+    )
+    seen = advisor.inspect(
+        pixels, images, images.flatten(1), loss=nn.MSELoss()
+    )  # what it is to make, not features
+    assert "filters-become-fewer" not in {f.code for f in seen.findings}
     rows = torch.randn(64, 20)
     assert "narrow-layer" in codes(nn.Sequential(nn.Linear(20, 2), nn.ReLU(), nn.Linear(2, 10)), rows)
     assert "narrow-layer" not in codes(nn.Sequential(nn.Linear(20, 8), nn.ReLU(), nn.Linear(8, 10)), rows)
@@ -298,6 +323,30 @@ def test_your_own_step_is_taken_and_taken_back():
     assert "gradients-kept" not in found(module, BINARY, loss, optimizer, step=step(True))
     assert all(torch.equal(p, b) for p, b in zip(module.parameters(), before, strict=True))
     assert not optimizer.state and all(p.grad is None for p in module.parameters())
+
+
+def test_a_warm_up_that_begins_again():
+    module = net(1)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+
+    def step_of(epoch):
+        done = 0
+
+        def own(module, optimizer, loss, x, y):
+            nonlocal done
+            optimizer.param_groups[0]["lr"] = 0.1 * min(1.0, (1 + done % epoch) / 5)
+            done += 1
+            optimizer.zero_grad()
+            value = loss(module(x), y)
+            value.backward()
+            optimizer.step()
+            return value
+
+        return own
+
+    loss = nn.BCEWithLogitsLoss()
+    assert "warm-up-restarts" in found(module, BINARY, loss, optimizer, step=step_of(5))
+    assert "warm-up-restarts" not in found(module, BINARY, loss, optimizer, step=step_of(1000))
 
 
 def test_a_loader_in_place_of_a_batch():

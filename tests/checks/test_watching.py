@@ -124,6 +124,19 @@ def test_steps_that_move_nothing_and_a_schedule_that_ends_at_once():
     assert [finding.code for finding in watched.findings] == ["schedule-too-fast"]
 
 
+@pytest.mark.parametrize(("epoch", "told"), [(20, ["warm-up-restarts"]), (1000, [])])
+def test_a_warm_up_of_more_steps_than_are_looked_at(epoch, told):
+    module = network()
+    optimizer, (x, y) = sgd(module), data()
+    with advisor.watch(module, optimizer, tell=lambda finding: None) as watched:
+        for step in range(45):
+            optimizer.param_groups[0]["lr"] = 0.1 * min(1.0, (1 + step % epoch) / 20)
+            optimizer.zero_grad()
+            nn.functional.binary_cross_entropy_with_logits(module(x), y).backward()
+            optimizer.step()
+    assert [finding.code for finding in watched.findings] == told
+
+
 def test_validation_and_training_apart():
     module = network()
     optimizer, (x, y) = sgd(module), data()

@@ -19,6 +19,8 @@ LOOP_STEPS = 12
 """Of the user's own step: a schedule of epochs that is stepped in every batch shows in so many."""
 WATCHED_PARAMETERS, WATCHED_SIZE = 6, 20_000
 """The smallest parameters are watched: what a loop does to gradients it does to all of them."""
+LEAST_CLIMB = 3
+"""Steps in which a rate must have risen for its fall to be one of a warm-up."""
 ALIKE = 1e-3
 """Relative difference of two gradients that are the same but for rounding."""
 
@@ -34,6 +36,36 @@ class _Watched:
     def add(self, gradient: Tensor) -> None:
         with torch.no_grad():
             self.came = gradient.detach().clone() if self.came is None else self.came + gradient.detach()
+
+
+@dataclass
+class RateClimbs:
+    """Counts how often a learning rate that had risen in every step fell back to its start, and rose again.
+
+    A warm-up that counts the steps of an epoch does so. A rate that stays up before it falls is a schedule.
+    start, top: the first rate and the highest. restarts: the count.
+    """
+
+    start: float = math.nan
+    top: float = 0.0
+    restarts: int = 0
+    _last: float = math.nan
+    _rising: int = 0
+    _fell: bool = False
+
+    def see(self, rate: float) -> None:
+        """The rate of the next step."""
+        if math.isnan(self.start):
+            self.start = rate
+        self.top = max(self.top, rate)
+        if rate > self._last:
+            self.restarts += self._fell
+            self._rising, self._fell = self._rising + 1, False
+        else:
+            back = rate <= self.start * (1 + ALIKE)
+            self._fell = rate < self._last and back and self._rising >= LEAST_CLIMB
+            self._rising = 0
+        self._last = rate
 
 
 @dataclass
@@ -168,6 +200,7 @@ def mode_sensitive(module: nn.Module) -> list[nn.Module]:
 LOOP_FACTS = (
     *("loop.error", "loop.steps", "loop.passes", "loop.judged", "loop.kept", "loop.cleared", "loop.stale"),
     *("loop.evaluating", "loop.clipped_share", "loop.rate_first", "loop.rate_last", "loop.rate_falls"),
+    *("loop.rate_restarts", "loop.rate_top"),
 )
 
 
@@ -175,6 +208,9 @@ def ledger_facts(ledger: StepLedger) -> dict[str, Any]:
     """What a ledger has counted, as facts; it must have seen three steps for most of them."""
     clipped, rates = sorted(ledger.clipped), ledger.rates
     often = 0 < ledger.judged <= len(clipped)
+    climbs = RateClimbs()
+    for rate in rates:
+        climbs.see(rate)
     return {
         "loop.error": "",
         "loop.steps": ledger.steps,
@@ -188,6 +224,8 @@ def ledger_facts(ledger: StepLedger) -> dict[str, Any]:
         "loop.rate_first": rates[0] if rates else None,
         "loop.rate_last": rates[-1] if rates else None,
         "loop.rate_falls": all(b <= a for a, b in itertools.pairwise(rates)),
+        "loop.rate_restarts": climbs.restarts,
+        "loop.rate_top": climbs.top,
     }
 
 

@@ -126,7 +126,7 @@ def _output(case: Case) -> Mapping[str, Any]:
 
 @measuring(
     *("output.ends_in", "output.end", "output.made_by", "output.lowest", "output.highest", "output.units"),
-    *("output.rows_sum_to_one", "output.classes_sum_to_one", "output.unreachable_share"),
+    *("output.rows_sum_to_one", "output.classes_sum_to_one", "output.unreachable_share", "output.dropout"),
 )
 def _ending(case: Case) -> Mapping[str, Any]:
     end, out, target = _end(case), case.output, case.target
@@ -138,6 +138,7 @@ def _ending(case: Case) -> Mapping[str, Any]:
         "output.made_by": [end.module] if end is not None else [],
         "output.lowest": low,
         "output.highest": high,
+        "output.dropout": end.probability if end is not None and end.kind == "dropout" else 0.0,
     }
     if end is not None and name in ("softmax", "log_softmax") and len(end.shape) == 2:
         found["output.units"] = end.shape[-1]
@@ -150,14 +151,18 @@ def _ending(case: Case) -> Mapping[str, Any]:
     return found
 
 
-@measuring("loss.given", "loss.error")
+@measuring("loss.given", "loss.error", "loss.square")
 def _own_loss(case: Case) -> Mapping[str, Any]:
-    return {"loss.given": case.loss is not None, "loss.error": case.loss_error}
+    return {
+        "loss.given": case.loss is not None,
+        "loss.error": case.loss_error,
+        "loss.square": by(case.passed.squared) if case.passed.squared else "",
+    }
 
 
 @measuring(
     *("loss.function", "loss.title", "loss.axes", "loss.columns", "loss.last_axis", "loss.like_input"),
-    *("loss.classes_sum_to_one", "loss.powers_sum_to_one", "loss.least_after_softmax"),
+    *("loss.classes_sum_to_one", "loss.powers_sum_to_one", "loss.least_after_softmax", "loss.highest"),
 )
 def _loss(case: Case) -> Mapping[str, Any]:
     call = case.passed.loss_call
@@ -174,6 +179,7 @@ def _loss(case: Case) -> Mapping[str, Any]:
         "loss.classes_sum_to_one": _sums_to_one(given, 1),
         "loss.powers_sum_to_one": _sums_to_one(given.exp(), 1) if given.is_floating_point() else None,
         "loss.least_after_softmax": least_double_softmax(given.shape[-1]) if given.dim() else None,
+        "loss.highest": float(given.max()) if given.numel() else None,
     }
 
 

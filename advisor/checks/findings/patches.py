@@ -297,6 +297,13 @@ def _dropped_less(draft: Draft, x: tuple[Any, ...]) -> Draft:
     return draft.more(f"nn.Dropout({USUAL_DROPOUT})")
 
 
+def _undropped_end(draft: Draft, x: tuple[Any, ...]) -> Draft:
+    name = _last_of(draft.module, nn.modules.dropout._DropoutNd)
+    if name is None:
+        return draft
+    return draft.with_module(_place(draft.module, name, nn.Identity()), f"remove the dropout ({name})")
+
+
 def _usual_loop(draft: Draft, x: tuple[Any, ...]) -> Draft:
     draft.module.train()
     line = "model.train(); optimizer.zero_grad(); loss.backward(); optimizer.step(), schedules once an epoch"
@@ -374,6 +381,7 @@ PATCHES: dict[str, Patch] = {
                 "softmax-before-cross-entropy",
                 "logits-not-negative",
                 "nll-of-no-logarithm",
+                "divergence-of-no-logarithm",
                 "no-probabilities",
             ),
             *(
@@ -392,6 +400,7 @@ PATCHES: dict[str, Patch] = {
     ),
     "rows-mixed": _recurrent,
     "unscaled-target": _unscaled,
+    "dropout-on-the-output": _undropped_end,
     "dropout-too-strong": _dropped_less,
     "weight-decay-too-strong": _decayed_less,
     "batch-norm-small-batch": _larger_batches,
@@ -400,7 +409,7 @@ PATCHES: dict[str, Patch] = {
     **dict.fromkeys(
         (
             *("evaluation-mode", "gradients-kept", "gradients-cleared", "step-without-backward", "no-step"),
-            *("clipped-away", "schedule-too-fast", "rows-in-order"),
+            *("clipped-away", "schedule-too-fast", "warm-up-restarts", "rows-in-order"),
         ),
         _usual_loop,
     ),

@@ -147,8 +147,8 @@ def _kernels(case: Case) -> Mapping[str, Any]:
     *("layers.filters_least", "layers.convolution_names"),
 )
 def _filters(case: Case) -> Mapping[str, Any]:
-    """N19: how many filters the convolutions have, in turn."""
-    convolutions = [s for s in case.passed.weighted() if s.kind == "convolution"]
+    """N19: how many filters the convolutions have, in turn; one that makes the output does not count."""
+    convolutions = [s for s in case.passed.weighted()[:-1] if s.kind == "convolution"]
     widths = [s.shape[1] for s in convolutions]
     found: dict[str, Any] = {"layers.convolutions": len(widths)}
     if widths:
