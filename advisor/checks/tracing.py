@@ -48,9 +48,8 @@ DROPOUT = {
     *("dropout", "dropout1d", "dropout2d", "dropout3d"),
     *("alpha_dropout", "feature_alpha_dropout", "feature_dropout"),
 }
-WHOLE = {
-    *("gru", "lstm", "rnn_tanh", "rnn_relu", "multi_head_attention_forward", "scaled_dot_product_attention"),
-}
+ATTENTION = {"multi_head_attention_forward", "scaled_dot_product_attention"}
+WHOLE = {"gru", "lstm", "rnn_tanh", "rnn_relu", *ATTENTION}
 KINDS: tuple[tuple[OperationKind, set[str]], ...] = (
     *(("norm", NORMS), ("activation", ACTIVATIONS), ("softmax", SOFTMAX)),
     *(("dropout", DROPOUT), ("whole", WHOLE)),
@@ -125,12 +124,14 @@ class TraceStep:
 
 @dataclass(frozen=True, eq=False)
 class LossCall:
-    """The first of PyTorch's losses that was called. step: the one that made its input, -1 when none did."""
+    """The first of PyTorch's losses that was called. step: the one that made its input, -1 when none did.
+    options: what else it was given by name."""
 
     name: str
     input: Tensor
     target: Tensor | None
     step: int
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -439,7 +440,7 @@ class Recorder(TorchFunctionMode):
         if name in LOSSES and self.loss_call is None and isinstance(given, Tensor):
             target = _argument(args, kwargs, 1, "target", None)
             kept = target.detach() if isinstance(target, Tensor) else None
-            self.loss_call = LossCall(name, given.detach(), kept, self.step_of(given))
+            self.loss_call = LossCall(name, given.detach(), kept, self.step_of(given), kwargs)
 
     def _note_square(self, args: tuple[Any, ...], output: Any) -> None:
         """A column and a row of as many numbers, one of them from the network, stretched to a square."""

@@ -300,7 +300,7 @@ class Watch:
         call = passed.loss_call
         target = None if call is None else call.target
         self._start = math.nan if value is None else value
-        self._chance = None if call is None or target is None else chance_loss(call.name, target)
+        self._chance = None if call is None or target is None else chance_loss(call, target)
         case = Case(
             self.model,
             self._inputs,

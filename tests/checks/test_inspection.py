@@ -318,7 +318,7 @@ def test_the_scale_of_the_inputs():
     years = ROWS.clone()
     years[:, 4] = 1990 + years[:, 4]
     finding = next(f for f in advisor.inspect(network, years).findings if f.code == "unscaled-inputs")
-    assert "number 4 of its 20 columns" in finding.message and finding.rule == "scaled-inputs"
+    assert "column (or channel) 4 of 20" in finding.message and finding.rule == "scaled-inputs"
     assert "unscaled-inputs" not in codes(nn.Sequential(nn.BatchNorm1d(20), network), years)
     years[0, 0] = torch.nan
     assert advisor.inspect(network, years).findings[0].code == "input-not-finite"

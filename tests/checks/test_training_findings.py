@@ -109,6 +109,11 @@ def test_losses_that_do_not(columns, last, target, loss, code):
     assert finding.change or code == "loss-fails"
 
 
+def test_shapes_that_a_loss_refuses():
+    finding = found(nn.Sequential(net(1), nn.Flatten(0)), BINARY, nn.BCEWithLogitsLoss())["loss-fails"]
+    assert finding.change == "target = target.reshape(output.shape)" and "128 x 1" in finding.message
+
+
 def test_one_logit_for_two_classes_of_whole_numbers():
     assert advisor.inspect(net(1), X, BINARY.long()).passed
 
@@ -173,9 +178,32 @@ def test_inputs_are_judged_by_what_they_do():
     loss = nn.BCEWithLogitsLoss()
     wide = X * torch.tensor([1.0, 1, 1, 900, 1, 5000, 1, 1])
     finding = found(net(1), BINARY, loss, x=wide)["unscaled-inputs"]
-    assert "number 5 of its 8 columns" in finding.message and finding.effect is not None
+    assert "column (or channel) 5 of 8" in finding.message and finding.effect is not None
     bits = (X > 0.8).float()
     assert "unscaled-inputs" not in found(net(1), BINARY, loss, x=bits)
+
+
+@pytest.mark.parametrize("loss", [nn.HuberLoss(), nn.SmoothL1Loss(beta=5.0), nn.MSELoss(reduction="sum")])
+def test_a_target_that_is_far_away_for_other_losses(loss):
+    module = net(1)
+    assert "unscaled-target" in found(module, 200 + 60 * NUMBERS, loss, epochs=50, rows=2000, batch_size=64)
+    assert "unscaled-target" not in found(module, NUMBERS, loss, adam(module, 1e-3), epochs=50, rows=2000)
+
+
+def test_codes_that_are_read_along_the_rows():
+    class Words(nn.Module):
+        def __init__(self, batch_first):
+            super().__init__()
+            self.words, self.head = nn.Embedding(9, 16), nn.Linear(16, 3)
+            self.rnn = nn.GRU(16, 16, batch_first=batch_first)
+
+        def forward(self, x):
+            return self.head(self.rnn(self.words(x))[0][:, -1])
+
+    codes = torch.randint(9, (128, 12), generator=torch.Generator().manual_seed(1))
+    classes = codes[:, -1] % 3
+    assert "rows-mixed" in found(Words(False), classes, nn.CrossEntropyLoss(), x=codes)
+    assert "rows-mixed" not in found(Words(True), classes, nn.CrossEntropyLoss(), x=codes)
 
 
 def test_a_target_that_is_far_away():

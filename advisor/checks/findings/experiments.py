@@ -48,7 +48,7 @@ def _as_it_is(case: Case) -> Mapping[str, Any]:
         return {}
     start, call = here.losses[0], case.passed.loss_call
     assert case.trials is not None
-    constant = None if call is None else chance_loss(call.name, case.trials.target)
+    constant = None if call is None else chance_loss(call, case.trials.target)
     return {
         "trials.start": start,
         "trials.loss": here.last,
@@ -186,7 +186,7 @@ def _target(case: Case) -> Mapping[str, Any]:
     call, target = case.passed.loss_call, case.target
     if case.trials is None or call is None or target is None or not target.is_floating_point():
         return {}
-    constant = chance_loss(call.name, _standard_target(case))
+    constant = chance_loss(call, _standard_target(case))
     changed = made(case, "scaled_target") if constant else None
     return {"scaled_target.over_constant": changed.last / constant} if changed and constant else {}
 

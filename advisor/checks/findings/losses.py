@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from advisor.checks.findings.case import Case, Measure, by, count_distinct, measuring
-from advisor.checks.tracing import TraceStep
+from advisor.checks.tracing import LossCall, TraceStep
 
 TargetKind = Literal["classes", "one-hot", "labels", "shares", "numbers"]
 """classes: whole numbers of a type for these; one-hot: one 1 in each row; labels: 0 and 1 that do not
@@ -208,21 +208,41 @@ def least_double_softmax(classes: int) -> float:
     return math.log(math.e + classes - 1) - 1
 
 
-def chance_loss(name: str, target: Tensor) -> float | None:
-    """What the best constant output has of a loss, on this target; None where that is not known."""
+def chance_loss(call: LossCall, target: Tensor) -> float | None:
+    """What the best constant output has of a loss, on this target; None where that is not known.
+
+    A loss that weights classes or rows has another best constant.
+    """
+    weighted = any(call.options.get(name) is not None for name in ("weight", "pos_weight"))
+    mean = None if weighted else _mean_of_constant(call, target)
+    if mean is None or call.options.get("reduction", "mean") != "sum":
+        return mean
+    return mean * (target.numel() if target.is_floating_point() else len(target))
+
+
+def _mean_of_constant(call: LossCall, target: Tensor) -> float | None:
+    name = call.name
     if name in ("cross_entropy", "nll_loss") and not target.is_floating_point():
         shares = target.flatten().bincount().double() / target.numel()
         return float(-(shares * shares.clamp(min=1e-12).log()).sum())
     if not target.is_floating_point():
         return None
-    middle = target.double().mean(dim=0, keepdim=True)
+    exact = target.double()
+    middle, half = exact.mean(dim=0, keepdim=True), exact.median(dim=0, keepdim=True).values
     if name.startswith("binary_cross_entropy") and bool(((target >= 0) & (target <= 1)).all()):
         share = middle.expand_as(target).clamp(1e-6, 1 - 1e-6)
-        return float(F.binary_cross_entropy(share, target.double()))
+        return float(F.binary_cross_entropy(share, exact))
     if name == "mse_loss":
-        return float((target.double() - middle).square().mean())
+        return float((exact - middle).square().mean())
     if name == "l1_loss":
-        return float((target.double() - target.double().median(dim=0, keepdim=True).values).abs().mean())
+        return float((exact - half).abs().mean())
+    if name in (
+        "huber_loss",
+        "smooth_l1_loss",
+    ):  # squares near 0, distances beyond: one or the other is close
+        at: Any = F.huber_loss if name == "huber_loss" else F.smooth_l1_loss
+        width = {k: v for k, v in call.options.items() if k in ("delta", "beta")}
+        return min(float(at(constant.expand_as(exact), exact, **width)) for constant in (middle, half))
     return None
 
 

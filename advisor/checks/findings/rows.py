@@ -21,6 +21,8 @@ GUESS_STEPS = 60
 """Of the network, before it guesses; four times as many the second time."""
 SHUFFLES = 20
 """Of the target, for what chance would have."""
+CLOSE_ENOUGH = 1e-5
+"""Difference of two numbers that come from the same row: other rows change the order of sums."""
 PLACES = 200
 """Rows from all over a data set that are looked at for their order."""
 
@@ -29,7 +31,9 @@ PLACES = 200
 def _mixing(case: Case) -> Mapping[str, Any]:
     """Whether in evaluation mode the output of one row depends on another: a view gone wrong."""
     x = case.inputs[0]
-    if not x.is_floating_point() or len(x) < 2 or not torch.isfinite(x).all():
+    if not x.is_floating_point():
+        return _mixing_of_codes(case)
+    if len(x) < 2 or not torch.isfinite(x).all():
         return {}
     watched = x.detach().clone().requires_grad_()
     with left_as_it_was(case.module, training=False), torch.enable_grad():
@@ -44,6 +48,29 @@ def _mixing(case: Case) -> Mapping[str, Any]:
         )
     mixed = (before is not None and before[1:].any()) or (after is not None and after[:-1].any())
     return {"rows.mixed": bool(mixed)}
+
+
+def _mixing_of_codes(case: Case) -> Mapping[str, Any]:
+    """Codes have no gradient: the first and the last row are looked at while all others change places."""
+    x = case.inputs[0]
+    if len(x) < 3:
+        return {}
+
+    def ends(codes: Tensor) -> list[Tensor] | None:
+        out = first_tensor(case.module(codes, *case.inputs[1:]))
+        return [out[0], out[-1]] if out is not None and out.dim() and len(out) == len(x) else None
+
+    with left_as_it_was(case.module, training=False), torch.no_grad():
+        kept, again = ends(x), ends(x)
+        first, last = ends(torch.cat([x[:1], x[1:].flip(0)])), ends(torch.cat([x[:-1].flip(0), x[-1:]]))
+    if kept is None or again is None or first is None or last is None:
+        return {}
+    if not all(map(torch.equal, kept, again)):
+        return {}  # it is random
+    same = torch.allclose(kept[0], first[0], atol=CLOSE_ENOUGH) and torch.allclose(
+        kept[1], last[1], atol=CLOSE_ENOUGH
+    )
+    return {"rows.mixed": not same}
 
 
 @measuring(

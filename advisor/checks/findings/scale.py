@@ -104,7 +104,7 @@ def _signal(case: Case) -> Mapping[str, Any]:
 @measuring("start.loss", "start.constant_loss")
 def _start(case: Case) -> Mapping[str, Any]:
     call, target = case.passed.loss_call, case.target
-    constant = None if call is None or target is None else chance_loss(call.name, target)
+    constant = None if call is None or target is None else chance_loss(call, target)
     return {"start.loss": case.passed.loss, "start.constant_loss": constant}
 
 
