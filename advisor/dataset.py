@@ -152,6 +152,19 @@ class Scenes(Signals):
         return Scenes(np.ascontiguousarray(self.values[rows]))
 
 
+@dataclass(frozen=True, repr=False)
+class BoxedImages(Signals):
+    """Images with a list of boxes each, uint8 (rows, channels, height, width)."""
+
+    @property
+    def kind(self) -> Kind:
+        return "boxes"
+
+    def part(self, rows: slice | NDArray[np.generic]) -> BoxedImages:
+        """Some of the rows, in the order given."""
+        return BoxedImages(np.ascontiguousarray(self.values[rows]))
+
+
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
 

@@ -6,7 +6,7 @@ and commands use. What torch does with a target is ``training/targets.py``, by t
 
 Scores are what a model says of rows: probabilities (rows, classes), or predictions (rows,) in the target's
 unit; of masks probabilities (rows, classes, height, width), of held-out rows at some of the points
-(``sparse_points``).
+(``sparse_points``); of boxes those that were found (rows, MOST_FOUND, 6), as ``boxes/lists.py`` has them.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from typing import TYPE_CHECKING, Any, Generic, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from advisor.boxes.lists import MOST_FOUND, Boxes, fused, losses_of
+from advisor.boxes.precision import matches, mean_precision
 from advisor.kinds import TaskName
 
-TargetKind = Literal["class", "number", "mask"]
-"""What the target of a row is: a class, a number, a class for each point. (Boxes have a type below, but no
-task yet.)"""
+TargetKind = Literal["class", "number", "mask", "boxes"]
+"""What the target of a row is: a class, a number, a class for each point, a list of boxes."""
 
 SMALLEST_PROBABILITY = 1e-12
 """Probabilities are not taken below this: a single certain and wrong prediction
@@ -66,36 +67,6 @@ class Masks:
         return Masks(self.values[rows])
 
 
-@dataclass(frozen=True, repr=False)
-class Boxes:
-    """A list of boxes for every image, row after row.
-
-    corners: float64, shape (boxes, 4): left, top, right, bottom in points of the image.
-    codes: int64, shape (boxes,): the class of each.
-    ends: int64, shape (rows,): row r has the boxes from ``ends[r - 1]`` (the first from 0) up to ``ends[r]``.
-    """
-
-    corners: NDArray[np.float64]
-    codes: NDArray[np.int64]
-    ends: NDArray[np.int64]
-
-    def __post_init__(self) -> None:
-        if self.corners.shape != (len(self.codes), 4):
-            raise ValueError(f"corners have shape {self.corners.shape} for {len(self.codes)} classes")
-        if (np.diff(self.ends, prepend=0) < 0).any() or (len(self.ends) and self.ends[-1] != len(self.codes)):
-            raise ValueError(f"ends must increase up to the number of boxes ({len(self.codes)})")
-
-    def __len__(self) -> int:
-        return len(self.ends)
-
-    def __getitem__(self, rows: NDArray[np.generic] | slice) -> Boxes:
-        """The boxes of these rows, in their order."""
-        begins = np.append(0, self.ends)[:-1][rows]
-        counts = self.ends[rows] - begins
-        which = np.repeat(begins - np.append(0, np.cumsum(counts))[:-1], counts) + np.arange(counts.sum())
-        return Boxes(self.corners[which], self.codes[which], np.cumsum(counts))
-
-
 Target = RowTarget | Masks | Boxes
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -116,6 +87,7 @@ class Task(ABC, Generic[TargetT]):
     score: the metric beside the loss that people know, by its key in result.json; score_name: for people.
     most_classes: None where any number of them will do, or where there are none.
     quantile: of the loss ``quantile``.
+    has_chances: whether scores are probabilities, where there are classes.
     """
 
     name: TaskName
@@ -126,6 +98,7 @@ class Task(ABC, Generic[TargetT]):
     score_name: str
     most_classes: int | None = None
     quantile: float = 0.5
+    has_chances: bool = True
 
     def __str__(self) -> str:
         return self.name
@@ -169,7 +142,7 @@ class Task(ABC, Generic[TargetT]):
         self, target: TargetT, which: NDArray[np.int64], classes: int, generator: np.random.Generator
     ) -> TargetT:
         """Targets drawn at random, one for each number of ``which`` (rows,): classes all alike, a bell of the
-        target's width, or one class for the whole of a mask."""
+        target's width, one class for the whole of a mask, or the boxes of another image."""
 
     @abstractmethod
     def strata(self, target: TargetT) -> NDArray[np.int64] | None:
@@ -194,6 +167,10 @@ class Task(ABC, Generic[TargetT]):
         shares: what each class's probability is divided by before the largest is taken: their shares
             among the training rows, or what suits the user's metric.
         """
+
+    def averaged(self, scores: NDArray[Any]) -> Scores:
+        """The mean of what several models say of some rows: (models, rows, ...) -> (rows, ...)."""
+        return np.asarray(scores.mean(axis=0))
 
     @abstractmethod
     def metrics(self, target: TargetT, scores: Scores, shares: Sequence[float] = ()) -> dict[str, float]:
@@ -440,6 +417,68 @@ def overlaps(truth: NDArray[np.uint8], chosen: NDArray[np.uint8], classes: int) 
         result[row, :, 1] = np.bincount(own, minlength=classes)[:classes]
         result[row, :, 2] = np.bincount(others, minlength=classes)[:classes]
     return result
+
+
+class _Detection(Task[Boxes]):
+    """A list of boxes for an image; the loss of a row is that of ``boxes.lists.losses_of``."""
+
+    def outputs(self, classes: int) -> int:
+        return max(1, classes)
+
+    def score_shape(self, rows: int, classes: int) -> tuple[int, ...]:
+        return rows, MOST_FOUND, 6
+
+    def known(self, target: Boxes) -> NDArray[np.bool_]:
+        """All: an image without boxes is one that shows none."""
+        return np.ones(len(target), bool)
+
+    def compared(self, target: Boxes) -> NDArray[np.float64]:
+        """Equal lists have equal numbers: a digest of so many bits as a float holds."""
+        lists = (corners.tobytes() + codes.tobytes() for corners, codes in target.each())
+        digests = (hashlib.blake2b(own, digest_size=6).digest() for own in lists)
+        return np.array([int.from_bytes(own) for own in digests], np.float64)
+
+    def meaningless(
+        self, target: Boxes, which: NDArray[np.int64], classes: int, generator: np.random.Generator
+    ) -> Boxes:
+        return target[generator.permutation(len(target))[which]]
+
+    def strata(self, target: Boxes) -> NDArray[np.int64]:
+        """The rarest class that an image shows; one more than the last for none."""
+        if not len(target.codes):
+            return np.zeros(len(target), np.int64)
+        often = np.bincount(target.codes)
+        return np.array(
+            [int(codes[often[codes].argmin()]) if len(codes) else len(often) for _, codes in target.each()],
+            np.int64,
+        )
+
+    def row_losses(self, target: Boxes, scores: Scores) -> NDArray[np.float64]:
+        return losses_of(target, scores)
+
+    def constant_scores(self, target: Boxes, classes: int) -> Scores:
+        """Nothing found, which no list of boxes that is the same for every image beats."""
+        return np.zeros(self.score_shape(len(target), classes))
+
+    def unseen_loss(self, rows: int, classes: int) -> float:
+        return 0.0
+
+    def decided(self, scores: Scores, shares: Sequence[float] = ()) -> Scores:
+        """All that was found, by falling score: who uses it chooses the score from which on a box counts."""
+        return scores
+
+    def averaged(self, scores: NDArray[Any]) -> Scores:
+        return fused(scores)
+
+    def metrics(self, target: Boxes, scores: Scores, shares: Sequence[float] = ()) -> dict[str, float]:
+        """The mean over the classes of the average precision at an overlap of 0.5, and over ten of them."""
+        found = scores[:, :, -1][scores[:, :, -2] > 0]
+        classes = int(max(target.codes.max(initial=-1), found.max(initial=-1))) + 1
+        precision = mean_precision(matches(target, scores, classes))
+        loss = float(self.row_losses(target, scores).mean())
+        return {"loss": loss, "ap50": precision[0], "ap": precision[1]}
+
+
 @cache
 def _regression(loss: str, quantile: float) -> Task:
     if loss == REGRESSION.loss:
@@ -455,14 +494,37 @@ REGRESSION = _Regression("regression", "number", "mean_squared_error", "mean squ
 SEGMENTATION: Task[Masks] = _Segmentation(
     "segmentation", "mask", "cross_entropy", "log loss of a point", "mean_iou", "mean IoU"
 )
+DETECTION: Task[Boxes] = _Detection(
+    "detection", "boxes", "detection", "detection loss", "ap50", "AP50", has_chances=False
+)
 TASKS: Mapping[TaskName, Task[Any]] = {
-    task.name: task for task in (BINARY, MULTICLASS, REGRESSION, SEGMENTATION)
+    task.name: task for task in (BINARY, MULTICLASS, REGRESSION, SEGMENTATION, DETECTION)
 }
 
 
 def task_of(name: str) -> Task[Any]:
     """The task of that name; KeyError for another word."""
     return TASKS[name]  # type: ignore[index]
+
+
+def averaged_by_row(
+    task: Task[Any], parts: Sequence[NDArray[np.int64]], scores_of_parts: Sequence[NDArray[Any]]
+) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    """The rows of all parts, each once and ascending, and what its scores come to together.
+    No part has a row twice."""
+    unique, counts = np.unique(np.concatenate(parts), return_counts=True)
+    first = scores_of_parts[0]
+    layers = np.zeros((int(counts.max(initial=0)), len(unique), *first.shape[1:]), first.dtype)
+    filled = np.zeros(len(unique), np.int64)
+    for rows, scores in zip(parts, scores_of_parts, strict=True):
+        places = np.searchsorted(unique, rows)
+        layers[filled[places], places] = scores
+        filled[places] += 1
+    result = np.zeros(layers.shape[1:], first.dtype)
+    for count in np.unique(counts).tolist():
+        own = counts == count
+        result[own] = task.averaged(layers[:count, own])
+    return unique, result
 
 
 def weighted(losses: NDArray[np.float64], weights: NDArray[np.float64] | None) -> NDArray[np.float64]:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import advisor
+from advisor.boxes.lists import Boxes
 from advisor.data.modalities import READ_MODALITIES
 from advisor.dataset import Dataset, Features
 from advisor.evaluation.by_target import JUDGED
@@ -17,7 +18,7 @@ from advisor.facts.targets import TARGET_MEASURES
 from advisor.kinds import AXES, CLASSIFICATIONS, KINDS, TASK_NAMES
 from advisor.rules import shipped
 from advisor.splits import make_splits
-from advisor.tasks import REGRESSION, SEGMENTATION, TASKS, UNLABELLED, Boxes, Masks, TargetKind
+from advisor.tasks import REGRESSION, SEGMENTATION, TASKS, UNLABELLED, Masks, TargetKind
 from advisor.training.modalities import MODALITIES as TRAINED_MODALITIES
 from advisor.training.targets import TARGETS
 from advisor.workflows.modalities import MODALITY_OF
@@ -26,7 +27,7 @@ PACKAGE = Path(advisor.__file__).parent
 ROOT = Path(__file__).parents[1]
 NAMES = {*KINDS, *TASK_NAMES}
 OF_ONE_MODALITY = {"Features", "Signals", "Table", "SignalSet", "TableSchema", "SignalSchema", "InputShape"}
-OF_ONE_MODALITY |= {"Scenes", "MaskSchema", "SceneShape", "SceneInputs", "DecoderNetwork", "SignalShape", "TableInputs", "SignalInputs", "TableNetwork", "SignalNetwork"}
+OF_ONE_MODALITY |= {"BoxedImages", "DetectionShape", "BoxedInputs", "DetectionNetwork", "Scenes", "MaskSchema", "SceneShape", "SceneInputs", "DecoderNetwork", "SignalShape", "TableInputs", "SignalInputs", "TableNetwork", "SignalNetwork"}
 
 
 def asked_for(tree):

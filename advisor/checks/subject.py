@@ -108,12 +108,7 @@ class Subject:
     def constant_loss(self, rows: NDArray[np.int64]) -> float:
         """The loss of the class shares of the training rows, or of their mean, in the unit of ``loss``."""
         target = self.target[torch.from_numpy(rows).to(self.device)].unsqueeze(0)
-        prior, outputs = self._learnt.prior(), self.outputs
-        constant = torch.zeros(1, outputs) if prior is None else prior.float()
-        out = constant.view(1, 1, outputs, *[1] * (target.dim() - 2)).to(self.device)
-        return float(
-            self._learnt.plain_losses(out.expand(*target.shape[:2], -1, *target.shape[2:]), target).mean()
-        )
+        return float(self._learnt.constant_losses(target).mean())
 
     def first_rows(self) -> Tensor:
         """Some training rows for one pass, (1, rows)."""

@@ -12,6 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from advisor.data.boxes.found import box_answers, box_files, box_table
+from advisor.data.boxes.sets import read_boxed_images
+from advisor.data.boxes.sources import has_boxes
 from advisor.data.masks.mask_files import as_png
 from advisor.data.masks.pairs import has_masks
 from advisor.data.masks.scenes import MaskSchema, at_size_of, read_scenes
@@ -55,13 +58,14 @@ class ReadModality:
     answers: schema, new rows and the prediction of each -> predictions as the training rows' target was
     given.
     files: the same -> predictions that do not stand in a table, by the name of their file; None: all stand
-    there."""
+    there. table: the same -> the columns of the table that is written instead of them."""
 
     claims: Callable[[object, str | None], Kind | None]
     schema_of: Callable[[Mapping[str, Any]], AnySchema]
     new_rows: Callable[[Any, Any, FileForm, bool], NewRows]
     answers: Callable[[Any, NewRows, NDArray[Any]], Any] = lambda schema, rows, decided: decided
     files: Callable[[Any, NewRows, NDArray[Any]], Mapping[str, bytes]] | None = None
+    table: Callable[[Any, NewRows, NDArray[Any]], Mapping[str, Any]] | None = None
 
 
 def _of_table(source: Any, schema: TableSchema, form: FileForm, strict: bool) -> NewRows:
@@ -123,14 +127,38 @@ def _mask_files(schema: MaskSchema, rows: NewRows, decided: NDArray[Any]) -> dic
     }
 
 
+def _mask_table(schema: MaskSchema, rows: NewRows, decided: NDArray[Any]) -> dict[str, Any]:
+    """The share of each class among the points of a mask."""
+    named = {"name": rows.names} if any(rows.names) else {}
+    shares = {
+        f"share_{label}": (decided == code).mean(axis=(1, 2)) for code, label in enumerate(schema.classes)
+    }
+    return {**named, **shares}
+
+
+def _of_boxes(source: Any, schema: SignalSchema, form: FileForm, strict: bool) -> NewRows:
+    found = read_boxed_images(source, schema, form)
+    return NewRows(found.features, found.names, sizes=found.sizes)
+
+
 _SIGNALS = ReadModality(signal_kind, SignalSchema.from_dict, _of_signals)
 READ_MODALITIES: Mapping[Kind, ReadModality] = {
+    # before masks: YOLO's folder of text files has a name that masks have too
+    "boxes": ReadModality(
+        lambda source, target: "boxes" if has_boxes(source, target) else None,
+        SignalSchema.from_dict,
+        _of_boxes,
+        lambda schema, rows, decided: box_answers(schema, rows.sizes, decided),
+        lambda schema, rows, decided: box_files(schema, rows.names, rows.sizes, decided),
+        lambda schema, rows, decided: box_table(schema, rows.names, rows.sizes, decided),
+    ),
     "mask": ReadModality(
         lambda source, target: "mask" if has_masks(source, target) else None,
         MaskSchema.from_dict,
         _of_masks,
         _mask_answers,
         _mask_files,
+        _mask_table,
     ),
     "image": _SIGNALS,
     "sequence": _SIGNALS,

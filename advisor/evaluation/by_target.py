@@ -17,7 +17,18 @@ from advisor.evaluation.by_metric import DECISION_FOLDS, Divisors, choose_decisi
 from advisor.evaluation.diagnosis import class_diagnosis, number_diagnosis
 from advisor.evaluation.judge import Judge
 from advisor.evaluation.judgement import Diagnosis
-from advisor.evaluation.masks import MASK_BASELINES, fit_mask_baselines, mask_baseline_seconds, mask_diagnosis
+from advisor.evaluation.scenes.boxes import (
+    BOX_BASELINES,
+    box_baseline_seconds,
+    box_diagnosis,
+    fit_box_baselines,
+)
+from advisor.evaluation.scenes.masks import (
+    MASK_BASELINES,
+    fit_mask_baselines,
+    mask_baseline_seconds,
+    mask_diagnosis,
+)
 from advisor.splits import make_splits
 from advisor.tasks import TargetKind, Task
 
@@ -46,6 +57,9 @@ JUDGED: Mapping[TargetKind, JudgedTarget] = {
     "number": JudgedTarget(number_diagnosis),
     "mask": JudgedTarget(
         mask_diagnosis, fit_mask_baselines, mask_baseline_seconds, MASK_BASELINES, intervals=False
+    ),
+    "boxes": JudgedTarget(
+        box_diagnosis, fit_box_baselines, box_baseline_seconds, BOX_BASELINES, intervals=False
     ),
 }
 

@@ -176,13 +176,27 @@ class BoundaryErrors:
     points: int
 
 
+@dataclass(frozen=True)
+class BoxScores:
+    """Of one class of boxes: true ones, and those that were found at any score. ap50, ap: average precision
+    at an overlap of 0.5, and the mean from 0.5 to 0.95; None without a true box. curve: (recall, precision)
+    at an overlap of 0.5."""
+
+    boxes: int
+    found: int
+    ap50: Share | None
+    ap: Share | None
+    curve: tuple[tuple[float, float], ...]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Diagnosis:
     """Where predictions are wrong.
 
     calibration, curves (of two), and of few classes confusion (rows: truth) and per_class, in code order;
     of numbers residual_quantiles (5, 25, 50, 75, 95 %) and a histogram of prediction minus truth, and
-    pairs (truth, prediction); of masks per_mask, in code order, and boundary.
+    pairs (truth, prediction); of masks per_mask, in code order, and boundary; of
+    boxes per_box, in code order.
     """
 
     calibration: Calibration | Unset = UNSET
@@ -194,6 +208,7 @@ class Diagnosis:
     residual_histogram: ResidualHistogram | Unset = UNSET
     per_mask: tuple[MaskScores, ...] | Unset = UNSET
     boundary: BoundaryErrors | Unset | None = UNSET
+    per_box: tuple[BoxScores, ...] | Unset = UNSET
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from advisor.data.tables.features import encode
 from advisor.data.tables.schema import TableSchema
 from advisor.dataset import MISSING, UNSEEN, Features, Scenes, Signals
 from advisor.errors import UserError
-from advisor.kinds import Kind
+from advisor.kinds import MANY, Kind
 from advisor.runs.model import Model
 from advisor.training.signal_inputs import KernelPreprocessor, SignalPreprocessor, interpolated
 
@@ -236,6 +236,6 @@ def exported_modality(kind: Kind) -> ExportedModality:
     """The row of a kind; UserError for one that has none."""
     if kind not in EXPORTED:
         raise UserError(
-            f"a model of {kind}s cannot be exported yet: predict with load_model or advisor predict"
+            f"a model of {MANY[kind]} cannot be exported yet: predict with load_model or advisor predict"
         )
     return EXPORTED[kind]

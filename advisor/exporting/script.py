@@ -19,7 +19,7 @@ from advisor.exporting.script_parts import python, source_list
 from advisor.exporting.script_signals import signal_part
 from advisor.exporting.script_tables import table_part
 from advisor.files import write_bytes
-from advisor.kinds import Kind
+from advisor.kinds import MANY, Kind
 from advisor.tasks import task_of
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -126,7 +126,7 @@ def script_of(subject: ScriptSubject, file: str) -> tuple[str, tuple[str, ...]]:
             "onnx or torch, or train again without --metric"
         )
     if subject.schema.kind not in PARTS:
-        raise UserError(f"--format script does not cover {subject.schema.kind}s yet")
+        raise UserError(f"--format script does not cover {MANY[subject.schema.kind]} yet")
     part = PARTS[subject.schema.kind](subject.schema, c, subject.channels, subject.source)
     notes = (*subject.notes, *_notes(c), *part["notes"])
     context = {**_common(subject, file), **part, "notes": notes}

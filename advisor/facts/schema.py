@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from advisor.facts.specs.boxes import BOX_FACTS
 from advisor.facts.specs.cells import CELL_FACTS
 from advisor.facts.specs.machine import MACHINE_FACTS
 from advisor.facts.specs.masks import MASK_FACTS
@@ -34,6 +35,7 @@ _SPECS = (
     *MACHINE_FACTS,
     *SIGNAL_FACTS,
     *MASK_FACTS,
+    *BOX_FACTS,
 )
 FACTS: Mapping[str, FactSpec] = MappingProxyType({spec.name: spec for spec in _SPECS})
 """By name, in the order in which files and pages list them."""

@@ -36,7 +36,7 @@ from advisor.facts.schema import FACTS, Facts
 from advisor.facts.shift.shift import compare_rows
 from advisor.facts.specs.thresholds import MIN_SIDE
 from advisor.facts.table import marked_facts
-from advisor.facts.targets import TARGET_MEASURES, mask_facts, target_facts, target_shape
+from advisor.facts.targets import TARGET_MEASURES, box_facts, mask_facts, target_facts, target_shape
 from advisor.kinds import Kind
 from advisor.tasks import task_of
 
@@ -588,4 +588,5 @@ _OF_KIND: Mapping[Kind, _MeasuredKind] = {
     "image": _MeasuredKind(_image_facts, NEAR_IMAGE, _image_shift),
     "sequence": _MeasuredKind(_sequence_facts, NEAR_SEQUENCE),
     "mask": _MeasuredKind(mask_facts, NEAR_IMAGE, _image_shift),
+    "boxes": _MeasuredKind(box_facts, NEAR_IMAGE, _image_shift),
 }

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from advisor.boxes.lists import Boxes
 from advisor.data.columns.cells import tally
 from advisor.data.masks.scenes import STRAY_SHARE
 from advisor.data.signals.signals import SignalSet
@@ -32,7 +33,9 @@ PROBED_POINTS = 2000
 FIELDS_PER_OBJECT = 2.0
 """A point's class is told by the whole object and what lies around it: a field of twice the object's side."""
 PATCH_SIDES = (8, 48)
-"""Least and largest side of what a probe sees around a point."""
+"""Least and largest side of what a probe sees around a point; it sees a box at twice the least."""
+USUAL_MOST, SMALL_BOXES = 0.99, 0.1
+"""Quantiles: of the numbers of boxes of an image, and of the shorter sides of boxes."""
 
 
 def target_facts(answer: pl.Series, task: Task) -> dict[str, Any]:
@@ -117,10 +120,23 @@ def mask_shape(answer: pl.Series, sample: pl.Series) -> dict[str, Any]:
     return {"points": [[str(labels[place]), float(counts[place] / counts.sum())] for place in order]}
 
 
+def box_answer(data: Dataset[Any], name: str) -> pl.Series:
+    """The class of each box, as text."""
+    labels = np.array(data.classes, dtype=object)[data.target.codes]
+    return pl.Series(name, labels.tolist(), dtype=pl.String)
+
+
+def box_shape(answer: pl.Series, sample: pl.Series) -> dict[str, Any]:
+    """For the report: the classes with their numbers of boxes, the most frequent first."""
+    counts = tally(answer).head(MOST_CLASSES).rows()
+    return {"boxes": [[cut_level(str(label)), count] for label, count in counts]}
+
+
 TARGET_MEASURES: Mapping[TargetKind, TargetMeasure] = {
     "class": TargetMeasure(_class_facts, _class_shape, _class_answer),
     "number": TargetMeasure(_number_facts, _number_shape, lambda data, name: pl.Series(name, data.target)),
     "mask": TargetMeasure(lambda answer: {}, mask_shape, mask_answer),
+    "boxes": TargetMeasure(lambda answer: {}, box_shape, box_answer),
 }
 
 
@@ -204,3 +220,85 @@ def _flips(
     versions = {"flip.horizontal": coarse(seen[:, :, :, ::-1]), "flip.vertical": coarse(seen[:, :, ::-1])}
     versions["flip.rotated"] = coarse(np.rot90(seen, axes=(2, 3)))
     return skill(coarse(seen), versions, ProbeTarget(closed.astype(np.int64), len(found))).shares()
+
+
+# ----------------------------------------------------------------------------------------------------- boxes
+
+
+def box_facts(data: SignalSet, sample: NDArray[Any], rows: NDArray[np.int64]) -> dict[str, Any]:
+    """The facts ``image.*``, ``boxes.*``, ``flip.*`` and ``receptive.needed`` of the training images."""
+    boxes: Boxes = data.train.target
+    height, width = data.schema.size
+    classes = data.train.classes
+    pixels = sample.astype(np.float32) / 255
+    sides = boxes.corners[:, 2:] - boxes.corners[:, :2]
+    often = np.bincount(boxes.codes, minlength=len(classes))
+    longer = float(np.median(sides.max(axis=1))) if len(sides) else float(min(height, width))
+    seen = rows[:: max(1, len(rows) // REGION_IMAGES)]
+    return {
+        "image.height": height,
+        "image.width": width,
+        "image.side": min(height, width),
+        "image.sizes": data.notes.get("image_sizes", 1),
+        "image.mean": float(pixels.mean()),
+        "image.spread": float(pixels.std()),
+        "boxes.classes": len(classes),
+        "boxes.count": len(boxes.codes),
+        "boxes.mean": float(boxes.counts.mean()),
+        "boxes.most": int(boxes.counts.max()),
+        "boxes.usual_most": float(np.quantile(boxes.counts, USUAL_MOST)),
+        "boxes.side": longer,
+        "boxes.small_side": float(np.quantile(sides.min(axis=1), SMALL_BOXES)) if len(sides) else longer,
+        "boxes.without_share": float((boxes.counts == 0).mean()),
+        "boxes.rarest": int(often.min()),
+        "boxes.rarest_name": classes[int(often.argmin())],
+        **_box_repairs(data),
+        "receptive.needed": int(min(max(1.0, FIELDS_PER_OBJECT * longer), min(height, width))),
+        **_box_flips(data.train.features.values[seen], boxes[seen], len(classes)),
+    }
+
+
+def _box_repairs(data: SignalSet) -> dict[str, Any]:
+    """What was repaired or left out when the boxes were read."""
+    counted = ("swapped", "clipped", "outside", "repeated")
+    facts: dict[str, Any] = {f"boxes.{what}": data.notes.get(f"{what}_boxes", 0) for what in counted}
+    facts["boxes.no_area"] = data.notes.get("empty_boxes", 0)
+    for what, note in (("joined", "joined_classes"), ("unlisted", "images_without_list")):
+        facts[f"boxes.{what}"] = data.notes.get(note, 0)
+        facts[f"boxes.{what}_names"] = sorted(data.lost.get(note, ()))
+    return facts
+
+
+def _box_flips(images: NDArray[np.uint8], boxes: Boxes, classes: int) -> dict[str, float | None]:
+    """How well a simple probe tells the class of a mirrored box, or that there is none, as a share of how
+    well it does of boxes as they are."""
+    generator = np.random.default_rng(0)
+    height, width = images.shape[2:]
+    chosen = generator.permutation(len(boxes.codes))[:PROBED_POINTS]
+    patches, codes = [], []
+    for row, corners, code in zip(
+        boxes.rows[chosen].tolist(), boxes.corners[chosen], boxes.codes[chosen].tolist(), strict=True
+    ):
+        left, top, right, bottom = np.rint(corners).astype(int).tolist()
+        high, wide = max(bottom - top, 2), max(right - left, 2)
+        patches.append(_patch(images[row], top, left, high, wide))
+        codes.append(code)
+        # as large a part of the same image, wherever it lies, is of no class
+        down, across = (int(generator.integers(max(1, n))) for n in (height - high, width - wide))
+        patches.append(_patch(images[row], down, across, high, wide))
+        codes.append(classes)
+    found, closed = np.unique(codes, return_inverse=True)
+    seen = np.stack(patches)
+    versions = {"flip.horizontal": coarse(seen[:, :, :, ::-1]), "flip.vertical": coarse(seen[:, :, ::-1])}
+    versions["flip.rotated"] = coarse(np.rot90(seen, axes=(2, 3)))
+    return skill(coarse(seen), versions, ProbeTarget(closed.astype(np.int64), len(found))).shares()
+
+
+def _patch(image: NDArray[np.uint8], top: int, left: int, high: int, wide: int) -> NDArray[np.uint8]:
+    """A part of an image (channels, height, width) at twice the least of PATCH_SIDES, by nearest points."""
+    steps = (np.arange(2 * PATCH_SIDES[0]) + 0.5) / (2 * PATCH_SIDES[0])
+    rows, columns = (
+        np.clip(start + (steps * length).astype(int), 0, n - 1)
+        for start, length, n in ((top, high, image.shape[1]), (left, wide, image.shape[2]))
+    )
+    return image[:, rows[:, None], columns]

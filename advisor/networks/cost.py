@@ -23,6 +23,13 @@ from advisor.networks.decoder_plan import (
     decoder_plan_of,
     decoder_problem,
 )
+from advisor.networks.detection.plan import (
+    DetectionPlan,
+    detection_cost,
+    detection_memory,
+    detection_plan_of,
+    detection_problem,
+)
 from advisor.networks.geometry import map_numbers, memory_bytes, multiplications, problem
 from advisor.networks.kernels import kernel_features
 from advisor.networks.plan import NetworkPlan, plan_of
@@ -290,6 +297,38 @@ class SceneCost:
     ) -> str | None:
         plan = decoder_plan_of(configuration, self.channels, self.size)
         return decoder_problem(plan, self.outputs, rows, members=members, memory=memory)
+
+
+@dataclass(frozen=True)
+class DetectionCost:
+    """Of the networks that find boxes, by their plans."""
+
+    channels: int
+    size: tuple[int, ...]
+    outputs: int
+
+    @classmethod
+    def of(cls, images: Signals, outputs: int) -> DetectionCost:
+        channels, *size = images.shape
+        return cls(channels, tuple(size), outputs)
+
+    def _plan(self, configuration: Mapping[str, Any]) -> DetectionPlan | None:
+        known = "map_stride" in configuration
+        return detection_plan_of(configuration, self.channels, self.size) if known else None
+
+    def memory(self, configuration: Mapping[str, Any], rows: int, members: int, splits: int) -> float | None:
+        plan = self._plan(configuration)
+        return None if plan is None else detection_memory(plan, self.outputs, rows, members)
+
+    def per_row(self, configuration: Mapping[str, Any]) -> tuple[int, int] | None:
+        plan = self._plan(configuration)
+        return None if plan is None else detection_cost(plan, self.outputs)
+
+    def refusal(
+        self, configuration: Mapping[str, Any], rows: int, members: int, memory: float | None
+    ) -> str | None:
+        plan = detection_plan_of(configuration, self.channels, self.size)
+        return detection_problem(plan, self.outputs, rows, members=members, memory=memory)
 
 
 def epoch_seconds(steps: float, rows: float, multiplications_per_row: int, numbers: int) -> float:

@@ -25,12 +25,11 @@ from advisor.evaluation.selection import (
     estimate,
 )
 from advisor.objectives.final_jobs import FINAL_REPEATS, AllFailed, Trained, final_jobs, train_finalists
-from advisor.objectives.networks import mean_by_row
 from advisor.objectives.objective import FinalRequest, RunData
 from advisor.objectives.trial import ObjectiveResult
 from advisor.runs.advice import Advice
 from advisor.runs.result import ContenderReport, FinalReport
-from advisor.tasks import weighted
+from advisor.tasks import averaged_by_row, weighted
 
 FEWEST_SPLITS = 5
 """Losses that a comparison split by split needs; a hold-out plan is repeated so often."""
@@ -188,7 +187,8 @@ def _judged(
         return _Judged(
             name, configuration, np.concatenate([r.losses for r in results]), None, trainings, test
         )
-    rows, scores = mean_by_row([r.rows for r in results], [r.scores for r in results if r.scores is not None])
+    scored = [r.scores for r in results if r.scores is not None]
+    rows, scores = averaged_by_row(data.task, [r.rows for r in results], scored)
     losses = data.task.row_losses(data.target[rows], scores)
     return _Judged(name, configuration, weighted(losses, data.weights_of(rows)), rows, trainings, test)
 

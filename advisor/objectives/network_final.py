@@ -408,8 +408,8 @@ def blend_of(contenders: Sequence[Contender], train: Dataset) -> Contender:
         tuple(c.configurations[0] for c in contenders),
         tuple(stack for c in contenders for stack in c.stacks),
         contenders[0].rows,
-        np.asarray(np.mean([c.scores for c in contenders], axis=0)),
-        np.asarray(np.mean([c.cross_fitted for c in contenders], axis=0)),
+        train.task.averaged(np.stack([c.scores for c in contenders])),
+        train.task.averaged(np.stack([c.cross_fitted for c in contenders])),
         train,
     )
 

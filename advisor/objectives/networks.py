@@ -23,6 +23,7 @@ from advisor.objectives.jobs import TrainingJob, TrainingResult, WorkerData
 from advisor.objectives.objective import Work
 from advisor.search.resources import Sizing
 from advisor.splits import Split, everything, make_splits
+from advisor.tasks import averaged_by_row
 from advisor.training.modalities import cost_of, prepare
 
 if TYPE_CHECKING:
@@ -246,15 +247,4 @@ def merged_held_out(
     cross_fitted: at the epochs that other rows chose.
     """
     scores = [stack.cross_fitted if cross_fitted else stack.held_out for stack in stacks]
-    return mean_by_row([stack.held_out_rows for stack in stacks], scores)
-
-
-def mean_by_row(
-    parts: Sequence[NDArray[np.int64]], scores_of_parts: Sequence[NDArray[np.float64]]
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The rows of all parts, each once and ascending, and the mean of its scores."""
-    unique, counts = np.unique(np.concatenate(parts), return_counts=True)
-    sums = np.zeros((len(unique), *scores_of_parts[0].shape[1:]), scores_of_parts[0].dtype)
-    for rows, scores in zip(parts, scores_of_parts, strict=True):  # no part has a row twice
-        sums[np.searchsorted(unique, rows)] += scores
-    return unique, sums / counts.astype(sums.dtype).reshape(-1, *[1] * (sums.ndim - 1))
+    return averaged_by_row(stacks[0].task, [stack.held_out_rows for stack in stacks], scores)

@@ -15,6 +15,13 @@ from advisor.networks.decoder_plan import (
     decoder_plan_of,
     padded_encoder,
 )
+from advisor.networks.detection.plan import (
+    detection_encoder,
+    detection_memory,
+    detection_parameters,
+    detection_plan_of,
+    neck_layers,
+)
 from advisor.networks.geometry import (
     layers,
     map_sizes,
@@ -24,7 +31,7 @@ from advisor.networks.geometry import (
     receptive_fields,
 )
 from advisor.networks.kernels import SPAN, dilations_of, kernel_features
-from advisor.networks.plan import plan_of
+from advisor.networks.plan import NetworkPlan, plan_of
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,8 @@ def blueprint(configuration: Mapping[str, Any], values: Mapping[str, Any]) -> Ne
         return None
     if "upsampling" in configuration:
         return _decoder_view(configuration, values, size)
+    if "map_stride" in configuration:
+        return _detection_view(configuration, values, size)
     outputs = int(values.get("classes.count") or 1)
     if (features := kernel_features(configuration)) is not None:
         return _of_kernels(features, outputs, int(configuration["batch_size"]), size, values)
@@ -94,19 +103,7 @@ def _decoder_view(
     plan = decoder_plan_of(configuration, int(values["signal.channels"]), size)
     outputs = int(values["mask.classes"])
     encoder = padded_encoder(plan)
-    rows = [
-        LayerView(
-            name=layer.name,
-            map=" x ".join(map(str, after)),
-            channels=layer.outputs,
-            parameters=layer.parameters,
-            field=min(max(field.size), max(size)),
-            whole=field.whole,
-        )
-        for layer, after, field in zip(
-            layers(encoder), map_sizes(encoder), receptive_fields(encoder), strict=True
-        )
-    ]
+    rows = _encoder_rows(encoder, size)
     seen = rows[-1].field
     rows += [
         LayerView(layer.name, " x ".join(map(str, after)), layer.outputs, layer.parameters, seen, layer.whole)
@@ -120,6 +117,43 @@ def _decoder_view(
         field=receptive_field(encoder),
         needed=values.get("receptive.needed"),
     )
+
+
+def _detection_view(
+    configuration: Mapping[str, Any], values: Mapping[str, Any], size: tuple[int, ...]
+) -> NetworkView:
+    """A network that finds boxes: its backbone, then what reads the maps that are added up."""
+    plan = detection_plan_of(configuration, int(values["signal.channels"]), size)
+    outputs, encoder = int(values["boxes.classes"]), detection_encoder(plan)
+    rows = _encoder_rows(encoder, size)
+    seen = rows[-1].field
+    rows += [
+        LayerView(layer.name, " x ".join(map(str, after)), layer.outputs, layer.parameters, seen, layer.whole)
+        for layer, after in neck_layers(plan, outputs)
+    ]
+    return NetworkView(
+        layers=tuple(rows),
+        size=size,
+        parameters=detection_parameters(plan, outputs),
+        memory_mb=detection_memory(plan, outputs, int(configuration["batch_size"])) / 1e6,
+        field=receptive_field(encoder),
+        needed=values.get("receptive.needed"),
+    )
+
+
+def _encoder_rows(encoder: NetworkPlan, size: tuple[int, ...]) -> list[LayerView]:
+    steps = zip(layers(encoder), map_sizes(encoder), receptive_fields(encoder), strict=True)
+    return [
+        LayerView(
+            name=layer.name,
+            map=" x ".join(map(str, after)),
+            channels=layer.outputs,
+            parameters=layer.parameters,
+            field=min(max(field.size), max(size)),
+            whole=field.whole,
+        )
+        for layer, after, field in steps
+    ]
 
 
 def _of_kernels(

@@ -50,6 +50,7 @@ CHARTS = (
     "parallel",
     "roc",
     "precision_recall",
+    "box_precision_recall",
     "pairs",
     "uses",
     "final",
@@ -270,6 +271,11 @@ def _prediction_charts(result: RunReport) -> dict[str, str]:
         used = None if at.precision is None else (at.recall, at.precision)
         labels = ("Precision-recall curve", "recall", "precision")
         drawn["precision_recall"] = plots.curve_plot(found.pr, used, labels, found.share)
+    if boxes := predictions.per_box:
+        curves = [one.curve for one in boxes if one.curve]
+        mean = [(point[0][0], sum(p for _, p in point) / len(point)) for point in zip(*curves, strict=True)]
+        labels = ("Precision-recall curve, mean of the classes", "recall", "precision")
+        drawn["box_precision_recall"] = plots.curve_plot(mean, None, labels, 0.0)
     if predictions.pairs:
         drawn["pairs"] = plots.pairs_plot(predictions.pairs, str(result.setup.data.target or "target"))
     if predictions.calibration:

@@ -1,4 +1,5 @@
-"""Images with their masks as a page can show them: the classes in colours, small PNG pictures. No torch."""
+"""Images with their masks or boxes as a page can show them: the classes in colours, small PNG pictures. No
+torch."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from advisor.boxes.lists import CODE, CORNERS, SCORE, Boxes
 from advisor.dataset import Dataset
 from advisor.runs.result import Mistake
 from advisor.tasks import UNLABELLED
@@ -20,6 +22,10 @@ SIDE = 128
 """Pixels of a picture's longer side."""
 VEIL = 0.5
 """Share of a class's colour where it lies over its image."""
+BOX_SIDE = 192
+"""The same of a picture with boxes, whose lines need some room."""
+SHOWN_SCORE = 0.3
+"""Boxes that were found with a lower score are not drawn."""
 GOLDEN = 0.618033988749895
 """Hues this far apart stay apart, however many there are."""
 
@@ -106,12 +112,88 @@ def _veiled(
     return np.asarray(np.rint(image * (1 - share) + over * share), np.uint8)
 
 
+def box_samples(data: Dataset[Any], seed: int) -> list[dict[str, Any]]:
+    """A few images with their boxes, the same for a seed."""
+    colours = class_colours(len(data.classes), -1)
+    chosen = np.random.default_rng(seed).permutation(len(data))[:SHOWN]
+    return [
+        {
+            "image": _boxed(image_of(data, row), *_own(data.target, row), colours),
+            "label": _classes(data, _own(data.target, row)[1]),
+        }
+        for row in chosen.tolist()
+    ]
+
+
+def worst_boxes(data: Dataset[Any], chosen: NDArray[Any], losses: NDArray[np.float64]) -> list[Mistake]:
+    """The images with the largest losses: each with its boxes, and with those that were found.
+
+    chosen: found boxes (rows, most, 6). losses: (rows,).
+    """
+    colours = class_colours(len(data.classes), -1)
+    result = []
+    for row in np.argsort(-losses, kind="stable")[:WORST].tolist():
+        image, own = image_of(data, row), _own(data.target, row)
+        said = chosen[row][chosen[row][:, SCORE] >= SHOWN_SCORE]
+        codes = said[:, CODE].astype(np.int64)
+        result.append(
+            Mistake(
+                boxes=_boxed(image, *own, colours),
+                found_boxes=_boxed(image, said[:, CORNERS], codes, colours),
+                label=_classes(data, own[1]),
+                predicted=_classes(data, codes),
+            )
+        )
+    return result
+
+
+def _own(boxes: Boxes, row: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Corners and classes of one row."""
+    one = boxes[row : row + 1]
+    return one.corners, one.codes
+
+
+def _classes(data: Dataset[Any], codes: NDArray[np.int64]) -> str:
+    """The classes of some boxes, each with how many there are of it, where there are several."""
+    found, counts = np.unique(codes, return_counts=True)
+    named = (
+        data.classes[code] if count == 1 else f"{count} x {data.classes[code]}"
+        for code, count in zip(found.tolist(), counts.tolist(), strict=True)
+    )
+    return ", ".join(named) or "nothing"
+
+
+def _boxed(
+    image: NDArray[np.uint8],
+    corners: NDArray[np.float64],
+    codes: NDArray[np.int64],
+    colours: NDArray[np.uint8],
+) -> str:
+    """An image with boxes drawn in the colours of their classes."""
+    from PIL import Image, ImageDraw
+
+    picture = Image.fromarray(image)
+    scale = BOX_SIDE / max(picture.size)
+    size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
+    picture = picture.resize(size, Image.Resampling.BILINEAR)
+    draw = ImageDraw.Draw(picture)
+    for box, code in zip(corners * scale, codes.tolist(), strict=True):
+        left, top, right, bottom = np.rint(box).astype(int).tolist()
+        if right > left and bottom > top:
+            draw.rectangle((left, top, right - 1, bottom - 1), outline=tuple(colours[code].tolist()), width=2)
+    return _encoded(picture)
+
+
 def _png(pixels: NDArray[np.uint8]) -> str:
     from PIL import Image
 
     picture = Image.fromarray(pixels)
     if max(picture.size) > SIDE:
         picture.thumbnail((SIDE, SIDE))
+    return _encoded(picture)
+
+
+def _encoded(picture: Any) -> str:
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG", optimize=True)
     return base64.b64encode(buffer.getvalue()).decode()

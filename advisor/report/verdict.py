@@ -273,6 +273,8 @@ def _score(entry: ScoreReport) -> str:
         return f", accuracy {entry.accuracy:.1%}"
     if entry.mean_iou is not UNSET:
         return f", mean IoU {entry.mean_iou:.3f}"
+    if entry.ap50 is not UNSET:
+        return f", AP50 {entry.ap50:.3f}"
     return "" if entry.r2 is UNSET else f", R2 {entry.r2:.3f}"
 
 

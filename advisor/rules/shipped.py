@@ -11,7 +11,7 @@ from typing import Any
 
 from advisor.facts.module_schema import MODULE_FACTS
 from advisor.facts.schema import FACTS
-from advisor.kinds import KINDS, Kind
+from advisor.kinds import KINDS, MANY, Kind
 from advisor.rules.book import (
     NO_PARAMETERS,
     NOT_DECIDING,
@@ -41,7 +41,7 @@ def folder(name: str) -> Path:
 def base_space(kind: Kind = "table") -> Space:
     """The base search space for one kind of data, before any rule."""
     spaces = folder("search_spaces")
-    return load_space(spaces / f"{kind}s.yaml", spaces / "training.yaml")
+    return load_space(spaces / f"{MANY[kind]}.yaml", spaces / "training.yaml")
 
 
 def base_spaces() -> dict[Kind, Space]:

@@ -115,7 +115,7 @@ class Model:
     def answers(self, rows: NewRows, decided: NDArray[Any]) -> Any:
         """Predictions of new rows as the training rows' target was given: of masks the values of the
         training masks,
-        each as large as its image."""
+        each as large as its image, of boxes a ``FoundBoxes`` for each image."""
         return READ_MODALITIES[self.schema.kind].answers(self.schema, rows, decided)
 
     def predict_proba(
@@ -124,6 +124,10 @@ class Model:
         """Class probabilities, shape (rows, classes), of masks (rows, classes, height, width). Raises
         UserError for a
         regression model, and as ``predict`` does."""
+        if not self.task.has_chances:
+            raise UserError(
+                f"a model of {self.task} has no class probabilities: use predict, whose boxes have scores"
+            )
         if not self.schema.classes:
             raise UserError(
                 f"the model of '{self.schema.target}' is a regression model and has no class probabilities: "
@@ -176,7 +180,7 @@ class Model:
 
     def scores(self, features: Features | Signals) -> NDArray[np.float64]:
         """Probabilities (rows, classes) or predictions (rows,) for rows that are encoded already."""
-        mean = np.asarray(np.mean([stack.predict(features) for stack in self.stacks], axis=0))
+        mean = self.task.averaged(np.stack([stack.predict(features) for stack in self.stacks]))
         return tempered(mean, self.temperature) if self.task.of_classes else mean
 
 
@@ -188,7 +192,7 @@ class PredictedRows:
     is unlike
     the training rows in the form of the others. told: what else to tell of how it was read, as code ->
     sentence.
-    files: predictions that do not stand in a table, by the name of their file: masks as PNG.
+    files: predictions that do not stand in a table, by the name of their file: masks as PNG, boxes as JSON.
     """
 
     table: pl.DataFrame
@@ -210,7 +214,8 @@ def predictions(
     """What `advisor predict` writes for the rows of a source, in their order.
 
     ``prediction``, and for classes a ``probability_CLASS`` for each; images and sequences that have names
-    have them first; of masks the share of each class among the points, and the masks as files. interval:
+    have them first; of masks the share of each class among the points, and the masks as files;
+    of boxes a row for each box that was found, and all of them as a COCO file. interval:
     adds ``low`` and ``high``, or for classes ``set``, those that may be the row's,
     with | between them. Raises UserError as ``Model.predict`` does.
     """
@@ -221,14 +226,11 @@ def predictions(
     columns: dict[str, Any] = {"name": rows.names} if any(rows.names) else {}
     scores = model.scores(rows.features)
     within = None if interval is None else model.within(scores, interval)
-    files = READ_MODALITIES[model.schema.kind].files
-    if files is not None:
+    modality = READ_MODALITIES[model.schema.kind]
+    if modality.files is not None and modality.table is not None:
         decided = model.task.decided(scores, model.shares)
-        shares = {
-            f"share_{label}": (decided == code).mean(axis=(1, 2))
-            for code, label in enumerate(model.schema.classes)
-        }
-        return PredictedRows(pl.DataFrame(columns | shares), *told, files(model.schema, rows, decided))
+        table = pl.DataFrame(dict(modality.table(model.schema, rows, decided)))
+        return PredictedRows(table, *told, modality.files(model.schema, rows, decided))
     if not model.task.of_classes:
         columns["prediction"] = scores
         columns |= {} if within is None else {"low": within[:, 0], "high": within[:, 1]}

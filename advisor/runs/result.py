@@ -229,6 +229,7 @@ class PairedDifference:
 class ScoreReport:
     """A model or a baseline on the test rows. average_precision: of the rarer of two classes.
     mean_iou, mean_dice: over the classes of masks, point_accuracy: share of their points that are right.
+    ap50, ap: average precision of found boxes at an overlap of 0.5, and the mean from 0.5 to 0.95.
     metric: the user's, None where it is not defined; metric_difference: negative where this one is better
     than the network."""
 
@@ -241,6 +242,8 @@ class ScoreReport:
     mean_iou: float | Unset = UNSET
     mean_dice: float | Unset = UNSET
     point_accuracy: float | Unset = UNSET
+    ap50: float | Unset = UNSET
+    ap: float | Unset = UNSET
     difference_to_network: PairedDifference
     metric: float | Unset | None = UNSET
     metric_difference: PairedDifference | Unset = UNSET
@@ -251,7 +254,7 @@ class Mistake:
     """A test row that the model got wrong: base64 of a PNG, or the points of each channel of a series, None
     where one is missing; what it is, and what it was taken for. heat: rows of patches, how much the
     probability of what it was taken for falls when the patch is covered. mask, predicted_mask: PNGs, of
-    masks; label
+    masks; boxes, found_boxes: PNGs of the image with boxes drawn; label
     and predicted then name the classes that they show."""
 
     image: str | Unset = UNSET
@@ -262,6 +265,8 @@ class Mistake:
     heat: tuple[tuple[float, ...], ...] | Unset = UNSET
     mask: str | Unset = UNSET
     predicted_mask: str | Unset = UNSET
+    boxes: str | Unset = UNSET
+    found_boxes: str | Unset = UNSET
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,8 +34,8 @@ class Mix:
 
 @dataclass(frozen=True)
 class Moved:
-    """Rows of which parts were cut out, turned or mirrored: their masks (members, rows, height, width),
-    alike."""
+    """Rows of which parts were cut out, turned or mirrored: their masks (members, rows, height, width)
+    or boxes (members, rows, most, 5), alike."""
 
     target: Tensor
 
@@ -78,17 +78,24 @@ def _images(x: Tensor, c: Mapping[str, Any], generator: torch.Generator) -> Tens
     with more or less contrast."""
     rows, flip = len(x), c["flip"]
     if flip in ("horizontal", "both"):
-        x = torch.where(_chosen(rows, x, generator), x.flip(3), x)
+        x = torch.where(chosen_rows(rows, x, generator), x.flip(3), x)
     if flip in ("vertical", "both"):
-        x = torch.where(_chosen(rows, x, generator), x.flip(2), x)
+        x = torch.where(chosen_rows(rows, x, generator), x.flip(2), x)
     if (grid := _grid(x, c, generator)) is not None:
         x = F.grid_sample(x, grid, padding_mode="border", align_corners=False)
-    return _lit(x, float(c["brightness"]), generator)
+    return lit(x, float(c["brightness"]), generator)
 
 
 def _grid(x: Tensor, c: Mapping[str, Any], generator: torch.Generator) -> Tensor | None:
     """Where each point of (rows, channels, height, width) is taken from: moved, turned and zoomed; None: as
     it is."""
+    move = drawn_move(x, c, generator)
+    return None if move is None else F.affine_grid(move, list(x.shape), align_corners=False)
+
+
+def drawn_move(x: Tensor, c: Mapping[str, Any], generator: torch.Generator) -> Tensor | None:
+    """For each of (rows, channels, height, width) a move, turn and zoom, (rows, 2, 3), from a place in the
+    new image to the one in the old that it shows, both from -1 to 1; None: as it is."""
     rows = len(x)
     shift, angle, zoom = float(c["shift"]), float(c["rotation"]), float(c["zoom"])
     if not (shift or angle or zoom):
@@ -98,10 +105,10 @@ def _grid(x: Tensor, c: Mapping[str, Any], generator: torch.Generator) -> Tensor
     cos, sin = scale * turn.cos(), scale * turn.sin()
     moves = [2 * _uniform(rows, shift, x, generator) for _ in range(2)]  # the grid runs from -1 to 1
     lines = [torch.stack([cos, -sin, moves[0]], dim=1), torch.stack([sin, cos, moves[1]], dim=1)]
-    return F.affine_grid(torch.stack(lines, dim=1), list(x.shape), align_corners=False)
+    return torch.stack(lines, dim=1)
 
 
-def _lit(x: Tensor, light: float, generator: torch.Generator) -> Tensor:
+def lit(x: Tensor, light: float, generator: torch.Generator) -> Tensor:
     """Brighter or darker, with more or less contrast."""
     if not light:
         return x
@@ -119,7 +126,7 @@ def augmented_scenes(
     image, mask = x.flatten(0, 1), target.flatten(0, 1).unsqueeze(1)
     for axis, flips in ((3, ("horizontal", "both")), (2, ("vertical", "both"))):
         if configuration["flip"] in flips:
-            chosen = _chosen(len(image), image, generator)
+            chosen = chosen_rows(len(image), image, generator)
             image = torch.where(chosen, image.flip(axis), image)
             mask = torch.where(chosen, mask.flip(axis), mask)
     if (grid := _grid(image, configuration, generator)) is not None:
@@ -129,7 +136,7 @@ def augmented_scenes(
             mask.to(image), grid, mode="nearest", padding_mode="border", align_corners=False
         )
         mask = torch.where(inside, codes.round(), float(UNLABELLED)).to(target.dtype)
-    image = _lit(image, float(configuration["brightness"]), generator)
+    image = lit(image, float(configuration["brightness"]), generator)
     return image.view(x.shape), mask.squeeze(1).view(target.shape)
 
 
@@ -182,9 +189,9 @@ def _sequences(x: Tensor, c: Mapping[str, Any], generator: torch.Generator) -> T
     """Reversed or with the sign turned, moved in time, louder or softer, with noise."""
     rows, length = len(x), x.shape[2]
     if c["flip"] == "reversed":
-        x = torch.where(_chosen(rows, x, generator), x.flip(2), x)
+        x = torch.where(chosen_rows(rows, x, generator), x.flip(2), x)
     if c["flip"] == "sign":
-        x = torch.where(_chosen(rows, x, generator), -x, x)
+        x = torch.where(chosen_rows(rows, x, generator), -x, x)
     reach = int(float(c["shift"]) * length)
     if reach:
         moves = torch.randint(-reach, reach + 1, (rows, 1, 1), generator=generator)
@@ -198,7 +205,7 @@ def _sequences(x: Tensor, c: Mapping[str, Any], generator: torch.Generator) -> T
     return x
 
 
-def _chosen(rows: int, x: Tensor, generator: torch.Generator) -> Tensor:
+def chosen_rows(rows: int, x: Tensor, generator: torch.Generator) -> Tensor:
     """True for about half of the rows, in a shape that goes with x."""
     return (torch.rand(rows, generator=generator) < 0.5).to(x.device).view(-1, *[1] * (x.dim() - 1))
 

@@ -21,6 +21,7 @@ from advisor.dataset import Dataset
 from advisor.errors import UserError
 from advisor.networks.network import Network
 from advisor.splits import Split
+from advisor.tasks import averaged_by_row
 from advisor.training.augmentation import Mix, Moved
 from advisor.training.class_balance import ClassBalance
 from advisor.training.data_parallel import ALONE, Ranks
@@ -185,14 +186,13 @@ class MemberRows:
         parts = self._evaluate(network, prepared)
         out = self.ranks.gathered([self.learnt.kept(part).cpu() for _, part in parts])
         real, validation = self.weight.numpy() > 0, self.validation.numpy()
-        rows, counts = np.unique(validation[real], return_counts=True)
+        rows = np.unique(validation[real])
         means = []
         for own in (out, self._kept.merged(out)):
             values = self.learnt.scores(own, self.learnt.scale)
-            sums = np.zeros((len(rows), *values.shape[2:]), values.dtype)
-            for member, columns in enumerate(real):  # no member validates on a row twice
-                sums[np.searchsorted(rows, validation[member, columns])] += values[member, columns]
-            means.append(sums / counts.astype(sums.dtype).reshape(-1, *[1] * (sums.ndim - 1)))
+            parts_of = [validation[member, columns] for member, columns in enumerate(real)]
+            scores = [values[member, columns] for member, columns in enumerate(real)]
+            means.append(averaged_by_row(self.task, parts_of, scores)[1])
         return rows, means[0], means[1]
 
     def _evaluate(self, network: Network, prepared: Prepared) -> Generator[tuple[Tensor, Tensor], None, None]:

@@ -78,7 +78,8 @@ class Fitted:
 
     def predict(self, features: Features | Signals, device: str = "cpu") -> NDArray[np.float64]:
         """Mean over the members: class probabilities (rows, classes), or
-        predictions (rows,) in the target's unit; of masks probabilities (rows, classes, height, width)."""
+        predictions (rows,) in the target's unit; of masks probabilities (rows, classes, height, width), of
+        boxes those that were found (rows, MOST_FOUND, 6)."""
         network = self.network(device)
         pieces = [np.zeros(self.task.score_shape(0, self.outputs))] if not len(features) else []
         per_pass, decode = network.rows_per_pass, TARGETS[self.task.target].scores
@@ -91,7 +92,7 @@ class Fitted:
             inputs = new_rows.inputs(everyone, split)
             with torch.no_grad():
                 out = network(*inputs)
-            pieces.append(decode(out, self.target_scaling).mean(axis=0))
+            pieces.append(self.task.averaged(decode(out, self.target_scaling)))
         return np.concatenate(pieces)
 
     def network(self, device: str) -> Network:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from advisor.dataset import Dataset, Features, Signals
 from advisor.kinds import Kind
-from advisor.networks.cost import Cost, SceneCost, SignalCost, TableCost
+from advisor.networks.cost import Cost, DetectionCost, SceneCost, SignalCost, TableCost
 from advisor.networks.kernels import kernel_features
 from advisor.splits import Split
 
@@ -109,8 +109,8 @@ class Prepared(Protocol):
     ) -> tuple[list[Tensor], Mix | Moved | None]:
         """The same in a step of training, with rows made up, changed or mixed as the configuration asks.
 
-        target: of the batch, (members, rows) where there is a ``balance``, or of masks (members, rows,
-        height, width).
+        target: of the batch, (members, rows) where there is a ``balance``, of masks (members, rows,
+        height, width), or of boxes (members, rows, most, 5).
         """
 
     def find_neighbours(
@@ -168,12 +168,21 @@ def _masks(configuration: Mapping[str, Any]) -> InputTypes:
     return InputTypes(SceneInputs, SceneShape, SignalPreprocessor)
 
 
+def _boxes(configuration: Mapping[str, Any]) -> InputTypes:
+    from advisor.networks.detection.network import DetectionShape
+    from advisor.training.detection.inputs import BoxedInputs
+    from advisor.training.signal_inputs import SignalPreprocessor
+
+    return InputTypes(BoxedInputs, DetectionShape, SignalPreprocessor)
+
+
 _SIGNALS = TrainedModality(_signals, SignalCost.of)
 MODALITIES: Mapping[Kind, TrainedModality] = {
     "table": TrainedModality(_tables, TableCost.of),
     "image": _SIGNALS,
     "sequence": _SIGNALS,
     "mask": TrainedModality(_masks, SceneCost.of),
+    "boxes": TrainedModality(_boxes, DetectionCost.of),
 }
 
 

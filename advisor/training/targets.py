@@ -16,10 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from advisor.boxes.lists import Boxes
 from advisor.dataset import Dataset
+from advisor.networks.detection.plan import detection_plan_of
 from advisor.splits import Split
-from advisor.tasks import UNLABELLED, TargetKind, sparse_points, thinning
+from advisor.tasks import DETECTION, UNLABELLED, TargetKind, sparse_points, thinning
 from advisor.training.class_balance import ClassBalance
+from advisor.training.detection.losses import DETECTION_LOSSES
 
 LARGEST_POWER = 50.0
 """No target is e^50 times its own median; a diverging network may say so."""
@@ -86,6 +89,9 @@ class LearntTarget(Protocol):
         """In training without a treatment of rare classes, (members, rows). seen: (members, rows, ...), as
         ``seen``."""
 
+    def constant_losses(self, seen: Tensor) -> Tensor:
+        """``plain_losses`` of the same outputs for every row: the shares of the classes, or the mean."""
+
     def prior(self) -> Tensor | None:
         """What the output layer begins with, (members, outputs); None: zeros."""
 
@@ -125,6 +131,9 @@ class ClassTarget:
 
     def plain_losses(self, out: Tensor, seen: Tensor) -> Tensor:
         return self.row_losses(out, seen)
+
+    def constant_losses(self, seen: Tensor) -> Tensor:
+        return self.plain_losses(self.prior()[0].float().to(seen.device).expand(*seen.shape, -1), seen)
 
     def prior(self) -> Tensor:
         """Logarithms of each member's class shares, with one row added to each class."""
@@ -185,6 +194,9 @@ class NumberTarget:
     def plain_losses(self, out: Tensor, seen: Tensor) -> Tensor:
         return (out[:, :, 0] - seen).square()
 
+    def constant_losses(self, seen: Tensor) -> Tensor:
+        return self.plain_losses(seen.new_zeros(*seen.shape, 1), seen)
+
     def prior(self) -> None:
         """The mean of a standardized target is 0."""
 
@@ -244,6 +256,10 @@ class MaskTarget:
     def plain_losses(self, out: Tensor, seen: Tensor) -> Tensor:
         return self._of_maps(out, lambda own: _mean_of_points(own, seen))
 
+    def constant_losses(self, seen: Tensor) -> Tensor:
+        prior = self.prior()[0].float().to(seen.device).view(1, 1, -1, 1, 1)
+        return self.plain_losses(prior.expand(*seen.shape[:2], -1, *seen.shape[2:]), seen)
+
     def prior(self) -> Tensor:
         """Logarithms of each member's shares of the points, with one point added to each class."""
         return ((self._counts + 1.0) / (self._counts + 1.0).sum(dim=1, keepdim=True)).log()
@@ -281,10 +297,85 @@ class MaskTarget:
         return out.float().softmax(dim=2).cpu().numpy()
 
 
+class BoxTarget:
+    """A list of boxes for each image, padded: (rows, most, 5), corners in points of the image and the class,
+    -1 where there is no box. What is trained is what the network's head says of every place; what is
+    validated and predicted are the boxes that were found, (members, rows, MOST_FOUND, 6)."""
+
+    balance: ClassBalance | None = None
+    turns = 1
+
+    def __init__(
+        self, configuration: Mapping[str, Any], data: Dataset[Any], splits: Sequence[Split], device: str
+    ) -> None:
+        boxes: Boxes = data.target
+        self.values = torch.from_numpy(padded_boxes(boxes)).to(device)
+        self.scale = TargetScale.none(len(splits))
+        self.unit = torch.ones(len(splits), dtype=torch.float64, device=device)
+        channels, *size = data.features.shape
+        plan = detection_plan_of(configuration, channels, size)
+        self._loss = DETECTION_LOSSES[plan.head](plan, data.outputs)
+        self._places = math.prod(plan.map)
+        shown = np.zeros((len(boxes), data.outputs), np.int64)
+        np.add.at(shown, (boxes.rows, boxes.codes), 1)
+        self._counts = torch.stack([torch.from_numpy(shown[split.train].sum(axis=0)) for split in splits])
+        self._images = torch.tensor([[len(split.train)] for split in splits])
+
+    @property
+    def seen(self) -> Tensor:
+        return self.values
+
+    def plain_losses(self, out: Tensor, seen: Tensor) -> Tensor:
+        return self.training_losses(out, seen, 0.0)
+
+    def constant_losses(self, seen: Tensor) -> Tensor:
+        images = seen.shape[0] * seen.shape[1]
+        out = self._loss.constant(self.prior()[0].to(seen.device), images)
+        return self.training_losses(out.view(*seen.shape[:2], *out.shape[1:]), seen, 0.0)
+
+    def prior(self) -> Tensor:
+        """Logarithms of the odds that a place is the middle of a box of each class, with one box added."""
+        share = (self._counts + 1.0) / (self._images * self._places + 1.0)
+        return torch.log(share / (1 - share.clamp(max=0.5)))
+
+    def training_losses(self, out: Tensor, target: Tensor, label_smoothing: float) -> Tensor:
+        losses = self._loss(out.flatten(0, 1), target.flatten(0, 1))
+        return losses.view(target.shape[:2])
+
+    def row_losses(self, out: Tensor, target: Tensor) -> Tensor:
+        """out: found boxes. The loss of the task, which has no gradient."""
+        found = out.detach().double().flatten(0, 1).cpu().numpy()
+        losses = DETECTION.row_losses(_as_lists(target.flatten(0, 1).cpu().numpy()), found)
+        return torch.from_numpy(losses).view(target.shape[:2]).to(out.device)
+
+    @staticmethod
+    def kept(out: Tensor) -> Tensor:
+        return out
+
+    @staticmethod
+    def scores(out: Tensor, scale: TargetScale) -> NDArray[np.float64]:
+        return out.double().cpu().numpy()
+
+
+def padded_boxes(boxes: Boxes) -> NDArray[np.float32]:
+    """(rows, most, 5): corners and class of each row's boxes, -1 as the class of none."""
+    result = np.full((len(boxes), max(1, int(boxes.counts.max(initial=0))), 5), -1.0, np.float32)
+    for row, (corners, codes) in enumerate(boxes.each()):
+        result[row, : len(codes), :4], result[row, : len(codes), 4] = corners, codes
+    return result
+
+
+def _as_lists(padded: NDArray[np.float32]) -> Boxes:
+    there = padded[:, :, 4] >= 0
+    flat = padded[there]
+    return Boxes(flat[:, :4].astype(np.float64), flat[:, 4].astype(np.int64), np.cumsum(there.sum(axis=1)))
+
+
 TARGETS: Mapping[TargetKind, type[LearntTarget]] = {
     "class": ClassTarget,
     "number": NumberTarget,
     "mask": MaskTarget,
+    "boxes": BoxTarget,
 }
 
 

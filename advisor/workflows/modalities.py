@@ -245,6 +245,35 @@ def _worst_scenes(
     return worst_scenes(test.part(known.nonzero()[0]), chosen, losses)
 
 
+# ------------------------------------------------------------------------------------------ images with boxes
+
+
+def _load_boxes(source: Any, target: str | None, options: AdviceOptions) -> SignalSet:
+    from advisor.data.boxes.sets import load_boxes
+
+    return load_boxes(source, target, options)
+
+
+def _measure_boxes(data: SignalSet) -> Facts:
+    from advisor.facts.signals import measure_signals
+    from advisor.report.scenes import box_samples
+
+    return replace(measure_signals(data), samples=tuple(box_samples(data.train, seed=0)))
+
+
+def _worst_boxes(
+    test: Dataset[Any],
+    known: NDArray[np.bool_],
+    scores: NDArray[np.float64],
+    chosen: NDArray[Any],
+    losses: NDArray[np.float64],
+    predict: Predict | None = None,
+) -> list[Mistake]:
+    from advisor.report.scenes import worst_boxes
+
+    return worst_boxes(test.part(known.nonzero()[0]), chosen, losses)
+
+
 def _mistakes(
     test: Dataset[RowTarget, Signals],
     known: NDArray[np.bool_],
@@ -279,4 +308,5 @@ MODALITY_OF: Mapping[Kind, Modality] = {
     "image": _SIGNALS,
     "sequence": _SIGNALS,
     "mask": Modality(_load_masks, _measure_masks, mistakes=_worst_scenes),
+    "boxes": Modality(_load_boxes, _measure_boxes, mistakes=_worst_boxes),
 }

@@ -186,7 +186,7 @@ MISTAKES = [
     (
         '"binary"',
         '"binray"',
-        "10: when: 'task' is never 'binray'; it is one of binary, multiclass, regression, segmentation (did",
+        "10: when: 'task' is never 'binray'; it is one of binary, multiclass, regression, segmentation, detection (did",
     ),
     ("rows < limits", "task < limits", "10: when: 'task' is a text and 'limits.rows' is a number"),
     ("when: rows < limits.rows", "when: rows = limits.rows", "10: when: 'rows = limits.rows and"),

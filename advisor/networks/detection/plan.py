@@ -1,0 +1,158 @@
+"""The plan of a network that finds boxes: a backbone, coarse maps added to finer ones, and a head.
+
+Pure arithmetic: no torch, no NumPy. The last map has a point for every few points of the image; its units see
+far and near at once (Lin et al. 2017, feature pyramids).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from advisor.networks.geometry import (
+    ACTIVATION_COPIES,
+    BYTES,
+    NORM_COPIES,
+    PASS_BYTES,
+    TRAINING_COPIES,
+    Layer,
+    layers,
+    map_numbers,
+    map_sizes,
+    multiplications,
+)
+from advisor.networks.plan import NetworkPlan, plan_of
+
+BOX_NUMBERS = 4
+"""Numbers that say where a box is."""
+
+
+@dataclass(frozen=True)
+class DetectionPlan:
+    """All that is needed to build one network, apart from random numbers.
+
+    encoder: as that of a network which gives a class to an image, without its head. stages: channels of its
+    maps, the finest first, of which the last ``levels`` + 1 are added up. width: channels of the map that the
+    head reads; stride: points of the image from one point of that map to the next. head: how boxes are found.
+    size: of the images.
+    """
+
+    encoder: NetworkPlan
+    stages: tuple[int, ...]
+    levels: int
+    width: int
+    stride: int
+    head: str
+    size: tuple[int, int]
+
+    @property
+    def multiple(self) -> int:
+        """Height and width are padded to multiples of this."""
+        return int(self.stride * 2**self.levels)
+
+    @property
+    def padded(self) -> tuple[int, int]:
+        """Height and width of what the network sees."""
+        height, width = (-(-n // self.multiple) * self.multiple for n in self.size)
+        return height, width
+
+    @property
+    def map(self) -> tuple[int, int]:
+        """Height and width of the map that the head reads."""
+        return self.padded[0] // self.stride, self.padded[1] // self.stride
+
+
+def detection_plan_of(c: Mapping[str, Any], channels: int, size: Sequence[int]) -> DetectionPlan:
+    """The network that a configuration of ``search_spaces/boxes.yaml`` means for images of this size."""
+    height, width = size
+    fixed = {"network": "convolutional", "block_place": "even", "dilation": 1, "head": "average"}
+    encoder = plan_of({**c, **fixed, "resolution": 1.0}, channels, (height, width))
+    stages = []
+    for place, block in enumerate(encoder.blocks):
+        if block.pool or (place + 1 < len(encoder.blocks) and encoder.blocks[place + 1].stride > 1):
+            stages.append(block.outputs)
+    stages.append(encoder.blocks[-1].outputs)
+    finest, coarsest = encoder.stem_stride, encoder.stem_stride * 2 ** (len(stages) - 1)
+    stride = min(max(int(c["map_stride"]), finest), coarsest)
+    levels = int(math.log2(coarsest // stride))
+    return DetectionPlan(
+        encoder,
+        tuple(stages),
+        levels,
+        int(c["neck_width"]),
+        stride,
+        str(c["network"]),
+        (int(height), int(width)),
+    )
+
+
+def detection_encoder(plan: DetectionPlan) -> NetworkPlan:
+    """The encoder on what it sees."""
+    return replace(plan.encoder, size=plan.padded)
+
+
+def neck_layers(plan: DetectionPlan, outputs: int) -> list[tuple[Layer, tuple[int, ...]]]:
+    """Every step after the encoder with its map. outputs: classes."""
+    found: list[tuple[Layer, tuple[int, ...]]] = []
+    height, width = plan.map
+    for number in range(plan.levels + 1):
+        share = 2 ** (plan.levels - number)
+        here = (height // share, width // share)
+        inputs = plan.stages[len(plan.stages) - 1 - number]
+        layer = Layer(f"sideways {number + 1}", (1, 1), (1, 1), plan.width, (inputs + 1) * plan.width)
+        found.append((layer, here))
+    area = 9 * plan.width
+    found.append((Layer("neck", (3, 3), (1, 1), plan.width, area * plan.width + 3 * plan.width), plan.map))
+    for name, numbers in (("classes", outputs), ("corners", BOX_NUMBERS)):
+        parameters = (area + 1) * plan.width + (plan.width + 1) * numbers
+        found.append((Layer(name, (3, 3), (1, 1), numbers, parameters, inner=plan.width), plan.map))
+    return found
+
+
+def detection_parameters(plan: DetectionPlan, outputs: int) -> int:
+    """Trained numbers of one network."""
+    own = sum(layer.parameters for layer, _ in neck_layers(plan, outputs))
+    return own + sum(layer.parameters for layer in layers(plan.encoder))
+
+
+def detection_cost(plan: DetectionPlan, outputs: int) -> tuple[int, int]:
+    """Multiplications of one image, and the numbers in all its maps."""
+    encoder, own = detection_encoder(plan), neck_layers(plan, outputs)
+    products = sum(layer.parameters * math.prod(size) for layer, size in own)
+    numbers = sum((layer.outputs + layer.inner) * math.prod(size) for layer, size in own)
+    return multiplications(encoder, 0) + products, map_numbers(encoder) + numbers
+
+
+def detection_memory(plan: DetectionPlan, outputs: int, batch_size: int, members: int = 1) -> int:
+    """What training takes, estimated as ``geometry.memory_bytes`` does."""
+    copies = ACTIVATION_COPIES + (NORM_COPIES if plan.encoder.norm != "none" else 0.0)
+    kept = detection_cost(plan, outputs)[1] * copies * batch_size
+    return int(BYTES * members * (kept + TRAINING_COPIES * detection_parameters(plan, outputs)))
+
+
+def detection_problem(
+    plan: DetectionPlan, outputs: int, batch_size: int, *, members: int = 1, memory: float | None = None
+) -> str | None:
+    """Why a plan cannot be trained, in one line with the fix; None when nothing speaks against it."""
+    if min(map_sizes(detection_encoder(plan))[-1]) < 1 or plan.multiple > max(plan.size):
+        shown = " x ".join(map(str, plan.size))
+        return f"{len(plan.stages)} stages leave nothing of an image of {shown}: use fewer stages"
+    if plan.encoder.norm == "batch" and batch_size < 2:
+        return (
+            "batch normalization cannot be trained on batches of one row: use a larger batch_size or "
+            "norm layer"
+        )
+    if memory is not None and (needed := detection_memory(plan, outputs, batch_size, members)) > memory:
+        return (
+            f"training it takes about {needed / 1e9:.1f} GB and {memory / 1e9:.1f} GB are free: use a "
+            "smaller batch_size or width"
+        )
+    return None
+
+
+def images_per_pass(plan: DetectionPlan, members: int) -> int:
+    """Images that one pass without gradients takes at a time (see ``geometry.rows_per_pass``)."""
+    points = math.prod(plan.padded) // plan.encoder.stem_stride**2
+    return max(1, PASS_BYTES // (2 * BYTES * members * points * plan.encoder.stem))
