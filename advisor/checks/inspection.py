@@ -7,7 +7,9 @@ The module is watched from outside and is afterwards as it was: what is trained,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -80,6 +82,15 @@ def told(finding: NetworkFinding) -> list[str]:
     return lines
 
 
+@contextmanager
+def shapes_told_once() -> Iterator[None]:
+    """Without PyTorch's warning of shapes that differ in a loss, which names our lines: a finding says so."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Using a target size")
+        yield
+
+
+@shapes_told_once()
 def inspect(
     module: nn.Module,
     batch: Any,

@@ -16,7 +16,7 @@ from advisor.checks.findings.case import NetworkFinding, Step, first_tensor
 from advisor.checks.findings.judging import module_rules
 from advisor.checks.findings.losses import target_kind
 from advisor.checks.findings.patches import Draft, adam, patched
-from advisor.checks.inspection import inspect
+from advisor.checks.inspection import inspect, shapes_told_once
 from advisor.errors import UserError
 
 MOST_TRAININGS = 5
@@ -87,6 +87,7 @@ class RepairProposal:
         return "\n".join([*lines, *(f"  {change}" for change in self.draft.changes)])
 
 
+@shapes_told_once()
 def repair(
     module: nn.Module,
     batch: Any,

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
 
+from advisor.checks.findings.case import first_tensor
 from advisor.checks.inspection import Inspection, inspect, load_module, load_own, random_input
 from advisor.checks.preflight import preflight
 from advisor.checks.preflight_result import Preflight
 from advisor.checks.repairing import RepairProposal, repair
 from advisor.checks.subject import Subject
+from advisor.checks.tracing import left_as_it_was
 from advisor.errors import UserError, did_you_mean
 from advisor.files import write_json
 from advisor.objectives.networks import splits_of
@@ -180,7 +182,7 @@ def repair_module(
     if plan.loss is None or plan.optimizer is None:
         raise UserError("repair needs --loss and --optimizer, to know how the network is trained now")
     module = load_module(factory)
-    rows = own_rows(advice_for(data, target, out, options)[0], plan, REPAIR_ROWS)
+    rows = _like_output(module, own_rows(advice_for(data, target, out, options)[0], plan, REPAIR_ROWS))
     loss, optimizer = plan.made_loss(), plan.made_optimizer(module)
     assert loss is not None and optimizer is not None
     return repair(
@@ -219,7 +221,7 @@ def inspect_for(
     with categories one-hot. rules, without: as for ``inspect``. UserError when it does not take them.
     """
     training = training or TrainingPlan()
-    found = own_rows(advice, training, SHOWN_ROWS)
+    found = _like_output(module, own_rows(advice, training, SHOWN_ROWS))
     return inspect(
         module,
         found.inputs,
@@ -233,6 +235,18 @@ def inspect_for(
         rules=rules,
         without=without,
     )
+
+
+def _like_output(module: nn.Module, rows: OwnRows) -> OwnRows:
+    """The target without its column where the module returns a number per row and no column."""
+    if rows.target.dim() != 2 or rows.target.shape[1] != 1:
+        return rows
+    try:
+        with left_as_it_was(module, training=False), torch.no_grad():
+            out = first_tensor(module(rows.inputs[:2]))
+    except Exception:  # noqa: BLE001  # a user's own code may raise anything: the inspection tells it
+        return rows
+    return replace(rows, target=rows.target.squeeze(1)) if out is not None and out.dim() == 1 else rows
 
 
 def own_rows(advice: Advice, plan: TrainingPlan, least: int) -> OwnRows:

@@ -14,11 +14,13 @@ The sample: programs in the order of the hash of their names, never by what come
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -86,13 +88,19 @@ def run(tool: str, *options: str | Path, subject: str = "") -> tuple[str, str, f
     command = [str(HOME / "bin" / f"traincheck-{tool}"), *map(str, options)]
     surroundings = {**os.environ, "SUBJECT": subject, "FAULTS": str(HERE), "OMP_NUM_THREADS": "1"}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    process = subprocess.Popen(
+        command, cwd=WORK, env=surroundings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    )  # fmt: skip
     try:
-        done = subprocess.run(
-            command, cwd=WORK, env=surroundings, capture_output=True, text=True, timeout=LIMIT
-        )
-        told, complaint = done.stdout + done.stderr, "" if not done.returncode else f"exit {done.returncode}"
+        told, _ = process.communicate(timeout=LIMIT)
+        complaint = "" if not process.returncode else f"exit {process.returncode}"
     except subprocess.TimeoutExpired:
         told, complaint = "", f"more than {LIMIT} s"
+    finally:  # it starts a process of its own, which must not outlive it
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return complaint, told, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
@@ -115,9 +123,14 @@ def learn() -> Path:
         return found
     traces = []
     for subject in references():
-        folder, complaint, busy = collect(subject)
-        print(subject, complaint or "traced", f"{busy:.0f} s", flush=True)
-        traces += [] if complaint else [folder]
+        finished = WORK / f"{subject.replace(':', '-')}.done"
+        if not finished.exists():
+            _, complaint, busy = collect(subject)
+            print(subject, complaint or "traced", f"{busy:.0f} s", flush=True)
+            if complaint:
+                continue
+            finished.touch()
+        traces.append(finished.with_suffix(""))
     made = WORK / "learned.json"
     complaint, told, busy = run("infer", "-f", *traces, "-o", made)
     if complaint:
@@ -191,6 +204,7 @@ def main() -> None:
         shutil.rmtree(WORK, ignore_errors=True)
         KEPT.unlink(missing_ok=True)
     rows = kept(KEPT)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     if not chosen.table:
         WORK.mkdir(parents=True, exist_ok=True)
         shutil.copy(HERE / "traincheck_script.py", WORK / "script.py")

@@ -1,12 +1,15 @@
 """Does ``advisor.watch`` see silent faults within three steps, does it keep quiet on healthy runs, and what does it cost?
 
-python benchmarks/faults/judge_watch.py
+python benchmarks/faults/judge_watch.py             # goes on where it was stopped; --fresh begins again
 """
 
 from __future__ import annotations
 
+import argparse
+import sys
 import time
 import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pairs_network  # noqa: F401
@@ -14,14 +17,20 @@ import pairs_output  # noqa: F401
 import pairs_setup  # noqa: F401
 import torch
 from healthy import HEALTHY, held_back
-from program import CASES, Program, train
+from program import CASES, Case, Program, train
 
 import advisor
 from advisor.checks.findings.case import NetworkFinding
 
-RESULTS = Path(__file__).resolve().parent.parent / "results"
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE.parent / "results"
+sys.path.insert(0, str(HERE.parent))
+from resumable import Row, keep, kept  # noqa: E402
+
+KEPT = RESULTS / "faults-watch.jsonl"
 WITHIN = 3
 ROUNDS = 5
+COSTLY = ("dense-relu-classes", "plain-convolutions", "resnet")
 
 
 def watched(program: Program, steps: int) -> list[NetworkFinding]:
@@ -49,37 +58,59 @@ def cost(name: str) -> float:
     return min(seen) / min(plain)
 
 
+def cases() -> Iterator[tuple[str, str, Callable[[], Row]]]:
+    """What is measured: (kind, name, how)."""
+    for case in CASES:
+        if case.silent and case.make(False).loader is None:
+            yield "silent", case.name, lambda c=case: _seen(c)
+    for name in HEALTHY:
+        yield "healthy", name, lambda n=name: {"codes": [f.code for f in watched(HEALTHY[n](), 10**9)]}
+    for name in COSTLY:
+        yield "cost", name, lambda n=name: {"times": cost(n)}
+
+
+def _seen(case: Case) -> Row:
+    said = watched(case.make(False), WITHIN)
+    found = any({f.category} & label for f in said for label in case.labels)
+    return {"found": found, "codes": [f.code for f in said]}
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--fresh", action="store_true")
+    if parser.parse_args().fresh:
+        KEPT.unlink(missing_ok=True)
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
+    rows = kept(KEPT)
+    done = {(row["kind"], row["name"]) for row in rows}
+    for kind, name, measure in cases():
+        if (kind, name) in done:
+            continue
+        rows.append({"kind": kind, "name": name, **measure()})
+        keep(KEPT, rows[-1])
+        if not held_back(name):
+            print(rows[-1], flush=True)
+    report(rows)
+
+
+def report(rows: list[Row]) -> None:
     lines = ["# advisor.watch", ""]
-    silent = [c for c in CASES if c.silent and c.make(False).loader is None]
-    found = {}
-    for case in silent:
-        said = watched(case.make(False), WITHIN)
-        found[case.name] = any({f.category} & label for f in said for label in case.labels)
-        if not held_back(case.name):
-            print(found[case.name], case.name, [f.code for f in said])
-    alarms = {}
-    for name in HEALTHY:
-        alarms[name] = [f.code for f in watched(HEALTHY[name](), 10**9)]
-        if alarms[name] and not held_back(name):
-            print("false alarm", name, alarms[name])
-    parts = {
-        "development": [n for n in found if not held_back(n)],
-        "held back": [n for n in found if held_back(n)],
-    }
-    for part, names in parts.items():
-        lines.append(
-            f"- silent faults ({part}) named within {WITHIN} steps: {sum(found[n] for n in names)} of {len(names)}"
-        )
-    lines.append(f"- missed: {', '.join(n for n in found if not found[n]) or 'none'}")
-    loud = [f"{n} ({', '.join(codes)})" for n, codes in alarms.items() if codes]
+    silent = {row["name"]: row["found"] for row in rows if row["kind"] == "silent"}
+    for part, back in (("development", False), ("held back", True)):
+        found = [value for name, value in silent.items() if held_back(name) == back]
+        lines.append(f"- silent faults ({part}) named within {WITHIN} steps: {sum(found)} of {len(found)}")
+    lines.append(f"- missed: {', '.join(name for name in silent if not silent[name]) or 'none'}")
+    quiet = {row["name"]: row["codes"] for row in rows if row["kind"] == "healthy"}
+    loud = [f"{name} ({', '.join(codes)})" for name, codes in quiet.items() if codes]
     lines.append(
-        f"- healthy runs with anything said, to their end: {len(loud)} of {len(alarms)}: {', '.join(loud) or 'none'}"
+        f"- healthy runs with anything said, to their end: {len(loud)} of {len(quiet)}: {', '.join(loud) or 'none'}"
     )
-    for name in ("dense-relu-classes", "plain-convolutions", "resnet"):
-        lines.append(f"- processor time of a watched training over a plain one, {name}: {cost(name):.2f}")
+    for row in rows:
+        if row["kind"] == "cost":
+            lines.append(
+                f"- processor time of a watched training over a plain one, {row['name']}: {row['times']:.2f}"
+            )
     (RESULTS / "faults-watch.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 

@@ -102,7 +102,7 @@ def test_losses_that_fit(last, target, loss):
         (3, nn.Dropout(0.5), CLASSES, nn.CrossEntropyLoss(), "dropout-on-the-output"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:Using a target size")
+@pytest.mark.filterwarnings("error:Using a target size")  # the finding says it
 def test_losses_that_do_not(columns, last, target, loss, code):
     finding = found(net(columns, last), target, loss)[code]
     assert finding.category in ("output", "loss", "target", "shape", "regularization")

@@ -18,6 +18,11 @@ def twice():
     return nn.Sequential(*right(), nn.Softmax(dim=1))
 
 
+def row():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(10, 24), nn.ReLU(), nn.Linear(24, 1), nn.Flatten(0))
+
+
 def made(module):
     return torch.optim.SGD(module.parameters(), lr=0.05, momentum=0.9)
 """
@@ -72,6 +77,12 @@ def test_check_takes_the_training(run):
     assert code == 0 and {f["severity"] for f in json.loads(said.out)["findings"]} <= {"note"}
     code, said = run("check", *IRIS, *of("twice"), *training)
     assert code == 3 and "softmax-before-cross-entropy" in said.out
+
+
+def test_a_number_per_row_without_a_column_gets_targets_without_one(run):
+    training = ["--loss", "huber", "--optimizer", "adam"]
+    code, said = run("check", "sklearn:diabetes", "--target", "target", *of("row"), *training)
+    assert code == 0 and "error" not in said.out
 
 
 @pytest.mark.parametrize(
