@@ -23,7 +23,7 @@ from advisor.kinds import MANY, Kind
 from advisor.tasks import task_of
 
 TEMPLATES = Path(__file__).parent / "templates"
-UNCOVERED_BALANCE = ("smote", "classifier_retraining")
+UNCOVERED_BALANCE = ("smote", "classifier_retraining", "teacher")
 ROWS_PER_PASS = {"table": 8192, "image": 256, "sequence": 256}
 OPTIMIZERS: Mapping[str, tuple[str, str]] = {
     "adamw": ("AdamW", "torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=(0.9, BETA2), weight_decay=0.0)"),
@@ -119,6 +119,11 @@ def script_of(subject: ScriptSubject, file: str) -> tuple[str, tuple[str, ...]]:
         raise UserError(
             f"--format script does not cover class_balance {c['class_balance']}: fix another, such as "
             "--fixed class_balance=oversample, and train again"
+        )
+    if c.get("classifier") == "cosine":
+        raise UserError(
+            "--format script does not cover classifier cosine: take --format onnx or torch, or train again "
+            "with --fixed classifier=linear"
         )
     if asked := [f"{name} {c[name]}" for name, of_metric in FOR_A_METRIC.items() if c[name] in of_metric]:
         raise UserError(

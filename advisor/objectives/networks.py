@@ -185,7 +185,8 @@ def training_work(data: Dataset) -> tuple[Work, Work]:
         held_out = 1 / splits if splits > 1 else float(configuration["validation_fraction"])
         rows = len(data) * (1 - held_out)
         steps = rows / int(configuration["batch_size"])
-        return epoch_seconds(steps, rows * splits * _members(configuration, final), *per_row)
+        seconds = epoch_seconds(steps, rows * splits * _members(configuration, final), *per_row)
+        return seconds * (2 if configuration.get("class_balance") == "teacher" else 1)  # it is trained too
 
     return lambda configuration: work(configuration, False), lambda configuration: work(configuration, True)
 

@@ -16,18 +16,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from advisor.dataset import Dataset
 from advisor.errors import UserError
+from advisor.networks.cosine import CosineNetwork, is_cosine
 from advisor.networks.network import Network
 from advisor.splits import Split
 from advisor.tasks import averaged_by_row
 from advisor.training.augmentation import Mix, Moved
-from advisor.training.class_balance import ClassBalance
+from advisor.training.class_balance import ClassBalance, Lesson
 from advisor.training.data_parallel import ALONE, Ranks
 from advisor.training.modalities import Prepared
 from advisor.training.targets import TARGETS, LearntTarget
 
+GALLERY_ROWS = 5000
+"""Of training rows of each member that recall@1 looks among, at most."""
 PARTS = 5
 """Parts of a fold's rows; four fifths of them choose nearly the epoch that all of them choose."""
 
@@ -64,6 +68,11 @@ class MemberRows:
             self.validation[m, :count] = torch.from_numpy(np.array(splits[s].validation))
             own = np.ones(count) if data.weights is None else data.weights[splits[s].validation]
             self.weight[m, :count] = torch.from_numpy(own / max(own.sum(), 1e-300))
+        self.lesson: Lesson | None = None
+        if is_cosine(configuration) and self.learnt.counts is None:
+            raise UserError(
+                "classifier cosine compares rows with classes, and this target has none: use linear"
+            )
         self._kept = HeldOut(self.weight)
         counts = data.training_weights
         self._row_weight = None if counts is None else torch.from_numpy(counts).to(device)
@@ -156,6 +165,8 @@ class MemberRows:
         rows = batch.to(self.device)
         target = self.target[rows] if change is None else change.target
         losses = self.learnt.training_losses(out, target, label_smoothing)
+        if self.lesson is not None:
+            losses = self.lesson.losses(losses, out, rows)
         if self._row_weight is not None:
             losses = losses * self._row_weight[rows].to(out.dtype)
         return losses.mean(dim=1)
@@ -167,6 +178,7 @@ class MemberRows:
         going (members,): who still trains.
         """
         network.eval()
+        self._place_means(network, prepared)
         by_row, outs = [], []
         for batch, out in self._evaluate(network, prepared):
             losses = self.learnt.row_losses(out, self.target[batch.to(self.device)])
@@ -185,15 +197,67 @@ class MemberRows:
         network.eval()
         parts = self._evaluate(network, prepared)
         out = self.ranks.gathered([self.learnt.kept(part).cpu() for _, part in parts])
+        rows, mean = self._by_row(self.learnt.scores(out, self.learnt.scale))
+        return rows, mean, self._by_row(self.learnt.scores(self._kept.merged(out), self.learnt.scale))[1]
+
+    def similarity(self, network: Network, prepared: Prepared) -> NDArray[np.float64] | None:
+        """Of the same rows, as ``Fitted.similarity``; None of a network that is no cosine classifier."""
+        if not isinstance(network, CosineNetwork):
+            return None
+        network.eval()
+        cosines = [network.cosines(out).amax(dim=2).cpu() for _, out in self._evaluate(network, prepared)]
+        return self._by_row(self.ranks.gathered(cosines).double().numpy())[1]
+
+    def recall_at_1(self, network: Network, prepared: Prepared) -> float | None:
+        """See ``Fitted.recall_at_1``; None of a network that is no cosine classifier."""
+        if not isinstance(network, CosineNetwork):
+            return None
+        gallery, _ = self._padded_training_rows()
+        gallery = gallery[:, :: -(-gallery.shape[1] // GALLERY_ROWS)]
+        known = torch.cat([e for _, e in self._embedded(network, prepared, gallery)], dim=1)
+        labels, found = self.target[gallery.to(self.device)], []
+        for part, embedded in self._embedded(network, prepared, self.validation):
+            nearest = torch.bmm(embedded, known.transpose(1, 2)).argmax(dim=2)
+            found.append((labels.gather(1, nearest) == self.target[part.to(self.device)]).cpu())
+        real = self.weight > 0
+        return float(torch.cat(found, dim=1)[real].double().mean())
+
+    def _place_means(self, network: Network, prepared: Prepared) -> None:
+        """The directions of the classes' mean embeddings, on each member's training rows; of a class without
+        any, the trained one."""
+        if not isinstance(network, CosineNetwork) or not network.by_means:
+            return
+        rows, real = self._padded_training_rows()
+        sums, start = torch.zeros_like(network.means), 0
+        for part, embedded in self._embedded(network, prepared, rows):
+            there = real[:, start : start + part.shape[1]].to(embedded)
+            start += part.shape[1]
+            of_class = F.one_hot(self.target[part.to(self.device)], self.outputs).to(embedded)
+            sums += torch.bmm(embedded.transpose(1, 2), of_class * there.unsqueeze(2))
+        has_rows = sums.abs().sum(dim=1, keepdim=True) > 0
+        network.means.copy_(torch.where(has_rows, F.normalize(sums, dim=1), network.weight.detach()))
+
+    def _padded_training_rows(self) -> tuple[Tensor, Tensor]:
+        """Each member's training rows, all as many, and which are no padding."""
+        length = max(len(own) for own in self.train)
+        padded = torch.stack([own.repeat(-(-length // len(own)))[:length] for own in self.train])
+        return padded, torch.stack([torch.arange(length) < len(own) for own in self.train])
+
+    def _embedded(
+        self, network: CosineNetwork, prepared: Prepared, rows: Tensor
+    ) -> Generator[tuple[Tensor, Tensor], None, None]:
+        per_pass = min(network.rows_per_pass, self.micro_batch or network.rows_per_pass)
+        for part in torch.split(rows, per_pass, dim=1):
+            with torch.no_grad():
+                embedded = network.embed(*self.inputs(prepared, part))
+            yield part, embedded
+
+    def _by_row(self, values: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[Any]]:
+        """Validating rows, ascending, and the mean of each one's values (members, columns, ...)."""
         real, validation = self.weight.numpy() > 0, self.validation.numpy()
-        rows = np.unique(validation[real])
-        means = []
-        for own in (out, self._kept.merged(out)):
-            values = self.learnt.scores(own, self.learnt.scale)
-            parts_of = [validation[member, columns] for member, columns in enumerate(real)]
-            scores = [values[member, columns] for member, columns in enumerate(real)]
-            means.append(averaged_by_row(self.task, parts_of, scores)[1])
-        return rows, means[0], means[1]
+        parts_of = [validation[member, columns] for member, columns in enumerate(real)]
+        scores = [values[member, columns] for member, columns in enumerate(real)]
+        return np.unique(validation[real]), averaged_by_row(self.task, parts_of, scores)[1]
 
     def _evaluate(self, network: Network, prepared: Prepared) -> Generator[tuple[Tensor, Tensor], None, None]:
         """This process's part of the validating rows and the network's outputs for them, piece by piece."""

@@ -20,6 +20,16 @@ SYNTHETIC = ("noise", "smote")
 DRAWN = ("oversample", *SYNTHETIC)
 """Treatments that draw rows of rare classes more often; the last two change the copies."""
 WEIGHTED = ("reweight", *DRAWN)
+TEACHER = "teacher"
+TEACHER_SHARE = 0.5
+"""Of the student's loss, beside its own cross-entropy."""
+TEACHER_TEMPERATURE = 2.0
+"""Of the soft targets, within the 1 to 4 that are usual (Hinton et al. 2015)."""
+CLASS_GROUPS = 3
+"""Of common, medium and rare classes, as on long-tailed sets (Liu et al. 2019)."""
+LEAST_SHARE = 1e-6
+"""Of a class in what a teacher says: one that it has never seen is not divided by zero."""
+LEAST_WIDTH = 4
 NEIGHBOURS = 5
 """Of the same class and the same training rows, as in SMOTE (Chawla et al. 2002)."""
 NEIGHBOUR_ROWS = 5000
@@ -31,9 +41,9 @@ class ClassBalance:
     """One configuration's treatment of the classes, for members that train on rows with these class counts.
 
     counts: (members, classes). ``class_balance`` is ``none``, ``reweight``, ``focal``, ``oversample``,
-    ``noise``, ``smote`` or ``classifier_retraining`` (as none until the head is trained again, see
-    ``of_the_head``). A class of n rows weighs (largest class / n) ^ balance_strength before all are
-    scaled to a mean of 1 over the rows.
+    ``noise``, ``smote``, ``classifier_retraining`` (as none until the head is trained again, see
+    ``of_the_head``) or ``teacher`` (as none; see ``Lesson``). A class of n rows weighs (largest class / n) ^
+    balance_strength before all are scaled to a mean of 1 over the rows.
     """
 
     def __init__(self, configuration: Mapping[str, Any], counts: Tensor, device: str) -> None:
@@ -146,3 +156,63 @@ class ClassBalance:
             toward = all_numeric.index_select(0, other).view(numeric.shape) - numeric
             made = toward * torch.rand(batch.shape, generator=generator).to(numeric).unsqueeze(2)
         return [numeric + mask * made, *inputs[1:]]
+
+
+def student_of(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of the network that a teacher teaches: as wide as the teacher, or half as wide."""
+    width = round(int(configuration["width"]) * float(configuration["student_width"]))
+    return {**configuration, "width": max(width, min(LEAST_WIDTH, int(configuration["width"])))}
+
+
+class Lesson:
+    """What a teacher says of the training rows, its class shares taken out, and the loss of who learns it.
+
+    A network that was trained on rows as they are says the common classes too readily. So its logarithms of
+    the probabilities lose those of the shares that it gives to the classes on its training rows, and so do
+    the student's; both are compared between groups of classes (common, medium, rare) and within each group,
+    where all groups weigh alike. After LTKD (arXiv 2506.18496). The student's own outputs stay the logits of
+    the data as they are: nothing has to be put back at prediction.
+
+    said: log probabilities (splits, rows, classes). train: rows of each split. member_split: (members,).
+    counts: (splits, classes) of the training rows. epochs: for how many each member's teacher was trained.
+    """
+
+    def __init__(
+        self,
+        said: Tensor,
+        train: Sequence[Tensor],
+        member_split: Tensor,
+        counts: Tensor,
+        epochs: tuple[int, ...],
+    ) -> None:
+        self.epochs, self._member_split = epochs, member_split
+        given = [own[rows.to(said.device)].exp().mean(dim=0) for own, rows in zip(said, train, strict=True)]
+        log_share = torch.stack(given).clamp(min=LEAST_SHARE).log().unsqueeze(1)
+        self._targets = ((said - log_share) / TEACHER_TEMPERATURE).log_softmax(dim=2)
+        self._log_share = log_share[member_split]
+        outside = torch.ones_like(counts, dtype=torch.bool).unsqueeze(1).repeat(1, CLASS_GROUPS, 1)
+        for split, own in enumerate(counts.argsort(dim=1, descending=True, stable=True)):
+            for group, classes in enumerate(own.tensor_split(CLASS_GROUPS)):
+                outside[split, group, classes] = False
+        self._outside = outside.to(said.device)[member_split].unsqueeze(1)
+
+    def losses(self, own: Tensor, out: Tensor, rows: Tensor) -> Tensor:
+        """Of the student in training; own: its losses without a teacher (members, rows), out: its logits
+        (members, rows, classes), rows: which of the data set's."""
+        taught = self._targets[self._member_split.unsqueeze(1), rows]
+        learnt = ((out - self._log_share) / TEACHER_TEMPERATURE).log_softmax(dim=2)
+        missed = taught.exp() * (taught - learnt)
+        of_taught, of_learnt = self._by_group(taught), self._by_group(learnt)
+        chance = of_taught.exp()
+        between = chance * (of_taught - of_learnt)
+        inside = missed.unsqueeze(2).masked_fill(self._outside, 0.0).sum(dim=3)
+        # of a group's own conditional probabilities: what is left of its part when the group's chance is out
+        within = inside / chance.clamp(min=LEAST_SHARE) - (of_taught - of_learnt)
+        within = torch.where(chance > LEAST_SHARE, within, 0.0)
+        distance = between.sum(dim=2) + within.mean(dim=2)
+        return (1 - TEACHER_SHARE) * own + TEACHER_SHARE * TEACHER_TEMPERATURE**2 * distance
+
+    def _by_group(self, logs: Tensor) -> Tensor:
+        """Log probabilities of groups, (members, rows, groups); of one without classes nearly -inf."""
+        least = torch.finfo(logs.dtype).min / 4
+        return logs.unsqueeze(2).masked_fill(self._outside, least).logsumexp(dim=3)

@@ -7,6 +7,7 @@ random generator is read or seeded, and no thread count is set.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,10 +18,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from advisor.dataset import Dataset, Features, Signals
+from advisor.networks.cosine import INNER, CosineNetwork, is_cosine
 from advisor.networks.network import Network
 from advisor.splits import Split
 from advisor.tasks import Task
 from advisor.training.batches import MemberRows
+from advisor.training.class_balance import TEACHER, Lesson, student_of
 from advisor.training.data_parallel import ALONE, Ranks
 from advisor.training.modalities import Prepared, Shape, Statistics, inputs_of, prepare
 from advisor.training.optimizer import Optimizer, learning_rate, pass_and_optimizer
@@ -29,6 +32,8 @@ from advisor.training.targets import TARGETS, TargetScale
 HEAD_SHARE = 0.1
 """Share of the epochs in which classifier_retraining trains the head alone; about that
 of Kang et al. 2020 (10 beside 90)."""
+STUDENT_SEED = 1 << 40
+"""Added to a training's seed for a student, so that it does not begin as its teacher did."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,10 @@ class Fitted:
         train on it: class probabilities (rows, classes), or predictions (rows,).
     cross_fitted: the same, but each member at the epoch that other validating rows chose (``HeldOut``).
     phases: for how many epochs the whole of each member, and then its head alone, had been trained at its
-        best epoch. A loaded model has none of these.
+        best epoch; of a student, it and its teacher. A loaded model has none of these.
+    similarity: (rows,), of the same rows to the class that each resembles most, where a cosine classifier
+        tells it: the mean cosine of those members. recall_at_1: in what share of the validating rows the
+        training row with the nearest embedding has the same class.
     target_knee: see ``squeezed``; target_mean and target_scale are those of the
         squeezed target, target_range of the plain.
     """
@@ -75,35 +83,61 @@ class Fitted:
     held_out: NDArray[np.float64]
     cross_fitted: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     phases: tuple[tuple[int, int], ...] = ()
+    similarity: NDArray[np.float64] | None = None
+    recall_at_1: float | None = None
 
     def predict(self, features: Features | Signals, device: str = "cpu") -> NDArray[np.float64]:
         """Mean over the members: class probabilities (rows, classes), or
         predictions (rows,) in the target's unit; of masks probabilities (rows, classes, height, width), of
         boxes those that were found (rows, MOST_FOUND, 6)."""
         network = self.network(device)
-        pieces = [np.zeros(self.task.score_shape(0, self.outputs))] if not len(features) else []
-        per_pass, decode = network.rows_per_pass, TARGETS[self.task.target].scores
+        decode = TARGETS[self.task.target].scores
+        pieces = [
+            self.task.averaged(decode(network(*inputs), self.target_scaling))
+            for inputs in self._passes(network, features, device)
+        ]
+        return np.concatenate(pieces or [np.zeros(self.task.score_shape(0, self.outputs))])
+
+    def similarities(self, features: Features | Signals, device: str = "cpu") -> NDArray[np.float64]:
+        """Of a cosine classifier: each row's cosine with the class that it resembles most, the mean over the
+        members, (rows,)."""
+        network = self._cosine(device)
+        pieces = [
+            network.cosines(network(*inputs)).amax(dim=2).mean(dim=0).double().cpu().numpy()
+            for inputs in self._passes(network, features, device)
+        ]
+        return np.concatenate(pieces or [np.zeros(0)])
+
+    def embeddings(self, features: Features | Signals, device: str = "cpu") -> Tensor:
+        """Of a cosine classifier: of unit length, (members, rows, embedding), on the CPU."""
+        network = self._cosine(device)
+        pieces = [network.embed(*inputs).cpu() for inputs in self._passes(network, features, device)]
+        return torch.cat(pieces, dim=1)
+
+    def _cosine(self, device: str) -> CosineNetwork:
+        network = self.network(device)
+        if not isinstance(network, CosineNetwork):
+            raise ValueError("only a cosine classifier has embeddings")
+        return network
+
+    def _passes(
+        self, network: Network, features: Features | Signals, device: str
+    ) -> Generator[list[Tensor], None, None]:
+        """The inputs of the network for new rows, piece by piece, without gradients."""
         inputs_type = inputs_of(features.kind, self.configuration)
         split = torch.tensor(self.member_split)
-        for start in range(0, len(features), per_pass):
-            part = features.part(slice(start, start + per_pass))
+        for start in range(0, len(features), network.rows_per_pass):
+            part = features.part(slice(start, start + network.rows_per_pass))
             everyone = torch.arange(len(part)).expand(len(split), -1)
             new_rows = inputs_type.of_new_rows(self.preprocessors, self.shape, part, device)
-            inputs = new_rows.inputs(everyone, split)
             with torch.no_grad():
-                out = network(*inputs)
-            pieces.append(self.task.averaged(decode(out, self.target_scaling)))
-        return np.concatenate(pieces)
+                yield new_rows.inputs(everyone, split)
 
     def network(self, device: str) -> Network:
         """The trained stack of networks, in evaluation mode."""
-        network = self.shape.network(
-            self.configuration,
-            self.outputs,
-            members=len(self.member_split),
-            generator=torch.Generator(),
-            bins=self.shape.saved_bins(self.state),
-        )
+        bins = self.shape.saved_bins({name.removeprefix(INNER): own for name, own in self.state.items()})
+        members, generator = len(self.member_split), torch.Generator()
+        network = network_of(self.shape, self.configuration, self.outputs, members, generator, bins)
         network.load_state_dict(dict(self.state))
         return network.to(device).eval()
 
@@ -135,9 +169,9 @@ def train_epochs(
         what it is. (Batch normalization then sees the micro-batch, and chance draws in another order.) None
         is the whole batch. A member whose validation loss has not improved for ``patience`` epochs has
         stopped; training ends with the last one.
-    until: instead of that, so many epochs of the plan, and so many of the head alone where the plan has them
-        (see ``Fitted.phases``), and the last weights are kept: the validating rows then choose nothing, and
-        may be training rows (``splits.everything``).
+    until: instead of that, so many epochs of the plan, and so many of the head alone, or of a teacher, where
+        the plan has them (see ``Fitted.phases``), and the last weights are kept: the validating rows then
+        choose nothing, and may be training rows (``splits.everything``).
     used: the share of the time for this training that is gone. From 1 on it ends with the step
         under way, and each member keeps its best epoch, of which the last may be a part of
         one; the schedule is never behind it.
@@ -152,6 +186,25 @@ def train_epochs(
     noise_seed = int(torch.randint(2**62, (), generator=generator)) + ranks.rank
     noise = torch.Generator(device).manual_seed(noise_seed)
     rows = MemberRows(c, data, splits, member_split, device, micro_batch, ranks)
+    if rows.balance is not None and rows.balance.kind == TEACHER:
+        # Fitted keeps the student's own width, so that a network of this shape can be built again
+        c, whole_time = student_of(c), used
+        teacher = train_epochs(
+            {**configuration, "class_balance": "none"},
+            data,
+            splits,
+            seed=seed,
+            members=members,
+            device=device,
+            prepared=prepared,
+            micro_batch=micro_batch,
+            until=None if until is None else (max(1, until[1]), 0),
+            used=lambda: min(1.0, 2 * whole_time()),
+            ranks=ranks,
+        )
+        rows.lesson = _lesson(teacher, rows, prepared)
+        generator = torch.Generator().manual_seed(seed + STUDENT_SEED)
+        used = _second_half(whole_time)
     rows.find_neighbours(prepared)
     network = build(c, prepared, rows, generator).to(device)
     forward, optimizer = pass_and_optimizer(network, c, noise, ranks, recorded=micro_batch is None)
@@ -194,6 +247,7 @@ def train_epochs(
         yield from _train_head(c, network, prepared, rows, best, steps, of_head_epochs, generator, used)
     network.load_state_dict(best.state)
     held_out_rows, held_out, cross_fitted = rows.held_out(network, prepared)
+    of_heads = (best.epochs - epoch).clamp(min=0).tolist()
     return Fitted(
         configuration=dict(c),
         task=data.task,
@@ -207,12 +261,46 @@ def train_epochs(
         target_range=rows.learnt.scale.range,
         target_knee=rows.learnt.scale.knee,
         best_epochs=tuple(best.epochs.tolist()),
-        phases=tuple(zip(of_whole, (best.epochs - epoch).clamp(min=0).tolist(), strict=True)),
+        phases=tuple(zip(of_whole, rows.lesson.epochs if rows.lesson else of_heads, strict=True)),
         validation_losses=tuple(best.losses.tolist()),
         held_out_rows=held_out_rows,
         held_out=held_out,
         cross_fitted=cross_fitted,
+        similarity=rows.similarity(network, prepared),
+        recall_at_1=None if until else rows.recall_at_1(network, prepared),
     )
+
+
+def _lesson(teacher: Generator[Epoch, None, Fitted], rows: MemberRows, prepared: Prepared) -> Lesson:
+    """What the networks of each split say together, once they are trained. A network of another split has
+    trained on rows that validate this one's student, so it teaches nothing here.
+
+    Their epochs are not reported: a curve is the student's.
+    """
+    while True:
+        try:
+            next(teacher)
+        except StopIteration as end:
+            fitted: Fitted = end.value
+            break
+    splits, device = len(fitted.preprocessors), rows.device
+    members = len(fitted.member_split) // splits
+    network = fitted.network(device)
+    said = []
+    with torch.no_grad():
+        for part in torch.split(torch.arange(rows.rows), network.rows_per_pass):
+            out = network(*rows.inputs(prepared, part.expand(len(fitted.member_split), -1))).float()
+            logs = out.log_softmax(dim=2).unflatten(0, (splits, members))
+            said.append(logs.logsumexp(dim=1) - math.log(members))
+    counts = rows.learnt.counts
+    assert counts is not None
+    logs = torch.cat(said, dim=1)
+    return Lesson(logs, rows.train[::members], rows.member_split, counts[::members], fitted.best_epochs)
+
+
+def _second_half(used: Callable[[], float]) -> Callable[[], float]:
+    """The share of the second half of the time that is gone."""
+    return lambda: max(0.0, 2 * used() - 1)
 
 
 def _train_head(
@@ -261,14 +349,27 @@ def build(
     """The network as training begins with it, on the CPU; where its output layer
     starts at zero, at the class shares."""
     members = len(rows.train)
-    return prepared.shape.network(
-        configuration,
-        rows.outputs,
-        members=members,
-        generator=generator,
-        bins=prepared.bins(configuration, members // len(prepared.preprocessors)),
-        prior=rows.learnt.prior(),
-    )
+    bins, prior = prepared.bins(configuration, members // len(prepared.preprocessors)), rows.learnt.prior()
+    return network_of(prepared.shape, configuration, rows.outputs, members, generator, bins, prior)
+
+
+def network_of(
+    shape: Shape,
+    configuration: Mapping[str, Any],
+    outputs: int,
+    members: int,
+    generator: torch.Generator,
+    bins: Tensor | None = None,
+    prior: Tensor | None = None,
+) -> Network:
+    """The network that a configuration means for inputs of this shape, with its classifier."""
+    if not is_cosine(configuration):
+        return shape.network(
+            configuration, outputs, members=members, generator=generator, bins=bins, prior=prior
+        )
+    dim = int(configuration["embedding_dim"])
+    inner = shape.network(configuration, dim, members=members, generator=generator, bins=bins)
+    return CosineNetwork(configuration, inner, outputs, members=members, generator=generator)
 
 
 class _Best:

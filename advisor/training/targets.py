@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from advisor.boxes.lists import Boxes
 from advisor.dataset import Dataset
+from advisor.networks.cosine import is_cosine
 from advisor.networks.detection.plan import detection_plan_of
 from advisor.splits import Split
 from advisor.tasks import DETECTION, UNLABELLED, TargetKind, sparse_points, thinning
@@ -68,6 +69,7 @@ class LearntTarget(Protocol):
     unit: (members,), what turns a member's training loss into the unit of its validation loss.
     balance: what training does about rare classes, None where there are no classes.
     turns: how often an epoch sees each row.
+    counts: of the classes among each member's training rows, (members, classes); None where rows have none.
     """
 
     values: Tensor
@@ -75,6 +77,7 @@ class LearntTarget(Protocol):
     unit: Tensor
     balance: ClassBalance | None
     turns: int
+    counts: Tensor | None
 
     def __init__(
         self, configuration: Mapping[str, Any], data: Dataset, splits: Sequence[Split], device: str
@@ -122,8 +125,12 @@ class ClassTarget:
         self.scale = TargetScale.none(len(splits))
         self.unit = torch.ones(len(splits), dtype=torch.float64, device=device)
         rows = (torch.from_numpy(data.target[split.train]) for split in splits)
-        self._counts = torch.stack([torch.bincount(own, minlength=data.outputs) for own in rows])
-        self.balance: ClassBalance | None = ClassBalance(configuration, self._counts, device)
+        counts = torch.stack([torch.bincount(own, minlength=data.outputs) for own in rows])
+        self.counts: Tensor | None = counts
+        self.balance: ClassBalance | None = ClassBalance(configuration, counts, device)
+        self._margin = 0.0
+        if is_cosine(configuration):
+            self._margin = float(configuration["cosine_scale"]) * float(configuration["cosine_margin"])
 
     @property
     def seen(self) -> Tensor:
@@ -137,10 +144,14 @@ class ClassTarget:
 
     def prior(self) -> Tensor:
         """Logarithms of each member's class shares, with one row added to each class."""
-        return ((self._counts + 1.0) / (self._counts + 1.0).sum(dim=1, keepdim=True)).log()
+        assert self.counts is not None
+        return ((self.counts + 1.0) / (self.counts + 1.0).sum(dim=1, keepdim=True)).log()
 
     def training_losses(self, out: Tensor, target: Tensor, label_smoothing: float) -> Tensor:
         assert self.balance is not None
+        if self._margin:  # CosFace: the true class's cosine must be the largest by so much
+            true = target.unsqueeze(2)
+            out = out.scatter_add(2, true, out.new_full(true.shape, -self._margin))
         return self.balance.losses(out, target, label_smoothing)
 
     def row_losses(self, out: Tensor, target: Tensor) -> Tensor:
@@ -170,6 +181,7 @@ class NumberTarget:
     absolute error that is the same quantile, as squeezing keeps the order."""
 
     balance: ClassBalance | None = None
+    counts: Tensor | None = None
     turns = 1
 
     def __init__(
@@ -235,6 +247,7 @@ class MaskTarget:
     """
 
     balance: ClassBalance | None = None
+    counts: Tensor | None = None
 
     def __init__(
         self, configuration: Mapping[str, Any], data: Dataset[Any], splits: Sequence[Split], device: str
@@ -303,6 +316,7 @@ class BoxTarget:
     validated and predicted are the boxes that were found, (members, rows, MOST_FOUND, 6)."""
 
     balance: ClassBalance | None = None
+    counts: Tensor | None = None
     turns = 1
 
     def __init__(

@@ -16,10 +16,16 @@ from advisor.runs.folder import RunFolder
 from advisor.runs.result import read_result
 from advisor.splits import Split
 from advisor.tasks import BINARY
-from advisor.training.class_balance import NEIGHBOURS, ClassBalance
+from advisor.training.class_balance import (
+    NEIGHBOURS,
+    TEACHER_SHARE,
+    TEACHER_TEMPERATURE,
+    ClassBalance,
+    Lesson,
+)
 from advisor.training.loop import train_epochs
 
-KINDS = ("none", "reweight", "focal", "oversample", "noise", "smote", "classifier_retraining")
+KINDS = ("none", "reweight", "focal", "oversample", "noise", "smote", "classifier_retraining", "teacher")
 SMALL = {
     "validation": "holdout", "epochs": 30, "patience": 30, "hidden_layers": 1, "width": 16, "numeric_embedding": "none",
     "learning_rate": 0.01, "batch_size": 64, "balance_strength": 1.0,
@@ -170,6 +176,85 @@ def test_the_head_alone_is_trained_in_the_second_stage():
     longer, _ = fitted(data, 400, class_balance="none", epochs=9)
     for name in below:
         assert torch.equal(decoupled.state[name], longer.state[name])
+
+
+# ------------------------------------------------------------------------------------------------ the teacher
+
+COUNTS = torch.tensor([[50, 3, 40, 8, 2]])
+GROUPS = ([0, 2], [3, 1], [4])
+"""By rows: common, medium and rare classes of COUNTS."""
+
+
+def lesson_and_probabilities(rows=12):
+    draw = torch.Generator().manual_seed(0)
+    said = torch.randn(1, rows, 5, generator=draw, dtype=torch.float64).log_softmax(dim=2)
+    lesson = Lesson(said, [torch.arange(rows)], torch.zeros(1, dtype=torch.int64), COUNTS, (3,))
+    return lesson, said[0], said[0].exp().mean(dim=0)
+
+
+def softened(logits, share):
+    powers = (logits - np.log(share)) / TEACHER_TEMPERATURE
+    powers = np.exp(powers - powers.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def test_a_student_learns_between_groups_and_within_them_by_hand():
+    """As the formula reads in NumPy: both without the teacher's shares, each group as heavy as another."""
+    lesson, said, share = lesson_and_probabilities()
+    out = torch.randn(1, 12, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    p, q = softened(said.numpy(), share.numpy()), softened(out[0].numpy(), share.numpy())
+    expected = np.zeros(12)
+    for group in GROUPS:
+        of_p, of_q = p[:, group].sum(axis=1), q[:, group].sum(axis=1)
+        expected += of_p * np.log(of_p / of_q)
+        inside_p, inside_q = p[:, group] / of_p[:, None], q[:, group] / of_q[:, None]
+        expected += (inside_p * np.log(inside_p / inside_q)).sum(axis=1) / len(GROUPS)
+    expected = 0.7 * (1 - TEACHER_SHARE) + TEACHER_SHARE * TEACHER_TEMPERATURE**2 * expected
+    losses = lesson.losses(torch.full((1, 12), 0.7), out, torch.arange(12)[None])
+    np.testing.assert_allclose(losses[0].numpy(), expected, atol=1e-9)
+
+
+def test_a_student_that_says_what_its_teacher_says_has_nothing_to_learn():
+    """So its probabilities are those of the data where the teacher's are: the shares are back in them."""
+    lesson, said, _ = lesson_and_probabilities()
+    out = said[None].clone().requires_grad_(True)
+    losses = lesson.losses(torch.zeros(1, 12), out, torch.arange(12)[None])
+    losses.sum().backward()
+    np.testing.assert_allclose(losses.detach().numpy(), 0, atol=1e-9)
+    np.testing.assert_allclose(out.grad.numpy(), 0, atol=1e-9)
+
+
+def test_a_student_may_have_half_the_width():
+    data = rare(400, 0.1)
+    result, _ = fitted(data, 300, class_balance="teacher", student_width=0.5, epochs=3)
+    assert result.configuration["width"] == 8 and result.state["blocks.0.linear.weight"].shape[2] == 8
+    again = result.predict(data.features)[300:]
+    np.testing.assert_allclose(again, result.held_out, atol=1e-6)
+
+
+def test_a_teacher_trains_as_long_as_it_is_told():
+    """Of rows along time, all rows train for the epochs that were best: of the student and of its teacher."""
+    data = rare(400, 0.1)
+    training = {"epochs": 12, "patience": 12, "class_balance": "teacher"}
+    told = [
+        train_epochs(
+            configuration(**training), data, [Split(np.arange(400), np.arange(400))], seed=0, until=until
+        )
+        for until in ((5, 3), (5, 4))
+    ]
+    results = []
+    for run in told:
+        epochs = 0
+        while True:
+            try:
+                next(run)
+                epochs += 1
+            except StopIteration as end:
+                results.append(end.value)
+                break
+        assert epochs == 5
+    assert [result.phases for result in results] == [((5, 3),), ((5, 4),)]
+    assert not np.array_equal(results[0].held_out, results[1].held_out)
 
 
 # ----------------------------------------------------------------------------------------------- the decision
