@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from advisor.errors import DataFormWarning, UserError
     from advisor.objectives.trial import ArrayRows, Trial, TrialResult
     from advisor.runs.model import load_model
+    from advisor.workflows.enrol import enrol
     from advisor.workflows.python.run_result import load_run
     from advisor.workflows.python.verbs import (
         check,
@@ -84,6 +85,7 @@ _HOMES = {
     "what_if": "advisor.workflows.python.verbs",
     "diff": "advisor.workflows.python.verbs",
     "export": "advisor.workflows.python.verbs",
+    "enrol": "advisor.workflows.enrol",
     "compare": "advisor.workflows.python.verbs:leaderboard",
 }
 RENAMED = {"fit": "train", "Outcome": "TrialResult", "SignalRows": "ArrayRows"}
@@ -100,6 +102,7 @@ __all__ = [
     "connect",
     "diff",
     "doctor",
+    "enrol",
     "export",
     "finish",
     "image_root",

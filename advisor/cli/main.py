@@ -36,6 +36,7 @@ FAMILIES = {
     "stop": "search",
     "finish": "search",
     "predict": "use",
+    "enrol": "use",
     "report": "use",
     "export": "use",
     "compare": "use",

@@ -1,4 +1,4 @@
-"""What is done with a run that has ended: predict, report, export, compare."""
+"""What is done with a run that has ended: predict, enrol, report, export, compare."""
 
 from __future__ import annotations
 
@@ -101,6 +101,50 @@ def predict(run: str, rows: str, out: str | None, raw: bool, as_json: bool, **op
             say(f"{table.height:,} predictions: {out}")
     elif not as_json:
         click.echo(written.write_csv(), nl=False)
+
+
+@click.command(
+    epilog=examples(
+        "advisor enrol runs/birds new_birds/kestrel/", "advisor enrol runs/data moths.csv --name moth"
+    )
+)
+@run_argument("run")
+@click.argument("new_class", metavar="EXAMPLES")
+@click.option("--name", metavar="CLASS", help="Name of the class; by default that of the file or folder.")
+@click.option(
+    "--encoding", metavar="NAME", help="Encoding of a text file; by default as in training, or detected."
+)
+@click.option(
+    "--sheet",
+    metavar="NAME",
+    help="Sheet of a spreadsheet; by default as in training, or the first that holds a table.",
+)
+@image_root_option
+@json_option
+def enrol(run: str, new_class: str, as_json: bool, **options: Any) -> None:
+    """Add a class to the model of RUN from EXAMPLES of it, without training: a table, a folder of images, a
+    file of series.
+
+    The run needs a cosine classifier (--fixed classifier=cosine). The model before stays in RUN/model-1.
+    """
+    from advisor import enrol as add_class
+
+    done = add_class(run, new_class, **options)
+    if as_json:
+        echo_json(done.to_dict())
+        return
+    for sentence in done.told:
+        say(f"note: {sentence}")
+    say(
+        f"{done.model} knows {done.classes} classes now, with '{done.label}' from {done.rows:,} "
+        f"example{'s' * (done.rows != 1)}; the model before is {done.former}"
+    )
+    say("note: the numbers of the report are of the model before: no row has tested the new class")
+    if done.false_alarms is not None:
+        say(
+            f"note: predict's column unlike_any_class marked {done.false_alarms:.1%} of the held-out rows "
+            "of known classes"
+        )
 
 
 def _write_all(folder: Path, files: Mapping[str, bytes]) -> None:
@@ -206,6 +250,8 @@ def export(run: str, form: str, out: str | None, as_json: bool) -> None:
         return
     for note in written.notes:
         say(f"note: to be done before: {note}")
+    for note in getattr(written, "left_out", ()):
+        say(f"note: the file leaves out {note}")
     say(f"{written.path}: differs from the model by at most {difference:.2g}")
 
 

@@ -37,12 +37,14 @@ class Exported:
 
     difference: the largest from our own predictions, in probability or as a share of the largest one.
     notes: what must be done before the exported model, because its format has no operation for it.
+    left_out: what ``advisor predict`` tells of rows and the exported model does not.
     """
 
     path: Path
     inputs: dict[str, tuple[str, ...]]
     difference: float
     notes: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
 
 
 def export_onnx(model: Model, path: Path) -> Exported:
@@ -70,7 +72,7 @@ def export_onnx(model: Model, path: Path) -> Exported:
         scores = session.run([output], {one.name: value for one, value in given})[0]
         difference = _checked(model, features, scores, "the ONNX file")
         write_bytes(path, graph.SerializeToString())
-        return Exported(path, modality.columns(features), difference, notes_of(model))
+        return Exported(path, modality.columns(features), difference, notes_of(model), _left_out(model))
     raise UserError(f"onnxruntime cannot run this network: {_first_line(refused)}; use --format torch")
 
 
@@ -129,7 +131,9 @@ def export_program(model: Model, path: Path) -> Exported:
         scores = torch.export.load(Path(folder) / "model.pt2").module()(*rows).detach().numpy()
     difference = _checked(model, features, scores, "the torch program")
     write_bytes(path, content)
-    return Exported(path, modality.columns(features), difference, notes_of(model, codes=True))
+    return Exported(
+        path, modality.columns(features), difference, notes_of(model, codes=True), _left_out(model)
+    )
 
 
 def check_rows(model: Model) -> Features | Signals:
@@ -142,6 +146,10 @@ def check_rows(model: Model) -> Features | Signals:
 def notes_of(model: Model, *, codes: bool = False) -> tuple[str, ...]:
     """What must be done before an exported model, column by column."""
     return exported_modality(model.schema.kind).notes(model.schema, codes)
+
+
+def _left_out(model: Model) -> tuple[str, ...]:
+    return ("which rows are unlike any class (unlike_any_class)",) if model.familiar else ()
 
 
 def _extras() -> tuple[Any, Any]:

@@ -34,11 +34,12 @@ from advisor.objectives.networks import (
 )
 from advisor.objectives.objective import AdvisedRows, FinalOutcome, FinalRequest, RunData
 from advisor.runs.advice import Advice
+from advisor.runs.enrolment import Familiar
 from advisor.runs.model import Model, fit_temperature, tempered
 from advisor.runs.result import RECOMMENDED, ContenderReport, FinalReport, TrainingCurve
 from advisor.search.curves import CurveDiagnosis, read_curve
 from advisor.search.resources import Pace, Sizing
-from advisor.tasks import weighted
+from advisor.tasks import averaged_by_row, weighted
 from advisor.training.loop import Fitted
 
 BLEND = "blend"
@@ -59,6 +60,8 @@ class Contender:
     cross_fitted_losses: theirs, after a temperature of their own.
     epochs_on_all_rows: of each configuration, where its stacks were trained after the judging.
     judged: under the user's metric; None where the loss decides.
+    similarity, recall_at_1: of ``rows``, as ``Fitted`` has them; None unless all stacks have a cosine
+    classifier.
     """
 
     name: str
@@ -72,6 +75,8 @@ class Contender:
     cross_fitted_losses: NDArray[np.float64] = field(repr=False)
     epochs_on_all_rows: tuple[int, ...] = ()
     judged: Judged | None = None
+    similarity: NDArray[np.float64] | None = field(default=None, repr=False)
+    recall_at_1: float | None = None
 
 
 @dataclass(frozen=True)
@@ -433,8 +438,23 @@ def judged(
         )
         for own, temperature in zip((scores, cross_fitted), temperatures, strict=True)
     ]
+    similarity, recall = [stack.similarity for stack in stacks], [stack.recall_at_1 for stack in stacks]
+    known = [own for own in similarity if own is not None]
+    found = [own for own in recall if own is not None]
     return Contender(
-        name, configurations, stacks, rows, scores, temperatures[0], losses[0], cross_fitted, losses[1]
+        name,
+        configurations,
+        stacks,
+        rows,
+        scores,
+        temperatures[0],
+        losses[0],
+        cross_fitted,
+        losses[1],
+        similarity=averaged_by_row(train.task, [stack.held_out_rows for stack in stacks], known)[1]
+        if len(known) == len(stacks)
+        else None,
+        recall_at_1=float(np.mean(found)) if len(found) == len(stacks) else None,
     )
 
 
@@ -455,6 +475,7 @@ def _report_of(
         networks=sum(len(stack.member_split) for stack in contender.stacks),
         configurations=tuple(dict(configuration) for configuration in contender.configurations),
         curves=curves or UNSET,
+        recall_at_1=UNSET if contender.recall_at_1 is None else contender.recall_at_1,
     )
 
 
@@ -551,6 +572,7 @@ def _model(advice: Advice, contender: Contender, train: Dataset) -> Model:
         contender.temperature,
         shares_of(contender, train),
         _conformal(contender, train),
+        None if contender.similarity is None else Familiar.of(contender.similarity),
     )
 
 

@@ -118,7 +118,32 @@ def verdict(result: RunReport, findings: Sequence[Finding]) -> list[str]:
                 f" On the test rows {in_words(incumbent)} alone has {words} {by.shown(advised)}, "
                 f"{'higher' if by.more else 'lower'} within chance."
             )
-    return [use, *_limits(result), expect, *_decisions(result), _look_at(findings, _reading(result))]
+    return [
+        use,
+        *_limits(result),
+        expect,
+        *_decisions(result),
+        *_by_similarity(result),
+        _look_at(findings, _reading(result)),
+    ]
+
+
+def _by_similarity(result: RunReport) -> list[str]:
+    """What a cosine classifier tells beside, and the classes that were added to it."""
+    sentences = []
+    winner = next((c for c in result.final.contenders if c.name == result.final.winner), None)
+    if winner is not None and winner.recall_at_1 is not UNSET:
+        sentences.append(
+            f"Recall@1 is {winner.recall_at_1:.1%}: of so many held-out rows, the nearest training row by "
+            "the embedding has the same class."
+        )
+    if result.enrolled:
+        added = ", ".join(
+            f"'{cut_middle(label, 40)}' ({rows} example{'s' * (rows != 1)})"
+            for label, rows in result.enrolled.items()
+        )
+        sentences.append(f"Enrolled after training: {added}. All numbers here are of the model before.")
+    return sentences
 
 
 def _decisions(result: RunReport) -> list[str]:

@@ -103,6 +103,12 @@ class RunFolder:
         return self.path / "model"
 
     @property
+    def former_models(self) -> tuple[Path, ...]:
+        """The model before each class that was enrolled, oldest first: model-1, model-2."""
+        numbered = [(path.name.removeprefix("model-"), path) for path in self.path.glob("model-*")]
+        return tuple(path for _, path in sorted((int(n), path) for n, path in numbered if n.isdecimal()))
+
+    @property
     def lock(self) -> Path:
         return self.path / "lock"
 

@@ -27,6 +27,7 @@ from advisor.errors import DataFormWarning, FormChange, UserError, made_by_newer
 from advisor.evaluation.by_target import JUDGED
 from advisor.evaluation.conformal import Conformal
 from advisor.files import read_json
+from advisor.runs.enrolment import Enrolled, Familiar, similarity_of
 from advisor.runs.folder import RunFolder
 from advisor.runs.remote import local_copy
 from advisor.spaces.aliases import values_of
@@ -63,6 +64,8 @@ class Model:
     shares: of the classes among the training rows, where ``predict`` takes the class that stands out most
         against its share (the best guess for balanced accuracy); without them it takes the most likely one.
     conformal: what intervals and class sets are made by; None in models of before there were any.
+    familiar: from which similarity on a row resembles a class; None without a cosine classifier.
+    enrolled: classes that were added after training, the last ones of the schema's.
     """
 
     schema: AnySchema
@@ -70,6 +73,8 @@ class Model:
     temperature: float = 1.0
     shares: tuple[float, ...] = ()
     conformal: Conformal | None = None
+    familiar: Familiar | None = None
+    enrolled: tuple[Enrolled, ...] = ()
 
     def __repr__(self) -> str:
         networks = sum(len(stack.member_split) for stack in self.stacks)
@@ -162,6 +167,12 @@ class Model:
             return self.conformal.sets(scores, level)
         return self.conformal.intervals(scores, level)
 
+    def unlike_any_class(self, features: Features | Signals) -> NDArray[np.bool_]:
+        """Which rows resemble no class, (rows,). ValueError for a model without a cosine classifier."""
+        if self.familiar is None:
+            raise ValueError("only a cosine classifier tells which rows are unlike any class")
+        return similarity_of(self.stacks, features) < self.familiar.threshold
+
     def read(
         self, data: Rows, *, strict: bool = False, encoding: str | None = None, sheet: str | None = None
     ) -> Features | Signals:
@@ -213,7 +224,8 @@ def predictions(
 ) -> PredictedRows:
     """What `advisor predict` writes for the rows of a source, in their order.
 
-    ``prediction``, and for classes a ``probability_CLASS`` for each; images and sequences that have names
+    ``prediction``, and for classes a ``probability_CLASS`` for each (with a cosine classifier before them
+    ``unlike_any_class``, true or false); images and sequences that have names
     have them first; of masks the share of each class among the points, and the masks as files;
     of boxes a row for each box that was found, and all of them as a COCO file. interval:
     adds ``low`` and ``high``, or for classes ``set``, those that may be the row's,
@@ -239,6 +251,8 @@ def predictions(
     if classes.dtype == object:
         classes = classes.astype(str)
     columns["prediction"] = classes[model.task.decided(scores, model.shares)]
+    if model.familiar is not None:
+        columns["unlike_any_class"] = model.unlike_any_class(rows.features)
     if within is not None:
         columns["set"] = ["|".join(str(label) for label in classes[row]) for row in within]
     columns |= {f"probability_{label}": scores[:, i] for i, label in enumerate(classes.tolist())}
@@ -289,6 +303,8 @@ def model_files(model: Model) -> dict[str, bytes]:
         "temperature": model.temperature,
         "shares": list(model.shares),
         "held_out": None if model.conformal is None else [model.conformal.rows, model.conformal.knee],
+        "familiar": None if model.familiar is None else asdict(model.familiar),
+        "enrolled": [asdict(one) for one in model.enrolled],
         "stacks": stacks,
     }
     contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
@@ -359,7 +375,16 @@ def load_model(path: str | Path) -> Model:
     conformal = None
     if held_out := description.get("held_out"):
         conformal = Conformal(tensors[CONFORMAL], int(held_out[0]), float(held_out[1]))
-    return Model(schema, tuple(stacks), float(description["temperature"]), shares, conformal)
+    known = description.get("familiar")
+    return Model(
+        schema,
+        tuple(stacks),
+        float(description["temperature"]),
+        shares,
+        conformal,
+        Familiar(**known) if known else None,
+        tuple(Enrolled(**one) for one in description.get("enrolled", ())),
+    )
 
 
 def _read(folder: Path, name: str) -> bytes:

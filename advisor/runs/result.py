@@ -145,7 +145,8 @@ class ContenderReport:
     searched_loss: None where the search has none. difference: of the losses to the incumbent's; None of
     itself. curves: of its trainings, one on each partition; a blend has none of its own. metric: the user's,
     on the same rows, None where it is not defined; metric_difference: to the incumbent's, negative where this
-    one is better."""
+    one is better. recall_at_1: of a cosine classifier, in what share of the held-out rows the nearest
+    training row has the same class."""
 
     name: str
     held_out_loss: float
@@ -158,6 +159,7 @@ class ContenderReport:
     curves: tuple[TrainingCurve, ...] | Unset = UNSET
     metric: float | Unset | None = UNSET
     metric_difference: Difference | Unset = UNSET
+    recall_at_1: float | Unset = UNSET
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -316,7 +318,8 @@ class RunReport:
         say.
     search, time_limit: UNSET without a search. seconds: of the whole run.
     objective: UNSET where our networks were trained. metric: UNSET where the loss decides. offers: what other
-    decisions would give, where a class is rare.
+    decisions would give, where a class is rare. enrolled: classes that were added to the model after
+    training, with the number of their examples; all other numbers are of the model before.
     """
 
     setup: RunSetup
@@ -331,6 +334,7 @@ class RunReport:
     estimate: Estimate
     metric: MetricReport | Unset = UNSET
     offers: tuple[DecisionOffer, ...] | Unset = UNSET
+    enrolled: Mapping[str, int] | Unset = UNSET
     test: TestReport
 
     @property

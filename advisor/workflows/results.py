@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -167,6 +168,8 @@ def write_results(run: RunFolder, advice: Advice, model: Model | None, report: R
     if model is not None:
         card = model_card(advice.recommendation, advice.facts, report)
         write_folder(run.model, model_files(model) | {CARD: card.encode()})
+        for former in run.former_models:  # of a training before this one
+            shutil.rmtree(former)
     write_json(run.result, report.to_dict())
     write_report(run, advice.recommendation, advice.facts, advice.ledger(), report)
 
