@@ -15,11 +15,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import FrameType
-
-from advisor import __version__
 
 _IMPORTED = time.monotonic()
 _START_FIELD = 19
@@ -49,6 +46,10 @@ def release(version: str) -> str:
 def versions() -> dict[str, str]:
     """This process's, without importing anything. What is not installed is not
     there; builds (``+cpu``) are left out."""
+    from importlib.metadata import PackageNotFoundError, version  # a fifth of what ``advisor --help`` takes
+
+    from advisor import __version__
+
     found = {"python": ".".join(platform.python_version_tuple()[:2]), "advisor": __version__}
     for name in COMPARED:
         try:
@@ -60,6 +61,8 @@ def versions() -> dict[str, str]:
 
 def without_cuda() -> bool:
     """Whether this process's PyTorch, which is not imported, is a build for CPUs, or there is none."""
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version("torch").endswith("+cpu")
     except PackageNotFoundError:

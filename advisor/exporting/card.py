@@ -22,7 +22,7 @@ def model_card(recommendation: Recommendation, facts: Facts, report: RunReport) 
     findings = [one for one in recommendation.findings if one.severity in ("error", "warning")]
     rows = f"{values['rows']:,} training rows of {data.name}"
     classes = f"; classes: {', '.join(map(str, setup.classes))}" if setup.classes else ""
-    columns = ", ".join(str(column["name"]) for column in facts.columns) or "the values of each row"
+    columns = ", ".join(column.name for column in facts.columns) or "the values of each row"
     versions = ", ".join(f"{name} {version}" for name, version in setup.versions.items())
     lines = [
         f"# Model of {data.target}",

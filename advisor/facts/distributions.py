@@ -10,9 +10,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from advisor.data.columns.column import Column
 from advisor.data.tables.table import Table
 from advisor.facts.specs.thresholds import CORRELATED, HEAVY_SKEW
+from advisor.facts.summaries import Histogram
 
 CORRELATED_COLUMNS = 200
 """Correlations are measured among at most so many numeric columns, the first by name."""
@@ -66,32 +66,51 @@ _QUANTILES = {
 }
 
 
-def number_shape(column: Column, cells: pl.Series) -> dict[str, Any]:
+@dataclass(frozen=True)
+class NumberShape:
+    """How the numbers of a column are distributed.
+
+    values: how many there are.
+    outliers: how many are further from the quartiles than three times their distance.
+    quantiles: by the names that a summary has; empty where there are no values.
+    histogram: None where there is no width to divide.
+    """
+
+    values: int
+    distinct: int
+    outliers: int
+    moments: _Moments
+    quantiles: Mapping[str, float | None]
+    histogram: Histogram | None
+
+
+def number_shape(cells: pl.Series) -> NumberShape:
     """Moments, quantiles (linear interpolation), outliers and a histogram of one numeric column."""
     values = cells.to_numpy()
     values = values[~np.isnan(values)]
     moments = moments_of(values)
-    facts: dict[str, Any] = {"name": column.name, "values": len(values), "outliers": 0, "distinct": 0}
-    facts |= {"mean": moments.mean, "std": moments.std, "skew": moments.skew}
     if not len(values):
-        return facts
+        return NumberShape(0, 0, 0, moments, {}, None)
     values = np.sort(values)
-    facts["distinct"] = 1 + int(np.count_nonzero(values[1:] != values[:-1]))
+    distinct = 1 + int(np.count_nonzero(values[1:] != values[:-1]))
     with np.errstate(over="ignore", invalid="ignore"):
         quantiles = _quantiles(values)
-        facts |= {name: finite(float(value)) for name, value in zip(_QUANTILES, quantiles, strict=True)}
-        spread = quantiles[4] - quantiles[2]
-        if 0 < spread < np.inf:
-            low, high = quantiles[2] - 3 * spread, quantiles[4] + 3 * spread
-            facts["outliers"] = int(
-                np.searchsorted(values, low) + len(values) - np.searchsorted(values, high, "right")
-            )
-        if histogram := histogram_of(values, float(quantiles[1]), float(quantiles[5])):
-            facts["histogram"] = histogram
-    return facts
+        outliers = _outliers(values, quantiles[2], quantiles[4])
+    named = {name: finite(float(value)) for name, value in zip(_QUANTILES, quantiles, strict=True)}
+    histogram = histogram_of(values, float(quantiles[1]), float(quantiles[5]))
+    return NumberShape(len(values), distinct, outliers, moments, named, histogram)
 
 
-def histogram_of(values: NDArray[np.float64], low: float, high: float) -> dict[str, Any] | None:
+def _outliers(values: NDArray[np.float64], low: float, high: float) -> int:
+    """How many of the sorted values are further from the quartiles than three times their distance."""
+    spread = high - low
+    if not 0 < spread < np.inf:
+        return 0
+    below = np.searchsorted(values, low - 3 * spread)
+    return int(below + len(values) - np.searchsorted(values, high + 3 * spread, "right"))
+
+
+def histogram_of(values: NDArray[np.float64], low: float, high: float) -> Histogram | None:
     """Twenty bins of the sorted values from low to high; None when that is no width to divide."""
     with np.errstate(over="ignore", invalid="ignore"):
         width = high - low
@@ -99,7 +118,7 @@ def histogram_of(values: NDArray[np.float64], low: float, high: float) -> dict[s
         return None
     places = np.searchsorted(values, np.linspace(low, high, 21))
     places[-1] = np.searchsorted(values, high, "right")  # the last bin holds its end
-    return {"low": float(low), "high": float(high), "counts": np.diff(places).tolist()}
+    return Histogram(float(low), float(high), tuple(np.diff(places).tolist()))
 
 
 def _quantiles(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -111,19 +130,20 @@ def _quantiles(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.where(share < 0.5, before + step * share, after - step * (1 - share)))
 
 
-def distribution_facts(numeric: Sequence[Mapping[str, Any]], sample: pl.DataFrame) -> dict[str, Any]:
-    """The facts of all numeric columns together. numeric: ``number_shape`` of each."""
-    skews = {column["name"]: abs(column["skew"]) for column in numeric if column["skew"] is not None}
+def distribution_facts(numeric: Mapping[str, NumberShape], sample: pl.DataFrame) -> dict[str, Any]:
+    """The facts of all numeric columns together. numeric: by name."""
+    shapes = numeric.values()
+    skews = {name: abs(s.moments.skew) for name, s in numeric.items() if s.moments.skew is not None}
     heavy = sorted(name for name, skew in skews.items() if skew > HEAVY_SKEW)
-    spreads = [column["std"] for column in numeric if column["skew"] is not None and column["std"]]
-    cells = sum(column["values"] for column in numeric)
+    spreads = [s.moments.std for s in shapes if s.moments.skew is not None and s.moments.std]
+    cells = sum(s.values for s in shapes)
     pairs, repeating = _correlated(sorted(skews), sample)
     return {
         "skew.max": max(skews.values(), default=None),
         "skew.median": float(np.median(list(skews.values()))) if skews else None,
         "skew.heavy_columns": len(heavy),
         "columns.heavy_tailed": heavy,
-        "outliers.share": sum(column["outliers"] for column in numeric) / cells if cells else None,
+        "outliers.share": sum(s.outliers for s in shapes) / cells if cells else None,
         "scale.ratio": finite(max(spreads) / min(spreads)) if spreads else None,
         "correlated.pairs_share": pairs,
         "columns.correlated": repeating,

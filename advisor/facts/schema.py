@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from advisor.documents import from_plain, to_plain
 from advisor.facts.specs.boxes import BOX_FACTS
 from advisor.facts.specs.cells import CELL_FACTS
 from advisor.facts.specs.machine import MACHINE_FACTS
@@ -22,6 +23,7 @@ from advisor.facts.specs.signals import SIGNAL_FACTS
 from advisor.facts.specs.spec import FactSpec
 from advisor.facts.specs.target import TARGET_FACTS
 from advisor.facts.specs.traps import TRAP_FACTS
+from advisor.facts.summaries import ColumnSummary, RowSample, TargetSummary
 from advisor.kinds import CLASSIFICATIONS
 from advisor.notebook import html_table
 
@@ -41,26 +43,20 @@ FACTS: Mapping[str, FactSpec] = MappingProxyType({spec.name: spec for spec in _S
 """By name, in the order in which files and pages list them."""
 
 
-def damage(document: Mapping[str, Any]) -> str | None:
-    """What is not of its type in facts that ``Facts.to_dict`` wrote; None when
-    all is. What is absent is no damage, but for what every version has measured."""
-    values = document["values"]
-    for name in _always_measured(values):
-        if values.get(name) is None:
+def damage(facts: Facts) -> str | None:
+    """Which value is not of its fact's type, in words; None when all are. What is absent
+    is no damage, but for what every version has measured."""
+    for name in _always_measured(facts.values):
+        if facts.values.get(name) is None:
             return f"the fact {name} is missing"
-    for name, value in values.items():
+    for name, value in facts.values.items():
         if name not in FACTS:
             return f"there is no fact '{name}'"
         if value is not None and not _IS[FACTS[name].type](value):
             return f"the fact {name} is not a {FACTS[name].type}: {str(value)[:40]!r}"
-    if not all(isinstance(how, str) for how in document["sampled"].values()):
+    if not all(isinstance(how, str) for how in facts.sampled.values()):
         return "what was sampled is not text"
-    for column in document["columns"]:
-        if not _is_column(column):
-            return "a column lacks what was measured of it, or holds something else"
-    return (
-        None if _is_shape(document.get("target", {})) else "the target holds neither classes nor a histogram"
-    )
+    return None
 
 
 def _always_measured(values: Mapping[str, Any]) -> tuple[str, ...]:
@@ -85,53 +81,22 @@ _IS: Mapping[str, Callable[[Any], bool]] = {
 }
 
 
-def _is_column(column: Mapping[str, Any]) -> bool:
-    """name, type, why, missing_share and distinct; of numbers quantiles and a histogram, of
-    dates two texts, of words a list."""
-    texts = all(isinstance(column.get(name), str) for name in ("name", "type", "why"))
-    distinct = column.get("distinct", "")  # there, if only as None
-    counted = _is_number(column.get("missing_share")) and (distinct is None or _is_number(distinct))
-    median = column.get("median")
-    quantiles = median is None or all(_is_number(column.get(name)) for name in ("median", "q05", "q95"))
-    outliers = column.get("outliers") is None or _is_number(column["outliers"])
-    shift = column.get("shift") or {}
-    effects = isinstance(shift, Mapping) and not any(
-        isinstance(value, list | Mapping) for value in shift.values()
-    )
-    return texts and counted and quantiles and outliers and effects and _is_shape(column)
-
-
-def _is_shape(measured: Mapping[str, Any]) -> bool:
-    """Whether a histogram, and the counts or shares of classes or levels, are what
-    they should be where there are any."""
-    histogram = measured.get("histogram", {"low": 0, "high": 1, "counts": []})
-    if not (isinstance(histogram, Mapping) and isinstance(histogram.get("counts"), list)):
-        return False
-    numbers = [histogram.get("low"), histogram.get("high"), *histogram["counts"]]
-    pairs = [measured.get("classes", []), measured.get("top", [])]
-    return all(map(_is_number, numbers)) and all(
-        isinstance(several, list)
-        and all(isinstance(one, list) and len(one) == 2 and _is_number(one[1]) for one in several)
-        for several in pairs
-    )
-
-
 @dataclass(frozen=True)
 class Facts:
     """Measured facts.
 
     values: every name of FACTS -> its value, or None.
     sampled: fact name -> on how many rows it was measured, such as "10,000 of 1,000,000 rows".
-    columns: one mapping per feature column for the report.
-    target: the same of the target, its classes with their counts or its histogram.
+    columns: a summary of each feature column, for the report.
+    target: the same of the target.
     samples: a few images or series, for the report.
     """
 
     values: Mapping[str, Any]
     sampled: Mapping[str, str]
-    columns: tuple[Mapping[str, Any], ...]
-    target: Mapping[str, Any] = field(default_factory=dict)
-    samples: tuple[Mapping[str, Any], ...] = ()
+    columns: tuple[ColumnSummary, ...]
+    target: TargetSummary = field(default_factory=TargetSummary)
+    samples: tuple[RowSample, ...] = ()
 
     def __repr__(self) -> str:
         known = sum(value is not None for value in self.values.values())
@@ -144,20 +109,25 @@ class Facts:
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able dictionary; ``from_dict`` reads it back."""
-        columns = [dict(c) for c in self.columns]
         plain = {
             "values": dict(self.values),
             "sampled": dict(self.sampled),
-            "columns": columns,
-            "target": dict(self.target),
+            "columns": to_plain(self.columns),
+            "target": to_plain(self.target),
         }
-        return plain | ({"samples": [dict(sample) for sample in self.samples]} if self.samples else {})
+        return plain | ({"samples": to_plain(self.samples)} if self.samples else {})
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Facts:
-        """The facts that ``to_dict`` wrote."""
-        columns = tuple(dict(column) for column in data["columns"])
-        samples = tuple(dict(sample) for sample in data.get("samples", ()))
+        """The facts that ``to_dict`` wrote. ``damage`` judges their values.
+
+        DocumentError where a column, the target or a sample is not what it writes; KeyError, TypeError or
+        ValueError where the values, what was sampled or the columns are absent or something else.
+        """
         return cls(
-            dict(data["values"]), dict(data["sampled"]), columns, dict(data.get("target", {})), samples
+            dict(data["values"]),
+            dict(data["sampled"]),
+            from_plain(tuple[ColumnSummary, ...], data["columns"], "columns"),
+            from_plain(TargetSummary, data.get("target", {}), "target"),
+            from_plain(tuple[RowSample, ...], data.get("samples", ()), "samples"),
         )

@@ -36,7 +36,7 @@ from advisor.facts.schema import FACTS, Facts
 from advisor.facts.shift.shift import compare_rows
 from advisor.facts.specs.thresholds import MIN_SIDE
 from advisor.facts.table import marked_facts
-from advisor.facts.targets import TARGET_MEASURES, box_facts, mask_facts, target_facts, target_shape
+from advisor.facts.targets import TARGET_MEASURES, box_facts, mask_facts, target_facts, target_summary
 from advisor.kinds import Kind
 from advisor.tasks import task_of
 
@@ -93,7 +93,7 @@ def measure_signals(data: SignalSet, hardware: Mapping[str, Any] | None = None) 
     sampled = dict.fromkeys(shift, compared) if compared else {}
     sampled |= _sampled(data, len(rows), [name for name in own if name not in _EXACT])
     ordered = {name: sampled[name] for name in FACTS if name in sampled and facts[name] is not None}
-    return Facts(facts, ordered, (), target_shape(answer, answer, task_of(schema.task)))
+    return Facts(facts, ordered, (), target_summary(answer, answer, task_of(schema.task)))
 
 
 def _sampled(data: SignalSet, rows: int, measured: Sequence[str]) -> dict[str, str]:

@@ -20,8 +20,10 @@ from advisor.data.tables.schema import MAX_LEVELS, TableSchema
 from advisor.data.tables.spellings import repeated_spellings
 from advisor.data.tables.table import Table
 from advisor.data.tables.target import LONELY
+from advisor.documents import UNSET
 from advisor.facts.distributions import (
     CORRELATED_COLUMNS,
+    NumberShape,
     distribution_facts,
     histogram_of,
     number_shape,
@@ -32,7 +34,8 @@ from advisor.facts.hardware import hardware_facts
 from advisor.facts.schema import FACTS, Facts
 from advisor.facts.shift.shift import measure_shift
 from advisor.facts.specs.thresholds import HIGH_CARDINALITY
-from advisor.facts.targets import cut_level, target_facts, target_shape
+from advisor.facts.summaries import ColumnSummary
+from advisor.facts.targets import cut_level, target_facts, target_summary
 from advisor.facts.time_trend import held_to_none
 from advisor.facts.traps import RowHashes, hash_rows, leaks_target, measure_traps
 from advisor.kinds import COLUMN_TYPES
@@ -58,6 +61,9 @@ _MEASURED_ON_SAMPLE = (
     *("text.uninformative", "columns.uninformative_text", "time.clamped_error_ratio"),
 )
 
+MOST_LEVELS = 10
+"""Of each column, the most frequent."""
+
 
 def measure_table(table: Table, hardware: Mapping[str, Any] | None = None) -> Facts:
     """Measure every fact of FACTS on the training rows.
@@ -69,7 +75,7 @@ def measure_table(table: Table, hardware: Mapping[str, Any] | None = None) -> Fa
     """
     schema, train = table.schema, table.train
     sample = _sample(train, len(schema.columns))
-    numeric = [number_shape(column, sample[column.name]) for column in schema.of_type("numeric")]
+    numeric = {column.name: number_shape(sample[column.name]) for column in schema.of_type("numeric")}
     missing = dict(zip(train.columns, train.null_count().row(0), strict=True))
     values: dict[str, Any] = dict.fromkeys(FACTS)
     values |= _shape_facts(table)
@@ -87,13 +93,12 @@ def measure_table(table: Table, hardware: Mapping[str, Any] | None = None) -> Fa
     shift, effects, compared = measure_shift(table)
     values |= shift
     sampled = _sampled(table, sample.height, len(numeric), dict.fromkeys(shift, compared) if compared else {})
-    by_name = {column["name"]: column for column in numeric}
     columns = tuple(
-        _column_facts(column, table, sample, missing, by_name) | {"shift": effects.get(column.name)}
+        _summary(column, table, sample, missing[column.name], numeric.get(column.name), effects)
         for column in schema.columns
     )
-    shape = target_shape(train[schema.target], sample[schema.target], task_of(schema.task))
-    return Facts(values, sampled, columns, shape)
+    target = target_summary(train[schema.target], sample[schema.target], task_of(schema.task))
+    return Facts(values, sampled, columns, target)
 
 
 def _leak_facts(table: Table, sample: pl.DataFrame) -> dict[str, Any]:
@@ -275,40 +280,48 @@ def _duplicate_facts(table: Table, rows: RowHashes) -> dict[str, Any]:
     }
 
 
-def _column_facts(
+def _summary(
     column: Column,
     table: Table,
     sample: pl.DataFrame,
-    missing: Mapping[str, int],
-    numeric: Mapping[str, Mapping[str, Any]],
-) -> dict[str, Any]:
+    missing: int,
+    numbers: NumberShape | None,
+    effects: Mapping[str, Mapping[str, float | None]],
+) -> ColumnSummary:
     """What the report shows of one column; distributions are those of the sample."""
     cells, rows = sample[column.name], table.train.height
     partial = sample.height < rows
-    facts: dict[str, Any] = {"name": column.name, "type": column.type, "why": column.why}
-    facts |= {
-        "missing_share": missing[column.name] / rows,
-        "sampled_rows": sample.height if partial else None,
-    }
+    summary = ColumnSummary(
+        name=column.name,
+        type=column.type,
+        why=column.why,
+        missing_share=missing / rows,
+        sampled_rows=sample.height if partial else None,
+        distinct=cells.drop_nulls().n_unique() if numbers is None else numbers.distinct,
+        distinct_sampled=partial,
+        shift=effects.get(column.name),
+    )
     if column.type == "categorical":
-        facts |= {"distinct": _level_count(table, column.name), "distinct_sampled": False}
-    else:
-        known = numeric.get(column.name)
-        distinct = cells.drop_nulls().n_unique() if known is None else known["distinct"]
-        facts |= {"distinct": distinct, "distinct_sampled": partial}
+        summary = replace(summary, distinct=_level_count(table, column.name), distinct_sampled=False)
     if column.type in ("categorical", "boolean"):
         filled = cells.drop_nulls().cast(pl.String)
-        counts = tally(filled).head(10)
-        facts["top"] = [[cut_level(level), count / len(filled)] for level, count in counts.rows()]
-    elif column.type == "datetime" and cells.null_count() < len(cells):
-        dates = table.train[column.name].cast(pl.Datetime("us"))
-        facts |= {"minimum": str(dates.min()), "maximum": str(dates.max())}
-        moments = cells.cast(pl.Datetime("us")).drop_nulls().cast(pl.Int64).to_numpy().astype(np.float64)
-        facts |= (
-            {"histogram": histogram}
-            if (histogram := histogram_of(np.sort(moments), moments.min(), moments.max()))
-            else {}
-        )
-    elif column.type == "numeric":
-        facts |= {key: value for key, value in numeric[column.name].items() if key not in ("name", "values")}
-    return facts
+        counts = tally(filled).head(MOST_LEVELS).rows()
+        return replace(summary, top=tuple((cut_level(level), count / len(filled)) for level, count in counts))
+    if column.type == "datetime" and cells.null_count() < len(cells):
+        return _dated(summary, table.train[column.name], cells)
+    return summary if numbers is None else _numbered(summary, numbers)
+
+
+def _dated(summary: ColumnSummary, column: pl.Series, cells: pl.Series) -> ColumnSummary:
+    """With the range of a date and the histogram of its sample."""
+    dates = column.cast(pl.Datetime("us"))
+    moments = cells.cast(pl.Datetime("us")).drop_nulls().cast(pl.Int64).to_numpy().astype(np.float64)
+    drawn = histogram_of(np.sort(moments), moments.min(), moments.max())
+    return replace(summary, minimum=str(dates.min()), maximum=str(dates.max()), histogram=drawn or UNSET)
+
+
+def _numbered(summary: ColumnSummary, numbers: NumberShape) -> ColumnSummary:
+    moments, drawn = numbers.moments, numbers.histogram or UNSET
+    measured: dict[str, Any] = {"mean": moments.mean, "std": moments.std, "skew": moments.skew}
+    measured |= {"outliers": numbers.outliers, "histogram": drawn, **numbers.quantiles}
+    return replace(summary, **measured)

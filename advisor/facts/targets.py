@@ -15,8 +15,10 @@ from advisor.data.columns.cells import tally
 from advisor.data.masks.scenes import STRAY_SHARE
 from advisor.data.signals.signals import SignalSet
 from advisor.dataset import Dataset
+from advisor.documents import UNSET
 from advisor.facts.distributions import histogram_of, moments_of
 from advisor.facts.probes import ProbeTarget, coarse, skill
+from advisor.facts.summaries import TargetSummary
 from advisor.tasks import UNLABELLED, TargetKind, Task
 
 MOST_TEXT, MOST_CLASSES = 60, 20
@@ -74,30 +76,30 @@ def cut_level(text: str) -> str:
     return text if len(text) <= MOST_TEXT else text[: MOST_TEXT - 1] + "…"
 
 
-def target_shape(answer: pl.Series, sample: pl.Series, task: Task) -> dict[str, Any]:
+def target_summary(answer: pl.Series, sample: pl.Series, task: Task) -> TargetSummary:
     """The target for the report: the largest classes with their exact counts, or the sample's histogram."""
-    return TARGET_MEASURES[task.target].shape(answer, sample)
+    return TARGET_MEASURES[task.target].summary(answer, sample)
 
 
-def _class_shape(answer: pl.Series, sample: pl.Series) -> dict[str, Any]:
+def _class_summary(answer: pl.Series, sample: pl.Series) -> TargetSummary:
     counts = tally(answer).head(MOST_CLASSES).rows()
-    return {"classes": [[cut_level(str(label)), count] for label, count in counts]}
+    return TargetSummary(classes=tuple((cut_level(str(label)), count) for label, count in counts))
 
 
-def _number_shape(answer: pl.Series, sample: pl.Series) -> dict[str, Any]:
+def _number_summary(answer: pl.Series, sample: pl.Series) -> TargetSummary:
     values = np.sort(sample.to_numpy().astype(np.float64))
     low, high = (float(edge) for edge in np.quantile(values, [0.01, 0.99]))
-    return {"histogram": histogram} if (histogram := histogram_of(values, low, high)) else {}
+    return TargetSummary(histogram=histogram_of(values, low, high) or UNSET)
 
 
 @dataclass(frozen=True)
 class TargetMeasure:
     """What is measured of one kind of target. facts: of all training rows.
-    shape: all training rows and a sample of them -> what the report draws.
+    summary: all training rows and a sample of them -> what the report draws.
     answer: of images and sequences, rows and the name of their target -> what these two look at."""
 
     facts: Callable[[pl.Series], dict[str, Any]]
-    shape: Callable[[pl.Series, pl.Series], dict[str, Any]]
+    summary: Callable[[pl.Series, pl.Series], TargetSummary]
     answer: Callable[[Dataset[Any], str], pl.Series]
 
 
@@ -113,11 +115,12 @@ def mask_answer(data: Dataset[Any], name: str) -> pl.Series:
     return pl.Series(name, np.array(data.classes, dtype=object)[codes].tolist(), dtype=pl.String)
 
 
-def mask_shape(answer: pl.Series, sample: pl.Series) -> dict[str, Any]:
+def mask_summary(answer: pl.Series, sample: pl.Series) -> TargetSummary:
     """For the report: the classes with their shares of the points, the most frequent first."""
     labels, counts = np.unique(answer.to_numpy().astype(str), return_counts=True)
     order = np.argsort(-counts, kind="stable")[:20]
-    return {"points": [[str(labels[place]), float(counts[place] / counts.sum())] for place in order]}
+    shares = ((str(labels[place]), float(counts[place] / counts.sum())) for place in order)
+    return TargetSummary(points=tuple(shares))
 
 
 def box_answer(data: Dataset[Any], name: str) -> pl.Series:
@@ -126,17 +129,17 @@ def box_answer(data: Dataset[Any], name: str) -> pl.Series:
     return pl.Series(name, labels.tolist(), dtype=pl.String)
 
 
-def box_shape(answer: pl.Series, sample: pl.Series) -> dict[str, Any]:
+def box_summary(answer: pl.Series, sample: pl.Series) -> TargetSummary:
     """For the report: the classes with their numbers of boxes, the most frequent first."""
     counts = tally(answer).head(MOST_CLASSES).rows()
-    return {"boxes": [[cut_level(str(label)), count] for label, count in counts]}
+    return TargetSummary(boxes=tuple((cut_level(str(label)), count) for label, count in counts))
 
 
 TARGET_MEASURES: Mapping[TargetKind, TargetMeasure] = {
-    "class": TargetMeasure(_class_facts, _class_shape, _class_answer),
-    "number": TargetMeasure(_number_facts, _number_shape, lambda data, name: pl.Series(name, data.target)),
-    "mask": TargetMeasure(lambda answer: {}, mask_shape, mask_answer),
-    "boxes": TargetMeasure(lambda answer: {}, box_shape, box_answer),
+    "class": TargetMeasure(_class_facts, _class_summary, _class_answer),
+    "number": TargetMeasure(_number_facts, _number_summary, lambda data, name: pl.Series(name, data.target)),
+    "mask": TargetMeasure(lambda answer: {}, mask_summary, mask_answer),
+    "boxes": TargetMeasure(lambda answer: {}, box_summary, box_answer),
 }
 
 

@@ -173,9 +173,9 @@ def _filters() -> dict[str, Any]:
 
 def _charts(result: RunReport | None, facts: Facts) -> dict[str, str]:
     drawn: dict[str, str] = {}
-    if bars := facts.target.get("histogram"):
+    if bars := facts.target.histogram:
         drawn["target"] = charts.histogram(
-            bars["low"], bars["high"], bars["counts"], "target, its middle 98 %", "The target"
+            bars.low, bars.high, bars.counts, "target, its middle 98 %", "The target"
         )
     if result is None:
         return drawn

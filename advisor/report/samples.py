@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from advisor.dataset import Dataset, Signals
 from advisor.documents import UNSET, Unset
 from advisor.evaluation.explanation import Predict, occlusion
+from advisor.facts.summaries import RowSample
 from advisor.runs.result import Mistake
 from advisor.tasks import RowTarget
 
@@ -24,16 +25,16 @@ SIDE, POINTS, CHANNELS = 64, 120, 3
 """Pixels of a picture's longer side, points of a series, and channels of it, that a page shows."""
 
 
-def samples(data: Dataset[RowTarget, Signals], seed: int) -> list[dict[str, Any]]:
+def samples(data: Dataset[RowTarget, Signals], seed: int) -> list[RowSample]:
     """The first few rows of each class in a random order (always the same for a
     seed), or rows of a regression."""
     order = np.random.default_rng(seed).permutation(len(data))
     if not data.task.of_classes:
         chosen = order[: min(MOST_ROWS, 3 * PER_CLASS)]
-        return [drawn(data, row) | {"label": float(data.target[row])} for row in chosen]
+        return [RowSample(**drawn(data, row), label=float(data.target[row])) for row in chosen]
     largest = np.argsort(-np.bincount(data.target, minlength=len(data.classes)), kind="stable")[:MOST_CLASSES]
     rows = [row for code in sorted(largest.tolist()) for row in order[data.target[order] == code][:PER_CLASS]]
-    return [drawn(data, row) | {"label": data.classes[int(data.target[row])]} for row in rows]
+    return [RowSample(**drawn(data, row), label=data.classes[int(data.target[row])]) for row in rows]
 
 
 def mistakes(
@@ -95,10 +96,10 @@ def _png(values: NDArray[np.uint8]) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def _thinned(values: NDArray[np.float32]) -> list[list[float | None]]:
+def _thinned(values: NDArray[np.float32]) -> tuple[tuple[float | None, ...], ...]:
     """Every so many points of the first channels, to three digits; None where there is none."""
     step = max(1, -(-values.shape[1] // POINTS))
-    return [
-        [float(f"{v:.3g}") if np.isfinite(v) else None for v in channel[::step]]
+    return tuple(
+        tuple(float(f"{v:.3g}") if np.isfinite(v) else None for v in channel[::step])
         for channel in values[:CHANNELS]
-    ]
+    )

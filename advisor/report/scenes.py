@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from advisor.boxes.lists import CODE, CORNERS, SCORE, Boxes
 from advisor.dataset import Dataset
+from advisor.facts.summaries import RowSample
 from advisor.runs.result import Mistake
 from advisor.tasks import UNLABELLED
 
@@ -45,15 +46,15 @@ def class_colours(classes: int, most: int) -> NDArray[np.uint8]:
     return table
 
 
-def mask_samples(data: Dataset[Any], seed: int) -> list[dict[str, Any]]:
+def mask_samples(data: Dataset[Any], seed: int) -> list[RowSample]:
     """A few images with their masks over them, the same for a seed."""
     colours = class_colours(len(data.classes), _most(data))
     chosen = np.random.default_rng(seed).permutation(len(data))[:SHOWN]
     return [
-        {
-            "image": _png(_veiled(image_of(data, row), data.target.values[row], colours)),
-            "label": _shown(data, row),
-        }
+        RowSample(
+            image=_png(_veiled(image_of(data, row), data.target.values[row], colours)),
+            label=_shown(data, row),
+        )
         for row in chosen
     ]
 

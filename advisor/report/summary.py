@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from advisor.facts.schema import Facts
+from advisor.facts.summaries import ColumnSummary
 from advisor.report.network import blueprint
 from advisor.report.view import ParameterView, described, topics
 from advisor.rules.recommendation import FIRST_CHOICES, Recommendation
@@ -104,8 +105,8 @@ def _network_lines(recommendation: Recommendation, values: Mapping[str, Any]) ->
     ]
 
 
-def _type_counts(columns: Sequence[Mapping[str, Any]]) -> list[str]:
-    counts = Counter(column["type"] for column in columns)
+def _type_counts(columns: Sequence[ColumnSummary]) -> list[str]:
+    counts = Counter(column.type for column in columns)
     return [f"{count} {name}" for name, count in sorted(counts.items(), key=lambda item: -item[1])] or [
         "none"
     ]

@@ -12,6 +12,7 @@ from typing import Any
 
 from advisor.documents import UNSET
 from advisor.facts.schema import Facts
+from advisor.facts.summaries import ColumnSummary, RowSample, TargetSummary
 from advisor.report import charts
 from advisor.report.network import NetworkView, blueprint
 from advisor.report.verdict import NextStep, advice_alone, next_step, verdict
@@ -113,7 +114,7 @@ class PageView:
     facts: Facts
     inputs: str
     network: NetworkView | None
-    samples: Sequence[Mapping[str, Any]]
+    samples: Sequence[RowSample]
     mistakes: Sequence[Mistake]
     result: RunReport | None
     verdict: Sequence[str]
@@ -124,8 +125,8 @@ class PageView:
     won: Sequence[WinnerView]
     trials: Sequence[TrialView]
     yaml: str
-    target: Mapping[str, Any]
-    columns: Sequence[tuple[Mapping[str, Any], Sequence[str]]]
+    target: TargetSummary
+    columns: Sequence[tuple[ColumnSummary, Sequence[str]]]
     hidden: int
     ends: Sequence[tuple[str, int]]
     readings: Sequence[tuple[str, CurveDiagnosis]]
@@ -274,30 +275,28 @@ def _configuration_yaml(configuration: Mapping[str, Any]) -> str:
     return str(yaml.safe_dump({"configuration": dict(configuration)}, sort_keys=False, width=120))
 
 
-def _remarks(column: Mapping[str, Any], findings: Sequence[Finding]) -> list[str]:
+def _remarks(column: ColumnSummary, findings: Sequence[Finding]) -> list[str]:
     """What there is to say of a column: how its type was found, its numbers, the
     test rows, the findings that name it."""
-    remarks = [str(column["why"])]
-    if column.get("median") is not None:
-        remarks.append(
-            f"median {number(column['median'])}, 90 % within {number(column['q05'])} to "
-            f"{number(column['q95'])}"
-        )
-    elif column.get("minimum") is not None:
-        remarks.append(f"{column['minimum']} to {column['maximum']}")
-    if column.get("outliers"):
-        remarks.append(f"{number(column['outliers'])} far outliers")
-    if column.get("top"):
-        remarks.append(
-            ", ".join(f"{cut_middle(str(level), 24)} {percent(share)}" for level, share in column["top"][:4])
-        )
-    effects = column.get("shift") or {}
+    remarks = [column.why]
+    middle = [one for one in (column.median, column.q05, column.q95) if isinstance(one, int | float)]
+    if len(middle) == 3:
+        median, low, high = middle
+        remarks.append(f"median {number(median)}, 90 % within {number(low)} to {number(high)}")
+    elif isinstance(column.minimum, str):
+        remarks.append(f"{column.minimum} to {column.maximum}")
+    if column.outliers:
+        remarks.append(f"{number(column.outliers)} far outliers")
+    if column.top:
+        levels = [f"{cut_middle(name, 24)} {percent(share)}" for name, share in column.top[:4]]
+        remarks.append(", ".join(levels))
+    effects = column.shift or {}
     measured = [
         f"{word} {number(effects[name])}" for name, word in SHIFT_EFFECTS.items() if effects.get(name)
     ]
     if measured and any((effects.get(name) or 0.0) >= least for name, least in LEAST_SHIFT.items()):
         remarks.append(f"shift to the rows compared: {', '.join(measured)}")
-    named = [finding.code for finding in findings if column["name"] in finding.columns]
+    named = [finding.code for finding in findings if column.name in finding.columns]
     if named:
         remarks.append(f"see {', '.join(named)}")
     return remarks

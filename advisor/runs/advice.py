@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from advisor.data.options import ReadingOptions
+from advisor.documents import DocumentError
 from advisor.errors import UserError
 from advisor.evaluation.metrics import Costs, Metric, asked_metric
 from advisor.facts.schema import FACTS, Facts, damage
@@ -214,8 +215,10 @@ def read_facts(run: RunFolder) -> Facts:
         document = run.read_facts()
         document |= {part: facts_of(document[part]) for part in ("values", "sampled")}
         document["values"].setdefault("has_metric", False)  # facts of before there were metrics
-        wrong = damage(document)
         facts = Facts.from_dict(document)
+        wrong = damage(facts)
+    except DocumentError as error:
+        wrong = str(error)
     except (AttributeError, KeyError, TypeError, ValueError):
         raise UserError(
             f"{run.facts} is damaged: values, sampled or columns are missing; recommend again"

@@ -361,7 +361,7 @@ RUNS = [
     Case("facts of nothing", RUN, "damaged", edited('"fingerprint"', '"finger"', "run/facts.json"), True),
     Case("facts without values", RUN, "damaged", edited('"values"', '"valves"', "run/facts.json"), True),
     Case("facts with an unknown one", RUN, "the fact rows is missing", edited('"rows"', '"rowz"', "run/facts.json"), True),
-    Case("facts of columns cut", RUN, "a column lacks", edited('"distinct"', '"distant"', "run/facts.json"), True),
+    Case("facts of columns cut", RUN, "'columns[0].distinct' is missing", edited('"distinct"', '"distant"', "run/facts.json"), True),
     Case("facts as a list", RUN, "damaged", lambda here: (here / "run" / "facts.json").write_text("[1]"), True),
     Case("facts nested without end", RUN, "damaged", lambda h: (h / "run" / "facts.json").write_text("[" * 200_000), True),
     Case("data moved", RUN, "does not exist", lambda here: (here / "d.csv").rename(here / "e.csv"), True),

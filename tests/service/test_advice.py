@@ -201,7 +201,7 @@ def test_a_rule_pack_is_checked_versioned_and_used(client, facts):
         ({"values": {"rows": "many"}}, "is not a int"),
         ({"values": {"no_such": 1}}, "there is no fact"),
         ({"values": {"missing.share": 1e300}}, "1e+300"),
-        ({"columns": [{"name": 3}]}, "a column lacks"),
+        ({"columns": [{"name": 3}]}, "'columns[0].name' is not"),
         ({"sampled": []}, "are missing"),
         ({"values": None}, "are missing"),
     ],

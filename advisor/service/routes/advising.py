@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from advisor.documents import DocumentError
 from advisor.errors import UserError
 from advisor.facts.schema import FACTS, Facts, damage
 from advisor.kinds import Kind
@@ -161,8 +162,10 @@ def advise_on_facts(order: FactsOrder, folders: Sequence[Path]) -> Known:
     document = order.facts
     plain = {key: value for key, value in document.items() if key not in ("format", "advisor", "data")}
     try:
-        wrong = damage(plain)
         facts = Facts.from_dict(plain)
+        wrong = damage(facts)
+    except DocumentError as error:
+        wrong = str(error)
     except (AttributeError, KeyError, TypeError, ValueError):
         wrong = "values, sampled or columns are missing"
     if wrong is None:
