@@ -30,7 +30,7 @@ def printable(text: str) -> str:
 
 @contextmanager
 def told_when_slow(line: str, seconds: float = PATIENCE) -> Iterator[None]:
-    """Say what takes so long, once, when the block has not ended after so many seconds."""
+    """Say what takes so long, once, when the block has not ended after this many seconds."""
     timer = threading.Timer(seconds, say, [line])
     timer.daemon = True
     timer.start()

@@ -20,7 +20,7 @@ UNSEEN = -2
 LARGEST = 1e30
 """Trees take 32-bit numbers, up to 3e38; a sum of them must not overflow either."""
 LATEST_SHARE = 0.05
-"""The latest of the training rows, so many, count as of one time: a last year of
+"""The latest of the training rows, this many, count as of one time: a last year of
 few rows has a level by chance."""
 
 
@@ -129,7 +129,7 @@ class Signals:
         return len(self.values)
 
     def as_table(self, numbers: int) -> Features:
-        """The rows as about so many columns of averages."""
+        """The rows as about this many columns of averages."""
         columns = averaged(self.values, numbers)
         names = tuple(map(str, range(columns.shape[1])))
         return Features(columns, np.zeros((len(columns), 0), np.int32), names, (), ())

@@ -113,7 +113,7 @@ def _union_reader(members: tuple[Any, ...]) -> Read:
 
 
 def _tuple_reader(arguments: tuple[Any, ...]) -> Read:
-    """A list: of one type of entry, or of so many."""
+    """A list: of one type of entry, or of this many."""
     endless = arguments[-1] is Ellipsis
     readers = [_reader(one) for one in arguments if one is not Ellipsis]
 

@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 MOST_ROWS = 12
-"""A table in a notebook shows at most so many rows, and says how many more there are."""
+"""A table in a notebook shows at most this many rows, and says how many more there are."""
 
 
 def html_table(

@@ -300,13 +300,13 @@ class _AdvisorEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn ha
 class AdvisorClassifier(ClassifierMixin, _AdvisorEstimator):  # type: ignore[misc]
     """A neural network for rows with classes: the advisor's recommendation, trained, or a search around it.
 
-    trials: 0 trains what is recommended; else so many configurations are tried, the recommendation first.
+    trials: 0 trains what is recommended; else this many configurations are tried, the recommendation first.
     time_limit: seconds for the training, or for search and final together.
     metric: what decides in place of the loss, and which class is predicted: the name of a scorer ("f1",
         "roc_auc", "pinball:0.9"), or a function (truth, predictions) -> number, or a scorer.
     cost: true class -> predicted class -> what that costs, or a file with it.
     categorical_features: names, positions or a mask of columns whose values are names, not quantities.
-    epochs: at most so many; None leaves them to the rules. fixed: parameter -> the value that must stand.
+    epochs: at most this many; None leaves them to the rules. fixed: parameter -> the value that must stand.
     rules: further folders of rules, without: ids of rules to leave out.
     out: the run folder, with report and model; None keeps nothing on disk.
     random_state: a number makes every fit the same.

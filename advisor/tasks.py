@@ -35,9 +35,8 @@ would make every mean infinite."""
 UNLABELLED = 255
 """In a mask: a point whose class nobody knows, which neither trains nor validates."""
 MOST_HELD_POINTS = 1024
-"""Of a held-out mask the probabilities of at most about so many points are kept, on a regular grid: the loss
-of
-a row is known from them, and those of thousands of images fit into memory."""
+"""Of a held-out mask the probabilities of at most about this many points are kept, on a regular grid: the
+loss of a row is known from them, and those of thousands of images fit into memory."""
 
 RowTarget = NDArray[np.int64] | NDArray[np.float64]
 """One value per row, (rows,): int64 class codes, or float64 numbers."""
@@ -127,7 +126,7 @@ class Task(ABC, Generic[TargetT]):
 
     @abstractmethod
     def score_shape(self, rows: int, classes: int) -> tuple[int, ...]:
-        """The shape of the scores of so many rows."""
+        """The shape of the scores of this many rows."""
 
     @abstractmethod
     def known(self, target: TargetT) -> NDArray[np.bool_]:
@@ -158,7 +157,7 @@ class Task(ABC, Generic[TargetT]):
 
     @abstractmethod
     def unseen_loss(self, rows: int, classes: int) -> float:
-        """What a model that was right on so many rows may lose on one where it is wrong; 0: not known."""
+        """What a model that was right on this many rows may lose on one where it is wrong; 0: not known."""
 
     @abstractmethod
     def decided(self, scores: Scores, shares: Sequence[float] = ()) -> NDArray[Any]:
@@ -333,7 +332,7 @@ class _Segmentation(Task[Masks]):
         return np.asarray((target.values != UNLABELLED).any(axis=(1, 2)))
 
     def compared(self, target: Masks) -> NDArray[np.float64]:
-        """Equal masks have equal numbers: a digest of so many bits as a float holds."""
+        """Equal masks have equal numbers: a digest of this many bits as a float holds."""
         digests = (hashlib.blake2b(mask.tobytes(), digest_size=6).digest() for mask in target.values)
         return np.array([float(int.from_bytes(own)) for own in digests])
 

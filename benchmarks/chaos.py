@@ -138,7 +138,7 @@ class Driver:
         self._lines.put("")
 
     def listen(self, lines):
-        """Take in so many lines; False when it has ended before."""
+        """Take in this many lines; False when it has ended before."""
         for _ in range(lines):
             if self.over:
                 return False

@@ -24,7 +24,7 @@ from resumable import go_on
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 SETS = ("mnist-folders", "lfw-faces", "MNIST-1D", "credit-default")
 SHARE, MORE = 1.1, 10.0
-"""What a command may take: so many times the limit, and so many seconds more."""
+"""What a command may take: this many times the limit, and this many seconds more."""
 
 
 def arguments_of(name: str) -> list[str]:

@@ -75,7 +75,7 @@ class Server:
         self.token = subprocess.run(made, capture_output=True, text=True, check=True).stdout.strip()
 
     def study(self, trials: int, finished: int) -> str:
-        """A study with so many finished trials."""
+        """A study with this many finished trials."""
         import random
 
         from advisor.client import connect

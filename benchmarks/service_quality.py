@@ -3,8 +3,8 @@
     python benchmarks/service_quality.py [SEEDS]
 
 Five functions of mixed parameters and three tables (kernel ridge regression, scikit-learn's own sets), 60
-trials each: one by one, and with so many out at once (the service makes at most three ahead). Loss is that of
-the best trial; a function has a floor of a tenth of its median over the space, as a training loss has one.
+trials each: one by one, and with this many out at once (the service makes at most three ahead). Loss is that
+of the best trial; a function has a floor of a tenth of its median over the space, as a training loss has one.
 Printed: the geometric mean, over functions, tables and seeds, of loss over loss one by one, with its standard
 error by seeds. Goes on where it stopped (results/service_quality.jsonl).
 """

@@ -1,9 +1,9 @@
 """Planted shifts: false alarms and power of the detector, against each single test at the same 5 %.
 
-    python benchmarks/shift.py # repetitions in turn, until stopped or --repetitions are done python
-    benchmarks/shift.py --seconds 300 # ... or so many seconds have passed python benchmarks/shift.py --shifts
-    none # ... of these shifts alone: false alarms need more than power python benchmarks/shift.py --natural #
-    which development sets have test rows that look different
+    python benchmarks/shift.py                  # repetitions in turn, until stopped or --repetitions are done
+    python benchmarks/shift.py --seconds 300    # ... or this many seconds have passed
+    python benchmarks/shift.py --shifts none    # ... of these shifts alone: false alarms need more than power
+    python benchmarks/shift.py --natural        # which development sets have test rows that look different
 
 20 correlated Gaussian columns. Single tests: Kolmogorov-Smirnov with Bonferroni (a chi-squared test joins
 it for the new level), and held-out accuracy (half of the rows, binomial) of a logistic and a forest

@@ -25,7 +25,7 @@ SHORT_STEPS = 300
 LEAST_STEPS = 400
 """That the longest proposal takes: what small networks need at usual rates (docs/evidence.md)."""
 HELD_OUT = 4
-"""One row in so many judges."""
+"""One row in this many judges."""
 SHOWN = 256
 """Rows that an inspection is given."""
 RATES = (3e-3, 2e-2)

@@ -24,9 +24,9 @@ from advisor.training.modalities import Prepared, prepare
 from advisor.training.targets import LearntTarget
 
 TRAINING_ROWS, VALIDATION_ROWS = 2000, 1000
-"""At most so many rows take part: enough to see whether something is learnt, few enough for a minute."""
+"""At most this many rows take part: enough to see whether something is learnt, few enough for a minute."""
 CELLS = 30_000_000
-"""At most so many numbers among all inputs; large images take part in fewer rows."""
+"""At most this many numbers among all inputs; large images take part in fewer rows."""
 FEWEST_ROWS = 20
 FIRST_ROWS = 256
 """Rows of the first pass."""
@@ -63,7 +63,7 @@ class Subject:
         return self._with(int(len(self.split.train) * share), int(len(self.split.validation) * share))
 
     def _with(self, training_rows: int, validation_rows: int) -> Subject:
-        """At most so many rows of the split, drawn at random."""
+        """At most this many rows of the split, drawn at random."""
         generator, whole = np.random.default_rng(self.seed), self.split
         train = np.sort(generator.permutation(whole.train)[: max(FEWEST_ROWS, training_rows)])
         validation = np.sort(generator.permutation(whole.validation)[: max(FEWEST_ROWS, validation_rows)])

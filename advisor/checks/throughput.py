@@ -15,15 +15,15 @@ BATCH_SIZES = (16, 32, 64, 128, 256, 512, 1024)
 NEAR_BEST = 0.9
 """The knee is the smallest batch that reaches this share of the best rate."""
 SLOWDOWN = 4
-"""Larger batches are left out when one pass is expected to take so many times what is left of the time."""
+"""Larger batches are left out when one pass is expected to take this many times what is left of the time."""
 
 FIRST_STEPS = {"cpu": 1, "cuda": WARM + 1}
 """Steps of a size before those that count: they allocate, and on a GPU look for algorithms and record."""
 
 TrainingStep = Callable[[int], object]
-"""Takes a training step with a batch of so many rows."""
+"""Takes a training step with a batch of this many rows."""
 Pass = Callable[[int], Tensor]
-"""A batch size -> the loss of a fresh batch of so many rows, with its graph."""
+"""A batch size -> the loss of a fresh batch of this many rows, with its graph."""
 
 
 @contextmanager

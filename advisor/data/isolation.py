@@ -213,7 +213,7 @@ def _in_memory() -> IO[bytes]:
 
 @contextlib.contextmanager
 def memory_limit(size: int) -> Iterator[None]:
-    """The process may take so many bytes more than it has: what asks for more fails, or ends it.
+    """The process may take this many bytes more than it has: what asks for more fails, or ends it.
 
     Its data, and not its address space, of which allocators reserve much that they never use.
     """

@@ -17,10 +17,10 @@ RARE_LEVEL = 5
 MOST_LEVELS = 100
 """Columns that one categorical column may take in the linear model."""
 TREE_LEVELS = 255
-"""HistGradientBoosting takes at most so many levels; a column with more is given to it as a number."""
+"""HistGradientBoosting takes at most this many levels; a column with more is given to it as a number."""
 
 SIGNAL_NUMBERS = 256
-"""Images and sequences are averaged down to about so many numbers per row before a baseline sees them."""
+"""Images and sequences are averaged down to about this many numbers per row before a baseline sees them."""
 
 Baselines = dict[str, Callable[[Features | Signals], NDArray[np.float64]]]
 """By name: features -> probabilities (rows, classes) or predictions (rows,)."""

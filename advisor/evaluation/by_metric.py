@@ -24,11 +24,12 @@ Codes = NDArray[Any]
 """Targets or predictions, (rows,): codes or numbers."""
 
 LEFT_OUT = 60
-"""Parts of the rows that the jackknife leaves out in turn: with so many, Student's quantile is the normal."""
+"""Parts of the rows that the jackknife leaves out in turn: with this many, Student's quantile is the
+normal."""
 DECISION_FOLDS = 5
 """A decision is chosen on the rows of all folds but one, and used on that one."""
 DECISION_ROWS = 10_000
-"""A decision is chosen on at most so many rows: a threshold has no more to learn from them."""
+"""A decision is chosen on at most this many rows: a threshold has no more to learn from them."""
 TEMPERED_PRIORS = (0.25, 0.5, 0.75, 1.0, 1.25)
 """Powers of the class shares that probabilities are divided by; 1 is the best for balanced accuracy (Menon et
 al. 2021), 0 the most likely class."""
@@ -121,8 +122,8 @@ def jackknifed(
 
 
 def expected_value(judged: Judged, judge: Judge, new_rows: int) -> Estimate:
-    """The metric on so many rows to come, with the interval that holds it in COVERAGE of the cases: both the
-    held-out rows and the new ones vary."""
+    """The metric on this many rows to come, with the interval that holds it in COVERAGE of the cases: both
+    the held-out rows and the new ones vary."""
     number = len(np.unique(judged.blocks))
     if number < 2:
         return Estimate(judged.value, judge.metric.low, judge.metric.high, new_rows)
@@ -142,7 +143,7 @@ def metric_report(
     *,
     new_rows: int,
 ) -> MetricReport:
-    """What the metric says of held-out rows and of so many to come; arguments as of ``judge_rows``."""
+    """What the metric says of held-out rows and of this many to come; arguments as of ``judge_rows``."""
     metric, constant = judge.metric, judge_constant(judge, target, weights, blocks)
     report = MetricReport(
         name=metric.name,

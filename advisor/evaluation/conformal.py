@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from advisor.errors import UserError
 
 MOST_ERRORS = 10_000
-"""A model keeps at most so many errors, evenly from the smallest to the largest: a quantile needs no more."""
+"""A model keeps at most this many errors, evenly from the smallest to the largest: a quantile needs no
+more."""
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ BINS = 10
 RESIDUAL_BINS = 20
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 OUTER, OUTLYING = (0.01, 0.99), 6.0
-"""A histogram ends at these quantiles where all rows span so many times what the inner nine tenths do."""
+"""A histogram ends at these quantiles where all rows span this many times what the inner nine tenths do."""
 
 
 def class_diagnosis(

@@ -35,11 +35,11 @@ ROWS_A_POINT = 100
 MOST_LEVELS = 12
 """Categories of a column that are drawn, or that a slice may name."""
 DEPTH, FEWEST_IN_SLICE, SMALLEST_SHARE = 3, 20, 0.03
-"""The tree on the losses is shallow, so that a slice can be read; a leaf holds at least so many rows, and
+"""The tree on the losses is shallow, so that a slice can be read; a leaf holds at least this many rows, and
 this share."""
 MOST_SLICES = 3
 PATCHES = 8
-"""An image is covered by a patch at so many places along each side; a series at twice as many."""
+"""An image is covered by a patch at this many places along each side; a series at twice as many."""
 
 
 def explain(

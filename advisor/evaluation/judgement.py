@@ -113,7 +113,7 @@ class ResidualHistogram:
 
 @dataclass(frozen=True)
 class ClassScores:
-    """Of one class, of so many rows; None where no row was predicted, or true, to say."""
+    """Of one class, of this many rows; None where no row was predicted, or true, to say."""
 
     rows: int
     precision: float | None

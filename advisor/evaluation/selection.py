@@ -105,8 +105,8 @@ def blocks_of(
 ) -> NDArray[np.int64] | None:
     """Which of these rows are alike: those of a group, or of a stretch of time; None where neither is known.
 
-    Rows of one time stay together; so many stretches as still leave each long beside what neighbours have in
-    common (batch means: Schmeiser 1982 finds 10 to 30 enough).
+    Rows of one time stay together; so many stretches as still leave each long beside what neighbours have
+    in common (batch means: Schmeiser 1982 finds 10 to 30 enough).
     """
     if groups is not None:
         return groups[rows]

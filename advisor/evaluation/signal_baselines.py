@@ -17,17 +17,17 @@ from advisor.networks.kernels import FEATURES, KERNELS, Matrix, MiniRocket, whol
 from advisor.tasks import RowTarget
 
 FEWER_FEATURES, FEW_ROWS = 2_016, 2_000
-"""With more rows than this so many features: the ridge model's time grows with
+"""With more rows than this, this many features: the ridge model's time grows with
 the cube of the smaller of the two."""
 MOST_ROWS = 10_000
-"""The baselines are fitted on so many rows at most, evenly spread."""
+"""The baselines are fitted on this many rows at most, evenly spread."""
 WORK = 4e9
 """Comparisons of a point with a quantile that a set may take; of long or many
 series fewer features are made."""
 ALPHAS = np.logspace(-3, 3, 10)
 """Of the ridge model, as MiniRocket's authors choose it by leaving one row out."""
 HOG_ORIENTATIONS, HOG_CELLS = 9, 7
-"""Histograms of so many directions, in so many cells along each side."""
+"""Histograms of this many directions, in this many cells along each side."""
 CHUNK = 256
 """Rows that are transformed at once: bounds the memory."""
 
@@ -143,7 +143,7 @@ def fit_signal_baseline(
 
 
 def _shares(scores: NDArray[np.float64], rows: int) -> NDArray[np.float64]:
-    """Softmax, and never surer than so many training rows can tell (Laplace's rule of succession)."""
+    """Softmax, and never surer than this many training rows can tell (Laplace's rule of succession)."""
     powers = np.exp(scores - scores.max(axis=1, keepdims=True))
     shares = powers / powers.sum(axis=1, keepdims=True)
     return np.asarray((rows * shares + 1) / (rows + scores.shape[1]))

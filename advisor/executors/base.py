@@ -89,7 +89,7 @@ class Cancelled:
 
 
 DEATHS = 2
-"""A job is run again after its worker died; after so many deaths it is the job that kills it."""
+"""A job is run again after its worker died; after this many deaths it is the job that kills it."""
 ATTEMPTS = 20
 """However a job ends without an end of its own (nodes that are lost, memory that is
 too small): so often and no more."""

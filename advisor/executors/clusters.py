@@ -66,7 +66,7 @@ class Cluster(Protocol):
         """From now on each worker holds this share of a GPU, where there are GPUs; whether there are."""
 
     def span(self, processes: int, resources: dict[str, float]) -> None:
-        """From now on each worker has room for so many processes of its own, each with these resources.
+        """From now on each worker has room for this many processes of its own, each with these resources.
         UserError when there is no such room."""
 
     def executor(self, factory: Factory, shared: Any) -> Executor:

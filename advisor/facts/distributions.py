@@ -15,9 +15,9 @@ from advisor.facts.specs.thresholds import CORRELATED, HEAVY_SKEW
 from advisor.facts.summaries import Histogram
 
 CORRELATED_COLUMNS = 200
-"""Correlations are measured among at most so many numeric columns, the first by name."""
+"""Correlations are measured among at most this many numeric columns, the first by name."""
 ORDERED_COLUMNS = 16
-"""Below so many numeric columns it is not asked whether their order means something."""
+"""Below this many numeric columns it is not asked whether their order means something."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 FloatMatrix = NDArray[np.float64]
 
 ROWS = 5000
-"""The trees see so many rows, with each row all that repeat it."""
+"""The trees see this many rows, with each row all that repeat it."""
 FEWEST_TWINS = 10
 """Of fewer repeated rows nothing is said where there are more rows than these."""
 FOLDS, TREES, LEAF_ROWS = 3, 50, 3

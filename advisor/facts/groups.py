@@ -27,8 +27,8 @@ Cells = Mapping[str, NDArray[np.float64] | pl.Series]
 a hundredth of the time, others as series."""
 
 FEWEST_APART, FEWEST_THINGS = 5, 10
-"""A column names groups of which test rows have none, or things, from so many values among the training rows
-on: fewer can be other than each other by chance, and folds of whole groups need some."""
+"""A column names groups of which test rows have none, or things, from this many values among the training
+rows on: fewer can be other than each other by chance, and folds of whole groups need some."""
 RECURRING = 0.9
 """... and this share of the training rows shares its value with another row, two
 rows to a value on average."""
@@ -36,7 +36,7 @@ KNOWN = 0.01
 """At most this share of the test rows has a value that a training row has."""
 MOST_MISSING = 0.1
 ROWS, ROWS_OF_EACH = 100_000, 100
-"""Of so many rows at most: drawn at random where a value has so many rows on
+"""Of at most this many rows: drawn at random where a value has the second number of rows on
 average, else of values drawn at random."""
 PAIRS = 1000
 """Pairs of rows of one thing, drawn at random, in which other columns are compared."""

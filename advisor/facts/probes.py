@@ -23,10 +23,10 @@ from advisor.dataset import Dataset
 ProbeInputs = NDArray[np.float32]
 
 INPUTS = 256
-"""An image or a sequence is scaled down to about so many numbers to be compared with others."""
+"""An image or a sequence is scaled down to about this many numbers to be compared with others."""
 FINE_SIDE, PIECE_CELLS = 64, 2**22
 COARSE_SIDE, COARSE_POINTS = 8, 64
-"""... and to so many pixels a side, or points of all channels together, for a probe."""
+"""... and to this many pixels a side, or points of all channels together, for a probe."""
 KERNELS, KERNEL_POINTS, KERNEL_CELLS = 100, 7, 150_000
 """Random kernels, their length, and the cells of one channel that they are laid over."""
 FOLDS = 3
@@ -34,7 +34,7 @@ SHRINKAGE = 0.5
 """Share of the mean variance in the covariance within classes (Friedman 1989):
 fewer rows than inputs are usual here."""
 CHANCE_Z = 2.33
-"""A classifier has skill only when it is better than chance by so many standard errors (one-sided 1 %)."""
+"""A classifier has skill only when it is better than chance by this many standard errors (one-sided 1 %)."""
 LEAST_SKILL = 0.1
 """... and by so much: of the way from chance to perfect, or of the variance of a target in numbers."""
 LEAST_ROWS = 20
@@ -106,7 +106,7 @@ def local_patterns(values: NDArray[np.float32]) -> ProbeInputs:
 
 
 def kernel_rows(count: int, length: int) -> NDArray[np.int64]:
-    """Which of so many rows the kernels are laid over."""
+    """Which of this many rows the kernels are laid over."""
     most = max(KERNEL_CELLS // max(length, 1), 200)
     return (
         np.arange(count)

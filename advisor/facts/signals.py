@@ -41,12 +41,12 @@ from advisor.kinds import Kind
 from advisor.tasks import task_of
 
 SAMPLE_ROWS, SAMPLE_CELLS, FEWEST = 5000, 30_000_000, 200
-"""Rows are drawn, always the same ones, for all that is no count: so many, fewer where rows are large."""
+"""Rows are drawn, always the same ones, for all that is no count: this many, fewer where rows are large."""
 KEY_BYTES = 2 * 10**9
-"""Repeated rows are looked for by a hash of each; of a larger set in so many
+"""Repeated rows are looked for by a hash of each; of a larger set in this many
 bytes of rows drawn at random."""
 NEAR_TEST, NEAR_PAIRS = 2000, 10**8
-"""Nearly repeated rows: so many test rows at most, and so many pairs."""
+"""Nearly repeated rows: this many test rows at most, and this many pairs."""
 NEAR_IMAGE, NEAR_SEQUENCE = 0.1, 0.01
 """Two rows are nearly the same when their scaled-down versions differ by at most this share of their own
 variation. Of 1,000 MNIST digits, half differ by over 0.04 from themselves saved as JPEG (quality 75) and 1 in
@@ -59,10 +59,10 @@ EXTENT_CELLS = 32
 PERIOD_PEAK = 0.1
 """A period's peak of the mean autocorrelation is at least so high, and so far above the trough before it."""
 PERIOD_Z = 3.1
-"""... and above it by so many standard errors in the rows that did not choose it (one-sided 1 in 1,000)."""
+"""... and above it by this many standard errors in the rows that did not choose it (one-sided 1 in 1,000)."""
 PERIOD_ROWS = 10
 AUTOCORRELATION_CELLS = 2**22
-"""The autocorrelation is that of so many cells at most: its transforms take fifty times their memory."""
+"""The autocorrelation is that of this many cells at most: its transforms take fifty times their memory."""
 PERIODS, CORRELATION_LENGTHS = 2, 8
 """What a unit must see of a sequence: a second period, to know that there is one; a pattern of four pieces,
 each as long as points are correlated to either side."""
@@ -501,7 +501,7 @@ def _scales(values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _correlated_rows(count: int, values: NDArray[Any]) -> int:
-    """Of how many of so many rows the autocorrelation is taken."""
+    """Of how many of this many rows the autocorrelation is taken."""
     return min(count, max(AUTOCORRELATION_CELLS // int(np.prod(values.shape[1:])), 2 * PERIOD_ROWS))
 
 

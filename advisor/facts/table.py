@@ -42,9 +42,10 @@ from advisor.kinds import COLUMN_TYPES
 from advisor.tasks import task_of
 
 SAMPLE_ROWS = 20_000
-"""Distributions (quantiles, skewness, correlations, leaks) are measured on at most so many training rows."""
+"""Distributions (quantiles, skewness, correlations, leaks) are measured on at most this many training
+rows."""
 SAMPLE_CELLS = 20_000_000
-"""... and on at most so many cells, but never on fewer than 2,000 rows."""
+"""... and on at most this many cells, but never on fewer than 2,000 rows."""
 ONE_HOT_MAX, EMBEDDING_DIM = 9, 8
 """The base space's defaults, for ``encoded_width``."""
 _MEASURED_ON_SAMPLE = (

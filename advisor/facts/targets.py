@@ -25,13 +25,13 @@ MOST_TEXT, MOST_CLASSES = 60, 20
 """Characters of a level, and classes of the target, that the report shows."""
 
 POINTS = 100_000
-"""The target is drawn by so many points, evenly spread."""
+"""The target is drawn by this many points, evenly spread."""
 REGION_IMAGES = 200
-"""Regions are looked for in so many images, evenly spread."""
+"""Regions are looked for in this many images, evenly spread."""
 SMALLEST_REGION = 4
 """Points of a region below which it is a speck."""
 PROBED_POINTS = 2000
-"""A probe sees the surroundings of so many points, of each class alike many."""
+"""A probe sees the surroundings of this many points, of each class alike many."""
 FIELDS_PER_OBJECT = 2.0
 """A point's class is told by the whole object and what lies around it: a field of twice the object's side."""
 PATCH_SIDES = (8, 48)

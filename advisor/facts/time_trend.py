@@ -13,11 +13,11 @@ from advisor.dataset import LATEST_SHARE, Features
 Array = NDArray[np.float64]
 
 CUTS, FIRST_CUT, AHEAD = 8, 1 / 3, 0.25
-"""So many cuts between times, about equally spread over the rows from this share of them on; after each, a
+"""This many cuts between times, about equally spread over the rows from this share of them on; after each, a
 quarter as many rows as lie before it are foretold, as the latest fifth of all is where it validates."""
 COLUMNS, LEVELS, CLIP = 300, 10, 3.0
-"""The models read so many columns, those that vary most with the target: numbers clipped at so many standard
-deviations, and of each category its commonest levels."""
+"""The models read this many columns, those that vary most with the target: numbers clipped at this many
+standard deviations, and of each category its commonest levels."""
 
 
 def held_to_none(features: Features, times: NDArray[np.int64], target: Array) -> float | None:

@@ -23,18 +23,19 @@ from advisor.tasks import task_of
 NEARLY_CONSTANT = 0.99
 """A column of which one value fills at least this share of the cells tells next to nothing."""
 NEAR_ROWS = 100_000
-"""Rows that differ by rounding alone are looked for in tables of at most so many
+"""Rows that differ by rounding alone are looked for in tables of at most this many
 rows: it takes a second per million."""
 DIGITS = 3
 """Significant digits in which numbers must agree for two rows to be nearly the same."""
 
 LEAK_ROWS, LEAK_BINS = 50, 50
-"""A leak is looked for where a column has so many filled cells; so many numbers are looked at one by one."""
+"""A leak is looked for where a column has the first number of filled cells; up to the second number of
+values are looked at one by one."""
 LEAK_OTHERS = 10
-"""Rows that are all of one class say something where chance would put so many others there."""
+"""Rows that are all of one class say something where chance would put this many others there."""
 UNUSED = ("identifier", "constant")
 TEXT_ROWS = 5000
-"""Whether words tell of the target is measured on at most so many training rows."""
+"""Whether words tell of the target is measured on at most this many training rows."""
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ TRANSPOSED_KERNEL = 4
 FEWEST_MAP = 4
 """Points per axis that the coarsest map has at least: below, a 3 x 3 kernel sees little but padding."""
 TILE = 512
-"""Images with a longer side are predicted in tiles of so many points, which overlap."""
+"""Images with a longer side are predicted in tiles of this many points, which overlap."""
 SUPERVISED_FROM = 4
 """Stages from which on coarser maps are trained too (deep supervision), where that is asked for."""
 

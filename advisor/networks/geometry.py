@@ -20,7 +20,7 @@ SQUEEZE = 4
 BOTTLENECK = 32
 """Channels of an inception block's bottleneck (Ismail Fawaz et al. 2020, InceptionTime)."""
 CHANNELS_PER_GROUP = 8
-"""Group normalization: so many channels share statistics, at most 32 groups (Wu and He 2018)."""
+"""Group normalization: this many channels share statistics, at most 32 groups (Wu and He 2018)."""
 MOST_GROUPS = 32
 
 TRAINING_COPIES = 4

@@ -119,7 +119,7 @@ class MiniRocket:
 
 
 def dilations_of(points: int, features: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The dilations for series of so many points, and the features of each kernel at each."""
+    """The dilations for series of this many points, and the features of each kernel at each."""
     per_kernel = max(1, features // len(KERNELS))
     most = min(per_kernel, MOST_DILATIONS)
     spread = np.logspace(0, np.log2((points - 1) / 8), most, base=2).astype(np.int64)

@@ -30,7 +30,7 @@ B0_STEM, B0_HEAD = 32, 1280
 DEPTH_BASE, WIDTH_BASE, RESOLUTION_BASE = 1.2, 1.1, 1.15
 """Compound scaling: depth 1.2^phi, width 1.1^phi, resolution 1.15^phi (equation 3 of the same paper)."""
 SMALLEST_MAP = 2
-"""EfficientNet keeps at least so many points per axis: strides beyond that are
+"""EfficientNet keeps at least this many points per axis: strides beyond that are
 left out, the earliest first."""
 INCEPTION_SHORTCUT = 3
 """Every third inception block adds the input of the first of the three (same paper)."""

@@ -22,7 +22,7 @@ FINAL_REPEATS = (1, 2)
 """Fresh partitions in the final; the search used number 0. Two halve the luck of the draw,
 and their networks are one ensemble."""
 FINAL_MARGIN = 1.2
-"""Kept for the final: so many times what it is expected to take."""
+"""Kept for the final: this many times what it is expected to take."""
 POLL_SECONDS = 0.5
 LEAST_SHARE = 0.5
 """Of what the awaited job is expected to take, that it has even when less time is left:
@@ -72,7 +72,7 @@ def train_finalists(
     run again with ``micro_batch``, as ``sizing`` says.
 
     expects: seconds that a job takes; 0 where nothing is known.
-    limited: a job that ends itself after so many seconds with the best that it
+    limited: a job that ends itself after this many seconds with the best that it
         has by then; by default jobs cannot.
     problem: why a result does not count, such as a loss that is not
     finite: then the job has failed.

@@ -26,11 +26,12 @@ class TrainingJob:
     configuration: the parameters by name; plain values.
     seed: of whatever is random in the training. repeat: which partition of the rows; 0 is the search's.
     members: networks per split. keep: whether the result holds the trained stack.
-    until: all rows train, for so many epochs of the whole network and of its head alone, and none validates.
-    parts: only the first so many folds, drawn at random whatever the rows' times.
+    until: all rows train, for this many epochs of the whole network and of its head alone, and
+        none validates.
+    parts: only the first this many folds, drawn at random whatever the rows' times.
     micro_batch: rows that are trained at once; None is the whole batch.
-    seconds, ends_at: after so many seconds, and about at this time of ``time.time``, it ends itself with the
-        best epoch that it has had by then; None is no limit.
+    seconds, ends_at: after this many seconds, and about at this time of ``time.time``, it ends itself with
+        the best epoch that it has had by then; None is no limit.
     """
 
     configuration: Mapping[str, Any]
@@ -71,7 +72,7 @@ class TrainingJob:
         return Job(name, self.to_dict())
 
     def of_all_times(self, networks: int, rows: int) -> Self:
-        """The same with about so many networks, each of which validates on a random part of the rows,
+        """The same with about this many networks, each of which validates on a random part of the rows,
         whatever their times.
 
         The parts are disjoint: as many of the configuration's folds as there are networks, or several
@@ -113,7 +114,7 @@ def final_job(
 
 
 def limited(job: Job, seconds: float) -> Job:
-    """The same job, that ends itself so many seconds from now with the best epoch that it has had by then.
+    """The same job, that ends itself this many seconds from now with the best epoch that it has had by then.
 
     Whatever the worker's clock says, it is never given more than ``seconds``, nor less than half of them: the
     wait for a worker counts, and a clock that is wrong must not undo the trial.

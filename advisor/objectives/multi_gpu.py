@@ -76,7 +76,7 @@ class SpanningObjective:
             raise
 
     def _start(self, wanted: int) -> None:
-        """Make what is missing of so many processes, each in its place of the
+        """Make what is missing of this many processes, each in its place of the
         placement group that we are in."""
         import ray
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy

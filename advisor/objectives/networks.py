@@ -137,7 +137,7 @@ def _device_memory(device: str) -> Iterator[Callable[[], float | None]]:
 
 
 def processes_of(configuration: Mapping[str, Any], rows: int) -> int:
-    """How many processes train a trial that may span GPUs, on so many rows.
+    """How many processes train a trial that may span GPUs, on this many rows.
 
     At most one to two rows of a batch: batches are nearly equal, up to a third smaller than
     batch_size, and half of the rows may validate.

@@ -71,7 +71,7 @@ class TrialSetup:
     partitions: as often each finalist is trained.
     sizing: what is known of memory; None where it cannot be trained in smaller parts.
     value_of: what the objective returned -> the trial's value; None: the best loss that it reported.
-    limited: a job that ends itself after so many seconds; None where jobs cannot.
+    limited: a job that ends itself after this many seconds; None where jobs cannot.
     """
 
     job: Callable[[Configuration, int, bool], TrainingJob]

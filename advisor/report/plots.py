@@ -26,7 +26,7 @@ MOST_AXES = 8
 MOST_CURVES = 6
 """Learning curves in one chart: as many as there are colours that can be told apart."""
 FEW_DECADES = 2
-"""Below so many powers of ten a logarithmic axis has ticks at 1, 2 and 5."""
+"""Below this many powers of ten a logarithmic axis has ticks at 1, 2 and 5."""
 LOG_RATIO = 10
 """Losses that differ by more than this factor are drawn on a logarithmic axis."""
 NAMES_WIDE = 165

@@ -53,11 +53,11 @@ class PlainView:
             self.line(PHASES[name])
 
     def epoch(self, done: int, epochs: int, loss: float) -> None:
-        """So many of at most so many epochs have been trained;
+        """``done`` of at most ``epochs`` epochs have been trained.
         loss: of the last, on the validating rows."""
 
     def final(self, done: int, trainings: int) -> None:
-        """So many of the final's trainings have ended."""
+        """``done`` of the final's ``trainings`` have ended."""
 
     def note(self, text: str) -> None:
         self.line(f"note: {text}")

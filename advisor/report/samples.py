@@ -97,7 +97,7 @@ def _png(values: NDArray[np.uint8]) -> str:
 
 
 def _thinned(values: NDArray[np.float32]) -> tuple[tuple[float | None, ...], ...]:
-    """Every so many points of the first channels, to three digits; None where there is none."""
+    """Evenly spaced points of the first channels, to three digits; None where there is none."""
     step = max(1, -(-values.shape[1] // POINTS))
     return tuple(
         tuple(float(f"{v:.3g}") if np.isfinite(v) else None for v in channel[::step])

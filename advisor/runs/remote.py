@@ -38,7 +38,7 @@ SILENT_SECONDS = 3 * BEAT_SECONDS
 LOOK_SECONDS = 0.5
 """How often a lease that may be dead is looked at."""
 LOOKS_AT_A_LEASE, WRITING_SECONDS = 4, 0.1
-"""A lease that cannot be read is looked at so many times, so far apart, before it counts as none."""
+"""A lease that cannot be read is looked at this many times, so far apart, before it counts as none."""
 RENEWED = "renewed"
 """In a lease: when its driver's clock said that it renewed it, in whole milliseconds since 1970. Always as
 many digits: where a URL is a folder, two drivers that begin at once write into one file, and the longer text

@@ -36,7 +36,7 @@ class MedianStopping:
     def __init__(self, max_epochs: int) -> None:
         self._first = max(PRUNE_AFTER_EPOCHS, math.ceil(PRUNE_AFTER_SHARE * max_epochs))
         self._curves: list[list[tuple[int, float]]] = []
-        self._ordered: dict[int, list[float]] = {}  # epoch -> the curves' best by then, of the first so many
+        self._ordered: dict[int, list[float]] = {}  # epoch -> the curves' best by then, of the first ones
 
     def learn(self, curve: Mapping[int, float]) -> None:
         """Take in the epochs and losses of a complete trial."""

@@ -20,7 +20,7 @@ from advisor.search.trials import CONFIGURATION, CUT, QUARANTINED, TRAIN_LOSSES,
 NOTE = "note"
 """Trial attribute: what its asker wrote down with it, such as the key of a request."""
 TRACEBACK_CHARACTERS = 4000
-"""Of a traceback, at most the last so many are kept."""
+"""Of a traceback, at most the last this many are kept."""
 
 
 @dataclass

@@ -51,7 +51,7 @@ class SearchPlan:
         search.
     value_of: what the objective returned -> the value of a complete trial, finite; None: the best loss that
         it reported.
-    limited: a job that ends itself after so many seconds with the best that it has by then; so the first
+    limited: a job that ends itself after this many seconds with the best that it has by then; so the first
         trial ends within the time limit. None where jobs cannot: then the first is waited for.
     more: False begins no trial: the search is what the journal holds.
     """

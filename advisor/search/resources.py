@@ -40,7 +40,7 @@ class Sizing:
         return None if rows == whole else rows
 
     def smaller(self, configuration: Mapping[str, Any], micro_batch: int | None) -> int | None:
-        """Learn that so many rows at once did not fit; how many to try next, or
+        """Learn that this many rows at once did not fit; how many to try next, or
         None when it was a single row."""
         rows = micro_batch or max(1, self.batch_size(configuration))
         predicted = self.predict(configuration, rows)
@@ -80,7 +80,7 @@ class Pace:
     _epochs: list[int] = field(default_factory=list)
 
     def took(self, configuration: Mapping[str, Any], epochs: int, seconds: float) -> None:
-        """Learn from a trial that was complete after so many epochs."""
+        """Learn from a trial that was complete after this many epochs."""
         self.shortest = min(self.shortest or seconds, seconds)
         if epochs and (work := self.work(configuration)) > 0:
             self._seconds_per_work.append(seconds / (epochs * work))

@@ -260,7 +260,7 @@ class Study:
         return number in self._out or number in self._waiting
 
     def check(self, failures: int = FAILURES_TO_STOP) -> None:
-        """UserError when so many trials have failed and none has worked."""
+        """UserError when this many trials have failed and none has worked."""
         if self._history.successes or self._history.failures < failures:
             return
         with self._lock:
@@ -378,7 +378,7 @@ class Study:
             one.worker, one.device, one.waited = worker, device, self._clock() - one.started
 
     def report(self, number: int, epoch: int, loss: float, *, attempt: int | None = None) -> bool:
-        """Take a loss after so many epochs; whether the trial is to stop, because it has ended.
+        """Take a loss after this many epochs; whether the trial is to stop, because it has ended.
 
         A loss that is not finite ends it as diverged. One that is told twice, or was overtaken by a later
         epoch, changes nothing. attempt: the Assignment's, where a trial may be at two workers; then the one

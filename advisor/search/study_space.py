@@ -66,7 +66,7 @@ class StudySpace:
         return configuration
 
     def topics(self, ended: int) -> tuple[str, ...] | None:
-        """What a trial may change after so many have ended; None: everything."""
+        """What a trial may change after this many have ended; None: everything."""
         if ended < self.enqueued:
             return None
         stage = (ended - self.enqueued) * (len(STAGES) + 1) // max(1, self.trials - self.enqueued)

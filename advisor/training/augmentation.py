@@ -143,7 +143,7 @@ def augmented_scenes(
 def cropped(
     x: Tensor, target: Tensor, side: int, foreground: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """A square of so many points of each image and of its mask, or as much of it as there is.
+    """A square of this many points of each image and of its mask, or as much of it as there is.
 
     foreground: the share of the squares whose middle is a point of a class that is not the image's most
     frequent

@@ -117,7 +117,7 @@ class MemberRows:
         with each one's share of the batch.
 
         With several processes those of this one's part, as many as in any other (their gradients are averaged
-        piece by piece), and the share is so many times as large as a mean over the processes takes from it.
+        piece by piece), and the share is this many times as large as a mean over the processes takes from it.
         """
         rows, world = batch.shape[1], self.ranks.world
         if rows < world:

@@ -22,7 +22,7 @@ QUANTILES = 257
 SMOOTH_CLIP = 3.0
 """Robustly scaled values are squashed by x / sqrt(1 + (x / 3)^2), as in RealMLP (Holzmueller et al. 2024)."""
 FIT_ROWS = 100_000
-"""Quantiles are taken from at most so many evenly spaced training rows: exact
+"""Quantiles are taken from at most this many evenly spaced training rows: exact
 ones cost seconds and change nothing."""
 RESERVED_CODES = 2
 """Code 0 is a level that the training rows do not have, code 1 a missing value; known levels follow."""

@@ -23,7 +23,7 @@ from advisor.training.augmentation import Mix, Moved, augmented, augmented_scene
 from advisor.training.class_balance import SYNTHETIC, ClassBalance
 
 FIT_CELLS = 50_000_000
-"""Means and deviations are taken from so many numbers, of evenly spaced training rows."""
+"""Means and deviations are taken from this many numbers, of evenly spaced training rows."""
 DEVICE_BYTES = 4 * 2**30
 """Rows that take more than this stay in main memory (or in their file) and travel to a GPU batch by batch."""
 SMALLEST_SCALE = 1e-6

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     Target = str | int | pd.Series[Any] | pl.Series | np.ndarray[Any, Any] | list[Any] | None
 
 NAMES_TOLD = 5
-"""A message names so many columns."""
+"""A message names this many columns."""
 TOLD_BY_RULES = {
     "marked_values",
     "glitches",

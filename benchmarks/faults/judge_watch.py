@@ -34,7 +34,7 @@ COSTLY = ("dense-relu-classes", "plain-convolutions", "resnet")
 
 
 def watched(program: Program, steps: int) -> list[NetworkFinding]:
-    """What is said in so many steps of a program's own loop."""
+    """What is said in this many steps of a program's own loop."""
     with advisor.watch(program.module, program.optimizer, tell=lambda finding: None) as seen:
         try:
             train(program, most_steps=steps)

@@ -46,7 +46,7 @@ def test_at_most_one_in_twenty_alarms_where_nothing_has_shifted():
     for seed in range(seeds):
         rows = (40, 100, 300)[seed % 3]
         alarms += shift_of(frame(rows, seed, width=4), frame(60, 10_000 + seed, width=4))["shift.detected"]
-    # 5 % may alarm; so many or more do in one run of a thousand
+    # 5 % may alarm; this many or more do in one run of a thousand
     assert alarms <= binom.ppf(0.999, seeds, 0.05)
 
 

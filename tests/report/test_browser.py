@@ -26,7 +26,7 @@ VIEWS = {
 SCALE = 0.5
 """Of screenshots: blank screens and backgrounds are seen in a quarter of the pixels."""
 SCREENS = 2
-"""Within so many screens a reader knows what to use, how good it is, against what, and what to do next."""
+"""Within this many screens a reader knows what to use, how good it is, against what, and what to do next."""
 
 
 def table(rows=120):

@@ -95,7 +95,7 @@ def start(**arguments):
 
 
 def kill_after(driver, lines, wait):
-    """SIGKILL after so many lines and a moment; what was acknowledged."""
+    """SIGKILL after this many lines and a moment; what was acknowledged."""
     acknowledged = []
     for _ in range(lines):
         line = driver.stdout.readline()
@@ -118,7 +118,7 @@ def assert_acknowledged_is_there(journal, acknowledged):
 
 
 def outlive(folder, kills, seed):
-    """A search killed so many times at random moments, then finished: what was acknowledged before a kill is
+    """A search killed this many times at random moments, then finished: what was acknowledged before a kill is
     there after it, once, and in the end the run has asked and found what an uninterrupted one does. How many
     trials were acknowledged before kills."""
     folder.mkdir(exist_ok=True)

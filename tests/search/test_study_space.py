@@ -20,7 +20,7 @@ STAGED = StudySpace(REC.space, trials=42, enqueued=2, staged=True, adapt=False)
 
 
 def asked_after(ended, values=None):
-    """The parameters that a trial is asked for once so many have ended, its
+    """The parameters that a trial is asked for once this many have ended, its
     configuration, and the best one's."""
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=ended))
     for place in range(ended):

@@ -16,7 +16,7 @@ from advisor.checks.findings.case import Case, Measure, measuring
 from advisor.errors import error_text
 
 LOOP_STEPS = 12
-"""Of the user's own step: a schedule of epochs that is stepped in every batch shows in so many."""
+"""Of the user's own step: a schedule of epochs that is stepped in every batch shows in this many."""
 WATCHED_PARAMETERS, WATCHED_SIZE = 6, 20_000
 """The smallest parameters are watched: what a loop does to gradients it does to all of them."""
 LEAST_CLIMB = 3

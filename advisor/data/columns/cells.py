@@ -68,7 +68,7 @@ BOOLEAN_WORDS += (
 EXACT_IN_FLOAT = 2**53
 """Up to this, a 64-bit float holds every whole number."""
 FEW_TEXTS = 100_000
-"""Up to so many different texts are looked up, of more all are sorted."""
+"""Up to this many different texts are looked up, of more all are sorted."""
 
 
 def without_marks(counts: pl.DataFrame) -> tuple[pl.Series, pl.Series]:

@@ -43,13 +43,13 @@ FILLS |= {-(2.0**15), -(2.0**31)}
 """Numbers that people type for a missing cell, and those that instruments and file formats fill it with
 (netCDF's default, the climate models' 1e20, the ends of integers and floats)."""
 MARKED_ROWS = 2
-"""Such a number marks missing cells when so many rows have it: a single one may be a slip."""
+"""Such a number marks missing cells when this many rows have it: a single one may be a slip."""
 IDENTIFIER_ROWS = 20
 """With fewer rows than this, values that are all different say nothing about identifiers."""
 TEXT_WORDS = 2.0
 """Mean number of words above which mostly different texts are free text rather than levels."""
 FEWEST_LIMITS = 2
-"""So many cells beyond a limit make the side an input of its own: a single one says nothing."""
+"""This many cells beyond a limit make the side an input of its own: a single one says nothing."""
 
 
 def infer(cells: pl.Series, sample: pl.Series, wanted: ColumnType | None = None) -> Column:
@@ -93,7 +93,7 @@ def _names(cells: pl.Series, sample: pl.Series, why: str, seen: str) -> Column:
 
 
 def _merged_by_float(numbers: pl.Series, distinct: int) -> bool:
-    """Whether so many different numbers are so large that a float takes many for the
+    """Whether this many different numbers are so large that a float takes many for the
     same: they are names, no quantities."""
     largest = numbers.abs().max()
     if not isinstance(largest, int | float) or largest <= EXACT_IN_FLOAT:

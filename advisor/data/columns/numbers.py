@@ -56,7 +56,7 @@ MAGNITUDES = {
 SCALED = "K, M, B"
 """The unit of amounts that have such ends, €1.2M beside €500K."""
 PLAIN_BESIDE_LIMITS = 5
-"""So many different plain numbers are there for each limit, or the limits are names of ranges."""
+"""This many different plain numbers are there for each limit, or the limits are names of ranges."""
 _WITH_UNIT = r"^\s*([-+]?[\d.,](?:[\d.,' ]*[\d.,])?(?:[eE][-+]?\d+)?)\s*([^\d\s.,'+-][^\d]{0,11}?)?\s*$"
 
 
@@ -96,7 +96,7 @@ def best_number_form(values: pl.Series, rows: pl.Series, enough: float = MOSTLY)
 
 
 def enough_may_be_numbers(values: pl.Series, rows: pl.Series, enough: float) -> bool:
-    """Whether so many cells begin as numbers do; False saves the trying of all forms."""
+    """Whether this many cells begin as numbers do; False saves the trying of all forms."""
     return int(rows.filter(values.str.contains(_MAY_BE_NUMBER)).sum()) >= max(enough, 1)
 
 

@@ -27,7 +27,7 @@ LOOKS_NUMERIC = 0.5
 """From this share of readable cells on a text column is told to look like
 numbers, with the cells that prevent it."""
 TOLD_COLUMNS, TOLD_CELLS = 5, 3
-"""A message names so many columns, and so many cells of each."""
+"""A message names this many columns, and this many cells of each."""
 
 
 def told_of_numbers(

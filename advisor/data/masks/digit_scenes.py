@@ -38,7 +38,7 @@ class DigitScenes:
 
 
 def digit_scenes(rows: int, seed: int = 0, part: Literal["train", "test"] = "train") -> DigitScenes:
-    """So many scenes, always the same ones for a seed. No digit of a training scene is in a test scene."""
+    """This many scenes, always the same ones for a seed. No digit of a training scene is in a test scene."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()

@@ -38,7 +38,7 @@ from advisor.errors import UserError, shown
 from advisor.tasks import MULTICLASS, SEGMENTATION, UNLABELLED, Masks
 
 MOST_SCENE_SIDE = 1024
-"""Images are brought to at most so many points on the longer side: more than for a class alone, since the
+"""Images are brought to at most this many points on the longer side: more than for a class alone, since the
 mask is as fine as the image."""
 STRAY_SHARE = 1e-4
 """A class of fewer of the labelled points is more likely a slip of the brush than a class."""

@@ -19,10 +19,10 @@ from advisor.data.columns.inference import FILLS, NINES, marks_of_missing
 SMALLEST_SPREAD, LARGEST_SPREAD = 1e-3, 1e6
 """Standard deviations of a channel that is read as it is."""
 SOME_NUMBERS = 4_000_000
-"""Spreads are those of about so many numbers."""
+"""Spreads are those of about this many numbers."""
 FAR, MOST_FAR = 100.0, 0.01
-"""A glitch lies farther from the median than so many times the range of the
-middle half; at most so many points do."""
+"""A glitch lies farther from the median than this many times the range of the
+middle half; at most this many points do."""
 _LARGEST = float(np.finfo(np.float32).max)
 
 Series = NDArray[np.float32]

@@ -31,7 +31,7 @@ from advisor.files import cache_folder
 from advisor.machine import available_memory
 
 FEW_FILES = 300
-"""Up to so many files are read by one worker: more of them take longer to start than they save."""
+"""Up to this many files are read by one worker: more of them take longer to start than they save."""
 CHUNK = 64
 """Files that a worker reads at a time."""
 UNUSED_DAYS = 30
@@ -205,7 +205,8 @@ def _in_order(
     jobs: Sequence[dict[str, Any]],
     ahead: int,
 ) -> Iterator[tuple[list[Any], bytes]]:
-    """Results in order with at most so many waiting: all of them at once would be the whole set in memory."""
+    """Results in order with at most this many waiting: all of them at once would be the whole set in
+    memory."""
     waiting: deque[Future[tuple[list[Any], bytes]]] = deque()
     for job in jobs:
         if len(waiting) >= ahead:

@@ -35,13 +35,13 @@ SUFFIXES = (
     ".pnm",
 )
 MOST_FOLDERS = 50
-"""So many folders beside a table are looked into, at most two levels down."""
+"""This many folders beside a table are looked into, at most two levels down."""
 LOOKED_AT = 50
 """A folder holds images when one of so many of its entries is one."""
 JUDGED = 10
 """A column is judged by so many of its first cells."""
 MOST_COLUMNS = 8
-"""Names without an ending are looked for in so many first columns: an id is among them."""
+"""Names without an ending are looked for in this many first columns: an id is among them."""
 MOSTLY_NAMES = 0.5
 """A column is one of file names when this share of its cells ends like one: a text may speak of a picture."""
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MOST_SIDE = 224
-"""Images are brought to at most so many pixels on the longer side (He et al. 2016
+"""Images are brought to at most this many pixels on the longer side (He et al. 2016
 and most since train on as many)."""
 MOST_CHANNELS = 16
 LUMA = (0.299, 0.587, 0.114)
@@ -29,7 +29,7 @@ def bits_of(largest: float) -> int:
 
 
 def byte_scale(bits: int) -> float:
-    """What values of so many bits are multiplied by to fill a byte."""
+    """What values of this many bits are multiplied by to fill a byte."""
     return 255 / ((1 << bits) - 1)
 
 

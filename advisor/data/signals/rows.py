@@ -24,7 +24,7 @@ from advisor.kinds import GridKind
 from advisor.tasks import Task
 
 FILES_TOLD = 10
-"""A message names so many files."""
+"""A message names this many files."""
 
 
 UNEVEN = 0.1

@@ -59,7 +59,7 @@ class _CsvText:
         return sniffed_dialect(self.head, self.text, len(self.content) > HEAD_BYTES)
 
     def repaired(self, content: bytes, cut_lines: int = 0) -> _CsvText:
-        """The same with other content, of which so many lines are gone."""
+        """The same with other content, of which this many lines are gone."""
         return _CsvText(content, self.text, own=False, above=self.above + cut_lines)
 
 

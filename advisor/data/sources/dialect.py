@@ -16,7 +16,7 @@ HEAD_BYTES = 1 << 18
 _DELIMITERS = (",", ";", "\t", "|")
 _WORD_BEGINS = frozenset("tTfF0")
 _ABOVE = 20
-"""At most so many lines of a title, a date, a source are looked for above the header."""
+"""At most this many lines of a title, a date, a source are looked for above the header."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ MAX_BYTES = 20 * 10**9
 def read_source(source: object, *, max_bytes: int = MAX_BYTES, form: FileForm | None = None) -> Source:
     """Read a path, ``sklearn:NAME``, ``openml:ID`` or a data frame; UserError for whatever cannot be read.
 
-    max_bytes: refuse more than so many uncompressed bytes (never more than the memory that is free).
+    max_bytes: refuse more than this many uncompressed bytes (never more than the memory that is free).
     form: passed over where a source has no use for it: test rows may come in another format.
     """
     if isinstance(source, pl.LazyFrame):

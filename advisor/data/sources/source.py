@@ -38,7 +38,7 @@ class Source:
     texts: Callable[[int], pl.Series] | None = None
 
     def noting(self, what: str, count: int) -> Source:
-        """The same with so many more of a note."""
+        """The same with this many more of a note."""
         return replace(self, notes=self.notes | {what: self.notes.get(what, 0) + count})
 
     def as_written(self, name: str) -> pl.Series:

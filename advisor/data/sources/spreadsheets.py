@@ -26,7 +26,7 @@ import polars as pl
 from advisor.errors import UserError, did_you_mean, shown
 
 TABLE_ROWS = 10
-"""The first sheet of so many rows of at least two cells is the table: a cover
+"""The first sheet of this many rows of at least two cells is the table: a cover
 sheet or a list of remarks has fewer."""
 CELL_BYTES = 32
 """What the reader takes for each cell of the rectangle, also for an empty one."""

@@ -43,7 +43,7 @@ NAMES = {
     "cp949": "CP949 (Korean)",
 }
 SAMPLE_BYTES = 1 << 14
-"""Lines of so many bytes that are not ASCII are looked at."""
+"""Lines of this many bytes that are not ASCII are looked at."""
 WESTERN_WORDS = 0.9
 """Such a share of the words must look like a Western language for the Western encoding."""
 MOST_LETTERS = 3

@@ -18,9 +18,9 @@ from advisor.dataset import MISSING, UNSEEN, Features
 from advisor.errors import FormChange, UserError, did_you_mean, shown
 
 SAMPLE_ROWS = 20_000
-"""Types are judged on at most so many training rows."""
+"""Types are judged on at most this many training rows."""
 MAX_WORDS = 64
-"""A text column becomes so many words at most, the most frequent ones, beside its length."""
+"""A text column becomes this many words at most, the most frequent ones, beside its length."""
 WORD_ROWS, WORD_SHARE, COMMON_WORD = 5, 0.005, 0.5
 """A word that fewer training rows have, or a smaller share of them, or a larger one
 than COMMON_WORD, is none of these."""

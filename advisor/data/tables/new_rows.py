@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 BY_CHANCE = 0.01
 """Cells that are missing or unknown are told where rows like the training rows would have
-so many with less than this chance."""
+this many with less than this chance."""
 MOSTLY_NEW = 0.5
 """A column whose cells hold new categories in this share is in another form; of
 fewer the shift of the rows tells."""
@@ -39,7 +39,7 @@ EPOCHS = (("milliseconds", 1e11), ("seconds", 1e9))
 """Whole numbers in a column of dates are counted from 1970 in these units, from such a size on."""
 SECONDS_PER_HOUR = 3600.0
 PROBED = 500
-"""A form is tried on all texts if it reads one of so many."""
+"""A form is tried on all texts if it reads one of this many."""
 TIMES = ("times of day", "durations")
 PLAIN_KINDS = frozenset({"numbers", "text", "booleans"})
 

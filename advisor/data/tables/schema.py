@@ -14,7 +14,7 @@ from advisor.kinds import ColumnType, Kind, TaskName
 NAMES: tuple[ColumnType, ...] = ("categorical", "identifier", "text")
 """The types whose cells are no quantities."""
 MAX_LEVELS = 10_000
-"""A categorical column keeps so many levels, the most frequent ones; the rest are UNSEEN."""
+"""A categorical column keeps this many levels, the most frequent ones; the rest are UNSEEN."""
 
 
 @dataclass(frozen=True)

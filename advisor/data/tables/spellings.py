@@ -20,7 +20,7 @@ from advisor.data.columns.cells import BOOLEAN_WORDS, TEXTS, labels, tally
 from advisor.data.columns.numbers import format_of_numbers
 
 WORD_LETTERS = 3
-"""A word of so many letters in several capitalisations says that capitals mean nothing in its column."""
+"""A word of this many letters in several capitalisations says that capitals mean nothing in its column."""
 _FLAGS = frozenset(word for pair in BOOLEAN_WORDS for word in pair if len(word) > 1)
 _BLANKS = r"[\s\u200b\ufeff]+"
 _LOOSE = r"[\s\u200b\ufeff._-]+"

@@ -24,7 +24,7 @@ MIN_ROWS = 10
 """Fewer rows with a target than this are refused."""
 MAX_CLASSES = 1000
 FEW_VALUES = 20
-"""A whole-number target with at most so many values, each on average in 10 rows, is read as classes."""
+"""A whole-number target with at most this many values, each on average in 10 rows, is read as classes."""
 FEWEST_COUNTS = 6
 """Fewer different numbers are classes, of which one that a single row has is a mistake."""
 LARGEST_TARGET = 1e100

@@ -19,7 +19,7 @@ from advisor.errors import FormChange, UserError, shown
 from advisor.tasks import Task
 
 KEY_ROWS, KEY_COLUMNS = 200_000, 8
-"""Above so many rows only so many columns decide which rows are held out (see row_keys)."""
+"""Above this many rows only this many columns decide which rows are held out (see row_keys)."""
 
 
 @dataclass(frozen=True)

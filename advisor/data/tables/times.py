@@ -16,7 +16,7 @@ from advisor.errors import UserError, shown
 CYCLES = {"month": 365.0, "day": 31.0, "weekday": 7.0, "hour": 1.0}
 """Parts of a date that come round, and the days that one round takes."""
 ROUNDS = 2
-"""Training rows must span so many rounds: what was seen once cannot be told from the trend."""
+"""Training rows must span this many rounds: what was seen once cannot be told from the trend."""
 
 
 def without_gaps(times: pl.Series) -> pl.Series:

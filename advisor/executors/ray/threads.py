@@ -25,12 +25,12 @@ before it looks at OMP_NUM_THREADS."""
 
 
 def environment(threads: int) -> dict[str, str]:
-    """Environment variables by which libraries that are loaded from then on use so many threads."""
+    """Environment variables by which libraries that are loaded from then on use this many threads."""
     return dict.fromkeys(VARIABLES.values(), str(threads))
 
 
 def limit(threads: int) -> None:
-    """From now on at most so many threads in this process: for what is loaded, and for what will be."""
+    """From now on at most this many threads in this process: for what is loaded, and for what will be."""
     os.environ.update(environment(threads))
     threadpool_limits(threads)
 

@@ -13,8 +13,8 @@ from advisor.facts.shift.samples import Numbers
 BINS = 10
 """Bins for PSI and Jensen-Shannon: tenths of the training rows, and one for missing cells (Siddiqi 2006)."""
 RANGE_CHANCE = 0.005
-"""Cells beyond one end of the range, or unlike a constant, count only where equal distributions leave so many
-with less than this chance in any column (Bonferroni)."""
+"""Cells beyond one end of the range, or unlike a constant, count only where equal distributions leave this
+many with less than this chance in any column (Bonferroni)."""
 
 
 def distance_of_numbers(old: Numbers, new: Numbers) -> float:
@@ -53,7 +53,7 @@ def numeric_effect(old: Numbers, new: Numbers, columns: int) -> dict[str, float]
 
 
 def beyond_chance(count: int, old: int, new: int, tries: int) -> bool:
-    """Whether so many rows, picked by their values, are all new ones too seldom: with
+    """Whether this many rows, picked by their values, are all new ones too seldom: with
     a chance of (new / all) ** count."""
     return count * math.log(new / (old + new)) <= math.log(RANGE_CHANCE / tries)
 

@@ -10,9 +10,10 @@ from advisor.dataset import Features
 PERMUTATIONS = 499
 """Labels are shuffled so often for the moments; their smallest p is 0.002, a tenth of their ALPHA."""
 MOMENT_WIDTH = 60
-"""Products of columns are taken among at most so many inputs; of more, among so many principal components."""
+"""Products of columns are taken among at most this many inputs; of more, among this many principal
+components."""
 ONE_HOT_LEVELS = 10
-"""The moments see so many levels of a categorical column, the most frequent ones."""
+"""The moments see this many levels of a categorical column, the most frequent ones."""
 
 
 def moments_p(old: Features, new: Features) -> float:

@@ -15,7 +15,7 @@ from advisor.data.tables.table import Table
 Numbers = NDArray[np.float64]
 Against = Literal["test", "time", "groups"]
 SIDE_ROWS = 5000
-"""So many rows of each side are compared, drawn at random, always the same ones."""
+"""This many rows of each side are compared, drawn at random, always the same ones."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def joint_schema(schema: TableSchema, samples: Samples) -> TableSchema:
 
 
 def drawn_rows(rows: int) -> NDArray[np.int64]:
-    """At most SIDE_ROWS of so many rows, drawn at random, always the same ones, in their order."""
+    """At most SIDE_ROWS of this many rows, drawn at random, always the same ones, in their order."""
     if rows <= SIDE_ROWS:
         return np.arange(rows)
     return np.sort(np.random.default_rng(0).choice(rows, SIDE_ROWS, replace=False))

@@ -48,8 +48,8 @@ ALPHA: Mapping[str, float] = {"columns": 0.015, "moments": 0.02, "trees": 0.01, 
 """The false alarms that each test may make (Bonferroni): 5 % in all. ``target`` is compared along time and
 groups only; with a test table its share goes to levels that the test rows alone have."""
 GROUP_SETS, GROUP_COLUMNS = 40, 60
-"""Where the groups are too few for a test, so many sets of training groups are compared with the rest, in so
-many columns of a kind at most, drawn at random."""
+"""Where the groups are too few for a test, this many sets of training groups are compared with the rest, in
+at most this many columns of a kind, drawn at random."""
 GROUPS_FAR = 0.05
 """Test groups are far off where at most this share of the sets is as far."""
 MAX_WEIGHT = 10.0

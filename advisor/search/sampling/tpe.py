@@ -163,7 +163,7 @@ class QuickDensity(_ParzenEstimator):
     """Optuna's mixture of products of truncated normals, with the normal distribution function of SciPy."""
 
     def sample(self, rng: np.random.RandomState, size: int) -> dict[str, NDArray[Any]]:
-        """So many samples: name -> values."""
+        """This many samples: name -> values."""
         mixture = self._mixture_distribution
         kernels = rng.choice(len(mixture.weights), p=mixture.weights, size=size)
         columns = [

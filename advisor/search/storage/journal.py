@@ -155,7 +155,7 @@ class _Storage(JournalStorage):
     study of 10,000 that is most of the time.
     """
 
-    _ended = 0  # the first so many trials have
+    _ended = 0  # how many trials, from the first on, are known to have ended
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None

@@ -28,7 +28,7 @@ PREFIX = "adv"
 SESSION_COOKIE = "advisor_session"
 SESSION_SECONDS = 12 * 3600.0
 REMEMBERED, REMEMBERED_SECONDS = 4096, 2.0
-"""So many tokens are known without asking the database, each for so long: the longest that a token is still
+"""This many tokens are known without asking the database, each for so long: the longest that a token is still
 taken which another replica has revoked."""
 PROJECT_NAME = re.compile(r"[\w][\w .-]{0,79}")
 

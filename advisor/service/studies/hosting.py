@@ -30,7 +30,8 @@ from advisor.spaces.space import Space
 
 T = TypeVar("T")
 MOST_AHEAD, AHEAD_SECONDS, RATE_SECONDS = 3, 0.1, 1.0
-"""At most so many proposals wait for who asks, as many as are expected to be asked for in 0.1 s, by what was
+"""At most this many proposals wait for who asks, as many as are expected to be asked for in 0.1 s, by what
+was
 asked in the last second: a proposal made ahead knows nothing of the results that come after it. Who asks less
 often than 10 times a second gets one that knows all."""
 KEPT_EVENTS = 2_000

@@ -192,7 +192,7 @@ def shown_lease(host: StudyHost, lease: TrialLease) -> dict[str, Any]:
 async def report(
     study_id: str, number: int, body: ReportRequest, who: Adviser, state: State
 ) -> dict[str, Any]:
-    """Tell a loss after so many epochs; the answer says whether to stop. Renews the lease."""
+    """Tell a loss after this many epochs; the answer says whether to stop. Renews the lease."""
     return await _report(await open_study(state, who, study_id), number, body)
 
 

@@ -55,7 +55,8 @@ class AskRequest(Body):
 
 
 class ReportRequest(Body):
-    """A loss after so many epochs. attempt: the trial's; then a worker that has lost its lease is told so."""
+    """A loss after this many epochs. attempt: the trial's; then a worker that has lost its lease is told
+    so."""
 
     epoch: Annotated[int, Field(ge=1, le=2**31)]
     loss: float | None

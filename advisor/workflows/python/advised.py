@@ -22,7 +22,7 @@ from advisor.rules.provenance import (
 from advisor.rules.recommendation import FIRST_CHOICES, Recommendation, replan
 
 MAIN_CHOICES = 5
-"""A notebook shows so many choices, those that matter most."""
+"""A notebook shows this many choices, those that matter most."""
 
 
 class Reason(str):

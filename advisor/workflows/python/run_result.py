@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Curve = Sequence[tuple[float, float]]
 """(epoch, loss)."""
 MAIN_TRIALS = 5
-"""A notebook shows so many trials, the best."""
+"""A notebook shows this many trials, the best."""
 MOST_AXES = 6
 """Parameters beside each other that can still be told apart."""
 

@@ -71,7 +71,7 @@ def status(run: str | Path) -> Status:
 
 
 def stop(run: str | Path, *, wait: float = 60) -> str:
-    """Stop the search in a run, from another process or machine, and wait so many seconds for its end.
+    """Stop the search in a run, from another process or machine, and wait this many seconds for its end.
 
     "nobody": none was running; "stopped": it has ended, and ``tune`` goes on with it; "asked": not ended yet.
     """

@@ -32,7 +32,7 @@ def kind_of_array(shape: Sequence[int], dtype: np.dtype[Any]) -> GridKind:
 
 
 def square_side(count: int) -> int:
-    """Of a square of so many pixels; 0 where they make none."""
+    """Of a square of this many pixels; 0 where they make none."""
     side = math.isqrt(count)
     return side if side * side == count else 0
 
@@ -66,7 +66,7 @@ def _order_matters(scaled: NDArray[np.float64]) -> float:
 
 
 LAYOUT_NUMBERS = 4_000_000
-"""The order of the axes is judged by at most so many numbers."""
+"""The order of the axes is judged by at most this many numbers."""
 CLEAR_SIGN = 0.1
 """The axes are taken for exchanged where the order of the second means so much more;
 twice that where it is not the longer."""

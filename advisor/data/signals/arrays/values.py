@@ -75,7 +75,7 @@ def as_images(
 
 
 def as_bytes(array: NDArray[Any], where: str, bits: int) -> NDArray[np.uint8]:
-    """Pixels of any numeric type as bytes; whole numbers of so many bits."""
+    """Pixels of any numeric type as bytes; whole numbers of this many bits."""
     if array.dtype == np.uint8:
         return array
     if array.dtype == np.bool_:
