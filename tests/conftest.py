@@ -24,6 +24,9 @@ _here = Path(__file__).parent
 _path = [str(folder) for folder in (_here, *sorted(_here.iterdir())) if folder.is_dir()]
 sys.path += _path
 os.environ["PYTHONPATH"] = os.pathsep.join([*_path, *filter(None, [os.environ.get("PYTHONPATH")])])
+# Else each process of pytest, and each of several hundred programs that tests start, compiles all of ours again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 os.environ["RAY_AUTH_MODE"] = "disabled"
 os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
 os.environ.setdefault("OMP_NUM_THREADS", "1")

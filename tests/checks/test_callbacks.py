@@ -12,60 +12,70 @@ from torch.utils.data import DataLoader, TensorDataset
 import advisor
 from advisor.errors import UserError
 
-lightning = pytest.importorskip("lightning.pytorch", reason="Lightning is not installed: pip install -e '.[dev]'")
 X = torch.randn(96, 8, generator=torch.Generator().manual_seed(0))
 Y = (X[:, 0] > 0).long() + (X[:, 1] > 0).long()
 
 
-class Task(lightning.LightningModule):
-    """Calls a part in its training step, or itself. fault: what is wrong with it."""
+@pytest.fixture(scope="module")
+def fitted():
+    """What is found in a training by Lightning, which takes seconds to be imported."""
+    lightning = pytest.importorskip(
+        "lightning.pytorch", reason="Lightning is not installed: pip install -e '.[dev]'"
+    )
 
-    def __init__(self, way, fault=""):
-        super().__init__()
-        end = [nn.Softmax(dim=1)] if fault == "softmax" else []
-        self.net = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Dropout(0.1), nn.Linear(32, 3), *end)
-        self.parts = nn.ModuleList([self.net[:2], self.net[2:]])
-        self.way, self.fault = way, fault
+    class Task(lightning.LightningModule):
+        """Calls a part in its training step, or itself. fault: what is wrong with it."""
 
-    def forward(self, x):
-        return self.net(x)
+        def __init__(self, way, fault=""):
+            super().__init__()
+            end = [nn.Softmax(dim=1)] if fault == "softmax" else []
+            self.net = nn.Sequential(
+                nn.Linear(8, 32), nn.ReLU(), nn.Dropout(0.1), nn.Linear(32, 3), *end
+            )
+            self.parts = nn.ModuleList([self.net[:2], self.net[2:]])
+            self.way, self.fault = way, fault
 
-    def training_step(self, batch, number):
-        x, y = batch
-        if self.fault == "eval":
-            self.eval()
-        if self.way == "itself":
-            out = self(x)
-        else:
-            out = self.net(x) if self.way == "a part" else self.parts[1](self.parts[0](x))
-        if self.fault == "cut":
-            out = out.detach() + self.net[3].bias
-        return F.cross_entropy(out, y)
+        def forward(self, x):
+            return self.net(x)
 
-    def validation_step(self, batch, number):
-        self.log("val_loss", F.cross_entropy(self(batch[0]), batch[1]))
+        def training_step(self, batch, number):
+            x, y = batch
+            if self.fault == "eval":
+                self.eval()
+            if self.way == "itself":
+                out = self(x)
+            else:
+                out = self.net(x) if self.way == "a part" else self.parts[1](self.parts[0](x))
+            if self.fault == "cut":
+                out = out.detach() + self.net[3].bias
+            return F.cross_entropy(out, y)
 
-    def configure_optimizers(self):
-        rate = 1e-12 if self.fault == "slow" else 0.1
-        other = nn.Linear(2, 2) if self.fault == "other" else self
-        return torch.optim.SGD(other.parameters(), lr=rate)
+        def validation_step(self, batch, number):
+            self.log("val_loss", F.cross_entropy(self(batch[0]), batch[1]))
 
+        def configure_optimizers(self):
+            rate = 1e-12 if self.fault == "slow" else 0.1
+            other = nn.Linear(2, 2) if self.fault == "other" else self
+            return torch.optim.SGD(other.parameters(), lr=rate)
 
-def fitted(way, fault="", epochs=2):
-    torch.manual_seed(0)
-    callback = advisor.lightning_callback(tell=lambda finding: None)
-    trainer = lightning.Trainer(
-        max_epochs=epochs, callbacks=[callback], accelerator="cpu", logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
-    )  # fmt: skip
-    rows = TensorDataset(X, Y)
-    trainer.fit(Task(way, fault), DataLoader(rows, 32, shuffle=True), DataLoader(rows, 32))
-    return {finding.code for finding in callback.watched.findings}
+    def fitted(way, fault="", epochs=2):
+        torch.manual_seed(0)
+        callback = advisor.lightning_callback(tell=lambda finding: None)
+        trainer = lightning.Trainer(
+            max_epochs=epochs, callbacks=[callback], accelerator="cpu", logger=False,
+            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+            num_sanity_val_steps=0,
+        )  # fmt: skip
+        rows = TensorDataset(X, Y)
+        trainer.fit(Task(way, fault), DataLoader(rows, 32, shuffle=True), DataLoader(rows, 32))
+        return {finding.code for finding in callback.watched.findings}
+
+    return fitted
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("way", ["itself", "a part", "several parts"])
-def test_lightning(way):
+def test_lightning(way, fitted):
     with torch.random.fork_rng():
         backward = torch.Tensor.backward
         assert fitted(way) == set()
@@ -78,7 +88,7 @@ def test_lightning(way):
     ("fault", "code"),
     [("eval", "evaluation-mode"), ("cut", "gradient-cut"), ("slow", "updates-too-small"), ("other", "optimizer-holds-nothing")],
 )  # fmt: skip
-def test_lightning_faults_of_parts_that_the_step_calls(fault, code):
+def test_lightning_faults_of_parts_that_the_step_calls(fault, code, fitted):
     with torch.random.fork_rng():
         assert code in fitted("a part", fault)
 
