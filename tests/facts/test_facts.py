@@ -332,7 +332,7 @@ def test_a_sample_says_so_and_is_near():
     assert measured.sampled["skew.max"] == f"{SAMPLE_ROWS:,} of {loaded.train.height:,} rows"
     assert "missing.share" not in measured.sampled and "classes.count" not in measured.sampled
     assert set(measured.sampled) <= set(FACTS)
-    assert "judged on" in measured.columns[0]["why"] and "features.numeric" in measured.sampled
+    assert "judged on" in measured.columns[0].why and "features.numeric" in measured.sampled
     # The skewness of a gamma(2) sample of this size has a standard error of about 0.04.
     assert measured.values["skew.max"] == pytest.approx(naive_skew(rows_of(loaded, "a")), abs=0.2)
     assert measure_table(table(), MACHINE).sampled == {}

@@ -125,7 +125,7 @@ def test_the_columns_that_shifted_are_named_with_their_sizes():
     train, test = frame(), frame(seed=1)
     facts = advisor.measure(train, "y", test=test.with_columns(x3=pl.col("x3") + 1.5))
     assert facts.values["columns.shifted"] == ["x3"]
-    sizes = {column["name"]: column["shift"] for column in facts.columns}
+    sizes = {column.name: column.shift for column in facts.columns}
     assert sizes["x3"]["distance"] == facts.values["shift.max_distance"] > 0.3
     assert sizes["x3"]["psi"] == facts.values["shift.max_psi"] > 0.25 > sizes["x1"]["psi"] >= 0
     assert 0 <= sizes["colour"]["jensen_shannon"] < 0.05
