@@ -125,8 +125,8 @@ class Facts:
         ValueError where the values, what was sampled or the columns are absent or something else.
         """
         return cls(
-            dict(data["values"]),
-            dict(data["sampled"]),
+            {**data["values"]},
+            {**data["sampled"]},
             from_plain(tuple[ColumnSummary, ...], data["columns"], "columns"),
             from_plain(TargetSummary, data.get("target", {}), "target"),
             from_plain(tuple[RowSample, ...], data.get("samples", ()), "samples"),

@@ -339,16 +339,16 @@ def test_a_sample_says_so_and_is_near():
 
 
 def test_columns_are_described():
-    described = {column["name"]: column for column in measure_table(table(), MACHINE).columns}
+    described = {column.name: column for column in measure_table(table(), MACHINE).columns}
     values = sorted(rows_of(table(), "plain"))
     plain = described["plain"]
-    assert (plain["minimum"], plain["maximum"]) == (values[0], values[-1])
-    assert plain["median"] == pytest.approx(statistics.median(values))
-    assert plain["distinct"] == len(set(values)) and plain["distinct_sampled"] is False
-    assert sum(plain["histogram"]["counts"]) <= len(values)
-    assert sum(share for _, share in described["colour"]["top"]) == pytest.approx(1)
-    assert described["day"]["minimum"].startswith("2024-01-01")
-    assert all(column["why"] and 0 <= column["missing_share"] <= 1 for column in described.values())
+    assert (plain.minimum, plain.maximum) == (values[0], values[-1])
+    assert plain.median == pytest.approx(statistics.median(values))
+    assert plain.distinct == len(set(values)) and plain.distinct_sampled is False
+    assert sum(plain.histogram.counts) <= len(values)
+    assert sum(share for _, share in described["colour"].top) == pytest.approx(1)
+    assert described["day"].minimum.startswith("2024-01-01")
+    assert all(column.why and 0 <= column.missing_share <= 1 for column in described.values())
 
 
 def test_the_machine_is_measured_and_can_be_overruled():

@@ -637,7 +637,7 @@ def test_a_target_whose_squares_are_0_is_refused():
         (("values", "columns.constant"), [1]),
         (("values", "sequence.length"), "long"),
         (("columns", 0, "missing_share"), {}),
-        (("columns", 0, "q05"), ...),
+        (("columns", 0, "q05"), "low"),
         (("columns", 0, "distinct"), ...),
         (("columns", 0, "histogram", "counts"), ["a"]),
         (("columns", 0), "text"),
