@@ -156,7 +156,8 @@ class RayWorkers:
 
     def span(self, processes: int, resources: dict[str, float]) -> None:
         """From now on a worker holds nothing itself, but a placement group with room for this many
-        processes of its own, each with these resources: on one node where there is one with room, and all of them or none.
+        processes of its own, each with these resources: on one node where there is one with room, and all
+        of them or none.
 
         UserError when the cluster has no room for those of one worker.
         """
