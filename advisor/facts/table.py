@@ -33,10 +33,10 @@ from advisor.facts.groups import measure_groups
 from advisor.facts.hardware import hardware_facts
 from advisor.facts.schema import FACTS, Facts
 from advisor.facts.shift.shift import measure_shift
+from advisor.facts.shift.time_trend import held_to_none
 from advisor.facts.specs.thresholds import HIGH_CARDINALITY
 from advisor.facts.summaries import ColumnSummary
 from advisor.facts.targets import cut_level, target_facts, target_summary
-from advisor.facts.time_trend import held_to_none
 from advisor.facts.traps import RowHashes, hash_rows, leaks_target, measure_traps
 from advisor.kinds import COLUMN_TYPES
 from advisor.tasks import task_of

@@ -10,7 +10,7 @@ from sklearn.linear_model import Ridge
 from test_shift import frame
 
 from advisor.dataset import LATEST_SHARE, Features
-from advisor.facts.time_trend import AHEAD, CUTS, FIRST_CUT, held_to_none
+from advisor.facts.shift.time_trend import AHEAD, CUTS, FIRST_CUT, held_to_none
 from advisor.runs.advice import AdviceOptions
 from advisor.workflows.recommend import get_advice
 
