@@ -113,15 +113,15 @@ def _veiled(
     return np.asarray(np.rint(image * (1 - share) + over * share), np.uint8)
 
 
-def box_samples(data: Dataset[Any], seed: int) -> list[dict[str, Any]]:
+def box_samples(data: Dataset[Any], seed: int) -> list[RowSample]:
     """A few images with their boxes, the same for a seed."""
     colours = class_colours(len(data.classes), -1)
     chosen = np.random.default_rng(seed).permutation(len(data))[:SHOWN]
     return [
-        {
-            "image": _boxed(image_of(data, row), *_own(data.target, row), colours),
-            "label": _classes(data, _own(data.target, row)[1]),
-        }
+        RowSample(
+            image=_boxed(image_of(data, row), *_own(data.target, row), colours),
+            label=_classes(data, _own(data.target, row)[1]),
+        )
         for row in chosen.tolist()
     ]
 
