@@ -174,6 +174,13 @@ def test_decay_and_dropout():
     assert "dropout-too-strong" not in found(dropped, CLASSES, loss, adam(dropped, 1e-2))
 
 
+def test_dropout_before_a_loss_written_by_hand_may_be_meant():
+    def alike(out, y):
+        return (out @ out.T - (y[:, None] == y[None]).float()).square().mean()
+
+    assert "dropout-on-the-output" not in found(net(3, nn.Dropout(0.5)), CLASSES, alike)
+
+
 def test_inputs_are_judged_by_what_they_do():
     loss = nn.BCEWithLogitsLoss()
     wide = X * torch.tensor([1.0, 1, 1, 900, 1, 5000, 1, 1])
