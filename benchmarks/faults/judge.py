@@ -266,7 +266,7 @@ program counts as alarmed where an invariant is violated. What is violated is na
 by kinds of faults: its category recall cannot be told.
 """
 TRAINCHECK_TABLE = """
-It was run as its guide says: traces of ten steps of four healthy networks, one set of invariants from all four, and a trace of ten
+It was run as its guide says: traces of ten steps of two healthy networks, one set of invariants from both, and a trace of ten
 steps of each program under test. The sample is {pairs} pairs and {healthy} other healthy networks, in the order of the hash
 of their names. Its tutorial advises to ignore which call comes before which; the second column does.
 `python benchmarks/faults/judge_traincheck.py`:
