@@ -120,6 +120,7 @@ def report(rows: list[Row], *, write: bool) -> None:
         if r["repaired"] < REACHES * r["fixed"]
     ]
     lines += ["", f"Not reached: {', '.join(misses) or 'none'}."]
+    lines.append(f"Programs that were tried: {len(rows)} of {len(CASES)}.")
     seconds = sorted(r["processor"] for r in rows) or [math.nan]
     lines.append(
         f"Processor seconds with the last training: median {seconds[len(seconds) // 2]}, most {seconds[-1]}."
