@@ -39,8 +39,12 @@ def to_plain(value: Any) -> Any:
     kind = type(value)
     if kind in _AS_THEY_ARE:
         return value
-    if is_dataclass(value) and kind is not type:
-        given = ((key, getattr(value, name)) for key, name in _keys(cast(Any, kind)))
+    if kind is dict:  # before the tests that also hold for other mappings: they cost more
+        return {name: one if type(one) in _AS_THEY_ARE else to_plain(one) for name, one in value.items()}
+    if kind is tuple or kind is list:
+        return [to_plain(one) for one in value]
+    if (keys := _keys(kind)) is not None:
+        given = ((key, getattr(value, name)) for key, name in keys)
         return {key: to_plain(one) for key, one in given if one is not UNSET}
     if isinstance(value, Mapping):
         return {name: to_plain(one) for name, one in value.items()}
@@ -50,9 +54,9 @@ def to_plain(value: Any) -> Any:
 
 
 @cache
-def _keys(section: Any) -> tuple[tuple[str, str], ...]:
-    """The key and the name of each field."""
-    return tuple((key_of(field), field.name) for field in fields(section))
+def _keys(kind: Any) -> tuple[tuple[str, str], ...] | None:
+    """The key and the name of each field of a dataclass; None for other types."""
+    return tuple((key_of(field), field.name) for field in fields(kind)) if is_dataclass(kind) else None
 
 
 def from_plain(section: type[Section], value: Any, where: str = "") -> Section:

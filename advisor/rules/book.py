@@ -6,7 +6,6 @@ Reading one rule, field by field, is in ``rule_format``; here are folders of the
 from __future__ import annotations
 
 import math
-from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,6 +26,7 @@ from advisor.rules.rule import (
     Evidence,
     Example,
     FindingEffect,
+    Layers,
     Reference,
     Rule,
     Severity,
@@ -126,16 +126,19 @@ def own_names(spaces: Spaces) -> dict[str, Name]:
     choices: dict[str, dict[Scalar, None]] = {}
     for space in _by_kind(spaces).values():
         for name, parameter in space.parameters.items():
-            if parameter.type == "categorical" and all(
-                isinstance(choice, str) for choice in parameter.choices
-            ):
+            if _is_of_words(parameter):
                 choices.setdefault(name, {"": None}).update(dict.fromkeys(parameter.choices))
     return {f"yours.{name}": Name("text", tuple(words)) for name, words in choices.items()}
 
 
 def own_facts(fixed: Mapping[str, Any], space: Space) -> dict[str, str]:
     """The values of ``own_names`` where the user fixed some parameters."""
-    return {name: fixed.get(name.removeprefix("yours."), "") for name in own_names(space)}
+    words = (name for name, parameter in space.parameters.items() if _is_of_words(parameter))
+    return {f"yours.{name}": fixed.get(name, "") for name in words}
+
+
+def _is_of_words(parameter: Parameter) -> bool:
+    return parameter.type == "categorical" and all(isinstance(choice, str) for choice in parameter.choices)
 
 
 @dataclass(frozen=True)
@@ -383,8 +386,8 @@ def judge_rule(rule: Rule, facts: Mapping[str, Any], space: Space) -> Judgement:
     unjudged: half a piece of advice is none.
     """
     # in layers, not merged: the facts of a module are measured when they are asked for
-    layers: list[Any] = [rule.limit_values(), facts, dict.fromkeys(_own_names_in(rule), "")]
-    values = ChainMap(*layers)
+    # without a user's choice its name is "", never unknown
+    values = Layers(rule.limit_values, facts, dict.fromkeys(rule.own_names, ""))
     used: dict[str, None] = {}
     missing: dict[str, None] = {}
 
@@ -426,19 +429,6 @@ def judge_rule(rule: Rule, facts: Mapping[str, Any], space: Space) -> Judgement:
     names = compute(columns) if isinstance(columns, Expression) else columns
     # A finding without the names of its columns is still a finding.
     return verdict(True, claims, [str(name) for name in names or ()]) if complete else verdict(None)
-
-
-def _own_names_in(rule: Rule) -> list[str]:
-    """The ``yours.`` names that a rule looks at: without a user's choice they are "", never unknown."""
-    expressions = [
-        value for effect in rule.effects for value in effect.values if isinstance(value, Expression)
-    ]
-    read = {
-        name
-        for expression in [*expressions, *([rule.when] if rule.when else [])]
-        for name in expression.names
-    }
-    return [name for name in read if name.startswith("yours.")]
 
 
 def _plain(value: Any) -> Any:

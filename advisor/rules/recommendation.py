@@ -205,7 +205,8 @@ def advise(
     contradictions = [
         item for name in combined for item in (*plan.overruled(name), *combined[name].contradictions)
     ]
-    texts = {rule.id: _because(rule, facts, configuration) for rule in fired}
+    known = {**configuration, **facts}
+    texts = {rule.id: rule.because.render({**known, **rule.limit_values}) for rule in fired}
     provenance = {
         name: _provenance(space[name], one, configuration, texts, verdicts, name in mine)
         for name, one in combined.items()
@@ -368,14 +369,6 @@ def _yours(parameter: Parameter) -> str:
     return f"You set {parameter.name} to {shown_value(parameter.default)}; it is not searched."
 
 
-def _known(rule: Rule, facts: Mapping[str, Any], configuration: Mapping[str, Any]) -> dict[str, Any]:
-    return {**configuration, **facts, **rule.limit_values()}
-
-
-def _because(rule: Rule, facts: Mapping[str, Any], configuration: Mapping[str, Any]) -> str:
-    return rule.because.render(_known(rule, facts, configuration))
-
-
 def _provenance(
     base: Parameter,
     one: Combined,
@@ -404,7 +397,7 @@ def _finding(rule: Rule, verdict: Judgement, facts: Mapping[str, Any], texts: Ma
     effect = rule.finding
     assert effect is not None and effect.severity != "note"  # which only findings about a module are
     message: Template | None = effect.message
-    text = texts[rule.id] if message is None else message.render({**facts, **rule.limit_values()})
+    text = texts[rule.id] if message is None else message.render({**facts, **rule.limit_values})
     return Finding(effect.severity, effect.code, text, verdict.columns, effect.actions, rule.id)
 
 

@@ -132,6 +132,9 @@ def searched_range(parameter: Parameter) -> dict[str, Any] | None:
 
 def combine(base: Parameter, wishes: Iterable[Wish]) -> Combined:
     """Apply the claims of all fired rules to one parameter, whatever their order."""
+    wishes = tuple(wishes)
+    if not wishes:
+        return Combined(base, None, (), ())
     ordered = sorted(wishes, key=lambda wish: (-wish.rank[0], -wish.rank[1], wish.rule.id, wish.claim.kind))
     winners, contradictions = _decide(
         [wish for wish in ordered if wish.claim.kind not in ("range", "choices")], base
@@ -340,4 +343,5 @@ def with_reason(
 ) -> ProvenanceStep:
     """A step with its sentence and facts; a derived parameter's value is only known at the end."""
     after = {"value": value} if step.effect == "derive" else step.after
-    return replace(step, because=because, facts=facts, after=after)
+    told = (step.rule, step.title, step.strength, step.evidence, step.notes, step.effect, step.before, after)
+    return ProvenanceStep(*told, because, facts)

@@ -35,6 +35,9 @@ class Parameter:
     meaning: str = ""
     topic: str = ""
 
+    def __hash__(self) -> int:
+        return hash((self.name, self.default, self.low, self.high, self.searched))  # a hash of all costs more
+
     def __post_init__(self) -> None:
         if self.type not in get_args(ParameterType):
             raise UserError(f"type '{self.type}' is not one of {', '.join(get_args(ParameterType))}")

@@ -359,7 +359,8 @@ class Space:
             needs[name] |= item.names() & set(needs)
         order: list[str] = []
         while len(order) < len(needs):
-            ready = [name for name in needs if name not in order and needs[name] <= set(order)]
+            done = set(order)
+            ready = [name for name in needs if name not in done and needs[name] <= done]
             if not ready:
                 stuck = ", ".join(name for name in needs if name not in order and needs[name])
                 raise UserError(f"these parameters depend on each other in a circle: {stuck}")
@@ -373,11 +374,22 @@ def _kind_of(value: Any) -> ValueKind:
     return "text" if isinstance(value, str) else "list" if isinstance(value, (list, tuple)) else "number"
 
 
+_CHECKED: dict[tuple[str, bool], Expression] = {}
+"""Expressions of the spaces of before: every narrowed space has those of its base."""
+_MOST_CHECKED = 4096
+
+
 def _parsed(what: str, text: str, names: Mapping[str, Name], *, condition: bool) -> Expression:
+    known = _CHECKED.get((text, condition))
+    if known is not None and all(names.get(name) == kind for name, kind in known.names.items()):
+        return known
     try:
-        return parse_condition(text, names) if condition else parse_value(text, names)
+        expression = parse_condition(text, names) if condition else parse_value(text, names)
     except UserError as error:
         raise UserError(f"{what}: {error}") from None
+    if len(_CHECKED) < _MOST_CHECKED:
+        _CHECKED[text, condition] = expression
+    return expression
 
 
 def _ask(trial: SuggestingTrial, parameter: Parameter) -> Scalar:

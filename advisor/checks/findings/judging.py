@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import ChainMap
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -12,7 +11,7 @@ from advisor.checks.findings.case import Case, Measure, NetworkFinding
 from advisor.facts.module_schema import MODULE_FACTS
 from advisor.rules import shipped
 from advisor.rules.book import NO_PARAMETERS, judge_rule
-from advisor.rules.rule import MODULE, FindingCategory, ModuleSeverity, Rule
+from advisor.rules.rule import MODULE, FindingCategory, Layers, ModuleSeverity, Rule
 
 ORDER: Mapping[ModuleSeverity, int] = {"error": 0, "warning": 1, "note": 2}
 MEASURES: tuple[Measure, ...] = (
@@ -98,7 +97,7 @@ def _told(rule: Rule, facts: ModuleFacts) -> NetworkFinding | None:
     if verdict.fires is not True or said is None:
         return None
     # in layers: only what a sentence names is measured
-    values = ChainMap(rule.limit_values(), cast(dict[str, Any], facts))
+    values = Layers(rule.limit_values, facts)
     case = facts.case
     effect = experiments.curves_of(case, said.effect) if said.effect and case is not None else None
     return NetworkFinding(
