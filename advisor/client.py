@@ -29,9 +29,9 @@ TOKEN = "ADVISOR_TOKEN"
 """The environment variable that holds the token, where none is given."""
 TIMEOUT = 60.0
 TRIES, FIRST_PAUSE, LONGEST_PAUSE = 20, 0.2, 5.0
-"""A request that is not answered, or answered 429 or 503, is sent again so often: it may be, for each
+"""A request that is not answered, or answered 429, 503 or 507, is sent again so often: it may be, for each
 carries a key or changes nothing the second time."""
-AGAIN = (429, 503)
+AGAIN = (429, 503, 507)
 BEATS = 3
 """Signs of life in the time of a lease."""
 

@@ -9,6 +9,7 @@ in memory only, which the caller maps.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import mmap
 import os
@@ -68,7 +69,7 @@ def answered(module: str, order: Mapping[str, Any], limit: int, place: int = 0) 
     limit: bytes of memory that the job may take.
     place: which of the module's workers; one does one order at a time. Where no worker can be started
         this process does the job. Raises UserError as the job does, MemoryError where the limit was not
-        enough, WorkerDied where the worker ended.
+        enough, OSError where the disk is full, WorkerDied where the worker ended.
     """
     order = {**order, "limit": limit}
     with _lock(module, place):
@@ -81,6 +82,8 @@ def answered(module: str, order: Mapping[str, Any], limit: int, place: int = 0) 
             raise UserError(answer["error"])
         if "memory" in answer:
             raise MemoryError
+        if "disk" in answer:
+            raise OSError(answer["disk"], os.strerror(answer["disk"]))
         if "failed" in answer:
             raise RuntimeError(answer["failed"])
         yield Answer(answer["answer"], file, size)
@@ -193,8 +196,8 @@ def _do(jobs: Mapping[str, IsolatedJob], order: Mapping[str, Any], out: IO[bytes
     """Do the job; its answer stands behind the bytes that it wrote, whose number is returned."""
     try:
         answer = {"answer": jobs[order["do"]](order, out)}
-    except UserError as error:
-        answer = {"error": str(error)}
+    except (UserError, OSError) as error:
+        answer = _told(error)
     except MemoryError:
         answer = {"memory": True}
     except Exception:  # noqa: BLE001  a bug of ours: told where somebody can see it
@@ -203,6 +206,14 @@ def _do(jobs: Mapping[str, IsolatedJob], order: Mapping[str, Any], out: IO[bytes
     out.write(json.dumps(answer).encode())
     out.flush()
     return size
+
+
+def _told(error: UserError | OSError) -> dict[str, Any]:
+    """A full disk is no fault of the file, whoever has put it into words."""
+    number = getattr(error if isinstance(error, OSError) else error.__cause__, "errno", None)
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return {"disk": number}
+    return {"error": str(error)} if isinstance(error, UserError) else {"failed": traceback.format_exc()}
 
 
 def _in_memory() -> IO[bytes]:

@@ -20,7 +20,7 @@ from advisor.service.base import tables
 from advisor.service.base.access import ServiceState
 from advisor.service.base.gateway import log_as_json
 from advisor.service.base.security import make_project, make_token
-from advisor.service.base.settings import DEFAULT_PROJECT, ServiceSettings
+from advisor.service.base.settings import DEFAULT_PROJECT, ServiceSettings, keep_for_ever
 
 STOP_SECONDS = 6
 """So long requests under way may take when the service is told to stop; all is over within 10 seconds."""
@@ -38,6 +38,7 @@ def serve_until_stopped(settings: ServiceSettings, level: int = logging.INFO) ->
     with _listening(settings) as listener:
         port = listener.getsockname()[1]
         app = make_app(replace(settings, port=port))
+        keep_for_ever()
         log_as_json(level)
         config = uvicorn.Config(
             guarded(app),

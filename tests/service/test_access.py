@@ -34,7 +34,17 @@ def test_the_documentation_has_every_route(client):
     for path, methods in client.get("/openapi.json").json()["paths"].items():
         for method in methods:
             shown = re.sub(r"\{\w+_id\}", "{id}", path)
-            assert f"| {method.upper()} {shown} |" in text
+            row = re.search(rf"^\| {method.upper()} {re.escape(shown)} \|.*\| (\w+) \|$", text, re.MULTILINE)
+            assert row, f"docs/service.md lacks {method.upper()} {shown}, or the test that covers it"
+            assert _is_called(method, path, row[1]), f"{row[1]} has no {method.upper()} {shown}"
+
+
+def _is_called(method, path, name):
+    """Whether a file of tests calls a route: by the method, with the last word of its path."""
+    code = Path(__file__).with_name(f"{name}.py").read_text()
+    word = [part for part in path.split("/") if part and "{" not in part][-1]
+    calls = rf"\.{method}\(|['\"]{method.upper()}['\"]"
+    return word in code and re.search(calls, code)
 
 
 def test_errors_are_problem_documents_with_the_request_id(client):

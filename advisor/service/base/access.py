@@ -201,15 +201,15 @@ async def once(
     state: ServiceState,
     who: Principal,
     key: str | None,
-    request: Any,
+    asked: bytes,
     work: Callable[[Connection], tuple[int, Mapping[str, Any] | bytes]],
 ) -> Response:
     """Do a write and answer it; under the same key the first answer is given again.
 
-    request: what was asked for; the same key with another request is 409. work: gives status and answer, as
+    asked: the body of the request; the same key with another one is 409. work: gives status and answer, as
     data or as JSON.
     """
-    digest = "" if key is None else hashlib.sha256(_json_bytes(request, sort_keys=True)).hexdigest()
+    digest = hashlib.sha256(asked).hexdigest()
 
     def write(connection: Connection) -> tuple[int, bytes]:
         known = None if key is None else kept_answer(connection, who.project, key, digest)
@@ -225,8 +225,8 @@ async def once(
     return Response(body, status, media_type="application/json")
 
 
-def _json_bytes(document: Any, *, sort_keys: bool = False) -> bytes:
-    return json.dumps(document, sort_keys=sort_keys, separators=(",", ":"), default=str).encode()
+def _json_bytes(document: Any) -> bytes:
+    return json.dumps(document, separators=(",", ":"), default=str).encode()
 
 
 def kept_answer(connection: Connection, project: str, key: str, digest: str) -> tuple[int, bytes] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import sqlite3
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,10 +37,15 @@ TITLES = {
     429: "too many requests",
     500: "a bug of the service",
     503: "busy",
+    507: "no space left",
 }
 AGAIN_SECONDS = 5
 """What Retry-After says where the database does not answer, or the disk is full."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What the system says of a disk without space, and of a user's part of it."""
+NO_SPACE = "the service's disk is full; nothing was changed: the operator must make space, then send it again"
+DISK_FULL = "53100"
+"""PostgreSQL's code for it."""
 LOG = logging.getLogger("advisor.service")
 
 
@@ -87,13 +93,9 @@ def answer_problem(request: Request, problem: Problem) -> JSONResponse:
 def add_problem_handlers(app: FastAPI) -> None:
     """Make all errors of an application problem documents."""
 
-    def of_user(request: Request, error: Exception) -> JSONResponse:
-        return answer_problem(request, problem_of(error))
-
-    def of_machine(request: Request, error: Exception) -> JSONResponse:
-        if getattr(error, "errno", None) not in FULL:
-            return of_bug(request, error)
-        return answer_problem(request, _unwritten(error))
+    def of_known(request: Request, error: Exception) -> JSONResponse:
+        problem = problem_of(error)
+        return of_bug(request, error) if problem is None else answer_problem(request, problem)
 
     def of_service(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, Problem)
@@ -112,36 +114,57 @@ def add_problem_handlers(app: FastAPI) -> None:
     def of_text(request: Request, error: Exception) -> JSONResponse:
         return answer_problem(request, Problem(400, "the request holds text that is not Unicode"))
 
-    def of_database(request: Request, error: Exception) -> JSONResponse:
-        LOG.error("database", extra={"error": type(error).__name__})
-        again = {"Retry-After": str(AGAIN_SECONDS)}
-        detail = "the service's database does not answer; nothing was changed, send the request again"
-        return answer_problem(request, Problem(503, detail, again))
-
     def of_bug(request: Request, error: Exception) -> JSONResponse:
         LOG.error("bug", exc_info=error)
         detail = "this is a bug of the service: its log has the request id"
         return answer_problem(request, Problem(500, detail))
 
-    app.add_exception_handler(UserError, of_user)
-    app.add_exception_handler(OSError, of_machine)
+    for known in (UserError, OSError, sa.exc.DBAPIError):
+        app.add_exception_handler(known, of_known)
     app.add_exception_handler(Problem, of_service)
     app.add_exception_handler(RequestValidationError, of_body)
     app.add_exception_handler(HTTPException, of_framework)
     app.add_exception_handler(UnicodeError, of_text)
-    app.add_exception_handler(sa.exc.DBAPIError, of_database)
     app.add_exception_handler(Exception, of_bug)
 
 
-def problem_of(error: Exception) -> Problem:
-    """What a UserError is for who asked: 422, but where it is our machine that cannot write."""
-    return _unwritten(error.__cause__) if isinstance(error.__cause__, OSError) else Problem(422, str(error))
+def problem_of(error: Exception) -> Problem | None:
+    """The problem that an error is for who asked; None for a bug of ours.
 
-
-def _unwritten(error: BaseException) -> Problem:
-    LOG.error("disk", extra={"error": str(error)})
+    A UserError is 422, but where our machine cannot write. A full disk is 507, whoever says so.
+    """
+    cause = error.__cause__ if isinstance(error, UserError) else error
+    if is_full(cause):
+        LOG.error("disk full", extra={"error": str(cause)})
+        return Problem(507, NO_SPACE, {"Retry-After": str(AGAIN_SECONDS)})
+    if isinstance(error, sa.exc.DBAPIError):
+        LOG.error("database", extra={"error": type(error).__name__})
+        detail = "the service's database does not answer; nothing was changed, send the request again"
+        return Problem(503, detail, {"Retry-After": str(AGAIN_SECONDS)})
+    if not isinstance(error, UserError):
+        return None
+    if not isinstance(cause, OSError):
+        return Problem(422, str(error))
+    LOG.error("disk", extra={"error": str(cause)})
     detail = "the service cannot write to its disk; nothing was changed, send the request again"
     return Problem(503, detail, {"Retry-After": str(AGAIN_SECONDS)})
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether an error says that a disk, or the service's part of it, is full.
+
+    SQLite and PostgreSQL have a code of their own for it; the end of their transaction may then be an error
+    too, behind which the first one stands.
+    """
+    if not isinstance(error, sa.exc.DBAPIError):
+        return isinstance(error, OSError) and error.errno in FULL
+    one: BaseException | None = error
+    while one is not None:
+        code = getattr(one, "sqlite_errorcode", None) or getattr(one, "sqlstate", None)
+        if code in (sqlite3.SQLITE_FULL, DISK_FULL):
+            return True
+        one = one.__context__
+    return False
 
 
 def _of_body(error: RequestValidationError) -> Problem:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -16,8 +17,19 @@ DEFAULT_PROJECT = "default"
 PORT = 8571
 DATA = "advisor-service"
 """The folder of the service, where no other is named."""
+GARBAGE = (10_000, 20, 20)
+"""New objects until the garbage collector looks at the youngest, and how many of those
+until the older ones."""
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 """Names under which a program on this machine finds it; a browser sends one of them as Host."""
+
+
+def keep_for_ever() -> None:
+    """Tell the garbage collector that what there is now (modules, rules, spaces) stays, and to come less
+    often: it took an eighth of the time of an advice."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GARBAGE)
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,9 @@ class Store:
                     try:
                         with connection.begin_nested():
                             done.append((future, work(connection), None))
-                    except Exception as error:  # noqa: BLE001  it is the caller's, who gets it
+                    except Exception as error:  # it is the caller's, who gets it
+                        if _is_lost(connection):
+                            raise
                         done.append((future, None, error))
         except Exception as error:  # noqa: BLE001  the transaction failed, and with it all that shared it
             done = [(future, None, error) for _, future in batch]
@@ -117,6 +119,12 @@ class Store:
                 future.set_result(value)
             else:
                 future.set_exception(failure)
+
+
+def _is_lost(connection: Connection) -> bool:
+    """Whether SQLite has rolled back the whole transaction, as it may where the disk is full: then the writes
+    that went well before are undone too."""
+    return getattr(connection.connection.dbapi_connection, "in_transaction", True) is False
 
 
 def _engine(text: str) -> Engine:

@@ -49,6 +49,7 @@ from advisor.service.jobs.predictor import PREDICTOR
 from advisor.service.jobs.queueing import GONE_ON, last_words, run_folder_of, standing_of
 from advisor.service.routes.advice import REPORT_POLICY, known_advice
 from advisor.service.routes.advising import Known
+from advisor.service.routes.datasets import whole_or_none
 from advisor.workflows.status import request_stop
 
 router = APIRouter(prefix="/v1/runs", tags=["tuning jobs"])
@@ -140,16 +141,17 @@ async def create_run(
         note_action(connection, who, "run.create", row["id"], request.state.request_id)
         return 202, {"id": row["id"], "state": "queued", **asked}
 
-    answer = await once(state, who, key, body.model_dump(), write)
+    answer = await once(state, who, key, await request.body(), write)
     answer.headers["Location"] = f"/v1/runs/{json.loads(bytes(answer.body))['id']}"
     return answer
 
 
 def _write_run(folder: Path, known: Known, identity: DataIdentity) -> None:
     run = RunFolder(folder)
-    folder.mkdir(parents=True)
-    run.write_facts(known.facts.to_dict(), identity)
-    write_text(run.recommendation, known.recommendation.to_yaml())
+    with whole_or_none(folder):
+        folder.mkdir(parents=True)
+        run.write_facts(known.facts.to_dict(), identity)
+        write_text(run.recommendation, known.recommendation.to_yaml())
 
 
 @router.get("")
@@ -341,12 +343,13 @@ async def predicted(
     limits = state.settings.limits
     order = {"do": "predict", "run": str(run.path), "rows": str(folder / "rows.csv"), "models": limits.models}
     order |= {"form": "csv" if is_csv else "json", "seconds": limits.read_seconds}
-    await asyncio.to_thread(folder.mkdir, parents=True)
     try:
+        await asyncio.to_thread(folder.mkdir, parents=True)
         await asyncio.to_thread(write_bytes, folder / "rows.csv", content)
         told, body = await state.parts[PredictPlaces].predict(state, who.project, order)
     except UserError as error:
-        raise UserError(str(error).replace(f"{folder}/", "").replace(str(run.path), "the run")) from None
+        told_user = str(error).replace(f"{folder}/", "").replace(str(run.path), "the run")
+        raise UserError(told_user) from error.__cause__  # which says whether our disk is full
     finally:
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
     if is_csv:

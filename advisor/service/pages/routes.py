@@ -16,6 +16,7 @@ from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
 from fastapi.routing import APIRoute
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import ValidationError
+from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 
 from advisor.errors import UserError
@@ -23,7 +24,7 @@ from advisor.report.wording import number
 from advisor.runs.folder import RunFolder
 from advisor.service.base import tables
 from advisor.service.base.access import Admin, Adviser, Reader, Runner, ServiceState, State, needs, row_of
-from advisor.service.base.problems import Problem
+from advisor.service.base.problems import Problem, problem_of
 from advisor.service.base.security import SESSION_COOKIE, SESSION_SECONDS, Principal
 from advisor.service.base.settings import SCOPES
 from advisor.service.jobs import routes as runs
@@ -56,8 +57,11 @@ class PageRoute(APIRoute):
                 if problem.status == 401:
                     return RedirectResponse("/login", 303)
                 return problem_page(request, problem.status, problem.detail)
-            except UserError as error:
-                return problem_page(request, 422, str(error))
+            except (UserError, OSError, DBAPIError) as error:
+                problem = problem_of(error)
+                if problem is None:
+                    raise
+                return problem_page(request, problem.status, problem.detail)
             except (RequestValidationError, ValidationError) as error:
                 first = error.errors()[0]
                 return problem_page(request, 422, f"{'/'.join(map(str, first['loc']))}: {first['msg']}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -66,7 +67,7 @@ from advisor.service.routes.advising import (
     shown_data,
 )
 from advisor.service.routes.archive import ENDING
-from advisor.service.routes.datasets import ReadingPlaces, complete_file, project_folder
+from advisor.service.routes.datasets import ReadingPlaces, complete_file, project_folder, whole_or_none
 
 router = APIRouter(prefix="/v1", tags=["advice"])
 REPORT_POLICY = (
@@ -158,15 +159,20 @@ async def create_recommendation(
         "document": made.packed,
     }
 
-    def write(connection: Connection) -> tuple[int, bytes]:
-        connection.execute(sa.insert(tables.recommendations).values(**row))
+    def write(connection: Connection) -> tuple[int, Mapping[str, Any]]:
+        connection.execute(sa.insert(tables.recommendations), row)
         note_action(connection, who, "recommendation.create", row["id"], request.state.request_id)
-        return 201, json_of(shown_head(row))[:-1] + b"," + made.shown
+        return 201, {"id": row["id"]}  # of 40 kB only this is kept under the key
 
-    answer = await once(state, who, key, body.model_dump() if key else None, write)
-    made_id = row["id"] if key is None else json.loads(bytes(answer.body))["id"]
-    answer.headers["Location"] = f"/v1/recommendations/{made_id}"
-    return answer
+    kept = await once(state, who, key, await request.body(), write)
+    made_id = str(json.loads(bytes(kept.body))["id"])
+    if made_id == row["id"]:
+        answer = json_of(shown_head(row))[:-1] + b"," + made.shown
+    else:
+        first = await row_of(state, tables.recommendations, who, made_id, "recommendation")
+        answer = json_of(shown_recommendation(first, opened_document(first["document"])))
+    headers = {"Location": f"/v1/recommendations/{made_id}"}
+    return Response(answer, 201, headers, media_type="application/json")
 
 
 async def _from_upload(
@@ -217,7 +223,7 @@ async def known_advice(state: ServiceState, who: Principal, row_id: str) -> Know
 
 def shown_recommendation(row: Mapping[str, Any] | RowMapping, document: Mapping[str, Any]) -> dict[str, Any]:
     """A recommendation as it is answered: no path of the server in it."""
-    return {**shown_head(row), **document, "data": shown_data(document)}
+    return {**shown_head(row), **document, "data": shown_data(document["data"])}
 
 
 def shown_head(row: Mapping[str, Any] | RowMapping) -> dict[str, Any]:
@@ -373,15 +379,18 @@ async def list_rules(who: Reader, state: State, cursor: Cursor = None, limit: Li
 def _checked_pack(folder: Path, files: Mapping[str, str]) -> tuple[list[str], int]:
     _write_pack(folder, files)
     checked = shipped.check_rule_folders([shipped.folder("rules"), folder])
+    if checked.complaints:
+        shutil.rmtree(folder, ignore_errors=True)
     own = str(folder)
     count = sum(str(rule.file).startswith(own) for rule in checked.rules)
     return [line.replace(f"{own}/", "") for line in checked.complaints], count
 
 
 def _write_pack(folder: Path, files: Mapping[str, str]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in files.items():
-        write_text(folder / name, text)
+    with whole_or_none(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            write_text(folder / name, text)
 
 
 async def _rule_folders(state: ServiceState, who: Principal, packs: Sequence[str]) -> list[Path]:

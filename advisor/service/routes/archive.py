@@ -44,6 +44,13 @@ def source_in(archive: Path, most_bytes: int) -> Path:
     return tables[0] if len(tables) == 1 else folder
 
 
+def remove_partial(archive: Path) -> None:
+    """Delete what a process had unpacked that was ended before it was done."""
+    for partial in archive.parent.glob(f"{UNPACKED}.*"):
+        if not Path("/proc", partial.suffix[1:]).exists():
+            shutil.rmtree(partial, ignore_errors=True)
+
+
 def _unpack(archive: Path, folder: Path, most_bytes: int) -> None:
     try:
         with zipfile.ZipFile(archive) as opened:

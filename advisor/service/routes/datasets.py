@@ -6,11 +6,12 @@ A part is appended where the file ends, so the file itself says how much has arr
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -80,6 +81,16 @@ def project_folder(state: ServiceState, project: str) -> Path:
     return state.settings.data.resolve() / "projects" / project
 
 
+@contextlib.contextmanager
+def whole_or_none(folder: Path) -> Iterator[None]:
+    """Of a folder that could not be written whole, nothing stays."""
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
 def file_of(state: ServiceState, row: RowMapping) -> Path:
     """A data set's file, complete or not."""
     return project_folder(state, row["project"]) / "datasets" / str(row["id"]) / str(row["name"])
@@ -117,7 +128,7 @@ async def create_dataset(
         note_action(connection, who, "dataset.create", row["id"], request.state.request_id)
         return 201, {"id": row["id"], "name": name, "size": body.size, "received": 0, "complete": False}
 
-    answer = await once(state, who, key, body.model_dump(), write)
+    answer = await once(state, who, key, await request.body(), write)
     return answer
 
 
@@ -160,7 +171,8 @@ async def append_part(
         async for part in request.stream():
             if end + len(part) > row["size"]:
                 raise Problem(413, f"more bytes than the {row['size']:,} that were announced")
-            end += await asyncio.to_thread(os.pwrite, handle, part, end)
+            await asyncio.to_thread(_write_whole, handle, part, end)
+            end += len(part)
         await asyncio.to_thread(os.fsync, handle)
     finally:
         os.close(handle)
@@ -208,6 +220,17 @@ def shown_dataset(state: ServiceState, row: RowMapping) -> dict[str, Any]:
     received = row["size"] if row["complete"] else path.stat().st_size if path.exists() else 0
     shown = {name: row[name] for name in ("id", "name", "size", "created", "complete")}
     return {**shown, "received": received}
+
+
+def _write_whole(handle: int, part: bytes, begin: int) -> None:
+    """Write all of a part, or nothing: a disk that is nearly full takes the first bytes."""
+    try:
+        written = 0
+        while written < len(part):
+            written += os.pwrite(handle, part[written:], begin + written)
+    except OSError:
+        os.ftruncate(handle, begin)
+        raise
 
 
 def _complete(connection: Connection, dataset_id: str) -> None:

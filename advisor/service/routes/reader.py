@@ -15,7 +15,7 @@ from typing import IO, Any
 from advisor.data import isolation
 from advisor.errors import UserError, shown
 from advisor.service.base.problems import Problem
-from advisor.service.routes.archive import ENDING, source_in
+from advisor.service.routes.archive import ENDING, remove_partial, source_in
 
 SHOWN_ROWS, SHOWN_COLUMNS, SHOWN_CELL, JUDGED = 8, 200, 80, 10_000
 """Of a preview: rows, columns, characters of a cell; and the rows that types are judged by."""
@@ -35,6 +35,7 @@ def read_apart(
         with isolation.answered(READER, whole, memory, place) as answer:
             found: dict[str, Any] = json.loads(answer.content())
     except isolation.WorkerDied:
+        remove_partial(Path(order["path"]))
         detail = f"reading the file was stopped: it took more than {seconds:g} s, or it crashed the reader"
         raise Problem(422, detail) from None
     except MemoryError:

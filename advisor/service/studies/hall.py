@@ -99,6 +99,8 @@ class StudyHall:
         try:
             study, space = await asyncio.get_running_loop().run_in_executor(self._calls, begin)
         except UserError as error:
+            if isinstance(error.__cause__, OSError):  # it is not somebody else's: our disk is full
+                raise
             LOG.warning("study", extra={"study": row["id"], "error": str(error)})
             again = {"Retry-After": str(AGAIN_SECONDS)}
             raise Problem(503, "the study is open in another server: ask again", again) from None

@@ -78,7 +78,7 @@ async def create_study(
         note_action(connection, who, "study.create", str(row["id"]), request.state.request_id)
         return 201, {**{name: row[name] for name in ("id", "name", "created")}, "trials": body.trials}
 
-    answer = await once(state, who, key, body.model_dump(), write)
+    answer = await once(state, who, key, await request.body(), write)
     answer.headers["Location"] = f"/v1/studies/{json.loads(bytes(answer.body))['id']}"
     return answer
 
@@ -263,6 +263,7 @@ async def _operate(host: StudyHost, operation: Operation) -> dict[str, Any]:
         return {"status": 422, "body": {"detail": f"{where}: {first['msg']}"}}
     except UserError as error:
         said = problem_of(error)
+        assert said is not None  # which it is for bugs only
         return {"status": said.status, "body": {"detail": said.detail}}
     return {"status": status, "body": answer}
 
