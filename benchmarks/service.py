@@ -11,19 +11,20 @@ finished in a span. ``latency``: asks at RATE a second. ``advice``: recommendati
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import multiprocessing
 import os
 import re
 import shutil
-import sqlite3
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -63,15 +64,19 @@ def random_configuration(generator) -> dict:
 
 
 class Server:
-    def __init__(self) -> None:
-        self.folder = tempfile.mkdtemp(prefix="advisor-service-")
+    """A server process. more: options of `advisor serve`. folder: of another server that it stands beside."""
+
+    def __init__(self, *more: str, folder: str | None = None) -> None:
+        self.folder = folder or tempfile.mkdtemp(prefix="advisor-service-")
         words = ["serve", "--data", self.folder, "--port", "0", "--requests-a-minute", "1000000", "--quiet"]
+        words += more
         self.process = subprocess.Popen(
             [sys.executable, "-m", "advisor", *words], stderr=subprocess.PIPE, text=True
         )
         self.url = re.search(r"http://\S+", self.process.stderr.readline())[0]
         threading.Thread(target=lambda: [None for _ in self.process.stderr], daemon=True).start()
         made = [sys.executable, "-m", "advisor", "token", "create", "--data", self.folder, "--scope", "admin"]
+        made += more
         self.token = subprocess.run(made, capture_output=True, text=True, check=True).stdout.strip()
 
     def study(self, trials: int, finished: int) -> str:
@@ -115,20 +120,50 @@ def ask_ours(url: str, token: str, study_id: str, ready, stop) -> None:
 # -------------------------------------------------------------------------------- Optuna's gRPC storage proxy
 
 
-def serve_optuna(path: str, port: int) -> None:
+def serve_optuna(url: str, port: int) -> None:
     import optuna
 
-    storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
+    # get_storage caches what it has read; RDBStorage does not, and Optuna's page on the proxy warns of it
+    storage = optuna.storages.get_storage(url)
     optuna.storages.run_grpc_proxy_server(storage, host="127.0.0.1", port=port)
 
 
-def fill_optuna(path: str, finished: int) -> None:
+class PostgreSQL:
+    """A database server of its own, as it is installed (its writes wait for the disk, as ours do)."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="advisor-db-"))
+        self.folder.chmod(0o777)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self._call("initdb", "-D", str(self.folder / "data"), "-U", "team", "-A", "trust")
+        options = f"-p {self.port} -h 127.0.0.1 -k {self.folder}"
+        self._call("pg_ctl", "-D", str(self.folder / "data"), "-w", "-o", options, "start")
+        self.pid = int((self.folder / "data" / "postmaster.pid").read_text().split()[0])
+
+    def url(self, scheme: str = "postgresql") -> str:
+        return f"{scheme}://team@127.0.0.1:{self.port}/postgres"
+
+    def stop(self) -> None:
+        self._call("pg_ctl", "-D", str(self.folder / "data"), "-m", "immediate", "-w", "stop")
+
+    def _call(self, name: str, *arguments: str) -> None:
+        places = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), reverse=True)
+        program = shutil.which(name) or str(places[0])
+        user = "postgres" if os.getuid() == 0 else None  # it refuses to run as root
+        subprocess.run(
+            [program, *arguments], check=True, user=user, cwd=self.folder, stdout=subprocess.DEVNULL
+        )
+
+
+def fill_optuna(url: str, finished: int) -> None:
     import random
 
     import optuna
 
     generator = random.Random(0)
-    study = optuna.create_study(storage=f"sqlite:///{path}", study_name="s")
+    study = optuna.create_study(storage=url, study_name="s")
     distributions = {name: _distribution(entry) for name, entry in SPACE.items()}
     trials = []
     for _ in range(finished):
@@ -175,11 +210,28 @@ def ask_optuna(port: int, seed: int, quick: bool, ready, stop) -> None:
 # ------------------------------------------------------------------------------------------------ measuring
 
 
-def together(target, arguments, count_finished, seconds: float) -> float:
-    """Trials a second that CLIENTS processes finished, as the server counts them.
+@dataclass(frozen=True)
+class Rate:
+    """trials: a second. server, clients: milliseconds of the processor for each trial. warm: clients that had
+    told a first trial when the count began; alive: that had not failed at its end."""
+
+    trials: float
+    server: float
+    clients: float
+    warm: int
+    alive: int
+
+    def __str__(self) -> str:
+        cost = f"{self.server:.0f} + {self.clients:.0f} ms of the processor a trial (server, clients)"
+        state = f"{self.warm} of {CLIENTS} clients warm, {self.alive} alive, load {os.getloadavg()[0]:.1f}"
+        return f"{self.trials:.1f} trials/s, {cost}, {state}"
+
+
+def together(target, arguments, count_finished, servers: Sequence[int], seconds: float) -> Rate:
+    """What CLIENTS processes finished, as the server counts it, and what that took.
 
     They begin to count when each client has told one, or after WARM_SECONDS, whatever has happened by then;
-    who is in the middle of a trial at the end is not waited for.
+    who is in the middle of a trial at the end is not waited for. servers: the processes that answer.
     """
     context = multiprocessing.get_context("spawn")
     ready, stop = context.Semaphore(0), context.Event()
@@ -188,26 +240,36 @@ def together(target, arguments, count_finished, seconds: float) -> float:
     ]
     for process in processes:
         process.start()
+
+    def spent() -> tuple[float, float]:
+        return sum(map(processor_seconds, servers)), sum(processor_seconds(one.pid) for one in processes)
+
     until = time.monotonic() + WARM_SECONDS
     warm = sum(ready.acquire(timeout=max(0.01, until - time.monotonic())) for _ in processes)
-    before, began = count_finished(), time.monotonic()
+    before, used, began = count_finished(), spent(), time.monotonic()
     time.sleep(seconds)
-    rate = (count_finished() - before) / (time.monotonic() - began)
+    done, passed = count_finished() - before, time.monotonic() - began
+    costs = [1e3 * (after - first) / max(1, done) for first, after in zip(used, spent(), strict=True)]
+    alive = sum(process.is_alive() for process in processes)
     stop.set()
     for process in processes:
         process.kill()
         process.join()
-    print(f"  {warm} of {CLIENTS} clients were warm, load {os.getloadavg()[0]:.1f}", flush=True)
-    return rate
+    return Rate(done / passed, *costs, warm, alive)
 
 
-def finished_by_optuna(path: str) -> int:
-    with contextlib.closing(sqlite3.connect(path, timeout=30)) as connection:
-        return connection.execute("SELECT count(*) FROM trials WHERE state = 'COMPLETE'").fetchone()[0]
+def finished_by_optuna(url: str) -> int:
+    import sqlalchemy
+
+    engine = sqlalchemy.create_engine(url)
+    with engine.connect() as connection:
+        query = sqlalchemy.text("SELECT count(*) FROM trials WHERE state = 'COMPLETE'")
+        found = connection.execute(query).scalar_one()
+    engine.dispose()
+    return found
 
 
-def measure_ask() -> None:
-    """At most three minutes, two of them for Optuna's."""
+def measure_ours() -> Rate:
     from advisor.client import connect
 
     server = Server()
@@ -218,29 +280,42 @@ def measure_ask() -> None:
             ask_ours,
             lambda i: (server.url, server.token, study),
             lambda: own.request("GET", f"/v1/studies/{study}")["done"],
+            [server.process.pid],
             SECONDS,
         )
-        print(f"advisor serve: {ours:.1f} trials/s", flush=True)
+        print(f"advisor serve, SQLite: {ours}", flush=True)
+        return ours
     finally:
         server.close()
-    filled = f"{tempfile.mkdtemp()}/optuna.db"
-    fill_optuna(filled, FINISHED)
+
+
+def measure_ask() -> None:
+    """Ours, then Optuna's proxy before PostgreSQL, with both samplers: at most four minutes."""
+    ours = measure_ours()
     for port, quick in ((23_571, False), (23_572, True)):
-        path = shutil.copy(filled, f"{tempfile.mkdtemp()}/optuna.db")
-        process = multiprocessing.get_context("spawn").Process(
-            target=serve_optuna, args=(path, port), daemon=True
-        )
-        process.start()
-        theirs = together(
-            ask_optuna,
-            lambda i, port=port, quick=quick: (port, i, quick),
-            lambda path=path: finished_by_optuna(path),
-            2 * SECONDS,
-        )
-        process.kill()
+        database = PostgreSQL()
+        try:
+            url = database.url("postgresql+psycopg")
+            fill_optuna(url, FINISHED)
+            process = multiprocessing.get_context("spawn").Process(
+                target=serve_optuna, args=(url, port), daemon=True
+            )
+            process.start()
+            theirs = together(
+                ask_optuna,
+                lambda i, port=port, quick=quick: (port, i, quick),
+                lambda url=url: finished_by_optuna(url),
+                [process.pid, database.pid],
+                2 * SECONDS,
+            )
+            process.kill()
+        finally:
+            database.stop()
         name = "our sampler" if quick else "Optuna's sampler"
-        ratio = f"{ours / theirs:.1f}" if theirs else "no trial of theirs was finished"
-        print(f"Optuna's gRPC proxy, {name} in its clients: {theirs:.2f} trials/s, ratio {ratio}", flush=True)
+        print(f"Optuna's gRPC proxy, PostgreSQL, {name} in its clients: {theirs}")
+        whole = [one.server + one.clients for one in (theirs, ours)]
+        ratio = f"{ours.trials / theirs.trials:.1f}" if theirs.trials else "no trial of theirs was finished"
+        print(f"  ratio of trials a second {ratio}, of the processor {whole[0] / whole[1]:.1f}", flush=True)
 
 
 def measure_latency() -> None:
