@@ -43,7 +43,7 @@ def to_plain(value: Any) -> Any:
         return {name: one if type(one) in _AS_THEY_ARE else to_plain(one) for name, one in value.items()}
     if kind is tuple or kind is list:
         return [to_plain(one) for one in value]
-    if (keys := _keys(kind)) is not None:
+    if (keys := _keys(cast(Any, kind))) is not None:
         given = ((key, getattr(value, name)) for key, name in keys)
         return {key: to_plain(one) for key, one in given if one is not UNSET}
     if isinstance(value, Mapping):

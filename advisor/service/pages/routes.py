@@ -58,10 +58,10 @@ class PageRoute(APIRoute):
                     return RedirectResponse("/login", 303)
                 return problem_page(request, problem.status, problem.detail)
             except (UserError, OSError, DBAPIError) as error:
-                problem = problem_of(error)
-                if problem is None:
+                said = problem_of(error)
+                if said is None:
                     raise
-                return problem_page(request, problem.status, problem.detail)
+                return problem_page(request, said.status, said.detail)
             except (RequestValidationError, ValidationError) as error:
                 first = error.errors()[0]
                 return problem_page(request, 422, f"{'/'.join(map(str, first['loc']))}: {first['msg']}")
