@@ -27,6 +27,7 @@ from advisor.errors import UserError
 from advisor.networks.convolutional import StackedConvolution, StackedMapNorm
 from advisor.networks.geometry import usable_memory
 from advisor.networks.network import Network
+from advisor.networks.pretrained.start import Start
 from advisor.networks.tables import StackedLinear, StackedNorm, initialize
 from advisor.objectives.networks import splits_of
 from advisor.rules import shipped
@@ -69,10 +70,12 @@ def preflight(
     seconds: float = 60.0,
     device: str | None = None,
     clock: Callable[[], float] = time.monotonic,
+    start: Start | None = None,
 ) -> Preflight:
     """Check a recommendation on its training rows within about ``seconds``; nothing is written.
 
     device: by default a GPU where there is one.
+    start: the weights that training begins with.
     clock: seconds, for the budget and the rates. UserError for a budget that is
         none, or data that cannot be split.
     """
@@ -84,7 +87,7 @@ def preflight(
         configuration, seed = advice.recommendation.configuration, advice.reading.seed
         data = advice.training_rows()
         first = splits_of(configuration, data, seed, 0)[0]
-        subject = Subject.of(configuration, data, first, seed=seed, device=device)
+        subject = Subject.of(configuration, data, first, seed=seed, device=device, start=start)
         checks = list(_checks(subject, advice, seconds, begun, clock))
     return Preflight(
         tuple(checks), (len(subject.split.train), len(subject.split.validation)), clock() - begun
@@ -375,7 +378,12 @@ def check_one_batch(subject: Subject, *, deadline: float, clock: Callable[[], fl
     configuration |= {"batch_size": len(rows), "epochs": BATCH_STEPS, "patience": BATCH_STEPS}
     losses: list[float] = []
     for epoch in train_epochs(
-        configuration, batch, [Split(everyone, everyone)], seed=subject.seed, device=subject.device
+        configuration,
+        batch,
+        [Split(everyone, everyone)],
+        seed=subject.seed,
+        device=subject.device,
+        start=subject.start,
     ):
         losses.append(epoch.validation_loss)
         if losses[-1] <= LEARNT * constant or clock() > deadline:
@@ -458,7 +466,9 @@ def _trained_losses(
 ) -> NDArray[np.float64]:
     """The validation rows' losses at the best epoch of a short training."""
     short = dict(configuration) | {"epochs": epochs, "patience": epochs}
-    run = train_epochs(short, data, [subject.split], seed=subject.seed, device=subject.device)
+    run = train_epochs(
+        short, data, [subject.split], seed=subject.seed, device=subject.device, start=subject.start
+    )
     while True:
         try:
             next(run)
@@ -525,7 +535,9 @@ def check_no_leak(subject: Subject, *, deadline: float, clock: Callable[[], floa
             "no-leak", None, f"{len(split.validation)} validation rows are too few to tell a leak from chance"
         )
     trained, validated, epochs = float("inf"), float("inf"), 0
-    for epoch in train_epochs(configuration, data, [split], seed=subject.seed, device=subject.device):
+    for epoch in train_epochs(
+        configuration, data, [split], seed=subject.seed, device=subject.device, start=subject.start
+    ):
         trained, validated, epochs = epoch.train_loss, epoch.validation_loss, epoch.number
         if trained <= LEARNT * constant or clock() > deadline:
             break

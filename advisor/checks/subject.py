@@ -16,10 +16,11 @@ from torch import Tensor
 
 from advisor.dataset import Dataset
 from advisor.networks.network import Network
+from advisor.networks.pretrained.start import Start
 from advisor.splits import Split
 from advisor.tasks import Masks
 from advisor.training.batches import MemberRows
-from advisor.training.loop import build
+from advisor.training.loop import begin_with, build
 from advisor.training.modalities import Prepared, prepare
 from advisor.training.targets import LearntTarget
 
@@ -45,17 +46,25 @@ class Subject:
     members: int
     seed: int
     device: str = "cpu"
+    start: Start | None = None
 
     @classmethod
     def of(
-        cls, configuration: Mapping[str, Any], data: Dataset, whole: Split, *, seed: int, device: str = "cpu"
+        cls,
+        configuration: Mapping[str, Any],
+        data: Dataset,
+        whole: Split,
+        *,
+        seed: int,
+        device: str = "cpu",
+        start: Start | None = None,
     ) -> Subject:
         """Of one split of the training rows, thinned out to some thousand."""
         data = _as_trained(configuration, data)
         cells = int(np.prod(data.features.shape))
         share = min(1.0, CELLS / (cells * (TRAINING_ROWS + VALIDATION_ROWS)))
         folds = int(configuration["folds"]) if configuration["validation"] == "kfold" else 1
-        subject = cls(configuration, data, whole, folds, seed, device)
+        subject = cls(configuration, data, whole, folds, seed, device, start)
         return subject._with(int(TRAINING_ROWS * share), int(VALIDATION_ROWS * share))
 
     def thinned(self, share: float) -> Subject:
@@ -73,7 +82,7 @@ class Subject:
 
     @cached_property
     def prepared(self) -> Prepared:
-        return prepare(self.configuration, self.data, [self.split], self.device)
+        return prepare(self.configuration, self.data, [self.split], self.device, self.start)
 
     @property
     def outputs(self) -> int:
@@ -82,7 +91,10 @@ class Subject:
     def network(self, members: int = 1) -> Network:
         """The network as training draws it: its output layer at the class shares where it starts at zero."""
         generator = torch.Generator().manual_seed(self.seed)
-        return build(self.configuration, self.prepared, self._rows(members), generator).to(self.device)
+        network = build(self.configuration, self.prepared, self._rows(members), generator)
+        if self.start is not None:
+            begin_with(self.start, network, self.prepared, self.data, [0] * members)
+        return network.to(self.device)
 
     def _rows(self, members: int) -> MemberRows:
         return MemberRows(self.configuration, self.data, [self.split], [0] * members, self.device)

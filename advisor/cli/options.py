@@ -181,6 +181,12 @@ READING: Sequence[Option] = (
         "predicted one, or YAML.",
     ),
     click.option(
+        "--weights",
+        metavar="FILE",
+        help="For --fixed network=timm:NAME: its trained weights, .safetensors or a state_dict of "
+        "torch.save; by default those of timm's hub.",
+    ),
+    click.option(
         "--strict",
         is_flag=True,
         help="Refuse a test table if a column's format differs from the training rows.",

@@ -20,7 +20,12 @@ from advisor.dataset import MISSING, UNSEEN, Features, Scenes, Signals
 from advisor.errors import UserError
 from advisor.kinds import MANY, Kind
 from advisor.runs.model import Model
-from advisor.training.signal_inputs import KernelPreprocessor, SignalPreprocessor, interpolated
+from advisor.training.signal_inputs import (
+    BackbonePreprocessor,
+    KernelPreprocessor,
+    SignalPreprocessor,
+    interpolated,
+)
 
 CHECK_ROWS = 48
 CHECK_POINTS, FEWEST_CHECK_ROWS = 1 << 20, 4
@@ -156,7 +161,9 @@ def _signal_arrays(features: Signals) -> tuple[Tensor, ...]:
 
 def _fitted_points(model: Model) -> SignalPreprocessor:
     """The statistics of the points themselves."""
-    return cast(SignalPreprocessor | KernelPreprocessor, model.stacks[0].preprocessors[0]).points
+    return cast(
+        SignalPreprocessor | KernelPreprocessor | BackbonePreprocessor, model.stacks[0].preprocessors[0]
+    ).points
 
 
 def _made_values(

@@ -14,12 +14,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from advisor.networks.kernels import KERNELS, SPAN
-from advisor.networks.network import Network
+from advisor.networks.pretrained.backbone import FrozenBackbone
 from advisor.runs.model import Model
 from advisor.tasks import SMALLEST_PROBABILITY
 from advisor.training.loop import Fitted
 from advisor.training.preprocessing import RESERVED_CODES, SMOOTH_CLIP, Preprocessor
-from advisor.training.signal_inputs import SMALLEST_SCALE, KernelPreprocessor, SignalPreprocessor
+from advisor.training.signal_inputs import (
+    SMALLEST_SCALE,
+    BackbonePreprocessor,
+    KernelPreprocessor,
+    SignalPreprocessor,
+)
 from advisor.training.targets import stretched
 
 LEAST_RANK, MOST_RANK = 0.0035, 0.9965
@@ -80,12 +85,10 @@ class StackModule(nn.Module):
         super().__init__()
         self.has_probabilities, self.double_precision = has_probabilities, double
         self.split = list(stack.member_split)
-        self.network: Network = stack.network("cpu").requires_grad_(False)
+        self.network = stack.network("cpu").requires_grad_(False).exportable()
         if double:
             self.network.double()
-        self.inputs = nn.ModuleList(
-            PART_OF[type(one)](one, stack.shape) for one in stack.preprocessors
-        )
+        self.inputs = nn.ModuleList(PART_OF[type(one)](one, stack.shape) for one in stack.preprocessors)
         scaling = stack.target_scaling
         for name in ("mean", "scale", "knee"):
             self.register_buffer(name, torch.from_numpy(getattr(scaling, name).copy())[:, None])
@@ -250,10 +253,29 @@ class KernelPart(nn.Module):
         return torch.where(getattr(self, f"inner_{number}"), inside.mean(dim=3), above.mean(dim=3)).flatten(1)
 
 
+class FrozenPart(nn.Module):
+    """``BackbonePreprocessor`` of one split: the features of a backbone."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, fitted: BackbonePreprocessor, shape: Any) -> None:
+        super().__init__()
+        weights = {name: torch.from_numpy(np.array(array)) for name, array in fitted.weights.items()}
+        self.backbone = FrozenBackbone(fitted.shape, weights)
+        self.register_buffer("mean", torch.from_numpy(np.array(fitted.mean)))
+        self.register_buffer("scale", torch.from_numpy(np.array(fitted.scale)))
+
+    def forward(self, values: Tensor) -> tuple[Tensor]:
+        """As the network reads them, for one member."""
+        return ((self.backbone(values) - self.mean) / self.scale,)
+
+
 PART_OF: Mapping[type, Callable[[Any, Any], nn.Module]] = {
     Preprocessor: TablePart,
     SignalPreprocessor: SignalPart,
     KernelPreprocessor: KernelPart,
+    BackbonePreprocessor: FrozenPart,
 }
 """The module of each kind of fitted statistics, of these and a network's shape."""
 

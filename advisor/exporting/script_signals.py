@@ -12,6 +12,7 @@ from advisor.exporting.script_parts import python
 from advisor.networks.geometry import head_inputs, inception_kernels, mixer_tokens, squeeze_width
 from advisor.networks.kernels import kernel_features
 from advisor.networks.plan import BlockPlan, NetworkPlan, plan_of
+from advisor.networks.pretrained.names import backbone_name
 
 ARRAYS = (".npz", ".npy")
 AUGMENTATIONS = ("shift", "rotation", "zoom", "brightness", "cutout", "magnitude", "jitter")
@@ -23,6 +24,11 @@ def signal_part(schema: SignalSchema, c: Mapping[str, Any], channels: int, sourc
     if kernel_features(c) is not None:
         raise UserError(
             "--format script does not cover fixed convolutions (network kernels): take --format onnx or "
+            "torch, or train with --fixed network=convolutional"
+        )
+    if backbone_name(c) is not None:
+        raise UserError(
+            f"--format script does not cover networks of timm ({c['network']}): take --format onnx or "
             "torch, or train with --fixed network=convolutional"
         )
     plan = plan_of(c, channels, schema.size)

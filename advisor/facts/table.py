@@ -162,6 +162,8 @@ def _shape_facts(table: Table) -> dict[str, Any]:
         "groups.count": None if group is None else table.train[group].n_unique(),
         "has_time": schema.time_column is not None,
         "has_metric": False,
+        "has_earlier_run": False,
+        "has_backbone": False,
         "time.inputs": len(schema.time_parts),
         "time_ordered": _time_ordered(table),
         "infinite.values": table.notes.get("infinite_values", 0),

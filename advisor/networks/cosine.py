@@ -5,13 +5,15 @@ It wraps any of the other networks, whose output layer gives the embedding.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from advisor.networks.network import Network
+from advisor.networks.pretrained.start import InputLabels, Start
 from advisor.networks.tables import initialize
 
 INNER = "inner."
@@ -32,6 +34,12 @@ def unit_length(vectors: Tensor, dim: int) -> Tensor:
 def is_cosine(configuration: Mapping[str, Any]) -> bool:
     """Whether a configuration asks for a cosine classifier; those of before there was one do not."""
     return configuration.get("classifier") == "cosine"
+
+
+def _inner(start: Start) -> Start:
+    """The weights of the wrapped network by its own names."""
+    own = {name.removeprefix(INNER): one for name, one in start.state.items() if name.startswith(INNER)}
+    return replace(start, state=own)
 
 
 class CosineNetwork(Network):
@@ -90,6 +98,17 @@ class CosineNetwork(Network):
     def decayed(self) -> list[nn.Parameter]:
         """The weights that L1 and L2 penalties act on: of directions only the length would change."""
         return self.inner.decayed()
+
+    def rates(self, configuration: Mapping[str, Any]) -> list[tuple[float, list[nn.Parameter]]]:
+        """Those of the wrapped network."""
+        return self.inner.rates(configuration)
+
+    def begin_with(self, start: Start, labels: Sequence[InputLabels | None]) -> None:
+        """The wrapped network takes its part, with the layer that gives the embedding; the directions are
+        taken where the classes are the same."""
+        self.inner.begin_with(replace(_inner(start), same_outputs=True), labels)
+        own = {name: start.state[name] for name in PROTOTYPES if name in start.state}
+        super().begin_with(replace(start, state=own), labels)
 
     def accelerate(self, configuration: Mapping[str, Any]) -> None:
         """As the wrapped network."""

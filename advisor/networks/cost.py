@@ -33,6 +33,8 @@ from advisor.networks.detection.plan import (
 from advisor.networks.geometry import map_numbers, memory_bytes, multiplications, problem
 from advisor.networks.kernels import kernel_features
 from advisor.networks.plan import NetworkPlan, plan_of
+from advisor.networks.pretrained.cost import BackboneCost
+from advisor.networks.pretrained.names import backbone_name, is_frozen
 
 BYTES = 4
 READ = frozenset(
@@ -209,6 +211,10 @@ class KernelCost:
         made = 2 * BYTES * splits * self.rows * self.features
         return made + kernel_memory(self.features, self.outputs, rows, members)
 
+    def per_row(self) -> tuple[int, int]:
+        """As ``Cost.per_row``."""
+        return self.features * self.outputs, 2 * self.features
+
     def refusal(self, rows: int, members: int, memory: float | None) -> str | None:
         """As ``Cost.refusal``; a member for each split is what takes most."""
         needed = self.memory(rows, members, members)
@@ -238,27 +244,31 @@ class SignalCost:
     def _plan(self, configuration: Mapping[str, Any]) -> NetworkPlan | None:
         return plan_of(configuration, self.channels, self.size) if "network" in configuration else None
 
-    def _kernels(self, configuration: Mapping[str, Any]) -> KernelCost | None:
+    def _features(self, configuration: Mapping[str, Any]) -> KernelCost | BackboneCost | None:
+        """Of networks that have no plan of ours."""
+        if (name := backbone_name(configuration)) is not None:
+            side, frozen = int(configuration["backbone_side"]), is_frozen(configuration)
+            return BackboneCost(name, self.channels, side, frozen, self.outputs, self.rows)
         features = kernel_features(configuration)
         return None if features is None else KernelCost(features, self.outputs, self.rows)
 
     def memory(self, configuration: Mapping[str, Any], rows: int, members: int, splits: int) -> float | None:
-        if kernels := self._kernels(configuration):
-            return kernels.memory(rows, members, splits)
+        if known := self._features(configuration):
+            return known.memory(rows, members, splits)
         plan = self._plan(configuration)
         return None if plan is None else memory_bytes(plan, self.outputs, rows, members)
 
     def per_row(self, configuration: Mapping[str, Any]) -> tuple[int, int] | None:
-        if kernels := self._kernels(configuration):
-            return kernels.features * self.outputs, 2 * kernels.features
+        if known := self._features(configuration):
+            return known.per_row()
         plan = self._plan(configuration)
         return None if plan is None else (multiplications(plan, self.outputs), map_numbers(plan))
 
     def refusal(
         self, configuration: Mapping[str, Any], rows: int, members: int, memory: float | None
     ) -> str | None:
-        if kernels := self._kernels(configuration):
-            return kernels.refusal(rows, members, memory)
+        if known := self._features(configuration):
+            return known.refusal(rows, members, memory)
         plan = plan_of(configuration, self.channels, self.size)
         return problem(plan, self.outputs, rows, members=members, memory=memory)
 

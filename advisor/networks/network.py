@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import nn
+
+from advisor.networks.pretrained.start import InputLabels, Start
 
 
 class Network(nn.Module):
@@ -27,6 +30,28 @@ class Network(nn.Module):
     def decayed(self) -> list[nn.Parameter]:
         """The weights that L1 and L2 penalties act on."""
         raise NotImplementedError
+
+    def rates(self, configuration: Mapping[str, Any]) -> list[tuple[float, list[nn.Parameter]]]:
+        """Weights whose learning rate is another one: its share of the rate, and which."""
+        return []
+
+    def begin_with(self, start: Start, labels: Sequence[InputLabels | None]) -> None:
+        """Take the weights that a training begins with. labels: of tables, what each member's inputs mean.
+
+        The members of an earlier run are taken in turn, and its output layer where it has the same meaning.
+        What the earlier run does not have, or in another shape, stays as it was drawn.
+        """
+        head = {id(weight) for weight in self.head_parameters()}
+        with torch.no_grad():
+            for name, own in self.state_dict(keep_vars=True).items():
+                known = start.of_members(name, own.shape[0])
+                is_head = id(own) in head
+                if known is not None and known.shape == own.shape and (start.same_outputs or not is_head):
+                    own.copy_(known)
+
+    def exportable(self) -> nn.Module:
+        """The same computation, without gradients or dropout, in modules that exporters can follow."""
+        return self
 
     def accelerate(self, configuration: Mapping[str, Any]) -> None:
         """Before training on a GPU: what the configuration asks of memory layout and compilation."""

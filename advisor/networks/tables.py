@@ -8,8 +8,8 @@ depend on member m's weights and rows alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from advisor.networks.network import Network
+from advisor.networks.pretrained.start import InputLabels, Label, Start, moved
 
 EVALUATION_ROWS = 8192
 """Rows per forward pass without gradients: bounds the memory of wide networks on large tables."""
@@ -317,7 +318,7 @@ class TableNetwork(Network):
         if shape.code_counts:
             self.categories = StackedEmbedding(members, shape.code_counts, category_size, generator)
         counts = (shape.numeric, shape.indicators, len(shape.code_counts))
-        sizes = (number_size, 1, category_size)
+        self.sizes = sizes = (number_size, 1, category_size)
         inputs = sum(count * size for count, size in zip(counts, sizes, strict=True))
         scaled = inputs and configuration.get(
             "column_scale_rate", 0
@@ -361,6 +362,53 @@ class TableNetwork(Network):
         out: Tensor = self.head(h)
         return out if self.skip is None else out + self.skip(x)
 
+    def begin_with(self, start: Start, labels: Sequence[InputLabels | None]) -> None:
+        """As every network; what reads a column takes the weights of that column, whatever its place."""
+        own, state = dict(self.state_dict(keep_vars=True)), dict(start.state)
+        axes = self._input_axes()
+        heads = {id(weight) for weight in self.head_parameters()}
+        read = [name for name in axes if start.same_outputs or id(own[name]) not in heads]
+        with torch.no_grad():
+            for name in (name for name in read if name in state):
+                axis, part = axes[name]
+                for member, mine in enumerate(labels):
+                    earlier = member % start.members
+                    assert mine is not None, "the inputs of a table have labels"
+                    to, of = self._labels(part, mine), self._labels(part, start.labels[earlier])
+                    own[name][member] = moved(own[name][member], state[name][earlier], axis, to, of)
+        rest = {name: tensor for name, tensor in state.items() if name not in axes}
+        bins = {name for name in rest if name in ("numbers.left", "numbers.width")}  # those of its own rows
+        kept = {name: tensor for name, tensor in rest.items() if name not in bins}
+        super().begin_with(replace(start, state=kept), labels)
+
+    def _input_axes(self) -> dict[str, tuple[int, str]]:
+        """Weights that read columns: of a member the axis of the inputs, and which they are."""
+        first = "blocks.0.linear" if self.blocks else "head"
+        axes = {f"{first}.weight": (0, "inputs")}
+        if self.skip is not None:
+            axes["skip.weight"] = (0, "inputs")
+        if self.scale is not None:
+            axes["scale.factor"] = (1, "columns")
+        if self.categories is not None:
+            axes["categories.weight"] = (0, "codes")
+        if isinstance(self.numbers, PiecewiseLinear):
+            axes |= {"numbers.linear": (1, "numeric"), "numbers.bias": (1, "numeric")}
+            axes["numbers.weight"] = (0, "numeric")
+        if isinstance(self.numbers, Periodic):
+            axes |= {"numbers.frequency": (1, "numeric"), "numbers.phase": (1, "numeric")}
+            axes |= {"numbers.weight": (0, "numeric"), "numbers.bias": (0, "numeric")}
+        return axes
+
+    def _labels(self, part: str, labels: InputLabels) -> Sequence[Label]:
+        """Of the inputs of a weight, in its order."""
+        if part in ("numeric", "codes"):
+            known: Sequence[Label] = getattr(labels, part)
+            return known
+        of_kind = zip((labels.numeric, labels.indicators, labels.embedded), self.sizes, strict=True)
+        if part == "columns":
+            return [label for kind, _ in of_kind for label in kind]
+        return [(*label, str(place)) for kind, size in of_kind for label in kind for place in range(size)]
+
     @property
     def rows_per_pass(self) -> int:
         """Rows of each member that one pass without gradients takes at a time."""
@@ -370,6 +418,11 @@ class TableNetwork(Network):
         """The classifier on top: the output layer, and the linear path beside the
         hidden layers where there is one."""
         return [*self.head.parameters(), *([] if self.skip is None else self.skip.parameters())]
+
+    def rates(self, configuration: Mapping[str, Any]) -> list[tuple[float, list[nn.Parameter]]]:
+        """Factors of columns learn faster."""
+        rate = float(configuration.get("column_scale_rate", 0))
+        return [] if self.scale is None else [(rate, [self.scale.factor])]
 
     def decayed(self) -> list[nn.Parameter]:
         """The weights that L1 and L2 penalties act on: matrices, neither biases nor

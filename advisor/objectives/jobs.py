@@ -16,6 +16,7 @@ from advisor.search.events import Measured
 
 if TYPE_CHECKING:
     from advisor.dataset import Dataset
+    from advisor.networks.pretrained.start import Start
     from advisor.training.loop import Fitted
 
 
@@ -125,10 +126,11 @@ def limited(job: Job, seconds: float) -> Job:
 
 @dataclass(frozen=True)
 class WorkerData:
-    """What all trainings of a worker share. seed: of the splits."""
+    """What all trainings of a worker share. seed: of the splits. start: the weights that all begin with."""
 
     data: Dataset
     seed: int
+    start: Start | None = None
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ def train_alone(
     members = int(configuration["final_members"])
     job = TrainingJob(configuration, seed, repeat=0, members=members, keep=True).as_job(RECOMMENDED)
     job = job if time_limit is None else limited(job, time_limit)
-    objective = TrainingObjective(WorkerData(train, seed))
+    objective = TrainingObjective(WorkerData(train, seed, given.start))
     curve, result = _run_here(
         objective, job, lambda epoch, loss: on_epoch(epoch, int(configuration["epochs"]), loss)
     )

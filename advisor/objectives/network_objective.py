@@ -43,7 +43,7 @@ class NetworkObjective:
         from advisor.objectives.jobs import WorkerData
         from advisor.objectives.networks import TrainingObjective
 
-        shared = WorkerData(given.train, given.advice.reading.seed)
+        shared = WorkerData(given.train, given.advice.reading.seed, given.start)
         if processes == 1:
             return TrainingObjective, shared
         from advisor.objectives.multi_gpu import SpanningData, SpanningObjective

@@ -24,7 +24,7 @@ from advisor.objectives.objective import Work
 from advisor.search.resources import Sizing
 from advisor.splits import Split, everything, make_splits
 from advisor.tasks import averaged_by_row
-from advisor.training.modalities import cost_of, prepare
+from advisor.training.modalities import cost_of, inputs_of, prepare
 
 if TYPE_CHECKING:
     from advisor.training.loop import Fitted
@@ -43,8 +43,10 @@ _INPUT_PARAMETERS = (
     "one_hot_max",
     "time_trend",
     "scaling",
+    "kernel_features",
+    "backbone_side",
 )
-"""What decides the inputs, of tables (all but the last) and of images and sequences."""
+"""What decides the inputs beside their class, of tables (the first five) and of images and sequences."""
 
 
 class TrainingObjective:
@@ -59,7 +61,7 @@ class TrainingObjective:
         from advisor.training.data_parallel import ALONE
 
         self.data = shared.data
-        self.split_seed = shared.seed
+        self.split_seed, self.start = shared.seed, shared.start
         self.ranks = ALONE
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.train_losses: list[float] = []
@@ -87,6 +89,7 @@ class TrainingObjective:
             until=asked.until,
             used=used,
             ranks=self.ranks,
+            start=self.start,
         )
         self.train_losses, self.validation_losses = [], []
         with _device_memory(self.device) as peak:
@@ -109,11 +112,13 @@ class TrainingObjective:
 
     def _prepare(self, asked: TrainingJob, splits: Sequence[Split]) -> Prepared:
         repeat = asked.repeat if asked.until is None else None
-        key = (repeat, asked.parts, *(asked.configuration.get(name) for name in _INPUT_PARAMETERS))
+        inputs = inputs_of(self.data.features.kind, asked.configuration)
+        known = (asked.configuration.get(name) for name in _INPUT_PARAMETERS)
+        key = (repeat, asked.parts, inputs, *known)
         if key not in self._prepared:
             while len(self._prepared) >= KEPT_PREPARATIONS:
                 del self._prepared[next(iter(self._prepared))]
-            self._prepared[key] = prepare(asked.configuration, self.data, splits, self.device)
+            self._prepared[key] = prepare(asked.configuration, self.data, splits, self.device, self.start)
         return self._prepared[key]
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from advisor.dataset import Dataset
     from advisor.evaluation.judge import Judge
     from advisor.evaluation.judgement import DecisionOffer, Estimate, MetricReport
+    from advisor.networks.pretrained.start import Start
     from advisor.objectives.jobs import TrainingJob
     from advisor.runs.advice import Advice
     from advisor.runs.folder import RunFolder
@@ -36,10 +37,12 @@ Work = Callable[[Configuration], float]
 
 @dataclass(frozen=True)
 class AdvisedRows:
-    """What is trained on: the advice, and the training rows as its plan wants them."""
+    """What is trained on: the advice, and the training rows as its plan wants them. start: the weights that
+    training begins with; None draws them."""
 
     advice: Advice
     train: Dataset
+    start: Start | None = field(default=None, kw_only=True)
 
     @property
     def judge(self) -> Judge | None:

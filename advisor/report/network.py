@@ -32,6 +32,7 @@ from advisor.networks.geometry import (
 )
 from advisor.networks.kernels import SPAN, dilations_of, kernel_features
 from advisor.networks.plan import NetworkPlan, plan_of
+from advisor.networks.pretrained.names import backbone_name
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,10 @@ class NetworkView:
 
 
 def blueprint(configuration: Mapping[str, Any], values: Mapping[str, Any]) -> NetworkView | None:
-    """What a configuration means for inputs of the measured size; None for tables. values: of the facts."""
+    """What a configuration means for inputs of the measured size; None for tables, and for networks
+    of timm. values: of the facts."""
     size = _size(values)
-    if size is None or "network" not in configuration:
+    if size is None or "network" not in configuration or backbone_name(configuration) is not None:
         return None
     if "upsampling" in configuration:
         return _decoder_view(configuration, values, size)

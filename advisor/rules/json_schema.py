@@ -140,7 +140,9 @@ def _amounts(kind: words.EffectKind, parameter: Parameter) -> JsonSchema:
 
 def _literal(parameter: Parameter) -> JsonSchema:
     if parameter.type == "categorical":
-        return {"enum": list(parameter.choices)}
+        words = {"enum": list(parameter.choices)}
+        named = {"type": "string", "pattern": f"^{parameter.prefix}."}
+        return {"anyOf": [words, named]} if parameter.prefix else words
     number = {
         "type": "integer" if parameter.type == "int" else "number",
         "minimum": parameter.low,

@@ -25,7 +25,8 @@ FORMAT = 1
 MAX_BYTES = 20_000_000
 """Larger than any recommendation for a table that fits into memory; the limit only stops what is none."""
 
-LATER = frozenset({"time_trend", "gpus_per_trial", "position", "column_scale_rate"})
+LATER = frozenset({"time_trend", "gpus_per_trial", "position", "column_scale_rate", "kernel_features"})
+LATER |= {"backbone_training", "backbone_side", "layer_decay"}
 """Parameters that the files of earlier versions lack: their runs go on without, as they were."""
 
 HEADER = """\

@@ -46,6 +46,7 @@ class AdviceOptions(ReadingOptions):
 
     rules: further folders of rules. without: ids of rules to leave out.
     fixed: parameter -> the value that must stand.
+    weights: a file with the trained weights of a network of timm.
     """
 
     rules: Sequence[str | Path] = ()
@@ -53,6 +54,7 @@ class AdviceOptions(ReadingOptions):
     fixed: Mapping[str, Any] = field(default_factory=dict)
     metric: str | None = None
     cost: Costs | None = None
+    weights: str | Path | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -64,6 +66,8 @@ class AdviceOptions(ReadingOptions):
                 isinstance(entry, str | Path) for entry in given
             ):
                 raise UserError(f"{name} is {given!r}; expected a list of texts")
+        if not isinstance(self.weights, str | Path | None):
+            raise UserError(f"weights is {self.weights!r}; expected the name of a file")
         asked_metric(self.metric, self.cost)
 
     @property
@@ -91,6 +95,7 @@ class AdviceOptions(ReadingOptions):
             "ignore": self.ignore,
             "metric": self.metric,
             "cost": self.cost,
+            "weights": absolute(self.weights),
             "rules": [str(Path(folder).resolve()) for folder in self.rules],
             "without": list(self.without),
         }
@@ -214,7 +219,8 @@ def read_facts(run: RunFolder) -> Facts:
     try:
         document = run.read_facts()
         document |= {part: facts_of(document[part]) for part in ("values", "sampled")}
-        document["values"].setdefault("has_metric", False)  # facts of before there were metrics
+        for later in ("has_metric", "has_earlier_run", "has_backbone"):  # facts of before there were any
+            document["values"].setdefault(later, False)
         facts = Facts.from_dict(document)
         wrong = damage(facts)
     except DocumentError as error:

@@ -289,8 +289,13 @@ def model_files(model: Model) -> dict[str, bytes]:
         tensors.update({f"{number}/{name}": tensor.numpy() for name, tensor in stack.state.items()})
         for split, preprocessor in enumerate(stack.preprocessors):
             arrays = preprocessor.arrays()
+            shared = stack.preprocessors[0].arrays() if split else {}  # as the weights of a backbone are
             tensors.update(
-                {f"{number}/{PREPROCESSED}/{split}/{name}": array for name, array in arrays.items()}
+                {
+                    f"{number}/{PREPROCESSED}/{split}/{name}": array
+                    for name, array in arrays.items()
+                    if shared.get(name) is not array
+                }
             )
         tensors.update({f"{number}/{name}": getattr(stack, name) for name in TARGET_ARRAYS})
         stacks.append(_describe(stack))
@@ -424,9 +429,11 @@ def _stack(
         if name.startswith(f"{number}/")
     }
     preprocessors = []
+    first: dict[str, NDArray[Any]] = {}
     for split, scaling in enumerate(entry["scaling"]):
         prefix = f"{PREPROCESSED}/{split}/"
         arrays = {name.removeprefix(prefix): own.pop(name) for name in list(own) if name.startswith(prefix)}
+        arrays = first = first | arrays  # what splits share is saved with the first
         preprocessors.append(types.statistics.from_arrays(scaling, arrays))
     targets: dict[str, Any] = {name: own.pop(name) for name in TARGET_ARRAYS}
     return Fitted(

@@ -20,6 +20,7 @@ class Parameter:
     int and float: [low, high], with `zero` {0} u [low, high]. categorical: one of `choices`.
     searched=False: a plan setting or a fixed or derived parameter: has a value, is never suggested.
     when: a condition over other parameters; while it is not true the parameter keeps its default.
+    prefix: of further words that a user may set, such as ``timm:`` and a name; they are never suggested.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Parameter:
     when: str | None = None
     meaning: str = ""
     topic: str = ""
+    prefix: str = ""
 
     def __hash__(self) -> int:
         return hash((self.name, self.default, self.low, self.high, self.searched))  # a hash of all costs more
@@ -56,10 +58,12 @@ class Parameter:
             raise UserError(f"choices mix words, numbers and booleans: {_listed(self.choices)}")
         if self.low is not None or self.high is not None or self.log or self.zero:
             raise UserError("low, high, log and zero are for int and float")
+        if self.prefix and not isinstance(self.choices[0], str):
+            raise UserError("prefix is for words")
 
     def _check_range(self) -> None:
-        if self.choices:
-            raise UserError("choices are for categorical parameters")
+        if self.choices or self.prefix:
+            raise UserError("choices and prefix are for categorical parameters")
         for name in ("low", "high"):
             bound = getattr(self, name)
             if not _is_number(bound, self.type):
@@ -78,14 +82,16 @@ class Parameter:
     def problem(self, value: object) -> str | None:
         """What is wrong with a value for this parameter, in words; None when it is allowed."""
         if self.type == "categorical":
-            if any(type(value) is type(choice) and value == choice for choice in self.choices):
+            if self._begins(value) or any(
+                type(value) is type(choice) and value == choice for choice in self.choices
+            ):
                 return None
             near = (
                 did_you_mean(str(value), [str(choice) for choice in self.choices])
                 if isinstance(value, str)
                 else ""
             )
-            return f"{shown_value(value)} is not one of {_listed(self.choices)}{near}"
+            return f"{shown_value(value)} is not {self.allowed()}{near}"
         if not _is_number(value, self.type):
             return (
                 f"{shown_value(value)} is not {_a_number(self.type)}{number_hint(value)}; allowed is "
@@ -95,6 +101,11 @@ class Parameter:
         if self.low <= value <= self.high or (self.zero and value == 0):
             return None
         return f"{shown_value(value)} is outside {self.allowed()}"
+
+    def _begins(self, value: object) -> bool:
+        """Whether a value is one of the further words: the prefix and a name."""
+        known = isinstance(value, str) and bool(self.prefix) and value.startswith(self.prefix)
+        return known and len(str(value)) > len(self.prefix)
 
     def check(self, value: object, what: str = "") -> Scalar:
         """The value in the parameter's own number type; UserError when it is not allowed."""
@@ -106,7 +117,8 @@ class Parameter:
     def allowed(self) -> str:
         """The allowed values in words: ``0 or 0.0001 to 1``, ``one of relu, tanh``."""
         if self.type == "categorical":
-            return f"one of {_listed(self.choices)}"
+            named = f" or {self.prefix}NAME" if self.prefix else ""
+            return f"one of {_listed(self.choices)}{named}"
         span = (
             shown_value(self.low)
             if self.low == self.high

@@ -435,7 +435,9 @@ def union(spaces: Iterable[Space]) -> Space:
             mine = parameters.get(name, other)
             if mine.type == "categorical":
                 parameters[name] = replace(
-                    mine, choices=tuple(dict.fromkeys((*mine.choices, *other.choices)))
+                    mine,
+                    choices=tuple(dict.fromkeys((*mine.choices, *other.choices))),
+                    prefix=mine.prefix or other.prefix,
                 )
             else:
                 assert mine.low is not None and other.low is not None
@@ -452,6 +454,7 @@ _FIELDS = {item.name: item for item in fields(Parameter)}
 _TYPES: dict[str, type | tuple[type, ...]] = {
     "type": str, "default": (bool, int, float, str), "low": (int, float), "high": (int, float), "log": bool,
     "zero": bool, "choices": list, "searched": bool, "when": str, "meaning": str, "topic": str,
+    "prefix": str,
 }  # fmt: skip
 
 

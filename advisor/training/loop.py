@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from advisor.dataset import Dataset, Features, Signals
 from advisor.networks.cosine import INNER, CosineNetwork, is_cosine
 from advisor.networks.network import Network
+from advisor.networks.pretrained.start import Start
 from advisor.splits import Split
 from advisor.tasks import Task
 from advisor.training.batches import MemberRows
@@ -160,6 +161,7 @@ def train_epochs(
     until: tuple[int, int] | None = None,
     used: Callable[[], float] = lambda: 0.0,
     ranks: Ranks = ALONE,
+    start: Start | None = None,
 ) -> Generator[Epoch, None, Fitted]:
     """Train ``members`` networks per split, all at once; yields after every epoch, returns the fitted stack.
 
@@ -172,6 +174,7 @@ def train_epochs(
     until: instead of that, so many epochs of the plan, and so many of the head alone, or of a teacher, where
         the plan has them (see ``Fitted.phases``), and the last weights are kept: the validating rows then
         choose nothing, and may be training rows (``splits.everything``).
+    start: the weights that training begins with; None draws them.
     used: the share of the time for this training that is gone. From 1 on it ends with the step
         under way, and each member keeps its best epoch, of which the last may be a part of
         one; the schedule is never behind it.
@@ -180,7 +183,7 @@ def train_epochs(
         sees a process's part of the batch.)
     """
     c = configuration
-    prepared = prepared or prepare(c, data, splits, device)
+    prepared = prepared or prepare(c, data, splits, device, start)
     member_split = [s for s in range(len(splits)) for _ in range(members)]
     generator = torch.Generator().manual_seed(seed)
     noise_seed = int(torch.randint(2**62, (), generator=generator)) + ranks.rank
@@ -201,12 +204,16 @@ def train_epochs(
             until=None if until is None else (max(1, until[1]), 0),
             used=lambda: min(1.0, 2 * whole_time()),
             ranks=ranks,
+            start=start,
         )
         rows.lesson = _lesson(teacher, rows, prepared)
         generator = torch.Generator().manual_seed(seed + STUDENT_SEED)
         used = _second_half(whole_time)
     rows.find_neighbours(prepared)
-    network = build(c, prepared, rows, generator).to(device)
+    network = build(c, prepared, rows, generator)
+    if start is not None:
+        begin_with(start, network, prepared, data, member_split)
+    network = network.to(device)
     forward, optimizer = pass_and_optimizer(network, c, noise, ranks, recorded=micro_batch is None)
     best = _Best(network, len(member_split), int(c["patience"]), keep_last=until is not None)
 
@@ -370,6 +377,13 @@ def network_of(
     dim = int(configuration["embedding_dim"])
     inner = shape.network(configuration, dim, members=members, generator=generator, bins=bins)
     return CosineNetwork(configuration, inner, outputs, members=members, generator=generator)
+
+
+def begin_with(
+    start: Start, network: Network, prepared: Prepared, data: Dataset, member_split: Sequence[int]
+) -> None:
+    """Put the weights that training begins with into a network on the CPU."""
+    network.begin_with(start, [prepared.labels(data.features, split) for split in member_split])
 
 
 class _Best:

@@ -13,6 +13,8 @@ from advisor.dataset import Dataset, Features, Signals
 from advisor.kinds import Kind
 from advisor.networks.cost import Cost, DetectionCost, SceneCost, SignalCost, TableCost
 from advisor.networks.kernels import kernel_features
+from advisor.networks.pretrained.names import backbone_name, is_frozen
+from advisor.networks.pretrained.start import InputLabels, Start
 from advisor.splits import Split
 
 if TYPE_CHECKING:
@@ -75,9 +77,14 @@ class Prepared(Protocol):
 
     @classmethod
     def prepare(
-        cls, configuration: Mapping[str, Any], features: Any, splits: Sequence[Split], device: str
+        cls,
+        configuration: Mapping[str, Any],
+        features: Any,
+        splits: Sequence[Split],
+        device: str,
+        start: Start | None = None,
     ) -> Prepared:
-        """Fit each split's statistics on its training rows.
+        """Fit each split's statistics on its training rows. start: the weights that training begins with.
 
         UserError for a treatment of rare classes that such rows do not allow.
         """
@@ -118,6 +125,9 @@ class Prepared(Protocol):
     ) -> None:
         """Once before training, for what interpolates between rows; train: each member's rows."""
 
+    def labels(self, features: Any, split: int) -> InputLabels | None:
+        """What the inputs of a split stand for, of tables. features: the rows that they are of."""
+
     def bins(self, configuration: Mapping[str, Any], members_per_split: int) -> Tensor | None:
         """Edges of the numbers' bins for each member, where the network needs them."""
 
@@ -155,10 +165,27 @@ def _signals(configuration: Mapping[str, Any]) -> InputTypes:
         from advisor.training.signal_inputs import KernelInputs, KernelPreprocessor
 
         return InputTypes(KernelInputs, KernelShape, KernelPreprocessor)
+    if backbone_name(configuration) is not None:
+        return _backbones(configuration)
     from advisor.networks.convolutional import SignalShape
     from advisor.training.signal_inputs import SignalInputs, SignalPreprocessor
 
     return InputTypes(SignalInputs, SignalShape, SignalPreprocessor)
+
+
+def _backbones(configuration: Mapping[str, Any]) -> InputTypes:
+    from advisor.networks.kernel_network import KernelShape
+    from advisor.networks.pretrained.backbone import BackboneShape
+    from advisor.training.signal_inputs import (
+        BackboneInputs,
+        BackbonePreprocessor,
+        FrozenInputs,
+        SignalPreprocessor,
+    )
+
+    if is_frozen(configuration):
+        return InputTypes(FrozenInputs, KernelShape, BackbonePreprocessor)
+    return InputTypes(BackboneInputs, BackboneShape, SignalPreprocessor)
 
 
 def _masks(configuration: Mapping[str, Any]) -> InputTypes:
@@ -197,11 +224,17 @@ def cost_of(data: Dataset) -> Cost:
 
 
 def prepare(
-    configuration: Mapping[str, Any], data: Dataset, splits: Sequence[Split], device: str = "cpu"
+    configuration: Mapping[str, Any],
+    data: Dataset,
+    splits: Sequence[Split],
+    device: str = "cpu",
+    start: Start | None = None,
 ) -> Prepared:
     """Fit each split's preprocessing on its training rows and transform all rows with it.
 
+    start: the weights that training begins with.
     UserError for a treatment of rare classes that such data do not allow.
     """
     features: Features | Signals = data.features
-    return inputs_of(features.kind, configuration).prepare(configuration, features, splits, device)
+    inputs = inputs_of(features.kind, configuration)
+    return inputs.prepare(configuration, features, splits, device, start)

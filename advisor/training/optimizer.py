@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from advisor.networks.network import Network
-from advisor.networks.tables import ColumnScale
 from advisor.training.cuda_graphs import RecordedPass, RecordedStep
 from advisor.training.data_parallel import ALONE, Ranks
 
@@ -99,12 +98,14 @@ class Optimizer:
         self.parameters = list(network.parameters()) if parameters is None else list(parameters)
         chosen = {id(p) for p in self.parameters}
         self.decayed = [weight for weight in network.decayed() if id(weight) in chosen]
+        self._rate = {id(weight): share for share, group in network.rates(c) for weight in group}
+        self._decayed_by_rate: dict[float, list[nn.Parameter]] = {}
+        for weight in self.decayed:
+            self._decayed_by_rate.setdefault(self._rate.get(id(weight), 1.0), []).append(weight)
         self.clip, self.l1 = float(c["gradient_clip"]), float(c["l1"])
         self.decay = 0.0 if name == "adam" else float(c["weight_decay"])
         betas, momentum = (0.9, float(c["beta2"])), float(c["momentum"])
-        groups = self._groups(
-            network, float(c["weight_decay"]) if name == "adam" else 0.0, float(c.get("column_scale_rate", 0))
-        )
+        groups = self._groups(float(c["weight_decay"]) if name == "adam" else 0.0)
         # the rate is set before every step; foreach and fused variants differ in speed alone
         make = {
             "adamw": lambda: torch.optim.AdamW(groups, betas=betas, weight_decay=0.0, fused=True),
@@ -122,17 +123,18 @@ class Optimizer:
         self._step = inspect.unwrap(type(self.optimizer).step)
         self._recorded = RecordedStep(recorded) if recorded and name in RECORDED else None
 
-    def _groups(self, network: Network, l2: float, scale_rate: float) -> list[dict[str, Any]]:
-        """Adam's classic L2, added to the gradient, on the penalized weights
-        only; factors of columns learn faster."""
+    def _groups(self, l2: float) -> list[dict[str, Any]]:
+        """Adam's classic L2, added to the gradient, on the penalized weights only; weights with a learning
+        rate of their own apart."""
         penalized = {id(p) for p in self.decayed} if l2 else set()
-        scales = {id(m.factor) for m in network.modules() if isinstance(m, ColumnScale)}
-        of_group = [
-            ({"weight_decay": l2}, [p for p in self.parameters if id(p) in penalized]),
-            ({}, [p for p in self.parameters if id(p) not in penalized | scales]),
-            ({"rate": scale_rate}, [p for p in self.parameters if id(p) in scales]),
+        groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
+        for parameter in self.parameters:
+            kind = (id(parameter) not in penalized, self._rate.get(id(parameter), 1.0))
+            groups.setdefault(kind, []).append(parameter)
+        return [
+            {"params": own, "rate": rate} | ({} if plain else {"weight_decay": l2})
+            for (plain, rate), own in sorted(groups.items(), key=lambda item: item[0])
         ]
-        return [{"params": parameters, **settings} for settings, parameters in of_group if parameters]
 
     def zero_grad(self) -> None:
         for parameter in self.parameters:
@@ -156,11 +158,14 @@ class Optimizer:
         with torch.no_grad():
             self._step(self.optimizer)
             if self.decay:
-                # or a number
-                torch._foreach_mul_([*self.decayed], 1 - rate * self.decay)  # type: ignore[arg-type]
+                for share, weights in self._decayed_by_rate.items():
+                    # or a number
+                    torch._foreach_mul_([*weights], 1 - rate * share * self.decay)  # type: ignore[arg-type]
             if self.l1:
-                for weight in self.decayed:
-                    weight.copy_(weight.sign() * (weight.abs() - rate * self.l1).clamp_(min=0.0))
+                for share, weights in self._decayed_by_rate.items():
+                    for weight in weights:
+                        reached = weight.abs() - rate * share * self.l1
+                        weight.copy_(weight.sign() * reached.clamp_(min=0.0))
 
     def _clip(self) -> None:
         """Scale each member's gradient to a norm of at most ``clip``: one norm over

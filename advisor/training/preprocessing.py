@@ -6,14 +6,17 @@ rows given to ``Preprocessor.fit``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from advisor.dataset import LATEST_SHARE, MISSING, Features
+
+if TYPE_CHECKING:
+    from advisor.networks.pretrained.start import InputLabels, Label
 
 Array = NDArray[Any]
 
@@ -41,6 +44,29 @@ class Inputs:
     numeric: NDArray[np.float32]
     indicators: NDArray[np.float32]
     codes: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ColumnLabels:
+    """What the inputs of a table stand for. codes: of each embedded column, in the order of its codes."""
+
+    numeric: tuple[Label, ...]
+    indicators: tuple[Label, ...]
+    embedded: tuple[Label, ...]
+    codes: tuple[tuple[Label, ...], ...]
+
+    def padded(self, indicators: int, code_counts: Sequence[int]) -> InputLabels:
+        """With names for what other splits alone know: so many indicators, and codes of each column."""
+        from advisor.networks.pretrained.start import InputLabels
+
+        codes = [
+            one for own, count in zip(self.codes, code_counts, strict=True) for one in _padded(own, count)
+        ]
+        return InputLabels(self.numeric, _padded(self.indicators, indicators), self.embedded, tuple(codes))
+
+
+def _padded(labels: tuple[Label, ...], count: int) -> tuple[Label, ...]:
+    return (*labels, *(("unused", str(place)) for place in range(len(labels), count)))
 
 
 @dataclass(frozen=True)
@@ -115,6 +141,38 @@ class Preprocessor:
         if len(self.words):
             blocks.append(features.numeric[:, self.words])
         return Inputs(numeric, np.concatenate(blocks, axis=1).astype(np.float32), codes)
+
+    def labels(self, features: Features) -> ColumnLabels:
+        """What the inputs stand for: columns and categories by name. features: rows of the same table."""
+        words = self.words if len(self.words) else np.zeros(len(features.numeric_names), bool)
+        plain = [name for name, word in zip(features.numeric_names, words, strict=True) if not word]
+        indicators: list[Label] = [("missing", plain[column]) for column in self.missing_columns]
+        for column in self.one_hot_columns:
+            indicators += self._categories(features, column)[1:]
+        indicators += [
+            ("word", name) for name, word in zip(features.numeric_names, words, strict=True) if word
+        ]
+        names = features.categorical_names
+        return ColumnLabels(
+            tuple(("number", name) for name in plain),
+            tuple(indicators),
+            tuple(("category", names[column]) for column in self.embedded_columns),
+            tuple(tuple(self._categories(features, column)) for column in self.embedded_columns),
+        )
+
+    def _categories(self, features: Features, column: int) -> list[Label]:
+        """What each code of a column stands for: one that is unseen, one that is missing, and the levels."""
+        name, levels = features.categorical_names[column], features.levels[column]
+        by_code: dict[int, Label] = {0: ("unseen", name), 1: ("none", name)}
+        codes = self.code_maps[column]
+        by_code |= {
+            int(codes[level + 2]): ("level", name, text)
+            for level, text in enumerate(levels)
+            if codes[level + 2] >= RESERVED_CODES
+        }
+        return [
+            by_code.get(code, ("unused", name, str(code))) for code in range(int(self.code_counts[column]))
+        ]
 
     def _codes(self, features: Features, column: int) -> NDArray[np.int64]:
         return np.asarray(

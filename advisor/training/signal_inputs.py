@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,8 @@ from advisor.networks.convolutional import SignalShape
 from advisor.networks.decoder import SceneShape
 from advisor.networks.kernel_network import KernelShape
 from advisor.networks.kernels import KERNELS, MiniRocket, kernel_features, whole
+from advisor.networks.pretrained.backbone import WHITE, BackboneShape, features_of
+from advisor.networks.pretrained.start import Start
 from advisor.splits import Split
 from advisor.training.augmentation import Mix, Moved, augmented, augmented_scenes, cropped, mixed
 from advisor.training.class_balance import SYNTHETIC, ClassBalance
@@ -74,7 +76,11 @@ class SignalPreprocessor:
 
 
 class _Whole:
-    """Rows that are taken as they are: nothing is made up between two of them, no number goes into a bin."""
+    """Rows that are taken as they are: nothing is made up between two of them, no number goes into a bin, and
+    no input has a name."""
+
+    def labels(self, features: Signals, split: int) -> None:
+        """Points have no names."""
 
     def find_neighbours(
         self, balance: ClassBalance, train: Sequence[Tensor], target: Tensor, member_split: Tensor
@@ -105,7 +111,12 @@ class SignalInputs(_Whole):
 
     @classmethod
     def prepare(
-        cls, configuration: Mapping[str, Any], signals: Signals, splits: Sequence[Split], device: str
+        cls,
+        configuration: Mapping[str, Any],
+        signals: Signals,
+        splits: Sequence[Split],
+        device: str,
+        start: Start | None = None,
     ) -> SignalInputs:
         """Fit each split's statistics on its training rows.
 
@@ -269,7 +280,7 @@ class KernelInputs(_Whole):
 
     def __init__(
         self,
-        preprocessors: Sequence[KernelPreprocessor],
+        preprocessors: Sequence[Any],
         features: Sequence[NDArray[np.float32]],
         device: str,
     ) -> None:
@@ -280,7 +291,12 @@ class KernelInputs(_Whole):
 
     @classmethod
     def prepare(
-        cls, configuration: Mapping[str, Any], signals: Signals, splits: Sequence[Split], device: str
+        cls,
+        configuration: Mapping[str, Any],
+        signals: Signals,
+        splits: Sequence[Split],
+        device: str,
+        start: Start | None = None,
     ) -> KernelInputs:
         """Fit each split's convolutions and statistics on its training rows.
 
@@ -295,7 +311,7 @@ class KernelInputs(_Whole):
 
     @classmethod
     def of_new_rows(
-        cls, preprocessors: tuple[KernelPreprocessor, ...], shape: KernelShape, signals: Signals, device: str
+        cls, preprocessors: tuple[Any, ...], shape: KernelShape, signals: Signals, device: str
     ) -> KernelInputs:
         """Rows under convolutions that were fitted on others."""
         return cls(preprocessors, [one.transform(signals) for one in preprocessors], device)
@@ -321,6 +337,138 @@ class KernelInputs(_Whole):
     ) -> tuple[list[Tensor], Mix | None]:
         """The same in a step of training."""
         return self.inputs(batch, member_split), None
+
+
+class BackboneInputs(SignalInputs):
+    """Images as a network of timm reads them: scaled as in the training of its weights, whatever the rows."""
+
+    @classmethod
+    def prepare(
+        cls,
+        configuration: Mapping[str, Any],
+        signals: Signals,
+        splits: Sequence[Split],
+        device: str,
+        start: Start | None = None,
+    ) -> BackboneInputs:
+        """There is nothing to fit. UserError for a treatment of rare classes that makes rows of a table."""
+        _checked(configuration, signals)
+        shape = BackboneShape.of(configuration, signals.shape)
+        return cls.of_new_rows((_of_weights(shape),) * len(splits), shape, signals, device)
+
+    @classmethod
+    def of_new_rows(
+        cls, preprocessors: tuple[SignalPreprocessor, ...], shape: Any, signals: Signals, device: str
+    ) -> BackboneInputs:
+        """Rows under the same scaling."""
+        inputs = cls(preprocessors, signals, device)
+        inputs.shape = shape
+        return inputs
+
+
+def _of_weights(shape: BackboneShape) -> SignalPreprocessor:
+    """The scaling that a backbone's weights were trained with."""
+    mean, deviation = (WHITE * np.array(one, np.float32) for one in (shape.own_mean, shape.own_deviation))
+    return SignalPreprocessor("channel", mean, deviation, np.array([0]))
+
+
+@dataclass(frozen=True)
+class BackbonePreprocessor:
+    """A backbone that is not trained, and the statistics of its features in the training rows.
+
+    weights: by timm's names, the same arrays for every split. mean, scale: (features,), as those of
+    ``KernelPreprocessor``.
+    """
+
+    shape: BackboneShape
+    weights: Mapping[str, NDArray[Any]]
+    mean: NDArray[np.float32]
+    scale: NDArray[np.float32]
+
+    @property
+    def scaling(self) -> str:
+        """The configuration's word for what is done to the points."""
+        return "channel"
+
+    @property
+    def points(self) -> SignalPreprocessor:
+        """The scaling of the points."""
+        return _of_weights(self.shape)
+
+    def features(self, signals: Signals, device: str) -> NDArray[np.float32]:
+        """What the backbone makes of rows, (rows, features)."""
+        weights = {name: torch.from_numpy(array) for name, array in self.weights.items()}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # read-only arrays: nobody writes to them
+            images = torch.from_numpy(signals.values)
+        return np.asarray(features_of(self.shape, weights, images, device).numpy(), np.float32)
+
+    def fitted(self, features: NDArray[np.float32], rows: NDArray[np.int64]) -> BackbonePreprocessor:
+        """With the statistics of these rows' features."""
+        mean, scale = features[rows].mean(axis=0), features[rows].std(axis=0)
+        scale = np.where(scale > SMALLEST_SCALE, scale, 1.0) * np.sqrt(features.shape[1])
+        return replace(self, mean=mean, scale=scale.astype(np.float32))
+
+    def standardized(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Features (rows, features) as the network reads them."""
+        return np.asarray((features - self.mean) / self.scale, np.float32)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All there is to save, as arrays by name; ``from_arrays`` takes them back."""
+        shape = {
+            "name": np.frombuffer(self.shape.name.encode(), np.uint8),
+            "image": np.array([self.shape.channels, self.shape.side]),
+            "colours": np.array([self.shape.mean, self.shape.deviation]),
+        }
+        weights = {f"weights.{name}": array for name, array in self.weights.items()}
+        return {"mean": self.mean, "scale": self.scale, **shape, **weights}
+
+    @classmethod
+    def from_arrays(cls, scaling: str, arrays: Mapping[str, NDArray[Any]]) -> BackbonePreprocessor:
+        channels, side = (int(number) for number in arrays["image"])
+        mean, deviation = (tuple(map(float, one)) for one in arrays["colours"])
+        shape = BackboneShape(arrays["name"].tobytes().decode(), channels, side, mean, deviation)
+        weights = {
+            name.removeprefix("weights."): a for name, a in arrays.items() if name.startswith("weights.")
+        }
+        return cls(shape, weights, arrays["mean"], arrays["scale"])
+
+
+class FrozenInputs(KernelInputs):
+    """The features that a backbone makes of a data set's images, made once; its weights are not trained, and
+    what changes images at random does not apply."""
+
+    @classmethod
+    def prepare(
+        cls,
+        configuration: Mapping[str, Any],
+        signals: Signals,
+        splits: Sequence[Split],
+        device: str,
+        start: Start | None = None,
+    ) -> FrozenInputs:
+        """Standardize the features by the training rows of each split.
+
+        UserError without trained weights, and for a treatment of rare classes that makes up rows of a table.
+        """
+        _checked(configuration, signals)
+        if start is None or not start.backbone:
+            raise UserError("backbone_training frozen needs trained weights: give --weights FILE")
+        weights = {name: tensor.numpy() for name, tensor in start.backbone.items()}
+        nothing = np.zeros(0, np.float32)
+        shape = BackboneShape.of(configuration, signals.shape)
+        backbone = BackbonePreprocessor(shape, weights, nothing, nothing)
+        features = backbone.features(signals, device)
+        fitted = [backbone.fitted(features, split.train) for split in splits]
+        return cls(fitted, [one.standardized(features) for one in fitted], device)
+
+    @classmethod
+    def of_new_rows(
+        cls, preprocessors: tuple[Any, ...], shape: KernelShape, signals: Signals, device: str
+    ) -> FrozenInputs:
+        """Rows under the same backbone and statistics that were fitted on others."""
+        features = preprocessors[0].features(signals, device)
+        return cls(preprocessors, [one.standardized(features) for one in preprocessors], device)
 
 
 def _points(points: SignalPreprocessor, signals: Signals) -> NDArray[np.float32]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from advisor.dataset import Features
+from advisor.networks.pretrained.start import InputLabels, Start
 from advisor.networks.tables import InputShape
 from advisor.splits import Split
 from advisor.training.augmentation import Mix
@@ -31,7 +32,12 @@ class TableInputs:
 
     @classmethod
     def prepare(
-        cls, configuration: Mapping[str, Any], features: Features, splits: Sequence[Split], device: str
+        cls,
+        configuration: Mapping[str, Any],
+        features: Features,
+        splits: Sequence[Split],
+        device: str,
+        start: Start | None = None,
     ) -> TableInputs:
         """Fit each split's preprocessing on its training rows and transform all rows with it."""
         preprocessors = tuple(Preprocessor.fit(features, split.train, configuration) for split in splits)
@@ -89,6 +95,12 @@ class TableInputs:
         """For made-up rows that lie between two of one class."""
         start = member_split.unsqueeze(1) * self.rows
         balance.prepare(train, target, self.numeric, self.indicators, start)
+
+    def labels(self, features: Features, split: int) -> InputLabels:
+        """What the inputs of a split stand for; what other splits alone know has names of its own."""
+        return (
+            self.preprocessors[split].labels(features).padded(self.shape.indicators, self.shape.code_counts)
+        )
 
     def bins(self, configuration: Mapping[str, Any], members_per_split: int) -> Tensor | None:
         """Edges of the piecewise linear embedding's bins, (members, bins + 1, numeric columns)."""

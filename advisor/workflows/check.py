@@ -25,6 +25,7 @@ from advisor.runs.remote import local_copy, mirrored
 from advisor.tasks import UNLABELLED
 from advisor.workflows.open_run import is_run, open_run, write_advice
 from advisor.workflows.recommend import get_advice, reading_of
+from advisor.workflows.starting import start_of
 
 
 def advice_for(
@@ -48,7 +49,7 @@ def check_recommendation(
     """``preflight`` of the recommendation for some data, or of a run's; kept in the
     run folder where ``out`` names one."""
     advice, run = advice_for(data, target, out, options)
-    result = preflight(advice, seconds=seconds)
+    result = preflight(advice, seconds=seconds, start=start_of(advice))
     if run is not None:
         with run.in_use(), mirrored(run):
             write_json(run.preflight, result.to_dict())

@@ -75,6 +75,7 @@ class AdviceKeywords(TypedDict, total=False):
     ignore: str | int | None
     metric: str | Callable[..., Any] | None
     cost: str | Path | Mapping[str, Mapping[str, float]] | None
+    weights: str | Path | None
 
 
 DEFAULTS: Mapping[str, Any] = {

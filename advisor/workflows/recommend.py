@@ -23,6 +23,7 @@ from advisor.runs.folder import RunFolder
 from advisor.workflows.modalities import MODALITY_OF
 from advisor.workflows.options import AdviceKeywords, takes_advice_keywords
 from advisor.workflows.python.advised import AdvisedRecommendation
+from advisor.workflows.starting import start_facts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,6 +79,7 @@ def get_advice(
     if metric is not None:
         check_fit(metric, data.schema.task, data.schema.classes)
         measured = replace(measured, values={**measured.values, **metric.facts()})
+    measured = replace(measured, values={**measured.values, **start_facts(reading, space)})
     kept = {
         "name": data.name,
         "source": absolute(data.source),
@@ -259,6 +261,7 @@ def recommend(
     training rows in form); join_spellings (True: read spellings of one category or class as one, False: do
     not; by default where it is certain); rules (further folders of rules), without (ids of rules to leave
     out), encoding (of text files), sheet (of spreadsheets), fixed (parameter -> the value that must stand),
+    weights (a file with the trained weights of a network of timm, of ``fixed={"network": "timm:NAME"}``),
     metric (what decides in place of the loss: a scorer of scikit-learn such as ``roc_auc``, ``pinball:0.9``,
     ``package.module:function``, or the function), cost (a file, or true class -> predicted class -> cost).
 

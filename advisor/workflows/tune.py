@@ -28,6 +28,7 @@ from advisor.trackers.base import TrackedResult, TrackedRun
 from advisor.trackers.tracking import Tracking, trackers_of
 from advisor.workflows.options import AdviceKeywords, SearchOptions, takes_advice_keywords
 from advisor.workflows.python.run_result import RunResult
+from advisor.workflows.starting import start_of
 from advisor.workflows.status import begin_request, keep_request, remembered, searched_run, stopping
 
 if TYPE_CHECKING:
@@ -78,7 +79,8 @@ def train(
             train = search.training_rows(advice)
             write_advice(run, advice)
             tracking.begin(TrackedRun.of(run, advice))
-            report, model = _train_alone(AdvisedRows(advice, train), live, time_limit, begun)
+            given = AdvisedRows(advice, train, start=start_of(advice))
+            report, model = _train_alone(given, live, time_limit, begun)
             results.write_results(run, advice, model, report)
             tracking.alone(report)
             tracking.finish(TrackedResult.of(run, report, model))
@@ -97,7 +99,7 @@ def train_in_memory(
     data, target = with_target(data, target)
     with view(quiet=not progress) as live, _one_thread():
         advice = get_advice(data, target, reading_of(options, data))
-        given = AdvisedRows(advice, training_rows(advice))
+        given = AdvisedRows(advice, training_rows(advice), start=start_of(advice))
         report, model = _train_alone(given, live, time_limit, begun)
     return advice, model, report
 
@@ -206,7 +208,8 @@ def tune(
         train = search.training_rows(advice, spanning=may_span)
         write_advice(run, advice)
         on_phase("search")
-        runner, given = _runner(cluster, tuned, RunData(advice, train, run, may_span))
+        start = start_of(advice) if tuned.name is None else None
+        runner, given = _runner(cluster, tuned, RunData(advice, train, run, may_span, start=start))
         closed.append(runner)
         request = begin_request(run, trials, tuned.name, working_dir, storage, strategy)
         stopped = stopping(run, should_stop)

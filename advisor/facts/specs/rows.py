@@ -183,6 +183,13 @@ ROW_FACTS = (
         example=False,
     ),
     FactSpec(
+        name="has_earlier_run",
+        type="bool",
+        unit="",
+        meaning="training begins with the weights of an earlier run",
+        example=False,
+    ),
+    FactSpec(
         name="metric.judges",
         type="text",
         unit="",
