@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import torch
+import yaml
 from resumable import go_on
 from sklearn.datasets import load_digits
 from torch import nn
@@ -34,6 +35,10 @@ NETWORK, SIDE = "test_resnet", 32
 ROWS, SEEDS, FOLDS = (5, 20, 100), range(3), 3
 WAYS = ("fine_tuned", "frozen", "scratch", "advised")
 EPOCHS, BATCH = 30, 64
+TEST_ROWS = 50
+"""A run wants some test rows; the figures are those of all."""
+TABLES, SHARE = ("phoneme", "spambase", "medexp"), 0.05
+EARLIER = {"final_members": 1}
 
 
 @functools.cache
@@ -78,6 +83,17 @@ def few_digits(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return train, np.sort(np.concatenate([one[count:] for one in own]))
 
 
+def with_tests(train: np.ndarray, test: np.ndarray) -> dict[str, np.ndarray]:
+    """The arrays of these training and test rows."""
+    images, labels = digits()
+    return {
+        "X_train": images[train],
+        "y_train": labels[train],
+        "X_test": images[test],
+        "y_test": labels[test],
+    }
+
+
 def transferred(weights: Path, way: str, count: int, seed: int, out: Path, **fixed: object) -> dict:
     """Log loss and accuracy on the test rows, and seconds of the processor."""
     images, labels = digits()
@@ -87,9 +103,7 @@ def transferred(weights: Path, way: str, count: int, seed: int, out: Path, **fix
     options = {"weights": weights} if way in ("fine_tuned", "frozen") else {}
     begun = time.process_time()
     run = advisor.train(
-        images[train],
-        labels[train],
-        test_fraction=0,
+        with_tests(train, test[:TEST_ROWS]),
         seed=seed,
         fixed=own,
         out=out,
@@ -140,13 +154,91 @@ def _mean(values: pl.Series) -> str:
     return f"{values.mean():.3f} +- {error:.3f}"
 
 
+def parts_of(folder: Path, seed: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """One half of a table's training rows, and 5 % of the other half."""
+    rows = pl.read_csv(folder / "train.csv", infer_schema_length=None)
+    order = np.random.default_rng(seed).permutation(rows.height)
+    half = rows.height // 2
+    few = max(20, round(SHARE * (rows.height - half)))
+    return rows[np.sort(order[:half])], rows[np.sort(order[half : half + few])]
+
+
+def earlier_runs(results: Path, tables: Path) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+
+        def one(name: str, seed: int, way: str) -> dict:
+            source, target = tables / name, _target(tables / name)
+            half, few = parts_of(source, seed)
+            earlier = Path(folder) / f"{name}-{seed}"
+            if not earlier.exists() and way != "scratch":
+                advisor.train(
+                    half, target, seed=seed, test_fraction=0, fixed=EARLIER, out=earlier, progress=False
+                )
+            begun = time.process_time()
+            if way == "earlier":
+                model = advisor.load_model(earlier)
+            else:
+                options = {"from_run": earlier} if way == "from" else {}
+                out = Path(folder) / f"{name}-{seed}-{way}"
+                model = advisor.train(
+                    few, target, seed=seed, test_fraction=0, out=out, progress=False, **options
+                ).model
+            seconds = time.process_time() - begun
+            loss = _test_loss(model, pl.read_csv(source / "test.csv", infer_schema_length=None), target)
+            return {
+                "set": name,
+                "seed": seed,
+                "way": way,
+                "rows": few.height,
+                "loss": loss,
+                "seconds": seconds,
+            }
+
+        todo = [
+            (name, seed, way) for seed in SEEDS for name in TABLES for way in ("scratch", "from", "earlier")
+        ]
+        case = ("set", "seed", "way")
+        go_on(results, "5 % of the rest of a table, after one half of it", case, todo, one, earlier_table)
+
+
+def _target(folder: Path) -> str:
+    return str(yaml.safe_load((folder / "meta.yaml").read_text())["target"])
+
+
+def _test_loss(model: advisor.Model, test: pl.DataFrame, target: str) -> float:
+    """Log loss, or the squared error as a share of the variance."""
+    truth = test[target]
+    if not model.schema.classes:
+        wrong = truth.cast(pl.Float64).to_numpy() - model.predict(test)
+        return float((wrong**2).mean() / truth.cast(pl.Float64).to_numpy().var())
+    place = {str(label): number for number, label in enumerate(model.schema.classes)}
+    codes = np.array([place[str(label)] for label in truth])
+    scores = model.predict_proba(test)
+    return float(-np.log(np.clip(scores[np.arange(len(codes)), codes], 1e-15, 1)).mean())
+
+
+def earlier_table(rows: list[dict]) -> str:
+    """Means over the seeds with standard errors."""
+    frame = pl.DataFrame(rows)
+    lines = ["| set | rows | way | loss | seconds | seeds |", "|---|---|---|---|---|---|"]
+    for (name, count, way), part in frame.group_by("set", "rows", "way", maintain_order=True):
+        loss, seconds = (_mean(part[one]) for one in ("loss", "seconds"))
+        lines.append(f"| {name} | {count} | {way} | {loss} | {seconds} | {len(part)} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["backbones"])
-    parser.parse_args()
-    backbones(HERE / "results" / "transfer_backbones.jsonl")
+    parser.add_argument("what", choices=["backbones", "earlier"])
+    parser.add_argument("--tables", type=Path, default=HERE.parents[1] / "shared" / "data" / "tables")
+    asked = parser.parse_args()
+    results = HERE / "results" / f"transfer_{asked.what}.jsonl"
+    if asked.what == "backbones":
+        backbones(results)
+    else:
+        earlier_runs(results, asked.tables)
 
 
 if __name__ == "__main__":

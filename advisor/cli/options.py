@@ -187,6 +187,13 @@ READING: Sequence[Option] = (
         "torch.save; by default those of timm's hub.",
     ),
     click.option(
+        "--from",
+        "from_run",
+        metavar="RUN",
+        help="Begin with the weights and the architecture of an earlier run, of a table for the columns that "
+        "both have.",
+    ),
+    click.option(
         "--strict",
         is_flag=True,
         help="Refuse a test table if a column's format differs from the training rows.",

@@ -22,7 +22,7 @@ from advisor.data.options import FileForm
 from advisor.data.signals.signal_schema import SignalSchema
 from advisor.data.signals.signals import SignalSet, read_signals, signal_kind
 from advisor.data.sources.reading import read_source
-from advisor.data.tables.features import encode_new
+from advisor.data.tables.features import encode_new, encode_none
 from advisor.data.tables.schema import TableSchema
 from advisor.data.tables.table import Table, with_names
 from advisor.dataset import Features, Signals
@@ -58,7 +58,8 @@ class ReadModality:
     answers: schema, new rows and the prediction of each -> predictions as the training rows' target was
     given.
     files: the same -> predictions that do not stand in a table, by the name of their file; None: all stand
-    there. table: the same -> the columns of the table that is written instead of them."""
+    there. table: the same -> the columns of the table that is written instead of them.
+    no_rows: schema -> features of no row, where features have names."""
 
     claims: Callable[[object, str | None], Kind | None]
     schema_of: Callable[[Mapping[str, Any]], AnySchema]
@@ -66,6 +67,7 @@ class ReadModality:
     answers: Callable[[Any, NewRows, NDArray[Any]], Any] = lambda schema, rows, decided: decided
     files: Callable[[Any, NewRows, NDArray[Any]], Mapping[str, bytes]] | None = None
     table: Callable[[Any, NewRows, NDArray[Any]], Mapping[str, Any]] | None = None
+    no_rows: Callable[[Any], Features | None] = lambda schema: None
 
 
 def _of_table(source: Any, schema: TableSchema, form: FileForm, strict: bool) -> NewRows:
@@ -162,7 +164,9 @@ READ_MODALITIES: Mapping[Kind, ReadModality] = {
     ),
     "image": _SIGNALS,
     "sequence": _SIGNALS,
-    "table": ReadModality(lambda source, target: "table", TableSchema.from_dict, _of_table),
+    "table": ReadModality(
+        lambda source, target: "table", TableSchema.from_dict, _of_table, no_rows=encode_none
+    ),
 }
 """The first that claims a source has it: what is nothing else is a table."""
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from advisor.networks.cost import kernel_memory
 from advisor.networks.network import Network
+from advisor.networks.pretrained.start import Start
 from advisor.networks.tables import StackedLinear
 
 PASS_NUMBERS = 20_000_000
@@ -94,6 +95,12 @@ class KernelNetwork(Network):
             x = x * torch.empty_like(x).bernoulli_(keep, generator=noise).div_(keep)
         out: Tensor = self.head(x)
         return out
+
+    def unlike(self, start: Start) -> str:
+        """Features of fixed convolutions are fitted to the rows, so that an output layer has no other use."""
+        return (
+            "" if start.backbone else "fixed convolutions (network kernels) have no weights that were learned"
+        )
 
     @property
     def rows_per_pass(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -48,6 +48,26 @@ class Network(nn.Module):
                 is_head = id(own) in head
                 if known is not None and known.shape == own.shape and (start.same_outputs or not is_head):
                     own.copy_(known)
+
+    def of_inputs(self) -> Collection[str]:
+        """Names of the weights whose shape follows from the inputs' columns."""
+        return ()
+
+    def unlike(self, start: Start) -> str:
+        """In what the weights of an earlier run differ from this network's, but for inputs and outputs;
+        "" for nothing."""
+        free = {id(weight) for weight in self.head_parameters()}
+        for name, own in self.state_dict(keep_vars=True).items():
+            if id(own) in free or name in self.of_inputs():
+                continue
+            known = start.state.get(name)
+            if known is None:
+                return f"'{name}' is missing there"
+            if known.shape[1:] != own.shape[1:]:
+                return (
+                    f"'{name}' has the shape {tuple(known.shape[1:])} there and {tuple(own.shape[1:])} here"
+                )
+        return ""
 
     def exportable(self) -> nn.Module:
         """The same computation, without gradients or dropout, in modules that exporters can follow."""

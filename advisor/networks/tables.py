@@ -8,7 +8,7 @@ depend on member m's weights and rows alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -22,6 +22,8 @@ from advisor.networks.pretrained.start import InputLabels, Label, Start, moved
 
 EVALUATION_ROWS = 8192
 """Rows per forward pass without gradients: bounds the memory of wide networks on large tables."""
+BINS = ("numbers.left", "numbers.width")
+"""Where the bins of a piecewise linear embedding are."""
 ACTIVATIONS = {
     "relu": F.relu,
     "leaky_relu": lambda x: F.leaky_relu(x, 0.01),
@@ -376,10 +378,12 @@ class TableNetwork(Network):
                     assert mine is not None, "the inputs of a table have labels"
                     to, of = self._labels(part, mine), self._labels(part, start.labels[earlier])
                     own[name][member] = moved(own[name][member], state[name][earlier], axis, to, of)
-        rest = {name: tensor for name, tensor in state.items() if name not in axes}
-        bins = {name for name in rest if name in ("numbers.left", "numbers.width")}  # those of its own rows
-        kept = {name: tensor for name, tensor in rest.items() if name not in bins}
-        super().begin_with(replace(start, state=kept), labels)
+        rest = {name: tensor for name, tensor in state.items() if name not in self.of_inputs()}
+        super().begin_with(replace(start, state=rest), labels)
+
+    def of_inputs(self) -> Collection[str]:
+        """Names of the weights whose shape follows from the inputs' columns, and of bins."""
+        return {*self._input_axes(), *BINS}
 
     def _input_axes(self) -> dict[str, tuple[int, str]]:
         """Weights that read columns: of a member the axis of the inputs, and which they are."""

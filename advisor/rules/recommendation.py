@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 from advisor.documents import to_plain
@@ -184,6 +185,7 @@ def advise(
     fixed: Mapping[str, Any] | None = None,
     *,
     limited: Mapping[str, Parameter] | None = None,
+    reasons: Mapping[str, str] | None = None,
     findings: Sequence[Finding] = (),
     data: Mapping[str, Any] | None = None,
 ) -> Recommendation:
@@ -192,6 +194,7 @@ def advise(
     fixed: the user's own values; they beat every rule and leave the search.
         UserError when one is not allowed.
     limited: parameters with the user's own range or choices, searched instead of the advised ones.
+    reasons: of fixed values that stand for another reason than that the user set them.
     findings: those made elsewhere, to be reported with the rules' own.
     data: kept in the recommendation as it is.
     """
@@ -199,7 +202,7 @@ def advise(
     facts = {**facts, **own_facts(fixed or {}, space)}
     verdicts = {rule.id: judge_rule(rule, facts, space) for rule in ordered}
     fired = [rule for rule in ordered if verdicts[rule.id].fires]
-    plan = AdvicePlan(ordered, verdicts, space, fixed or {}, limited or {})
+    plan = AdvicePlan(ordered, verdicts, space, fixed or {}, limited or {}, reasons or {})
     combined, configuration = plan.combined, plan.configuration
     mine = {*plan.fixed, *plan.limited}
     contradictions = [
@@ -253,7 +256,7 @@ class AdvicePlan:
     """What the claims of all rules together make of every parameter, before anything is put into words.
 
     verdicts: by rule id, of the rules that may claim something. fixed, limited: the user's own values, and
-    parameters with the user's own ranges; they beat every rule.
+    parameters with the user's own ranges; they beat every rule. reasons: see ``advise``.
     """
 
     def __init__(
@@ -263,9 +266,10 @@ class AdvicePlan:
         base: Space,
         fixed: Mapping[str, Any],
         limited: Mapping[str, Parameter],
+        reasons: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.fixed = {name: base[name].check(value_of(name, value)) for name, value in fixed.items()}
-        self.limited = limited
+        self.limited, self._reasons = limited, reasons
         self._rules, self._verdicts, self._base = rules, verdicts, base
         wishes = _wishes(rules, verdicts)
         self._alone = {name: self._combine(name, wishes.get(name, ())) for name in base.parameters}
@@ -316,7 +320,7 @@ class AdvicePlan:
             own = own_range(self.limited[name], one.parameter.default)
         else:
             return one
-        return resolution.yours(own, one, _yours(own))
+        return resolution.yours(own, one, self._reasons.get(name) or _yours(own))
 
     def _space(self, combined: Mapping[str, Combined]) -> Space:
         derivations: dict[str, Derivation | None] = dict.fromkeys((*self.fixed, *self.limited))
@@ -348,6 +352,7 @@ def replan(
         base,
         own_values(recommendation),
         limited={name: space[name] for name in yours if name in space.searched},
+        reasons={name: provenance[name].because for name in yours if name not in space.searched},
         findings=[finding for finding in recommendation.findings if not finding.rule],
         data=recommendation.data,
     )

@@ -47,6 +47,7 @@ class AdviceOptions(ReadingOptions):
     rules: further folders of rules. without: ids of rules to leave out.
     fixed: parameter -> the value that must stand.
     weights: a file with the trained weights of a network of timm.
+    from_run: an earlier run, with whose weights training begins.
     """
 
     rules: Sequence[str | Path] = ()
@@ -55,6 +56,7 @@ class AdviceOptions(ReadingOptions):
     metric: str | None = None
     cost: Costs | None = None
     weights: str | Path | None = None
+    from_run: str | Path | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -66,8 +68,9 @@ class AdviceOptions(ReadingOptions):
                 isinstance(entry, str | Path) for entry in given
             ):
                 raise UserError(f"{name} is {given!r}; expected a list of texts")
-        if not isinstance(self.weights, str | Path | None):
-            raise UserError(f"weights is {self.weights!r}; expected the name of a file")
+        for name, what in (("weights", "the name of a file"), ("from_run", "a run folder")):
+            if not isinstance(getattr(self, name), str | Path | None):
+                raise UserError(f"{name} is {getattr(self, name)!r}; expected {what}")
         asked_metric(self.metric, self.cost)
 
     @property
@@ -96,6 +99,7 @@ class AdviceOptions(ReadingOptions):
             "metric": self.metric,
             "cost": self.cost,
             "weights": absolute(self.weights),
+            "from_run": absolute(self.from_run),
             "rules": [str(Path(folder).resolve()) for folder in self.rules],
             "without": list(self.without),
         }

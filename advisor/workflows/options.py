@@ -76,6 +76,7 @@ class AdviceKeywords(TypedDict, total=False):
     metric: str | Callable[..., Any] | None
     cost: str | Path | Mapping[str, Mapping[str, float]] | None
     weights: str | Path | None
+    from_run: str | Path | None
 
 
 DEFAULTS: Mapping[str, Any] = {

@@ -23,7 +23,7 @@ from advisor.runs.folder import RunFolder
 from advisor.workflows.modalities import MODALITY_OF
 from advisor.workflows.options import AdviceKeywords, takes_advice_keywords
 from advisor.workflows.python.advised import AdvisedRecommendation
-from advisor.workflows.starting import start_facts
+from advisor.workflows.starting import earlier_run, start_facts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,7 +79,9 @@ def get_advice(
     if metric is not None:
         check_fit(metric, data.schema.task, data.schema.classes)
         measured = replace(measured, values={**measured.values, **metric.facts()})
-    measured = replace(measured, values={**measured.values, **start_facts(reading, space)})
+    earlier = earlier_run(reading, data)
+    taken = {} if earlier is None else earlier.architecture(space, reading.fixed)
+    measured = replace(measured, values={**measured.values, **start_facts(reading, space, taken)})
     kept = {
         "name": data.name,
         "source": absolute(data.source),
@@ -88,7 +90,13 @@ def get_advice(
         **reading.to_dict(),
     }
     recommendation = advise(
-        measured.values, rules, space, reading.fixed, findings=[*repairs(data), *findings], data=kept
+        measured.values,
+        rules,
+        space,
+        {**taken, **reading.fixed},
+        reasons={} if earlier is None else dict.fromkeys(taken.keys() - reading.fixed.keys(), earlier.reason),
+        findings=[*repairs(data), *findings],
+        data=kept,
     )
     again = MODALITY_OF[kind].again(data, recommendation, reading)
     if again is not None:
@@ -262,6 +270,7 @@ def recommend(
     not; by default where it is certain); rules (further folders of rules), without (ids of rules to leave
     out), encoding (of text files), sheet (of spreadsheets), fixed (parameter -> the value that must stand),
     weights (a file with the trained weights of a network of timm, of ``fixed={"network": "timm:NAME"}``),
+    from_run (an earlier run, with whose weights and architecture training begins),
     metric (what decides in place of the loss: a scorer of scikit-learn such as ``roc_auc``, ``pinball:0.9``,
     ``package.module:function``, or the function), cost (a file, or true class -> predicted class -> cost).
 

@@ -43,6 +43,13 @@ def frequent_words(cells: pl.Series) -> tuple[str, ...]:
     return tuple(sorted(counter.vocabulary_))
 
 
+def encode_none(schema: TableSchema) -> Features:
+    """The features of no row: the names of columns and categories as rows have them."""
+    names = [column.name for column in schema.columns]
+    names += [] if schema.time is None else [schema.time.name]
+    return encode(pl.DataFrame(schema=dict.fromkeys(names, pl.String)), schema)
+
+
 def encode(frame: pl.DataFrame, schema: TableSchema) -> Features:
     """Rows -> arrays: columns are looked up by name, extra ones are ignored, unseen levels become UNSEEN.
 

@@ -159,7 +159,7 @@ class BackboneNetwork(Network):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> BackboneNetwork:
         """Moves what is not saved along: tables of positions that the network computes itself."""
-        self._template[0]._apply(fn, recurse)
+        self._template[0]._apply(fn, recurse)  # type: ignore[no-untyped-call]
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
@@ -253,7 +253,7 @@ def features_of(
     module = FrozenBackbone(shape, weights).to(device).eval()
     rows = max(1, PASS_NUMBERS // backbone_size(shape.name, shape.side).numbers)
     with torch.no_grad():
-        parts = [module(part.to(device)).cpu() for part in images.split(rows)]
+        parts = [module(part.to(device)).cpu() for part in images.split(rows)]  # type: ignore[no-untyped-call]
     return torch.cat(parts) if parts else torch.zeros(0, backbone_size(shape.name, shape.side).features)
 
 
