@@ -166,9 +166,7 @@ def _fitted_points(model: Model) -> SignalPreprocessor:
     ).points
 
 
-def _made_values(
-    model: Model, draw: np.random.Generator, rows: int = CHECK_ROWS
-) -> NDArray[np.float64]:
+def _made_values(model: Model, draw: np.random.Generator, rows: int = CHECK_ROWS) -> NDArray[np.float64]:
     """Normal numbers with the mean and the deviation of each channel of the training rows."""
     fitted, schema = _fitted_points(model), cast(SignalSchema, model.schema)
     size = (rows, len(fitted.mean), *schema.size)

@@ -404,8 +404,10 @@ def _called(node):
         yield name
     if last == "eval" and (node.args or node.keywords):  # pandas, polars; network.eval() has no argument
         yield name
-    if name in {"torch.load", "torch.jit.load", "torch.package.PackageImporter"} or "read_pickle" in last:
+    if name in {"torch.jit.load", "torch.package.PackageImporter"} or "read_pickle" in last:
         yield name
+    if name in {"torch.load", "torch.hub.load_state_dict_from_url"} and keywords.get("weights_only") != "True":
+        yield name  # with it, torch reads tensors alone
     if keywords.get("allow_pickle", "False") != "False":
         yield f"{name}(allow_pickle)"
     if last in {"load", "load_all"} and name.split(".")[0] == "yaml":
@@ -428,7 +430,7 @@ def test_no_module_can_run_what_a_file_holds(path):
 @pytest.mark.parametrize(
     "source",
     ["import pickle", "import _pickle as p", "from joblib import load", "from ray import cloudpickle", "import dill.source",
-     "torch.load(p)", "np.load(p, allow_pickle=True)", "yaml.load(t)", "yaml.load(t, yaml.Loader)", "yaml.unsafe_load(t)",
+     "torch.load(p)", "torch.load(p, weights_only=safe)", "torch.hub.load_state_dict_from_url(u)", "np.load(p, allow_pickle=True)", "yaml.load(t)", "yaml.load(t, yaml.Loader)", "yaml.unsafe_load(t)",
      "eval(t)", "exec(t)", "builtins.eval(t)", "pd.read_pickle(p)", "frame.eval('a + b')", "import_module('pickle')"],
 )  # fmt: skip
 def test_the_check_finds_what_it_looks_for(source):
@@ -437,7 +439,7 @@ def test_the_check_finds_what_it_looks_for(source):
 
 @pytest.mark.parametrize(
     "source",
-    ["network.eval()", "yaml.load(t, Loader=SafeLoader)", "yaml.safe_load(t)", "np.load(p)", "json.loads(t)"],
+    ["network.eval()", "torch.load(p, weights_only=True)", "yaml.load(t, Loader=SafeLoader)", "yaml.safe_load(t)", "np.load(p)", "json.loads(t)"],
 )
 def test_the_check_lets_the_harmless_pass(source):
     assert not list(loads_code(ast.parse(source)))

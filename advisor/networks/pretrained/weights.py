@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +22,8 @@ WRAPPERS = ("module.", "_orig_mod.", "model.")
 """What data parallelism, compilation and trainers put before the names of weights."""
 COUNTERS = "num_batches_tracked"
 """Weights of this name are counters that older files lack."""
+REFUSED = "Weights only load failed"
+"""How torch begins to say that a file asks for more than tensors."""
 HUB_FILES = ("model.safetensors",)
 """Of a repository on the hub. A pickle there is not read: every timm/ repository has this file."""
 
@@ -55,12 +56,12 @@ def read_weights(file: str | Path) -> dict[str, Tensor]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of a pickle's protocol: it is read, or refused
             read = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, AttributeError, ImportError):
-        raise UserError(
-            f"--weights {shown(path, 200)} holds more than tensors and is not loaded, because it could run "
-            "code: write the weights alone, torch.save(model.state_dict(), FILE)"
-        ) from None
-    except Exception:  # noqa: BLE001  a damaged file raises whatever its bytes happen to ask for
+    except Exception as error:  # noqa: BLE001  a damaged file raises whatever its bytes ask for
+        if REFUSED in str(error):
+            raise UserError(
+                f"--weights {shown(path, 200)} holds more than tensors and is not loaded, because it could "
+                "run code: write the weights alone, torch.save(model.state_dict(), FILE)"
+            ) from None
         raise UserError(
             f"--weights {shown(path, 200)} is damaged or no file of weights: expected .safetensors, or what "
             "torch.save wrote"
