@@ -92,8 +92,7 @@ class Subject:
         """The network as training draws it: its output layer at the class shares where it starts at zero."""
         generator = torch.Generator().manual_seed(self.seed)
         network = build(self.configuration, self.prepared, self._rows(members), generator)
-        if self.start is not None:
-            begin_with(self.start, network, self.prepared, self.data, [0] * members)
+        network = begin_with(self.start, network, self.prepared, self.data, [0] * members)
         return network.to(self.device)
 
     def _rows(self, members: int) -> MemberRows:

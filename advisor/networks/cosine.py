@@ -5,7 +5,7 @@ It wraps any of the other networks, whose output layer gives the embedding.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -109,6 +109,10 @@ class CosineNetwork(Network):
         self.inner.begin_with(replace(_inner(start), same_outputs=True), labels)
         own = {name: start.state[name] for name in PROTOTYPES if name in start.state}
         super().begin_with(replace(start, state=own), labels)
+
+    def of_inputs(self) -> Collection[str]:
+        """Those of the wrapped network; and the means, which training sets by itself."""
+        return {"means", *(f"{INNER}{name}" for name in self.inner.of_inputs())}
 
     def accelerate(self, configuration: Mapping[str, Any]) -> None:
         """As the wrapped network."""

@@ -211,9 +211,7 @@ def train_epochs(
         used = _second_half(whole_time)
     rows.find_neighbours(prepared)
     network = build(c, prepared, rows, generator)
-    if start is not None:
-        begin_with(start, network, prepared, data, member_split)
-    network = network.to(device)
+    network = begin_with(start, network, prepared, data, member_split).to(device)
     forward, optimizer = pass_and_optimizer(network, c, noise, ranks, recorded=micro_batch is None)
     best = _Best(network, len(member_split), int(c["patience"]), keep_last=until is not None)
 
@@ -380,10 +378,12 @@ def network_of(
 
 
 def begin_with(
-    start: Start, network: Network, prepared: Prepared, data: Dataset, member_split: Sequence[int]
-) -> None:
-    """Put the weights that training begins with into a network on the CPU."""
-    network.begin_with(start, [prepared.labels(data.features, split) for split in member_split])
+    start: Start | None, network: Network, prepared: Prepared, data: Dataset, member_split: Sequence[int]
+) -> Network:
+    """A network on the CPU with the weights that training begins with; without any, as it was drawn."""
+    if start is not None:
+        network.begin_with(start, [prepared.labels(data.features, split) for split in member_split])
+    return network
 
 
 class _Best:

@@ -187,17 +187,13 @@ def _check(start: Start, configuration: Mapping[str, Any], train: Dataset, earli
     import torch
 
     from advisor.splits import everything
+    from advisor.training.loop import network_of
     from advisor.training.modalities import prepare
 
     few = train.part(np.arange(min(len(train), FEW_ROWS)))
     prepared = prepare(configuration, few, [everything(few)], start=start)
-    network = prepared.shape.network(
-        configuration,
-        train.outputs,
-        members=1,
-        generator=torch.Generator(),
-        bins=prepared.bins(configuration, 1),
-    )
+    bins = prepared.bins(configuration, 1)
+    network = network_of(prepared.shape, configuration, train.outputs, 1, torch.Generator(), bins)
     labels = prepared.labels(few.features, 0)
     if labels is not None and not _shared(labels, start.labels[0]):
         raise UserError(f"--from {earlier.path}: that run shares no column with these data")
