@@ -22,10 +22,10 @@ from advisor.objectives.networks import splits_of
 from advisor.runs.advice import Advice
 from advisor.runs.folder import RunFolder
 from advisor.runs.remote import local_copy, mirrored
+from advisor.runs.starting import start_of
 from advisor.tasks import UNLABELLED
 from advisor.workflows.open_run import is_run, open_run, write_advice
 from advisor.workflows.recommend import get_advice, reading_of
-from advisor.workflows.starting import start_of
 
 
 def advice_for(

@@ -20,10 +20,10 @@ from advisor.rules import shipped
 from advisor.rules.recommendation import Finding, advise
 from advisor.runs.advice import Advice, AdviceOptions, absolute, check_fingerprint, read_run
 from advisor.runs.folder import RunFolder
+from advisor.runs.starting import earlier_run, start_facts
 from advisor.workflows.modalities import MODALITY_OF
 from advisor.workflows.options import AdviceKeywords, takes_advice_keywords
 from advisor.workflows.python.advised import AdvisedRecommendation
-from advisor.workflows.starting import earlier_run, start_facts
 
 if TYPE_CHECKING:
     import numpy as np

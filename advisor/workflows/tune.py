@@ -24,11 +24,11 @@ from advisor.objectives.objective import AdvisedRows, FinalRequest, Objective, R
 from advisor.report.progress import PlainView, view
 from advisor.runs.remote import mirrored
 from advisor.runs.result import InterruptedReport, RunReport
+from advisor.runs.starting import start_of
 from advisor.trackers.base import TrackedResult, TrackedRun
 from advisor.trackers.tracking import Tracking, trackers_of
 from advisor.workflows.options import AdviceKeywords, SearchOptions, takes_advice_keywords
 from advisor.workflows.python.run_result import RunResult
-from advisor.workflows.starting import start_of
 from advisor.workflows.status import begin_request, keep_request, remembered, searched_run, stopping
 
 if TYPE_CHECKING:

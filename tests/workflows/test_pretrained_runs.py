@@ -149,8 +149,8 @@ def earlier(tmp_path_factory):
 
 def begun(data, earlier, tmp_path, **options):
     """The recommendation and the weights that training would begin with."""
+    from advisor.runs.starting import start_of
     from advisor.workflows.recommend import get_advice, reading_of
-    from advisor.workflows.starting import start_of
 
     advice = get_advice(data, "y", reading_of({"from_run": earlier, **options}))
     return advice, start_of(advice)
