@@ -69,7 +69,7 @@ def wrapped(text: str) -> str:
 
 def show_result(result: RunResult, as_json: bool) -> None:
     """The verdict of a run, where its report is and the next command; or its whole document."""
-    from advisor.report.verdict import verdict
+    from advisor.report.verdict import predict_with, verdict
     from advisor.runs.advice import read_run
     from advisor.runs.remote import url_or_path
     from advisor.runs.result import RunReport
@@ -82,13 +82,13 @@ def show_result(result: RunResult, as_json: bool) -> None:
         return
     for sentence in verdict(result.report, kept.recommendation.findings):
         echo(sentence)
-    step = f"advisor predict {url_or_path(run)} NEW_ROWS.csv --out predictions.csv"
-    if own := result.report.objective:
-        step = (
-            f"your objective saved its models in {run.winner}"
-            if own.kept
-            else "train your model with the winner's configuration"
-        )
+    own = result.report.objective
+    if not own:
+        step = f"advisor predict {url_or_path(run)} {predict_with(result.report)}"
+    elif own.kept:
+        step = f"your objective saved its models in {run.winner}"
+    else:
+        step = "train your model with the winner's configuration"
     echo("", f"report: {run.report_html}", f"next:   {step}")
 
 

@@ -111,12 +111,11 @@ def jackknifed(
     counts = np.ones(len(target)) if weights is None else weights
     share = np.bincount(place, weights=counts) / counts.sum()
     values = np.full(len(codes), whole)
-    for code in range(len(codes) if len(codes) > 1 else 0):
-        kept = place != code
-        own = None if weights is None else weights[kept]
-        without = judge.loss(judge.value(target[kept], scores[kept], chosen[kept], own))
-        if np.isfinite(without) and share[code] > 0:  # without its only rows of a class many are not defined
-            values[code] = whole + (1 - share[code]) / share[code] * (whole - without)
+    if len(codes) > 1:
+        without = judge.values_without(target, scores, chosen, weights, place)
+        for code, value in enumerate(without.tolist()):
+            if np.isfinite(value) and share[code] > 0:  # without its only rows of a class many are undefined
+                values[code] = whole + (1 - share[code]) / share[code] * (whole - judge.loss(value))
     by_row = values[place]
     return np.asarray(by_row + (whole - by_row.mean()))
 

@@ -43,6 +43,7 @@ class JudgedTarget:
     seconds: training rows -> what fitting them is expected to take.
     names: the baselines that rows of any modality have when there is time for them.
     intervals: whether a prediction has an interval, or a set of classes.
+    predict_with: what follows the run in an example of ``advisor predict``.
     """
 
     diagnose: Callable[[int, Any, NDArray[np.float64], NDArray[Any]], Diagnosis]
@@ -50,16 +51,27 @@ class JudgedTarget:
     seconds: Callable[[Dataset], float] = expected_seconds
     names: tuple[str, ...] = ROW_BASELINES
     intervals: bool = True
+    predict_with: str = "new_rows.csv --out predictions.csv"
 
 
 JUDGED: Mapping[TargetKind, JudgedTarget] = {
     "class": JudgedTarget(class_diagnosis),
     "number": JudgedTarget(number_diagnosis),
     "mask": JudgedTarget(
-        mask_diagnosis, fit_mask_baselines, mask_baseline_seconds, MASK_BASELINES, intervals=False
+        mask_diagnosis,
+        fit_mask_baselines,
+        mask_baseline_seconds,
+        MASK_BASELINES,
+        intervals=False,
+        predict_with="new_images/ --out masks/",
     ),
     "boxes": JudgedTarget(
-        box_diagnosis, fit_box_baselines, box_baseline_seconds, BOX_BASELINES, intervals=False
+        box_diagnosis,
+        fit_box_baselines,
+        box_baseline_seconds,
+        BOX_BASELINES,
+        intervals=False,
+        predict_with="new_images/ --out boxes.csv",
     ),
 }
 

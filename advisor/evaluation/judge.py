@@ -18,7 +18,7 @@ from advisor.documents import UNSET, Unset
 from advisor.errors import UserError, error_text
 from advisor.evaluation.metrics import Costs, Metric, check_fit
 from advisor.importing import import_own
-from advisor.tasks import Task
+from advisor.tasks import Task, overlaps, points_of
 
 POSITIVES = ("1", "1.0", "true", "yes", "y")
 """A class that is called so is the positive one of two, as scikit-learn has it of 0 and 1. (The estimators
@@ -56,9 +56,12 @@ class Judge:
     ) -> float:
         """What the metric says of some rows, as it is shown; NaN where it is not defined for them.
 
-        target, chosen: class codes or numbers (rows,). scores: probabilities (rows, classes) or predictions.
-        weights: how much each row counts. UserError where the user's own function raises.
+        target, chosen: class codes or numbers (rows,); of masks ``tasks.Masks`` and codes (rows, height,
+        width). scores: probabilities (rows, classes), of masks (rows, classes, height, width), or
+        predictions. weights: how much each row counts. UserError where the user's own function raises.
         """
+        if self.metric.counts:
+            return self._of_counts(self._counted(target, scores, chosen).sum(axis=0))
         own = self._own
         truth, said, likely = target, chosen, scores
         if own.by_label:
@@ -79,6 +82,44 @@ class Judge:
                     raise
                 return math.nan
         return found if self.metric.greater_is_better else 0.0 - found
+
+    def values_without(
+        self,
+        target: NDArray[Any],
+        scores: NDArray[np.float64],
+        chosen: NDArray[Any],
+        weights: NDArray[np.float64] | None,
+        part: NDArray[np.int64],
+    ) -> NDArray[np.float64]:
+        """``value`` of the rows without those of each part in turn, (parts,); part: of each row, (rows,)."""
+        parts = int(part.max()) + 1
+        if self.metric.counts:
+            counted = self._counted(target, scores, chosen)
+            of_part = np.zeros((parts, *counted.shape[1:]), np.int64)
+            np.add.at(of_part, part, counted)
+            return np.array([self._of_counts(counted.sum(axis=0) - own) for own in of_part])
+        values = np.empty(parts)
+        for number in range(parts):
+            kept = part != number
+            own = None if weights is None else weights[kept]
+            values[number] = self.value(target[kept], scores[kept], chosen[kept], own)
+        return values
+
+    def _counted(self, target: Any, scores: NDArray[np.float64], chosen: NDArray[Any]) -> NDArray[np.int64]:
+        """Points of each row and class, (rows, classes, 3), as ``tasks.overlaps``."""
+        return overlaps(points_of(target.values, scores), chosen, len(self.classes))
+
+    def _of_counts(self, counts: NDArray[np.int64]) -> float:
+        """IoU or Dice of the class that was asked for, else the mean over the classes there are; counts:
+        (classes, 3)."""
+        argument = self.metric.argument
+        both, true, said = (counts[[self.classes.index(argument)]] if argument else counts).T
+        there = true + said > 0
+        if not there.any():
+            return math.nan
+        both, whole = both[there], (true + said)[there]
+        shares = both / (whole - both) if self.metric.counts == "IoU" else 2 * both / whole
+        return float(shares.mean())
 
     @property
     def positive_class(self) -> str | Unset:

@@ -39,6 +39,7 @@ class Metric:
     trains: the loss that networks are trained on for it, where a rule follows it; "" for the task's own.
     scorer: scikit-learn's name of it; "" where it is made otherwise.
     costs: of a cost matrix.
+    counts: of masks, which shares of points it is; "" for all other metrics.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Metric:
     trains: Literal["", "mean_absolute_error", "quantile"] = ""
     scorer: str = ""
     costs: Costs | None = None
+    counts: Literal["", "IoU", "Dice"] = ""
 
     @property
     def is_own(self) -> bool:
@@ -78,6 +80,7 @@ CLASSES: tuple[TaskName, ...] = CLASSIFICATIONS
 TWO: tuple[TaskName, ...] = ("binary",)
 MANY: tuple[TaskName, ...] = ("multiclass",)
 NUMBERS: tuple[TaskName, ...] = ("regression",)
+MASKS: tuple[TaskName, ...] = ("segmentation",)
 
 
 def _share(
@@ -107,6 +110,11 @@ def _averaged(name: str, words: str) -> tuple[Metric, ...]:
         for average in ("macro", "weighted", "micro")
     )
     return (_share(name, words, "decisions", TWO, "class"), *averages)
+
+
+def _of_points(name: str, counts: Any) -> Metric:
+    """A metric of masks: of one class, or the mean over the classes."""
+    return Metric(name, f"mean {counts}", "scores", MASKS, low=0.0, takes="class", counts=counts)
 
 
 METRICS: Mapping[str, Metric] = {
@@ -151,6 +159,8 @@ METRICS: Mapping[str, Metric] = {
         _error("neg_mean_poisson_deviance", "Poisson deviance"),
         _error("neg_mean_gamma_deviance", "gamma deviance"),
         _error("pinball", "pinball loss", trains="quantile", scorer="", takes="quantile"),
+        _of_points("iou", "IoU"),
+        _of_points("dice", "Dice"),
     )
 }
 """The metrics that have names."""
@@ -164,6 +174,9 @@ ALIASES: Mapping[str, str] = {
     "mean_absolute_error": "neg_mean_absolute_error",
     "mean_absolute_percentage_error": "neg_mean_absolute_percentage_error",
     "mape": "neg_mean_absolute_percentage_error",
+    "mean_dice": "dice",
+    "mean_iou": "iou",
+    "miou": "iou",
     "mcc": "matthews_corrcoef",
     "mean_squared_error": "neg_mean_squared_error",
     "mse": "neg_mean_squared_error",
@@ -211,6 +224,7 @@ def metric_of(name: str) -> Metric:
         if not good:
             raise UserError(f"metric {name}: expected {expected.format(name=first)}")
     words = f"{known.words} at {argument}" if known.takes == "quantile" else known.words
+    words = f"{known.counts} of {argument}" if known.counts and argument else words
     return replace(known, name=name, argument=argument, words=words)
 
 

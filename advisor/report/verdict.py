@@ -21,6 +21,7 @@ from advisor.runs.result import (
     ScoreReport,
 )
 from advisor.search.curves import CurveDiagnosis
+from advisor.tasks import task_of
 
 NOT_A_NETWORK = "A network is not the best tool here"
 BEYOND_CHANCE = 1.645
@@ -250,7 +251,14 @@ def next_step(result: RunReport | None) -> NextStep:
     if search and (search.timed_out or result.final.confirmed is False):
         more = max(2 * len(search.trials), search.requested)
         return NextStep("go on with more time, for the limit ended it", f"advisor tune RUN --trials {more}")
-    return NextStep("use it for new rows", "advisor predict RUN new_rows.csv --out predictions.csv")
+    return NextStep("use it for new rows", f"advisor predict RUN {predict_with(result)}")
+
+
+def predict_with(result: RunReport) -> str:
+    """What follows the run in an example of ``advisor predict``."""
+    from advisor.evaluation.by_target import JUDGED  # an answer about a recommendation needs none of it
+
+    return JUDGED[task_of(result.setup.task).target].predict_with
 
 
 def _look_at(findings: Sequence[Finding], reading: CurveDiagnosis | None) -> str:

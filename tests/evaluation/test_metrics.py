@@ -33,7 +33,7 @@ from advisor.evaluation.metrics import (
     read_costs,
 )
 from advisor.evaluation.selection import clustered_error, decide
-from advisor.tasks import BINARY, MULTICLASS, NUMBER_LOSSES, REGRESSION
+from advisor.tasks import BINARY, MULTICLASS, NUMBER_LOSSES, REGRESSION, SEGMENTATION, UNLABELLED, Masks
 from advisor.training.targets import TRAINED_LOSSES
 
 
@@ -67,6 +67,13 @@ def judge(name, task=BINARY, classes=("no", "yes"), target=(0, 0, 1)):
 def test_a_name_that_is_none_is_answered_with_what_would_be_one(name, message):
     with pytest.raises(UserError, match=message):
         metric_of(name)
+
+
+def test_masks_have_metrics_of_their_own():
+    with pytest.raises(UserError, match="f1_macro does not fit a segmentation target: choose one of iou, dice"):
+        check_fit(metric_of("f1_macro"), "segmentation", ("a", "b"))
+    with pytest.raises(UserError, match="iou does not fit a binary target"):
+        check_fit(metric_of("mean_iou"), "binary", ("a", "b"))
 
 
 def test_a_metric_that_does_not_fit_the_task_says_which_do():
@@ -115,6 +122,42 @@ def test_values_are_scikit_learn_s_for_every_name():
     assert judge("f1").value(truth, scores, said, weights) == expected
     pinball = judge("pinball:0.9", REGRESSION, ())
     assert pinball.value(numbers, numbers - 0.1, numbers - 0.1) == pytest.approx(0.09)
+
+
+def masks(rows=40, classes=3):
+    draw = np.random.default_rng(0)
+    truth = draw.integers(0, classes, (rows, 6, 5)).astype(np.uint8)
+    scores = draw.dirichlet(np.ones(classes), (rows, 6, 5)).transpose(0, 3, 1, 2)
+    truth[0, :3] = UNLABELLED
+    return Masks(truth), scores, scores.argmax(axis=1)
+
+
+def test_iou_and_dice_of_masks_are_those_of_the_report_and_of_one_class_scikit_learn_s():
+    truth, scores, said = masks()
+    means = SEGMENTATION.metrics(truth, scores)
+    labelled = truth.values != UNLABELLED
+    flat = truth.values[labelled], said[labelled]
+    for name, function in (("iou", reference.jaccard_score), ("dice", reference.f1_score)):
+        own = Judge.of(metric_of(name), SEGMENTATION, ("a", "b", "c"), truth)
+        assert own.value(truth, scores, said) == pytest.approx(means[f"mean_{name}"])
+        assert own.value(truth, scores, said) == pytest.approx(function(*flat, average="macro"))
+        one = Judge.of(metric_of(f"{name}:b"), SEGMENTATION, ("a", "b", "c"), truth)
+        assert one.value(truth, scores, said) == pytest.approx(function(*flat, average=None)[1])
+    with pytest.raises(UserError, match=r"there is no class 'd'.*; the classes are a, b, c"):
+        Judge.of(metric_of("iou:d"), SEGMENTATION, ("a", "b", "c"), truth)
+
+
+def test_the_jackknife_of_masks_leaves_out_whole_images():
+    truth, scores, said = masks()
+    own = Judge.of(metric_of("dice"), SEGMENTATION, ("a", "b", "c"), truth)
+    parts = left_out_parts(len(truth), np.arange(len(truth)) // 4)
+    losses = jackknifed(own, truth, scores, said, None, parts)
+    assert losses.mean() == pytest.approx(-own.value(truth, scores, said))
+    kept = parts != 3
+    without = own.values_without(truth, scores, said, None, parts)
+    assert without[3] == pytest.approx(own.value(truth[kept], scores[kept], said[kept]))
+    constant = judge_constant(own, truth)
+    assert 0 < constant.value < own.value(truth, scores, said)
 
 
 def test_a_metric_of_one_class_is_about_the_named_the_positive_or_the_rarer_one():

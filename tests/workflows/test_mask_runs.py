@@ -9,6 +9,7 @@ from PIL import Image
 
 import advisor
 from advisor.cli.main import _run
+from advisor.cli.output import show_result
 from advisor.data.masks.digit_scenes import digit_scenes
 
 ROWS, TEST_ROWS, SIDE = 24, 8, 32
@@ -32,12 +33,14 @@ def arrays():
 def run(arrays, tmp_path_factory):
     out = tmp_path_factory.mktemp("masks")
     np.savez(out / "scenes.npz", **arrays)
-    return advisor.train(out / "scenes.npz", out=out / "run", fixed=QUICK)
+    return advisor.train(out / "scenes.npz", out=out / "run", fixed=QUICK, metric="iou:2")
 
 
 @pytest.mark.slow
 def test_iou_and_dice_of_every_class_are_reported_beside_the_baselines(run):
     network, *baselines = run.report.test.results
+    assert network.metric == pytest.approx(run.report.test.predictions.per_mask[2].iou.value)
+    assert {one.metric_difference is not None for one in baselines} == {True}
     assert 0 < network.mean_iou <= network.mean_dice <= 1
     assert [one.name for one in baselines] == ["class shares", "random forest on filters"]
     per_mask = run.report.test.predictions.per_mask
@@ -79,6 +82,11 @@ def test_predict_writes_a_mask_as_large_as_each_image(run, arrays, tmp_path):
     assert sizes == [(SIDE, SIDE), (48, 40)]
     table = advisor.predict(run.folder, new)
     assert table.columns == ["name", "share_0", "share_1", "share_2"] and table.height == 2
+
+
+def test_the_next_command_predicts_masks_of_new_images(run, capsys):
+    show_result(run, as_json=False)
+    assert "new_images/ --out masks/" in capsys.readouterr().out
 
 
 def test_a_mask_has_no_interval(run, arrays):
