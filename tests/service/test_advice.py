@@ -5,7 +5,9 @@ import json
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from serving import ROWS
 
 import advisor
@@ -128,6 +130,24 @@ def test_a_folder_of_images_is_uploaded_as_an_archive(client, table):
     assert answer.json()["data"]["kind"] == "image" and "convolution" in answer.text
     refused = client.post("/v1/recommendations", json={"dataset": client.upload(), "kind": "image"})
     assert "archive (.zip)" in refused.json()["detail"]
+
+
+def test_images_with_masks_are_uploaded_as_an_archive_with_a_legend(client):
+    buffer, draw = io.BytesIO(), np.random.default_rng(0)
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for number in range(8):
+            mask = np.zeros((16, 16), np.uint8)
+            mask[4:12, number : number + 8] = 1
+            noise = draw.integers(0, 100, mask.shape)
+            for folder, array in (("images", 150 * mask + noise), ("masks", mask)):
+                Image.fromarray(array.astype(np.uint8)).save(part := io.BytesIO(), "PNG")
+                archive.writestr(f"cells/{folder}/{number}.png", part.getvalue())
+        archive.writestr("cells/legend.csv", "0,ground\n1,cell\n")
+    dataset = client.upload(buffer.getvalue(), "cells.zip")
+    assert client.post(f"/v1/datasets/{dataset}/preview").json()["kind"] == "mask"
+    answer = client.post("/v1/recommendations", json={"dataset": dataset})
+    assert answer.status_code == 201, answer.text
+    assert answer.json()["data"]["kind"] == "mask" and "encoder_decoder" in answer.text
 
 
 def test_the_same_facts_are_the_same_advice_under_another_id(client, facts):

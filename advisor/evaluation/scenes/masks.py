@@ -74,9 +74,10 @@ def _boundary(truth: NDArray[np.uint8], chosen: NDArray[np.uint8]) -> BoundaryEr
 
     counts = np.zeros((2, 2), np.int64)
     for codes, said in zip(truth, np.broadcast_to(chosen, truth.shape), strict=True):
-        size = 2 * NEAR + 1
-        near = ndimage.maximum_filter(codes, size) != ndimage.minimum_filter(codes, size)
-        labelled, wrong = codes != UNLABELLED, codes != said
+        size, labelled, wrong = 2 * NEAR + 1, codes != UNLABELLED, codes != said
+        highest = ndimage.maximum_filter(np.where(labelled, codes, 0), size)
+        # where labels end is no border: unlabelled points are above every class, and only lower the maximum
+        near = highest != ndimage.minimum_filter(codes, size)
         for place, where in enumerate((near, ~near)):
             counts[place] += (int((labelled & where).sum()), int((labelled & where & wrong).sum()))
     if not counts[:, 0].all():

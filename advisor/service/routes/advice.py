@@ -191,11 +191,10 @@ async def _from_upload(
 
 
 def _kind_of_upload(path: Path, body: AdviceRequest) -> str | None:
-    """A table is said to be one: a column of paths in it must never be followed."""
-    if path.suffix in (".npz", ".npy", ".arff"):
+    """A table is said to be one: a column of paths in it must never be followed. None: the reader of an
+    archive tells, once it is unpacked."""
+    if path.suffix in (".npz", ".npy", ".arff", ENDING):
         return body.kind
-    if path.suffix == ENDING:
-        return body.kind or IMAGES
     if body.kind == IMAGES:
         raise UserError("images are uploaded as an archive (.zip) or as an array (.npz)")
     return body.kind or ("sequence" if body.id_column else "table")

@@ -28,7 +28,8 @@ PART = 1 << 20  # bytes that are unpacked at once
 
 
 def source_in(archive: Path, most_bytes: int) -> Path:
-    """What is read of an uploaded archive: its one table of labels, or its folder of images.
+    """What is read of an uploaded archive: its one table of labels, or its folder of images. (A table beside
+    masks is their legend.)
 
     most_bytes: that the unpacked files may have together. UserError for what is no archive of images.
     """
@@ -40,6 +41,10 @@ def source_in(archive: Path, most_bytes: int) -> Path:
             partial.rename(folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+    from advisor.data.masks.pairs import has_masks  # the server needs the names of this file alone
+
+    if has_masks(folder):
+        return folder
     tables = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in TABLES]
     return tables[0] if len(tables) == 1 else folder
 

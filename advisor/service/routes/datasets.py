@@ -41,7 +41,8 @@ from advisor.service.routes.reader import read_apart
 
 router = APIRouter(prefix="/v1/datasets", tags=["data sets"])
 ENDINGS = (".csv", ".tsv", ".txt", ".parquet", ".xlsx", ".arff", ".npz", ".npy", ".zip")
-"""Files that may be uploaded. Images come as a .zip, with a folder for each class or one table of labels."""
+"""Files that may be uploaded. Images come as a .zip, with a folder for each class, one table of
+labels, or images/ and masks/."""
 STEM = re.compile(r"[^A-Za-z0-9._-]+")
 MOST_STEM = 60
 READERS = 2

@@ -57,9 +57,11 @@ def _alone(order: Mapping[str, Any]) -> None:
 def _preview(order: Mapping[str, Any], out: IO[bytes]) -> None:
     """Rows, columns with their guessed types, and the first cells of a table; of arrays their shapes."""
     _alone(order)
+    from advisor.data.modalities import kind_of
+
     path = _source(order)
     if path.is_dir():
-        found: dict[str, Any] = {"kind": "image", "rows": None, "columns": [], "first": []}
+        found: dict[str, Any] = {"kind": kind_of(path), "rows": None, "columns": [], "first": []}
     else:
         found = _arrays(path) if path.suffix in (".npz", ".npy") else _table(path)
     out.write(json.dumps(found).encode())
@@ -111,7 +113,12 @@ def _recommend(order: Mapping[str, Any], out: IO[bytes]) -> None:
 
 
 JOBS = {"preview": _preview, "recommend": _recommend}
-READING = ("advisor.data.sources.reading", "advisor.data.columns.inference")
+READING = (
+    "advisor.data.sources.reading",
+    "advisor.data.columns.inference",
+    "advisor.data.modalities",
+    "advisor.data.masks.pairs",
+)
 LOADS = {
     "preview": READING,
     "recommend": (
