@@ -3,12 +3,12 @@
     python benchmarks/membranes.py --python VENV/bin/python     # seed 0, 50 epochs of the U-Net
     python benchmarks/membranes.py --python VENV/bin/python --seeds 0 1 2 --epochs 10 50
 
-10 + 5 slices of ../shared/data/masks/membranes. VENV has benchmarks/peers/requirements/segmentation.txt installed; torch
-may come from ours (a .pth file), so that both use the same one. Each trains with as many threads as
-OMP_NUM_THREADS allows; seconds are the processor's, of training alone for the U-Net and of the whole of
-``advisor.train`` (reading, measuring, training, baselines, report) for ours. The bar: more Dice, the mean of
-both classes over all test points, in at most half of the U-Net's seconds. Every finished (what, seed) is kept
-at once, and a second call goes on from there; the table is results/membranes.md.
+10 + 5 slices of ../shared/data/masks/membranes. VENV has benchmarks/peers/requirements/segmentation.txt
+installed; torch may come from ours (a .pth file), so that both use the same one. Each trains with as many
+threads as OMP_NUM_THREADS allows; seconds are the processor's, of training alone for the U-Net and of the
+whole of ``advisor.train`` (reading, measuring, training, baselines, report) for ours. The bar: more Dice, the
+mean of both classes over all test points, in at most half of the U-Net's seconds. Every finished (what, seed)
+is kept at once, and a second call goes on from there; the table is results/membranes.md.
 """
 
 from __future__ import annotations

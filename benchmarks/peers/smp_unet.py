@@ -15,8 +15,16 @@ import sys
 import time
 
 import numpy as np
-import segmentation_models_pytorch as smp
 import torch
+
+# the registry's torchvision has its own operators for CUDA alone: beside a torch for CPUs they are not there,
+# and its import asks for them although a U-Net needs none
+absent = torch.library.Library("torchvision", "FRAGMENT")
+for name in ("nms", "qnms"):
+    if not hasattr(torch.ops.torchvision, name):
+        absent.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+
+import segmentation_models_pytorch as smp  # noqa: E402
 
 BATCH, RATE, LEAST_RATE = 8, 2e-4, 1e-5
 
