@@ -245,7 +245,7 @@ def _duplicates(data: SignalSet) -> dict[str, Any]:
     return {
         "duplicates.share": 1 - len(found) / len(keys),
         "duplicates.conflicting_share": float((answers[inverse] > 1).mean()),
-        "duplicates.test_share": float(np.isin(tested, found).mean()),
+        "duplicates.test_share": float(repeating.mean()) if len(tested) else 0.0,
         "duplicates.target_disagreement": disagreement(inverse, target, regression=regression),
         "duplicates.test_target_disagreement": differ,
         "duplicates.near_target_disagreement": differ,
@@ -260,6 +260,8 @@ def _near_rows(data: SignalSet) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def _pairs(data: SignalSet) -> str | None:
+    if not len(data.test):
+        return None
     train, test = _near_rows(data)
     if len(train) == len(data.train) and len(test) == len(data.test):
         return None
@@ -271,6 +273,8 @@ def _pairs(data: SignalSet) -> str | None:
 
 def _near_duplicates(data: SignalSet) -> dict[str, Any]:
     """Test rows that a training row nearly repeats. A row without any variation is near to nothing."""
+    if not len(data.test):
+        return {"duplicates.near_test_share": 0.0}
     rows = _near_rows(data)
     parts = [thinned(_values(part))[own] for part, own in zip((data.train, data.test), rows, strict=True)]
     train, test = map(embedded, parts)

@@ -18,6 +18,7 @@ from advisor.data.options import ReadingOptions
 from advisor.data.signals.signal_schema import SignalSchema
 from advisor.data.signals.signals import load_signals, read_signals
 from advisor.errors import UserError
+from advisor.facts.signals import measure_signals
 
 
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.name)
@@ -481,3 +482,14 @@ def test_digits_as_images():
     data = load_signals("sklearn:digits", None, ReadingOptions(kind="image"))
     assert data.schema.shape == (1, 8, 8) and len(data.schema.classes) == 10
     assert data.train.features.values.max() == 255 and data.rows + len(data.test) == 1797
+
+
+@pytest.mark.parametrize("shape", [(40, 1, 8, 8), (40, 2, 16)])
+def test_no_row_has_to_be_held_out(shape):
+    values = np.random.default_rng(0).integers(0, 255, shape).astype(np.uint8 if len(shape) == 4 else np.float32)
+    arrays = {"X": values, "y": np.arange(40) % 2}
+    found = load_signals(arrays, None, ReadingOptions(test_fraction=0.0))
+    assert (len(found.train), len(found.test), found.test_names) == (40, 0, ())
+    measured = measure_signals(found).values
+    assert (measured["rows"], measured["rows_test"], measured["duplicates.test_share"]) == (40, 0, 0.0)
+    assert measured["duplicates.near_test_share"] == 0.0

@@ -425,6 +425,12 @@ def _decoded(
     return _Part(values, answer, groups, tuple(rows.names[row] for row in chosen.tolist()), corrupt, notes)
 
 
+def _none_of(part: _Part) -> _Part:
+    """No rows, of the shape that the part's rows have."""
+    groups = None if part.groups is None else part.groups.clear()
+    return _Part(part.values[:0], part.answer.clear(), groups, ())
+
+
 def _lost_counts(given: RawRows | None) -> dict[str, int]:
     return {} if given is None else {note: len(files) for note, files in given.lost.items()}
 
@@ -465,6 +471,8 @@ def _parts(
     """Training and test rows with their values.
     held: which of the usable rows are held out."""
     train = _decoded(found.train, rows.usable[~held], rows.answer.filter(~held))
+    if given is None and not held.any():
+        return train, _none_of(train)
     if given is None:
         return train, _decoded(found.train, rows.usable[held], rows.answer.filter(held))
     return train, _decoded(
