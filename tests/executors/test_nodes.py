@@ -196,8 +196,9 @@ def test_a_worker_with_other_versions_is_found_before_the_first_trial(local_ray,
 
 
 @pytest.mark.slow
-def test_workers_that_cannot_start_are_one_line(local_ray):
+def test_workers_that_cannot_start_are_one_line(local_ray, monkeypatch):
     """Not a search that waits for ever."""
+    monkeypatch.setattr("advisor.executors.ray.executor.STARTS", 2)
 
     class Broken(RayWorkers):
         def new_actor(self):

@@ -111,7 +111,6 @@ def drive(folder):
     long = {"epochs": 1000, "patience": 1000}
     seen["plain"] = end_of(job("plain"))
     seen["one process"] = end_of(job("one process", gpus_per_trial=1))[1:]
-    seen["again"] = end_of(job("again"))
     seen["killed"] = end_of(job("killed", **long), kill_one)[1:]
     seen["worker killed"] = end_of(
         job("worker", **long), lambda: os.kill(executor.worker_pids()[0], signal.SIGKILL)
@@ -119,6 +118,7 @@ def drive(folder):
     seen["cancelled"] = end_of(job("cancelled", **long), lambda: executor.cancel("cancelled"))[1:2]
     wrong = search_job({**configured(), "optimizer": "none"}, 1, 0)
     seen["wrong"] = end_of(wrong.as_job("wrong"))[1:]
+    seen["again"] = end_of(job("again"))
     executor.close()
     told = advisor.tune(
         "sklearn:wine", "target", trials=1, address=cluster.address, gpus_per_worker=1, out=Path(folder) / "run",
@@ -239,7 +239,6 @@ def test_trials_on_two_gpus_of_two_nodes(tmp_path):
     np.testing.assert_allclose(losses, alone(job("plain")), rtol=2e-3)
     assert end == ["Finished", "", ""]
     assert seen["one process"] == ["Finished", "", ""]
-    assert seen["again"] == seen["plain"]
     kind, cause, error = seen["killed"]
     assert (kind, cause) == ("Failed", "worker died"), error
     assert "a process of the trial died" in error
@@ -248,6 +247,7 @@ def test_trials_on_two_gpus_of_two_nodes(tmp_path):
     kind, cause, error = seen["wrong"]
     assert (kind, cause) == ("Failed", "error")
     assert error.startswith("KeyError")
+    assert seen["again"] == seen["plain"]  # after all that
     assert seen["tuned"] == ["recommendation", 2, 1]
     assert (seen["shares"], seen["started"]) == (True, 3)
     assert seen["unasked"] == [True, False]  # images share a GPU, a table leaves it alone
