@@ -89,9 +89,13 @@ class Subject:
         return self.data.outputs
 
     def network(self, members: int = 1) -> Network:
-        """The network as training draws it: its output layer at the class shares where it starts at zero."""
+        """The network as training draws it: its output layer at the class shares where it starts at zero.
+
+        A cosine classifier has the class directions that its steps train: mean embeddings are of a training.
+        """
         generator = torch.Generator().manual_seed(self.seed)
-        network = build(self.configuration, self.prepared, self._rows(members), generator)
+        configuration = {**self.configuration, "prototypes": "learned"}
+        network = build(configuration, self.prepared, self._rows(members), generator)
         network = begin_with(self.start, network, self.prepared, self.data, [0] * members)
         return network.to(self.device)
 

@@ -71,7 +71,7 @@ class CosineNetwork(Network):
         initialize(inner.head_parameters()[0].data, "lecun_normal", generator)
         dim = int(configuration["embedding_dim"])
         self.weight = nn.Parameter(torch.empty(members, dim, classes).normal_(generator=generator))
-        self.register_buffer("means", torch.zeros(members, dim, classes))
+        self.register_buffer("means", self.weight.detach().clone())
 
     def forward(self, *inputs: Any) -> Tensor:
         """The inputs of the wrapped network, and its generator -> logits (members, rows, classes)."""
