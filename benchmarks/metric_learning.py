@@ -3,9 +3,9 @@
     python benchmarks/metric_learning.py              # 3 sets, 3 seeds; what is finished is kept
     python benchmarks/metric_learning.py --seeds 1
 
-Sets: scikit-learn's digits (images, 20 rows of each class train), leaf-flavia (a table, 32 classes) and
-JapaneseVowels (series, 9 speakers), the last two from ../shared/data. A quarter of the rows is judged, and
-the judged parts of the two sets are of their training rows: no test row is read.
+Sets: scikit-learn's digits (images), MNIST-1D (series; 20 rows of each class train and 400 rows are judged,
+of both) and leaf-flavia (a table of 32 classes, a quarter is judged), the last two from ../shared/data. All rows
+are of their training parts: no test row is read.
 
 "linear" and "cosine" are `advisor train` with every class. "without C" trains without one class, and then
 adds it by `advisor enrol` from 5 examples. unknown_found: share of the judged rows of C that
@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import yaml
 from resumable import go_on
 from sklearn.datasets import load_digits
 from sklearn.metrics import log_loss
@@ -30,8 +31,8 @@ from sklearn.metrics import log_loss
 import advisor
 
 HERE = Path(__file__).resolve().parent
-SETS = ("digits", "leaf-flavia", "JapaneseVowels")
-TRAINED_DIGITS, JUDGED_DIGITS, EXAMPLES = 20, 400, 5
+SETS = ("digits", "leaf-flavia", "MNIST-1D")
+TRAINED, JUDGED, EXAMPLES = 20, 400, 5
 LEFT_OUT = 3
 """Classes that are left out of a set, one after the other."""
 COSINE = {"classifier": "cosine"}
@@ -56,24 +57,25 @@ class Rows:
 def rows_of(data: Path, name: str, seed: int) -> tuple[Rows, Rows]:
     """Rows to train on and rows to judge."""
     draw = np.random.default_rng(1000 + seed)
-    if name == "digits":
-        digits = load_digits()
-        rows = Rows(np.round(digits.images * 255 / 16).astype(np.uint8)[:, None], digits.target.astype(str))
-        order = draw.permutation(len(rows.y))
-        judged, rest = order[:JUDGED_DIGITS], order[JUDGED_DIGITS:]
-        few = [rest[rows.y[rest] == one][:TRAINED_DIGITS] for one in np.unique(rows.y)]
-        return rows.of(np.sort(np.concatenate(few))), rows.of(judged)
     if name == "leaf-flavia":
-        table = pl.read_csv(data / "tables" / name / "train.csv", infer_schema_length=None)
-        import yaml
-
-        label = yaml.safe_load((data / "tables" / name / "meta.yaml").read_text())["target"]
+        folder = data / "tables" / name
+        table = pl.read_csv(folder / "train.csv", infer_schema_length=None)
+        label = yaml.safe_load((folder / "meta.yaml").read_text())["target"]
         rows = Rows(table.drop(label), table[label].cast(pl.String).to_numpy().astype(str))
+        order = draw.permutation(len(rows.y))
+        judged, train = order[: len(order) // 4], order[len(order) // 4 :]
     else:
-        arrays = np.load(data / "sequences" / name / "data.npz", allow_pickle=True)
-        rows = Rows(arrays["X_train"], arrays["y_train"].astype(str))
-    order = draw.permutation(len(rows.y))
-    return rows.of(np.sort(order[len(order) // 4 :])), rows.of(np.sort(order[: len(order) // 4]))
+        if name == "digits":
+            digits = load_digits()
+            x, y = np.round(digits.images * 255 / 16).astype(np.uint8)[:, None], digits.target
+        else:
+            arrays = np.load(data / "sequences" / name / "data.npz")
+            x, y = arrays["X_train"], arrays["y_train"]
+        rows = Rows(x, y.astype(str))
+        order = draw.permutation(len(rows.y))
+        judged, rest = order[:JUDGED], order[JUDGED:]
+        train = np.concatenate([rest[rows.y[rest] == one][:TRAINED] for one in np.unique(rows.y)])
+    return rows.of(np.sort(train)), rows.of(judged)
 
 
 def right(run: Any, rows: Rows) -> np.ndarray:
