@@ -4,8 +4,8 @@
     python benchmarks/metric_learning.py --seeds 1
 
 Sets: scikit-learn's digits (images), MNIST-1D (series; 20 rows of each class train and 400 rows are judged,
-of both) and leaf-flavia (a table of 32 classes, a quarter is judged), the last two from ../shared/data. All rows
-are of their training parts: no test row is read.
+of both) and leaf-flavia (a table of 32 classes, a quarter is judged), the last two from ../shared/data. All
+rows are of their training parts: no test row is read.
 
 "linear" and "cosine" are `advisor train` with every class. "without C" trains without one class, and then
 adds it by `advisor enrol` from 5 examples. unknown_found: share of the judged rows of C that
