@@ -28,6 +28,8 @@ EVERYWHERE = ("0.0.0.0", "::")
 PAGE_TOKEN = "page of this machine"
 """The token whose rights a session has that the one-time URL opens. Its own secret is thrown away."""
 MOST_HEADER = 65_536
+BACKLOG = 2_048
+"""Connections that may wait until they are taken; uvicorn's own number."""
 
 
 def serve_until_stopped(settings: ServiceSettings, level: int = logging.INFO) -> None:
@@ -76,6 +78,7 @@ def _listening(settings: ServiceSettings) -> Iterator[socket.socket]:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((settings.host, settings.port))
+            listener.listen(BACKLOG)  # before the URL is said: who connects at once waits, and is not refused
         except OSError as error:
             where = f"{settings.host}:{settings.port}"
             raise UserError(
