@@ -26,7 +26,8 @@ MAX_BYTES = 20_000_000
 """Larger than any recommendation for a table that fits into memory; the limit only stops what is none."""
 
 LATER = frozenset({"time_trend", "gpus_per_trial", "position", "column_scale_rate", "kernel_features"})
-LATER |= {"backbone_training", "backbone_side", "layer_decay"}
+LATER |= {"backbone_training", "backbone_side", "layer_decay", "student_width", "classifier", "embedding_dim"}
+LATER |= {"cosine_scale", "cosine_margin", "prototypes"}
 """Parameters that the files of earlier versions lack: their runs go on without, as they were."""
 
 HEADER = """\
