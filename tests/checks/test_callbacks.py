@@ -1,5 +1,7 @@
 """The callbacks, in the frameworks' own loops: faults are named, sound trainings hear nothing."""
 
+import contextlib
+import importlib
 import sys
 from importlib.util import find_spec
 
@@ -16,9 +18,21 @@ X = torch.randn(96, 8, generator=torch.Generator().manual_seed(0))
 Y = (X[:, 0] > 0).long() + (X[:, 1] > 0).long()
 
 
+def with_operators_of_torchvision():
+    """PyPI's torchvision is built for CUDA. Beside a PyTorch for CPUs it lacks its operators, and Lightning,
+    which imports it where it is installed, fails of that: the two that it names have to be declared."""
+    with contextlib.suppress(ImportError):
+        try:
+            importlib.import_module("torchvision")
+        except RuntimeError:
+            for name in ("nms", "qnms"):
+                torch.library.define(f"torchvision::{name}", "(Tensor dets, Tensor scores, float most) -> Tensor")
+
+
 @pytest.fixture(scope="module")
 def fitted():
     """What is found in a training by Lightning, which takes seconds to be imported."""
+    with_operators_of_torchvision()
     lightning = pytest.importorskip(
         "lightning.pytorch", reason="Lightning is not installed: pip install -e '.[dev]'"
     )
