@@ -26,6 +26,7 @@ NUMBER_OR_SIGN = r"^[-+](?:\d[\d.,]*(?:[eE][-+]?\d+)?%?)?$"
     epilog=examples(
         "advisor predict runs/data new_rows.csv --out predictions.csv",
         "advisor predict runs/cells new_images/ --out masks/",
+        "advisor predict runs/cars new_images/ --out boxes.json",
     )
 )
 @run_argument("run")
@@ -33,7 +34,8 @@ NUMBER_OR_SIGN = r"^[-+](?:\d[\d.,]*(?:[eE][-+]?\d+)?%?)?$"
 @click.option(
     "--out",
     metavar="FILE",
-    help="Where to write the CSV; by default stdout. Of masks: a folder for PNG files.",
+    help="Where to write the CSV; by default stdout. Of masks: a folder for PNG files. Of boxes: "
+    "also a .json file (COCO).",
 )
 @click.option(
     "--raw", is_flag=True, help="Write texts unchanged even if a spreadsheet would run them as formulas."
@@ -61,7 +63,8 @@ def predict(run: str, rows: str, out: str | None, raw: bool, as_json: bool, **op
     """Predict ROWS with the model of RUN. ROWS are like the training rows: a table, a
     folder of images, a file of series.
 
-    The result is a CSV with a column prediction, or a folder of masks.
+    The result is a CSV with a column prediction, or with a row for each box; or a folder of masks, or a
+    file of boxes in COCO's form.
     """
     from advisor import load_model
     from advisor.files import write_bytes
@@ -79,7 +82,7 @@ def predict(run: str, rows: str, out: str | None, raw: bool, as_json: bool, **op
     if found.files and out and not out.endswith(".csv"):
         _write_all(Path(out), found.files)
         if not as_json:
-            say(f"{len(found.files):,} masks: {out}")
+            say(f"{len(found.files):,} {'file' if len(found.files) == 1 else 'files'}: {out}")
             return
     if as_json:
         document = {
@@ -148,12 +151,16 @@ def enrol(run: str, new_class: str, as_json: bool, **options: Any) -> None:
 
 
 def _write_all(folder: Path, files: Mapping[str, bytes]) -> None:
-    """The files into a folder, beside what is there already."""
+    """The files into a folder, beside what is there already; one alone under the name of a file like it."""
     from advisor.errors import UserError
     from advisor.files import write_bytes
 
+    alone = len(files) == 1 and folder.suffix == Path(next(iter(files))).suffix
+    if alone:  # a name like the file's is one of a file
+        write_bytes(folder, next(iter(files.values())))
+        return
     if folder.is_file():
-        raise UserError(f"{folder} is a file; masks are written into a folder: name another place")
+        raise UserError(f"{folder} is a file; predictions are written into a folder: name another place")
     for name, content in files.items():
         place = folder / name
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -80,8 +80,8 @@ def test_predictions_are_a_table_and_a_coco_file(run, source, tmp_path):
     assert rows and set(rows[0]) == {"name", "left", "top", "right", "bottom", "prediction", "score"}
     assert {row["prediction"] for row in rows} <= {"low", "high"}
     assert min(float(row["score"]) for row in rows) >= LEAST_SCORE
-    assert _run(["predict", str(run.folder), str(source / "test"), "--out", str(tmp_path / "out")]) == 0
-    document = json.loads((tmp_path / "out" / "boxes.json").read_text())
+    assert _run(["predict", str(run.folder), str(source / "test"), "--out", str(tmp_path / "out.json")]) == 0
+    document = json.loads((tmp_path / "out.json").read_text())
     assert [one["name"] for one in document["categories"]] == ["low", "high"]
     assert len(document["annotations"]) == len(rows) and len(document["images"]) == TEST_ROWS
     assert {one["image_id"] for one in document["annotations"]} <= {one["id"] for one in document["images"]}
