@@ -26,7 +26,6 @@ NUMBER_OR_SIGN = r"^[-+](?:\d[\d.,]*(?:[eE][-+]?\d+)?%?)?$"
     epilog=examples(
         "advisor predict runs/data new_rows.csv --out predictions.csv",
         "advisor predict runs/cells new_images/ --out masks/",
-        "advisor predict runs/cars new_images/ --out boxes.json",
     )
 )
 @run_argument("run")
