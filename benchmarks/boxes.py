@@ -64,7 +64,7 @@ def measured(source: Path, out: Path, seed: int, fixed: dict[str, object]) -> di
         "ap": round(network.ap, 4),
         "loss": round(network.loss, 4),
         "processor_seconds": round(used() - before, 1),
-        "epochs": run.recommendation.configuration["epochs"],
+        "epochs": run.document["configuration"]["epochs"],
     }
 
 

@@ -34,6 +34,7 @@ from advisor.rules import shipped
 from advisor.runs.advice import Advice
 from advisor.spaces.topics import TOPICS
 from advisor.splits import Split
+from advisor.tasks import Task
 from advisor.training.loop import train_epochs
 from advisor.training.modalities import cost_of
 from advisor.training.optimizer import pass_and_optimizer
@@ -371,7 +372,7 @@ def check_one_batch(subject: Subject, *, deadline: float, clock: Callable[[], fl
         return PreflightCheck(
             "one-batch", None, "no two training rows with different inputs and different targets"
         )
-    constant = float(task.row_losses(target, task.constant_scores(target, len(subject.data.classes))).mean())
+    constant = _constant_loss(task, target, len(subject.data.classes))
     batch = subject.data.part(rows)
     everyone = np.arange(len(rows))
     configuration = without_help(subject.configuration, subject.data)
@@ -486,6 +487,11 @@ def _gain(worse: NDArray[np.float64], better: NDArray[np.float64]) -> tuple[floa
     return mean / max(float(worse.mean()), 1e-300), mean / error if error > 0 else np.sign(mean) * np.inf
 
 
+def _constant_loss(task: Task, target: Any, classes: int) -> float:
+    """The mean loss of the best constant."""
+    return float(task.row_losses(target, task.constant_scores(target, classes)).mean())
+
+
 def check_inputs_count(subject: Subject, epochs: int) -> PreflightCheck:
     """Real inputs must beat inputs that are all alike, on the same validation rows."""
     if epochs < 1:
@@ -526,7 +532,7 @@ def check_no_leak(subject: Subject, *, deadline: float, clock: Callable[[], floa
     split, shared = leak_rows(subject)
     data = meaningless(subject.data, subject.seed)
     target = data.target[split.train]
-    constant = float(np.log(subject.outputs)) if data.classes else float(np.var(target))
+    constant = _constant_loss(data.task, target, len(data.classes))
     # nothing may hinder it from learning the training rows by heart: a leak shows only then
     configuration = without_help(subject.configuration, data)
     configuration |= {"batch_size": BATCH_ROWS, "epochs": BATCH_STEPS, "patience": BATCH_STEPS}

@@ -38,6 +38,7 @@ class HeatMapHead(nn.Module):
             places.bias.fill_(math.log(FIRST_DISTANCE))
             if plan.encoder.zero_output:
                 scores.weight.zero_()
+                places.weight.zero_()
 
     def forward(self, h: Tensor, noise: torch.Generator | None = None) -> Tensor:
         """(rows, members x width, height, width) -> (members, rows, classes + 4, height, width): logits, and

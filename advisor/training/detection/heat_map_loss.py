@@ -3,12 +3,14 @@ the overlap of the box that each point of the hill gives (Zhou et al. 2019; Liu 
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from advisor.networks.detection.heat_map import corners_at, middles
-from advisor.networks.detection.plan import DetectionPlan
+from advisor.networks.detection.heat_map import FIRST_DISTANCE, corners_at, middles
+from advisor.networks.detection.plan import BOX_NUMBERS, DetectionPlan
 
 SPREAD, LEAST_SPREAD = 0.15, 0.5
 """Deviations of the hill: a share of the box's sides, and at least so many points of the map."""
@@ -43,8 +45,10 @@ class HeatMapLoss:
         return scored / mean + BOX_WEIGHT * placed / share.clamp(min=1e-6)
 
     def constant(self, prior: Tensor, images: int) -> Tensor:
-        """Outputs that are the same everywhere, (images, classes + 4, height, width): prior (classes,)."""
-        whole = torch.cat([prior.float(), prior.new_ones(4).float()]).view(1, -1, 1, 1)
+        """Outputs that are the same everywhere, as the head's are before training, (images, classes + 4,
+        height, width). prior: logits of the classes, (classes,)."""
+        sides = torch.full((BOX_NUMBERS,), math.log(FIRST_DISTANCE), device=prior.device)
+        whole = torch.cat([prior.float(), sides]).view(1, -1, 1, 1)
         return whole.expand(images, -1, *self.plan.map)
 
     def _hills(self, target: Tensor, size: torch.Size) -> Tensor:
