@@ -111,7 +111,7 @@ def predict(run: str, rows: str, out: str | None, raw: bool, as_json: bool, **op
     )
 )
 @run_argument("run")
-@click.argument("new_class", metavar="EXAMPLES")
+@click.argument("examples", metavar="EXAMPLES")
 @click.option("--name", metavar="CLASS", help="Name of the class; by default that of the file or folder.")
 @click.option(
     "--encoding", metavar="NAME", help="Encoding of a text file; by default as in training, or detected."
@@ -123,7 +123,7 @@ def predict(run: str, rows: str, out: str | None, raw: bool, as_json: bool, **op
 )
 @image_root_option
 @json_option
-def enrol(run: str, new_class: str, as_json: bool, **options: Any) -> None:
+def enrol(run: str, examples: str, as_json: bool, **options: Any) -> None:
     """Add a class to the model of RUN from EXAMPLES of it, without training: a table, a folder of images, a
     file of series.
 
@@ -131,7 +131,7 @@ def enrol(run: str, new_class: str, as_json: bool, **options: Any) -> None:
     """
     from advisor import enrol as add_class
 
-    done = add_class(run, new_class, **options)
+    done = add_class(run, examples, **options)
     if as_json:
         echo_json(done.to_dict())
         return

@@ -452,9 +452,9 @@ def judged(
         cross_fitted,
         losses[1],
         similarity=averaged_by_row(train.task, [stack.held_out_rows for stack in stacks], known)[1]
-        if len(known) == len(stacks)
+        if known and len(known) == len(stacks)
         else None,
-        recall_at_1=float(np.mean(found)) if len(found) == len(stacks) else None,
+        recall_at_1=float(np.mean(found)) if found and len(found) == len(stacks) else None,
     )
 
 

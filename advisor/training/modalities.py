@@ -14,7 +14,6 @@ from advisor.kinds import Kind
 from advisor.networks.cost import Cost, DetectionCost, SceneCost, SignalCost, TableCost
 from advisor.networks.kernels import kernel_features
 from advisor.networks.pretrained.names import backbone_name, is_frozen
-from advisor.networks.pretrained.start import InputLabels, Start
 from advisor.splits import Split
 
 if TYPE_CHECKING:
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from advisor.networks.network import Network
+    from advisor.networks.pretrained.start import InputLabels, Start
     from advisor.training.augmentation import Mix, Moved
     from advisor.training.class_balance import ClassBalance
 

@@ -19,6 +19,7 @@ from advisor.cli.main import _run
 from advisor.data.options import ReadingOptions
 from advisor.data.tables.table import load_table
 from advisor.facts.schema import FACTS
+from advisor.facts.specs.boxes import BOX_FACTS
 from advisor.facts.specs.masks import MASK_FACTS
 from advisor.facts.specs.signals import SIGNAL_FACTS
 from advisor.facts.table import measure_table
@@ -258,7 +259,7 @@ ELSEWHERE = {name for name in FACTS if name.startswith("shift.")} | {
     "groups.unseen_columns", "columns.unseen_groups", "groups.entities", "columns.entity", "columns.of_entities",
     "sentinels.cells", "sentinels.codes", "columns.sentinels", "spellings.joined", "spellings.joined_cells",
     "spellings.joined_as", "columns.spellings_joined", "spellings.categories", "columns.spellings", "spellings.classes",
-    *(spec.name for spec in (*SIGNAL_FACTS, *MASK_FACTS)), "metric.judges", "metric.loss", "metric.quantile",
+    *(spec.name for spec in (*SIGNAL_FACTS, *MASK_FACTS, *BOX_FACTS)), "metric.judges", "metric.loss", "metric.quantile",
 }  # fmt: skip
 """Those of two samples are held against planted shifts in test_shift, the near duplicates against the exact
 ones below, twins' disagreement in test_traps, those of images and sequences against naive counts in
@@ -305,7 +306,7 @@ def again(table, raw, test=None):
     }
     dates = ["day"] if schema.time_column else of["datetime"]
     stamps = [[cell for cell in train[name].to_list() if cell is not None] for name in dates]
-    facts["has_metric"] = False
+    facts |= {"has_metric": False, "has_earlier_run": False, "has_backbone": False}
     facts["time_ordered"] = any(stamp == sorted(stamp) for stamp in stamps) if dates else None
     regression = facts["task"] == "regression"
     counts = Counter(answers)

@@ -49,7 +49,7 @@ FOLLOWS_KIND = Derivation(
 
 
 def test_the_base_space_declares_every_parameter_with_topic_meaning_and_default():
-    assert len(BASE.parameters) == 46
+    assert len(BASE.parameters) == 52
     assert all(item.meaning and item.topic for item in BASE.parameters.values())
     defaults = BASE.complete({})
     library = {"hidden_layers": 2, "width": 128, "activation": "relu", "norm": "none", "weight_init": "torch_default",
@@ -57,7 +57,7 @@ def test_the_base_space_declares_every_parameter_with_topic_meaning_and_default(
                "patience": 10, "validation": "holdout", "dropout": 0.0, "weight_decay": 0.0}  # fmt: skip
     assert {name: defaults[name] for name in library} == library
     assert [name for name, item in BASE.parameters.items() if not item.searched] == [
-        "weight_init", "loss", "monitor", "validation", "folds", "validation_fraction", "validation_weights", "epochs",
+        "weight_init", "embedding_dim", "loss", "monitor", "validation", "folds", "validation_fraction", "validation_weights", "epochs",
         "patience", "gpus_per_trial", "final_members", "calibration", "decision",
     ]  # fmt: skip
 

@@ -190,6 +190,13 @@ ROW_FACTS = (
         example=False,
     ),
     FactSpec(
+        name="has_backbone",
+        type="bool",
+        unit="",
+        meaning="the user chose a network of timm",
+        example=False,
+    ),
+    FactSpec(
         name="metric.judges",
         type="text",
         unit="",

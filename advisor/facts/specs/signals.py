@@ -75,13 +75,6 @@ SIGNAL_FACTS = (
         example=-0.2,
     ),
     FactSpec(
-        name="has_backbone",
-        type="bool",
-        unit="",
-        meaning="the user chose a network of timm",
-        example=False,
-    ),
-    FactSpec(
         name="backbone.parameters",
         type="int",
         unit="weights",

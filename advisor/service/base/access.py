@@ -201,15 +201,15 @@ async def once(
     state: ServiceState,
     who: Principal,
     key: str | None,
-    asked: bytes,
+    request: Request,
     work: Callable[[Connection], tuple[int, Mapping[str, Any] | bytes]],
 ) -> Response:
     """Do a write and answer it; under the same key the first answer is given again.
 
-    asked: the body of the request; the same key with another one is 409. work: gives status and answer, as
-    data or as JSON.
+    request: the same key with another body is 409. Without a key its body is not read again: a form's was
+        read as one. work: gives status and answer, as data or as JSON.
     """
-    digest = hashlib.sha256(asked).hexdigest()
+    digest = "" if key is None else hashlib.sha256(await request.body()).hexdigest()
 
     def write(connection: Connection) -> tuple[int, bytes]:
         known = None if key is None else kept_answer(connection, who.project, key, digest)

@@ -141,7 +141,7 @@ async def create_run(
         note_action(connection, who, "run.create", row["id"], request.state.request_id)
         return 202, {"id": row["id"], "state": "queued", **asked}
 
-    answer = await once(state, who, key, await request.body(), write)
+    answer = await once(state, who, key, request, write)
     answer.headers["Location"] = f"/v1/runs/{json.loads(bytes(answer.body))['id']}"
     return answer
 

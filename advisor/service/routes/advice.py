@@ -164,7 +164,7 @@ async def create_recommendation(
         note_action(connection, who, "recommendation.create", row["id"], request.state.request_id)
         return 201, {"id": row["id"]}  # of 40 kB only this is kept under the key
 
-    kept = await once(state, who, key, await request.body(), write)
+    kept = await once(state, who, key, request, write)
     made_id = str(json.loads(bytes(kept.body))["id"])
     if made_id == row["id"]:
         answer = json_of(shown_head(row))[:-1] + b"," + made.shown

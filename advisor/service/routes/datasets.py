@@ -129,7 +129,7 @@ async def create_dataset(
         note_action(connection, who, "dataset.create", row["id"], request.state.request_id)
         return 201, {"id": row["id"], "name": name, "size": body.size, "received": 0, "complete": False}
 
-    answer = await once(state, who, key, await request.body(), write)
+    answer = await once(state, who, key, request, write)
     return answer
 
 

@@ -78,7 +78,7 @@ async def create_study(
         note_action(connection, who, "study.create", str(row["id"]), request.state.request_id)
         return 201, {**{name: row[name] for name in ("id", "name", "created")}, "trials": body.trials}
 
-    answer = await once(state, who, key, await request.body(), write)
+    answer = await once(state, who, key, request, write)
     answer.headers["Location"] = f"/v1/studies/{json.loads(bytes(answer.body))['id']}"
     return answer
 
