@@ -4,8 +4,9 @@ and to give found boxes in the points of the image that was given."""
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import polars as pl
@@ -18,7 +19,7 @@ from advisor.data.boxes.sources import BoxedArrays, Part, find_boxes
 from advisor.data.masks.mask_files import placed
 from advisor.data.options import DEFAULT_OPTIONS, FileForm, ReadingOptions
 from advisor.data.signals.arrays.values import as_images, bits_of_array
-from advisor.data.signals.image_decoding import FileValues, headers
+from advisor.data.signals.image_decoding import ImageRows, decoded_files
 from advisor.data.signals.pixels import capped
 from advisor.data.signals.rows import ArrayValues, Request, quoted
 from advisor.data.signals.signal_schema import SignalSchema
@@ -38,25 +39,10 @@ TARGET = "boxes"
 
 
 @dataclass(frozen=True)
-class _Images:
-    """Images of one part at one size. sizes: (height, width) of each as it was given. rows: their numbers in
-    the part, of files."""
-
-    values: NDArray[np.uint8]
-    keys: NDArray[np.uint64]
-    names: tuple[str, ...]
-    sizes: tuple[tuple[int, int], ...]
-    rows: tuple[int, ...]
-    bits: int
-    lost: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    notes: Mapping[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class _Rows:
     """Images and their boxes, in points of the images as they are read."""
 
-    images: _Images
+    images: ImageRows
     boxes: Boxes
     repairs: Repairs = field(default_factory=Repairs)
     strange: int = 0
@@ -209,7 +195,7 @@ def _read(part: Part, request: Request, names: ClassNames, origin: str) -> _Rows
     return _Rows(images, Boxes(moved, boxes.codes, boxes.ends), repairs, strange)
 
 
-def _images(part: Part, request: Request, origin: str) -> _Images:
+def _images(part: Part, request: Request, origin: str) -> ImageRows:
     return (
         _of_array(part, request, origin)
         if isinstance(part, BoxedArrays)
@@ -217,42 +203,12 @@ def _images(part: Part, request: Request, origin: str) -> _Images:
     )
 
 
-def _of_files(part: Annotated, request: Request, origin: str) -> _Images:
-    known = headers(part.images)
-    good = [row for row, own in enumerate(known) if not own.problem]
-    corrupt = tuple(name for name, own in zip(part.names, known, strict=True) if own.problem)
-    if not good:
-        raise UserError(
-            f"{origin}: none of the {len(known):,} image files can be read; expected PNG, JPEG and the like"
-        )
-    sizes = [(known[row].height, known[row].width) for row in good]
-    shape = request.like
-    if shape is None:
-        colour = any(known[row].channels == 3 for row in good)
-        shape = (3 if colour else 1, *_common(part, good, sizes))
-    keys = np.array([known[row].key for row in good], np.uint64)
-    bits = max([request.bits, *(known[row].bits for row in good)])
-    values = FileValues(tuple(part.images[row] for row in good), shape, bits, keys)
-    pixels, readable = values.take(np.arange(len(good)))
-    corrupt += tuple(part.names[good[row]] for row in np.flatnonzero(~readable).tolist())
-    if not readable.any():
-        raise UserError(f"{origin}: none of the {len(good):,} images can be decoded")
-    there = np.flatnonzero(readable).tolist()
-    lost = {"corrupt_files": corrupt, "absent_files": part.absent, "images_without_list": part.unlisted}
-    notes = {
-        "image_sizes": len(set(sizes)) if len(set(sizes)) > 1 else 0,
-        "converted_channels": sum(known[good[row]].channels != shape[0] for row in there),
-    }
-    return _Images(
-        pixels,
-        keys[readable],
-        tuple(part.names[good[row]] for row in there),
-        tuple(sizes[row] for row in there),
-        tuple(good[row] for row in there),
-        bits,
-        {what: files for what, files in lost.items() if files},
-        notes,
+def _of_files(part: Annotated, request: Request, origin: str) -> ImageRows:
+    read = decoded_files(
+        part.images, part.names, origin, partial(_common, part), like=request.like, bits=request.bits
     )
+    lost = {**read.lost, "absent_files": part.absent, "images_without_list": part.unlisted}
+    return replace(read, lost={what: files for what, files in lost.items() if files})
 
 
 def _common(part: Annotated, rows: Sequence[int], sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
@@ -270,7 +226,7 @@ def _common(part: Annotated, rows: Sequence[int], sizes: Sequence[tuple[int, int
     return capped(height, width, int(min(max(LEAST_SIDE, wanted), MOST_SIDE)))
 
 
-def _of_array(part: BoxedArrays, request: Request, origin: str) -> _Images:
+def _of_array(part: BoxedArrays, request: Request, origin: str) -> ImageRows:
     array, where = np.asarray(part.images), f"{origin}: the images"
     if array.ndim not in (3, 4) or not array.size:
         raise UserError(f"{where} have shape {array.shape}; expected (rows, height, width[, channels])")
@@ -278,7 +234,7 @@ def _of_array(part: BoxedArrays, request: Request, origin: str) -> _Images:
     values = as_images(array, where, request.like, bits, MOST_SIDE)
     size = array.shape[1:3] if array.ndim == 3 or array.shape[3] in (1, 3, 4) else array.shape[2:4]
     rows = len(values)
-    return _Images(
+    return ImageRows(
         values,
         ArrayValues(values).keys(),
         ("",) * rows,

@@ -26,7 +26,7 @@ from advisor.data.masks.palette import (
 )
 from advisor.data.options import DEFAULT_OPTIONS, FileForm, ReadingOptions
 from advisor.data.signals.arrays.values import as_images, bits_of_array
-from advisor.data.signals.image_decoding import FileValues, headers
+from advisor.data.signals.image_decoding import decoded_files, headers
 from advisor.data.signals.pixels import capped, common_size
 from advisor.data.signals.rows import ArrayValues, Request, quoted
 from advisor.data.signals.signal_schema import SignalSchema
@@ -224,46 +224,25 @@ def _read(paired: Paired, request: Request, origin: str) -> _Part:
 
 
 def _of_files(paired: PairedFiles, request: Request, origin: str) -> _Part:
-    known = headers(paired.images)
-    good = [row for row, own in enumerate(known) if not own.problem]
-    corrupt = tuple(name for name, own in zip(paired.names, known, strict=True) if own.problem)
-    if not good:
-        raise UserError(
-            f"{origin}: none of the {len(known):,} image files can be read; expected PNG, JPEG and the like"
-        )
-    sizes = [(known[row].height, known[row].width) for row in good]
-    coloured_images = any(known[row].channels == 3 for row in good)
-    shape = request.like or (3 if coloured_images else 1, *_size_for(sizes))
-    raw, coloured = _mask_values(paired, good, sizes)
-    keys = np.array([known[row].key for row in good], np.uint64)
-    bits = max([request.bits, *(known[row].bits for row in good)])
-    values = FileValues(tuple(paired.images[row] for row in good), shape, bits, keys)
-    images, readable = values.take(np.arange(len(good)))
-    corrupt += tuple(paired.names[good[row]] for row in np.flatnonzero(~readable).tolist())
-    if not readable.any():
-        raise UserError(f"{origin}: none of the {len(good):,} images can be decoded")
-    rows = [good[row] for row in np.flatnonzero(readable).tolist()]
-    notes = {
-        "image_sizes": len(set(sizes)) if len(set(sizes)) > 1 else 0,
-        "masks_without_image": len(paired.extra),
-    }
-    notes["converted_channels"] = sum(known[row].channels != shape[0] for row in rows)
-    lost = {"corrupt_files": corrupt, "absent_masks": paired.lonely}
-    kept = tuple(own for own, fine in zip(raw, readable, strict=True) if fine) if raw else ()
+    read = decoded_files(
+        paired.images, paired.names, origin, _size_for, like=request.like, bits=request.bits
+    )
+    raw, coloured = _mask_values(paired, read.rows, read.sizes)
+    lost = {**read.lost, "absent_masks": paired.lonely}
     return _Part(
-        images,
-        kept,
+        read.values,
+        tuple(raw),
         coloured,
-        keys[readable],
-        tuple(paired.names[row] for row in rows),
-        None if paired.groups is None else tuple(paired.groups[row] for row in rows),
-        bits,
+        read.keys,
+        read.names,
+        None if paired.groups is None else tuple(paired.groups[row] for row in read.rows),
+        read.bits,
         {what: files for what, files in lost.items() if files},
-        notes,
+        {**read.notes, "masks_without_image": len(paired.extra)},
     )
 
 
-def _size_for(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
+def _size_for(rows: Sequence[int], sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
     """The size that all are read at: their own, else the median of each side, capped. (``common_size`` caps
     for images that have one class.)"""
     if len(set(sizes)) == 1:

@@ -15,9 +15,9 @@ import queue
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,79 @@ class FileValues:
 def headers(files: Sequence[Path]) -> list[ImageHeader]:
     """What each file's header says, in order."""
     return [ImageHeader(*found) for chunk in _each_chunk("header", files, {}) for found in chunk[0]]
+
+
+@dataclass(frozen=True)
+class ImageRows:
+    """Images of one part at one size.
+
+    values: (rows, channels, height, width).
+    sizes: (height, width) of each as it was given.
+    rows: their numbers in the part, of files.
+    lost: the files that notes count, by the note.
+    """
+
+    values: NDArray[np.uint8]
+    keys: NDArray[np.uint64]
+    names: tuple[str, ...]
+    sizes: tuple[tuple[int, int], ...]
+    rows: tuple[int, ...]
+    bits: int
+    lost: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    notes: Mapping[str, int] = field(default_factory=dict)
+
+
+SizeFor = Callable[[Sequence[int], Sequence[tuple[int, int]]], tuple[int, int]]
+"""Numbers of files and their (height, width) -> the size that all are brought to."""
+
+
+def decoded_files(
+    files: Sequence[Path],
+    names: Sequence[str],
+    origin: str,
+    size_for: SizeFor,
+    *,
+    like: tuple[int, ...] | None = None,
+    bits: int = 0,
+) -> ImageRows:
+    """The files that can be read, all at one size.
+
+    like: (channels, height, width) to read at; None: colour where a file has it, and what ``size_for`` says.
+    bits: of the largest value, at least. UserError where no file can be read.
+    """
+    known = headers(files)
+    good = [row for row, own in enumerate(known) if not own.problem]
+    corrupt = [name for name, own in zip(names, known, strict=True) if own.problem]
+    if not good:
+        raise UserError(
+            f"{origin}: none of the {len(known):,} image files can be read; expected PNG, JPEG and the like"
+        )
+    sizes = [(known[row].height, known[row].width) for row in good]
+    coloured = any(known[row].channels == 3 for row in good)
+    shape = like or (3 if coloured else 1, *size_for(good, sizes))
+    keys = np.array([known[row].key for row in good], np.uint64)
+    bits = max([bits, *(known[row].bits for row in good)])
+    taken = FileValues(tuple(files[row] for row in good), shape, bits, keys)
+    values, readable = taken.take(np.arange(len(good)))
+    corrupt += [names[good[row]] for row in np.flatnonzero(~readable).tolist()]
+    if not readable.any():
+        raise UserError(f"{origin}: none of the {len(good):,} images can be decoded")
+    there = np.flatnonzero(readable).tolist()
+    rows = tuple(good[row] for row in there)
+    notes = {
+        "image_sizes": len(set(sizes)) if len(set(sizes)) > 1 else 0,
+        "converted_channels": sum(known[row].channels != shape[0] for row in rows),
+    }
+    return ImageRows(
+        values,
+        keys[readable],
+        tuple(names[row] for row in rows),
+        tuple(sizes[row] for row in there),
+        rows,
+        bits,
+        {"corrupt_files": tuple(corrupt)},
+        notes,
+    )
 
 
 def _fill(
