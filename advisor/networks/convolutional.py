@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -360,15 +360,22 @@ def with_ramp(x: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class SignalShape:
-    """One input of the network: channels (the mask of missing points is one) and
-    height and width, or length."""
+class PlannedShape:
+    """One input of a network that is built from a plan: channels (the mask of missing points is one)
+    and height and width, or length. A saved model keeps it as plain data.
+
+    plan: configuration, channels and size -> the plan. built: the network of a plan. memory: plan, outputs,
+    rows and members -> bytes.
+    """
 
     channels: int
     size: tuple[int, ...]
+    plan: ClassVar[Callable[..., Any]]
+    built: ClassVar[Callable[..., Network]]
+    memory: ClassVar[Callable[..., int]]
 
     @classmethod
-    def from_dict(cls, plain: Mapping[str, Any]) -> SignalShape:
+    def from_dict(cls, plain: Mapping[str, Any]) -> Self:
         """The shape of which ``dataclasses.asdict`` made plain data."""
         return cls(plain["channels"], tuple(plain["size"]))
 
@@ -381,17 +388,17 @@ class SignalShape:
         generator: torch.Generator,
         bins: Tensor | None = None,
         prior: Tensor | None = None,
-    ) -> SignalNetwork:
-        """The network for inputs of this shape, which have no bins; see ``SignalNetwork``."""
-        plan = plan_of(configuration, self.channels, self.size)
-        return SignalNetwork(plan, outputs, members=members, generator=generator, prior=prior)
+    ) -> Network:
+        """The network for inputs of this shape, which have no bins."""
+        plan = type(self).plan(configuration, self.channels, self.size)
+        return type(self).built(plan, outputs, members=members, generator=generator, prior=prior)
 
     def planned_memory(
         self, configuration: Mapping[str, Any], outputs: int, members: int
     ) -> Callable[[int], float]:
         """Bytes that training takes, by rows of a step, as the plan tells."""
-        plan = plan_of(configuration, self.channels, self.size)
-        return lambda rows: float(memory_bytes(plan, outputs, rows, members))
+        plan = type(self).plan(configuration, self.channels, self.size)
+        return lambda rows: float(type(self).memory(plan, outputs, rows, members))
 
     @staticmethod
     def saved_bins(state: Mapping[str, Tensor]) -> None:
@@ -530,3 +537,9 @@ class SignalNetwork(Network):
         return matrices + [
             w for m in recurrent for name, w in m.named_parameters() if name.startswith("weight")
         ]
+
+
+class SignalShape(PlannedShape):
+    """Of an image or a sequence that has one target."""
+
+    plan, built, memory = staticmethod(plan_of), SignalNetwork, staticmethod(memory_bytes)

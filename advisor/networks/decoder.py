@@ -10,7 +10,6 @@ interpolation, whose convolution comes after it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from advisor.networks.convolutional import (
     POOLING,
     BlockParts,
     MapActivation,
+    PlannedShape,
     StackedConvolution,
     members_apart,
 )
@@ -100,45 +100,6 @@ UPSAMPLINGS: Mapping[str, Callable[[BlockParts, DecoderLevel], nn.Module]] = {
     "transposed": StackedTransposed,
     "subpixel": SubPixel,
 }
-
-
-@dataclass(frozen=True)
-class SceneShape:
-    """One image: channels, and height and width."""
-
-    channels: int
-    size: tuple[int, int]
-
-    @classmethod
-    def from_dict(cls, plain: Mapping[str, Any]) -> SceneShape:
-        """The shape of which ``dataclasses.asdict`` made plain data."""
-        height, width = plain["size"]
-        return cls(plain["channels"], (height, width))
-
-    def network(
-        self,
-        configuration: Mapping[str, Any],
-        outputs: int,
-        *,
-        members: int,
-        generator: torch.Generator,
-        bins: Tensor | None = None,
-        prior: Tensor | None = None,
-    ) -> DecoderNetwork:
-        """The network for images of this size, which have no bins."""
-        plan = decoder_plan_of(configuration, self.channels, self.size)
-        return DecoderNetwork(plan, outputs, members=members, generator=generator, prior=prior)
-
-    def planned_memory(
-        self, configuration: Mapping[str, Any], outputs: int, members: int
-    ) -> Callable[[int], float]:
-        """Bytes that training takes, by rows of a step, as the plan tells."""
-        plan = decoder_plan_of(configuration, self.channels, self.size)
-        return lambda rows: float(decoder_memory(plan, outputs, rows, members))
-
-    @staticmethod
-    def saved_bins(state: Mapping[str, Tensor]) -> None:
-        """Inputs of this shape have no bins."""
 
 
 class DecoderNetwork(Network):
@@ -286,3 +247,10 @@ def _nearness(length: int, device: torch.device) -> Tensor:
     """Of each point of a tile's axis: 1 in the middle, small at the edges."""
     steps = torch.arange(length, device=device) + 0.5
     return torch.minimum(steps, length - steps) / (length / 2)
+
+
+class SceneShape(PlannedShape):
+    """Of an image with a mask."""
+
+    plan, built = staticmethod(decoder_plan_of), DecoderNetwork
+    memory = staticmethod(decoder_memory)

@@ -14,17 +14,17 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from advisor.networks.geometry import (
-    ACTIVATION_COPIES,
     BYTES,
-    NORM_COPIES,
     PASS_BYTES,
-    TRAINING_COPIES,
     Layer,
+    batch_problem,
     block_layers,
+    kept_numbers,
     layers,
     map_numbers,
     map_sizes,
     multiplications,
+    training_bytes,
 )
 from advisor.networks.plan import BlockPlan, NetworkPlan, plan_of
 
@@ -188,9 +188,8 @@ def crops_of(plan: DecoderPlan) -> int:
 
 def decoder_memory(plan: DecoderPlan, outputs: int, batch_size: int, members: int = 1) -> int:
     """What training takes, estimated as ``geometry.memory_bytes`` does."""
-    copies = ACTIVATION_COPIES + (NORM_COPIES if plan.encoder.norm != "none" else 0.0)
-    kept = decoder_cost(plan, outputs)[1] * copies * batch_size
-    return int(BYTES * members * (kept + TRAINING_COPIES * decoder_parameters(plan, outputs)))
+    row = kept_numbers(decoder_cost(plan, outputs)[1], plan.encoder.norm)
+    return training_bytes(row, decoder_parameters(plan, outputs), batch_size, members)
 
 
 def decoder_problem(
@@ -201,17 +200,8 @@ def decoder_problem(
     if min(coarsest) < 1 or 2 ** len(plan.levels) > max(plan.trained_size):
         shown = " x ".join(map(str, plan.trained_size))
         return f"{len(plan.levels) + 1} stages leave nothing of an image of {shown}: use fewer stages"
-    if plan.encoder.norm == "batch" and batch_size < 2:
-        return (
-            "batch normalization cannot be trained on batches of one row: use a larger batch_size or "
-            "norm layer"
-        )
-    if memory is not None and (needed := decoder_memory(plan, outputs, batch_size, members)) > memory:
-        return (
-            f"training it takes about {needed / 1e9:.1f} GB and {memory / 1e9:.1f} GB are free: use a "
-            "smaller batch_size, crop or width"
-        )
-    return None
+    needed = decoder_memory(plan, outputs, batch_size, members)
+    return batch_problem(plan.encoder, batch_size, needed, memory, "batch_size, crop or width")
 
 
 def scenes_per_pass(plan: DecoderPlan, members: int, outputs: int) -> int:

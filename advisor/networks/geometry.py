@@ -290,9 +290,19 @@ def head_inputs(plan: NetworkPlan) -> int:
 def memory_bytes(plan: NetworkPlan, outputs: int, batch_size: int, members: int = 1) -> int:
     """What training takes, estimated: weights with gradient and moments, and the
     maps that the backward pass needs."""
-    copies = ACTIVATION_COPIES + (NORM_COPIES if plan.norm != "none" else 0.0)
-    kept = (map_numbers(plan) * copies + plan.inputs * math.prod(plan.size)) * batch_size
-    return int(BYTES * members * (kept + TRAINING_COPIES * parameter_count(plan, outputs)))
+    inputs = plan.inputs * math.prod(plan.size)
+    row = kept_numbers(map_numbers(plan), plan.norm) + inputs
+    return training_bytes(row, parameter_count(plan, outputs), batch_size, members)
+
+
+def kept_numbers(maps: int, norm: str) -> float:
+    """Numbers that the backward pass needs of one row. maps: numbers in all its maps."""
+    return maps * (ACTIVATION_COPIES + (NORM_COPIES if norm != "none" else 0.0))
+
+
+def training_bytes(row: float, parameters: int, batch_size: int, members: int) -> int:
+    """row: numbers that the backward pass needs of one. parameters: trained numbers of one network."""
+    return int(BYTES * members * (row * batch_size + TRAINING_COPIES * parameters))
 
 
 def usable_memory(facts: Mapping[str, Any], *, gpu: bool) -> float | None:
@@ -316,18 +326,30 @@ def problem(
                 "stem_stride or a "
                 "smaller patch"
             )
+    return batch_problem(plan, batch_size, memory_bytes(plan, outputs, batch_size, members), memory)
+
+
+def batch_problem(
+    plan: NetworkPlan,
+    batch_size: int,
+    needed: int,
+    memory: float | None,
+    smaller: str = "batch_size or width",
+) -> str | None:
+    """Why batches of this size cannot be trained; None when nothing speaks against it.
+
+    needed, memory: bytes that training takes and may use; None: not known. smaller: what takes less memory.
+    """
     if plan.norm == "batch" and batch_size < 2:
         return (
             "batch normalization cannot be trained on batches of one row: use a larger batch_size or norm "
             "layer"
         )
-    if memory is not None:
-        needed = memory_bytes(plan, outputs, batch_size, members)
-        if needed > memory:
-            return (
-                f"training it takes about {needed / 1e9:.1f} GB and {memory / 1e9:.1f} GB are free: use a "
-                "smaller batch_size or width"
-            )
+    if memory is not None and needed > memory:
+        return (
+            f"training it takes about {needed / 1e9:.1f} GB and {memory / 1e9:.1f} GB are free: use a "
+            f"smaller {smaller}"
+        )
     return None
 
 

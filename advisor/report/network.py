@@ -3,7 +3,7 @@ Pure: facts and a configuration in."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ from advisor.networks.detection.plan import (
     neck_layers,
 )
 from advisor.networks.geometry import (
+    Layer,
     layers,
     map_sizes,
     memory_bytes,
@@ -103,21 +104,14 @@ def _decoder_view(
     """A network that gives a class to every point: its encoder, then its decoder, whose units see as much as
     those of the coarsest map."""
     plan = decoder_plan_of(configuration, int(values["signal.channels"]), size)
-    outputs = int(values["mask.classes"])
-    encoder = padded_encoder(plan)
-    rows = _encoder_rows(encoder, size)
-    seen = rows[-1].field
-    rows += [
-        LayerView(layer.name, " x ".join(map(str, after)), layer.outputs, layer.parameters, seen, layer.whole)
-        for layer, after in decoder_layers(plan, outputs)
-    ]
-    return NetworkView(
-        layers=tuple(rows),
-        size=size,
-        parameters=decoder_parameters(plan, outputs),
-        memory_mb=decoder_memory(plan, outputs, int(configuration["batch_size"])) / 1e6,
-        field=receptive_field(encoder),
-        needed=values.get("receptive.needed"),
+    outputs, rows = int(values["mask.classes"]), int(configuration["batch_size"])
+    return _view_of(
+        padded_encoder(plan),
+        decoder_layers(plan, outputs),
+        size,
+        decoder_parameters(plan, outputs),
+        decoder_memory(plan, outputs, rows),
+        values,
     )
 
 
@@ -126,18 +120,37 @@ def _detection_view(
 ) -> NetworkView:
     """A network that finds boxes: its backbone, then what reads the maps that are added up."""
     plan = detection_plan_of(configuration, int(values["signal.channels"]), size)
-    outputs, encoder = int(values["boxes.classes"]), detection_encoder(plan)
+    outputs, rows = int(values["boxes.classes"]), int(configuration["batch_size"])
+    return _view_of(
+        detection_encoder(plan),
+        neck_layers(plan, outputs),
+        size,
+        detection_parameters(plan, outputs),
+        detection_memory(plan, outputs, rows),
+        values,
+    )
+
+
+def _view_of(
+    encoder: NetworkPlan,
+    after: Sequence[tuple[Layer, tuple[int, ...]]],
+    size: tuple[int, ...],
+    parameters: int,
+    memory: int,
+    values: Mapping[str, Any],
+) -> NetworkView:
+    """An encoder and the layers after it with their maps. memory: bytes that training takes."""
     rows = _encoder_rows(encoder, size)
     seen = rows[-1].field
     rows += [
-        LayerView(layer.name, " x ".join(map(str, after)), layer.outputs, layer.parameters, seen, layer.whole)
-        for layer, after in neck_layers(plan, outputs)
+        LayerView(layer.name, " x ".join(map(str, own)), layer.outputs, layer.parameters, seen, layer.whole)
+        for layer, own in after
     ]
     return NetworkView(
         layers=tuple(rows),
         size=size,
-        parameters=detection_parameters(plan, outputs),
-        memory_mb=detection_memory(plan, outputs, int(configuration["batch_size"])) / 1e6,
+        parameters=parameters,
+        memory_mb=memory / 1e6,
         field=receptive_field(encoder),
         needed=values.get("receptive.needed"),
     )

@@ -36,6 +36,14 @@ PARTS = 5
 """Parts of a fold's rows; four fifths of them choose nearly the epoch that all of them choose."""
 
 
+def _check_without_classes(configuration: Mapping[str, Any]) -> None:
+    """UserError for what a target with no class for each row has no use for."""
+    if is_cosine(configuration):
+        raise UserError("classifier cosine compares rows with classes, and this target has none: use linear")
+    if (balance := configuration["class_balance"]) != "none":
+        raise UserError(f"class_balance {balance} treats rare classes, and this target has none: use none")
+
+
 class MemberRows:
     """Which rows each member trains and validates on, and the targets as the network sees them."""
 
@@ -69,10 +77,8 @@ class MemberRows:
             own = np.ones(count) if data.weights is None else data.weights[splits[s].validation]
             self.weight[m, :count] = torch.from_numpy(own / max(own.sum(), 1e-300))
         self.lesson: Lesson | None = None
-        if is_cosine(configuration) and self.learnt.counts is None:
-            raise UserError(
-                "classifier cosine compares rows with classes, and this target has none: use linear"
-            )
+        if self.learnt.counts is None:
+            _check_without_classes(configuration)
         self._kept = HeldOut(self.weight)
         counts = data.training_weights
         self._row_weight = None if counts is None else torch.from_numpy(counts).to(device)

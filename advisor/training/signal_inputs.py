@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from advisor.dataset import Signals
 from advisor.errors import UserError
-from advisor.networks.convolutional import SignalShape
+from advisor.networks.convolutional import PlannedShape, SignalShape
 from advisor.networks.decoder import SceneShape
 from advisor.networks.kernel_network import KernelShape
 from advisor.networks.kernels import KERNELS, MiniRocket, kernel_features, whole
@@ -94,6 +94,9 @@ class _Whole:
 class SignalInputs(_Whole):
     """The rows of a data set under every split's own statistics; scaled when they are asked for."""
 
+    shape_of: ClassVar[type[PlannedShape]] = SignalShape
+    """What a network must know of its inputs: channels and size."""
+
     def __init__(
         self, preprocessors: Sequence[SignalPreprocessor], signals: Signals, device: str = "cpu"
     ) -> None:
@@ -132,11 +135,6 @@ class SignalInputs(_Whole):
     ) -> SignalInputs:
         """Rows under statistics that were fitted on others."""
         return cls(preprocessors, signals, device)
-
-    @staticmethod
-    def shape_of(channels: int, size: tuple[int, ...]) -> Any:
-        """What a network must know of its inputs."""
-        return SignalShape(channels, size)
 
     @property
     def place(self) -> torch.device:
@@ -188,11 +186,7 @@ class SignalInputs(_Whole):
 class SceneInputs(SignalInputs):
     """Images with a mask each: what is cut, turned or mirrored of an image is so of its mask."""
 
-    @staticmethod
-    def shape_of(channels: int, size: tuple[int, ...]) -> SceneShape:
-        """What a network must know of its inputs."""
-        height, width = size
-        return SceneShape(channels, (height, width))
+    shape_of = SceneShape
 
     def training_inputs(
         self,

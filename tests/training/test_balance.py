@@ -331,3 +331,11 @@ def test_a_run_goes_on_with_its_metric_and_takes_no_other(runs):
     assert read_run(by_metric.folder).reading.judged_by.name == "balanced_accuracy"
     with pytest.raises(UserError, match="leave out metric"):
         advisor.train(by_metric.folder, metric="f1")
+
+
+@pytest.mark.parametrize("balance", ["reweight", "teacher"])
+def test_a_target_without_classes_has_none_to_balance(balance):
+    data = rare(40)
+    numbers = Dataset(data.features, data.target.astype(np.float64), "regression", ())
+    with pytest.raises(UserError, match=f"class_balance {balance} treats rare classes, and this target has none"):
+        fitted(numbers, 30, class_balance=balance, loss="mean_squared_error")

@@ -6,7 +6,6 @@ In training such a network gives what its head says of every place, which the lo
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -18,6 +17,7 @@ from advisor.networks.convolutional import (
     POOLING,
     BlockParts,
     MapActivation,
+    PlannedShape,
     StackedConvolution,
 )
 from advisor.networks.detection.heat_map import HeatMapHead
@@ -48,45 +48,6 @@ HEADS: Mapping[str, Callable[[BlockParts, DetectionPlan, int, Tensor | None], An
     "heat_map": HeatMapHead,
 }
 """By the values of the parameter ``network``: parts, plan, classes and prior -> a head."""
-
-
-@dataclass(frozen=True)
-class DetectionShape:
-    """One image: channels, and height and width."""
-
-    channels: int
-    size: tuple[int, int]
-
-    @classmethod
-    def from_dict(cls, plain: Mapping[str, Any]) -> DetectionShape:
-        """The shape of which ``dataclasses.asdict`` made plain data."""
-        height, width = plain["size"]
-        return cls(plain["channels"], (height, width))
-
-    def network(
-        self,
-        configuration: Mapping[str, Any],
-        outputs: int,
-        *,
-        members: int,
-        generator: torch.Generator,
-        bins: Tensor | None = None,
-        prior: Tensor | None = None,
-    ) -> DetectionNetwork:
-        """The network for images of this size, which have no bins."""
-        plan = detection_plan_of(configuration, self.channels, self.size)
-        return DetectionNetwork(plan, outputs, members=members, generator=generator, prior=prior)
-
-    def planned_memory(
-        self, configuration: Mapping[str, Any], outputs: int, members: int
-    ) -> Callable[[int], float]:
-        """Bytes that training takes, by rows of a step, as the plan tells."""
-        plan = detection_plan_of(configuration, self.channels, self.size)
-        return lambda rows: float(detection_memory(plan, outputs, rows, members))
-
-    @staticmethod
-    def saved_bins(state: Mapping[str, Tensor]) -> None:
-        """Inputs of this shape have no bins."""
 
 
 class DetectionNetwork(Network):
@@ -188,3 +149,10 @@ class DetectionNetwork(Network):
     def decayed(self) -> list[nn.Parameter]:
         """The weights that L1 and L2 penalties act on: kernels and matrices, no biases or normalization."""
         return [m.weight for m in self.modules() if isinstance(m, StackedConvolution | StackedLinear)]
+
+
+class DetectionShape(PlannedShape):
+    """Of an image with a list of boxes."""
+
+    plan, built = staticmethod(detection_plan_of), DetectionNetwork
+    memory = staticmethod(detection_memory)

@@ -12,16 +12,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from advisor.networks.geometry import (
-    ACTIVATION_COPIES,
     BYTES,
-    NORM_COPIES,
     PASS_BYTES,
-    TRAINING_COPIES,
     Layer,
+    batch_problem,
+    kept_numbers,
     layers,
     map_numbers,
     map_sizes,
     multiplications,
+    training_bytes,
 )
 from advisor.networks.plan import NetworkPlan, plan_of
 
@@ -127,9 +127,8 @@ def detection_cost(plan: DetectionPlan, outputs: int) -> tuple[int, int]:
 
 def detection_memory(plan: DetectionPlan, outputs: int, batch_size: int, members: int = 1) -> int:
     """What training takes, estimated as ``geometry.memory_bytes`` does."""
-    copies = ACTIVATION_COPIES + (NORM_COPIES if plan.encoder.norm != "none" else 0.0)
-    kept = detection_cost(plan, outputs)[1] * copies * batch_size
-    return int(BYTES * members * (kept + TRAINING_COPIES * detection_parameters(plan, outputs)))
+    row = kept_numbers(detection_cost(plan, outputs)[1], plan.encoder.norm)
+    return training_bytes(row, detection_parameters(plan, outputs), batch_size, members)
 
 
 def detection_problem(
@@ -139,17 +138,8 @@ def detection_problem(
     if min(map_sizes(detection_encoder(plan))[-1]) < 1 or plan.multiple > max(plan.size):
         shown = " x ".join(map(str, plan.size))
         return f"{len(plan.stages)} stages leave nothing of an image of {shown}: use fewer stages"
-    if plan.encoder.norm == "batch" and batch_size < 2:
-        return (
-            "batch normalization cannot be trained on batches of one row: use a larger batch_size or "
-            "norm layer"
-        )
-    if memory is not None and (needed := detection_memory(plan, outputs, batch_size, members)) > memory:
-        return (
-            f"training it takes about {needed / 1e9:.1f} GB and {memory / 1e9:.1f} GB are free: use a "
-            "smaller batch_size or width"
-        )
-    return None
+    needed = detection_memory(plan, outputs, batch_size, members)
+    return batch_problem(plan.encoder, batch_size, needed, memory)
 
 
 def images_per_pass(plan: DetectionPlan, members: int) -> int:

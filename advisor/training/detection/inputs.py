@@ -21,11 +21,7 @@ LEAST_SEEN = 0.35
 class BoxedInputs(SignalInputs):
     """Images with a list of boxes each."""
 
-    @staticmethod
-    def shape_of(channels: int, size: tuple[int, ...]) -> DetectionShape:
-        """What a network must know of its inputs."""
-        height, width = size
-        return DetectionShape(channels, (height, width))
+    shape_of = DetectionShape
 
     def training_inputs(
         self,
