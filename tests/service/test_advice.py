@@ -232,3 +232,13 @@ def test_what_are_no_facts_is_refused_in_a_sentence(client, facts, change, says)
     answer = client.post("/v1/recommendations", json={"facts": bad})
     assert answer.status_code == 422 and says in answer.json()["detail"], answer.text
     assert set(facts["values"]) <= set(FACTS)
+
+
+@pytest.mark.parametrize("part", ["recommendations", "what-if"])
+def test_no_request_makes_the_server_fetch_a_network(client, advised, facts, part):
+    fixed = {"network": "timm:resnet18"}
+    if part == "recommendations":
+        answer = client.post("/v1/recommendations", json={"facts": facts, "fixed": fixed})
+    else:
+        answer = client.post(f"{advised.headers['location']}/what-if", json={"fixed": fixed})
+    assert answer.status_code == 422 and "a service does not load" in answer.json()["detail"], answer.text

@@ -17,15 +17,16 @@ from typing import Annotated, Any, Literal
 import sqlalchemy as sa
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from sqlalchemy.engine import Connection, RowMapping
 
 from advisor import __version__
 from advisor.documents import to_plain
-from advisor.errors import UserError, did_you_mean
+from advisor.errors import UserError, did_you_mean, shown
 from advisor.facts.schema import FACTS
 from advisor.files import FORMAT, write_text
 from advisor.kinds import Kind, TaskName
+from advisor.networks.pretrained.names import PREFIX
 from advisor.rules import shipped
 from advisor.rules.provenance import (
     compare_findings,
@@ -83,6 +84,21 @@ Text = Annotated[str, Field(min_length=1, max_length=200)]
 Value = str | int | float | bool
 
 
+def _of_our_networks(fixed: dict[str, Any]) -> dict[str, Any]:
+    """ValueError for a network whose weights would be fetched from elsewhere: no request makes a server ask
+    another one, or build what it cannot hold."""
+    for name, value in fixed.items():
+        if str(value).startswith(PREFIX):
+            raise ValueError(
+                f"{name}={shown(value, 60)} is a network from elsewhere, which a service does not load: "
+                "train it with `advisor train`"
+            )
+    return fixed
+
+
+OwnValues = Annotated[dict[Text, Value], AfterValidator(_of_our_networks)]
+
+
 class AdviceRequest(Body):
     """Either ``dataset`` (an upload) with ``target``, or ``facts``: the content of facts.json, and no row.
 
@@ -95,7 +111,7 @@ class AdviceRequest(Body):
     test: Text | None = None
     facts: dict[str, Any] | None = None
     name: Text | None = None
-    fixed: dict[Text, Value] = Field(default_factory=dict)
+    fixed: OwnValues = Field(default_factory=dict)
     without: Annotated[list[Text], Field(max_length=100)] = Field(default_factory=list)
     rules: Annotated[list[Text], Field(max_length=10)] = Field(default_factory=list)
     types: dict[Text, Text] = Field(default_factory=dict)
@@ -120,7 +136,7 @@ class WhatIfRequest(Body):
     """facts: names with other values, as `advisor what-if` takes them. fixed: your own values."""
 
     facts: dict[Text, Value | None] = Field(default_factory=dict)
-    fixed: dict[Text, Value] = Field(default_factory=dict)
+    fixed: OwnValues = Field(default_factory=dict)
 
 
 class RulePackRequest(Body):
