@@ -135,8 +135,8 @@ def _by_similarity(result: RunReport) -> list[str]:
     winner = next((c for c in result.final.contenders if c.name == result.final.winner), None)
     if winner is not None and winner.recall_at_1 is not UNSET:
         sentences.append(
-            f"Recall@1 is {winner.recall_at_1:.1%}: of so many held-out rows, the nearest training row by "
-            "the embedding has the same class."
+            f"Recall@1 is {winner.recall_at_1:.1%}: for this share of the held-out rows, the training row "
+            "nearest by its embedding has the same class."
         )
     if result.enrolled:
         added = ", ".join(

@@ -88,7 +88,7 @@ def _label(examples: Any, name: str | None) -> str:
     if not label:
         raise UserError("say what the new class is called: --name")
     if len(label) > LONGEST_NAME or not label.isprintable():
-        raise UserError(f"'{shown(label, 40)}' is no name of a class: give another --name")
+        raise UserError(f"'{shown(label, 40)}' is not a class name: give another --name")
     return label
 
 

@@ -212,7 +212,7 @@ def test_mask_files_that_are_none_are_refused(tmp_path):
             ("2.png", b"no image", "is no image"),
             ("2.png", (folder(tmp_path / "whole") / "masks" / "2.png").read_bytes()[:60], "is damaged"),
             ("2.png", as_png(masks(1, (8, 8))[0].astype(np.int64)), "8 x 8 points and its image 16 x 16"),
-            ("2.png", as_png(noisy.astype(np.int64)), "values; it is no mask"),
+            ("2.png", as_png(noisy.astype(np.int64)), "values; it is not a mask"),
         ]
     ):
         root = folder(tmp_path / str(number))

@@ -98,9 +98,9 @@ def test_a_file_that_would_run_a_program_is_refused_and_nothing_runs(tmp_path, s
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("w.pt", b"", "damaged or no file of weights"),
-        ("w.pt", b"PK\x03\x04 half of a file", "damaged or no file of weights"),
-        ("w.safetensors", b"no such header", "damaged or no .safetensors file"),
+        ("w.pt", b"", "damaged or not a file of weights"),
+        ("w.pt", b"PK\x03\x04 half of a file", "damaged or not a file of weights"),
+        ("w.safetensors", b"no such header", "damaged or not a .safetensors file"),
         ("w.csv", b"a,b\n1,2\n", "--weights"),
         ("absent.pt", None, "there is no such file"),
     ],

@@ -90,10 +90,11 @@ def text_of(path: Path, what: str) -> str:
     """All of a text file of boxes. UserError where it cannot be read."""
     try:
         if path.stat().st_size > MOST_TEXT_BYTES:
-            raise UserError(f"{shown(path, 200)} has more than {MOST_TEXT_BYTES >> 20:,} MB; it is no {what}")
+            megabytes = MOST_TEXT_BYTES >> 20
+            raise UserError(f"{shown(path, 200)} has more than {megabytes:,} MB; it is not a {what}")
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"{shown(path, 200)} is no {what}: it is not UTF-8 text") from error
+        raise UserError(f"{shown(path, 200)} is not a {what}: it is not UTF-8 text") from error
     except OSError as error:
         raise UserError(f"{shown(path, 200)} cannot be read: {error.strerror or error}") from error
 

@@ -47,7 +47,7 @@ def read_coco(path: Path) -> Annotated:
     for place, annotation in enumerate(annotations):
         where = f"{origin}: annotation {place + 1:,}"
         if not isinstance(annotation, Mapping):
-            raise UserError(f"{where} is no object; expected {{'image_id': 1, 'bbox': [...], ...}}")
+            raise UserError(f"{where} is not an object; expected {{'image_id': 1, 'bbox': [...], ...}}")
         own = annotation.get("image_id")
         if isinstance(own, list | dict) or own not in boxes:
             raise UserError(f"{where} is of the image {shown(own, 30)}, which is not among the images")
@@ -72,7 +72,7 @@ def _document(path: Path, origin: str) -> Mapping[str, Any]:
     except (ValueError, RecursionError) as error:
         raise UserError(f"{origin} is no JSON ({shown(error, 80)}); expected COCO's format") from error
     if not isinstance(document, Mapping):
-        raise UserError(f"{origin} is no object with images, annotations and categories (COCO's format)")
+        raise UserError(f"{origin} is not an object with images, annotations and categories (COCO's format)")
     return document
 
 

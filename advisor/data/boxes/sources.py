@@ -74,7 +74,7 @@ def find_boxes(source: object, request: Request) -> BoxSource:
     if isinstance(source, np.ndarray) and not request.needs_target:
         return BoxSource("the arrays", "arrays", BoxedArrays(source))
     if not isinstance(source, str | Path):
-        raise UserError(f"a {type(source).__name__} is no source of images with boxes; {EXPECTED}")
+        raise UserError(f"a {type(source).__name__} is not a source of images with boxes; {EXPECTED}")
     path, origin = Path(source), shown(source, 200)
     if not path.exists():
         raise UserError(f"{origin} does not exist; {EXPECTED}")
@@ -84,7 +84,7 @@ def find_boxes(source: object, request: Request) -> BoxSource:
     if path.is_file():
         reader = _reader_of_file(path, request.target) or _reader_by_ending(path, request)
         if reader is None:
-            raise UserError(f"{origin} is no file of boxes; {EXPECTED}")
+            raise UserError(f"{origin} is not a file of boxes; {EXPECTED}")
         return BoxSource(origin, name, reader(request))
     parts = {part: reader(request) for part, reader in _parts(path, request.target).items()}
     if not parts:

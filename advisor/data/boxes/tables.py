@@ -86,7 +86,7 @@ def read_box_table(path: Path, target: str | None, form: FileForm) -> Annotated:
     columns = BoxColumns.of(frame.columns, target)
     if columns is None:
         expected = "filename, xmin, ymin, xmax, ymax, class"
-        raise UserError(f"{origin} is no table of boxes: expected the columns {expected}")
+        raise UserError(f"{origin} is not a table of boxes: expected the columns {expected}")
     if target is not None and target not in frame.columns:
         near = shown(did_you_mean(target, frame.columns))
         raise UserError(f"{origin} has no column '{shown(target)}'{near}")

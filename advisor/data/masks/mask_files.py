@@ -54,9 +54,8 @@ def read_mask(path: Path, name: str) -> tuple[RawMask, bool]:
     count = len(np.unique(values))
     if count > MOST_VALUES:
         raise UserError(
-            f"{where} has {count:,} values; it is no mask, or was smoothed when it was resized: expected a "
-            f"number "
-            "or a colour for each class"
+            f"{where} has {count:,} values; it is not a mask, or was smoothed when it was resized: expected "
+            "a number or a colour for each class"
         )
     return values, coloured
 

@@ -51,7 +51,7 @@ def read_weights(file: str | Path) -> dict[str, Tensor]:
         try:
             return safetensors.torch.load_file(path)
         except (safetensors.SafetensorError, OSError, ValueError):
-            raise UserError(f"--weights {shown(path, 200)} is damaged or no .safetensors file") from None
+            raise UserError(f"--weights {shown(path, 200)} is damaged or not a .safetensors file") from None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of a pickle's protocol: it is read, or refused
@@ -63,8 +63,8 @@ def read_weights(file: str | Path) -> dict[str, Tensor]:
                 "run code: write the weights alone, torch.save(model.state_dict(), FILE)"
             ) from None
         raise UserError(
-            f"--weights {shown(path, 200)} is damaged or no file of weights: expected .safetensors, or what "
-            "torch.save wrote"
+            f"--weights {shown(path, 200)} is damaged or not a file of weights: expected .safetensors, or "
+            "what torch.save wrote"
         ) from None
     return _unwrapped(read, path)
 
