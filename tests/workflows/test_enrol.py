@@ -132,7 +132,7 @@ def bad(run, what):
         "no file": ((folder / "nowhere.csv",), {}, "does not exist"),
         "no name": ((rows(6, 5),), {}, "--name"),
         "a name of spaces": ((rows(6, 5),), {"name": "  "}, "--name"),
-        "a name of two lines": ((rows(6, 5),), {"name": "a\nb"}, "no name of a class"),
+        "a name of two lines": ((rows(6, 5),), {"name": "a\nb"}, "not a class name"),
     }[what]
 
 
