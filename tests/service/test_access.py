@@ -1,9 +1,11 @@
 """Who may ask what: tokens and their scopes, projects that don't see each other, hosts and origins, limits."""
 
+import asyncio
 import json
 import os
 import re
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -12,7 +14,9 @@ import serving
 
 from advisor.errors import UserError
 from advisor.service.base.security import Buckets, Doorkeeper, make_project, make_token
+from advisor.service.base.settings import ServiceSettings
 from advisor.service.base.store import Store
+from advisor.service.server import listening
 
 
 def test_every_route_but_health_needs_a_token(client):
@@ -175,6 +179,24 @@ def test_too_large_and_too_many(own_client):
     assert client.post("/v1/datasets", json={"name": "d.csv", "size": 2000}).status_code == 201
     refused = client.post("/v1/datasets", json={"name": "d.csv", "size": 2000})
     assert refused.status_code == 413 and "delete some" in refused.json()["detail"]
+
+
+def test_an_answer_is_sent_at_once(tmp_path):
+    """With Nagle's algorithm a body waits for the acknowledgement of its head, which receivers hold back for 40 ms."""
+
+    async def option_of_a_connection() -> int:
+        taken = asyncio.get_running_loop().create_future()
+        with listening(ServiceSettings(tmp_path, port=0)) as listener:
+            server = await asyncio.start_server(lambda _, writer: taken.set_result(writer), sock=listener)
+            async with server:
+                _, ours = await asyncio.open_connection(*listener.getsockname())
+                theirs = await taken
+                option = theirs.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+                ours.close()
+                theirs.close()
+        return option
+
+    assert asyncio.run(option_of_a_connection())
 
 
 @pytest.mark.slow
