@@ -329,7 +329,7 @@ class BoxTarget:
         channels, *size = data.features.shape
         plan = detection_plan_of(configuration, channels, size)
         self._loss = DETECTION_LOSSES[plan.head](plan, data.outputs)
-        self._places = math.prod(plan.map)
+        self._places = plan.places
         shown = np.zeros((len(boxes), data.outputs), np.int64)
         np.add.at(shown, (boxes.rows, boxes.codes), 1)
         self._counts = torch.stack([torch.from_numpy(shown[split.train].sum(axis=0)) for split in splits])
@@ -348,7 +348,7 @@ class BoxTarget:
         return self.training_losses(out.view(*seen.shape[:2], *out.shape[1:]), seen, 0.0)
 
     def prior(self) -> Tensor:
-        """Logarithms of the odds that a place is the middle of a box of each class, with one box added."""
+        """Logarithms of the odds that a place shows a box of each class, with one box added."""
         share = (self._counts + 1.0) / (self._images * self._places + 1.0)
         return torch.log(share / (1 - share.clamp(max=0.5)))
 

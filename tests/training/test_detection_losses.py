@@ -10,8 +10,11 @@ from advisor.networks.detection.plan import detection_plan_of
 from advisor.rules import shipped
 from advisor.splits import Split
 from advisor.tasks import DETECTION
-from advisor.training.detection.heat_map_loss import HeatMapLoss, generalized_iou
+from advisor.training.detection.heat_map_loss import HeatMapLoss
 from advisor.training.detection.inputs import augmented_boxes
+from advisor.training.detection.overlap import generalized_iou
+from advisor.training.detection.pasting import with_pasted
+from advisor.training.detection.query_loss import QueryLoss
 from advisor.training.loop import train_epochs
 from advisor.training.targets import BoxTarget, padded_boxes
 
@@ -27,6 +30,7 @@ SMALL = {
     "norm_layer": "batch",
     "block": "residual",
 }
+QUERIES = {**SMALL, "network": "queries", "queries": 4, "decoder_layers": 2}
 SIDE = 32
 STILL = {"flip": "none", "shift": 0.0, "rotation": 0.0, "zoom": 0.0, "brightness": 0.0}
 
@@ -74,6 +78,48 @@ def test_images_without_boxes_lose_nothing_where_nothing_is_said():
     assert loss_of(torch.full((2, 6, 8, 8), -12.0), target).max() < 1e-3
 
 
+def said_by_queries(rows):
+    """Of each image a query with its box, among four; and the loss of such outputs."""
+    plan = detection_plan_of(QUERIES, 1, (SIDE, SIDE))
+    target = torch.from_numpy(padded_boxes(squares(rows).target))
+    out = torch.full((rows, 3, 4, 6), -8.0)
+    out[..., 2:] = torch.tensor([0.9, 0.9, 0.1, 0.1])
+    low, high = target[:, 0, :2] / SIDE, target[:, 0, 2:4] / SIDE
+    for row, code in enumerate(target[:, 0, 4].long().tolist()):
+        out[row, :, 2, code] = 8.0
+        out[row, :, 2, 2:] = torch.cat([(low[row] + high[row]) / 2, high[row] - low[row]])
+    return out, lambda said: QueryLoss(plan, 2)(said, target)
+
+
+def test_the_right_query_loses_least_whichever_it_is():
+    out, loss = said_by_queries(6)
+    best = loss(out)
+    assert best.max() < 0.01
+    assert torch.allclose(loss(out.flip(2)), best)
+    wrong, moved, nothing, doubled = out.clone(), out.clone(), out.clone(), out.clone()
+    wrong[..., :2] = wrong[..., :2].flip(3)  # another class
+    moved[..., 2] += 0.1
+    nothing[..., :2] = -8.0
+    doubled[:, :, 0] = doubled[:, :, 2]  # two queries with the same box
+    assert all((loss(other) > best + 0.3).all() for other in (wrong, moved, nothing, doubled))
+
+
+def test_every_layer_of_the_decoder_is_judged():
+    out, loss = said_by_queries(1)
+    worse = out.clone()
+    worse[:, 0, :, :2] = -8.0
+    assert float(loss(worse)) > float(loss(out)) + 0.1
+
+
+def test_more_boxes_than_queries_and_none_at_all_have_a_loss():
+    plan = detection_plan_of({**QUERIES, "queries": 4}, 1, (SIDE, SIDE))
+    target = torch.tensor([[[0.0, 0, 5 + k, 5, 0] for k in range(9)], [[-1.0] * 5] * 9])
+    out = torch.zeros(2, 3, 4, 6, requires_grad=True)
+    losses = QueryLoss(plan, 2)(out.sigmoid(), target)
+    losses.sum().backward()
+    assert torch.isfinite(losses).all() and torch.isfinite(out.grad).all()
+
+
 def test_generalized_overlap_is_that_of_the_paper():
     some, others = torch.tensor([[0.0, 0, 2, 2]]), torch.tensor([[1.0, 1, 3, 3]])
     assert float(generalized_iou(some, others)) == pytest.approx(1 / 7 - 2 / 9)
@@ -111,24 +157,55 @@ def test_a_box_that_has_left_the_image_is_none():
     assert new[:, :, :4].min() >= 0 and new[:, :, :4].max() <= SIDE
 
 
-def test_outputs_that_say_the_same_everywhere_have_the_loss_that_is_told():
+def test_boxes_are_pasted_with_what_they_show():
+    data = squares(64)
+    images = torch.from_numpy(data.features.values).float().view(2, 32, 1, SIDE, SIDE)
+    images[1] /= 2  # members keep to their own rows
+    boxes = torch.from_numpy(padded_boxes(data.target)).view(2, 32, 1, 5)
+    changed, new = with_pasted(images, boxes, torch.Generator().manual_seed(0))
+    assert new.shape == (2, 32, 2, 5) and 0.3 < (new[:, :, 1, 4] >= 0).float().mean() < 0.7
+    for member, row in np.ndindex(2, 32):
+        image = changed[member, row, 0]
+        there = [one for one in new[member, row].tolist() if one[4] >= 0]
+        for left, top, right, bottom, code in there:
+            assert min(left, top) >= 0 and right <= SIDE and bottom <= SIDE
+            assert (right - left, bottom - top) == ((10, 10) if code == 0 else (16, 6))
+        left, top, right, bottom = (int(side) for side in there[-1][:4])
+        assert (image[top:bottom, left:right] == 220 / (member + 1)).all()
+    hidden = (new[:, :, 0, 4] < 0) & (new[:, :, 1, 4] >= 0)
+    assert torch.equal(new[:, :, 0, 4] < 0, hidden)  # only what something was pasted over is none
+
+
+def test_nothing_is_pasted_from_images_without_boxes():
+    images, none = torch.rand(1, 8, 1, 9, 9), torch.full((1, 8, 2, 5), -1.0)
+    changed, new = with_pasted(images, none, torch.Generator().manual_seed(0))
+    assert torch.equal(changed, images) and (new[..., 4] == -1).all()
+    assert with_pasted(images[:, :1], none[:, :1], torch.Generator())[0].shape == (1, 1, 1, 9, 9)
+
+
+@pytest.mark.parametrize("configuration", [SMALL, QUERIES])
+def test_outputs_that_say_the_same_everywhere_have_the_loss_that_is_told(configuration):
     data = squares(8)
     rows = np.arange(8)
-    learnt = BoxTarget(SMALL, data, [Split(rows, rows)], "cpu")
+    learnt = BoxTarget(configuration, data, [Split(rows, rows)], "cpu")
     seen = learnt.seen.unsqueeze(0)
     assert torch.isfinite(learnt.constant_losses(seen)).all() and learnt.constant_losses(seen).shape == (1, 8)
     assert torch.isfinite(learnt.prior()).all()
 
 
 @pytest.mark.slow
-def test_a_network_learns_to_find_squares_and_bars():
+@pytest.mark.parametrize(
+    ("configuration", "epochs", "rate"),
+    [(SMALL, 8, 0.01), ({**QUERIES, "queries": 6, "neck_width": 32}, 11, 0.003)],
+)
+def test_a_network_learns_to_find_squares_and_bars(configuration, epochs, rate):
     data = squares(120)
     split = Split(np.arange(96), np.arange(96, 120))
-    plan = {"epochs": 12, "patience": 12, "batch_size": 8, "optimizer": "adamw", "learning_rate": 0.01, "schedule": "one_cycle", "output_init": "zero", "gradient_clip": 1.0, "weight_init": "he_normal"}  # fmt: skip
-    epochs = train_epochs({**SMALL, **plan}, data, [split], seed=0)
+    plan = {"epochs": epochs, "patience": epochs, "batch_size": 8, "optimizer": "adamw", "learning_rate": rate, "schedule": "one_cycle", "output_init": "zero", "gradient_clip": 1.0, "weight_init": "he_normal"}  # fmt: skip
+    training = train_epochs({**configuration, **plan}, data, [split], seed=0)
     try:
         while True:
-            next(epochs)
+            next(training)
     except StopIteration as end:
         fitted = end.value
     new = squares(40, seed=1)

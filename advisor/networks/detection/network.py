@@ -27,6 +27,7 @@ from advisor.networks.detection.plan import (
     detection_plan_of,
     images_per_pass,
 )
+from advisor.networks.detection.queries import QueryHead
 from advisor.networks.network import Network
 from advisor.networks.tables import StackedLinear
 
@@ -46,6 +47,7 @@ class Head(Protocol):
 
 HEADS: Mapping[str, Callable[[BlockParts, DetectionPlan, int, Tensor | None], Any]] = {
     "heat_map": HeatMapHead,
+    "queries": QueryHead,
 }
 """By the values of the parameter ``network``: parts, plan, classes and prior -> a head."""
 

@@ -7,7 +7,7 @@ far and near at once (Lin et al. 2017, feature pyramids).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,6 +27,14 @@ from advisor.networks.plan import NetworkPlan, plan_of
 
 BOX_NUMBERS = 4
 """Numbers that say where a box is."""
+HEADS_OF_ATTENTION, READ_POINTS = 4, 4
+"""Of queries: heads of attention, and points of the map that each head reads (Zhu et al. 2021)."""
+WAVES = 4
+"""Wave lengths by which a position is told."""
+FEEDFORWARD = 2
+"""How many times wider the hidden layer of a query's feedforward network is."""
+MOST_KEYS = 16
+"""The points of a map see at most so many others along each axis, else means of neighbours."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +44,7 @@ class DetectionPlan:
     encoder: as that of a network which gives a class to an image, without its head. stages: channels of its
     maps, the finest first, of which the last ``levels`` + 1 are added up. width: channels of the map that the
     head reads; stride: points of the image from one point of that map to the next. head: how boxes are found.
-    size: of the images.
+    size: of the images. queries, decoder_layers: of a head of queries, else 0.
     """
 
     encoder: NetworkPlan
@@ -46,6 +54,8 @@ class DetectionPlan:
     stride: int
     head: str
     size: tuple[int, int]
+    queries: int = 0
+    decoder_layers: int = 0
 
     @property
     def multiple(self) -> int:
@@ -63,6 +73,11 @@ class DetectionPlan:
         """Height and width of the map that the head reads."""
         return self.padded[0] // self.stride, self.padded[1] // self.stride
 
+    @property
+    def places(self) -> int:
+        """How many boxes the head could say at once: one for each query, or for each point of the map."""
+        return self.queries or math.prod(self.map)
+
 
 def detection_plan_of(c: Mapping[str, Any], channels: int, size: Sequence[int]) -> DetectionPlan:
     """The network that a configuration of ``search_spaces/boxes.yaml`` means for images of this size."""
@@ -77,7 +92,7 @@ def detection_plan_of(c: Mapping[str, Any], channels: int, size: Sequence[int]) 
     finest, coarsest = encoder.stem_stride, encoder.stem_stride * 2 ** (len(stages) - 1)
     stride = min(max(int(c["map_stride"]), finest), coarsest)
     levels = int(math.log2(coarsest // stride))
-    return DetectionPlan(
+    plan = DetectionPlan(
         encoder,
         tuple(stages),
         levels,
@@ -85,7 +100,9 @@ def detection_plan_of(c: Mapping[str, Any], channels: int, size: Sequence[int]) 
         stride,
         str(c["network"]),
         (int(height), int(width)),
+        decoder_layers=int(c.get("decoder_layers") or 0),
     )
+    return replace(plan, queries=min(int(c.get("queries") or 0), math.prod(plan.map)))
 
 
 def detection_encoder(plan: DetectionPlan) -> NetworkPlan:
@@ -105,10 +122,62 @@ def neck_layers(plan: DetectionPlan, outputs: int) -> list[tuple[Layer, tuple[in
         found.append((layer, here))
     area = 9 * plan.width
     found.append((Layer("neck", (3, 3), (1, 1), plan.width, area * plan.width + 3 * plan.width), plan.map))
+    return [*found, *HEAD_LAYERS[plan.head](plan, outputs)]
+
+
+def _heat_map_layers(plan: DetectionPlan, outputs: int) -> list[tuple[Layer, tuple[int, ...]]]:
+    area = 9 * plan.width
+    found: list[tuple[Layer, tuple[int, ...]]] = []
     for name, numbers in (("classes", outputs), ("corners", BOX_NUMBERS)):
         parameters = (area + 1) * plan.width + (plan.width + 1) * numbers
         found.append((Layer(name, (3, 3), (1, 1), numbers, parameters, inner=plan.width), plan.map))
     return found
+
+
+def _query_layers(plan: DetectionPlan, outputs: int) -> list[tuple[Layer, tuple[int, ...]]]:
+    """The encoder's layer on the points of the map, then those of the decoder on the queries."""
+    width, inner, wide = plan.width, attention_width(plan.width), feedforward_width(plan.width)
+    keys = math.prod(side // key_stride(plan) for side in plan.map)
+    attention = 4 * width * inner + 3 * inner + width
+    forwards = 2 * width * wide + wide + 3 * width
+    said = (width + 1) * (outputs + width + BOX_NUMBERS) + 2 * width
+    points = HEADS_OF_ATTENTION * READ_POINTS
+    reading = 2 * width * inner + inner + width + 3 * points * (width + 1)
+    encoder = attention + forwards + 2 * width + (4 * WAVES + 1) * width + said
+    numbers = 6 * width + 4 * inner + wide + HEADS_OF_ATTENTION * keys + 2 * (outputs + BOX_NUMBERS)
+    first = Layer("encoder", (1, 1), (1, 1), width, encoder, whole=True, inner=numbers)
+    found: list[tuple[Layer, tuple[int, ...]]] = [(first, plan.map)]
+    decoder = attention + reading + forwards + 4 * width + said
+    # what queries read of the map is kept at every point that they read
+    numbers = 8 * width + 6 * inner + wide + HEADS_OF_ATTENTION * plan.queries + READ_POINTS * inner
+    shared = (2 * WAVES * BOX_NUMBERS + 1) * width
+    for number in range(plan.decoder_layers):
+        parameters = decoder + (shared if not number else 0)
+        layer = Layer(f"decoder {number + 1}", (1, 1), (1, 1), width, parameters, whole=True, inner=numbers)
+        found.append((layer, (plan.queries,)))
+    return found
+
+
+HEAD_LAYERS: Mapping[str, Callable[[DetectionPlan, int], list[tuple[Layer, tuple[int, ...]]]]] = {
+    "heat_map": _heat_map_layers,
+    "queries": _query_layers,
+}
+"""The layers of each head with their maps, by the values of the parameter ``network``: plan and classes."""
+
+
+def attention_width(width: int) -> int:
+    """Channels of all heads of attention together."""
+    return HEADS_OF_ATTENTION * -(-width // HEADS_OF_ATTENTION)
+
+
+def feedforward_width(width: int) -> int:
+    """Of the hidden layer."""
+    return FEEDFORWARD * width
+
+
+def key_stride(plan: DetectionPlan) -> int:
+    """Sides of the neighbourhoods of which the points of a map see means; 1: every point."""
+    return -(-max(plan.map) // MOST_KEYS)
 
 
 def detection_parameters(plan: DetectionPlan, outputs: int) -> int:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from advisor.networks.detection.heat_map import FIRST_DISTANCE, corners_at, middles
 from advisor.networks.detection.plan import BOX_NUMBERS, DetectionPlan
+from advisor.training.detection.overlap import generalized_iou
 
 SPREAD, LEAST_SPREAD = 0.15, 0.5
 """Deviations of the hill: a share of the box's sides, and at least so many points of the map."""
@@ -86,15 +87,3 @@ def _focal(logits: Tensor, heat: Tensor) -> Tensor:
     right = (1 - chance).pow(POWER) * F.softplus(-logits)
     wrong = (1 - heat).pow(EASE) * chance.pow(POWER) * F.softplus(logits)
     return torch.where(top, right, wrong)
-
-
-def generalized_iou(some: Tensor, others: Tensor) -> Tensor:
-    """Of pairs of corners (..., 4): the overlap, less the share of the box around both that neither fills
-    (Rezatofighi et al. 2019); from -1 to 1."""
-    low, high = torch.maximum(some[..., :2], others[..., :2]), torch.minimum(some[..., 2:], others[..., 2:])
-    both = (high - low).clamp(min=0).prod(dim=-1)
-    own, other = ((box[..., 2:] - box[..., :2]).clamp(min=0).prod(dim=-1) for box in (some, others))
-    either = (own + other - both).clamp(min=1e-6)
-    outer = torch.maximum(some[..., 2:], others[..., 2:]) - torch.minimum(some[..., :2], others[..., :2])
-    around = outer.clamp(min=0).prod(dim=-1).clamp(min=1e-6)
-    return both / either - (around - either) / around

@@ -12,10 +12,8 @@ from torch.nn import functional as F
 from advisor.networks.detection.network import DetectionShape
 from advisor.training.augmentation import Mix, Moved, chosen_rows, drawn_move, lit
 from advisor.training.class_balance import ClassBalance
+from advisor.training.detection.pasting import LEAST_SEEN, with_pasted
 from advisor.training.signal_inputs import SignalInputs
-
-LEAST_SEEN = 0.35
-"""A box of which less is left in the image is none: what can be seen of it may be anything."""
 
 
 class BoxedInputs(SignalInputs):
@@ -36,7 +34,10 @@ class BoxedInputs(SignalInputs):
         assert target is not None, "a step on boxes knows the boxes of its rows"
         x = self.inputs(batch, member_split)[0]
         image, boxes = augmented_boxes(x.flatten(0, 1), target.flatten(0, 1), configuration, generator)
-        return [image.view(x.shape)], Moved(boxes.view(target.shape))
+        image, boxes = image.view(x.shape), boxes.view(target.shape)
+        for _ in range(int(configuration.get("copy_paste") or 0)):
+            image, boxes = with_pasted(image, boxes, generator)
+        return [image], Moved(boxes)
 
 
 def augmented_boxes(

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from advisor.networks.detection.plan import DetectionPlan
 from advisor.training.detection.heat_map_loss import HeatMapLoss
+from advisor.training.detection.query_loss import QueryLoss
 
 
 class DetectionLoss(Protocol):
@@ -22,4 +23,7 @@ class DetectionLoss(Protocol):
         """What a head says that says the same of every place, (images, ...); prior: (classes,)."""
 
 
-DETECTION_LOSSES: Mapping[str, Callable[[DetectionPlan, int], DetectionLoss]] = {"heat_map": HeatMapLoss}
+DETECTION_LOSSES: Mapping[str, Callable[[DetectionPlan, int], DetectionLoss]] = {
+    "heat_map": HeatMapLoss,
+    "queries": QueryLoss,
+}
