@@ -26,7 +26,7 @@ from advisor.runs.model import Model
 TOLERANCE = 1e-5
 """What an exported model may differ from ours: in probability, or as a share of the largest prediction."""
 LOG_TOLERANCE = 1e-4
-"""... where the target is learnt as its logarithm: the exponential makes rounding errors larger."""
+"""... where the target is learned as its logarithm: the exponential makes rounding errors larger."""
 EXAMPLE_ROWS = 3
 """Rows that exporters trace: neither 0 nor 1, which they would take for constants."""
 

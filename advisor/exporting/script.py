@@ -15,16 +15,25 @@ import jinja2
 
 from advisor import __version__
 from advisor.errors import UserError
-from advisor.exporting.script_parts import python, source_list
-from advisor.exporting.script_signals import signal_part
-from advisor.exporting.script_tables import table_part
+from advisor.exporting.script_masks import mask_parts
+from advisor.exporting.script_parts import (
+    ORDER,
+    Parts,
+    Settings,
+    python,
+    setting,
+    sorted_imports,
+    source_list,
+    uncovered,
+)
+from advisor.exporting.script_signals import signal_parts
+from advisor.exporting.script_tables import table_parts
 from advisor.files import write_bytes
 from advisor.kinds import MANY, Kind
-from advisor.tasks import task_of
+from advisor.tasks import TargetKind, task_of
 
 TEMPLATES = Path(__file__).parent / "templates"
 UNCOVERED_BALANCE = ("smote", "classifier_retraining", "teacher")
-ROWS_PER_PASS = {"table": 8192, "image": 256, "sequence": 256}
 OPTIMIZERS: Mapping[str, tuple[str, str]] = {
     "adamw": ("AdamW", "torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=(0.9, BETA2), weight_decay=0.0)"),
     "adam": ("Adam", "torch.optim.Adam(groups, lr=LEARNING_RATE, betas=(0.9, BETA2))"),
@@ -90,13 +99,73 @@ class Script:
     notes: tuple[str, ...]
 
 
-PARTS: Mapping[Kind, Callable[[Any, Mapping[str, Any], int, str], Mapping[str, Any]]] = {
-    "table": table_part,
-    "image": signal_part,
-    "sequence": signal_part,
+PARTS: Mapping[Kind, Callable[[Any, Mapping[str, Any], int, str], Parts]] = {
+    "table": table_parts,
+    "image": signal_parts,
+    "sequence": signal_parts,
+    "mask": mask_parts,
 }
-"""Schema, configuration, channels and source -> what the templates of these rows need."""
+"""Schema, configuration, channels and source -> what the script has because of these rows."""
 
+
+@dataclass(frozen=True)
+class TargetParts:
+    """What a script has because of its target: a template of how it is learned, and one of how it is judged
+    and predicted; the method that predicts, and what it returns; imports."""
+
+    learned: str
+    judged: str
+    method: str
+    returns: str
+    imports: tuple[str, ...]
+
+
+TARGET_PARTS: Mapping[TargetKind, TargetParts] = {
+    "class": TargetParts(
+        "training/target_classes.jinja",
+        "prediction/classes.jinja",
+        "predict_proba",
+        "Probabilities (rows, classes)",
+        (
+            "from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss",
+            "import pandas as pd",
+        ),
+    ),
+    "number": TargetParts(
+        "training/target_number.jinja",
+        "prediction/number.jinja",
+        "predict",
+        "A number for each row",
+        (
+            "from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score",
+            "import pandas as pd",
+        ),
+    ),
+    "mask": TargetParts(
+        "training/target_masks.jinja",
+        "prediction/masks.jinja",
+        "predict_proba",
+        "Probabilities (rows, classes, height, width)",
+        (),
+    ),
+}
+VALIDATION = (
+    "out = outputs(network, [part[held_out] for part in x])",
+    "losses = learned.losses(out, y[held_out])",
+)
+"""The lines that compute ``losses`` of the held-out rows."""
+IMPORTS = (
+    "import argparse",
+    "import math",
+    "from pathlib import Path",
+    "import numpy as np",
+    "import torch",
+    "from torch import Tensor, nn",
+    "from torch.nn import functional as F",
+)
+"""Of every script."""
+PACKAGES = {"sklearn": "scikit-learn", "PIL": "Pillow"}
+"""Packages by the names that they are imported by, where these differ."""
 
 FOR_A_METRIC: Mapping[str, tuple[str, ...]] = {
     "decision": ("for_metric",),
@@ -116,15 +185,11 @@ def script_of(subject: ScriptSubject, file: str) -> tuple[str, tuple[str, ...]]:
     """The file's text, and its notes."""
     c = subject.configuration
     if c["class_balance"] in UNCOVERED_BALANCE:
-        raise UserError(
-            f"--format script does not cover class_balance {c['class_balance']}: fix another, such as "
-            "--fixed class_balance=oversample, and train again"
+        raise uncovered(
+            f"class_balance {c['class_balance']}", "another, such as --fixed class_balance=oversample"
         )
     if c.get("classifier") == "cosine":
-        raise UserError(
-            "--format script does not cover classifier cosine: take --format onnx or torch, or train again "
-            "with --fixed classifier=linear"
-        )
+        raise uncovered("classifier cosine", "--fixed classifier=linear")
     if asked := [f"{name} {c[name]}" for name, of_metric in FOR_A_METRIC.items() if c[name] in of_metric]:
         raise UserError(
             f"--format script does not cover {' and '.join(asked)}, which a metric asked for: take --format "
@@ -132,56 +197,121 @@ def script_of(subject: ScriptSubject, file: str) -> tuple[str, tuple[str, ...]]:
         )
     if subject.schema.kind not in PARTS:
         raise UserError(f"--format script does not cover {MANY[subject.schema.kind]} yet")
-    part = PARTS[subject.schema.kind](subject.schema, c, subject.channels, subject.source)
-    notes = (*subject.notes, *_notes(c), *part["notes"])
-    context = {**_common(subject, file), **part, "notes": notes}
+    parts = PARTS[subject.schema.kind](subject.schema, c, subject.channels, subject.source)
+    notes = (*subject.notes, *_notes(c), *parts.notes)
+    context = {**_common(subject, parts, file), **parts.context, "notes": notes}
     return tidy(_environment().get_template("model.py.jinja").render(context)), notes
 
 
-def _common(subject: ScriptSubject, file: str) -> dict[str, Any]:
+def _sections(subject: ScriptSubject, parts: Parts, warm: bool, drawn: bool) -> Mapping[str, Sequence[str]]:
+    """The templates of each section. warm: there is a temperature. drawn: rows of rare classes are drawn more
+    often."""
+    target = TARGET_PARTS[task_of(subject.schema.task).target]
+    return {
+        "settings": parts.settings,
+        "data": parts.data,
+        "network": parts.network,
+        "training": (
+            "training/schedule.jinja",
+            "training/optimizer.jinja",
+            target.learned,
+            "training/loop.jinja",
+            "training/outputs.jinja",
+            *(("training/drawn.jinja",) if drawn else ()),
+            *parts.training,
+            "training/splits.jinja",
+        ),
+        "prediction": (
+            "prediction/model.jinja",
+            *(("prediction/temperature.jinja",) if warm else ()),
+            "prediction/train_command.jinja",
+            target.judged,
+            "prediction/main.jinja",
+        ),
+    }
+
+
+def _imports(subject: ScriptSubject, parts: Parts, warm: bool) -> str:
+    task = task_of(subject.schema.task)
+    splitter = "StratifiedGroupKFold" if task.of_classes else "GroupKFold"
+    own = [*IMPORTS, *TARGET_PARTS[task.target].imports, *parts.imports]
+    own += ["from scipy.optimize import minimize_scalar"] if warm else []
+    own += [f"from sklearn.model_selection import {splitter}"] if parts.group else []
+    return sorted_imports(own)
+
+
+def _needs(imports: str) -> str:
+    """The packages to install."""
+    _, _, others = imports.partition("\n\n")
+    names = list(dict.fromkeys(line.split()[1].split(".")[0] for line in others.splitlines()))
+    names = [PACKAGES.get(name, name) for name in names if name != "scipy"]  # which scikit-learn brings
+    return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _common(subject: ScriptSubject, parts: Parts, file: str) -> dict[str, Any]:
     """What the templates of all kinds of rows need."""
     c, schema = subject.configuration, subject.schema
     task = task_of(schema.task)
     normal, variance, words = INITIALIZATIONS[c["weight_init"]]
-    kfold = c["validation"] == "kfold"
+    kfold, along_time = c["validation"] == "kfold", schema.time_column is not None
     in_groups = bool(c["weight_decay"]) and c["optimizer"] in DECAYS_IN_GROUPS
     scales = bool(c.get("column_scale_rate", 0))
     conditions = [f"id(p) not in {name}" for name, on in (("decayed", in_groups), ("scales", scales)) if on]
+    warm = task.of_classes and c["calibration"] == "temperature"
+    drawn = c["class_balance"] in ("oversample", "noise")
+    imports = _imports(subject, parts, warm)
     return {
         "c": c,
         "file": file,
         "version": __version__,
         "run": subject.run,
-        "title": f"Predict {schema.target} of {subject.data}.",
+        "data": subject.data,
+        "predicted": schema.target,
+        "example_out": "predictions.csv",
+        "out_words": "where to write the CSV; by default stdout",
         "networks": _networks(subject, kfold),
-        "needs": "torch, numpy, pandas and scikit-learn",
+        "parts": _sections(subject, parts, warm, drawn),
+        "imports": imports,
+        "needs": _needs(imports),
         "seed": subject.seed,
         "target": schema.target,
         "test_fraction": subject.test_fraction or 0.2,
         "classes": task.of_classes,
         "class_names": list(schema.classes),
-        "group": schema.group_column,
+        "group": parts.group,
         "weight": getattr(schema, "weight_column", None),
-        "warm": task.of_classes and c["calibration"] == "temperature",
+        "has_test_part": False,
+        "predict": TARGET_PARTS[task.target].method,
+        "predicted_words": TARGET_PARTS[task.target].returns,
+        "warm": warm,
         "prior_corrected": task.of_classes and c["decision"] == "prior_corrected",
         "kfold": kfold,
-        "along_time": schema.time_column is not None,
+        "along_time": along_time,
         "folds": "FOLDS" if kfold else "max(2, round(1 / VALIDATION_FRACTION))",
         "weighted_classes": c["class_balance"] in ("reweight", "oversample", "noise"),
-        "drawn_by_class": c["class_balance"] in ("oversample", "noise"),
         "in_groups": in_groups,
         "by_hand": bool(c["weight_decay"]) and not in_groups,
         "scales": scales,
         "rest": f" if {' and '.join(conditions)}" if conditions else "",
         "optimizer_name": OPTIMIZERS[c["optimizer"]][0],
         "optimizer": OPTIMIZERS[c["optimizer"]][1],
+        "penalized": parts.penalized,
+        "recurrent": False,
+        "network_arguments": "",
+        "step": parts.step,
+        "order": "drawn(train, learned, y)" if drawn else ORDER,
+        "trained_rows": "len(train)",
+        "training": f"prediction/training{'_along_time' if along_time else ''}.jinja",
+        "validation": VALIDATION,
+        "returned": "".join([", best_scores" * warm, ", best_epoch" * along_time]),
         "init_normal": normal,
         "init_variance": variance,
         "init_words": words,
         "zero": c["output_init"] == "zero",
         "activation": ACTIVATIONS.get(c["activation"], f"F.{c['activation']}"),
         "dropped": (lambda x: f"F.dropout({x}, DROPOUT, self.training)") if c["dropout"] else (lambda x: x),
-        "training_settings": _training_settings(subject, kfold),
+        "network_settings": parts.network_settings,
+        "training_settings": _training_settings(subject, parts, kfold),
     }
 
 
@@ -194,7 +324,7 @@ def _networks(subject: ScriptSubject, kfold: bool) -> str:
     return f"{each} {where}" + (f", {subject.partitions} times over" if subject.partitions > 1 else "")
 
 
-def _training_settings(subject: ScriptSubject, kfold: bool) -> Sequence[tuple[str, str, str]]:
+def _training_settings(subject: ScriptSubject, parts: Parts, kfold: bool) -> Settings:
     c = subject.configuration
     along_time = subject.schema.time_column is not None
     plan = (*(("folds",) if kfold or along_time else ()), *(() if kfold else ("validation_fraction",)))
@@ -208,7 +338,7 @@ def _training_settings(subject: ScriptSubject, kfold: bool) -> Sequence[tuple[st
         "gradient_clip": True,
         "weight_decay": True,
         "l1": True,
-        "label_smoothing": task_of(subject.schema.task).of_classes,
+        "label_smoothing": task_of(subject.schema.task).has_probabilities,
         "mixup": True,
     }
     used = [name for name, on in optional.items() if on and c.get(name)]
@@ -223,13 +353,8 @@ def _training_settings(subject: ScriptSubject, kfold: bool) -> Sequence[tuple[st
         *lines,
         setting("partitions", subject.partitions, PARTITIONS_ARE[along_time]),
         setting("members", subject.members, "networks for each split"),
-        setting("rows_per_pass", ROWS_PER_PASS[subject.schema.kind], "without gradients"),
+        setting("rows_per_pass", parts.rows_per_pass, "without gradients"),
     ]
-
-
-def setting(name: str, value: Any, comment: str = "") -> tuple[str, str, str]:
-    """A line of the configuration."""
-    return name.upper(), python(value), f"  # {comment}" if comment else ""
 
 
 def _notes(c: Mapping[str, Any]) -> tuple[str, ...]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from advisor.data.signals.signal_schema import SignalSchema
-from advisor.errors import UserError
-from advisor.exporting.script_parts import python
+from advisor.exporting.script_parts import PLAIN_STEP, Parts, python, setting, uncovered
 from advisor.networks.geometry import head_inputs, inception_kernels, mixer_tokens, squeeze_width
 from advisor.networks.kernels import kernel_features
 from advisor.networks.plan import BlockPlan, NetworkPlan, plan_of
@@ -17,58 +17,115 @@ from advisor.networks.pretrained.names import backbone_name
 ARRAYS = (".npz", ".npy")
 AUGMENTATIONS = ("shift", "rotation", "zoom", "brightness", "cutout", "magnitude", "jitter")
 DRAWN_AROUND = ("rotation", "zoom", "brightness", "magnitude")
+MIXED_STEP = (
+    "part, other, share = mixed_up({})",
+    "out = network(*part)",
+    "losses = share * learned.training_losses(out, y[batch])",
+    "losses = losses + (1 - share) * learned.training_losses(out, y[batch[other]])",
+)
 
 
-def signal_part(schema: SignalSchema, c: Mapping[str, Any], channels: int, source: str) -> dict[str, Any]:
-    """What the templates of images and series need."""
-    if kernel_features(c) is not None:
-        raise UserError(
-            "--format script does not cover fixed convolutions (network kernels): take --format onnx or "
-            "torch, or train with --fixed network=convolutional"
-        )
+def signal_parts(schema: SignalSchema, c: Mapping[str, Any], channels: int, source: str) -> Parts:
+    """Of images and series. UserError for networks that no script covers."""
     if backbone_name(c) is not None:
-        raise UserError(
-            f"--format script does not cover networks of timm ({c['network']}): take --format onnx or "
-            "torch, or train with --fixed network=convolutional"
-        )
+        raise uncovered(f"networks of timm ({c['network']})", "--fixed network=convolutional")
+    common = _common(schema, c, channels, source)
+    return _of_kernels(c, common) if kernel_features(c) is not None else _of_plan(schema, c, channels, common)
+
+
+def _of_plan(schema: SignalSchema, c: Mapping[str, Any], channels: int, common: Parts) -> Parts:
+    """A network that reads points."""
     plan = plan_of(c, channels, schema.size)
-    images, reader = plan.axes == 2, _reader(schema, source)
     kinds = {block.kind for block in plan.blocks}
     changes = [name for name in AUGMENTATIONS if c.get(name)]
-    return {
-        "tables": False,
-        "signals": True,
-        "data_part": "signal_settings.jinja",
-        "rows_part": "signal_rows.jinja",
-        "network_part": "signal_network.jinja",
-        "needs": "torch, numpy, pandas and scikit-learn" + (", and Pillow" if reader == "folder" else ""),
-        "example": {"folder": "photos/", "wide": "data.csv"}.get(reader, "data.npz"),
-        "example_new": {"folder": "new_photos/", "wide": "new_rows.csv"}.get(reader, "new_rows.npz"),
-        "reader": reader,
-        "source_words": {"folder": "a folder", "wide": "a table"}.get(reader, "a file of arrays"),
-        "images": images,
-        "group": None,
-        "words": [],
-        "channels": schema.channels,
-        "size": python(tuple(schema.size)),
-        "points": list(schema.columns),
-        "channels_last": schema.channels_last,
-        "cleaning": schema.cleaning,
-        "network_channels": channels,
-        "masked": channels > schema.channels,
-        "augmented": bool(changes) or c["flip"] != "none",
-        "uses_around": any(c.get(name) for name in DRAWN_AROUND) or (images and bool(c["shift"])),
-        "mixed": bool(c["mixup"]),
-        "bins": False,
-        "penalized": _penalized(kinds, plan),
-        "recurrent": "recurrent" in kinds,
-        "network_words": f"A {c['network']} network for {'images' if images else 'series'}",
-        "network_settings": [
-            (name.upper(), python(c[name]), "") for name in (*(["dropout"] if c["dropout"] else []), *changes)
-        ],
-        "notes": _notes(schema, reader, c),
-        **_network(plan, kinds, schema.size),
+    changed, mixed = bool(changes) or c["flip"] != "none", bool(c["mixup"])
+    part = "[part[batch] for part in x]"
+    part = f"changed({part})" if changed else part
+    uses_around = any(c.get(name) for name in DRAWN_AROUND) or (plan.axes == 2 and bool(c["shift"]))
+    optional = {
+        "signals/augmentation.jinja": changed,
+        "signals/around.jinja": uses_around,
+        "signals/mixup.jinja": mixed,
     }
+    return replace(
+        common,
+        data=(*common.data, *(name for name, on in optional.items() if on)),
+        network=(
+            "network/init.jinja",
+            "network/linear_layer.jinja",
+            "signals/blocks.jinja",
+            "signals/network.jinja",
+        ),
+        step=(MIXED_STEP[0].format(part), *MIXED_STEP[1:])
+        if mixed
+        else (f"losses = learned.training_losses(network(*{part}), y[batch])",)
+        if changed
+        else PLAIN_STEP,
+        network_settings=[
+            setting(name, c[name]) for name in (*(["dropout"] if c["dropout"] else []), *changes)
+        ],
+        penalized=_penalized(kinds, plan),
+        context={
+            **common.context,
+            "network_words": f"A {c['network']} network for {'images' if plan.axes == 2 else 'series'}",
+            "recurrent": "recurrent" in kinds,
+            **_network(plan, kinds, schema.size),
+        },
+    )
+
+
+def _of_kernels(c: Mapping[str, Any], common: Parts) -> Parts:
+    """A linear network on the features of fixed convolutions."""
+    return replace(
+        common,
+        data=(*common.data, "signals/convolutions.jinja"),
+        network=("network/linear.jinja",),
+        network_settings=[
+            setting("kernel_features", c["kernel_features"], "of the fixed convolutions"),
+            *([setting("dropout", c["dropout"])] if c["dropout"] else []),
+        ],
+        imports=(*common.imports, "from itertools import combinations"),
+        context={
+            **common.context,
+            "points": "Points",
+            "network_words": "A linear network on the features of fixed convolutions",
+        },
+    )
+
+
+def _common(schema: SignalSchema, c: Mapping[str, Any], channels: int, source: str) -> Parts:
+    """How rows are read and scaled, whatever the network."""
+    reader = _reader(schema, source)
+    return Parts(
+        settings=("signals/settings.jinja",),
+        data=(
+            "signals/reading.jinja",
+            *(("signals/pixels.jinja",) if reader == "folder" else ()),
+            "signals/inputs.jinja",
+        ),
+        network=(),
+        step=PLAIN_STEP,
+        network_settings=(),
+        penalized="nn.Linear",
+        notes=_notes(schema, reader, c),
+        imports=("import pandas as pd", *(("from PIL import Image",) if reader == "folder" else ())),
+        context={
+            "example": {"folder": "photos/", "wide": "data.csv"}.get(reader, "data.npz"),
+            "example_new": {"folder": "new_photos/", "wide": "new_rows.csv"}.get(reader, "new_rows.npz"),
+            "reader": reader,
+            "has_test_part": True,
+            "source_words": {"folder": "a folder", "wide": "a table"}.get(reader, "a file of arrays"),
+            "images": len(schema.size) == 2,
+            "channels": schema.channels,
+            "size": python(tuple(schema.size)),
+            "columns": list(schema.columns),
+            "channels_last": schema.channels_last,
+            "cleaning": schema.cleaning,
+            "network_channels": channels,
+            "masked": channels > schema.channels,
+            "points": "Inputs",
+        },
+    )
 
 
 def _network(plan: NetworkPlan, kinds: set[Any], size: Sequence[int]) -> dict[str, Any]:
@@ -78,20 +135,17 @@ def _network(plan: NetworkPlan, kinds: set[Any], size: Sequence[int]) -> dict[st
         1: f"F.adaptive_avg_pool1d(x, {plan.size[0]})",
         2: f'F.interpolate(x, {tuple(plan.size)}, mode="bilinear", antialias=True, align_corners=False)',
     }
-    blocks = [line for block in plan.blocks for line in _block(plan, block)]
+    blocks = []
+    for block in plan.blocks:
+        blocks += [block_line(plan, block), *([pooling_line(plan, block)] if block.pool else [])]
     if plan.patch:
         blocks.append(f"nn.LayerNorm({plan.stem})")
     elif plan.head_width:
         last = f"convolution({plan.blocks[-1].outputs}, {plan.head_width}, 1)"
         blocks.append(f"nn.Sequential({last}, normalization({plan.head_width}), Activation())")
     return {
-        "axes": axes,
-        "kinds": sorted(kinds),
-        "norm": plan.norm,
-        "convolutions": kinds != {"recurrent"},
-        "factorised": any(block.factorised for block in plan.blocks),
-        "squeezed": any(block.squeeze for block in plan.blocks),
-        "stem": _stem(plan),
+        **shared_blocks(plan, plan.blocks),
+        "stem": stem_line(plan),
         "blocks": blocks,
         "listed_blocks": "inception" in kinds,
         "head": plan.head,
@@ -101,7 +155,21 @@ def _network(plan: NetworkPlan, kinds: set[Any], size: Sequence[int]) -> dict[st
     }
 
 
-def _stem(plan: NetworkPlan) -> str:
+def shared_blocks(plan: NetworkPlan, blocks: Sequence[BlockPlan]) -> dict[str, Any]:
+    """What the template of all blocks must know of these."""
+    kinds = {block.kind for block in blocks}
+    return {
+        "axes": plan.axes,
+        "kinds": sorted(kinds),
+        "norm": plan.norm,
+        "convolutions": kinds != {"recurrent"},
+        "factorised": any(block.factorised for block in blocks),
+        "squeezed": any(block.squeeze for block in blocks),
+    }
+
+
+def stem_line(plan: NetworkPlan) -> str:
+    """What makes the first layer; "" without one."""
     if plan.patch:
         return f"convolution({plan.inputs}, {plan.stem}, {plan.patch}, {plan.patch}, bias=True, same=False)"
     if not plan.stem:
@@ -110,12 +178,12 @@ def _stem(plan: NetworkPlan) -> str:
     return f"nn.Sequential({layer}, normalization({plan.stem}), Activation())"
 
 
-def _block(plan: NetworkPlan, block: BlockPlan) -> list[str]:
-    """The lines that make a block, and the pooling behind it."""
+def block_line(plan: NetworkPlan, block: BlockPlan) -> str:
+    """What makes a block, without the pooling behind it."""
     sizes = f"{block.inputs}, {block.outputs}"
     geometry = f"{sizes}, {block.kernel}, {block.stride}, {block.dilation}"
     squeeze = f", Squeeze({block.outputs}, {squeeze_width(block)})" if block.squeeze else ""
-    line = {
+    return {
         "plain": f"nn.Sequential(*layers({geometry}){squeeze}, Activation())",
         "residual": f"Residual({geometry})",
         "inverted": f"Inverted({sizes}, {block.kernel}, {block.stride}, {block.expansion})",
@@ -123,8 +191,11 @@ def _block(plan: NetworkPlan, block: BlockPlan) -> list[str]:
         "mixer": f"Mixer({mixer_tokens(plan) if plan.patch else 0}, {block.outputs})",
         "recurrent": f"Recurrent({sizes})",
     }[block.kind]
-    pooling = {"max": "MaxPool", "average": "AvgPool"}.get(block.pool)
-    return [line, f"nn.{pooling}{plan.axes}d(2)"] if pooling else [line]
+
+
+def pooling_line(plan: NetworkPlan, block: BlockPlan) -> str:
+    """What makes the pooling behind a block."""
+    return f"nn.{ {'max': 'MaxPool', 'average': 'AvgPool'}[block.pool] }{plan.axes}d(2)"
 
 
 def _penalized(kinds: set[Any], plan: NetworkPlan) -> str:
@@ -144,7 +215,7 @@ def _reader(schema: SignalSchema, source: str) -> str:
     return "arrays"
 
 
-def _notes(schema: SignalSchema, reader: str, c: Mapping[str, Any]) -> Sequence[str]:
+def _notes(schema: SignalSchema, reader: str, c: Mapping[str, Any]) -> tuple[str, ...]:
     notes = []
     if reader == "arrays":
         notes.append('reading other sources: save yours with numpy.savez("data.npz", X=values, y=labels)')
@@ -152,4 +223,4 @@ def _notes(schema: SignalSchema, reader: str, c: Mapping[str, Any]) -> Sequence[
         notes.append("groups that are kept together: here rows are split at random")
     if c.get("precision") == "mixed" or c.get("compiled"):
         notes.append("mixed precision and compilation on a GPU: here plain 32 bits")
-    return notes
+    return tuple(notes)

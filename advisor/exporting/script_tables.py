@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from advisor.data.columns.cells import BOOLEAN_WORDS
@@ -10,15 +10,18 @@ from advisor.data.columns.column import Column
 from advisor.data.columns.numbers import CLOCK, DURATION, SCALED
 from advisor.data.tables.schema import TableSchema
 from advisor.errors import UserError
-from advisor.exporting.script_parts import python, source_list
+from advisor.exporting.script_parts import PLAIN_STEP, Parts, Settings, python, setting, source_list
 
-Settings = Sequence[tuple[str, str, str]]
 UNREAD_FORMATS = {CLOCK: "times of day", DURATION: "durations"}
 STORED_AS_NUMBERS = ("numbers", "text")
+NOISE_STEP = (
+    "part = with_noise([part[batch] for part in x], learned, y[batch])",
+    "losses = learned.training_losses(network(*part), y[batch])",
+)
 NORMS = {"batch": "nn.BatchNorm1d", "layer": "nn.LayerNorm", "none": ""}
 
 
-def table_part(schema: TableSchema, c: Mapping[str, Any], channels: int, source: str) -> dict[str, Any]:
+def table_parts(schema: TableSchema, c: Mapping[str, Any], channels: int, source: str) -> Parts:
     """UserError for columns that no script reads."""
     for column in schema.columns:
         _check(column, schema)
@@ -61,12 +64,8 @@ def table_part(schema: TableSchema, c: Mapping[str, Any], channels: int, source:
     needed = [f"*{name}" for name in ("NUMERIC", "BOOLEAN", "EMBEDDED", "ONE_HOT", "TEXTS") if names[name][0]]
     needed += [f"*{name}" for name in ("DATES", "NUMBER_FORMATS") if tables[name]]
     needed += ["TIME_COLUMN"] if schema.time_column is not None else []
-    return {
-        "tables": True,
-        "signals": False,
-        "data_part": "table_settings.jinja",
-        "rows_part": "table_rows.jinja",
-        "network_part": "table_network.jinja",
+    noise = c["class_balance"] == "noise"
+    context = {
         "example": "data.csv",
         "example_new": "new_rows.csv",
         "columns": columns,
@@ -90,17 +89,30 @@ def table_part(schema: TableSchema, c: Mapping[str, Any], channels: int, source:
         "embedded_count": len(embedded),
         "all_categories": " + ".join(name for name in ("EMBEDDED", "ONE_HOT") if names[name][0]),
         "needed": ", ".join(needed),
-        "bins": c["numeric_embedding"] == "piecewise_linear",
+        "network_arguments": ", inputs.bins" if c["numeric_embedding"] == "piecewise_linear" else "",
         "residual": c["block"] == "residual" and int(c["hidden_layers"]) > 1,
         "norm": NORMS[c["norm"]],
         "norm_words": "" if c["norm"] == "none" else f", {c['norm']} normalization",
         "number_size": "1" if c["numeric_embedding"] == "none" else "NUMERIC_EMBEDDING_DIM",
-        "penalized": "nn.Linear",
-        "recurrent": False,
         "network_words": f"Inputs, {c['hidden_layers']} hidden layers, an output layer",
-        "network_settings": _network_settings(c, bool(embedded)),
-        "notes": ["the finding of types, repairs, warnings: columns are read here as they were in the run"],
     }
+    return Parts(
+        settings=("tables/settings.jinja",),
+        data=("tables/rows.jinja",),
+        network=("network/init.jinja", "network/linear_layer.jinja", "tables/network.jinja"),
+        step=NOISE_STEP if noise else PLAIN_STEP,
+        training=("training/noise.jinja",) if noise else (),
+        network_settings=_network_settings(c, bool(embedded)),
+        penalized="nn.Linear",
+        rows_per_pass=8192,
+        group=schema.group_column,
+        imports=(
+            "import csv",
+            *(("from sklearn.feature_extraction.text import CountVectorizer",) if texts else ()),
+        ),
+        notes=("the finding of types, repairs, warnings: columns are read here as they were in the run",),
+        context=context,
+    )
 
 
 TIME_PARTS = {
@@ -188,8 +200,8 @@ def _network_settings(c: Mapping[str, Any], embedded: bool) -> Settings:
     )
     names += ["category_embedding_dim"] if embedded else []
     names += ["dropout"] if c["dropout"] and c["hidden_layers"] else []
-    lines = [(name.upper(), python(c[name]), "") for name in names]
+    lines = [setting(name, c[name]) for name in names]
     if c.get("column_scale_rate", 0):
-        says = "  # learning rate of the columns' factors, relative to that of the weights"
-        lines.append(("COLUMN_SCALE_RATE", python(c["column_scale_rate"]), says))
+        says = "learning rate of the columns' factors, relative to that of the weights"
+        lines.append(setting("column_scale_rate", c["column_scale_rate"], says))
     return lines

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.metrics import log_loss
 
@@ -20,6 +21,7 @@ import advisor
 from advisor.cli.main import _run
 from advisor.data.columns.column import Column
 from advisor.data.columns.numbers import CLOCK
+from advisor.data.masks.scenes import MaskSchema
 from advisor.data.signals.cleaning import Cleaning
 from advisor.data.signals.signals import SignalSchema
 from advisor.data.tables.features import encode
@@ -28,6 +30,9 @@ from advisor.data.tables.table import read_frame
 from advisor.errors import UserError
 from advisor.exporting.script import ScriptSubject, export_script, script_of
 from advisor.networks.convolutional import SignalShape
+from advisor.networks.decoder import SceneShape
+from advisor.networks.kernel_network import KernelShape
+from advisor.networks.kernels import MiniRocket
 from advisor.networks.tables import InputShape
 from advisor.rules import shipped
 from advisor.training.preprocessing import Preprocessor
@@ -93,12 +98,7 @@ def test_the_script_of_a_table_is_as_good_as_the_model(target, tmp_path, capsys)
         return
     ours = run.model.predict_proba(test)
     as_good(log_loss(truth, ours), script, np.log(2))
-    program = (
-        "import runpy, sys; sys.argv = ['model.py', 'predict', 'test.csv', '--out', 'new.csv'];"
-        "runpy.run_path('model.py', run_name='__main__');"
-        "sys.exit(any(name.split('.')[0] == 'advisor' for name in sys.modules))"
-    )
-    subprocess.run([sys.executable, "-I", "-c", program], cwd=tmp_path, check=True)
+    load(tmp_path / "model.py").predict_command(str(test), str(tmp_path / "new.csv"))
     new = pd.read_csv(tmp_path / "new.csv")
     assert new.columns.tolist() == ["prediction", "probability_bad", "probability_good"]
     assert np.allclose(new.filter(like="probability").sum(axis=1), 1)
@@ -195,11 +195,23 @@ def of_table(which="abcdefgh", task="binary", target="y", words=("cat", "dog"), 
 
 IMAGES = SignalSchema("image", "class", "multiclass", ("0", "1", "2"), 3, (16, 16), False)
 SERIES = SignalSchema("sequence", "class", "multiclass", ("0", "1", "2"), 2, (32,), False)
+MASKS = MaskSchema("mask", "mask", "segmentation", ("ground", "cell", "edge"), 3, (20, 24), False, values=(0, 7, 9),
+                   ignored=(255,))  # fmt: skip
+COLOURS = replace(MASKS, values=(0x000000, 0x00FF00, 0xFF0000), coloured=True, ignored=())
 SMALL = {"epochs": 1, "folds": 2, "width": 16}
 MARKED = Cleaning(marks=((-9.0,), ()), limits=((-5.0, 5.0), (-5.0, 5.0)), units=(2.0, 1.0))
 IN_GROUPS = {"group_column": "who", "weight_column": "w", "spellings": {"c": {"L0": "l0"}, "y": {"P": "p"}}}
 ALONG_TIME = {"time_column": "e", "time": COLUMNS["e"], "time_parts": ("e.month", "e.days")}
 ALL_OF_IMAGES = {"flip": "both", "shift": 0.1, "rotation": 9.0, "zoom": 0.1, "brightness": 0.1, "cutout": 0.2}
+ALL_OF_MASKS = {
+    "flip": "both",
+    "shift": 0.1,
+    "rotation": 9.0,
+    "zoom": 0.1,
+    "brightness": 0.1,
+    "crop": 16,
+    "crop_foreground": 0.5,
+}
 ALL_OF_SERIES = {"flip": "sign", "shift": 0.1, "magnitude": 0.1, "jitter": 0.1, "cutout": 0.2}
 CASES = {
     "plain": (of_table(), {}),
@@ -221,14 +233,20 @@ CASES = {
     "times": (of_table("abc", **ALONG_TIME), {"time_trend": "clamped", "calibration": "temperature"}),
     "folds of times": (of_table("a", **ALONG_TIME), {"time_trend": "none", "validation": "kfold"}),
     "image": (IMAGES, {"block": "plain", "norm_layer": "none", "mixup": 0.2, **ALL_OF_IMAGES}),
-    "residual": (IMAGES, {"block": "residual", "norm_layer": "batch", "factorised": True, "pooling": "stride"}),
+    "residual": (IMAGES, {"block": "residual", "norm_layer": "batch", "factorised": True, "pooling": "stride", "mixup": 0.2}),
     "squeeze": (IMAGES, {"block": "residual", "norm_layer": "group", "squeeze": True, "weight_decay": 0.1}),
     "efficientnet": (IMAGES, {"network": "efficientnet", "norm_layer": "batch", "dropout": 0.1, "head": "average"}),
     "mixer": (IMAGES, {"network": "mixer", "norm_layer": "layer", "resolution": 0.5, "scaling": "instance"}),
     "series": (replace(SERIES, cleaning=MARKED), {"block": "plain", "norm_layer": "layer", "mixup": 0.2,
                                                   "position": "coordinate", **ALL_OF_SERIES}),
     "inception": (SERIES, {"network": "inception", "norm_layer": "batch", "blocks": 2, "head": "average"}),
+    "kernels": (SERIES, {"network": "kernels", "kernel_features": 336, "dropout": 0.1, "class_balance": "oversample"}),
     "recurrent": (SERIES, {"network": "recurrent", "head": "max", "scaling": "instance"}),
+    "masks": (MASKS, {"output_init": "zero", "dice_weight": 0.5, "stages": 4, "deep_supervision": True, "norm_layer": "batch",
+                      "dropout": 0.1, "label_smoothing": 0.1, **ALL_OF_MASKS}),
+    "residual masks": (COLOURS, {"block": "residual", "norm_layer": "group", "upsampling": "resize", "squeeze": True,
+                                 "pooling": "stride", "weight_decay": 0.1}),
+    "plain masks": (MASKS, {"upsampling": "subpixel", "pooling": "average", "skips": False, "l1": 0.01}),
 }  # fmt: skip
 
 
@@ -248,6 +266,11 @@ def scripts(tmp_path_factory):
     draw = np.random.default_rng(0)
     labels = draw.choice([0, 1, 2], 40)
     np.savez(folder / "image.npz", X=draw.integers(0, 255, (40, 16, 16, 3)).astype(np.uint8), y=labels)
+    masks = draw.choice([0, 7, 9, 255], (40, 20, 24))
+    images = draw.integers(0, 255, (40, 20, 24, 3)).astype(np.uint8)
+    np.savez(folder / "mask.npz", X=images, Y=masks)
+    colours = np.stack([255 * (masks == 9), 255 * (masks == 7), 0 * masks], axis=-1).astype(np.uint8)
+    np.savez(folder / "colours.npz", X=images, Y=colours)
     np.savez(folder / "sequence.npz", X=draw.normal(size=(40, 2, 32)).astype(np.float32), y=labels)
     return folder
 
@@ -263,23 +286,40 @@ def test_scripts_read_well_and_have_no_parts_that_are_not_in_use(scripts):
     assert len(plain.splitlines()) < 600
 
 
+def predicted_values(path):
+    """Of masks, colours as one number each."""
+    masks = np.load(path).astype(np.int32)
+    return masks @ [65536, 256, 1] if masks.ndim == 4 else masks
+
+
+def our_shape(schema, changes, theirs):
+    """What our network must know of the inputs, of what a script's must know."""
+    if schema.kind == "table":
+        return InputShape(theirs[0], theirs[1], tuple(theirs[2]))
+    if changes.get("network") == "kernels":
+        return KernelShape(theirs)
+    return {"mask": SceneShape}.get(schema.kind, SignalShape)(theirs, schema.size)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_script_trains_our_network_and_predicts(scripts, name, monkeypatch):
     schema, changes = CASES[name]
     data = scripts / ("d.csv" if schema.kind == "table" else f"{schema.kind}.npz")
+    data = scripts / "colours.npz" if schema is COLOURS else data
     module = load(scripts / f"{name}.py")
     module.train_command(str(data), None, 0)
-    module.predict_command(str(data), str(scripts / "new.csv"))
-    assert pd.read_csv(scripts / "new.csv").notna().all().all()
+    if schema.kind == "mask":
+        module.predict_command(str(data), str(scripts / "new.npy"))
+        assert set(np.unique(module.codes_of(predicted_values(scripts / "new.npy")))) <= {0, 1, 2}
+    else:
+        module.predict_command(str(data), str(scripts / "new.csv"))
+        assert pd.read_csv(scripts / "new.csv").notna().all().all()
     inputs = module.Inputs(**module.Model.load(module.MODEL_FILE).networks[0]["inputs"])
     bins = [inputs.bins] if hasattr(inputs, "bins") else []
     theirs = module.Network(inputs.shape, module.Target.outputs, None, *bins)
     configuration = subject_of(schema, changes).configuration
-    shape = inputs.shape
-    ours = InputShape(shape[0], shape[1], tuple(shape[2])) if schema.kind == "table" else None
-    ours = ours or SignalShape(shape, schema.size)
     edges = torch.tensor(bins).transpose(1, 2) if bins else None
-    network = ours.network(
+    network = our_shape(schema, changes, inputs.shape).network(
         configuration, module.Target.outputs, members=1, generator=torch.Generator(), bins=edges
     )
     assert sum(w.numel() for w in theirs.parameters()) == sum(w.numel() for w in network.parameters())
@@ -302,6 +342,66 @@ def test_a_script_reads_rows_as_we_do(scaling, tmp_path):
     for theirs, own in zip(inputs(rows), (ours.numeric, ours.indicators, ours.codes), strict=True):
         columns = [sorted(map(tuple, np.round(part.T, 4).tolist())) for part in (theirs.numpy(), own)]
         assert np.allclose(*columns, atol=1e-3)
+
+
+def test_the_script_of_folders_of_masks_writes_masks_as_they_came(tmp_path):
+    """Of any size, numbers as in the training masks; points beside the image have no class."""
+    draw = np.random.default_rng(0)
+    for part, size in (("train", (16, 20)), ("test", (30, 20))):
+        (tmp_path / part / "Images").mkdir(parents=True)
+        (tmp_path / part / "labels").mkdir()
+        for number in range(8):
+            mask = np.kron(draw.choice([0, 7, 9, 255], (size[0] // 2, size[1] // 2)), np.ones((2, 2)))
+            image = np.stack([mask, 255 - mask, mask], axis=2).astype(np.uint8)
+            Image.fromarray(image).save(tmp_path / part / "Images" / f"{number}.png")
+            Image.fromarray(mask.astype(np.uint8)).save(tmp_path / part / "labels" / f"{number}_mask.png")
+    subject = replace(subject_of(replace(MASKS, size=(16, 20)), {}), source=str(tmp_path))
+    module = load(export_script(subject, tmp_path / "model.py").path)
+    _, target = module.read_rows(str(tmp_path), test=True)
+    assert (
+        target.shape == (8, 16, 20)
+        and (target[:, :, :4] == 255).all()
+        and set(np.unique(target)) == {0, 1, 2, 255}
+    )
+    module.train_command(str(tmp_path), str(tmp_path), 0)
+    module.predict_command(str(tmp_path / "test"), str(tmp_path / "new"))
+    new = np.stack([np.asarray(Image.open(one)) for one in sorted((tmp_path / "new").iterdir())])
+    assert new.shape == (8, 30, 20) and set(np.unique(new)) <= {0, 7, 9}
+
+
+def test_scripts_run_where_the_advisor_is_not_installed(scripts, tmp_path):
+    program = [
+        "import runpy, sys",
+        "sys.modules['advisor'] = None",
+        "def run(name, *words):",
+        f"    sys.argv = [name, *words]; runpy.run_path('{scripts}/' + name, run_name='__main__')",
+    ]
+    data = {"plain": "d.csv", "image": "image.npz", "kernels": "sequence.npz", "masks": "mask.npz"}
+    for name, file in data.items():
+        program += [f"run('{name}.py', 'train', '{scripts}/{file}')"]
+        program += [f"run('{name}.py', 'predict', '{scripts}/{file}', '--out', '{name}.new')"]
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", "\n".join(program)], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("test loss") == len(data) == len(list(tmp_path.iterdir()))
+
+
+def test_fixed_convolutions_of_a_script_are_ours(scripts):
+    module = load(scripts / "kernels.py")
+    rows, _ = module.read_rows(str(scripts / "sequence.npz"))
+    inputs = module.Inputs.fit(rows)
+    own = inputs.convolutions
+    reads = [[np.flatnonzero(weight[:, 0].numpy()) for weight in one["weights"]] for one in own]
+    quantiles = tuple(one["quantiles"].numpy() for one in own)
+    ours = MiniRocket(np.array([one["dilation"] for one in own]), quantiles, tuple(map(tuple, reads)))
+    expected = MiniRocket.fit(rows["values"], 336)
+    assert ours.dilations.tolist() == expected.dilations.tolist()
+    assert [own.shape for own in ours.quantiles] == [own.shape for own in expected.quantiles]
+    series = inputs.series(rows)
+    theirs = inputs.features(series).numpy()
+    columns = [np.sort(part.T @ np.arange(len(part))) for part in (theirs, ours.transform(series.numpy()))]
+    assert np.allclose(*columns)
 
 
 def test_names_may_be_anything(tmp_path):
