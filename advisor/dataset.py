@@ -24,6 +24,16 @@ LATEST_SHARE = 0.05
 few rows has a level by chance."""
 
 
+@dataclass(frozen=True)
+class Cycle:
+    """What comes round in a numeric column. name: of the column; unit: such as "hour"; period: after how
+    much, in the column's own numbers."""
+
+    name: str
+    unit: str
+    period: float
+
+
 @dataclass(frozen=True, repr=False)
 class Features:
     """The features of some rows, before any statistic has been fitted.
@@ -35,6 +45,8 @@ class Features:
         their order whatever rows are used.
     trend: the numeric columns that grow with time, so that new rows lie beyond the training rows.
     words: the numeric columns that are words of texts, whose squares add up to 1 in a row.
+    calendar: what comes round in numeric columns, such as hours.
+    working: the numeric columns, 0 or 1, that tell working days from others.
     """
 
     numeric: NDArray[np.float64]
@@ -44,6 +56,8 @@ class Features:
     levels: tuple[tuple[str, ...], ...]
     trend: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
+    calendar: tuple[Cycle, ...] = ()
+    working: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.numeric.shape != (len(self.categorical), len(self.numeric_names)):

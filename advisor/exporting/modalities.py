@@ -79,7 +79,8 @@ def _table_check_rows(model: Model, draw: np.random.Generator) -> Features:
     like = encode(empty, schema)
     words = like.word_columns
     numeric = np.zeros((CHECK_ROWS, len(like.numeric_names)))
-    plain = draw.normal(size=(CHECK_ROWS, int((~words).sum()))) * fitted.scale + fitted.centre
+    count = int((~words).sum())  # sines and cosines of the calendar follow
+    plain = draw.normal(size=(CHECK_ROWS, count)) * fitted.scale[:count] + fitted.centre[:count]
     numeric[:, ~words] = np.where(draw.random(plain.shape) < MISSING_SHARE, np.nan, plain)
     counts = [len(levels) for levels in like.levels]
     categorical = np.zeros((CHECK_ROWS, len(counts)))

@@ -5,6 +5,7 @@ It computes what ``Model.scores`` does in operations that exporters know.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ from advisor.networks.pretrained.backbone import FrozenBackbone
 from advisor.runs.model import Model
 from advisor.tasks import SMALLEST_PROBABILITY
 from advisor.training.loop import Fitted
-from advisor.training.preprocessing import RESERVED_CODES, SMOOTH_CLIP, Preprocessor
+from advisor.training.preprocessing import RESERVED_CODES, SMOOTH_CLIP, WAVE_DIGITS, Preprocessor
 from advisor.training.signal_inputs import (
     SMALLEST_SCALE,
     BackbonePreprocessor,
@@ -29,6 +30,7 @@ from advisor.training.targets import stretched
 
 LEAST_RANK, MOST_RANK = 0.0035, 0.9965
 """As in the quantile scaling of ``training/preprocessing.py``."""
+ROUNDED = 10.0**WAVE_DIGITS
 ACKLAM_A = (
     -39.69683028665376, 220.9460984245205, -275.9285104469687, 138.3577518672690, -30.66479806614716,
     2.506628277459239,
@@ -121,7 +123,10 @@ class TablePart(nn.Module):
         super().__init__()
         self.scaling, self.width = fitted.scaling, int(shape.indicators)
         words = np.asarray(fitted.words, bool)
-        count = len(fitted.centre) + int(words.sum())
+        cycles, products = np.array(fitted.cycles), np.array(fitted.products, np.int64)
+        count = len(fitted.centre) - 2 * len(cycles) - len(products) + int(words.sum())
+        self.rounding, self.periods = cycles[:, 0].astype(int).tolist(), cycles[:, 1].tolist()
+        self.products = products.tolist()
         self.words, self.plain = np.flatnonzero(words).tolist(), np.flatnonzero(~words).tolist()
         self.plain = self.plain if len(words) else list(range(count))
         self.missing = [int(column) for column in fitted.missing_columns]
@@ -139,10 +144,22 @@ class TablePart(nn.Module):
         plain = numeric[:, self.plain]
         if not self.plain:
             return plain.float(), *self._others(numeric, categorical, plain)
-        values = torch.minimum(plain, self.latest) if self.has_latest else plain
+        known = self._with_calendar(plain)
+        values = torch.minimum(known, self.latest) if self.has_latest else known
         # a comparison with NaN is False in every runtime
-        values = torch.where(torch.isnan(plain), plain, values)
+        values = torch.where(torch.isnan(known), known, values)
         return self._scaled(values).float(), *self._others(numeric, categorical, plain)
+
+    def _with_calendar(self, plain: Tensor) -> Tensor:
+        """As ``preprocessing.with_calendar`` does it."""
+        waves = []
+        for column, period in zip(self.rounding, self.periods, strict=True):
+            angle = 2 * math.pi * plain[:, column] / period
+            # onnxruntime has no cosine in double precision
+            waves += [(wave.sin() * ROUNDED).round() / ROUNDED for wave in (angle, angle + math.pi / 2)]
+        known = torch.cat([plain, *(wave[:, None] for wave in waves)], dim=1) if waves else plain
+        crossed = [(known[:, one] * known[:, other])[:, None] for one, other in self.products]
+        return torch.cat([known, *crossed], dim=1) if crossed else known
 
     def _others(self, numeric: Tensor, categorical: Tensor, plain: Tensor) -> tuple[Tensor, Tensor]:
         """Indicators and codes."""

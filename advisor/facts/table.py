@@ -170,7 +170,7 @@ def _shape_facts(table: Table) -> dict[str, Any]:
         "unreadable.cells": table.notes.get("junk_values", 0),
         "sentinels.cells": table.notes.get("marked_values", 0),
     }
-    facts |= _width_facts(schema)
+    facts |= _width_facts(schema) | _calendar_facts(schema)
     facts |= marked_facts(
         sorted((column.name, column.missing) for column in schema.columns if column.missing)
     )
@@ -189,6 +189,17 @@ def _width_facts(schema: TableSchema) -> dict[str, int]:
     return {
         "encoded_width": arrays + sum(count if count <= ONE_HOT_MAX else EMBEDDING_DIM for count in levels),
         "encoded_width.one_hot": arrays + sum(levels),
+    }
+
+
+def _calendar_facts(schema: TableSchema) -> dict[str, Any]:
+    """What comes round in the numeric inputs."""
+    units = [cycle.unit for cycle in schema.calendar]
+    days = units.count("weekday") + len(schema.working)
+    return {
+        "calendar.cycles": len(units),
+        "calendar.crosses": units.count("hour") * days,
+        "calendar.found": [f"{cycle.name}: {cycle.unit}" for cycle in schema.calendar],
     }
 
 

@@ -42,11 +42,12 @@ _INPUT_PARAMETERS = (
     "numeric_embedding_bins",
     "one_hot_max",
     "time_trend",
+    "calendar_features",
     "scaling",
     "kernel_features",
     "backbone_side",
 )
-"""What decides the inputs beside their class, of tables (the first five) and of images and sequences."""
+"""What decides the inputs beside their class, of tables (the first six) and of images and sequences."""
 
 
 class TrainingObjective:

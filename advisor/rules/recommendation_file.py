@@ -27,7 +27,7 @@ MAX_BYTES = 20_000_000
 
 LATER = frozenset({"time_trend", "gpus_per_trial", "position", "column_scale_rate", "kernel_features"})
 LATER |= {"backbone_training", "backbone_side", "layer_decay", "student_width", "classifier", "embedding_dim"}
-LATER |= {"cosine_scale", "cosine_margin", "prototypes"}
+LATER |= {"cosine_scale", "cosine_margin", "prototypes", "calendar_features"}
 """Parameters that the files of earlier versions lack: their runs go on without, as they were."""
 
 HEADER = """\

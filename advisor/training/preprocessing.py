@@ -7,7 +7,7 @@ rows given to ``Preprocessor.fit``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +27,9 @@ SMOOTH_CLIP = 3.0
 FIT_ROWS = 100_000
 """Quantiles are taken from at most this many evenly spaced training rows: exact
 ones cost seconds and change nothing."""
+WAVE_DIGITS = 6
+"""Of sines and cosines, so that they are the same numbers wherever they are computed: a rank among ties
+depends on the last digit."""
 RESERVED_CODES = 2
 """Code 0 is a level that the training rows do not have, code 1 a missing value; known levels follow."""
 
@@ -91,13 +94,21 @@ class Preprocessor:
     words: Array = field(
         default_factory=lambda: np.zeros(0, bool)
     )  # (numeric and words,) which are words of texts, or (0,)
+    cycles: Array = field(
+        default_factory=lambda: np.zeros((0, 2))
+    )  # (cycles, 2): a numeric column and its period; its sine and cosine follow the numeric columns
+    products: Array = field(
+        default_factory=lambda: np.zeros((0, 2), np.int64)
+    )  # (products, 2): two columns, of these and the sines and cosines; their product follows them
 
     @classmethod
     def fit(cls, features: Features, rows: Array, configuration: Mapping[str, Any]) -> Preprocessor:
         """Statistics of ``features`` at ``rows`` as the configuration's input parameters ask for them."""
         scaling = configuration["numeric_scaling"]
         words = features.word_columns if features.words else np.zeros(0, bool)
-        numeric = features.numeric[rows] if not len(words) else features.numeric[np.ix_(rows, ~words)]
+        plain = features.numeric[rows] if not len(words) else features.numeric[np.ix_(rows, ~words)]
+        cycles, products = _fit_calendar(features, configuration.get("calendar_features", "none"))
+        numeric = with_calendar(plain, cycles, products)
         sample = numeric[:: max(1, len(rows) // FIT_ROWS)]
         centre, scale, quantiles = _fit_scaling(sample, scaling)
         latest = _fit_trend(features, numeric, configuration.get("time_trend", "none"), scale)
@@ -116,20 +127,23 @@ class Preprocessor:
             scale=scale,
             quantiles=quantiles,
             bins=bins,
-            missing_columns=np.flatnonzero(np.isnan(numeric).any(axis=0)),
+            missing_columns=np.flatnonzero(np.isnan(plain).any(axis=0)),
             one_hot_columns=np.flatnonzero(one_hot),
             embedded_columns=np.flatnonzero(~one_hot),
             code_maps=code_maps,
             code_counts=code_counts,
             latest=latest,
             words=words,
+            cycles=cycles,
+            products=products,
         )
 
     def transform(self, features: Features) -> Inputs:
         """Every row of ``features`` as inputs. Levels that the training rows lack
         become code 0, or no one-hot at all."""
         plain = features.numeric[:, ~self.words] if len(self.words) else features.numeric
-        values = np.minimum(plain, self.latest) if len(self.latest) else plain
+        values = with_calendar(plain, self.cycles, self.products)
+        values = np.minimum(values, self.latest) if len(self.latest) else values
         numeric = _scale(values, self.scaling, self.centre, self.scale, self.quantiles)
         blocks = [np.isnan(plain[:, self.missing_columns])]
         codes = np.zeros((len(features), len(self.embedded_columns)), dtype=np.int64)
@@ -154,11 +168,18 @@ class Preprocessor:
         ]
         names = features.categorical_names
         return ColumnLabels(
-            tuple(("number", name) for name in plain),
+            tuple(("number", name) for name in self._with_calendar_names(plain)),
             tuple(indicators),
             tuple(("category", names[column]) for column in self.embedded_columns),
             tuple(tuple(self._categories(features, column)) for column in self.embedded_columns),
         )
+
+    def _with_calendar_names(self, plain: list[str]) -> list[str]:
+        """Names of the numeric inputs. plain: of the numeric columns."""
+        names = list(plain)
+        for column, period in self.cycles:
+            names += [f"{part}({plain[int(column)]} / {period:g})" for part in ("sine", "cosine")]
+        return names + [f"{names[one]} x {names[other]}" for one, other in self.products]
 
     def _categories(self, features: Features, column: int) -> list[Label]:
         """What each code of a column stands for: one that is unseen, one that is missing, and the levels."""
@@ -191,6 +212,37 @@ class Preprocessor:
     @classmethod
     def from_arrays(cls, scaling: str, arrays: Mapping[str, Array]) -> Preprocessor:
         return cls(scaling=scaling, **dict(arrays))
+
+
+def with_calendar(numeric: Array, cycles: Array, products: Array) -> Array:
+    """Numeric columns, sine and cosine of each cycle, products of two of these (``Preprocessor``)."""
+    if not len(cycles):
+        return numeric
+    angles = 2 * np.pi * numeric[:, cycles[:, 0].astype(np.int64)] / cycles[:, 1]
+    waves = np.round([np.sin(angles), np.cos(angles)], WAVE_DIGITS)
+    waves = np.moveaxis(waves, 0, 2).reshape(len(numeric), -1)
+    known = np.concatenate([numeric, waves], axis=1)
+    return np.concatenate([known, known[:, products[:, 0]] * known[:, products[:, 1]]], axis=1)
+
+
+def _fit_calendar(features: Features, how: str) -> tuple[Array, Array]:
+    """The cycles and the products of ``Preprocessor``. "cyclic": all that comes round; "crossed": also
+    each half of a day, and the hour's sines and cosines times what tells the day."""
+    words = set(features.words)
+    place = {name: at for at, name in enumerate(n for n in features.numeric_names if n not in words)}
+    cycles = [] if how == "none" else list(features.calendar)
+    halves = [replace(c, period=c.period / 2) for c in cycles if how == "crossed" and c.unit == "hour"]
+    cycles += halves
+    waves = [
+        (c.unit, len(place) + at)
+        for c, first in zip(cycles, range(0, 2 * len(cycles), 2), strict=True)
+        for at in (first, first + 1)
+    ]
+    days = [at for unit, at in waves if unit == "weekday"] + [place[name] for name in features.working]
+    hours = [at for unit, at in waves if unit == "hour"] if halves else []
+    rounds = [(place[c.name], c.period) for c in cycles]
+    products = [(hour, day) for hour in hours for day in days]
+    return np.array(rounds, np.float64).reshape(-1, 2), np.array(products, np.int64).reshape(-1, 2)
 
 
 def _fit_scaling(values: Array, scaling: str) -> tuple[Array, Array, Array]:

@@ -66,6 +66,25 @@ def test_numbers_alone_and_a_target_as_its_logarithm(scaling, transform, tmp_pat
     assert advisor.export(run.folder, form="torch").difference < 1e-5
 
 
+def test_a_calendar_is_within_the_model(tmp_path):
+    draw = np.random.default_rng(3)
+    frame = pd.DataFrame(
+        {"hr": np.arange(96) % 24, "dow": draw.integers(0, 7, 96), "holiday": draw.random(96) < 0.2}
+    )
+    frame["x"] = np.where(draw.random(96) < 0.1, np.nan, draw.normal(size=96))
+    frame["day"] = pd.date_range("2023-01-01", periods=96, freq="4D").astype(str)
+    frame["y"] = np.cos(frame["hr"] / 12 * np.pi) * frame["holiday"]
+    fixed = FIXED | {"calendar_features": "crossed"}
+    run = advisor.train(frame, "y", out=tmp_path / "run", progress=False, fixed=fixed)
+    fitted = run.model.stacks[0].preprocessors[0]
+    # two dates' cycles (weekday, day of the year), hr and its half, dow; hr's four waves by two weekdays and holiday
+    assert len(fitted.cycles) == 5 and len(fitted.products) == 4 * (2 + 2 + 1)
+    assert run.model.predict(frame.iloc[[50]]) == pytest.approx(run.model.predict(frame)[[50]], rel=1e-5)
+    assert advisor.export(run.folder, form="torch").difference < 1e-5
+    pytest.importorskip("onnxruntime", reason="the extra export is not installed")
+    assert advisor.export(run.folder).difference < 1e-5
+
+
 @pytest.mark.parametrize("network", ["convolutional", "mixer"])
 def test_images(network, tmp_path):
     draw = np.random.default_rng(1)

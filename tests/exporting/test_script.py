@@ -418,6 +418,7 @@ def test_names_may_be_anything(tmp_path):
     [
         (replace(of_table("a", **ALONG_TIME), group_column="who"), {}, "rows along time in groups"),
         (of_table(), {"class_balance": "smote"}, "class_balance smote"),
+        (of_table(), {"calendar_features": "cyclic"}, "calendar_features cyclic"),
         (of_table(), {"decision": "for_metric"}, "decision for_metric, which a metric asked for"),
         (
             replace(of_table("a"), columns=(Column("t", "numeric", "", CLOCK),)),

@@ -49,7 +49,7 @@ FOLLOWS_KIND = Derivation(
 
 
 def test_the_base_space_declares_every_parameter_with_topic_meaning_and_default():
-    assert len(BASE.parameters) == 52
+    assert len(BASE.parameters) == 53
     assert all(item.meaning and item.topic for item in BASE.parameters.values())
     defaults = BASE.complete({})
     library = {"hidden_layers": 2, "width": 128, "activation": "relu", "norm": "none", "weight_init": "torch_default",

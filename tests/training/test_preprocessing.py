@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from advisor.dataset import MISSING, UNSEEN, Features
+from advisor.dataset import MISSING, UNSEEN, Cycle, Features
 from advisor.training import preprocessing
 from advisor.training.preprocessing import Preprocessor
 
@@ -419,3 +419,33 @@ def test_words_stand_as_they_are_beside_the_indicators(scaling):
         assert (transformed.numeric == expected.numeric).all() and transformed.indicators.shape == (40, 1 + 4)
         assert (transformed.indicators[:, 0] == expected.indicators[:, 0]).all()
         assert (transformed.indicators[:, 1:] == words).all()
+
+
+def test_the_calendar_becomes_waves_and_products_behind_the_numbers():
+    hours, dow = np.tile(np.arange(24.0), 7), np.repeat(np.arange(7.0), 24)
+    work = (dow < 5) * 1.0
+    hours[5] = np.nan
+    data = replace(
+        features(np.column_stack([hours, dow, work])),
+        calendar=(Cycle("x0", "hour", 24.0), Cycle("x1", "weekday", 7.0)),
+        working=("x2",),
+    )
+    widths = {"none": 3, "cyclic": 3 + 4, "crossed": 3 + 4 + 2 + 4 * 3}
+    fits = {how: fitted(data, rows=range(100), calendar_features=how) for how in widths}
+    read = {how: fit.transform(data).numeric for how, fit in fits.items()}
+    assert {how: numbers.shape[1] for how, numbers in read.items()} == widths
+    for how in ("cyclic", "crossed"):
+        assert (read[how][:, :3] == read["none"]).all()
+        # in the hours before and after midnight the waves are near, the number is as far as can be
+        at = [24 + 23, 48]
+        assert abs(np.diff(read[how][at, 3:5], axis=0)).max() < 0.5 < abs(np.diff(read[how][at, 0]))[0]
+        assert (read[how][5, [0, 3, 4]] == 0).all() and fits[how].missing_columns.tolist() == [0]
+        again = Preprocessor.from_arrays("standard", fits[how].arrays()).transform(data)
+        assert np.array_equal(again.numeric, read[how])
+    names = [name for _, name in fits["crossed"].labels(data).numeric]
+    assert (
+        len(names) == len(set(names)) and names[3] == "sine(x0 / 24)" and names[-1] == "cosine(x0 / 12) x x2"
+    )
+    # a model of before has none of these arrays
+    before = {name: own for name, own in fits["none"].arrays().items() if name not in ("cycles", "products")}
+    assert np.array_equal(Preprocessor.from_arrays("standard", before).transform(data).numeric, read["none"])

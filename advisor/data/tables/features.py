@@ -85,7 +85,17 @@ def encode(frame: pl.DataFrame, schema: TableSchema) -> Features:
     levels = tuple(schema.levels[name] for name in codes)
     texts = (column for column in used if column.type == "text" and column.name in schema.words)
     words = tuple(name for column in texts for name in encoded_names(column, schema.words[column.name])[:-1])
-    return Features(numbers, categorical, tuple(numeric), tuple(codes), levels, schema.time_parts[-1:], words)
+    return Features(
+        numeric=numbers,
+        categorical=categorical,
+        numeric_names=tuple(numeric),
+        categorical_names=tuple(codes),
+        levels=levels,
+        trend=schema.time_parts[-1:],
+        words=words,
+        calendar=schema.calendar,
+        working=schema.working,
+    )
 
 
 def encode_new(

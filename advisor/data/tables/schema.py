@@ -9,6 +9,7 @@ from typing import Any
 from advisor.data.columns.column import Column
 from advisor.data.options import FileForm
 from advisor.data.tables.target import ClassValues
+from advisor.dataset import Cycle
 from advisor.kinds import ColumnType, Kind, TaskName
 
 NAMES: tuple[ColumnType, ...] = ("categorical", "identifier", "text")
@@ -50,6 +51,8 @@ class TableSchema:
     join_spellings: whether those of new rows are.
     encoding, sheet: of the training rows' file, as ``Source`` has them.
     weight_column: how much each training row counts; new rows need none.
+    calendar: what comes round in the numeric arrays; working: those, 0 or 1, that tell working days from
+        others; () in models of before there were any.
     """
 
     columns: tuple[Column, ...]
@@ -70,6 +73,8 @@ class TableSchema:
     sheet: str = ""
     given: ClassValues | None = None
     weight_column: str | None = None
+    calendar: tuple[Cycle, ...] = ()
+    working: tuple[str, ...] = ()
 
     @property
     def kind(self) -> Kind:
@@ -101,6 +106,8 @@ class TableSchema:
             "words": {name: list(words) for name, words in self.words.items()},
             "time_parts": list(self.time_parts),
             "usual": {name: asdict(had) for name, had in self.usual.items()},
+            "calendar": [asdict(cycle) for cycle in self.calendar],
+            "working": list(self.working),
         }
 
     @classmethod
@@ -125,4 +132,6 @@ class TableSchema:
             encoding=data.get("encoding", ""),
             sheet=data.get("sheet", ""),
             weight_column=data.get("weight_column"),
+            calendar=tuple(Cycle(**cycle) for cycle in data.get("calendar", ())),
+            working=tuple(data.get("working", ())),
         )

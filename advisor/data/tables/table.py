@@ -20,6 +20,7 @@ from advisor.data.columns.told import told_of_numbers, told_of_target, told_of_u
 from advisor.data.options import DEFAULT_OPTIONS, FileForm, ReadingOptions
 from advisor.data.sources.reading import MAX_BYTES, read_source
 from advisor.data.sources.source import Source, summed_notes
+from advisor.data.tables.calendar import cycles_of, working_days
 from advisor.data.tables.features import SAMPLE_ROWS, encode, frequent_words, level_codes
 from advisor.data.tables.given_rows import given_test_rows
 from advisor.data.tables.new_rows import known_spelling, usual
@@ -281,6 +282,7 @@ def _schema(
     classes = ordered_classes(train[target]) if rows.target.task.of_classes else ()
     texts = [column.name for column in parts.columns if column.type == "text"]
     joined = {target: dict(rows.spellings), **spellings}
+    parts_of_time = () if time is None else time_parts(train[time.name], time)
     return TableSchema(
         columns=parts.columns,
         target=target,
@@ -290,7 +292,7 @@ def _schema(
         group_column=options.group_column,
         time_column=options.time_column,
         time=time,
-        time_parts=() if time is None else time_parts(train[time.name], time),
+        time_parts=parts_of_time,
         target_format=rows.target.form,
         words={name: frequent_words(train[name]) for name in texts},
         usual=_usual(rows.frame, parts, counts),
@@ -300,6 +302,8 @@ def _schema(
         sheet=read.sheet,
         given=_class_values(read, target, classes, rows.target.answer) if classes else None,
         weight_column=options.weight_column,
+        calendar=cycles_of(parts.columns, train, parts_of_time),
+        working=working_days(parts.columns),
     )
 
 

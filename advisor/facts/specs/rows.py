@@ -91,6 +91,27 @@ ROW_FACTS = (
         example=0,
     ),
     FactSpec(
+        name="calendar.cycles",
+        type="int",
+        unit="inputs",
+        meaning="numeric inputs that come round, such as hours and weekdays, the parts of dates included",
+        example=2,
+    ),
+    FactSpec(
+        name="calendar.crosses",
+        type="int",
+        unit="pairs",
+        meaning="pairs of an hour and what tells the day: a weekday, or whether it is a working day",
+        example=1,
+    ),
+    FactSpec(
+        name="calendar.found",
+        type="list",
+        unit="texts",
+        meaning="each of these inputs, and what it counts",
+        example=["pickup_hour: hour", "dow: weekday"],
+    ),
+    FactSpec(
         name="time.inputs",
         type="int",
         unit="inputs",
