@@ -190,8 +190,6 @@ def script_of(subject: ScriptSubject, file: str) -> tuple[str, tuple[str, ...]]:
         )
     if c.get("classifier") == "cosine":
         raise uncovered("classifier cosine", "--fixed classifier=linear")
-    if c.get("calendar_features", "none") != "none":
-        raise uncovered(f"calendar_features {c['calendar_features']}", "--fixed calendar_features=none")
     if asked := [f"{name} {c[name]}" for name, of_metric in FOR_A_METRIC.items() if c[name] in of_metric]:
         raise UserError(
             f"--format script does not cover {' and '.join(asked)}, which a metric asked for: take --format "

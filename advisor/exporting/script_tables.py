@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from advisor.data.columns.cells import BOOLEAN_WORDS
 from advisor.data.columns.column import Column
 from advisor.data.columns.numbers import CLOCK, DURATION, SCALED
+from advisor.data.tables.features import encode_none, encoded_names
 from advisor.data.tables.schema import TableSchema
 from advisor.errors import UserError
 from advisor.exporting.script_parts import PLAIN_STEP, Parts, Settings, python, setting, source_list
+from advisor.training.preprocessing import calendar_inputs
 
 UNREAD_FORMATS = {CLOCK: "times of day", DURATION: "durations"}
 STORED_AS_NUMBERS = ("numbers", "text")
@@ -64,6 +66,10 @@ def table_parts(schema: TableSchema, c: Mapping[str, Any], channels: int, source
     needed = [f"*{name}" for name in ("NUMERIC", "BOOLEAN", "EMBEDDED", "ONE_HOT", "TEXTS") if names[name][0]]
     needed += [f"*{name}" for name in ("DATES", "NUMBER_FORMATS") if tables[name]]
     needed += ["TIME_COLUMN"] if schema.time_column is not None else []
+    parts = [name for date in dates for name in encoded_names(by_name[date])]
+    lengths = [f"{name}.length" for name in texts]
+    calendar = _calendar(schema, c, [*plain, *formats, *flags, *parts, *lengths, *schema.time_parts[:-1]])
+    columns += calendar
     noise = c["class_balance"] == "noise"
     context = {
         "example": "data.csv",
@@ -89,6 +95,8 @@ def table_parts(schema: TableSchema, c: Mapping[str, Any], channels: int, source
         "embedded_count": len(embedded),
         "all_categories": " + ".join(name for name in ("EMBEDDED", "ONE_HOT") if names[name][0]),
         "needed": ", ".join(needed),
+        "cycles": bool(calendar),
+        "crosses": any(name == "CROSSES" for name, _, _ in calendar),
         "network_arguments": ", inputs.bins" if c["numeric_embedding"] == "piecewise_linear" else "",
         "residual": c["block"] == "residual" and int(c["hidden_layers"]) > 1,
         "norm": NORMS[c["norm"]],
@@ -113,6 +121,26 @@ def table_parts(schema: TableSchema, c: Mapping[str, Any], channels: int, source
         notes=("the finding of types, repairs, warnings: columns are read here as they were in the run",),
         context=context,
     )
+
+
+def _calendar(schema: TableSchema, c: Mapping[str, Any], numbers: Sequence[str]) -> Settings:
+    """What of the numbers, in the order of a script, comes round; () if no sine or cosine is made."""
+    features = encode_none(schema)
+    words = set(features.words)
+    ours = [name for name in features.numeric_names if name not in words]
+    cycles, products = calendar_inputs(features, c.get("calendar_features", "none"))
+    if not len(cycles):
+        return ()
+
+    def place(column: int) -> int:
+        later = column - len(ours)
+        return len(numbers) + later if later >= 0 else numbers.index(ours[column])
+
+    rounds = [(place(int(column)), float(period)) for column, period in cycles]
+    crosses = [(place(one), place(other)) for one, other in products.tolist()]
+    lines = [("CYCLES", source_list(rounds), "  # a number's place, and after how much it comes round")]
+    lines.append(("CYCLES_FROM", str(len(numbers)), "  # the place of the first sine"))
+    return lines + ([("CROSSES", source_list(crosses), "  # numbers that are multiplied")] if crosses else [])
 
 
 TIME_PARTS = {

@@ -107,7 +107,7 @@ class Preprocessor:
         scaling = configuration["numeric_scaling"]
         words = features.word_columns if features.words else np.zeros(0, bool)
         plain = features.numeric[rows] if not len(words) else features.numeric[np.ix_(rows, ~words)]
-        cycles, products = _fit_calendar(features, configuration.get("calendar_features", "none"))
+        cycles, products = calendar_inputs(features, configuration.get("calendar_features", "none"))
         numeric = with_calendar(plain, cycles, products)
         sample = numeric[:: max(1, len(rows) // FIT_ROWS)]
         centre, scale, quantiles = _fit_scaling(sample, scaling)
@@ -225,7 +225,7 @@ def with_calendar(numeric: Array, cycles: Array, products: Array) -> Array:
     return np.concatenate([known, known[:, products[:, 0]] * known[:, products[:, 1]]], axis=1)
 
 
-def _fit_calendar(features: Features, how: str) -> tuple[Array, Array]:
+def calendar_inputs(features: Features, how: str) -> tuple[Array, Array]:
     """The cycles and the products of ``Preprocessor``. "cyclic": all that comes round; "crossed": also
     each half of a day, and the hour's sines and cosines times what tells the day."""
     words = set(features.words)

@@ -27,6 +27,7 @@ from advisor.data.signals.signals import SignalSchema
 from advisor.data.tables.features import encode
 from advisor.data.tables.schema import TableSchema
 from advisor.data.tables.table import read_frame
+from advisor.dataset import Cycle
 from advisor.errors import UserError
 from advisor.exporting.script import ScriptSubject, export_script, script_of
 from advisor.networks.convolutional import SignalShape
@@ -202,6 +203,7 @@ SMALL = {"epochs": 1, "folds": 2, "width": 16}
 MARKED = Cleaning(marks=((-9.0,), ()), limits=((-5.0, 5.0), (-5.0, 5.0)), units=(2.0, 1.0))
 IN_GROUPS = {"group_column": "who", "weight_column": "w", "spellings": {"c": {"L0": "l0"}, "y": {"P": "p"}}}
 ALONG_TIME = {"time_column": "e", "time": COLUMNS["e"], "time_parts": ("e.month", "e.days")}
+CALENDAR = {"calendar": (Cycle("e.weekday", "weekday", 7.0), Cycle("a", "hour", 24.0)), "working": ("f",)}
 ALL_OF_IMAGES = {"flip": "both", "shift": 0.1, "rotation": 9.0, "zoom": 0.1, "brightness": 0.1, "cutout": 0.2}
 ALL_OF_MASKS = {
     "flip": "both",
@@ -232,6 +234,7 @@ CASES = {
                  {"numeric_embedding": "periodic", "numeric_scaling": "robust"}),
     "times": (of_table("abc", **ALONG_TIME), {"time_trend": "clamped", "calibration": "temperature"}),
     "folds of times": (of_table("a", **ALONG_TIME), {"time_trend": "none", "validation": "kfold"}),
+    "calendar": (of_table("aef", **CALENDAR), {"calendar_features": "cyclic", "numeric_embedding": "piecewise_linear"}),
     "image": (IMAGES, {"block": "plain", "norm_layer": "none", "mixup": 0.2, **ALL_OF_IMAGES}),
     "residual": (IMAGES, {"block": "residual", "norm_layer": "batch", "factorised": True, "pooling": "stride", "mixup": 0.2}),
     "squeeze": (IMAGES, {"block": "residual", "norm_layer": "group", "squeeze": True, "weight_decay": 0.1}),
@@ -330,8 +333,8 @@ def test_a_script_reads_rows_as_we_do(scaling, tmp_path):
     """Column by column, whatever their order: numbers, indicators and codes."""
     frame = rows_of_all_types()
     frame.to_csv(tmp_path / "d.csv", index=False)
-    schema = of_table()
-    subject = subject_of(schema, {"numeric_scaling": scaling})
+    schema = of_table(**CALENDAR)
+    subject = subject_of(schema, {"numeric_scaling": scaling, "calendar_features": "crossed"})
     module = load(export_script(subject, tmp_path / "model.py").path)
     rows, _ = module.read_rows(str(tmp_path / "d.csv"))
     inputs = module.Inputs.fit(rows)
@@ -418,7 +421,6 @@ def test_names_may_be_anything(tmp_path):
     [
         (replace(of_table("a", **ALONG_TIME), group_column="who"), {}, "rows along time in groups"),
         (of_table(), {"class_balance": "smote"}, "class_balance smote"),
-        (of_table(), {"calendar_features": "cyclic"}, "calendar_features cyclic"),
         (of_table(), {"decision": "for_metric"}, "decision for_metric, which a metric asked for"),
         (
             replace(of_table("a"), columns=(Column("t", "numeric", "", CLOCK),)),

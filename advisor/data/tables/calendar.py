@@ -48,9 +48,9 @@ class _Unit:
 
 
 _UNITS = (
-    _Unit("hour", ("hour", "hr", "hourofday", "hod"), 0, 24, 24),
-    _Unit("weekday", ("weekday", "dayofweek", "dow", "wday"), 0, 7, 7),
-    _Unit("month", ("month", "mnth", "monthofyear", "moy"), 0, 12, 12),
+    _Unit("hour", ("hour", "hr", "hourofday", "hod"), 0, 24, 24.0),
+    _Unit("weekday", ("weekday", "dayofweek", "dow", "wday"), 0, 7, 7.0),
+    _Unit("month", ("month", "mnth", "monthofyear", "moy"), 0, 12, 12.0),
     _Unit("day of the year", ("dayofyear", "doy", "yday", "day"), 0, 366, YEAR),
 )
 _BY_NAME: Mapping[str, _Unit] = MappingProxyType({name: unit for unit in _UNITS for name in unit.names})
