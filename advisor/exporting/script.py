@@ -30,6 +30,7 @@ from advisor.exporting.script_signals import signal_parts
 from advisor.exporting.script_tables import table_parts
 from advisor.files import write_bytes
 from advisor.kinds import MANY, Kind
+from advisor.networks.cosine import is_cosine
 from advisor.tasks import TargetKind, task_of
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -188,8 +189,6 @@ def script_of(subject: ScriptSubject, file: str) -> tuple[str, tuple[str, ...]]:
         raise uncovered(
             f"class_balance {c['class_balance']}", "another, such as --fixed class_balance=oversample"
         )
-    if c.get("classifier") == "cosine":
-        raise uncovered("classifier cosine", "--fixed classifier=linear")
     if asked := [f"{name} {c[name]}" for name, of_metric in FOR_A_METRIC.items() if c[name] in of_metric]:
         raise UserError(
             f"--format script does not cover {' and '.join(asked)}, which a metric asked for: take --format "
@@ -200,7 +199,31 @@ def script_of(subject: ScriptSubject, file: str) -> tuple[str, tuple[str, ...]]:
     parts = PARTS[subject.schema.kind](subject.schema, c, subject.channels, subject.source)
     notes = (*subject.notes, *_notes(c), *parts.notes)
     context = {**_common(subject, parts, file), **parts.context, "notes": notes}
+    context |= _classifier(c, context)
     return tidy(_environment().get_template("model.py.jinja").render(context)), notes
+
+
+def _classifier(c: Mapping[str, Any], context: Mapping[str, Any]) -> dict[str, Any]:
+    """What the output layer changes: a cosine classifier wraps the network."""
+    cosine = is_cosine(c)
+    prior = context["has_prior"] and context["starts_at_zero"] and not cosine
+    arguments = ["inputs.shape", "learned.outputs", *(["inputs.bins"] if context["bins"] else [])]
+    by_means = cosine and c["prototypes"] == "class_means"
+    place = ["network.place_means([part[train] for part in x], y[train])"] if by_means else []
+    return {
+        "cosine": cosine,
+        "margin": cosine and bool(c["cosine_margin"]),
+        "network_class": "Embedding" if cosine else "Network",
+        "output_words": "embeddings"
+        if cosine
+        else "logits"
+        if context["classes"]
+        else "the standardized target",
+        "prior": prior,
+        "zero": context["starts_at_zero"] and not cosine,
+        "network_arguments": ", ".join([*arguments, *(["learned.prior"] if prior else [])]),
+        "validation": [*place, *context["validation"]],
+    }
 
 
 def _sections(subject: ScriptSubject, parts: Parts, warm: bool, drawn: bool) -> Mapping[str, Sequence[str]]:
@@ -210,7 +233,7 @@ def _sections(subject: ScriptSubject, parts: Parts, warm: bool, drawn: bool) -> 
     return {
         "settings": parts.settings,
         "data": parts.data,
-        "network": parts.network,
+        "network": (*parts.network, *(("network/cosine.jinja",) if is_cosine(subject.configuration) else ())),
         "training": (
             "training/schedule.jinja",
             "training/optimizer.jinja",
@@ -297,7 +320,6 @@ def _common(subject: ScriptSubject, parts: Parts, file: str) -> dict[str, Any]:
         "optimizer": OPTIMIZERS[c["optimizer"]][1],
         "penalized": parts.penalized,
         "recurrent": False,
-        "network_arguments": "",
         "step": parts.step,
         "order": "drawn(train, learned, y)" if drawn else ORDER,
         "trained_rows": "len(train)",
@@ -307,10 +329,13 @@ def _common(subject: ScriptSubject, parts: Parts, file: str) -> dict[str, Any]:
         "init_normal": normal,
         "init_variance": variance,
         "init_words": words,
-        "zero": c["output_init"] == "zero",
+        "starts_at_zero": c["output_init"] == "zero",
+        "has_prior": task.has_probabilities,
+        "bins": False,
+        "shape_type": "int",
         "activation": ACTIVATIONS.get(c["activation"], f"F.{c['activation']}"),
         "dropped": (lambda x: f"F.dropout({x}, DROPOUT, self.training)") if c["dropout"] else (lambda x: x),
-        "network_settings": parts.network_settings,
+        "network_settings": [*parts.network_settings, *_cosine_settings(c)],
         "training_settings": _training_settings(subject, parts, kfold),
     }
 
@@ -357,8 +382,15 @@ def _training_settings(subject: ScriptSubject, parts: Parts, kfold: bool) -> Set
     ]
 
 
+def _cosine_settings(c: Mapping[str, Any]) -> Settings:
+    names = ("embedding_dim", "cosine_scale", *(("cosine_margin",) if c.get("cosine_margin") else ()))
+    return [setting(name, c[name]) for name in names] if is_cosine(c) else []
+
+
 def _notes(c: Mapping[str, Any]) -> tuple[str, ...]:
     notes = ["folds trained at once, in one batched network: here one after the other"]
+    if is_cosine(c):
+        notes.append("telling which rows are like no class (column similarity): here each row has its class")
     if c["validation_weights"] == "like_test":
         notes.append("validation rows that count by their likeness to the test rows: here all count alike")
     return tuple(notes)

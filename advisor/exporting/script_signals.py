@@ -88,6 +88,7 @@ def _of_kernels(c: Mapping[str, Any], common: Parts) -> Parts:
         context={
             **common.context,
             "points": "Points",
+            "starts_at_zero": True,
             "network_words": "A linear network on the features of fixed convolutions",
         },
     )

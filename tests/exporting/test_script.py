@@ -36,6 +36,7 @@ from advisor.networks.kernel_network import KernelShape
 from advisor.networks.kernels import MiniRocket
 from advisor.networks.tables import InputShape
 from advisor.rules import shipped
+from advisor.training.loop import network_of
 from advisor.training.preprocessing import Preprocessor
 
 FIRST_RUN = Path(__file__).parents[1] / "fixtures" / "runs" / "0.1.0"
@@ -205,6 +206,7 @@ IN_GROUPS = {"group_column": "who", "weight_column": "w", "spellings": {"c": {"L
 ALONG_TIME = {"time_column": "e", "time": COLUMNS["e"], "time_parts": ("e.month", "e.days")}
 CALENDAR = {"calendar": (Cycle("e.weekday", "weekday", 7.0), Cycle("a", "hour", 24.0)), "working": ("f",)}
 ALL_OF_IMAGES = {"flip": "both", "shift": 0.1, "rotation": 9.0, "zoom": 0.1, "brightness": 0.1, "cutout": 0.2}
+COSINE = {"classifier": "cosine"}
 ALL_OF_MASKS = {
     "flip": "both",
     "shift": 0.1,
@@ -245,6 +247,9 @@ CASES = {
     "inception": (SERIES, {"network": "inception", "norm_layer": "batch", "blocks": 2, "head": "average"}),
     "kernels": (SERIES, {"network": "kernels", "kernel_features": 336, "dropout": 0.1, "class_balance": "oversample"}),
     "recurrent": (SERIES, {"network": "recurrent", "head": "max", "scaling": "instance"}),
+    "cosine": (of_table(), COSINE | {"linear_skip": True, "output_init": "zero", "numeric_embedding": "piecewise_linear"}),
+    "cosine kernels": (SERIES, COSINE | {"network": "kernels", "kernel_features": 168, "prototypes": "learned"}),
+    "cosine image": (IMAGES, COSINE | {"mixup": 0.2, "class_balance": "oversample"}),
     "masks": (MASKS, {"output_init": "zero", "dice_weight": 0.5, "stages": 4, "deep_supervision": True, "norm_layer": "batch",
                       "dropout": 0.1, "label_smoothing": 0.1, **ALL_OF_MASKS}),
     "residual masks": (COLOURS, {"block": "residual", "norm_layer": "group", "upsampling": "resize", "squeeze": True,
@@ -319,12 +324,11 @@ def test_a_script_trains_our_network_and_predicts(scripts, name, monkeypatch):
         assert pd.read_csv(scripts / "new.csv").notna().all().all()
     inputs = module.Inputs(**module.Model.load(module.MODEL_FILE).networks[0]["inputs"])
     bins = [inputs.bins] if hasattr(inputs, "bins") else []
-    theirs = module.Network(inputs.shape, module.Target.outputs, None, *bins)
+    theirs = module.Network(inputs.shape, module.Target.outputs, *bins)
     configuration = subject_of(schema, changes).configuration
     edges = torch.tensor(bins).transpose(1, 2) if bins else None
-    network = our_shape(schema, changes, inputs.shape).network(
-        configuration, module.Target.outputs, members=1, generator=torch.Generator(), bins=edges
-    )
+    shape, outputs = our_shape(schema, changes, inputs.shape), module.Target.outputs
+    network = network_of(shape, configuration, outputs, 1, torch.Generator(), edges)
     assert sum(w.numel() for w in theirs.parameters()) == sum(w.numel() for w in network.parameters())
 
 

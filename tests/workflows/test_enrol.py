@@ -90,8 +90,8 @@ def test_exported_models_know_the_class(run):
         written = advisor.export(run, format=form)
         assert written.difference < 1e-5
         assert any("unlike_any_class" in note for note in written.left_out)
-    with pytest.raises(UserError, match="does not cover classifier cosine"):
-        advisor.export(run, format="script")
+    script = advisor.export(run, format="script")
+    assert "(moth): add rows" in script.notes[0] and '"moth"]' in script.path.read_text()
 
 
 def test_training_again_removes_the_versions_of_before(run):

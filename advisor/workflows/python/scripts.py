@@ -34,6 +34,9 @@ def script_subject(path: Path) -> ScriptSubject:
         return ScriptSubject(**common, **_recommended(path))
     model = load_model(path)
     configuration, notes = _trained(kept.run, model)
+    if model.enrolled:
+        names = ", ".join(one.label for one in model.enrolled)
+        notes = (*notes, f"classes added with advisor enrol ({names}): add rows of them to your file")
     stacks = [stack for stack in model.stacks if dict(stack.configuration) == dict(configuration)]
     first = (stacks or list(model.stacks))[0]
     along_time = model.schema.time_column is not None  # the judged networks are none of the model's
