@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from advisor.documents import UNSET, Unset
 from advisor.errors import UserError, error_text
 from advisor.evaluation.metrics import Costs, Metric, check_fit
+from advisor.evaluation.scenes.by_image import MEASURES, MeasuredImages
 from advisor.importing import import_own
-from advisor.tasks import Task, overlaps, points_of
+from advisor.tasks import Task
 
 POSITIVES = ("1", "1.0", "true", "yes", "y")
 """A class that is called so is the positive one of two, as scikit-learn has it of 0 and 1. (The estimators
@@ -57,11 +58,12 @@ class Judge:
         """What the metric says of some rows, as it is shown; NaN where it is not defined for them.
 
         target, chosen: class codes or numbers (rows,); of masks ``tasks.Masks`` and codes (rows, height,
-        width). scores: probabilities (rows, classes), of masks (rows, classes, height, width), or
-        predictions. weights: how much each row counts. UserError where the user's own function raises.
+        width), of boxes ``Boxes`` and found boxes. scores: probabilities (rows, classes), of masks (rows,
+        classes, height, width), or predictions. weights: how much each row counts. UserError where the
+        user's own function raises.
         """
         if self.metric.counts:
-            return self._of_counts(self._counted(target, scores, chosen).sum(axis=0))
+            return self._measured(target, scores, chosen).value(np.ones(len(target)))
         own = self._own
         truth, said, likely = target, chosen, scores
         if own.by_label:
@@ -94,10 +96,8 @@ class Judge:
         """``value`` of the rows without those of each part in turn, (parts,); part: of each row, (rows,)."""
         parts = int(part.max()) + 1
         if self.metric.counts:
-            counted = self._counted(target, scores, chosen)
-            of_part = np.zeros((parts, *counted.shape[1:]), np.int64)
-            np.add.at(of_part, part, counted)
-            return np.array([self._of_counts(counted.sum(axis=0) - own) for own in of_part])
+            measured = self._measured(target, scores, chosen)
+            return np.array([measured.value((part != number).astype(np.float64)) for number in range(parts)])
         values = np.empty(parts)
         for number in range(parts):
             kept = part != number
@@ -105,21 +105,11 @@ class Judge:
             values[number] = self.value(target[kept], scores[kept], chosen[kept], own)
         return values
 
-    def _counted(self, target: Any, scores: NDArray[np.float64], chosen: NDArray[Any]) -> NDArray[np.int64]:
-        """Points of each row and class, (rows, classes, 3), as ``tasks.overlaps``."""
-        return overlaps(points_of(target.values, scores), chosen, len(self.classes))
-
-    def _of_counts(self, counts: NDArray[np.int64]) -> float:
-        """IoU or Dice of the class that was asked for, else the mean over the classes there are; counts:
-        (classes, 3)."""
+    def _measured(self, target: Any, scores: NDArray[np.float64], chosen: NDArray[Any]) -> MeasuredImages:
+        """What a metric of masks or boxes knows of these images."""
         argument = self.metric.argument
-        both, true, said = (counts[[self.classes.index(argument)]] if argument else counts).T
-        there = true + said > 0
-        if not there.any():
-            return math.nan
-        both, whole = both[there], (true + said)[there]
-        shares = both / (whole - both) if self.metric.counts == "IoU" else 2 * both / whole
-        return float(shares.mean())
+        code = self.classes.index(argument) if argument else None
+        return MEASURES[self.metric.counts](target, scores, chosen, len(self.classes), code)
 
     @property
     def positive_class(self) -> str | Unset:

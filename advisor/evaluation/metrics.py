@@ -39,7 +39,8 @@ class Metric:
     trains: the loss that networks are trained on for it, where a rule follows it; "" for the task's own.
     scorer: scikit-learn's name of it; "" where it is made otherwise.
     costs: of a cost matrix.
-    counts: of masks, which shares of points it is; "" for all other metrics.
+    counts: of masks and boxes, what is counted over all images (``scenes/by_image.py``); "" for all other
+        metrics.
     """
 
     name: str
@@ -54,7 +55,7 @@ class Metric:
     trains: Literal["", "mean_absolute_error", "quantile"] = ""
     scorer: str = ""
     costs: Costs | None = None
-    counts: Literal["", "IoU", "Dice"] = ""
+    counts: Literal["", "IoU", "Dice", "AP50", "AP50:95"] = ""
 
     @property
     def is_own(self) -> bool:
@@ -81,6 +82,7 @@ TWO: tuple[TaskName, ...] = ("binary",)
 MANY: tuple[TaskName, ...] = ("multiclass",)
 NUMBERS: tuple[TaskName, ...] = ("regression",)
 MASKS: tuple[TaskName, ...] = ("segmentation",)
+BOXES: tuple[TaskName, ...] = ("detection",)
 
 
 def _share(
@@ -112,9 +114,9 @@ def _averaged(name: str, words: str) -> tuple[Metric, ...]:
     return (_share(name, words, "decisions", TWO, "class"), *averages)
 
 
-def _of_points(name: str, counts: Any) -> Metric:
-    """A metric of masks: of one class, or the mean over the classes."""
-    return Metric(name, f"mean {counts}", "scores", MASKS, low=0.0, takes="class", counts=counts)
+def _of_images(name: str, words: str, fits: tuple[TaskName, ...], counts: Any) -> Metric:
+    """A metric of masks or boxes: of one class, or the mean over the classes."""
+    return Metric(name, words, "scores", fits, low=0.0, takes="class", counts=counts)
 
 
 METRICS: Mapping[str, Metric] = {
@@ -159,8 +161,10 @@ METRICS: Mapping[str, Metric] = {
         _error("neg_mean_poisson_deviance", "Poisson deviance"),
         _error("neg_mean_gamma_deviance", "gamma deviance"),
         _error("pinball", "pinball loss", trains="quantile", scorer="", takes="quantile"),
-        _of_points("iou", "IoU"),
-        _of_points("dice", "Dice"),
+        _of_images("iou", "mean IoU", MASKS, "IoU"),
+        _of_images("dice", "mean Dice", MASKS, "Dice"),
+        _of_images("ap50", "AP50", BOXES, "AP50"),
+        _of_images("ap", "AP50:95", BOXES, "AP50:95"),
     )
 }
 """The metrics that have names."""
@@ -174,6 +178,8 @@ ALIASES: Mapping[str, str] = {
     "mean_absolute_error": "neg_mean_absolute_error",
     "mean_absolute_percentage_error": "neg_mean_absolute_percentage_error",
     "mape": "neg_mean_absolute_percentage_error",
+    "map": "ap",
+    "map50": "ap50",
     "mean_dice": "dice",
     "mean_iou": "iou",
     "miou": "iou",

@@ -12,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import advisor
+from advisor.boxes.lists import MOST_FOUND, Boxes
+from advisor.boxes.precision import matches
 from advisor.errors import UserError
 from advisor.evaluation.by_metric import (
     choose_decision,
@@ -33,7 +35,16 @@ from advisor.evaluation.metrics import (
     read_costs,
 )
 from advisor.evaluation.selection import clustered_error, decide
-from advisor.tasks import BINARY, MULTICLASS, NUMBER_LOSSES, REGRESSION, SEGMENTATION, UNLABELLED, Masks
+from advisor.tasks import (
+    BINARY,
+    DETECTION,
+    MULTICLASS,
+    NUMBER_LOSSES,
+    REGRESSION,
+    SEGMENTATION,
+    UNLABELLED,
+    Masks,
+)
 from advisor.training.targets import TRAINED_LOSSES
 
 
@@ -377,3 +388,36 @@ def test_each_loss_of_numbers_is_least_at_its_constant_and_the_same_in_torch():
         assert pickle.loads(pickle.dumps(task)) is task
     assert REGRESSION.with_loss("mean_squared_error", 0.5) is REGRESSION
     assert REGRESSION.with_loss("cross_entropy", 0.5) is None and BINARY.with_loss("quantile", 0.5) is None
+
+
+def found_boxes(images=30):
+    """True boxes of two classes, and found ones: near them, elsewhere, and of the other class."""
+    draw = np.random.default_rng(0)
+    low = draw.uniform(0, 30, (2 * images, 2))
+    corners = np.concatenate([low, low + draw.uniform(8, 20, (2 * images, 2))], axis=1)
+    truth = Boxes(corners, draw.integers(0, 2, 2 * images), 2 * np.arange(1, images + 1))
+    found = np.zeros((images, MOST_FOUND, 6))
+    found[:, :2, :4] = corners.reshape(images, 2, 4) + draw.normal(0, 1.5, (images, 2, 4))
+    found[:, 2:5, :4] = draw.uniform(0, 20, (images, 3, 4)) + np.array([0, 0, 20, 20])
+    found[:, :5, 4] = draw.uniform(0.1, 1, (images, 5))
+    found[:, :2, 5] = np.where(draw.random((images, 2)) < 0.8, truth.codes.reshape(images, 2), 0)
+    return truth, found
+
+
+def test_average_precision_of_boxes_is_that_of_the_report_and_of_one_class():
+    truth, found = found_boxes()
+    means = DETECTION.metrics(truth, found)
+    own = matches(truth, found, 2)
+    for name, threshold in (("ap50", slice(0, 1)), ("ap", slice(None))):
+        judge = Judge.of(metric_of(name), DETECTION, ("a", "b"), truth)
+        assert judge.value(truth, found, found) == pytest.approx(means[name]) and 0 < means[name] < 1
+        one = Judge.of(metric_of(f"{name}:b"), DETECTION, ("a", "b"), truth)
+        assert one.value(truth, found, found) == pytest.approx(own[1].precision()[threshold].mean())
+    parts = left_out_parts(len(truth), np.arange(len(truth)) // 3)
+    kept = np.flatnonzero(parts != 2)
+    without = judge.values_without(truth, found, found, None, parts)
+    assert without[2] == pytest.approx(judge.value(truth[kept], found[kept], found[kept]))
+    assert judge_constant(judge, truth).value == 0
+    assert metric_of("ap50:b").words == "AP50 of b" and metric_of("map").words == "AP50:95"
+    with pytest.raises(UserError, match="ap50 does not fit a segmentation target: choose one of iou, dice"):
+        check_fit(metric_of("ap50"), "segmentation", ("a", "b"))
