@@ -21,6 +21,9 @@ LEAST_SCORE = 0.02
 SAME_BOX = 0.55
 """Boxes of several models that overlap so much are one (Solovyev et al. 2021, weighted boxes fusion)."""
 
+_NEARLY = 1e-4
+"""Of scores that may change places at the end of a list."""
+
 Found = NDArray[np.float64]
 
 
@@ -149,3 +152,25 @@ def _fused_row(found: NDArray[np.float64]) -> Found:
         return np.zeros((0, found.shape[2]))
     whole = np.stack(merged)
     return np.asarray(whole[np.argsort(-whole[:, SCORE], kind="stable")])
+
+
+def found_difference(some: Found, others: Found, side: float) -> float:
+    """How far two lists of found boxes of the same images (rows, most, 6) are from being the same.
+
+    The largest difference of a score, or of a corner as a share of ``side``, between a box and the most
+    similar one of its class in the other list; 1 where there is none. The order is free, and boxes at the end
+    of a full list may lack a partner.
+    """
+    return max(
+        _row_difference(own, other, side)
+        for first, second in zip(some, others, strict=True)
+        for own, other in ((first, second), (second, first))
+    )
+
+
+def _row_difference(own: Found, other: Found, side: float) -> float:
+    certain = own[own[:, SCORE] > max(own[:, SCORE].min(), other[:, SCORE].min()) + _NEARLY]
+    corners = np.abs(certain[:, None, CORNERS] - other[None, :, CORNERS]).max(axis=2, initial=0.0) / side
+    away = np.maximum(corners, np.abs(certain[:, None, SCORE] - other[None, :, SCORE]))
+    away = np.where(certain[:, None, CODE] == other[None, :, CODE], away, 1.0)
+    return float(np.minimum(away.min(axis=1), 1.0).max(initial=0.0))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from advisor.dataset import Features, Signals
 from advisor.errors import UserError
-from advisor.exporting.modalities import exported_modality
+from advisor.exporting.modalities import EXPORTED
 from advisor.exporting.module import ModelModule
 from advisor.files import write_bytes
 from advisor.runs.model import Model
@@ -52,14 +52,14 @@ def export_onnx(model: Model, path: Path) -> Exported:
 
     Inputs of tables: ``numeric`` double (rows, numbers), NaN is missing; ``categorical`` text (rows,
     categories), "" is missing. Output: ``probabilities`` (rows, classes) and ``prediction``, the class as
-    text or the number; of masks (rows, classes, height, width), and the masks. Columns and classes are in
-    the file's metadata. UserError where an extra is not installed, where ONNX lacks an operation, or where
-    the file predicts otherwise than the model.
+    text or the number; of masks (rows, classes, height, width), and the masks; of boxes ``prediction``, what
+    each network found. Columns and classes are in the file's metadata. UserError where an extra is not
+    installed, where ONNX lacks an operation, or where the file predicts otherwise than the model.
     """
     onnx, runtime = _extras()
     features = check_rows(model)
     refused = None
-    modality = exported_modality(features.kind)
+    modality = EXPORTED[features.kind]
     for double in modality.doubles:
         graph = _graph(onnx, model, features, double)
         try:
@@ -78,7 +78,7 @@ def export_onnx(model: Model, path: Path) -> Exported:
 
 def _graph(onnx: Any, model: Model, features: Features | Signals, double: bool) -> Any:
     """The model's ONNX document."""
-    modality = exported_modality(features.kind)
+    modality = EXPORTED[features.kind]
     rows = modality.arrays(features)
     dimension = torch.export.Dim("rows")
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -117,7 +117,7 @@ def _graph(onnx: Any, model: Model, features: Features | Signals, double: bool) 
 def export_program(model: Model, path: Path) -> Exported:
     """Write a model for ``torch.export.load(path).module()``: arrays as ``ModelModule`` takes them."""
     features = check_rows(model)
-    modality = exported_modality(features.kind)
+    modality = EXPORTED[features.kind]
     rows = modality.arrays(features)
     dimension = torch.export.Dim("rows")
     program = torch.export.export(
@@ -138,18 +138,21 @@ def export_program(model: Model, path: Path) -> Exported:
 
 def check_rows(model: Model) -> Features | Signals:
     """Made-up rows like the training rows, with missing cells and unknown categories."""
-    modality = exported_modality(model.schema.kind)
+    modality = EXPORTED[model.schema.kind]
     rows: Features | Signals = modality.check_rows(model, np.random.default_rng(0))
     return rows
 
 
 def notes_of(model: Model, *, codes: bool = False) -> tuple[str, ...]:
     """What must be done before an exported model, column by column."""
-    return exported_modality(model.schema.kind).notes(model.schema, codes)
+    return EXPORTED[model.schema.kind].notes(model.schema, codes)
 
 
 def _left_out(model: Model) -> tuple[str, ...]:
-    return ("which rows are unlike any class (unlike_any_class)",) if model.familiar else ()
+    unlike = ("which rows are unlike any class (unlike_any_class)",) if model.familiar else ()
+    networks = sum(len(stack.member_split) for stack in model.stacks)
+    several = EXPORTED[model.schema.kind].several if networks > 1 else ()
+    return (*unlike, *several)
 
 
 def _extras() -> tuple[Any, Any]:
@@ -165,10 +168,8 @@ def _extras() -> tuple[Any, Any]:
 
 
 def _checked(model: Model, features: Features | Signals, scores: NDArray[Any], what: str) -> float:
-    ours = model.scores(features)
-    whole = 1.0 if model.task.has_probabilities else max(float(np.abs(ours).max()), 1e-30)
     logarithmic = any((stack.target_knee > 0).any() for stack in model.stacks)
-    difference = float(np.abs(scores - ours).max()) / whole
+    difference = EXPORTED[features.kind].difference(model, features, scores)
     if not difference <= (LOG_TOLERANCE if logarithmic else TOLERANCE):
         raise UserError(
             f"{what} predicts otherwise than the model, by {difference:.2g}: report this as a bug"
@@ -185,7 +186,7 @@ def _name_classes(onnx: Any, graph: Any, model: Model) -> None:
         graph.graph.initializer.append(onnx.numpy_helper.from_array(shares, "shares"))
         graph.graph.node.append(helper.make_node("Div", [scores, "shares"], ["weighed"]))
         scores = "weighed"
-    labels = exported_modality(model.schema.kind).labels(model.schema)
+    labels = EXPORTED[model.schema.kind].labels(model.schema)
     graph.graph.initializer.append(onnx.numpy_helper.from_array(labels, "classes"))
     graph.graph.node.append(helper.make_node("ArgMax", [scores], ["decided"], axis=1, keepdims=0))
     graph.graph.node.append(helper.make_node("Gather", ["classes", "decided"], ["prediction"], axis=0))

@@ -1,5 +1,6 @@
-"""What an exported file knows of tables, images, series and images with masks, one row for each: its inputs,
-rows to check it with, and what must be done before it because its format has no operation for it."""
+"""What an exported file knows of tables, series and images, also those with masks or boxes, one row for each:
+its inputs, rows to check it with, and what must be done before it because its format has no operation for it.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from advisor.boxes.lists import MOST_FOUND, SAME_BOX, found_difference
 from advisor.data.signals.signal_schema import SignalSchema
 from advisor.data.tables.features import encode
 from advisor.data.tables.schema import TableSchema
-from advisor.dataset import MISSING, UNSEEN, Features, Scenes, Signals
-from advisor.errors import UserError
-from advisor.kinds import MANY, Kind
+from advisor.dataset import MISSING, UNSEEN, BoxedImages, Features, Scenes, Signals
+from advisor.kinds import Kind
 from advisor.runs.model import Model
 from advisor.training.signal_inputs import (
     BackbonePreprocessor,
@@ -34,6 +35,12 @@ MISSING_SHARE = 0.1
 """Of the cells that an export is checked with."""
 
 
+def _of_scores(model: Model, features: Features | Signals, scores: NDArray[Any]) -> float:
+    ours = model.scores(features)
+    whole = 1.0 if model.task.has_probabilities else max(float(np.abs(ours).max()), 1e-30)
+    return float(np.abs(scores - ours).max()) / whole
+
+
 @dataclass(frozen=True)
 class ExportedModality:
     """inputs: their names in ONNX. doubles: whether to try double precision, in this order.
@@ -43,6 +50,8 @@ class ExportedModality:
     finish: puts into an ONNX document what reads these rows (onnx, document, rows).
     notes: what must be done before the model, for its schema, and whether categories are codes there.
     labels: of a schema, what ``prediction`` holds for each class, in code order, (classes, ...).
+    difference: of our scores and what the file says, in probability or as a share of the largest prediction.
+    several: what a file with several networks leaves to others.
     """
 
     inputs: tuple[str, ...]
@@ -56,6 +65,8 @@ class ExportedModality:
     labels: Callable[[Any], NDArray[Any]] = field(
         default=lambda schema: np.array([str(label) for label in schema.classes], dtype=object)
     )
+    difference: Callable[[Model, Any, NDArray[Any]], float] = _of_scores
+    several: tuple[str, ...] = ()
 
 
 # ----------------------------------------------------------------------------------------------------- tables
@@ -180,10 +191,18 @@ def _image_check_rows(model: Model, draw: np.random.Generator) -> Signals:
     return Signals(_made_values(model, draw).clip(0, 255).astype(np.uint8))
 
 
-def _scene_check_rows(model: Model, draw: np.random.Generator) -> Scenes:
+def _scene_values(model: Model, draw: np.random.Generator) -> NDArray[np.uint8]:
     points = math.prod(cast(SignalSchema, model.schema).size)
     rows = max(FEWEST_CHECK_ROWS, min(CHECK_ROWS, CHECK_POINTS // points))
-    return Scenes(_made_values(model, draw, rows).clip(0, 255).astype(np.uint8))
+    return np.asarray(_made_values(model, draw, rows).clip(0, 255), np.uint8)
+
+
+def _of_boxes(model: Model, features: Features | Signals, scores: NDArray[Any]) -> float:
+    """The boxes of each network put together as the model does, as shares of the image's longer side."""
+    ends = np.cumsum([len(stack.member_split) for stack in model.stacks])[:-1]
+    parts = np.split(np.moveaxis(scores, 1, 0), ends)
+    joined = model.task.averaged(np.stack([model.task.averaged(part) for part in parts]))
+    return found_difference(model.scores(features), joined, max(cast(SignalSchema, model.schema).size))
 
 
 def _series_check_rows(model: Model, draw: np.random.Generator) -> Signals:
@@ -208,6 +227,11 @@ def _signals(
     )
 
 
+IMAGE_SIZE = "images must have the size and the channels of the training rows"
+FOUND_BOXES = (
+    f"prediction holds {MOST_FOUND} boxes for each network (rows, networks, {MOST_FOUND}, 6): left, top, "
+    "right, bottom in pixels of that size, the score (0: no box), and the number of the class"
+)
 EXPORTED: Mapping[Kind, ExportedModality] = {
     "table": ExportedModality(
         inputs=("numeric", "categorical"),
@@ -221,14 +245,16 @@ EXPORTED: Mapping[Kind, ExportedModality] = {
         finish=_take_texts,
         notes=_table_notes,
     ),
-    "image": _signals(
-        "images", _image_check_rows, "images must have the size and the channels of the training rows"
-    ),
+    "image": _signals("images", _image_check_rows, IMAGE_SIZE),
     "mask": replace(
-        _signals(
-            "images", _scene_check_rows, "images must have the size and the channels of the training rows"
-        ),
+        _signals("images", lambda model, draw: Scenes(_scene_values(model, draw)), IMAGE_SIZE),
         labels=lambda schema: schema.palette.written(np.arange(len(schema.classes))),
+    ),
+    "boxes": replace(
+        _signals("images", lambda model, draw: BoxedImages(_scene_values(model, draw)), IMAGE_SIZE),
+        notes=lambda schema, codes: (IMAGE_SIZE, FOUND_BOXES),
+        difference=_of_boxes,
+        several=(f"which boxes of several networks are one (those of a class that overlap by {SAME_BOX})",),
     ),
     "sequence": _signals(
         "series",
@@ -236,12 +262,3 @@ EXPORTED: Mapping[Kind, ExportedModality] = {
         "gaps inside a series must be filled by linear interpolation",
     ),
 }
-
-
-def exported_modality(kind: Kind) -> ExportedModality:
-    """The row of a kind; UserError for one that has none."""
-    if kind not in EXPORTED:
-        raise UserError(
-            f"a model of {MANY[kind]} cannot be exported yet: predict with load_model or advisor predict"
-        )
-    return EXPORTED[kind]

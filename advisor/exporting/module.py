@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch.nn import functional as F
 from advisor.networks.kernels import KERNELS, SPAN
 from advisor.networks.pretrained.backbone import FrozenBackbone
 from advisor.runs.model import Model
-from advisor.tasks import SMALLEST_PROBABILITY
+from advisor.tasks import SMALLEST_PROBABILITY, TargetKind
 from advisor.training.loop import Fitted
 from advisor.training.preprocessing import RESERVED_CODES, SMOOTH_CLIP, WAVE_DIGITS, Preprocessor
 from advisor.training.signal_inputs import (
@@ -48,26 +49,25 @@ ACKLAM_LOW = 0.02425
 
 
 class ModelModule(nn.Module):
-    """Rows as arrays -> probabilities (rows, classes), of masks (rows, classes, height, width), or
-    predictions (rows,), in double precision.
+    """Rows as arrays -> probabilities (rows, classes), of masks (rows, classes, height, width), predictions
+    (rows,), or the boxes that each network found (rows, networks, MOST_FOUND, 6), in double precision.
 
     Tables: ``numeric`` double (rows, numeric columns), NaN is missing, and ``categorical`` int64 (rows,
     categorical columns), -1 is missing and -2 unknown; the columns as ``Features`` has them. Images, also
-    those with masks: uint8 (rows, channels, height, width). Series: float32 (rows, channels, length), NaN
-    before their begin and after their end.
+    those with masks or boxes: uint8 (rows, channels, height, width). Series: float32 (rows, channels,
+    length), NaN before their begin and after their end.
     """
 
     def __init__(self, model: Model, *, double: bool = False) -> None:
         """double: networks in double precision too, for runtimes whose 32-bit functions are coarser."""
         super().__init__()
         self.of_classes, self.temperature = model.task.of_classes, model.temperature
-        self.stacks = nn.ModuleList(
-            StackModule(stack, model.task.has_probabilities, double) for stack in model.stacks
-        )
+        self.read = READ[model.task.target]
+        self.stacks = nn.ModuleList(StackModule(stack, self.read, double) for stack in model.stacks)
 
     def forward(self, *rows: Tensor) -> Tensor:
-        """The mean over the stacks, which the temperature then flattens or sharpens."""
-        mean = torch.stack([stack(*rows) for stack in self.stacks]).mean(dim=0)
+        """The mean over the stacks, which the temperature then flattens or sharpens; boxes side by side."""
+        mean = self.read.joined([stack(*rows) for stack in self.stacks])
         if not self.of_classes:
             return mean
         logs = mean.clamp(SMALLEST_PROBABILITY, 1.0).log() / self.temperature
@@ -83,9 +83,9 @@ class StackModule(nn.Module):
     low: Tensor
     high: Tensor
 
-    def __init__(self, stack: Fitted, has_probabilities: bool, double: bool) -> None:
+    def __init__(self, stack: Fitted, read: OutputsRead, double: bool) -> None:
         super().__init__()
-        self.has_probabilities, self.double_precision = has_probabilities, double
+        self.read, self.double_precision = read, double
         self.split = list(stack.member_split)
         self.network = stack.network("cpu").requires_grad_(False).exportable()
         if double:
@@ -104,10 +104,31 @@ class StackModule(nn.Module):
         if self.double_precision:
             inputs = [part.double() if part.is_floating_point() else part for part in inputs]
         out: Tensor = self.network(*inputs).double()
-        if self.has_probabilities:
-            return out.softmax(dim=2).mean(dim=0)
-        values = stretched(out[:, :, 0] * self.scale + self.mean, self.knee)
-        return torch.minimum(torch.maximum(values, self.low), self.high).mean(dim=0)
+        return self.read.scores(self, out)
+
+
+@dataclass(frozen=True)
+class OutputsRead:
+    """How outputs become scores, of one kind of target.
+
+    scores: a stack and its outputs (members, rows, ...) -> (rows, ...). joined: those of all stacks as one.
+    """
+
+    scores: Callable[[StackModule, Tensor], Tensor]
+    joined: Callable[[Sequence[Tensor]], Tensor] = lambda parts: torch.stack([*parts]).mean(dim=0)
+
+
+def _numbers(stack: StackModule, out: Tensor) -> Tensor:
+    values = stretched(out[:, :, 0] * stack.scale + stack.mean, stack.knee)
+    return torch.minimum(torch.maximum(values, stack.low), stack.high).mean(dim=0)
+
+
+READ: Mapping[TargetKind, OutputsRead] = {
+    "class": OutputsRead(lambda stack, out: out.softmax(dim=2).mean(dim=0)),
+    "mask": OutputsRead(lambda stack, out: out.softmax(dim=2).mean(dim=0)),
+    "number": OutputsRead(_numbers),
+    "boxes": OutputsRead(lambda stack, out: out.transpose(0, 1), lambda parts: torch.cat([*parts], dim=1)),
+}
 
 
 class TablePart(nn.Module):

@@ -4,15 +4,18 @@ import base64
 import csv
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import advisor
 from advisor.cli.main import _run
 from advisor.data.boxes.found import LEAST_SCORE
 from advisor.data.masks.digit_scenes import digit_scenes
+from advisor.exporting.formats import export_onnx
 
 ROWS, TEST_ROWS, SIDE = 32, 10, 64
 QUICK = {"epochs": 6, "patience": 6, "width": 8, "neck_width": 16, "stages": 3, "validation": "holdout"}
@@ -114,14 +117,31 @@ def test_boxes_have_no_interval_and_no_probabilities(run, source):
         model.predict_proba(source / "test")
 
 
-def test_a_model_of_boxes_is_not_exported_yet(run):
-    for form in ("onnx", "torch", "script"):
-        with pytest.raises(advisor.UserError, match=r"boxes cannot be exported yet|does not cover boxes yet"):
-            advisor.export(run.folder, form=form)
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["onnx", "torch"])
+def test_a_model_of_boxes_is_exported(run, tmp_path, form):
+    written = advisor.export(run.folder, form=form, out=tmp_path / "model")
+    assert written.difference <= 1e-5 and "left, top, right, bottom" in " ".join(written.notes)
+    with pytest.raises(advisor.UserError, match="does not cover boxes yet"):
+        advisor.export(run.folder, form="script")
+
+
+@pytest.mark.slow
+def test_two_networks_of_queries_are_exported_side_by_side(run, tmp_path):
+    model = advisor.load_model(run.folder)
+    stack = model.stacks[0]
+    configuration = {**stack.configuration, "network": "queries", "queries": 9, "decoder_layers": 1}
+    drawn = stack.shape.network(configuration, 2, members=2, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for own in drawn.head.scored:
+            own.weight.mul_(9)
+    own = replace(stack, configuration=configuration, member_split=(0, 0), state=drawn.state_dict())
+    written = export_onnx(replace(model, stacks=(own,)), tmp_path / "model")
+    assert written.difference <= 1e-5 and "several networks" in written.left_out[0]
 
 
 def test_a_metric_of_rows_is_refused(source):
-    with pytest.raises(advisor.UserError, match="metric"):
+    with pytest.raises(advisor.UserError, match="f1 does not fit a detection target: choose one of ap50, ap"):
         advisor.recommend(source, metric="f1")
 
 
