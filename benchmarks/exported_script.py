@@ -13,12 +13,13 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import transfer
 
 import advisor
 from advisor.data.masks.digit_scenes import digit_scenes
@@ -32,17 +33,49 @@ SHORT = {"network": "convolutional", "epochs": 20, "validation": "holdout", "fin
 """Images and series are trained so: whole trainings of both take an hour of a core."""
 
 SHORT_OF_MASKS = {"epochs": 60, "validation": "holdout", "final_members": 1, "width": 8, "stages": 2}
+TIMM = {"network": f"timm:{transfer.NETWORK}", "backbone_side": transfer.SIDE, "folds": 3, "epochs": 30}
+ROWS_OF_EACH_DIGIT = 20
 SCENES, TEST_SCENES, SCENE_SIDE = 48, 100, 32
 
 
 @dataclass(frozen=True)
 class Case:
-    """place: of a data set below shared/data; "" are scenes of digits, made here. target: of a table, which
-    has files train.csv and test.csv; a file of arrays has both parts. fixed: what the user fixes."""
+    """place: of a data set below shared/data; "" for one that ``made`` writes to a file. target: of a table,
+    which has files train.csv and test.csv; a file of arrays has both parts. fixed: what the user fixes.
+    made: writes a file and returns further options."""
 
-    place: str
+    place: str = ""
     target: str | None = None
     fixed: Mapping[str, object] = field(default_factory=dict)
+    made: Callable[[Path], Mapping[str, object]] = lambda path: {}
+
+
+def made_scenes(path: Path) -> Mapping[str, object]:
+    """Images and masks of three classes: the ground, digits below five, the others."""
+    arrays = {}
+    for part, count in (("train", SCENES), ("test", TEST_SCENES)):
+        made = digit_scenes(count, part=part)
+        masks = np.where(made.masks > 5, 2, np.minimum(made.masks, 1)).astype(np.uint8)
+        arrays[f"X_{part}"] = made.images[:, :SCENE_SIDE, :SCENE_SIDE]
+        arrays[f"Y_{part}"] = masks[:, :SCENE_SIDE, :SCENE_SIDE]
+    np.savez(path, **arrays)
+    return {}
+
+
+def made_digits(path: Path) -> Mapping[str, object]:
+    """The digits 5 to 9, and weights of a network of timm that has learned 0 to 4."""
+    weights = path.with_name("weights.pt")
+    transfer.trained_backbone(weights)
+    train, test = transfer.few_digits(ROWS_OF_EACH_DIGIT, seed=0)
+    images, labels = transfer.digits()
+    parts = {
+        "X_train": images[train],
+        "y_train": labels[train],
+        "X_test": images[test],
+        "y_test": labels[test],
+    }
+    np.savez(path, **parts)
+    return {"weights": weights}
 
 
 CASES = {
@@ -57,7 +90,9 @@ CASES = {
     "ItalyPowerDemand (kernels)": Case("sequences/ItalyPowerDemand"),
     "BasicMotions (kernels)": Case("sequences/BasicMotions"),
     "vehicle (cosine)": Case("tables/vehicle", "class", fixed={"classifier": "cosine"}),
-    "digit scenes (masks)": Case("", fixed=SHORT_OF_MASKS),
+    "digit scenes (masks)": Case(fixed=SHORT_OF_MASKS, made=made_scenes),
+    "digits (timm, frozen)": Case(fixed=TIMM | {"backbone_training": "frozen"}, made=made_digits),
+    "digits (timm, fine-tuned)": Case(fixed=TIMM | {"backbone_training": "fine_tuned"}, made=made_digits),
 }
 
 
@@ -74,7 +109,8 @@ def measured(name: str, seed: int) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         if not case.place:
-            train = test = made_scenes(folder / "scenes.npz")
+            train = test = folder / "data.npz"
+            asked |= case.made(train)
         run = advisor.train(train, seed=seed, out=folder / "run", progress=False, **asked)
         script = folder / "model.py"
         advisor.export(run.folder, format="script", out=script)
@@ -87,18 +123,6 @@ def measured(name: str, seed: int) -> dict[str, object]:
         "set": name, "seed": seed, "ours": results["network"], "script": float(theirs),
         "constant": max(results.values()), "lines": lines,
     }  # fmt: skip
-
-
-def made_scenes(path: Path) -> Path:
-    """Images and masks of three classes: the ground, digits below five, the others."""
-    arrays = {}
-    for part, count in (("train", SCENES), ("test", TEST_SCENES)):
-        made = digit_scenes(count, part=part)
-        masks = np.where(made.masks > 5, 2, np.minimum(made.masks, 1)).astype(np.uint8)
-        arrays[f"X_{part}"] = made.images[:, :SCENE_SIDE, :SCENE_SIDE]
-        arrays[f"Y_{part}"] = masks[:, :SCENE_SIDE, :SCENE_SIDE]
-    np.savez(path, **arrays)
-    return path
 
 
 def run(sets: list[str]) -> None:

@@ -17,6 +17,7 @@ from advisor import __version__
 from advisor.errors import UserError
 from advisor.exporting.script_masks import mask_parts
 from advisor.exporting.script_parts import (
+    OPTIMIZER,
     ORDER,
     Parts,
     Settings,
@@ -31,6 +32,7 @@ from advisor.exporting.script_tables import table_parts
 from advisor.files import write_bytes
 from advisor.kinds import MANY, Kind
 from advisor.networks.cosine import is_cosine
+from advisor.networks.pretrained.names import backbone_name
 from advisor.tasks import TargetKind, task_of
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -76,7 +78,8 @@ class ScriptSubject:
     run, data, source: names of the run's folder and the data set, and what the data are read from.
     schema: of the rows. configuration: what is trained. members: networks per split. partitions: how often
     the rows are split anew. channels: of a network's input, the mask of missing points included; of tables 0.
-    seed, test_fraction: as the run had them. notes: what else to tell.
+    seed, test_fraction: as the run had them. notes: what else to tell. weights: the file with the trained
+    weights that training begins with.
     """
 
     run: str
@@ -90,6 +93,7 @@ class ScriptSubject:
     seed: int
     test_fraction: float
     notes: tuple[str, ...] = ()
+    weights: str = ""
 
 
 @dataclass(frozen=True)
@@ -197,6 +201,10 @@ def script_of(subject: ScriptSubject, file: str) -> tuple[str, tuple[str, ...]]:
     if subject.schema.kind not in PARTS:
         raise UserError(f"--format script does not cover {MANY[subject.schema.kind]} yet")
     parts = PARTS[subject.schema.kind](subject.schema, c, subject.channels, subject.source)
+    if backbone_name(c) is not None:
+        from advisor.exporting.script_backbones import backbone_parts
+
+        parts = backbone_parts(subject.schema, c, subject.weights, parts)
     notes = (*subject.notes, *_notes(c), *parts.notes)
     context = {**_common(subject, parts, file), **parts.context, "notes": notes}
     context |= _classifier(c, context)
@@ -222,6 +230,7 @@ def _classifier(c: Mapping[str, Any], context: Mapping[str, Any]) -> dict[str, A
         "prior": prior,
         "zero": context["starts_at_zero"] and not cosine,
         "network_arguments": ", ".join([*arguments, *(["learned.prior"] if prior else [])]),
+        "begin": [line.format(".embedding" if cosine else "") for line in context["begin"]],
         "validation": [*place, *context["validation"]],
     }
 
@@ -230,13 +239,16 @@ def _sections(subject: ScriptSubject, parts: Parts, warm: bool, drawn: bool) -> 
     """The templates of each section. warm: there is a temperature. drawn: rows of rare classes are drawn more
     often."""
     target = TARGET_PARTS[task_of(subject.schema.task).target]
+    c = subject.configuration
+    penalized = bool(c["l1"]) or (bool(c["weight_decay"]) and parts.optimizer == OPTIMIZER)
     return {
         "settings": parts.settings,
         "data": parts.data,
         "network": (*parts.network, *(("network/cosine.jinja",) if is_cosine(subject.configuration) else ())),
         "training": (
             "training/schedule.jinja",
-            "training/optimizer.jinja",
+            parts.optimizer,
+            *(("training/matrices.jinja",) if penalized else ()),
             target.learned,
             "training/loop.jinja",
             "training/outputs.jinja",
@@ -330,6 +342,10 @@ def _common(subject: ScriptSubject, parts: Parts, file: str) -> dict[str, Any]:
         "init_variance": variance,
         "init_words": words,
         "starts_at_zero": c["output_init"] == "zero",
+        "begin": (),
+        "layered": False,
+        "by_dimension": False,
+        "as_rows": "values",
         "has_prior": task.has_probabilities,
         "bins": False,
         "shape_type": "int",

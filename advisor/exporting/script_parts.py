@@ -15,6 +15,7 @@ WIDTH = 106
 """Characters of a line of a list."""
 PLAIN_STEP = ("losses = learned.training_losses(network(*(part[batch] for part in x)), y[batch])",)
 """Nothing is done to the rows of a batch."""
+OPTIMIZER = "training/optimizer.jinja"
 ORDER = "torch.from_numpy(train).to(DEVICE)[torch.randperm(len(train))]"
 """The training rows in the order of an epoch."""
 Settings = Sequence[tuple[str, str, str]]
@@ -29,7 +30,7 @@ class Parts:
     step: the lines that compute ``losses``, of each row of a batch in a step of training.
     imports: lines. network_settings: constants of the network. penalized: the layers whose weights penalties
     act on, as source. notes: what else the file does not do. rows_per_pass: without gradients.
-    group: the column whose groups are kept together.
+    group: the column whose groups are kept together. optimizer: the template that makes it.
     context: what only these templates read.
     """
 
@@ -41,6 +42,7 @@ class Parts:
     penalized: str
     rows_per_pass: int = 256
     group: str | None = None
+    optimizer: str = OPTIMIZER
     training: tuple[str, ...] = ()
     imports: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from advisor.data.signals.signal_schema import SignalSchema
-from advisor.exporting.script_parts import PLAIN_STEP, Parts, python, setting, uncovered
+from advisor.exporting.script_parts import PLAIN_STEP, Parts, python, setting
 from advisor.networks.geometry import head_inputs, inception_kernels, mixer_tokens, squeeze_width
 from advisor.networks.kernels import kernel_features
 from advisor.networks.plan import BlockPlan, NetworkPlan, plan_of
-from advisor.networks.pretrained.names import backbone_name
+from advisor.networks.pretrained.names import backbone_name, is_frozen
 
 ARRAYS = (".npz", ".npy")
 AUGMENTATIONS = ("shift", "rotation", "zoom", "brightness", "cutout", "magnitude", "jitter")
@@ -27,43 +27,51 @@ MIXED_STEP = (
 
 def signal_parts(schema: SignalSchema, c: Mapping[str, Any], channels: int, source: str) -> Parts:
     """Of images and series. UserError for networks that no script covers."""
-    if backbone_name(c) is not None:
-        raise uncovered(f"networks of timm ({c['network']})", "--fixed network=convolutional")
     common = _common(schema, c, channels, source)
-    return _of_kernels(c, common) if kernel_features(c) is not None else _of_plan(schema, c, channels, common)
+    if kernel_features(c) is not None:
+        return _of_kernels(c, common)
+    if is_frozen(c):
+        return replace(common, network_settings=[setting("dropout", c["dropout"])] if c["dropout"] else [])
+    return _of_plan(schema, c, channels, _with_changes(schema, c, common))
 
 
-def _of_plan(schema: SignalSchema, c: Mapping[str, Any], channels: int, common: Parts) -> Parts:
-    """A network that reads points."""
-    plan = plan_of(c, channels, schema.size)
-    kinds = {block.kind for block in plan.blocks}
+def _with_changes(schema: SignalSchema, c: Mapping[str, Any], common: Parts) -> Parts:
+    """What is done to the rows of a batch."""
     changes = [name for name in AUGMENTATIONS if c.get(name)]
     changed, mixed = bool(changes) or c["flip"] != "none", bool(c["mixup"])
     part = "[part[batch] for part in x]"
     part = f"changed({part})" if changed else part
-    uses_around = any(c.get(name) for name in DRAWN_AROUND) or (plan.axes == 2 and bool(c["shift"]))
+    around = any(c.get(name) for name in DRAWN_AROUND) or (len(schema.size) == 2 and bool(c["shift"]))
     optional = {
         "signals/augmentation.jinja": changed,
-        "signals/around.jinja": uses_around,
+        "signals/around.jinja": around,
         "signals/mixup.jinja": mixed,
     }
+    step = (f"losses = learned.training_losses(network(*{part}), y[batch])",) if changed else PLAIN_STEP
     return replace(
         common,
         data=(*common.data, *(name for name, on in optional.items() if on)),
+        step=(MIXED_STEP[0].format(part), *MIXED_STEP[1:]) if mixed else step,
+        network_settings=[
+            setting(name, c[name]) for name in (*(["dropout"] if c["dropout"] else []), *changes)
+        ],
+    )
+
+
+def _of_plan(schema: SignalSchema, c: Mapping[str, Any], channels: int, common: Parts) -> Parts:
+    """A network that reads points."""
+    if backbone_name(c) is not None:
+        return common
+    plan = plan_of(c, channels, schema.size)
+    kinds = {block.kind for block in plan.blocks}
+    return replace(
+        common,
         network=(
             "network/init.jinja",
             "network/linear_layer.jinja",
             "signals/blocks.jinja",
             "signals/network.jinja",
         ),
-        step=(MIXED_STEP[0].format(part), *MIXED_STEP[1:])
-        if mixed
-        else (f"losses = learned.training_losses(network(*{part}), y[batch])",)
-        if changed
-        else PLAIN_STEP,
-        network_settings=[
-            setting(name, c[name]) for name in (*(["dropout"] if c["dropout"] else []), *changes)
-        ],
         penalized=_penalized(kinds, plan),
         context={
             **common.context,

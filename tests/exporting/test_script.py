@@ -34,6 +34,8 @@ from advisor.networks.convolutional import SignalShape
 from advisor.networks.decoder import SceneShape
 from advisor.networks.kernel_network import KernelShape
 from advisor.networks.kernels import MiniRocket
+from advisor.networks.pretrained.backbone import BackboneShape
+from advisor.networks.pretrained.timm_models import backbone_module
 from advisor.networks.tables import InputShape
 from advisor.rules import shipped
 from advisor.training.loop import network_of
@@ -206,6 +208,7 @@ IN_GROUPS = {"group_column": "who", "weight_column": "w", "spellings": {"c": {"L
 ALONG_TIME = {"time_column": "e", "time": COLUMNS["e"], "time_parts": ("e.month", "e.days")}
 CALENDAR = {"calendar": (Cycle("e.weekday", "weekday", 7.0), Cycle("a", "hour", 24.0)), "working": ("f",)}
 ALL_OF_IMAGES = {"flip": "both", "shift": 0.1, "rotation": 9.0, "zoom": 0.1, "brightness": 0.1, "cutout": 0.2}
+TIMM = {"network": "timm:test_resnet", "backbone_side": 32}
 COSINE = {"classifier": "cosine"}
 ALL_OF_MASKS = {
     "flip": "both",
@@ -250,6 +253,10 @@ CASES = {
     "cosine": (of_table(), COSINE | {"linear_skip": True, "output_init": "zero", "numeric_embedding": "piecewise_linear"}),
     "cosine kernels": (SERIES, COSINE | {"network": "kernels", "kernel_features": 168, "prototypes": "learned"}),
     "cosine image": (IMAGES, COSINE | {"mixup": 0.2, "class_balance": "oversample"}),
+    "fine-tuned": (IMAGES, TIMM | {"backbone_training": "fine_tuned", "layer_decay": 0.7, "optimizer": "adamw",
+                                   "weight_decay": 0.1, "flip": "horizontal", "dropout": 0.1}),
+    "frozen": (replace(IMAGES, channels=1), TIMM | {"backbone_training": "frozen", **COSINE}),
+    "scratch": (IMAGES, TIMM | {"backbone_training": "scratch", "mixup": 0.2, "l1": 0.01}),
     "masks": (MASKS, {"output_init": "zero", "dice_weight": 0.5, "stages": 4, "deep_supervision": True, "norm_layer": "batch",
                       "dropout": 0.1, "label_smoothing": 0.1, **ALL_OF_MASKS}),
     "residual masks": (COLOURS, {"block": "residual", "norm_layer": "group", "upsampling": "resize", "squeeze": True,
@@ -262,7 +269,9 @@ def subject_of(schema, changes):
     space = shipped.base_space(schema.kind).parameters
     configuration = {name: one.default for name, one in space.items()} | SMALL | changes
     channels = getattr(schema, "channels", 0)
-    return ScriptSubject("run", "data", "d.npz", schema, configuration, 1, 1, channels, 0, 0.25)
+    return ScriptSubject(
+        "run", "data", "d.npz", schema, configuration, 1, 1, channels, 0, 0.25, weights="w.pt"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -274,6 +283,8 @@ def scripts(tmp_path_factory):
     draw = np.random.default_rng(0)
     labels = draw.choice([0, 1, 2], 40)
     np.savez(folder / "image.npz", X=draw.integers(0, 255, (40, 16, 16, 3)).astype(np.uint8), y=labels)
+    np.savez(folder / "grey.npz", X=draw.integers(0, 255, (40, 16, 16)).astype(np.uint8), y=labels)
+    torch.save(backbone_module("test_resnet").state_dict(), folder / "w.pt")
     masks = draw.choice([0, 7, 9, 255], (40, 20, 24))
     images = draw.integers(0, 255, (40, 20, 24, 3)).astype(np.uint8)
     np.savez(folder / "mask.npz", X=images, Y=masks)
@@ -304,8 +315,10 @@ def our_shape(schema, changes, theirs):
     """What our network must know of the inputs, of what a script's must know."""
     if schema.kind == "table":
         return InputShape(theirs[0], theirs[1], tuple(theirs[2]))
-    if changes.get("network") == "kernels":
+    if changes.get("network") == "kernels" or changes.get("backbone_training") == "frozen":
         return KernelShape(theirs)
+    if changes.get("network") == TIMM["network"]:
+        return BackboneShape.of(changes, (schema.channels, *schema.size))
     return {"mask": SceneShape}.get(schema.kind, SignalShape)(theirs, schema.size)
 
 
@@ -314,6 +327,8 @@ def test_a_script_trains_our_network_and_predicts(scripts, name, monkeypatch):
     schema, changes = CASES[name]
     data = scripts / ("d.csv" if schema.kind == "table" else f"{schema.kind}.npz")
     data = scripts / "colours.npz" if schema is COLOURS else data
+    data = scripts / "grey.npz" if getattr(schema, "channels", 0) == 1 else data
+    monkeypatch.chdir(scripts)
     module = load(scripts / f"{name}.py")
     module.train_command(str(data), None, 0)
     if schema.kind == "mask":

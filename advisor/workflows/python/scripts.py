@@ -22,18 +22,22 @@ def script_subject(path: Path) -> ScriptSubject:
     from advisor.runs.model import load_model
 
     kept = read_run(path)
-    data = kept.recommendation.data
+    data, notes = kept.recommendation.data, tuple[str, ...]()
+    if kept.reading.from_run is not None:
+        notes = ("weights of an earlier run, with which training begins: here it begins with random ones",)
     common: dict[str, Any] = {
         "run": kept.run.path.name,
         "data": str(data["name"]),
         "source": str(data.get("source") or ""),
         "seed": kept.reading.seed,
         "test_fraction": kept.reading.test_fraction,
+        "weights": str(kept.reading.weights or ""),
     }
     if not kept.run.model.is_dir():
-        return ScriptSubject(**common, **_recommended(path))
+        return ScriptSubject(**common, **_recommended(path), notes=notes)
     model = load_model(path)
-    configuration, notes = _trained(kept.run, model)
+    configuration, told = _trained(kept.run, model)
+    notes += told
     if model.enrolled:
         names = ", ".join(one.label for one in model.enrolled)
         notes = (*notes, f"classes added with advisor enrol ({names}): add rows of them to your file")
@@ -47,9 +51,16 @@ def script_subject(path: Path) -> ScriptSubject:
         configuration=first.configuration,
         members=int(members) if along_time else int(members) // len(first.preprocessors),
         partitions=_partitions(kept.run) if along_time else max(1, len(stacks)),
-        channels=getattr(first.shape, "channels", 0),
+        channels=_channels(first.preprocessors[0]),
         notes=notes,
     )
+
+
+def _channels(statistics: Any) -> int:
+    """Of a row of images or series, with the one that says where series have points; of tables 0. (The shape
+    of fixed convolutions' features no longer tells.)"""
+    points = getattr(statistics, "points", None)
+    return 0 if points is None else len(points.mean) + int(points.masked[0])
 
 
 def _partitions(run: Any) -> int:
