@@ -35,12 +35,24 @@ for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
     os.environ.pop(name, None)
 
 
-LONG_AND_LAST = ("test_outside.py", "test_survival.py", "test_tuning.py")
-"""Files of a minute each that the alphabet has last: begun first, they leave no worker alone at the end."""
+LONG = (
+    "test_spanning.py",
+    "test_tuning.py",
+    "test_doctor.py",
+    "test_outside.py",
+    "test_tutorials.py",
+    "test_storage.py",
+    "test_formats.py",
+    "test_survival.py",
+    "test_crashes.py",
+)
+"""Files of a minute and more, begun first: begun late, one of them leaves the other workers idle at the end.
+Those that wait for Ray stand beside those that compute."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.name not in LONG_AND_LAST)
+    places = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path.name, len(LONG)))
 
 
 @pytest.fixture(scope="session")
