@@ -96,7 +96,7 @@ def partial_dependence(data: Dataset, name: str, predict: Predict) -> Dependence
         codes, counts = np.unique(features.categorical[:, column], return_counts=True)
         order = [int(code) for code in codes[np.argsort(-counts, kind="stable")] if code >= 0]
         points = [(features.levels[column][code], code) for code in order[:MOST_LEVELS]]
-    means = [predict(_set_column(part, name, value)).mean(axis=0) for _, value in points]
+    means = _means_at([value for _, value in points], part, name, predict)
     if not data.classes:
         predicted = {"": tuple(float(mean) for mean in means)}
     else:
@@ -104,6 +104,17 @@ def partial_dependence(data: Dataset, name: str, predict: Predict) -> Dependence
             label: tuple(float(mean[data.classes.index(label)]) for mean in means) for label in classes
         }
     return Dependence(name, tuple(shown for shown, _ in points), predicted)
+
+
+def _means_at(values: list[float], part: Features, name: str, predict: Predict) -> NDArray[np.float64]:
+    """The mean prediction for each value of the column, (values,) or (values, classes); one call for all."""
+    if not values:
+        return np.zeros(0)
+    rows = len(part.numeric)
+    every = part.part(np.tile(np.arange(rows), len(values)))
+    predicted = predict(_set_column(every, name, np.repeat(np.array(values), rows)))
+    means: NDArray[np.float64] = predicted.reshape(len(values), rows, *predicted.shape[1:]).mean(axis=1)
+    return means
 
 
 def worst_slices(data: Dataset, predict: Predict, rng: np.random.Generator) -> tuple[Slice, ...]:
@@ -169,14 +180,14 @@ def _with_column(features: Features, name: str, rows: NDArray[np.int64]) -> Feat
     return replace(features, categorical=categorical)
 
 
-def _set_column(features: Features, name: str, value: float) -> Features:
-    """The features with one column the same in all rows."""
+def _set_column(features: Features, name: str, values: NDArray[np.float64]) -> Features:
+    """The features with other values, (rows,), in one column."""
     if name in features.numeric_names:
         numeric = features.numeric.copy()
-        numeric[:, features.numeric_names.index(name)] = value
+        numeric[:, features.numeric_names.index(name)] = values
         return replace(features, numeric=numeric)
     categorical = features.categorical.copy()
-    categorical[:, features.categorical_names.index(name)] = int(value)
+    categorical[:, features.categorical_names.index(name)] = values.astype(categorical.dtype)
     return replace(features, categorical=categorical)
 
 

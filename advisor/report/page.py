@@ -6,9 +6,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from advisor import __version__
 from advisor.documents import to_plain
@@ -35,6 +36,9 @@ from advisor.rules.recommendation import Recommendation
 from advisor.runs.folder import RunFolder
 from advisor.runs.result import RECOMMENDED, PlacedTrial, RunReport, SearchReport, read_result
 from advisor.tasks import task_of
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 MOST_IMPORTANT = 15
 """Columns whose importance is drawn."""
@@ -68,26 +72,13 @@ def render_html(
     ledger: Mapping[str, LedgerEntry] | None = None,
 ) -> str:
     """One self-contained page; the same bytes for the same run. Its one script sorts, filters and copies."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(
-        loader=PackageLoader("advisor.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: bounded(value) if type(value) is str else value,
-    )
+    environment = _html_pages()
     loader = environment.loader
     assert loader is not None
     script = loader.get_source(environment, "report.js")[0].strip()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    environment.filters |= _filters() | {
-        "spark": lambda counts: Markup(charts.spark(counts)),
-        "lines": lambda series: Markup(charts.lines(series)),
-        "heat": lambda heat: Markup(plots.heat_overlay(heat)),
-    }
     view = view_of(recommendation, facts, result, ledger)
     small = {
         name: [(title, Markup(svg)) for title, svg in some if svg]
@@ -115,20 +106,42 @@ def render_markdown(
     ledger: Mapping[str, LedgerEntry] | None = None,
 ) -> str:
     """The same sections as text, for a ticket or a terminal."""
+    view = view_of(recommendation, facts, result, ledger)
+    text = _text_pages().get_template("report.md").render(**vars(view), version=__version__, whole=_Whole)
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+@cache  # a template is compiled once in a process
+def _html_pages() -> Environment:
+    from markupsafe import Markup
+
+    pages = _pages(autoescape=True, finalize=lambda value: bounded(value) if type(value) is str else value)
+    pages.filters |= {
+        "spark": lambda counts: Markup(charts.spark(counts)),
+        "lines": lambda series: Markup(charts.lines(series)),
+        "heat": lambda heat: Markup(plots.heat_overlay(heat)),
+    }
+    return pages
+
+
+@cache
+def _text_pages() -> Environment:
+    return _pages(autoescape=False, finalize=_markdown)  # which escapes everything for Markdown
+
+
+def _pages(*, autoescape: bool, finalize: Callable[[Any], Any]) -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    environment = Environment(
+    pages = Environment(
         loader=PackageLoader("advisor.report", "templates"),
-        autoescape=False,  # finalize escapes everything for Markdown instead
+        autoescape=autoescape,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=_markdown,
+        finalize=finalize,
     )
-    environment.filters |= _filters()
-    view = view_of(recommendation, facts, result, ledger)
-    text = environment.get_template("report.md").render(**vars(view), version=__version__, whole=_Whole)
-    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+    pages.filters |= _filters()
+    return pages
 
 
 class _Whole(str):
