@@ -3,9 +3,11 @@ default.
 
     python benchmarks/boxes.py scenes            # 2,000 scenes of one to four digits, 500 of other digits
     python benchmarks/boxes.py scenes --default  # the same with the defaults of search_spaces/boxes.yaml
+    python benchmarks/boxes.py scenes --rows 100 --fixed network=queries  # the other head, few images
+    python benchmarks/boxes.py scenes --rows 100 --fixed copy_paste=2     # boxes of other images pasted in
     python benchmarks/boxes.py FOLDER            # any set with boxes that has a test part
 
-Each prints one line of JSON. The scenes must reach an AP50 of 0.85 in 1,200 seconds of the processor (ten
+Each prints one line of JSON. 2,000 scenes must reach an AP50 of 0.85 in 1,200 seconds of the processor (ten
 minutes of two cores).
 """
 
@@ -94,7 +96,8 @@ def main() -> None:
         found = measured(source, Path(place) / "run", asked.seed, fixed)
     passed = found["ap50"] >= BAR and found["processor_seconds"] <= SECONDS  # type: ignore[operator]
     said = {"set": asked.source, "rows": asked.rows, "default": asked.default, "fixed": asked.fixed, **found}
-    print(json.dumps(said | ({"passed": passed} if asked.source == "scenes" else {})), flush=True)
+    has_bar = asked.source == "scenes" and asked.rows == ROWS
+    print(json.dumps(said | ({"passed": passed} if has_bar else {})), flush=True)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,8 @@ INIT = "xavier_uniform"
 """How attention and the output layers are drawn, as in DETR."""
 LARGEST_SHARE = 0.5
 """A box begins with at most this share of the image's sides."""
+PREFERENCE = 1e-3
+"""By this logit evenly spread places are ahead of others that are as likely, as all are before training."""
 
 
 class QueryHead(nn.Module):
@@ -50,10 +52,14 @@ class QueryHead(nn.Module):
         self.placed = nn.ModuleList(BoxLayers(parts, plan.width) for _ in outputs)
         first = torch.full((parts.members, classes), math.log(FIRST_CHANCE / (1 - FIRST_CHANCE)))
         with torch.no_grad():
-            for number, own in enumerate(scored):
+            for own in scored:
                 own.bias.copy_((first if prior is None else prior).unsqueeze(1))
-                if plan.encoder.zero_output and number:  # by zeros no place would be better than another
+                if plan.encoder.zero_output:
                     own.weight.zero_()
+        preferred = torch.zeros(math.prod(plan.map))
+        preferred[even_places(plan)] = PREFERENCE
+        self.preferred: Tensor
+        self.register_buffer("preferred", preferred, persistent=False)
 
     def forward(self, h: Tensor, noise: torch.Generator | None = None) -> Tensor:
         """(rows, members x width, height, width) -> (members, rows, layers + 1, queries, classes + 4).
@@ -65,7 +71,8 @@ class QueryHead(nn.Module):
         tokens = self.encoder(maps, self.places(place))
         normed = each(self.norms[0], tokens)
         logits = each(self.scored[0], normed)
-        best = logits.detach().amax(dim=3).topk(self.plan.queries, dim=2).indices.unsqueeze(3)
+        likely = logits.detach().amax(dim=3) + self.preferred
+        best = likely.topk(self.plan.queries, dim=2).indices.unsqueeze(3)
         box = _inverse(anchors).expand(*tokens.shape[:3], -1) + each(self.placed[0], normed)
         query, logits, box = (
             own.gather(2, best.expand(-1, -1, -1, own.shape[3])) for own in (normed, logits, box)
@@ -267,6 +274,11 @@ def each(layer: nn.Module, x: Tensor) -> Tensor:
     """A layer of (members, rows, inputs) for tokens (members, rows, tokens, inputs)."""
     out: Tensor = layer(x.flatten(1, 2))
     return out.reshape(*x.shape[:3], -1)
+
+
+def even_places(plan: DetectionPlan) -> Tensor:
+    """As many points of the map as there are queries, spread evenly over it, (queries,)."""
+    return torch.linspace(0, math.prod(plan.map) - 1, plan.queries).long()
 
 
 def corners_of(box: Tensor, size: tuple[int, int]) -> Tensor:

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from advisor.networks.detection.heat_map import FIRST_DISTANCE, middles
-from advisor.networks.detection.plan import BOX_NUMBERS, DetectionPlan
-from advisor.networks.detection.queries import corners_of
+from advisor.networks.detection.plan import DetectionPlan
+from advisor.networks.detection.queries import LARGEST_SHARE, corners_of, even_places
 from advisor.training.detection.overlap import generalized_iou, plain_iou
 
 CLASS_COST, PLACE_COST, OVERLAP_COST = 2.0, 5.0, 2.0
@@ -64,10 +64,10 @@ class QueryLoss:
         """
         height, width = self.plan.padded
         place = middles(self.plan.map, self.plan.stride, prior.device).flatten(1).T
-        chosen = torch.linspace(0, len(place) - 1, self.plan.queries, device=prior.device).long()
+        chosen = even_places(self.plan).to(prior.device)
         whole = torch.tensor([width, height], dtype=torch.float32, device=prior.device)
-        side = torch.full((BOX_NUMBERS // 2,), 2 * FIRST_DISTANCE * self.plan.stride, device=prior.device)
-        one = torch.cat([place[chosen] / whole, (side / whole).expand(len(chosen), -1)], dim=1)
+        side = (2 * FIRST_DISTANCE * self.plan.stride / whole).clamp(max=LARGEST_SHARE)
+        one = torch.cat([place[chosen] / whole, side.expand(len(chosen), -1)], dim=1)
         said = torch.cat([prior.float().expand(len(chosen), -1), one], dim=1)
         return said.expand(images, self.plan.decoder_layers + 1, -1, -1)
 
