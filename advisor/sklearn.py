@@ -105,6 +105,7 @@ class _AdvisorEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn ha
         trials: int = 0,
         *,
         time_limit: float | None = None,
+        with_trees: bool = False,
         metric: str | Callable[..., float] | None = None,
         cost: str | Path | Mapping[Any, Mapping[Any, float]] | None = None,
         categorical_features: Sequence[Any] | None = None,
@@ -119,6 +120,7 @@ class _AdvisorEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn ha
     ) -> None:
         self.trials = trials
         self.time_limit = time_limit
+        self.with_trees = with_trees
         self.metric = metric
         self.cost = cost
         self.categorical_features = categorical_features
@@ -259,11 +261,16 @@ class _AdvisorEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn ha
         if isinstance(self.random_state, int | np.integer):
             options["seed"] = int(self.random_state)
         if not self.trials and self.out is None:
-            self._keep(*train_in_memory(frame, named[TARGET], self.time_limit, bool(self.verbose), options))
+            quick = train_in_memory(
+                *(frame, named[TARGET], self.time_limit, bool(self.verbose), options),
+                with_trees=self.with_trees,
+            )
+            self._keep(*quick)
             return
         with tempfile.TemporaryDirectory(prefix="advisor-") as scratch:
             out = Path(self.out) if self.out is not None else Path(scratch) / "run"
-            options |= {"time_limit": self.time_limit, "progress": bool(self.verbose)}
+            options |= {"time_limit": self.time_limit, "with_trees": self.with_trees}
+            options |= {"progress": bool(self.verbose)}
             if not self.trials:
                 run = train(frame, named[TARGET], out=out, **options)
             else:
@@ -302,6 +309,8 @@ class AdvisorClassifier(ClassifierMixin, _AdvisorEstimator):  # type: ignore[mis
 
     trials: 0 trains what is recommended; else this many configurations are tried, the recommendation first.
     time_limit: seconds for the training, or for search and final together.
+    with_trees: also fit boosted trees; where their blend with the networks is better on held-out rows, the
+        blend is the model.
     metric: what decides in place of the loss, and which class is predicted: the name of a scorer ("f1",
         "roc_auc", "pinball:0.9"), or a function (truth, predictions) -> number, or a scorer.
     cost: true class -> predicted class -> what that costs, or a file with it.

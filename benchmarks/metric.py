@@ -32,8 +32,7 @@ from advisor.evaluation.by_metric import jackknifed, left_out_parts
 from advisor.evaluation.judge import Judge
 from advisor.evaluation.metrics import metric_of
 from advisor.evaluation.selection import clustered_error
-from advisor.objectives.jobs import TrainingJob, WorkerData
-from advisor.objectives.network_final import (
+from advisor.objectives.contenders.contender import (
     BLEND,
     Contender,
     blend_of,
@@ -42,6 +41,7 @@ from advisor.objectives.network_final import (
     select_winner,
     winner_by_metric,
 )
+from advisor.objectives.jobs import TrainingJob, WorkerData
 from advisor.objectives.networks import TrainingObjective, merged_held_out
 from advisor.runs.advice import Advice
 from advisor.runs.model import tempered

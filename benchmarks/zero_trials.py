@@ -24,7 +24,7 @@ from resumable import go_on
 import advisor
 from advisor.data.options import ReadingOptions
 from advisor.data.tables.table import load_table
-from advisor.evaluation.baselines import _linear_inputs, _matrix
+from advisor.evaluation.baselines import _linear_inputs, matrix_of
 
 HERE = Path(__file__).resolve().parent
 SMALL_ROWS = 600
@@ -42,12 +42,12 @@ def sklearn_mlp(table, seed: int) -> tuple[float, float]:
     model = make_pipeline(_linear_inputs(train.features), network(random_state=seed))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model.fit(_matrix(train.features), train.target)
+        model.fit(matrix_of(train.features), train.target)
     if not train.task.of_classes:
-        scores = model.predict(_matrix(test.features))
+        scores = model.predict(matrix_of(test.features))
     else:
         scores = np.zeros((len(test), len(train.classes)))
-        scores[:, model.classes_] = model.predict_proba(_matrix(test.features))
+        scores[:, model.classes_] = model.predict_proba(matrix_of(test.features))
     return float(train.task.row_losses(test.target, scores).mean()), time.monotonic() - begun
 
 

@@ -236,6 +236,12 @@ READING: Sequence[Option] = (
     json_option,
 )  # fmt: skip
 
+trees_option = click.option(
+    "--with-trees",
+    is_flag=True,
+    help="Blend the networks with boosted trees where held-out rows say so. Tables only.",
+)
+
 RUNNING: Sequence[Option] = (
     click.option(
         "--time-limit", type=float, metavar="SECONDS", help="Limit for the search and the final together."
@@ -269,6 +275,7 @@ RUNNING: Sequence[Option] = (
         metavar="URL",
         help="A database for the study: postgresql://, mysql:// or sqlite:///FILE.",
     ),
+    trees_option,
     track_option,
     progress_option,
 )

@@ -17,6 +17,7 @@ from advisor.cli.options import (
     run_argument,
     running_options,
     track_option,
+    trees_option,
 )
 from advisor.cli.output import echo_json, fail_check, leave_interrupted, show_result, stdout_kept
 from advisor.console import echo, say
@@ -28,6 +29,7 @@ from advisor.machine import process_began
 )
 @click.argument("data")
 @click.option("--time-limit", type=float, metavar="SECONDS", help="Limit for the training.")
+@trees_option
 @track_option
 @progress_option
 @reading_options

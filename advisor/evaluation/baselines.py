@@ -33,14 +33,14 @@ PROBED_ITERATIONS = (1, 4)
 def expected_seconds(train: Dataset) -> float:
     """What ``fit_row_baselines`` is expected to take: boosting, in proportion to its first
     iterations; the others take little."""
-    trees, matrix = _trees(train), _without_empty(train.features)
+    trees, matrix = boosting(train), _without_empty(train.features)
     times = []
     for iterations in PROBED_ITERATIONS:
         begun = time.perf_counter()
         trees.set_params(max_iter=iterations, early_stopping=False).fit(matrix, train.target)
         times.append(time.perf_counter() - begun)
     each = max(0.0, (times[1] - times[0]) / (PROBED_ITERATIONS[1] - PROBED_ITERATIONS[0]))
-    return times[0] + each * (int(_trees(train).max_iter) - PROBED_ITERATIONS[0])
+    return times[0] + each * (int(boosting(train).max_iter) - PROBED_ITERATIONS[0])
 
 
 def fit_row_baselines(train: Dataset, seed: int = 0, until: float | None = None) -> Baselines:
@@ -69,11 +69,13 @@ def fit_row_baselines(train: Dataset, seed: int = 0, until: float | None = None)
         name, scores = own(train, seed)
         fitted[name] = scores
     if until is None or (time.monotonic() < until and time.monotonic() + expected_seconds(train) < until):
-        fitted["gradient boosting"] = _fitted(_trees(train, seed), train)
+        fitted["gradient boosting"] = _fitted(boosting(train, seed), train)
     return fitted
 
 
-def _trees(train: Dataset, seed: int = 0) -> Any:
+def boosting(train: Dataset, seed: int = 0) -> Any:
+    """HistGradientBoosting at its defaults for such rows, not fitted yet. It takes ``matrix_of`` their
+    features, and fails on columns without a number."""
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
     table = train.features.as_table(SIGNAL_NUMBERS)
@@ -107,7 +109,7 @@ def _fitted(estimator: Any, train: Dataset) -> Callable[[Features | Signals], ND
 
     from sklearn.exceptions import ConvergenceWarning
 
-    matrix = _matrix(train.features)
+    matrix = matrix_of(train.features)
     empty = _empty(matrix)
 
     with warnings.catch_warnings():
@@ -117,7 +119,7 @@ def _fitted(estimator: Any, train: Dataset) -> Callable[[Features | Signals], ND
         estimator.fit(np.where(empty, 0.0, matrix), train.target)
 
     def scores(features: Features | Signals) -> NDArray[np.float64]:
-        matrix = np.where(empty, 0.0, _matrix(features))
+        matrix = np.where(empty, 0.0, matrix_of(features))
         if not train.task.of_classes:
             return np.asarray(estimator.predict(matrix), dtype=np.float64)
         result = np.zeros((len(features), len(train.classes)))
@@ -133,12 +135,12 @@ def _empty(matrix: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def _without_empty(features: Features | Signals) -> NDArray[np.float64]:
-    matrix = _matrix(features)
+    matrix = matrix_of(features)
     return np.where(_empty(matrix), 0.0, matrix)
 
 
-def _matrix(features: Features | Signals) -> NDArray[np.float64]:
-    """Numbers, then category codes with what is missing or unseen as NaN."""
+def matrix_of(features: Features | Signals) -> NDArray[np.float64]:
+    """Numbers, then category codes with what is missing or unseen as NaN, (rows, columns)."""
     table = features.as_table(SIGNAL_NUMBERS)
     codes = table.categorical.astype(np.float64)
     codes[codes < 0] = np.nan

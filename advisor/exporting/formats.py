@@ -56,6 +56,7 @@ def export_onnx(model: Model, path: Path) -> Exported:
     each network found. Columns and classes are in the file's metadata. UserError where an extra is not
     installed, where ONNX lacks an operation, or where the file predicts otherwise than the model.
     """
+    _refuse_trees(model)
     onnx, runtime = _extras()
     features = check_rows(model)
     refused = None
@@ -116,6 +117,7 @@ def _graph(onnx: Any, model: Model, features: Features | Signals, double: bool) 
 
 def export_program(model: Model, path: Path) -> Exported:
     """Write a model for ``torch.export.load(path).module()``: arrays as ``ModelModule`` takes them."""
+    _refuse_trees(model)
     features = check_rows(model)
     modality = EXPORTED[features.kind]
     rows = modality.arrays(features)
@@ -134,6 +136,14 @@ def export_program(model: Model, path: Path) -> Exported:
     return Exported(
         path, modality.columns(features), difference, notes_of(model, codes=True), _left_out(model)
     )
+
+
+def _refuse_trees(model: Model) -> None:
+    if model.trees is not None:
+        raise UserError(
+            f"this model is a blend with boosted trees (share {model.trees.share:.2f}), with which only the "
+            "advisor predicts: to export it, train without --with-trees"
+        )
 
 
 def check_rows(model: Model) -> Features | Signals:

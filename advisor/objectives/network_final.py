@@ -7,76 +7,57 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from advisor.dataset import Dataset
 from advisor.documents import UNSET, Unset
-from advisor.evaluation.by_metric import Judged, judge_constant, judge_rows, metric_report, other_decisions
-from advisor.evaluation.by_target import JUDGED
-from advisor.evaluation.conformal import Conformal
+from advisor.evaluation.by_metric import metric_report, other_decisions
 from advisor.evaluation.judge import Judge
-from advisor.evaluation.judgement import DecisionOffer, FinalVerdict, MetricReport
+from advisor.evaluation.judgement import DecisionOffer, Difference, FinalVerdict, MetricReport
 from advisor.evaluation.metrics import metric_of, offered
-from advisor.evaluation.selection import blocks_of, constant_losses, decide, estimate
+from advisor.evaluation.selection import blocks_of, estimate
 from advisor.executors.base import Job
-from advisor.objectives.final_jobs import FINAL_MARGIN, FINAL_REPEATS, AllFailed, final_jobs, train_finalists
+from advisor.objectives.contenders.contender import (
+    Contender,
+    blend_of,
+    by_metric,
+    contender_of,
+    held_out_of,
+    is_finite,
+    model_of,
+    select_winner,
+    shares_of,
+    winner_by_metric,
+)
+from advisor.objectives.contenders.trees import TreesJudged, judge_trees, trees_on_all_rows
+from advisor.objectives.final_jobs import (
+    FINAL_MARGIN,
+    FINAL_REPEATS,
+    AllFailed,
+    Trained,
+    final_jobs,
+    train_finalists,
+)
 from advisor.objectives.jobs import TrainingJob, TrainingResult, WorkerData, final_job, limited
 from advisor.objectives.networks import (
     TrainingObjective,
     latest_validate,
-    merged_held_out,
     training_sizing,
     training_work,
 )
 from advisor.objectives.objective import AdvisedRows, FinalOutcome, FinalRequest, RunData
-from advisor.runs.advice import Advice
-from advisor.runs.enrolment import Familiar
-from advisor.runs.model import Model, fit_temperature, tempered
-from advisor.runs.result import RECOMMENDED, ContenderReport, FinalReport, TrainingCurve
+from advisor.runs.result import RECOMMENDED, ContenderReport, FinalReport, TrainingCurve, TreesReport
 from advisor.search.curves import CurveDiagnosis, read_curve
 from advisor.search.resources import Pace, Sizing
-from advisor.tasks import averaged_by_row, weighted
 from advisor.training.loop import Fitted
 
-BLEND = "blend"
 KEPT_EPOCHS = 200
 """Points of a learning curve of the final that result.json keeps, as of a trial's."""
 IMBALANCE = "imbalance"
 """The finding of a rare class."""
-
-
-@dataclass(frozen=True)
-class Contender:
-    """A configuration in the final, with its stacks and their held-out scores; a
-    blend has the stacks of several.
-
-    scores: before the temperature, as the model averages them;
-    losses: after it, as the model predicts.
-    cross_fitted: the scores at epochs that other rows chose;
-    cross_fitted_losses: theirs, after a temperature of their own.
-    epochs_on_all_rows: of each configuration, where its stacks were trained after the judging.
-    judged: under the user's metric; None where the loss decides.
-    similarity, recall_at_1: of ``rows``, as ``Fitted`` has them; None unless all stacks have a cosine
-    classifier.
-    """
-
-    name: str
-    configurations: tuple[Mapping[str, Any], ...]
-    stacks: tuple[Fitted, ...]
-    rows: NDArray[np.int64]
-    scores: NDArray[np.float64]
-    temperature: float
-    losses: NDArray[np.float64] = field(repr=False)
-    cross_fitted: NDArray[np.float64] = field(repr=False)
-    cross_fitted_losses: NDArray[np.float64] = field(repr=False)
-    epochs_on_all_rows: tuple[int, ...] = ()
-    judged: Judged | None = None
-    similarity: NDArray[np.float64] | None = field(default=None, repr=False)
-    recall_at_1: float | None = None
 
 
 @dataclass(frozen=True)
@@ -91,10 +72,15 @@ class TrainedAlone:
 
 
 def train_alone(
-    given: AdvisedRows, on_epoch: Callable[[int, int, float], None], time_limit: float | None = None
+    given: AdvisedRows,
+    on_epoch: Callable[[int, int, float], None],
+    time_limit: float | None = None,
+    *,
+    with_trees: bool = False,
 ) -> TrainedAlone:
-    """Train the recommendation, here. time_limit: seconds for the training."""
-    train = given.train
+    """Train the recommendation, here. time_limit: seconds for the training.
+    with_trees: also its blend with boosted trees, which is the model where held-out rows say so."""
+    train, until = given.train, None if time_limit is None else time.monotonic() + time_limit
     configuration, seed = given.advice.recommendation.configuration, given.advice.reading.seed
     members = int(configuration["final_members"])
     job = TrainingJob(configuration, seed, repeat=0, members=members, keep=True).as_job(RECOMMENDED)
@@ -103,18 +89,21 @@ def train_alone(
     curve, result = _run_here(
         objective, job, lambda epoch, loss: on_epoch(epoch, int(configuration["epochs"]), loss)
     )
-    contender = _by_metric([_contender(RECOMMENDED, [configuration], [result.stack], train)], given)[0]
+    contender = by_metric([contender_of(RECOMMENDED, [configuration], [result.stack], train)], given)[0]
     whole = len(result.train_losses) == len(curve) and all(map(math.isfinite, result.train_losses))
     losses = result.train_losses if whole else None  # else it diverged
     verdict = FinalVerdict(RECOMMENDED, "it was trained alone", {})
-    report = FinalReport.of(verdict, [_report_of(contender)], {}, RECOMMENDED)
-    [final] = _on_all_rows(
-        [contender],
+    trees = judge_trees(contender, contender, given, (0,), until) if with_trees else None
+    report, both = _judged_report([contender], verdict, {}, trees), [contender]
+    if trees is not None and trees.blend is not None:
+        both.append(trees.blend)
+    final = _on_all_rows(
+        both,
         given,
         lambda jobs: [_run_here(objective, job)[1].stack for job in jobs],
         [result.stack],
     )
-    outcome = _outcome_of(given, report, final, final)
+    outcome = _outcome_of(given, report, final[-1], final[0])
     return TrainedAlone(tuple(curve), losses or (), read_curve(curve, losses), outcome)
 
 
@@ -146,8 +135,8 @@ def hold_network_final(given: RunData, request: FinalRequest) -> FinalOutcome:
     jobs, fewer = _that_fit(request.entries, seed, expects, left, request.runner.slots)
     first = request.first
     if first is not None and left < math.inf and (first.cut or expects(jobs[RECOMMENDED][0]) > left):
-        alone = _contender(RECOMMENDED, [request.entries[RECOMMENDED]], [first.stack], train)
-        if _is_finite(alone):
+        alone = contender_of(RECOMMENDED, [request.entries[RECOMMENDED]], [first.stack], train)
+        if is_finite(alone):
             return _unconfirmed(given, request, alone, larger, expects)
     trained = train_finalists(
         jobs,
@@ -161,74 +150,57 @@ def hold_network_final(given: RunData, request: FinalRequest) -> FinalOutcome:
         on_done=request.on_done,
     )
     contenders = [
-        _contender(name, [request.entries[name]], [result.stack for result in own], train)
+        contender_of(name, [request.entries[name]], [result.stack for result in own], train)
         for name, own in trained.results.items()
     ]
     incumbent = contenders[0]
     if len(contenders) > 1:
         contenders.append(blend_of(contenders, train))
-    contenders = _by_metric(contenders, given)
+    contenders = by_metric(contenders, given)
     incumbent = contenders[0]
     verdict = by_loss = select_winner(contenders, train)
     if given.judge is not None:
         verdict = winner_by_metric(contenders, train, given.judge)
-    reports = [_report_of(one, trained.results.get(one.name, ()), verdict) for one in contenders]
-    report = FinalReport.of(
-        replace(verdict, differences=by_loss.differences),
-        reports,
-        request.searched,
-        incumbent.name,
-        trained.failed,
-    )
-    winner = next(c for c in contenders if c.name == verdict.winner)
+    winner, trees = next(c for c in contenders if c.name == verdict.winner), None
+    if request.with_trees:
+        partitions = FINAL_REPEATS[: len(incumbent.stacks)]
+        trees = judge_trees(winner, incumbent, given, partitions, request.trees_until)
+        winner = trees.blend or winner
+    report = _judged_report(contenders, verdict, by_loss.differences, trees, request.searched, trained)
     both = [incumbent] if winner is incumbent else [incumbent, winner]
     left = _left(request) * max(1, request.runner.slots)
     final = _on_all_rows(both, given, _runs(request, larger), expects=expects, left=left)
     return _outcome_of(given, replace(report, fewer_networks=fewer), final[-1], final[0])
 
 
-def select_winner(contenders: Sequence[Contender], train: Dataset) -> FinalVerdict:
-    """Who wins on the held-out rows; the first contender is the one to beat."""
-    rows, incumbent = contenders[0].rows, contenders[0]
-    constant = constant_losses(train.task, train.target, [rows], len(train.classes))
-    return decide(
-        {c.name: c.losses for c in contenders},
-        incumbent.name,
-        weighted(constant, train.weights_of(rows)),
-        blend=BLEND,
-        cross_fitted={c.name: c.cross_fitted_losses for c in contenders},
-        blocks=blocks_of(train.groups, train.times, rows),
+def _judged_report(
+    contenders: Sequence[Contender],
+    verdict: FinalVerdict,
+    by_loss: Mapping[str, Difference],
+    trees: TreesJudged | None,
+    searched: Mapping[str, float | None] | None = None,
+    trained: Trained | None = None,
+) -> FinalReport:
+    """What result.json holds of the contenders, the first of which is the incumbent, and of trees.
+
+    by_loss: their differences to it, whatever decided. searched: name -> loss in the search. trained: in the
+    final.
+    """
+    contenders, incumbent = list(contenders), contenders[0].name
+    if trees is not None and trees.blend is not None:
+        contenders.append(trees.blend)
+        differences, by_loss = {**verdict.differences, **trees.differences}, {**by_loss, **trees.by_loss}
+        verdict = replace(verdict, winner=trees.blend.name, reason=trees.reason, differences=differences)
+    results = {} if trained is None else trained.results
+    reports = [_report_of(one, results.get(one.name, ()), verdict) for one in contenders]
+    report = FinalReport.of(
+        replace(verdict, differences=by_loss),
+        reports,
+        searched or {},
+        incumbent,
+        None if trained is None else trained.failed,
     )
-
-
-def winner_by_metric(contenders: Sequence[Contender], train: Dataset, judge: Judge) -> FinalVerdict:
-    """Who wins by the user's metric, under the same guards; all contenders have been judged by it."""
-    rows = contenders[0].rows
-    alike = blocks_of(train.groups, train.times, rows)
-    constant = judge_constant(judge, train.target[rows], train.weights_of(rows), alike)
-    return decide(
-        {c.name: c.judged.row_losses for c in contenders if c.judged is not None},
-        contenders[0].name,
-        constant.row_losses,
-        blend=BLEND,
-        blocks=constant.blocks,
-    )
-
-
-def _by_metric(contenders: Sequence[Contender], given: AdvisedRows) -> list[Contender]:
-    """The contenders, judged by the user's metric where there is one."""
-    judge = given.judge
-    return [one if judge is None else judged_by(judge, one, given.train) for one in contenders]
-
-
-def judged_by(judge: Judge, contender: Contender, train: Dataset) -> Contender:
-    """The contender under a metric: at epochs, and by decisions, that other rows chose."""
-    fixed = None if _decision(contender) == "for_metric" else shares_of(contender, train)
-    return replace(contender, judged=judge_rows(judge, *_held_out(contender, train), fixed=fixed))
-
-
-def _decision(contender: Contender) -> str:
-    return str(contender.configurations[0]["decision"])
+    return replace(report, trees=UNSET if trees is None else trees.report)
 
 
 def final_seconds(pace: Pace, train: Dataset) -> Callable[[Job], float]:
@@ -252,8 +224,8 @@ def _left(request: FinalRequest) -> float:
 
 
 def _problem(result: TrainingResult, train: Dataset) -> str | None:
-    one = _contender("", [result.stack.configuration], [result.stack], train)
-    return None if _is_finite(one) else "its loss on the held-out rows is not finite"
+    one = contender_of("", [result.stack.configuration], [result.stack], train)
+    return None if is_finite(one) else "its loss on the held-out rows is not finite"
 
 
 def _unconfirmed(
@@ -265,18 +237,16 @@ def _unconfirmed(
 ) -> FinalOutcome:
     """The recommendation's trial as the model: there is no time to judge anything again."""
     verdict = FinalVerdict(RECOMMENDED, "the time limit left no time for a final", {})
-    contender = _by_metric([contender], given)[0]
+    contender = by_metric([contender], given)[0]
     reports = [_report_of(contender)]
     report = FinalReport.of(verdict, reports, request.searched, RECOMMENDED, confirmed=False)
+    if request.with_trees:
+        report = replace(report, trees=TreesReport(left_out="the time limit left no time for them"))
     left = _left(request) * max(1, request.runner.slots)
     [final] = _on_all_rows(
         [contender], given, _runs(request, sizing), contender.stacks, expects=expects, left=left
     )
     return _outcome_of(given, report, final, final)
-
-
-def _is_finite(contender: Contender) -> bool:
-    return bool(np.isfinite(contender.losses).all() and np.isfinite(contender.cross_fitted_losses).all())
 
 
 def _runs(request: FinalRequest, sizing: Sizing | None) -> Callable[[Sequence[Job]], list[Fitted]]:
@@ -324,11 +294,11 @@ def _on_all_rows(
         return list(contenders)  # what was judged is a model too
 
     def final(contender: Contender) -> Contender:
+        """With trees that were fitted again too, where it has any."""
         pairs = [fitted[_key(c)] for c in contender.configurations]
         epochs = tuple(on_all_rows.best_epochs[0] for on_all_rows, _ in pairs)
-        return replace(
-            contender, stacks=tuple(stack for pair in pairs for stack in pair), epochs_on_all_rows=epochs
-        )
+        stacks = tuple(stack for pair in pairs for stack in pair)
+        return trees_on_all_rows(replace(contender, stacks=stacks, epochs_on_all_rows=epochs), train, seed)
 
     return [final(contender) for contender in contenders]
 
@@ -398,66 +368,6 @@ def _for_final(sizing: Sizing | None, train: Dataset) -> Sizing | None:
     return None if sizing is None else replace(sizing, predict=training_sizing(train, final=True).predict)
 
 
-def _contender(
-    name: str, configurations: Sequence[Mapping[str, Any]], stacks: Sequence[Fitted], train: Dataset
-) -> Contender:
-    rows, scores = merged_held_out(stacks)
-    _, cross_fitted = merged_held_out(stacks, cross_fitted=True)
-    return judged(name, tuple(configurations), tuple(stacks), rows, scores, cross_fitted, train)
-
-
-def blend_of(contenders: Sequence[Contender], train: Dataset) -> Contender:
-    """All contenders, averaged: it costs no training, and seldom loses."""
-    return judged(
-        BLEND,
-        tuple(c.configurations[0] for c in contenders),
-        tuple(stack for c in contenders for stack in c.stacks),
-        contenders[0].rows,
-        train.task.averaged(np.stack([c.scores for c in contenders])),
-        train.task.averaged(np.stack([c.cross_fitted for c in contenders])),
-        train,
-    )
-
-
-def judged(
-    name: str,
-    configurations: tuple[Mapping[str, Any], ...],
-    stacks: tuple[Fitted, ...],
-    rows: NDArray[np.int64],
-    scores: NDArray[np.float64],
-    cross_fitted: NDArray[np.float64],
-    train: Dataset,
-) -> Contender:
-    target = train.target[rows]
-    warm = train.task.of_classes and configurations[0]["calibration"] == "temperature"
-    temperatures = [fit_temperature(own, target) if warm else 1.0 for own in (scores, cross_fitted)]
-    losses = [
-        weighted(
-            train.task.row_losses(target, tempered(own, temperature) if warm else own),
-            train.weights_of(rows),
-        )
-        for own, temperature in zip((scores, cross_fitted), temperatures, strict=True)
-    ]
-    similarity, recall = [stack.similarity for stack in stacks], [stack.recall_at_1 for stack in stacks]
-    known = [own for own in similarity if own is not None]
-    found = [own for own in recall if own is not None]
-    return Contender(
-        name,
-        configurations,
-        stacks,
-        rows,
-        scores,
-        temperatures[0],
-        losses[0],
-        cross_fitted,
-        losses[1],
-        similarity=averaged_by_row(train.task, [stack.held_out_rows for stack in stacks], known)[1]
-        if known and len(known) == len(stacks)
-        else None,
-        recall_at_1=float(np.mean(found)) if found and len(found) == len(stacks) else None,
-    )
-
-
 def _report_of(
     contender: Contender, results: Sequence[TrainingResult] = (), by_metric: FinalVerdict | None = None
 ) -> ContenderReport:
@@ -501,7 +411,7 @@ def _outcome_of(
         epochs_on_all_rows=winner.epochs_on_all_rows or None,
         without_latest_rows=latest_validate(train) and not winner.epochs_on_all_rows,
     )
-    model, test = _model(advice, winner, train), advice.data.dataset("test")
+    model, test = model_of(advice, winner, train), advice.data.dataset("test")
     rows = int(test.known.sum())
     tail = train.task.unseen_loss(len(winner.losses), len(train.classes))
     blocks = blocks_of(train.groups, train.times, winner.rows)
@@ -509,7 +419,7 @@ def _outcome_of(
     if rows:
         tested["network"] = model.scores(test.features)
         if winner is not recommended:
-            other = _model(advice, recommended, train)
+            other = model_of(advice, recommended, train)
             tested[recommended.name] = other.scores(test.features)
             shares[recommended.name] = other.shares
     new_rows = rows or len(winner.losses)
@@ -529,7 +439,7 @@ def _metric_report(given: AdvisedRows, winner: Contender, new_rows: int) -> Metr
     """What the user's metric says of the winner."""
     if given.judge is None or winner.judged is None:
         return UNSET
-    return metric_report(given.judge, winner.judged, *_held_out(winner, given.train), new_rows=new_rows)
+    return metric_report(given.judge, winner.judged, *held_out_of(winner, given.train), new_rows=new_rows)
 
 
 def _offers(given: AdvisedRows, winner: Contender) -> tuple[DecisionOffer, ...]:
@@ -541,48 +451,4 @@ def _offers(given: AdvisedRows, winner: Contender) -> tuple[DecisionOffer, ...]:
     judges = [
         Judge.of(metric_of(name), train.task, train.classes, train.target) for name in offered(train.task)
     ]
-    return other_decisions(judges, shares_of(winner, train), *_held_out(winner, train))
-
-
-def _held_out(
-    contender: Contender, train: Dataset
-) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[np.float64] | None, NDArray[np.int64] | None]:
-    """Targets, scores, weights and blocks of the held-out rows: at epochs that other rows chose, as the model
-    would predict them."""
-    rows, scores = contender.rows, contender.cross_fitted
-    if train.task.of_classes:
-        scores = tempered(scores, contender.temperature)
-    return train.target[rows], scores, train.weights_of(rows), blocks_of(train.groups, train.times, rows)
-
-
-def shares_of(contender: Contender, train: Dataset) -> tuple[float, ...]:
-    """What the classes' probabilities are divided by before the largest is taken; () for nothing."""
-    if contender.judged is not None:
-        return contender.judged.divisors
-    if not train.task.of_classes or _decision(contender) != "prior_corrected":
-        return ()
-    counts = np.bincount(train.target, minlength=len(train.classes))
-    return tuple(float(share) for share in np.maximum(counts, 1) / len(train))
-
-
-def _model(advice: Advice, contender: Contender, train: Dataset) -> Model:
-    return Model(
-        advice.data.schema,
-        contender.stacks,
-        contender.temperature,
-        shares_of(contender, train),
-        _conformal(contender, train),
-        None if contender.similarity is None else Familiar.of(contender.similarity),
-    )
-
-
-def _conformal(contender: Contender, train: Dataset) -> Conformal | None:
-    """The errors of held-out rows, at epochs that other rows chose; None where predictions have no
-    interval."""
-    if not JUDGED[train.task.target].intervals:
-        return None
-    target, scores = train.target[contender.rows], contender.cross_fitted
-    if train.task.of_classes:
-        return Conformal.of_classes(target.astype(np.int64), tempered(scores, contender.temperature))
-    knees = np.concatenate([stack.target_knee for stack in contender.stacks])
-    return Conformal.of_numbers(target.astype(np.float64), scores, float(np.median(knees)))
+    return other_decisions(judges, shares_of(winner, train), *held_out_of(winner, train))

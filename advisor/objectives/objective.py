@@ -94,6 +94,7 @@ class FinalRequest:
     entries: name -> configuration, the recommendation first. searched: name -> its loss in the search.
     first: what the recommendation's own trial returned, where it ran here. pace, sizing: what was learnt.
     deadline: on time.monotonic's clock; None is no limit.
+    with_trees: whether the winner may be blended with boosted trees. trees_until: as deadline, for these.
     on_done: told how many of how many trainings have ended.
     """
 
@@ -104,6 +105,8 @@ class FinalRequest:
     sizing: Sizing | None = None
     first: Any = None
     deadline: float | None = None
+    with_trees: bool = False
+    trees_until: float | None = None
     stopped: Callable[[], bool] = lambda: False
     on_done: Callable[[int, int], None] = lambda done, trainings: None
 

@@ -125,8 +125,25 @@ def verdict(result: RunReport, findings: Sequence[Finding]) -> list[str]:
         expect,
         *_decisions(result),
         *_by_similarity(result),
+        *_trees(result),
         _look_at(findings, _reading(result)),
     ]
+
+
+def _trees(result: RunReport) -> list[str]:
+    """What became of trees beside the networks, where they were asked for."""
+    trees = result.final.trees
+    if not trees:
+        return []
+    if trees.left_out:
+        return [f"No boosted trees were blended with the networks: {trees.left_out}."]
+    losses = (
+        f"{result.setup.loss} {number(trees.blend_loss)} on held-out rows, {number(trees.networks_loss)} of "
+        f"the networks alone, {number(trees.trees_loss)} of the trees alone"
+    )
+    if trees.share:
+        return [f"The model is a blend: {trees.share:.0%} boosted trees, the rest the networks ({losses})."]
+    return [f"Boosted trees were tried, and the networks alone are the model: a blend has {losses}."]
 
 
 def _by_similarity(result: RunReport) -> list[str]:

@@ -221,10 +221,13 @@ def winners(recommendation: Recommendation, result: RunReport | None) -> list[Wi
         return []
     winner = result.final.contender(result.final.winner)
     used, names = winner.configurations, [winner.name]
+    whole = 1 - (result.final.trees.share if result.final.trees else 0)
     if len(used) > 1:
         names = [one.name for one in result.final.contenders if one is not winner]
     return [
-        WinnerView(name, 1 / len(used), configuration, _changes(recommendation.configuration, configuration))
+        WinnerView(
+            name, whole / len(used), configuration, _changes(recommendation.configuration, configuration)
+        )
         for name, configuration in zip(names, used, strict=False)
     ]
 

@@ -70,6 +70,11 @@ def with_class(model: Model, label: str, features: Features | Signals) -> Model:
             "this model has no cosine classifier, so a class cannot be added without training: "
             "train one with --fixed classifier=cosine"
         )
+    if model.trees is not None:
+        raise UserError(
+            "this model is a blend with boosted trees, which cannot learn a class from a few examples: "
+            "train without --with-trees"
+        )
     if label in model.schema.classes:
         raise UserError(f"the model knows a class '{shown(label, 60)}' already: give another --name")
     if not len(features):

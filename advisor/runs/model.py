@@ -26,6 +26,8 @@ from advisor.dataset import Features, Signals
 from advisor.errors import DataFormWarning, FormChange, UserError, made_by_newer
 from advisor.evaluation.by_target import JUDGED
 from advisor.evaluation.conformal import Conformal
+from advisor.evaluation.trees.boosted import BoostedTrees
+from advisor.evaluation.trees.share import TreePart
 from advisor.files import read_json
 from advisor.runs.enrolment import Enrolled, Familiar, similarity_of
 from advisor.runs.folder import RunFolder
@@ -41,14 +43,16 @@ if TYPE_CHECKING:
 
     Rows = pl.DataFrame | pd.DataFrame | NDArray[Any] | str | Path
 
-FORMAT = 1
+FORMAT = 2
+FORMAT_WITHOUT_TREES = 1
+"""Still written where there are none, so that an older advisor reads it."""
 DESCRIPTION, WEIGHTS, CHECKSUMS = "model.json", "weights.safetensors", "checksums.json"
 TEMPERATURE_RANGE = (0.1, 10.0)
 TEMPERATURE_DEVIATION = 0.25
 """Standard deviation of the logarithm of the temperature beforehand. Without it, a few hundred
 held-out rows that happen to be all correct ask for boundless certainty, and one wrong row among the
 new ones costs more than all it gained."""
-PREPROCESSED, CONFORMAL = "preprocessor", "conformal"
+PREPROCESSED, CONFORMAL, TREES = "preprocessor", "conformal", "trees"
 TARGET_ARRAYS = ("target_mean", "target_scale", "target_range", "target_knee")
 INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
 """A class label that 64 bits hold and that is written back as it was read."""
@@ -66,6 +70,7 @@ class Model:
     conformal: what intervals and class sets are made by; None in models of before there were any.
     familiar: from which similarity on a row resembles a class; None without a cosine classifier.
     enrolled: classes that were added after training, the last ones of the schema's.
+    trees: boosted trees whose scores are averaged with the networks' before the temperature.
     """
 
     schema: AnySchema
@@ -75,10 +80,12 @@ class Model:
     conformal: Conformal | None = None
     familiar: Familiar | None = None
     enrolled: tuple[Enrolled, ...] = ()
+    trees: TreePart | None = None
 
     def __repr__(self) -> str:
         networks = sum(len(stack.member_split) for stack in self.stacks)
-        return f"<Model of '{self.schema.target}' ({self.schema.task}): {networks} networks>"
+        trees = "" if self.trees is None else f" and trees (share {self.trees.share:.2f})"
+        return f"<Model of '{self.schema.target}' ({self.schema.task}): {networks} networks{trees}>"
 
     @property
     def task(self) -> Task:
@@ -192,6 +199,8 @@ class Model:
     def scores(self, features: Features | Signals) -> NDArray[np.float64]:
         """Probabilities (rows, classes) or predictions (rows,) for rows that are encoded already."""
         mean = self.task.averaged(np.stack([stack.predict(features) for stack in self.stacks]))
+        if self.trees is not None:
+            mean = self.trees.blended(mean, features, len(self.schema.classes))
         return tempered(mean, self.temperature) if self.task.of_classes else mean
 
 
@@ -301,8 +310,10 @@ def model_files(model: Model) -> dict[str, bytes]:
         stacks.append(_describe(stack))
     if model.conformal is not None:
         tensors[CONFORMAL] = model.conformal.errors
+    for number, fit in enumerate(model.trees.fits if model.trees else ()):
+        tensors.update({f"{TREES}/{number}/{name}": array for name, array in fit.arrays().items()})
     description = {
-        "format": FORMAT,
+        "format": FORMAT_WITHOUT_TREES if model.trees is None else FORMAT,
         "advisor": __version__,
         "schema": model.schema.to_dict(),
         "temperature": model.temperature,
@@ -311,6 +322,7 @@ def model_files(model: Model) -> dict[str, bytes]:
         "familiar": None if model.familiar is None else asdict(model.familiar),
         "enrolled": [asdict(one) for one in model.enrolled],
         "stacks": stacks,
+        **({} if model.trees is None else {"trees": _describe_trees(model.trees)}),
     }
     contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
     files = {
@@ -332,6 +344,11 @@ def _describe(stack: Fitted) -> dict[str, Any]:
         # JSON has no infinity: the loss of a member that diverged from the start
         "validation_losses": [loss if math.isfinite(loss) else None for loss in stack.validation_losses],
     }
+
+
+def _describe_trees(trees: TreePart) -> dict[str, Any]:
+    """columns: of the rows that they are asked for."""
+    return {"share": trees.share, "fits": len(trees.fits), "columns": trees.columns}
 
 
 def _plain(shape: Shape) -> dict[str, Any]:
@@ -389,7 +406,21 @@ def load_model(path: str | Path) -> Model:
         conformal,
         Familiar(**known) if known else None,
         tuple(Enrolled(**one) for one in description.get("enrolled", ())),
+        _trees(description.get("trees"), tensors, len(schema.classes)),
     )
+
+
+def _trees(
+    entry: Mapping[str, Any] | None, tensors: Mapping[str, NDArray[Any]], classes: int
+) -> TreePart | None:
+    if entry is None:
+        return None
+    fits = []
+    for number in range(int(entry["fits"])):
+        prefix = f"{TREES}/{number}/"
+        own = {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
+        fits.append(BoostedTrees.from_arrays(own, int(entry["columns"]), classes))
+    return TreePart(tuple(fits), float(entry["share"]), int(entry["columns"]))
 
 
 def _read(folder: Path, name: str) -> bytes:

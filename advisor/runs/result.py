@@ -163,6 +163,26 @@ class ContenderReport:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TreesReport:
+    """What became of boosted trees beside the networks, where they were asked for.
+
+    share: of the trees in the model's predictions; 0 where the networks alone are the model. networks: the
+    contender that they were blended with. networks_loss, trees_loss, blend_loss: on held-out rows, each
+    with the share that others chose. difference: of the blend's losses, or of the metric, to the networks'.
+    fits: as many as splits. left_out: why they were not tried; then nothing else is known.
+    """
+
+    share: float = 0.0
+    networks: str | Unset = UNSET
+    networks_loss: float | Unset = UNSET
+    trees_loss: float | Unset = UNSET
+    blend_loss: float | Unset = UNSET
+    difference: Difference | Unset = UNSET
+    fits: int | Unset = UNSET
+    left_out: str | Unset = UNSET
+
+
+@dataclass(frozen=True, kw_only=True)
 class FinalReport:
     """Who won, and why.
 
@@ -171,6 +191,7 @@ class FinalReport:
     fewer_networks: (trained, wanted) per split, where the time limit left no time for all.
     epochs_on_all_rows: of each configuration, where the model was trained again on all rows.
     without_latest_rows: True where the model should have been, and was not.
+    trees: of a blend with trees, where one was asked for.
     """
 
     winner: str
@@ -182,6 +203,7 @@ class FinalReport:
     fewer_networks: tuple[int, int] | Unset | None = UNSET
     epochs_on_all_rows: tuple[float, ...] | Unset | None = UNSET
     without_latest_rows: bool | Unset = UNSET
+    trees: TreesReport | Unset = UNSET
 
     @classmethod
     def of(

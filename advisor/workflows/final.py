@@ -30,8 +30,10 @@ def final_request(
     *,
     stopped: Callable[[], bool],
     on_done: Callable[[int, int], None],
+    with_trees: bool = False,
 ) -> FinalRequest:
-    """What a search leaves to the final: the recommendation and the best few."""
+    """What a search leaves to the final: the recommendation and the best few.
+    with_trees: see ``tune``."""
     recommendation = given.advice.recommendation
     entries: dict[str, Mapping[str, Any]] = {RECOMMENDED: recommendation.configuration}
     searched: dict[str, float | None] = {}
@@ -50,6 +52,8 @@ def final_request(
         sizing=plan.sizing,
         first=found.first,
         deadline=ends.final,
+        with_trees=with_trees,
+        trees_until=ends.trees,
         stopped=stopped,
         on_done=on_done,
     )
@@ -89,13 +93,15 @@ def recommendation_trained(
     begun: float,
     on_epoch: Callable[[int, int, float], None],
     time_limit: float | None = None,
+    *,
+    with_trees: bool = False,
 ) -> tuple[RunReport, Model]:
     """The report and the model of a run that trains the recommendation alone.
 
     begun: on time.monotonic's clock. on_epoch: told how many of how many epochs were trained, and the loss.
-    time_limit: seconds for the training.
+    time_limit: seconds for the training. with_trees: see ``train``.
     """
-    trained = train_alone(given, on_epoch, time_limit)
+    trained = train_alone(given, on_epoch, time_limit, with_trees=with_trees)
     outcome = trained.outcome
     test = test_results(given, outcome.tested, outcome.shares, predict=_predict(outcome))
     report = RunReport(

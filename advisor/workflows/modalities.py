@@ -86,6 +86,7 @@ class Modality:
     channels: data -> those of a network's input; 0 where rows are no grid.
     names_target: whether a source cannot say itself what its target is.
     on_gpus: whether trials share the GPUs where there are any, unasked: rules make such networks wider there.
+    has_trees: whether boosted trees may be blended with the networks: rows must have columns of their own.
     """
 
     load: Callable[[Any, str | None, AdviceOptions], AnyData]
@@ -97,6 +98,7 @@ class Modality:
     channels: Callable[[Any], int] = lambda data: 0
     names_target: bool = False
     on_gpus: bool = True
+    has_trees: bool = False
 
 
 # ----------------------------------------------------------------------------------------------------- tables
@@ -304,6 +306,7 @@ MODALITY_OF: Mapping[Kind, Modality] = {
         explain=_explain_table,
         names_target=True,
         on_gpus=False,
+        has_trees=True,
     ),
     "image": _SIGNALS,
     "sequence": _SIGNALS,

@@ -18,7 +18,8 @@ from advisor.errors import UserError
 from advisor.evaluation.by_target import baseline_seconds
 from advisor.executors.base import Executor
 from advisor.facts.specs.thresholds import MIN_SIDE
-from advisor.objectives.final_jobs import FINAL_MARGIN, FINALISTS
+from advisor.kinds import MANY
+from advisor.objectives.final_jobs import FINAL_MARGIN, FINAL_REPEATS, FINALISTS
 from advisor.objectives.networks import refusal
 from advisor.objectives.objective import Objective, RunData, TrialSetup
 from advisor.report.verdict import TIME_TOLERANCE
@@ -95,21 +96,41 @@ def training_rows(advice: Advice, *, spanning: bool = False) -> Dataset:
 @dataclass(frozen=True)
 class Deadlines:
     """When search and final are to have ended, and when what follows, on time.monotonic's
-    clock; None without a time limit."""
+    clock; None without a time limit. trees: when those of the final are to have been fitted."""
 
     final: float | None
     baselines: float | None
+    trees: float | None = None
 
 
-def deadlines(begun: float, time_limit: float | None, train: Dataset, tested: bool) -> Deadlines:
+def check_trees(advice: Advice) -> None:
+    """UserError where no trees can be blended with the networks."""
+    kind = advice.data.schema.kind
+    if not MODALITY_OF[kind].has_trees:
+        raise UserError(
+            f"trees are blended with networks for tables only, not for {MANY[kind]}: leave out --with-trees"
+        )
+
+
+def deadlines(
+    begun: float, time_limit: float | None, train: Dataset, tested: bool, tree_fits: int = 0
+) -> Deadlines:
     """Of a run that began then.
-    tested: whether there are test rows, to which the baselines are fitted."""
+    tested: whether there are test rows, to which the baselines are fitted. tree_fits: of trees, in the final.
+    """
     if time_limit is None:
         return Deadlines(None, None)
-    kept = baseline_seconds(train) if tested else 0.0
-    kept = kept if kept <= BASELINES_SHARE * time_limit else 0.0
+    once = baseline_seconds(train) if tested or tree_fits else 0.0
+    most = BASELINES_SHARE * time_limit
+    kept, trees = (seconds if seconds <= most else 0.0 for seconds in (once * tested, once * tree_fits))
     end = begun + time_limit - min(LEAVING_SECONDS, LEAVING_SHARE * time_limit)
-    return Deadlines(end - kept, end + TIME_TOLERANCE * time_limit)
+    return Deadlines(end - kept - trees, end + TIME_TOLERANCE * time_limit, end - kept)
+
+
+def fits_of_trees(advice: Advice) -> int:
+    """How many fits of trees a final has: one for each split."""
+    plan = advice.recommendation.configuration
+    return len(FINAL_REPEATS) * (int(plan["folds"]) if plan["validation"] == "kfold" else 1)
 
 
 def plan_search(

@@ -53,6 +53,7 @@ def train(
     target: Target = None,
     *,
     time_limit: float | None = None,
+    with_trees: bool = False,
     out: str | Path | None = None,
     progress: bool = True,
     track: str | Sequence[str] | None = None,
@@ -62,6 +63,8 @@ def train(
 
     data: what ``recommend`` takes, or a run folder or its recommendation.yaml (then without target).
     time_limit: seconds for the training, which then keeps its best epoch so far.
+    with_trees: also fit boosted trees on the same splits; where their blend with the networks is better on
+        held-out rows, the blend is the model. Tables only.
     out: the run folder, or a URL of object storage (``s3://BUCKET/RUN``); by default ``runs/NAME``.
     progress: whether a bar (in a terminal or a notebook) or a line is written to stderr.
     track: trackers that are told of the run, as ``tune`` has them.
@@ -75,12 +78,14 @@ def train(
     trackers = trackers_of(track)
     with view(quiet=not progress) as live, Tracking(trackers, live.note) as tracking:
         advice, run = open_run(data, target, out, options)
+        if with_trees:
+            search.check_trees(advice)
         with run.in_use(), mirrored(run, live.note), _one_thread():
             train = search.training_rows(advice)
             write_advice(run, advice)
             tracking.begin(TrackedRun.of(run, advice))
             given = AdvisedRows(advice, train, start=start_of(advice))
-            report, model = _train_alone(given, live, time_limit, begun)
+            report, model = _train_alone(given, live, time_limit, begun, with_trees)
             results.write_results(run, advice, model, report)
             tracking.alone(report)
             tracking.finish(TrackedResult.of(run, report, model))
@@ -88,7 +93,13 @@ def train(
 
 
 def train_in_memory(
-    data: Source, target: Target, time_limit: float | None, progress: bool, options: Mapping[str, Any]
+    data: Source,
+    target: Target,
+    time_limit: float | None,
+    progress: bool,
+    options: Mapping[str, Any],
+    *,
+    with_trees: bool = False,
 ) -> tuple[Advice, Model, RunReport]:
     """As ``train``, without a run folder: the advice, the model, and what result.json would hold."""
     begun = time.monotonic()
@@ -100,18 +111,18 @@ def train_in_memory(
     with view(quiet=not progress) as live, _one_thread():
         advice = get_advice(data, target, reading_of(options, data))
         given = AdvisedRows(advice, training_rows(advice), start=start_of(advice))
-        report, model = _train_alone(given, live, time_limit, begun)
+        report, model = _train_alone(given, live, time_limit, begun, with_trees)
     return advice, model, report
 
 
 def _train_alone(
-    given: AdvisedRows, live: PlainView, time_limit: float | None, begun: float
+    given: AdvisedRows, live: PlainView, time_limit: float | None, begun: float, with_trees: bool
 ) -> tuple[RunReport, Model]:
     from advisor.workflows import final as run_end
 
     live.phase("train")
     live.loss = given.train.task.loss_name
-    return run_end.recommendation_trained(given, begun, live.epoch, time_limit)
+    return run_end.recommendation_trained(given, begun, live.epoch, time_limit, with_trees=with_trees)
 
 
 @takes_advice_keywords
@@ -132,6 +143,7 @@ def tune(
     objective: str | Callable[[Trial], Any] | None = None,
     working_dir: str | Path | None = None,
     storage: str | None = None,
+    with_trees: bool = False,
     out: str | Path | None = None,
     progress: bool = True,
     track: str | Sequence[str] | None = None,
@@ -162,7 +174,7 @@ def tune(
         name, package.module:function; the model is then yours, and the result has none.
     working_dir: the folder to import it from, sent to a cluster's workers.
     storage: the URL of a database to keep the study in, in place of the journal file; a run folder remembers
-        it, without its password. data, target, out and options are those of ``train``.
+        it, without its password. with_trees, data, target, out and options are those of ``train``.
     progress: whether a bar (in a terminal or a notebook) or a line per trial is
         written to stderr.
     track: trackers that are told of the run and its trials, ``mlflow:URI``, ``tensorboard:FOLDER`` or
@@ -202,18 +214,18 @@ def tune(
         advice, run = open_run(data, target, out, options)
         for held in (run.in_use(), mirrored(run, on_note), _threads(cluster)):
             stack.enter_context(held)
-        if trials and (finished := _finished(run, advice, trials, tuned)):
+        fits = _tree_fits(tuned, advice) if with_trees else 0
+        if trials and (finished := _finished(run, advice, trials, tuned, with_trees)):
             return finished
         may_span = tuned.spans_gpus and _on_gpus(cluster, where, advice)
         train = search.training_rows(advice, spanning=may_span)
         write_advice(run, advice)
         on_phase("search")
-        start = start_of(advice) if tuned.name is None else None
+        start, stopped = start_of(advice) if tuned.name is None else None, stopping(run, should_stop)
         runner, given = _runner(cluster, tuned, RunData(advice, train, run, may_span, start=start))
         closed.append(runner)
         request = begin_request(run, trials, tuned.name, working_dir, storage, strategy)
-        stopped = stopping(run, should_stop)
-        ends = search.deadlines(begun, time_limit, train, bool(len(advice.data.dataset("test"))))
+        ends = search.deadlines(begun, time_limit, train, bool(len(advice.data.dataset("test"))), fits)
         plan = search.plan_search(given, request, tuned, ends.final, searching)
         live.loss = tuned.loss_name(train.task)
         tell = _all(live.event, tracking.begin(TrackedRun.of(run, advice)), on_event)
@@ -231,7 +243,12 @@ def tune(
         if found.interrupted:
             return RunResult(run.path, interrupted, None)
         on_phase("final")
-        ask = run_end.final_request(found, plan, given, runner, ends, stopped=stopped, on_done=live.final)
+        ask = run_end.final_request(
+            *(found, plan, given, runner, ends),
+            stopped=stopped,
+            on_done=live.final,
+            with_trees=with_trees,
+        )
         try:
             report, model = _final_of(given, tuned, ask, interrupted, ends)
         except (FinalStopped, KeyboardInterrupt):
@@ -281,6 +298,7 @@ def finish(
     objective: str | Callable[[Trial], Any] | None = None,
     working_dir: str | Path | None = None,
     storage: str | None = None,
+    with_trees: bool = False,
     progress: bool = True,
     track: str | Sequence[str] | None = None,
     on_event: Listener | None = None,
@@ -311,6 +329,7 @@ def finish(
         objective=objective,
         working_dir=working_dir,
         storage=storage,
+        with_trees=with_trees,
         progress=progress,
         track=track,
         on_event=on_event,
@@ -333,7 +352,22 @@ def _final_of(
         return run_end.search_ended(given, outcome, searched, ends.baselines), outcome.model
 
 
-def _finished(run: RunFolder, advice: Advice, trials: int, objective: Objective) -> RunResult | None:
+def _tree_fits(objective: Objective, advice: Advice) -> int:
+    """How many fits of trees the final has. UserError where trees cannot be blended with the models."""
+    from advisor.workflows import search
+
+    if objective.name is not None:
+        raise UserError(
+            "trees are blended with our networks only, not with an objective of your own: "
+            "leave out --with-trees"
+        )
+    search.check_trees(advice)
+    return search.fits_of_trees(advice)
+
+
+def _finished(
+    run: RunFolder, advice: Advice, trials: int, objective: Objective, with_trees: bool
+) -> RunResult | None:
     """The run when the very search was finished before."""
     if not (run.result.is_file() and objective.is_finished(run) and run.has_search()):
         return None
@@ -342,6 +376,8 @@ def _finished(run: RunFolder, advice: Advice, trials: int, objective: Objective)
     report = read_result(run)
     if (report.objective.name if report.objective else None) != objective.name:
         return None
+    if with_trees and not report.final.trees:
+        return None  # the search is, the final must be held again
     same = report.setup.configuration == dict(advice.recommendation.configuration)
     if report.setup.kind != "tune" or not same or len(report.trials) < trials:
         return None

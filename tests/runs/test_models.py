@@ -370,12 +370,12 @@ def test_what_is_no_folder_with_a_model_is_refused_in_one_line(folder, tmp_path_
 def test_a_newer_format_is_refused(folder):
     """With checksums that fit, as a newer advisor would write them."""
     description = json.loads((folder / "model.json").read_bytes())
-    (folder / "model.json").write_text(json.dumps(description | {"format": 2}))
+    (folder / "model.json").write_text(json.dumps(description | {"format": 3}))
     contents = {name: (folder / name).read_bytes() for name in FILES[:2]}
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(contents.items())}
     own = hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
     (folder / "checksums.json").write_text(json.dumps(digests | {"checksums.json": own}, indent=1))
-    with pytest.raises(UserError, match=r"made by advisor .*format 2.*update"):
+    with pytest.raises(UserError, match=r"made by advisor .*format 3.*update"):
         load_model(folder)
 
 

@@ -23,6 +23,7 @@ from advisor.dataset import Dataset, Features
 from advisor.errors import UserError
 from advisor.files import read_json
 from advisor.objectives import network_final
+from advisor.objectives.contenders.contender import blend_of, judged
 from advisor.objectives.jobs import WorkerData, search_job
 from advisor.objectives.networks import TrainingObjective
 from advisor.report.page import render_html
@@ -737,9 +738,9 @@ def test_a_blend_is_judged_by_what_its_model_predicts():
     for sharpness in (8.0, 0.2):  # one far too sure, one far too unsure: their own temperatures differ
         sure = 1 / (1 + np.exp(-sharpness * (target - 0.5 + draw.normal(size=200))))
         raw.append(np.column_stack([1 - sure, sure]))
-        parts.append(network_final.judged("part", plan, (), rows, raw[-1], raw[-1], train))
+        parts.append(judged("part", plan, (), rows, raw[-1], raw[-1], train))
     assert parts[0].temperature > 1 > parts[1].temperature
-    blend = network_final.blend_of(parts, train)
+    blend = blend_of(parts, train)
     predicted = tempered(np.mean(raw, axis=0), blend.temperature)
     np.testing.assert_allclose(blend.losses, BINARY.row_losses(target, predicted))
 

@@ -78,8 +78,11 @@ def _trained(run: Any, model: Model) -> tuple[Mapping[str, Any], tuple[str, ...]
 
     final = read_result(run).final
     winner = final.contender(final.winner)
+    beside: tuple[str, ...] = ()
+    if model.trees is not None:
+        beside = (f"the boosted trees of the model (share {model.trees.share:.2f}): here the networks alone",)
     if len(winner.configurations) == 1:
-        return model.stacks[0].configuration, ()
+        return model.stacks[0].configuration, beside
     parts = [one for one in final.contenders if len(one.configurations) == 1]
     best = min(parts, key=lambda one: one.held_out_loss)
     of_stacks = (stack.configuration for stack in model.stacks)
@@ -88,7 +91,7 @@ def _trained(run: Any, model: Model) -> tuple[Mapping[str, Any], tuple[str, ...]
         f"the blend of {len(winner.configurations)} configurations that won ({winner.held_out_loss:.4g} on "
         f"held-out rows): here the best of them, {best.name} ({best.held_out_loss:.4g})"
     )
-    return wanted, (told,)
+    return wanted, (told, *beside)
 
 
 def _recommended(path: Path) -> dict[str, Any]:
