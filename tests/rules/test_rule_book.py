@@ -260,7 +260,7 @@ ELSEWHERE = {name for name in FACTS if name.startswith("shift.")} | {
     "sentinels.cells", "sentinels.codes", "columns.sentinels", "spellings.joined", "spellings.joined_cells",
     "spellings.joined_as", "columns.spellings_joined", "spellings.categories", "columns.spellings", "spellings.classes",
     *(spec.name for spec in (*SIGNAL_FACTS, *MASK_FACTS, *BOX_FACTS)), "metric.judges", "metric.loss", "metric.quantile",
-    "calendar.cycles", "calendar.crosses", "calendar.found",
+    "calendar.cycles", "calendar.hours", "calendar.crosses", "calendar.found",
 }  # fmt: skip
 """Those of two samples are held against planted shifts in test_shift, the near duplicates against the exact
 ones below, twins' disagreement in test_traps, those of images and sequences against naive counts in

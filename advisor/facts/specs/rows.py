@@ -98,6 +98,13 @@ ROW_FACTS = (
         example=2,
     ),
     FactSpec(
+        name="calendar.hours",
+        type="int",
+        unit="inputs",
+        meaning="numeric inputs that are hours of the day",
+        example=1,
+    ),
+    FactSpec(
         name="calendar.crosses",
         type="int",
         unit="pairs",
