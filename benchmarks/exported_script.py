@@ -35,6 +35,11 @@ SHORT = {"network": "convolutional", "epochs": 20, "validation": "holdout", "fin
 SHORT_OF_MASKS = {"epochs": 60, "validation": "holdout", "final_members": 1, "width": 8, "stages": 2}
 TIMM = {"network": f"timm:{transfer.NETWORK}", "backbone_side": transfer.SIDE, "folds": 3, "epochs": 30}
 ROWS_OF_EACH_DIGIT = 20
+WITH_TIMM = (
+    "import runpy, sys; from advisor.networks.pretrained.timm_models import load_timm; load_timm();"
+    "del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
+)
+"""Runs a script where timm has no torchvision to import."""
 SCENES, TEST_SCENES, SCENE_SIDE = 48, 100, 32
 
 
@@ -89,10 +94,10 @@ CASES = {
     "sequences/meats-nir": Case("sequences/meats-nir", fixed=SHORT),
     "ItalyPowerDemand (kernels)": Case("sequences/ItalyPowerDemand"),
     "BasicMotions (kernels)": Case("sequences/BasicMotions"),
-    "vehicle (cosine)": Case("tables/vehicle", "class", fixed={"classifier": "cosine"}),
+    "vehicle (cosine)": Case("tables/vehicle", "class", fixed={"classifier": "cosine", "epochs": 60, "folds": 3}),
     "digit scenes (masks)": Case(fixed=SHORT_OF_MASKS, made=made_scenes),
-    "digits (timm, frozen)": Case(fixed=TIMM | {"backbone_training": "frozen"}, made=made_digits),
-    "digits (timm, fine-tuned)": Case(fixed=TIMM | {"backbone_training": "fine_tuned"}, made=made_digits),
+    "digits (frozen timm)": Case(fixed=TIMM | {"backbone_training": "frozen"}, made=made_digits),
+    "digits (fine-tuned timm)": Case(fixed=TIMM | {"backbone_training": "fine_tuned"}, made=made_digits),
 }
 
 
@@ -114,7 +119,8 @@ def measured(name: str, seed: int) -> dict[str, object]:
         run = advisor.train(train, seed=seed, out=folder / "run", progress=False, **asked)
         script = folder / "model.py"
         advisor.export(run.folder, format="script", out=script)
-        arguments = [sys.executable, script, "train", train, "--test", test, "--seed", seed]
+        began = [script] if "weights" not in asked else ["-c", WITH_TIMM, script]
+        arguments = [sys.executable, *began, "train", train, "--test", test, "--seed", seed]
         done = subprocess.run([*map(str, arguments)], capture_output=True, text=True, check=True)
         [theirs] = re.findall(r"^test loss: (\S+)$", done.stdout, re.M)
         results = {one.name: one.loss for one in run.report.test.results or ()}

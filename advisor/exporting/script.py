@@ -55,11 +55,15 @@ PARTITIONS_ARE = ("how often the rows are split anew", "times as many networks o
 DECAYS_IN_GROUPS = ("adamw", "adam")
 """Their weight decay is an option of the optimizer; of the others it is a line of its own."""
 INITIALIZATIONS: Mapping[str, tuple[bool, str, str]] = {
-    "he_normal": (True, "2 / fan_in", "normal, He et al. 2015"),
-    "he_uniform": (False, "2 / fan_in", "uniform, He et al. 2015"),
-    "xavier_normal": (True, "2 / (fan_in + fan_out)", "normal, Glorot and Bengio 2010"),
-    "xavier_uniform": (False, "2 / (fan_in + fan_out)", "uniform, Glorot and Bengio 2010"),
-    "lecun_normal": (True, "1 / fan_in", "normal, LeCun et al. 1998"),
+    "he_normal": (True, "2 / fan_in", "from a normal distribution (He et al. 2015)"),
+    "he_uniform": (False, "2 / fan_in", "from a uniform distribution (He et al. 2015)"),
+    "xavier_normal": (True, "2 / (fan_in + fan_out)", "from a normal distribution (Glorot and Bengio 2010)"),
+    "xavier_uniform": (
+        False,
+        "2 / (fan_in + fan_out)",
+        "from a uniform distribution (Glorot and Bengio 2010)",
+    ),
+    "lecun_normal": (True, "1 / fan_in", "from a normal distribution (LeCun et al. 1998)"),
     "torch_default": (False, "1 / (3 * fan_in)", "as torch draws it"),
 }
 """Whether normal, the variance, and a name for people: as networks/tables.py does."""
@@ -229,6 +233,7 @@ def _classifier(c: Mapping[str, Any], context: Mapping[str, Any]) -> dict[str, A
         else "the standardized target",
         "prior": prior,
         "zero": context["starts_at_zero"] and not cosine,
+        "some_zero": (context["starts_at_zero"] and not cosine) or bool(c.get("linear_skip")),
         "network_arguments": ", ".join([*arguments, *(["learned.prior"] if prior else [])]),
         "begin": [line.format(".embedding" if cosine else "") for line in context["begin"]],
         "validation": [*place, *context["validation"]],

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from advisor.data.columns.cells import BOOLEAN_WORDS
-from advisor.data.columns.column import Column
+from advisor.data.columns.column import Column, side_name
 from advisor.data.columns.numbers import CLOCK, DURATION, SCALED
 from advisor.data.tables.features import encode_none, encoded_names
 from advisor.data.tables.schema import TableSchema
@@ -14,7 +14,6 @@ from advisor.errors import UserError
 from advisor.exporting.script_parts import PLAIN_STEP, Parts, Settings, python, setting, source_list
 from advisor.training.preprocessing import calendar_inputs
 
-UNREAD_FORMATS = {CLOCK: "times of day", DURATION: "durations"}
 STORED_AS_NUMBERS = ("numbers", "text")
 NOISE_STEP = (
     "part = with_noise([part[batch] for part in x], learned, y[batch])",
@@ -33,14 +32,17 @@ def table_parts(schema: TableSchema, c: Mapping[str, Any], channels: int, source
         for kind in ("numeric", "boolean", "datetime", "text", "categorical")
     )
     by_name = {column.name: column for column in schema.columns}
-    formats = {name: _written(by_name[name].format) for name in numeric if by_name[name].format}
-    plain = [name for name in numeric if name not in formats]
+    written = _written_numbers([by_name[name] for name in numeric])
+    plain = [name for name in numeric if not any(name in own for own in written.values())]
     one_hot = [name for name in categories if len(schema.levels[name]) <= int(c["one_hot_max"])]
     embedded = [name for name in categories if name not in one_hot]
     with_hours = [name for name in dates if _has_hours(by_name[name])]
     marks = sorted({mark for name in plain for mark in by_name[name].missing})
     spellings = {name: dict(joined) for name, joined in schema.spellings.items()}
-    target_form = _written(schema.target_format) if schema.target_format else None
+    read_as = {
+        *([_writing(schema.target_format)] if schema.target_format else []),
+        *(name for name, own in written.items() if own),
+    }
     names: dict[str, tuple[list[Any], str]] = {
         "NUMERIC": (plain, ""),
         "BOOLEAN": (flags, ""),
@@ -53,7 +55,7 @@ def table_parts(schema: TableSchema, c: Mapping[str, Any], channels: int, source
     columns = [(name, source_list(own), comment) for name, (own, comment) in names.items() if own]
     tables: dict[str, dict[str, Any]] = {
         "DATES": {name: _date_forms(by_name[name]) for name in dates},
-        "NUMBER_FORMATS": formats,
+        **written,
         "SPELLINGS": spellings,
     }
     columns += [(name, _mapping(own), "") for name, own in tables.items() if own]
@@ -64,11 +66,13 @@ def table_parts(schema: TableSchema, c: Mapping[str, Any], channels: int, source
     if dates and not with_hours:
         columns.append(("WITH_HOURS", "[]", ""))
     needed = [f"*{name}" for name in ("NUMERIC", "BOOLEAN", "EMBEDDED", "ONE_HOT", "TEXTS") if names[name][0]]
-    needed += [f"*{name}" for name in ("DATES", "NUMBER_FORMATS") if tables[name]]
+    needed += [f"*{name}" for name in ("DATES", *written) if tables[name]]
     needed += ["TIME_COLUMN"] if schema.time_column is not None else []
     parts = [name for date in dates for name in encoded_names(by_name[date])]
     lengths = [f"{name}.length" for name in texts]
-    calendar = _calendar(schema, c, [*plain, *formats, *flags, *parts, *lengths, *schema.time_parts[:-1]])
+    others = [name for own in written.values() for name in own]
+    others += [side_name(name) for name in written["LIMITED"]]
+    calendar = _calendar(schema, c, [*plain, *others, *flags, *parts, *lengths, *schema.time_parts[:-1]])
     columns += calendar
     noise = c["class_balance"] == "noise"
     context = {
@@ -78,7 +82,8 @@ def table_parts(schema: TableSchema, c: Mapping[str, Any], channels: int, source
         "encoding": schema.encoding,
         **time,
         "plain_numbers": plain,
-        "formats": formats,
+        "written": [name for name, own in written.items() if own],
+        "read_as": read_as,
         "flags": flags,
         "dates": dates,
         "with_hours": with_hours,
@@ -86,10 +91,7 @@ def table_parts(schema: TableSchema, c: Mapping[str, Any], channels: int, source
         "marks": marks,
         "spellings": {name: own for name, own in spellings.items() if name in categories},
         "target_spelt": schema.target in spellings,
-        "target_form": target_form,
-        "target_reader": "as_numbers(frame[TARGET])"
-        if target_form is None
-        else f"as_written(frame[TARGET], *{python(target_form)})",
+        "target_reader": _target_reader(schema.target_format),
         "categories": categories,
         "one_hot": one_hot,
         "embedded_count": len(embedded),
@@ -107,7 +109,7 @@ def table_parts(schema: TableSchema, c: Mapping[str, Any], channels: int, source
     }
     return Parts(
         settings=("tables/settings.jinja",),
-        data=("tables/rows.jinja",),
+        data=("tables/reading.jinja", "tables/cells.jinja", "tables/inputs.jinja"),
         network=("network/init.jinja", "network/linear_layer.jinja", "tables/network.jinja"),
         step=NOISE_STEP if noise else PLAIN_STEP,
         training=("training/noise.jinja",) if noise else (),
@@ -179,13 +181,7 @@ def _time_settings(schema: TableSchema, c: Mapping[str, Any]) -> dict[str, Any]:
 def _check(column: Column, schema: TableSchema) -> None:
     had = schema.usual.get(column.name)
     says = ""
-    if column.limits:
-        says = "numbers at a limit such as <0.3"
-    elif column.type == "numeric" and column.format in UNREAD_FORMATS:
-        says = UNREAD_FORMATS[column.format]
-    elif column.type == "numeric" and column.format[1:] == SCALED:
-        says = "amounts such as 1.2M beside 500K"
-    elif column.type == "numeric" and had is not None and had.stored not in STORED_AS_NUMBERS:
+    if column.type == "numeric" and had is not None and had.stored not in STORED_AS_NUMBERS:
         says = had.stored
     elif column.type == "datetime" and column.format not in ("", "hours") and "%" not in column.format:
         says = f"dates as numbers ({column.format})"
@@ -196,9 +192,47 @@ def _check(column: Column, schema: TableSchema) -> None:
         )
 
 
-def _written(form: str) -> tuple[str, str]:
-    """Decimal mark and unit of a format of numbers."""
+def _written_numbers(columns: Sequence[Column]) -> dict[str, dict[str, Any]]:
+    """How numbers are written that are no plain ones: the name of a table of the script -> column -> its
+    decimal mark and unit, its decimal mark, or nothing."""
+    found: dict[str, dict[str, Any]] = {name: {} for name in (*WRITINGS, "LIMITED")}
+    for column in columns:
+        form = column.format
+        if column.limits:
+            found["LIMITED"][column.name] = _mark_and_unit(form or ".")
+        elif form:
+            found[_writing(form)][column.name] = _arguments(form)
+    return found
+
+
+WRITINGS = {
+    "NUMBER_FORMATS": "as_written",
+    "CLOCKS": "as_hours",
+    "DURATIONS": "as_seconds",
+    "AMOUNTS": "as_amounts",
+}
+"""Tables of a script, and the functions that read their columns."""
+
+
+def _writing(form: str) -> str:
+    own = {CLOCK: "CLOCKS", DURATION: "DURATIONS"}
+    return "AMOUNTS" if form[1:] == SCALED else own.get(form, "NUMBER_FORMATS")
+
+
+def _arguments(form: str) -> tuple[str, ...]:
+    """Of the function that reads this form, beside the cells."""
+    own: dict[str, tuple[str, ...]] = {"CLOCKS": (), "DURATIONS": (), "AMOUNTS": (form[0],)}
+    return own.get(_writing(form), _mark_and_unit(form))
+
+
+def _mark_and_unit(form: str) -> tuple[str, ...]:
     return form[0], form[1:]
+
+
+def _target_reader(form: str) -> str:
+    if not form:
+        return "as_numbers(frame[TARGET])"
+    return f"{WRITINGS[_writing(form)]}({', '.join(['frame[TARGET]', *map(python, _arguments(form))])})"
 
 
 def _has_hours(column: Column) -> bool:

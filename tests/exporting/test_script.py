@@ -20,7 +20,7 @@ from sklearn.metrics import log_loss
 import advisor
 from advisor.cli.main import _run
 from advisor.data.columns.column import Column
-from advisor.data.columns.numbers import CLOCK
+from advisor.data.columns.numbers import CLOCK, DURATION, SCALED
 from advisor.data.masks.scenes import MaskSchema
 from advisor.data.signals.cleaning import Cleaning
 from advisor.data.signals.signals import SignalSchema
@@ -171,6 +171,10 @@ COLUMNS = {
     "f": Column("f", "boolean", ""),
     "g": Column("g", "text", ""),
     "h": Column("h", "identifier", ""),
+    "i": Column("i", "numeric", "", CLOCK),
+    "j": Column("j", "numeric", "", DURATION),
+    "k": Column("k", "numeric", "", f".{SCALED}"),
+    "l": Column("l", "numeric", "", ".", limits=True),
 }
 LEVELS = {"c": ("l0", "l1", "l2"), "d": tuple(f"l{n:02}" for n in range(20))}
 
@@ -183,6 +187,10 @@ def rows_of_all_types(rows=60):
     frame["e"] = pd.Series(pd.date_range("2024-01-01", periods=rows)).dt.strftime("%d/%m/%Y")
     frame["f"] = draw.choice(["yes", "no"], rows)
     frame["g"] = draw.choice(["the cat sat", "a dog ran far", "one bird flew off"], rows)
+    frame["i"] = np.resize(["08:30", "2:30 PM", "23:59:30", "12:00 am", None], rows)
+    frame["j"] = np.resize(["1 days 02:00:00.5", "26:00:00", "-1 days +23:59:00", "3 days", None], rows)
+    frame["k"] = np.resize(["$1.2M", "500K", "1,200", "3 billion", None], rows)
+    frame["l"] = np.resize(["<0.3", "4.4", ">= 17", "90+", "1,250.5", None], rows)
     frame["who"], frame["w"] = draw.choice(list("pqrstuvw"), rows), draw.uniform(0.5, 2, rows)
     frame.loc[::7, "a"], frame.loc[::9, "c"] = -999, None
     return frame.assign(y=draw.choice(["n", "p"], rows), number=draw.exponential(size=rows))
@@ -237,6 +245,8 @@ CASES = {
              {"numeric_embedding": "piecewise_linear", "numeric_scaling": "quantile", "target_transform": "log"}),
     "periodic": (of_table(task="regression", target="number", group_column="who"),
                  {"numeric_embedding": "periodic", "numeric_scaling": "robust"}),
+    "written": (of_table("ijkl"), {}),
+    "hours": (of_table("b", "regression", "i", target_format=CLOCK), {}),
     "times": (of_table("abc", **ALONG_TIME), {"time_trend": "clamped", "calibration": "temperature"}),
     "folds of times": (of_table("a", **ALONG_TIME), {"time_trend": "none", "validation": "kfold"}),
     "calendar": (of_table("aef", **CALENDAR), {"calendar_features": "cyclic", "numeric_embedding": "piecewise_linear"}),
@@ -347,18 +357,21 @@ def test_a_script_trains_our_network_and_predicts(scripts, name, monkeypatch):
     assert sum(w.numel() for w in theirs.parameters()) == sum(w.numel() for w in network.parameters())
 
 
-@pytest.mark.parametrize("scaling", ["standard", "robust", "quantile"])
-def test_a_script_reads_rows_as_we_do(scaling, tmp_path):
+@pytest.mark.parametrize(
+    ("which", "scaling"),
+    [("abcdefghijkl", "standard"), ("abcdefgh", "robust"), ("abcdefgh", "quantile")],
+)
+def test_a_script_reads_rows_as_we_do(which, scaling, tmp_path):
     """Column by column, whatever their order: numbers, indicators and codes."""
     frame = rows_of_all_types()
     frame.to_csv(tmp_path / "d.csv", index=False)
-    schema = of_table(**CALENDAR)
+    schema = of_table(which, **CALENDAR)
     subject = subject_of(schema, {"numeric_scaling": scaling, "calendar_features": "crossed"})
     module = load(export_script(subject, tmp_path / "model.py").path)
     rows, _ = module.read_rows(str(tmp_path / "d.csv"))
     inputs = module.Inputs.fit(rows)
-    words = tuple(inputs.words[0])
-    features = encode(read_frame(tmp_path / "d.csv"), replace(schema, words={"g": words}))
+    schema = replace(schema, words={"g": tuple(inputs.words[0])})
+    features = encode(read_frame(tmp_path / "d.csv"), schema)
     fitted = Preprocessor.fit(features, np.arange(len(frame)), subject.configuration)
     ours = fitted.transform(features)
     for theirs, own in zip(inputs(rows), (ours.numeric, ours.indicators, ours.codes), strict=True):
@@ -442,11 +455,10 @@ def test_names_may_be_anything(tmp_path):
         (of_table(), {"class_balance": "smote"}, "class_balance smote"),
         (of_table(), {"decision": "for_metric"}, "decision for_metric, which a metric asked for"),
         (
-            replace(of_table("a"), columns=(Column("t", "numeric", "", CLOCK),)),
+            replace(of_table("a"), columns=(Column("t", "datetime", "", "seconds"),)),
             {},
-            "column 't', which has times of day",
+            "column 't', which has dates as numbers",
         ),
-        (replace(of_table("a"), columns=(Column("t", "numeric", "", limits=True),)), {}, "at a limit"),
     ],
 )
 def test_what_no_script_covers_is_refused_in_one_line(schema, changes, says):
