@@ -32,6 +32,7 @@ SEEDS = (0, 1, 2)
 SHORT = {"network": "convolutional", "epochs": 20, "validation": "holdout", "final_members": 1}
 """Images and series are trained so: whole trainings of both take an hour of a core."""
 
+SHORT_OF_COSINE = {"classifier": "cosine", "epochs": 60, "folds": 3}
 SHORT_OF_MASKS = {"epochs": 60, "validation": "holdout", "final_members": 1, "width": 8, "stages": 2}
 TIMM = {"network": f"timm:{transfer.NETWORK}", "backbone_side": transfer.SIDE, "folds": 3, "epochs": 30}
 ROWS_OF_EACH_DIGIT = 20
@@ -94,7 +95,7 @@ CASES = {
     "sequences/meats-nir": Case("sequences/meats-nir", fixed=SHORT),
     "ItalyPowerDemand (kernels)": Case("sequences/ItalyPowerDemand"),
     "BasicMotions (kernels)": Case("sequences/BasicMotions"),
-    "vehicle (cosine)": Case("tables/vehicle", "class", fixed={"classifier": "cosine", "epochs": 60, "folds": 3}),
+    "vehicle (cosine)": Case("tables/vehicle", "class", fixed=SHORT_OF_COSINE),
     "digit scenes (masks)": Case(fixed=SHORT_OF_MASKS, made=made_scenes),
     "digits (frozen timm)": Case(fixed=TIMM | {"backbone_training": "frozen"}, made=made_digits),
     "digits (fine-tuned timm)": Case(fixed=TIMM | {"backbone_training": "fine_tuned"}, made=made_digits),
