@@ -118,9 +118,8 @@ def test_boxes_have_no_interval_and_no_probabilities(run, source):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", ["onnx", "torch"])
-def test_a_model_of_boxes_is_exported(run, tmp_path, form):
-    written = advisor.export(run.folder, form=form, out=tmp_path / "model")
+def test_a_model_of_boxes_is_exported(run, tmp_path):
+    written = advisor.export(run.folder, form="torch", out=tmp_path / "model")
     assert written.difference <= 1e-5 and "left, top, right, bottom" in " ".join(written.notes)
     with pytest.raises(advisor.UserError, match="does not cover boxes yet"):
         advisor.export(run.folder, form="script")
@@ -130,7 +129,13 @@ def test_a_model_of_boxes_is_exported(run, tmp_path, form):
 def test_two_networks_of_queries_are_exported_side_by_side(run, tmp_path):
     model = advisor.load_model(run.folder)
     stack = model.stacks[0]
-    configuration = {**stack.configuration, "network": "queries", "queries": 9, "decoder_layers": 1}
+    configuration = {
+        **stack.configuration,
+        "network": "queries",
+        "queries": 9,
+        "decoder_layers": 1,
+        "stages": 2,
+    }
     drawn = stack.shape.network(configuration, 2, members=2, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         for own in drawn.head.scored:
