@@ -272,7 +272,9 @@ TRAINCHECK_WAITS = """
 TRAINCHECK_TABLE = """
 It was run as its guide says: traces of ten steps of two healthy networks, one set of invariants from both, and a trace of ten
 steps of each program under test. The sample is {pairs} pairs and {healthy} other healthy networks, in the order of the hash
-of their names. Its tutorial advises to ignore which call comes before which; the second column does.
+of their names. Its tutorial advises to ignore which call comes before which; the second column does. Every program violates
+some of the 1,841 invariants, sound ones too: the two references are networks of other kinds, and what always holds in them need
+not hold elsewhere. These are the figures where no sound program of the same kind is at hand; with one, it may well do better.
 `python benchmarks/faults/judge_traincheck.py`:
 
 """
