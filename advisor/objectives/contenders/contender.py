@@ -34,7 +34,7 @@ class Contender:
     blend has the stacks of several.
 
     scores: before the temperature, as the model averages them;
-    losses: after it, as the model predicts.
+    losses: of the scores after the temperature that suits them.
     cross_fitted: the scores at epochs that other rows chose;
     cross_fitted_losses: theirs, after a temperature of their own.
     epochs_on_all_rows: of each configuration, where its stacks were trained after the judging.
@@ -81,6 +81,16 @@ def blend_of(contenders: Sequence[Contender], train: Dataset) -> Contender:
     )
 
 
+def _of_the_average(temperature: float, stacks: Sequence[Fitted]) -> float:
+    """The temperature for new rows, of one that suits held-out rows.
+
+    With folds, the networks of one fold predicted each held-out row. New rows get the average of all, which
+    is flatter by itself: a temperature above 1 would flatten it twice.
+    """
+    folds = any(len(set(stack.member_split)) > 1 for stack in stacks)
+    return min(temperature, 1.0) if folds else temperature
+
+
 def judged(
     name: str,
     configurations: tuple[Mapping[str, Any], ...],
@@ -109,7 +119,7 @@ def judged(
         stacks,
         rows,
         scores,
-        temperatures[0],
+        _of_the_average(temperatures[0], stacks),
         losses[0],
         cross_fitted,
         losses[1],
