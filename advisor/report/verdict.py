@@ -143,7 +143,8 @@ def _trees(result: RunReport) -> list[str]:
     )
     if trees.share:
         return [f"The model is a blend: {trees.share:.0%} boosted trees, the rest the networks ({losses})."]
-    return [f"Boosted trees were tried, and the networks alone are the model: a blend has {losses}."]
+    decided = f", but is not better by {result.metric.words}" if result.metric else ""
+    return [f"Boosted trees were tried, and the networks alone are the model: a blend has {losses}{decided}."]
 
 
 def _by_similarity(result: RunReport) -> list[str]:

@@ -96,11 +96,13 @@ def test_trees_that_are_behind_leave_the_networks_alone(tmp_path, monkeypatch):
         tree_contender, "choose_share", lambda task, target, *rest: _all_trees(len(target))
     )
     plan = FAST | {"epochs": 60, "learning_rate": 0.02}
-    run = advisor.train(behind, "y", out=tmp_path / "run", fixed=plan, with_trees=True, progress=False)
+    options = {"fixed": plan, "metric": "r2", "with_trees": True, "progress": False}
+    run = advisor.train(behind, "y", out=tmp_path / "run", **options)
     assert run.model.trees is None
     assert run.report.final.winner == "recommendation"
     assert run.report.final.trees.share == 0
-    assert any("the networks alone are the model" in one for one in verdict(run.report, ()))
+    [told] = [one for one in verdict(run.report, ()) if "the networks alone are the model" in one]
+    assert told.endswith(", but is not better by R2.")
 
 
 def _all_trees(rows):
