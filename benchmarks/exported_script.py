@@ -33,6 +33,7 @@ SHORT = {"network": "convolutional", "epochs": 20, "validation": "holdout", "fin
 """Images and series are trained so: whole trainings of both take an hour of a core."""
 
 SHORT_OF_COSINE = {"classifier": "cosine", "epochs": 60, "folds": 3}
+SHORT_OF_RETRAINING = {"class_balance": "classifier_retraining", "epochs": 60, "folds": 3}
 SHORT_OF_MASKS = {"epochs": 60, "validation": "holdout", "final_members": 1, "width": 8, "stages": 2}
 TIMM = {"network": f"timm:{transfer.NETWORK}", "backbone_side": transfer.SIDE, "folds": 3, "epochs": 30}
 ROWS_OF_EACH_DIGIT = 20
@@ -96,6 +97,7 @@ CASES = {
     "ItalyPowerDemand (kernels)": Case("sequences/ItalyPowerDemand"),
     "BasicMotions (kernels)": Case("sequences/BasicMotions"),
     "vehicle (cosine)": Case("tables/vehicle", "class", fixed=SHORT_OF_COSINE),
+    "vehicle (classifier_retraining)": Case("tables/vehicle", "class", fixed=SHORT_OF_RETRAINING),
     "digit scenes (masks)": Case(fixed=SHORT_OF_MASKS, made=made_scenes),
     "digits (frozen timm)": Case(fixed=TIMM | {"backbone_training": "frozen"}, made=made_digits),
     "digits (fine-tuned timm)": Case(fixed=TIMM | {"backbone_training": "fine_tuned"}, made=made_digits),

@@ -34,9 +34,13 @@ from advisor.kinds import MANY, Kind
 from advisor.networks.cosine import is_cosine
 from advisor.networks.pretrained.names import backbone_name
 from advisor.tasks import TargetKind, task_of
+from advisor.training.loop import HEAD_SHARE
 
 TEMPLATES = Path(__file__).parent / "templates"
-UNCOVERED_BALANCE = ("smote", "classifier_retraining", "teacher")
+UNCOVERED_BALANCE = ("smote", "teacher")
+RETRAINED = "classifier_retraining"
+WEIGHTED = ("reweight", "oversample", "noise", RETRAINED)
+"""Treatments in which rare classes count more."""
 OPTIMIZERS: Mapping[str, tuple[str, str]] = {
     "adamw": ("AdamW", "torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=(0.9, BETA2), weight_decay=0.0)"),
     "adam": ("Adam", "torch.optim.Adam(groups, lr=LEARNING_RATE, betas=(0.9, BETA2))"),
@@ -197,6 +201,8 @@ def script_of(subject: ScriptSubject, file: str) -> tuple[str, tuple[str, ...]]:
         raise uncovered(
             f"class_balance {c['class_balance']}", "another, such as --fixed class_balance=oversample"
         )
+    if c["class_balance"] == RETRAINED and (more := _beside_retraining(subject)):
+        raise uncovered(f"class_balance {RETRAINED} with {more}", "--fixed class_balance=oversample")
     if asked := [f"{name} {c[name]}" for name, of_metric in FOR_A_METRIC.items() if c[name] in of_metric]:
         raise UserError(
             f"--format script does not cover {' and '.join(asked)}, which a metric asked for: take --format "
@@ -213,6 +219,28 @@ def script_of(subject: ScriptSubject, file: str) -> tuple[str, tuple[str, ...]]:
     context = {**_common(subject, parts, file), **parts.context, "notes": notes}
     context |= _classifier(c, context)
     return tidy(_environment().get_template("model.py.jinja").render(context)), notes
+
+
+def _beside_retraining(subject: ScriptSubject) -> str:
+    """What no script can do where the output layer is trained once more; "" for nothing."""
+    c, schema = subject.configuration, subject.schema
+    by_hand = bool(c["weight_decay"]) and c["optimizer"] not in DECAYS_IN_GROUPS
+    found = {
+        "rows along time": schema.time_column is not None,
+        "weights of rows": getattr(schema, "weight_column", None) is not None,
+        "an l1 penalty": bool(c["l1"]),
+        f"weight decay and {c['optimizer']}": bool(c["weight_decay"])
+        and c["optimizer"] not in DECAYS_IN_GROUPS,
+        "a cosine classifier": is_cosine(c),
+    }
+    return next((name for name, there in found.items() if there), "")
+
+
+def head_epochs(c: Mapping[str, Any]) -> int:
+    """For how many of the last epochs the output layer is trained alone."""
+    if c["class_balance"] != RETRAINED:
+        return 0
+    return min(max(1, round(HEAD_SHARE * int(c["epochs"]))), int(c["epochs"]) - 1)
 
 
 def _classifier(c: Mapping[str, Any], context: Mapping[str, Any]) -> dict[str, Any]:
@@ -258,6 +286,7 @@ def _sections(subject: ScriptSubject, parts: Parts, warm: bool, drawn: bool) -> 
             "training/loop.jinja",
             "training/outputs.jinja",
             *(("training/drawn.jinja",) if drawn else ()),
+            *(("training/head.jinja",) if c["class_balance"] == RETRAINED else ()),
             *parts.training,
             "training/splits.jinja",
         ),
@@ -298,6 +327,7 @@ def _common(subject: ScriptSubject, parts: Parts, file: str) -> dict[str, Any]:
     scales = bool(c.get("column_scale_rate", 0))
     conditions = [f"id(p) not in {name}" for name, on in (("decayed", in_groups), ("scales", scales)) if on]
     warm = task.of_classes and c["calibration"] == "temperature"
+    retrained = c["class_balance"] == RETRAINED
     drawn = c["class_balance"] in ("oversample", "noise")
     imports = _imports(subject, parts, warm)
     return {
@@ -310,7 +340,8 @@ def _common(subject: ScriptSubject, parts: Parts, file: str) -> dict[str, Any]:
         "example_out": "predictions.csv",
         "out_words": "where to write the CSV; by default stdout",
         "networks": _networks(subject, kfold),
-        "parts": _sections(subject, parts, warm, drawn),
+        "parts": _sections(subject, parts, warm, drawn or retrained),
+        "retrained": retrained,
         "imports": imports,
         "needs": _needs(imports),
         "seed": subject.seed,
@@ -328,7 +359,7 @@ def _common(subject: ScriptSubject, parts: Parts, file: str) -> dict[str, Any]:
         "kfold": kfold,
         "along_time": along_time,
         "folds": "FOLDS" if kfold else "max(2, round(1 / VALIDATION_FRACTION))",
-        "weighted_classes": c["class_balance"] in ("reweight", "oversample", "noise"),
+        "weighted_classes": c["class_balance"] in WEIGHTED,
         "in_groups": in_groups,
         "by_hand": bool(c["weight_decay"]) and not in_groups,
         "scales": scales,
@@ -378,7 +409,7 @@ def _training_settings(subject: ScriptSubject, parts: Parts, kfold: bool) -> Set
         "warmup": c["schedule"] != "one_cycle",
         "beta2": c["optimizer"] in ("adamw", "adam", "nadam"),
         "momentum": c["optimizer"] in ("sgd", "rmsprop"),
-        "balance_strength": c["class_balance"] in ("reweight", "oversample", "noise"),
+        "balance_strength": c["class_balance"] in WEIGHTED,
         "focal_gamma": c["class_balance"] == "focal",
         "balance_noise": c["class_balance"] == "noise",
         "gradient_clip": True,
@@ -394,7 +425,10 @@ def _training_settings(subject: ScriptSubject, parts: Parts, kfold: bool) -> Set
         "patience": "epochs without a better loss on the held-out rows, after which training stops",
         "learning_rate": {"constant": "", "cosine": "at its peak", "one_cycle": "at its peak"}[c["schedule"]],
     }
-    lines = [setting(name, c[name], comments.get(name, "")) for name in names]
+    head = head_epochs(c)
+    values = {**c, "epochs": c["epochs"] - head}
+    lines = [setting(name, values[name], comments.get(name, "")) for name in names]
+    lines += [setting("head_epochs", head, "of the output layer alone, after these")] if head else []
     return [
         *lines,
         setting("partitions", subject.partitions, PARTITIONS_ARE[along_time]),

@@ -240,6 +240,8 @@ CASES = {
                               "decision": "prior_corrected", "output_init": "zero", "label_smoothing": 0.1}),
     "focal": (of_table("abc"), {"class_balance": "focal", "block": "residual", "norm": "batch", "hidden_layers": 3}),
     "drawn": (of_table("abc"), {"class_balance": "oversample", "linear_skip": True}),
+    "retrained": (of_table(), {"class_balance": "classifier_retraining", "epochs": 3, "calibration": "temperature"}),
+    "retrained image": (IMAGES, {"class_balance": "classifier_retraining", "epochs": 2, "gradient_clip": 1.0}),
     "groups": (of_table(**IN_GROUPS), {"validation": "kfold"}),
     "bins": (of_table(task="regression", target="number"),
              {"numeric_embedding": "piecewise_linear", "numeric_scaling": "quantile", "target_transform": "log"}),
@@ -453,6 +455,7 @@ def test_names_may_be_anything(tmp_path):
     [
         (replace(of_table("a", **ALONG_TIME), group_column="who"), {}, "rows along time in groups"),
         (of_table(), {"class_balance": "smote"}, "class_balance smote"),
+        (of_table(), {"class_balance": "classifier_retraining", "l1": 0.1}, "retraining with an l1 penalty"),
         (of_table(), {"decision": "for_metric"}, "decision for_metric, which a metric asked for"),
         (
             replace(of_table("a"), columns=(Column("t", "datetime", "", "seconds"),)),
