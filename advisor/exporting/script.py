@@ -229,8 +229,7 @@ def _beside_retraining(subject: ScriptSubject) -> str:
         "rows along time": schema.time_column is not None,
         "weights of rows": getattr(schema, "weight_column", None) is not None,
         "an l1 penalty": bool(c["l1"]),
-        f"weight decay and {c['optimizer']}": bool(c["weight_decay"])
-        and c["optimizer"] not in DECAYS_IN_GROUPS,
+        f"weight decay and {c['optimizer']}": by_hand,
         "a cosine classifier": is_cosine(c),
     }
     return next((name for name, there in found.items() if there), "")
