@@ -161,7 +161,7 @@ def report() -> str:
         "`python benchmarks/exported_script.py run`: `advisor train` and `advisor export --format script` on",
         f"the same training and test rows, {len(SEEDS)} seeds. Losses on the test rows: mean and standard",
         f"deviation over the seeds. Networks of images and series with {SHORT},",
-        "fixed convolutions as advised.",
+        "fixed convolutions as advised, the others with the parameters in `CASES`.",
         "",
         "| set | ours | script | difference | of the worst baseline's loss | lines |",
         "|---|---|---|---|---|---|",
