@@ -134,19 +134,12 @@ def test_a_search_ends_in_a_blend_and_is_finished_again_with_trees(tmp_path):
     assert run.report.final.trees.fits == 2, "one for each fresh partition"
 
 
-def test_rows_in_order_of_time_have_trees_of_all_rows(tmp_path):
+def test_rows_in_order_of_time_have_trees_of_all_rows_by_a_metric_too(tmp_path):
     frame = steps(200).with_columns(day=pl.date_range(pl.date(2020, 1, 1), pl.date(2020, 7, 18)))
-    options = {"time_column": "day", "fixed": FAST, "progress": False}
+    options = {"time_column": "day", "metric": "mae", "fixed": FAST, "progress": False}
     run = advisor.train(frame, "y", out=tmp_path / "run", with_trees=True, **options)
     assert run.report.final.epochs_on_all_rows
     assert len(run.model.trees.fits) == 1
-
-
-def test_a_metric_decides_on_trees_too(tmp_path):
-    run = advisor.train(
-        steps(), "y", metric="mae", out=tmp_path / "run", fixed=FAST, with_trees=True, progress=False
-    )
-    assert run.model.trees is not None
     assert run.report.final.contenders[-1].metric_difference.mean < 0
 
 

@@ -60,7 +60,7 @@ def test_other_losses_of_numbers_are_predicted_too(options):
     assert np.allclose(BoostedTrees.of(estimator).scores(new, 0), estimator.predict(new), atol=1e-6)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 10_000), classes=st.sampled_from([0, 2, 4]), leaves=st.integers(2, 40))
 def test_any_fit_is_predicted_as_by_scikit_learn_after_a_file(seed, classes, leaves):
     estimator = fitted(classes, seed, max_iter=3, max_leaf_nodes=leaves, min_samples_leaf=2)
