@@ -2,7 +2,8 @@
 
     python benchmarks/service_limits.py [memory] [upload] [stop] [disk FOLDER]
 
-``memory``: resident memory of the server and its processes after 2,000 and after REQUESTS requests of a mix.
+``memory``: resident memory of the server and its processes over 100,000 requests, kind by kind: MB after the
+first WARM of a kind and after its last, and kB each.
 ``upload``: seconds of the processor from a CSV of MEGABYTES to its report, over those of ``advisor
 recommend`` on the same file, in turn. ``stop``: seconds from TERM to the end, with requests and a stream
 under way. ``disk``: FOLDER lies on a small disk of its own (``mount -t tmpfs -o size=24m tmpfs FOLDER``),
@@ -24,9 +25,9 @@ import urllib.request
 from pathlib import Path
 
 import service_kills
-from service import SPACE, Server, facts_of_a_table, loss, processor_seconds
+from service import SPACE, Server, facts_of_a_table, loss, processor_seconds, with_rows
 
-REQUESTS, CLIENTS, MEGABYTES = 10_000, 4, 100
+WARM, CLIENTS, MEGABYTES = 1_000, 4, 100
 
 
 def resident(pid: int) -> float:
@@ -45,31 +46,33 @@ def resident(pid: int) -> float:
 def measure_memory() -> None:
     from advisor.client import connect
 
-    server, counted = Server(), itertools.count()
-    facts = facts_of_a_table()
-    study_id = connect(server.url, server.token).create_study(
-        space={"format": 1, "parameters": SPACE}, trials=100_000
-    )
+    server = Server()
+    service, facts, numbers = connect(server.url, server.token), facts_of_a_table(), itertools.count()
+    study = service.create_study(space={"format": 1, "parameters": SPACE}, trials=100_000)
 
-    def work(until: int) -> None:
-        own = connect(server.url, server.token)
-        study = own.study(study_id.id)
-        while (number := next(counted)) < until:
-            if number % 50 == 0:
-                own.recommend({**facts, "values": {**facts["values"], "rows": 2_000 + number}})
-            elif number % 5 == 0:
-                study.tell(trial := study.ask(), loss(trial.params))
-            else:
-                own.request("GET", "/v1/me" if number % 2 else f"/v1/studies/{study.id}")
+    def one_trial():
+        study.tell(trial := study.ask(), loss(trial.params))
 
+    kinds = {  # what is asked, how often, and how many requests that is each time
+        "GET /v1/me": (lambda: service.request("GET", "/v1/me"), 40_000, 1),
+        "a study": (lambda: service.request("GET", f"/v1/studies/{study.id}"), 40_000, 1),
+        "advice from facts": (lambda: service.recommend(with_rows(facts, next(numbers))), 4_000, 1),
+        "advice it has seen": (lambda: service.recommend(facts), 8_000, 1),
+        "a trial of an open study": (one_trial, 4_000, 2),
+    }
+    asked = 0
     try:
-        for until in (2_000, REQUESTS // 2, REQUESTS):
-            threads = [threading.Thread(target=work, args=(until,)) for _ in range(CLIENTS)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-            print(f"after {until:,} requests: {resident(server.process.pid):.0f} MB", flush=True)
+        for kind, (request, times, requests) in kinds.items():
+            for _ in range(WARM):
+                request()
+            before = resident(server.process.pid)
+            for _ in range(times - WARM):
+                request()
+            after = resident(server.process.pid)
+            asked += times * requests
+            grown = (after - before) / (times - WARM) * 1e3
+            print(f"| {kind} | {times:,} | {before:.1f} | {after:.1f} | {grown:.2f} |", flush=True)
+        print(f"{asked:,} requests", flush=True)
     finally:
         server.close()
 
