@@ -1,7 +1,7 @@
 """HistGradientBoosting's trees as arrays of nodes, with which NumPy predicts: saved without a pickle.
 
-Two libraries were looked at: skl2onnx 1.20 knows no categorical columns of these trees, and what skops 0.16
-writes asks for the same scikit-learn where it is loaded.
+Two libraries were looked at: skl2onnx 1.20 has no categorical splits of these trees, and skops 0.16 writes
+scikit-learn's own private types, so that a model would depend on the version that trained it.
 """
 
 from __future__ import annotations
