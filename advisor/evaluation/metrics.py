@@ -273,10 +273,15 @@ def asked_metric(name: str | None, costs: Costs | None) -> Metric | None:
     return None if name is None else metric_of(name)
 
 
-def check_fit(metric: Metric, task: TaskName, classes: Sequence[str]) -> None:
-    """UserError where a metric does not fit a task, or names classes that there are not."""
+def check_task(metric: Metric, task: TaskName) -> None:
+    """UserError where a metric does not fit a task."""
     if task not in metric.fits:
         raise UserError(f"metric {metric.name} does not fit a {task} target: {_some_that_fit(task)}")
+
+
+def check_fit(metric: Metric, task: TaskName, classes: Sequence[str]) -> None:
+    """UserError where a metric does not fit a task, or names classes that there are not."""
+    check_task(metric, task)
     if metric.takes == "class" and metric.argument and metric.argument not in classes:
         meant = did_you_mean(metric.argument, classes)
         raise UserError(

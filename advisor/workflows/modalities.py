@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from advisor.errors import UserError
 from advisor.facts.schema import Facts
-from advisor.kinds import ColumnType, Kind
+from advisor.kinds import MANY, ColumnType, Kind
 from advisor.rules.recommendation import Recommendation
 from advisor.runs.advice import AdviceOptions
 
@@ -313,3 +313,11 @@ MODALITY_OF: Mapping[Kind, Modality] = {
     "mask": Modality(_load_masks, _measure_masks, mistakes=_worst_scenes),
     "boxes": Modality(_load_boxes, _measure_boxes, mistakes=_worst_boxes),
 }
+
+
+def check_trees(kind: Kind) -> None:
+    """UserError where no trees can be blended with the networks."""
+    if not MODALITY_OF[kind].has_trees:
+        raise UserError(
+            f"trees are blended with networks for tables only, not for {MANY[kind]}: leave out --with-trees"
+        )

@@ -18,7 +18,6 @@ from advisor.errors import UserError
 from advisor.evaluation.by_target import baseline_seconds
 from advisor.executors.base import Executor
 from advisor.facts.specs.thresholds import MIN_SIDE
-from advisor.kinds import MANY
 from advisor.objectives.final_jobs import FINAL_MARGIN, FINAL_REPEATS, FINALISTS
 from advisor.objectives.networks import refusal
 from advisor.objectives.objective import Objective, RunData, TrialSetup
@@ -101,15 +100,6 @@ class Deadlines:
     final: float | None
     baselines: float | None
     trees: float | None = None
-
-
-def check_trees(advice: Advice) -> None:
-    """UserError where no trees can be blended with the networks."""
-    kind = advice.data.schema.kind
-    if not MODALITY_OF[kind].has_trees:
-        raise UserError(
-            f"trees are blended with networks for tables only, not for {MANY[kind]}: leave out --with-trees"
-        )
 
 
 def deadlines(

@@ -27,6 +27,7 @@ from advisor.runs.result import InterruptedReport, RunReport
 from advisor.runs.starting import start_of
 from advisor.trackers.base import TrackedResult, TrackedRun
 from advisor.trackers.tracking import Tracking, trackers_of
+from advisor.workflows.modalities import check_trees
 from advisor.workflows.options import AdviceKeywords, SearchOptions, takes_advice_keywords
 from advisor.workflows.python.run_result import RunResult
 from advisor.workflows.status import begin_request, keep_request, remembered, searched_run, stopping
@@ -79,7 +80,7 @@ def train(
     with view(quiet=not progress) as live, Tracking(trackers, live.note) as tracking:
         advice, run = open_run(data, target, out, options)
         if with_trees:
-            search.check_trees(advice)
+            check_trees(advice.recommendation.kind)
         with run.in_use(), mirrored(run, live.note), _one_thread():
             train = search.training_rows(advice)
             write_advice(run, advice)
@@ -361,7 +362,7 @@ def _tree_fits(objective: Objective, advice: Advice) -> int:
             "trees are blended with our networks only, not with an objective of your own: "
             "leave out --with-trees"
         )
-    search.check_trees(advice)
+    check_trees(advice.recommendation.kind)
     return search.fits_of_trees(advice)
 
 

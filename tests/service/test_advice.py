@@ -242,3 +242,29 @@ def test_no_request_makes_the_server_fetch_a_network(client, advised, facts, par
     else:
         answer = client.post(f"{advised.headers['location']}/what-if", json={"fixed": fixed})
     assert answer.status_code == 422 and "a service does not load" in answer.json()["detail"], answer.text
+
+
+def test_a_metric_comes_with_an_upload_and_with_facts(client, facts, tmp_path):
+    """The recommendation of `advisor recommend --metric`; a run of it is judged by that metric."""
+    (tmp_path / "d.csv").write_text(ROWS)
+    here = advisor.recommend(tmp_path / "d.csv", "y", metric="balanced_accuracy").to_dict()
+    asked = {"dataset": client.upload(), "target": "y", "metric": "balanced_accuracy"}
+    for body in (asked, {"facts": facts, "metric": "balanced_accuracy"}):
+        there = client.post("/v1/recommendations", json=body).json()
+        assert there["configuration"] == json.loads(json.dumps(here["configuration"]))
+        assert there["configuration"]["decision"] == "for_metric"
+
+
+@pytest.mark.parametrize(
+    ("judged", "says"),
+    [
+        ({"metric": "r2"}, "does not fit a binary target"),
+        ({"metric": "os:system"}, "a service does not run"),
+        ({"metric": "rocauc"}, "did you mean 'roc_auc'"),
+        ({"cost": {"yes": {"maybe": 5}}}, "the costs name 'maybe'"),
+        ({"cost": {"yes": {"no": 5}}, "metric": "f1"}, "not both"),
+    ],
+)
+def test_a_metric_that_cannot_judge_is_refused(client, judged, says):
+    answer = client.post("/v1/recommendations", json={"dataset": client.upload(), "target": "y", **judged})
+    assert answer.status_code == 422 and says in answer.json()["detail"], answer.text

@@ -33,8 +33,9 @@ def test_a_run_from_queue_to_predictions(tmp_path):
     """A real server and real processes: stopped, resumed, the server killed meanwhile, the model used."""
     with serving.serving(tmp_path, "--executor", "in-process") as server:
         wanted = {"dataset": server.upload("d.csv", serving.ROWS.encode()), "target": "y", "fixed": FAST}
+        wanted |= {"metric": "balanced_accuracy"}
         advised = server.ask("POST", "/v1/recommendations", wanted).json["id"]
-        asked = {"recommendation": advised, "trials": 4}
+        asked = {"recommendation": advised, "trials": 4, "with_trees": True}
         key = {"Idempotency-Key": "run-1"}
         queued = server.ask("POST", "/v1/runs", asked, headers=key)
         assert queued.status == 202 and server.ask("POST", "/v1/runs", asked, headers=key).json == queued.json
@@ -47,6 +48,7 @@ def test_a_run_from_queue_to_predictions(tmp_path):
         assert run["search"]["done"] == 4 and run["search"]["best"]
         result = server.ask("GET", f"{place}/result").json
         assert len(result["search"]["trials"]) == 4 and result["kind"] == "tune"
+        assert result["metric"]["name"] == "balanced_accuracy" and "trees" in result["final"]
         page = server.ask("GET", f"{place}/report")
         assert page.content.startswith(b"<!doctype html>") and str(tmp_path).encode() not in page.content
         archive = server.ask("GET", f"{place}/model").content
@@ -93,6 +95,7 @@ def test_what_cannot_be_run_is_refused(client):
         ({"recommendation": advised, "entrypoint": "rm -rf /"}, 422, "entrypoint"),
         ({"recommendation": advised, "runtime_env": {"pip": ["x"]}}, 422, "runtime_env"),
         ({"recommendation": advised, "objective": "os:system"}, 422, "objective"),
+        ({"recommendation": advised, "metric": "os:system"}, 422, "metric"),
     ]:
         answer = client.post("/v1/runs", json=asked)
         assert answer.status_code == status and says in answer.json()["detail"], asked
@@ -141,7 +144,8 @@ def test_ray_is_given_our_words_and_no_job_twice(tmp_path):
     assert jobs.runs("rn_1", 1, folder) and not jobs.runs("rn_1", 2, folder)
     (entry,) = submitted.values()
     assert entry.startswith(f"python -m advisor tune '{folder}' --trials 7 ")
-    assert entry.endswith("--time-limit 60 --address auto")
+    assert entry.endswith("--time-limit 60 --address auto") and "--with-trees" not in entry
+    assert "--with-trees" in JobOrder(7, None, "joint", "ray", with_trees=True).words(folder)
 
 
 @pytest.mark.parametrize(

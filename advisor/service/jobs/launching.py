@@ -33,17 +33,20 @@ KEPT_VARIABLES = (
 
 @dataclass(frozen=True)
 class JobOrder:
-    """What a tuning job is asked for. trials, seconds: checked numbers. seconds None: no time limit."""
+    """What a tuning job is asked for. trials, seconds: checked numbers. seconds None: no time limit.
+    with_trees: see ``workflows.tune``."""
 
     trials: int
     seconds: float | None
     strategy: str
     executor: str
+    with_trees: bool = False
 
     def words(self, folder: Path) -> list[str]:
         """The command line, after the Python program."""
         words = ["-m", "advisor", "tune", str(folder), "--trials", str(self.trials), "--quiet"]
         words += ["--strategy", self.strategy, "--executor", self.executor]
+        words += ["--with-trees"] if self.with_trees else []
         return words + ([] if self.seconds is None else ["--time-limit", f"{self.seconds:g}"])
 
 

@@ -86,7 +86,8 @@ class RunQueue:
         if not self._change(row, "queued", **values, request=kept):
             return  # another server was quicker
         folder = run_folder_of(self._state, row)
-        order = JobOrder(request["trials"], request["seconds"], request["strategy"], self._executor())
+        wanted = request["trials"], request["seconds"], request["strategy"]
+        order = JobOrder(*wanted, self._executor(), with_trees=request.get("with_trees", False))
         try:
             self._launcher.start(row["id"], attempt, folder, order)
         except Exception as error:  # told to whoever asked for the run, and in our log

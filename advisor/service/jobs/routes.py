@@ -50,6 +50,7 @@ from advisor.service.jobs.queueing import GONE_ON, last_words, run_folder_of, st
 from advisor.service.routes.advice import REPORT_POLICY, known_advice
 from advisor.service.routes.advising import Known
 from advisor.service.routes.datasets import whole_or_none
+from advisor.workflows.modalities import check_trees
 from advisor.workflows.status import request_stop
 
 router = APIRouter(prefix="/v1/runs", tags=["tuning jobs"])
@@ -61,12 +62,14 @@ Name = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class RunRequest(Body):
-    """Tune what a recommendation for an uploaded data set advises. seconds: of the search and the final."""
+    """Tune what a recommendation for an uploaded data set advises, by its metric. seconds: of the search and
+    the final. with_trees: blend the networks with boosted trees where held-out rows say so."""
 
     recommendation: Name
     trials: Annotated[int, Field(ge=1)] = 40
     seconds: Annotated[float | None, Field(gt=0)] = None
     strategy: Literal["joint", "staged"] = "joint"
+    with_trees: bool = False
 
 
 class PredictRequest(Body):
@@ -127,12 +130,15 @@ async def create_run(
         )
     await row_of(state, tables.datasets, who, advised["dataset"], "data set")
     known = await known_advice(state, who, body.recommendation)
+    if body.with_trees:
+        check_trees(known.recommendation.kind)
     row: dict[str, Any] = {"id": new_id("rn"), "project": who.project, "created": now()}
     identity = DataIdentity(**json.loads(advised["options"])["identity"])
     folder = run_folder_of(state, row)  # type: ignore[arg-type]  # a mapping is all it takes
     await asyncio.to_thread(_write_run, folder, known, identity)
     seconds = body.seconds or limits.run_seconds
     asked = {"trials": body.trials, "seconds": seconds, "strategy": body.strategy}
+    asked |= {"with_trees": body.with_trees}
 
     def write(connection: Connection) -> tuple[int, Mapping[str, Any]]:
         values = {"recommendation": body.recommendation, "request": json.dumps(asked), "holder": None}

@@ -20,6 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 
 from advisor.errors import UserError
+from advisor.evaluation.metrics import METRICS
 from advisor.report.wording import number
 from advisor.runs.folder import RunFolder
 from advisor.service.base import tables
@@ -189,7 +190,8 @@ async def dataset_page(request: Request, dataset_id: str, who: Reader, state: St
     """The first rows, the guessed types, and what there is to choose."""
     own = await datasets.get_dataset(dataset_id, who, state)
     found = await datasets.preview(dataset_id, who, state)
-    return page(request, "dataset.html", dataset=own, preview=found)
+    metrics = [(name, metric.words) for name, metric in METRICS.items()]
+    return page(request, "dataset.html", dataset=own, preview=found, metrics=metrics)
 
 
 @router.post("/datasets/{dataset_id}/advise")
@@ -202,10 +204,11 @@ async def advise_form(
     task: Annotated[str, Form(max_length=20)] = "",
     group_column: Annotated[str, Form(max_length=200)] = "",
     time_column: Annotated[str, Form(max_length=200)] = "",
+    metric: Annotated[str, Form(max_length=200)] = "",
 ) -> Response:
     """Make the recommendation, and go there."""
     given = {"target": target, "task": task, "group_column": group_column, "time_column": time_column}
-    chosen = {name: value for name, value in given.items() if value}
+    chosen = {name: value for name, value in {**given, "metric": metric}.items() if value}
     body = advice.AdviceRequest.model_validate({"dataset": dataset_id, **chosen})
     made = _body(await advice.create_recommendation(request, body, who, state))
     return RedirectResponse(f"/recommendations/{made['id']}", 303)
@@ -244,9 +247,11 @@ async def run_form(
     state: State,
     trials: Annotated[int, Form()] = 40,
     minutes: Annotated[float, Form(gt=0)] = 60.0,
+    with_trees: Annotated[bool, Form()] = False,
 ) -> Response:
     """Queue a run, and go there."""
     asked = {"recommendation": recommendation_id, "trials": trials, "seconds": minutes * 60}
+    asked |= {"with_trees": with_trees}
     made = _body(await runs.create_run(request, runs.RunRequest.model_validate(asked), who, state))
     return RedirectResponse(f"/runs/{made['id']}", 303)
 

@@ -23,6 +23,7 @@ from sqlalchemy.engine import Connection, RowMapping
 from advisor import __version__
 from advisor.documents import to_plain
 from advisor.errors import UserError, did_you_mean, shown
+from advisor.evaluation.metrics import metric_of
 from advisor.facts.schema import FACTS
 from advisor.files import FORMAT, write_text
 from advisor.kinds import Kind, TaskName
@@ -96,6 +97,17 @@ def _of_our_networks(fixed: dict[str, Any]) -> dict[str, Any]:
     return fixed
 
 
+def _scikit_learns(name: str) -> str:
+    """ValueError for a metric that is none, or that is a function of the user's: no request brings code."""
+    try:
+        metric = metric_of(name)
+    except UserError as error:
+        raise ValueError(str(error)) from None
+    if metric.is_own:
+        raise ValueError("a function of your own is code, which a service does not run: name a metric")
+    return name
+
+
 OwnValues = Annotated[dict[Text, Value], AfterValidator(_of_our_networks)]
 
 
@@ -103,6 +115,7 @@ class AdviceRequest(Body):
     """Either ``dataset`` (an upload) with ``target``, or ``facts``: the content of facts.json, and no row.
 
     fixed: parameters with your own value. without: rules to leave out. rules: ids of your own rule packs.
+    metric, cost: what decides in place of the loss; cost is {true class: {predicted class: cost}}.
     The other fields say how the data set is read, as the options of `advisor recommend` do.
     """
 
@@ -120,6 +133,9 @@ class AdviceRequest(Body):
     id_column: Text | None = None
     time_column: Text | None = None
     group_column: Text | None = None
+    weight_column: Text | None = None
+    metric: Annotated[Text, AfterValidator(_scikit_learns)] | None = None
+    cost: dict[Text, dict[Text, float]] | None = None
     channels: Literal["first", "last"] | None = None
     test_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.2
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
@@ -129,6 +145,8 @@ class AdviceRequest(Body):
     def _one_source(self) -> AdviceRequest:
         if (self.dataset is None) == (self.facts is None):
             raise ValueError("give either dataset, the id of an upload, or facts, the content of facts.json")
+        if self.metric is not None and self.cost is not None:
+            raise ValueError("give a metric or costs, not both: costs are the metric")
         return self
 
 
@@ -158,7 +176,8 @@ async def create_recommendation(
     """What to use, what to search, and why: from an upload, or from facts alone."""
     folders = await _rule_folders(state, who, body.rules)
     if body.facts is not None:
-        order = FactsOrder(body.facts, body.name, body.fixed, body.without, body.seed)
+        judged = {"metric": body.metric, "cost": body.cost}
+        order = FactsOrder(body.facts, body.name, body.fixed, body.without, body.seed, **judged)
         made: MadeAdvice = await state.parts[AdvicePool].advise(order, folders)
         options = {"fixed": body.fixed, "without": body.without, "rules": body.rules}
     else:
@@ -196,8 +215,11 @@ async def _from_upload(
 ) -> tuple[Known, dict[str, Any]]:
     path = await complete_file(state, who, str(body.dataset))
     test = None if body.test is None else await complete_file(state, who, body.test)
-    names = ("types", "task", "id_column", "time_column", "group_column", "channels", "fixed", "without")
-    options = {name: getattr(body, name) for name in (*names, "test_fraction", "seed", "join_spellings")}
+    names = (
+        *("types", "task", "id_column", "time_column", "group_column", "weight_column", "channels", "metric"),
+        *("cost", "fixed", "without", "test_fraction", "seed", "join_spellings"),
+    )
+    options = {name: getattr(body, name) for name in names}
     options |= {"kind": _kind_of_upload(path, body), "rules": [str(folder) for folder in folders]}
     options |= {"test": None if test is None else str(test)}
     order = {"do": "recommend", "path": str(path), "target": body.target, "options": options}

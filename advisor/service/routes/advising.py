@@ -21,6 +21,7 @@ from typing import Any, Generic, TypeVar
 
 from advisor.documents import DocumentError
 from advisor.errors import UserError
+from advisor.evaluation.metrics import Costs, asked_metric, check_task
 from advisor.facts.schema import FACTS, Facts, damage
 from advisor.kinds import KINDS, Kind
 from advisor.rules import shipped
@@ -87,13 +88,16 @@ class MadeAdvice:
 
 @dataclass(frozen=True)
 class FactsOrder:
-    """What advice on facts follows from. facts: the content of facts.json. without: rules to leave out."""
+    """What advice on facts follows from. facts: the content of facts.json. without: rules to leave out.
+    metric, cost: what decides in place of the loss; the facts may say it too."""
 
     facts: Mapping[str, Any]
     name: str | None = None
     fixed: Mapping[str, Any] = field(default_factory=dict)
     without: Sequence[str] = ()
     seed: int = 0
+    metric: str | None = None
+    cost: Costs | None = None
 
 
 class AdvicePool:
@@ -179,6 +183,9 @@ def advise_on_facts(order: FactsOrder, folders: Sequence[Path]) -> Known:
     if wrong is not None:
         raise UserError(f"these are no facts of ours: {wrong}; measure them with `advisor recommend`")
     values = {**dict.fromkeys(FACTS), **facts.values}
+    if (metric := asked_metric(order.metric, order.cost)) is not None:
+        check_task(metric, values["task"])
+        values |= metric.facts()
     kind = _kind_of_facts(values)
     data = document.get("data") if isinstance(document.get("data"), Mapping) else {}
     assert isinstance(data, Mapping)
