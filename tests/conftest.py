@@ -28,6 +28,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join([*_path, *filter(None, [os.environ.ge
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 os.environ["RAY_AUTH_MODE"] = "disabled"
+os.environ["RAY_prestart_worker_first_driver"] = "0"  # noqa: SIM112  many a test needs none of them
 os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup all programs that tests start would ignore it

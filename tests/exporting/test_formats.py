@@ -79,7 +79,6 @@ def test_a_calendar_is_within_the_model(tmp_path):
     # two dates' cycles (weekday, day of the year), hr and its half, dow; hr's four waves by two weekdays and holiday
     assert len(fitted.cycles) == 5 and len(fitted.products) == 4 * (2 + 2 + 1)
     assert run.model.predict(frame.iloc[[50]]) == pytest.approx(run.model.predict(frame)[[50]], rel=1e-5)
-    assert advisor.export(run.folder, form="torch").difference < 1e-5
     pytest.importorskip("onnxruntime", reason="the extra export is not installed")
     assert advisor.export(run.folder).difference < 1e-5
 

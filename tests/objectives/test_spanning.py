@@ -114,7 +114,6 @@ def drive(folder):
     seen["worker killed"] = end_of(
         job("worker", **long), lambda: os.kill(executor.worker_pids()[0], signal.SIGKILL)
     )[1:3]
-    seen["cancelled"] = end_of(job("cancelled", **long), lambda: executor.cancel("cancelled"))[1:2]
     wrong = search_job({**configured(), "optimizer": "none"}, 1, 0)
     seen["wrong"] = end_of(wrong.as_job("wrong"))[1:]
     seen["again"] = end_of(job("again"))
@@ -229,7 +228,6 @@ def test_trials_on_two_gpus_of_two_nodes(tmp_path):
     assert (kind, cause) == ("Failed", "worker died"), error
     assert "a process of the trial died" in error
     assert seen["worker killed"] == ["Failed", "worker died"]
-    assert seen["cancelled"] == ["Cancelled"]
     kind, cause, error = seen["wrong"]
     assert (kind, cause) == ("Failed", "error")
     assert error.startswith("KeyError")

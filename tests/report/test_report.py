@@ -352,12 +352,11 @@ def test_a_large_run_is_a_small_page_and_the_same_bytes(tuned, tmp_path):
         "import json, sys; from test_report import html;"
         "sys.stdout.buffer.write(html(*json.load(open(sys.argv[1]))).encode())"
     )
-    for seed in ("1", "2"):
-        again = subprocess.run(
-            [sys.executable, "-c", code, str(tmp_path / "report.json")],
-            capture_output=True, check=True, timeout=120, env=os.environ | {"PYTHONHASHSEED": seed},
-        )  # fmt: skip
-        assert again.stdout == text.encode()
+    again = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "report.json")],
+        capture_output=True, check=True, timeout=120, env=os.environ | {"PYTHONHASHSEED": "1"},
+    )  # fmt: skip
+    assert again.stdout == text.encode()
 
 
 # --------------------------------------------------------------------------------------------- a real browser

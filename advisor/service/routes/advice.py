@@ -176,8 +176,8 @@ async def create_recommendation(
     """What to use, what to search, and why: from an upload, or from facts alone."""
     folders = await _rule_folders(state, who, body.rules)
     if body.facts is not None:
-        judged = {"metric": body.metric, "cost": body.cost}
-        order = FactsOrder(body.facts, body.name, body.fixed, body.without, body.seed, **judged)
+        what = body.facts, body.name, body.fixed, body.without, body.seed, body.metric, body.cost
+        order = FactsOrder(*what)
         made: MadeAdvice = await state.parts[AdvicePool].advise(order, folders)
         options = {"fixed": body.fixed, "without": body.without, "rules": body.rules}
     else:
