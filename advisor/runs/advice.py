@@ -218,13 +218,25 @@ def check_fingerprint(kept: Kept, data: Table | SignalSet) -> None:
         )
 
 
+_LATER_FACTS: Mapping[str, Any] = {
+    "has_metric": False,
+    "has_earlier_run": False,
+    "has_backbone": False,
+    "calendar.cycles": 0,
+    "calendar.hours": 0,
+    "calendar.crosses": 0,
+    "calendar.found": [],
+}
+"""What was not measured before it could be used: a run of that time used none."""
+
+
 def read_facts(run: RunFolder) -> Facts:
     """The facts of a run; UserError when they are not what we wrote."""
     try:
         document = run.read_facts()
         document |= {part: facts_of(document[part]) for part in ("values", "sampled")}
-        for later in ("has_metric", "has_earlier_run", "has_backbone"):  # facts of before there were any
-            document["values"].setdefault(later, False)
+        for name, value in _LATER_FACTS.items():
+            document["values"].setdefault(name, value)
         facts = Facts.from_dict(document)
         wrong = damage(facts)
     except DocumentError as error:

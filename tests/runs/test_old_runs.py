@@ -11,6 +11,8 @@ import pytest
 
 import advisor
 from advisor.cli.main import _run
+from advisor.runs.advice import read_facts
+from advisor.runs.folder import RunFolder
 from advisor.runs.model import _checksums
 from advisor.search.storage.journal import FORMAT
 
@@ -39,6 +41,12 @@ def without_readings(trials):
 
 def test_there_is_a_run_of_this_format():
     assert RUNS
+
+
+def test_facts_that_an_old_run_lacks_say_that_it_used_none(run):
+    facts = read_facts(RunFolder(run)).values
+    assert not (facts["calendar.cycles"] or facts["calendar.found"] or facts["has_backbone"])
+
 
 
 @pytest.mark.slow

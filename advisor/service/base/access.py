@@ -131,18 +131,20 @@ def check_json(document: Any) -> None:
         if left < 0 or depth > MOST_DEPTH:
             raise ValueError(f"more than {MOST_VALUES:,} values, or deeper than {MOST_DEPTH}")
         for value in values:
-            if isinstance(value, str):
+            kind = type(value)  # JSON has these types and no heirs of them
+            if kind is str:
                 if len(value) > MOST_TEXT or "\0" in value or not _is_unicode(value):
                     raise ValueError("a text is too long, or holds an invalid character")
-            elif isinstance(value, dict):
-                found.append(((*value, *value.values()), depth + 1))
-            elif isinstance(value, list):
-                found.append((tuple(value), depth + 1))
-            elif isinstance(value, float):
+            elif kind is float:
                 if not math.isfinite(value):
                     raise ValueError("NaN and Infinity are not JSON")
-            elif isinstance(value, int) and abs(value) > 2**63:
-                raise ValueError("a whole number has more than 64 bits")
+            elif kind is int:
+                if abs(value) > 2**63:
+                    raise ValueError("a whole number has more than 64 bits")
+            elif kind is dict:
+                found.append(((*value, *value.values()), depth + 1))
+            elif kind is list:
+                found.append((tuple(value), depth + 1))
 
 
 def _is_unicode(text: str) -> bool:
