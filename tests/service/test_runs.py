@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import serving
 
@@ -103,6 +104,16 @@ def test_what_cannot_be_run_is_refused(client):
         client.post("/v1/runs", json={"recommendation": advised}, headers=client.as_("advise")).status_code
         == 403
     )
+
+
+def test_trees_are_refused_for_images_before_anything_is_written(client):
+    content = io.BytesIO()
+    np.savez(content, images=np.arange(40 * 64).reshape(40, 8, 8) % 251, labels=np.arange(40) % 2)
+    dataset = client.upload(content.getvalue(), "d.npz")
+    advised = client.post("/v1/recommendations", json={"dataset": dataset, "kind": "image"}).json()["id"]
+    answer = client.post("/v1/runs", json={"recommendation": advised, "with_trees": True})
+    assert answer.status_code == 422 and "for tables only, not for images" in answer.json()["detail"]
+    assert client.get("/v1/runs").json()["items"] == []
 
 
 def row(number, project, state="queued"):

@@ -67,8 +67,8 @@ class QueryHead(nn.Module):
         These are logits, and middle and sides of a box as shares of the padded image's; the first of the
         layers are the places at which queries begin."""
         maps = members_apart(h, self.members).transpose(0, 1)
-        place, anchors = self._places(h.device)
-        tokens = self.encoder(maps, self.places(place))
+        anchors = first_boxes(self.plan, h.device)[None, None]
+        tokens = self.encoder(maps, self.places(anchors[..., :2]))
         normed = each(self.norms[0], tokens)
         logits = each(self.scored[0], normed)
         likely = logits.detach().amax(dim=3) + self.preferred
@@ -89,15 +89,6 @@ class QueryHead(nn.Module):
             box = box + each(placed, seen)
             said.append(torch.cat([each(scored, seen), box.sigmoid()], dim=3))
         return torch.stack(said, dim=2)
-
-    def _places(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """The middles of the map's points as shares of the image, (1, 1, points, 2), and a box at each,
-        (1, 1, points, 4)."""
-        height, width = self.plan.padded
-        whole = torch.tensor([width, height], dtype=torch.float32, device=device)
-        place = middles(self.plan.map, self.plan.stride, device).flatten(1).T / whole
-        side = (2 * FIRST_DISTANCE * self.plan.stride / whole).clamp(max=LARGEST_SHARE).expand_as(place)
-        return place[None, None], torch.cat([place, side], dim=1)[None, None]
 
     def found(self, out: Tensor) -> Tensor:
         """The best scores of the last layer with their boxes, (members, rows, MOST_FOUND, 6)."""
@@ -274,6 +265,16 @@ def each(layer: nn.Module, x: Tensor) -> Tensor:
     """A layer of (members, rows, inputs) for tokens (members, rows, tokens, inputs)."""
     out: Tensor = layer(x.flatten(1, 2))
     return out.reshape(*x.shape[:3], -1)
+
+
+def first_boxes(plan: DetectionPlan, device: torch.device) -> Tensor:
+    """The boxes from which corrections begin: one at each point of the map, its middle and sides as shares of
+    the padded image, (points, 4)."""
+    height, width = plan.padded
+    whole = torch.tensor([width, height], dtype=torch.float32, device=device)
+    place = middles(plan.map, plan.stride, device).flatten(1).T / whole
+    side = (2 * FIRST_DISTANCE * plan.stride / whole).clamp(max=LARGEST_SHARE).expand_as(place)
+    return torch.cat([place, side], dim=1)
 
 
 def even_places(plan: DetectionPlan) -> Tensor:

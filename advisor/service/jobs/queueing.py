@@ -86,8 +86,13 @@ class RunQueue:
         if not self._change(row, "queued", **values, request=kept):
             return  # another server was quicker
         folder = run_folder_of(self._state, row)
-        wanted = request["trials"], request["seconds"], request["strategy"]
-        order = JobOrder(*wanted, self._executor(), with_trees=request.get("with_trees", False))
+        order = JobOrder(
+            trials=request["trials"],
+            seconds=request["seconds"],
+            strategy=request["strategy"],
+            executor=self._executor(),
+            with_trees=request.get("with_trees", False),  # runs of before had none
+        )
         try:
             self._launcher.start(row["id"], attempt, folder, order)
         except Exception as error:  # told to whoever asked for the run, and in our log

@@ -137,8 +137,7 @@ async def create_run(
     folder = run_folder_of(state, row)  # type: ignore[arg-type]  # a mapping is all it takes
     await asyncio.to_thread(_write_run, folder, known, identity)
     seconds = body.seconds or limits.run_seconds
-    asked = {"trials": body.trials, "seconds": seconds, "strategy": body.strategy}
-    asked |= {"with_trees": body.with_trees}
+    asked = {**body.model_dump(include={"trials", "strategy", "with_trees"}), "seconds": seconds}
 
     def write(connection: Connection) -> tuple[int, Mapping[str, Any]]:
         values = {"recommendation": body.recommendation, "request": json.dumps(asked), "holder": None}

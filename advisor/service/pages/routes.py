@@ -208,7 +208,8 @@ async def advise_form(
 ) -> Response:
     """Make the recommendation, and go there."""
     given = {"target": target, "task": task, "group_column": group_column, "time_column": time_column}
-    chosen = {name: value for name, value in {**given, "metric": metric}.items() if value}
+    given["metric"] = metric
+    chosen = {name: value for name, value in given.items() if value}
     body = advice.AdviceRequest.model_validate({"dataset": dataset_id, **chosen})
     made = _body(await advice.create_recommendation(request, body, who, state))
     return RedirectResponse(f"/recommendations/{made['id']}", 303)
@@ -250,9 +251,9 @@ async def run_form(
     with_trees: Annotated[bool, Form()] = False,
 ) -> Response:
     """Queue a run, and go there."""
-    asked = {"recommendation": recommendation_id, "trials": trials, "seconds": minutes * 60}
-    asked |= {"with_trees": with_trees}
-    made = _body(await runs.create_run(request, runs.RunRequest.model_validate(asked), who, state))
+    asked = {"recommendation": recommendation_id, "trials": trials, "with_trees": with_trees}
+    body = runs.RunRequest.model_validate({**asked, "seconds": minutes * 60})
+    made = _body(await runs.create_run(request, body, who, state))
     return RedirectResponse(f"/runs/{made['id']}", 303)
 
 

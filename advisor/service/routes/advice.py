@@ -10,7 +10,7 @@ import asyncio
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -97,7 +97,7 @@ def _of_our_networks(fixed: dict[str, Any]) -> dict[str, Any]:
     return fixed
 
 
-def _scikit_learns(name: str) -> str:
+def _named_metric(name: str) -> str:
     """ValueError for a metric that is none, or that is a function of the user's: no request brings code."""
     try:
         metric = metric_of(name)
@@ -134,7 +134,7 @@ class AdviceRequest(Body):
     time_column: Text | None = None
     group_column: Text | None = None
     weight_column: Text | None = None
-    metric: Annotated[Text, AfterValidator(_scikit_learns)] | None = None
+    metric: Annotated[Text, AfterValidator(_named_metric)] | None = None
     cost: dict[Text, dict[Text, float]] | None = None
     channels: Literal["first", "last"] | None = None
     test_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.2
@@ -176,8 +176,7 @@ async def create_recommendation(
     """What to use, what to search, and why: from an upload, or from facts alone."""
     folders = await _rule_folders(state, who, body.rules)
     if body.facts is not None:
-        what = body.facts, body.name, body.fixed, body.without, body.seed, body.metric, body.cost
-        order = FactsOrder(*what)
+        order = FactsOrder(**{one.name: getattr(body, one.name) for one in fields(FactsOrder)})
         made: MadeAdvice = await state.parts[AdvicePool].advise(order, folders)
         options = {"fixed": body.fixed, "without": body.without, "rules": body.rules}
     else:
@@ -215,13 +214,12 @@ async def _from_upload(
 ) -> tuple[Known, dict[str, Any]]:
     path = await complete_file(state, who, str(body.dataset))
     test = None if body.test is None else await complete_file(state, who, body.test)
-    names = (
-        *("types", "task", "id_column", "time_column", "group_column", "weight_column", "channels", "metric"),
-        *("cost", "fixed", "without", "test_fraction", "seed", "join_spellings"),
-    )
-    options = {name: getattr(body, name) for name in names}
-    options |= {"kind": _kind_of_upload(path, body), "rules": [str(folder) for folder in folders]}
-    options |= {"test": None if test is None else str(test)}
+    options = {
+        **body.model_dump(exclude={"dataset", "target", "facts", "name"}),
+        "kind": _kind_of_upload(path, body),
+        "rules": [str(folder) for folder in folders],
+        "test": None if test is None else str(test),
+    }
     order = {"do": "recommend", "path": str(path), "target": body.target, "options": options}
     found = await state.parts[ReadingPlaces].read(state, order, path.parent.parent)
     known = known_of(found["facts"], found["document"], options["fixed"], found["options"])

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from advisor.networks.detection.heat_map import FIRST_DISTANCE, middles
 from advisor.networks.detection.plan import DetectionPlan
-from advisor.networks.detection.queries import LARGEST_SHARE, corners_of, even_places
+from advisor.networks.detection.queries import corners_of, even_places, first_boxes
 from advisor.training.detection.overlap import generalized_iou, plain_iou
 
 CLASS_COST, PLACE_COST, OVERLAP_COST = 2.0, 5.0, 2.0
@@ -62,13 +61,8 @@ class QueryLoss:
         """The same for every image, as the head's before training is: queries spread evenly over the map,
         with a box at each, (images, layers, queries, classes + 4). prior: logits of the classes, (classes,).
         """
-        height, width = self.plan.padded
-        place = middles(self.plan.map, self.plan.stride, prior.device).flatten(1).T
-        chosen = even_places(self.plan).to(prior.device)
-        whole = torch.tensor([width, height], dtype=torch.float32, device=prior.device)
-        side = (2 * FIRST_DISTANCE * self.plan.stride / whole).clamp(max=LARGEST_SHARE)
-        one = torch.cat([place[chosen] / whole, side.expand(len(chosen), -1)], dim=1)
-        said = torch.cat([prior.float().expand(len(chosen), -1), one], dim=1)
+        boxes = first_boxes(self.plan, prior.device)[even_places(self.plan).to(prior.device)]
+        said = torch.cat([prior.float().expand(len(boxes), -1), boxes], dim=1)
         return said.expand(images, self.plan.decoder_layers + 1, -1, -1)
 
     def _wanted(self, target: Tensor) -> Tensor:
