@@ -4,6 +4,7 @@ block."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +20,42 @@ MOST_PER_PASS = 256
 LARGEST_BYTE = 255
 
 
+@dataclass(frozen=True)
+class _Source:
+    """What is said of where images and masks come from. out: where predicted masks go by default, and in
+    words."""
+
+    reader: str
+    example: str
+    example_new: str
+    example_out: str
+    out_words: str
+    imports: tuple[str, ...] = ()
+
+
+FOLDER = _Source(
+    "folder",
+    "photos/",
+    "new_photos/",
+    "predicted_masks/",
+    "the folder for the masks",
+    ("import re", "from PIL import Image"),
+)
+ARRAYS = _Source("arrays", "data.npz", "new.npz", "masks.npy", "the .npy file for the masks")
+
+
 def mask_parts(schema: MaskSchema, c: Mapping[str, Any], channels: int, source: str) -> Parts:
     """Of images with a mask each."""
     plan = decoder_plan_of(c, channels, schema.size)
     folders = _folders(Path(source))
-    reader = "arrays" if folders is None else "folder"
+    own = ARRAYS if folders is None else FOLDER
     changes = [name for name in CHANGES if c.get(name)]
     changed, cropped = bool(changes) or c["flip"] != "none", plan.trained_size != plan.size
     turns = crops_of(plan)
     data = {
-        "masks/folders.jinja": reader == "folder",
-        "signals/pixels.jinja": reader == "folder",
-        "masks/arrays.jinja": reader == "arrays",
+        "masks/folders.jinja": own is FOLDER,
+        "signals/pixels.jinja": own is FOLDER,
+        "masks/arrays.jinja": own is ARRAYS,
         "masks/codes.jinja": True,
         "signals/inputs.jinja": True,
         "masks/crops.jinja": cropped,
@@ -50,18 +75,16 @@ def mask_parts(schema: MaskSchema, c: Mapping[str, Any], channels: int, source: 
         training=("masks/validation.jinja",),
         network_settings=_settings(c, cropped, changes),
         penalized="nn.Conv2d | nn.ConvTranspose2d" if c["upsampling"] == "transposed" else "nn.Conv2d",
-        imports=("import re", "from PIL import Image") if reader == "folder" else (),
-        notes=_notes(schema, reader, c),
+        imports=own.imports,
+        notes=_notes(schema, own, c),
         rows_per_pass=min(MOST_PER_PASS, scenes_per_pass(plan, 1, len(schema.classes))),
         context={
-            "example": {"folder": "photos/", "arrays": "data.npz"}[reader],
-            "example_new": {"folder": "new_photos/", "arrays": "new.npz"}[reader],
-            "example_out": {"folder": "predicted_masks/", "arrays": "masks.npy"}[reader],
-            "out_words": {"folder": "the folder for the masks", "arrays": "the .npy file for the masks"}[
-                reader
-            ],
+            "example": own.example,
+            "example_new": own.example_new,
+            "example_out": own.example_out,
+            "out_words": own.out_words,
             "predicted": "a class for each point of the images",
-            "reader": reader,
+            "reader": own.reader,
             "has_test_part": True,
             "image_folder": python(folders[0] if folders else ""),
             "mask_folder": python(folders[1] if folders else ""),
@@ -152,9 +175,9 @@ def _ignored_words(schema: MaskSchema) -> str:
     return f", {values} in the masks" if values else ""
 
 
-def _notes(schema: MaskSchema, reader: str, c: Mapping[str, Any]) -> tuple[str, ...]:
+def _notes(schema: MaskSchema, source: _Source, c: Mapping[str, Any]) -> tuple[str, ...]:
     notes = ["splits in which images with rare classes are spread evenly: here they are drawn at random"]
-    if reader == "arrays":
+    if source is ARRAYS:
         notes.append('reading other sources: save yours with numpy.savez("data.npz", X=images, Y=masks)')
     if schema.group_column is not None:
         notes.append("groups that are kept together: here images are split at random")

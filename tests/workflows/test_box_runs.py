@@ -15,7 +15,7 @@ import advisor
 from advisor.cli.main import _run
 from advisor.data.boxes.found import LEAST_SCORE
 from advisor.data.masks.digit_scenes import digit_scenes
-from advisor.exporting.formats import export_program
+from advisor.exporting.formats import export_onnx
 
 ROWS, TEST_ROWS, SIDE = 32, 10, 64
 QUICK = {"epochs": 6, "patience": 6, "width": 8, "neck_width": 16, "stages": 3, "validation": "holdout"}
@@ -141,7 +141,7 @@ def test_two_networks_of_queries_are_exported_side_by_side(run, tmp_path):
         for own in drawn.head.scored:
             own.weight.mul_(9)
     own = replace(stack, configuration=configuration, member_split=(0, 0), state=drawn.state_dict())
-    written = export_program(replace(model, stacks=(own,)), tmp_path / "model")
+    written = export_onnx(replace(model, stacks=(own,)), tmp_path / "model")
     assert written.difference <= 1e-5 and "several networks" in written.left_out[0]
 
 
