@@ -60,9 +60,9 @@ def drop(page, selector, file):
 
 
 def choose(page, selector, file):
-    root = page.tell("DOM.getDocument")["root"]["nodeId"]
-    node = page.tell("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
-    page.tell("DOM.setFileInputFiles", nodeId=node, files=[str(file)])
+    until(page, "document.readyState === 'complete'")  # numbers of nodes, and a page before it, end with loading
+    element = page.tell("Runtime.evaluate", expression=f"document.querySelector({selector!r})")["result"]
+    page.tell("DOM.setFileInputFiles", objectId=element["objectId"], files=[str(file)])
 
 
 def check_quiet(page, server):
